@@ -1,0 +1,457 @@
+//! The configuration as the gateway uses it: typed, complete, immutable.
+//!
+//! Two stages: [`file`] mirrors the TOML as it is written, [`check`] reports *all* its errors at once and otherwise makes the
+//! [`Config`] of this page. A value of these types is valid by construction, so nothing behind this module checks again.
+//! Names, units, defaults and ranges of the file are documented in `config/ringgate.toml`.
+
+pub mod check;
+pub mod file;
+
+use crate::units::{ClusterId, Rate, Ratio, Weight};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One gateway. Ids of [`crate::units`] are rows of these tables, in file order.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Workers, cores, driver, drain.
+    pub gateway: Gateway,
+    /// The admin listener; always there, on loopback unless the file says otherwise.
+    pub admin: Admin,
+    /// `None`: no access log.
+    pub access_log: Option<AccessLog>,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// In file order, which is the last tie-break of precedence.
+    pub routes: Vec<Route>,
+    /// In file order.
+    pub clusters: Vec<Cluster>,
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Worker `i` is pinned to `cores[i]`; one entry a worker. `None`: not pinned (more workers than cores were asked for).
+    pub cores: Vec<Option<usize>>,
+    /// Which event loop.
+    pub driver: Driver,
+    /// How long a drain waits for requests in flight.
+    pub drain_timeout: Duration,
+}
+
+/// `gateway.driver`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring where the kernel allows it, else epoll.
+    Auto,
+    /// io_uring or nothing.
+    IoUring,
+    /// epoll, everywhere.
+    Epoll,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where the admin API listens.
+    pub listen: Bind,
+}
+
+/// A place to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// IPv4 or IPv6 (which is then IPv6 only, so that `0.0.0.0` and `[::]` can stand beside each other). Port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// A unix stream socket.
+    Unix(PathBuf),
+}
+
+/// `[access_log]`
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub path: LogPath,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Header and query names (lower case) whose values are never written.
+    pub redact: Vec<String>,
+}
+
+/// `access_log.path`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPath {
+    /// Standard output.
+    Stdout,
+    /// A file, reopened on SIGUSR1.
+    File(PathBuf),
+}
+
+/// `access_log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// NCSA combined, with the gateway's own fields behind it.
+    Combined,
+}
+
+/// `[[listener]]`
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name in metrics and logs.
+    pub name: String,
+    /// Where it listens.
+    pub bind: Bind,
+    /// From a request's first byte to the end of its head; also from accept to the first byte.
+    pub header_timeout: Duration,
+    /// Between requests of one connection.
+    pub idle_timeout: Duration,
+    /// Without a byte of the request body, or without the client taking a byte of the response.
+    pub body_timeout: Duration,
+    /// Request line and headers, in bytes.
+    pub head_bytes_max: usize,
+    /// Number of headers.
+    pub headers_max: usize,
+    /// Request body, in bytes, where the route does not say.
+    pub body_bytes_max: u64,
+    /// Connections over all cores.
+    pub connections_max: usize,
+    /// Peers whose X-Forwarded-* are believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name in metrics and logs; unique.
+    pub name: String,
+    /// Which requests it takes.
+    pub matcher: Match,
+    /// What is done with them.
+    pub target: Target,
+    /// How the path changes on its way up.
+    pub rewrite: Rewrite,
+    /// Headers of the request.
+    pub request_headers: HeaderRules,
+    /// Headers of the response.
+    pub response_headers: HeaderRules,
+    /// T_max of the whole request.
+    pub timeout: Timeout,
+    /// Rate limits, all of which must admit.
+    pub limits: Vec<Limit>,
+    /// Requests at once over all cores.
+    pub concurrent_max: Option<u32>,
+    /// Request body in bytes; `None`: the listener's.
+    pub body_bytes_max: Option<u64>,
+    /// Retries.
+    pub retry: Retry,
+}
+
+/// `route.match`: all that is given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    /// The request's host.
+    pub host: HostMatch,
+    /// The request's path.
+    pub path: PathMatch,
+    /// Allowed methods; empty: any.
+    pub methods: Vec<Method>,
+    /// Headers that must be there with exactly this value.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Query parameters (after percent-decoding) that must be there with exactly this value.
+    pub query: Vec<(String, String)>,
+}
+
+/// `match.host`, lower case, without port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HostMatch {
+    /// Any host.
+    #[default]
+    Any,
+    /// `a.example`
+    Exact(String),
+    /// `*.example`: one or more labels before it; holds `example`.
+    Wildcard(String),
+}
+
+/// `match.path`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// `/exact`
+    Exact(String),
+    /// `/prefix/*`: `/prefix` and whole segments below it; holds `/prefix`, and the empty string for `/*`.
+    Prefix(String),
+    /// `~regex`, in linear time; holds the pattern without `~`. Not anchored unless it says so.
+    Regex(String),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix(String::new())
+    }
+}
+
+/// What a route does.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Forward, to one cluster or split by weight: at least one entry, the weights' sum is positive.
+    Upstream(Vec<(ClusterId, Weight)>),
+    /// Answer directly.
+    Respond {
+        /// Status, 200 to 599.
+        status: StatusCode,
+        /// Body, sent as it is.
+        body: String,
+        /// `Content-Type`.
+        content_type: HeaderValue,
+    },
+    /// Redirect.
+    Redirect {
+        /// `Location`; `{path}` stands for path and query of the request.
+        to: String,
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode,
+    },
+}
+
+/// `strip_prefix` or `rewrite`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// The path goes up as it was routed.
+    None,
+    /// The prefix is cut; what is left begins with `/`.
+    StripPrefix(String),
+    /// A template: `{rest}` is what the route's `/prefix/*` left over (with its leading `/`), `{path}` the whole path.
+    Template(String),
+}
+
+/// `request_headers`, `response_headers`: removed first, then set (replacing).
+#[derive(Clone, Debug, Default)]
+pub struct HeaderRules {
+    /// Set, in file order.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Removed.
+    pub remove: Vec<HeaderName>,
+}
+
+/// `timeout`: T_max = T_now + k × t.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Timeout {
+    /// T_max is this.
+    Fixed(Duration),
+    /// k times the route's observed latency, within bounds.
+    Adaptive {
+        /// Factor, 1 to 100.
+        k: f64,
+        /// Lower bound.
+        min: Duration,
+        /// Upper bound, used until enough requests were seen.
+        max: Duration,
+    },
+}
+
+/// One of `limit = […]`
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// r = n / t.
+    pub rate: Rate,
+    /// Requests that may come at once; at least 1.
+    pub burst: u64,
+    /// What is counted.
+    pub per: LimitKey,
+    /// Count and report, but never reject.
+    pub dry_run: bool,
+}
+
+/// `limit.per`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitKey {
+    /// All requests of the route together.
+    Route,
+    /// The client's address; IPv6 by /64.
+    ClientIp,
+    /// The value of a header; requests without it count together.
+    Header(HeaderName),
+}
+
+/// `[route.retry]`
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Retries beyond the first try, 0 to `ATTEMPTS_MAX` − 1.
+    pub attempts: u32,
+    /// Failure classes and statuses that are retried.
+    pub on: RetryOn,
+    /// Retry methods that are not idempotent too.
+    pub non_idempotent: bool,
+    /// `None`: what is left of T_max, divided fairly among the attempts left.
+    pub per_try_timeout: Option<Duration>,
+    /// Smallest share of T_max that must be left.
+    pub min_remaining: Ratio,
+}
+
+/// `retry.on`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryOn {
+    /// No connection.
+    pub connect: bool,
+    /// Connection broken before a response head.
+    pub reset: bool,
+    /// No response head in the attempt's time.
+    pub timeout: bool,
+    /// Statuses of the upstream, 400 to 599, sorted.
+    pub statuses: Vec<StatusCode>,
+}
+
+/// `[upstream.NAME]`
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Its name in routes, metrics and logs; unique.
+    pub name: String,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long a pooled connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// Pooled connections per worker, over the cluster's endpoints.
+    pub idle_max: usize,
+    /// In flight per endpoint, over all cores; `None`: no limit.
+    pub requests_max: Option<u32>,
+    /// Retries that the cluster's traffic pays for.
+    pub retry_budget: RetryBudget,
+    /// At least one.
+    pub endpoints: Vec<Endpoint>,
+    /// Active probes.
+    pub health_check: Option<HealthCheck>,
+    /// Passive ejection.
+    pub outlier: Option<Outlier>,
+    /// Ramp after a return; zero: none.
+    pub slow_start: Duration,
+}
+
+/// `upstream.balance`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// In proportion to availability.
+    Random,
+    /// In turn.
+    RoundRobin,
+    /// Smooth weighted round robin.
+    Weighted,
+    /// Two random choices, fewer in flight wins.
+    LeastRequest,
+    /// Two random choices, smaller rtt × (in flight + 1) wins.
+    PeakEwma,
+    /// Ketama.
+    RingHash(HashKey),
+    /// Maglev.
+    Maglev(HashKey),
+}
+
+/// `upstream.hash`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    ClientIp,
+    /// A header's value.
+    Header(HeaderName),
+    /// A cookie's value.
+    Cookie(String),
+    /// The path.
+    Path,
+}
+
+/// `upstream.retry_budget`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Retries per request, over ten seconds.
+    pub ratio: Ratio,
+    /// Retries that are always granted.
+    pub min_per_second: u32,
+}
+
+/// `upstream.endpoints[]`
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: Address,
+    /// Its share where the strategy has shares; 0 drains it under every strategy.
+    pub weight: Weight,
+    /// Its tier, 0 first.
+    pub priority: u8,
+}
+
+/// An endpoint's address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A unix stream socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `upstream.health_check`
+#[derive(Clone, Debug)]
+pub struct HealthCheck {
+    /// What a probe does.
+    pub probe: Probe,
+    /// Between probes of one endpoint, with 10 % jitter.
+    pub interval: Duration,
+    /// For one probe.
+    pub timeout: Duration,
+    /// Successes in a row until an unhealthy endpoint is healthy.
+    pub rise: u32,
+    /// Failures in a row until a healthy endpoint is unhealthy.
+    pub fall: u32,
+}
+
+/// What a probe does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Connect and close.
+    Tcp,
+    /// GET a path and look at the status.
+    Http {
+        /// Path and query.
+        path: String,
+        /// Inclusive range of statuses that pass.
+        expect: (u16, u16),
+    },
+}
+
+/// `upstream.outlier`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outlier {
+    /// Failures in a row.
+    pub consecutive: u32,
+    /// Smallest share of successes over the window …
+    pub min_success: Ratio,
+    /// … once this many requests were seen in it.
+    pub min_requests: u32,
+    /// The window.
+    pub window: Duration,
+    /// First ejection; doubles each time …
+    pub eject: Duration,
+    /// … up to this.
+    pub eject_max: Duration,
+}

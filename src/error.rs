@@ -1,0 +1,121 @@
+//! What can go wrong with a request: whose fault it is, which status it earns, whether a retry may help, and its name.
+//!
+//! One flat list, because the list *is* the contract: each kind's token stands in the reply's JSON body, the access log and the
+//! metrics, and operators grep for it. A kind never carries text from a peer.
+
+use http::StatusCode;
+
+/// Who caused a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The client.
+    Downstream,
+    /// The service behind the gateway.
+    Upstream,
+    /// The gateway itself, by its configuration or its limits.
+    Gateway,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $token:literal, $fault:ident, $status:expr, $message:literal;)*) => {
+        /// Every way in which a request can fail.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum ProxyError { $($(#[$doc])* $name),* }
+
+        impl ProxyError {
+            /// All of them, in the order of their discriminants.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The word for it in replies, logs and metrics.
+            #[must_use]
+            pub const fn token(self) -> &'static str {
+                match self { $(Self::$name => $token),* }
+            }
+
+            /// Whose fault it is.
+            #[must_use]
+            pub const fn fault(self) -> Fault {
+                match self { $(Self::$name => Fault::$fault),* }
+            }
+
+            /// The status of the gateway's own reply. 499 (nginx's) is only logged: nobody is left to read it.
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                let code: u16 = match self { $(Self::$name => $status),* };
+                StatusCode::from_u16(code).expect("statuses of the table are valid")
+            }
+
+            /// One sentence for the person who reads the reply.
+            #[must_use]
+            pub const fn message(self) -> &'static str {
+                match self { $(Self::$name => $message),* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The request is not HTTP/1.1 as RFC 9112 has it.
+    BadRequest = "bad_request", Downstream, 400, "the request is malformed";
+    /// No whole head before `header_timeout`, or no body byte within `body_timeout` (RFC 9110 §15.5.9).
+    RequestTimeout = "request_timeout", Downstream, 408, "the request took too long to arrive";
+    /// The body is larger than `max_body` (RFC 9110 §15.5.14).
+    PayloadTooLarge = "payload_too_large", Downstream, 413, "the request body is too large";
+    /// The request line alone is larger than `max_head` (RFC 9110 §15.5.15).
+    UriTooLong = "uri_too_long", Downstream, 414, "the request target is too long";
+    /// An `Expect` other than `100-continue` (RFC 9110 §10.1.1).
+    ExpectationFailed = "expectation_failed", Downstream, 417, "the expectation cannot be met";
+    /// The head is larger than `max_head` or has more than `max_headers` headers (RFC 6585 §5).
+    HeaderTooLarge = "header_too_large", Downstream, 431, "the request headers are too large";
+    /// A method or transfer coding that the gateway does not forward (RFC 9110 §15.6.2).
+    NotImplemented = "not_implemented", Downstream, 501, "the method or transfer coding is not supported";
+    /// A major version other than 1 (RFC 9110 §15.6.6).
+    VersionNotSupported = "version_not_supported", Downstream, 505, "this HTTP version is not supported";
+    /// The client went away before it had its response.
+    ClientClosed = "client_closed", Downstream, 499, "the client closed the connection";
+    /// No route matches.
+    NoRoute = "no_route", Gateway, 404, "no route matches this request";
+    /// A route matches but for the method.
+    MethodNotAllowed = "method_not_allowed", Gateway, 405, "the method is not allowed here";
+    /// A rate limit (RFC 6585 §4).
+    RateLimited = "rate_limited", Gateway, 429, "too many requests";
+    /// The route's `max_concurrent`.
+    ConcurrencyLimited = "concurrency_limited", Gateway, 503, "too many requests at once";
+    /// Every endpoint that is left is at its `max_requests`.
+    UpstreamSaturated = "upstream_saturated", Gateway, 503, "every endpoint is at its limit of requests";
+    /// No endpoint may be tried.
+    NoHealthyEndpoint = "no_healthy_endpoint", Gateway, 503, "no endpoint is available";
+    /// The gateway is stopping.
+    Draining = "draining", Gateway, 503, "the gateway is shutting down";
+    /// A defect of the gateway.
+    Internal = "internal_error", Gateway, 500, "the gateway failed to serve this request";
+    /// The connection to the endpoint was refused or could not be made.
+    ConnectFailed = "upstream_connect_failed", Upstream, 502, "the service could not be reached";
+    /// The connection to the endpoint took longer than `connect_timeout`.
+    ConnectTimeout = "upstream_connect_timeout", Upstream, 504, "the service could not be reached in time";
+    /// No response head within the request's or the attempt's time.
+    UpstreamTimeout = "upstream_timeout", Upstream, 504, "the service did not answer in time";
+    /// The connection broke before a whole response head.
+    UpstreamReset = "upstream_reset", Upstream, 502, "the service closed the connection";
+    /// The response is not HTTP/1.1 as RFC 9112 has it.
+    UpstreamProtocol = "upstream_protocol_error", Upstream, 502, "the service sent an invalid response";
+    /// The response head is larger than the gateway takes.
+    UpstreamHeadTooLarge = "upstream_head_too_large", Upstream, 502, "the service sent too large a response head";
+    /// The body ended early or stalled after its head was passed on: the client's connection is cut, never a fake end.
+    UpstreamTruncated = "upstream_truncated", Upstream, 502, "the service broke off its response";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn tokens_are_distinct_and_statuses_are_errors() {
+        let tokens: HashSet<_> = ProxyError::ALL.iter().map(|e| e.token()).collect();
+        assert_eq!(tokens.len(), ProxyError::ALL.len());
+        assert!(ProxyError::ALL.iter().all(|e| e.status().as_u16() >= 400));
+        assert!(ProxyError::ALL.iter().enumerate().all(|(i, e)| *e as usize == i));
+    }
+}

@@ -1,0 +1,96 @@
+//! Every static bound, in one place, each with its reason; relations between them are checked when the crate is compiled.
+//!
+//! What an operator may tune stands in [`crate::config`] and has its default and range there; what stands here either bounds those
+//! ranges or is not worth a knob.
+
+use std::time::Duration;
+
+/// Workers: more cores than any edge host has; bounds leases and the per-worker tables.
+pub const WORKERS_MAX: usize = 512;
+/// Listeners of one gateway.
+pub const LISTENERS_MAX: usize = 256;
+/// Routes of one gateway: ten times what the performance targets are measured with.
+pub const ROUTES_MAX: usize = 100_000;
+/// Upstream clusters of one gateway.
+pub const CLUSTERS_MAX: usize = 10_000;
+/// Endpoints of one cluster. Maglev's table (65,537 slots) wants at most a hundredth as many for an even spread.
+pub const ENDPOINTS_MAX: usize = 4_096;
+/// Tiers (`priority`) of one cluster; Envoy allows 128, nobody runs more than a handful.
+pub const TIERS_MAX: usize = 16;
+/// Limits (`limit = […]`) of one route.
+pub const ROUTE_LIMITS_MAX: usize = 8;
+/// An endpoint's weight; nginx and Envoy allow more, but ring points grow with it.
+pub const WEIGHT_MAX: u32 = 65_535;
+/// Conditions (headers, query parameters) of one route.
+pub const ROUTE_CONDITIONS_MAX: usize = 16;
+/// Size of one compiled path regex, in bytes: a pattern that needs more is refused at load.
+pub const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// Smallest `max_head`: a request line and a few headers. Also the size of the first read.
+pub const HEAD_BYTES_MIN: usize = 1 << 10;
+/// Largest `max_head`: HAProxy's and Envoy's practical ceilings are 64 KiB to 96 KiB; offsets fit in a `u32` with room.
+pub const HEAD_BYTES_MAX: usize = 256 << 10;
+/// Largest `max_headers`: the parser's table of headers is on the stack while a head is parsed.
+pub const HEADERS_MAX: usize = 256;
+/// An upstream's response head. Envoy's default is 60 KiB, nginx's one page; ours is what the largest read block holds.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Headers of an upstream's response.
+pub const RESPONSE_HEADERS_MAX: usize = 200;
+/// A chunk-size line with its extensions (RFC 9112 §7.1.1 asks recipients to limit them).
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Trailer section of a chunked body, in bytes.
+pub const TRAILER_BYTES_MAX: usize = 8 << 10;
+/// Interim (1xx) responses that one attempt may send before its final one.
+pub const INTERIM_RESPONSES_MAX: usize = 8;
+
+/// Body bytes kept so that an attempt can be repeated; the same as Pingora and Linkerd keep.
+pub const REPLAY_BYTES_MAX: usize = 64 << 10;
+/// Attempts of one request, the first one included (`retry.attempts` + 1).
+pub const ATTEMPTS_MAX: usize = 16;
+/// Backoff before the same endpoint is tried again: full jitter below a bound that doubles from here …
+pub const BACKOFF_MIN: Duration = Duration::from_millis(25);
+/// … to here. Envoy's defaults.
+pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
+/// The shortest per-try timeout that is worth an attempt: below it, a loopback service would fail too.
+pub const TRY_MIN: Duration = Duration::from_millis(1);
+/// Every timeout of the file: a day; longer is a mistake.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
+
+/// Buckets of a rate limiter's key table, each one cache line of four keys: one million clients at 16 bytes each.
+pub const LIMIT_TABLE_BUCKETS: usize = 1 << 18;
+/// The work of a lease: tokens a core takes from the shared reservoir at once are worth at most this long at the limit's rate.
+pub const LEASE: Duration = Duration::from_millis(5);
+/// Clients that the usage tables follow per worker; the smallest are evicted first (space saving, Metwally 2005).
+pub const USAGE_CLIENTS: usize = 4_096;
+/// Distinct (route, method, status) counters per worker; what does not fit is counted under `other`.
+pub const REQUEST_COUNTERS_MAX: usize = 1 << 16;
+
+/// Read blocks: the small one serves a head or a small body, the large one bulk transfer.
+pub const BLOCK_SMALL: usize = 8 << 10;
+/// See [`BLOCK_SMALL`].
+pub const BLOCK_LARGE: usize = 64 << 10;
+/// Blocks that a worker keeps for reuse, in bytes over all sizes.
+pub const BLOCKS_KEPT_BYTES: usize = 16 << 20;
+/// Connections of one worker that may wait for their next request with a receive (and so a buffer) armed; the rest wait by poll
+/// and hold nothing.
+pub const ARMED_RECEIVES_MAX: usize = 1_024;
+/// Connections taken from one listener in one turn before others get theirs.
+pub const ACCEPT_BATCH: usize = 64;
+
+/// Bytes of access log that wait for the writer, per worker; beyond it lines are dropped and counted.
+pub const LOG_RING_BYTES: usize = 1 << 20;
+/// Longest text (path, user agent, …) kept of one field in the access log.
+pub const LOG_FIELD_BYTES_MAX: usize = 2_048;
+/// Messages that wait for a worker.
+pub const MAILBOX_MAX: usize = 1_024;
+/// A worker that has not turned its loop for this long counts as stalled.
+pub const STALL: Duration = Duration::from_secs(5);
+
+const _: () = assert!(BLOCK_SMALL >= HEAD_BYTES_MIN);
+const _: () = assert!(BLOCK_LARGE >= RESPONSE_HEAD_BYTES_MAX, "a response head fits in one block");
+const _: () = assert!(REPLAY_BYTES_MAX >= BLOCK_SMALL);
+const _: () = assert!(CHUNK_LINE_BYTES_MAX < BLOCK_SMALL && TRAILER_BYTES_MAX <= BLOCK_SMALL);
+const _: () = assert!(LIMIT_TABLE_BUCKETS.is_power_of_two() && LOG_RING_BYTES.is_power_of_two());
+const _: () = assert!(WORKERS_MAX <= u16::MAX as usize && ROUTES_MAX <= u32::MAX as usize);
+const _: () = assert!(ATTEMPTS_MAX <= ENDPOINTS_MAX);
+const _: () = assert!(LOG_FIELD_BYTES_MAX * 8 < LOG_RING_BYTES);

@@ -1,0 +1,1 @@
+//! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.

@@ -1,0 +1,206 @@
+//! Newtypes: a number that has a meaning has a type.
+//!
+//! Ids are indices into the tables of [`crate::config::Config`] (routes, clusters, listeners) or of one cluster (endpoints); they are
+//! only made by code that also owns the table, so an id is valid for the config it came from. [`Instant`] is the gateway's one notion
+//! of time: eight bytes, `CLOCK_MONOTONIC`, fit for an atomic, and any value a simulator likes.
+
+use std::ops::{Add, AddAssign, Sub};
+use std::time::Duration;
+
+/// The generator that every decision takes as an argument: small, fast, seedable, not for secrets.
+pub type Rng = rand::rngs::SmallRng;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// The id of the table's row `index`.
+            ///
+            /// # Panics
+            /// When the table is larger than the id's range; `limits` bounds every table below it.
+            #[must_use]
+            pub fn from_index(index: usize) -> Self {
+                Self(<$inner>::try_from(index).expect("limits.rs bounds every table"))
+            }
+
+            /// The row in the table.
+            #[must_use]
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    };
+}
+
+id!(
+    /// One event loop on one core; row of the worker table.
+    WorkerId(u16)
+);
+id!(
+    /// Row of [`crate::config::Config::listeners`].
+    ListenerId(u16)
+);
+id!(
+    /// Row of [`crate::config::Config::routes`].
+    RouteId(u32)
+);
+id!(
+    /// Row of [`crate::config::Config::clusters`] (an `[upstream.NAME]` of the file).
+    ClusterId(u32)
+);
+id!(
+    /// Row of one cluster's endpoints; meaningless without its [`ClusterId`].
+    EndpointId(u32)
+);
+
+/// Nanoseconds of `CLOCK_MONOTONIC`. Only `net::clock` reads the clock; everybody else is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// A time later than any that occurs: "no deadline".
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// `nanos` after the clock's zero (the machine's boot, or a simulator's choice).
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds after the clock's zero.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The time since `earlier`; zero when `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    /// Saturates at [`Instant::NEVER`]: a deadline too far to express is none.
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(duration)))
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, duration: Duration) {
+        *self = *self + duration;
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+
+    /// Saturates at the clock's zero.
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(duration)))
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    /// The same as [`Instant::since`].
+    fn sub(self, earlier: Self) -> Duration {
+        self.since(earlier)
+    }
+}
+
+/// A duration as nanoseconds; 584 years and more become `u64::MAX`.
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `count` events in `per`: the r = n / t of a limit. Both are positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    count: u64,
+    per: Duration,
+}
+
+impl Rate {
+    /// `None` unless `count` ≥ 1, `per` ≥ 1 ns and at most one event a nanosecond.
+    #[must_use]
+    pub fn try_new(count: u64, per: Duration) -> Option<Self> {
+        (count > 0 && nanos(per) >= count).then_some(Self { count, per })
+    }
+
+    /// Events in [`Rate::per`].
+    #[must_use]
+    pub fn count(self) -> u64 {
+        self.count
+    }
+
+    /// The time in which [`Rate::count`] events may happen.
+    #[must_use]
+    pub fn per(self) -> Duration {
+        self.per
+    }
+
+    /// Nanoseconds between two events at this rate, rounded up so that the rate is never exceeded.
+    #[must_use]
+    pub fn interval_nanos(self) -> u64 {
+        nanos(self.per).div_ceil(self.count)
+    }
+}
+
+/// An endpoint's share; 0 drains it. At most [`crate::limits::WEIGHT_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(pub u32);
+
+/// A share in [0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Ratio(f64);
+
+impl Ratio {
+    /// `None` outside [0, 1] or when not a number.
+    #[must_use]
+    pub fn try_new(value: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&value).then_some(Self(value))
+    }
+
+    /// The share as a number in [0, 1].
+    #[must_use]
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_saturate_instead_of_wrapping() {
+        let late = Instant::from_nanos(u64::MAX - 1);
+        assert_eq!(late + Duration::from_secs(1), Instant::NEVER);
+        assert_eq!(Instant::from_nanos(5) - Duration::from_secs(1), Instant::from_nanos(0));
+        assert_eq!(Instant::from_nanos(5) - Instant::from_nanos(9), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_rate_is_positive_and_its_interval_never_exceeds_it() {
+        assert!(Rate::try_new(0, Duration::from_secs(1)).is_none());
+        assert!(Rate::try_new(1, Duration::ZERO).is_none());
+        assert!(Rate::try_new(2_000_000_000, Duration::from_secs(1)).is_none());
+        assert_eq!(Rate::try_new(3, Duration::from_secs(1)).unwrap().interval_nanos(), 333_333_334);
+    }
+
+    #[test]
+    fn a_ratio_lies_between_zero_and_one() {
+        assert!(Ratio::try_new(f64::NAN).is_none());
+        assert!(Ratio::try_new(1.01).is_none());
+        assert!(Ratio::try_new(1.0).is_some());
+    }
+}
