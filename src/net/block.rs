@@ -6,6 +6,10 @@
 
 use crate::limits::{BLOCK_LARGE, BLOCK_SMALL, BLOCKS_KEPT_BYTES};
 use monoio::buf::{IoBuf, IoBufMut};
+use std::ops::Range;
+
+/// Bytes behind every received piece that are left for what an encoder writes there: the end of a chunk and of a body.
+pub const TAILROOM: usize = 16;
 
 /// Bytes on their way; `bytes[start..]` is unread.
 #[derive(Debug, Default)]
@@ -51,9 +55,30 @@ impl Block {
         self.start = 0;
     }
 
-    /// Shortens the unread part to `count` bytes.
-    pub fn truncate_unread(&mut self, count: usize) {
-        self.bytes.truncate(self.start + count);
+    /// Makes `range` of [`Block::all`] the unread part and forgets what lies behind it.
+    pub fn set_unread(&mut self, range: Range<usize>) {
+        self.bytes.truncate(range.end);
+        self.start = range.start;
+        assert!(self.start <= self.bytes.len(), "a range outside of the block");
+    }
+
+    /// Empties the block and leaves `headroom` bytes before what will be appended, to be written later.
+    pub fn clear_with_headroom(&mut self, headroom: usize) {
+        self.bytes.clear();
+        self.bytes.resize(headroom, 0);
+        self.start = headroom;
+    }
+
+    /// Where the unread part lies in [`Block::all`].
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.bytes.len()
+    }
+
+    /// How much of the block has been read.
+    #[must_use]
+    pub fn consumed(&self) -> usize {
+        self.start
     }
 
     /// Marks everything as unread again, so that it can be sent once more.
@@ -66,10 +91,16 @@ impl Block {
         &mut self.bytes
     }
 
-    /// Free bytes behind the last one.
+    /// Bytes that a receive may append: all that is free but [`TAILROOM`].
     #[must_use]
     pub fn room(&self) -> usize {
-        self.bytes.capacity() - self.bytes.len()
+        (self.bytes.capacity() - self.bytes.len()).saturating_sub(TAILROOM)
+    }
+
+    /// True for a block that can hold a large piece.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.bytes.capacity() >= BLOCK_LARGE
     }
 
     /// Moves the unread bytes to the front, so that the room behind them is as large as it can be.
@@ -116,6 +147,9 @@ unsafe impl IoBufMut for Block {
     }
 }
 
+const SMALL: usize = BLOCK_SMALL + TAILROOM;
+const LARGE: usize = BLOCK_LARGE + TAILROOM;
+
 /// A worker's stock of blocks, by size; what comes back beyond [`BLOCKS_KEPT_BYTES`] is freed.
 #[derive(Debug, Default)]
 pub struct Blocks {
@@ -126,12 +160,12 @@ pub struct Blocks {
 impl Blocks {
     /// A block of [`BLOCK_SMALL`] bytes.
     pub fn small(&mut self) -> Block {
-        Block::from_vec(self.small.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_SMALL)))
+        Block::from_vec(self.small.pop().unwrap_or_else(|| Vec::with_capacity(SMALL)))
     }
 
     /// A block of [`BLOCK_LARGE`] bytes.
     pub fn large(&mut self) -> Block {
-        Block::from_vec(self.large.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_LARGE)))
+        Block::from_vec(self.large.pop().unwrap_or_else(|| Vec::with_capacity(LARGE)))
     }
 
     /// Gives a block back. One that grew to neither size is freed: growth is rare and must not be kept.
@@ -139,8 +173,8 @@ impl Blocks {
         let bytes = block.bytes;
         let kept = self.kept_bytes() + bytes.capacity() <= BLOCKS_KEPT_BYTES;
         match bytes.capacity() {
-            BLOCK_SMALL if kept => self.small.push(bytes),
-            BLOCK_LARGE if kept => self.large.push(bytes),
+            SMALL if kept => self.small.push(bytes),
+            LARGE if kept => self.large.push(bytes),
             _ => {}
         }
     }
@@ -148,7 +182,7 @@ impl Blocks {
     /// Bytes in stock.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
-        self.small.len() * BLOCK_SMALL + self.large.len() * BLOCK_LARGE
+        self.small.len() * SMALL + self.large.len() * LARGE
     }
 
     /// Frees half of the stock: called now and then while it is not needed, so that a burst's memory goes back.
@@ -184,13 +218,13 @@ mod tests {
     fn the_stock_is_bounded_and_keeps_only_its_sizes() {
         let mut blocks = Blocks::default();
         for _ in 0..2 * BLOCKS_KEPT_BYTES / BLOCK_LARGE {
-            blocks.put(Block::from_vec(Vec::with_capacity(BLOCK_LARGE)));
+            blocks.put(Block::from_vec(Vec::with_capacity(LARGE)));
         }
         assert!(blocks.kept_bytes() <= BLOCKS_KEPT_BYTES);
         blocks.trim();
         let half = blocks.kept_bytes();
         assert!(half <= BLOCKS_KEPT_BYTES / 2);
-        blocks.put(Block::from_vec(Vec::with_capacity(BLOCK_LARGE + 1)));
+        blocks.put(Block::from_vec(Vec::with_capacity(BLOCK_LARGE + TAILROOM + 1)));
         assert_eq!(blocks.kept_bytes(), half);
     }
 }
