@@ -32,14 +32,30 @@ pub const HEAD_BYTES_MIN: usize = 1 << 10;
 pub const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Largest `max_headers`: the parser's table of headers is on the stack while a head is parsed.
 pub const HEADERS_MAX: usize = 256;
+/// A method's name. The longest registered one (UPDATEREDIRECTREF) has 17 bytes.
+pub const METHOD_BYTES_MAX: usize = 32;
+/// A host's name without its port: DNS allows 253 bytes.
+pub const HOST_BYTES_MAX: usize = 255;
+/// Names that one head's `Connection` may nominate: each is compared with every header of the head.
+pub const CONNECTION_OPTIONS_MAX: usize = 32;
+/// An `X-Request-Id` that is kept; a longer one is replaced, as log systems cut it anyway.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Empty lines before a request line that are skipped (RFC 9112 §2.2 asks for at least one).
+pub const EMPTY_LINES_MAX: usize = 2;
 /// An upstream's response head. Envoy's default is 60 KiB, nginx's one page; ours is what the largest read block holds.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 << 10;
 /// Headers of an upstream's response.
 pub const RESPONSE_HEADERS_MAX: usize = 200;
 /// A chunk-size line with its extensions (RFC 9112 §7.1.1 asks recipients to limit them).
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Bytes of chunk extensions that a body may carry beyond its payload: tiny chunks with long extensions are an amplification
+/// (the bound that Go's net/http chose after CVE-2023-39326).
+pub const CHUNK_EXTENSION_BYTES_MAX: u64 = 16 << 10;
 /// Trailer section of a chunked body, in bytes.
 pub const TRAILER_BYTES_MAX: usize = 8 << 10;
+/// Rest of a request body that is read and thrown away after an early response, so that the connection can be kept; with more
+/// to come closing is cheaper than reading.
+pub const DISCARD_BYTES_MAX: u64 = 64 << 10;
 /// Interim (1xx) responses that one attempt may send before its final one.
 pub const INTERIM_RESPONSES_MAX: usize = 8;
 
