@@ -25,6 +25,14 @@ pub const WEIGHT_MAX: u32 = 65_535;
 pub const ROUTE_CONDITIONS_MAX: usize = 16;
 /// Size of one compiled path regex, in bytes: a pattern that needs more is refused at load.
 pub const REGEX_BYTES_MAX: usize = 1 << 20;
+/// Size of all compiled path regexes of one host together, in bytes; a thousand ordinary ones need a twentieth of it.
+pub const REGEX_SET_BYTES_MAX: usize = 64 << 20;
+/// States that one worker's regex searches may keep, in bytes over all hosts; when it is full they are built anew …
+pub const REGEX_CACHE_BYTES_MAX: usize = 32 << 20;
+/// … but no host gets less than this: below it building costs more than it saves.
+pub const REGEX_CACHE_BYTES_MIN: usize = 256 << 10;
+/// Different methods that the routes of one gateway may name; a set of them is one word.
+pub const METHODS_MAX: usize = 64;
 
 /// Smallest `max_head`: a request line and a few headers. Also the size of the first read.
 pub const HEAD_BYTES_MIN: usize = 1 << 10;
@@ -108,5 +116,7 @@ const _: () = assert!(REPLAY_BYTES_MAX >= BLOCK_SMALL);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < BLOCK_SMALL && TRAILER_BYTES_MAX <= BLOCK_SMALL);
 const _: () = assert!(LIMIT_TABLE_BUCKETS.is_power_of_two() && LOG_RING_BYTES.is_power_of_two());
 const _: () = assert!(WORKERS_MAX <= u16::MAX as usize && ROUTES_MAX <= u32::MAX as usize);
+const _: () = assert!(METHODS_MAX <= u64::BITS as usize);
+const _: () = assert!(REGEX_BYTES_MAX <= REGEX_SET_BYTES_MAX && REGEX_CACHE_BYTES_MIN <= REGEX_CACHE_BYTES_MAX);
 const _: () = assert!(ATTEMPTS_MAX <= ENDPOINTS_MAX);
 const _: () = assert!(LOG_FIELD_BYTES_MAX * 8 < LOG_RING_BYTES);
