@@ -86,6 +86,8 @@ pub const LIMIT_TABLE_BUCKETS: usize = 1 << 18;
 pub const LEASE: Duration = Duration::from_millis(5);
 /// Clients that the usage tables follow per worker; the smallest are evicted first (space saving, Metwally 2005).
 pub const USAGE_CLIENTS: usize = 4_096;
+/// Pairs that one answer of `/usage` lists.
+pub const USAGE_TOP_MAX: usize = 1_000;
 /// Distinct (route, method, status) counters per worker; what does not fit is counted under `other`.
 pub const REQUEST_COUNTERS_MAX: usize = 1 << 16;
 
