@@ -34,6 +34,17 @@ pub const REGEX_CACHE_BYTES_MIN: usize = 256 << 10;
 /// Different methods that the routes of one gateway may name; a set of them is one word.
 pub const METHODS_MAX: usize = 64;
 
+/// The configuration file: every route of [`ROUTES_MAX`] in some 600 bytes.
+pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
+/// A name of a listener, route or upstream: it is repeated in every line of metrics and logs.
+pub const NAME_BYTES_MAX: usize = 128;
+/// A path, pattern or template of the file; the same as the paths that the access log keeps whole.
+pub const PATH_BYTES_MAX: usize = 2_048;
+/// The body of a direct response (`respond`), which each worker holds; larger ones belong on a server.
+pub const RESPOND_BODY_BYTES_MAX: usize = 64 << 10;
+/// Entries of a list or table of the file that has no limit of its own (methods, header rules, networks, redacted names).
+pub const ENTRIES_MAX: usize = 256;
+
 /// Smallest `max_head`: a request line and a few headers. Also the size of the first read.
 pub const HEAD_BYTES_MIN: usize = 1 << 10;
 /// Largest `max_head`: HAProxy's and Envoy's practical ceilings are 64 KiB to 96 KiB; offsets fit in a `u32` with room.
