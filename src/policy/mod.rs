@@ -1,3 +1,4 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
 
 pub mod router;
+pub mod token_bucket;
