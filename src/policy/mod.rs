@@ -1,4 +1,5 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
 
+pub mod key_table;
 pub mod router;
 pub mod token_bucket;
