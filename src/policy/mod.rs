@@ -1,1 +1,15 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
+
+pub mod availability;
+pub mod balancer;
+pub mod budget;
+pub mod chance;
+pub mod cluster;
+pub mod deadline;
+pub mod endpoint;
+pub mod exchange;
+pub mod health;
+pub mod outlier;
+pub mod retry;
+pub mod tiers;
+pub mod visited;
