@@ -140,6 +140,8 @@ pub const ACCEPT_BATCH: usize = 64;
 
 /// Bytes of access log that wait for the writer, per worker; beyond it lines are dropped and counted.
 pub const LOG_RING_BYTES: usize = 1 << 20;
+/// Formatted lines that the log's thread holds while its output does not take them.
+pub const LOG_PENDING_BYTES: usize = 1 << 20;
 /// Longest text (path, user agent, …) kept of one field in the access log.
 pub const LOG_FIELD_BYTES_MAX: usize = 2_048;
 /// Messages that wait for a worker.

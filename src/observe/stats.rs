@@ -258,7 +258,11 @@ impl EndpointView {
     /// Attempts that speak against it.
     #[must_use]
     pub fn failures_total(&self) -> u64 {
-        AttemptOutcome::ALL.iter().filter(|outcome| outcome.is_failure()).map(|outcome| self.attempts[outcome.index()]).sum()
+        AttemptOutcome::ALL
+            .iter()
+            .filter(|outcome| outcome.is_failure())
+            .map(|outcome| self.attempts[outcome.index()])
+            .sum()
     }
 
     /// The share of workers that would send it requests, in [0, 1]; 1 before any worker has said something, because an endpoint
@@ -387,7 +391,14 @@ impl Stats {
 
     /// Takes down the end of one health check. `state` is the verdict after it (rise and fall considered). Does nothing for a
     /// cluster without health checks.
-    pub fn record_probe(&self, cluster: ClusterId, endpoint: EndpointId, passed: bool, state: ProbeState, now: Instant) {
+    pub fn record_probe(
+        &self,
+        cluster: ClusterId,
+        endpoint: EndpointId,
+        passed: bool,
+        state: ProbeState,
+        now: Instant,
+    ) {
         if let Some(cell) = self.control.probes[cluster.index()].get(endpoint.index()) {
             if passed { &cell.passed } else { &cell.failed }.fetch_add(1, Relaxed);
             cell.state.store(state.index() as u64, Relaxed);
@@ -502,5 +513,46 @@ impl WorkerStats {
                 endpoint.state.set(0);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::fixture;
+
+    #[test]
+    fn request_keys_survive_packing_and_order_by_route_first() {
+        let key = RequestKey { route: 100_000, method: 9, status: 999 };
+        assert_eq!(RequestKey::unpack(key.pack()), key);
+        let next = RequestKey { route: 100_001, method: 0, status: 100 };
+        assert!(next.pack() > key.pack());
+    }
+
+    #[test]
+    fn readiness_needs_every_worker() {
+        let stats = Stats::new(&fixture::config(), 2);
+        assert_eq!(stats.worker(WorkerId(0)).state, WorkerState::Starting);
+        stats.set_worker_state(WorkerId(0), WorkerState::Running);
+        assert!(!stats.all_workers_running());
+        stats.set_worker_state(WorkerId(1), WorkerState::Running);
+        assert!(stats.all_workers_running());
+        stats.set_worker_state(WorkerId(0), WorkerState::Stalled);
+        stats.count_worker_restart(WorkerId(0));
+        assert!(!stats.all_workers_running());
+        assert_eq!(stats.worker(WorkerId(0)).restarts, 1);
+    }
+
+    #[test]
+    fn probes_are_kept_only_where_the_cluster_has_a_check() {
+        let stats = Stats::new(&fixture::config(), 1);
+        let (checked, unchecked) = (ClusterId(0), ClusterId(1));
+        assert_eq!(stats.probe(checked, EndpointId(0)).unwrap().state, ProbeState::Unknown);
+        stats.record_probe(checked, EndpointId(0), true, ProbeState::Healthy, Instant::from_nanos(5));
+        stats.record_probe(checked, EndpointId(0), false, ProbeState::Healthy, Instant::from_nanos(7));
+        stats.record_probe(unchecked, EndpointId(0), true, ProbeState::Healthy, Instant::from_nanos(5));
+        let view = stats.probe(checked, EndpointId(0)).unwrap();
+        assert_eq!((view.passed, view.failed, view.checked), (1, 1, Some(Instant::from_nanos(7))));
+        assert_eq!(stats.probe(unchecked, EndpointId(0)), None);
     }
 }
