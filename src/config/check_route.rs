@@ -50,8 +50,8 @@ impl<'a> RouteReader<'a, '_, '_> {
         let name = self.name(table, matcher.as_ref());
         let target = self.target(table);
         let rewrite = matcher.as_ref().and_then(|matcher| self.rewrite(table, &matcher.path));
-        let request_headers = table.request_headers.as_ref().and_then(|rules| self.header_rules(&rules.value));
-        let response_headers = table.response_headers.as_ref().and_then(|rules| self.header_rules(&rules.value));
+        let request_headers = table.request_headers.as_ref().and_then(|rules| self.header_rules(&rules.value, true));
+        let response_headers = table.response_headers.as_ref().and_then(|rules| self.header_rules(&rules.value, false));
         let timeout = self.timeout(table);
         let limits =
             table.limit.as_ref().map(|list| list.value.0.iter().map(|limit| self::limit(&limit.value)).collect());
@@ -119,7 +119,7 @@ impl<'a> RouteReader<'a, '_, '_> {
         let mut seen = HashSet::new();
         for (name, span) in names {
             if !seen.insert(name) {
-                self.sink.value(path, span.clone(), format!("{name} stands there twice"), None);
+                self.sink.place(path, span.start, format!("{name} stands there twice"), None);
             }
         }
     }
@@ -245,13 +245,18 @@ impl<'a> RouteReader<'a, '_, '_> {
         Some(Rewrite::None)
     }
 
-    fn header_rules(&mut self, table: &file::HeaderRules) -> Option<HeaderRules> {
+    fn header_rules(&mut self, table: &file::HeaderRules, of_request: bool) -> Option<HeaderRules> {
         let (set, remove) = (&table.set.as_ref()?.value.0, &table.remove.as_ref()?.value.0);
         self.unique(&table.at.key("set"), set.iter().map(|(name, _)| (&name.value.0, &name.span)));
         self.unique(&table.at.key("remove"), remove.iter().map(|name| (&name.value.0, &name.span)));
         if let Some(host) = remove.iter().find(|name| name.value.0 == http::header::HOST) {
             let message = "a request has a Host (RFC 9112 §3.2); set it instead".to_owned();
             self.sink.value(table.at.key("remove"), host.span.clone(), message, None);
+        }
+        let set_host = set.iter().find(|(name, _)| name.value.0 == http::header::HOST);
+        if let (Some((host, _)), false) = (set_host, of_request) {
+            let message = "a response has no Host".to_owned();
+            self.sink.value(table.at.key("set"), host.span.clone(), message, None);
         }
         let set = set.iter().map(|(name, value)| (name.value.0.clone(), value.value.0.clone())).collect();
         let remove = remove.iter().map(|Written { value: EditableHeader(name), .. }| name.clone()).collect();

@@ -351,13 +351,13 @@ fn header(name: &str) -> Result<HeaderName, Refusal> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EditableHeader(pub HeaderName);
 
-/// RFC 9110 §7.6.1, and what decides the body's length (RFC 9112 §6).
+/// RFC 9110 §7.6.1 and RFC 9113 §8.2.2, what decides the body's length (RFC 9112 §6), and `Expect`, which the gateway answers.
 const CONNECTION_HEADERS: &[&str] = &[
     "connection",
     "content-length",
+    "expect",
+    "http2-settings",
     "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
     "proxy-connection",
     "te",
     "trailer",
@@ -505,7 +505,7 @@ fn keyed(written: &str) -> (&str, Option<&str>) {
 
 fn refused_key(word: &str, name: Option<&str>, bare: &[&str], named: &[&str]) -> Refusal {
     if name.is_none() && named.contains(&word) {
-        return Refusal::why(format!("which {word}?")).help(format!("write \"{word}:NAME\""));
+        return Refusal::why(format!("the {word}'s name is missing")).help(format!("write \"{word}:NAME\""));
     }
     let near = nearest(word, bare.iter().chain(named).copied());
     let help = near.map(|near| match name {
