@@ -5,19 +5,18 @@
 
 use super::shared::{Limiter, LimiterKind};
 use super::state::Worker;
-use crate::config::LimitKey;
-use crate::error::ProxyError;
-use crate::policy::rate_fields;
-use crate::policy::token_bucket::{Decision, Gcra, Standing};
-use crate::units::{Instant, Rate, RouteId};
+use crate::config::{Limit, LimitKey};
+use crate::policy::limit_fields;
+use crate::policy::token_bucket::{Decision, Standing};
+use crate::units::{Instant, RouteId};
 use http::HeaderName;
 use std::net::IpAddr;
 
 /// A request is over a limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refusal {
-    rate: Rate,
-    gcra: Gcra,
+    /// Which of the route's.
+    limit: usize,
     standing: Standing,
 }
 
@@ -25,23 +24,25 @@ pub(super) struct Refusal {
 #[derive(Debug, Default)]
 pub(super) struct FieldTexts {
     retry_after: Vec<u8>,
-    limit: Vec<u8>,
-    policy: Vec<u8>,
+    standing: Vec<u8>,
+    policies: Vec<u8>,
 }
 
 impl Refusal {
-    pub(super) fn error(&self) -> ProxyError {
-        ProxyError::RateLimited
-    }
-
-    /// `Retry-After`, `RateLimit` and `RateLimit-Policy`.
-    pub(super) fn fields<'t>(&self, texts: &'t mut FieldTexts) -> [(&'static str, &'t [u8]); 3] {
-        let FieldTexts { retry_after, limit, policy } = texts;
-        [&mut *retry_after, &mut *limit, &mut *policy].into_iter().for_each(Vec::clear);
-        rate_fields::retry_after(retry_after, self.standing);
-        rate_fields::rate_limit(limit, self.standing);
-        rate_fields::rate_limit_policy(policy, self.rate, self.gcra.burst());
-        [("Retry-After", retry_after), ("RateLimit", limit), ("RateLimit-Policy", policy)]
+    /// Writes `Retry-After`, `RateLimit` (the limit that rejected) and `RateLimit-Policy` (all of the route's).
+    pub(super) fn fields<'t>(
+        &self,
+        limits: &[Limit],
+        limiters: &[Limiter],
+        texts: &'t mut FieldTexts,
+    ) -> [(&'static str, &'t [u8]); 3] {
+        let FieldTexts { retry_after, standing, policies } = texts;
+        [&mut *retry_after, &mut *standing, &mut *policies].into_iter().for_each(Vec::clear);
+        limit_fields::write_retry_after(self.standing.reset, retry_after);
+        limit_fields::write_standings([(limiters[self.limit].name.as_str(), self.standing)], standing);
+        let names = limiters.iter().map(|limiter| limiter.name.as_str());
+        limit_fields::write_policies(names.zip(limits), policies);
+        [("Retry-After", retry_after), ("RateLimit", standing), ("RateLimit-Policy", policies)]
     }
 }
 
@@ -108,7 +109,7 @@ impl Worker {
                 self.recorder.rate_limited_dry_run(route);
                 Ok(())
             }
-            Decision::Reject(standing) => Err(Refusal { rate: limit.rate, gcra: limiter.gcra, standing }),
+            Decision::Reject(standing) => Err(Refusal { limit: index, standing }),
         }
     }
 

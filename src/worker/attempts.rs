@@ -172,7 +172,7 @@ impl<'w> Attempts<'w> {
             let reason = match reason {
                 Reason::Consecutive => EjectReason::Consecutive,
                 Reason::SuccessRatio => EjectReason::SuccessRatio,
-                Reason::ProbeFailed => EjectReason::ProbeFailed,
+                Reason::Probe => EjectReason::ProbeFailed,
             };
             self.worker.recorder.ejected(self.cluster, endpoint, reason);
         }

@@ -71,7 +71,7 @@ pub(super) async fn exchange(
 
 /// Receives until the head is whole, within `header_timeout` of its first byte.
 async fn read_head(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     connection: &Connection,
     inbox: &mut Block,
     arrived: Instant,

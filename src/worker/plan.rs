@@ -18,11 +18,13 @@ use crate::http::headers::Forwarding;
 use crate::http::reply::{self, Reply, ReplyTo};
 use crate::http::{Parsed, Version};
 use crate::net::block::Block;
+use crate::policy::chance::hash_key;
 use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, pick_split, rewrite};
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 /// One request, understood.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ pub(super) struct Forward {
 /// # Errors
 /// What is wrong with the head; the connection must be closed.
 pub(super) fn plan(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     connection: &Connection,
     buf: &[u8],
     now: Instant,
@@ -94,7 +96,7 @@ pub(super) fn plan(
 
 /// Everything that planning looks at.
 struct Planner<'p> {
-    worker: &'p Worker,
+    worker: &'p Rc<Worker>,
     connection: &'p Connection,
     config: &'p config::Listener,
     head: &'p RequestHead<'p>,
@@ -148,7 +150,7 @@ impl Planner<'_> {
         };
         record.on_route(route);
         if let Err(refusal) = worker.admit(route, client, &header, self.now) {
-            return self.refuse_admission(cycle, record, &refusal);
+            return self.refuse_admission(cycle, record, route, &refusal);
         }
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
@@ -250,22 +252,23 @@ impl Planner<'_> {
         else {
             return None;
         };
-        let shared = &self.worker.shared;
         Some(match key {
             HashKey::ClientIp => match client {
-                IpAddr::V4(ip) => shared.hash(&ip.octets()),
-                IpAddr::V6(ip) => shared.hash(&ip.octets()),
+                IpAddr::V4(ip) => hash_key(&ip.octets()),
+                IpAddr::V6(ip) => hash_key(&ip.octets()),
             },
-            HashKey::Header(name) => shared.hash(self.head.fields().get(name.as_str()).unwrap_or_default()),
-            HashKey::Cookie(name) => shared.hash(cookie(self.head, name).unwrap_or_default()),
-            HashKey::Path => shared.hash(self.head.path().as_bytes()),
+            HashKey::Header(name) => hash_key(self.head.fields().get(name.as_str()).unwrap_or_default()),
+            HashKey::Cookie(name) => hash_key(cookie(self.head, name).unwrap_or_default()),
+            HashKey::Path => hash_key(self.head.path().as_bytes()),
         })
     }
 
-    fn refuse_admission(&self, cycle: &mut Cycle, record: &mut Record, refusal: &Refusal) -> Way {
-        let mut fields = self.worker.scratch_fields.borrow_mut();
-        let extra = refusal.fields(&mut fields);
-        self.refuse(cycle, record, refusal.error(), &extra)
+    fn refuse_admission(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, refusal: &Refusal) -> Way {
+        let shared = &self.worker.shared;
+        let limits = &shared.config.routes[route.index()].limits;
+        let mut texts = self.worker.field_texts.borrow_mut();
+        let extra = refusal.fields(limits, &shared.limiters[route.index()], &mut texts);
+        self.refuse(cycle, record, ProxyError::RateLimited, &extra)
     }
 
     fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Way {

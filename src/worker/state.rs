@@ -17,14 +17,17 @@ use crate::net::pool::Pool;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
 use crate::observe::access_log::LogSender;
-use crate::observe::recorder::Recorder;
+use crate::observe::labels::EndpointState;
+use crate::observe::recorder::{EndpointGauges, Recorder};
 use crate::policy::cluster::Cluster;
-use crate::policy::concurrency::LocalSlots;
+use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
+use crate::policy::endpoint::Endpoint;
+use crate::policy::outlier::Standing;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
 use crate::policy::token_bucket::Lease;
-use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng, RouteId, WorkerId};
+use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Ratio, Rng, RouteId, WorkerId};
 use rand::{Rng as _, SeedableRng};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -55,8 +58,10 @@ pub(super) struct Worker {
     pub(super) clusters: RefCell<Vec<Cluster>>,
     pub(super) routes: RefCell<Vec<RouteState>>,
     pools: RefCell<Vec<Pool>>,
+    route_slots: RefCell<Vec<Option<LocalSlots>>>,
     endpoint_slots: RefCell<Vec<Vec<LocalSlots>>>,
     connection_slots: RefCell<Vec<LocalSlots>>,
+    pub(super) field_texts: RefCell<super::admit::FieldTexts>,
     log_texts: RefCell<Vec<super::record::Texts>>,
     date: Cell<(u64, HttpDate)>,
     listeners: Vec<Rc<Listener>>,
@@ -72,7 +77,6 @@ pub(super) struct RouteState {
     pub(super) deadline: RouteDeadline,
     pub(super) retry: Rules,
     pub(super) leases: Vec<Lease>,
-    slots: LocalSlots,
 }
 
 /// Buffers that one call at a time parses and encodes with.
@@ -96,7 +100,6 @@ impl Worker {
             deadline: RouteDeadline::new(route.timeout),
             retry: Rules::new(&route.retry),
             leases: route.limits.iter().map(|_| Lease::new()).collect(),
-            slots: LocalSlots::default(),
         };
         let pool = |c: &crate::config::Cluster| Pool::new(c.endpoints.len(), c.idle_max, c.idle_timeout);
         let worker = Rc::new(Self {
@@ -112,10 +115,10 @@ impl Worker {
             armed: Cell::new(0),
             routes: RefCell::new(config.routes.iter().map(route_state).collect()),
             pools: RefCell::new(config.clusters.iter().map(pool).collect()),
-            endpoint_slots: RefCell::new(
-                shared.endpoint_slots.iter().map(|e| e.iter().map(|_| LocalSlots::default()).collect()).collect(),
-            ),
-            connection_slots: RefCell::new(config.listeners.iter().map(|_| LocalSlots::default()).collect()),
+            route_slots: RefCell::new(shared.route_slots.iter().map(|s| s.clone().map(LocalSlots::new)).collect()),
+            endpoint_slots: RefCell::new(shared.endpoint_slots.iter().map(|s| hands_in(s)).collect()),
+            connection_slots: RefCell::new(hands_in(&shared.connection_slots)),
+            field_texts: RefCell::default(),
             log_texts: RefCell::default(),
             date: Cell::new((0, date::format(0))),
             listeners,
@@ -136,7 +139,7 @@ impl Worker {
 
     /// Shows that the loop turns, and does what is due now and then.
     pub(super) fn beat(&self, now: Instant) {
-        self.recorder.turned(now);
+        self.recorder.turn(now);
         if self.retired.load(Ordering::Relaxed) && !self.draining.replace(true) {
             self.timers.hurry_idle();
             self.look_for_end();
@@ -262,8 +265,7 @@ impl Worker {
 
     /// Room for one more connection on this listener; `None` when it has its `max_connections`.
     pub(super) fn seat_connection(self: &Rc<Self>, listener: ListenerId) -> Option<ConnectionSeat> {
-        let shared = &self.shared.connection_slots[listener.index()];
-        if !self.connection_slots.borrow_mut()[listener.index()].acquire(shared) {
+        if !self.connection_slots.borrow_mut()[listener.index()].acquire() {
             self.recorder.connection_refused(listener);
             return None;
         }
@@ -295,26 +297,79 @@ impl Worker {
         *active = active.saturating_add_signed(change);
     }
 
-    /// Room for one more request at an endpoint, over all cores.
-    pub(super) fn enter_endpoint(self: &Rc<Self>, cluster: ClusterId, endpoint: EndpointId) -> Result<Option<Slot>, ()> {
-        let Some(shared) = self.shared.endpoint_slots[cluster.index()].get(endpoint.index()) else { return Ok(None) };
-        if !self.endpoint_slots.borrow_mut()[cluster.index()][endpoint.index()].acquire(shared) {
-            return Err(());
+    /// Room for one more request at an endpoint, over all cores; a slot if there is a limit, an error if it is reached.
+    pub(super) fn enter_endpoint(
+        self: &Rc<Self>,
+        cluster: ClusterId,
+        endpoint: EndpointId,
+    ) -> Result<Option<Slot>, ProxyError> {
+        let taken = self.endpoint_slots.borrow_mut()[cluster.index()].get_mut(endpoint.index()).map(LocalSlots::acquire);
+        match taken {
+            None => Ok(None),
+            Some(true) => Ok(Some(self.slot(SlotOf::Endpoint(cluster, endpoint)))),
+            Some(false) => Err(ProxyError::UpstreamSaturated),
         }
-        Ok(Some(Slot { worker: Rc::clone(self), of: SlotOf::Endpoint(cluster, endpoint) }))
     }
 
-    /// Room for one more request of a route, over all cores.
-    ///
-    /// # Errors
-    /// [`ProxyError::ConcurrencyLimited`] when the route has its `max_concurrent`.
+    /// Room for one more request of a route, over all cores; a slot if there is a limit, an error if it is reached.
     pub(super) fn enter_route(self: &Rc<Self>, route: RouteId) -> Result<Option<Slot>, ProxyError> {
-        let Some(shared) = &self.shared.route_slots[route.index()] else { return Ok(None) };
-        if !self.routes.borrow_mut()[route.index()].slots.acquire(shared) {
-            return Err(ProxyError::ConcurrencyLimited);
+        let taken = self.route_slots.borrow_mut()[route.index()].as_mut().map(LocalSlots::acquire);
+        match taken {
+            None => Ok(None),
+            Some(true) => Ok(Some(self.slot(SlotOf::Route(route)))),
+            Some(false) => Err(ProxyError::ConcurrencyLimited),
         }
-        Ok(Some(Slot { worker: Rc::clone(self), of: SlotOf::Route(route) }))
     }
+
+    fn slot(self: &Rc<Self>, of: SlotOf) -> Slot {
+        Slot { worker: Rc::clone(self), of }
+    }
+
+    fn leave(&self, of: SlotOf) {
+        match of {
+            SlotOf::Route(route) => {
+                if let Some(slots) = &mut self.route_slots.borrow_mut()[route.index()] {
+                    slots.release();
+                }
+            }
+            SlotOf::Endpoint(cluster, endpoint) => {
+                self.endpoint_slots.borrow_mut()[cluster.index()][endpoint.index()].release();
+            }
+        }
+    }
+
+    /// Publishes what this worker thinks of every endpoint.
+    pub(super) fn publish_endpoints(&self, now: Instant) {
+        for (cluster, state) in self.clusters.borrow().iter().enumerate() {
+            for (index, endpoint) in state.endpoints().iter().enumerate() {
+                let (state, ejected_until) = endpoint_state(endpoint);
+                let gauges = EndpointGauges {
+                    state,
+                    ejected_until,
+                    in_flight: endpoint.in_flight,
+                    availability: Ratio::try_new(f64::from(endpoint.availability.get(now))).unwrap_or(Ratio::ONE),
+                };
+                let id = EndpointId::from_index(index);
+                self.recorder.publish_endpoint(ClusterId::from_index(cluster), id, &gauges);
+            }
+        }
+    }
+}
+
+fn endpoint_state(endpoint: &Endpoint) -> (EndpointState, Instant) {
+    match endpoint.outlier.standing() {
+        _ if endpoint.weight == 0 => (EndpointState::Drained, Instant::default()),
+        _ if !endpoint.healthy => (EndpointState::Unhealthy, Instant::default()),
+        Standing::Ejected { until } => (EndpointState::Ejected, until),
+        Standing::Ready { since } => (EndpointState::Ejected, since),
+        Standing::Probing { .. } => (EndpointState::Probing, Instant::default()),
+        Standing::Serving if endpoint.ramp_from.is_some() => (EndpointState::Ramping, Instant::default()),
+        Standing::Serving => (EndpointState::Available, Instant::default()),
+    }
+}
+
+fn hands_in(slots: &[Arc<SharedSlots>]) -> Vec<LocalSlots> {
+    slots.iter().map(|slots| LocalSlots::new(Arc::clone(slots))).collect()
 }
 
 /// Carries out what the control thread says.
@@ -346,7 +401,7 @@ impl Drop for ConnectionSeat {
     fn drop(&mut self) {
         let worker = &self.worker;
         let index = self.listener.index();
-        worker.connection_slots.borrow_mut()[index].release(&worker.shared.connection_slots[index]);
+        worker.connection_slots.borrow_mut()[index].release();
         worker.recorder.connection_closed(self.listener);
         worker.connections.set(worker.connections.get() - 1);
         worker.look_for_end();
@@ -373,17 +428,6 @@ impl std::fmt::Debug for Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let worker = &self.worker;
-        match self.of {
-            SlotOf::Route(route) => {
-                if let Some(shared) = &worker.shared.route_slots[route.index()] {
-                    worker.routes.borrow_mut()[route.index()].slots.release(shared);
-                }
-            }
-            SlotOf::Endpoint(cluster, endpoint) => {
-                let shared = &worker.shared.endpoint_slots[cluster.index()][endpoint.index()];
-                worker.endpoint_slots.borrow_mut()[cluster.index()][endpoint.index()].release(shared);
-            }
-        }
+        self.worker.leave(self.of);
     }
 }
