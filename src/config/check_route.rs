@@ -2,12 +2,13 @@
 
 use super::check::{duplicate_name, value};
 use super::file::{self, RouteTimeout};
-use super::names::{EditableHeader, Name, RetryWord};
+use super::names::{EditableHeader, MethodText, Name, RetryWord};
 use super::problem::{Sink, did_you_mean, listed};
 use super::read::{List, Map, Place, Scalar, Written};
 use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
+use crate::limits::METHODS_MAX;
 use crate::units::{ClusterId, Rate, Weight};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::Duration;
@@ -20,7 +21,8 @@ pub(super) fn routes<const MIN: usize, const MAX: usize>(
     sink: &mut Sink<'_>,
 ) -> Option<Vec<Route>> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
-    let mut reader = RouteReader { upstreams: ids, names: HashMap::new(), matches: HashMap::new(), sink };
+    let mut reader =
+        RouteReader { upstreams: ids, names: HashMap::new(), matches: HashMap::new(), methods: HashSet::new(), sink };
     let routes: Vec<_> = list.value.0.iter().filter_map(|written| reader.route(&written.value)).collect();
     (routes.len() == list.value.0.len()).then_some(routes)
 }
@@ -30,6 +32,8 @@ struct RouteReader<'a, 's, 't> {
     upstreams: HashMap<&'a str, ClusterId>,
     names: HashMap<String, &'a str>,
     matches: HashMap<MatchKey, &'a str>,
+    /// All methods that routes name; a set of them is one word of the router.
+    methods: HashSet<Method>,
     sink: &'s mut Sink<'t>,
 }
 
@@ -100,6 +104,9 @@ impl<'a> RouteReader<'a, '_, '_> {
         if let Some(headers) = &table.header {
             self.unique(&table.at.key("header"), headers.value.0.iter().map(|(name, _)| (&name.value.0, &name.span)));
         }
+        if let Some(list) = &table.method {
+            self.count_methods(&table.at.key("method"), list);
+        }
         let matcher = Match {
             host: value(&table.host).map(|host| host.0).unwrap_or_default(),
             path: value(&table.path)?.0,
@@ -112,6 +119,19 @@ impl<'a> RouteReader<'a, '_, '_> {
             self.sink.place(at.key("match"), table.at.offset, message, None);
         }
         Some(matcher)
+    }
+
+    fn count_methods<const MIN: usize, const MAX: usize>(
+        &mut self,
+        path: &str,
+        list: &Written<List<MethodText, MIN, MAX>>,
+    ) {
+        let before = self.methods.len();
+        self.methods.extend(list.value.0.iter().map(|method| method.value.0.clone()));
+        if before <= METHODS_MAX && self.methods.len() > METHODS_MAX {
+            let message = format!("all routes together name more than {METHODS_MAX} methods");
+            self.sink.value(path, list.span.clone(), message, None);
+        }
     }
 
     /// No header twice; names differ in case only in the file.

@@ -8,7 +8,7 @@ use super::problem::{Refusal, did_you_mean, nearest};
 use super::read::{Scalar, scalar_schema};
 use super::values::{integer, text};
 use super::{Address, Bind, HashKey, HostMatch, LimitKey, LogPath};
-use crate::limits::{NAME_BYTES_MAX, WORKERS_MAX};
+use crate::limits::{METHOD_BYTES_MAX, NAME_BYTES_MAX, WORKERS_MAX};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -313,6 +313,11 @@ impl Scalar for MethodText {
         }
         if written == "CONNECT" {
             return Err(Refusal::why("the gateway opens no tunnels: CONNECT never reaches a route"));
+        }
+        if written.len() > METHOD_BYTES_MAX {
+            return Err(Refusal::why(format!(
+                "longer than {METHOD_BYTES_MAX} bytes, which no request's method may be"
+            )));
         }
         Method::from_bytes(written.as_bytes()).map(Self).map_err(|_| Refusal::plain())
     }
