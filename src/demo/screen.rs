@@ -11,6 +11,9 @@ use std::time::Duration;
 /// The cluster's name in the demo's configuration.
 const UPSTREAM: (&str, &str) = ("upstream", "fruit");
 
+/// Attempts that do not speak against their endpoint.
+const NO_FAILURES: [(&str, &str); 2] = [("outcome", "success"), ("outcome", "cancelled")];
+
 /// Where and how things are shown.
 pub(super) struct Screen {
     out: Stdout,
@@ -99,7 +102,7 @@ impl Row {
         let labels = [UPSTREAM, ("endpoint", address.as_str())];
         Self {
             attempts: scrape.sum("ringgate_upstream_attempts_total", &labels),
-            failures: scrape.sum_but("ringgate_upstream_attempts_total", &labels, ("outcome", "success")),
+            failures: scrape.sum_but("ringgate_upstream_attempts_total", &labels, &NO_FAILURES),
             ejections: scrape.sum("ringgate_endpoint_ejections_total", &labels),
             state: if scrape.sum("ringgate_endpoint_available", &labels) > 0.0 { "available" } else { "ejected" },
         }

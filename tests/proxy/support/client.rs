@@ -61,6 +61,14 @@ impl Client {
         Ok(Self { stream: Stream::connect(address)?, unread: Vec::new() })
     }
 
+    /// Connects to `ip:port` from another address of this host.
+    #[track_caller]
+    pub(crate) fn connect_from(source: &str, address: &str) -> Self {
+        let stream =
+            Stream::connect_from(source, address).unwrap_or_else(|error| panic!("{source} to {address}: {error}"));
+        Self { stream, unread: Vec::new() }
+    }
+
     /// The socket itself.
     pub(crate) fn stream(&self) -> &Stream {
         &self.stream

@@ -1,11 +1,12 @@
 //! The gateway as a process of its own, started from a configuration file on ports that the kernel chooses.
 
 use super::client::{Client, Response};
-use super::{PATIENCE, eventually, lock};
+use super::upstream::Upstream;
+use super::{eventually, lock};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
@@ -70,13 +71,131 @@ impl Setup<'_> {
     }
 }
 
-/// A running gateway. It is killed, by its id, when this is dropped.
-pub(crate) struct Gateway {
+/// A route `all` for every path to a cluster `svc` of these services, with more keys for the route and for the cluster.
+pub(crate) fn behind(services: &[&Upstream], route: &str, cluster: &str) -> String {
+    let endpoints: Vec<_> =
+        services.iter().map(|service| format!("{{ address = \"{}\" }}", service.address())).collect();
+    behind_endpoints(&endpoints.join(", "), route, cluster)
+}
+
+/// The same with the endpoints as the configuration writes them.
+pub(crate) fn behind_endpoints(endpoints: &str, route: &str, cluster: &str) -> String {
+    format!(
+        "[[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\n{route}\n\n\
+         [upstream.svc]\nendpoints = [{endpoints}]\n{cluster}\n\n"
+    )
+}
+
+/// Two endpoints of which the first gets every first attempt: the second stands in the next tier.
+pub(crate) fn first_then(first: &Upstream, second: &Upstream) -> String {
+    let (first, second) = (first.address(), second.address());
+    format!("{{ address = \"{first}\", priority = 0 }}, {{ address = \"{second}\", priority = 1 }}")
+}
+
+/// A process of the binary, its output collected. It is killed, by its id, when this is dropped.
+pub(crate) struct Process {
     child: Child,
-    addresses: BTreeMap<String, String>,
     stderr: Arc<Mutex<Vec<String>>>,
     stdout: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts the binary with these arguments, its surroundings cleaned.
+    #[track_caller]
+    pub(crate) fn spawn(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringgate"))
+            .args(arguments)
+            .env("NO_COLOR", "1")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let (stderr, stdout) = (Arc::default(), Arc::default());
+        let readers = vec![
+            collect(child.stderr.take().expect("piped"), &stderr),
+            collect(child.stdout.take().expect("piped"), &stdout),
+        ];
+        Self { child, stderr, stdout, readers }
+    }
+
+    /// Lines on standard error so far.
+    pub(crate) fn stderr(&self) -> Vec<String> {
+        lock(&self.stderr).clone()
+    }
+
+    /// Lines on standard output so far.
+    pub(crate) fn stdout(&self) -> Vec<String> {
+        lock(&self.stdout).clone()
+    }
+
+    /// Sends a signal by name (`TERM`, `INT`, `USR1`).
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        let status = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
+        assert!(status.success(), "{kill}");
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our child")
+    }
+
+    /// Waits until it ends; fails after [`PATIENCE`].
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.ended())
+    }
+
+    /// The output, whole; call it when the process has ended.
+    fn read_out(&mut self) {
+        for reader in self.readers.drain(..) {
+            reader.join().expect("readers do not fail");
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // both fail only when it has ended already
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.read_out();
+        let stderr = self.stderr();
+        if std::thread::panicking() {
+            eprintln!("--- standard error of the process\n{}\n---", stderr.join("\n"));
+        } else if let Some(line) = stderr.iter().find(|line| line.contains("panicked")) {
+            panic!("the process panicked: {line}");
+        }
+    }
+}
+
+/// What a process said until it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// Exit code; `None`: killed by a signal.
+    pub(crate) code: Option<i32>,
+    /// Standard output.
+    pub(crate) stdout: String,
+    /// Standard error.
+    pub(crate) stderr: String,
+}
+
+/// Runs the binary to its end; fails after [`PATIENCE`].
+#[track_caller]
+pub(crate) fn run_to_end(arguments: &[&str]) -> Said {
+    let mut process = Process::spawn(arguments);
+    let code = process.wait().code();
+    process.read_out();
+    Said { code, stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
+}
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    process: Process,
+    addresses: BTreeMap<String, String>,
     _dir: TempDir,
 }
 
@@ -91,30 +210,20 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn start_with(driver: Driver, setup: &Setup<'_>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = dir.path().join("ringgate.toml");
-        std::fs::write(&file, setup.file(driver)).expect("the temporary directory is writable");
-        let mut child = ringgate(&["run", "-c", file.to_str().expect("UTF-8")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let (stderr, stdout) = (Arc::default(), Arc::default());
-        let readers = vec![
-            collect(child.stderr.take().expect("piped"), &stderr),
-            collect(child.stdout.take().expect("piped"), &stdout),
-        ];
-        let mut gateway = Self { child, addresses: BTreeMap::new(), stderr, stdout, readers, _dir: dir };
+        let file = write_config(dir.path(), &setup.file(driver));
+        let mut gateway =
+            Self { process: Process::spawn(&["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
         gateway.await_ready();
         gateway
     }
 
     fn await_ready(&mut self) {
         eventually("the gateway is ready", || {
-            if let Some(status) = self.child.try_wait().expect("our child") {
+            if let Some(status) = self.process.ended() {
+                self.process.read_out();
                 panic!("the gateway ended with {status}");
             }
-            self.addresses = lock(&self.stderr).iter().filter_map(|line| listening(line)).collect();
+            self.addresses = self.process.stderr().iter().filter_map(|line| listening(line)).collect();
             let admin = self.addresses.get("admin")?;
             let ready = Client::try_connect(admin).and_then(|mut client| client.try_get("/readyz"));
             ready.is_ok_and(|response| response.status == 200).then_some(())
@@ -158,99 +267,17 @@ impl Gateway {
         page.lines().filter_map(series).filter(|s| s.name == name && s.has(labels)).map(|s| s.value).sum()
     }
 
-    /// Lines on standard error so far.
-    pub(crate) fn stderr(&self) -> Vec<String> {
-        lock(&self.stderr).clone()
-    }
-
-    /// Lines on standard output so far.
-    pub(crate) fn stdout(&self) -> Vec<String> {
-        lock(&self.stdout).clone()
+    /// The process itself.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 
     /// Resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
-
-    /// Sends a signal by name (`TERM`, `INT`, `USR1`).
-    pub(crate) fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
-    }
-
-    /// Whether it still runs.
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("our child").is_none()
-    }
-
-    /// Waits until it ends; fails after [`PATIENCE`].
-    #[track_caller]
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        eventually("the gateway ends", || self.child.try_wait().expect("our child"))
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        // both fail only when it has ended already
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        for reader in self.readers.drain(..) {
-            let _ = reader.join();
-        }
-        let stderr = self.stderr();
-        if std::thread::panicking() {
-            eprintln!("--- the gateway's standard error\n{}\n---", stderr.join("\n"));
-        } else if let Some(line) = stderr.iter().find(|line| line.contains("panicked")) {
-            panic!("the gateway panicked: {line}");
-        }
-    }
-}
-
-/// The binary with these arguments, its surroundings cleaned.
-pub(crate) fn ringgate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
-    command.args(arguments).env("NO_COLOR", "1").env_remove("RUST_LOG");
-    command
-}
-
-/// Runs it to its end; fails after [`PATIENCE`].
-#[track_caller]
-pub(crate) fn run_to_end(arguments: &[&str]) -> Output {
-    let mut child = ringgate(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let (stderr, stdout) = (Arc::default(), Arc::default());
-    let readers =
-        [collect(child.stderr.take().expect("piped"), &stderr), collect(child.stdout.take().expect("piped"), &stdout)];
-    let deadline = std::time::Instant::now() + PATIENCE * 2;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("our child") {
-            break status;
-        }
-        if std::time::Instant::now() > deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("ringgate {arguments:?} did not end: {:?}", lock(&stderr));
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(5));
-    };
-    for reader in readers {
-        let _ = reader.join();
-    }
-    let text = |lines: &Arc<Mutex<Vec<String>>>| lock(lines).join("\n").into_bytes();
-    Output { status, stdout: text(&stdout), stderr: text(&stderr) }
-}
-
-/// Sends a signal to one process.
-pub(crate) fn signal(process: u32, name: &str) {
-    let status = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().expect("a shell");
-    assert!(status.success(), "kill -{name} {process}");
 }
 
 /// Writes a configuration into `dir` and gives its path.

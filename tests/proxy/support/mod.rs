@@ -8,15 +8,15 @@ pub(crate) mod gateway;
 pub(crate) mod stream;
 pub(crate) mod upstream;
 
-pub(crate) use client::{Client, Response};
-pub(crate) use gateway::{Driver, Gateway, Setup, ringgate};
-pub(crate) use upstream::{Conn, Request, Upstream};
+pub(crate) use client::Client;
+pub(crate) use gateway::{Driver, Gateway, Setup, behind, behind_endpoints, first_then};
+pub(crate) use upstream::Upstream;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up; far above what a busy machine needs, because it is only spent on failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(5);

@@ -1,9 +1,9 @@
 //! A byte stream over TCP or a unix socket, with the few socket options that tests need.
 
 use super::PATIENCE;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -31,6 +31,18 @@ impl Stream {
         Ok(stream)
     }
 
+    /// Connects to `ip:port` from another address of this host.
+    pub(crate) fn connect_from(source: &str, address: &str) -> io::Result<Self> {
+        let source: IpAddr = source.parse().map_err(io::Error::other)?;
+        let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        let stream = Self::Tcp(socket.into());
+        stream.limit(PATIENCE)?;
+        Ok(stream)
+    }
+
     /// No read or write may take longer than `timeout`.
     pub(crate) fn limit(&self, timeout: Duration) -> io::Result<()> {
         let socket = self.socket();
@@ -42,11 +54,6 @@ impl Stream {
     pub(crate) fn cut(&self) {
         // fails when the peer was faster, which is as good
         let _ = self.socket().shutdown(Shutdown::Both);
-    }
-
-    /// Ends the sending direction only.
-    pub(crate) fn finish_sending(&self) {
-        let _ = self.socket().shutdown(Shutdown::Write);
     }
 
     /// The close to come sends RST instead of FIN.

@@ -48,8 +48,6 @@ pub(crate) struct Request {
     pub(crate) headers: Vec<(String, String)>,
     /// Without transfer coding; empty when the script did not read it.
     pub(crate) body: Vec<u8>,
-    /// Row of the accepted connection, from 0.
-    pub(crate) connection: usize,
 }
 
 impl Request {
@@ -253,7 +251,7 @@ impl Conn {
             .map(|line| line.split_once(':').expect("the gateway sends clean headers"))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        Some(Request { method, target, headers, body: Vec::new(), connection: self.number })
+        Some(Request { method, target, headers, body: Vec::new() })
     }
 
     fn chunked(&mut self) -> Option<Vec<u8>> {
