@@ -113,7 +113,7 @@ on_both_drivers! {
         gateway.get("/before");
         assert!(lines(&file, 1)[0].contains("/before"));
         std::fs::rename(&file, &moved).unwrap();
-        gateway.process().signal("USR1");
+        gateway.running().signal("USR1");
         eventually("the file is there again", || file.exists().then_some(()));
         gateway.get("/after");
         assert!(lines(&file, 1)[0].contains("/after"));
@@ -127,8 +127,8 @@ on_both_drivers! {
         for i in 0..20 {
             gateway.get(&format!("/{i}"));
         }
-        gateway.process().signal("TERM");
-        assert!(gateway.process().wait().success());
-        eventually("every line was written", || (gateway.process().stdout().len() == 20).then_some(()));
+        gateway.running().signal("TERM");
+        assert!(gateway.running().wait().success());
+        eventually("every line was written", || (gateway.running().stdout().len() == 20).then_some(()));
     }
 }

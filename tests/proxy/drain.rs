@@ -33,15 +33,15 @@ on_both_drivers! {
             let (mut gateway, mut held) = one_in_flight(driver, &upstream, "600s");
             let mut idle = gateway.client();
             assert_eq!(idle.get("/").status, 200);
-            gateway.process().signal(signal);
+            gateway.running().signal(signal);
             eventually("nothing new is taken", || Client::try_connect(gateway.address("edge")).is_err().then_some(()));
             idle.assert_closed();
-            assert!(gateway.process().ended().is_none(), "a request is in flight");
+            assert!(gateway.running().ended().is_none(), "a request is in flight");
             gate.open();
             let response = held.read("GET");
             assert_eq!((response.status, response.text().as_str()), (200, "whole"));
             held.assert_closed();
-            assert_eq!(gateway.process().wait().code(), Some(0), "{signal}");
+            assert_eq!(gateway.running().wait().code(), Some(0), "{signal}");
         }
     }
 
@@ -50,19 +50,19 @@ on_both_drivers! {
         let config = behind(&[&upstream], "", "");
         let mut gateway = Gateway::start_with(driver, &Setup { workers: 2, drain_timeout: "600s", config: &config, ..Setup::default() });
         assert_eq!(gateway.get("/").status, 200);
-        gateway.process().signal("TERM");
-        assert_eq!(gateway.process().wait().code(), Some(0));
+        gateway.running().signal("TERM");
+        assert_eq!(gateway.running().wait().code(), Some(0));
     }
 
     fn a_second_signal_ends_at_once(driver: Driver) {
         let gate = Arc::new(Gate::default());
         let upstream = holding(&gate);
         let (mut gateway, _held) = one_in_flight(driver, &upstream, "600s");
-        gateway.process().signal("TERM");
+        gateway.running().signal("TERM");
         eventually("it drains", || Client::try_connect(gateway.address("edge")).is_err().then_some(()));
-        assert!(gateway.process().ended().is_none());
-        gateway.process().signal("TERM");
-        gateway.process().wait();
+        assert!(gateway.running().ended().is_none());
+        gateway.running().signal("TERM");
+        gateway.running().wait();
         gate.open();
     }
 
@@ -70,8 +70,8 @@ on_both_drivers! {
         let gate = Arc::new(Gate::default());
         let upstream = holding(&gate);
         let (mut gateway, _held) = one_in_flight(driver, &upstream, "300ms");
-        gateway.process().signal("TERM");
-        assert_eq!(gateway.process().wait().code(), Some(0));
+        gateway.running().signal("TERM");
+        assert_eq!(gateway.running().wait().code(), Some(0));
         gate.open();
     }
 
@@ -98,9 +98,9 @@ on_both_drivers! {
             })
             .collect();
         eventually("there is load", || (upstream.requests().len() > 200).then_some(()));
-        gateway.process().signal("TERM");
+        gateway.running().signal("TERM");
         let whole: usize = threads.into_iter().map(|thread| thread.join().expect("only whole responses")).sum();
-        assert_eq!(gateway.process().wait().code(), Some(0));
+        assert_eq!(gateway.running().wait().code(), Some(0));
         assert_eq!(whole, upstream.requests().len(), "every request that reached the service was answered");
     }
 }

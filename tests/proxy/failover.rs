@@ -103,7 +103,8 @@ on_both_drivers! {
 
     fn when_all_refuse_the_reply_says_so(driver: Driver) {
         let (mut a, mut b) = (Upstream::always("a"), Upstream::always("b"));
-        (a.stop(), b.stop());
+        a.stop();
+        b.stop();
         let gateway = Gateway::start(driver, &behind(&[&a, &b], "", ""));
         gateway.get("/").assert_rejected(502, "upstream_connect_failed");
     }

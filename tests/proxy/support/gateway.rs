@@ -267,8 +267,8 @@ impl Gateway {
         page.lines().filter_map(series).filter(|s| s.name == name && s.has(labels)).map(|s| s.value).sum()
     }
 
-    /// The process itself.
-    pub(crate) fn process(&mut self) -> &mut Process {
+    /// The process behind it.
+    pub(crate) fn running(&mut self) -> &mut Process {
         &mut self.process
     }
 
