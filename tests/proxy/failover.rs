@@ -178,7 +178,7 @@ on_both_drivers! {
             })
         };
         let well = Upstream::always("ok");
-        let checks = "health_check = { path = \"/healthz\", interval = \"50ms\", timeout = \"5s\", rise = 2, fall = 2 }";
+        let checks = "health_check = { path = \"/healthz\", interval = \"100ms\", timeout = \"5s\", rise = 2, fall = 2 }";
         let gateway = Gateway::start(driver, &behind(&[&sick, &well], "", checks));
         eventually("the checks find it", || (!is_available(&gateway, &sick)).then_some(()));
         let asked = |upstream: &Upstream| upstream.requests().iter().filter(|r| r.target == "/work").count();
