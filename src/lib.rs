@@ -7,6 +7,7 @@ pub mod demo;
 pub mod error;
 pub mod http;
 pub mod limits;
+pub mod net;
 pub mod observe;
 pub mod policy;
 pub mod units;

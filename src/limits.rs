@@ -25,6 +25,25 @@ pub const WEIGHT_MAX: u32 = 65_535;
 pub const ROUTE_CONDITIONS_MAX: usize = 16;
 /// Size of one compiled path regex, in bytes: a pattern that needs more is refused at load.
 pub const REGEX_BYTES_MAX: usize = 1 << 20;
+/// Size of all compiled path regexes of one host together, in bytes; a thousand ordinary ones need a twentieth of it.
+pub const REGEX_SET_BYTES_MAX: usize = 64 << 20;
+/// States that one worker's regex searches may keep, in bytes over all hosts; when it is full they are built anew …
+pub const REGEX_CACHE_BYTES_MAX: usize = 32 << 20;
+/// … but no host gets less than this: below it building costs more than it saves.
+pub const REGEX_CACHE_BYTES_MIN: usize = 256 << 10;
+/// Different methods that the routes of one gateway may name; a set of them is one word.
+pub const METHODS_MAX: usize = 64;
+
+/// The configuration file: every route of [`ROUTES_MAX`] in some 600 bytes.
+pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
+/// A name of a listener, route or upstream: it is repeated in every line of metrics and logs.
+pub const NAME_BYTES_MAX: usize = 128;
+/// A path, pattern or template of the file; the same as the paths that the access log keeps whole.
+pub const PATH_BYTES_MAX: usize = 2_048;
+/// The body of a direct response (`respond`), which each worker holds; larger ones belong on a server.
+pub const RESPOND_BODY_BYTES_MAX: usize = 64 << 10;
+/// Entries of a list or table of the file that has no limit of its own (methods, header rules, networks, redacted names).
+pub const ENTRIES_MAX: usize = 256;
 
 /// Smallest `max_head`: a request line and a few headers. Also the size of the first read.
 pub const HEAD_BYTES_MIN: usize = 1 << 10;
@@ -32,14 +51,30 @@ pub const HEAD_BYTES_MIN: usize = 1 << 10;
 pub const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Largest `max_headers`: the parser's table of headers is on the stack while a head is parsed.
 pub const HEADERS_MAX: usize = 256;
+/// A method's name. The longest registered one (UPDATEREDIRECTREF) has 17 bytes.
+pub const METHOD_BYTES_MAX: usize = 32;
+/// A host's name without its port: DNS allows 253 bytes.
+pub const HOST_BYTES_MAX: usize = 255;
+/// Names that one head's `Connection` may nominate: each is compared with every header of the head.
+pub const CONNECTION_OPTIONS_MAX: usize = 32;
+/// An `X-Request-Id` that is kept; a longer one is replaced, as log systems cut it anyway.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Empty lines before a request line that are skipped (RFC 9112 §2.2 asks for at least one).
+pub const EMPTY_LINES_MAX: usize = 2;
 /// An upstream's response head. Envoy's default is 60 KiB, nginx's one page; ours is what the largest read block holds.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 << 10;
 /// Headers of an upstream's response.
 pub const RESPONSE_HEADERS_MAX: usize = 200;
 /// A chunk-size line with its extensions (RFC 9112 §7.1.1 asks recipients to limit them).
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Bytes of chunk extensions that a body may carry beyond its payload: tiny chunks with long extensions are an amplification
+/// (the bound that Go's net/http chose after CVE-2023-39326).
+pub const CHUNK_EXTENSION_BYTES_MAX: u64 = 16 << 10;
 /// Trailer section of a chunked body, in bytes.
 pub const TRAILER_BYTES_MAX: usize = 8 << 10;
+/// Rest of a request body that is read and thrown away after an early response, so that the connection can be kept; with more
+/// to come closing is cheaper than reading.
+pub const DISCARD_BYTES_MAX: u64 = 64 << 10;
 /// Interim (1xx) responses that one attempt may send before its final one.
 pub const INTERIM_RESPONSES_MAX: usize = 8;
 
@@ -62,6 +97,8 @@ pub const LIMIT_TABLE_BUCKETS: usize = 1 << 18;
 pub const LEASE: Duration = Duration::from_millis(5);
 /// Clients that the usage tables follow per worker; the smallest are evicted first (space saving, Metwally 2005).
 pub const USAGE_CLIENTS: usize = 4_096;
+/// Pairs that one answer of `/usage` lists.
+pub const USAGE_TOP_MAX: usize = 1_000;
 /// Distinct (route, method, status) counters per worker; what does not fit is counted under `other`.
 pub const REQUEST_COUNTERS_MAX: usize = 1 << 16;
 
@@ -92,5 +129,7 @@ const _: () = assert!(REPLAY_BYTES_MAX >= BLOCK_SMALL);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < BLOCK_SMALL && TRAILER_BYTES_MAX <= BLOCK_SMALL);
 const _: () = assert!(LIMIT_TABLE_BUCKETS.is_power_of_two() && LOG_RING_BYTES.is_power_of_two());
 const _: () = assert!(WORKERS_MAX <= u16::MAX as usize && ROUTES_MAX <= u32::MAX as usize);
+const _: () = assert!(METHODS_MAX <= u64::BITS as usize);
+const _: () = assert!(REGEX_BYTES_MAX <= REGEX_SET_BYTES_MAX && REGEX_CACHE_BYTES_MIN <= REGEX_CACHE_BYTES_MAX);
 const _: () = assert!(ATTEMPTS_MAX <= ENDPOINTS_MAX);
 const _: () = assert!(LOG_FIELD_BYTES_MAX * 8 < LOG_RING_BYTES);

@@ -1,1 +1,224 @@
 //! From the file as written to the configuration as used: all errors at once.
+//!
+//! What one value may be is decided where it is read; here stands what two places of the file must agree on: names that must exist or
+//! be unique, addresses that must differ, keys that exclude or need each other. Every check reports and goes on. A function that
+//! makes a part of [`Config`] says `None` only when something was reported, so without reports the configuration is complete.
+
+use super::check_route::routes;
+use super::check_upstream::clusters;
+use super::file;
+use super::names::{Cores, Workers};
+use super::problem::{Errors, Sink};
+use super::read::{List, Node, Path, Read, Written};
+use super::values::{DriverWord, FormatWord};
+use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat};
+use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::net::IpAddr;
+use toml::de::{DeTable, DeValue};
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// Everything that is wrong with it, or that it cannot be read. Cores that the process may not run on are errors too.
+pub fn load(path: &std::path::Path) -> Result<Config, Errors> {
+    let name = path.display().to_string();
+    let read = std::fs::File::open(path).and_then(|file| {
+        let mut text = String::new();
+        file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    match read {
+        Ok(text) => parse(&text, &name),
+        Err(error) => {
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let help = missing.then(|| "say which file with -c FILE".to_owned());
+            Err(Errors::of_file(&name, format!("cannot be read: {error}"), help))
+        }
+    }
+}
+
+/// Checks the text of a file that messages call `file_name`.
+///
+/// # Errors
+/// Everything that is wrong with it. Cores that the process may not run on are errors too.
+pub fn parse(text: &str, file_name: &str) -> Result<Config, Errors> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    parse_for(text, file_name, &cores.iter().map(|core| core.id).collect::<Vec<_>>())
+}
+
+/// As [`parse`], for a process that may run on `cores`.
+pub(crate) fn parse_for(text: &str, file_name: &str, cores: &[usize]) -> Result<Config, Errors> {
+    if text.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(Errors::of_file(file_name, format!("larger than {CONFIG_BYTES_MAX} bytes"), None));
+    }
+    let mut sink = Sink::new(file_name, text);
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    if !syntax.is_empty() {
+        return Err(syntax_errors(sink, &syntax));
+    }
+    let root = DeValue::Table(document.into_inner());
+    let file = file::File::read(Node { value: &root, start: 0, end: 0, path: Path::Root }, &mut sink);
+    let config = file.and_then(|file| config(&file, cores, &mut sink));
+    sink.finish()?;
+    Ok(config.expect("what is missing was reported"))
+}
+
+/// The parser goes on after an error and may stumble over its consequences: one report a line is enough.
+fn syntax_errors(mut sink: Sink<'_>, errors: &[toml::de::Error]) -> Errors {
+    let mut reported = std::collections::HashSet::new();
+    for error in errors {
+        let offset = error.span().map_or(0, |span| span.start);
+        if reported.insert(sink.position(offset).0) {
+            sink.place("", offset, format!("not TOML: {}", error.message()), None);
+        }
+    }
+    sink.finish().expect_err("there is at least one")
+}
+
+fn config(file: &file::File, cores: &[usize], sink: &mut Sink<'_>) -> Option<Config> {
+    let gateway = file.gateway.as_ref().and_then(|table| gateway(&table.value, cores, sink));
+    let admin = file.admin.as_ref().and_then(|table| table.value.listen.as_ref());
+    let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
+    let listeners = file.listener.as_ref().and_then(|list| listeners(list, sink));
+    binds(file, sink);
+    let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
+    let names: Vec<&str> = names.unwrap_or_default();
+    let routes = file.route.as_ref().and_then(|list| routes(list, &names, sink));
+    let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
+    Some(Config {
+        gateway: gateway?,
+        admin: Admin { listen: admin?.value.0.clone() },
+        access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
+        listeners: listeners?,
+        routes: routes?,
+        clusters: clusters?,
+    })
+}
+
+/// The value of a key that was readable; what was not has been reported.
+pub(super) fn value<T: Clone>(key: &Option<Written<T>>) -> Option<T> {
+    key.as_ref().map(|written| written.value.clone())
+}
+
+fn gateway(table: &file::Gateway, available: &[usize], sink: &mut Sink<'_>) -> Option<Gateway> {
+    let (workers, cores) = (table.workers.as_ref(), table.cores.as_ref());
+    if let (Some(Cores::List(list)), Some(written)) = (cores.map(|cores| &cores.value), cores) {
+        let absent: Vec<_> = list.iter().filter(|core| !available.contains(core)).map(ToString::to_string).collect();
+        if !absent.is_empty() {
+            let message = format!("this process may not run on {}; it may on {available:?}", absent.join(", "));
+            sink.value(table.at.key("cores"), written.span.clone(), message, None);
+        }
+    }
+    let cores = match (workers?.value, &cores?.value) {
+        (Workers::Auto, Cores::Auto) if available.is_empty() => vec![None],
+        (Workers::Auto, Cores::Auto) => available.iter().copied().take(WORKERS_MAX).map(Some).collect(),
+        (Workers::Auto, Cores::List(list)) => list.iter().copied().map(Some).collect(),
+        (Workers::Count(count), Cores::Auto) => (0..count).map(|worker| available.get(worker).copied()).collect(),
+        (Workers::Count(count), Cores::List(list)) => {
+            if count != list.len() {
+                let message = format!("gateway.cores lists {} cores; must be as many, or left out", list.len());
+                sink.value(table.at.key("workers"), workers?.span.clone(), message, None);
+            }
+            list.iter().copied().map(Some).collect()
+        }
+    };
+    let driver = match value(&table.driver)? {
+        DriverWord::Auto => Driver::Auto,
+        DriverWord::IoUring => Driver::IoUring,
+        DriverWord::Epoll => Driver::Epoll,
+    };
+    Some(Gateway { cores, driver, drain_timeout: value(&table.drain_timeout)?.0 })
+}
+
+fn access_log(table: &file::AccessLog) -> Option<AccessLog> {
+    let format = match value(&table.format)? {
+        FormatWord::Json => LogFormat::Json,
+        FormatWord::Combined => LogFormat::Combined,
+    };
+    let redact = table.redact.as_ref()?.value.0.iter().map(|name| name.value.0.clone()).collect();
+    Some(AccessLog { path: value(&table.path)?.0, format, redact })
+}
+
+fn listeners<const MIN: usize, const MAX: usize>(
+    list: &Written<List<file::Listener, MIN, MAX>>,
+    sink: &mut Sink<'_>,
+) -> Option<Vec<Listener>> {
+    let mut names: HashMap<String, String> = HashMap::new();
+    let mut listeners = Vec::with_capacity(list.value.0.len());
+    for written in &list.value.0 {
+        let table = &written.value;
+        if let Some(name) = listener_name(table)
+            && let Some(first) = names.insert(name, table.at.path.clone())
+        {
+            duplicate_name(&table.at, table.name.as_ref().map(|name| name.span.clone()), &first, sink);
+        }
+        listeners.extend(listener(table));
+    }
+    (listeners.len() == list.value.0.len()).then_some(listeners)
+}
+
+fn listener_name(table: &file::Listener) -> Option<String> {
+    let given = table.name.as_ref().map(|name| name.value.0.clone());
+    given.or_else(|| table.listen.as_ref().map(|listen| listen.value.0.to_string()))
+}
+
+/// Two tables of one kind have one name.
+pub(super) fn duplicate_name(
+    at: &super::read::Place,
+    name: Option<std::ops::Range<usize>>,
+    first: &str,
+    sink: &mut Sink<'_>,
+) {
+    let message = format!("{first} has this name too; names must be unique");
+    match name {
+        Some(span) => sink.value(at.key("name"), span, message, None),
+        None => sink.place(at.key("name"), at.offset, message, Some("give it a name".to_owned())),
+    }
+}
+
+fn listener(table: &file::Listener) -> Option<Listener> {
+    Some(Listener {
+        name: listener_name(table)?,
+        bind: value(&table.listen)?.0,
+        header_timeout: value(&table.header_timeout)?.0,
+        idle_timeout: value(&table.idle_timeout)?.0,
+        body_timeout: value(&table.body_timeout)?.0,
+        head_bytes_max: usize::try_from(value(&table.max_head)?.0).ok()?,
+        headers_max: usize::try_from(value(&table.max_headers)?.0).ok()?,
+        body_bytes_max: value(&table.max_body)?.0,
+        connections_max: usize::try_from(value(&table.max_connections)?.0).ok()?,
+        trusted_proxies: table.trusted_proxies.as_ref()?.value.0.iter().map(|network| network.value.0).collect(),
+    })
+}
+
+/// Workers share ports (SO_REUSEPORT), so the kernel would let two listeners share one silently; it is refused here.
+fn binds(file: &file::File, sink: &mut Sink<'_>) {
+    let listeners = file.listener.iter().flat_map(|list| &list.value.0);
+    let listeners =
+        listeners.filter_map(|written| written.value.listen.as_ref().map(|listen| (&written.value.at, listen)));
+    let admin =
+        file.admin.as_ref().and_then(|table| table.value.listen.as_ref().map(|listen| (&table.value.at, listen)));
+    let mut taken: Vec<(String, &Bind)> = Vec::new();
+    for (at, listen) in admin.into_iter().chain(listeners) {
+        let (path, bind) = (at.key("listen"), &listen.value.0);
+        if let Some((other, address)) = taken.iter().find(|(_, other)| overlap(other, bind)) {
+            let message = format!("{other} listens there already ({address})");
+            sink.value(&path, listen.span.clone(), message, None);
+        }
+        taken.push((path, bind));
+    }
+}
+
+/// Whether a connection to one could be a connection to the other. Port 0 is a port of its own each time.
+fn overlap(one: &Bind, other: &Bind) -> bool {
+    match (one, other) {
+        (Bind::Tcp(one), Bind::Tcp(other)) => {
+            let any = |ip: IpAddr| ip.is_unspecified();
+            let same = one.ip() == other.ip() || any(one.ip()) || any(other.ip());
+            one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && same
+        }
+        _ => one == other,
+    }
+}

@@ -1,1 +1,386 @@
-//! The file as it is written.
+//! The file as it is written: one type per table, one line per key, with its default beside it.
+//!
+//! This is the list of what a user may type; `config/ringgate.schema.json` is made from it. A default is written as the file would
+//! write it and goes through the same reader, so it is always within its own range. What concerns more than one key is
+//! [`super::check`]'s business.
+
+use super::names::{
+    At, Cores, EditableHeader, Expect, Hash, Header, HeaderText, Host, LimitPer, Listen, LogTo, MethodText, Name,
+    Network, Redacted, RetryWord, Workers,
+};
+use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
+use super::problem::Sink;
+use super::read::{
+    List, Map, Node, ObjectSchema, Place, Read, Scalar, TableReader, Written, key_name, read_key, schema_key, table,
+};
+use super::values::{BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, PerTime, SECOND, Share, Size, Time};
+use crate::limits::{
+    ATTEMPTS_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX,
+    ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX, WEIGHT_MAX,
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::json;
+use std::borrow::Cow;
+use std::sync::OnceLock;
+use toml::de::DeValue;
+
+/// A timeout of a request's parts: 1 ms to a day.
+pub(crate) type Timeout = Time<1, DAY>;
+/// A weight, 0 to [`WEIGHT_MAX`].
+pub(crate) type WeightInt = Int<0, { WEIGHT_MAX as u64 }>;
+/// A number of requests or connections at once, up to ten million: more than one host's memory holds.
+pub(crate) type Concurrency = Int<1, 10_000_000>;
+/// A request body: up to a tebibyte, since uploads are streamed and never held.
+pub(crate) type BodySize = Size<0, { 1 << 40 }>;
+/// `set` of header rules.
+pub(crate) type HeaderSet = Map<EditableHeader, HeaderText, ENTRIES_MAX>;
+
+table! {
+    /// The configuration of one ringgate gateway.
+    File {
+        /// Workers, cores, event loop and drain.
+        table gateway: Gateway;
+        /// The admin listener: metrics, health and state.
+        table admin: Admin;
+        /// The access log; without this table there is none.
+        optional access_log: AccessLog;
+        /// Where clients connect.
+        required listener: List<Listener, 1, LISTENERS_MAX>;
+        /// Which request goes where. The most specific route wins: host exact > wildcard > any; path exact > longest prefix > regex;
+        /// then more conditions; then the order in the file.
+        required route: List<Route, 1, ROUTES_MAX>;
+        /// Groups of endpoints, by name.
+        default upstream: Map<Name, Upstream, CLUSTERS_MAX> = {};
+    }
+}
+
+table! {
+    /// Workers, cores, event loop and drain.
+    Gateway {
+        /// Event loops: "auto" is one per core, or a number from 1 to 512.
+        default workers: Workers = "auto";
+        /// Cores that workers are pinned to: "auto" are those that the process may run on, or a list such as [0, 2, 4].
+        default cores: Cores = "auto";
+        /// Event loop: "auto" is io_uring where the kernel allows it, else epoll.
+        default driver: DriverWord = "auto";
+        /// How long a drain waits for requests in flight, 0s to 1h.
+        default drain_timeout: Time<0, HOUR> = "30s";
+    }
+}
+
+table! {
+    /// The admin listener: metrics, health and state.
+    Admin {
+        /// IP:PORT or unix:/PATH. It has no authentication: keep it on loopback or a private network.
+        default listen: Listen = "127.0.0.1:9180";
+    }
+}
+
+table! {
+    /// The access log; without this table there is none.
+    AccessLog {
+        /// "stdout", or a file's absolute path, which is reopened on SIGUSR1.
+        default path: LogTo = "stdout";
+        /// "json" or "combined".
+        default format: FormatWord = "json";
+        /// Names of headers and query parameters whose values are never written.
+        default redact: List<Redacted, 0, ENTRIES_MAX> = ["authorization", "cookie"];
+    }
+}
+
+table! {
+    /// A place where clients connect.
+    Listener {
+        /// Its name in metrics and logs, unique; the address where it is not given.
+        optional name: Name;
+        /// IP:PORT or unix:/PATH.
+        required listen: Listen;
+        /// From a request's first byte to the end of its head, 1ms to 1d.
+        default header_timeout: Timeout = "10s";
+        /// Between requests of one connection, 1ms to 1d.
+        default idle_timeout: Timeout = "60s";
+        /// Without a byte of the request's body, or without the client taking one of the response; 1ms to 1d.
+        default body_timeout: Timeout = "30s";
+        /// Request line and headers together, 1KiB to 256KiB; beyond it 431 (414 when the request line alone is too long).
+        default max_head: Size<{ HEAD_BYTES_MIN as u64 }, { HEAD_BYTES_MAX as u64 }> = "16KiB";
+        /// Headers of one request, 1 to 256; beyond it 431.
+        default max_headers: Int<1, { HEADERS_MAX as u64 }> = 100;
+        /// Body of one request, 0B to 1TiB; beyond it 413. Routes may override.
+        default max_body: BodySize = "16MiB";
+        /// Connections at once over all cores, 1 to 10000000.
+        default max_connections: Concurrency = 65536;
+        /// Peers whose X-Forwarded-* headers are believed: networks or addresses.
+        default trusted_proxies: List<Network, 0, ENTRIES_MAX> = [];
+    }
+}
+
+table! {
+    /// Which requests are meant, and what is done with them.
+    Route {
+        /// Its name in metrics and logs, unique; what it matches (host and path) where it is not given.
+        optional name: Name;
+        /// Which requests are meant; all that is given must hold. Without it: all.
+        table r#match: Match;
+        /// Forward to this upstream. Exactly one of upstream, split, respond and redirect is given.
+        optional upstream: Name;
+        /// Forward to several upstreams, by weight.
+        optional split: List<SplitPart, 1, ENTRIES_MAX>;
+        /// Answer directly.
+        optional respond: Respond;
+        /// Redirect.
+        optional redirect: Redirect;
+        /// Cut this from the beginning of the path before it is forwarded.
+        optional strip_prefix: StripPrefix;
+        /// Forward this path instead: {rest} is what a "/prefix/*" left over, {path} the whole path.
+        optional rewrite: RewriteTo;
+        /// Changes to the request's headers before it is forwarded.
+        table request_headers: HeaderRules;
+        /// Changes to the response's headers.
+        table response_headers: HeaderRules;
+        /// T_max of the whole request, 1ms to 1d: a duration, or { adaptive = true, k, min, max }.
+        default timeout: RouteTimeout = "30s";
+        /// Rate limits, at most 8; all must admit, else 429.
+        default limit: List<Limit, 0, ROUTE_LIMITS_MAX> = [];
+        /// Requests at once over all cores, 1 to 10000000; no limit where it is not given. Beyond it 503.
+        optional max_concurrent: Concurrency;
+        /// Request body, 0B to 1TiB; the listener's where it is not given. Beyond it 413.
+        optional max_body: BodySize;
+        /// Retries.
+        table retry: Retry;
+    }
+}
+
+table! {
+    /// Which requests a route takes; all that is given must hold.
+    Match {
+        /// "a.example", or "*.example" for one or more labels before it; any where it is not given.
+        optional host: Host;
+        /// "/exact", "/prefix/*" (whole segments) or "~regex".
+        default path: PathText = "/*";
+        /// Methods; any where it is not given.
+        default method: List<MethodText, 0, ENTRIES_MAX> = [];
+        /// Headers that must be there with exactly this value.
+        default header: Map<Header, HeaderText, ROUTE_CONDITIONS_MAX> = {};
+        /// Query parameters that must be there with exactly this value, after percent-decoding.
+        default query: Map<QueryText, QueryText, ROUTE_CONDITIONS_MAX> = {};
+    }
+}
+
+table! {
+    /// One part of a split.
+    SplitPart {
+        /// The upstream.
+        required upstream: Name;
+        /// Its share among the split's weights, 0 to 65535.
+        required weight: WeightInt;
+    }
+}
+
+table! {
+    /// An answer that the gateway gives itself.
+    Respond {
+        /// 200 to 599.
+        default status: Int<200, 599> = 200;
+        /// At most 64 KiB.
+        default body: Body = "";
+        /// The body's media type.
+        default content_type: HeaderText = "text/plain; charset=utf-8";
+    }
+}
+
+table! {
+    /// A redirect.
+    Redirect {
+        /// A URL or a path; {path} stands for the request's path and query.
+        required to: RedirectTo;
+        /// 301, 302, 303, 307 or 308.
+        default status: Int<301, 308> = 308;
+    }
+}
+
+table! {
+    /// Changes to headers: removed first, then set.
+    HeaderRules {
+        /// Headers with the value they get, whatever they had.
+        default set: HeaderSet = {};
+        /// Headers that are removed.
+        default remove: List<EditableHeader, 0, ENTRIES_MAX> = [];
+    }
+}
+
+/// `route.timeout`: a duration, or a table.
+#[derive(Clone, Debug)]
+pub enum RouteTimeout {
+    /// A duration.
+    Fixed(Timeout),
+    /// A table.
+    Adaptive(Box<Adaptive>),
+}
+
+impl Read for RouteTimeout {
+    fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        match node.value {
+            DeValue::Table(_) => Adaptive::read(node, sink).map(|adaptive| Self::Adaptive(Box::new(adaptive))),
+            _ => Timeout::read(node, sink).map(Self::Fixed),
+        }
+    }
+}
+
+impl JsonSchema for RouteTimeout {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RouteTimeout".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let adaptive = serde_json::Value::from(generator.subschema_for::<Adaptive>());
+        schemars::json_schema!({ "anyOf": [Timeout::schema(), adaptive] })
+    }
+}
+
+table! {
+    /// A T_max that follows the route's latency: k times a high quantile of it.
+    Adaptive {
+        /// Must be true.
+        required adaptive: bool;
+        /// Factor, 1 to 100.
+        default k: Factor = 3.0;
+        /// Lower bound, 1ms to 1d.
+        default min: Timeout = "50ms";
+        /// Upper bound, 1ms to 1d; used until enough requests were seen.
+        default max: Timeout = "5s";
+    }
+}
+
+table! {
+    /// A rate limit.
+    Limit {
+        /// Requests in a time: "100/s", "6000/min", "10/h".
+        required rate: PerTime;
+        /// Requests that may come at once, 1 to 1000000000; what the rate admits in a second, at least 1, where it is not given.
+        optional burst: Int<1, 1_000_000_000>;
+        /// What is counted: route, client_ip (IPv6 by /64) or header:NAME.
+        default per: LimitPer = "route";
+        /// Count and report, but never reject.
+        default dry_run: bool = false;
+    }
+}
+
+table! {
+    /// Retries.
+    Retry {
+        /// Retries beyond the first try, 0 to 15; 0 turns retries off.
+        default attempts: Int<0, { ATTEMPTS_MAX as u64 - 1 }> = 2;
+        /// What is retried: connect, reset, timeout and statuses from 400 to 599.
+        default on: List<RetryWord, 1, ENTRIES_MAX> = ["connect", "reset", "timeout", "502", "503", "504"];
+        /// Retry methods that are not idempotent too, such as POST.
+        default non_idempotent: bool = false;
+        /// Longest time of one try, 1ms to 1d; where it is not given, what is left of T_max divided fairly among the tries left.
+        optional per_try_timeout: Timeout;
+        /// Smallest share of T_max that must be left for a retry.
+        default min_remaining: Share = "10%";
+    }
+}
+
+table! {
+    /// A group of endpoints that serve the same.
+    Upstream {
+        /// How an endpoint is chosen.
+        default balance: BalanceWord = "least_request";
+        /// What ring_hash and maglev hash: client_ip, path, header:NAME or cookie:NAME; client_ip where it is not given.
+        optional hash: Hash;
+        /// How long a connection may take to be made, 1ms to 1d.
+        default connect_timeout: Timeout = "1s";
+        /// How long a pooled connection may wait for its next request, 1ms to 1d. Keep it below the endpoints' own.
+        default idle_timeout: Timeout = "55s";
+        /// Pooled connections per worker, 0 to 65536; 0 closes each after its request.
+        default max_idle: Int<0, 65_536> = 256;
+        /// Requests in flight per endpoint over all cores, 1 to 10000000; no limit where it is not given.
+        optional max_requests: Concurrency;
+        /// Retries that the upstream's traffic pays for.
+        table retry_budget: RetryBudget;
+        /// The endpoints, 1 to 4096.
+        required endpoints: List<Endpoint, 1, ENDPOINTS_MAX>;
+        /// Active probes; without this table there are none.
+        optional health_check: HealthCheck;
+        /// Ejection of endpoints that fail requests.
+        table outlier: Outlier;
+        /// How long an endpoint's share grows after it comes back, 0s to 1h; 0s gives it all at once.
+        default slow_start: Time<0, HOUR> = "10s";
+    }
+}
+
+table! {
+    /// Retries that the upstream's traffic pays for.
+    RetryBudget {
+        /// Retries per request over ten seconds, 0 to 1 or a percentage.
+        default ratio: Share = 0.2;
+        /// Retries per second that are always granted, 0 to 1000000.
+        default min_per_second: Int<0, 1_000_000> = 3;
+    }
+}
+
+table! {
+    /// One endpoint.
+    Endpoint {
+        /// IP:PORT or unix:/PATH.
+        required address: At;
+        /// Its share where the strategy has shares, 0 to 65535; 0 drains it.
+        default weight: WeightInt = 100;
+        /// Its tier, 0 to 15; lower ones are used first.
+        default priority: Int<0, { TIERS_MAX as u64 - 1 }> = 0;
+    }
+}
+
+table! {
+    /// Active probes of every endpoint: path for HTTP, or tcp = true.
+    HealthCheck {
+        /// GET this path and look at the status.
+        optional path: ProbePath;
+        /// Only connect.
+        optional tcp: bool;
+        /// Between probes of one endpoint, 100ms to 1h.
+        default interval: Time<100, HOUR> = "2s";
+        /// For one probe, 1ms to 1h.
+        default timeout: Time<1, HOUR> = "1s";
+        /// Successes in a row that make an endpoint healthy, 1 to 100.
+        default rise: Int<1, 100> = 2;
+        /// Failures in a row that make an endpoint unhealthy, 1 to 100.
+        default fall: Int<1, 100> = 3;
+        /// Statuses that pass: "200" or "200-399" (the default).
+        optional expect: Expect;
+    }
+}
+
+table! {
+    /// Ejection of endpoints that fail requests.
+    Outlier {
+        /// false turns ejection off.
+        default enabled: bool = true;
+        /// Failures in a row that eject, 1 to 1000.
+        default consecutive: Int<1, 1_000> = 5;
+        /// Smallest share of successes over the window, 0 to 1 or a percentage; 0 leaves only consecutive.
+        default min_success: Share = 0.5;
+        /// Requests in the window before its share counts, 1 to 1000000.
+        default min_requests: Int<1, 1_000_000> = 10;
+        /// The window, 1s to 1h.
+        default window: Time<SECOND, HOUR> = "10s";
+        /// First ejection, 100ms to 1h; it doubles each time …
+        default eject: Time<100, HOUR> = "10s";
+        /// … up to this, 100ms to 1d.
+        default eject_max: Time<100, DAY> = "300s";
+    }
+}
+
+/// The JSON schema of the file (draft 2020-12), as text that ends with a newline.
+#[must_use]
+pub fn schema() -> String {
+    let mut schema = SchemaGenerator::default().into_root_schema_for::<File>();
+    schema.insert("title".to_owned(), json!("ringgate configuration"));
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
+    text.push('\n');
+    text
+}

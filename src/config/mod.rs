@@ -5,7 +5,20 @@
 //! Names, units, defaults and ranges of the file are documented in `config/ringgate.toml`.
 
 pub mod check;
+mod check_route;
+mod check_upstream;
 pub mod file;
+pub mod names;
+pub mod paths;
+pub mod problem;
+pub mod read;
+#[cfg(test)]
+mod tests;
+pub mod values;
+
+pub use check::{load, parse};
+pub use file::schema;
+pub use problem::{Errors, Problem};
 
 use crate::units::{ClusterId, Rate, Ratio, Weight};
 use http::{HeaderName, HeaderValue, Method, StatusCode};

@@ -1,1 +1,46 @@
 //! Bytes in, values out: HTTP/1.1 without sockets, clocks or waiting.
+//!
+//! In the order of a request: [`head`] parses it ([`scan`] says when that is worth trying, [`fields`] is the table of headers,
+//! [`target`] and [`path`] take the request line apart), [`framing`] decides where its body ends, [`headers`] which fields go on,
+//! [`encode`] rebuilds it for the endpoint, [`body`] takes its body through, [`response`] parses the answer, [`reply`] is what the
+//! gateway says itself, and [`cycle`] whether the connections live on.
+//!
+//! What leaves is rebuilt from what was understood, never passed through: one request line, one `Host`, one framing. Nothing here
+//! allocates per request once the caller's scratch buffers have grown to the size of its traffic, and nothing here logs, waits or
+//! reads a clock. TLS, HTTP/2 and content codings are not its business.
+//!
+//! Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 3986 (targets); sections stand beside the rules.
+
+pub mod body;
+pub mod cycle;
+pub mod date;
+pub mod encode;
+pub mod fields;
+pub mod framing;
+pub mod head;
+pub mod headers;
+pub mod path;
+pub mod reply;
+pub mod response;
+pub mod scan;
+pub mod target;
+mod text;
+pub mod trailers;
+
+/// The minor version of a message; the major one is always 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0: no chunked coding, no interim responses, closes unless told otherwise.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// What a parser found: all of it, or nothing yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed<T> {
+    /// What has arrived is fine and not all.
+    Partial,
+    /// The whole of it.
+    Complete(T),
+}

@@ -1,1 +1,15 @@
-//! What the gateway tells about itself: metrics, latency histograms, access log, usage.
+//! What the gateway tells about itself: numbers, usage, and the access log.
+//!
+//! Reading order: [`labels`] (the closed lists of label values), [`histogram`], [`stats`] (where the numbers lie),
+//! [`recorder`] (how a worker writes them), [`exposition`] (how Prometheus reads them), [`usage`] (the heaviest clients),
+//! [`access_log`].
+//!
+//! Architecture invariant: nothing here takes a lock, makes a system call or allocates per request on a worker's thread.
+
+pub mod histogram;
+pub mod labels;
+pub mod recorder;
+pub mod stats;
+pub mod usage;
+
+mod counter;

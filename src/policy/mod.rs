@@ -1,1 +1,3 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
+
+pub mod router;

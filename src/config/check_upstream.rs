@@ -1,0 +1,143 @@
+//! The upstreams of the file: what their keys must agree on.
+
+use super::check::value;
+use super::file;
+use super::names::{Expect, Hash, Name};
+use super::problem::Sink;
+use super::read::{Map, Written};
+use super::values::BalanceWord;
+use super::{Address, Balance, Cluster, Endpoint, HashKey, HealthCheck, Outlier, Probe, RetryBudget};
+use crate::units::Weight;
+use std::collections::HashMap;
+
+/// Statuses that pass a probe where the file does not say: what most checkers take (HAProxy's `http-check` default).
+const EXPECT_DEFAULT: (u16, u16) = (200, 399);
+
+/// All upstreams, in file order.
+pub(super) fn clusters<const MAX: usize>(
+    map: &Written<Map<Name, file::Upstream, MAX>>,
+    sink: &mut Sink<'_>,
+) -> Option<Vec<Cluster>> {
+    let tables = &map.value.0;
+    let made: Vec<_> = tables.iter().filter_map(|(name, table)| cluster(&name.value.0, &table.value, sink)).collect();
+    (made.len() == tables.len()).then_some(made)
+}
+
+fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cluster> {
+    let balance = balance(table, sink);
+    let endpoints = endpoints(table, sink);
+    let health_check = table.health_check.as_ref().map(|check| health_check(&check.value, sink));
+    let outlier = table.outlier.as_ref().and_then(|outlier| self::outlier(&outlier.value, sink));
+    let budget = &table.retry_budget.as_ref()?.value;
+    Some(Cluster {
+        name: name.to_owned(),
+        balance: balance?,
+        connect_timeout: value(&table.connect_timeout)?.0,
+        idle_timeout: value(&table.idle_timeout)?.0,
+        idle_max: usize::try_from(value(&table.max_idle)?.0).ok()?,
+        requests_max: table.max_requests.as_ref().and_then(|max| u32::try_from(max.value.0).ok()),
+        retry_budget: RetryBudget {
+            ratio: value(&budget.ratio)?.0,
+            min_per_second: u32::try_from(value(&budget.min_per_second)?.0).ok()?,
+        },
+        endpoints: endpoints?,
+        health_check: health_check.map_or(Some(None), |check| check.map(Some))?,
+        outlier: outlier?,
+        slow_start: value(&table.slow_start)?.0,
+    })
+}
+
+fn balance(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Balance> {
+    let word = value(&table.balance)?;
+    let key = value(&table.hash).map_or(HashKey::ClientIp, |Hash(key)| key);
+    let balance = match word {
+        BalanceWord::Random => Balance::Random,
+        BalanceWord::RoundRobin => Balance::RoundRobin,
+        BalanceWord::Weighted => Balance::Weighted,
+        BalanceWord::LeastRequest => Balance::LeastRequest,
+        BalanceWord::PeakEwma => Balance::PeakEwma,
+        BalanceWord::RingHash => return Some(Balance::RingHash(key)),
+        BalanceWord::Maglev => return Some(Balance::Maglev(key)),
+    };
+    if let Some(hash) = &table.hash {
+        let message = "has no effect: only balance = \"ring_hash\" and \"maglev\" hash".to_owned();
+        sink.value(table.at.key("hash"), hash.span.clone(), message, None);
+    }
+    Some(balance)
+}
+
+fn endpoints(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Vec<Endpoint>> {
+    let list = &table.endpoints.as_ref()?.value.0;
+    let mut seen: HashMap<&Address, &str> = HashMap::new();
+    let mut endpoints = Vec::with_capacity(list.len());
+    for written in list {
+        let endpoint = &written.value;
+        if let Some(address) = &endpoint.address
+            && let Some(first) = seen.insert(&address.value.0, &endpoint.at.path)
+        {
+            let message = format!("{first} has this address too; give one of them a larger weight instead");
+            sink.value(endpoint.at.key("address"), address.span.clone(), message, None);
+        }
+        endpoints.extend(self::endpoint(endpoint));
+    }
+    (endpoints.len() == list.len()).then_some(endpoints)
+}
+
+fn endpoint(table: &file::Endpoint) -> Option<Endpoint> {
+    let weight = Weight(u32::try_from(value(&table.weight)?.0).ok()?);
+    let priority = u8::try_from(value(&table.priority)?.0).ok()?;
+    Some(Endpoint { address: value(&table.address)?.0, weight, priority })
+}
+
+fn health_check(table: &file::HealthCheck, sink: &mut Sink<'_>) -> Option<HealthCheck> {
+    let tcp = table.tcp.as_ref().filter(|tcp| tcp.value);
+    let at = &table.at;
+    match (&table.path, tcp) {
+        (Some(_), Some(tcp)) => {
+            let message = "a probe either asks for a path or only connects; leave path or tcp out".to_owned();
+            sink.value(at.key("tcp"), tcp.span.clone(), message, None);
+        }
+        (None, None) if !sink.reported(&at.key("path")) => {
+            let help = "write path = \"/healthz\", or tcp = true to only connect".to_owned();
+            sink.place(at.key("path"), at.offset, "missing: a probe asks for a path".to_owned(), Some(help));
+        }
+        _ => {}
+    }
+    if let (Some(_), Some(expect)) = (tcp, &table.expect) {
+        let message = "has no effect: a probe that only connects sees no status".to_owned();
+        sink.value(at.key("expect"), expect.span.clone(), message, None);
+    }
+    let expect = value(&table.expect).map_or(EXPECT_DEFAULT, |Expect(low, high)| (low, high));
+    let probe = match (value(&table.path), tcp) {
+        (Some(path), None) => Probe::Http { path: path.0, expect },
+        _ => Probe::Tcp,
+    };
+    Some(HealthCheck {
+        probe,
+        interval: value(&table.interval)?.0,
+        timeout: value(&table.timeout)?.0,
+        rise: u32::try_from(value(&table.rise)?.0).ok()?,
+        fall: u32::try_from(value(&table.fall)?.0).ok()?,
+    })
+}
+
+/// `Some(None)` when it is switched off.
+fn outlier(table: &file::Outlier, sink: &mut Sink<'_>) -> Option<Option<Outlier>> {
+    let (first, longest) = (table.eject.as_ref()?, table.eject_max.as_ref()?);
+    if first.value.0 > longest.value.0 {
+        // one of the two may be a default: the report stands at one that was written
+        let (key, span) = if longest.given { ("eject_max", &longest.span) } else { ("eject", &first.span) };
+        let message =
+            format!("the first ejection ({:?}) is longer than the longest ({:?})", first.value.0, longest.value.0);
+        sink.value(table.at.key(key), span.clone(), message, None);
+    }
+    let outlier = Outlier {
+        consecutive: u32::try_from(value(&table.consecutive)?.0).ok()?,
+        min_success: value(&table.min_success)?.0,
+        min_requests: u32::try_from(value(&table.min_requests)?.0).ok()?,
+        window: value(&table.window)?.0,
+        eject: first.value.0,
+        eject_max: longest.value.0,
+    };
+    Some(value(&table.enabled)?.then_some(outlier))
+}

@@ -1,0 +1,253 @@
+//! Paths as the file writes them: what a route matches, what it makes of the path, where it redirects to, what a probe asks for.
+//!
+//! Request targets are visible ASCII (RFC 9112 §3.2), so a path with other characters could never match and is refused, as are `?`
+//! and `#` (a path ends before them) and `.` and `..` segments (RFC 3986 §5.2.4). Regular expressions run in linear time and are
+//! compiled here once, with the memory bound of `limits::REGEX_BYTES_MAX`, to see that they can be.
+
+use super::PathMatch;
+use super::problem::Refusal;
+use super::read::{Scalar, scalar_schema};
+use super::values::text;
+use crate::limits::{PATH_BYTES_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
+use http::HeaderValue;
+use regex_automata::meta::Regex;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::json;
+use std::borrow::Cow;
+use toml::de::DeValue;
+
+/// `match.path`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathText(pub PathMatch);
+
+impl Scalar for PathText {
+    fn allowed() -> String {
+        "\"/exact\", \"/prefix/*\" or \"~regex\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        if let Some(pattern) = written.strip_prefix('~') {
+            check_regex(pattern)?;
+            return Ok(Self(PathMatch::Regex(pattern.to_owned())));
+        }
+        check_path(written)?;
+        let (path, prefix) = written.strip_suffix("/*").map_or((written, false), |path| (path, true));
+        if path.contains('*') {
+            let why = "`*` stands only for whole segments at the end, as in \"/prefix/*\"";
+            let help = path.strip_suffix('*').filter(|path| !path.contains('*') && !prefix);
+            let help = help.map(|stem| format!("did you mean \"{}/*\"?", stem.trim_end_matches('/')));
+            return Err(Refusal { why: Some(why.to_owned()), help });
+        }
+        Ok(Self(if prefix { PathMatch::Prefix(path.to_owned()) } else { PathMatch::Exact(path.to_owned()) }))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^[/~]", "maxLength": PATH_BYTES_MAX })
+    }
+}
+
+/// Compiles with the bounds that the router uses.
+fn check_regex(pattern: &str) -> Result<(), Refusal> {
+    if pattern.is_empty() || pattern.len() > PATH_BYTES_MAX {
+        return Err(Refusal::why(format!("a regex has 1 to {PATH_BYTES_MAX} bytes")));
+    }
+    let config = Regex::config().nfa_size_limit(Some(REGEX_BYTES_MAX));
+    let Err(error) = Regex::builder().configure(config).build(pattern) else { return Ok(()) };
+    if error.size_limit().is_some() {
+        let help = "bounded repetitions such as {1000} cost most";
+        return Err(Refusal::why(format!("the regex needs more than {REGEX_BYTES_MAX} bytes")).help(help));
+    }
+    let why = error.syntax_error().map_or_else(|| error.to_string(), |syntax| last_line(&syntax.to_string()));
+    Err(Refusal::why(format!("not a regex: {why}")))
+}
+
+/// The parser draws a picture over several lines and says what is wrong in the last.
+fn last_line(error: &str) -> String {
+    error.lines().last().unwrap_or(error).trim_start_matches("error: ").to_owned()
+}
+
+/// A path that a request can have.
+fn check_path(path: &str) -> Result<(), Refusal> {
+    if !path.starts_with('/') {
+        let help = (!path.is_empty() && !path.starts_with('^')).then(|| format!("did you mean \"/{path}\"?"));
+        let help = if path.starts_with('^') { Some(format!("did you mean \"~{path}\"?")) } else { help };
+        return Err(Refusal { why: Some("a path begins with /".to_owned()), help });
+    }
+    if path.len() > PATH_BYTES_MAX {
+        return Err(Refusal::why(format!("a path has at most {PATH_BYTES_MAX} bytes")));
+    }
+    if let Some(wrong) = path.chars().find(|c| !c.is_ascii_graphic()) {
+        return Err(Refusal::why(format!("{wrong:?} stands percent-encoded in a path")));
+    }
+    if let Some(wrong) = path.chars().find(|c| matches!(c, '?' | '#')) {
+        let help = (wrong == '?').then(|| "query parameters are matched by match.query".to_owned());
+        return Err(Refusal { why: Some(format!("a path ends before {wrong:?}")), help });
+    }
+    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(Refusal::why("\".\" and \"..\" are not segments of a normalised path"));
+    }
+    Ok(())
+}
+
+/// `strip_prefix`: `/a/b`, without a final slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StripPrefix(pub String);
+
+impl Scalar for StripPrefix {
+    fn allowed() -> String {
+        "a path such as \"/orders\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        check_path(written)?;
+        let bare = written.strip_suffix("/*").unwrap_or(written).trim_end_matches('/');
+        match bare {
+            _ if bare == written => Ok(Self(written.to_owned())),
+            "" => Err(Refusal::why("there is nothing to strip")),
+            _ => Err(Refusal::why("a prefix ends without / or *").help(format!("did you mean {bare:?}?"))),
+        }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^/.*[^/*]$", "maxLength": PATH_BYTES_MAX })
+    }
+}
+
+/// `rewrite`: a path with `{rest}` and `{path}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RewriteTo(pub String);
+
+impl Scalar for RewriteTo {
+    fn allowed() -> String {
+        "a path with {rest} or {path} in it, such as \"/v2{rest}\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        if written.starts_with("{rest}") {
+            return Err(Refusal::why("{rest} alone may be empty, and a path is not").help("use strip_prefix"));
+        }
+        check_placeholders(written, &["rest", "path"])?;
+        // what stands before and after the placeholders is all that can be wrong about the path that comes out
+        check_path(written.strip_prefix("{path}").map_or(written, |tail| if tail.is_empty() { "/" } else { tail }))?;
+        Ok(Self(written.to_owned()))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^(/|\\{path\\})", "maxLength": PATH_BYTES_MAX })
+    }
+}
+
+/// Only known words stand in braces.
+fn check_placeholders(text: &str, known: &[&str]) -> Result<(), Refusal> {
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        let inner = rest[at..].strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let Some((word, tail)) = inner else { return Err(Refusal::why("a brace is not closed or not opened")) };
+        if !known.contains(&word) {
+            let help = super::problem::nearest(word, known.iter().copied());
+            let help = help.map(|near| format!("did you mean {{{near}}}?"));
+            return Err(Refusal { why: Some(format!("{{{word}}} stands for nothing")), help });
+        }
+        rest = tail;
+    }
+    Ok(())
+}
+
+/// `redirect.to`: a URL or a path with `{path}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectTo(pub String);
+
+impl Scalar for RedirectTo {
+    fn allowed() -> String {
+        "a URL or a path with {path} in it or not, such as \"https://example.com{path}\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        check_placeholders(written, &["path"])?;
+        if written.len() > PATH_BYTES_MAX {
+            return Err(Refusal::why(format!("at most {PATH_BYTES_MAX} bytes")));
+        }
+        if HeaderValue::from_str(written).is_err() || !written.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Refusal::why("a URL has only visible ASCII characters"));
+        }
+        let place = ["https://", "http://", "/", "{path}"].iter().find_map(|start| written.strip_prefix(start));
+        match place {
+            Some("") if written != "/" && written != "{path}" => Err(Refusal::why("the host is missing")),
+            Some(_) if written != "{path}" => Ok(Self(written.to_owned())),
+            Some(_) => Err(Refusal::why("this redirects every request to itself")),
+            None => Err(Refusal::plain().help(format!("did you mean \"https://{written}\"?"))),
+        }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^(https?://|/|\\{path\\})", "maxLength": PATH_BYTES_MAX })
+    }
+}
+
+/// `health_check.path`: path and query of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbePath(pub String);
+
+impl Scalar for ProbePath {
+    fn allowed() -> String {
+        "a path, with a query or not, such as \"/healthz\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        let (path, query) = written.split_once('?').unwrap_or((written, ""));
+        check_path(path)?;
+        if written.len() > PATH_BYTES_MAX || !query.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+            return Err(Refusal::why("a query has only visible ASCII characters, without #"));
+        }
+        Ok(Self(written.to_owned()))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^/", "maxLength": PATH_BYTES_MAX })
+    }
+}
+
+/// `respond.body`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body(pub String);
+
+impl Scalar for Body {
+    fn allowed() -> String {
+        format!("a text of at most {RESPOND_BODY_BYTES_MAX} bytes")
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let body = text(value)?;
+        if body.len() <= RESPOND_BODY_BYTES_MAX { Ok(Self(body.to_owned())) } else { Err(Refusal::plain()) }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "maxLength": RESPOND_BODY_BYTES_MAX })
+    }
+}
+
+/// A key or a value of `match.query`, as it reads after percent-decoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryText(pub String);
+
+impl Scalar for QueryText {
+    fn allowed() -> String {
+        format!("a text of at most {PATH_BYTES_MAX} bytes")
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        if written.len() <= PATH_BYTES_MAX { Ok(Self(written.to_owned())) } else { Err(Refusal::plain()) }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "maxLength": PATH_BYTES_MAX })
+    }
+}
+
+scalar_schema!(PathText, StripPrefix, RewriteTo, RedirectTo, ProbePath, Body, QueryText);

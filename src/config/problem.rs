@@ -1,0 +1,238 @@
+//! What is wrong with a configuration, told to the person who has to mend it.
+//!
+//! Every [`Problem`] stands for one place of the file: `file:line:column` first, so that editors and `grep` find it, then the key
+//! and the value as written; below it what is allowed, and a suggestion when one is near. [`Sink`] collects them, so that one look
+//! shows all of them. It never decides what is allowed: the types of [`super::values`] and [`super::names`] and the checks of
+//! [`super::check`] do.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+
+/// The longest value that a message repeats, in characters.
+const WRITTEN_CHARS_MAX: usize = 60;
+/// The longest list of allowed words that a message repeats; beyond it the documentation serves better.
+const LISTED_WORDS_MAX: usize = 24;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file's name, as it was given.
+    pub file: String,
+    /// Line, from 1; 0 when the file as a whole is meant.
+    pub line: usize,
+    /// Column in characters, from 1; 0 when the file as a whole is meant.
+    pub column: usize,
+    /// The key's path, such as `route[2].retry.attempts`; tables of a list count from 0. Empty for an error of syntax.
+    pub path: String,
+    /// The value as it stands in the file, shortened; `None` when there is none.
+    pub written: Option<String>,
+    /// What is wrong and what is allowed.
+    pub message: String,
+    /// What was probably meant, or what to do.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        f.write_str(":")?;
+        if !self.path.is_empty() {
+            write!(f, " {}", self.path)?;
+        }
+        if let Some(written) = &self.written {
+            write!(f, "{}{written}", if self.path.is_empty() { " " } else { " = " })?;
+        }
+        write!(f, "\n    {}", self.message)?;
+        if let Some(help) = &self.help {
+            write!(f, "\n    {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is wrong with a configuration, in the order of the file; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors(Vec<Problem>);
+
+impl Errors {
+    /// One problem with the file as a whole.
+    pub(crate) fn of_file(file: &str, message: String, help: Option<String>) -> Self {
+        let file = file.to_owned();
+        Self(vec![Problem { file, line: 0, column: 0, path: String::new(), written: None, message, help }])
+    }
+
+    /// The problems, at least one, in the order of the file.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.0 {
+            writeln!(f, "{problem}")?;
+        }
+        let plural = if self.0.len() == 1 { "error" } else { "errors" };
+        write!(f, "{} {plural} in {}", self.0.len(), self.0[0].file)
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// Why a value is not accepted, before it is known where it stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refusal {
+    /// What is wrong, when "must be …" alone does not say it.
+    pub(crate) why: Option<String>,
+    /// What was probably meant, or what to do.
+    pub(crate) help: Option<String>,
+}
+
+impl Refusal {
+    /// Not what is allowed, and that says enough.
+    pub(crate) fn plain() -> Self {
+        Self::default()
+    }
+
+    /// Refused for this reason.
+    pub(crate) fn why(why: impl Into<String>) -> Self {
+        Self { why: Some(why.into()), help: None }
+    }
+
+    /// With advice.
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Collects problems and knows the text they stand in.
+pub(crate) struct Sink<'t> {
+    file: &'t str,
+    text: &'t str,
+    /// Byte offset of each line's first character.
+    lines: Vec<usize>,
+    found: Vec<(usize, Problem)>,
+    /// Paths of what was found, so that a wrong value is not reported as a missing one too.
+    paths: HashSet<String>,
+}
+
+impl<'t> Sink<'t> {
+    pub(crate) fn new(file: &'t str, text: &'t str) -> Self {
+        let lines = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1)).collect();
+        Self { file, text, lines, found: Vec::new(), paths: HashSet::new() }
+    }
+
+    /// Something is wrong with the value at `span`.
+    pub(crate) fn value(&mut self, path: impl fmt::Display, span: Range<usize>, message: String, help: Option<String>) {
+        let written = self.written(span.clone());
+        self.push(span.start, path.to_string(), written, message, help);
+    }
+
+    /// Something is wrong at `offset`, where there is no value to repeat.
+    pub(crate) fn place(&mut self, path: impl fmt::Display, offset: usize, message: String, help: Option<String>) {
+        self.push(offset, path.to_string(), None, message, help);
+    }
+
+    /// Whether something was wrong with the value at this path.
+    pub(crate) fn reported(&self, path: &str) -> bool {
+        self.paths.contains(path)
+    }
+
+    /// `Ok` when nothing was wrong.
+    pub(crate) fn finish(mut self) -> Result<(), Errors> {
+        self.found.sort_by_key(|(offset, _)| *offset);
+        let problems: Vec<_> = self.found.into_iter().map(|(_, problem)| problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Errors(problems)) }
+    }
+
+    fn push(&mut self, at: usize, path: String, written: Option<String>, message: String, help: Option<String>) {
+        let (line, column) = self.position(at);
+        self.paths.insert(path.clone());
+        self.found.push((at, Problem { file: self.file.to_owned(), line, column, path, written, message, help }));
+    }
+
+    /// Line and column of a byte offset, both from 1.
+    pub(crate) fn position(&self, offset: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines[line - 1];
+        let before = self.text.get(start..offset.min(self.text.len())).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
+
+    fn written(&self, span: Range<usize>) -> Option<String> {
+        let text = self.text.get(span)?;
+        if text.is_empty() {
+            return None;
+        }
+        let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((end, _)) = line.char_indices().nth(WRITTEN_CHARS_MAX) {
+            line.truncate(end);
+            line.push('…');
+        }
+        Some(line)
+    }
+}
+
+/// The word of `known` that was probably meant.
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let word = word.to_lowercase();
+    let tolerated = (word.chars().count() / 3).clamp(1, 4);
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= tolerated)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// `did you mean "…"?` for the nearest of `known`.
+pub(crate) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
+    nearest(word, known).map(|candidate| format!("did you mean {candidate:?}?"))
+}
+
+/// `a, b, c` in the order given; says how many are left out of a long list.
+pub(crate) fn listed<'k>(words: impl IntoIterator<Item = &'k str>) -> String {
+    let words: Vec<_> = words.into_iter().collect();
+    let mut list = words.iter().take(LISTED_WORDS_MAX).copied().collect::<Vec<_>>().join(", ");
+    if words.len() > LISTED_WORDS_MAX {
+        list.push_str(&format!(" and {} more", words.len() - LISTED_WORDS_MAX));
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_characters_and_not_bytes() {
+        let sink = Sink::new("f", "a = \"é\" # x\nb = 1\n");
+        assert_eq!(sink.position(0), (1, 1));
+        assert_eq!(sink.position("a = \"é\"".len()), (1, 8));
+        assert_eq!(sink.position("a = \"é\" # x\n".len()), (2, 1));
+        assert_eq!(sink.position(1_000), (3, 1));
+    }
+
+    #[test]
+    fn a_suggestion_is_near_or_not_made() {
+        let known = ["timeout", "upstream", "match"];
+        assert_eq!(nearest("timout", known), Some("timeout"));
+        assert_eq!(nearest("Upstraem", known), Some("upstream"));
+        assert_eq!(nearest("hedge", known), None);
+        assert_eq!(nearest("m", known), None);
+    }
+
+    #[test]
+    fn long_values_are_shortened_to_one_line() {
+        let text = format!("[\n{}]", "  1,\n".repeat(100));
+        let written = Sink::new("f", &text).written(0..text.len()).unwrap();
+        assert_eq!(written.chars().count(), WRITTEN_CHARS_MAX + 1);
+        assert!(written.starts_with("[ 1, 1,") && written.ends_with('…'));
+    }
+}

@@ -1,0 +1,438 @@
+//! Reads a parsed TOML document into the types of [`super::file`], and never stops at the first error.
+//!
+//! serde gives up at the first value that does not fit; an operator wants to see all of them. So the document is walked by hand:
+//! [`Read`] turns one node into a value or reports what is wrong with it and says `None`, and its neighbours are read all the same.
+//! A [`Scalar`] is a value without parts; [`table!`] writes a table's mirror type, its reader and its JSON schema from one list of
+//! keys, so that the three cannot disagree. Nothing here knows a key or a range.
+
+use super::problem::{Refusal, Sink, listed, nearest};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::OnceLock;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The way from the document's root to a node; lives on the stack while the document is walked.
+#[derive(Clone, Copy)]
+pub(crate) enum Path<'a> {
+    /// The document.
+    Root,
+    /// A key of a table.
+    Key(&'a Path<'a>, &'a str),
+    /// An entry of a list, from 0.
+    Index(&'a Path<'a>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Key(Self::Root, key) => write_key(f, key),
+            Self::Key(parent, key) => {
+                write!(f, "{parent}.")?;
+                write_key(f, key)
+            }
+            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+fn write_key(f: &mut fmt::Formatter<'_>, key: &str) -> fmt::Result {
+    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if bare { f.write_str(key) } else { write!(f, "{key:?}") }
+}
+
+/// A value and where it stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Node<'a> {
+    pub(crate) value: &'a DeValue<'a>,
+    /// Bytes of the file.
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) path: Path<'a>,
+}
+
+impl<'a> Node<'a> {
+    pub(crate) fn new(value: &'a Spanned<DeValue<'a>>, path: Path<'a>) -> Self {
+        Self { value: value.get_ref(), start: value.span().start, end: value.span().end, path }
+    }
+
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.start..self.end
+    }
+}
+
+/// Something that a node can be read as.
+pub(crate) trait Read: Sized {
+    /// The value; or `None`, and `sink` knows why.
+    fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self>;
+}
+
+/// A value without parts.
+pub(crate) trait Scalar: Sized {
+    /// What is allowed, so that "must be …" is a sentence.
+    fn allowed() -> String;
+
+    /// The value, or why it is none.
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal>;
+
+    /// Its JSON schema, as an object.
+    fn schema() -> serde_json::Value;
+}
+
+impl<T: Scalar> Read for T {
+    fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        match T::parse(node.value) {
+            Ok(value) => Some(value),
+            Err(Refusal { why, help }) => {
+                let allowed = format!("must be {}", T::allowed());
+                let message = why.map_or_else(|| allowed.clone(), |why| format!("{why}; {allowed}"));
+                sink.value(node.path, node.span(), message, help);
+                None
+            }
+        }
+    }
+}
+
+/// A value of the file, with its place for the checks that need more than one value.
+#[derive(Clone, Debug)]
+pub struct Written<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands, in bytes of the file; of its table when it is a default.
+    pub span: Range<usize>,
+    /// False when it is the default.
+    pub given: bool,
+}
+
+/// Where a table stands.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its path, such as `route[2].retry`; empty for the document.
+    pub path: String,
+    /// Its first byte in the file.
+    pub offset: usize,
+}
+
+impl Place {
+    /// The path of one of its keys.
+    #[must_use]
+    pub(crate) fn key(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+}
+
+/// Between `MIN` and `MAX` values of one kind.
+#[derive(Clone, Debug)]
+pub struct List<T, const MIN: usize, const MAX: usize>(pub Vec<Written<T>>);
+
+impl<T: Read, const MIN: usize, const MAX: usize> Read for List<T, MIN, MAX> {
+    fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let DeValue::Array(array) = node.value else {
+            let help = (!matches!(node.value, DeValue::Table(_))).then(|| "put it in brackets: [ … ]".to_owned());
+            sink.value(node.path, node.span(), "must be a list".to_owned(), help);
+            return None;
+        };
+        if array.len() < MIN || array.len() > MAX {
+            let message = format!("{} entries; must be {MIN} to {MAX}", array.len());
+            sink.value(node.path, node.span(), message, None);
+            return None;
+        }
+        let mut list = Vec::with_capacity(array.len());
+        for (index, value) in array.iter().enumerate() {
+            let entry = Node::new(value, Path::Index(&node.path, index));
+            let read = T::read(entry, sink);
+            list.extend(read.map(|value| Written { value, span: entry.span(), given: true }));
+        }
+        Some(Self(list))
+    }
+}
+
+impl<T: JsonSchema, const MIN: usize, const MAX: usize> JsonSchema for List<T, MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("List_{MIN}_{MAX}_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let items = serde_json::Value::from(generator.subschema_for::<T>());
+        schemars::json_schema!({ "type": "array", "items": items, "minItems": MIN, "maxItems": MAX })
+    }
+}
+
+/// Up to `MAX` keys of the user's choice with their values, in file order.
+#[derive(Clone, Debug)]
+pub struct Map<K, V, const MAX: usize>(pub Vec<(Written<K>, Written<V>)>);
+
+impl<K: Scalar, V: Read, const MAX: usize> Read for Map<K, V, MAX> {
+    fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let DeValue::Table(table) = node.value else {
+            sink.value(node.path, node.span(), "must be a table".to_owned(), None);
+            return None;
+        };
+        if table.len() > MAX {
+            sink.value(node.path, node.span(), format!("{} entries; must be at most {MAX}", table.len()), None);
+            return None;
+        }
+        let mut map = Vec::with_capacity(table.len());
+        for (key, value) in in_file_order(table) {
+            let path = Path::Key(&node.path, key.get_ref());
+            let text = DeValue::String(Cow::Borrowed(key.get_ref()));
+            let key_node = Node { value: &text, start: key.span().start, end: key.span().end, path };
+            let (name, entry) = (K::read(key_node, sink), Node::new(value, path));
+            let value = V::read(entry, sink);
+            map.extend(name.zip(value).map(|(name, value)| {
+                let name = Written { value: name, span: key.span(), given: true };
+                (name, Written { value, span: entry.span(), given: true })
+            }));
+        }
+        Some(Self(map))
+    }
+}
+
+impl<K, V: JsonSchema, const MAX: usize> JsonSchema for Map<K, V, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Map_{MAX}_{}", V::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let values = serde_json::Value::from(generator.subschema_for::<V>());
+        schemars::json_schema!({ "type": "object", "additionalProperties": values, "maxProperties": MAX })
+    }
+}
+
+/// The parser sorts keys by name; people and precedence go by where they stand.
+fn in_file_order<'a>(table: &'a DeTable<'a>) -> Vec<(&'a Spanned<Cow<'a, str>>, &'a Spanned<DeValue<'a>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+/// One table while it is read.
+pub(crate) struct TableReader<'a> {
+    node: Node<'a>,
+    table: &'a DeTable<'a>,
+}
+
+impl<'a> TableReader<'a> {
+    /// `None` when the node is no table; keys that are not among `keys` are reported.
+    pub(crate) fn open(node: &Node<'a>, keys: &[&str], sink: &mut Sink<'_>) -> Option<Self> {
+        let DeValue::Table(table) = node.value else {
+            sink.value(node.path, node.span(), "must be a table".to_owned(), None);
+            return None;
+        };
+        for (key, _) in in_file_order(table).iter().filter(|(key, _)| !keys.contains(&key.get_ref().as_ref())) {
+            let path = Path::Key(&node.path, key.get_ref());
+            let message = format!("unknown key; known here: {}", listed(keys.iter().copied()));
+            let help = nearest(key.get_ref(), keys.iter().copied()).map(|near| format!("did you mean {near:?}?"));
+            sink.place(path, key.span().start, message, help);
+        }
+        Some(Self { node: *node, table })
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place { path: self.node.path.to_string(), offset: self.node.start }
+    }
+
+    /// The key's value; `None` when it is absent or wrong.
+    pub(crate) fn optional<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
+        let node = Node::new(self.table.get(key)?, Path::Key(&self.node.path, key));
+        let value = T::read(node, sink)?;
+        Some(Written { value, span: node.span(), given: true })
+    }
+
+    /// The key's value; absent is an error.
+    pub(crate) fn required<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
+        if !self.table.contains_key(key) {
+            let path = Path::Key(&self.node.path, key);
+            sink.place(path, self.node.start, "missing: this key has no default".to_owned(), None);
+        }
+        self.optional(key, sink)
+    }
+
+    /// The key's value, or the default that is written in `text`, which is read once.
+    pub(crate) fn defaulted<T: Read + Clone>(
+        &self,
+        key: &str,
+        text: &'static str,
+        cell: &OnceLock<T>,
+        sink: &mut Sink<'_>,
+    ) -> Option<Written<T>> {
+        if self.table.contains_key(key) {
+            return self.optional(key, sink);
+        }
+        let value = cell.get_or_init(|| read_default(text)).clone();
+        Some(Written { value, span: self.node.span(), given: false })
+    }
+
+    /// The key's table; an absent one is read as an empty one, so that it consists of defaults.
+    pub(crate) fn table<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
+        if self.table.contains_key(key) {
+            return self.optional(key, sink);
+        }
+        let empty = DeValue::Table(DeTable::new());
+        let path = Path::Key(&self.node.path, key);
+        let value = T::read(Node { value: &empty, start: self.node.start, end: self.node.start, path }, sink)?;
+        Some(Written { value, span: self.node.span(), given: false })
+    }
+}
+
+/// A default is written as the file would write it and read as the file is, so that it obeys the same range.
+fn read_default<T: Read>(text: &'static str) -> T {
+    let value = DeValue::parse(text).unwrap_or_else(|error| panic!("default {text} is not TOML: {error}"));
+    let mut sink = Sink::new("default", text);
+    let read = T::read(Node::new(&value, Path::Root), &mut sink);
+    read.unwrap_or_else(|| panic!("default {text} is not allowed: {:?}", sink.finish()))
+}
+
+/// The JSON schema of a table, key by key.
+pub(crate) struct ObjectSchema {
+    description: String,
+    properties: serde_json::Map<String, serde_json::Value>,
+    required: Vec<&'static str>,
+}
+
+impl ObjectSchema {
+    pub(crate) fn new(doc: &[&str]) -> Self {
+        Self { description: prose(doc), properties: serde_json::Map::new(), required: Vec::new() }
+    }
+
+    /// One key; `default` as the file would write it, which is JSON too.
+    pub(crate) fn property<T: JsonSchema>(
+        &mut self,
+        key: &'static str,
+        doc: &[&str],
+        default: Option<&str>,
+        generator: &mut SchemaGenerator,
+    ) {
+        let mut schema = serde_json::Value::from(generator.subschema_for::<T>());
+        schema["description"] = prose(doc).into();
+        if let Some(text) = default {
+            schema["default"] = serde_json::from_str(text).expect("defaults are literals that TOML and JSON share");
+        }
+        self.properties.insert(key.to_owned(), schema);
+    }
+
+    pub(crate) fn require(&mut self, key: &'static str) {
+        self.required.push(key);
+    }
+
+    pub(crate) fn finish(self) -> Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "description": self.description,
+            "properties": self.properties,
+            "required": self.required,
+            "additionalProperties": false,
+        })
+    }
+}
+
+fn prose(doc: &[&str]) -> String {
+    doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+/// Writes a table's mirror type, reader and schema.
+///
+/// Each key is `required`, `optional` (absent is a meaning of its own), `default` (followed by `= literal`, written as in the file)
+/// or `table` (absent means: all its defaults). A raw identifier (`r#match`) stands for a key that is a keyword.
+macro_rules! table {
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $key_doc:literal])* $kind:ident $key:ident: $type:ty $(= $default:tt)?;)* }) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            /// Where the table stands.
+            pub at: Place,
+            $($(#[doc = $key_doc])* pub $key: Option<Written<$type>>,)*
+        }
+
+        impl $name {
+            /// The table's keys, in the order of the documentation.
+            pub const KEYS: &[&str] = &[$(key_name(stringify!($key))),*];
+        }
+
+        impl Read for $name {
+            fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+                let table = TableReader::open(&node, Self::KEYS, sink)?;
+                Some(Self { at: table.place(), $($key: read_key!($kind table, sink, $key, $type $(, $default)?)),* })
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                let mut object = ObjectSchema::new(&[$($doc),*]);
+                $(schema_key!($kind object, generator, $key, $type, [$($key_doc),*] $(, $default)?);)*
+                object.finish()
+            }
+        }
+    };
+}
+
+macro_rules! read_key {
+    (default $table:ident, $sink:ident, $key:ident, $type:ty, $default:tt) => {{
+        static DEFAULT: OnceLock<$type> = OnceLock::new();
+        $table.defaulted::<$type>(key_name(stringify!($key)), stringify!($default), &DEFAULT, $sink)
+    }};
+    ($kind:ident $table:ident, $sink:ident, $key:ident, $type:ty) => {
+        $table.$kind::<$type>(key_name(stringify!($key)), $sink)
+    };
+}
+
+macro_rules! schema_key {
+    (default $object:ident, $generator:ident, $key:ident, $type:ty, [$($doc:literal),*], $default:tt) => {
+        $object.property::<$type>(key_name(stringify!($key)), &[$($doc),*], Some(stringify!($default)), $generator)
+    };
+    (required $object:ident, $generator:ident, $key:ident, $type:ty, [$($doc:literal),*]) => {
+        $object.property::<$type>(key_name(stringify!($key)), &[$($doc),*], None, $generator);
+        $object.require(key_name(stringify!($key)))
+    };
+    ($kind:ident $object:ident, $generator:ident, $key:ident, $type:ty, [$($doc:literal),*]) => {
+        $object.property::<$type>(key_name(stringify!($key)), &[$($doc),*], None, $generator)
+    };
+}
+
+/// The key that a field stands for: `r#match` is `match`.
+pub(crate) const fn key_name(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
+/// The schema of scalars, which is always written where it is used.
+macro_rules! scalar_schema {
+    ($($type:ident $(<$($parameter:ident),*>)?),* $(,)?) => {$(
+        impl $(<$(const $parameter: u64),*>)? JsonSchema for $type $(<$($parameter),*>)? {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn schema_id() -> Cow<'static, str> {
+                format!(concat!(stringify!($type), "{:?}"), [0u64 $($(, $parameter)*)?]).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                Schema::try_from(Self::schema()).expect("scalars have schemas that are objects")
+            }
+        }
+    )*};
+}
+
+pub(crate) use {read_key, scalar_schema, schema_key, table};

@@ -1,0 +1,410 @@
+//! Numbers with units as the file writes them: durations, sizes, rates, shares, counts, and the words of closed lists.
+//!
+//! Each type carries its range, so that a value outside it does not exist. A size or a duration without a unit is refused: `16` for
+//! `"16MiB"` is a mistake that nobody sees until the first large body. `KiB`, `MiB`, `GiB` are powers of 1,024 (IEC 80000-13);
+//! `KB` and `MB`, which half of the world reads as powers of 1,000, are refused with a hint.
+
+use super::problem::{Refusal, did_you_mean, listed};
+use super::read::{Scalar, scalar_schema};
+use crate::units::{Rate, Ratio};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::json;
+use std::borrow::Cow;
+use std::time::Duration;
+use toml::de::DeValue;
+
+/// Milliseconds of a second, minute, hour and day, for the ranges of [`Time`].
+pub(crate) const SECOND: u64 = 1_000;
+pub(crate) const MINUTE: u64 = 60 * SECOND;
+pub(crate) const HOUR: u64 = 60 * MINUTE;
+pub(crate) const DAY: u64 = 24 * HOUR;
+const _: () = assert!(crate::limits::TIMEOUT_MAX.as_millis() as u64 == DAY);
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Int<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> Scalar for Int<MIN, MAX> {
+    fn allowed() -> String {
+        format!("a whole number from {MIN} to {MAX}")
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        match value {
+            DeValue::Integer(_) => {}
+            DeValue::String(text) if text.parse::<u64>().is_ok() => {
+                return Err(Refusal::plain().help(format!("without quotes: {text}")));
+            }
+            _ => return Err(Refusal::plain()),
+        }
+        integer(value).filter(|n| (MIN..=MAX).contains(n)).map(Self).ok_or_else(Refusal::plain)
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+}
+
+/// A non-negative integer in any of TOML's notations.
+pub(crate) fn integer(value: &DeValue<'_>) -> Option<u64> {
+    let DeValue::Integer(integer) = value else { return None };
+    u64::from_str_radix(integer.as_str().trim_start_matches('+'), integer.radix()).ok()
+}
+
+/// A number, whole or not.
+fn number(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        _ => None,
+    }
+}
+
+/// `true` or `false`.
+impl Scalar for bool {
+    fn allowed() -> String {
+        "true or false".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        match value {
+            DeValue::Boolean(value) => Ok(*value),
+            DeValue::String(text) if matches!(text.as_ref(), "true" | "false") => {
+                Err(Refusal::plain().help(format!("without quotes: {text}")))
+            }
+            _ => Err(Refusal::plain()),
+        }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "boolean" })
+    }
+}
+
+/// A duration from `MIN` to `MAX` milliseconds, such as `"250ms"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time<const MIN: u64, const MAX: u64>(pub Duration);
+
+/// Units of durations in milliseconds.
+const TIME_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", SECOND), ("m", MINUTE), ("h", HOUR), ("d", DAY)];
+/// Units that people write, and what they mean here.
+const TIME_UNITS_MEANT: &[(&str, &str)] = &[
+    ("sec", "s"),
+    ("secs", "s"),
+    ("second", "s"),
+    ("seconds", "s"),
+    ("min", "m"),
+    ("mins", "m"),
+    ("minute", "m"),
+    ("minutes", "m"),
+    ("hour", "h"),
+    ("hours", "h"),
+    ("hr", "h"),
+    ("day", "d"),
+    ("days", "d"),
+    ("msec", "ms"),
+];
+
+impl<const MIN: u64, const MAX: u64> Scalar for Time<MIN, MAX> {
+    fn allowed() -> String {
+        format!(
+            "a duration from {} to {}, such as \"250ms\" or \"2s\" (units: ms, s, m, h, d)",
+            millis(MIN),
+            millis(MAX)
+        )
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let text = match value {
+            DeValue::String(text) => text.as_ref(),
+            DeValue::Integer(number) => {
+                return Err(Refusal::why("a duration has a unit").help(format!("did you mean \"{number}s\"?")));
+            }
+            _ => return Err(Refusal::plain()),
+        };
+        let millis = measure(text, TIME_UNITS, TIME_UNITS_MEANT)?;
+        let fits = (MIN..=MAX).contains(&millis);
+        if fits { Ok(Self(Duration::from_millis(millis))) } else { Err(Refusal::plain()) }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(ms|s|m|h|d)$" })
+    }
+}
+
+/// A duration as the file writes it, in its largest whole unit.
+fn millis(value: u64) -> String {
+    let unit = TIME_UNITS.iter().rev().find(|(_, size)| value > 0 && value.is_multiple_of(*size));
+    unit.map_or_else(|| "0s".to_owned(), |(unit, size)| format!("{}{unit}", value / size))
+}
+
+/// Bytes from `MIN` to `MAX`, such as `"16KiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size<const MIN: u64, const MAX: u64>(pub u64);
+
+/// Units of sizes in bytes.
+const SIZE_UNITS: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+/// Units that people write, and what they probably mean.
+const SIZE_UNITS_MEANT: &[(&str, &str)] = &[
+    ("k", "KiB"),
+    ("K", "KiB"),
+    ("kb", "KiB"),
+    ("kB", "KiB"),
+    ("KB", "KiB"),
+    ("kib", "KiB"),
+    ("m", "MiB"),
+    ("M", "MiB"),
+    ("mb", "MiB"),
+    ("MB", "MiB"),
+    ("mib", "MiB"),
+    ("g", "GiB"),
+    ("G", "GiB"),
+    ("gb", "GiB"),
+    ("GB", "GiB"),
+    ("gib", "GiB"),
+    ("b", "B"),
+];
+
+impl<const MIN: u64, const MAX: u64> Scalar for Size<MIN, MAX> {
+    fn allowed() -> String {
+        format!("a size from {} to {}, such as \"16KiB\" (units: B, KiB, MiB, GiB, TiB)", bytes(MIN), bytes(MAX))
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let text = match value {
+            DeValue::String(text) => text.as_ref(),
+            DeValue::Integer(number) => {
+                return Err(Refusal::why("a size has a unit").help(format!("did you mean \"{number}B\"?")));
+            }
+            _ => return Err(Refusal::plain()),
+        };
+        let bytes = measure(text, SIZE_UNITS, SIZE_UNITS_MEANT)?;
+        if (MIN..=MAX).contains(&bytes) { Ok(Self(bytes)) } else { Err(Refusal::plain()) }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(B|KiB|MiB|GiB|TiB)$" })
+    }
+}
+
+/// A size as the file writes it, in its largest whole unit.
+pub(crate) fn bytes(value: u64) -> String {
+    let unit = SIZE_UNITS.iter().rev().find(|(_, size)| value > 0 && value.is_multiple_of(*size));
+    unit.map_or_else(|| "0B".to_owned(), |(unit, size)| format!("{}{unit}", value / size))
+}
+
+/// `"1.5s"` in the smallest unit; a fraction must come out whole.
+fn measure(text: &str, units: &[(&str, u64)], meant: &[(&str, &str)]) -> Result<u64, Refusal> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = (&text[..end], text[end..].trim());
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(fraction) || (number.contains('.') && fraction.is_empty()) || fraction.len() > 9 {
+        return Err(Refusal::plain());
+    }
+    let Some((_, size)) = units.iter().find(|(name, _)| *name == &text[end..]) else {
+        let spaced = units.iter().map(|(name, _)| *name).find(|name| *name == unit);
+        let near = spaced.or_else(|| meant.iter().find(|(wrong, _)| *wrong == unit).map(|(_, right)| *right));
+        let why = if unit.is_empty() { "the unit is missing".to_owned() } else { format!("unknown unit {unit:?}") };
+        let refusal = Refusal::why(why);
+        return Err(match near {
+            Some(right) => refusal.help(format!("did you mean \"{number}{right}\"?")),
+            None => refusal,
+        });
+    };
+    let scaled = |digits: &str| digits.parse::<u128>().ok().and_then(|n| n.checked_mul(u128::from(*size)));
+    let whole = scaled(whole).ok_or_else(Refusal::plain)?;
+    let part = if fraction.is_empty() { 0 } else { scaled(fraction).ok_or_else(Refusal::plain)? };
+    let scale = 10u128.pow(u32::try_from(fraction.len()).expect("at most nine digits"));
+    if part % scale != 0 {
+        return Err(Refusal::why(format!("not a whole number of {}", units[0].0)));
+    }
+    u64::try_from(whole.saturating_add(part / scale)).map_err(|_| Refusal::plain())
+}
+
+/// r = n / t, such as `"100/s"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerTime(pub Rate);
+
+/// What a rate may be per, in seconds.
+const RATE_UNITS: &[(&str, u64)] = &[("s", 1), ("min", 60), ("h", 3_600), ("d", 86_400)];
+/// Largest n of a rate: far beyond what one machine serves, and n × t in nanoseconds stays far from overflow.
+const RATE_COUNT_MAX: u64 = 1_000_000_000;
+
+impl Scalar for PerTime {
+    fn allowed() -> String {
+        "a rate such as \"100/s\", \"6000/min\" or \"10/h\" (1 to 1000000000 per s, min, h or d)".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let text = match value {
+            DeValue::String(text) => text.as_ref(),
+            DeValue::Integer(number) => {
+                return Err(Refusal::why("a rate has a time").help(format!("did you mean \"{number}/s\"?")));
+            }
+            _ => return Err(Refusal::plain()),
+        };
+        let (count, unit) = text.split_once('/').ok_or_else(Refusal::plain)?;
+        let (count, unit) = (count.trim(), unit.trim());
+        let Some((_, seconds)) = RATE_UNITS.iter().find(|(name, _)| *name == unit) else {
+            let near = match unit {
+                "m" | "minute" => Some("min"),
+                "sec" | "second" => Some("s"),
+                "hour" | "hr" => Some("h"),
+                "day" => Some("d"),
+                _ => None,
+            };
+            let refusal = Refusal::why(format!("unknown unit {unit:?}"));
+            return Err(match near {
+                Some(near) => refusal.help(format!("did you mean \"{count}/{near}\"?")),
+                None => refusal,
+            });
+        };
+        let count = count.parse().ok().filter(|count| *count <= RATE_COUNT_MAX).ok_or_else(Refusal::plain)?;
+        Rate::try_new(count, Duration::from_secs(*seconds)).map(Self).ok_or_else(Refusal::plain)
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^[0-9]+/(s|min|h|d)$" })
+    }
+}
+
+/// A share, `"10%"` or `0.1`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub Ratio);
+
+impl Scalar for Share {
+    fn allowed() -> String {
+        "a share from 0 to 1, such as 0.1 or \"10%\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        if let DeValue::String(text) = value {
+            let percent = text.strip_suffix('%').and_then(|digits| digits.trim_end().parse::<f64>().ok());
+            return percent.and_then(|p| Ratio::try_new(p / 100.0)).map(Self).ok_or_else(Refusal::plain);
+        }
+        let share = number(value).ok_or_else(Refusal::plain)?;
+        Ratio::try_new(share).map(Self).ok_or_else(|| {
+            let percent = (1.0..=100.0).contains(&share);
+            if percent { Refusal::plain().help(format!("did you mean \"{share}%\"?")) } else { Refusal::plain() }
+        })
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [
+            { "type": "number", "minimum": 0, "maximum": 1 },
+            { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?%$" },
+        ] })
+    }
+}
+
+/// The k of an adaptive timeout, 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Factor(pub f64);
+
+impl Scalar for Factor {
+    fn allowed() -> String {
+        "a number from 1 to 100, such as 3.0".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        number(value).filter(|k| (1.0..=100.0).contains(k)).map(Self).ok_or_else(Refusal::plain)
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "number", "minimum": 1, "maximum": 100 })
+    }
+}
+
+scalar_schema!(Int<MIN, MAX>, Time<MIN, MAX>, Size<MIN, MAX>, PerTime, Share, Factor);
+
+/// The text of a string value.
+pub(crate) fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Refusal> {
+    value.as_str().ok_or_else(Refusal::plain)
+}
+
+/// The word among `words`; otherwise the one that was probably meant.
+pub(crate) fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Refusal> {
+    let written = text(value)?;
+    let found = words.iter().find(|(name, _)| *name == written);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let help = did_you_mean(written, words.iter().map(|(name, _)| *name));
+        Refusal { why: None, help }
+    })
+}
+
+/// `one of a, b, c` for a closed list.
+pub(crate) fn one_of<T>(words: &[(&str, T)]) -> String {
+    format!("one of {}", listed(words.iter().map(|(name, _)| *name)))
+}
+
+/// Declares an enum whose variants are words of the file.
+macro_rules! words {
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $word_doc:literal])* $variant:ident = $word:literal),* $(,)? }) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[doc = $word_doc])* $variant),* }
+
+        impl $name {
+            const WORDS: &[(&str, Self)] = &[$(($word, Self::$variant)),*];
+        }
+
+        impl Scalar for $name {
+            fn allowed() -> String {
+                one_of(Self::WORDS)
+            }
+
+            fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+                word(value, Self::WORDS)
+            }
+
+            fn schema() -> serde_json::Value {
+                json!({ "type": "string", "enum": [$($word),*] })
+            }
+        }
+
+        scalar_schema!($name);
+    };
+}
+
+words! {
+    /// `gateway.driver`
+    DriverWord {
+        /// io_uring where it can be had.
+        Auto = "auto",
+        /// io_uring or nothing.
+        IoUring = "io_uring",
+        /// epoll.
+        Epoll = "epoll",
+    }
+}
+
+words! {
+    /// `access_log.format`
+    FormatWord {
+        /// One object a line.
+        Json = "json",
+        /// NCSA combined.
+        Combined = "combined",
+    }
+}
+
+words! {
+    /// `upstream.balance`
+    BalanceWord {
+        /// By availability.
+        Random = "random",
+        /// In turn.
+        RoundRobin = "round_robin",
+        /// Smooth weighted.
+        Weighted = "weighted",
+        /// Two choices by load.
+        LeastRequest = "least_request",
+        /// Two choices by latency × load.
+        PeakEwma = "peak_ewma",
+        /// Ketama.
+        RingHash = "ring_hash",
+        /// Maglev.
+        Maglev = "maglev",
+    }
+}

@@ -1,0 +1,178 @@
+//! Heads rebuilt: what goes to the endpoint, and what goes back to the client.
+//!
+//! Nothing of the framing is copied. One request line with the path that was routed on, one `Host`, one Content-Length or
+//! Transfer-Encoding made from the [`Framing`] that was decided, and fields that hold no byte which was not checked.
+//!
+//! Decided here: `Expect` is not forwarded unless the caller asks for it (then it must hold the body back until the endpoint
+//! answers; else it answers [`super::reply::CONTINUE`] itself before it reads the body). `Upgrade` is never forwarded. `TE: trailers` is, so
+//! that endpoints may send trailers (RFC 9110 §10.1.4).
+
+use super::Version;
+use super::date::HttpDate;
+use super::fields::Kind;
+use super::framing::Framing;
+use super::head::RequestHead;
+use super::headers::{self, Forwarding, push};
+use super::response::ResponseHead;
+use super::text::push_number;
+use crate::config::HeaderRules;
+use http::StatusCode;
+
+/// A request on its way up.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamRequest<'a> {
+    /// What the client sent.
+    pub head: &'a RequestHead<'a>,
+    /// The path after the route's rewrite: visible ASCII, begins with `/` (or is `*`).
+    pub path: &'a str,
+    /// Behind `?`.
+    pub query: Option<&'a str>,
+    /// How the body is sent. The head's own framing, or `Fixed` when the whole body is at hand.
+    pub framing: Framing,
+    /// The route's rules. A rule that sets `Host` replaces it.
+    pub rules: &'a HeaderRules,
+    /// What the endpoint learns about the client.
+    pub forwarding: &'a Forwarding<'a>,
+    /// `Host` for a request that has none (HTTP/1.0): the endpoint's address.
+    pub host_fallback: &'a str,
+    /// Ask the endpoint for `100 Continue`.
+    pub expect_continue: bool,
+}
+
+/// Appends the head.
+pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
+    let (head, rules) = (request.head, request.rules);
+    out.reserve(head.head_bytes() + 512);
+    out.extend_from_slice(head.method().as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(request.path.as_bytes());
+    if let Some(query) = request.query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    // RFC 9112 §3.2: Host first
+    let ruled = rules.set.iter().find(|(name, _)| name == http::header::HOST).map(|(_, value)| value.as_bytes());
+    push(out, b"Host", ruled.unwrap_or(head.authority().unwrap_or(request.host_fallback).as_bytes()));
+    headers::copy(out, &head.fields(), rules, |kind| passes_up(kind, request));
+    headers::push_forwarding(out, head, request.forwarding, rules);
+    if let Some(left) = head.max_forwards() {
+        out.extend_from_slice(b"Max-Forwards: ");
+        push_number(out, left.saturating_sub(1));
+        out.extend_from_slice(b"\r\n");
+    }
+    headers::push_set(out, rules);
+    push_framing(out, request.framing);
+    if request.expect_continue {
+        out.extend_from_slice(b"Expect: 100-continue\r\n");
+    }
+    if head.accepts_trailers() {
+        out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn passes_up(kind: Kind, request: &UpstreamRequest<'_>) -> bool {
+    match kind {
+        Kind::Other | Kind::EndToEnd | Kind::Date | Kind::RetryAfter => true,
+        Kind::Trailer => request.framing == Framing::Chunked,
+        Kind::ForwardedOther => request.forwarding.is_trusted,
+        Kind::MaxForwards => request.head.max_forwards().is_none(),
+        _ => false,
+    }
+}
+
+/// A response on its way down.
+#[derive(Clone, Copy, Debug)]
+pub struct DownstreamResponse<'a> {
+    /// What the endpoint sent.
+    pub head: &'a ResponseHead<'a>,
+    /// The version of the request.
+    pub version: Version,
+    /// Whether the connection to the client is closed after this response ([`crate::http::cycle`] knows).
+    pub close: bool,
+    /// The route's rules.
+    pub rules: &'a HeaderRules,
+    /// Added by the gateway: rate limit fields and the like. Not checked: names and values are the gateway's own.
+    pub extra: &'a [(&'a str, &'a [u8])],
+    /// For a response without `Date` (RFC 9110 §6.6.1).
+    pub date: &'a HttpDate,
+}
+
+/// Appends the head of a final response, and returns how its body must be sent: [`Framing::for_downstream`] of the endpoint's.
+/// `UntilClose` says `Connection: close` whatever `close` is.
+pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing {
+    let head = response.head;
+    let framing = head.framing().for_downstream(response.version);
+    out.reserve(head.head_bytes() + 256);
+    push_status_line(out, head);
+    headers::copy(out, &head.fields(), response.rules, |kind| passes_down(kind, framing));
+    let date_is_ruled = response.rules.set.iter().any(|(name, _)| name == http::header::DATE);
+    if !date_is_ruled && head.fields().of(Kind::Date).next().is_none() {
+        push(out, b"Date", response.date);
+    }
+    for (name, value) in response.extra {
+        push(out, name.as_bytes(), value);
+    }
+    headers::push_set(out, response.rules);
+    match (framing, head.content_length()) {
+        // HEAD and 304 tell the length of a body that is not there (RFC 9110 §8.6); 204 must not
+        (Framing::None, Some(bytes)) if head.status() != StatusCode::NO_CONTENT => {
+            push_framing(out, Framing::Fixed(bytes))
+        }
+        _ => push_framing(out, framing),
+    }
+    push_connection(out, response.version, response.close || framing == Framing::UntilClose);
+    out.extend_from_slice(b"\r\n");
+    framing
+}
+
+/// Appends an interim response (1xx), which only HTTP/1.1 clients may be sent (RFC 9110 §15.2).
+pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules) {
+    push_status_line(out, head);
+    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None));
+    out.extend_from_slice(b"\r\n");
+}
+
+fn passes_down(kind: Kind, framing: Framing) -> bool {
+    match kind {
+        Kind::Dropped | Kind::ContentLength | Kind::TransferEncoding => false,
+        Kind::Connection | Kind::KeepAlive | Kind::Te | Kind::Upgrade => false,
+        Kind::Trailer => framing == Framing::Chunked,
+        _ => true,
+    }
+}
+
+fn push_status_line(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status().as_str().as_bytes());
+    out.push(b' '); // RFC 9112 §4: also before an empty reason
+    let reason = match head.reason() {
+        "" => head.status().canonical_reason().unwrap_or_default(),
+        reason => reason,
+    };
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The one canonical framing (RFC 9112 §6.1, §6.2).
+pub(super) fn push_framing(out: &mut Vec<u8>, framing: Framing) {
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Fixed(bytes) => {
+            out.extend_from_slice(b"Content-Length: ");
+            push_number(out, bytes);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+}
+
+/// What the client must be told about the connection (RFC 9112 §9.3): only what its version does not assume.
+pub(super) fn push_connection(out: &mut Vec<u8>, version: Version, close: bool) {
+    match (version, close) {
+        (_, true) => out.extend_from_slice(b"Connection: close\r\n"),
+        (Version::Http10, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (Version::Http11, false) => {}
+    }
+}

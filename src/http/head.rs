@@ -1,0 +1,349 @@
+//! The head of a request, strict: bytes that two parsers could read in two ways are refused, not repaired.
+//!
+//! httparse finds the parts; the checks here close what it leaves open (bare LF, empty lines, versions, limits), and everything
+//! that the request's way depends on is decided once: method, target, host, framing, persistence, expectation. A head that is not
+//! all there is [`Parsed::Partial`], never an error and never a copy.
+//!
+//! Kept as sent: names and values of fields, the query. Changed: the path ([`crate::http::path`]) and, for routing, the host's case.
+//! Methods: any token of up to [`limits::METHOD_BYTES_MAX`] bytes goes on, but TRACE (it echoes credentials back; 405) and CONNECT
+//! (501) do not. HTTP/1.2 and up is refused with 505 although RFC 9110 §2.5 would read it as 1.1: it does not exist.
+
+use super::fields::{self, Expectation, Fields, HeadScratch, Kind, Seen};
+use super::framing::Framing;
+use super::path::{self, EncodedSeparators};
+use super::target::{Authority, Target};
+use super::text::{list, trim};
+use super::{Parsed, Version};
+use crate::config;
+use crate::error::ProxyError;
+use crate::limits;
+use http::Method;
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+
+/// How much a listener takes and how it reads what peers read in different ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadPolicy {
+    /// Request line and headers, in bytes, `HEAD_BYTES_MIN` to `HEAD_BYTES_MAX`.
+    pub head_bytes_max: usize,
+    /// Number of headers, up to `HEADERS_MAX`.
+    pub headers_max: usize,
+    /// Pass on headers with an underscore in their names instead of dropping them.
+    pub keep_underscores: bool,
+    /// `%2F` and `%5C` in the path.
+    pub separators: EncodedSeparators,
+}
+
+impl HeadPolicy {
+    /// The policy of a listener.
+    #[must_use]
+    pub fn of(listener: &config::Listener) -> Self {
+        Self { head_bytes_max: listener.head_bytes_max, headers_max: listener.headers_max, ..Self::default() }
+    }
+}
+
+impl Default for HeadPolicy {
+    /// 16 KiB, 100 headers, and strict.
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 16 << 10,
+            headers_max: 100,
+            keep_underscores: false,
+            separators: EncodedSeparators::Refuse,
+        }
+    }
+}
+
+/// A request's head. Borrows the buffer that it was parsed from and the scratch that it was parsed with.
+#[derive(Clone, Debug)]
+pub struct RequestHead<'b> {
+    method: Method,
+    version: Version,
+    target: &'b str,
+    path: &'b str,
+    query: Option<&'b str>,
+    host: Option<&'b str>,
+    authority: Option<&'b str>,
+    fields: Fields<'b>,
+    seen: Seen<'b>,
+    framing: Framing,
+    len: usize,
+}
+
+impl<'b> RequestHead<'b> {
+    /// Parses the head at the front of `buf`. Worth calling when [`crate::http::scan::HeadScanner::is_ready`].
+    ///
+    /// # Errors
+    /// `BadRequest`, `UriTooLong`, `HeaderTooLarge`, `VersionNotSupported`, `NotImplemented` (CONNECT, a transfer coding, a giant
+    /// method), `MethodNotAllowed` (TRACE), `ExpectationFailed`. After any of them the connection must be closed.
+    pub fn parse(buf: &'b [u8], policy: &HeadPolicy, scratch: &'b mut HeadScratch) -> Result<Parsed<Self>, ProxyError> {
+        let Some(empty) = empty_lines(buf)? else { return Ok(Parsed::Partial) };
+        let mut space = [const { MaybeUninit::uninit() }; limits::HEADERS_MAX];
+        let space = &mut space[..policy.headers_max.min(limits::HEADERS_MAX)];
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(&buf[empty..], space) {
+            Ok(httparse::Status::Complete(len)) if empty + len <= policy.head_bytes_max => {
+                Self::check(&buf[..empty + len], &request, policy, scratch).map(Parsed::Complete)
+            }
+            Ok(httparse::Status::Partial) if buf.len() < policy.head_bytes_max => Ok(Parsed::Partial),
+            Ok(_) => Err(too_large(&buf[empty..], policy)),
+            Err(error) => Err(refusal(error, &buf[empty..])),
+        }
+    }
+
+    fn check(
+        buf: &'b [u8],
+        request: &httparse::Request<'_, 'b>,
+        policy: &HeadPolicy,
+        scratch: &'b mut HeadScratch,
+    ) -> Result<Self, ProxyError> {
+        let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+            return Err(ProxyError::Internal); // httparse sets all three before it says Complete
+        };
+        let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+        let HeadScratch { fields: table, path: path_scratch, host: host_scratch } = scratch;
+        let seen =
+            fields::read(buf, request.headers, policy.keep_underscores, table).map_err(|_| ProxyError::BadRequest)?;
+        let fields = Fields { buf, table };
+        let method = parse_method(method)?;
+        let parts = Target::parse(target, &method)?;
+        let path = match parts.path {
+            "*" => "*",
+            path => path::normalize(path, policy.separators, path_scratch).map_err(|_| ProxyError::BadRequest)?,
+        };
+        let authority = effective_authority(&parts, &seen, version)?;
+        let framing = seen.lengths.request(version)?;
+        if seen.expect == Expectation::Unknown && version == Version::Http11 {
+            return Err(ProxyError::ExpectationFailed);
+        }
+        Ok(Self {
+            method,
+            version,
+            target,
+            path,
+            query: parts.query,
+            host: authority.map(|authority| lower_case(authority.host, host_scratch)),
+            authority: authority.map(|authority| authority.text),
+            fields,
+            seen,
+            framing,
+            len: buf.len(),
+        })
+    }
+
+    /// Bytes of the buffer that the head took; the body begins behind them.
+    #[must_use]
+    pub fn head_bytes(&self) -> usize {
+        self.len
+    }
+
+    /// The method; never TRACE or CONNECT.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The version of the request, and so of what its client understands.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The target as it was sent, for the log.
+    #[must_use]
+    pub fn target(&self) -> &'b str {
+        self.target
+    }
+
+    /// The path in its one spelling: what to route on and to send. Begins with `/`, or is `*`.
+    #[must_use]
+    pub fn path(&self) -> &'b str {
+        self.path
+    }
+
+    /// What stood behind `?`, as it was sent.
+    #[must_use]
+    pub fn query(&self) -> Option<&'b str> {
+        self.query
+    }
+
+    /// The host in lower case, without port and final dot; IPv6 addresses in brackets. `None`: HTTP/1.0 without `Host`.
+    #[must_use]
+    pub fn host(&self) -> Option<&'b str> {
+        self.host
+    }
+
+    /// `host[:port]` as it was sent.
+    #[must_use]
+    pub fn authority(&self) -> Option<&'b str> {
+        self.authority
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn fields(&self) -> Fields<'b> {
+        self.fields
+    }
+
+    /// How the body ends: `None`, `Fixed` or `Chunked`.
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the client wants to keep the connection (RFC 9112 §9.3).
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        !self.seen.close && (self.version == Version::Http11 || self.seen.keep_alive)
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1: not without a body, and a 1.0 client
+    /// cannot).
+    #[must_use]
+    pub fn expects_continue(&self) -> bool {
+        self.seen.expect == Expectation::Continue && self.version == Version::Http11 && !self.framing.is_empty()
+    }
+
+    /// The protocols that the client would change to (RFC 9110 §7.8). Not forwarded.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<&'b [u8]> {
+        self.seen.upgrade.filter(|_| self.seen.upgrade_option && self.version == Version::Http11)
+    }
+
+    /// Whether the client said `TE: trailers` (RFC 9110 §10.1.4).
+    #[must_use]
+    pub fn accepts_trailers(&self) -> bool {
+        self.seen.trailers
+    }
+
+    /// The client's own request id, if it is fit to be kept: up to `REQUEST_ID_BYTES_MAX` visible ASCII bytes.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&'b [u8]> {
+        let fit =
+            |id: &&[u8]| (1..=limits::REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);
+        self.fields.of(Kind::XRequestId).next().filter(fit)
+    }
+
+    /// How often the request may still be forwarded (RFC 9110 §7.6.2: for OPTIONS). At 0 the gateway must answer itself.
+    #[must_use]
+    pub fn max_forwards(&self) -> Option<u64> {
+        if self.method != Method::OPTIONS {
+            return None;
+        }
+        self.fields.of(Kind::MaxForwards).next().and_then(|value| super::text::number(value, u64::from(u32::MAX)))
+    }
+
+    /// The address that the request comes from when `peer` sent it: the last one of `X-Forwarded-For` that is not a trusted proxy,
+    /// as long as every hop behind it is. What an untrusted peer wrote is not looked at.
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+        let mut client = peer;
+        let hops = self.fields.of(Kind::XForwardedFor).rev().flat_map(|value| list(value).rev());
+        for hop in hops {
+            if !is_trusted(client) {
+                break;
+            }
+            match parse_address(hop) {
+                Some(address) => client = address,
+                None => break,
+            }
+        }
+        client
+    }
+}
+
+/// `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]:443`.
+fn parse_address(text: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(text).ok()?;
+    if let Some(rest) = text.strip_prefix('[') {
+        return rest.split_once(']')?.0.parse().ok();
+    }
+    let bare = match text.split_once(':') {
+        Some((v4, port)) if !port.contains(':') => v4,
+        _ => text,
+    };
+    bare.parse().ok().map(|address: IpAddr| address.to_canonical())
+}
+
+/// The bytes of the empty lines before the request line (RFC 9112 §2.2); `None` when only they have arrived.
+fn empty_lines(buf: &[u8]) -> Result<Option<usize>, ProxyError> {
+    let mut at = 0;
+    loop {
+        match buf[at..] {
+            [] | [b'\r'] => return Ok(None),
+            [b'\r', b'\n', ..] if at < 2 * limits::EMPTY_LINES_MAX => at += 2,
+            [b'\r' | b'\n', ..] => return Err(ProxyError::BadRequest),
+            _ => return Ok(Some(at)),
+        }
+    }
+}
+
+/// Which part is too large: without the end of the request line in sight it is the target (RFC 9110 §15.5.15), else the headers.
+fn too_large(buf: &[u8], policy: &HeadPolicy) -> ProxyError {
+    let taken = &buf[..buf.len().min(policy.head_bytes_max)];
+    match memchr::memchr(b'\n', taken) {
+        Some(_) => ProxyError::HeaderTooLarge,
+        None => ProxyError::UriTooLong,
+    }
+}
+
+fn refusal(error: httparse::Error, buf: &[u8]) -> ProxyError {
+    match error {
+        httparse::Error::TooManyHeaders => ProxyError::HeaderTooLarge,
+        httparse::Error::Version if is_other_version(buf) => ProxyError::VersionNotSupported,
+        _ => ProxyError::BadRequest,
+    }
+}
+
+/// Whether the request line names a version of HTTP that is not 1.0 or 1.1; the preface of HTTP/2 does. Says the same of a line
+/// that has not fully arrived.
+fn is_other_version(buf: &[u8]) -> bool {
+    let version = buf.splitn(3, |&b| b == b' ').nth(2).unwrap_or_default();
+    match version.strip_prefix(b"HTTP/") {
+        Some([b'1', b'.', minor, ..]) => (b'2'..=b'9').contains(minor),
+        Some([major, ..]) => major.is_ascii_digit() && *major != b'1',
+        _ => false,
+    }
+}
+
+fn parse_method(name: &str) -> Result<Method, ProxyError> {
+    if name.len() > limits::METHOD_BYTES_MAX {
+        return Err(ProxyError::NotImplemented);
+    }
+    match Method::from_bytes(name.as_bytes()) {
+        Ok(Method::TRACE) => Err(ProxyError::MethodNotAllowed),
+        Ok(method) => Ok(method),
+        Err(_) => Err(ProxyError::BadRequest),
+    }
+}
+
+/// The authority that the request is for: the target's if it has one, else `Host` (RFC 9112 §3.2.2, §3.3). Both must agree, although
+/// the target would win: a peer that looks at the other one would route elsewhere.
+fn effective_authority<'b>(
+    target: &Target<'b>,
+    seen: &Seen<'b>,
+    version: Version,
+) -> Result<Option<Authority<'b>>, ProxyError> {
+    // RFC 9112 §3.2: 400 for no Host in HTTP/1.1, for more than one, for an invalid one
+    if seen.hosts > 1 || (seen.hosts == 0 && version == Version::Http11) {
+        return Err(ProxyError::BadRequest);
+    }
+    let host = seen.host.map(|value| Authority::try_new(trim(value))).transpose()?;
+    match (target.authority, host) {
+        (Some((authority, default_port)), Some(host)) if !authority.is_same(&host, default_port) => {
+            Err(ProxyError::BadRequest)
+        }
+        (Some((authority, _)), _) => Ok(Some(authority)),
+        (None, host) => Ok(host),
+    }
+}
+
+fn lower_case<'b>(host: &'b str, scratch: &'b mut String) -> &'b str {
+    if !host.bytes().any(|b| b.is_ascii_uppercase()) {
+        return host;
+    }
+    scratch.clear();
+    scratch.push_str(host);
+    scratch.make_ascii_lowercase();
+    scratch
+}

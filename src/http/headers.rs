@@ -1,0 +1,151 @@
+//! Which fields go on, which are cut, and what the gateway adds (RFC 9110 §7.6).
+//!
+//! Hop-by-hop fields end here; `Connection` can nominate more of them, but not those that are end-to-end by definition (see
+//! [`crate::http::fields`], which marks them while it reads). Then the route's rules: removed first, then set. What the gateway says
+//! about the client (`X-Forwarded-*`) is added to what a trusted proxy said, and replaces what anybody else said. `Via` is added
+//! to requests, where RFC 9110 §7.6.3 demands it of a gateway, and not to responses, where it is optional.
+//!
+//! Copies are made by runs: neighbouring lines that go on unchanged are one move.
+
+use super::Version;
+use super::fields::{Fields, Kind};
+use super::head::RequestHead;
+use super::text::push_address;
+use crate::config::HeaderRules;
+use std::net::IpAddr;
+
+/// What the gateway tells the endpoint about the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarding<'a> {
+    /// The neighbour that the request came from; `None` on a unix socket, where `X-Forwarded-For` gets nothing appended.
+    pub peer: Option<IpAddr>,
+    /// Whether the neighbour is one of the listener's `trusted_proxies`.
+    pub is_trusted: bool,
+    /// `http` or `https`: what the client spoke with this gateway.
+    pub scheme: &'a str,
+    /// The id for a request that brings none of its own (or an unfit one): visible ASCII.
+    pub request_id: &'a [u8],
+}
+
+/// Whether a route's rules may name this field. Those that frame the message or manage the connection are the gateway's own, and
+/// encoding ignores rules about them; `name` is in lower case.
+#[must_use]
+pub fn is_configurable(name: &str) -> bool {
+    !matches!(
+        name,
+        "connection"
+            | "content-length"
+            | "expect"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Whether the rules say something about a field: then the original is not copied.
+fn overrides(rules: &HeaderRules, name: &[u8]) -> bool {
+    let is = |rule: &http::HeaderName| {
+        rule.as_str().len() == name.len() && name.eq_ignore_ascii_case(rule.as_str().as_bytes())
+    };
+    rules.remove.iter().any(is) || rules.set.iter().any(|(rule, _)| is(rule))
+}
+
+pub(super) fn is_empty(rules: &HeaderRules) -> bool {
+    rules.remove.is_empty() && rules.set.is_empty()
+}
+
+/// Appends the lines of `fields` whose kind passes and that the rules leave alone.
+pub(super) fn copy(out: &mut Vec<u8>, fields: &Fields<'_>, rules: &HeaderRules, passes: impl Fn(Kind) -> bool) {
+    let has_rules = !is_empty(rules);
+    let buf = fields.buf;
+    let mut run = 0..0;
+    for field in fields.table {
+        if !passes(field.kind) || (has_rules && overrides(rules, field.name(buf))) {
+            continue;
+        }
+        if field.canonical && run.end == field.name_start as usize {
+            run.end = field.line_end();
+            continue;
+        }
+        out.extend_from_slice(&buf[run]);
+        run = 0..0;
+        if field.canonical {
+            run = field.name_start as usize..field.line_end();
+        } else {
+            push(out, field.name(buf), field.value(buf));
+        }
+    }
+    out.extend_from_slice(&buf[run]);
+}
+
+/// Appends what the rules set.
+pub(super) fn push_set(out: &mut Vec<u8>, rules: &HeaderRules) {
+    for (name, value) in &rules.set {
+        if is_configurable(name.as_str()) && name != http::header::HOST {
+            push(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+}
+
+/// Appends one field.
+pub(super) fn push(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends X-Forwarded-For, -Proto, -Host, X-Request-Id and Via, but for those that the rules name.
+pub(super) fn push_forwarding(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_>,
+    forwarding: &Forwarding<'_>,
+    rules: &HeaderRules,
+) {
+    let wants = |name: &[u8]| is_empty(rules) || !overrides(rules, name);
+    let fields = head.fields();
+    if wants(b"X-Forwarded-For") {
+        push_forwarded_for(out, &fields, forwarding);
+    }
+    let trusted = |kind| fields.of(kind).next().filter(|value| forwarding.is_trusted && !value.is_empty());
+    if wants(b"X-Forwarded-Proto") {
+        push(out, b"X-Forwarded-Proto", trusted(Kind::XForwardedProto).unwrap_or(forwarding.scheme.as_bytes()));
+    }
+    if let Some(host) = trusted(Kind::XForwardedHost).or(head.authority().map(str::as_bytes))
+        && wants(b"X-Forwarded-Host")
+    {
+        push(out, b"X-Forwarded-Host", host);
+    }
+    if wants(b"X-Request-Id") {
+        push(out, b"X-Request-Id", head.request_id().unwrap_or(forwarding.request_id));
+    }
+    if wants(b"Via") {
+        // RFC 9110 §7.6.3: the version that was received; a field of its own continues the list of those before it
+        out.extend_from_slice(match head.version() {
+            Version::Http10 => b"Via: 1.0 ringgate\r\n",
+            Version::Http11 => b"Via: 1.1 ringgate\r\n",
+        });
+    }
+}
+
+fn push_forwarded_for(out: &mut Vec<u8>, fields: &Fields<'_>, forwarding: &Forwarding<'_>) {
+    let start = out.len();
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    let empty = out.len();
+    if forwarding.is_trusted {
+        for value in fields.of(Kind::XForwardedFor).filter(|value| !value.is_empty()) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    match forwarding.peer {
+        Some(peer) => push_address(out, peer),
+        None if out.len() > empty => out.truncate(out.len() - 2),
+        None => return out.truncate(start),
+    }
+    out.extend_from_slice(b"\r\n");
+}

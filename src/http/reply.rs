@@ -1,0 +1,126 @@
+//! What the gateway says itself: errors, redirects, direct answers, `100 Continue`.
+//!
+//! An error's body is `{"error":"<token>","message":"…"}` with the token that stands in the log and the metrics. Replies are small and
+//! whole: a status line, a Content-Length, the body.
+
+use super::Version;
+use super::date::HttpDate;
+use super::encode::push_connection;
+use super::headers::push;
+use super::text::push_number;
+use crate::error::ProxyError;
+use http::StatusCode;
+
+/// Lets a client send the body that it holds back (RFC 9110 §15.2.1). Not for HTTP/1.0.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Methods that are named in `Allow` when no route has a say: those with a meaning in RFC 9110 and RFC 5789, but for those that the
+/// gateway refuses.
+pub const ALLOW_ANY: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Whom a reply is for.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplyTo<'a> {
+    /// The version of the request; 1.1 when its head could not be read.
+    pub version: Version,
+    /// The request is a HEAD: everything but the body is sent.
+    pub head_only: bool,
+    /// The connection is closed after the reply.
+    pub close: bool,
+    /// For `Date`.
+    pub date: &'a HttpDate,
+}
+
+/// A reply of the gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// `None`: no `Content-Type`.
+    pub content_type: Option<&'a [u8]>,
+    /// Not sent with 204 and 304.
+    pub body: &'a [u8],
+    /// More headers. Not checked: names and values are the gateway's own, free of CR and LF.
+    pub extra: &'a [(&'a str, &'a [u8])],
+}
+
+/// Appends a whole reply.
+pub fn reply(out: &mut Vec<u8>, reply: &Reply<'_>, to: &ReplyTo<'_>) {
+    // RFC 9110 §15.3.5, §15.4.5: no content, and for 204 no Content-Length (§8.6)
+    let has_content = !matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    push_start(out, reply.status, to);
+    if let Some(content_type) = reply.content_type.filter(|_| has_content) {
+        push(out, b"Content-Type", content_type);
+    }
+    for (name, value) in reply.extra {
+        push(out, name.as_bytes(), value);
+    }
+    if has_content {
+        push_length(out, reply.body.len());
+    }
+    out.extend_from_slice(b"\r\n");
+    if has_content && !to.head_only {
+        out.extend_from_slice(reply.body);
+    }
+}
+
+/// Appends the reply that an error earns, with `extra` headers (`Retry-After` and the like). A 405 without an `Allow` of its own gets
+/// [`ALLOW_ANY`] (RFC 9110 §15.5.6 demands one).
+pub fn error(out: &mut Vec<u8>, error: ProxyError, extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
+    let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), "\"}\n"];
+    push_start(out, error.status(), to);
+    push(out, b"Content-Type", b"application/json");
+    for (name, value) in extra {
+        push(out, name.as_bytes(), value);
+    }
+    if error == ProxyError::MethodNotAllowed && !extra.iter().any(|(name, _)| name.eq_ignore_ascii_case("allow")) {
+        push(out, b"Allow", ALLOW_ANY);
+    }
+    push_length(out, body.iter().map(|part| part.len()).sum());
+    out.extend_from_slice(b"\r\n");
+    if !to.head_only {
+        body.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    }
+}
+
+/// Appends a redirect to `location`, in which `{path}` stands for the request's `path` and `query`.
+pub fn redirect(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    location: &str,
+    path: &str,
+    query: Option<&str>,
+    to: &ReplyTo<'_>,
+) {
+    push_start(out, status, to);
+    out.extend_from_slice(b"Location: ");
+    for (i, part) in location.split("{path}").enumerate() {
+        if i > 0 {
+            out.extend_from_slice(if path == "*" { b"/" } else { path.as_bytes() });
+            if let Some(query) = query {
+                out.push(b'?');
+                out.extend_from_slice(query.as_bytes());
+            }
+        }
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    push_length(out, 0);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_start(out: &mut Vec<u8>, status: StatusCode, to: &ReplyTo<'_>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    push(out, b"Date", to.date);
+    push_connection(out, to.version, to.close);
+}
+
+fn push_length(out: &mut Vec<u8>, bytes: usize) {
+    out.extend_from_slice(b"Content-Length: ");
+    push_number(out, bytes as u64);
+    out.extend_from_slice(b"\r\n");
+}

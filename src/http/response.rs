@@ -1,0 +1,156 @@
+//! The head of an endpoint's response, as strict as a request's: a confused endpoint must not confuse the client.
+//!
+//! Everything wrong is [`ProxyError::UpstreamProtocol`] (a 502), and the connection is never used again. A status outside 100 to 599 is
+//! wrong (RFC 9110 §15), and so is 101, because the gateway does not forward `Upgrade`.
+
+use super::fields::{self, Fields, HeadScratch, Kind, Seen};
+use super::framing::Framing;
+use super::text::{list, number};
+use super::{Parsed, Version, date};
+use crate::error::ProxyError;
+use crate::limits;
+use http::{Method, StatusCode};
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+/// A response's head. Borrows the buffer that it was parsed from and the scratch that it was parsed with.
+#[derive(Clone, Debug)]
+pub struct ResponseHead<'b> {
+    status: StatusCode,
+    version: Version,
+    reason: &'b str,
+    fields: Fields<'b>,
+    seen: Seen<'b>,
+    framing: Framing,
+    /// Whether the head announced no body that it must not have.
+    honest: bool,
+    len: usize,
+}
+
+impl<'b> ResponseHead<'b> {
+    /// Parses the head at the front of `buf`, the answer to a request of `method`. Worth calling when
+    /// [`crate::http::scan::HeadScanner::is_ready`].
+    ///
+    /// # Errors
+    /// [`ProxyError::UpstreamProtocol`], or [`ProxyError::UpstreamHeadTooLarge`] above `RESPONSE_HEAD_BYTES_MAX` or
+    /// `RESPONSE_HEADERS_MAX`.
+    pub fn parse(buf: &'b [u8], method: &Method, scratch: &'b mut HeadScratch) -> Result<Parsed<Self>, ProxyError> {
+        // RFC 9112 §2.2 lets servers skip empty lines before a request; before a response they are garbage
+        if matches!(buf.first(), Some(b'\r' | b'\n')) {
+            return Err(ProxyError::UpstreamProtocol);
+        }
+        let mut space = [const { MaybeUninit::uninit() }; limits::RESPONSE_HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut []);
+        let parsed =
+            httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, buf, &mut space);
+        match parsed {
+            Ok(httparse::Status::Complete(len)) if len <= limits::RESPONSE_HEAD_BYTES_MAX => {
+                Self::check(&buf[..len], &response, method, scratch).map(Parsed::Complete)
+            }
+            Ok(httparse::Status::Partial) if buf.len() < limits::RESPONSE_HEAD_BYTES_MAX => Ok(Parsed::Partial),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => Err(ProxyError::UpstreamHeadTooLarge),
+            Err(_) => Err(ProxyError::UpstreamProtocol),
+        }
+    }
+
+    fn check(
+        buf: &'b [u8],
+        response: &httparse::Response<'_, 'b>,
+        method: &Method,
+        scratch: &'b mut HeadScratch,
+    ) -> Result<Self, ProxyError> {
+        let (Some(code @ 100..=599), Some(reason), Some(version)) = (response.code, response.reason, response.version)
+        else {
+            return Err(ProxyError::UpstreamProtocol);
+        };
+        let status = StatusCode::from_u16(code).map_err(|_| ProxyError::UpstreamProtocol)?;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(ProxyError::UpstreamProtocol); // RFC 9110 §15.2.2: only in answer to an Upgrade
+        }
+        let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+        let table = &mut scratch.fields;
+        let seen = fields::read(buf, response.headers, true, table).map_err(|_| ProxyError::UpstreamProtocol)?;
+        let (framing, honest) = seen.lengths.response(version, status, method)?;
+        Ok(Self { status, version, reason, fields: Fields { buf, table }, seen, framing, honest, len: buf.len() })
+    }
+
+    /// Bytes of the buffer that the head took; the body begins behind them.
+    #[must_use]
+    pub fn head_bytes(&self) -> usize {
+        self.len
+    }
+
+    /// The status, 100 to 599, never 101.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Whether it is interim (1xx): another head follows. At most [`limits::INTERIM_RESPONSES_MAX`] of them, which the caller counts.
+    #[must_use]
+    pub fn is_interim(&self) -> bool {
+        self.status.is_informational()
+    }
+
+    /// The reason phrase; empty if there is none, or one that is not ASCII.
+    #[must_use]
+    pub fn reason(&self) -> &'b str {
+        self.reason
+    }
+
+    /// The endpoint's version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn fields(&self) -> Fields<'b> {
+        self.fields
+    }
+
+    /// How the body ends.
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// The Content-Length it gave, also where there is no body to measure (HEAD, 304).
+    #[must_use]
+    pub fn content_length(&self) -> Option<u64> {
+        self.seen.lengths.content_length()
+    }
+
+    /// Whether the endpoint keeps the connection and can be trusted to have nothing more on it (RFC 9112 §9.3).
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.honest
+            && self.framing != Framing::UntilClose
+            && !self.seen.close
+            && (self.version == Version::Http11 || self.seen.keep_alive)
+    }
+
+    /// How long the endpoint keeps an idle connection: `Keep-Alive: timeout=SECONDS` (RFC 2068 §19.7.1).
+    #[must_use]
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        let mut parameters = self.fields.of(Kind::KeepAlive).flat_map(list);
+        parameters.find_map(|parameter| {
+            let (name, value) = parameter.split_at_checked("timeout=".len())?;
+            name.eq_ignore_ascii_case(b"timeout=").then_some(())?;
+            number(value, limits::TIMEOUT_MAX.as_secs()).map(Duration::from_secs)
+        })
+    }
+
+    /// When to come back: `Retry-After` as seconds or as a date (RFC 9110 §10.2.3), which is compared with `unix_seconds`, the wall
+    /// clock. A date that has passed is zero; more than `TIMEOUT_MAX` is `TIMEOUT_MAX`.
+    #[must_use]
+    pub fn retry_after(&self, unix_seconds: u64) -> Option<Duration> {
+        let value = self.fields.of(Kind::RetryAfter).next()?;
+        let seconds = match number(value, u64::MAX) {
+            Some(seconds) => seconds,
+            None => date::parse(value)?.saturating_sub(unix_seconds),
+        };
+        Some(Duration::from_secs(seconds).min(limits::TIMEOUT_MAX))
+    }
+}

@@ -1,0 +1,81 @@
+//! The trailer section of a chunked body: bounded, checked like a header section, and cut down to what may go on.
+//!
+//! A trailer arrives after decisions were made on the head, so one that frames, routes, authenticates or describes the content must
+//! not be merged or passed on (RFC 9110 §6.5.1); hop-by-hop fields and names with an underscore end here as in heads. The rest
+//! (`grpc-status`, `Server-Timing`, checksums …) goes on.
+
+use super::body::BodyError;
+use super::fields::{Kind, classify};
+use super::headers::push;
+use super::text::{is_token, is_value_byte, trim};
+use crate::limits;
+
+/// Takes a trailer section a byte at a time and keeps what may be forwarded. Reused from body to body.
+#[derive(Debug, Default)]
+pub struct Trailers {
+    /// The line that is being read.
+    line: Vec<u8>,
+    /// `name: value CRLF` of what goes on.
+    kept: Vec<u8>,
+    section_bytes: usize,
+    after_cr: bool,
+}
+
+impl Trailers {
+    /// Forgets the last body's trailers; for the beginning of a body.
+    pub fn clear(&mut self) {
+        self.line.clear();
+        self.kept.clear();
+        self.section_bytes = 0;
+        self.after_cr = false;
+    }
+
+    /// The trailers that go on, as `name: value CRLF` lines; empty if there are none.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        &self.kept
+    }
+
+    /// Takes the next byte of the section; true when it was the last one.
+    pub(super) fn take(&mut self, byte: u8) -> Result<bool, BodyError> {
+        self.section_bytes += 1;
+        if self.section_bytes > limits::TRAILER_BYTES_MAX {
+            return Err(BodyError::Malformed);
+        }
+        match (self.after_cr, byte) {
+            (false, b'\r') => self.after_cr = true,
+            (false, _) if is_value_byte(byte) => self.line.push(byte),
+            (true, b'\n') => {
+                self.after_cr = false;
+                if self.line.is_empty() {
+                    return Ok(true);
+                }
+                self.end_line()?;
+            }
+            _ => return Err(BodyError::Malformed), // RFC 9112 §2.2: bare CR or LF; RFC 9110 §5.5: control bytes
+        }
+        Ok(false)
+    }
+
+    fn end_line(&mut self) -> Result<(), BodyError> {
+        let colon = memchr::memchr(b':', &self.line).ok_or(BodyError::Malformed)?;
+        let (name, value) = (&self.line[..colon], trim(&self.line[colon + 1..]));
+        if !is_token(name) {
+            return Err(BodyError::Malformed); // RFC 9112 §5.1, §5.2: a space before the colon, a folded line
+        }
+        if may_go_on(name) {
+            push(&mut self.kept, name, value);
+        }
+        self.line.clear();
+        Ok(())
+    }
+}
+
+fn may_go_on(name: &[u8]) -> bool {
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    let known = classify(name, false);
+    known == Kind::Other
+        && !["age", "expires", "pragma", "range", "vary", "warning", "max-forwards"].iter().any(|name| is(name))
+        && !name.get(..8).is_some_and(|front| front.eq_ignore_ascii_case(b"content-"))
+        && !name.get(..3).is_some_and(|front| front.eq_ignore_ascii_case(b"if-"))
+}

@@ -1,0 +1,230 @@
+//! Blocks: the buffers that bytes travel in, and each worker's stock of them.
+//!
+//! A block is a `Vec<u8>` with a read position: a receive appends to it, a send takes from its unread part, so one block can be
+//! filled by one socket and emptied by another without a copy. The kernel writes into the vector's spare capacity, which is
+//! therefore never zeroed. An idle connection holds no block.
+
+use crate::limits::{BLOCK_LARGE, BLOCK_SMALL, BLOCKS_KEPT_BYTES};
+use monoio::buf::{IoBuf, IoBufMut};
+use std::ops::Range;
+
+/// Bytes behind every received piece that are left for what an encoder writes there: the end of a chunk and of a body.
+pub const TAILROOM: usize = 16;
+
+/// Bytes on their way; `bytes[start..]` is unread.
+#[derive(Debug, Default)]
+pub struct Block {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Block {
+    /// An empty block over `bytes`' memory.
+    #[must_use]
+    pub fn from_vec(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self { bytes, start: 0 }
+    }
+
+    /// What has not been read yet.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// The same, to be changed in place.
+    pub fn unread_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+
+    /// Everything, read or not.
+    #[must_use]
+    pub fn all(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Marks `count` more bytes as read; the memory is used again once all are.
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        assert!(self.start <= self.bytes.len(), "consumed more than there is");
+    }
+
+    /// Marks everything as read and forgets it.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
+    /// Makes `range` of [`Block::all`] the unread part and forgets what lies behind it.
+    pub fn set_unread(&mut self, range: Range<usize>) {
+        self.bytes.truncate(range.end);
+        self.start = range.start;
+        assert!(self.start <= self.bytes.len(), "a range outside of the block");
+    }
+
+    /// Empties the block and leaves `headroom` bytes before what will be appended, to be written later.
+    pub fn clear_with_headroom(&mut self, headroom: usize) {
+        self.bytes.clear();
+        self.bytes.resize(headroom, 0);
+        self.start = headroom;
+    }
+
+    /// Where the unread part lies in [`Block::all`].
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.bytes.len()
+    }
+
+    /// How much of the block has been read.
+    #[must_use]
+    pub fn consumed(&self) -> usize {
+        self.start
+    }
+
+    /// Marks everything as unread again, so that it can be sent once more.
+    pub fn rewind(&mut self) {
+        self.start = 0;
+    }
+
+    /// The vector, to be appended to by an encoder.
+    pub fn vec_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Bytes that a receive may append: all that is free but [`TAILROOM`].
+    #[must_use]
+    pub fn room(&self) -> usize {
+        (self.bytes.capacity() - self.bytes.len()).saturating_sub(TAILROOM)
+    }
+
+    /// True for a block that can hold a large piece.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.bytes.capacity() >= BLOCK_LARGE
+    }
+
+    /// Moves the unread bytes to the front, so that the room behind them is as large as it can be.
+    pub fn compact(&mut self) {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// True when nothing is unread.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+}
+
+// SAFETY: the vector's memory does not move while monoio owns the block (the block is not touched until it is given back), the
+// unread range is initialised, and `start <= len` always.
+unsafe impl IoBuf for Block {
+    fn read_ptr(&self) -> *const u8 {
+        self.unread().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+}
+
+// SAFETY: the pointer and the size describe the vector's spare capacity, which is owned and does not move (see above).
+// `set_init` is called with the number of bytes that the kernel has written there.
+unsafe impl IoBufMut for Block {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.bytes.spare_capacity_mut().as_mut_ptr().cast()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.room()
+    }
+
+    unsafe fn set_init(&mut self, received: usize) {
+        // SAFETY: the caller has written `received` bytes behind the last one.
+        unsafe { self.bytes.set_len(self.bytes.len() + received) };
+    }
+}
+
+const SMALL: usize = BLOCK_SMALL + TAILROOM;
+const LARGE: usize = BLOCK_LARGE + TAILROOM;
+
+/// A worker's stock of blocks, by size; what comes back beyond [`BLOCKS_KEPT_BYTES`] is freed.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    small: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
+}
+
+impl Blocks {
+    /// A block of [`BLOCK_SMALL`] bytes.
+    pub fn small(&mut self) -> Block {
+        Block::from_vec(self.small.pop().unwrap_or_else(|| Vec::with_capacity(SMALL)))
+    }
+
+    /// A block of [`BLOCK_LARGE`] bytes.
+    pub fn large(&mut self) -> Block {
+        Block::from_vec(self.large.pop().unwrap_or_else(|| Vec::with_capacity(LARGE)))
+    }
+
+    /// Gives a block back. One that grew to neither size is freed: growth is rare and must not be kept.
+    pub fn put(&mut self, block: Block) {
+        let bytes = block.bytes;
+        let kept = self.kept_bytes() + bytes.capacity() <= BLOCKS_KEPT_BYTES;
+        match bytes.capacity() {
+            SMALL if kept => self.small.push(bytes),
+            LARGE if kept => self.large.push(bytes),
+            _ => {}
+        }
+    }
+
+    /// Bytes in stock.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.small.len() * SMALL + self.large.len() * LARGE
+    }
+
+    /// Frees half of the stock: called now and then while it is not needed, so that a burst's memory goes back.
+    pub fn trim(&mut self) {
+        self.small.truncate(self.small.len() / 2);
+        self.large.truncate(self.large.len() / 2);
+        self.small.shrink_to(self.small.len());
+        self.large.shrink_to(self.large.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receive_appends_and_a_send_takes_what_is_unread() {
+        let mut block = Blocks::default().small();
+        block.vec_mut().extend_from_slice(b"abc");
+        block.consume(1);
+        assert_eq!(block.bytes_init(), 2);
+        // SAFETY: two bytes are written at the write pointer, inside the room.
+        unsafe {
+            block.write_ptr().copy_from_nonoverlapping(b"de".as_ptr(), 2);
+            block.set_init(2);
+        }
+        assert_eq!(block.unread(), b"bcde");
+        block.compact();
+        assert_eq!((block.all(), block.room()), (&b"bcde"[..], BLOCK_SMALL - 4));
+    }
+
+    #[test]
+    fn the_stock_is_bounded_and_keeps_only_its_sizes() {
+        let mut blocks = Blocks::default();
+        for _ in 0..2 * BLOCKS_KEPT_BYTES / BLOCK_LARGE {
+            blocks.put(Block::from_vec(Vec::with_capacity(LARGE)));
+        }
+        assert!(blocks.kept_bytes() <= BLOCKS_KEPT_BYTES);
+        blocks.trim();
+        let half = blocks.kept_bytes();
+        assert!(half <= BLOCKS_KEPT_BYTES / 2);
+        blocks.put(Block::from_vec(Vec::with_capacity(BLOCK_LARGE + TAILROOM + 1)));
+        assert_eq!(blocks.kept_bytes(), half);
+    }
+}

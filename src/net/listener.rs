@@ -1,0 +1,242 @@
+//! Listening sockets: bound by the control thread before any worker starts, drained by the workers.
+//!
+//! TCP sockets are one per worker and listener (`SO_REUSEPORT`), so the kernel spreads connections and no queue is shared; a unix
+//! socket is one, shared. `TCP_NODELAY` is set here because accepted sockets inherit it.
+
+use super::stream::Stream;
+use crate::config::Bind;
+use crate::limits::ACCEPT_BATCH;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::{Duration, Instant as StdInstant};
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4_096;
+/// After a restart the kernel may still be taking down the last process's ring, and its listening socket with it.
+const BIND_RETRY: Duration = Duration::from_secs(2);
+
+/// One listener's sockets, one per worker.
+#[derive(Debug)]
+pub struct Bound {
+    /// Worker `i` accepts on `sockets[i]`.
+    pub sockets: Vec<OwnedFd>,
+    /// Where it listens, with the port that the kernel chose if the file says 0.
+    pub address: Bind,
+}
+
+/// Binds `bind` for `workers` workers.
+///
+/// # Errors
+/// The address is taken, not ours, or needs a permission that is missing.
+pub fn bind(bind: &Bind, workers: usize) -> io::Result<Bound> {
+    match bind {
+        Bind::Tcp(address) => bind_tcp(*address, workers),
+        Bind::Unix(path) => bind_unix(path, workers),
+    }
+}
+
+fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Bound> {
+    // A probe without SO_REUSEPORT first: with it, a second gateway on the same port would silently take half of the traffic.
+    let began = StdInstant::now();
+    let address = loop {
+        match tcp_socket(address, false) {
+            Ok(probe) => break probe.local_addr()?.as_socket().unwrap_or(address),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < BIND_RETRY => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let sockets = (0..workers)
+        .map(|_| {
+            let socket = tcp_socket(address, true)?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        })
+        .collect::<io::Result<_>>()?;
+    Ok(Bound { sockets, address: Bind::Tcp(address) })
+}
+
+fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_tcp_nodelay(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, workers: usize) -> io::Result<Bound> {
+    let address = SockAddr::unix(path)?;
+    let socket = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None);
+    let listening = socket()?;
+    if let Err(error) = listening.bind(&address) {
+        // A socket file that nobody listens on is what a killed process leaves behind; one that answers is in use.
+        let stale = error.kind() == io::ErrorKind::AddrInUse
+            && socket()?.connect(&address).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+        if !stale {
+            return Err(error);
+        }
+        std::fs::remove_file(path)?;
+        listening.bind(&address)?;
+    }
+    listening.listen(BACKLOG)?;
+    let listening: OwnedFd = listening.into();
+    let sockets = (0..workers).map(|_| listening.try_clone()).collect::<io::Result<_>>()?;
+    Ok(Bound { sockets, address: Bind::Unix(path.to_owned()) })
+}
+
+/// One worker's end of a listener.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Stream,
+}
+
+/// A connection that has just been accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its socket, non-blocking and closed on exec.
+    pub fd: OwnedFd,
+    /// The peer's address and port; `None` for a unix socket.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Listener {
+    /// Takes over a listening socket. Must be called inside the worker's runtime.
+    ///
+    /// # Errors
+    /// What the driver says when it cannot register the descriptor.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { socket: Stream::from_fd(fd)? })
+    }
+
+    /// The descriptor, for a watch.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.socket.fd()
+    }
+
+    /// Waits until connections are there.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Accepts up to [`ACCEPT_BATCH`] connections that are there, without waiting.
+    ///
+    /// # Errors
+    /// No descriptor or no memory is left (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`): the caller should let some connections end first.
+    pub fn accept_batch(&self, mut each: impl FnMut(Accepted)) -> io::Result<usize> {
+        for count in 0..ACCEPT_BATCH {
+            match accept(self.fd()) {
+                Ok(accepted) => each(accepted),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(count),
+                Err(error) if is_exhausted(&error) => return Err(error),
+                // accept(2): errors of the connection that was about to be accepted; the next one may be fine
+                Err(_) => {}
+            }
+        }
+        Ok(ACCEPT_BATCH)
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EBADF | libc::EINVAL)
+    )
+}
+
+fn accept(listener: RawFd) -> io::Result<Accepted> {
+    // SAFETY: `sockaddr_storage` is plain memory for which all zeroes is a value.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&storage)).expect("small");
+    // SAFETY: both pointers are to live variables, and `length` says how much room the first has.
+    let fd = unsafe {
+        libc::accept4(listener, (&raw mut storage).cast(), &raw mut length, libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(Accepted { fd, peer: socket_address(&storage) })
+}
+
+fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the storage holds a sockaddr_in, and it is large and aligned enough for any.
+            let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let ip = IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::new(ip, u16::from_be(v4.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, a sockaddr_in6.
+            let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            Some(SocketAddr::new(IpAddr::from(v6.sin6_addr.s6_addr), u16::from_be(v6.sin6_port)))
+        }
+        _ => None,
+    }
+}
+
+/// One more descriptor of the same socket, for a worker that replaces another.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn duplicate(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    socket.as_fd().try_clone_to_owned()
+}
+
+/// Whether `fd` is open; for tests of descriptor leaks.
+#[cfg(test)]
+pub(crate) fn is_open(fd: &impl AsRawFd) -> bool {
+    // SAFETY: no memory is involved.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) >= 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn every_worker_gets_a_socket_of_the_same_port() {
+        let bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 3).unwrap();
+        assert_eq!(bound.sockets.len(), 3);
+        assert!(bound.sockets.iter().all(is_open));
+        let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
+        assert_ne!(address.port(), 0);
+        assert_eq!(bind(&Bind::Tcp(address), 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("edge.sock");
+        let first = bind(&Bind::Unix(path.clone()), 1).unwrap();
+        assert_eq!(bind(&Bind::Unix(path.clone()), 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        assert!(bind(&Bind::Unix(path), 2).is_ok());
+    }
+
+    #[test]
+    fn peers_are_read_as_the_kernel_wrote_them() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let bound = bind(&Bind::Tcp(address.parse().unwrap()), 1).unwrap();
+            let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            client.write_all(b"x").unwrap();
+            let accepted = accept(bound.sockets[0].as_raw_fd()).unwrap();
+            assert_eq!(accepted.peer, Some(client.local_addr().unwrap()));
+        }
+    }
+}

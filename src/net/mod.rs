@@ -1,0 +1,21 @@
+//! The only room that knows monoio, sockets, timers and clocks.
+//!
+//! Everything here is mechanism: it moves bytes and tells the time, and decides nothing. The hazards of monoio 0.2.4 that this
+//! room works around, once, so that nobody else needs to know them:
+//!
+//! - no `enable_timer`: a sleep costs 640 bytes and two clock reads a turn. One timerfd and one lazy wheel per worker instead
+//!   ([`timer`]); a deadline on I/O is a `shutdown(2)` of the socket, so no pending receive is ever dropped to stop waiting.
+//! - no `accept` operation: one connection per turn, no CLOEXEC. [`listener`] polls and drains `accept4`.
+//! - no vectored writes: `write_vectored_all` corrupts on partial writes. One contiguous [`block::Block`] per send.
+//! - no wakers across threads: [`mailbox`] is a queue and an eventfd.
+//! - a panic in a task would end the core: [`guarded`] turns it into a value.
+
+pub mod block;
+pub mod clock;
+pub mod driver;
+pub mod guarded;
+pub mod listener;
+pub mod mailbox;
+pub mod pool;
+pub mod stream;
+pub mod timer;

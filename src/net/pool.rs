@@ -1,0 +1,76 @@
+//! Idle upstream connections of one worker, by endpoint, last in first out.
+//!
+//! The one used last is the one whose state is still in the caches, and the least likely to have been closed by its server; the
+//! surplus at the bottom ages and is reaped. A connection that has been idle for longer than [`FRESH`] is looked at before it
+//! carries a request, because its server may have ended it meanwhile; a younger one is trusted, which saves the system call where
+//! it would cost most.
+
+use super::stream::Stream;
+use crate::units::{EndpointId, Instant};
+use std::time::Duration;
+
+/// How long a connection is trusted without a look.
+const FRESH: Duration = Duration::from_millis(1);
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    since: Instant,
+}
+
+/// One cluster's idle connections.
+#[derive(Debug)]
+pub struct Pool {
+    by_endpoint: Vec<Vec<Idle>>,
+    idle: usize,
+    idle_max: usize,
+    idle_timeout: Duration,
+}
+
+impl Pool {
+    /// For a cluster of `endpoints` endpoints, keeping at most `idle_max` connections, each for at most `idle_timeout`.
+    #[must_use]
+    pub fn new(endpoints: usize, idle_max: usize, idle_timeout: Duration) -> Self {
+        Self { by_endpoint: (0..endpoints).map(|_| Vec::new()).collect(), idle: 0, idle_max, idle_timeout }
+    }
+
+    /// The connection to `endpoint` that was used last and is still good.
+    pub fn checkout(&mut self, endpoint: EndpointId, now: Instant) -> Option<Stream> {
+        let idle = &mut self.by_endpoint[endpoint.index()];
+        while let Some(Idle { stream, since }) = idle.pop() {
+            self.idle -= 1;
+            let age = now.since(since);
+            if age < FRESH || (age < self.idle_timeout && !stream.is_spent()) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Takes a connection back; one too many is closed.
+    pub fn checkin(&mut self, endpoint: EndpointId, stream: Stream, now: Instant) {
+        if self.idle < self.idle_max {
+            self.idle += 1;
+            self.by_endpoint[endpoint.index()].push(Idle { stream, since: now });
+        }
+    }
+
+    /// Closes what has been idle too long or was ended by its server. Called about once a second.
+    pub fn reap(&mut self, now: Instant) {
+        for idle in &mut self.by_endpoint {
+            idle.retain(|i| now.since(i.since) < self.idle_timeout && !i.stream.is_spent());
+        }
+        self.idle = self.by_endpoint.iter().map(Vec::len).sum();
+    }
+
+    /// Closes every connection to `endpoint`: it has just broken one of them without a word.
+    pub fn forget(&mut self, endpoint: EndpointId) {
+        self.idle -= std::mem::take(&mut self.by_endpoint[endpoint.index()]).len();
+    }
+
+    /// Idle connections.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.idle
+    }
+}

@@ -1,0 +1,164 @@
+//! A connected stream socket, TCP or unix, on whichever driver runs.
+//!
+//! One type for all, because the ring and epoll only see a descriptor. Receive and send may be in flight at once; each takes a
+//! [`Block`] and gives it back. There are no timeouts here: whoever waits arms a [`super::timer::Watch`] on the descriptor first.
+
+use super::block::Block;
+use crate::config::Address;
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::net::TcpStream;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::cell::UnsafeCell;
+use std::future::Future;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+/// A stream socket owned by this core.
+#[derive(Debug)]
+pub struct Stream {
+    inner: UnsafeCell<TcpStream>,
+}
+
+impl Stream {
+    /// Takes over a non-blocking, connected (or connecting) stream socket. Must be called inside a worker's runtime.
+    ///
+    /// # Errors
+    /// What the driver says when it cannot register the descriptor (epoll only).
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: the descriptor is owned and handed over; a TcpStream of std is nothing but the descriptor.
+        let socket = unsafe { std::net::TcpStream::from_raw_fd(fd.into_raw_fd()) };
+        Ok(Self { inner: UnsafeCell::new(TcpStream::from_std(socket)?) })
+    }
+
+    /// The descriptor, valid as long as `self`.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.shared().as_raw_fd()
+    }
+
+    /// Receives into the block's room; the operation is submitted by this call, not by the first poll.
+    /// The block comes back in any case, with the bytes appended; `Ok(0)` is the peer's end.
+    pub fn receive(&self, into: Block) -> impl Future<Output = (io::Result<usize>, Block)> + use<'_> {
+        // SAFETY: `read` and `write` of monoio only clone the shared descriptor out of `self` before they return; no reference
+        // to the TcpStream lives in their futures' state that another call could alias mutably (its own `Split` rests on the same).
+        unsafe { &mut *self.inner.get() }.read(into)
+    }
+
+    /// Sends all that is unread in the block, which comes back with nothing unread, or an error.
+    pub async fn send(&self, mut block: Block) -> (io::Result<()>, Block) {
+        while !block.is_empty() {
+            // SAFETY: as in `receive`.
+            let (result, back) = unsafe { &mut *self.inner.get() }.write(block).await;
+            block = back;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), block),
+                Ok(sent) => block.consume(sent),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (Err(error), block),
+            }
+        }
+        (Ok(()), block)
+    }
+
+    /// Waits until a receive would not wait. Holds no buffer and may be dropped.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.shared().readable(false).await
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        self.shared().writable(false).await
+    }
+
+    /// Ends one or both directions; errors mean that the peer was faster.
+    pub fn shutdown(&self, how: Shutdown) {
+        shutdown_fd(self.fd(), how);
+    }
+
+    /// True when the peer has ended the connection, or sent what nobody asked for: such a connection cannot carry a request.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        let mut byte = 0_u8;
+        // SAFETY: one byte of room, peeked at, without waiting.
+        let got = unsafe {
+            libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        };
+        got >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
+    }
+
+    /// Makes the close that follows a reset instead of an orderly end: the peer learns that what it got is not whole.
+    pub fn reset_on_close(&self) {
+        let _ = self.with_socket(|socket| socket.set_linger(Some(std::time::Duration::ZERO)));
+    }
+
+    fn with_socket<T>(&self, ask: impl FnOnce(socket2::SockRef<'_>) -> T) -> T {
+        // SAFETY: the descriptor lives as long as `self`, and so longer than this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd()) };
+        ask(socket2::SockRef::from(&fd))
+    }
+
+    fn shared(&self) -> &TcpStream {
+        // SAFETY: the exclusive references that `receive` and `send` make end before they return.
+        unsafe { &*self.inner.get() }
+    }
+}
+
+/// `shutdown(2)`, errors ignored: the only one that can occur is that the connection is gone already.
+pub fn shutdown_fd(fd: RawFd, how: Shutdown) {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: no memory is involved.
+    unsafe { libc::shutdown(fd, how) };
+}
+
+/// Starts to connect. The socket exists at once, so that a watch can be armed on it before [`Connecting::established`] is awaited.
+///
+/// # Errors
+/// No descriptor is left, or the kernel refuses at once (no route, no such unix socket).
+pub fn connect(address: &Address) -> io::Result<Connecting> {
+    let (domain, protocol, address) = match address {
+        Address::Tcp(address) => (Domain::for_address(*address), Some(Protocol::TCP), SockAddr::from(*address)),
+        Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
+    };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
+    if domain != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+    }
+    match socket.connect(&address) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Connecting { stream: Stream::from_fd(socket.into())? })
+}
+
+/// A connection that is being made.
+#[derive(Debug)]
+pub struct Connecting {
+    stream: Stream,
+}
+
+impl Connecting {
+    /// The descriptor, for a watch.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.stream.fd()
+    }
+
+    /// Waits until the connection stands.
+    ///
+    /// # Errors
+    /// Refused, unreachable, or shut down by a watch.
+    pub async fn established(self) -> io::Result<Stream> {
+        self.stream.writable().await?;
+        // a socket that was shut down while connecting has no pending error, but no peer either
+        self.stream.with_socket(|socket| match socket.take_error()? {
+            Some(error) => Err(error),
+            None => socket.peer_addr(),
+        })?;
+        Ok(self.stream)
+    }
+}

@@ -1,0 +1,416 @@
+//! Deadlines: one timerfd and one lazy hashed wheel per worker (Varghese and Lauck 1987, scheme 6).
+//!
+//! Nearly every deadline is moved or dropped before it passes, so moving must cost nothing: a [`Watch`] holds its deadline in a
+//! slab row, and moving it *later* only writes that row. The wheel finds out when the row's old slot comes up, and puts it into
+//! the slot it belongs to by then. Only moving a deadline *earlier* than its slot touches the wheel.
+//!
+//! When a deadline passes, the watched socket is shut down, so that whatever waits on it completes by itself, and/or a task is
+//! woken; [`Watch::expired`] then tells a passed deadline from a peer's end. Nothing is ever cancelled, so no byte is ever lost.
+//!
+//! Resolution is one tick (10 ms), never early. The timerfd is armed for the next slot in use only: an idle worker sleeps.
+
+use super::clock;
+use super::stream::{Stream, shutdown_fd};
+use crate::units::Instant;
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// Length of a tick.
+pub const TICK: Duration = Duration::from_millis(10);
+const TICK_NANOS: u64 = 10_000_000;
+/// Slots of the wheel: five seconds; what is further away comes round again.
+const SLOTS: u64 = 512;
+
+/// What a socket under watch is doing, for [`Timers::hurry_idle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    Nothing,
+    Waiting,
+    Idling,
+}
+
+#[derive(Debug)]
+struct Row {
+    deadline: Instant,
+    /// The tick of the slot that will look at this row; `u64::MAX`: none will.
+    scheduled: u64,
+    generation: u32,
+    expired: bool,
+    doing: Doing,
+    fd: RawFd,
+    how: Shutdown,
+    waker: Option<Waker>,
+}
+
+/// Rows and slots: all of the logic, none of the waiting.
+#[derive(Debug)]
+struct Wheel {
+    rows: Slab<Row>,
+    slots: Vec<Vec<(u32, u32)>>,
+    in_use: [u64; (SLOTS / 64) as usize],
+    /// The last tick whose slot has been looked at.
+    tick: u64,
+    generation: u32,
+}
+
+impl Wheel {
+    fn new(now: Instant) -> Self {
+        let slots = (0..SLOTS).map(|_| Vec::new()).collect();
+        Self {
+            rows: Slab::new(),
+            slots,
+            in_use: [0; (SLOTS / 64) as usize],
+            tick: now.as_nanos() / TICK_NANOS,
+            generation: 0,
+        }
+    }
+
+    fn add(&mut self) -> usize {
+        self.generation = self.generation.wrapping_add(1);
+        self.rows.insert(Row {
+            deadline: Instant::NEVER,
+            scheduled: u64::MAX,
+            generation: self.generation,
+            expired: false,
+            doing: Doing::Nothing,
+            fd: -1,
+            how: Shutdown::Both,
+            waker: None,
+        })
+    }
+
+    /// Sets a row's deadline; true when the wheel has an earlier slot in use than before.
+    fn set(&mut self, index: usize, deadline: Instant) -> bool {
+        let row = &mut self.rows[index];
+        row.deadline = deadline;
+        row.expired = false;
+        deadline != Instant::NEVER && self.schedule(index)
+    }
+
+    fn schedule(&mut self, index: usize) -> bool {
+        let row = &mut self.rows[index];
+        let wanted = row.deadline.as_nanos().div_ceil(TICK_NANOS).clamp(self.tick + 1, self.tick + SLOTS - 1);
+        if row.scheduled <= wanted && row.scheduled > self.tick {
+            return false;
+        }
+        row.scheduled = wanted;
+        let slot = (wanted % SLOTS) as usize;
+        self.slots[slot].push((u32::try_from(index).expect("fewer rows than descriptors"), row.generation));
+        self.in_use[slot / 64] |= 1 << (slot % 64);
+        true
+    }
+
+    /// Looks at every slot up to `now`; `fire` gets each row whose deadline has passed.
+    fn advance(&mut self, now: Instant, mut fire: impl FnMut(&mut Row)) {
+        let to = now.as_nanos() / TICK_NANOS;
+        // after a stall longer than the wheel, one round sees every slot
+        let mut tick = self.tick.max(to.saturating_sub(SLOTS));
+        while tick < to {
+            tick += 1;
+            self.tick = tick;
+            let slot = (tick % SLOTS) as usize;
+            if self.in_use[slot / 64] & (1 << (slot % 64)) == 0 {
+                continue;
+            }
+            self.in_use[slot / 64] &= !(1 << (slot % 64));
+            let mut entries = std::mem::take(&mut self.slots[slot]);
+            for (index, generation) in entries.drain(..) {
+                self.look_at(index as usize, generation, now, &mut fire);
+            }
+            // `look_at` may have put something into this very slot, one round later
+            entries.append(&mut self.slots[slot]);
+            self.slots[slot] = entries;
+        }
+    }
+
+    fn look_at(&mut self, index: usize, generation: u32, now: Instant, fire: &mut impl FnMut(&mut Row)) {
+        let Some(row) = self.rows.get_mut(index) else { return };
+        // a removed row's place may be another's by now, and a row that was moved earlier has been seen already
+        if row.generation != generation || row.scheduled > self.tick {
+            return;
+        }
+        row.scheduled = u64::MAX;
+        if row.deadline <= now {
+            row.deadline = Instant::NEVER;
+            row.expired = true;
+            fire(row);
+        } else if row.deadline != Instant::NEVER {
+            self.schedule(index);
+        }
+    }
+
+    /// The time of the next slot in use.
+    fn next(&self) -> Option<Instant> {
+        (self.tick + 1..self.tick + SLOTS)
+            .find(|tick| self.in_use[(tick % SLOTS) as usize / 64] & (1 << (tick % SLOTS % 64)) != 0)
+            .map(|tick| Instant::from_nanos(tick * TICK_NANOS))
+    }
+}
+
+/// One worker's deadlines.
+#[derive(Debug)]
+pub struct Timers {
+    wheel: RefCell<Wheel>,
+    timerfd: Stream,
+    armed_for: Cell<Instant>,
+}
+
+impl Timers {
+    /// Makes the wheel and its timerfd. Must be called inside the worker's runtime.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new() -> io::Result<Rc<Self>> {
+        // SAFETY: no memory is involved.
+        let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given us this descriptor.
+        let timerfd = Stream::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })?;
+        Ok(Rc::new(Self {
+            wheel: RefCell::new(Wheel::new(clock::now())),
+            timerfd,
+            armed_for: Cell::new(Instant::NEVER),
+        }))
+    }
+
+    /// Drives the wheel; one task of each worker runs this for ever.
+    pub async fn run(&self) {
+        loop {
+            if self.timerfd.readable().await.is_err() {
+                return;
+            }
+            let mut expirations = [0_u8; 8];
+            // SAFETY: eight bytes of room for the eight that a timerfd gives. A failure means that it has not expired.
+            unsafe { libc::read(self.timerfd.fd(), expirations.as_mut_ptr().cast(), 8) };
+            self.armed_for.set(Instant::NEVER);
+            self.advance(clock::now());
+        }
+    }
+
+    /// Expires every watch over an idle connection now, so that each of them looks whether the worker drains.
+    pub fn hurry_idle(&self) {
+        for (_, row) in &mut self.wheel.borrow_mut().rows {
+            if row.doing == Doing::Idling {
+                row.expired = true;
+                row.deadline = Instant::NEVER;
+                // only this direction: a request that has arrived meanwhile is still read and answered
+                shutdown_fd(row.fd, Shutdown::Read);
+            }
+        }
+    }
+
+    /// A new watch, not armed.
+    pub fn watch(self: &Rc<Self>) -> Watch {
+        let index = self.wheel.borrow_mut().add();
+        Watch { timers: Rc::clone(self), index }
+    }
+
+    fn advance(&self, now: Instant) {
+        self.wheel.borrow_mut().advance(now, |row| {
+            if row.doing != Doing::Nothing {
+                shutdown_fd(row.fd, row.how);
+            }
+            if let Some(waker) = row.waker.take() {
+                waker.wake();
+            }
+        });
+        self.arm();
+    }
+
+    fn arm(&self) {
+        let Some(next) = self.wheel.borrow().next() else { return };
+        if next >= self.armed_for.get() {
+            return;
+        }
+        self.armed_for.set(next);
+        let nanos = next.as_nanos();
+        let at = libc::timespec {
+            tv_sec: (nanos / 1_000_000_000).cast_signed(),
+            tv_nsec: (nanos % 1_000_000_000).cast_signed(),
+        };
+        let spec = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
+        // SAFETY: `spec` is live, and the old value is not asked for.
+        unsafe {
+            libc::timerfd_settime(self.timerfd.fd(), libc::TFD_TIMER_ABSTIME, &raw const spec, std::ptr::null_mut())
+        };
+    }
+
+    fn set(&self, index: usize, deadline: Instant) {
+        let sooner = self.wheel.borrow_mut().set(index, deadline);
+        if sooner {
+            self.arm();
+        }
+    }
+}
+
+/// One deadline, owned by a task; see [`Timers::watch`].
+#[derive(Debug)]
+pub struct Watch {
+    timers: Rc<Timers>,
+    index: usize,
+}
+
+impl Watch {
+    /// While the guard lives: when `deadline` passes, `stream` is shut down as `how` says, which completes what waits on it.
+    pub fn over<'a>(&'a self, stream: &'a Stream, deadline: Instant, how: Shutdown) -> Guard<'a> {
+        self.over_fd(stream.fd(), deadline, how, Doing::Waiting)
+    }
+
+    /// The same for a connection between two requests, which [`Timers::hurry_idle`] may end.
+    pub fn over_idle<'a>(&'a self, stream: &'a Stream, deadline: Instant) -> Guard<'a> {
+        self.over_fd(stream.fd(), deadline, Shutdown::Read, Doing::Idling)
+    }
+
+    /// The same for a connection that is being made. The caller keeps the descriptor open as long as the guard lives.
+    pub fn over_connecting(&self, fd: RawFd, deadline: Instant) -> Guard<'_> {
+        self.over_fd(fd, deadline, Shutdown::Both, Doing::Waiting)
+    }
+
+    fn over_fd(&self, fd: RawFd, deadline: Instant, how: Shutdown, doing: Doing) -> Guard<'_> {
+        {
+            let mut wheel = self.timers.wheel.borrow_mut();
+            let row = &mut wheel.rows[self.index];
+            (row.fd, row.how, row.doing) = (fd, how, doing);
+        }
+        self.timers.set(self.index, deadline);
+        Guard { watch: self }
+    }
+
+    /// True when the deadline of the last guard or sleep has passed.
+    #[must_use]
+    pub fn expired(&self) -> bool {
+        self.timers.wheel.borrow().rows[self.index].expired
+    }
+
+    /// Waits until `deadline`.
+    pub async fn sleep_until(&self, deadline: Instant) {
+        self.timers.set(self.index, deadline);
+        poll_fn(|cx| {
+            let mut wheel = self.timers.wheel.borrow_mut();
+            let row = &mut wheel.rows[self.index];
+            if row.expired {
+                return Poll::Ready(());
+            }
+            row.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // the waker is dropped outside of the borrow: it may own a task, whose drop may come back here
+        let row = self.timers.wheel.borrow_mut().rows.remove(self.index);
+        drop(row);
+    }
+}
+
+/// A socket is being watched; dropping it ends the watch.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    watch: &'a Watch,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let mut wheel = self.watch.timers.wheel.borrow_mut();
+        let row = &mut wheel.rows[self.watch.index];
+        row.doing = Doing::Nothing;
+        row.deadline = Instant::NEVER;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    fn fired(wheel: &mut Wheel, now: Instant) -> usize {
+        let mut count = 0;
+        wheel.advance(now, |_| count += 1);
+        count
+    }
+
+    #[test]
+    fn a_deadline_fires_once_and_never_early() {
+        let mut wheel = Wheel::new(at(1_003));
+        let row = wheel.add();
+        assert!(wheel.set(row, at(1_042)));
+        assert_eq!(wheel.next(), Some(at(1_050)));
+        assert_eq!(fired(&mut wheel, at(1_041)), 0);
+        assert_eq!(fired(&mut wheel, at(1_050)), 1);
+        assert!(wheel.rows[row].expired);
+        assert_eq!(fired(&mut wheel, at(9_000)), 0);
+        assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn moving_later_is_lazy_and_moving_earlier_is_not() {
+        let mut wheel = Wheel::new(at(0));
+        let row = wheel.add();
+        wheel.set(row, at(100));
+        assert!(!wheel.set(row, at(60_000)), "later: the wheel is not touched");
+        assert_eq!(fired(&mut wheel, at(200)), 0);
+        assert!(wheel.set(row, at(250)), "earlier than its slot");
+        assert_eq!(fired(&mut wheel, at(250)), 1);
+    }
+
+    #[test]
+    fn deadlines_beyond_the_wheel_come_round() {
+        let mut wheel = Wheel::new(at(0));
+        let row = wheel.add();
+        wheel.set(row, at(33_333));
+        for now in (0..33_333).step_by(10) {
+            assert_eq!(fired(&mut wheel, at(now)), 0);
+            assert!(wheel.next().is_some());
+        }
+        assert_eq!(fired(&mut wheel, at(33_340)), 1);
+    }
+
+    #[test]
+    fn a_stall_longer_than_the_wheel_loses_nothing() {
+        let mut wheel = Wheel::new(at(0));
+        let rows: Vec<_> = (0..1_000).map(|_| wheel.add()).collect();
+        for (i, row) in rows.iter().enumerate() {
+            wheel.set(*row, at(10 + i as u64 * 7));
+        }
+        assert_eq!(fired(&mut wheel, at(1_000_000)), 1_000);
+    }
+
+    #[test]
+    fn a_removed_row_does_not_fire_for_its_successor() {
+        let mut wheel = Wheel::new(at(0));
+        let old = wheel.add();
+        wheel.set(old, at(50));
+        wheel.rows.remove(old);
+        let new = wheel.add();
+        assert_eq!(old, new, "the slab reuses the place");
+        wheel.set(new, at(5_000));
+        assert_eq!(fired(&mut wheel, at(100)), 0);
+        assert_eq!(fired(&mut wheel, at(5_000)), 1);
+    }
+
+    #[test]
+    fn a_disarmed_row_stays_quiet_and_can_be_armed_again() {
+        let mut wheel = Wheel::new(at(0));
+        let row = wheel.add();
+        wheel.set(row, at(50));
+        wheel.set(row, Instant::NEVER);
+        assert_eq!(fired(&mut wheel, at(100)), 0);
+        wheel.set(row, at(150));
+        assert_eq!(fired(&mut wheel, at(150)), 1);
+    }
+}

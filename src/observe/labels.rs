@@ -1,0 +1,226 @@
+//! The words that stand as label values in the metrics: closed lists, so that no peer can make a metric grow without bound.
+//!
+//! Each list is an enum whose discriminants are the indices of the counters' arrays; `token` is the label's text and part of the
+//! user's contract. [`crate::error::ProxyError`] is the list for `reason` of `ringgate_rejected_total`.
+
+use http::Method;
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $token:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$variant_doc])* $variant),* }
+
+        impl $name {
+            /// All of them, in the order of their discriminants.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The label's text.
+            #[must_use]
+            pub const fn token(self) -> &'static str {
+                match self { $(Self::$variant => $token),* }
+            }
+
+            /// The place in [`Self::ALL`] and in the counters' arrays.
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+labels! {
+    /// `method`: the methods of RFC 9110 §9 and RFC 5789; everything else is one label.
+    MethodLabel {
+        /// GET
+        Get = "GET";
+        /// HEAD
+        Head = "HEAD";
+        /// POST
+        Post = "POST";
+        /// PUT
+        Put = "PUT";
+        /// DELETE
+        Delete = "DELETE";
+        /// CONNECT
+        Connect = "CONNECT";
+        /// OPTIONS
+        Options = "OPTIONS";
+        /// TRACE
+        Trace = "TRACE";
+        /// PATCH
+        Patch = "PATCH";
+        /// Any other method, and requests whose method could not be read.
+        Other = "OTHER";
+    }
+}
+
+impl From<&Method> for MethodLabel {
+    #[inline]
+    fn from(method: &Method) -> Self {
+        match *method {
+            Method::GET => Self::Get,
+            Method::HEAD => Self::Head,
+            Method::POST => Self::Post,
+            Method::PUT => Self::Put,
+            Method::DELETE => Self::Delete,
+            Method::CONNECT => Self::Connect,
+            Method::OPTIONS => Self::Options,
+            Method::TRACE => Self::Trace,
+            Method::PATCH => Self::Patch,
+            _ => Self::Other,
+        }
+    }
+}
+
+labels! {
+    /// `outcome` of `ringgate_upstream_attempts_total`: how one attempt at one endpoint ended.
+    AttemptOutcome {
+        /// A response below 500 was taken.
+        Success = "success";
+        /// A response of 500 or above, or one that the route retries.
+        ErrorStatus = "error_status";
+        /// No connection could be made.
+        ConnectFailed = "connect_failed";
+        /// The connection took longer than `connect_timeout`.
+        ConnectTimeout = "connect_timeout";
+        /// The connection broke before a whole response head.
+        Reset = "reset";
+        /// No response head in the attempt's time.
+        Timeout = "timeout";
+        /// The response was not HTTP/1.1, or its head too large.
+        Protocol = "protocol";
+        /// The response's body ended early or stalled.
+        Truncated = "truncated";
+        /// The client went away first; says nothing about the endpoint.
+        Cancelled = "cancelled";
+    }
+}
+
+impl AttemptOutcome {
+    /// Does it speak against the endpoint?
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Self::Success | Self::Cancelled)
+    }
+}
+
+labels! {
+    /// `reason` of `ringgate_retries_total`: what went wrong with the attempt before.
+    RetryReason {
+        /// No connection, or none in time.
+        Connect = "connect";
+        /// The connection broke before a response head.
+        Reset = "reset";
+        /// No response head in time.
+        Timeout = "timeout";
+        /// A response status that the route retries.
+        Status = "status";
+    }
+}
+
+labels! {
+    /// `reason` of `ringgate_endpoint_ejections_total`.
+    EjectReason {
+        /// `outlier.consecutive` failures in a row.
+        Consecutive = "consecutive_failures";
+        /// Share of successes below `outlier.min_success`.
+        SuccessRatio = "success_ratio";
+        /// The probe request after an ejection failed.
+        ProbeFailed = "probe_failed";
+        /// Active health checks found it unhealthy.
+        HealthCheck = "health_check";
+        /// The endpoint asked to be left alone (Retry-After).
+        RetryAfter = "retry_after";
+    }
+}
+
+labels! {
+    /// What one worker thinks of one endpoint.
+    EndpointState {
+        /// It gets its share of requests.
+        Available = "available";
+        /// Readmitted and ramping up (`slow_start`).
+        Ramping = "ramping";
+        /// Its ejection is over; one request is let through to see.
+        Probing = "probing";
+        /// Ejected by its failures.
+        Ejected = "ejected";
+        /// Unhealthy by active checks.
+        Unhealthy = "unhealthy";
+        /// Weight 0.
+        Drained = "drained";
+    }
+}
+
+impl EndpointState {
+    /// Would the worker send it requests?
+    #[must_use]
+    pub const fn is_available(self) -> bool {
+        matches!(self, Self::Available | Self::Ramping)
+    }
+}
+
+labels! {
+    /// What the control thread knows of a worker.
+    WorkerState {
+        /// Its thread is being started.
+        Starting = "starting";
+        /// Its loop turns.
+        Running = "running";
+        /// Its loop has not turned for `limits::STALL`.
+        Stalled = "stalled";
+        /// Its thread ended.
+        Stopped = "stopped";
+    }
+}
+
+labels! {
+    /// The event loop that a worker found, best first.
+    DriverRung {
+        /// Not known yet.
+        Unknown = "unknown";
+        /// io_uring, SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1).
+        IoUringDeferTaskrun = "io_uring_defer_taskrun";
+        /// io_uring, COOP_TASKRUN (Linux 5.19).
+        IoUringCoopTaskrun = "io_uring_coop_taskrun";
+        /// io_uring without flags.
+        IoUring = "io_uring";
+        /// epoll.
+        Epoll = "epoll";
+    }
+}
+
+labels! {
+    /// Result of active health checks.
+    ProbeState {
+        /// Not checked yet.
+        Unknown = "unknown";
+        /// Passed.
+        Healthy = "healthy";
+        /// Failed.
+        Unhealthy = "unhealthy";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_methods_share_one_label() {
+        let odd = Method::from_bytes(b"PROPFIND").unwrap();
+        assert_eq!(MethodLabel::from(&odd), MethodLabel::Other);
+        assert_eq!(MethodLabel::from(&Method::PATCH), MethodLabel::Patch);
+    }
+
+    #[test]
+    fn a_label_s_index_is_its_place_in_the_list() {
+        assert!(MethodLabel::ALL.iter().enumerate().all(|(i, m)| m.index() == i));
+        assert!(AttemptOutcome::ALL.iter().enumerate().all(|(i, o)| o.index() == i));
+        assert!(EjectReason::ALL.iter().enumerate().all(|(i, o)| o.index() == i));
+        assert!(EndpointState::ALL.iter().enumerate().all(|(i, o)| o.index() == i));
+    }
+}

@@ -1,0 +1,242 @@
+//! The worker's pen: every number that a worker counts goes through its [`Recorder`].
+//!
+//! One call per event, each a handful of ordinary loads and stores on memory that only this worker writes. Nothing allocates once a
+//! route, cluster or (route, method, status) was seen for the first time.
+//!
+//! What this does not do: decide anything, or read a clock.
+
+use super::counter::Counter;
+use super::labels::{AttemptOutcome, DriverRung, EjectReason, EndpointState, MethodLabel, RetryReason};
+use super::stats::{ClusterStats, RequestKey, RouteStats, Stats, WorkerStats};
+use super::usage::{Usage, UsageIndex, UsageKey};
+use crate::error::ProxyError;
+use crate::limits;
+use crate::units::{self, ClusterId, EndpointId, Instant, ListenerId, Ratio, RouteId, WorkerId};
+use http::StatusCode;
+use rustc_hash::FxHashMap;
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One request that is over, however it ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    /// `None`: it matched no route, or was never understood.
+    pub route: Option<RouteId>,
+    /// [`MethodLabel::Other`] when it was never understood.
+    pub method: MethodLabel,
+    /// What was answered; 499 when nobody was left to answer.
+    pub status: StatusCode,
+    /// The gateway's own verdict; `None` when the upstream's response (of any status) was passed on whole, or the route answers
+    /// itself.
+    pub error: Option<ProxyError>,
+    /// From the request's first byte to the end of the response.
+    pub duration: Duration,
+    /// Head and body.
+    pub request_bytes: u64,
+    /// Head and body.
+    pub response_bytes: u64,
+    /// The client after trusted proxies; `None`: unix socket.
+    pub client: Option<IpAddr>,
+}
+
+/// What a worker thinks of an endpoint now.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointGauges {
+    /// May it get requests?
+    pub state: EndpointState,
+    /// End of its ejection; looked at only in [`EndpointState::Ejected`].
+    pub ejected_until: Instant,
+    /// Requests of this worker.
+    pub in_flight: u32,
+    /// Decayed share of successes.
+    pub availability: Ratio,
+}
+
+/// One worker's writing access to its numbers; see [`Stats::recorder`]. It can move to the worker's thread but not be shared by two.
+pub struct Recorder {
+    stats: Arc<Stats>,
+    worker: WorkerId,
+    index: RefCell<Index>,
+}
+
+/// What only the worker needs to find its counters.
+struct Index {
+    /// [`RequestKey::pack`] to the slot of its counter.
+    requests: FxHashMap<u64, u32>,
+    usage: UsageIndex,
+}
+
+impl Recorder {
+    pub(crate) fn new(stats: Arc<Stats>, worker: WorkerId) -> Self {
+        let memory = &stats.workers[worker.index()];
+        let requests = memory.requests.iter().zip(0..).map(|(slot, number)| (slot.key.get(), number)).collect();
+        let usage = UsageIndex::new(&memory.usage, limits::USAGE_CLIENTS);
+        Self { stats, worker, index: RefCell::new(Index { requests, usage }) }
+    }
+
+    #[inline]
+    fn memory(&self) -> &WorkerStats {
+        &self.stats.workers[self.worker.index()]
+    }
+
+    #[inline]
+    fn route(&self, row: usize) -> &RouteStats {
+        self.memory().routes.touch(row, RouteStats::new)
+    }
+
+    #[inline]
+    fn cluster(&self, cluster: ClusterId) -> &ClusterStats {
+        let make = || ClusterStats::new(&self.stats.config.clusters[cluster.index()]);
+        self.memory().clusters.touch(cluster.index(), make)
+    }
+
+    /// The worker that this recorder writes for.
+    #[must_use]
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// Counts a request that is over: `requests_total`, its duration, `rejected_total` when it has an error token, and usage.
+    pub fn finished(&self, finished: &Finished) {
+        let row = self.stats.row_of(finished.route);
+        let nanos = units::nanos(finished.duration);
+        let bytes = finished.request_bytes.saturating_add(finished.response_bytes);
+        let errors = u64::from(finished.status.as_u16() >= 400);
+
+        let route = self.route(row);
+        route.duration.observe(nanos);
+        route.bytes.add(bytes);
+        route.errors.add(errors);
+        if let Some(error) = finished.error {
+            route.rejected[error as usize].add(1);
+        }
+
+        let memory = self.memory();
+        let mut index = self.index.borrow_mut();
+        // Rows are bounded by ROUTES_MAX, which is less than 2^32.
+        let key = RequestKey { route: row as u32, method: finished.method as u8, status: finished.status.as_u16() };
+        count_request(memory, &mut index.requests, key.pack());
+        let usage = Usage { requests: 1, errors, bytes, latency_nanos: nanos };
+        let pair = UsageKey { route: finished.route, client: finished.client.into() };
+        index.usage.record(&memory.usage, pair, &usage);
+    }
+
+    /// Counts a request that a limit in dry run would have rejected (`rejected_total`, reason `rate_limited_dry_run`).
+    pub fn rate_limited_dry_run(&self, route: RouteId) {
+        self.route(route.index()).rate_limited_dry_run.add(1);
+    }
+
+    /// Counts one attempt that is over. `elapsed` runs from its start to the response head, or to its failure; it is not counted
+    /// into the duration when the attempt was cancelled, which says nothing about the upstream.
+    pub fn attempt(&self, cluster: ClusterId, endpoint: EndpointId, outcome: AttemptOutcome, elapsed: Duration) {
+        let cluster = self.cluster(cluster);
+        cluster.endpoints[endpoint.index()].attempts[outcome.index()].add(1);
+        if outcome != AttemptOutcome::Cancelled {
+            cluster.duration.observe(units::nanos(elapsed));
+        }
+    }
+
+    /// Counts a retry that is being made, by what went wrong before.
+    pub fn retry(&self, cluster: ClusterId, reason: RetryReason) {
+        self.cluster(cluster).retries[reason.index()].add(1);
+    }
+
+    /// Counts a retry that was not made because the cluster's budget did not grant it.
+    pub fn retry_budget_exhausted(&self, cluster: ClusterId) {
+        self.cluster(cluster).budget_exhausted.add(1);
+    }
+
+    /// Counts an ejection.
+    pub fn ejected(&self, cluster: ClusterId, endpoint: EndpointId, reason: EjectReason) {
+        self.cluster(cluster).endpoints[endpoint.index()].ejections[reason.index()].add(1);
+    }
+
+    /// Publishes what this worker thinks of an endpoint: at start, whenever it changes, and now and then (each second, say) for
+    /// the numbers that drift.
+    pub fn publish_endpoint(&self, cluster: ClusterId, endpoint: EndpointId, gauges: &EndpointGauges) {
+        let stats = &self.cluster(cluster).endpoints[endpoint.index()];
+        stats.ejected_until.set(gauges.ejected_until.as_nanos());
+        stats.in_flight.set(u64::from(gauges.in_flight));
+        // A share in [0, 1] has at most a million millionths.
+        stats.availability.set((gauges.availability.get() * 1e6).round() as u64);
+        stats.state.set(gauges.state.index() as u64 + 1);
+    }
+
+    /// Publishes the pooled connections of a cluster on this worker: waiting, and carrying a request.
+    pub fn publish_upstream_connections(&self, cluster: ClusterId, idle: usize, active: usize) {
+        let cluster = self.cluster(cluster);
+        cluster.connections_idle.set(idle as u64);
+        cluster.connections_active.set(active as u64);
+    }
+
+    /// Counts a downstream connection that was accepted.
+    pub fn connection_opened(&self, listener: ListenerId) {
+        let listener = &self.memory().listeners[listener.index()];
+        listener.accepted.add(1);
+        listener.connections.add(1);
+    }
+
+    /// Counts a downstream connection that is closed.
+    pub fn connection_closed(&self, listener: ListenerId) {
+        self.memory().listeners[listener.index()].connections.sub_one();
+    }
+
+    /// Counts a downstream connection that was closed at once because the listener has `max_connections`.
+    pub fn connection_refused(&self, listener: ListenerId) {
+        self.memory().listeners[listener.index()].refused.add(1);
+    }
+
+    /// Says which event loop this worker runs on.
+    pub fn driver(&self, rung: DriverRung) {
+        self.memory().event_loop.driver.set(rung.index() as u64);
+    }
+
+    /// Counts a turn of the event loop at `now`.
+    pub fn turn(&self, now: Instant) {
+        let event_loop = &self.memory().event_loop;
+        event_loop.turns.add(1);
+        event_loop.last_turn.set(now.as_nanos().max(1));
+    }
+
+    /// Counts a panic that was caught at the border of a connection.
+    pub fn panic_caught(&self) {
+        self.memory().event_loop.panics.add(1);
+    }
+
+    /// Counts an access log line that found no room in the ring.
+    pub fn log_line_dropped(&self) {
+        self.memory().event_loop.log_lines_dropped.add(1);
+    }
+
+    /// Counts clients that rate limit tables forgot to make room for others.
+    pub fn limit_evictions(&self, evictions: u64) {
+        self.memory().event_loop.limit_evictions.add(evictions);
+    }
+
+    /// Publishes the bytes of read blocks that are lent out and that are kept for reuse.
+    pub fn publish_buffers(&self, in_use_bytes: usize, kept_bytes: usize) {
+        let event_loop = &self.memory().event_loop;
+        event_loop.buffers_in_use_bytes.set(in_use_bytes as u64);
+        event_loop.buffers_kept_bytes.set(kept_bytes as u64);
+    }
+}
+
+/// Counts one request under its packed key; in the common rest when the worker has no room for another key.
+fn count_request(memory: &WorkerStats, slots: &mut FxHashMap<u64, u32>, key: u64) {
+    if let Some(&slot) = slots.get(&key) {
+        memory.requests.slot(slot as usize).count.add(1);
+        return;
+    }
+    let appended = memory.requests.append(|slot| {
+        slot.key.set(key);
+        slot.count.set(1);
+    });
+    match appended {
+        Some(slot) => {
+            slots.insert(key, slot);
+        }
+        None => Counter::add(&memory.requests_other, 1),
+    }
+}

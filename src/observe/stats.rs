@@ -1,0 +1,506 @@
+//! The gateway's numbers: who writes them, where they lie.
+//!
+//! Each worker has its own memory, which only it writes (through its [`Recorder`]) and which the control thread adds up on a scrape.
+//! What is per route, cluster or endpoint is made when it is first used: a route without traffic costs a pointer. What the control
+//! thread and the log writer know themselves (states of workers, results of health checks, lines written) stands beside it.
+//!
+//! Requests that matched no route are counted in a row of their own, whose `route` label is `-`.
+//!
+//! What this does not do: keep anything over a reload. A new configuration has its own `Stats`, because ids are rows of its tables.
+//!
+//! Architecture invariant: no lock and no read-modify-write on a worker's memory; a scrape never waits for a worker, nor a worker
+//! for a scrape.
+
+use super::counter::{Arena, Counter, Rows, counters};
+use super::histogram::{Histogram, HistogramSum};
+use super::labels::{AttemptOutcome, EjectReason, EndpointState, ProbeState, RetryReason, WorkerState};
+use super::recorder::Recorder;
+use super::usage::{Usage, UsageKey, UsageTable};
+use crate::config::{Cluster, Config};
+use crate::error::ProxyError;
+use crate::limits;
+use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+/// The `route` label of requests that matched no route.
+pub const NO_ROUTE: &str = "-";
+
+/// All numbers of one configuration.
+#[derive(Debug)]
+pub struct Stats {
+    /// What the numbers are about.
+    pub(crate) config: Arc<Config>,
+    pub(crate) workers: Box<[WorkerStats]>,
+    pub(crate) control: ControlStats,
+}
+
+/// One worker's memory; no cache line of it is shared with another's.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct WorkerStats {
+    /// One row a route, and a last one for requests without a route.
+    pub(crate) routes: Rows<RouteStats>,
+    pub(crate) clusters: Rows<ClusterStats>,
+    pub(crate) listeners: Box<[ListenerStats]>,
+    pub(crate) requests: Arena<RequestSlot>,
+    /// Requests whose counter found no room in `requests`.
+    pub(crate) requests_other: Counter,
+    pub(crate) usage: UsageTable,
+    pub(crate) event_loop: LoopStats,
+}
+
+/// Requests of one (route, method, status).
+#[derive(Debug, Default)]
+pub(crate) struct RequestSlot {
+    /// [`RequestKey::pack`].
+    pub(crate) key: Counter,
+    pub(crate) count: Counter,
+}
+
+/// What a request counter is about; packed, it orders by route, then method, then status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestKey {
+    /// Row of the routes' table; the last one: no route.
+    pub(crate) route: u32,
+    /// Index of a [`super::labels::MethodLabel`].
+    pub(crate) method: u8,
+    /// HTTP status.
+    pub(crate) status: u16,
+}
+
+impl RequestKey {
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.route) << 32 | u64::from(self.method) << 16 | u64::from(self.status)
+    }
+
+    pub(crate) fn unpack(key: u64) -> Self {
+        // Each field is cut back to what `pack` put there.
+        Self { route: (key >> 32) as u32, method: (key >> 16) as u8, status: key as u16 }
+    }
+}
+
+/// One route on one worker.
+#[derive(Debug)]
+pub(crate) struct RouteStats {
+    pub(crate) duration: Histogram,
+    pub(crate) errors: Counter,
+    pub(crate) bytes: Counter,
+    /// By [`ProxyError`].
+    pub(crate) rejected: [Counter; ProxyError::ALL.len()],
+    /// Requests that a limit in dry run would have rejected.
+    pub(crate) rate_limited_dry_run: Counter,
+}
+
+impl RouteStats {
+    pub(crate) fn new() -> Self {
+        Self {
+            duration: Histogram::new(),
+            errors: Counter::default(),
+            bytes: Counter::default(),
+            rejected: counters(),
+            rate_limited_dry_run: Counter::default(),
+        }
+    }
+}
+
+/// One cluster on one worker.
+#[derive(Debug)]
+pub(crate) struct ClusterStats {
+    pub(crate) duration: Histogram,
+    pub(crate) retries: [Counter; RetryReason::ALL.len()],
+    pub(crate) budget_exhausted: Counter,
+    pub(crate) connections_idle: Counter,
+    pub(crate) connections_active: Counter,
+    pub(crate) endpoints: Box<[EndpointStats]>,
+}
+
+impl ClusterStats {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        Self {
+            duration: Histogram::new(),
+            retries: counters(),
+            budget_exhausted: Counter::default(),
+            connections_idle: Counter::default(),
+            connections_active: Counter::default(),
+            endpoints: cluster.endpoints.iter().map(|_| EndpointStats::new()).collect(),
+        }
+    }
+}
+
+/// One endpoint on one worker.
+#[derive(Debug)]
+pub(crate) struct EndpointStats {
+    pub(crate) attempts: [Counter; AttemptOutcome::ALL.len()],
+    pub(crate) ejections: [Counter; EjectReason::ALL.len()],
+    /// 0: the worker has not said yet; else an [`EndpointState`]'s index plus one.
+    pub(crate) state: Counter,
+    /// Instant in nanoseconds; 0: not ejected.
+    pub(crate) ejected_until: Counter,
+    pub(crate) in_flight: Counter,
+    /// Millionths.
+    pub(crate) availability: Counter,
+}
+
+impl EndpointStats {
+    fn new() -> Self {
+        Self {
+            attempts: counters(),
+            ejections: counters(),
+            state: Counter::default(),
+            ejected_until: Counter::default(),
+            in_flight: Counter::default(),
+            availability: Counter::default(),
+        }
+    }
+
+    /// What the worker last said of it; `None` before it said anything.
+    pub(crate) fn state(&self) -> Option<EndpointState> {
+        EndpointState::ALL.get(usize::try_from(self.state.get()).ok()?.checked_sub(1)?).copied()
+    }
+}
+
+/// One listener on one worker.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerStats {
+    pub(crate) connections: Counter,
+    pub(crate) accepted: Counter,
+    pub(crate) refused: Counter,
+}
+
+/// The worker's event loop and its own resources.
+#[derive(Debug, Default)]
+pub(crate) struct LoopStats {
+    pub(crate) driver: Counter,
+    pub(crate) turns: Counter,
+    /// Instant in nanoseconds; 0: never.
+    pub(crate) last_turn: Counter,
+    pub(crate) panics: Counter,
+    pub(crate) log_lines_dropped: Counter,
+    pub(crate) limit_evictions: Counter,
+    pub(crate) buffers_in_use_bytes: Counter,
+    pub(crate) buffers_kept_bytes: Counter,
+}
+
+/// What is known outside the workers. Several threads may write it, rarely.
+#[derive(Debug)]
+pub(crate) struct ControlStats {
+    pub(crate) workers: Box<[WorkerLife]>,
+    /// One row per cluster that has a health check, one cell an endpoint.
+    pub(crate) probes: Box<[Box<[ProbeCell]>]>,
+    /// When the round of health checks last turned, in nanoseconds; 0: never.
+    pub(crate) probes_turned: AtomicU64,
+    pub(crate) log_lines_written: AtomicU64,
+    pub(crate) log_write_errors: AtomicU64,
+    pub(crate) log_lines_lost: AtomicU64,
+}
+
+/// One worker's thread, as the supervisor sees it.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerLife {
+    state: AtomicU64,
+    restarts: AtomicU64,
+}
+
+/// Health checks of one endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct ProbeCell {
+    state: AtomicU64,
+    /// Instant in nanoseconds of the end of the last check; 0: none yet.
+    checked: AtomicU64,
+    passed: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Health checks of one endpoint, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeView {
+    /// The verdict after rise and fall.
+    pub state: ProbeState,
+    /// When the last check ended; `None`: there was none yet.
+    pub checked: Option<Instant>,
+    /// Checks that passed.
+    pub passed: u64,
+    /// Checks that failed.
+    pub failed: u64,
+}
+
+/// One endpoint over all workers, at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EndpointView {
+    /// Workers that have said something of it.
+    pub workers: usize,
+    /// Of these, the ones that would send it requests.
+    pub workers_available: usize,
+    /// How many workers see it in which state, by [`EndpointState::index`].
+    pub states: [usize; EndpointState::ALL.len()],
+    /// The latest end of an ejection over all workers that eject it.
+    pub ejected_until: Option<Instant>,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Attempts by [`AttemptOutcome::index`].
+    pub attempts: [u64; AttemptOutcome::ALL.len()],
+    /// Ejections by [`EjectReason::index`].
+    pub ejections: [u64; EjectReason::ALL.len()],
+    /// Mean availability over the workers that have said something, in [0, 1]; `None` when none has.
+    pub availability: Option<f64>,
+}
+
+impl EndpointView {
+    /// Attempts that ended, whichever way.
+    #[must_use]
+    pub fn attempts_total(&self) -> u64 {
+        self.attempts.iter().sum()
+    }
+
+    /// Attempts that speak against it.
+    #[must_use]
+    pub fn failures_total(&self) -> u64 {
+        AttemptOutcome::ALL.iter().filter(|outcome| outcome.is_failure()).map(|outcome| self.attempts[outcome.index()]).sum()
+    }
+
+    /// The share of workers that would send it requests, in [0, 1]; 1 before any worker has said something, because an endpoint
+    /// never tried counts as available.
+    #[must_use]
+    pub fn available_share(&self) -> f64 {
+        if self.workers == 0 { 1.0 } else { self.workers_available as f64 / self.workers as f64 }
+    }
+}
+
+/// One route over all workers, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct RouteView {
+    /// Durations of its requests.
+    pub duration: HistogramSum,
+    /// Requests with a status of 400 or above.
+    pub errors: u64,
+    /// Bytes of requests and responses.
+    pub bytes: u64,
+    /// Replies the gateway made itself, by [`ProxyError`]'s discriminant.
+    pub rejected: [u64; ProxyError::ALL.len()],
+    /// Requests that a limit in dry run would have rejected.
+    pub rate_limited_dry_run: u64,
+}
+
+impl RouteView {
+    /// The numbers as `/usage` shows them.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            requests: self.duration.count(),
+            errors: self.errors,
+            bytes: self.bytes,
+            latency_nanos: self.duration.sum_nanos(),
+        }
+    }
+}
+
+/// One worker, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerView {
+    /// As the supervisor set it.
+    pub state: WorkerState,
+    /// Threads that were started after the first.
+    pub restarts: u64,
+    /// When its loop last turned; `None`: never.
+    pub last_turn: Option<Instant>,
+}
+
+impl Stats {
+    /// Memory for `workers` workers under `config`.
+    ///
+    /// # Panics
+    /// When `workers` is 0 or more than [`limits::WORKERS_MAX`].
+    #[must_use]
+    pub fn new(config: &Arc<Config>, workers: usize) -> Arc<Self> {
+        assert!((1..=limits::WORKERS_MAX).contains(&workers), "{workers} workers");
+        let probes = config.clusters.iter().map(|cluster| {
+            let checked = if cluster.health_check.is_some() { cluster.endpoints.len() } else { 0 };
+            (0..checked).map(|_| ProbeCell::default()).collect()
+        });
+        let control = ControlStats {
+            workers: (0..workers).map(|_| WorkerLife::default()).collect(),
+            probes: probes.collect(),
+            probes_turned: AtomicU64::new(0),
+            log_lines_written: AtomicU64::new(0),
+            log_write_errors: AtomicU64::new(0),
+            log_lines_lost: AtomicU64::new(0),
+        };
+        let workers = (0..workers).map(|_| WorkerStats::new(config)).collect();
+        Arc::new(Self { config: Arc::clone(config), workers, control })
+    }
+
+    /// The pen of worker `worker`: to be taken by its thread when it starts (again). Gauges of its last life are set to zero,
+    /// counters go on.
+    ///
+    /// At most one thread writes a worker's memory: a thread that was given up as stalled and wakes later must end without
+    /// recording. If it records nevertheless, counts may be lost, nothing else.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    #[must_use]
+    pub fn recorder(self: &Arc<Self>, worker: WorkerId) -> Recorder {
+        self.workers[worker.index()].reset_gauges();
+        Recorder::new(Arc::clone(self), worker)
+    }
+
+    /// Number of workers.
+    #[must_use]
+    pub fn workers_len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Says what the supervisor knows of a worker's thread.
+    pub fn set_worker_state(&self, worker: WorkerId, state: WorkerState) {
+        self.control.workers[worker.index()].state.store(state.index() as u64, Relaxed);
+    }
+
+    /// Counts a thread that was started in place of one that ended or stalled.
+    pub fn count_worker_restart(&self, worker: WorkerId) {
+        self.control.workers[worker.index()].restarts.fetch_add(1, Relaxed);
+    }
+
+    /// One worker now.
+    #[must_use]
+    pub fn worker(&self, worker: WorkerId) -> WorkerView {
+        let life = &self.control.workers[worker.index()];
+        let last_turn = self.workers[worker.index()].event_loop.last_turn.get();
+        WorkerView {
+            state: WorkerState::ALL[life.state.load(Relaxed) as usize],
+            restarts: life.restarts.load(Relaxed),
+            last_turn: (last_turn > 0).then(|| Instant::from_nanos(last_turn)),
+        }
+    }
+
+    /// Does every worker run?
+    #[must_use]
+    pub fn all_workers_running(&self) -> bool {
+        self.worker_ids().all(|worker| self.worker(worker).state == WorkerState::Running)
+    }
+
+    /// All workers.
+    pub fn worker_ids(&self) -> impl Iterator<Item = WorkerId> + use<> {
+        (0..self.workers.len()).map(WorkerId::from_index)
+    }
+
+    /// Takes down the end of one health check. `state` is the verdict after it (rise and fall considered). Does nothing for a
+    /// cluster without health checks.
+    pub fn record_probe(&self, cluster: ClusterId, endpoint: EndpointId, passed: bool, state: ProbeState, now: Instant) {
+        if let Some(cell) = self.control.probes[cluster.index()].get(endpoint.index()) {
+            if passed { &cell.passed } else { &cell.failed }.fetch_add(1, Relaxed);
+            cell.state.store(state.index() as u64, Relaxed);
+            cell.checked.store(now.as_nanos().max(1), Release);
+        }
+    }
+
+    /// Says that the round of health checks is alive.
+    pub fn record_probe_turn(&self, now: Instant) {
+        self.control.probes_turned.store(now.as_nanos().max(1), Relaxed);
+    }
+
+    /// Health checks of one endpoint; `None` when its cluster has none.
+    #[must_use]
+    pub fn probe(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<ProbeView> {
+        let cell = self.control.probes[cluster.index()].get(endpoint.index())?;
+        let checked = cell.checked.load(Acquire);
+        Some(ProbeView {
+            state: ProbeState::ALL[cell.state.load(Relaxed) as usize],
+            checked: (checked > 0).then(|| Instant::from_nanos(checked)),
+            passed: cell.passed.load(Relaxed),
+            failed: cell.failed.load(Relaxed),
+        })
+    }
+
+    /// One endpoint over all workers now.
+    #[must_use]
+    pub fn endpoint(&self, cluster: ClusterId, endpoint: EndpointId) -> EndpointView {
+        let mut view = EndpointView::default();
+        let mut millionths = 0;
+        for cluster in self.workers.iter().filter_map(|worker| worker.clusters.get(cluster.index())) {
+            let stats = &cluster.endpoints[endpoint.index()];
+            view.attempts.iter_mut().zip(&stats.attempts).for_each(|(sum, n)| *sum += n.get());
+            view.ejections.iter_mut().zip(&stats.ejections).for_each(|(sum, n)| *sum += n.get());
+            view.in_flight += stats.in_flight.get();
+            let Some(state) = stats.state() else { continue };
+            view.workers += 1;
+            view.workers_available += usize::from(state.is_available());
+            view.states[state.index()] += 1;
+            millionths += stats.availability.get();
+            if state == EndpointState::Ejected {
+                view.ejected_until = view.ejected_until.max(Some(Instant::from_nanos(stats.ejected_until.get())));
+            }
+        }
+        view.availability = (view.workers > 0).then(|| millionths as f64 / 1e6 / view.workers as f64);
+        view
+    }
+
+    /// One route over all workers now (`None`: requests that matched none).
+    #[must_use]
+    pub fn route(&self, route: Option<RouteId>) -> RouteView {
+        self.route_row(self.row_of(route)).unwrap_or_default()
+    }
+
+    /// The row of a route in the workers' tables.
+    pub(crate) fn row_of(&self, route: Option<RouteId>) -> usize {
+        route.map_or(self.config.routes.len(), RouteId::index)
+    }
+
+    /// The name of a row in the workers' route tables.
+    pub(crate) fn row_name(&self, row: usize) -> &str {
+        self.config.routes.get(row).map_or(NO_ROUTE, |route| &route.name)
+    }
+
+    /// A row of the route tables over all workers; `None` when no worker ever touched it.
+    pub(crate) fn route_row(&self, row: usize) -> Option<RouteView> {
+        let mut rows = self.workers.iter().filter_map(|worker| worker.routes.get(row)).peekable();
+        rows.peek()?;
+        let mut view = RouteView::default();
+        for stats in rows {
+            view.duration.add(&stats.duration);
+            view.errors += stats.errors.get();
+            view.bytes += stats.bytes.get();
+            view.rejected.iter_mut().zip(&stats.rejected).for_each(|(sum, n)| *sum += n.get());
+            view.rate_limited_dry_run += stats.rate_limited_dry_run.get();
+        }
+        Some(view)
+    }
+
+    /// All followed (route, client) pairs, summed over the workers.
+    #[must_use]
+    pub fn usage(&self) -> HashMap<UsageKey, Usage> {
+        let mut sums = HashMap::new();
+        self.workers.iter().for_each(|worker| worker.usage.sum_into(&mut sums));
+        sums
+    }
+}
+
+impl WorkerStats {
+    fn new(config: &Config) -> Self {
+        Self {
+            routes: Rows::new(config.routes.len() + 1),
+            clusters: Rows::new(config.clusters.len()),
+            listeners: config.listeners.iter().map(|_| ListenerStats::default()).collect(),
+            requests: Arena::new(limits::REQUEST_COUNTERS_MAX),
+            requests_other: Counter::default(),
+            usage: UsageTable::new(limits::USAGE_CLIENTS),
+            event_loop: LoopStats::default(),
+        }
+    }
+
+    /// What a thread that is gone had open is gone with it.
+    fn reset_gauges(&self) {
+        self.listeners.iter().for_each(|listener| listener.connections.set(0));
+        self.event_loop.buffers_in_use_bytes.set(0);
+        self.event_loop.buffers_kept_bytes.set(0);
+        for cluster in self.clusters.touched() {
+            cluster.connections_idle.set(0);
+            cluster.connections_active.set(0);
+            for endpoint in &cluster.endpoints {
+                endpoint.in_flight.set(0);
+                endpoint.state.set(0);
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Conditions beyond host and path: methods as a set of bits, headers, and query parameters that are decoded while they are compared.
+
+use super::{RequestView, RouterError};
+use crate::config::Match;
+use crate::limits;
+use http::Method;
+
+/// The methods that routes name; a set of them is the bits of their rows.
+#[derive(Debug)]
+pub(super) struct Methods {
+    names: Box<[Method]>,
+}
+
+impl Methods {
+    pub(super) fn try_new(rules: &[Match]) -> Result<Self, RouterError> {
+        let mut names: Vec<Method> = Vec::new();
+        for method in rules.iter().flat_map(|rule| &rule.methods) {
+            for name in [Some(method), (*method == Method::GET).then_some(&Method::HEAD)].into_iter().flatten() {
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+        }
+        if names.len() > limits::METHODS_MAX {
+            return Err(RouterError::TooManyMethods);
+        }
+        Ok(Self { names: names.into() })
+    }
+
+    /// 0 when no route names it.
+    pub(super) fn bit(&self, method: &Method) -> u64 {
+        self.names.iter().position(|name| name == method).map_or(0, |row| 1 << row)
+    }
+
+    /// `GET` brings `HEAD` with it.
+    pub(super) fn set(&self, methods: &[Method]) -> u64 {
+        let head = if methods.contains(&Method::GET) { self.bit(&Method::HEAD) } else { 0 };
+        methods.iter().fold(head, |set, method| set | self.bit(method))
+    }
+
+    pub(super) fn allow(&self, set: u64) -> Allow<'_> {
+        Allow { names: &self.names, set }
+    }
+}
+
+/// The methods that a resource takes: the value of `Allow` (RFC 9110 §10.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allow<'r> {
+    names: &'r [Method],
+    set: u64,
+}
+
+impl<'r> Allow<'r> {
+    /// Each method once, in the order in which the configuration names them first.
+    pub fn methods(self) -> impl Iterator<Item = &'r Method> {
+        self.names.iter().enumerate().filter(move |(row, _)| self.set & (1 << row) != 0).map(|(_, name)| name)
+    }
+
+    /// Appends the field value: `GET, HEAD, POST`.
+    pub fn write(self, out: &mut Vec<u8>) {
+        for (index, method) in self.methods().enumerate() {
+            if index > 0 {
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(method.as_str().as_bytes());
+        }
+    }
+}
+
+/// How many conditions a route has beyond host and path; more win.
+pub(super) fn condition_count(rule: &Match) -> usize {
+    usize::from(!rule.methods.is_empty()) + rule.headers.len() + rule.query.len()
+}
+
+/// Whether headers and query are as the route wants them.
+pub(super) fn conditions_hold(rule: &Match, request: &RequestView<'_>) -> bool {
+    rule.headers.iter().all(|(name, value)| (request.header)(name).is_some_and(|found| found == value.as_bytes()))
+        && rule.query.iter().all(|(name, value)| query_has(request.query, name, value))
+}
+
+/// Whether the first parameter called `name` has `value`, both after decoding.
+pub(super) fn query_has(query: Option<&str>, name: &str, value: &str) -> bool {
+    let Some(query) = query else { return false };
+    for pair in query.as_bytes().split(|&byte| byte == b'&') {
+        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        if decodes_to(&pair[..equals], name.as_bytes()) {
+            return decodes_to(pair.get(equals + 1..).unwrap_or_default(), value.as_bytes());
+        }
+    }
+    false
+}
+
+/// Whether `encoded` means `plain`: `%41` is `A` and `+` a space, as forms write them; a `%` without two digits is itself.
+fn decodes_to(mut encoded: &[u8], plain: &[u8]) -> bool {
+    for &wanted in plain {
+        let (byte, taken) = match *encoded {
+            [] => return false,
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                (hex(high) << 4 | hex(low), 3)
+            }
+            [b'+', ..] => (b' ', 1),
+            [byte, ..] => (byte, 1),
+        };
+        if byte != wanted {
+            return false;
+        }
+        encoded = &encoded[taken..];
+    }
+    encoded.is_empty()
+}
+
+/// The value of an ASCII hexadecimal digit.
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_parameters_are_compared_after_decoding_and_the_first_of_a_name_decides() {
+        for (query, holds) in [
+            ("v=2", true),
+            ("a=1&v=2", true),
+            ("%76=%32", true),
+            ("v=2&v=3", true),
+            ("v=3&v=2", false),
+            ("v=22", false),
+            ("v=", false),
+            ("v", false),
+            ("vv=2", false),
+            ("", false),
+        ] {
+            assert_eq!(query_has(Some(query), "v", "2"), holds, "{query}");
+        }
+        assert!(!query_has(None, "v", "2"));
+        assert!(query_has(Some("flag"), "flag", ""));
+    }
+
+    #[test]
+    fn percent_and_plus_decode_as_in_forms_and_broken_escapes_stand_for_themselves() {
+        assert!(decodes_to(b"a+b%2Bc%2bd", b"a b+c+d"));
+        assert!(decodes_to(b"100%", b"100%"));
+        assert!(decodes_to(b"%zz%4", b"%zz%4"));
+        assert!(decodes_to("%C3%A9".as_bytes(), "é".as_bytes()));
+        assert!(!decodes_to(b"ab", b"a"));
+        assert!(!decodes_to(b"a", b"ab"));
+    }
+}

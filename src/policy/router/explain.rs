@@ -1,0 +1,122 @@
+//! Why a request goes where it goes: every route with the reason why it was chosen or not, most specific first.
+//!
+//! For people (`ringgate explain`, the admin API): it looks at all routes one by one, compiles regexes anew and allocates. It decides
+//! independently of the compiled tables, so the tests also use it to check them.
+
+use super::conditions::{condition_count, query_has};
+use super::{RequestView, Router};
+use crate::config::{HostMatch, Match, PathMatch};
+use crate::units::RouteId;
+use http::{HeaderName, Method};
+use regex_automata::meta::Regex;
+use std::cmp::Reverse;
+
+/// One route and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Considered {
+    /// The route.
+    pub route: RouteId,
+    /// Chosen, or why not.
+    pub verdict: Verdict,
+}
+
+/// Why a route does or does not take a request; the first reason in the order of this list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It takes the request.
+    Chosen,
+    /// It would, but a more specific route (or an equal one before it in the file) does.
+    Outranked,
+    /// It is for another host.
+    Host,
+    /// It is for another path.
+    Path,
+    /// It wants this header to have another value, or to be there.
+    Header(HeaderName),
+    /// It wants this query parameter to have another value, or to be there.
+    Query(String),
+    /// It matches but for the method.
+    Method,
+}
+
+impl Router {
+    /// All routes: first those whose host and path match, in order of precedence, then the others in file order.
+    #[must_use]
+    pub fn explain(&self, request: &RequestView<'_>) -> Vec<Considered> {
+        let ids = (0..self.rules.len()).map(RouteId::from_index);
+        let mut all: Vec<Considered> =
+            ids.map(|route| Considered { route, verdict: verdict(&self.rules[route.index()], request) }).collect();
+        all.sort_by_key(|considered| {
+            let near = !matches!(considered.verdict, Verdict::Host | Verdict::Path);
+            Reverse(near.then(|| rank(&self.rules[considered.route.index()])))
+        });
+        let mut takers = all.iter_mut().filter(|considered| considered.verdict == Verdict::Outranked);
+        if let Some(first) = takers.next() {
+            first.verdict = Verdict::Chosen;
+        }
+        all
+    }
+}
+
+/// [`Verdict::Outranked`] when nothing speaks against the route.
+fn verdict(rule: &Match, request: &RequestView<'_>) -> Verdict {
+    if !host_matches(&rule.host, request.host) {
+        return Verdict::Host;
+    }
+    if !path_matches(&rule.path, request.path) {
+        return Verdict::Path;
+    }
+    for (name, value) in &rule.headers {
+        if (request.header)(name) != Some(value.as_bytes()) {
+            return Verdict::Header(name.clone());
+        }
+    }
+    for (name, value) in &rule.query {
+        if !query_has(request.query, name, value) {
+            return Verdict::Query(name.clone());
+        }
+    }
+    let head = *request.method == Method::HEAD && rule.methods.contains(&Method::GET);
+    if !rule.methods.is_empty() && !rule.methods.contains(request.method) && !head {
+        return Verdict::Method;
+    }
+    Verdict::Outranked
+}
+
+/// Greater is more specific; equal ones are left in file order by the (stable) sort.
+fn rank(rule: &Match) -> ((u8, usize), (u8, usize), usize) {
+    let host = match &rule.host {
+        HostMatch::Exact(_) => (2, 0),
+        HostMatch::Wildcard(name) => (1, name.len()),
+        HostMatch::Any => (0, 0),
+    };
+    let path = match &rule.path {
+        PathMatch::Exact(_) => (2, 0),
+        PathMatch::Prefix(prefix) => (1, prefix.len()),
+        PathMatch::Regex(_) => (0, 0),
+    };
+    (host, path, condition_count(rule))
+}
+
+fn host_matches(wanted: &HostMatch, host: Option<&str>) -> bool {
+    let name = host.map(|host| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase());
+    match (wanted, name) {
+        (HostMatch::Any, _) => true,
+        (_, None) => false,
+        (HostMatch::Exact(wanted), Some(name)) => wanted.eq_ignore_ascii_case(&name),
+        (HostMatch::Wildcard(wanted), Some(name)) => {
+            let labels = name.strip_suffix(&wanted.to_ascii_lowercase()).and_then(|left| left.strip_suffix('.'));
+            labels.is_some_and(|labels| !labels.is_empty() && !labels.ends_with('.'))
+        }
+    }
+}
+
+fn path_matches(wanted: &PathMatch, path: &str) -> bool {
+    match wanted {
+        PathMatch::Exact(wanted) => wanted == path,
+        PathMatch::Prefix(prefix) => path
+            .strip_prefix(prefix.as_str())
+            .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/')),
+        PathMatch::Regex(pattern) => Regex::new(pattern).is_ok_and(|regex| regex.is_match(path)),
+    }
+}

@@ -1,0 +1,310 @@
+//! Which route takes a request.
+//!
+//! The most specific route that matches wins: host exact, then the longest wildcard, then any host; below one host, path exact, then
+//! the longest prefix (whole segments), then regex; then more conditions (a list of methods, each header and each query parameter
+//! count one); then file order. "That matches" is meant literally: when the best host or path has only routes whose other conditions
+//! fail, the next best is tried, down to any host. (nginx and Envoy stop at the chosen virtual host; here a catch-all stays a catch-all.)
+//!
+//! Intuition: hosts are looked up in a hash table, paths are walked segment by segment through one tree per host, and all regexes of a
+//! host are one automaton, so the cost follows the request's length and not the number of routes. Only routes that share host *and*
+//! path are tried one after the other.
+//!
+//! Methods: a route for `GET` takes `HEAD` too (as nginx's `limit_except` and most web frameworks have it); nothing else is implied.
+//! A request that some route would take but for its method is answered 405 with the methods that would do (RFC 9110 §15.5.6).
+//! Headers and query parameters match byte for byte after decoding, and where one comes more than once the first decides.
+//!
+//! It does not normalise: the path comes without its query and with dot segments resolved, the host without its port. It is immutable
+//! and shared by all workers; what a search has to write lives in the worker's own [`RouterCache`].
+
+mod conditions;
+mod explain;
+mod patterns;
+mod rewrite;
+mod tree;
+
+pub use conditions::Allow;
+pub use explain::{Considered, Verdict};
+pub use patterns::RouterCache;
+pub use rewrite::{pick_split, rewrite};
+
+use crate::config::{Config, HostMatch, Match, PathMatch};
+use crate::limits;
+use crate::units::RouteId;
+use conditions::{Methods, condition_count, conditions_hold};
+use http::{HeaderName, Method};
+use patterns::Patterns;
+use rustc_hash::FxHashMap;
+use tree::Tree;
+
+/// What the router looks at.
+#[derive(Clone, Copy)]
+pub struct RequestView<'a> {
+    /// Host without port, in any case (see [`host_without_port`]); `None`: the request names none, so only routes for any host match.
+    pub host: Option<&'a str>,
+    /// Path without query, dot segments resolved; `*` (of `OPTIONS *`) is taken only by routes for any path.
+    pub path: &'a str,
+    /// What stands behind the `?`, as received.
+    pub query: Option<&'a str>,
+    /// The method.
+    pub method: &'a Method,
+    /// The first value of a header. Only called for routes that have header conditions.
+    pub header: &'a dyn Fn(&HeaderName) -> Option<&'a [u8]>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routed<'r> {
+    /// To this route.
+    Route(RouteId),
+    /// Nowhere: 404.
+    NoRoute,
+    /// A route matches but for the method: 405 with this `Allow`.
+    MethodNotAllowed(Allow<'r>),
+}
+
+/// Why the routes of a configuration cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum RouterError {
+    /// A path regex, alone or together with the others of its host, cannot be compiled.
+    #[error("route {}: path regex: {reason}", route.index())]
+    Regex {
+        /// The route, or the first of its host's regex routes.
+        route: RouteId,
+        /// What the compiler says.
+        reason: String,
+    },
+    /// The routes name more than [`limits::METHODS_MAX`] different methods.
+    #[error("routes name more than {} different methods", limits::METHODS_MAX)]
+    TooManyMethods,
+}
+
+/// A route's place in a list of routes that share host and path: all that most requests need to know of it.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    route: RouteId,
+    /// Bits of [`Methods`]; 0: any.
+    methods: u64,
+    /// There are header or query conditions to look at.
+    conditional: bool,
+}
+
+/// The routes of one host.
+#[derive(Debug)]
+struct HostRoutes {
+    /// Root of its paths in [`Router::tree`].
+    root: tree::NodeId,
+    /// Row of [`Router::patterns`].
+    patterns: Option<u32>,
+}
+
+/// All routes of a configuration, compiled. Shared by the workers (`Send + Sync`, never written).
+#[derive(Debug)]
+pub struct Router {
+    rules: Box<[Match]>,
+    methods: Methods,
+    tree: Tree,
+    patterns: Box<[Patterns]>,
+    exact: FxHashMap<Box<[u8]>, HostRoutes>,
+    /// By what follows the `*.`
+    wildcard: FxHashMap<Box<[u8]>, HostRoutes>,
+    any: Option<HostRoutes>,
+}
+
+impl Router {
+    /// Compiles the routes of `config`; their ids are the rows of [`Config::routes`].
+    ///
+    /// # Errors
+    /// A regex that does not compile within [`limits::REGEX_SET_BYTES_MAX`], or too many methods. [`crate::config::check`] has
+    /// refused what is wrong with a single route before.
+    pub fn try_new(config: &Config) -> Result<Self, RouterError> {
+        Self::from_matches(config.routes.iter().map(|route| &route.matcher))
+    }
+
+    /// The same from the conditions alone, in file order.
+    ///
+    /// # Errors
+    /// As [`Router::try_new`].
+    pub fn from_matches<'m>(matches: impl IntoIterator<Item = &'m Match>) -> Result<Self, RouterError> {
+        let rules: Box<[Match]> = matches.into_iter().cloned().collect();
+        let methods = Methods::try_new(&rules)?;
+        let mut by_host: FxHashMap<&HostMatch, Vec<RouteId>> = FxHashMap::default();
+        for (index, rule) in rules.iter().enumerate() {
+            by_host.entry(&rule.host).or_default().push(RouteId::from_index(index));
+        }
+        let mut tree = Tree::default();
+        let mut patterns = Vec::new();
+        let (mut exact, mut wildcard, mut any) = (FxHashMap::default(), FxHashMap::default(), None);
+        let sets = by_host.values().filter(|routes| routes.iter().any(|id| is_regex(&rules[id.index()]))).count();
+        for (host, mut routes) in by_host {
+            // Within one host and path: more conditions first, then file order.
+            routes.sort_by_key(|id| (std::cmp::Reverse(condition_count(&rules[id.index()])), *id));
+            let compiled = compile_host(&routes, &rules, &methods, &mut tree, &mut patterns, sets)?;
+            match host {
+                HostMatch::Any => any = Some(compiled),
+                HostMatch::Exact(name) => drop(exact.insert(lower(name), compiled)),
+                HostMatch::Wildcard(name) => drop(wildcard.insert(lower(name), compiled)),
+            }
+        }
+        tree.link();
+        Ok(Self { rules, methods, tree, patterns: patterns.into(), exact, wildcard, any })
+    }
+
+    /// The route that takes `request`. Allocates nothing once `cache` has seen the host's regexes.
+    ///
+    /// Cost: one hash of the host, one per path segment that routes know, one pass over the path if the host has regexes.
+    pub fn route(&self, request: &RequestView<'_>, cache: &mut RouterCache) -> Routed<'_> {
+        let mut search = Search { router: self, request, method: self.methods.bit(request.method), allowed: 0, cache };
+        if let Some(route) = search.hosts() {
+            return Routed::Route(route);
+        }
+        match search.allowed {
+            0 => Routed::NoRoute,
+            allowed => Routed::MethodNotAllowed(self.methods.allow(allowed)),
+        }
+    }
+}
+
+/// Files the routes of one host, most specific first, under their paths.
+fn compile_host(
+    routes: &[RouteId],
+    rules: &[Match],
+    methods: &Methods,
+    tree: &mut Tree,
+    patterns: &mut Vec<Patterns>,
+    sets: usize,
+) -> Result<HostRoutes, RouterError> {
+    let root = tree.add_root();
+    let mut regexes = Vec::new();
+    for &route in routes {
+        let rule = &rules[route.index()];
+        let conditional = !rule.headers.is_empty() || !rule.query.is_empty();
+        let candidate = Candidate { route, methods: methods.set(&rule.methods), conditional };
+        match &rule.path {
+            PathMatch::Exact(path) => tree.add_exact(root, path, candidate),
+            PathMatch::Prefix(prefix) => tree.add_prefix(root, prefix, candidate),
+            PathMatch::Regex(pattern) => regexes.push((pattern.as_str(), candidate)),
+        }
+    }
+    let row = if regexes.is_empty() {
+        None
+    } else {
+        patterns.push(Patterns::try_new(&regexes, sets)?);
+        Some(u32::try_from(patterns.len() - 1).expect("limits.rs bounds the routes"))
+    };
+    Ok(HostRoutes { root, patterns: row })
+}
+
+fn is_regex(rule: &Match) -> bool {
+    matches!(rule.path, PathMatch::Regex(_))
+}
+
+fn lower(name: &str) -> Box<[u8]> {
+    name.to_ascii_lowercase().into_bytes().into()
+}
+
+/// Longest name that DNS allows, with the root's dot (RFC 1035 §2.3.4).
+const HOST_BYTES_MAX: usize = 254;
+
+/// One walk through the hosts, from the most to the least specific.
+struct Search<'s, 'v> {
+    router: &'s Router,
+    request: &'s RequestView<'v>,
+    /// The request's method as a bit; 0 when no route names it.
+    method: u64,
+    /// Methods of routes that match but for the method.
+    allowed: u64,
+    cache: &'s mut RouterCache,
+}
+
+impl Search<'_, '_> {
+    fn hosts(&mut self) -> Option<RouteId> {
+        let router = self.router;
+        let mut buffer = [0_u8; HOST_BYTES_MAX];
+        if let Some(name) = self.request.host.and_then(|host| folded(host, &mut buffer)) {
+            if let Some(routes) = router.exact.get(name)
+                && let Some(found) = self.paths(routes)
+            {
+                return Some(found);
+            }
+            let mut rest = name;
+            while !router.wildcard.is_empty()
+                && let Some(dot) = memchr::memchr(b'.', rest)
+            {
+                let label = dot;
+                rest = &rest[dot + 1..];
+                // `*` stands for whole labels that are not empty.
+                if label > 0
+                    && let Some(routes) = router.wildcard.get(rest)
+                    && let Some(found) = self.paths(routes)
+                {
+                    return Some(found);
+                }
+            }
+        }
+        router.any.as_ref().and_then(|routes| self.paths(routes))
+    }
+
+    /// The first route of one host: exact path, longest prefix, shorter ones, regexes.
+    fn paths(&mut self, routes: &HostRoutes) -> Option<RouteId> {
+        let router = self.router;
+        let (last, whole) = router.tree.walk(routes.root, self.request.path);
+        if whole && let Some(found) = self.first(router.tree.exact(last)) {
+            return Some(found);
+        }
+        let mut next = Some(last);
+        while let Some(node) = next {
+            if let Some(found) = self.first(router.tree.prefix(node)) {
+                return Some(found);
+            }
+            next = router.tree.shorter(node);
+        }
+        let row = routes.patterns?;
+        let patterns = &router.patterns[row as usize];
+        let mut from = 0;
+        // The matches live in the cache, which `first` must be free to ignore: take them by index.
+        self.cache.search(row, patterns, self.request.path);
+        while let Some(index) = self.cache.next_match(row, from) {
+            if let Some(found) = self.first(std::slice::from_ref(patterns.candidate(index))) {
+                return Some(found);
+            }
+            from = index + 1;
+        }
+        None
+    }
+
+    /// The first of these routes, which match by host and path, whose other conditions hold.
+    fn first(&mut self, candidates: &[Candidate]) -> Option<RouteId> {
+        for candidate in candidates {
+            if candidate.conditional && !conditions_hold(&self.router.rules[candidate.route.index()], self.request) {
+                continue;
+            }
+            if candidate.methods == 0 || candidate.methods & self.method != 0 {
+                return Some(candidate.route);
+            }
+            self.allowed |= candidate.methods;
+        }
+        None
+    }
+}
+
+/// `host` in lower case without the root's dot; `None` if no host name is that long.
+fn folded<'b>(host: &str, buffer: &'b mut [u8; HOST_BYTES_MAX]) -> Option<&'b [u8]> {
+    let host = host.strip_suffix('.').unwrap_or(host).as_bytes();
+    let target = buffer.get_mut(..host.len())?;
+    for (to, from) in target.iter_mut().zip(host) {
+        *to = from.to_ascii_lowercase();
+    }
+    Some(target)
+}
+
+/// A `Host` field or authority without its port: `a.example:8080` → `a.example`, `[::1]:80` → `[::1]` (RFC 3986 §3.2.2).
+#[must_use]
+pub fn host_without_port(authority: &str) -> &str {
+    match authority.rfind(':') {
+        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+        _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! All path regexes of one host as one automaton: a single pass over the path finds every pattern that matches.
+//!
+//! Time is linear in the path whatever the patterns are (no backtracking). The automaton is immutable; the states that a search builds
+//! on its way live in the worker's [`RouterCache`], so workers share no lock and no pool. Its memory is bounded: when it is full it
+//! starts anew.
+
+use super::{Candidate, RouterError};
+use crate::limits;
+use regex_automata::meta::{Cache, Regex};
+use regex_automata::nfa::thompson::WhichCaptures;
+use regex_automata::{Input, MatchKind, PatternID, PatternSet};
+
+/// The regexes of one host, in order of precedence.
+#[derive(Debug)]
+pub(super) struct Patterns {
+    regex: Regex,
+    candidates: Box<[Candidate]>,
+}
+
+impl Patterns {
+    /// `regexes` in order of precedence, at least one; `sets` hosts share the memory that a worker's cache may use.
+    pub(super) fn try_new(regexes: &[(&str, Candidate)], sets: usize) -> Result<Self, RouterError> {
+        let config = Regex::config()
+            .match_kind(MatchKind::All)
+            .which_captures(WhichCaptures::None)
+            .nfa_size_limit(Some(limits::REGEX_SET_BYTES_MAX))
+            .hybrid_cache_capacity((limits::REGEX_CACHE_BYTES_MAX / sets.max(1)).max(limits::REGEX_CACHE_BYTES_MIN));
+        let patterns: Vec<&str> = regexes.iter().map(|(pattern, _)| *pattern).collect();
+        let regex = Regex::builder().configure(config).build_many(&patterns).map_err(|error| {
+            let at = error.pattern().map_or(0, |pattern| pattern.as_usize());
+            let reason = match (error.syntax_error(), error.size_limit()) {
+                (Some(syntax), _) => syntax.to_string(),
+                (None, Some(_)) => {
+                    format!("the regexes of this host need more than {} bytes", limits::REGEX_SET_BYTES_MAX)
+                }
+                (None, None) => error.to_string(),
+            };
+            RouterError::Regex { route: regexes[at].1.route, reason }
+        })?;
+        Ok(Self { regex, candidates: regexes.iter().map(|(_, candidate)| *candidate).collect() })
+    }
+
+    pub(super) fn candidate(&self, index: usize) -> &Candidate {
+        &self.candidates[index]
+    }
+}
+
+/// One worker's scratch memory for regex searches. Belongs to the router it was first used with.
+///
+/// Empty until a host with regexes is asked for; then at most [`limits::REGEX_CACHE_BYTES_MAX`] for all hosts together (a little more
+/// with very many hosts).
+#[derive(Debug, Default)]
+pub struct RouterCache {
+    rows: Vec<Option<Box<(Cache, PatternSet)>>>,
+}
+
+impl RouterCache {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Finds all of `patterns` that match `path`.
+    pub(super) fn search(&mut self, row: u32, patterns: &Patterns, path: &str) {
+        let row = row as usize;
+        if self.rows.len() <= row {
+            self.rows.resize_with(row + 1, || None);
+        }
+        let (cache, matches) = &mut **self.rows[row].get_or_insert_with(|| {
+            Box::new((patterns.regex.create_cache(), PatternSet::new(patterns.regex.pattern_len())))
+        });
+        matches.clear();
+        patterns.regex.which_overlapping_matches_with(cache, &Input::new(path), matches);
+    }
+
+    /// The first pattern at or behind `from` that the last search of `row` found.
+    pub(super) fn next_match(&self, row: u32, from: usize) -> Option<usize> {
+        let (_, matches) = &**self.rows.get(row as usize)?.as_ref()?;
+        (from..matches.capacity()).find(|&index| PatternID::new(index).is_ok_and(|id| matches.contains(id)))
+    }
+}

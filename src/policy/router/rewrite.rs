@@ -1,0 +1,132 @@
+//! What a chosen route does to the path, and which of its clusters a request goes to.
+
+use crate::config::{PathMatch, Rewrite};
+use crate::units::{ClusterId, Rng, Weight};
+use rand::RngExt as _;
+
+/// Appends the path that goes to the upstream, without query; it always begins with `/`, but for `*`, which stays.
+///
+/// `matched` is the route's own path condition. In a template, `{path}` is the whole path and `{rest}` what the route's `/prefix/*`
+/// left over, with its leading `/`: nothing for an exact path, the whole path for a regex (it consumes no prefix). A prefix is cut
+/// only between segments; a path that does not have it stays as it is.
+pub fn rewrite(rewrite: &Rewrite, matched: &PathMatch, path: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    match rewrite {
+        _ if !path.starts_with('/') => return out.extend_from_slice(path.as_bytes()),
+        Rewrite::None => out.extend_from_slice(path.as_bytes()),
+        Rewrite::StripPrefix(prefix) => out.extend_from_slice(below(prefix, path).unwrap_or(path).as_bytes()),
+        Rewrite::Template(template) => fill(template, matched, path, out),
+    }
+    if out.get(start) != Some(&b'/') {
+        out.insert(start, b'/');
+    }
+}
+
+/// What stands behind `prefix`: empty or beginning with `/`.
+fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+    let rest = path.strip_prefix(prefix.trim_end_matches('/'))?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+}
+
+fn fill(template: &str, matched: &PathMatch, path: &str, out: &mut Vec<u8>) {
+    let mut template = template;
+    while let Some(brace) = memchr::memchr(b'{', template.as_bytes()) {
+        out.extend_from_slice(&template.as_bytes()[..brace]);
+        template = &template[brace..];
+        let (value, taken) = if template.starts_with("{rest}") {
+            (rest_of(matched, path), "{rest}".len())
+        } else if template.starts_with("{path}") {
+            (path, "{path}".len())
+        } else {
+            ("{", 1)
+        };
+        out.extend_from_slice(value.as_bytes());
+        template = &template[taken..];
+    }
+    out.extend_from_slice(template.as_bytes());
+}
+
+fn rest_of<'p>(matched: &PathMatch, path: &'p str) -> &'p str {
+    match matched {
+        PathMatch::Exact(_) => "",
+        PathMatch::Prefix(prefix) => below(prefix, path).unwrap_or(path),
+        PathMatch::Regex(_) => path,
+    }
+}
+
+/// One of the clusters, each with the probability of its share of the weights.
+///
+/// # Panics
+/// When `split` is empty or its weights' sum is zero; a checked configuration has neither.
+#[must_use]
+pub fn pick_split(split: &[(ClusterId, Weight)], rng: &mut Rng) -> ClusterId {
+    if let [(only, _)] = split {
+        return *only;
+    }
+    let total: u64 = split.iter().map(|(_, weight)| u64::from(weight.0)).sum();
+    let mut ticket = rng.random_range(0..total);
+    for (cluster, weight) in split {
+        match ticket.checked_sub(u64::from(weight.0)) {
+            None => return *cluster,
+            Some(left) => ticket = left,
+        }
+    }
+    unreachable!("the ticket is below the sum of the weights")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng as _;
+
+    fn rewritten(rule: Rewrite, matched: PathMatch, path: &str) -> String {
+        let mut out = b"GET ".to_vec();
+        rewrite(&rule, &matched, path, &mut out);
+        String::from_utf8(out).unwrap().strip_prefix("GET ").unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_stripped_prefix_is_cut_between_segments_and_leaves_a_path() {
+        let strip = |prefix: &str, path| rewritten(Rewrite::StripPrefix(prefix.into()), PathMatch::default(), path);
+        assert_eq!(strip("/orders", "/orders/1"), "/1");
+        assert_eq!(strip("/orders", "/orders"), "/");
+        assert_eq!(strip("/orders", "/orders/"), "/");
+        assert_eq!(strip("/orders/", "/orders/1"), "/1");
+        assert_eq!(strip("/orders", "/ordersmore"), "/ordersmore");
+        assert_eq!(strip("/", "/a"), "/a");
+        assert_eq!(strip("/orders", "*"), "*");
+    }
+
+    #[test]
+    fn a_template_takes_the_rest_behind_the_routes_prefix_or_the_whole_path() {
+        let fill = |template: &str, matched, path| rewritten(Rewrite::Template(template.into()), matched, path);
+        let prefix = || PathMatch::Prefix("/orders".into());
+        assert_eq!(fill("/v2{rest}", prefix(), "/orders/7/lines"), "/v2/7/lines");
+        assert_eq!(fill("/v2{rest}", prefix(), "/orders"), "/v2");
+        assert_eq!(fill("{rest}", prefix(), "/orders"), "/");
+        assert_eq!(fill("/x{path}/y", prefix(), "/orders/7"), "/x/orders/7/y");
+        assert_eq!(fill("/v2{rest}", PathMatch::Prefix(String::new()), "/a"), "/v2/a");
+        assert_eq!(fill("/v2{rest}", PathMatch::Exact("/a".into()), "/a"), "/v2");
+        assert_eq!(fill("/v2{rest}", PathMatch::Regex("^/a".into()), "/ab"), "/v2/ab");
+        assert_eq!(fill("/{other}{", prefix(), "/orders"), "/{other}{");
+        assert_eq!(fill("v2", prefix(), "/orders"), "/v2");
+        assert_eq!(rewritten(Rewrite::None, prefix(), "/orders/1"), "/orders/1");
+    }
+
+    #[test]
+    fn a_split_is_drawn_in_proportion_to_its_weights() {
+        let seed = 7;
+        println!("seed {seed}");
+        let mut rng = Rng::seed_from_u64(seed);
+        let split = [(ClusterId(0), Weight(95)), (ClusterId(1), Weight(0)), (ClusterId(2), Weight(5))];
+        let draws = 100_000_u32;
+        let mut counts = [0_u32; 3];
+        for _ in 0..draws {
+            counts[pick_split(&split, &mut rng).index()] += 1;
+        }
+        assert_eq!(counts[1], 0);
+        // Binomial: sigma is sqrt(n p q) = 69; five of them.
+        assert!(counts[2].abs_diff(draws / 20) < 345, "{counts:?}");
+        assert_eq!(pick_split(&[(ClusterId(4), Weight(1))], &mut rng), ClusterId(4));
+    }
+}

@@ -1,0 +1,50 @@
+//! `accept`: from a listener's queue to a task of its own.
+//!
+//! Each worker drains its own queue in batches. A connection over the listener's cap is closed at once, which costs the least;
+//! when descriptors run out, accepting pauses until some have been given back, instead of spinning on the error.
+
+use super::Worker;
+use super::connection::{self, Peer};
+use crate::net::clock;
+use crate::net::guarded::guarded;
+use crate::net::listener::{Accepted, Listener};
+use crate::net::stream::{Stream, shutdown_fd};
+use crate::units::ListenerId;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long accepting pauses when no descriptor is left.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts on one listener until the worker drains.
+pub(super) async fn accept(worker: Rc<Worker>, id: ListenerId, listener: Rc<Listener>) {
+    let watch = worker.timers.watch();
+    while listener.ready().await.is_ok() && !worker.is_draining() {
+        if listener.accept_batch(|accepted| admit(&worker, id, accepted)).is_err() {
+            watch.sleep_until(clock::now() + PAUSE).await;
+        }
+    }
+}
+
+/// Takes what is still in the queue, then closes it: what the kernel has accepted for us is served, what comes later is refused.
+pub(super) fn close(worker: &Rc<Worker>, id: ListenerId, listener: &Listener) {
+    while listener.accept_batch(|accepted| admit(worker, id, accepted)).is_ok_and(|accepted| accepted > 0) {}
+    shutdown_fd(listener.fd(), Shutdown::Read);
+}
+
+fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
+    let Some(seat) = worker.seat_connection(listener) else {
+        return; // dropped, and so closed
+    };
+    let Ok(stream) = Stream::from_fd(accepted.fd) else { return };
+    let peer = Peer::new(accepted.peer, &worker.shared.config.listeners[listener.index()].trusted_proxies);
+    let worker = Rc::clone(worker);
+    drop(monoio::spawn(async move {
+        let stats = worker.shared.stats.worker(worker.id);
+        if guarded(connection::run(&worker, listener, stream, peer)).await.is_none() {
+            stats.on_panic();
+        }
+        drop(seat);
+    }));
+}

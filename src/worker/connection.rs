@@ -1,0 +1,218 @@
+//! One downstream connection: request after request until one side has had enough.
+//!
+//! The task that lives as long as the connection is small, because most connections are idle most of the time. While requests
+//! come quickly ("hot"), the connection is served inside one boxed future that keeps a receive armed, with its buffer: the next
+//! request then costs no extra turn of the loop. When none is expected soon, or too many connections wait that way, box and
+//! buffer are given back and the task waits for readability alone, which holds no memory.
+
+use super::exchange::{self, Served};
+use super::state::Worker;
+use crate::config;
+use crate::limits::ARMED_RECEIVES_MAX;
+use crate::net::block::Block;
+use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::net::timer::Watch;
+use crate::units::{Instant, ListenerId};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// A connection whose last pause was shorter than this is hot.
+const HOT: Duration = Duration::from_millis(100);
+/// How long, and for how many bytes, what a client still sends is read before its connection is closed: a close with unread
+/// bytes is a reset, which may take the response with it (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 << 10;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// Its address; `None` behind a unix socket.
+    pub(super) address: Option<SocketAddr>,
+    /// Whether its `X-Forwarded-*` are believed.
+    pub(super) trusted: bool,
+}
+
+impl Peer {
+    pub(super) fn new(address: Option<SocketAddr>, trusted: &[ipnet::IpNet]) -> Self {
+        let trusted = address.is_some_and(|a| trusted.iter().any(|net| net.contains(&a.ip().to_canonical())));
+        Self { address, trusted }
+    }
+
+    /// The address that limits, hashes and logs go by. All peers of a unix socket are one client, the local one.
+    pub(super) fn ip(&self) -> IpAddr {
+        self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip().to_canonical())
+    }
+}
+
+/// What the line needs to know of a connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: Stream,
+    pub(super) watch: Watch,
+    pub(super) listener: ListenerId,
+    pub(super) peer: Peer,
+}
+
+impl Connection {
+    pub(super) fn config<'w>(&self, worker: &'w Worker) -> &'w config::Listener {
+        &worker.shared.config.listeners[self.listener.index()]
+    }
+}
+
+/// Why [`serve`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Idle,
+    Closed,
+}
+
+/// Runs a connection to its end.
+pub(super) async fn run(worker: &Rc<Worker>, listener: ListenerId, stream: Stream, peer: Peer) {
+    let connection = Connection { stream, watch: worker.timers.watch(), listener, peer };
+    let config = connection.config(worker);
+    let mut first_wait = config.header_timeout;
+    while Box::pin(serve(worker, &connection, first_wait)).await == Rest::Idle {
+        if worker.is_draining() {
+            break;
+        }
+        let _guard = connection.watch.over_idle(&connection.stream, clock::now() + config.idle_timeout);
+        if connection.stream.readable().await.is_err() {
+            break;
+        }
+        // when the watch has expired, the receive that comes next finds either the end or a request that came just in time
+        first_wait = Duration::ZERO;
+    }
+}
+
+/// Serves requests for as long as they come quickly.
+async fn serve(worker: &Rc<Worker>, connection: &Connection, first_wait: Duration) -> Rest {
+    let Connection { stream, watch, .. } = connection;
+    let mut inbox = worker.blocks.borrow_mut().small();
+    if !receive_first(connection, &mut inbox, first_wait).await {
+        worker.put(inbox);
+        return Rest::Closed;
+    }
+    loop {
+        let Served { mut last, close, unread_body, mut record } = exchange::exchange(worker, connection, &mut inbox).await;
+        let patience = connection.config(worker).body_timeout;
+        if close {
+            let sent = send(worker, connection, last, patience).await;
+            record.finish(worker, clock::now(), sent.is_ok());
+            if sent.is_ok() && unread_body {
+                linger(worker, connection, inbox).await;
+            } else {
+                worker.put(inbox);
+            }
+            return Rest::Closed;
+        }
+        if !inbox.is_empty() {
+            // pipelined: the next request is here already (RFC 9112 §9.3.2)
+            if send(worker, connection, last, patience).await.is_err() {
+                record.finish(worker, clock::now(), false);
+                worker.put(inbox);
+                return Rest::Closed;
+            }
+            record.finish(worker, clock::now(), true);
+            continue;
+        }
+        inbox.clear();
+        // The response goes out and the next receive goes in with the same turn of the loop.
+        let (sent_at, received);
+        {
+            let _guard = watch.over(stream, clock::now() + patience, Shutdown::Both);
+            let hot = record.was_hot() && worker.armed.get() < ARMED_RECEIVES_MAX && !worker.is_draining();
+            let mut sending = pin!(stream.send(last));
+            let early = poll_once(sending.as_mut()).await;
+            let receiving = hot.then(|| stream.receive(std::mem::take(&mut inbox)));
+            let sent;
+            (sent, last) = match early {
+                Some(done) => done,
+                None => sending.await,
+            };
+            sent_at = clock::now();
+            worker.put(last);
+            record.finish(worker, sent_at, sent.is_ok());
+            if sent.is_err() {
+                return Rest::Closed;
+            }
+            let Some(receiving) = receiving else {
+                worker.put(inbox);
+                return Rest::Idle;
+            };
+            drop(_guard);
+            received = wait_armed(worker, connection, receiving).await;
+        }
+        inbox = received.1;
+        if !matches!(received.0, Ok(1..)) {
+            worker.put(inbox);
+            return Rest::Closed;
+        }
+    }
+}
+
+/// Waits for the next request with the receive armed.
+async fn wait_armed(
+    worker: &Worker,
+    connection: &Connection,
+    receiving: impl Future<Output = (io::Result<usize>, Block)>,
+) -> (io::Result<usize>, Block) {
+    let deadline = clock::now() + connection.config(worker).idle_timeout;
+    let _guard = connection.watch.over_idle(&connection.stream, deadline);
+    let _armed = worker.arm();
+    receiving.await
+}
+
+async fn receive_first(connection: &Connection, inbox: &mut Block, wait: Duration) -> bool {
+    let _guard = (wait > Duration::ZERO)
+        .then(|| connection.watch.over_idle(&connection.stream, clock::now() + wait));
+    let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
+    *inbox = block;
+    matches!(received, Ok(1..))
+}
+
+/// Sends all of `block`, giving the client `patience` to take it.
+pub(super) async fn send(worker: &Worker, connection: &Connection, block: Block, patience: Duration) -> io::Result<()> {
+    let _guard = connection.watch.over(&connection.stream, clock::now() + patience, Shutdown::Both);
+    let (sent, block) = connection.stream.send(block).await;
+    worker.put(block);
+    sent
+}
+
+/// Ends our direction and reads on for a moment.
+async fn linger(worker: &Worker, connection: &Connection, mut inbox: Block) {
+    connection.stream.shutdown(Shutdown::Write);
+    let _guard = connection.watch.over(&connection.stream, clock::now() + LINGER, Shutdown::Both);
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        inbox.clear();
+        let (received, block) = connection.stream.receive(inbox).await;
+        inbox = block;
+        match received {
+            Ok(count @ 1..) => left = left.saturating_sub(count),
+            _ => break,
+        }
+    }
+    worker.put(inbox);
+}
+
+/// Polls once, to have an operation submitted before the next one.
+pub(super) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(done) => Some(done),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// How long ago the previous response was sent when this request came, told by `Instant`s.
+pub(super) fn is_hot(previous_response: Instant, arrived: Instant) -> bool {
+    arrived.since(previous_response) < HOT
+}

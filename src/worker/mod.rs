@@ -1,0 +1,122 @@
+//! One core: an event loop and everything it owns.
+//!
+//! A worker shares nothing that is written per request: it has its own balancers, pools, buffers, timers, leases and counters, all
+//! owned by one thread and reached through plain cells. What it reads from others is immutable ([`Shared`]) or a lease taken now
+//! and then from a reservoir. It hears from the control thread through its mailbox only.
+//!
+//! [`accept`] takes connections, [`connection`] runs one of them, [`exchange`] is the straight line of a request, with one file a
+//! verb where the verb is long: [`plan`] (route, admit, encode), [`attempt`] (checkout or connect, send, await the head) and
+//! [`relay`] (the body on its way down).
+
+mod accept;
+mod attempt;
+mod connection;
+mod exchange;
+mod inbox;
+mod plan;
+mod relay;
+mod reply;
+mod shared;
+mod state;
+
+pub use shared::Shared;
+
+use crate::net::driver::{EventLoop, Step};
+use crate::net::listener::Listener;
+use crate::net::mailbox::Mailbox;
+use crate::net::{clock, timer};
+use crate::observe::access_log::LogWriter;
+use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
+use state::Worker;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// How often a worker shows that it lives, reaps idle connections and trims its stock.
+const BEAT: Duration = Duration::from_millis(500);
+
+/// What the control thread tells a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// An active probe has changed its mind about an endpoint.
+    Health {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The endpoint in it.
+        endpoint: EndpointId,
+        /// The new state.
+        healthy: bool,
+    },
+    /// Accept no more, finish what is in flight, end.
+    Drain,
+}
+
+/// What a worker needs to begin; crosses to its thread.
+#[derive(Debug)]
+pub struct Seat {
+    /// Which worker.
+    pub id: WorkerId,
+    /// One listening socket per listener.
+    pub sockets: Vec<OwnedFd>,
+    /// Where commands arrive.
+    pub mailbox: Mailbox<Command>,
+    /// Where access log records go.
+    pub log: Option<Arc<LogWriter>>,
+    /// Set when a successor has taken this worker's place.
+    pub retired: Arc<AtomicBool>,
+}
+
+/// Runs a worker on the calling thread until it has drained. `ready` hears which event loop runs, or why none does.
+pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>)) {
+    if let Some(core) = shared.config.gateway.cores[seat.id.index()] {
+        core_affinity::set_for_current(core_affinity::CoreId { id: core });
+    }
+    let mut event_loop = match EventLoop::new(shared.config.gateway.driver) {
+        Ok(event_loop) => event_loop,
+        Err(error) => return ready(Err(error)),
+    };
+    let step = event_loop.step();
+    let begun = event_loop.block_on(async {
+        match begin(seat, shared, step) {
+            Ok(worker) => {
+                ready(Ok(step));
+                worker.ended().await;
+                // closes that were queued by the last drops go out with one more turn of the loop
+                worker.timers.watch().sleep_until(clock::now() + 2 * timer::TICK).await;
+            }
+            Err(error) => ready(Err(error)),
+        }
+    });
+    // monoio leaks what is still spawned when a runtime is dropped, and may touch it: the thread ends, its memory stays
+    std::mem::forget(event_loop);
+    begun
+}
+
+fn begin(seat: Seat, shared: &Arc<Shared>, step: Step) -> io::Result<Rc<Worker>> {
+    let Seat { id, sockets, mailbox, log, retired } = seat;
+    let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
+    let worker = Worker::new(id, shared, listeners.clone(), log, retired)?;
+    shared.stats.worker(id).set_driver(step.name());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        drop(monoio::spawn(accept::accept(Rc::clone(&worker), ListenerId::from_index(index), listener)));
+    }
+    let timers = Rc::clone(&worker.timers);
+    drop(monoio::spawn(async move { timers.run().await }));
+    drop(monoio::spawn(beat(Rc::clone(&worker))));
+    let told = Rc::clone(&worker);
+    drop(monoio::spawn(async move {
+        let _ = mailbox.run(|command| told.on_command(command)).await;
+    }));
+    Ok(worker)
+}
+
+async fn beat(worker: Rc<Worker>) {
+    let watch = worker.timers.watch();
+    loop {
+        worker.beat(clock::now());
+        watch.sleep_until(clock::now() + BEAT).await;
+    }
+}

@@ -1,0 +1,165 @@
+//! `relay`: the response's body on its way down, piece by piece.
+//!
+//! A piece is received into a block, decoded and framed for the client in place, and sent from the same block: payload is not
+//! copied, but for a first piece that is small enough to go out together with its head. The next piece is not read before this
+//! one is sent, which is all the back-pressure there is: a slow client slows the endpoint by their TCP windows, and one block per
+//! response is all the memory it costs.
+//!
+//! The last piece is not sent here but handed back, so that the caller can send it and arm the next receive in the same turn.
+
+use super::connection::Connection;
+use super::state::Worker;
+use crate::error::ProxyError;
+use crate::http::body::{Body, CHUNK_HEADROOM, CHUNK_TAILROOM, LAST_CHUNK, frame_chunk, push_last_chunk};
+use crate::http::framing::Framing;
+use crate::http::trailers::Trailers;
+use crate::limits::BLOCK_SMALL;
+use crate::net::block::Block;
+use crate::net::clock;
+use crate::net::stream::Stream;
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// A response that is being passed on.
+#[derive(Debug)]
+pub(super) struct Relay<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) connection: &'a Connection,
+    /// The endpoint.
+    pub(super) upstream: &'a Stream,
+    /// As the endpoint sends it.
+    pub(super) body: Body,
+    /// As the client gets it.
+    pub(super) framing: Framing,
+    /// Without a byte from the endpoint, or without one taken by the client.
+    pub(super) patience: Duration,
+    /// Sent so far, head and body.
+    pub(super) sent_bytes: u64,
+    /// Bytes came behind the end: the endpoint's connection is not to be used again.
+    pub(super) excess: bool,
+    pub(super) trailers: Trailers,
+}
+
+/// Why a response was not passed on whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The endpoint's fault.
+    Upstream(ProxyError),
+    /// The client took no more.
+    Downstream,
+}
+
+impl Relay<'_> {
+    /// Passes the body on. `out` holds the client's head, `block` what came behind the endpoint's.
+    /// Returns the last bytes to be sent.
+    pub(super) async fn run(&mut self, mut out: Block, mut block: Block) -> Result<Block, Broken> {
+        let mut done = match self.dress(&mut block) {
+            Ok(done) => done,
+            Err(error) => return self.fail(out, block, error),
+        };
+        if block.unread().len() <= out.room() {
+            out.vec_mut().extend_from_slice(block.unread());
+            block.clear();
+        }
+        loop {
+            if done && block.is_empty() {
+                self.worker.put(block);
+                return Ok(out);
+            }
+            if !out.is_empty() {
+                out = self.send(out).await?;
+            }
+            if done {
+                self.worker.put(out);
+                return Ok(block);
+            }
+            if block.is_empty() {
+                block = self.receive(block).await?;
+                done = match self.dress(&mut block) {
+                    Ok(done) => done,
+                    Err(error) => return self.fail(out, block, error),
+                };
+            }
+            std::mem::swap(&mut out, &mut block);
+        }
+    }
+
+    async fn send(&mut self, block: Block) -> Result<Block, Broken> {
+        let bytes = block.unread().len() as u64;
+        let _guard =
+            self.connection.watch.over(&self.connection.stream, clock::now() + self.patience, Shutdown::Both);
+        let (sent, mut block) = self.connection.stream.send(block).await;
+        if sent.is_err() {
+            self.worker.put(block);
+            return Err(Broken::Downstream);
+        }
+        self.sent_bytes += bytes;
+        block.clear();
+        Ok(block)
+    }
+
+    /// The next bytes of the endpoint; none at its end, which the body may or may not allow.
+    async fn receive(&mut self, block: Block) -> Result<Block, Broken> {
+        let mut block = self.worker.widen(block, self.body.left().or(Some(BLOCK_SMALL as u64 + 1)));
+        block.clear_with_headroom(CHUNK_HEADROOM);
+        let _guard = self.connection.watch.over(self.upstream, clock::now() + self.patience, Shutdown::Both);
+        let (received, block) = self.upstream.receive(block).await;
+        match received {
+            Ok(1..) => Ok(block),
+            Ok(_) if !self.connection.watch.expired() && self.body.on_eof().is_ok() => Ok(block),
+            _ => {
+                self.worker.put(block);
+                Err(Broken::Upstream(ProxyError::UpstreamTruncated))
+            }
+        }
+    }
+
+    /// Decodes the unread part of `block` and frames it for the client, in place; true when it holds the end.
+    fn dress(&mut self, block: &mut Block) -> Result<bool, ProxyError> {
+        let filled = block.range();
+        if filled.is_empty() && !self.body.is_done() {
+            return Ok(self.end_by_close(block));
+        }
+        let decoded = self
+            .body
+            .decode(block.unread_mut(), 0..filled.len(), &mut self.trailers)
+            .map_err(crate::http::body::BodyError::upstream)?;
+        self.excess |= decoded.consumed < filled.len();
+        let payload = filled.start + decoded.payload.start..filled.start + decoded.payload.end;
+        if self.framing != Framing::Chunked {
+            block.set_unread(payload);
+            return Ok(decoded.done);
+        }
+        let plain_end = decoded.done && self.trailers.lines().is_empty();
+        let needed = payload.end + CHUNK_TAILROOM;
+        let bytes = block.vec_mut();
+        if bytes.len() < needed {
+            bytes.resize(needed, 0);
+        }
+        let chunk = frame_chunk(bytes, payload, plain_end).ok_or(ProxyError::Internal)?;
+        block.set_unread(chunk);
+        if decoded.done && !plain_end {
+            push_last_chunk(block.vec_mut(), self.trailers.lines());
+        }
+        Ok(decoded.done)
+    }
+
+    /// Nothing has arrived. Either nothing has been asked for yet (the first piece), or the endpoint has closed, and its body
+    /// allows that ([`Relay::receive`] has asked).
+    fn end_by_close(&mut self, block: &mut Block) -> bool {
+        if self.sent_bytes == 0 {
+            return false;
+        }
+        if self.framing == Framing::Chunked {
+            block.vec_mut().extend_from_slice(LAST_CHUNK);
+        }
+        true
+    }
+
+    fn fail(&self, out: Block, block: Block, error: ProxyError) -> Result<Block, Broken> {
+        self.worker.put(out);
+        self.worker.put(block);
+        Err(Broken::Upstream(error))
+    }
+}
+

@@ -1,0 +1,220 @@
+//! The request on its way up: its rebuilt head, and its body as the client sends it.
+//!
+//! What goes out is collected in one block. As long as head and body fit into what may be replayed ([`REPLAY_BYTES_MAX`]), the block
+//! keeps everything, and a second attempt begins by sending it again; beyond that, each piece is forgotten once it is sent, and the
+//! request can be tried a second time only where nothing was sent. The body is never read before a connection stands, so a
+//! connect failure can be retried whatever the body's size.
+
+use super::attempt::Failure;
+use super::connection::Connection;
+use super::state::Worker;
+use crate::error::ProxyError;
+use crate::http::body::{Body, push_chunk_size, push_last_chunk};
+use crate::http::framing::Framing;
+use crate::http::reply::CONTINUE;
+use crate::http::trailers::Trailers;
+use crate::limits::REPLAY_BYTES_MAX;
+use crate::net::block::Block;
+use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::net::timer::Watch;
+use crate::policy::retry::Sent;
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// A request that is being sent; outlives its attempts.
+#[derive(Debug)]
+pub(super) struct Upload<'c> {
+    worker: &'c Worker,
+    client: &'c Connection,
+    inbox: &'c mut Block,
+    outbound: Block,
+    head_bytes: usize,
+    body: Body,
+    framing: Framing,
+    trailers: Trailers,
+    patience: Duration,
+    progress: Progress,
+    /// The client waits for `100 Continue`, and has not been told yet.
+    withheld: bool,
+    body_bytes: u64,
+}
+
+/// What [`Upload::run`] is doing, and so what its sudden end would mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// All that was collected is in `outbound`.
+    Kept,
+    /// Some of it has been forgotten, or is inside a send that may be dropped.
+    Lost,
+}
+
+/// How a request's body comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Incoming {
+    /// Its framing as the client declared it, which is also how it goes up.
+    pub(super) framing: Framing,
+    /// Payload bytes allowed.
+    pub(super) bytes_max: u64,
+    /// The client waits for `100 Continue`.
+    pub(super) withheld: bool,
+    /// Without a byte from the client.
+    pub(super) patience: Duration,
+}
+
+impl<'c> Upload<'c> {
+    /// `outbound` holds the encoded head; `inbox` what the client sent behind its own.
+    pub(super) fn new(
+        worker: &'c Worker,
+        client: &'c Connection,
+        inbox: &'c mut Block,
+        outbound: Block,
+        incoming: Incoming,
+    ) -> Self {
+        Self {
+            worker,
+            client,
+            inbox,
+            head_bytes: outbound.all().len(),
+            outbound,
+            body: Body::new(incoming.framing, incoming.bytes_max),
+            framing: incoming.framing,
+            trailers: Trailers::default(),
+            patience: incoming.patience,
+            progress: Progress::Kept,
+            withheld: incoming.withheld,
+            body_bytes: 0,
+        }
+    }
+
+    /// Makes the next attempt begin with the first byte.
+    pub(super) fn rewind(&mut self) {
+        if self.is_replayable() {
+            self.outbound.rewind();
+        }
+    }
+
+    /// Whether everything that went out can go out again.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.progress == Progress::Kept
+    }
+
+    /// Whether a byte of it was handed to a connection since the last [`Upload::rewind`].
+    pub(super) fn has_sent(&self) -> bool {
+        self.progress == Progress::Lost || self.outbound.consumed() > 0
+    }
+
+    /// Whether the client has sent its whole body.
+    pub(super) fn is_complete(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// Whether the client holds its body back, and was not told to send it.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld
+    }
+
+    /// Payload bytes that the client has still to send, if it said.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.body.left()
+    }
+
+    /// Payload bytes taken from the client.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// Gives the block back.
+    pub(super) fn finish(self) {
+        self.worker.put(self.outbound);
+    }
+
+    /// Sends what is there, then the rest of the body as it comes.
+    pub(super) async fn run(&mut self, upstream: &Stream) -> Result<(), Failure> {
+        self.take_in()?;
+        loop {
+            self.send(upstream).await?;
+            if self.body.is_done() {
+                return Ok(());
+            }
+            self.receive().await?;
+            self.take_in()?;
+        }
+    }
+
+    async fn send(&mut self, upstream: &Stream) -> Result<(), Failure> {
+        if self.outbound.is_empty() {
+            return Ok(());
+        }
+        let kept = std::mem::replace(&mut self.progress, Progress::Lost);
+        let (sent, outbound) = upstream.send(std::mem::take(&mut self.outbound)).await;
+        self.outbound = outbound;
+        self.progress = kept;
+        if self.outbound.all().len() > self.head_bytes + REPLAY_BYTES_MAX {
+            self.progress = Progress::Lost;
+        }
+        if self.progress == Progress::Lost {
+            self.outbound.clear();
+        }
+        sent.map_err(|_| Failure::Reset(Sent::Maybe))
+    }
+
+    async fn receive(&mut self) -> Result<(), Failure> {
+        let watch = self.worker.timers.watch();
+        if std::mem::take(&mut self.withheld) {
+            self.say_continue(&watch).await?;
+        }
+        let block = std::mem::take(self.inbox);
+        let block = self.worker.widen(block, self.body.left());
+        let _guard = watch.over(&self.client.stream, clock::now() + self.patience, Shutdown::Read);
+        let (received, block) = self.client.stream.receive(block).await;
+        *self.inbox = block;
+        match received {
+            Ok(1..) => Ok(()),
+            _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),
+            _ => Err(Failure::Downstream(ProxyError::ClientClosed)),
+        }
+    }
+
+    async fn say_continue(&self, watch: &Watch) -> Result<(), Failure> {
+        let mut block = self.worker.blocks.borrow_mut().small();
+        block.vec_mut().extend_from_slice(CONTINUE);
+        let _guard = watch.over(&self.client.stream, clock::now() + self.patience, Shutdown::Both);
+        let (sent, block) = self.client.stream.send(block).await;
+        self.worker.put(block);
+        sent.map_err(|_| Failure::Downstream(ProxyError::ClientClosed))
+    }
+
+    /// Moves what the client has sent of its body from the inbox into the outbound block, in the canonical framing.
+    fn take_in(&mut self) -> Result<(), Failure> {
+        if self.body.is_done() || self.inbox.is_empty() {
+            return Ok(());
+        }
+        let filled = self.inbox.unread_mut();
+        let range = 0..filled.len();
+        let decoded = self
+            .body
+            .decode(filled, range, &mut self.trailers)
+            .map_err(|error| Failure::Downstream(error.downstream()))?;
+        let payload = &self.inbox.unread()[decoded.payload.clone()];
+        self.body_bytes += payload.len() as u64;
+        let out = self.outbound.vec_mut();
+        if self.framing == Framing::Chunked {
+            if !payload.is_empty() {
+                push_chunk_size(out, payload.len() as u64);
+                out.extend_from_slice(payload);
+                out.extend_from_slice(b"\r\n");
+            }
+            if decoded.done {
+                push_last_chunk(out, self.trailers.lines());
+            }
+        } else {
+            out.extend_from_slice(payload);
+        }
+        self.inbox.consume(decoded.consumed);
+        if self.inbox.is_empty() {
+            self.inbox.clear();
+        }
+        Ok(())
+    }
+}
