@@ -1,0 +1,78 @@
+//! The commands: exit codes, and that every error of a configuration is reported at once.
+
+use crate::support::Driver;
+use crate::support::Setup;
+use crate::support::gateway::{Said, run_to_end, write_config};
+
+const FINE: &str = "[[route]]\nname = \"orders\"\nmatch = { path = \"/orders/*\" }\nupstream = \"orders\"\n\n\
+    [upstream.orders]\nendpoints = [{ address = \"127.0.0.1:9\" }]\n";
+
+/// Three mistakes in three places.
+const BROKEN: &str = "[[route]]\nname = \"orders\"\nmatch = { path = \"/orders/*\" }\nupstream = \"order\"\ntimeuot = \"2s\"\n\n\
+    [upstream.orders]\nconnect_timeout = \"soon\"\nendpoints = [{ address = \"127.0.0.1:9\" }]\n";
+
+fn run(arguments: &[&str], config: &str) -> Said {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), &Setup { config, ..Setup::default() }.file(Driver::Epoll));
+    let (command, more) = arguments.split_first().unwrap();
+    run_to_end(&[&[*command, "-c", &file], more].concat())
+}
+
+fn text(output: &Said) -> String {
+    format!("{}\n{}", output.stdout, output.stderr)
+}
+
+#[test]
+fn check_accepts_what_is_fine() {
+    let output = run(&["check"], FINE);
+    assert_eq!(output.code, Some(0), "{}", text(&output));
+}
+
+#[test]
+fn check_and_run_report_every_error_with_its_place_and_a_suggestion() {
+    for command in ["check", "run"] {
+        let output = run(&[command], BROKEN);
+        let said = text(&output);
+        assert_eq!(output.code, Some(1), "{said}");
+        for part in ["timeuot", "timeout", "connect_timeout", "soon", "\"order\"", "orders", "ringgate.toml:"] {
+            assert!(said.contains(part), "{command}: {part} is missing in:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_a_configuration_error() {
+    for command in ["check", "run"] {
+        let output = run_to_end(&[command, "-c", "/nonexistent/ringgate.toml"]);
+        assert_eq!(output.code, Some(1), "{}", text(&output));
+        assert!(text(&output).contains("/nonexistent/ringgate.toml"), "{}", text(&output));
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    for arguments in [&["rnu"][..], &["run", "--nonsense"], &[]] {
+        assert_eq!(run_to_end(arguments).code, Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn version_schema_and_completions_print_what_they_promise() {
+    let version = run_to_end(&["--version"]);
+    assert!(version.code == Some(0) && text(&version).contains(env!("CARGO_PKG_VERSION")), "{}", text(&version));
+    let schema = run_to_end(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_str(&schema.stdout).expect("the schema is JSON");
+    assert!(schema["properties"]["listener"].is_object(), "{schema}");
+    let completions = run_to_end(&["completions", "bash"]);
+    assert!(completions.code == Some(0) && text(&completions).contains("ringgate"));
+}
+
+#[test]
+fn explain_names_route_upstream_and_endpoint() {
+    let output = run(&["explain", "GET", "http://api.example.com/orders/7"], FINE);
+    let said = text(&output);
+    assert_eq!(output.code, Some(0), "{said}");
+    for part in ["edge", "orders", "127.0.0.1:9"] {
+        assert!(said.contains(part), "{part} is missing in:\n{said}");
+    }
+}

@@ -1,0 +1,184 @@
+//! Time limits: of the whole request, of one attempt, of a connection attempt, of a client that is slow.
+
+use crate::support::{
+    Driver, Gate, Gateway, PATIENCE, Setup, Upstream, behind, behind_endpoints, first_then, on_both_drivers,
+};
+use socket2::{Domain, Socket, Type};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Reads requests and never answers.
+fn silent() -> Upstream {
+    Upstream::scripted(|conn| {
+        conn.head();
+        conn.wait_for_close();
+    })
+}
+
+/// Accepts nothing and answers no SYN: the queue of connections that nobody takes is full.
+struct Blackhole {
+    address: SocketAddr,
+    _sockets: Vec<Socket>,
+}
+
+impl Blackhole {
+    fn new() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+        listener.listen(0).expect("listens");
+        let address = listener.local_addr().expect("bound").as_socket().expect("IPv4");
+        let mut sockets = vec![listener];
+        for _ in 0..8 {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.set_nonblocking(true).expect("always allowed");
+            // in progress is all that it may be
+            let _ = socket.connect(&address.into());
+            sockets.push(socket);
+        }
+        Self { address, _sockets: sockets }
+    }
+}
+
+on_both_drivers! {
+    fn a_service_that_never_answers_is_a_504_after_the_timeout(driver: Driver) {
+        let upstream = silent();
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "timeout = \"2s\"", ""));
+        let mut client = gateway.client();
+        let sent = Instant::now();
+        client.get("/").assert_rejected(504, "upstream_timeout");
+        let took = sent.elapsed();
+        assert!(took >= Duration::from_millis(1900) && took < Duration::from_secs(5), "{took:?}");
+    }
+
+    fn a_per_try_timeout_leaves_time_for_a_healthy_service(driver: Driver) {
+        let (first, second) = (silent(), Upstream::always("second"));
+        let route = "timeout = \"20s\"\n[route.retry]\nper_try_timeout = \"200ms\"";
+        let gateway = Gateway::start(driver, &behind_endpoints(&first_then(&first, &second), route, ""));
+        let sent = Instant::now();
+        assert_eq!(gateway.get("/").text(), "second");
+        let took = sent.elapsed();
+        assert!(took >= Duration::from_millis(190) && took < Duration::from_secs(5), "{took:?}");
+        assert!(gateway.metric("ringgate_retries_total", &[("upstream", "svc"), ("reason", "timeout")]) >= 1.0);
+    }
+
+    fn all_attempts_end_within_the_timeout(driver: Driver) {
+        let services = [silent(), silent(), silent(), silent()];
+        let route = "timeout = \"1s\"\n[route.retry]\nattempts = 10\nper_try_timeout = \"150ms\"";
+        let config = behind(&services.each_ref(), route, "retry_budget = { ratio = 1.0, min_per_second = 1000 }");
+        let gateway = Gateway::start(driver, &config);
+        let sent = Instant::now();
+        gateway.get("/").assert_rejected(504, "upstream_timeout");
+        assert!(sent.elapsed() < Duration::from_secs(4), "{:?}", sent.elapsed());
+        assert!(services.iter().map(|service| service.requests().len()).sum::<usize>() >= 2, "it was tried again");
+    }
+
+    fn a_connection_that_is_not_made_in_time_is_given_up(driver: Driver) {
+        let (blackhole, second) = (Blackhole::new(), Upstream::always("second"));
+        let limit = "connect_timeout = \"200ms\"";
+        let endpoint = format!("{{ address = \"{}\" }}", blackhole.address);
+        let gateway = Gateway::start(driver, &behind_endpoints(&endpoint, "[route.retry]\nattempts = 0", limit));
+        let sent = Instant::now();
+        gateway.get("/").assert_rejected(504, "upstream_connect_timeout");
+        assert!(sent.elapsed() >= Duration::from_millis(190) && sent.elapsed() < Duration::from_secs(5));
+        let endpoints = format!("{endpoint}, {{ address = \"{}\", priority = 1 }}", second.address());
+        let gateway = Gateway::start(driver, &behind_endpoints(&endpoints, "", limit));
+        assert_eq!(gateway.request("POST", "/", &[], b"nothing was sent").text(), "second");
+    }
+
+    fn a_slow_service_within_the_timeout_is_waited_for(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let waiting = Arc::clone(&gate);
+        let upstream = Upstream::answering(move |request, conn| {
+            if request.target == "/slow" {
+                waiting.wait();
+            }
+            conn.reply(200, &request.target);
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "timeout = \"600s\"", ""));
+        let mut slow = gateway.client();
+        slow.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+        // others are served meanwhile, by the same worker
+        for _ in 0..20 {
+            assert_eq!(gateway.get("/quick").text(), "/quick");
+        }
+        gate.open();
+        assert_eq!(slow.read("GET").text(), "/slow");
+    }
+
+    fn a_client_that_leaves_ends_the_attempt(driver: Driver) {
+        let closed = Arc::new(Gate::default());
+        let (asked, signal) = (Arc::new(Gate::default()), Arc::clone(&closed));
+        let seen = Arc::clone(&asked);
+        let upstream = Upstream::scripted(move |conn| {
+            conn.head();
+            seen.open();
+            conn.wait_for_close();
+            signal.open();
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "timeout = \"600s\"", ""));
+        let mut client = gateway.client();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        asked.wait();
+        drop(client);
+        closed.wait();
+    }
+
+    fn a_head_that_never_ends_is_given_up(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "header_timeout = \"300ms\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut client = gateway.client();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+        let sent = Instant::now();
+        client.read("GET").assert_rejected(408, "request_timeout");
+        client.assert_closed();
+        assert!(sent.elapsed() < PATIENCE / 2);
+    }
+
+    fn a_body_that_stalls_is_given_up(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "timeout = \"600s\"", "");
+        let setup = Setup { listener: "body_timeout = \"300ms\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut client = gateway.client();
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf");
+        client.read("POST").assert_rejected(408, "request_timeout");
+        client.assert_closed();
+    }
+
+    fn an_idle_connection_is_closed(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "idle_timeout = \"300ms\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut client = gateway.client();
+        assert_eq!(client.get("/").status, 200);
+        let idle = Instant::now();
+        client.assert_closed();
+        assert!(idle.elapsed() >= Duration::from_millis(200), "closed after {:?}", idle.elapsed());
+    }
+
+    fn an_adaptive_timeout_follows_the_service(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let waiting = Arc::clone(&gate);
+        let upstream = Upstream::answering(move |request, conn| {
+            if request.target == "/hang" {
+                waiting.wait();
+            }
+            conn.reply(200, "ok");
+        });
+        let route = "timeout = { adaptive = true, k = 3.0, min = \"300ms\", max = \"50s\" }\n[route.retry]\nattempts = 0";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], route, ""));
+        let mut client = gateway.client();
+        for _ in 0..300 {
+            assert_eq!(client.get("/").status, 200);
+        }
+        let sent = Instant::now();
+        client.get("/hang").assert_rejected(504, "upstream_timeout");
+        let took = sent.elapsed();
+        assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(15), "{took:?}, not the upper bound");
+        gate.open();
+    }
+}

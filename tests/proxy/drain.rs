@@ -1,0 +1,106 @@
+//! The end: a drain loses no request in flight and takes no new one; a second signal does not wait.
+
+use crate::support::{Client, Driver, Gate, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
+use std::sync::Arc;
+
+/// A service that answers `/hold` only when let through.
+fn holding(gate: &Arc<Gate>) -> Upstream {
+    let gate = Arc::clone(gate);
+    Upstream::answering(move |request, conn| {
+        if request.target == "/hold" {
+            gate.wait();
+        }
+        conn.reply(200, "whole");
+    })
+}
+
+/// A gateway and a client whose request the service holds.
+fn one_in_flight(driver: Driver, upstream: &Upstream, drain_timeout: &str) -> (Gateway, Client) {
+    let config = behind(&[upstream], "timeout = \"600s\"", "");
+    let gateway =
+        Gateway::start_with(driver, &Setup { workers: 2, drain_timeout, config: &config, ..Setup::default() });
+    let mut client = gateway.client();
+    client.send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+    eventually("the request is with the service", || (upstream.requests().len() == 1).then_some(()));
+    (gateway, client)
+}
+
+on_both_drivers! {
+    fn a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(driver: Driver) {
+        for signal in ["TERM", "INT"] {
+            let gate = Arc::new(Gate::default());
+            let upstream = holding(&gate);
+            let (mut gateway, mut held) = one_in_flight(driver, &upstream, "600s");
+            let mut idle = gateway.client();
+            assert_eq!(idle.get("/").status, 200);
+            gateway.running().signal(signal);
+            eventually("nothing new is taken", || Client::try_connect(gateway.address("edge")).is_err().then_some(()));
+            idle.assert_closed();
+            assert!(gateway.running().ended().is_none(), "a request is in flight");
+            gate.open();
+            let response = held.read("GET");
+            assert_eq!((response.status, response.text().as_str()), (200, "whole"));
+            held.assert_closed();
+            assert_eq!(gateway.running().wait().code(), Some(0), "{signal}");
+        }
+    }
+
+    fn an_idle_gateway_ends_at_once(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        let mut gateway = Gateway::start_with(driver, &Setup { workers: 2, drain_timeout: "600s", config: &config, ..Setup::default() });
+        assert_eq!(gateway.get("/").status, 200);
+        gateway.running().signal("TERM");
+        assert_eq!(gateway.running().wait().code(), Some(0));
+    }
+
+    fn a_second_signal_ends_at_once(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let upstream = holding(&gate);
+        let (mut gateway, _held) = one_in_flight(driver, &upstream, "600s");
+        gateway.running().signal("TERM");
+        eventually("it drains", || Client::try_connect(gateway.address("edge")).is_err().then_some(()));
+        assert!(gateway.running().ended().is_none());
+        gateway.running().signal("TERM");
+        gateway.running().wait();
+        gate.open();
+    }
+
+    fn a_drain_waits_no_longer_than_its_timeout(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let upstream = holding(&gate);
+        let (mut gateway, _held) = one_in_flight(driver, &upstream, "300ms");
+        gateway.running().signal("TERM");
+        assert_eq!(gateway.running().wait().code(), Some(0));
+        gate.open();
+    }
+
+    fn a_drain_under_load_loses_nothing_that_was_taken(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        let mut gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        let clients: Vec<_> = (0..4).map(|_| gateway.client()).collect();
+        let threads: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                std::thread::spawn(move || {
+                    // ends with a response that closes, or with a close between two responses; never within one
+                    let mut whole = 0;
+                    while let Ok(response) = client.try_get("/") {
+                        assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+                        whole += 1;
+                        if response.header("connection") == Some("close") {
+                            break;
+                        }
+                    }
+                    whole
+                })
+            })
+            .collect();
+        eventually("there is load", || (upstream.requests().len() > 200).then_some(()));
+        gateway.running().signal("TERM");
+        let whole: usize = threads.into_iter().map(|thread| thread.join().expect("only whole responses")).sum();
+        assert_eq!(gateway.running().wait().code(), Some(0));
+        assert_eq!(whole, upstream.requests().len(), "every request that reached the service was answered");
+    }
+}

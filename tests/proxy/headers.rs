@@ -1,0 +1,115 @@
+//! Headers on their way through: hop-by-hop fields end here, forwarding fields are added, routes set and remove.
+
+use crate::support::{Driver, Gateway, Setup, Upstream, behind, on_both_drivers};
+
+on_both_drivers! {
+    fn hop_by_hop_headers_of_a_request_end_at_the_gateway(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let headers = [
+            ("Connection", "keep-alive, X-Nominated"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "keep-alive"),
+            ("TE", "gzip"),
+            ("Upgrade", "websocket"),
+            ("X-Nominated", "secret"),
+            ("X-Kept", "1"),
+            ("Accept", "a"),
+            ("Accept", "b"),
+        ];
+        assert_eq!(gateway.request("GET", "/", &headers, b"").status, 200);
+        let request = &upstream.requests()[0];
+        for gone in ["keep-alive", "proxy-connection", "te", "upgrade", "x-nominated"] {
+            assert_eq!(request.header(gone), None, "{gone} in {request:?}");
+        }
+        assert_eq!((request.header("x-kept"), request.count("accept")), (Some("1"), 2));
+        assert!(!request.header("connection").unwrap_or_default().contains("X-Nominated"));
+    }
+
+    fn hop_by_hop_headers_of_a_response_end_at_the_gateway(driver: Driver) {
+        let upstream = Upstream::answering(|_, conn| {
+            conn.send(
+                "HTTP/1.1 200 OK\r\nConnection: close, X-Nominated\r\nKeep-Alive: timeout=5\r\nX-Nominated: 1\r\n\
+                 X-Kept: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 2\r\n\r\nok",
+            );
+            conn.stream().cut();
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        let response = client.get("/");
+        for gone in ["keep-alive", "x-nominated"] {
+            assert_eq!(response.header(gone), None, "{gone} in {response:?}");
+        }
+        assert_eq!(response.header("x-kept"), Some("1"));
+        assert_eq!(response.headers.iter().filter(|(name, _)| name == "set-cookie").count(), 2);
+        assert_eq!(client.get("/").status, 200, "the service's close is not the client's");
+    }
+
+    fn a_stranger_does_not_choose_its_forwarded_address(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let claims = [
+            ("Host", "api.example.com"),
+            ("X-Forwarded-For", "203.0.113.7"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "other.example"),
+        ];
+        gateway.request("GET", "/", &claims, b"");
+        let request = &upstream.requests()[0];
+        assert_eq!(request.header("x-forwarded-for"), Some("127.0.0.1"));
+        assert_eq!(request.header("x-forwarded-proto"), Some("http"));
+        assert_eq!(request.header("x-forwarded-host"), Some("api.example.com"));
+        for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "host"] {
+            assert_eq!(request.count(name), 1, "{name}");
+        }
+        assert!(request.header("via").is_some_and(|via| via.contains("1.1 ringgate")), "{request:?}");
+    }
+
+    fn a_trusted_proxy_is_believed_and_appended_to(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "trusted_proxies = [\"127.0.0.0/8\"]", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let claims = [("X-Forwarded-For", "203.0.113.7"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "shop.example")];
+        gateway.request("GET", "/", &claims, b"");
+        let request = &upstream.requests()[0];
+        assert_eq!(request.header("x-forwarded-for"), Some("203.0.113.7, 127.0.0.1"));
+        assert_eq!(request.header("x-forwarded-proto"), Some("https"));
+        assert_eq!(request.header("x-forwarded-host"), Some("shop.example"));
+    }
+
+    fn every_request_has_an_id_of_its_own_unless_it_brought_one(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        client.get("/");
+        client.get("/");
+        client.request("GET", "/", &[("X-Request-Id", "given-by-client")], b"");
+        let ids: Vec<_> = upstream.requests().iter().map(|r| r.header("x-request-id").unwrap_or_default().to_owned()).collect();
+        assert!(ids[0].len() >= 8 && ids[0] != ids[1], "{ids:?}");
+        assert_eq!(ids[2], "given-by-client");
+    }
+
+    fn a_route_sets_and_removes_headers_both_ways(driver: Driver) {
+        let upstream = Upstream::answering(|_, conn| {
+            conn.send("HTTP/1.1 200 OK\r\nServer: nginx\r\nX-Cache: miss\r\nContent-Length: 0\r\n\r\n");
+        });
+        let rules = "request_headers = { set = { x-env = \"prod\" }, remove = [\"x-debug\"] }\n\
+                     response_headers = { set = { x-cache = \"none\" }, remove = [\"server\"] }";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], rules, ""));
+        let response = gateway.request("GET", "/", &[("X-Debug", "1"), ("X-Env", "from client")], b"");
+        let request = &upstream.requests()[0];
+        assert_eq!((request.header("x-env"), request.count("x-env"), request.header("x-debug")), (Some("prod"), 1, None));
+        assert_eq!((response.header("x-cache"), response.header("server")), (Some("none"), None));
+    }
+
+    fn a_response_has_a_date(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            let date = if request.target == "/given" { "Date: Tue, 15 Nov 1994 08:12:31 GMT\r\n" } else { "" };
+            conn.send(format!("HTTP/1.1 200 OK\r\n{date}Content-Length: 0\r\n\r\n"));
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        assert_eq!(gateway.get("/given").header("date"), Some("Tue, 15 Nov 1994 08:12:31 GMT"));
+        assert!(gateway.get("/added").header("date").is_some_and(|date| date.ends_with(" GMT")));
+    }
+}

@@ -1,0 +1,201 @@
+//! Rate and concurrency limits: exact over all workers, told to the client, and silent when they only watch.
+
+use crate::support::{Client, Driver, Gate, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A service that answers `/hold` only when let through.
+fn holding(gate: &Arc<Gate>) -> Upstream {
+    let gate = Arc::clone(gate);
+    Upstream::answering(move |request, conn| {
+        if request.target == "/hold" {
+            gate.wait();
+        }
+        conn.reply(200, "ok");
+    })
+}
+
+on_both_drivers! {
+    fn above_the_rate_is_429_with_what_a_client_needs_to_know(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let limit = "limit = [ { rate = \"3/h\", burst = 3, per = \"route\" } ]";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], limit, ""));
+        let mut client = gateway.client();
+        for _ in 0..3 {
+            assert_eq!(client.get("/").status, 200);
+        }
+        let refused = client.get("/");
+        refused.assert_rejected(429, "rate_limited");
+        let wait: u64 = refused.header("retry-after").expect("Retry-After").parse().expect("seconds");
+        assert!((1..=1200).contains(&wait), "one token comes in 20 minutes, not in {wait} s");
+        let left = refused.header("ratelimit").expect("RateLimit");
+        assert!(left.contains(";r=0") && left.contains(";t="), "{left}");
+        let policy = refused.header("ratelimit-policy").expect("RateLimit-Policy");
+        assert!(policy.contains(";q=3") && policy.contains(";w=3600"), "{policy}");
+        assert_eq!(client.get("/").status, 429, "the connection stays");
+        assert_eq!(upstream.requests().len(), 3);
+        eventually("it is counted", || {
+            (gateway.metric("ringgate_rejected_total", &[("route", "all"), ("reason", "rate_limited")]) == 2.0).then_some(())
+        });
+    }
+
+    fn each_header_value_has_its_own_count(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let limit = "limit = [ { rate = \"2/h\", burst = 2, per = \"header:X-Key\" } ]";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], limit, ""));
+        let mut client = gateway.client();
+        for key in ["a", "b"] {
+            let statuses: Vec<_> = (0..3).map(|_| client.request("GET", "/", &[("X-Key", key)], b"").status).collect();
+            assert_eq!(statuses, [200, 200, 429], "{key}");
+        }
+    }
+
+    fn each_client_address_has_its_own_count(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let limit = "limit = [ { rate = \"2/h\", burst = 2, per = \"client_ip\" } ]";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], limit, ""));
+        for source in ["127.0.0.2", "127.0.0.3"] {
+            let statuses: Vec<_> =
+                (0..3).map(|_| Client::connect_from(source, gateway.address("edge")).get("/").status).collect();
+            assert_eq!(statuses, [200, 200, 429], "{source}");
+        }
+    }
+
+    fn a_dry_run_counts_and_rejects_nobody(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let limit = "limit = [ { rate = \"1/h\", burst = 1, per = \"route\", dry_run = true } ]";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], limit, ""));
+        let mut client = gateway.client();
+        for _ in 0..5 {
+            let response = client.get("/");
+            assert_eq!((response.status, response.header("retry-after")), (200, None));
+        }
+        eventually("it is counted", || {
+            let labels = [("route", "all"), ("reason", "rate_limited_dry_run")];
+            (gateway.metric("ringgate_rejected_total", &labels) == 4.0).then_some(())
+        });
+    }
+
+    fn every_limit_of_a_route_must_admit(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let limit = "limit = [ { rate = \"100/h\", burst = 100, per = \"route\" }, { rate = \"2/h\", burst = 2, per = \"client_ip\" } ]";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], limit, ""));
+        let mut client = gateway.client();
+        let statuses: Vec<_> = (0..4).map(|_| client.get("/").status).collect();
+        assert_eq!(statuses, [200, 200, 429, 429]);
+    }
+
+    fn a_low_rate_is_exact_over_two_workers(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let limit = "limit = [ { rate = \"10/h\", burst = 100, per = \"route\" } ]";
+        let config = behind(&[&upstream], limit, "");
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        // many connections, so that the kernel gives some to each worker
+        let mut clients: Vec<_> = (0..32).map(|_| gateway.client()).collect();
+        let admitted = (0..10).flat_map(|_| clients.iter_mut().map(|client| client.get("/").status).collect::<Vec<_>>());
+        // a token comes in six minutes: none does during the test
+        assert_eq!(admitted.filter(|status| *status == 200).count(), 100);
+    }
+
+    fn a_high_rate_is_exact_over_two_workers_however_the_load_falls(driver: Driver) {
+        const RATE: f64 = 500.0;
+        const BURST: f64 = 500.0;
+        for connections in [1, 16] {
+            let upstream = Upstream::always("ok");
+            let limit = format!("limit = [ {{ rate = \"{RATE}/s\", burst = {BURST}, per = \"route\" }} ]");
+            let config = behind(&[&upstream], &limit, "");
+            let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+            let clients: Vec<_> = (0..connections).map(|_| gateway.client()).collect();
+            let (admitted, first, last_rejection) = hammer(clients, Duration::from_secs(3));
+            let ended = Instant::now();
+            let most = BURST + RATE * (ended - first).as_secs_f64();
+            let least = 0.98 * (BURST + RATE * (last_rejection - first).as_secs_f64()) - 32.0;
+            assert!(admitted as f64 <= most, "{admitted} admitted, {most} allowed, {connections} connections");
+            assert!(admitted as f64 >= least, "{admitted} admitted, {least} due, {connections} connections");
+        }
+    }
+
+    fn a_route_has_at_most_so_many_requests_at_once(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let upstream = holding(&gate);
+        let config = behind(&[&upstream], "max_concurrent = 2\ntimeout = \"600s\"", "");
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        let mut held: Vec<_> = (0..2).map(|_| gateway.client()).collect();
+        for client in &mut held {
+            client.send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+        }
+        eventually("both are with the service", || (upstream.requests().len() == 2).then_some(()));
+        for _ in 0..8 {
+            gateway.get("/").assert_rejected(503, "concurrency_limited");
+        }
+        gate.open();
+        for client in &mut held {
+            assert_eq!(client.read("GET").status, 200);
+        }
+        eventually("the places are free again", || (gateway.get("/").status == 200).then_some(()));
+    }
+
+    fn an_endpoint_has_at_most_so_many_requests_at_once(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let upstream = holding(&gate);
+        let config = behind(&[&upstream], "timeout = \"600s\"", "max_requests = 1");
+        let gateway = Gateway::start(driver, &config);
+        let mut held = gateway.client();
+        held.send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+        eventually("it is with the service", || (upstream.requests().len() == 1).then_some(()));
+        gateway.get("/").assert_rejected(503, "upstream_saturated");
+        gate.open();
+        assert_eq!(held.read("GET").status, 200);
+        eventually("the place is free again", || (gateway.get("/").status == 200).then_some(()));
+    }
+
+    fn a_listener_takes_at_most_so_many_connections(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "max_connections = 2", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut first = gateway.client();
+        let mut second = gateway.client();
+        assert_eq!((first.get("/").status, second.get("/").status), (200, 200));
+        let third = Client::try_connect(gateway.address("edge")).and_then(|mut client| client.try_get("/"));
+        assert!(third.is_err(), "a third connection was served: {third:?}");
+        drop(first);
+        eventually("there is room again", || {
+            let again = Client::try_connect(gateway.address("edge")).and_then(|mut client| client.try_get("/"));
+            again.is_ok_and(|response| response.status == 200).then_some(())
+        });
+    }
+}
+
+/// Asks as fast as it goes for `duration` and then until every client was rejected once more: how many were admitted, when the
+/// first request was sent, and when the last rejected one was.
+fn hammer(clients: Vec<Client>, duration: Duration) -> (usize, Instant, Instant) {
+    let admitted = AtomicUsize::new(0);
+    let over = AtomicBool::new(false);
+    let first = Instant::now();
+    let last = std::thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                let (admitted, over) = (&admitted, &over);
+                scope.spawn(move || {
+                    loop {
+                        let sent = Instant::now();
+                        match client.get("/").status {
+                            200 => _ = admitted.fetch_add(1, Ordering::SeqCst),
+                            429 if over.load(Ordering::SeqCst) => return sent,
+                            429 => {}
+                            status => panic!("status {status}"),
+                        }
+                        if sent.duration_since(first) >= duration {
+                            over.store(true, Ordering::SeqCst);
+                        }
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("a client")).min().expect("at least one client")
+    });
+    (admitted.load(Ordering::SeqCst), first, last)
+}

@@ -1,0 +1,23 @@
+//! The real gateway, as a process, against scripted services: what a user would see, on both event loops. One file per feature.
+
+// These tests are a client: they may read the clock and lock.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod support;
+
+mod access_log;
+mod admin;
+mod backpressure;
+mod bodies;
+mod command_line;
+mod deadlines;
+mod demo;
+mod drain;
+mod failover;
+mod harness;
+mod headers;
+mod limits;
+mod messages;
+mod retries;
+mod routing;
+mod sockets;

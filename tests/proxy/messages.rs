@@ -1,0 +1,224 @@
+//! HTTP/1.1 messages one after another: keep-alive, pipelining, HEAD, 204, 304, and what is refused.
+
+use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, on_both_drivers};
+
+/// Answers with the request's target.
+fn echo_target() -> Upstream {
+    Upstream::answering(|request, conn| conn.reply(200, &request.target))
+}
+
+on_both_drivers! {
+    fn requests_of_one_connection_share_one_upstream_connection(driver: Driver) {
+        let upstream = echo_target();
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        for path in ["/a", "/b?c=d", "/e/f"] {
+            assert_eq!(client.get(path).text(), path);
+        }
+        assert_eq!(upstream.connections(), 1);
+    }
+
+    fn a_pooled_connection_serves_the_next_client(driver: Driver) {
+        let upstream = echo_target();
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        for _ in 0..5 {
+            assert_eq!(gateway.get("/x").status, 200);
+        }
+        assert_eq!(upstream.connections(), 1);
+    }
+
+    fn connection_close_is_obeyed(driver: Driver) {
+        let upstream = echo_target();
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        let response = client.request("GET", "/", &[("Connection", "close")], b"");
+        assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+        client.assert_closed();
+    }
+
+    fn an_http_1_0_request_is_answered_and_the_connection_closed(driver: Driver) {
+        let upstream = echo_target();
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        client.send("GET /old HTTP/1.0\r\n\r\n");
+        assert_eq!(client.read("GET").text(), "/old");
+        client.assert_closed();
+    }
+
+    fn a_response_until_close_to_an_http_1_0_client_is_not_chunked(driver: Driver) {
+        let upstream = Upstream::answering(|_, conn| {
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        client.send("GET / HTTP/1.0\r\n\r\n");
+        let response = client.read("GET");
+        assert_eq!((response.text().as_str(), response.header("transfer-encoding")), ("abc", None));
+    }
+
+    fn pipelined_requests_are_answered_in_order(driver: Driver) {
+        let upstream = echo_target();
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        let all: String = (0..50).map(|i| format!("GET /{i} HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+        client.send(all);
+        for i in 0..50 {
+            assert_eq!(client.read("GET").text(), format!("/{i}"));
+        }
+    }
+
+    fn pipelined_bodies_and_rejections_keep_their_places(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            conn.reply(200, &format!("{} {}", request.target, String::from_utf8_lossy(&request.body)));
+        });
+        let config = behind(&[&upstream], "", "").replace("\"/*\"", "\"/ok/*\"");
+        let gateway = Gateway::start(driver, &config);
+        let mut client = gateway.client();
+        client.send(
+            "POST /ok/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc\
+             GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n\
+             POST /ok/2 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n0\r\n\r\n\
+             GET /ok/3 HTTP/1.1\r\nHost: x\r\n\r\n",
+        );
+        assert_eq!(client.read("POST").text(), "/ok/1 abc");
+        client.read("GET").assert_rejected(404, "no_route");
+        assert_eq!(client.read("POST").text(), "/ok/2 de");
+        assert_eq!(client.read("GET").text(), "/ok/3 ");
+    }
+
+    fn a_request_that_arrives_byte_by_byte_is_understood(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            conn.reply(200, &String::from_utf8_lossy(&request.body));
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        for byte in b"POST /slow HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" {
+            client.send([*byte]);
+        }
+        assert_eq!(client.read("POST").text(), "abc");
+    }
+
+    fn a_response_that_arrives_byte_by_byte_is_understood(driver: Driver) {
+        let upstream = Upstream::answering(|_, conn| {
+            for byte in b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwxyz\r\n0\r\n\r\n" {
+                conn.send([*byte]);
+            }
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        assert_eq!(client.get("/").text(), "wxyz");
+        assert_eq!(client.get("/").text(), "wxyz");
+    }
+
+    fn head_and_bodiless_statuses_have_no_body_and_keep_the_connection(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            match request.target.as_str() {
+                "/204" => conn.send("HTTP/1.1 204 No Content\r\n\r\n"),
+                "/304" => conn.send("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\nETag: \"a\"\r\n\r\n"),
+                _ if request.method == "HEAD" => conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+                _ => conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
+            };
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        let head = client.request("HEAD", "/", &[], b"");
+        assert_eq!((head.status, head.header("content-length")), (200, Some("5")));
+        assert_eq!(client.get("/").text(), "hello");
+        let none = client.get("/204");
+        assert_eq!((none.status, none.header("content-length"), none.header("transfer-encoding")), (204, None, None));
+        let unchanged = client.get("/304");
+        assert_eq!((unchanged.status, unchanged.header("etag")), (304, Some("\"a\"")));
+        assert_eq!(client.get("/").text(), "hello");
+        assert_eq!(upstream.connections(), 1);
+    }
+
+    fn an_expectation_is_met_before_the_body_is_sent(driver: Driver) {
+        let upstream = Upstream::scripted(|conn| {
+            while let Some(mut head) = conn.head() {
+                if head.header("expect").is_some() {
+                    conn.send("HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                let Some(body) = conn.body(&head) else { return };
+                head.body = body;
+                conn.reply(200, &String::from_utf8_lossy(&head.body));
+            }
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+        assert_eq!(client.read("POST").status, 100);
+        client.send("body");
+        assert_eq!(client.read("POST").text(), "body");
+        assert_eq!(client.get("/").status, 200);
+    }
+
+    fn interim_responses_are_not_the_final_one(driver: Driver) {
+        let upstream = Upstream::answering(|_, conn| {
+            conn.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        for _ in 0..2 {
+            let response = client.get("/");
+            assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+        }
+    }
+
+    fn malformed_requests_are_refused_and_the_connection_closed(driver: Driver) {
+        let upstream = echo_target();
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        for (bytes, status, token) in [
+            ("GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400, "bad_request"),
+            ("GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
+            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400, "bad_request"),
+            ("GET / HTTP/3.0\r\nHost: x\r\n\r\n", 505, "version_not_supported"),
+        ] {
+            let mut client = gateway.client();
+            client.send(bytes);
+            client.read("GET").assert_rejected(status, token);
+            client.assert_closed();
+        }
+        assert!(upstream.requests().is_empty());
+    }
+
+    fn heads_that_are_too_large_are_refused(driver: Driver) {
+        let upstream = echo_target();
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "max_head = \"2KiB\"\nmax_headers = 10", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let long = "a".repeat(4000);
+        let many = "A: b\r\n".repeat(20);
+        for (bytes, status, token) in [
+            (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), 414, "uri_too_long"),
+            (format!("GET / HTTP/1.1\r\nHost: x\r\nA: {long}\r\n\r\n"), 431, "header_too_large"),
+            (format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"), 431, "header_too_large"),
+        ] {
+            let mut client = gateway.client();
+            client.send(bytes);
+            client.read("GET").assert_rejected(status, token);
+        }
+        assert_eq!(gateway.get("/fits").status, 200);
+    }
+
+    fn a_response_that_is_not_http_is_a_bad_gateway(driver: Driver) {
+        let upstream = Upstream::answering(|_, conn| {
+            conn.send("SSH-2.0-OpenSSH\r\n\r\n");
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        gateway.get("/").assert_rejected(502, "upstream_protocol_error");
+    }
+
+    fn many_connections_at_once_are_served(driver: Driver) {
+        let upstream = echo_target();
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut clients: Vec<Client> = (0..100).map(|_| gateway.client()).collect();
+        for _ in 0..3 {
+            for (i, client) in clients.iter_mut().enumerate() {
+                client.send(format!("GET /{i} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            }
+            for (i, client) in clients.iter_mut().enumerate() {
+                assert_eq!(client.read("GET").text(), format!("/{i}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Which route a request meets, and what the route makes of it.
+
+use crate::support::{Driver, Gateway, Upstream, on_both_drivers};
+
+/// A route that answers with its own name.
+fn named(name: &str, matcher: &str) -> String {
+    format!("[[route]]\nname = \"{name}\"\nmatch = {matcher}\nrespond = {{ status = 200, body = \"{name}\" }}\n\n")
+}
+
+/// A cluster of one endpoint.
+fn cluster(name: &str, upstream: &Upstream) -> String {
+    format!("[upstream.{name}]\nendpoints = [{{ address = \"{}\" }}]\n\n", upstream.address())
+}
+
+on_both_drivers! {
+    fn the_most_specific_route_wins(driver: Driver) {
+        let config = [
+            named("any", "{ path = \"/*\" }"),
+            named("regex", "{ path = \"~^/users/[0-9]+$\" }"),
+            named("prefix", "{ path = \"/users/*\" }"),
+            named("longer", "{ path = \"/users/admin/*\" }"),
+            named("exact", "{ path = \"/users/admin\" }"),
+            named("regex-alone", "{ path = \"~^/r[0-9]+$\" }"),
+            named("wildcard-host", "{ host = \"*.example.com\", path = \"/*\" }"),
+            named("exact-host", "{ host = \"api.example.com\", path = \"/*\" }"),
+            named("beta", "{ path = \"/users/*\", header = { x-beta = \"1\" } }"),
+            named("v2", "{ path = \"/users/*\", query = { v = \"2\" } }"),
+        ]
+        .concat();
+        let gateway = Gateway::start(driver, &config);
+        let mut client = gateway.client();
+        for (host, path, headers, expected) in [
+            ("x", "/", &[][..], "any"),
+            ("x", "/users", &[], "prefix"),
+            ("x", "/users/7", &[], "prefix"),
+            ("x", "/usersx", &[], "any"),
+            ("x", "/users/admin", &[], "exact"),
+            ("x", "/users/admin/x", &[], "longer"),
+            ("x", "/r12", &[], "regex-alone"),
+            ("x", "/r12x", &[], "any"),
+            ("x", "/users/7", &[("X-Beta", "1")], "beta"),
+            ("x", "/users/7", &[("X-Beta", "0")], "prefix"),
+            ("x", "/users/7?a=b&v=2", &[], "v2"),
+            ("api.example.com", "/users", &[], "exact-host"),
+            ("API.Example.com:8080", "/users", &[], "exact-host"),
+            ("www.example.com", "/users", &[], "wildcard-host"),
+            ("a.b.example.com", "/users", &[], "wildcard-host"),
+            ("example.com", "/users", &[], "prefix"),
+        ] {
+            let headers = [&[("Host", host)], headers].concat();
+            assert_eq!(client.request("GET", path, &headers, b"").text(), expected, "{host} {path} {headers:?}");
+        }
+    }
+
+    fn no_route_is_404_and_another_method_is_405_with_allow(driver: Driver) {
+        let config = [
+            named("read", "{ path = \"/a\", method = [\"GET\"] }"),
+            named("write", "{ path = \"/a\", method = [\"PUT\", \"DELETE\"] }"),
+        ]
+        .concat();
+        let gateway = Gateway::start(driver, &config);
+        gateway.get("/b").assert_rejected(404, "no_route");
+        let refused = gateway.request("POST", "/a", &[], b"");
+        refused.assert_rejected(405, "method_not_allowed");
+        let allow = refused.header("allow").expect("405 needs Allow");
+        for method in ["GET", "PUT", "DELETE"] {
+            assert!(allow.split(", ").any(|allowed| allowed == method), "{method} in {allow}");
+        }
+        assert_eq!(gateway.request("PUT", "/a", &[], b"").text(), "write");
+    }
+
+    fn paths_are_stripped_and_rewritten_on_their_way_up(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| conn.reply(200, &request.target));
+        let config = format!(
+            "[[route]]\nname = \"strip\"\nmatch = {{ path = \"/orders/*\" }}\nupstream = \"svc\"\nstrip_prefix = \"/orders\"\n\n\
+             [[route]]\nname = \"rewrite\"\nmatch = {{ path = \"/old/*\" }}\nupstream = \"svc\"\nrewrite = \"/v2{{rest}}\"\n\n\
+             [[route]]\nname = \"rest\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\n\n{}",
+            cluster("svc", &upstream)
+        );
+        let gateway = Gateway::start(driver, &config);
+        let mut client = gateway.client();
+        for (asked, sent) in [
+            ("/orders/7?x=1", "/7?x=1"),
+            ("/orders", "/"),
+            ("/old/a/b?c", "/v2/a/b?c"),
+            ("/other/a?b=c%20d", "/other/a?b=c%20d"),
+        ] {
+            assert_eq!(client.get(asked).text(), sent, "{asked}");
+        }
+    }
+
+    fn a_route_may_answer_or_redirect_by_itself(driver: Driver) {
+        let config = "[[route]]\nname = \"say\"\nmatch = { path = \"/say\" }\n\
+             respond = { status = 418, body = \"teapot\", content_type = \"text/x-pot\" }\n\n\
+             [[route]]\nname = \"go\"\nmatch = { path = \"/go/*\" }\n\
+             redirect = { to = \"https://new.example{path}\", status = 308 }\n";
+        let gateway = Gateway::start(driver, config);
+        let mut client = gateway.client();
+        let said = client.get("/say");
+        assert_eq!((said.status, said.text().as_str(), said.header("content-type")), (418, "teapot", Some("text/x-pot")));
+        let gone = client.get("/go/there?a=b");
+        assert_eq!((gone.status, gone.header("location")), (308, Some("https://new.example/go/there?a=b")));
+        let head = client.request("HEAD", "/say", &[], b"");
+        assert_eq!((head.status, head.header("content-length"), head.body.len()), (418, Some("6"), 0));
+        assert_eq!(client.request("POST", "/say", &[], b"a body nobody reads").status, 418);
+        assert_eq!(client.get("/say").status, 418);
+    }
+
+    fn a_split_shares_requests_by_weight(driver: Driver) {
+        let (many, few, none) = (Upstream::always("many"), Upstream::always("few"), Upstream::always("none"));
+        let config = format!(
+            "[[route]]\nname = \"canary\"\nmatch = {{ path = \"/*\" }}\nsplit = [ {{ upstream = \"many\", weight = 3 }}, \
+             {{ upstream = \"few\", weight = 1 }}, {{ upstream = \"none\", weight = 0 }} ]\n\n{}{}{}",
+            cluster("many", &many),
+            cluster("few", &few),
+            cluster("none", &none)
+        );
+        let gateway = Gateway::start(driver, &config);
+        let mut client = gateway.client();
+        for _ in 0..400 {
+            assert_eq!(client.get("/").status, 200);
+        }
+        let few = few.requests().len();
+        // 100 expected of 400, standard deviation 8.7: seven of them are once in 10^11 runs
+        assert!((40..=160).contains(&few), "{few} of 400 went to the quarter");
+        assert_eq!((many.requests().len() + few, none.requests().len()), (400, 0));
+    }
+}

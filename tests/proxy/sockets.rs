@@ -1,0 +1,80 @@
+//! Where the gateway listens and connects: IPv4, IPv6, unix sockets, and ports that are taken.
+
+use crate::support::gateway::{run_to_end, write_config};
+use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, behind_endpoints, on_both_drivers};
+use std::net::TcpListener;
+
+/// Whether this host has the IPv6 loopback address; says so if not.
+fn has_ipv6() -> bool {
+    let has = TcpListener::bind("[::1]:0").is_ok();
+    if !has {
+        eprintln!("skipped: this host has no IPv6 loopback address");
+    }
+    has
+}
+
+on_both_drivers! {
+    fn a_unix_socket_is_listened_on_and_connected_to(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = Upstream::on_unix_socket(&dir.path().join("service.sock"), |request, conn| {
+            conn.reply(200, &format!("{} {}", request.target, request.header("x-forwarded-for").unwrap_or("-")));
+        });
+        let listen = format!("unix:{}", dir.path().join("gateway.sock").display());
+        let config = behind(&[&upstream], "", "");
+        let gateway = Gateway::start_with(driver, &Setup { listen: &listen, config: &config, ..Setup::default() });
+        assert_eq!(gateway.address("edge"), listen);
+        let mut client = gateway.client();
+        for path in ["/a", "/b"] {
+            assert!(client.get(path).text().starts_with(path));
+        }
+        assert_eq!(upstream.connections(), 1);
+    }
+
+    fn ipv6_is_listened_on_and_connected_to(driver: Driver) {
+        if !has_ipv6() {
+            return;
+        }
+        let upstream = Upstream::always("ok");
+        // the same service by its IPv4 address in IPv6 clothes would not be IPv6: a relay on [::1] is
+        let relay = TcpListener::bind("[::1]:0").unwrap();
+        let endpoint = format!("{{ address = \"{}\" }}", relay.local_addr().unwrap());
+        let thread = std::thread::spawn(move || {
+            let (mut from, _) = relay.accept().unwrap();
+            let mut head = [0; 4096];
+            let read = std::io::Read::read(&mut from, &mut head).unwrap();
+            std::io::Write::write_all(&mut from, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nsix").unwrap();
+            String::from_utf8_lossy(&head[..read]).into_owned()
+        });
+        let config = behind_endpoints(&endpoint, "", "") + "[[route]]\nname = \"four\"\nmatch = { path = \"/four\" }\nupstream = \"four\"\n\n"
+            + &format!("[upstream.four]\nendpoints = [{{ address = \"{}\" }}]\n", upstream.address());
+        let gateway = Gateway::start_with(driver, &Setup { listen: "[::1]:0", config: &config, ..Setup::default() });
+        assert!(gateway.address("edge").starts_with("[::1]:"));
+        assert_eq!(gateway.get("/six").text(), "six");
+        let head = thread.join().unwrap().to_ascii_lowercase();
+        assert!(head.contains("x-forwarded-for: ::1\r\n"), "{head}");
+        assert_eq!(gateway.get("/four").text(), "ok");
+    }
+
+    fn several_listeners_serve_the_same_routes(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let second = "[[listener]]\nname = \"second\"\nlisten = \"127.0.0.1:0\"\n\n";
+        let config = second.to_owned() + &behind(&[&upstream], "", "");
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        for listener in ["edge", "second"] {
+            for _ in 0..8 {
+                assert_eq!(Client::connect(gateway.address(listener)).get("/").text(), "ok");
+            }
+        }
+    }
+
+    fn a_taken_port_is_named_and_ends_with_3(driver: Driver) {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let dir = tempfile::tempdir().unwrap();
+        let route = "[[route]]\nname = \"one\"\nmatch = { path = \"/\" }\nrespond = { status = 200, body = \"1\" }\n";
+        let file = Setup { listen: &address, config: route, ..Setup::default() }.file(driver);
+        let output = run_to_end(&["run", "-c", &write_config(dir.path(), &file)]);
+        assert_eq!(output.code, Some(3), "{output:?}");
+        assert!(output.stderr.contains(&address), "{output:?}");
+    }
+}

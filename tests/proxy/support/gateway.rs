@@ -1,0 +1,337 @@
+//! The gateway as a process of its own, started from a configuration file on ports that the kernel chooses.
+
+use super::client::{Client, Response};
+use super::upstream::Upstream;
+use super::{eventually, lock};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use tempfile::TempDir;
+
+/// The event loop that a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// `driver = "io_uring"`
+    IoUring,
+    /// `driver = "epoll"`
+    Epoll,
+}
+
+impl Driver {
+    /// Whether the kernel lets this process make a ring.
+    pub(crate) fn is_possible(self) -> bool {
+        self == Self::Epoll || io_uring::IoUring::new(8).is_ok()
+    }
+
+    /// Its name in the configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+/// What a test may want otherwise.
+pub(crate) struct Setup<'a> {
+    /// `gateway.workers`
+    pub(crate) workers: usize,
+    /// `gateway.drain_timeout`
+    pub(crate) drain_timeout: &'a str,
+    /// `listen` of the listener `edge`.
+    pub(crate) listen: &'a str,
+    /// More keys of the listener `edge`.
+    pub(crate) listener: &'a str,
+    /// Everything else.
+    pub(crate) config: &'a str,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { workers: 1, drain_timeout: "20s", listen: "127.0.0.1:0", listener: "", config: "" }
+    }
+}
+
+impl Setup<'_> {
+    /// The configuration file.
+    pub(crate) fn file(&self, driver: Driver) -> String {
+        format!(
+            "[gateway]\nworkers = {}\ndriver = \"{}\"\ndrain_timeout = \"{}\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n\
+             [[listener]]\nname = \"edge\"\nlisten = \"{}\"\n{}\n\n{}\n",
+            self.workers,
+            driver.name(),
+            self.drain_timeout,
+            self.listen,
+            self.listener,
+            self.config
+        )
+    }
+}
+
+/// A route `all` for every path to a cluster `svc` of these services, with more keys for the route and for the cluster.
+pub(crate) fn behind(services: &[&Upstream], route: &str, cluster: &str) -> String {
+    let endpoints: Vec<_> =
+        services.iter().map(|service| format!("{{ address = \"{}\" }}", service.address())).collect();
+    behind_endpoints(&endpoints.join(", "), route, cluster)
+}
+
+/// The same with the endpoints as the configuration writes them.
+pub(crate) fn behind_endpoints(endpoints: &str, route: &str, cluster: &str) -> String {
+    format!(
+        "[[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\n{route}\n\n\
+         [upstream.svc]\nendpoints = [{endpoints}]\n{cluster}\n\n"
+    )
+}
+
+/// Two endpoints of which the first gets every first attempt: the second stands in the next tier.
+pub(crate) fn first_then(first: &Upstream, second: &Upstream) -> String {
+    let (first, second) = (first.address(), second.address());
+    format!("{{ address = \"{first}\", priority = 0 }}, {{ address = \"{second}\", priority = 1 }}")
+}
+
+/// A process of the binary, its output collected. It is killed, by its id, when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    stderr: Arc<Mutex<Vec<String>>>,
+    stdout: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts the binary with these arguments, its surroundings cleaned.
+    #[track_caller]
+    pub(crate) fn spawn(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringgate"))
+            .args(arguments)
+            .env("NO_COLOR", "1")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let (stderr, stdout) = (Arc::default(), Arc::default());
+        let readers = vec![
+            collect(child.stderr.take().expect("piped"), &stderr),
+            collect(child.stdout.take().expect("piped"), &stdout),
+        ];
+        Self { child, stderr, stdout, readers }
+    }
+
+    /// Lines on standard error so far.
+    pub(crate) fn stderr(&self) -> Vec<String> {
+        lock(&self.stderr).clone()
+    }
+
+    /// Lines on standard output so far.
+    pub(crate) fn stdout(&self) -> Vec<String> {
+        lock(&self.stdout).clone()
+    }
+
+    /// Sends a signal by name (`TERM`, `INT`, `USR1`).
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        let status = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
+        assert!(status.success(), "{kill}");
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our child")
+    }
+
+    /// Waits until it ends; fails after [`PATIENCE`].
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.ended())
+    }
+
+    /// The output, whole; call it when the process has ended.
+    fn read_out(&mut self) {
+        for reader in self.readers.drain(..) {
+            reader.join().expect("readers do not fail");
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // both fail only when it has ended already
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.read_out();
+        let stderr = self.stderr();
+        if std::thread::panicking() {
+            eprintln!("--- standard error of the process\n{}\n---", stderr.join("\n"));
+        } else if let Some(line) = stderr.iter().find(|line| line.contains("panicked")) {
+            panic!("the process panicked: {line}");
+        }
+    }
+}
+
+/// What a process said until it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// Exit code; `None`: killed by a signal.
+    pub(crate) code: Option<i32>,
+    /// Standard output.
+    pub(crate) stdout: String,
+    /// Standard error.
+    pub(crate) stderr: String,
+}
+
+/// Runs the binary to its end; fails after [`PATIENCE`].
+#[track_caller]
+pub(crate) fn run_to_end(arguments: &[&str]) -> Said {
+    let mut process = Process::spawn(arguments);
+    let code = process.wait().code();
+    process.read_out();
+    Said { code, stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
+}
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    process: Process,
+    addresses: BTreeMap<String, String>,
+    _dir: TempDir,
+}
+
+impl Gateway {
+    /// Starts with one worker, one listener `edge`, and `config` for the rest; returns when `/readyz` says so.
+    #[track_caller]
+    pub(crate) fn start(driver: Driver, config: &str) -> Self {
+        Self::start_with(driver, &Setup { config, ..Setup::default() })
+    }
+
+    /// Starts, and returns when `/readyz` says so.
+    #[track_caller]
+    pub(crate) fn start_with(driver: Driver, setup: &Setup<'_>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = write_config(dir.path(), &setup.file(driver));
+        let mut gateway =
+            Self { process: Process::spawn(&["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
+        gateway.await_ready();
+        gateway
+    }
+
+    fn await_ready(&mut self) {
+        eventually("the gateway is ready", || {
+            if let Some(status) = self.process.ended() {
+                self.process.read_out();
+                panic!("the gateway ended with {status}");
+            }
+            self.addresses = self.process.stderr().iter().filter_map(|line| listening(line)).collect();
+            let admin = self.addresses.get("admin")?;
+            let ready = Client::try_connect(admin).and_then(|mut client| client.try_get("/readyz"));
+            ready.is_ok_and(|response| response.status == 200).then_some(())
+        });
+    }
+
+    /// Where that listener listens: `ip:port` or `unix:/path`.
+    #[track_caller]
+    pub(crate) fn address(&self, listener: &str) -> &str {
+        self.addresses.get(listener).unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.addresses))
+    }
+
+    /// A new connection to the listener `edge`.
+    #[track_caller]
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.address("edge"))
+    }
+
+    /// One GET on a new connection.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.client().get(path)
+    }
+
+    /// One request on a new connection.
+    #[track_caller]
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        self.client().request(method, path, headers, body)
+    }
+
+    /// One GET to the admin listener.
+    #[track_caller]
+    pub(crate) fn admin(&self, path: &str) -> Response {
+        Client::connect(self.address("admin")).get(path)
+    }
+
+    /// The sum of the metric's series that have these labels.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let page = self.admin("/metrics").text();
+        page.lines().filter_map(series).filter(|s| s.name == name && s.has(labels)).map(|s| s.value).sum()
+    }
+
+    /// The process behind it.
+    pub(crate) fn running(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+}
+
+/// Writes a configuration into `dir` and gives its path.
+pub(crate) fn write_config(dir: &Path, text: &str) -> String {
+    let file = dir.join("ringgate.toml");
+    std::fs::write(&file, text).expect("the temporary directory is writable");
+    file.to_str().expect("UTF-8").to_owned()
+}
+
+/// One line of the Prometheus text format.
+pub(crate) struct Series<'a> {
+    /// Metric name.
+    pub(crate) name: &'a str,
+    /// What stands between the braces.
+    pub(crate) labels: &'a str,
+    /// Its value.
+    pub(crate) value: f64,
+}
+
+impl Series<'_> {
+    /// Whether it has all these labels.
+    pub(crate) fn has(&self, labels: &[(&str, &str)]) -> bool {
+        labels.iter().all(|(name, value)| {
+            self.labels.split("\",").any(|label| label.trim_end_matches('"') == format!("{name}=\"{value}"))
+        })
+    }
+}
+
+/// A line of the Prometheus text format; `None` for comments.
+pub(crate) fn series(line: &str) -> Option<Series<'_>> {
+    if line.starts_with('#') || line.is_empty() {
+        return None;
+    }
+    let (key, value) = line.rsplit_once(' ')?;
+    let (name, labels) = key.split_once('{').unwrap_or((key, "}"));
+    Some(Series { name, labels: labels.trim_end_matches('}'), value: value.parse().ok()? })
+}
+
+/// `… listening listener=NAME address=ADDRESS`
+fn listening(line: &str) -> Option<(String, String)> {
+    let (_, fields) = line.split_once("listening ")?;
+    let field = |name: &str| {
+        let word = fields.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+        Some(word.trim_matches('"').to_owned())
+    };
+    Some((field("listener")?, field("address")?))
+}
+
+fn collect(pipe: impl Read + Send + 'static, into: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    let into = Arc::clone(into);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines() {
+            let Ok(line) = line else { return };
+            lock(&into).push(line);
+        }
+    })
+}
