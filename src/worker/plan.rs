@@ -199,7 +199,10 @@ impl Planner<'_> {
             Err(error) => return self.refuse(cycle, record, error, &[("Retry-After", b"1")]),
         };
         let mut outbound = worker.blocks.borrow_mut().small();
-        self.encode(&mut outbound, rules, cluster, path);
+        let mut id = [0; super::state::REQUEST_ID_BYTES];
+        let id = worker.request_id(head.request_id().is_some(), &mut id);
+        record.on_request_id(id);
+        self.encode(&mut outbound, rules, cluster, id, path);
         Way::Forward(Forward {
             route,
             cluster,
@@ -215,7 +218,14 @@ impl Planner<'_> {
         })
     }
 
-    fn encode(&self, outbound: &mut Block, rules: &config::Route, cluster: ClusterId, path: &mut Vec<u8>) {
+    fn encode(
+        &self,
+        outbound: &mut Block,
+        rules: &config::Route,
+        cluster: ClusterId,
+        request_id: &[u8],
+        path: &mut Vec<u8>,
+    ) {
         let (head, worker) = (self.head, self.worker);
         let upward = match rules.rewrite {
             config::Rewrite::None => head.path(),
@@ -226,12 +236,11 @@ impl Planner<'_> {
                 str::from_utf8(path).unwrap_or(head.path())
             }
         };
-        let mut request_id = [0; super::state::REQUEST_ID_BYTES];
         let forwarding = Forwarding {
             peer: self.connection.peer.address.map(|address| address.ip().to_canonical()),
             is_trusted: self.connection.peer.trusted,
             scheme: "http",
-            request_id: worker.request_id(head.request_id().is_some(), &mut request_id),
+            request_id,
         };
         let request = UpstreamRequest {
             head,

@@ -27,7 +27,7 @@ use crate::policy::outlier::Standing;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
 use crate::policy::token_bucket::Lease;
-use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Ratio, Rng, RouteId, WorkerId};
+use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Ratio, Rng, RouteId};
 use rand::{Rng as _, SeedableRng};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -44,7 +44,6 @@ const LOG_TEXTS_KEPT: usize = 256;
 
 /// One core's state.
 pub(super) struct Worker {
-    pub(super) id: WorkerId,
     pub(super) shared: Arc<Shared>,
     pub(super) recorder: Recorder,
     pub(super) log: Option<LogSender>,
@@ -92,7 +91,7 @@ impl Worker {
     /// # Errors
     /// No descriptor is left.
     pub(super) fn new(shared: &Arc<Shared>, listeners: Vec<Rc<Listener>>, hands: Hands) -> io::Result<Rc<Self>> {
-        let Hands { id, recorder, log, retired } = hands;
+        let Hands { recorder, log, retired } = hands;
         let mut rng = Rng::from_rng(&mut rand::rng());
         let config = &shared.config;
         let workers = config.gateway.cores.len();
@@ -103,7 +102,6 @@ impl Worker {
         };
         let pool = |c: &crate::config::Cluster| Pool::new(c.endpoints.len(), c.idle_max, c.idle_timeout);
         let worker = Rc::new(Self {
-            id,
             recorder,
             log,
             timers: Timers::new()?,
