@@ -1,5 +1,6 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
 
+pub mod admission;
 pub mod concurrency;
 pub mod key_table;
 pub mod limit_fields;
