@@ -15,9 +15,8 @@ use super::counter::{Counter, counters};
 use std::time::Duration;
 
 /// Bounds within one decade, in hundredths.
-const STEPS: [u64; 21] = [
-    100, 110, 120, 135, 150, 165, 180, 200, 225, 250, 275, 300, 350, 400, 450, 500, 550, 600, 700, 800, 900,
-];
+const STEPS: [u64; 21] =
+    [100, 110, 120, 135, 150, 165, 180, 200, 225, 250, 275, 300, 350, 400, 450, 500, 550, 600, 700, 800, 900];
 /// The first decade begins at 10 µs: less is not a request over a network.
 const FIRST_NANOS: u64 = 10_000;
 /// 10 µs to 100 s.

@@ -258,7 +258,11 @@ impl EndpointView {
     /// Attempts that speak against it.
     #[must_use]
     pub fn failures_total(&self) -> u64 {
-        AttemptOutcome::ALL.iter().filter(|outcome| outcome.is_failure()).map(|outcome| self.attempts[outcome.index()]).sum()
+        AttemptOutcome::ALL
+            .iter()
+            .filter(|outcome| outcome.is_failure())
+            .map(|outcome| self.attempts[outcome.index()])
+            .sum()
     }
 
     /// The share of workers that would send it requests, in [0, 1]; 1 before any worker has said something, because an endpoint
@@ -387,7 +391,14 @@ impl Stats {
 
     /// Takes down the end of one health check. `state` is the verdict after it (rise and fall considered). Does nothing for a
     /// cluster without health checks.
-    pub fn record_probe(&self, cluster: ClusterId, endpoint: EndpointId, passed: bool, state: ProbeState, now: Instant) {
+    pub fn record_probe(
+        &self,
+        cluster: ClusterId,
+        endpoint: EndpointId,
+        passed: bool,
+        state: ProbeState,
+        now: Instant,
+    ) {
         if let Some(cell) = self.control.probes[cluster.index()].get(endpoint.index()) {
             if passed { &cell.passed } else { &cell.failed }.fetch_add(1, Relaxed);
             cell.state.store(state.index() as u64, Relaxed);

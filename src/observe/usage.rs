@@ -467,7 +467,11 @@ mod tests {
                 for n in 0..200_000u32 {
                     let client = 1 + n % 5;
                     let key = UsageKey { route: None, client: ClientKey::V4(Ipv4Addr::from_bits(client)) };
-                    index.record(&table, key, &Usage { requests: 0, errors: 0, bytes: u64::from(client), latency_nanos: 0 });
+                    index.record(
+                        &table,
+                        key,
+                        &Usage { requests: 0, errors: 0, bytes: u64::from(client), latency_nanos: 0 },
+                    );
                 }
                 done.store(true, Release);
             });
