@@ -11,3 +11,4 @@ pub mod net;
 pub mod observe;
 pub mod policy;
 pub mod units;
+pub mod worker;

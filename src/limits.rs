@@ -88,6 +88,30 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(25);
 pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// The shortest per-try timeout that is worth an attempt: below it, a loopback service would fail too.
 pub const TRY_MIN: Duration = Duration::from_millis(1);
+/// Time constant of an endpoint's availability and of its smoothed round trip: Finagle's and Linkerd's ten seconds.
+pub const AVAILABILITY_DECAY: Duration = Duration::from_secs(10);
+/// A failed attempt counts as a round trip of at least this in `peak_ewma`; Linkerd's penalty.
+pub const RTT_PENALTY: Duration = Duration::from_secs(5);
+/// The round trip of an endpoint while no endpoint of its cluster has been measured; Envoy's default.
+pub const RTT_DEFAULT: Duration = Duration::from_millis(10);
+/// Longest time for which an upstream's Retry-After keeps traffic from an endpoint; Linkerd's cap.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// A tier carries this many percent of what its available endpoints are of all: Envoy's overprovisioning factor 1.4.
+pub const TIER_OVERPROVISION_PERCENT: u64 = 140;
+/// Share of its load with which a readmitted endpoint begins, in percent; Envoy's slow start.
+pub const RAMP_MIN_PERCENT: u64 = 10;
+/// How long an endpoint whose ejection is over waits for a request that could be retried, before any request probes it.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+/// Longest time for which one request may hold the slot of a probe.
+pub const PROBE_LEASE_MAX: Duration = Duration::from_secs(60);
+/// Changes of endpoints (ejected, readmitted, …) that a cluster keeps for its worker; beyond it the oldest are dropped.
+pub const CHANGES_MAX: usize = 256;
+/// Points of one cluster's hash ring, over all endpoints: 2 MiB, and 64 points each for the largest cluster.
+pub const RING_POINTS_MAX: usize = 1 << 18;
+/// Points of an endpoint of average weight: libketama's 160 give an imbalance of some 8 %.
+pub const RING_POINTS_PER_ENDPOINT: usize = 160;
+/// Slots of a Maglev table: the paper's prime, a hundred slots each for 655 endpoints.
+pub const MAGLEV_SLOTS: usize = 65_537;
 /// Every timeout of the file: a day; longer is a mistake.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 
@@ -116,6 +140,8 @@ pub const ACCEPT_BATCH: usize = 64;
 
 /// Bytes of access log that wait for the writer, per worker; beyond it lines are dropped and counted.
 pub const LOG_RING_BYTES: usize = 1 << 20;
+/// Formatted lines that the log's thread holds while its output does not take them.
+pub const LOG_PENDING_BYTES: usize = 1 << 20;
 /// Longest text (path, user agent, …) kept of one field in the access log.
 pub const LOG_FIELD_BYTES_MAX: usize = 2_048;
 /// Messages that wait for a worker.
@@ -132,4 +158,7 @@ const _: () = assert!(WORKERS_MAX <= u16::MAX as usize && ROUTES_MAX <= u32::MAX
 const _: () = assert!(METHODS_MAX <= u64::BITS as usize);
 const _: () = assert!(REGEX_BYTES_MAX <= REGEX_SET_BYTES_MAX && REGEX_CACHE_BYTES_MIN <= REGEX_CACHE_BYTES_MAX);
 const _: () = assert!(ATTEMPTS_MAX <= ENDPOINTS_MAX);
+const _: () =
+    assert!(RING_POINTS_MAX >= ENDPOINTS_MAX && MAGLEV_SLOTS > ENDPOINTS_MAX && ENDPOINTS_MAX <= u16::MAX as usize);
+const _: () = assert!(BACKOFF_MIN.as_nanos() <= BACKOFF_MAX.as_nanos());
 const _: () = assert!(LOG_FIELD_BYTES_MAX * 8 < LOG_RING_BYTES);

@@ -1,3 +1,11 @@
-//! The command line.
+//! The command line: what an operator types, and nothing else. See `ringgate --help`.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run(<cli::CommandLine as clap::Parser>::parse())
+}

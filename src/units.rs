@@ -164,6 +164,9 @@ pub struct Weight(pub u32);
 pub struct Ratio(f64);
 
 impl Ratio {
+    /// All of it.
+    pub const ONE: Self = Self(1.0);
+
     /// `None` outside [0, 1] or when not a number.
     #[must_use]
     pub fn try_new(value: f64) -> Option<Self> {

@@ -71,7 +71,7 @@ fn syntax_errors(mut sink: Sink<'_>, errors: &[toml::de::Error]) -> Errors {
     for error in errors {
         let offset = error.span().map_or(0, |span| span.start);
         if reported.insert(sink.position(offset).0) {
-            sink.place("", offset, format!("not TOML: {}", error.message()), None);
+            sink.syntax(offset, format!("not TOML: {}", error.message()));
         }
     }
     sink.finish().expect_err("there is at least one")
@@ -118,7 +118,7 @@ fn gateway(table: &file::Gateway, available: &[usize], sink: &mut Sink<'_>) -> O
         (Workers::Count(count), Cores::Auto) => (0..count).map(|worker| available.get(worker).copied()).collect(),
         (Workers::Count(count), Cores::List(list)) => {
             if count != list.len() {
-                let message = format!("gateway.cores lists {} cores; must be as many, or left out", list.len());
+                let message = format!("gateway.cores lists {}; must be as many, or left out", list.len());
                 sink.value(table.at.key("workers"), workers?.span.clone(), message, None);
             }
             list.iter().copied().map(Some).collect()

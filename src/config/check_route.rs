@@ -2,12 +2,13 @@
 
 use super::check::{duplicate_name, value};
 use super::file::{self, RouteTimeout};
-use super::names::{EditableHeader, Name, RetryWord};
+use super::names::{EditableHeader, MethodText, Name, RetryWord};
 use super::problem::{Sink, did_you_mean, listed};
 use super::read::{List, Map, Place, Scalar, Written};
 use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
+use crate::limits::METHODS_MAX;
 use crate::units::{ClusterId, Rate, Weight};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::Duration;
@@ -20,7 +21,8 @@ pub(super) fn routes<const MIN: usize, const MAX: usize>(
     sink: &mut Sink<'_>,
 ) -> Option<Vec<Route>> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
-    let mut reader = RouteReader { upstreams: ids, names: HashMap::new(), matches: HashMap::new(), sink };
+    let mut reader =
+        RouteReader { upstreams: ids, names: HashMap::new(), matches: HashMap::new(), methods: HashSet::new(), sink };
     let routes: Vec<_> = list.value.0.iter().filter_map(|written| reader.route(&written.value)).collect();
     (routes.len() == list.value.0.len()).then_some(routes)
 }
@@ -30,6 +32,8 @@ struct RouteReader<'a, 's, 't> {
     upstreams: HashMap<&'a str, ClusterId>,
     names: HashMap<String, &'a str>,
     matches: HashMap<MatchKey, &'a str>,
+    /// All methods that routes name; a set of them is one word of the router.
+    methods: HashSet<Method>,
     sink: &'s mut Sink<'t>,
 }
 
@@ -50,8 +54,8 @@ impl<'a> RouteReader<'a, '_, '_> {
         let name = self.name(table, matcher.as_ref());
         let target = self.target(table);
         let rewrite = matcher.as_ref().and_then(|matcher| self.rewrite(table, &matcher.path));
-        let request_headers = table.request_headers.as_ref().and_then(|rules| self.header_rules(&rules.value));
-        let response_headers = table.response_headers.as_ref().and_then(|rules| self.header_rules(&rules.value));
+        let request_headers = table.request_headers.as_ref().and_then(|rules| self.header_rules(&rules.value, true));
+        let response_headers = table.response_headers.as_ref().and_then(|rules| self.header_rules(&rules.value, false));
         let timeout = self.timeout(table);
         let limits =
             table.limit.as_ref().map(|list| list.value.0.iter().map(|limit| self::limit(&limit.value)).collect());
@@ -100,6 +104,9 @@ impl<'a> RouteReader<'a, '_, '_> {
         if let Some(headers) = &table.header {
             self.unique(&table.at.key("header"), headers.value.0.iter().map(|(name, _)| (&name.value.0, &name.span)));
         }
+        if let Some(list) = &table.method {
+            self.count_methods(&table.at.key("method"), list);
+        }
         let matcher = Match {
             host: value(&table.host).map(|host| host.0).unwrap_or_default(),
             path: value(&table.path)?.0,
@@ -114,12 +121,25 @@ impl<'a> RouteReader<'a, '_, '_> {
         Some(matcher)
     }
 
+    fn count_methods<const MIN: usize, const MAX: usize>(
+        &mut self,
+        path: &str,
+        list: &Written<List<MethodText, MIN, MAX>>,
+    ) {
+        let before = self.methods.len();
+        self.methods.extend(list.value.0.iter().map(|method| method.value.0.clone()));
+        if before <= METHODS_MAX && self.methods.len() > METHODS_MAX {
+            let message = format!("all routes together name more than {METHODS_MAX} methods");
+            self.sink.value(path, list.span.clone(), message, None);
+        }
+    }
+
     /// No header twice; names differ in case only in the file.
     fn unique<'h>(&mut self, path: &str, names: impl Iterator<Item = (&'h HeaderName, &'h Range<usize>)>) {
         let mut seen = HashSet::new();
         for (name, span) in names {
             if !seen.insert(name) {
-                self.sink.value(path, span.clone(), format!("{name} stands there twice"), None);
+                self.sink.place(path, span.start, format!("{name} stands there twice"), None);
             }
         }
     }
@@ -245,13 +265,18 @@ impl<'a> RouteReader<'a, '_, '_> {
         Some(Rewrite::None)
     }
 
-    fn header_rules(&mut self, table: &file::HeaderRules) -> Option<HeaderRules> {
+    fn header_rules(&mut self, table: &file::HeaderRules, of_request: bool) -> Option<HeaderRules> {
         let (set, remove) = (&table.set.as_ref()?.value.0, &table.remove.as_ref()?.value.0);
         self.unique(&table.at.key("set"), set.iter().map(|(name, _)| (&name.value.0, &name.span)));
         self.unique(&table.at.key("remove"), remove.iter().map(|name| (&name.value.0, &name.span)));
         if let Some(host) = remove.iter().find(|name| name.value.0 == http::header::HOST) {
             let message = "a request has a Host (RFC 9112 §3.2); set it instead".to_owned();
             self.sink.value(table.at.key("remove"), host.span.clone(), message, None);
+        }
+        let set_host = set.iter().find(|(name, _)| name.value.0 == http::header::HOST);
+        if let (Some((host, _)), false) = (set_host, of_request) {
+            let message = "a response has no Host".to_owned();
+            self.sink.value(table.at.key("set"), host.span.clone(), message, None);
         }
         let set = set.iter().map(|(name, value)| (name.value.0.clone(), value.value.0.clone())).collect();
         let remove = remove.iter().map(|Written { value: EditableHeader(name), .. }| name.clone()).collect();

@@ -8,7 +8,7 @@ use super::problem::{Refusal, did_you_mean, nearest};
 use super::read::{Scalar, scalar_schema};
 use super::values::{integer, text};
 use super::{Address, Bind, HashKey, HostMatch, LimitKey, LogPath};
-use crate::limits::{NAME_BYTES_MAX, WORKERS_MAX};
+use crate::limits::{METHOD_BYTES_MAX, NAME_BYTES_MAX, WORKERS_MAX};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -314,6 +314,11 @@ impl Scalar for MethodText {
         if written == "CONNECT" {
             return Err(Refusal::why("the gateway opens no tunnels: CONNECT never reaches a route"));
         }
+        if written.len() > METHOD_BYTES_MAX {
+            return Err(Refusal::why(format!(
+                "longer than {METHOD_BYTES_MAX} bytes, which no request's method may be"
+            )));
+        }
         Method::from_bytes(written.as_bytes()).map(Self).map_err(|_| Refusal::plain())
     }
 
@@ -351,13 +356,13 @@ fn header(name: &str) -> Result<HeaderName, Refusal> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EditableHeader(pub HeaderName);
 
-/// RFC 9110 §7.6.1, and what decides the body's length (RFC 9112 §6).
+/// RFC 9110 §7.6.1 and RFC 9113 §8.2.2, what decides the body's length (RFC 9112 §6), and `Expect`, which the gateway answers.
 const CONNECTION_HEADERS: &[&str] = &[
     "connection",
     "content-length",
+    "expect",
+    "http2-settings",
     "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
     "proxy-connection",
     "te",
     "trailer",
@@ -505,7 +510,7 @@ fn keyed(written: &str) -> (&str, Option<&str>) {
 
 fn refused_key(word: &str, name: Option<&str>, bare: &[&str], named: &[&str]) -> Refusal {
     if name.is_none() && named.contains(&word) {
-        return Refusal::why(format!("which {word}?")).help(format!("write \"{word}:NAME\""));
+        return Refusal::why(format!("the {word}'s name is missing")).help(format!("write \"{word}:NAME\""));
     }
     let near = nearest(word, bare.iter().chain(named).copied());
     let help = near.map(|near| match name {

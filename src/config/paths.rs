@@ -84,8 +84,31 @@ fn check_path(path: &str) -> Result<(), Refusal> {
         let help = (wrong == '?').then(|| "query parameters are matched by match.query".to_owned());
         return Err(Refusal { why: Some(format!("a path ends before {wrong:?}")), help });
     }
-    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(Refusal::why("\".\" and \"..\" are not segments of a normalised path"));
+    check_normal(path)
+}
+
+/// Requests are matched in one spelling of their path (RFC 3986 §6.2.2); another spelling here would never match.
+fn check_normal(path: &str) -> Result<(), Refusal> {
+    if path.contains('\\') || path.contains("//") || path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(Refusal::why("a normalised path has no \"\\\", no \"//\" and no \".\" or \"..\" segment"));
+    }
+    for (at, _) in path.match_indices('%') {
+        let digits = path.get(at + 1..at + 3).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let (Some(digits), Some(byte)) = (digits, byte) else {
+            return Err(Refusal::why("% is followed by two hexadecimal digits"));
+        };
+        let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if matches!(byte, 0 | b'/' | b'\\') {
+            return Err(Refusal::why(format!("%{digits} never reaches a route: services read it in different ways")));
+        }
+        if unreserved || digits.bytes().any(|b| b.is_ascii_lowercase()) {
+            let normal = if unreserved { char::from(byte).to_string() } else { format!("%{}", digits.to_uppercase()) };
+            let help = format!("write {normal} for %{digits}");
+            return Err(
+                Refusal::why("requests are matched in the normal spelling of their path (RFC 3986 §6.2.2)").help(help)
+            );
+        }
     }
     Ok(())
 }

@@ -27,8 +27,10 @@ pub struct Problem {
     pub path: String,
     /// The value as it stands in the file, shortened; `None` when there is none.
     pub written: Option<String>,
-    /// What is wrong and what is allowed.
+    /// What is wrong.
     pub message: String,
+    /// What is allowed, where `message` does not say it: "must be …".
+    pub allowed: Option<String>,
     /// What was probably meant, or what to do.
     pub help: Option<String>,
 }
@@ -47,8 +49,8 @@ impl fmt::Display for Problem {
             write!(f, "{}{written}", if self.path.is_empty() { " " } else { " = " })?;
         }
         write!(f, "\n    {}", self.message)?;
-        if let Some(help) = &self.help {
-            write!(f, "\n    {help}")?;
+        for more in self.allowed.iter().chain(&self.help) {
+            write!(f, "\n    {more}")?;
         }
         Ok(())
     }
@@ -62,7 +64,16 @@ impl Errors {
     /// One problem with the file as a whole.
     pub(crate) fn of_file(file: &str, message: String, help: Option<String>) -> Self {
         let file = file.to_owned();
-        Self(vec![Problem { file, line: 0, column: 0, path: String::new(), written: None, message, help }])
+        Self(vec![Problem {
+            file,
+            line: 0,
+            column: 0,
+            path: String::new(),
+            written: None,
+            message,
+            allowed: None,
+            help,
+        }])
     }
 
     /// The problems, at least one, in the order of the file.
@@ -131,12 +142,41 @@ impl<'t> Sink<'t> {
     /// Something is wrong with the value at `span`.
     pub(crate) fn value(&mut self, path: impl fmt::Display, span: Range<usize>, message: String, help: Option<String>) {
         let written = self.written(span.clone());
-        self.push(span.start, path.to_string(), written, message, help);
+        self.push(span.start, Problem { path: path.to_string(), written, message, help, ..self.blank() });
     }
 
     /// Something is wrong at `offset`, where there is no value to repeat.
     pub(crate) fn place(&mut self, path: impl fmt::Display, offset: usize, message: String, help: Option<String>) {
-        self.push(offset, path.to_string(), None, message, help);
+        self.push(offset, Problem { path: path.to_string(), message, help, ..self.blank() });
+    }
+
+    /// The value at `span` is not what it `must be`; a span of `None` is a key, which the path shows.
+    pub(crate) fn refuse(
+        &mut self,
+        path: impl fmt::Display,
+        at: usize,
+        span: Option<Range<usize>>,
+        must_be: String,
+        refusal: Refusal,
+    ) {
+        let must_be = format!("must be {must_be}");
+        let (message, allowed) = match refusal.why {
+            Some(why) => (why, Some(must_be)),
+            None => (must_be, None),
+        };
+        let written = span.and_then(|span| self.written(span));
+        self.push(
+            at,
+            Problem { path: path.to_string(), written, message, allowed, help: refusal.help, ..self.blank() },
+        );
+    }
+
+    /// The text is not TOML.
+    pub(crate) fn syntax(&mut self, offset: usize, message: String) {
+        let line = self.position(offset).0;
+        let end = self.lines.get(line).copied().unwrap_or(self.text.len());
+        let written = self.written(self.lines[line - 1]..end);
+        self.push(offset, Problem { written, message, ..self.blank() });
     }
 
     /// Whether something was wrong with the value at this path.
@@ -151,10 +191,23 @@ impl<'t> Sink<'t> {
         if problems.is_empty() { Ok(()) } else { Err(Errors(problems)) }
     }
 
-    fn push(&mut self, at: usize, path: String, written: Option<String>, message: String, help: Option<String>) {
-        let (line, column) = self.position(at);
-        self.paths.insert(path.clone());
-        self.found.push((at, Problem { file: self.file.to_owned(), line, column, path, written, message, help }));
+    fn blank(&self) -> Problem {
+        Problem {
+            file: self.file.to_owned(),
+            line: 0,
+            column: 0,
+            path: String::new(),
+            written: None,
+            message: String::new(),
+            allowed: None,
+            help: None,
+        }
+    }
+
+    fn push(&mut self, offset: usize, problem: Problem) {
+        let (line, column) = self.position(offset);
+        self.paths.insert(problem.path.clone());
+        self.found.push((offset, Problem { line, column, ..problem }));
     }
 
     /// Line and column of a byte offset, both from 1.

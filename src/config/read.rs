@@ -86,10 +86,8 @@ impl<T: Scalar> Read for T {
     fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
         match T::parse(node.value) {
             Ok(value) => Some(value),
-            Err(Refusal { why, help }) => {
-                let allowed = format!("must be {}", T::allowed());
-                let message = why.map_or_else(|| allowed.clone(), |why| format!("{why}; {allowed}"));
-                sink.value(node.path, node.span(), message, help);
+            Err(refusal) => {
+                sink.refuse(node.path, node.start, Some(node.span()), T::allowed(), refusal);
                 None
             }
         }
@@ -131,7 +129,7 @@ pub struct List<T, const MIN: usize, const MAX: usize>(pub Vec<Written<T>>);
 impl<T: Read, const MIN: usize, const MAX: usize> Read for List<T, MIN, MAX> {
     fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
         let DeValue::Array(array) = node.value else {
-            let help = (!matches!(node.value, DeValue::Table(_))).then(|| "put it in brackets: [ … ]".to_owned());
+            let help = (matches!(node.value, DeValue::String(_))).then(|| "put it in brackets: [ … ]".to_owned());
             sink.value(node.path, node.span(), "must be a list".to_owned(), help);
             return None;
         };
@@ -182,11 +180,11 @@ impl<K: Scalar, V: Read, const MAX: usize> Read for Map<K, V, MAX> {
         let mut map = Vec::with_capacity(table.len());
         for (key, value) in in_file_order(table) {
             let path = Path::Key(&node.path, key.get_ref());
-            let text = DeValue::String(Cow::Borrowed(key.get_ref()));
-            let key_node = Node { value: &text, start: key.span().start, end: key.span().end, path };
-            let (name, entry) = (K::read(key_node, sink), Node::new(value, path));
+            let name = K::parse(&DeValue::String(Cow::Borrowed(key.get_ref())));
+            let name = name.map_err(|refusal| sink.refuse(path, key.span().start, None, K::allowed(), refusal));
+            let entry = Node::new(value, path);
             let value = V::read(entry, sink);
-            map.extend(name.zip(value).map(|(name, value)| {
+            map.extend(name.ok().zip(value).map(|(name, value)| {
                 let name = Written { value: name, span: key.span(), given: true };
                 (name, Written { value, span: entry.span(), given: true })
             }));

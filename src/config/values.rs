@@ -285,7 +285,7 @@ impl Scalar for Share {
         }
         let share = number(value).ok_or_else(Refusal::plain)?;
         Ratio::try_new(share).map(Self).ok_or_else(|| {
-            let percent = (1.0..=100.0).contains(&share);
+            let percent = (2.0..=100.0).contains(&share);
             if percent { Refusal::plain().help(format!("did you mean \"{share}%\"?")) } else { Refusal::plain() }
         })
     }

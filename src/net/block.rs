@@ -153,19 +153,41 @@ const LARGE: usize = BLOCK_LARGE + TAILROOM;
 /// A worker's stock of blocks, by size; what comes back beyond [`BLOCKS_KEPT_BYTES`] is freed.
 #[derive(Debug, Default)]
 pub struct Blocks {
-    small: Vec<Vec<u8>>,
-    large: Vec<Vec<u8>>,
+    small: Stock,
+    large: Stock,
+}
+
+/// Blocks of one size.
+#[derive(Debug, Default)]
+struct Stock {
+    blocks: Vec<Vec<u8>>,
+    /// The fewest there were since the last trim: so many were not needed.
+    low: usize,
+}
+
+impl Stock {
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let block = self.blocks.pop();
+        self.low = self.low.min(self.blocks.len());
+        block
+    }
+
+    fn trim(&mut self) {
+        self.blocks.truncate(self.blocks.len() - self.low.div_ceil(2).min(self.blocks.len()));
+        self.blocks.shrink_to(2 * self.blocks.len());
+        self.low = self.blocks.len();
+    }
 }
 
 impl Blocks {
     /// A block of [`BLOCK_SMALL`] bytes.
     pub fn small(&mut self) -> Block {
-        Block::from_vec(self.small.pop().unwrap_or_else(|| Vec::with_capacity(SMALL)))
+        Block::from_vec(self.small.take().unwrap_or_else(|| Vec::with_capacity(SMALL)))
     }
 
     /// A block of [`BLOCK_LARGE`] bytes.
     pub fn large(&mut self) -> Block {
-        Block::from_vec(self.large.pop().unwrap_or_else(|| Vec::with_capacity(LARGE)))
+        Block::from_vec(self.large.take().unwrap_or_else(|| Vec::with_capacity(LARGE)))
     }
 
     /// Gives a block back. One that grew to neither size is freed: growth is rare and must not be kept.
@@ -173,8 +195,8 @@ impl Blocks {
         let bytes = block.bytes;
         let kept = self.kept_bytes() + bytes.capacity() <= BLOCKS_KEPT_BYTES;
         match bytes.capacity() {
-            SMALL if kept => self.small.push(bytes),
-            LARGE if kept => self.large.push(bytes),
+            SMALL if kept => self.small.blocks.push(bytes),
+            LARGE if kept => self.large.blocks.push(bytes),
             _ => {}
         }
     }
@@ -182,15 +204,13 @@ impl Blocks {
     /// Bytes in stock.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
-        self.small.len() * SMALL + self.large.len() * LARGE
+        self.small.blocks.len() * SMALL + self.large.blocks.len() * LARGE
     }
 
-    /// Frees half of the stock: called now and then while it is not needed, so that a burst's memory goes back.
+    /// Frees half of what was not needed since the last call, so that a burst's memory goes back and a steady load's does not.
     pub fn trim(&mut self) {
-        self.small.truncate(self.small.len() / 2);
-        self.large.truncate(self.large.len() / 2);
-        self.small.shrink_to(self.small.len());
-        self.large.shrink_to(self.large.len());
+        self.small.trim();
+        self.large.trim();
     }
 }
 

@@ -9,7 +9,7 @@ use crate::limits::ACCEPT_BATCH;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant as StdInstant};
 
@@ -198,7 +198,7 @@ pub fn duplicate(socket: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// Whether `fd` is open; for tests of descriptor leaks.
 #[cfg(test)]
-pub(crate) fn is_open(fd: &impl AsRawFd) -> bool {
+pub(crate) fn is_open(fd: &impl std::os::fd::AsRawFd) -> bool {
     // SAFETY: no memory is involved.
     unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) >= 0 }
 }
@@ -207,6 +207,7 @@ pub(crate) fn is_open(fd: &impl AsRawFd) -> bool {
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn every_worker_gets_a_socket_of_the_same_port() {

@@ -285,6 +285,11 @@ impl Watch {
         Guard { watch: self }
     }
 
+    /// Moves the deadline of the guard that lives.
+    pub fn move_to(&self, deadline: Instant) {
+        self.timers.set(self.index, deadline);
+    }
+
     /// True when the deadline of the last guard or sleep has passed.
     #[must_use]
     pub fn expired(&self) -> bool {

@@ -6,6 +6,8 @@
 //!
 //! Architecture invariant: nothing here takes a lock, makes a system call or allocates per request on a worker's thread.
 
+pub mod access_log;
+pub mod exposition;
 pub mod histogram;
 pub mod labels;
 pub mod recorder;
@@ -13,3 +15,5 @@ pub mod stats;
 pub mod usage;
 
 mod counter;
+#[cfg(test)]
+pub(crate) mod fixture;

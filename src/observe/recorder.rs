@@ -240,3 +240,131 @@ fn count_request(memory: &WorkerStats, slots: &mut FxHashMap<u64, u32>, key: u64
         None => Counter::add(&memory.requests_other, 1),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::fixture;
+    use crate::observe::usage::ClientKey;
+
+    const CLUSTER: ClusterId = ClusterId(0);
+    const ENDPOINT: EndpointId = EndpointId(1);
+
+    fn finished(route: Option<RouteId>, status: u16) -> Finished {
+        Finished {
+            route,
+            method: MethodLabel::Get,
+            status: StatusCode::from_u16(status).unwrap(),
+            error: None,
+            duration: Duration::from_millis(3),
+            request_bytes: 100,
+            response_bytes: 900,
+            client: Some("192.0.2.1".parse().unwrap()),
+        }
+    }
+
+    fn requests(stats: &Stats, worker: usize) -> Vec<(RequestKey, u64)> {
+        stats.workers[worker].requests.iter().map(|s| (RequestKey::unpack(s.key.get()), s.count.get())).collect()
+    }
+
+    #[test]
+    fn a_finished_request_is_counted_in_every_place() {
+        let stats = Stats::new(&fixture::config(), 2);
+        let recorders = [stats.recorder(WorkerId(0)), stats.recorder(WorkerId(1))];
+        recorders.iter().for_each(|recorder| recorder.finished(&finished(Some(RouteId(1)), 200)));
+        recorders[0].finished(&Finished { error: Some(ProxyError::RateLimited), ..finished(Some(RouteId(1)), 429) });
+
+        let route = stats.route(Some(RouteId(1)));
+        assert_eq!(route.usage(), Usage { requests: 3, errors: 1, bytes: 3000, latency_nanos: 9_000_000 });
+        assert_eq!(route.rejected[ProxyError::RateLimited as usize], 1);
+        assert_eq!(route.rejected.iter().sum::<u64>(), 1);
+        assert_eq!(stats.route(Some(RouteId(0))).duration.count(), 0);
+        let client = ClientKey::V4("192.0.2.1".parse().unwrap());
+        assert_eq!(stats.usage()[&UsageKey { route: Some(RouteId(1)), client }], route.usage());
+        let key = |status| RequestKey { route: 1, method: MethodLabel::Get as u8, status };
+        assert_eq!(requests(&stats, 0), [(key(200), 1), (key(429), 1)]);
+        assert_eq!(requests(&stats, 1), [(key(200), 1)]);
+    }
+
+    #[test]
+    fn requests_without_a_route_have_their_own_row() {
+        let stats = Stats::new(&fixture::config(), 1);
+        let recorder = stats.recorder(WorkerId(0));
+        recorder.finished(&Finished { error: Some(ProxyError::BadRequest), client: None, ..finished(None, 400) });
+        assert_eq!(stats.route(None).rejected[ProxyError::BadRequest as usize], 1);
+        assert_eq!(stats.usage()[&UsageKey { route: None, client: ClientKey::None }].errors, 1);
+    }
+
+    #[test]
+    fn request_keys_beyond_the_bound_are_counted_together() {
+        let stats = Stats::new(&fixture::config(), 1);
+        let memory = &stats.workers[0];
+        let mut slots = FxHashMap::default();
+        let max = limits::REQUEST_COUNTERS_MAX as u64;
+        (0..max + 10).for_each(|key| count_request(memory, &mut slots, key));
+        (0..5).for_each(|key| count_request(memory, &mut slots, key));
+        assert_eq!(memory.requests.len() as u64, max);
+        assert_eq!(memory.requests_other.get(), 10);
+        assert_eq!(memory.requests.slot(4).count.get(), 2);
+    }
+
+    #[test]
+    fn attempts_retries_and_ejections_are_counted_where_they_belong() {
+        let stats = Stats::new(&fixture::config(), 1);
+        let recorder = stats.recorder(WorkerId(0));
+        recorder.attempt(CLUSTER, ENDPOINT, AttemptOutcome::Success, Duration::from_millis(2));
+        recorder.attempt(CLUSTER, ENDPOINT, AttemptOutcome::Timeout, Duration::from_millis(500));
+        recorder.attempt(CLUSTER, ENDPOINT, AttemptOutcome::Cancelled, Duration::from_millis(1));
+        recorder.retry(CLUSTER, RetryReason::Timeout);
+        recorder.retry_budget_exhausted(CLUSTER);
+        recorder.ejected(CLUSTER, ENDPOINT, EjectReason::Consecutive);
+        let view = stats.endpoint(CLUSTER, ENDPOINT);
+        assert_eq!((view.attempts_total(), view.failures_total()), (3, 1));
+        assert_eq!(view.ejections[EjectReason::Consecutive.index()], 1);
+        assert_eq!(stats.endpoint(CLUSTER, EndpointId(0)).attempts_total(), 0);
+        let cluster = stats.workers[0].clusters.get(0).unwrap();
+        let mut durations = crate::observe::histogram::HistogramSum::default();
+        durations.add(&cluster.duration);
+        assert_eq!(durations.count(), 2, "a cancelled attempt has no duration");
+        assert_eq!(cluster.retries[RetryReason::Timeout.index()].get(), 1);
+        assert_eq!(cluster.budget_exhausted.get(), 1);
+    }
+
+    #[test]
+    fn an_endpoint_s_state_is_merged_over_the_workers_that_spoke() {
+        let stats = Stats::new(&fixture::config(), 3);
+        assert_eq!(stats.endpoint(CLUSTER, ENDPOINT).available_share(), 1.0);
+        let gauges = |state, until, availability| EndpointGauges {
+            state,
+            ejected_until: Instant::from_nanos(until),
+            in_flight: 2,
+            availability: Ratio::try_new(availability).unwrap(),
+        };
+        stats.recorder(WorkerId(0)).publish_endpoint(CLUSTER, ENDPOINT, &gauges(EndpointState::Ejected, 70, 0.0));
+        stats.recorder(WorkerId(1)).publish_endpoint(CLUSTER, ENDPOINT, &gauges(EndpointState::Ramping, 90, 0.5));
+        let view = stats.endpoint(CLUSTER, ENDPOINT);
+        assert_eq!((view.workers, view.workers_available, view.in_flight), (2, 1, 4));
+        assert_eq!(view.ejected_until, Some(Instant::from_nanos(70)));
+        assert_eq!(view.availability, Some(0.25));
+        assert_eq!(view.states[EndpointState::Ejected.index()], 1);
+    }
+
+    #[test]
+    fn a_restarted_worker_keeps_its_counters_and_clears_its_gauges() {
+        let stats = Stats::new(&fixture::config(), 1);
+        let first = stats.recorder(WorkerId(0));
+        first.connection_opened(ListenerId(0));
+        first.finished(&finished(Some(RouteId(0)), 200));
+        first.publish_upstream_connections(CLUSTER, 3, 4);
+        drop(first);
+        let second = stats.recorder(WorkerId(0));
+        second.connection_closed(ListenerId(0));
+        second.finished(&finished(Some(RouteId(0)), 200));
+        let memory = &stats.workers[0];
+        assert_eq!((memory.listeners[0].connections.get(), memory.listeners[0].accepted.get()), (0, 1));
+        assert_eq!(memory.clusters.get(0).unwrap().connections_active.get(), 0);
+        assert_eq!(memory.requests.len(), 1);
+        assert_eq!(memory.requests.slot(0).count.get(), 2);
+        assert_eq!(stats.usage().len(), 1);
+    }
+}

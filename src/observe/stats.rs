@@ -515,3 +515,44 @@ impl WorkerStats {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::fixture;
+
+    #[test]
+    fn request_keys_survive_packing_and_order_by_route_first() {
+        let key = RequestKey { route: 100_000, method: 9, status: 999 };
+        assert_eq!(RequestKey::unpack(key.pack()), key);
+        let next = RequestKey { route: 100_001, method: 0, status: 100 };
+        assert!(next.pack() > key.pack());
+    }
+
+    #[test]
+    fn readiness_needs_every_worker() {
+        let stats = Stats::new(&fixture::config(), 2);
+        assert_eq!(stats.worker(WorkerId(0)).state, WorkerState::Starting);
+        stats.set_worker_state(WorkerId(0), WorkerState::Running);
+        assert!(!stats.all_workers_running());
+        stats.set_worker_state(WorkerId(1), WorkerState::Running);
+        assert!(stats.all_workers_running());
+        stats.set_worker_state(WorkerId(0), WorkerState::Stalled);
+        stats.count_worker_restart(WorkerId(0));
+        assert!(!stats.all_workers_running());
+        assert_eq!(stats.worker(WorkerId(0)).restarts, 1);
+    }
+
+    #[test]
+    fn probes_are_kept_only_where_the_cluster_has_a_check() {
+        let stats = Stats::new(&fixture::config(), 1);
+        let (checked, unchecked) = (ClusterId(0), ClusterId(1));
+        assert_eq!(stats.probe(checked, EndpointId(0)).unwrap().state, ProbeState::Unknown);
+        stats.record_probe(checked, EndpointId(0), true, ProbeState::Healthy, Instant::from_nanos(5));
+        stats.record_probe(checked, EndpointId(0), false, ProbeState::Healthy, Instant::from_nanos(7));
+        stats.record_probe(unchecked, EndpointId(0), true, ProbeState::Healthy, Instant::from_nanos(5));
+        let view = stats.probe(checked, EndpointId(0)).unwrap();
+        assert_eq!((view.passed, view.failed, view.checked), (1, 1, Some(Instant::from_nanos(7))));
+        assert_eq!(stats.probe(unchecked, EndpointId(0)), None);
+    }
+}

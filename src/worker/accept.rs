@@ -3,8 +3,8 @@
 //! Each worker drains its own queue in batches. A connection over the listener's cap is closed at once, which costs the least;
 //! when descriptors run out, accepting pauses until some have been given back, instead of spinning on the error.
 
-use super::Worker;
 use super::connection::{self, Peer};
+use super::state::Worker;
 use crate::net::clock;
 use crate::net::guarded::guarded;
 use crate::net::listener::{Accepted, Listener};
@@ -41,9 +41,8 @@ fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
     let peer = Peer::new(accepted.peer, &worker.shared.config.listeners[listener.index()].trusted_proxies);
     let worker = Rc::clone(worker);
     drop(monoio::spawn(async move {
-        let stats = worker.shared.stats.worker(worker.id);
         if guarded(connection::run(&worker, listener, stream, peer)).await.is_none() {
-            stats.on_panic();
+            worker.recorder.panic_caught();
         }
         drop(seat);
     }));

@@ -14,7 +14,7 @@ use crate::error::ProxyError;
 use crate::net::block::Block;
 use crate::net::stream::{self, Stream};
 use crate::net::timer::Watch;
-use crate::net::clock;
+use crate::policy::exchange::Event;
 use crate::policy::retry::Sent;
 use crate::units::{ClusterId, EndpointId, Instant};
 use std::future::{Future, poll_fn};
@@ -27,6 +27,8 @@ use std::task::Poll;
 pub(super) struct Try {
     pub(super) cluster: ClusterId,
     pub(super) endpoint: EndpointId,
+    /// End of the connect phase.
+    pub(super) connect_until: Instant,
     /// End of the attempt: a whole response head must be there by then.
     pub(super) until: Instant,
     /// The request may be sent a second time without asking anybody.
@@ -51,11 +53,29 @@ pub(super) enum Failure {
     /// No connection in time.
     ConnectTimedOut,
     /// The connection ended or broke before a response.
-    Reset(Sent),
+    Reset {
+        /// How much of the request may have reached the service.
+        sent: Sent,
+        /// The connection came from the pool.
+        reused: bool,
+    },
     /// The attempt's time is over.
     TimedOut,
     /// The client is at fault: its body was malformed, too large, too slow, or broke off.
     Downstream(ProxyError),
+}
+
+impl Failure {
+    /// The same for the policy. A client's failure never comes here.
+    pub(super) fn event(self) -> Event {
+        match self {
+            Self::Refused => Event::ConnectFailed,
+            Self::ConnectTimedOut => Event::ConnectTimedOut,
+            Self::Reset { sent, reused } => Event::ResetBeforeHead { sent, reused },
+            Self::TimedOut => Event::TimedOut,
+            Self::Downstream(_) => Event::DownstreamGone,
+        }
+    }
 }
 
 /// Makes the attempt; see the module.
@@ -74,8 +94,11 @@ pub(super) async fn attempt(
             None => connect(worker, &connection.watch, to).await?,
         };
         match converse(worker, &connection.watch, upload, stream, to.until).await {
-            Err(Failure::Reset(sent)) if reused && (to.repeatable && upload.is_replayable() || sent == Sent::Nothing) => {
+            Err(Failure::Reset { sent, .. }) if reused => {
                 worker.forget_idle(to.cluster, to.endpoint);
+                if !((to.repeatable && upload.is_replayable()) || sent == Sent::Nothing) {
+                    return Err(Failure::Reset { sent, reused });
+                }
                 reuse = false;
             }
             done => return done,
@@ -85,10 +108,9 @@ pub(super) async fn attempt(
 
 async fn connect(worker: &Worker, watch: &Watch, to: Try) -> Result<Stream, Failure> {
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
-    let deadline = to.until.min(clock::now() + cluster.connect_timeout);
     let connecting =
         stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|_| Failure::Refused)?;
-    let _guard = watch.over_connecting(connecting.fd(), deadline);
+    let _guard = watch.over_connecting(connecting.fd(), to.connect_until);
     match connecting.established().await {
         Ok(stream) => Ok(stream),
         Err(_) if watch.expired() => Err(Failure::ConnectTimedOut),
@@ -134,7 +156,11 @@ async fn converse(
         _ => {
             worker.put(block);
             let sent = if upload.has_sent() { Sent::Maybe } else { Sent::Nothing };
-            Err(if watch.expired() { Failure::TimedOut } else { Failure::Reset(sent) })
+            Err(match watch.expired() {
+                true if upload.waits_for_client() => Failure::Downstream(ProxyError::RequestTimeout),
+                true => Failure::TimedOut,
+                false => Failure::Reset { sent, reused: false },
+            })
         }
     }
 }
@@ -148,7 +174,7 @@ impl Answering {
         match received {
             Ok(1..) => Ok(()),
             _ if watch.expired() => Err(Failure::TimedOut),
-            _ => Err(Failure::Reset(Sent::Maybe)),
+            _ => Err(Failure::Reset { sent: Sent::Maybe, reused: false }),
         }
     }
 }

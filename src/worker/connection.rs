@@ -14,6 +14,7 @@ use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
 use crate::units::{Instant, ListenerId};
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
@@ -57,6 +58,8 @@ pub(super) struct Connection {
     pub(super) watch: Watch,
     pub(super) listener: ListenerId,
     pub(super) peer: Peer,
+    /// When the last response was sent.
+    served_at: Cell<Instant>,
 }
 
 impl Connection {
@@ -74,7 +77,7 @@ enum Rest {
 
 /// Runs a connection to its end.
 pub(super) async fn run(worker: &Rc<Worker>, listener: ListenerId, stream: Stream, peer: Peer) {
-    let connection = Connection { stream, watch: worker.timers.watch(), listener, peer };
+    let connection = Connection { stream, watch: worker.timers.watch(), listener, peer, served_at: Cell::default() };
     let config = connection.config(worker);
     let mut first_wait = config.header_timeout;
     while Box::pin(serve(worker, &connection, first_wait)).await == Rest::Idle {
@@ -99,12 +102,15 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, first_wait: Duratio
         return Rest::Closed;
     }
     loop {
-        let Served { mut last, close, unread_body, mut record } = exchange::exchange(worker, connection, &mut inbox).await;
+        let arrived = clock::now();
+        let hot = arrived.since(connection.served_at.get()) < HOT;
+        let Served { mut last, close, unread, mut record } =
+            exchange::exchange(worker, connection, &mut inbox, arrived).await;
         let patience = connection.config(worker).body_timeout;
         if close {
             let sent = send(worker, connection, last, patience).await;
             record.finish(worker, clock::now(), sent.is_ok());
-            if sent.is_ok() && unread_body {
+            if sent.is_ok() && unread {
                 linger(worker, connection, inbox).await;
             } else {
                 worker.put(inbox);
@@ -126,16 +132,17 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, first_wait: Duratio
         let (sent_at, received);
         {
             let _guard = watch.over(stream, clock::now() + patience, Shutdown::Both);
-            let hot = record.was_hot() && worker.armed.get() < ARMED_RECEIVES_MAX && !worker.is_draining();
+            let stays = hot && worker.armed.get() < ARMED_RECEIVES_MAX && !worker.is_draining();
             let mut sending = pin!(stream.send(last));
             let early = poll_once(sending.as_mut()).await;
-            let receiving = hot.then(|| stream.receive(std::mem::take(&mut inbox)));
+            let receiving = stays.then(|| stream.receive(std::mem::take(&mut inbox)));
             let sent;
             (sent, last) = match early {
                 Some(done) => done,
                 None => sending.await,
             };
             sent_at = clock::now();
+            connection.served_at.set(sent_at);
             worker.put(last);
             record.finish(worker, sent_at, sent.is_ok());
             if sent.is_err() {
@@ -210,9 +217,4 @@ pub(super) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::O
         })
     })
     .await
-}
-
-/// How long ago the previous response was sent when this request came, told by `Instant`s.
-pub(super) fn is_hot(previous_response: Instant, arrived: Instant) -> bool {
-    arrived.since(previous_response) < HOT
 }

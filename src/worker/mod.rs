@@ -9,15 +9,17 @@
 //! [`relay`] (the body on its way down).
 
 mod accept;
+mod admit;
 mod attempt;
+mod attempts;
 mod connection;
 mod exchange;
-mod inbox;
 mod plan;
+mod record;
 mod relay;
-mod reply;
 mod shared;
 mod state;
+mod upload;
 
 pub use shared::Shared;
 
@@ -25,7 +27,9 @@ use crate::net::driver::{EventLoop, Step};
 use crate::net::listener::Listener;
 use crate::net::mailbox::Mailbox;
 use crate::net::{clock, timer};
-use crate::observe::access_log::LogWriter;
+use crate::observe::access_log::{LogRing, LogSender};
+use crate::observe::labels::DriverRung;
+use crate::observe::recorder::Recorder;
 use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
 use state::Worker;
 use std::io;
@@ -64,9 +68,17 @@ pub struct Seat {
     /// Where commands arrive.
     pub mailbox: Mailbox<Command>,
     /// Where access log records go.
-    pub log: Option<Arc<LogWriter>>,
+    pub log: Option<Arc<LogRing>>,
     /// Set when a successor has taken this worker's place.
     pub retired: Arc<AtomicBool>,
+}
+
+/// What a worker writes with.
+struct Hands {
+    id: WorkerId,
+    recorder: Recorder,
+    log: Option<LogSender>,
+    retired: Arc<AtomicBool>,
 }
 
 /// Runs a worker on the calling thread until it has drained. `ready` hears which event loop runs, or why none does.
@@ -79,7 +91,7 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>
         Err(error) => return ready(Err(error)),
     };
     let step = event_loop.step();
-    let begun = event_loop.block_on(async {
+    event_loop.block_on(async {
         match begin(seat, shared, step) {
             Ok(worker) => {
                 ready(Ok(step));
@@ -92,14 +104,20 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>
     });
     // monoio leaks what is still spawned when a runtime is dropped, and may touch it: the thread ends, its memory stays
     std::mem::forget(event_loop);
-    begun
 }
 
 fn begin(seat: Seat, shared: &Arc<Shared>, step: Step) -> io::Result<Rc<Worker>> {
     let Seat { id, sockets, mailbox, log, retired } = seat;
     let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
-    let worker = Worker::new(id, shared, listeners.clone(), log, retired)?;
-    shared.stats.worker(id).set_driver(step.name());
+    let recorder = shared.stats.recorder(id);
+    recorder.driver(match step {
+        Step::Defer => DriverRung::IoUringDeferTaskrun,
+        Step::Coop => DriverRung::IoUringCoopTaskrun,
+        Step::Plain => DriverRung::IoUring,
+        Step::Epoll => DriverRung::Epoll,
+    });
+    let hands = Hands { id, recorder, log: log.map(LogSender::new), retired };
+    let worker = Worker::new(shared, listeners.clone(), hands)?;
     for (index, listener) in listeners.into_iter().enumerate() {
         drop(monoio::spawn(accept::accept(Rc::clone(&worker), ListenerId::from_index(index), listener)));
     }
@@ -108,7 +126,7 @@ fn begin(seat: Seat, shared: &Arc<Shared>, step: Step) -> io::Result<Rc<Worker>>
     drop(monoio::spawn(beat(Rc::clone(&worker))));
     let told = Rc::clone(&worker);
     drop(monoio::spawn(async move {
-        let _ = mailbox.run(|command| told.on_command(command)).await;
+        let _ = mailbox.run(|command| state::on_command(&told, command)).await;
     }));
     Ok(worker)
 }

@@ -21,7 +21,6 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 /// A response that is being passed on.
-#[derive(Debug)]
 pub(super) struct Relay<'a> {
     pub(super) worker: &'a Worker,
     pub(super) connection: &'a Connection,

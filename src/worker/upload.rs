@@ -6,6 +6,7 @@
 //! connect failure can be retried whatever the body's size.
 
 use super::attempt::Failure;
+use super::attempts::Attempts;
 use super::connection::Connection;
 use super::state::Worker;
 use crate::error::ProxyError;
@@ -23,10 +24,10 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 /// A request that is being sent; outlives its attempts.
-#[derive(Debug)]
 pub(super) struct Upload<'c> {
     worker: &'c Worker,
     client: &'c Connection,
+    attempts: &'c Attempts<'c>,
     inbox: &'c mut Block,
     outbound: Block,
     head_bytes: usize,
@@ -38,6 +39,7 @@ pub(super) struct Upload<'c> {
     /// The client waits for `100 Continue`, and has not been told yet.
     withheld: bool,
     body_bytes: u64,
+    waits: bool,
 }
 
 /// What [`Upload::run`] is doing, and so what its sudden end would mean.
@@ -67,6 +69,7 @@ impl<'c> Upload<'c> {
     pub(super) fn new(
         worker: &'c Worker,
         client: &'c Connection,
+        attempts: &'c Attempts<'c>,
         inbox: &'c mut Block,
         outbound: Block,
         incoming: Incoming,
@@ -74,6 +77,7 @@ impl<'c> Upload<'c> {
         Self {
             worker,
             client,
+            attempts,
             inbox,
             head_bytes: outbound.all().len(),
             outbound,
@@ -84,6 +88,7 @@ impl<'c> Upload<'c> {
             progress: Progress::Kept,
             withheld: incoming.withheld,
             body_bytes: 0,
+            waits: false,
         }
     }
 
@@ -109,14 +114,9 @@ impl<'c> Upload<'c> {
         self.body.is_done()
     }
 
-    /// Whether the client holds its body back, and was not told to send it.
-    pub(super) fn is_withheld(&self) -> bool {
-        self.withheld
-    }
-
-    /// Payload bytes that the client has still to send, if it said.
-    pub(super) fn left(&self) -> Option<u64> {
-        self.body.left()
+    /// Whether the client's next bytes are being waited for.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.waits
     }
 
     /// Payload bytes taken from the client.
@@ -150,13 +150,16 @@ impl<'c> Upload<'c> {
         let (sent, outbound) = upstream.send(std::mem::take(&mut self.outbound)).await;
         self.outbound = outbound;
         self.progress = kept;
-        if self.outbound.all().len() > self.head_bytes + REPLAY_BYTES_MAX {
+        if kept == Progress::Kept && self.outbound.all().len() > self.head_bytes + REPLAY_BYTES_MAX {
             self.progress = Progress::Lost;
+            if let Some(until) = self.attempts.forbid_replay() {
+                self.client.watch.move_to(until);
+            }
         }
         if self.progress == Progress::Lost {
             self.outbound.clear();
         }
-        sent.map_err(|_| Failure::Reset(Sent::Maybe))
+        sent.map_err(|_| Failure::Reset { sent: Sent::Maybe, reused: false })
     }
 
     async fn receive(&mut self) -> Result<(), Failure> {
@@ -167,7 +170,9 @@ impl<'c> Upload<'c> {
         let block = std::mem::take(self.inbox);
         let block = self.worker.widen(block, self.body.left());
         let _guard = watch.over(&self.client.stream, clock::now() + self.patience, Shutdown::Read);
+        self.waits = true;
         let (received, block) = self.client.stream.receive(block).await;
+        self.waits = false;
         *self.inbox = block;
         match received {
             Ok(1..) => Ok(()),

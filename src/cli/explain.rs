@@ -1,0 +1,332 @@
+//! `explain`: what a request would meet, and why, as far as the configuration decides it.
+//!
+//! The request is read as the gateway reads one: the path gets its one spelling, the host loses its port. Health, load and latency
+//! are not known here; where they decide, that is said.
+
+use super::words;
+use http::{HeaderName, Method, header};
+use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Target};
+use ringgate::http::path::{EncodedSeparators, normalize};
+use ringgate::http::target::Authority;
+use ringgate::policy::router::{Considered, RequestView, Routed, Router, RouterCache, Verdict, rewrite};
+use std::cmp::Reverse;
+use std::fmt::Write as _;
+
+/// Routes that match host and path and are shown although they are not chosen; the rest is counted.
+const OTHERS_SHOWN: usize = 10;
+
+/// The request that is asked about.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    method: Method,
+    /// As typed.
+    url: String,
+    host: Option<String>,
+    port: Option<u16>,
+    path: String,
+    query: Option<String>,
+    headers: Vec<(HeaderName, String)>,
+}
+
+impl Ask {
+    /// From the command line's words.
+    ///
+    /// # Errors
+    /// Says which word is wrong and how it should look.
+    pub(crate) fn try_new(method: &str, url: &str, headers: &[String]) -> Result<Self, String> {
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is no method"))?;
+        let headers = headers.iter().map(|text| parse_header(text)).collect::<Result<Vec<_>, _>>()?;
+        let (authority, default_port, target) = split_url(url)?;
+        let of_header = headers.iter().find(|(name, _)| *name == header::HOST).map(|(_, value)| value.as_str());
+        let parse = |text: &str| {
+            let authority = Authority::try_new(text.as_bytes()).map_err(|_| format!("{text:?} is no host"))?;
+            Ok::<_, String>((authority.host.to_ascii_lowercase(), authority.port))
+        };
+        let of_url = authority.map(parse).transpose()?;
+        let port = of_url.as_ref().map(|(_, port)| port.unwrap_or(default_port));
+        let host = match of_header {
+            Some(text) => Some(parse(text)?.0),
+            None => of_url.map(|(host, _)| host),
+        };
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let path = if path.is_empty() { "/" } else { path };
+        let mut scratch = String::new();
+        let path = normalize(path, EncodedSeparators::Refuse, &mut scratch);
+        let path = path.map_err(|_| {
+            format!("{target:?}: the gateway refuses this path with 400, since services read it in different ways")
+        })?;
+        let (path, query) = (path.to_owned(), query.map(str::to_owned));
+        Ok(Self { method, url: url.to_owned(), host, port, path, query, headers })
+    }
+}
+
+fn parse_header(text: &str) -> Result<(HeaderName, String), String> {
+    let wrong = || format!("{text:?} is no header; write it as 'name: value'");
+    let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+    let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
+    Ok((name, value.trim().to_owned()))
+}
+
+/// Authority, the scheme's port, and path with query.
+fn split_url(url: &str) -> Result<(Option<&str>, u16, &str), String> {
+    if !url.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Err(format!("{url:?}: a request's URL has only visible ASCII characters and no #"));
+    }
+    if url.starts_with('/') {
+        return Ok((None, 80, url));
+    }
+    let (rest, port) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (rest, 80),
+        (None, Some(rest)) => (rest, 443),
+        (None, None) if url.contains("://") => return Err(format!("{url:?}: must be http://HOST/PATH or /PATH")),
+        (None, None) => (url, 80),
+    };
+    let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    Ok((Some(authority), port, target))
+}
+
+/// The answer, for people.
+pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
+    let header =
+        |name: &HeaderName| ask.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_bytes());
+    let request = RequestView {
+        host: ask.host.as_deref(),
+        path: &ask.path,
+        query: ask.query.as_deref(),
+        method: &ask.method,
+        header: &header,
+    };
+    let considered = router.explain(&request);
+    let mut page = Page { text: format!("{} {}\n\n", ask.method, ask.url) };
+    listeners(&mut page, config, ask);
+    match router.route(&request, &mut RouterCache::new()) {
+        Routed::Route(id) => {
+            let route = &config.routes[id.index()];
+            page.line("route", &format!("{} ({})", route.name, words::matcher(&route.matcher)));
+            others(&mut page, config, &considered, Some(route));
+            self::route(&mut page, config, route, ask);
+        }
+        Routed::MethodNotAllowed(allow) => {
+            let methods = allow.methods().map(Method::as_str).collect::<Vec<_>>().join(", ");
+            page.line("route", &format!("none: 405 method_not_allowed, Allow: {methods}"));
+            others(&mut page, config, &considered, None);
+        }
+        Routed::NoRoute => {
+            page.line("route", "none: 404 no_route");
+            others(&mut page, config, &considered, None);
+        }
+    }
+    page.text
+}
+
+/// Lines of a label and a text.
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn line(&mut self, label: &str, text: &str) {
+        writeln!(self.text, "{label:<11}{text}").expect("a String takes all");
+    }
+}
+
+/// The listener that the URL's port belongs to; where none does, all of them, since routes are the same on each.
+fn listeners(page: &mut Page, config: &Config, ask: &Ask) {
+    let of_port = |listener: &&Listener| match listener.bind {
+        ringgate::config::Bind::Tcp(address) => Some(address.port()) == ask.port,
+        ringgate::config::Bind::Unix(_) => false,
+    };
+    let mut met: Vec<_> = config.listeners.iter().filter(of_port).collect();
+    if met.is_empty() {
+        met = config.listeners.iter().collect();
+        if let Some(port) = ask.port {
+            page.line("listener", &format!("none on port {port}; the same routes serve"));
+        }
+    }
+    for listener in met {
+        page.line("listener", &format!("{} ({})", listener.name, listener.bind));
+        page.line("", &words::listener(listener));
+    }
+}
+
+/// Which routes were not chosen, and why.
+fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: Option<&Route>) {
+    let near = |one: &&Considered| !matches!(one.verdict, Verdict::Host | Verdict::Path | Verdict::Chosen);
+    let mut label = "not";
+    for one in considered.iter().filter(near).take(OTHERS_SHOWN) {
+        let route = &config.routes[one.route.index()];
+        let why = match (&one.verdict, chosen) {
+            (Verdict::Outranked, Some(chosen)) => less_specific(&chosen.matcher, &route.matcher),
+            (Verdict::Header(name), _) => format!("header {name} is not what it wants"),
+            (Verdict::Query(name), _) => format!("query parameter {name} is not what it wants"),
+            (Verdict::Method, _) => format!("only for {}", words::methods(&route.matcher)),
+            (Verdict::Outranked | Verdict::Chosen | Verdict::Host | Verdict::Path, _) => continue,
+        };
+        page.line(std::mem::take(&mut label), &format!("{} ({}): {why}", route.name, words::matcher(&route.matcher)));
+    }
+    let unshown = considered.iter().filter(near).count().saturating_sub(OTHERS_SHOWN);
+    let of = |verdict: Verdict| considered.iter().filter(|one| one.verdict == verdict).count();
+    let counts = [
+        (unshown, "more that match host and path"),
+        (of(Verdict::Path), "for another path"),
+        (of(Verdict::Host), "for another host"),
+    ];
+    for (number, what) in counts.into_iter().filter(|(number, _)| *number > 0) {
+        page.line(std::mem::take(&mut label), &format!("{} {what}", super::count(number, "route")));
+    }
+}
+
+/// Why `other`, which matches too, comes after `chosen`: the first step of precedence at which they differ.
+fn less_specific(chosen: &Match, other: &Match) -> String {
+    let host = |matcher: &Match| match &matcher.host {
+        HostMatch::Exact(_) => (2, 0),
+        HostMatch::Wildcard(name) => (1, name.len()),
+        HostMatch::Any => (0, 0),
+    };
+    let path = |matcher: &Match| match &matcher.path {
+        PathMatch::Exact(_) => (2, 0),
+        PathMatch::Prefix(prefix) => (1, prefix.len()),
+        PathMatch::Regex(_) => (0, 0),
+    };
+    let conditions =
+        |matcher: &Match| usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len();
+    let steps = [
+        (Reverse(host(chosen)) != Reverse(host(other)), "its host is less specific"),
+        (path(chosen) != path(other), "its path is less specific"),
+        (conditions(chosen) != conditions(other), "it has fewer conditions"),
+    ];
+    let first = steps.iter().find(|(differ, _)| *differ).map_or("it stands later in the file", |(_, why)| *why);
+    format!("matches too, but {first}")
+}
+
+/// What the chosen route does.
+fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
+    for (label, limit) in label_first("limits", words::limits(route)) {
+        page.line(label, &limit);
+    }
+    match &route.target {
+        Target::Respond { status, body, content_type } => {
+            let content_type = String::from_utf8_lossy(content_type.as_bytes()).into_owned();
+            page.line(
+                "answer",
+                &format!("{status}, {} of {content_type}, from the gateway", super::count(body.len(), "byte")),
+            );
+        }
+        Target::Redirect { to, status } => {
+            let query = ask.query.as_ref().map_or_else(String::new, |query| format!("?{query}"));
+            page.line(
+                "answer",
+                &format!("{status}, Location: {}", to.replace("{path}", &format!("{}{query}", ask.path))),
+            );
+        }
+        Target::Upstream(split) => {
+            page.line("path", &path_line(route, ask));
+            page.line("timeout", &words::timeout(&route.timeout));
+            page.line("retries", &words::retry(route, &ask.method));
+            let sum: u64 = split.iter().map(|(_, weight)| u64::from(weight.0)).sum();
+            for (id, weight) in split {
+                let cluster = &config.clusters[id.index()];
+                let share = if split.len() == 1 { String::new() } else { format!(", {} of {sum} requests", weight.0) };
+                page.line("upstream", &format!("{}: {}{share}", cluster.name, words::cluster(cluster)));
+                for (label, endpoint) in
+                    label_first("endpoints", cluster.endpoints.iter().map(words::endpoint).collect())
+                {
+                    page.line(label, &endpoint);
+                }
+            }
+        }
+    }
+    for (label, rule) in label_first("headers", words::header_rules(route)) {
+        page.line(label, &rule);
+    }
+}
+
+/// The label stands only before the first line.
+fn label_first(label: &str, lines: Vec<String>) -> impl Iterator<Item = (&str, String)> {
+    lines.into_iter().enumerate().map(move |(row, line)| (if row == 0 { label } else { "" }, line))
+}
+
+fn path_line(route: &Route, ask: &Ask) -> String {
+    let mut sent = Vec::new();
+    rewrite(&route.rewrite, &route.matcher.path, &ask.path, &mut sent);
+    let sent = String::from_utf8_lossy(&sent).into_owned();
+    let why = match &route.rewrite {
+        Rewrite::None => return sent,
+        Rewrite::StripPrefix(prefix) => format!("strip_prefix {prefix}"),
+        Rewrite::Template(template) => format!("rewrite {template}"),
+    };
+    format!("{} goes up as {sent} ({why})", ask.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+[[listener]]
+name = "edge"
+listen = "0.0.0.0:8080"
+[[listener]]
+name = "local"
+listen = "unix:/run/r.sock"
+
+[[route]]
+name = "all"
+upstream = "app"
+
+[[route]]
+name = "orders"
+match = { host = "api.example.com", path = "/orders/*" }
+upstream = "orders"
+strip_prefix = "/orders"
+timeout = "2s"
+limit = [{ rate = "100/s", burst = 200, per = "client_ip" }, { rate = "6000/min", dry_run = true }]
+max_concurrent = 1000
+max_body = "1MiB"
+request_headers = { set = { x-env = "prod" }, remove = ["x-debug"] }
+retry = { per_try_timeout = "500ms" }
+
+[[route]]
+name = "beta"
+match = { host = "api.example.com", path = "/orders/*", header = { x-beta = "1" } }
+split = [{ upstream = "app", weight = 95 }, { upstream = "orders", weight = 5 }]
+timeout = { adaptive = true }
+
+[[route]]
+name = "ping"
+match = { host = "ops.example.com", path = "/ping", method = ["GET"] }
+respond = { body = "pong" }
+
+[[route]]
+name = "old"
+match = { host = "old.example.com" }
+redirect = { to = "https://new.example.com{path}" }
+
+[upstream.app]
+endpoints = [{ address = "10.0.0.9:80" }]
+
+[upstream.orders]
+balance = "ring_hash"
+hash = "cookie:session"
+max_requests = 50
+endpoints = [{ address = "10.0.0.1:8080" }, { address = "10.0.1.1:8080", weight = 50, priority = 1 }]
+"#;
+
+    fn answer(file: &str, method: &str, url: &str, headers: &[&str]) -> String {
+        let config = ringgate::config::parse(file, "f").unwrap_or_else(|errors| panic!("{errors}"));
+        let headers: Vec<_> = headers.iter().map(ToString::to_string).collect();
+        let router = Router::try_new(&config).unwrap();
+        text(&config, &router, &Ask::try_new(method, url, &headers).unwrap())
+    }
+
+    #[test]
+    fn dump() {
+        println!("{}", answer(FILE, "GET", "http://api.example.com:8080/orders/7?x=1", &[]));
+        println!("{}", answer(FILE, "POST", "api.example.com/orders/../orders/7?x=1", &["x-beta: 1"]));
+        println!("{}", answer(FILE, "GET", "/ping", &["Host: ops.example.com:80"]));
+        println!("{}", answer(FILE, "GET", "https://old.example.com/a?b=1", &[]));
+        let few = FILE.replace("name = \"all\"", "name = \"all\"\nmatch = { host = \"x\" }");
+        println!("{}", answer(&few, "POST", "http://ops.example.com:8080/ping", &[]));
+        println!("{}", answer(&few, "POST", "/", &[]));
+    }
+}

@@ -1,0 +1,168 @@
+//! Parts of a configuration in words, as `explain` shows them. Units are written as the file writes them.
+
+use http::Method;
+use ringgate::config::{
+    Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Match, PathMatch, RetryOn, Route,
+    Timeout,
+};
+use std::time::Duration;
+
+/// `host api.example.com, path /orders/*`
+pub(crate) fn matcher(matcher: &Match) -> String {
+    let host = match &matcher.host {
+        HostMatch::Any => "any host".to_owned(),
+        HostMatch::Exact(host) => format!("host {host}"),
+        HostMatch::Wildcard(host) => format!("host *.{host}"),
+    };
+    let path = match &matcher.path {
+        PathMatch::Exact(path) => format!("path {path}"),
+        PathMatch::Prefix(path) => format!("path {path}/*"),
+        PathMatch::Regex(pattern) => format!("path ~{pattern}"),
+    };
+    let mut parts = vec![host, path];
+    if !matcher.methods.is_empty() {
+        parts.push(methods(matcher));
+    }
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    parts.extend(matcher.headers.iter().map(|(name, value)| format!("header {name}: {}", text(value))));
+    parts.extend(matcher.query.iter().map(|(name, value)| format!("query {name}={value}")));
+    parts.join(", ")
+}
+
+/// `GET or POST`
+pub(crate) fn methods(matcher: &Match) -> String {
+    matcher.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(" or ")
+}
+
+/// A listener's bounds.
+pub(crate) fn listener(listener: &Listener) -> String {
+    format!(
+        "head {} with {} headers in {}, body {} ({} without a byte), {} connections",
+        size(listener.head_bytes_max as u64),
+        listener.headers_max,
+        duration(listener.header_timeout),
+        size(listener.body_bytes_max),
+        duration(listener.body_timeout),
+        listener.connections_max,
+    )
+}
+
+/// A route's limits, one a line.
+pub(crate) fn limits(route: &Route) -> Vec<String> {
+    let mut lines: Vec<_> = route.limits.iter().map(limit).collect();
+    lines.extend(route.concurrent_max.map(|max| format!("{max} requests at once, else 503")));
+    lines.extend(route.body_bytes_max.map(|max| format!("body {}, else 413", size(max))));
+    lines
+}
+
+fn limit(limit: &Limit) -> String {
+    let per = match &limit.per {
+        LimitKey::Route => "the route".to_owned(),
+        LimitKey::ClientIp => "a client address".to_owned(),
+        LimitKey::Header(name) => format!("a value of {name}"),
+    };
+    let consequence = if limit.dry_run { "only counted (dry_run)" } else { "else 429" };
+    format!(
+        "{} in {} for {per}, {} at once, {consequence}",
+        limit.rate.count(),
+        duration(limit.rate.per()),
+        limit.burst
+    )
+}
+
+/// T_max.
+pub(crate) fn timeout(timeout: &Timeout) -> String {
+    match timeout {
+        Timeout::Fixed(fixed) => format!("{} for the whole request, then 504", duration(*fixed)),
+        Timeout::Adaptive { k, min, max } => {
+            format!("{k} times the route's latency, {} to {}, then 504", duration(*min), duration(*max))
+        }
+    }
+}
+
+/// How often and when a request with this method is repeated.
+pub(crate) fn retry(route: &Route, method: &Method) -> String {
+    let retry = &route.retry;
+    if retry.attempts == 0 {
+        return "none".to_owned();
+    }
+    let sent = match (method.is_idempotent(), retry.non_idempotent) {
+        (true, _) => format!("{method} is idempotent: also after it was sent"),
+        (false, true) => format!("{method} also after it was sent (non_idempotent)"),
+        (false, false) => format!("{method} is not idempotent: only while nothing was sent"),
+    };
+    let per_try = retry.per_try_timeout.map_or_else(String::new, |timeout| format!(", {} a try", duration(timeout)));
+    let left = retry.min_remaining.get() * 100.0;
+    format!("{} on {}{per_try}, while {left}% of the timeout is left; {sent}", retry.attempts, retry_on(&retry.on))
+}
+
+fn retry_on(on: &RetryOn) -> String {
+    let classes = [(on.connect, "connect"), (on.reset, "reset"), (on.timeout, "timeout")];
+    let classes = classes.iter().filter(|(given, _)| *given).map(|(_, class)| (*class).to_owned());
+    classes.chain(on.statuses.iter().map(|status| status.as_str().to_owned())).collect::<Vec<_>>().join(", ")
+}
+
+/// A cluster's strategy and bounds.
+pub(crate) fn cluster(cluster: &Cluster) -> String {
+    let requests = cluster.requests_max.map_or_else(String::new, |max| format!(", {max} requests at once each"));
+    let probes = cluster
+        .health_check
+        .as_ref()
+        .map_or_else(String::new, |check| format!(", probed every {}", duration(check.interval)));
+    let outlier = if cluster.outlier.is_some() { ", failing ones ejected" } else { "" };
+    format!(
+        "{}, connect in {}{requests}{probes}{outlier}",
+        balance(&cluster.balance),
+        duration(cluster.connect_timeout)
+    )
+}
+
+fn balance(balance: &Balance) -> String {
+    let key = |key: &HashKey| match key {
+        HashKey::ClientIp => "client address".to_owned(),
+        HashKey::Header(name) => format!("header {name}"),
+        HashKey::Cookie(name) => format!("cookie {name}"),
+        HashKey::Path => "path".to_owned(),
+    };
+    match balance {
+        Balance::Random => "random by availability".to_owned(),
+        Balance::RoundRobin => "round_robin".to_owned(),
+        Balance::Weighted => "weighted".to_owned(),
+        Balance::LeastRequest => "least_request".to_owned(),
+        Balance::PeakEwma => "peak_ewma".to_owned(),
+        Balance::RingHash(by) => format!("ring_hash by {}", key(by)),
+        Balance::Maglev(by) => format!("maglev by {}", key(by)),
+    }
+}
+
+/// An endpoint with its weight and tier.
+pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
+    let drained = if endpoint.weight.0 == 0 { " (drained)" } else { "" };
+    format!("{}, weight {}{drained}, priority {}", endpoint.address, endpoint.weight.0, endpoint.priority)
+}
+
+/// What happens to headers, one rule a line.
+pub(crate) fn header_rules(route: &Route) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (side, rules) in [("request", &route.request_headers), ("response", &route.response_headers)] {
+        lines.extend(rules.remove.iter().map(|name| format!("{side}: {name} removed")));
+        let value = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        lines.extend(rules.set.iter().map(|(name, set)| format!("{side}: {name} set to {}", value(set))));
+    }
+    lines
+}
+
+/// `250ms`, `2s`, `1m`: the largest unit that is whole.
+fn duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let whole = units.iter().find(|(_, size)| millis > 0 && millis.is_multiple_of(*size));
+    whole.map_or_else(|| "0s".to_owned(), |(unit, size)| format!("{}{unit}", millis / size))
+}
+
+/// `16KiB`: the largest unit that is whole.
+fn size(bytes: u64) -> String {
+    let units = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+    let whole = units.iter().find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size));
+    whole.map_or_else(|| "0B".to_owned(), |(unit, size)| format!("{}{unit}", bytes / size))
+}

@@ -1,0 +1,489 @@
+//! A record as a line of text.
+//!
+//! Everything that came from a peer is escaped so that it cannot end the line, close a quote, or drive a terminal: in JSON control
+//! characters (C0, DEL, C1, line separators, text direction) become `\u` escapes and what is not UTF-8 becomes U+FFFD; in the combined format every
+//! byte that is not printable ASCII becomes `\xHH`, as nginx does.
+//!
+//! Redaction: the value of each listed query parameter, in the target and in `Referer`, and the value of each listed header is
+//! replaced by `[redacted]`. Names are compared without case and after percent-decoding, so `%74oken=` does not slip by.
+
+use super::record::LogRecord;
+use crate::config::{Config, LogFormat};
+use std::fmt::Display;
+use std::io::Write;
+
+const REDACTED: &[u8] = b"[redacted]";
+
+/// Turns records into lines; knows the names behind ids.
+pub(super) struct Formatter {
+    names: Names,
+    format: LogFormat,
+    redact: Redaction,
+    /// A text on its way from redaction to escaping.
+    text: Vec<u8>,
+}
+
+/// Names of ids, already escaped for the format.
+struct Names {
+    listeners: Vec<String>,
+    routes: Vec<String>,
+    clusters: Vec<(String, Vec<String>)>,
+}
+
+/// What must not be written.
+struct Redaction {
+    names: Vec<String>,
+    host: bool,
+    request_id: bool,
+    user_agent: bool,
+    referer: bool,
+}
+
+impl Formatter {
+    /// A formatter for the ids of `config`.
+    pub(super) fn new(config: &Config, format: LogFormat, redact: &[String]) -> Self {
+        let name = |name: &str| {
+            let mut escaped = Vec::new();
+            match format {
+                LogFormat::Json => escape_json(&mut escaped, name.as_bytes()),
+                LogFormat::Combined => escape_combined(&mut escaped, name.as_bytes()),
+            }
+            String::from_utf8(escaped).expect("both escapes write UTF-8")
+        };
+        let clusters = config.clusters.iter().map(|cluster| {
+            let endpoints = cluster.endpoints.iter().map(|endpoint| name(&endpoint.address.to_string())).collect();
+            (name(&cluster.name), endpoints)
+        });
+        let names = Names {
+            listeners: config.listeners.iter().map(|listener| name(&listener.name)).collect(),
+            routes: config.routes.iter().map(|route| name(&route.name)).collect(),
+            clusters: clusters.collect(),
+        };
+        Self { names, format, redact: Redaction::new(redact), text: Vec::new() }
+    }
+
+    /// Appends the record's line, with its line feed, to `out`.
+    pub(super) fn line(&mut self, record: &LogRecord<'_>, out: &mut Vec<u8>) {
+        match self.format {
+            LogFormat::Json => self.json(record, out),
+            LogFormat::Combined => self.combined(record, out),
+        }
+    }
+
+    fn json(&mut self, record: &LogRecord<'_>, out: &mut Vec<u8>) {
+        put(out, format_args!("{{\"time\":\"{}\"", Rfc3339(record.time_unix_ms)));
+        put(out, format_args!(",\"listener\":\"{}\"", self.listener(record)));
+        optional_json(out, "route", self.route(record));
+        optional_json(out, "client", record.client);
+        self.json_text(out, "method", record.method, false);
+        self.json_text(out, "host", record.host, self.redact.host);
+        self.json_url(out, "target", record.target, false);
+        put(out, format_args!(",\"version\":\"{}.{}\"", record.version.0, record.version.1));
+        put(out, format_args!(",\"status\":{}", record.status.as_u16()));
+        optional_json(out, "error", record.error.map(|error| error.token()));
+        put(out, format_args!(",\"request_bytes\":{}", record.request_bytes));
+        put(out, format_args!(",\"response_bytes\":{}", record.response_bytes));
+        put(out, format_args!(",\"duration_ms\":{:.3}", record.duration.as_secs_f64() * 1e3));
+        match record.upstream_time {
+            Some(time) => put(out, format_args!(",\"upstream_ms\":{:.3}", time.as_secs_f64() * 1e3)),
+            None => out.extend_from_slice(b",\"upstream_ms\":null"),
+        }
+        optional_json(out, "upstream", self.upstream(record));
+        put(out, format_args!(",\"attempts\":{},\"endpoints\":[", record.attempts));
+        for (n, endpoint) in self.endpoints(record).enumerate() {
+            put(out, format_args!("{}\"{endpoint}\"", if n > 0 { "," } else { "" }));
+        }
+        out.push(b']');
+        self.json_text(out, "request_id", record.request_id, self.redact.request_id);
+        self.json_text(out, "user_agent", record.user_agent, self.redact.user_agent);
+        self.json_url(out, "referer", record.referer, self.redact.referer);
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn json_text(&self, out: &mut Vec<u8>, name: &str, text: &[u8], redacted: bool) {
+        put(out, format_args!(",\"{name}\":"));
+        match text {
+            [] => out.extend_from_slice(b"null"),
+            text => {
+                out.push(b'"');
+                escape_json(out, if redacted { REDACTED } else { text });
+                out.push(b'"');
+            }
+        }
+    }
+
+    fn json_url(&mut self, out: &mut Vec<u8>, name: &str, url: &[u8], redacted: bool) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        self.redact.url(url, &mut text);
+        self.json_text(out, name, &text, redacted);
+        self.text = text;
+    }
+
+    fn combined(&mut self, record: &LogRecord<'_>, out: &mut Vec<u8>) {
+        match record.client {
+            Some(client) => put(out, client),
+            None => out.push(b'-'),
+        }
+        put(out, format_args!(" - - [{}] \"", Clf(record.time_unix_ms)));
+        escape_combined(out, record.method);
+        out.push(b' ');
+        self.combined_url(out, record.target, false);
+        let (major, minor) = record.version;
+        put(out, format_args!(" HTTP/{major}.{minor}\" {} {} ", record.status.as_u16(), record.response_bytes));
+        self.combined_url(out, record.referer, true);
+        out.push(b' ');
+        combined_quoted(out, record.user_agent, self.redact.user_agent);
+        put(out, format_args!(" listener=\"{}\"", self.listener(record)));
+        put(out, format_args!(" route=\"{}\"", self.route(record).unwrap_or("-")));
+        out.extend_from_slice(b" host=");
+        combined_quoted(out, record.host, self.redact.host);
+        put(out, format_args!(" error={}", record.error.map_or("-", |error| error.token())));
+        put(out, format_args!(" request_bytes={}", record.request_bytes));
+        put(out, format_args!(" duration={:.6}", record.duration.as_secs_f64()));
+        match record.upstream_time {
+            Some(time) => put(out, format_args!(" upstream_time={:.6}", time.as_secs_f64())),
+            None => out.extend_from_slice(b" upstream_time=-"),
+        }
+        put(out, format_args!(" upstream=\"{}\"", self.upstream(record).unwrap_or("-")));
+        put(out, format_args!(" attempts={} endpoints=\"", record.attempts));
+        for (n, endpoint) in self.endpoints(record).enumerate() {
+            put(out, format_args!("{}{endpoint}", if n > 0 { "," } else { "" }));
+        }
+        out.extend_from_slice(b"\" request_id=");
+        combined_quoted(out, record.request_id, self.redact.request_id);
+        out.push(b'\n');
+    }
+
+    /// A URL with its listed parameters cut: the target as it stands, or the quoted referer.
+    fn combined_url(&mut self, out: &mut Vec<u8>, url: &[u8], referer: bool) {
+        self.text.clear();
+        self.redact.url(url, &mut self.text);
+        if referer {
+            combined_quoted(out, &self.text, self.redact.referer);
+        } else {
+            escape_combined(out, &self.text);
+        }
+    }
+
+    fn listener(&self, record: &LogRecord<'_>) -> &str {
+        self.names.listeners.get(record.listener.index()).map_or("-", String::as_str)
+    }
+
+    fn route(&self, record: &LogRecord<'_>) -> Option<&str> {
+        self.names.routes.get(record.route?.index()).map(String::as_str)
+    }
+
+    fn upstream(&self, record: &LogRecord<'_>) -> Option<&str> {
+        self.names.clusters.get(record.upstream?.index()).map(|(name, _)| name.as_str())
+    }
+
+    fn endpoints(&self, record: &LogRecord<'_>) -> impl Iterator<Item = &str> {
+        let cluster = record.upstream.and_then(|upstream| self.names.clusters.get(upstream.index()));
+        let names = cluster.map_or(&[][..], |(_, endpoints)| endpoints);
+        record.endpoints.iter().map(|endpoint| names.get(endpoint.index()).map_or("-", String::as_str))
+    }
+}
+
+/// Writing into memory cannot fail.
+fn put(out: &mut Vec<u8>, text: impl Display) {
+    let _ = write!(out, "{text}");
+}
+
+/// A member whose value needs no escaping, or null.
+fn optional_json(out: &mut Vec<u8>, name: &str, value: Option<impl Display>) {
+    match value {
+        Some(value) => put(out, format_args!(",\"{name}\":\"{value}\"")),
+        None => put(out, format_args!(",\"{name}\":null")),
+    }
+}
+
+fn combined_quoted(out: &mut Vec<u8>, text: &[u8], redacted: bool) {
+    out.push(b'"');
+    match text {
+        [] => out.push(b'-'),
+        _ if redacted => out.extend_from_slice(REDACTED),
+        text => escape_combined(out, text),
+    }
+    out.push(b'"');
+}
+
+/// Escapes for the inside of a JSON string (RFC 8259 §7), and what could drive a terminal or break a line reader.
+fn escape_json(out: &mut Vec<u8>, text: &[u8]) {
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                ' '..='~' => out.push(c as u8),
+                '\0'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                    put(out, format_args!("\\u{:04x}", u32::from(c)));
+                }
+                other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}
+
+/// Escapes as nginx's default: quote, backslash and all that is not printable ASCII.
+fn escape_combined(out: &mut Vec<u8>, text: &[u8]) {
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' | 0..=0x1f | 0x7f..=0xff => put(out, format_args!("\\x{byte:02X}")),
+            printable => out.push(printable),
+        }
+    }
+}
+
+impl Redaction {
+    fn new(names: &[String]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let listed = |name: &str| names.iter().any(|listed| listed == name);
+        Self {
+            host: listed("host"),
+            request_id: listed("x-request-id"),
+            user_agent: listed("user-agent"),
+            referer: listed("referer"),
+            names,
+        }
+    }
+
+    /// Copies a URL, with the values of listed query parameters replaced. `&` and `;` both end a parameter, because services
+    /// disagree on the second.
+    fn url(&self, url: &[u8], out: &mut Vec<u8>) {
+        let query = url.iter().position(|byte| *byte == b'?').map_or(url.len(), |mark| mark + 1);
+        out.extend_from_slice(&url[..query]);
+        for parameter in url[query..].split_inclusive(|byte| matches!(byte, b'&' | b';')) {
+            match parameter.iter().position(|byte| *byte == b'=') {
+                Some(equals) if self.is_listed(&parameter[..equals]) => {
+                    out.extend_from_slice(&parameter[..=equals]);
+                    out.extend_from_slice(REDACTED);
+                    out.extend(parameter.last().filter(|byte| matches!(byte, b'&' | b';')));
+                }
+                _ => out.extend_from_slice(parameter),
+            }
+        }
+    }
+
+    fn is_listed(&self, name: &[u8]) -> bool {
+        self.names.iter().any(|listed| {
+            let mut decoded = PercentDecoded(name);
+            listed.bytes().all(|byte| decoded.next().is_some_and(|other| other.eq_ignore_ascii_case(&byte)))
+                && decoded.next().is_none()
+        })
+    }
+}
+
+/// Percent-decoded bytes of a query name; a `%` without two digits stands for itself.
+struct PercentDecoded<'a>(&'a [u8]);
+
+impl Iterator for PercentDecoded<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        let digit = |at: usize| char::from(*rest.get(at)?).to_digit(16);
+        let decoded = (first == b'%').then(|| digit(0).zip(digit(1))).flatten();
+        self.0 = if decoded.is_some() { &rest[2..] } else { rest };
+        // Two hexadecimal digits fit in a byte.
+        Some(decoded.map_or(first, |(high, low)| (high * 16 + low) as u8))
+    }
+}
+
+/// `2026-11-22T09:15:00.123Z` (RFC 3339).
+struct Rfc3339(u64);
+
+impl Display for Rfc3339 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Civil { year, month, day, hour, minute, second } = Civil::of(self.0 / 1000);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", self.0 % 1000)
+    }
+}
+
+/// `22/Nov/2026:09:15:00 +0000`, the common log format's date.
+struct Clf(u64);
+
+impl Display for Clf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let Civil { year, month, day, hour, minute, second } = Civil::of(self.0 / 1000);
+        let month = MONTHS[month as usize - 1];
+        write!(f, "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
+    }
+}
+
+/// A time of day in UTC.
+#[derive(Debug, PartialEq, Eq)]
+struct Civil {
+    year: u64,
+    /// 1 to 12.
+    month: u64,
+    /// 1 to 31.
+    day: u64,
+    hour: u64,
+    minute: u64,
+    second: u64,
+}
+
+impl Civil {
+    /// The date of a Unix time, in the Gregorian calendar. Years are counted from March, so that the leap day is the last of its
+    /// year and months have a regular pattern (Hinnant, "chrono-Compatible Low-Level Date Algorithms", 2013).
+    fn of(unix_seconds: u64) -> Self {
+        let (days, second_of_day) = (unix_seconds / 86_400, unix_seconds % 86_400);
+        // Days since 1 March 0000.
+        let days = days + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let from_march = (5 * day_of_year + 2) / 153;
+        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+        Self {
+            year: era * 400 + year_of_era + u64::from(month <= 2),
+            month,
+            day: day_of_year - (153 * from_march + 2) / 5 + 1,
+            hour: second_of_day / 3600,
+            minute: second_of_day / 60 % 60,
+            second: second_of_day % 60,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::full;
+    use super::*;
+    use crate::observe::fixture;
+
+    fn line(format: LogFormat, redact: &[&str], record: &LogRecord<'_>) -> String {
+        let redact: Vec<String> = redact.iter().map(|name| (*name).to_owned()).collect();
+        let mut out = Vec::new();
+        Formatter::new(&fixture::config(), format, &redact).line(record, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_json_line_says_everything() {
+        let line = line(LogFormat::Json, &[], &full());
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let expected = serde_json::json!({
+            "time": "2023-11-14T22:13:20.123Z", "listener": "edge", "route": "orders", "client": "2001:db8::1",
+            "method": "GET", "host": "api.example.com", "target": "/orders/7?token=secret&page=2", "version": "1.1",
+            "status": 502, "error": "upstream_reset", "request_bytes": 300, "response_bytes": 5_000_000_000u64,
+            "duration_ms": 12.345, "upstream_ms": 11.0, "upstream": "orders", "attempts": 2,
+            "endpoints": ["10.0.0.2:8080", "10.0.0.1:8080"], "request_id": "01J", "user_agent": "curl/8",
+            "referer": "https://example.com/",
+        });
+        assert_eq!(value, expected);
+        assert!(line.ends_with("}\n"));
+    }
+
+    #[test]
+    fn what_is_absent_is_null_or_a_dash() {
+        let bare = LogRecord {
+            route: None,
+            client: None,
+            error: None,
+            upstream_time: None,
+            upstream: None,
+            endpoints: &[],
+            attempts: 0,
+            host: b"",
+            request_id: b"",
+            user_agent: b"",
+            referer: b"",
+            ..full()
+        };
+        let value: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, &[], &bare)).unwrap();
+        for name in
+            ["route", "client", "error", "upstream_ms", "upstream", "host", "request_id", "user_agent", "referer"]
+        {
+            assert!(value[name].is_null(), "{name}");
+        }
+        assert!(value["endpoints"].as_array().unwrap().is_empty());
+        assert_eq!(
+            line(LogFormat::Combined, &[], &bare),
+            "- - - [14/Nov/2023:22:13:20 +0000] \"GET /orders/7?token=secret&page=2 HTTP/1.1\" 502 5000000000 \"-\" \"-\" \
+             listener=\"edge\" route=\"-\" host=\"-\" error=- request_bytes=300 duration=0.012345 upstream_time=- \
+             upstream=\"-\" attempts=0 endpoints=\"\" request_id=\"-\"\n"
+        );
+    }
+
+    #[test]
+    fn a_combined_line_begins_as_ncsa_has_it() {
+        assert_eq!(
+            line(LogFormat::Combined, &["token"], &full()),
+            "2001:db8::1 - - [14/Nov/2023:22:13:20 +0000] \"GET /orders/7?token=[redacted]&page=2 HTTP/1.1\" 502 5000000000 \
+             \"https://example.com/\" \"curl/8\" listener=\"edge\" route=\"orders\" host=\"api.example.com\" \
+             error=upstream_reset request_bytes=300 duration=0.012345 upstream_time=0.011000 upstream=\"orders\" attempts=2 \
+             endpoints=\"10.0.0.2:8080,10.0.0.1:8080\" request_id=\"01J\"\n"
+        );
+    }
+
+    #[test]
+    fn hostile_bytes_neither_end_the_line_nor_close_a_quote() {
+        let all: Vec<u8> = (0..=255).collect();
+        let separators = "a\u{2028}b\u{202e}c\u{9b}d\u{7f}".as_bytes();
+        for evil in [&b"x\" 200 0 \"-\"\r\n127.0.0.1 - - forged"[..], b"\x1b[2J\\\"", &all, separators] {
+            let record = LogRecord {
+                method: evil,
+                target: evil,
+                host: evil,
+                user_agent: evil,
+                referer: evil,
+                request_id: evil,
+                ..full()
+            };
+            let json = line(LogFormat::Json, &[], &record);
+            assert_eq!(json.matches('\n').count(), 1);
+            assert!(!json.trim_end().chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{202e}'), "{json}");
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(value["user_agent"], String::from_utf8_lossy(evil).as_ref());
+            let combined = line(LogFormat::Combined, &[], &record);
+            assert!(combined.trim_end().bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            let plain = line(LogFormat::Combined, &[], &full());
+            assert_eq!(combined.matches('"').count(), plain.matches('"').count(), "{combined}");
+        }
+    }
+
+    #[test]
+    fn listed_parameters_and_headers_are_never_written() {
+        let cases: &[(&[u8], &str)] = &[
+            (b"/p?token=s3cr3t", "/p?token=[redacted]"),
+            (b"/p?a=1&token=s3cr3t&b=2", "/p?a=1&token=[redacted]&b=2"),
+            (b"/p?a=1;TOKEN=s3cr3t;b", "/p?a=1;TOKEN=[redacted];b"),
+            (b"/p?%74oke%6E=s3cr3t", "/p?%74oke%6E=[redacted]"),
+            (b"/p?token=s3cr3t=s3cr3t?s3cr3t", "/p?token=[redacted]"),
+            (b"/p?x=?&token=s3cr3t", "/p?x=?&token=[redacted]"),
+            (b"/p?token", "/p?token"),
+            (b"/p?tokens=1&atoken=2&%zz=3&%7=4", "/p?tokens=1&atoken=2&%zz=3&%7=4"),
+            (b"/token=1", "/token=1"),
+        ];
+        for (target, expected) in cases {
+            let record = LogRecord { target, referer: target, ..full() };
+            let value: serde_json::Value =
+                serde_json::from_str(&line(LogFormat::Json, &["authorization", "token"], &record)).unwrap();
+            assert_eq!(value["target"], *expected);
+            assert_eq!(value["referer"], *expected);
+            assert!(!line(LogFormat::Combined, &["token"], &record).contains("s3cr3t"));
+        }
+        let hidden = &["user-agent", "Referer", "host", "x-request-id"];
+        for format in [LogFormat::Json, LogFormat::Combined] {
+            let line = line(format, hidden, &full());
+            assert!(!["curl", "example.com", "01J"].iter().any(|secret| line.contains(secret)), "{line}");
+        }
+    }
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        let date = |seconds: u64| Rfc3339(seconds * 1000).to_string();
+        assert_eq!(date(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(date(951_782_400), "2000-02-29T00:00:00.000Z");
+        assert_eq!(date(1_709_164_799), "2024-02-28T23:59:59.000Z");
+        assert_eq!(date(1_709_251_200), "2024-03-01T00:00:00.000Z");
+        assert_eq!(date(1_767_225_599), "2025-12-31T23:59:59.000Z");
+        assert_eq!(date(4_107_542_400), "2100-03-01T00:00:00.000Z");
+    }
+}

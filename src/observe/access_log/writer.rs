@@ -1,0 +1,391 @@
+//! The log's thread: empties the rings, writes lines, and survives full disks, closed pipes and slow readers.
+//!
+//! Lines gather in a buffer that is written in one piece. What could not be written stays and is tried again at the next turn;
+//! while the buffer is full the rings are left alone, so that in the end workers drop and count. A line is never written in two
+//! files: when the file is reopened in the middle of a line, the new file gets that line from its start.
+//!
+//! The thread waits at most 50 ms, and not at all while a ring is half full. It may block in a write (a pipe that nobody reads):
+//! that is why it is a thread of its own, and why [`AccessLogThread::stop`] gives up after a while.
+
+use super::format::Formatter;
+use super::record::LogRecord;
+use super::ring::{LogRing, LogSender};
+use crate::config::{AccessLog, Config, LogPath};
+use crate::limits;
+use crate::observe::stats::Stats;
+use crate::units::{EndpointId, WorkerId};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The longest that a line waits in its ring while the writer keeps up.
+const TURN: Duration = Duration::from_millis(50);
+
+/// The access log of one gateway: the rings of its workers and the thread that empties them.
+pub struct AccessLogThread {
+    rings: Vec<Arc<LogRing>>,
+    orders: SyncSender<Order>,
+    thread: JoinHandle<()>,
+}
+
+/// What the thread can be told.
+enum Order {
+    Reopen,
+    Flush(SyncSender<()>),
+    Stop(SyncSender<()>),
+}
+
+impl AccessLogThread {
+    /// Opens the log and starts the thread; one ring a worker of `stats`.
+    ///
+    /// # Errors
+    /// When the file cannot be opened for appending, or the thread not started.
+    pub fn start(config: &Arc<Config>, log: &AccessLog, stats: &Arc<Stats>) -> io::Result<Self> {
+        let rings: Vec<_> = stats.worker_ids().map(|_| LogRing::new()).collect();
+        let writer = Writer {
+            rings: rings.clone(),
+            formatter: Formatter::new(config, log.format, &log.redact),
+            output: Output { path: log.path.clone(), sink: open(&log.path)?, pending: Vec::new(), written: 0 },
+            stats: Arc::clone(stats),
+        };
+        let (orders, inbox) = sync_channel(16);
+        let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&inbox))?;
+        Ok(Self { rings, orders, thread })
+    }
+
+    /// The sending end for a worker's thread; a worker that starts again takes a new one.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    #[must_use]
+    pub fn sender(&self, worker: WorkerId) -> LogSender {
+        LogSender::new(Arc::clone(&self.rings[worker.index()]))
+    }
+
+    /// Asks for the file to be opened anew (SIGUSR1, after a rotation). Does not wait. When the file cannot be opened, the old one
+    /// stays in use and the failure is counted as a write error.
+    pub fn reopen(&self) {
+        // A full queue of orders already holds one to reopen, or the thread is stuck in a write and will not obey anyway.
+        let _ = self.orders.try_send(Order::Reopen);
+    }
+
+    /// Writes all that workers have sent until now; false when that took longer than `timeout` or failed.
+    #[must_use]
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let (done, wait) = sync_channel(1);
+        self.orders.try_send(Order::Flush(done)).is_ok() && wait.recv_timeout(timeout).is_ok()
+    }
+
+    /// Writes what is left and ends the thread; false when it is still stuck in a write after `timeout`: it is then left behind.
+    /// To be called after the workers have ended.
+    #[must_use]
+    pub fn stop(self, timeout: Duration) -> bool {
+        let (done, wait) = sync_channel(1);
+        let told = self.orders.try_send(Order::Stop(done)).is_ok();
+        told && wait.recv_timeout(timeout).is_ok() && self.thread.join().is_ok()
+    }
+}
+
+fn open(path: &LogPath) -> io::Result<Box<dyn Write + Send>> {
+    Ok(match path {
+        // The descriptor itself: `Stdout` would flush at every line.
+        LogPath::Stdout => Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
+        // Logs are nobody else's business: no access for others, whatever the umask.
+        LogPath::File(path) => Box::new(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?),
+    })
+}
+
+/// The thread's own state.
+struct Writer {
+    rings: Vec<Arc<LogRing>>,
+    formatter: Formatter,
+    output: Output,
+    stats: Arc<Stats>,
+}
+
+/// Where lines go, and the lines that are not there yet.
+struct Output {
+    path: LogPath,
+    sink: Box<dyn Write + Send>,
+    /// Whole lines.
+    pending: Vec<u8>,
+    /// Bytes of `pending` that the sink has taken.
+    written: usize,
+}
+
+impl Writer {
+    fn run(mut self, inbox: &Receiver<Order>) {
+        loop {
+            let busy = self.turn();
+            let order = inbox.recv_timeout(if busy { Duration::ZERO } else { TURN });
+            match order {
+                Ok(Order::Reopen) => self.reopen(),
+                Ok(Order::Flush(done)) => {
+                    if self.drain() {
+                        let _ = done.send(());
+                    }
+                }
+                Ok(Order::Stop(done)) => {
+                    self.drain();
+                    self.count_lost();
+                    let _ = done.send(());
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                // Whoever held the handle is gone without stopping: write what there is.
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.drain();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Formats what fits and writes it; true when it should be called again at once.
+    fn turn(&mut self) -> bool {
+        let crowded = self.rings.iter().any(|ring| ring.is_half_full());
+        self.gather();
+        let wrote = self.write();
+        crowded && wrote
+    }
+
+    /// Writes until rings and buffer are empty; false when the output does not take it.
+    fn drain(&mut self) -> bool {
+        loop {
+            self.gather();
+            if self.output.pending.is_empty() {
+                return true;
+            }
+            if !self.write() {
+                return false;
+            }
+        }
+    }
+
+    /// Moves records from the rings into the buffer, as lines, until it is full.
+    fn gather(&mut self) {
+        let mut packed = Vec::new();
+        for ring in &self.rings {
+            while self.output.pending.len() < limits::LOG_PENDING_BYTES && ring.pop(&mut packed) {
+                let mut tried = [EndpointId(0); limits::ATTEMPTS_MAX];
+                match LogRecord::unpack(&packed, &mut tried) {
+                    Some(record) => self.formatter.line(&record, &mut self.output.pending),
+                    // Only a defect of ours makes such a record; the log goes on without it.
+                    None => {
+                        self.stats.control.log_lines_lost.fetch_add(1, Relaxed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&mut self) -> bool {
+        let (lines, result) = self.output.write();
+        self.stats.control.log_lines_written.fetch_add(lines, Relaxed);
+        if result.is_err() {
+            self.stats.control.log_write_errors.fetch_add(1, Relaxed);
+        }
+        result.is_ok()
+    }
+
+    fn reopen(&mut self) {
+        // What the old file still takes is written there.
+        self.write();
+        match open(&self.output.path) {
+            Ok(sink) => self.output.replace_sink(sink),
+            Err(_) => {
+                self.stats.control.log_write_errors.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn count_lost(&self) {
+        let lost = count_lines(&self.output.pending[self.output.written..]);
+        self.stats.control.log_lines_lost.fetch_add(lost, Relaxed);
+    }
+}
+
+impl Output {
+    /// Writes what is pending: how many lines were completed, and whether the sink took all of it.
+    fn write(&mut self) -> (u64, io::Result<()>) {
+        let before = self.written;
+        let result = self.write_pending();
+        let lines = count_lines(&self.pending[before..self.written]);
+        if self.written == self.pending.len() {
+            self.pending.clear();
+            self.written = 0;
+        }
+        (lines, result)
+    }
+
+    fn write_pending(&mut self) -> io::Result<()> {
+        while self.written < self.pending.len() {
+            match self.sink.write(&self.pending[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => self.written += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on in another file, with the line that the old one has no end of.
+    fn replace_sink(&mut self, sink: Box<dyn Write + Send>) {
+        self.sink = sink;
+        let line_start = self.pending[..self.written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.pending.drain(..line_start);
+        self.written = 0;
+    }
+}
+
+fn count_lines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::full;
+    use super::*;
+    use crate::config::LogFormat;
+    use crate::observe::fixture;
+    use std::sync::Mutex;
+
+    /// A sink that takes at most `room` bytes, then fails until it is given more.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Disk {
+        fn with_room(room: usize) -> Self {
+            Self(Arc::new(Mutex::new((Vec::new(), room))))
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().0.clone()).unwrap()
+        }
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (taken, room) = &mut *self.0.lock().unwrap();
+            let n = bytes.len().min(*room);
+            if n == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            taken.extend_from_slice(&bytes[..n]);
+            *room -= n;
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn writer(sink: &Disk) -> (Writer, LogSender) {
+        let config = fixture::config();
+        let stats = Stats::new(&config, 1);
+        let ring = LogRing::new();
+        let output = Output { path: LogPath::Stdout, sink: Box::new(sink.clone()), pending: Vec::new(), written: 0 };
+        let formatter = Formatter::new(&config, LogFormat::Combined, &[]);
+        (Writer { rings: vec![Arc::clone(&ring)], formatter, output, stats }, LogSender::new(ring))
+    }
+
+    fn send(sender: &LogSender, n: u64) {
+        assert!(sender.send(&LogRecord { request_bytes: n, ..full() }));
+    }
+
+    fn assert_whole_lines(text: &str, numbers: std::ops::Range<u64>) {
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len() as u64, numbers.end - numbers.start, "{text}");
+        for (line, n) in lines.iter().zip(numbers) {
+            assert!(line.starts_with("2001:db8::1 - - ") && line.contains(&format!(" request_bytes={n} ")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_nothing_once_it_has_room_again() {
+        let disk = Disk::with_room(500);
+        let (mut writer, sender) = writer(&disk);
+        (0..10).for_each(|n| send(&sender, n));
+        writer.turn();
+        writer.turn();
+        assert_eq!(disk.text().len(), 500);
+        assert_eq!(writer.stats.control.log_write_errors.load(Relaxed), 2);
+        disk.0.lock().unwrap().1 = usize::MAX;
+        assert!(writer.drain());
+        assert_whole_lines(&disk.text(), 0..10);
+        assert_eq!(writer.stats.control.log_lines_written.load(Relaxed), 10);
+    }
+
+    #[test]
+    fn a_line_torn_by_a_reopened_file_is_written_whole_into_the_new_one() {
+        let (old, new) = (Disk::with_room(600), Disk::with_room(usize::MAX));
+        let (mut writer, sender) = writer(&old);
+        (0..10).for_each(|n| send(&sender, n));
+        writer.turn();
+        writer.output.replace_sink(Box::new(new.clone()));
+        assert!(writer.drain());
+        let whole_in_old = count_lines(old.text().as_bytes());
+        assert!(whole_in_old > 0 && !old.text().ends_with('\n'));
+        assert_whole_lines(&new.text(), whole_in_old..10);
+    }
+
+    #[test]
+    fn memory_stays_bounded_while_nothing_can_be_written() {
+        let disk = Disk::with_room(0);
+        let (mut writer, sender) = writer(&disk);
+        let mut dropped = 0;
+        for n in 0..100_000 {
+            if n % 100 == 0 {
+                assert!(!writer.turn());
+            }
+            dropped += u64::from(!sender.send(&full()));
+        }
+        assert!(dropped > 0);
+        assert!(writer.output.pending.len() < limits::LOG_PENDING_BYTES + 16 * limits::LOG_FIELD_BYTES_MAX);
+        writer.count_lost();
+        assert!(writer.stats.control.log_lines_lost.load(Relaxed) > 0);
+    }
+
+    #[test]
+    fn the_thread_writes_reopens_and_flushes_at_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = AccessLog { path: LogPath::File(path.clone()), format: LogFormat::Combined, redact: Vec::new() };
+        let config = fixture::config();
+        let stats = Stats::new(&config, 2);
+        let thread = AccessLogThread::start(&config, &log, &stats).unwrap();
+        let (first, second) = (thread.sender(WorkerId(0)), thread.sender(WorkerId(1)));
+        send(&first, 0);
+        assert!(thread.flush(Duration::from_secs(60)));
+        assert_whole_lines(&std::fs::read_to_string(&path).unwrap(), 0..1);
+
+        let rotated = folder.path().join("access.log.1");
+        std::fs::rename(&path, &rotated).unwrap();
+        thread.reopen();
+        assert!(thread.flush(Duration::from_secs(60)));
+        send(&second, 0);
+        assert!(thread.stop(Duration::from_secs(60)));
+        assert_whole_lines(&std::fs::read_to_string(&path).unwrap(), 0..1);
+        assert_whole_lines(&std::fs::read_to_string(&rotated).unwrap(), 0..1);
+        assert_eq!(stats.control.log_lines_written.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_an_error_at_start() {
+        let log = AccessLog {
+            path: LogPath::File("/nonexistent/folder/access.log".into()),
+            format: LogFormat::Json,
+            redact: Vec::new(),
+        };
+        let config = fixture::config();
+        assert!(AccessLogThread::start(&config, &log, &Stats::new(&config, 1)).is_err());
+    }
+}

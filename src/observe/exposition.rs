@@ -1,0 +1,770 @@
+//! The numbers in Prometheus' text format, in pieces.
+//!
+//! A scrape walks one table of metric families and, for each, the rows it has (routes, clusters, workers …); [`Scrape`] is an
+//! iterator of pieces of about 16 KiB, so ten thousand routes need no more memory than ten. Routes without a request are left out.
+//! Numbers that can occur for every cluster are there from the start, at zero, so that `rate()` sees the first event.
+//!
+//! What this does not do: compress, negotiate OpenMetrics, or keep a consistent snapshot over families; each number is read when
+//! its line is written.
+//!
+//! Source: Prometheus "Exposition formats", text format 0.0.4.
+
+use super::histogram::HistogramSum;
+use super::labels::{AttemptOutcome, DriverRung, EjectReason, MethodLabel, ProbeState, RetryReason, WorkerState};
+use super::stats::{ClusterStats, ListenerStats, LoopStats, RequestKey, Stats};
+use crate::config::Cluster;
+use crate::error::ProxyError;
+use crate::units::{ClusterId, EndpointId, Instant, WorkerId};
+use std::fmt::{Display, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// `Content-Type` of a scrape.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A piece is handed out once it is this long.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// One scrape in progress: an iterator of pieces of text.
+pub struct Scrape {
+    stats: Arc<Stats>,
+    now: Instant,
+    /// Where the walk stands: family, and row within it.
+    family: usize,
+    row: usize,
+    /// Counters of requests over all workers by their packed keys, rising.
+    requests: Vec<(u64, u64)>,
+}
+
+impl Scrape {
+    /// A scrape of `stats` at `now` (which ages are measured from).
+    #[must_use]
+    pub fn new(stats: Arc<Stats>, now: Instant) -> Self {
+        let requests = sum_requests(&stats);
+        Self { stats, now, family: 0, row: 0, requests }
+    }
+
+    fn clusters(&self, row: usize) -> impl Iterator<Item = &ClusterStats> {
+        self.stats.workers.iter().filter_map(move |worker| worker.clusters.get(row))
+    }
+
+    fn cluster_sum(&self, row: usize, number: impl Fn(&ClusterStats) -> u64) -> u64 {
+        self.clusters(row).map(number).sum()
+    }
+
+    fn cluster(&self, row: usize) -> &Cluster {
+        &self.stats.config.clusters[row]
+    }
+}
+
+impl Iterator for Scrape {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        let mut piece = String::new();
+        while let Some(family) = FAMILIES.get(self.family) {
+            if piece.len() >= PIECE_BYTES {
+                return Some(piece);
+            }
+            if self.row == 0 {
+                let Family { name, help, kind, .. } = family;
+                let _ = writeln!(piece, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            }
+            let rows = (family.rows)(self);
+            while self.row < rows && piece.len() < PIECE_BYTES {
+                (family.render)(self, self.row, &mut Samples { out: &mut piece, name: family.name });
+                self.row += 1;
+            }
+            if self.row < rows {
+                continue;
+            }
+            (self.family, self.row) = (self.family + 1, 0);
+        }
+        (!piece.is_empty()).then_some(piece)
+    }
+}
+
+/// All request counters, summed over the workers and sorted, so that a route's lines stand together.
+fn sum_requests(stats: &Stats) -> Vec<(u64, u64)> {
+    let mut sums: Vec<(u64, u64)> = Vec::new();
+    for worker in &stats.workers {
+        sums.extend(worker.requests.iter().map(|slot| (slot.key.get(), slot.count.get())));
+        sums.sort_unstable_by_key(|(key, _)| *key);
+        sums.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            kept.1 += if same { next.1 } else { 0 };
+            same
+        });
+    }
+    sums
+}
+
+/// One metric: its head lines, how many rows it has, and how a row becomes lines.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: &'static str,
+    rows: fn(&Scrape) -> usize,
+    render: fn(&Scrape, usize, &mut Samples<'_>),
+}
+
+/// Writes the lines of one family.
+struct Samples<'a> {
+    out: &'a mut String,
+    name: &'static str,
+}
+
+impl Samples<'_> {
+    /// One line: the family's name, labels, value.
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.line("", labels, value);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.out.push_str(self.name);
+        self.out.push_str(suffix);
+        let mut separator = '{';
+        for (name, text) in labels {
+            self.out.push(separator);
+            self.out.push_str(name);
+            self.out.push_str("=\"");
+            escape_label(self.out, text);
+            self.out.push('"');
+            separator = ',';
+        }
+        if separator == ',' {
+            self.out.push('}');
+        }
+        // Writing into a String cannot fail.
+        let _ = writeln!(self.out, " {value}");
+    }
+
+    fn histogram(&mut self, label: (&str, &str), sum: &HistogramSum) {
+        sum.for_each_le(|le, count| self.line("_bucket", &[label, ("le", le)], count));
+        let count = sum.count();
+        self.line("_bucket", &[label, ("le", "+Inf")], count);
+        self.line("_sum", &[label], Seconds(sum.sum_nanos()));
+        self.line("_count", &[label], count);
+    }
+}
+
+/// A label's value: backslash, quote and line feed are escaped, as the format asks; all else is UTF-8 already.
+fn escape_label(out: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            other => out.push(other),
+        }
+    }
+}
+
+/// Nanoseconds, written as seconds without loss.
+struct Seconds(u64);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+    }
+}
+
+fn once(_: &Scrape) -> usize {
+    1
+}
+
+fn per_worker(scrape: &Scrape) -> usize {
+    scrape.stats.workers.len()
+}
+
+fn per_listener(scrape: &Scrape) -> usize {
+    scrape.stats.config.listeners.len()
+}
+
+/// Routes, and the row of requests without a route.
+fn per_route(scrape: &Scrape) -> usize {
+    scrape.stats.config.routes.len() + 1
+}
+
+fn per_cluster(scrape: &Scrape) -> usize {
+    scrape.stats.config.clusters.len()
+}
+
+/// The counted keys, and one line for what found no room.
+fn per_request_key(scrape: &Scrape) -> usize {
+    scrape.requests.len() + 1
+}
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+const HISTOGRAM: &str = "histogram";
+
+/// Every metric of the gateway, in the order of a scrape. Names and labels are the user's contract.
+const FAMILIES: &[Family] = &[
+    Family {
+        name: "ringgate_build_info",
+        help: "Always 1; the labels tell the version.",
+        kind: GAUGE,
+        rows: once,
+        render: |_, _, out| out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1),
+    },
+    Family {
+        name: "ringgate_requests_total",
+        help: "Requests that are over, by route (- is none), method and status.",
+        kind: COUNTER,
+        rows: per_request_key,
+        render: requests,
+    },
+    Family {
+        name: "ringgate_request_duration_seconds",
+        help: "From the first byte of a request to the end of its response.",
+        kind: HISTOGRAM,
+        rows: per_route,
+        render: |scrape, row, out| {
+            if let Some(route) = scrape.stats.route_row(row) {
+                out.histogram(("route", scrape.stats.row_name(row)), &route.duration);
+            }
+        },
+    },
+    Family {
+        name: "ringgate_request_bytes_total",
+        help: "Bytes of requests and responses, heads included.",
+        kind: COUNTER,
+        rows: per_route,
+        render: |scrape, row, out| {
+            if let Some(route) = scrape.stats.route_row(row) {
+                out.sample(&[("route", scrape.stats.row_name(row))], route.bytes);
+            }
+        },
+    },
+    Family {
+        name: "ringgate_rejected_total",
+        help: "Requests that the gateway answered itself or broke off, by the error token; dry runs count and reject nothing.",
+        kind: COUNTER,
+        rows: per_route,
+        render: rejected,
+    },
+    Family {
+        name: "ringgate_upstream_attempts_total",
+        help: "Attempts at an endpoint that are over, by how they ended.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let view = scrape.stats.endpoint(cluster, endpoint);
+                for outcome in AttemptOutcome::ALL {
+                    let labels = [("upstream", name.0), ("endpoint", name.1), ("outcome", outcome.token())];
+                    out.sample(&labels, view.attempts[outcome.index()]);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_upstream_duration_seconds",
+        help: "From the start of an attempt to the response head or the failure; cancelled attempts are left out.",
+        kind: HISTOGRAM,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            let mut sum = HistogramSum::default();
+            scrape.clusters(row).for_each(|cluster| sum.add(&cluster.duration));
+            out.histogram(("upstream", &scrape.cluster(row).name), &sum);
+        },
+    },
+    Family {
+        name: "ringgate_retries_total",
+        help: "Retries made, by what went wrong before.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            for reason in RetryReason::ALL {
+                let retries = scrape.cluster_sum(row, |cluster| cluster.retries[reason.index()].get());
+                out.sample(&[("upstream", &scrape.cluster(row).name), ("reason", reason.token())], retries);
+            }
+        },
+    },
+    Family {
+        name: "ringgate_retry_budget_exhausted_total",
+        help: "Retries that were not made because the budget was spent.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            let exhausted = scrape.cluster_sum(row, |cluster| cluster.budget_exhausted.get());
+            out.sample(&[("upstream", &scrape.cluster(row).name)], exhausted);
+        },
+    },
+    Family {
+        name: "ringgate_endpoint_available",
+        help: "Share of workers that would send requests to the endpoint: 1 is all of them, 0 none.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let share = scrape.stats.endpoint(cluster, endpoint).available_share();
+                out.sample(&[("upstream", name.0), ("endpoint", name.1)], share);
+            });
+        },
+    },
+    Family {
+        name: "ringgate_endpoint_in_flight",
+        help: "Requests that wait for or receive a response of the endpoint.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let in_flight = scrape.stats.endpoint(cluster, endpoint).in_flight;
+                out.sample(&[("upstream", name.0), ("endpoint", name.1)], in_flight);
+            });
+        },
+    },
+    Family {
+        name: "ringgate_endpoint_ejections_total",
+        help: "Ejections, by reason; each worker ejects for itself.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let view = scrape.stats.endpoint(cluster, endpoint);
+                for reason in EjectReason::ALL {
+                    let labels = [("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())];
+                    out.sample(&labels, view.ejections[reason.index()]);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_upstream_connections",
+        help: "Connections to the upstream, by whether they carry a request.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            let name = ("upstream", scrape.cluster(row).name.as_str());
+            let idle = scrape.cluster_sum(row, |cluster| cluster.connections_idle.get());
+            let active = scrape.cluster_sum(row, |cluster| cluster.connections_active.get());
+            out.sample(&[name, ("state", "idle")], idle);
+            out.sample(&[name, ("state", "active")], active);
+        },
+    },
+    Family {
+        name: "ringgate_health_check_healthy",
+        help: "Verdict of the active checks: 1 healthy, 0 unhealthy; absent before the first check.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let probe = scrape.stats.probe(cluster, endpoint).filter(|probe| probe.checked.is_some());
+                if let Some(probe) = probe {
+                    let healthy = u8::from(probe.state == ProbeState::Healthy);
+                    out.sample(&[("upstream", name.0), ("endpoint", name.1)], healthy);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_health_checks_total",
+        help: "Active checks that are over, by result.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                if let Some(probe) = scrape.stats.probe(cluster, endpoint) {
+                    let labels = |result| [("upstream", name.0), ("endpoint", name.1), ("result", result)];
+                    out.sample(&labels("passed"), probe.passed);
+                    out.sample(&labels("failed"), probe.failed);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_health_check_age_seconds",
+        help: "Time since the last active check ended; far above the interval means that checking has stalled.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                if let Some(checked) = scrape.stats.probe(cluster, endpoint).and_then(|probe| probe.checked) {
+                    let age = scrape.now.since(checked).as_secs_f64();
+                    out.sample(&[("upstream", name.0), ("endpoint", name.1)], age);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_connections",
+        help: "Downstream connections that are open.",
+        kind: GAUGE,
+        rows: per_listener,
+        render: |scrape, row, out| listener(scrape, row, out, |stats| stats.connections.get()),
+    },
+    Family {
+        name: "ringgate_connections_accepted_total",
+        help: "Downstream connections accepted.",
+        kind: COUNTER,
+        rows: per_listener,
+        render: |scrape, row, out| listener(scrape, row, out, |stats| stats.accepted.get()),
+    },
+    Family {
+        name: "ringgate_connections_refused_total",
+        help: "Downstream connections closed at once because of max_connections.",
+        kind: COUNTER,
+        rows: per_listener,
+        render: |scrape, row, out| listener(scrape, row, out, |stats| stats.refused.get()),
+    },
+    Family {
+        name: "ringgate_rate_limit_evictions_total",
+        help: "Clients that the tables of rate limits forgot to make room for others.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| {
+            let evictions: u64 = scrape.stats.workers.iter().map(|w| w.event_loop.limit_evictions.get()).sum();
+            out.sample(&[], evictions);
+        },
+    },
+    Family {
+        name: "ringgate_access_log_lines_total",
+        help: "Access log lines written.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], scrape.stats.control.log_lines_written.load(Relaxed)),
+    },
+    Family {
+        name: "ringgate_access_log_lines_lost_total",
+        help: "Access log lines that the writer had to give up when it ended.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], scrape.stats.control.log_lines_lost.load(Relaxed)),
+    },
+    Family {
+        name: "ringgate_access_log_write_errors_total",
+        help: "Writes of the access log that failed (disk full, pipe closed) and were or will be repeated.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], scrape.stats.control.log_write_errors.load(Relaxed)),
+    },
+    Family {
+        name: "ringgate_worker_driver_info",
+        help: "Always 1; the label tells the event loop that the worker found.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| {
+            let rung = scrape.stats.workers[row].event_loop.driver.get();
+            let rung = DriverRung::ALL.get(rung as usize).copied().unwrap_or(DriverRung::Unknown);
+            out.sample(&[("worker", &row.to_string()), ("driver", rung.token())], 1);
+        },
+    },
+    Family {
+        name: "ringgate_worker_running",
+        help: "1 while the worker's loop turns, 0 while it starts, has stalled or has stopped.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| {
+            let state = scrape.stats.worker(WorkerId::from_index(row)).state;
+            out.sample(&[("worker", &row.to_string())], u8::from(state == WorkerState::Running));
+        },
+    },
+    Family {
+        name: "ringgate_worker_restarts_total",
+        help: "Threads started in place of one that panicked or stalled.",
+        kind: COUNTER,
+        rows: per_worker,
+        render: |scrape, row, out| {
+            let restarts = scrape.stats.worker(WorkerId::from_index(row)).restarts;
+            out.sample(&[("worker", &row.to_string())], restarts);
+        },
+    },
+    Family {
+        name: "ringgate_worker_last_turn_age_seconds",
+        help: "Time since the worker's loop last turned.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| {
+            if let Some(turn) = scrape.stats.worker(WorkerId::from_index(row)).last_turn {
+                out.sample(&[("worker", &row.to_string())], scrape.now.since(turn).as_secs_f64());
+            }
+        },
+    },
+    Family {
+        name: "ringgate_worker_loop_turns_total",
+        help: "Turns of the worker's loop.",
+        kind: COUNTER,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.turns.get()),
+    },
+    Family {
+        name: "ringgate_worker_panics_total",
+        help: "Panics that were caught at the border of one connection.",
+        kind: COUNTER,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.panics.get()),
+    },
+    Family {
+        name: "ringgate_worker_log_lines_dropped_total",
+        help: "Access log lines that found no room because the writer is behind.",
+        kind: COUNTER,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.log_lines_dropped.get()),
+    },
+    Family {
+        name: "ringgate_worker_buffers_in_use_bytes",
+        help: "Read blocks that connections hold.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.buffers_in_use_bytes.get()),
+    },
+    Family {
+        name: "ringgate_worker_buffers_kept_bytes",
+        help: "Read blocks kept for reuse.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.buffers_kept_bytes.get()),
+    },
+];
+
+fn requests(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    let Some(&(key, count)) = scrape.requests.get(row) else {
+        let other: u64 = scrape.stats.workers.iter().map(|worker| worker.requests_other.get()).sum();
+        if other > 0 {
+            out.sample(&[("route", "other"), ("method", "other"), ("code", "other")], other);
+        }
+        return;
+    };
+    let RequestKey { route, method, status } = RequestKey::unpack(key);
+    let route = scrape.stats.row_name(route as usize);
+    let method = MethodLabel::ALL[usize::from(method)].token();
+    out.sample(&[("route", route), ("method", method), ("code", &status.to_string())], count);
+}
+
+fn rejected(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    let Some(route) = scrape.stats.route_row(row) else { return };
+    let name = scrape.stats.row_name(row);
+    let tokens = ProxyError::ALL.iter().map(|error| error.token()).zip(route.rejected);
+    for (token, count) in tokens.chain([("rate_limited_dry_run", route.rate_limited_dry_run)]) {
+        if count > 0 {
+            out.sample(&[("route", name), ("reason", token)], count);
+        }
+    }
+}
+
+fn each_endpoint(scrape: &Scrape, row: usize, mut each: impl FnMut(ClusterId, (&str, &str), EndpointId)) {
+    let cluster = scrape.cluster(row);
+    for (number, endpoint) in cluster.endpoints.iter().enumerate() {
+        let address = endpoint.address.to_string();
+        each(ClusterId::from_index(row), (&cluster.name, &address), EndpointId::from_index(number));
+    }
+}
+
+fn listener(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&ListenerStats) -> u64) {
+    let sum: u64 = scrape.stats.workers.iter().map(|worker| number(&worker.listeners[row])).sum();
+    out.sample(&[("listener", &scrape.stats.config.listeners[row].name)], sum);
+}
+
+fn event_loop(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&LoopStats) -> u64) {
+    out.sample(&[("worker", &row.to_string())], number(&scrape.stats.workers[row].event_loop));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Target};
+    use crate::observe::fixture;
+    use crate::observe::recorder::Finished;
+    use crate::units::{ListenerId, RouteId};
+    use http::StatusCode;
+    use std::collections::{HashMap, HashSet};
+    use std::time::Duration;
+
+    fn finished(route: Option<u32>) -> Finished {
+        Finished {
+            route: route.map(RouteId),
+            method: MethodLabel::Get,
+            status: StatusCode::OK,
+            error: None,
+            duration: Duration::from_micros(1500),
+            request_bytes: 100,
+            response_bytes: 900,
+            client: None,
+        }
+    }
+
+    fn scrape(stats: &Arc<Stats>) -> String {
+        Scrape::new(Arc::clone(stats), Instant::from_nanos(10_000_000_000)).collect()
+    }
+
+    /// A sample line of the grammar: name, labels, value.
+    type Sample = (String, Vec<(String, String)>, f64);
+
+    /// Reads one sample line strictly by the format's grammar.
+    fn parse_sample(line: &str) -> Sample {
+        let is_name = |name: &str| {
+            let mut bytes = name.bytes();
+            bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+                && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        let end = line.find(['{', ' ']).expect("a name ends");
+        let name = line[..end].to_owned();
+        assert!(is_name(&name), "{line}");
+        let mut rest = &line[end..];
+        let mut labels = Vec::new();
+        if let Some(mut inner) = rest.strip_prefix('{') {
+            loop {
+                let (label, after) = inner.split_once("=\"").expect("label=\"");
+                assert!(is_name(label), "{line}");
+                let (mut value, mut chars) = (String::new(), after.char_indices());
+                let close = loop {
+                    match chars.next().expect("the quote is closed") {
+                        (_, '\\') => value.push(match chars.next().expect("an escape is whole").1 {
+                            'n' => '\n',
+                            c @ ('"' | '\\') => c,
+                            other => panic!("escape {other} in {line}"),
+                        }),
+                        (at, '"') => break at,
+                        (_, c) => value.push(c),
+                    }
+                };
+                labels.push((label.to_owned(), value));
+                inner = &after[close + 1..];
+                match inner.strip_prefix(',') {
+                    Some(next) => inner = next,
+                    None => break,
+                }
+            }
+            rest = inner.strip_prefix('}').expect("labels are closed");
+        }
+        let value = rest.strip_prefix(' ').expect("one space before the value");
+        (name, labels, value.parse().unwrap_or_else(|_| panic!("{line}")))
+    }
+
+    /// Checks the whole text: every sample belongs to the family announced above it, no family and no series comes twice.
+    fn parse(text: &str) -> Vec<Sample> {
+        let (mut samples, mut families, mut series) = (Vec::new(), HashSet::new(), HashSet::new());
+        let (mut family, mut kind) = (String::new(), "");
+        let mut lines = text.lines();
+        assert!(text.ends_with('\n'));
+        while let Some(line) = lines.next() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                family = help.split(' ').next().unwrap().to_owned();
+                assert!(families.insert(family.clone()), "{family} comes twice");
+                let announced = lines.next().unwrap().strip_prefix("# TYPE ").unwrap();
+                kind = announced.strip_prefix(&family).unwrap().trim();
+                assert!(["counter", "gauge", "histogram"].contains(&kind));
+                assert!(kind != "counter" || family.ends_with("_total"), "{family}");
+                continue;
+            }
+            let sample = parse_sample(line);
+            match sample.0.strip_prefix(&family) {
+                Some("") => assert_ne!(kind, "histogram"),
+                Some("_bucket" | "_sum" | "_count") => assert_eq!(kind, "histogram"),
+                _ => panic!("{line} under {family}"),
+            }
+            assert!(series.insert((sample.0.clone(), sample.1.clone())), "{line} comes twice");
+            samples.push(sample);
+        }
+        samples
+    }
+
+    fn value(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let wanted: Vec<_> = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        samples.iter().find(|(n, l, _)| n == name && *l == wanted).map(|(_, _, value)| *value)
+    }
+
+    #[test]
+    fn a_scrape_follows_the_grammar_and_tells_what_was_counted() {
+        let stats = Stats::new(&fixture::config(), 2);
+        for worker in stats.worker_ids() {
+            let recorder = stats.recorder(worker);
+            recorder.finished(&finished(Some(0)));
+            recorder.finished(&Finished { error: Some(ProxyError::NoRoute), ..finished(None) });
+            recorder.rate_limited_dry_run(RouteId(0));
+            recorder.attempt(ClusterId(1), EndpointId(0), AttemptOutcome::Reset, Duration::from_millis(2));
+            recorder.connection_opened(ListenerId(0));
+            recorder.driver(DriverRung::Epoll);
+            recorder.turn(Instant::from_nanos(8_000_000_000));
+        }
+        stats.record_probe(ClusterId(0), EndpointId(0), true, ProbeState::Healthy, Instant::from_nanos(7_500_000_000));
+        let samples = parse(&scrape(&stats));
+        let is = |name: &str, labels: &[(&str, &str)], expected: f64| {
+            assert_eq!(value(&samples, name, labels), Some(expected), "{name} {labels:?}");
+        };
+        is("ringgate_requests_total", &[("route", "orders"), ("method", "GET"), ("code", "200")], 2.0);
+        is("ringgate_requests_total", &[("route", "-"), ("method", "GET"), ("code", "200")], 2.0);
+        is("ringgate_request_duration_seconds_bucket", &[("route", "orders"), ("le", "0.001")], 0.0);
+        is("ringgate_request_duration_seconds_bucket", &[("route", "orders"), ("le", "0.0025")], 2.0);
+        is("ringgate_request_duration_seconds_bucket", &[("route", "orders"), ("le", "+Inf")], 2.0);
+        is("ringgate_request_duration_seconds_sum", &[("route", "orders")], 0.003);
+        is("ringgate_request_duration_seconds_count", &[("route", "orders")], 2.0);
+        is("ringgate_request_bytes_total", &[("route", "orders")], 2000.0);
+        is("ringgate_rejected_total", &[("route", "-"), ("reason", "no_route")], 2.0);
+        is("ringgate_rejected_total", &[("route", "orders"), ("reason", "rate_limited_dry_run")], 2.0);
+        let odd = "unix:/run/\"odd\".sock";
+        let attempts = [("upstream", "local"), ("endpoint", odd), ("outcome", "reset")];
+        is("ringgate_upstream_attempts_total", &attempts, 2.0);
+        is("ringgate_upstream_duration_seconds_count", &[("upstream", "local")], 2.0);
+        is("ringgate_retries_total", &[("upstream", "orders"), ("reason", "timeout")], 0.0);
+        is("ringgate_retry_budget_exhausted_total", &[("upstream", "orders")], 0.0);
+        is("ringgate_endpoint_available", &[("upstream", "local"), ("endpoint", odd)], 1.0);
+        let ejections = [("upstream", "local"), ("endpoint", odd), ("reason", "success_ratio")];
+        is("ringgate_endpoint_ejections_total", &ejections, 0.0);
+        is("ringgate_upstream_connections", &[("upstream", "orders"), ("state", "idle")], 0.0);
+        is("ringgate_connections", &[("listener", "edge")], 2.0);
+        let first = [("upstream", "orders"), ("endpoint", "10.0.0.1:8080")];
+        is("ringgate_health_check_healthy", &first, 1.0);
+        is("ringgate_health_check_age_seconds", &first, 2.5);
+        is("ringgate_worker_driver_info", &[("worker", "1"), ("driver", "epoll")], 1.0);
+        is("ringgate_worker_last_turn_age_seconds", &[("worker", "0")], 2.0);
+        is("ringgate_worker_running", &[("worker", "0")], 0.0);
+    }
+
+    #[test]
+    fn routes_without_a_request_are_left_out() {
+        let stats = Stats::new(&fixture::config(), 1);
+        assert!(!scrape(&stats).contains("route=\"orders\""));
+        stats.recorder(WorkerId(0)).finished(&finished(Some(0)));
+        let text = scrape(&stats);
+        assert!(text.contains("route=\"orders\"") && !text.contains("route=\"plain\""));
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_end_at_the_count() {
+        let stats = Stats::new(&fixture::config(), 1);
+        let recorder = stats.recorder(WorkerId(0));
+        for n in 0..40 {
+            recorder.finished(&Finished { duration: Duration::from_micros(10 << (n / 2)), ..finished(Some(0)) });
+        }
+        let samples = parse(&scrape(&stats));
+        let buckets: Vec<f64> = samples
+            .iter()
+            .filter(|(name, labels, _)| name == "ringgate_request_duration_seconds_bucket" && labels[0].1 == "orders")
+            .map(|(_, _, value)| *value)
+            .collect();
+        assert!(buckets.len() > 10 && buckets.is_sorted());
+        assert_eq!(buckets.last(), Some(&40.0));
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        let mut out = String::new();
+        escape_label(&mut out, "a\\b\"c\nd\u{e9}");
+        assert_eq!(out, "a\\\\b\\\"c\\nd\u{e9}");
+    }
+
+    #[test]
+    fn ten_thousand_routes_come_in_small_pieces() {
+        let base = fixture::config();
+        let respond = Target::Redirect { to: "/".into(), status: StatusCode::FOUND };
+        let routes = (0..10_000).map(|n| fixture::route(&format!("r{n}"), "/x", respond.clone())).collect();
+        let stats = Stats::new(&Arc::new(Config { routes, ..(*base).clone() }), 1);
+        let recorder = stats.recorder(WorkerId(0));
+        (0..10_000).for_each(|n| recorder.finished(&finished(Some(n))));
+        let mut lines = HashMap::new();
+        for piece in Scrape::new(Arc::clone(&stats), Instant::from_nanos(0)) {
+            assert!(piece.len() < 2 * PIECE_BYTES && piece.ends_with('\n'), "{}", piece.len());
+            for line in piece.lines() {
+                *lines.entry(line.split('{').next().unwrap().to_owned()).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(lines["ringgate_requests_total"], 10_000);
+        assert_eq!(
+            lines["ringgate_request_duration_seconds_bucket"],
+            10_000 * (crate::observe::histogram::LE.len() + 1)
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! A small configuration for tests: one listener, two routes, two clusters.
+//!
+//! `orders` goes to a cluster of two TCP endpoints with active checks; `plain` answers directly. The second cluster has one unix
+//! socket and no checks.
+
+use crate::config::*;
+use crate::units::{ClusterId, Ratio, Weight};
+use http::{HeaderValue, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The configuration.
+pub(crate) fn config() -> Arc<Config> {
+    let http = Probe::Http { path: "/healthz".into(), expect: (200, 399) };
+    let unix = Address::Unix("/run/\"odd\".sock".into());
+    let routes = vec![
+        route("orders", "/orders", Target::Upstream(vec![(ClusterId(0), Weight(95)), (ClusterId(1), Weight(5))])),
+        route(
+            "plain",
+            "/plain",
+            Target::Respond {
+                status: StatusCode::OK,
+                body: "hello".into(),
+                content_type: HeaderValue::from_static("text/plain"),
+            },
+        ),
+    ];
+    Arc::new(Config {
+        gateway: Gateway { cores: vec![Some(0), None], driver: Driver::Auto, drain_timeout: Duration::from_secs(30) },
+        admin: Admin { listen: Bind::Tcp("127.0.0.1:0".parse().expect("a socket address")) },
+        access_log: None,
+        listeners: vec![listener()],
+        routes,
+        clusters: vec![
+            cluster("orders", vec![tcp("10.0.0.1:8080"), tcp("10.0.0.2:8080")], Some(health_check(http))),
+            cluster("local", vec![unix], None),
+        ],
+    })
+}
+
+/// An endpoint's address.
+pub(crate) fn tcp(address: &str) -> Address {
+    Address::Tcp(address.parse().expect("a socket address"))
+}
+
+/// Quick checks.
+pub(crate) fn health_check(probe: Probe) -> HealthCheck {
+    HealthCheck { probe, interval: Duration::from_millis(20), timeout: Duration::from_millis(500), rise: 2, fall: 3 }
+}
+
+/// A cluster with the defaults of the file.
+pub(crate) fn cluster(name: &str, addresses: Vec<Address>, health_check: Option<HealthCheck>) -> Cluster {
+    let endpoint = |address| Endpoint { address, weight: Weight(100), priority: 0 };
+    Cluster {
+        name: name.into(),
+        balance: Balance::LeastRequest,
+        connect_timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(55),
+        idle_max: 256,
+        requests_max: Some(1000),
+        retry_budget: RetryBudget { ratio: Ratio::try_new(0.2).expect("a ratio"), min_per_second: 3 },
+        endpoints: addresses.into_iter().map(endpoint).collect(),
+        health_check,
+        outlier: None,
+        slow_start: Duration::from_secs(10),
+    }
+}
+
+fn listener() -> Listener {
+    Listener {
+        name: "edge".into(),
+        bind: Bind::Tcp("0.0.0.0:8080".parse().expect("a socket address")),
+        header_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(60),
+        body_timeout: Duration::from_secs(30),
+        head_bytes_max: 16 << 10,
+        headers_max: 100,
+        body_bytes_max: 16 << 20,
+        connections_max: 65_536,
+        trusted_proxies: Vec::new(),
+    }
+}
+
+/// A route with the defaults of the file.
+pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
+    Route {
+        name: name.into(),
+        matcher: Match { path: PathMatch::Prefix(prefix.into()), ..Match::default() },
+        target,
+        rewrite: Rewrite::None,
+        request_headers: HeaderRules::default(),
+        response_headers: HeaderRules::default(),
+        timeout: Timeout::Fixed(Duration::from_secs(2)),
+        limits: Vec::new(),
+        concurrent_max: None,
+        body_bytes_max: None,
+        retry: Retry {
+            attempts: 2,
+            on: RetryOn { connect: true, reset: true, timeout: true, statuses: vec![StatusCode::BAD_GATEWAY] },
+            non_idempotent: false,
+            per_try_timeout: None,
+            min_remaining: Ratio::try_new(0.1).expect("a ratio"),
+        },
+    }
+}

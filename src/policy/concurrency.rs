@@ -1,0 +1,245 @@
+//! Slots: how many requests may be in flight at once over all workers (`max_concurrent` of a route, `max_requests` of an endpoint).
+//!
+//! Intuition: the limit is a heap of slots. A request takes one and puts it back. At large limits a worker takes a handful at once and
+//! keeps a few spare ones, so that most requests touch no memory that other workers write.
+//!
+//! A slot is in the shared heap, spare with one worker, or in use; they never grow in number, so the limit is never exceeded.
+//! What spare slots cost: a worker may be refused while others hold spare ones. All together hold at most 1/[`SPARE_SHARE`] of the
+//! limit spare, so nobody is refused below 98.4 % of it; below [`SPARE_SHARE`] × workers × 2 slots, where that would be less than two
+//! a worker, nothing is held spare and the limit is exact both ways: one atomic operation each to take and to put back.
+//!
+//! It does not queue: who finds no slot is rejected.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The part of a limit that workers may hold spare, together.
+pub const SPARE_SHARE: u32 = 64;
+
+/// The slots that no worker holds. Shared by all workers; one cache line.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct SharedSlots {
+    free: AtomicU32,
+    limit: u32,
+    /// Spare slots that one worker may hold; 0: none.
+    spare_max: u32,
+}
+
+impl SharedSlots {
+    /// `limit` slots for `workers` workers.
+    #[must_use]
+    pub fn new(limit: u32, workers: usize) -> Self {
+        let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
+        let spare_max = match limit / SPARE_SHARE / workers {
+            1 => 0,
+            spare => spare,
+        };
+        Self { free: AtomicU32::new(limit), limit, spare_max }
+    }
+
+    /// Slots in all.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Slots in use or spare with a worker, at most [`SharedSlots::limit`]: what the metrics show as in flight, up to the spare ones too high.
+    #[must_use]
+    pub fn held(&self) -> u32 {
+        self.limit - self.free.load(Ordering::Relaxed)
+    }
+
+    /// Takes up to `wanted`, as many as there are.
+    fn take_up_to(&self, wanted: u32) -> u32 {
+        let mut free = self.free.load(Ordering::Relaxed);
+        loop {
+            let taken = free.min(wanted);
+            if taken == 0 {
+                return 0;
+            }
+            // Acquire and release: what a request did before it put its slot back is before what the slot's next one does.
+            match self.free.compare_exchange_weak(free, free - taken, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return taken,
+                Err(seen) => free = seen,
+            }
+        }
+    }
+
+    fn put_back(&self, count: u32) {
+        let before = self.free.fetch_add(count, Ordering::Release);
+        debug_assert!(before + count <= self.limit, "more slots than there were");
+    }
+}
+
+/// One worker's hand in the slots. Dropping it puts back all that it holds, in use or not: with the worker its requests end too.
+#[derive(Debug)]
+pub struct LocalSlots {
+    shared: Arc<SharedSlots>,
+    spare: u32,
+    in_use: u32,
+}
+
+impl LocalSlots {
+    /// A hand that holds nothing yet.
+    #[must_use]
+    pub fn new(shared: Arc<SharedSlots>) -> Self {
+        Self { shared, spare: 0, in_use: 0 }
+    }
+
+    /// Takes a slot; `false`: there is none. Each one taken is [released](LocalSlots::release) once.
+    #[must_use]
+    pub fn acquire(&mut self) -> bool {
+        if self.spare == 0 {
+            // Half of what may be held: the next release need not put anything back.
+            self.spare = self.shared.take_up_to((self.shared.spare_max / 2).max(1));
+            if self.spare == 0 {
+                return false;
+            }
+        }
+        self.spare -= 1;
+        self.in_use += 1;
+        true
+    }
+
+    /// Puts a slot back.
+    ///
+    /// # Panics
+    /// When none is taken: a slot released twice would let the limit be exceeded.
+    pub fn release(&mut self) {
+        self.in_use = self.in_use.checked_sub(1).expect("each slot is released once");
+        self.spare += 1;
+        if self.spare > self.shared.spare_max {
+            // Down to half, so that the next acquire finds one.
+            let back = self.spare - self.shared.spare_max / 2;
+            self.spare -= back;
+            self.shared.put_back(back);
+        }
+    }
+
+    /// Slots that this worker's requests hold.
+    #[must_use]
+    pub fn in_use(&self) -> u32 {
+        self.in_use
+    }
+
+    /// The slots of all workers.
+    #[must_use]
+    pub fn shared(&self) -> &SharedSlots {
+        &self.shared
+    }
+}
+
+impl Drop for LocalSlots {
+    fn drop(&mut self) {
+        let all = self.spare + self.in_use;
+        if all > 0 {
+            self.shared.put_back(all);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Rng;
+    use rand::{RngExt as _, SeedableRng as _};
+    use std::sync::atomic::AtomicI64;
+
+    fn hands(limit: u32, workers: usize) -> Vec<LocalSlots> {
+        let shared = Arc::new(SharedSlots::new(limit, workers));
+        (0..workers).map(|_| LocalSlots::new(Arc::clone(&shared))).collect()
+    }
+
+    #[test]
+    fn a_small_limit_is_exact_whichever_worker_asks() {
+        let mut hands = hands(3, 4);
+        assert!(hands[0].acquire() && hands[1].acquire() && hands[0].acquire());
+        assert!(!hands[2].acquire() && !hands[0].acquire());
+        hands[1].release();
+        assert!(hands[3].acquire(), "a slot is back at once for every worker");
+        assert!(!hands[1].acquire());
+    }
+
+    #[test]
+    fn a_limit_of_zero_admits_nothing() {
+        assert!(!hands(0, 2)[0].acquire());
+    }
+
+    #[test]
+    fn at_large_limits_nobody_is_refused_below_the_limit_less_its_spare_share() {
+        for seed in 0..64 {
+            let mut rng = Rng::seed_from_u64(seed);
+            let (limit, workers) = (rng.random_range(1..20_000), rng.random_range(1..9));
+            let mut hands = hands(limit, workers);
+            let mut in_flight = 0_u32;
+            for _ in 0..40_000 {
+                // Mostly arrivals in the first half, so that the limit is met.
+                let hand = &mut hands[rng.random_range(0..workers)];
+                if rng.random_ratio(3, 5) {
+                    let admitted = hand.acquire();
+                    assert!(!admitted || in_flight < limit, "seed {seed}");
+                    assert!(
+                        admitted || in_flight >= limit - limit / SPARE_SHARE,
+                        "seed {seed}: refused at {in_flight} of {limit}"
+                    );
+                    in_flight += u32::from(admitted);
+                } else if hand.in_use() > 0 {
+                    hand.release();
+                    in_flight -= 1;
+                }
+                assert_eq!(hands.iter().map(LocalSlots::in_use).sum::<u32>(), in_flight);
+            }
+            let shared = Arc::clone(&hands[0].shared);
+            assert!(shared.held() >= in_flight && shared.held() - in_flight <= limit / SPARE_SHARE, "seed {seed}");
+            drop(hands);
+            assert_eq!(shared.held(), 0, "a worker that ends puts everything back");
+        }
+    }
+
+    #[test]
+    fn a_worker_with_a_steady_load_leaves_the_shared_count_alone() {
+        let mut hands = hands(10_000, 2);
+        assert!(hands[0].acquire());
+        let held = hands[0].shared().held();
+        for _ in 0..1_000 {
+            assert!(hands[0].acquire());
+            hands[0].release();
+            assert_eq!(hands[0].shared().held(), held);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "each slot is released once")]
+    fn releasing_what_was_not_taken_is_a_defect() {
+        hands(1, 1)[0].release();
+    }
+
+    #[test]
+    fn threads_never_have_more_in_flight_than_the_limit() {
+        for limit in [1, 7, 1_000] {
+            let in_flight = AtomicI64::new(0);
+            let hands = hands(limit, 4);
+            let shared = Arc::clone(&hands[0].shared);
+            std::thread::scope(|scope| {
+                for (thread, mut hand) in hands.into_iter().enumerate() {
+                    let in_flight = &in_flight;
+                    scope.spawn(move || {
+                        let mut rng = Rng::seed_from_u64(thread as u64);
+                        for _ in 0..50_000 {
+                            if rng.random_ratio(3, 5) && hand.acquire() {
+                                let now = in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+                                assert!(now <= i64::from(limit), "{now} of {limit}");
+                            } else if hand.in_use() > 0 {
+                                in_flight.fetch_sub(1, Ordering::Relaxed);
+                                hand.release();
+                            }
+                        }
+                        in_flight.fetch_sub(i64::from(hand.in_use()), Ordering::Relaxed);
+                    });
+                }
+            });
+            assert_eq!(shared.held(), 0);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What one worker knows about one endpoint.
+//!
+//! A plain record: decisions about it are the balancer's, the detector's and the cluster's. An endpoint is *available* when nothing
+//! keeps traffic from it: its weight is positive, active checks call it healthy, it is not ejected, and no Retry-After holds.
+//! In flight and weight stand first: they are what a choice between two endpoints reads.
+
+use crate::limits::RAMP_MIN_PERCENT;
+use crate::policy::availability::Availability;
+use crate::policy::balancer::rtt::Rtt;
+use crate::policy::outlier::{Detector, Standing};
+use crate::units::Instant;
+use std::time::Duration;
+
+/// One endpoint of one cluster on one worker.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Attempts that have begun and not ended.
+    pub in_flight: u32,
+    /// Its share; 0: drained.
+    pub weight: u32,
+    /// Row of the cluster's tiers, best first.
+    pub tier: u8,
+    /// What active checks say.
+    pub healthy: bool,
+    /// Smoothed round trip.
+    pub rtt: Rtt,
+    /// When its ramp began; `None`: whole load.
+    pub ramp_from: Option<Instant>,
+    /// No requests until then, by the endpoint's own word (Retry-After).
+    pub penalised_until: Instant,
+    /// Share of recent attempts that succeeded.
+    pub availability: Availability,
+    /// Passive ejection.
+    pub outlier: Detector,
+    /// Attempts begun since the start.
+    pub started: u64,
+    /// Attempts ended since the start; always `started` − `in_flight`.
+    pub finished: u64,
+    /// Hash of its address: its identity in hash strategies and over reloads.
+    pub identity: u64,
+}
+
+impl Endpoint {
+    /// Untouched: healthy, serving, no ramp.
+    #[must_use]
+    pub fn new(weight: u32, tier: u8, identity: u64) -> Self {
+        Self {
+            in_flight: 0,
+            weight,
+            tier,
+            healthy: true,
+            rtt: Rtt::UNKNOWN,
+            ramp_from: None,
+            penalised_until: Instant::default(),
+            availability: Availability::new(),
+            outlier: Detector::new(),
+            started: 0,
+            finished: 0,
+            identity,
+        }
+    }
+
+    /// Whether nothing keeps traffic from it at `now`.
+    #[must_use]
+    pub fn is_available(&self, now: Instant) -> bool {
+        self.weight > 0
+            && self.healthy
+            && self.penalised_until <= now
+            && matches!(self.outlier.standing(), Standing::Serving)
+    }
+
+    /// Its share of its load at `now`: from 10 % to 100 % over `slow_start` after it came back, else 1.
+    #[must_use]
+    pub fn ramp(&self, now: Instant, slow_start: Duration) -> f64 {
+        let Some(from) = self.ramp_from else { return 1.0 };
+        let passed = now.since(from).as_secs_f64() / slow_start.as_secs_f64().max(f64::MIN_POSITIVE);
+        passed.clamp(RAMP_MIN_PERCENT as f64 / 100.0, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_runs_from_a_tenth_to_the_whole_and_only_after_a_return() {
+        let (second, start) = (Duration::from_secs(1), Instant::from_nanos(5));
+        let mut endpoint = Endpoint::new(1, 0, 7);
+        assert_eq!(endpoint.ramp(start, 10 * second), 1.0);
+        endpoint.ramp_from = Some(start);
+        assert_eq!(endpoint.ramp(start, 10 * second), 0.1);
+        assert_eq!(endpoint.ramp(start + 5 * second, 10 * second), 0.5);
+        assert_eq!(endpoint.ramp(start + 11 * second, 10 * second), 1.0);
+        assert_eq!(endpoint.ramp(start + second, Duration::ZERO), 1.0);
+    }
+}

@@ -1,0 +1,268 @@
+//! Rate limits per client or header value: a bounded table of buckets that all workers share without a lock.
+//!
+//! Intuition: a client's bucket is one instant (the TAT of [`super::token_bucket`]), and a bucket whose instant is not after `now` is
+//! full, which is what a client that was never seen has. So idle clients cost nothing and forgetting them loses nothing. The table is an
+//! array of cache lines with four (key, TAT) entries each; a key lives in the line that its hash names. One table serves all limits of
+//! the gateway: which limit it is, is part of the key. Untouched pages of it are never backed by memory.
+//!
+//! When a line is full of clients in debt, the one with the least debt is forgotten for the new one and counted: it may then pass up
+//! to its burst anew. An attacker with many addresses can bring this about but cannot aim it: keys are SipHash with a secret.
+//!
+//! # Concurrency
+//! - *Taking a token* is a compare-and-swap of the TAT. The entry may have changed hands between reading the key and swapping, so the
+//!   key is read again afterwards: if it is another, the stranger has paid a token too much, and the taker starts over. Keys are
+//!   published before the TAT that belongs to them, so a TAT that is read after its key was never a former owner's.
+//! - *Inserting* happens under the mark [`BUSY`] in the TAT of the line's first entry, which keeps a second inserter of the line out; so
+//!   a key never stands twice in its line. The victim's TAT is marked the same way while its key is replaced.
+//! - *Replacing a full bucket* loses nothing only for callers whose `now` is past its TAT. Workers read their clocks once per turn, so
+//!   another one may lag: the latest TAT that was dropped in a stripe of lines is remembered, and a key that is not there is taken to
+//!   have that one.
+//! - Waiting for a mark is bounded; whoever waits in vain (a worker was descheduled within these few instructions) is rejected.
+//!
+//! All errors are on the safe side: a race may cost a token, it never makes one.
+
+use super::token_bucket::{Decision, Gcra, Standing};
+use crate::units::Instant;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use zerocopy::FromZeros as _;
+
+/// Which limit of the gateway; the caller numbers them. A reload that changes a limit gives it a new number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LimiterId(pub u32);
+
+/// A client of one limit. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyHash(u64);
+
+/// Entries of a line.
+const WAYS: usize = 4;
+/// Words of a line: key and TAT of each entry.
+const LINE: usize = 2 * WAYS;
+/// In a TAT: somebody is replacing this entry's key (and, in the first entry, may be inserting into the line).
+const BUSY: u64 = u64::MAX;
+/// Lines that share one memory of dropped TATs.
+const STRIPE: usize = 64;
+/// Tries before a caller gives up; each is a few instructions of somebody else's.
+const TRIES: u32 = 4_096;
+
+/// The table. `Send + Sync`, used by `&self`.
+#[derive(Debug)]
+pub struct KeyTable {
+    /// `lines` × [`LINE`] words, beginning at the word `first` so that each line is one cache line.
+    words: Box<[AtomicU64]>,
+    first: usize,
+    mask: u64,
+    /// Per [`STRIPE`] lines: the latest TAT of a full bucket that was replaced.
+    dropped: Box<[AtomicU64]>,
+    secret: RandomState,
+    evictions: AtomicU64,
+    contended: AtomicU64,
+}
+
+impl KeyTable {
+    /// An empty table of `lines` cache lines (a power of two; [`crate::limits::LIMIT_TABLE_BUCKETS`] for a gateway), whose keys are
+    /// hashed with `secret`: it must be random and the process's own.
+    ///
+    /// # Panics
+    /// When `lines` is no power of two, or there is no memory for the table.
+    #[must_use]
+    pub fn new(lines: usize, secret: RandomState) -> Self {
+        assert!(lines.is_power_of_two(), "a power of two of lines");
+        // Zeroed by the kernel when first touched; a line more, to begin on a cache line's boundary.
+        let words = zeroed((lines + 1) * LINE);
+        let first = words.as_ptr().align_offset(LINE * size_of::<AtomicU64>());
+        assert!(first < LINE, "words are aligned to themselves");
+        let (evictions, contended) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self {
+            words,
+            first,
+            mask: lines as u64 - 1,
+            dropped: zeroed(lines.div_ceil(STRIPE)),
+            secret,
+            evictions,
+            contended,
+        }
+    }
+
+    /// The client with this address: IPv4 (also mapped into IPv6) whole, IPv6 by its /64, which one customer commonly has whole.
+    #[must_use]
+    pub fn client(&self, limiter: LimiterId, address: IpAddr) -> KeyHash {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.key(limiter, 4, &address.octets()),
+            IpAddr::V6(address) => self.key(limiter, 6, &address.octets()[..8]),
+        }
+    }
+
+    /// Requests with this value of a header; those without it count together, apart from an empty value.
+    #[must_use]
+    pub fn header(&self, limiter: LimiterId, value: Option<&[u8]>) -> KeyHash {
+        match value {
+            Some(value) => self.key(limiter, 1, value),
+            None => self.key(limiter, 0, &[]),
+        }
+    }
+
+    fn key(&self, limiter: LimiterId, kind: u8, bytes: &[u8]) -> KeyHash {
+        let mut hasher = self.secret.build_hasher();
+        hasher.write_u32(limiter.0);
+        hasher.write_u8(kind);
+        hasher.write(bytes);
+        // 0 marks an entry that was never used.
+        KeyHash(hasher.finish().max(1))
+    }
+
+    /// Takes one of `key`'s tokens. A key always comes with the same `gcra`.
+    pub fn take(&self, key: KeyHash, gcra: Gcra, now: Instant) -> Decision {
+        let line = self.line(key);
+        for _ in 0..TRIES {
+            let step = match line.find(key) {
+                Some(entry) => line.charge(entry, key, gcra, now),
+                None => self.insert(line, key, gcra, now),
+            };
+            if let Some(decision) = step {
+                return decision;
+            }
+            std::hint::spin_loop();
+        }
+        self.contended.fetch_add(1, Ordering::Relaxed);
+        Decision::Reject(Standing { remaining: 0, reset: Duration::from_nanos(gcra.interval_nanos()) })
+    }
+
+    /// What [`KeyTable::take`] would say, without taking: with several limits, ask all before taking from any.
+    #[must_use]
+    pub fn peek(&self, key: KeyHash, gcra: Gcra, now: Instant) -> Decision {
+        gcra.decide(self.tat(key), now)
+    }
+
+    /// How `key`'s bucket stands at `now`.
+    #[must_use]
+    pub fn standing(&self, key: KeyHash, gcra: Gcra, now: Instant) -> Standing {
+        gcra.standing(self.tat(key), now)
+    }
+
+    /// Clients that were forgotten while in debt because their line was full.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were rejected because another worker was held up within an insertion; practically none.
+    #[must_use]
+    pub fn contended(&self) -> u64 {
+        self.contended.load(Ordering::Relaxed)
+    }
+
+    /// A guess where the entry is just changing: only `take` decides.
+    fn tat(&self, key: KeyHash) -> u64 {
+        let line = self.line(key);
+        match line.find(key).map(|entry| line.tat(entry).load(Ordering::Acquire)) {
+            None | Some(BUSY) => self.dropped(key).load(Ordering::Relaxed),
+            Some(tat) => tat,
+        }
+    }
+
+    fn dropped(&self, key: KeyHash) -> &AtomicU64 {
+        &self.dropped[(key.0 & self.mask) as usize / STRIPE]
+    }
+
+    fn line(&self, key: KeyHash) -> Line<'_> {
+        let start = self.first + (key.0 & self.mask) as usize * LINE;
+        Line { words: self.words[start..start + LINE].try_into().expect("a line's length") }
+    }
+
+    /// Puts `key` into its line with one token taken; `None`: try again.
+    fn insert(&self, line: Line<'_>, key: KeyHash, gcra: Gcra, now: Instant) -> Option<Decision> {
+        let gate = line.tat(0);
+        let first_tat = gate.load(Ordering::Relaxed);
+        if first_tat == BUSY || gate.compare_exchange(first_tat, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return None;
+        }
+        // From here on no key of this line changes but by this insertion.
+        if line.find(key).is_some() {
+            gate.store(first_tat, Ordering::Release);
+            return None;
+        }
+        let dropped = self.dropped(key);
+        // Ordered behind the keys that `find` has read, whose writers told the TATs they dropped before.
+        let latest = dropped.load(Ordering::Relaxed);
+        let Some(tat) = gcra.take(latest, now) else {
+            gate.store(first_tat, Ordering::Release);
+            return Some(Decision::Reject(gcra.standing(latest, now)));
+        };
+        let (victim, debt_until) = line.least_debt(first_tat);
+        let busy = victim == 0
+            || line.tat(victim).compare_exchange(debt_until, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if busy {
+            let full_at = debt_until.min(now.as_nanos());
+            if full_at > latest {
+                dropped.fetch_max(full_at, Ordering::Relaxed);
+            }
+            line.key(victim).store(key.0, Ordering::Release);
+            line.tat(victim).store(tat, Ordering::Release);
+        }
+        if victim != 0 {
+            gate.store(first_tat, Ordering::Release);
+        }
+        if !busy {
+            return None;
+        }
+        if debt_until > now.as_nanos() {
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(Decision::Admit)
+    }
+}
+
+/// Four entries.
+#[derive(Clone, Copy)]
+struct Line<'t> {
+    words: &'t [AtomicU64; LINE],
+}
+
+impl<'t> Line<'t> {
+    fn key(self, entry: usize) -> &'t AtomicU64 {
+        &self.words[2 * entry]
+    }
+
+    fn tat(self, entry: usize) -> &'t AtomicU64 {
+        &self.words[2 * entry + 1]
+    }
+
+    fn find(self, key: KeyHash) -> Option<usize> {
+        (0..WAYS).find(|&entry| self.key(entry).load(Ordering::Acquire) == key.0)
+    }
+
+    /// The entry that is forgotten with the least loss, and until when it is in debt. `first_tat` is what the gate covers.
+    fn least_debt(self, first_tat: u64) -> (usize, u64) {
+        let rest = (1..WAYS).map(|entry| (entry, self.tat(entry).load(Ordering::Relaxed)));
+        rest.fold((0, first_tat), |least, entry| if entry.1 < least.1 { entry } else { least })
+    }
+
+    /// Takes one token from `entry`, which was seen to be `key`'s; `None`: it was busy or no longer is.
+    fn charge(self, entry: usize, key: KeyHash, gcra: Gcra, now: Instant) -> Option<Decision> {
+        let tat = self.tat(entry).load(Ordering::Acquire);
+        if tat == BUSY {
+            return None;
+        }
+        let decision = match gcra.take(tat, now) {
+            None => Decision::Reject(gcra.standing(tat, now)),
+            Some(next) => {
+                self.tat(entry).compare_exchange(tat, next, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+                Decision::Admit
+            }
+        };
+        (self.key(entry).load(Ordering::Acquire) == key.0).then_some(decision)
+    }
+}
+
+/// `count` words of 0 from zeroed pages, which exist only once they are written.
+fn zeroed(count: usize) -> Box<[AtomicU64]> {
+    <[AtomicU64]>::new_box_zeroed_with_elems(count).expect("memory for the table of rate limits")
+}
+
+#[cfg(test)]
+mod tests;

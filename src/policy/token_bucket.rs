@@ -1,0 +1,266 @@
+//! r = n / t as a token bucket, exact over all cores without a lock.
+//!
+//! GCRA (ITU-T I.371 annex A, "virtual scheduling"): the bucket is one instant, the *theoretical arrival time* TAT, at which it is full
+//! again. A request may pass at `now` if max(TAT, `now`) + I ≤ `now` + B·I, where I is the interval between tokens and B the burst,
+//! and then moves TAT to the left-hand side. No refill timer, no floats, and in any window [a, b] at most B + (b − a) / I pass: the
+//! first that passes there leaves TAT ≥ a + I, each further one adds I, and the last one leaves TAT ≤ b + B·I. This does not
+//! need the callers' `now` to be in order: a late one (a clock read once per turn of the loop) only makes the bucket stricter.
+//!
+//! [`Reservoir`] holds the TAT that all workers share: one compare-and-swap takes tokens. Where that would be the bottleneck (many
+//! tokens a millisecond), a worker's [`Lease`] takes several at once and spends them alone for at most D ≤ [`limits::LEASE`].
+//!
+//! # Why leases never exceed the limit
+//! A token is charged to TAT when its lease is taken and spent up to D later. What is spent in a window [a, b] was therefore charged in
+//! [a − D, b], and GCRA with a burst of B′ admits at most B′ + (b − a + D) / I charges there. With B′ = B − ⌈D / I⌉ this is at most
+//! B + (b − a) / I: the limit itself, in every window, whichever workers spend. So a leased reservoir keeps ⌈D / I⌉ tokens of its
+//! burst back. D is chosen so that this is at most B / [`BURST_SHARE`].
+//!
+//! # Why leases hardly waste
+//! A lease of k tokens is taken only by a worker that has spent [`EARN`]·k tokens since it last wasted one, and every wasted token
+//! costs [`EARN`] of those. So a worker wastes at most one token per [`EARN`] it has spent (and at most one lease at its end), whatever its
+//! traffic looks like: a core with little to do takes tokens one by one, which is exact.
+//!
+//! # Why unspent tokens do not go back
+//! Lowering TAT by k·I is sound only if the bucket would not have been full in the meantime without the charge: while it is held, debt
+//! evaporates at one token per I. A sound return after time d is therefore k − d / I tokens, and a lease lasts about as long as its
+//! own tokens take to come: what could be returned when it expires is nothing. Not wasting beats returning.
+//!
+//! With one worker, a small burst or a low rate there is nothing to lease: every token is one compare-and-swap, and B′ = B.
+
+use crate::limits;
+use crate::units::{Instant, Rate, nanos};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Tokens that a worker must have spent for each token of its next lease: at most 1 % is wasted.
+pub const EARN: u64 = 100;
+/// The part of a burst that leases may keep back: at most 1/64, 1.6 %.
+pub const BURST_SHARE: u64 = 64;
+
+/// A limit as GCRA counts it: the interval between tokens and the burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gcra {
+    interval_nanos: u64,
+    burst: u64,
+}
+
+/// What a limiter says to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It may pass.
+    Admit,
+    /// It may not; `remaining` is 0 and `reset` the time after which one would pass (`Retry-After`).
+    Reject(Standing),
+}
+
+/// How a bucket stands, for the `RateLimit` field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests that would pass now.
+    pub remaining: u64,
+    /// Until one more would; zero when the bucket is full.
+    pub reset: Duration,
+}
+
+impl Decision {
+    /// Whether it is [`Decision::Admit`].
+    #[must_use]
+    pub fn admits(self) -> bool {
+        self == Self::Admit
+    }
+}
+
+impl Gcra {
+    /// `burst` of 0 counts as 1: otherwise nothing would ever pass.
+    ///
+    /// The interval is whole nanoseconds, rounded up, so the rate errs below: by less than 1 ‰ up to a million a second.
+    #[must_use]
+    pub fn new(rate: Rate, burst: u64) -> Self {
+        Self { interval_nanos: rate.interval_nanos(), burst: burst.max(1) }
+    }
+
+    /// Nanoseconds between two tokens, at least 1.
+    #[must_use]
+    pub fn interval_nanos(self) -> u64 {
+        self.interval_nanos
+    }
+
+    /// Tokens of a full bucket, at least 1.
+    #[must_use]
+    pub fn burst(self) -> u64 {
+        self.burst
+    }
+
+    /// The latest TAT that a request at `now` may leave behind.
+    fn ceiling(self, now: Instant) -> u64 {
+        // u64::MAX is no TAT: the key table needs it as a mark.
+        now.as_nanos().saturating_add(self.burst.saturating_mul(self.interval_nanos)).min(u64::MAX - 1)
+    }
+
+    /// Tokens that are there at `now`.
+    fn available(self, tat: u64, now: Instant) -> u64 {
+        self.ceiling(now).saturating_sub(tat.max(now.as_nanos())) / self.interval_nanos
+    }
+
+    /// The TAT after taking one token, if there is one.
+    pub(super) fn take(self, tat: u64, now: Instant) -> Option<u64> {
+        let next = tat.max(now.as_nanos()).checked_add(self.interval_nanos)?;
+        (next <= self.ceiling(now)).then_some(next)
+    }
+
+    /// How a bucket with this TAT stands.
+    pub(super) fn standing(self, tat: u64, now: Instant) -> Standing {
+        let remaining = self.available(tat, now);
+        let debt = tat.saturating_sub(now.as_nanos());
+        // One more token is there when the debt leaves room for it.
+        let room = self
+            .ceiling(now)
+            .saturating_sub(now.as_nanos())
+            .saturating_sub((remaining + 1).saturating_mul(self.interval_nanos));
+        let reset = if debt == 0 { 0 } else { debt.saturating_sub(room) };
+        Standing { remaining, reset: Duration::from_nanos(reset) }
+    }
+
+    /// Admit if there is a token, without taking it.
+    pub(super) fn decide(self, tat: u64, now: Instant) -> Decision {
+        match self.take(tat, now) {
+            Some(_) => Decision::Admit,
+            None => Decision::Reject(self.standing(tat, now)),
+        }
+    }
+}
+
+/// The bucket that all workers share. One cache line, so that two limits do not slow each other.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Reservoir {
+    tat: AtomicU64,
+    /// With the reduced burst B′ if there are leases.
+    gcra: Gcra,
+    lease: LeasePlan,
+}
+
+/// How long and how large leases are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LeasePlan {
+    /// D.
+    nanos: u64,
+    /// 1: no leases.
+    tokens_max: u64,
+}
+
+impl LeasePlan {
+    fn new(gcra: Gcra, workers: usize) -> Self {
+        // Kept back from the burst, and what all workers together may hold for D.
+        let kept = (nanos(limits::LEASE) / gcra.interval_nanos).min(gcra.burst / BURST_SHARE);
+        let tokens_max = kept / workers.max(1) as u64;
+        if workers < 2 || tokens_max < 2 {
+            return Self { nanos: 0, tokens_max: 1 };
+        }
+        Self { nanos: kept * gcra.interval_nanos, tokens_max }
+    }
+}
+
+impl Reservoir {
+    /// A full bucket for `workers` workers.
+    #[must_use]
+    pub fn new(rate: Rate, burst: u64, workers: usize) -> Self {
+        let mut gcra = Gcra::new(rate, burst);
+        let lease = LeasePlan::new(gcra, workers);
+        gcra.burst -= lease.nanos / gcra.interval_nanos;
+        Self { tat: AtomicU64::new(0), gcra, lease }
+    }
+
+    /// Takes up to `wanted` tokens, as many as there are.
+    fn take_up_to(&self, wanted: u64, now: Instant) -> u64 {
+        let mut tat = self.tat.load(Ordering::Relaxed);
+        loop {
+            let taken = self.gcra.available(tat, now).min(wanted);
+            if taken == 0 {
+                return 0;
+            }
+            // No overflow: `available` says that it stays below the ceiling. Relaxed: the instant is all that is shared.
+            let next = tat.max(now.as_nanos()) + taken * self.gcra.interval_nanos;
+            match self.tat.compare_exchange_weak(tat, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return taken,
+                Err(seen) => tat = seen,
+            }
+        }
+    }
+
+    fn take_one(&self, now: Instant) -> Decision {
+        let mut tat = self.tat.load(Ordering::Relaxed);
+        loop {
+            let Some(next) = self.gcra.take(tat, now) else {
+                return Decision::Reject(self.gcra.standing(tat, now));
+            };
+            match self.tat.compare_exchange_weak(tat, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Decision::Admit,
+                Err(seen) => tat = seen,
+            }
+        }
+    }
+
+    /// How the shared bucket stands at `now`, not counting what workers hold in leases.
+    #[must_use]
+    pub fn standing(&self, now: Instant) -> Standing {
+        self.gcra.standing(self.tat.load(Ordering::Relaxed), now)
+    }
+}
+
+/// One worker's hand in a [`Reservoir`]; always used with the same one.
+#[derive(Debug, Default)]
+pub struct Lease {
+    /// Tokens in hand …
+    tokens: u64,
+    /// … until this instant.
+    until: Instant,
+    /// Tokens spent, less [`EARN`] for each wasted; bounded, so that old merit does not pay for new waste.
+    earned: u64,
+}
+
+impl Lease {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes one token.
+    pub fn take(&mut self, reservoir: &Reservoir, now: Instant) -> Decision {
+        if reservoir.lease.tokens_max < 2 {
+            return reservoir.take_one(now);
+        }
+        self.drop_expired(now);
+        if self.tokens == 0 {
+            let size = (self.earned / EARN).clamp(1, reservoir.lease.tokens_max);
+            self.tokens = reservoir.take_up_to(size, now);
+            if self.tokens == 0 {
+                return Decision::Reject(reservoir.standing(now));
+            }
+            self.until = now + Duration::from_nanos(reservoir.lease.nanos);
+        }
+        self.tokens -= 1;
+        self.earned = (self.earned + 1).min(EARN * reservoir.lease.tokens_max);
+        Decision::Admit
+    }
+
+    /// What [`Lease::take`] would say, without taking: with several limits, ask all before taking from any.
+    #[must_use]
+    pub fn peek(&self, reservoir: &Reservoir, now: Instant) -> Decision {
+        if self.tokens > 0 && now <= self.until {
+            return Decision::Admit;
+        }
+        reservoir.gcra.decide(reservoir.tat.load(Ordering::Relaxed), now)
+    }
+
+    fn drop_expired(&mut self, now: Instant) {
+        if self.tokens > 0 && now > self.until {
+            self.earned = self.earned.saturating_sub(EARN * self.tokens);
+            self.tokens = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,399 @@
+//! One request, one straight line:
+//! `read_head → route → admit → pick → checkout → send → await_head → classify → relay → record → checkin`.
+//!
+//! [`exchange`] is that line. It waits for bytes and moves them; every decision in it is a call into `policy`
+//! ([`crate::policy::exchange`] decides about attempts, and is the same code that the simulator runs). It knows neither which
+//! protocol the two sides speak beyond "a head and a body", nor whether they are encrypted.
+
+use super::attempt::{self, Answering, Failure, Try};
+use super::attempts::{Attempts, Brings};
+use super::connection::Connection;
+use super::plan::{self, Forward, Plan, Way};
+use super::record::Record;
+use super::relay::{Broken, Relay};
+use super::state::Worker;
+use super::upload::{Incoming, Upload};
+use crate::error::ProxyError;
+use crate::http::body::Body;
+use crate::http::cycle::{Cycle, Next, Progress};
+use crate::http::encode::{self, DownstreamResponse};
+use crate::http::framing::Framing;
+use crate::http::reply::{self, ReplyTo};
+use crate::http::response::ResponseHead;
+use crate::http::scan::HeadScanner;
+use crate::http::trailers::Trailers;
+use crate::http::{Parsed, Version};
+use crate::limits::{INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX};
+use crate::net::block::Block;
+use crate::net::clock;
+use crate::policy::exchange::{Action, Event};
+use crate::units::{EndpointId, Instant, RouteId};
+use http::Method;
+use std::net::Shutdown;
+use std::rc::Rc;
+
+/// What is left to do when an exchange is over but for its last bytes.
+#[derive(Debug)]
+pub(super) struct Served {
+    /// To be sent; may be empty.
+    pub(super) last: Block,
+    /// The client's connection ends with them.
+    pub(super) close: bool,
+    /// The client may still be sending.
+    pub(super) unread: bool,
+    /// To be finished once they are sent.
+    pub(super) record: Record,
+}
+
+/// Serves the request whose first bytes are in the inbox.
+pub(super) async fn exchange(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    inbox: &mut Block,
+    arrived: Instant,
+) -> Served {
+    let plan = match read_head(worker, connection, inbox, arrived).await {
+        Ok(plan) => plan,
+        Err(error) => return refuse_head(worker, connection, inbox, arrived, error),
+    };
+    let Plan { head_bytes, cycle, mut record, way } = plan;
+    inbox.consume(head_bytes);
+    match way {
+        Way::Answer { out, discard } => {
+            inbox.consume(discard);
+            record.response_bytes = out.unread().len() as u64;
+            let close = cycle.next_downstream() != Next::Reuse;
+            Served { last: out, close, unread: close && cycle.request() != Progress::Done, record }
+        }
+        Way::Forward(to) => forward(worker, connection, inbox, cycle, record, to, arrived).await,
+    }
+}
+
+/// Receives until the head is whole, within `header_timeout` of its first byte.
+async fn read_head(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    inbox: &mut Block,
+    arrived: Instant,
+) -> Result<Plan, ProxyError> {
+    let config = connection.config(worker);
+    let mut scanner = HeadScanner::default();
+    loop {
+        if scanner.is_ready(inbox.unread())
+            && let Some(plan) = plan::plan(worker, connection, inbox.unread(), arrived)?
+        {
+            return Ok(plan);
+        }
+        inbox.compact();
+        if inbox.room() == 0 {
+            worker.grow(inbox, config.head_bytes_max);
+        }
+        let deadline = arrived + config.header_timeout;
+        let _guard = connection.watch.over(&connection.stream, deadline, Shutdown::Read);
+        let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
+        *inbox = block;
+        match received {
+            Ok(1..) => {}
+            _ if connection.watch.expired() => return Err(ProxyError::RequestTimeout),
+            _ => return Err(ProxyError::ClientClosed),
+        }
+    }
+}
+
+/// A request that could not be read: one reply, then the end.
+fn refuse_head(
+    worker: &Worker,
+    connection: &Connection,
+    inbox: &mut Block,
+    arrived: Instant,
+    error: ProxyError,
+) -> Served {
+    let mut last = worker.blocks.borrow_mut().small();
+    if error != ProxyError::ClientClosed {
+        let to = ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date() };
+        reply::error(last.vec_mut(), error, &[], &to);
+    }
+    let mut record = Record::unread(connection, inbox.unread().len(), arrived);
+    record.on_error(error);
+    inbox.clear();
+    Served { last, close: true, unread: true, record }
+}
+
+/// A request on its way through; what the steps of the line share.
+struct Line<'w> {
+    worker: &'w Rc<Worker>,
+    connection: &'w Connection,
+    attempts: &'w Attempts<'w>,
+    cycle: Cycle,
+    record: Record,
+    route: RouteId,
+    method: Method,
+    version: Version,
+    idempotent: bool,
+}
+
+/// What a response head means.
+enum Verdict {
+    /// It is not all there, or only an interim one.
+    More,
+    /// This response is not passed on.
+    Next(Action),
+    /// It is.
+    Commit(Commit),
+}
+
+/// A response that is passed on.
+struct Commit {
+    /// The head for the client.
+    out: Block,
+    from: Framing,
+    to: Framing,
+    /// The endpoint keeps its connection.
+    persistent: bool,
+}
+
+async fn forward(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    inbox: &mut Block,
+    cycle: Cycle,
+    mut record: Record,
+    forward: Forward,
+    arrived: Instant,
+) -> Served {
+    let Forward { route, cluster, method, version, framing, withheld, bytes_max, idempotent, hash, outbound, slot } =
+        forward;
+    record.cluster = Some(cluster);
+    let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, hash, arrived });
+    let incoming = Incoming { framing, bytes_max, withheld, patience: connection.config(worker).body_timeout };
+    let mut upload = Upload::new(worker, connection, &attempts, inbox, outbound, incoming);
+    let mut line =
+        Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent };
+    let (last, unread) = line.run(&mut upload).await;
+    let Line { cycle, mut record, .. } = line;
+    record.request_bytes += upload.body_bytes();
+    record.tried = attempts.tried();
+    record.upstream_time = attempts.upstream_time();
+    upload.finish();
+    drop(slot);
+    Served { last, close: cycle.next_downstream() != Next::Reuse, unread, record }
+}
+
+impl Line<'_> {
+    /// From the first pick to the last bytes for the client, which it returns, with whether the client may still be sending.
+    async fn run(&mut self, upload: &mut Upload<'_>) -> (Block, bool) {
+        let mut action = self.attempts.step(Event::Start);
+        loop {
+            action = match action {
+                Action::Attempt { endpoint, connect_until, until } => {
+                    let to = Try {
+                        cluster: self.attempts.cluster(),
+                        endpoint,
+                        connect_until,
+                        until,
+                        repeatable: self.idempotent,
+                    };
+                    match attempt::attempt(self.worker, self.connection, upload, to).await {
+                        Ok(answering) => match self.await_head(answering, upload, until).await {
+                            Ok((commit, answering)) => return self.relay(commit, answering, endpoint, upload).await,
+                            Err(action) => action,
+                        },
+                        Err(Failure::Downstream(error)) => {
+                            self.attempts.step(Event::DownstreamGone);
+                            Action::Reply(error)
+                        }
+                        Err(failure) => self.attempts.step(failure.event()),
+                    }
+                }
+                Action::Backoff { until } => {
+                    self.connection.watch.sleep_until(until).await;
+                    self.attempts.step(Event::BackoffOver)
+                }
+                Action::Reply(error) => return self.reply(error, upload),
+                // neither is an answer to an event of this loop
+                Action::Relay | Action::Finish => return self.reply(ProxyError::Internal, upload),
+            };
+        }
+    }
+
+    /// Receives until the response's head is whole and final, and has it classified.
+    async fn await_head(
+        &mut self,
+        mut answering: Answering,
+        upload: &Upload<'_>,
+        until: Instant,
+    ) -> Result<(Commit, Answering), Action> {
+        let mut scanner = HeadScanner::default();
+        let mut interim = 0;
+        loop {
+            if scanner.is_ready(answering.block.unread()) {
+                match self.classify(&mut answering, upload, &mut scanner, &mut interim) {
+                    Verdict::Commit(commit) => return Ok((commit, answering)),
+                    Verdict::Next(action) => {
+                        self.worker.put(answering.block);
+                        return Err(action);
+                    }
+                    Verdict::More if answering.block.is_empty() => answering.block.clear(),
+                    Verdict::More => {}
+                }
+            }
+            if answering.block.room() == 0 {
+                answering.block.compact();
+                self.worker.grow(&mut answering.block, RESPONSE_HEAD_BYTES_MAX);
+            }
+            if let Err(failure) = answering.receive_more(&self.connection.watch, until).await {
+                self.worker.put(answering.block);
+                return Err(self.attempts.step(failure.event()));
+            }
+        }
+    }
+
+    /// `classify`: parses what has arrived, skips interim responses, asks the policy about a final one, and encodes the head of one
+    /// that is passed on.
+    fn classify(
+        &mut self,
+        answering: &mut Answering,
+        upload: &Upload<'_>,
+        scanner: &mut HeadScanner,
+        interim: &mut usize,
+    ) -> Verdict {
+        loop {
+            let mut scratch = self.worker.scratch.borrow_mut();
+            let block = &answering.block;
+            let head = match ResponseHead::parse(block.unread(), &self.method, &mut scratch.head) {
+                Ok(Parsed::Complete(head)) => head,
+                Ok(Parsed::Partial) => return Verdict::More,
+                Err(error) => return Verdict::Next(self.attempts.step(Event::BadHead(error))),
+            };
+            let head_bytes = head.head_bytes();
+            if !head.is_interim() {
+                let retry_after = head.retry_after(clock::wall().as_secs());
+                let action = self.attempts.step(Event::Head { status: head.status(), retry_after });
+                if action != Action::Relay {
+                    return Verdict::Next(action);
+                }
+                let commit = self.commit(&head, answering.uploaded && upload.is_complete());
+                answering.block.consume(head_bytes);
+                return Verdict::Commit(commit);
+            }
+            *interim += 1;
+            if *interim > INTERIM_RESPONSES_MAX {
+                return Verdict::Next(self.attempts.step(Event::BadHead(ProxyError::UpstreamProtocol)));
+            }
+            drop(scratch);
+            answering.block.consume(head_bytes);
+            *scanner = HeadScanner::default();
+            if !scanner.is_ready(answering.block.unread()) {
+                return Verdict::More;
+            }
+        }
+    }
+
+    fn commit(&mut self, head: &ResponseHead<'_>, uploaded: bool) -> Commit {
+        if uploaded {
+            self.cycle.on_request_done();
+        }
+        if self.worker.is_draining() || !uploaded {
+            // what the client has still to send of an early-answered request would have to be read to find the next one
+            self.cycle.on_drain();
+        }
+        let close = self.cycle.announces_close(Some(0));
+        let mut out = self.worker.blocks.borrow_mut().small();
+        let response = DownstreamResponse {
+            head,
+            version: self.version,
+            close,
+            rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
+            extra: &[],
+            date: &self.worker.date(),
+        };
+        let to = encode::response(out.vec_mut(), &response);
+        self.cycle.on_response_head(to, !close);
+        self.record.on_status(head.status());
+        Commit { out, from: head.framing(), to, persistent: head.is_persistent() && uploaded }
+    }
+
+    /// `relay → checkin`: passes the body on and gives the endpoint's connection back.
+    async fn relay(
+        &mut self,
+        commit: Commit,
+        answering: Answering,
+        endpoint: EndpointId,
+        upload: &Upload<'_>,
+    ) -> (Block, bool) {
+        let Commit { out, from, to, persistent } = commit;
+        let Answering { stream, block, .. } = answering;
+        let mut relay = Relay {
+            worker: self.worker,
+            connection: self.connection,
+            upstream: &stream,
+            body: Body::new(from, u64::MAX),
+            framing: to,
+            patience: self.connection.config(self.worker).body_timeout,
+            sent_bytes: 0,
+            excess: false,
+            trailers: Trailers::default(),
+        };
+        let relayed = relay.run(out, block).await;
+        let (excess, sent_bytes) = (relay.excess, relay.sent_bytes);
+        self.record.response_bytes = sent_bytes;
+        match relayed {
+            Ok(last) => {
+                self.record.response_bytes += last.unread().len() as u64;
+                self.cycle.on_response_done();
+                self.attempts.step(Event::BodyDone);
+                if persistent && !excess {
+                    self.worker.checkin(self.attempts.cluster(), endpoint, stream, clock::now());
+                }
+                (last, !upload.is_complete())
+            }
+            Err(Broken::Upstream(error)) => {
+                self.attempts.step(Event::BodyFailed);
+                self.cycle.on_response_broken();
+                if sent_bytes == 0 {
+                    return self.reply(error, upload);
+                }
+                self.record.on_broken(error);
+                // RFC 9112 §8: the client must not take the end of the connection for the end of the body
+                self.connection.stream.reset_on_close();
+                (Block::default(), false)
+            }
+            Err(Broken::Downstream) => {
+                self.attempts.step(Event::DownstreamGone);
+                self.cycle.on_response_broken();
+                self.record.on_broken(ProxyError::ClientClosed);
+                (Block::default(), false)
+            }
+        }
+    }
+
+    /// A reply of the gateway's own in place of a response.
+    fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> (Block, bool) {
+        self.record.on_error(error);
+        let mut last = self.worker.blocks.borrow_mut().small();
+        if error == ProxyError::ClientClosed {
+            self.cycle.on_request_broken();
+            return (last, false);
+        }
+        if upload.is_complete() {
+            self.cycle.on_request_done();
+        } else {
+            self.cycle.on_request_broken();
+        }
+        let mut fresh = self.cycle;
+        let close = fresh.announces_close(Some(0)) || self.cycle.response() == Progress::Broken;
+        fresh.on_response_head(Framing::Fixed(0), !close);
+        let to = ReplyTo {
+            version: self.version,
+            head_only: self.method == Method::HEAD,
+            close,
+            date: &self.worker.date(),
+        };
+        let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);
+        let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
+        reply::error(last.vec_mut(), error, extra, &to);
+        self.cycle = fresh;
+        self.record.response_bytes = last.unread().len() as u64;
+        (last, !upload.is_complete())
+    }
+}

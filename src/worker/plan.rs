@@ -1,0 +1,333 @@
+//! `route → admit → encode`: from a head in the inbox to what is to be done, in one go and without waiting.
+//!
+//! The parsed head borrows the inbox, so everything that needs it happens here: routing, limits, the encoded head for the endpoint,
+//! the hash key, what the access log will want. What comes out is owned and small, and the future that waits for the network
+//! carries nothing else.
+
+use super::admit::Refusal;
+use super::connection::Connection;
+use super::record::Record;
+use super::state::{Slot, Worker};
+use crate::config::{self, HashKey, Target};
+use crate::error::ProxyError;
+use crate::http::cycle::Cycle;
+use crate::http::encode::{self, UpstreamRequest};
+use crate::http::framing::Framing;
+use crate::http::head::{HeadPolicy, RequestHead};
+use crate::http::headers::Forwarding;
+use crate::http::reply::{self, Reply, ReplyTo};
+use crate::http::{Parsed, Version};
+use crate::net::block::Block;
+use crate::policy::chance::hash_key;
+use crate::policy::retry::is_idempotent;
+use crate::policy::router::{RequestView, Routed, pick_split, rewrite};
+use crate::units::{ClusterId, Instant, RouteId};
+use http::{HeaderName, Method};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+/// One request, understood.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Bytes of the head, to be taken from the inbox.
+    pub(super) head_bytes: usize,
+    /// The client's connection.
+    pub(super) cycle: Cycle,
+    /// What will be counted and logged.
+    pub(super) record: Record,
+    /// What is to be done.
+    pub(super) way: Way,
+}
+
+/// What is to be done with a request.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation per request, and plans are moved once")]
+pub(super) enum Way {
+    /// The gateway answers itself.
+    Answer {
+        /// The whole reply.
+        out: Block,
+        /// Bytes of a request body that lie in the inbox and go nowhere.
+        discard: usize,
+    },
+    /// An endpoint answers.
+    Forward(Forward),
+}
+
+/// A request that goes on.
+#[derive(Debug)]
+pub(super) struct Forward {
+    pub(super) route: RouteId,
+    pub(super) cluster: ClusterId,
+    pub(super) method: Method,
+    pub(super) version: Version,
+    pub(super) framing: Framing,
+    pub(super) withheld: bool,
+    pub(super) bytes_max: u64,
+    pub(super) idempotent: bool,
+    pub(super) hash: Option<u64>,
+    /// The encoded head.
+    pub(super) outbound: Block,
+    /// The route's share of concurrency, given back when the exchange ends.
+    pub(super) slot: Option<Slot>,
+}
+
+/// Parses what is in the inbox; `None` while the head is not all there.
+///
+/// # Errors
+/// What is wrong with the head; the connection must be closed.
+pub(super) fn plan(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    buf: &[u8],
+    now: Instant,
+) -> Result<Option<Plan>, ProxyError> {
+    let config = connection.config(worker);
+    let mut scratch = worker.scratch.borrow_mut();
+    let scratch = &mut *scratch;
+    let head = match RequestHead::parse(buf, &HeadPolicy::of(config), &mut scratch.head)? {
+        Parsed::Partial => return Ok(None),
+        Parsed::Complete(head) => head,
+    };
+    let at_hand = buf.len() - head.head_bytes();
+    let planner = Planner { worker, connection, config, head: &head, at_hand, now };
+    Ok(Some(planner.plan(&mut scratch.path)))
+}
+
+/// Everything that planning looks at.
+struct Planner<'p> {
+    worker: &'p Rc<Worker>,
+    connection: &'p Connection,
+    config: &'p config::Listener,
+    head: &'p RequestHead<'p>,
+    /// Bytes behind the head.
+    at_hand: usize,
+    now: Instant,
+}
+
+impl Planner<'_> {
+    fn plan(&self, path: &mut Vec<u8>) -> Plan {
+        let head = self.head;
+        let mut cycle = Cycle::default();
+        cycle.on_request_head(head.framing(), head.is_persistent(), head.expects_continue());
+        if self.worker.is_draining() {
+            cycle.on_drain();
+        }
+        let client = self.client();
+        let mut record = Record::begin(self.worker, self.connection, head, client, self.now);
+        let way = self.way(&mut cycle, &mut record, client, path);
+        Plan { head_bytes: head.head_bytes(), cycle, record, way }
+    }
+
+    fn client(&self) -> IpAddr {
+        let peer = self.connection.peer;
+        if !peer.trusted {
+            return peer.ip();
+        }
+        let trusted = &self.config.trusted_proxies;
+        self.head.client(peer.ip(), |ip| trusted.iter().any(|net| net.contains(&ip)))
+    }
+
+    fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr, path: &mut Vec<u8>) -> Way {
+        let head = self.head;
+        let header = |name: &HeaderName| head.fields().get(name.as_str());
+        let view = RequestView {
+            host: head.host(),
+            path: head.path(),
+            query: head.query(),
+            method: head.method(),
+            header: &header,
+        };
+        let worker = self.worker;
+        let route = match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
+            Routed::Route(route) => route,
+            Routed::NoRoute => return self.refuse(cycle, record, ProxyError::NoRoute, &[]),
+            Routed::MethodNotAllowed(allow) => {
+                path.clear();
+                allow.write(path);
+                return self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", path)]);
+            }
+        };
+        record.on_route(route);
+        if let Err(refusal) = worker.admit(route, client, &header, self.now) {
+            return self.refuse_admission(cycle, record, route, &refusal);
+        }
+        let rules = &worker.shared.config.routes[route.index()];
+        match &rules.target {
+            Target::Upstream(split) => {
+                let cluster = pick_split(split, &mut worker.rng.borrow_mut());
+                self.forward(cycle, record, route, cluster, client, path)
+            }
+            Target::Respond { status, body, content_type } => {
+                record.on_status(*status);
+                self.answer(cycle, |out, to| {
+                    let reply = Reply {
+                        status: *status,
+                        content_type: Some(content_type.as_bytes()),
+                        body: body.as_bytes(),
+                        extra: &[],
+                    };
+                    reply::reply(out, &reply, to);
+                })
+            }
+            Target::Redirect { to: location, status } => {
+                record.on_status(*status);
+                self.answer(cycle, |out, to| {
+                    reply::redirect(out, *status, location, head.path(), head.query(), to);
+                })
+            }
+        }
+    }
+
+    fn forward(
+        &self,
+        cycle: &mut Cycle,
+        record: &mut Record,
+        route: RouteId,
+        cluster: ClusterId,
+        client: IpAddr,
+        path: &mut Vec<u8>,
+    ) -> Way {
+        let (head, worker) = (self.head, self.worker);
+        let rules = &worker.shared.config.routes[route.index()];
+        let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
+        if head.framing().exceeds(bytes_max) {
+            return self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]);
+        }
+        let slot = match worker.enter_route(route) {
+            Ok(slot) => slot,
+            Err(error) => return self.refuse(cycle, record, error, &[("Retry-After", b"1")]),
+        };
+        let mut outbound = worker.blocks.borrow_mut().small();
+        self.encode(&mut outbound, rules, cluster, path);
+        Way::Forward(Forward {
+            route,
+            cluster,
+            method: head.method().clone(),
+            version: head.version(),
+            framing: head.framing(),
+            withheld: head.expects_continue() && self.at_hand == 0,
+            bytes_max,
+            idempotent: is_idempotent(head.method()),
+            hash: self.hash(cluster, client),
+            outbound,
+            slot,
+        })
+    }
+
+    fn encode(&self, outbound: &mut Block, rules: &config::Route, cluster: ClusterId, path: &mut Vec<u8>) {
+        let (head, worker) = (self.head, self.worker);
+        let upward = match rules.rewrite {
+            config::Rewrite::None => head.path(),
+            _ => {
+                path.clear();
+                rewrite(&rules.rewrite, &rules.matcher.path, head.path(), path);
+                // the path is visible ASCII and so is every template that the configuration accepts
+                str::from_utf8(path).unwrap_or(head.path())
+            }
+        };
+        let mut request_id = [0; super::state::REQUEST_ID_BYTES];
+        let forwarding = Forwarding {
+            peer: self.connection.peer.address.map(|address| address.ip().to_canonical()),
+            is_trusted: self.connection.peer.trusted,
+            scheme: "http",
+            request_id: worker.request_id(head.request_id().is_some(), &mut request_id),
+        };
+        let request = UpstreamRequest {
+            head,
+            path: upward,
+            query: head.query(),
+            framing: head.framing(),
+            rules: &rules.request_headers,
+            forwarding: &forwarding,
+            host_fallback: &worker.shared.config.clusters[cluster.index()].name,
+            expect_continue: false,
+        };
+        encode::request(outbound.vec_mut(), &request);
+    }
+
+    fn hash(&self, cluster: ClusterId, client: IpAddr) -> Option<u64> {
+        let (config::Balance::RingHash(key) | config::Balance::Maglev(key)) =
+            &self.worker.shared.config.clusters[cluster.index()].balance
+        else {
+            return None;
+        };
+        Some(match key {
+            HashKey::ClientIp => match client {
+                IpAddr::V4(ip) => hash_key(&ip.octets()),
+                IpAddr::V6(ip) => hash_key(&ip.octets()),
+            },
+            HashKey::Header(name) => hash_key(self.head.fields().get(name.as_str()).unwrap_or_default()),
+            HashKey::Cookie(name) => hash_key(cookie(self.head, name).unwrap_or_default()),
+            HashKey::Path => hash_key(self.head.path().as_bytes()),
+        })
+    }
+
+    fn refuse_admission(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, refusal: &Refusal) -> Way {
+        let shared = &self.worker.shared;
+        let limits = &shared.config.routes[route.index()].limits;
+        let mut texts = self.worker.field_texts.borrow_mut();
+        let extra = refusal.fields(limits, &shared.limiters[route.index()], &mut texts);
+        self.refuse(cycle, record, ProxyError::RateLimited, &extra)
+    }
+
+    fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Way {
+        record.on_error(error);
+        self.answer(cycle, |out, to| reply::error(out, error, extra, to))
+    }
+
+    /// An answer of the gateway's own. A request body that is in the inbox already is skipped; for any other the connection is
+    /// closed, since it would have to be read to the end first.
+    fn answer(&self, cycle: &mut Cycle, write: impl FnOnce(&mut Vec<u8>, &ReplyTo<'_>)) -> Way {
+        let head = self.head;
+        let discard = match head.framing() {
+            Framing::Fixed(bytes) if bytes <= self.at_hand as u64 => bytes as usize,
+            Framing::None | Framing::UntilClose => 0,
+            Framing::Fixed(_) | Framing::Chunked => {
+                cycle.on_request_broken();
+                0
+            }
+        };
+        if discard > 0 {
+            cycle.on_request_done();
+        }
+        let close = cycle.announces_close(Some(0));
+        let mut out = self.worker.blocks.borrow_mut().small();
+        let date = self.worker.date();
+        let to = ReplyTo {
+            version: head.version(),
+            head_only: head.method() == Method::HEAD,
+            close,
+            date: &date,
+        };
+        write(out.vec_mut(), &to);
+        cycle.on_response_head(Framing::Fixed(0), !close);
+        Way::Answer { out, discard }
+    }
+}
+
+/// The value of a cookie (RFC 6265 §5.4: pairs separated by `; `).
+fn cookie<'h>(head: &RequestHead<'h>, name: &str) -> Option<&'h [u8]> {
+    head.fields().get("cookie")?.split(|byte| *byte == b';').find_map(|pair| {
+        let pair = pair.trim_ascii_start();
+        pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::fields::HeadScratch;
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let mut scratch = HeadScratch::default();
+        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: xid=1; id=22;b=3\r\n\r\n";
+        let Ok(Parsed::Complete(head)) = RequestHead::parse(bytes, &HeadPolicy::default(), &mut scratch) else {
+            panic!("a valid head")
+        };
+        assert_eq!(cookie(&head, "id"), Some(&b"22"[..]));
+        assert_eq!(cookie(&head, "b"), Some(&b"3"[..]));
+        assert_eq!(cookie(&head, "d"), None);
+    }
+}

@@ -1,0 +1,219 @@
+//! `record`: what will be counted and logged about one exchange.
+//!
+//! The head is gone from the inbox by the time the response has been sent, so the texts that the access log wants are copied while it
+//! is parsed, into a reused buffer, and only when there is an access log.
+
+use super::connection::Connection;
+use super::state::Worker;
+use crate::error::ProxyError;
+use crate::http::Version;
+use crate::http::head::RequestHead;
+use crate::net::clock;
+use crate::observe::access_log::LogRecord;
+use crate::observe::labels::MethodLabel;
+use crate::observe::recorder::Finished;
+use crate::policy::visited::Visited;
+use crate::units::{ClusterId, Instant, ListenerId, RouteId};
+use http::StatusCode;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// One exchange so far.
+#[derive(Debug)]
+pub(super) struct Record {
+    listener: ListenerId,
+    route: Option<RouteId>,
+    method: MethodLabel,
+    version: Version,
+    status: StatusCode,
+    error: Option<ProxyError>,
+    started: Instant,
+    client: Option<IpAddr>,
+    /// Head and body.
+    pub(super) request_bytes: u64,
+    /// Head and body.
+    pub(super) response_bytes: u64,
+    /// Where it went.
+    pub(super) cluster: Option<ClusterId>,
+    /// To whom, in order.
+    pub(super) tried: Visited,
+    /// From the start of the last attempt to its response head.
+    pub(super) upstream_time: Option<Duration>,
+    texts: Option<Texts>,
+}
+
+/// Copies of method, target, host, request id, user agent and referer.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    ends: [u32; 6],
+}
+
+impl Texts {
+    fn fill(&mut self, texts: [&[u8]; 6]) {
+        self.bytes.clear();
+        for (text, end) in texts.into_iter().zip(&mut self.ends) {
+            self.bytes.extend_from_slice(&text[..text.len().min(crate::limits::LOG_FIELD_BYTES_MAX)]);
+            *end = u32::try_from(self.bytes.len()).expect("six bounded texts");
+        }
+    }
+
+    fn get(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        &self.bytes[start..self.ends[index] as usize]
+    }
+}
+
+impl Record {
+    /// Of a request whose head is understood.
+    pub(super) fn begin(
+        worker: &Worker,
+        connection: &Connection,
+        head: &RequestHead<'_>,
+        client: IpAddr,
+        started: Instant,
+    ) -> Self {
+        let texts = worker.log_texts().map(|mut texts| {
+            let field = |name| head.fields().get(name).unwrap_or_default();
+            texts.fill([
+                head.method().as_str().as_bytes(),
+                head.target().as_bytes(),
+                head.authority().unwrap_or_default().as_bytes(),
+                head.request_id().unwrap_or_default(),
+                field("user-agent"),
+                field("referer"),
+            ]);
+            texts
+        });
+        Self {
+            listener: connection.listener,
+            route: None,
+            method: head.method().into(),
+            version: head.version(),
+            status: StatusCode::OK,
+            error: None,
+            started,
+            client: connection.peer.address.is_some().then_some(client),
+            request_bytes: head.head_bytes() as u64,
+            response_bytes: 0,
+            cluster: None,
+            tried: Visited::EMPTY,
+            upstream_time: None,
+            texts,
+        }
+    }
+
+    /// Of one that never was.
+    pub(super) fn unread(connection: &Connection, bytes: usize, started: Instant) -> Self {
+        Self {
+            listener: connection.listener,
+            route: None,
+            method: MethodLabel::Other,
+            version: Version::Http11,
+            status: StatusCode::BAD_REQUEST,
+            error: None,
+            started,
+            client: connection.peer.address.map(|address| address.ip().to_canonical()),
+            request_bytes: bytes as u64,
+            response_bytes: 0,
+            cluster: None,
+            tried: Visited::EMPTY,
+            upstream_time: None,
+            texts: None,
+        }
+    }
+
+    /// The request has found its route.
+    pub(super) fn on_route(&mut self, route: RouteId) {
+        self.route = Some(route);
+    }
+
+    /// The gateway chose an id for the request.
+    pub(super) fn on_request_id(&mut self, id: &[u8]) {
+        if let Some(texts) = &mut self.texts
+            && texts.get(3).is_empty()
+        {
+            let at = texts.ends[3] as usize;
+            texts.bytes.splice(at..at, id.iter().copied());
+            let grown = u32::try_from(id.len()).expect("an id is short");
+            texts.ends[3..].iter_mut().for_each(|end| *end += grown);
+        }
+    }
+
+    /// The status of the response that is passed on, or of the route's own.
+    pub(super) fn on_status(&mut self, status: StatusCode) {
+        self.status = status;
+    }
+
+    /// The gateway's verdict, which sets the status too, unless a response has been begun.
+    pub(super) fn on_error(&mut self, error: ProxyError) {
+        self.status = error.status();
+        self.error = Some(error);
+    }
+
+    /// The response that was begun has not been ended; its status stays.
+    pub(super) fn on_broken(&mut self, error: ProxyError) {
+        self.error = Some(error);
+    }
+
+    /// Counts and logs it. `sent`: the client took the last byte.
+    pub(super) fn finish(&mut self, worker: &Worker, now: Instant, sent: bool) {
+        if !sent && self.error.is_none() {
+            self.on_error(ProxyError::ClientClosed);
+        }
+        let duration = now.since(self.started);
+        worker.recorder.finished(&Finished {
+            route: self.route,
+            method: self.method,
+            status: self.status,
+            error: self.error,
+            duration,
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            client: self.client,
+        });
+        if let Some(log) = &worker.log {
+            let texts = self.texts.take().unwrap_or_default();
+            let kept = log.send(&LogRecord {
+                time_unix_ms: u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX),
+                listener: self.listener,
+                route: self.route,
+                client: self.client,
+                method: texts.get(0),
+                target: texts.get(1),
+                host: texts.get(2),
+                version: if self.version == Version::Http11 { (1, 1) } else { (1, 0) },
+                status: self.status,
+                error: self.error,
+                request_bytes: self.request_bytes,
+                response_bytes: self.response_bytes,
+                duration,
+                upstream_time: self.upstream_time,
+                attempts: u8::try_from(self.tried.as_slice().len()).unwrap_or(u8::MAX),
+                upstream: self.cluster,
+                endpoints: self.tried.as_slice(),
+                request_id: texts.get(3),
+                user_agent: texts.get(4),
+                referer: texts.get(5),
+            });
+            if !kept {
+                worker.recorder.log_line_dropped();
+            }
+            worker.put_log_texts(texts);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_found_where_they_were_put() {
+        let mut texts = Texts::default();
+        texts.fill([b"GET", b"/a", b"", b"", b"curl", b""]);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|i| texts.get(i).len()), [3, 2, 0, 0, 4, 0]);
+        texts.fill([b"", b"/b", b"h", b"", b"", b"r"]);
+        assert_eq!((texts.get(1), texts.get(5)), (&b"/b"[..], &b"r"[..]));
+    }
+}

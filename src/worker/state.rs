@@ -1,0 +1,433 @@
+//! A worker's own things, and the small operations on them.
+//!
+//! All fields are reached by shared reference from the tasks of one thread. A `RefCell` is borrowed for the length of one call and
+//! never across an await; what could be a cell is one.
+
+use super::accept;
+use super::shared::Shared;
+use super::{Command, Hands};
+use crate::error::ProxyError;
+use crate::http::date::{self, HttpDate};
+use crate::http::fields::HeadScratch;
+use crate::limits::BLOCK_SMALL;
+use crate::net::block::{Block, Blocks};
+use crate::net::clock;
+use crate::net::listener::Listener;
+use crate::net::pool::Pool;
+use crate::net::stream::Stream;
+use crate::net::timer::Timers;
+use crate::observe::access_log::LogSender;
+use crate::observe::labels::EndpointState;
+use crate::observe::recorder::{EndpointGauges, Recorder};
+use crate::policy::cluster::Cluster;
+use crate::policy::concurrency::{LocalSlots, SharedSlots};
+use crate::policy::deadline::RouteDeadline;
+use crate::policy::endpoint::Endpoint;
+use crate::policy::outlier::Standing;
+use crate::policy::retry::Rules;
+use crate::policy::router::RouterCache;
+use crate::policy::token_bucket::Lease;
+use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Ratio, Rng, RouteId, WorkerId};
+use rand::{Rng as _, SeedableRng};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+
+/// Length of a request id: 128 random bits in hexadecimal.
+pub(super) const REQUEST_ID_BYTES: usize = 32;
+/// Texts of access log records kept for reuse.
+const LOG_TEXTS_KEPT: usize = 256;
+
+/// One core's state.
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) recorder: Recorder,
+    pub(super) log: Option<LogSender>,
+    pub(super) timers: Rc<Timers>,
+    pub(super) blocks: RefCell<Blocks>,
+    pub(super) rng: RefCell<Rng>,
+    pub(super) scratch: RefCell<Scratch>,
+    pub(super) router_cache: RefCell<RouterCache>,
+    /// Connections that wait for their next request with a receive armed.
+    pub(super) armed: Cell<usize>,
+    pub(super) clusters: RefCell<Vec<Cluster>>,
+    pub(super) routes: RefCell<Vec<RouteState>>,
+    pools: RefCell<Vec<Pool>>,
+    route_slots: RefCell<Vec<Option<LocalSlots>>>,
+    endpoint_slots: RefCell<Vec<Vec<LocalSlots>>>,
+    connection_slots: RefCell<Vec<LocalSlots>>,
+    pub(super) field_texts: RefCell<super::admit::FieldTexts>,
+    log_texts: RefCell<Vec<super::record::Texts>>,
+    date: Cell<(u64, HttpDate)>,
+    listeners: Vec<Rc<Listener>>,
+    connections: Cell<usize>,
+    active_upstream: RefCell<Vec<usize>>,
+    draining: Cell<bool>,
+    retired: Arc<AtomicBool>,
+    waiting_for_end: RefCell<Option<Waker>>,
+}
+
+/// What one route needs of its own on this core.
+pub(super) struct RouteState {
+    pub(super) deadline: RouteDeadline,
+    pub(super) retry: Rules,
+    pub(super) leases: Vec<Lease>,
+}
+
+/// Buffers that one call at a time parses and encodes with.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) head: HeadScratch,
+    pub(super) path: Vec<u8>,
+}
+
+impl Worker {
+    /// Takes the seat. Must be called inside the worker's runtime.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn new(shared: &Arc<Shared>, listeners: Vec<Rc<Listener>>, hands: Hands) -> io::Result<Rc<Self>> {
+        let Hands { id, recorder, log, retired } = hands;
+        let mut rng = Rng::from_rng(&mut rand::rng());
+        let config = &shared.config;
+        let workers = config.gateway.cores.len();
+        let route_state = |route: &crate::config::Route| RouteState {
+            deadline: RouteDeadline::new(route.timeout),
+            retry: Rules::new(&route.retry),
+            leases: route.limits.iter().map(|_| Lease::new()).collect(),
+        };
+        let pool = |c: &crate::config::Cluster| Pool::new(c.endpoints.len(), c.idle_max, c.idle_timeout);
+        let worker = Rc::new(Self {
+            id,
+            recorder,
+            log,
+            timers: Timers::new()?,
+            blocks: RefCell::default(),
+            clusters: RefCell::new(config.clusters.iter().map(|c| Cluster::new(c, workers, &mut rng)).collect()),
+            rng: RefCell::new(rng),
+            scratch: RefCell::default(),
+            router_cache: RefCell::default(),
+            armed: Cell::new(0),
+            routes: RefCell::new(config.routes.iter().map(route_state).collect()),
+            pools: RefCell::new(config.clusters.iter().map(pool).collect()),
+            route_slots: RefCell::new(shared.route_slots.iter().map(|s| s.clone().map(LocalSlots::new)).collect()),
+            endpoint_slots: RefCell::new(shared.endpoint_slots.iter().map(|s| hands_in(s)).collect()),
+            connection_slots: RefCell::new(hands_in(&shared.connection_slots)),
+            field_texts: RefCell::default(),
+            log_texts: RefCell::default(),
+            date: Cell::new((0, date::format(0))),
+            listeners,
+            connections: Cell::new(0),
+            active_upstream: RefCell::new(vec![0; config.clusters.len()]),
+            draining: Cell::new(false),
+            retired,
+            waiting_for_end: RefCell::default(),
+            shared: Arc::clone(shared),
+        });
+        Ok(worker)
+    }
+
+    /// True from the first drain command on, or when a successor has taken over.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Shows that the loop turns, and does what is due now and then.
+    pub(super) fn beat(&self, now: Instant) {
+        self.recorder.turn(now);
+        if self.retired.load(Ordering::Relaxed) && !self.draining.replace(true) {
+            self.timers.hurry_idle();
+            self.look_for_end();
+        }
+        for (index, pool) in self.pools.borrow_mut().iter_mut().enumerate() {
+            pool.reap(now);
+            let active = self.active_upstream.borrow()[index];
+            self.recorder.publish_upstream_connections(ClusterId::from_index(index), pool.idle(), active);
+        }
+        self.blocks.borrow_mut().trim();
+        self.publish_endpoints(now);
+    }
+
+    /// Waits until the worker has drained.
+    pub(super) async fn ended(&self) {
+        poll_fn(|cx| {
+            if self.draining.get() && self.connections.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.waiting_for_end.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn look_for_end(&self) {
+        if self.draining.get()
+            && self.connections.get() == 0
+            && let Some(waker) = self.waiting_for_end.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+
+    // ---- buffers ----
+
+    /// Gives a block back.
+    pub(super) fn put(&self, block: Block) {
+        self.blocks.borrow_mut().put(block);
+    }
+
+    /// Room for a receive: an empty block is exchanged for one that fits what is still to come (`None`: unknown).
+    pub(super) fn widen(&self, block: Block, left: Option<u64>) -> Block {
+        let wants_large = left.is_none_or(|left| left > BLOCK_SMALL as u64);
+        let mut blocks = self.blocks.borrow_mut();
+        match (block.is_empty(), wants_large) {
+            (true, true) if !block.is_large() => {
+                blocks.put(block);
+                blocks.large()
+            }
+            (true, false) if block.room() == 0 => {
+                blocks.put(block);
+                blocks.small()
+            }
+            _ => block,
+        }
+    }
+
+    /// Makes room for a head of up to `bytes_max` bytes in a block that is full.
+    pub(super) fn grow(&self, block: &mut Block, bytes_max: usize) {
+        let mut blocks = self.blocks.borrow_mut();
+        let mut larger = blocks.large();
+        larger.vec_mut().extend_from_slice(block.unread());
+        larger.vec_mut().reserve_exact(bytes_max.saturating_sub(block.unread().len()) + 1);
+        blocks.put(std::mem::replace(block, larger));
+    }
+
+    /// Counts a connection that waits with a receive armed, until the guard is dropped.
+    pub(super) fn arm(&self) -> impl Drop + use<'_> {
+        struct Armed<'w>(&'w Cell<usize>);
+        impl Drop for Armed<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        self.armed.set(self.armed.get() + 1);
+        Armed(&self.armed)
+    }
+
+    // ---- small texts ----
+
+    /// `Date` of this second.
+    pub(super) fn date(&self) -> HttpDate {
+        let seconds = clock::wall().as_secs();
+        let (formatted_for, text) = self.date.get();
+        if formatted_for == seconds {
+            return text;
+        }
+        let text = date::format(seconds);
+        self.date.set((seconds, text));
+        text
+    }
+
+    /// A fresh request id, or nothing if the request has one.
+    pub(super) fn request_id<'b>(&self, has_one: bool, out: &'b mut [u8; REQUEST_ID_BYTES]) -> &'b [u8] {
+        if has_one {
+            return &[];
+        }
+        let mut rng = self.rng.borrow_mut();
+        for chunk in out.chunks_exact_mut(16) {
+            let bits = rng.next_u64();
+            for (i, digit) in chunk.iter_mut().enumerate() {
+                *digit = b"0123456789abcdef"[(bits >> (4 * i) & 15) as usize];
+            }
+        }
+        out
+    }
+
+    /// A buffer for an access log record; `None` when nothing is logged.
+    pub(super) fn log_texts(&self) -> Option<super::record::Texts> {
+        self.log.as_ref().map(|_| self.log_texts.borrow_mut().pop().unwrap_or_default())
+    }
+
+    /// Gives it back.
+    pub(super) fn put_log_texts(&self, texts: super::record::Texts) {
+        let mut kept = self.log_texts.borrow_mut();
+        if kept.len() < LOG_TEXTS_KEPT {
+            kept.push(texts);
+        }
+    }
+
+    // ---- downstream connections ----
+
+    /// Room for one more connection on this listener; `None` when it has its `max_connections`.
+    pub(super) fn seat_connection(self: &Rc<Self>, listener: ListenerId) -> Option<ConnectionSeat> {
+        if !self.connection_slots.borrow_mut()[listener.index()].acquire() {
+            self.recorder.connection_refused(listener);
+            return None;
+        }
+        self.recorder.connection_opened(listener);
+        self.connections.set(self.connections.get() + 1);
+        Some(ConnectionSeat { worker: Rc::clone(self), listener })
+    }
+
+    // ---- upstream connections ----
+
+    /// The pooled connection that was used last, if there is one.
+    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<Stream> {
+        self.pools.borrow_mut()[cluster.index()].checkout(endpoint, clock::now())
+    }
+
+    /// Takes a connection back for the next request.
+    pub(super) fn checkin(&self, cluster: ClusterId, endpoint: EndpointId, stream: Stream, now: Instant) {
+        self.pools.borrow_mut()[cluster.index()].checkin(endpoint, stream, now);
+    }
+
+    /// Closes the idle connections of an endpoint that has just dropped one of them.
+    pub(super) fn forget_idle(&self, cluster: ClusterId, endpoint: EndpointId) {
+        self.pools.borrow_mut()[cluster.index()].forget(endpoint);
+    }
+
+    /// Counts a request in flight to a cluster.
+    pub(super) fn count_active(&self, cluster: ClusterId, change: isize) {
+        let active = &mut self.active_upstream.borrow_mut()[cluster.index()];
+        *active = active.saturating_add_signed(change);
+    }
+
+    /// Room for one more request at an endpoint, over all cores; a slot if there is a limit, an error if it is reached.
+    pub(super) fn enter_endpoint(
+        self: &Rc<Self>,
+        cluster: ClusterId,
+        endpoint: EndpointId,
+    ) -> Result<Option<Slot>, ProxyError> {
+        let taken = self.endpoint_slots.borrow_mut()[cluster.index()].get_mut(endpoint.index()).map(LocalSlots::acquire);
+        match taken {
+            None => Ok(None),
+            Some(true) => Ok(Some(self.slot(SlotOf::Endpoint(cluster, endpoint)))),
+            Some(false) => Err(ProxyError::UpstreamSaturated),
+        }
+    }
+
+    /// Room for one more request of a route, over all cores; a slot if there is a limit, an error if it is reached.
+    pub(super) fn enter_route(self: &Rc<Self>, route: RouteId) -> Result<Option<Slot>, ProxyError> {
+        let taken = self.route_slots.borrow_mut()[route.index()].as_mut().map(LocalSlots::acquire);
+        match taken {
+            None => Ok(None),
+            Some(true) => Ok(Some(self.slot(SlotOf::Route(route)))),
+            Some(false) => Err(ProxyError::ConcurrencyLimited),
+        }
+    }
+
+    fn slot(self: &Rc<Self>, of: SlotOf) -> Slot {
+        Slot { worker: Rc::clone(self), of }
+    }
+
+    fn leave(&self, of: SlotOf) {
+        match of {
+            SlotOf::Route(route) => {
+                if let Some(slots) = &mut self.route_slots.borrow_mut()[route.index()] {
+                    slots.release();
+                }
+            }
+            SlotOf::Endpoint(cluster, endpoint) => {
+                self.endpoint_slots.borrow_mut()[cluster.index()][endpoint.index()].release();
+            }
+        }
+    }
+
+    /// Publishes what this worker thinks of every endpoint.
+    pub(super) fn publish_endpoints(&self, now: Instant) {
+        for (cluster, state) in self.clusters.borrow().iter().enumerate() {
+            for (index, endpoint) in state.endpoints().iter().enumerate() {
+                let (state, ejected_until) = endpoint_state(endpoint);
+                let gauges = EndpointGauges {
+                    state,
+                    ejected_until,
+                    in_flight: endpoint.in_flight,
+                    availability: Ratio::try_new(f64::from(endpoint.availability.get(now))).unwrap_or(Ratio::ONE),
+                };
+                let id = EndpointId::from_index(index);
+                self.recorder.publish_endpoint(ClusterId::from_index(cluster), id, &gauges);
+            }
+        }
+    }
+}
+
+fn endpoint_state(endpoint: &Endpoint) -> (EndpointState, Instant) {
+    match endpoint.outlier.standing() {
+        _ if endpoint.weight == 0 => (EndpointState::Drained, Instant::default()),
+        _ if !endpoint.healthy => (EndpointState::Unhealthy, Instant::default()),
+        Standing::Ejected { until } => (EndpointState::Ejected, until),
+        Standing::Ready { since } => (EndpointState::Ejected, since),
+        Standing::Probing { .. } => (EndpointState::Probing, Instant::default()),
+        Standing::Serving if endpoint.ramp_from.is_some() => (EndpointState::Ramping, Instant::default()),
+        Standing::Serving => (EndpointState::Available, Instant::default()),
+    }
+}
+
+fn hands_in(slots: &[Arc<SharedSlots>]) -> Vec<LocalSlots> {
+    slots.iter().map(|slots| LocalSlots::new(Arc::clone(slots))).collect()
+}
+
+/// Carries out what the control thread says.
+pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
+    match command {
+        Command::Health { cluster, endpoint, healthy } => {
+            let now = clock::now();
+            worker.clusters.borrow_mut()[cluster.index()].set_health(endpoint, healthy, now);
+            worker.publish_endpoints(now);
+        }
+        Command::Drain => {
+            for (index, listener) in worker.listeners.iter().enumerate() {
+                accept::close(worker, ListenerId::from_index(index), listener);
+            }
+            worker.draining.set(true);
+            worker.timers.hurry_idle();
+            worker.look_for_end();
+        }
+    }
+}
+
+/// A downstream connection's place; dropping it gives it back.
+pub(super) struct ConnectionSeat {
+    worker: Rc<Worker>,
+    listener: ListenerId,
+}
+
+impl Drop for ConnectionSeat {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        let index = self.listener.index();
+        worker.connection_slots.borrow_mut()[index].release();
+        worker.recorder.connection_closed(self.listener);
+        worker.connections.set(worker.connections.get() - 1);
+        worker.look_for_end();
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum SlotOf {
+    Route(RouteId),
+    Endpoint(ClusterId, EndpointId),
+}
+
+/// A place under a concurrency limit; dropping it gives it back.
+pub(super) struct Slot {
+    worker: Rc<Worker>,
+    of: SlotOf,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Slot").field(&self.of).finish()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.worker.leave(self.of);
+    }
+}
