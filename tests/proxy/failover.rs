@@ -1,10 +1,11 @@
 //! Endpoints that die, fail, come back, and stand in tiers: what clients see of it, which is nothing.
 
+use crate::support::load::assert_no_failure_while;
 use crate::support::{
-    Client, Driver, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
+    Driver, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Ejections short enough to wait for, and retries that a handful of requests can pay for.
 const BRISK: &str = "outlier = { consecutive = 3, eject = \"200ms\", eject_max = \"400ms\" }\nslow_start = \"200ms\"\n\
@@ -30,25 +31,18 @@ on_both_drivers! {
         let (mut dying, living) = (Upstream::always("ok"), Upstream::always("ok"));
         let config = behind(&[&dying, &living], "", "outlier = { consecutive = 3, eject = \"200ms\", eject_max = \"400ms\" }");
         let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
-        let (asked, over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let failures = std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| ask_until(&over, &asked, gateway.client()))).collect();
-            let requests_later = |requests: usize| {
-                let goal = asked.load(Ordering::SeqCst) + requests;
-                eventually("the clients get answers", || (asked.load(Ordering::SeqCst) >= goal).then_some(()));
-            };
-            requests_later(300);
+        assert_no_failure_while(&gateway, |load| {
+            load.goes_on_for(300);
             for _ in 0..3 {
                 dying.stop();
-                requests_later(300);
+                load.goes_on_for(300);
                 dying.start();
                 let before = dying.requests().len();
-                eventually("the service gets requests again", || (dying.requests().len() > before + 20).then_some(()));
+                eventually("the service gets requests again", || {
+                    (dying.requests().len() > before + 20 || load.has_failed()).then_some(())
+                });
             }
-            over.store(true, Ordering::SeqCst);
-            clients.into_iter().flat_map(|client| client.join().expect("the client does not fail")).collect::<Vec<_>>()
         });
-        assert!(failures.is_empty(), "of {} requests: {failures:?}", asked.load(Ordering::SeqCst));
     }
 
     fn a_service_that_keeps_failing_is_ejected_and_returns(driver: Driver) {
@@ -193,21 +187,4 @@ on_both_drivers! {
             (asked(&sick) > before).then_some(())
         });
     }
-}
-
-/// GETs one after another until `over`; what went wrong.
-fn ask_until(over: &AtomicBool, asked: &AtomicUsize, mut client: Client) -> Vec<String> {
-    let mut failures = Vec::new();
-    while !over.load(Ordering::SeqCst) && failures.len() < 10 {
-        match client.try_get("/") {
-            Ok(response) if response.status == 200 => {}
-            Ok(response) => failures.push(format!("{} {}", response.status, response.text())),
-            Err(error) => {
-                failures.push(error.to_string());
-                break;
-            }
-        }
-        asked.fetch_add(1, Ordering::SeqCst);
-    }
-    failures
 }

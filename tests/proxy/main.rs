@@ -21,3 +21,4 @@ mod messages;
 mod retries;
 mod routing;
 mod sockets;
+mod tools;

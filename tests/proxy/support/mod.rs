@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod load;
 pub(crate) mod stream;
 pub(crate) mod upstream;
 

@@ -74,10 +74,7 @@ pub(crate) struct Conn {
 impl Upstream {
     /// Each connection is given to `script`, and closed when that returns.
     pub(crate) fn scripted(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Self {
-        let place = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        place.set_reuse_address(true).expect("SO_REUSEADDR is always allowed");
-        place.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
-        let address = place.local_addr().expect("bound").as_socket().expect("IPv4");
+        let (place, address) = keep_a_port();
         let mut upstream = Self::stopped(address.to_string(), Box::new(script));
         upstream._place = Some(place);
         upstream.start();
@@ -288,6 +285,15 @@ impl Conn {
             }
         }
     }
+}
+
+/// A socket that keeps a port without listening on it, and its address: who listens there with SO_REUSEADDR may come and go.
+pub(crate) fn keep_a_port() -> (Socket, SocketAddr) {
+    let place = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    place.set_reuse_address(true).expect("SO_REUSEADDR is always allowed");
+    place.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let address = place.local_addr().expect("bound").as_socket().expect("IPv4");
+    (place, address)
 }
 
 fn answer_each(answer: impl Fn(&Request, &mut Conn)) -> impl Fn(&mut Conn) {
