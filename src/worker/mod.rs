@@ -9,7 +9,6 @@
 //! [`relay`] (the body on its way down).
 
 mod accept;
-mod admit;
 mod attempt;
 mod attempts;
 mod connection;
@@ -59,7 +58,6 @@ pub enum Command {
 }
 
 /// What a worker needs to begin; crosses to its thread.
-#[derive(Debug)]
 pub struct Seat {
     /// Which worker.
     pub id: WorkerId,
