@@ -5,14 +5,14 @@
 
 use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use super::crew::Crew;
-use super::probes;
+use super::probes::Probes;
 use crate::config::{Bind, Config};
 use crate::net::{clock, listener};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
-use crate::units::Instant;
+use crate::units::{Instant, Rng};
+use rand::SeedableRng;
 use crate::worker::{Command, Shared};
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -59,9 +59,17 @@ impl Gateway {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let workers = config.gateway.cores.len();
         let (sockets, mut addresses) = bind_all(&config, workers)?;
-        let admin_listener =
-            AdminListener::bind(&config.admin.listen).map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?;
-        addresses.push(("admin".to_owned(), admin_listener.address().clone()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| StartError(format!("cannot start the control plane: {e}")))?;
+        let admin_listener = {
+            let _inside = runtime.enter();
+            AdminListener::bind(&config.admin.listen)
+                .map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?
+        };
+        let admin_address = admin_listener.local().map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?;
+        addresses.push(("admin".to_owned(), admin_address));
         let config = Arc::new(config);
         let stats = Stats::new(&config, workers);
         let log = open_log(&config, &stats)?;
@@ -75,7 +83,7 @@ impl Gateway {
         let control = Control { crew, config: Arc::clone(&config), stats: Arc::clone(&stats), lifecycle, wish: wish.clone(), wished };
         let control = std::thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || control.run(admin_listener))
+            .spawn(move || runtime.block_on(control.run(admin_listener)))
             .map_err(|e| StartError(format!("cannot start the control thread: {e}")))?;
         for (index, step) in steps.iter().enumerate() {
             tracing::info!("worker={index} core={} driver={step}", core_name(&config, index));
@@ -202,12 +210,7 @@ struct Control {
 }
 
 impl Control {
-    fn run(mut self, admin_listener: AdminListener) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return tracing::error!("cannot start the control plane: {error}"),
-        };
-        runtime.block_on(async {
+    async fn run(mut self, admin_listener: AdminListener) {
             let wish = self.wish.clone();
             let state = AdminState {
                 config: Arc::clone(&self.config),
@@ -216,19 +219,29 @@ impl Control {
                 clock: clock::now,
                 drain: Box::new(move || drop(wish.send_replace(Wish::Drain))),
             };
-            tokio::spawn(admin::serve(admin_listener, state));
-            let (verdict_sender, mut verdicts) = tokio::sync::mpsc::channel(256);
-            tokio::spawn(probes::run(Arc::clone(&self.config), Arc::clone(&self.stats), clock::now, verdict_sender));
+            tokio::spawn(async move {
+                if let Err(error) = admin::serve(admin_listener, state).await {
+                    tracing::error!("the admin listener has ended: {error}");
+                }
+            });
+            let (report, mut verdicts) = tokio::sync::mpsc::unbounded_channel();
+            let probes = Probes::new(
+                Arc::clone(&self.config),
+                Arc::clone(&self.stats),
+                clock::now,
+                Rng::from_rng(&mut rand::rng()),
+                move |cluster, endpoint, healthy| drop(report.send(Command::Health { cluster, endpoint, healthy })),
+            );
+            tokio::spawn(probes.run());
             let mut look = tokio::time::interval(LOOK);
             while *self.wished.borrow() == Wish::Run {
                 tokio::select! {
                     _ = look.tick() => self.crew.look(clock::now()),
-                    Some(verdict) = verdicts.recv() => self.crew.tell(Command::from(verdict)),
+                    Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
                     _ = self.wished.changed() => {}
                 }
             }
             self.drain().await;
-        });
     }
 
     async fn drain(&mut self) {
