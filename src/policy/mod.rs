@@ -1,5 +1,6 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
 
+pub mod attempt;
 pub mod availability;
 pub mod balancer;
 pub mod budget;
@@ -7,9 +8,13 @@ pub mod chance;
 pub mod cluster;
 pub mod deadline;
 pub mod endpoint;
+pub mod event;
 pub mod exchange;
 pub mod health;
 pub mod outlier;
 pub mod retry;
 pub mod tiers;
 pub mod visited;
+
+#[cfg(test)]
+pub(crate) mod testing;
