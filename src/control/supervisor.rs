@@ -223,7 +223,9 @@ impl Control {
             stats: Arc::clone(&self.stats),
             lifecycle: Arc::clone(&self.lifecycle),
             clock: clock::now,
-            drain: Box::new(move || drop(wish.send_replace(Wish::Drain))),
+            drain: Box::new(move || {
+                wish.send_replace(Wish::Drain);
+            }),
         };
         tokio::spawn(async move {
             if let Err(error) = admin::serve(admin_listener, state).await {
@@ -236,7 +238,10 @@ impl Control {
             Arc::clone(&self.stats),
             clock::now,
             Rng::from_rng(&mut rand::rng()),
-            move |cluster, endpoint, healthy| drop(report.send(Command::Health { cluster, endpoint, healthy })),
+            move |cluster, endpoint, healthy| {
+                // nobody listens any more once the drain has begun
+                let _ = report.send(Command::Health { cluster, endpoint, healthy });
+            },
         );
         tokio::spawn(probes.run());
         let mut look = tokio::time::interval(LOOK);
