@@ -234,17 +234,17 @@ fn no_window_exceeds_the_limit_under_any_interleaving_of_workers() {
     for seed in 0..256 {
         let mut rng = Rng::seed_from_u64(seed);
         let count = [500, 20_000, 200_000, 1_000_000][rng.random_range(0..4)];
-        let burst = [1, 20, 300, 2_000, 10_000][rng.random_range(0..5)];
+        let burst = [1, 20, 300, 2_000][rng.random_range(0..4)];
         let workers = rng.random_range(1..5);
         let reservoir = Reservoir::new(per_second(count), burst, workers);
         let mut leases: Vec<Lease> =
             (0..workers).map(|_| if rng.random() { deserving() } else { Lease::new() }).collect();
         let (mut admitted, mut now) = (Vec::new(), SECOND);
-        for _ in 0..60 {
+        for _ in 0..16 {
             // A run of requests on one worker: a few that leave it with tokens in hand, or until long after the bucket is empty.
             let worker = rng.random_range(0..workers);
             let gap = rng.random_range(0..SECOND / count);
-            for _ in 0..[rng.random_range(1..20), 3_000][rng.random_range(0..2)] {
+            for _ in 0..[rng.random_range(1..20), 2_500][rng.random_range(0..2)] {
                 // Workers read their clocks at different times.
                 let seen = now - rng.random_range(0..2_000);
                 if leases[worker].take(&reservoir, at(seen)).admits() {
