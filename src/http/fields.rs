@@ -314,7 +314,7 @@ pub(super) fn classify(name: &[u8], keep_underscores: bool) -> Kind {
 
 /// Whether the token `name` is `lower`, in any case. Known lengths make this a few instructions. Setting the bit that tells cases apart
 /// changes, among what tokens are made of, only letters, `^` and `_`, and makes of those two what stands in no known name.
-#[inline]
+#[inline(always)] // a call costs more than the comparison
 fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
     let mut difference = 0;

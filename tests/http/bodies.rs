@@ -6,8 +6,11 @@ use ringgate::http::body::{
 use ringgate::http::framing::Framing;
 use ringgate::http::trailers::Trailers;
 
-/// Payload, trailer lines and bytes consumed, when `bytes` arrive in pieces that end at `ends`.
-fn decode(framing: Framing, bytes: &[u8], ends: &[usize]) -> Result<Option<(Vec<u8>, Vec<u8>, usize)>, BodyError> {
+/// Payload, trailer lines and bytes consumed; `None` when the body did not end.
+type Outcome = Result<Option<(Vec<u8>, Vec<u8>, usize)>, BodyError>;
+
+/// What comes out when `bytes` arrive in pieces that end at `ends`.
+fn decode(framing: Framing, bytes: &[u8], ends: &[usize]) -> Outcome {
     let mut body = Body::new(framing, u64::MAX);
     let (mut payload, mut trailers, mut start) = (Vec::new(), Trailers::default(), 0);
     for &end in ends {
@@ -24,7 +27,7 @@ fn decode(framing: Framing, bytes: &[u8], ends: &[usize]) -> Result<Option<(Vec<
     Ok(None)
 }
 
-fn every_way(bytes: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>, usize)>, BodyError> {
+fn every_way(bytes: &[u8]) -> Outcome {
     let whole = decode(Framing::Chunked, bytes, &[bytes.len()]);
     for split in 1..bytes.len() {
         let parts = decode(Framing::Chunked, bytes, &[split, bytes.len()]);
@@ -35,8 +38,10 @@ fn every_way(bytes: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>, usize)>, BodyErro
     whole
 }
 
-/// (what it shows, bytes, payload, trailers, bytes that follow)
-const TAKEN: &[(&str, &[u8], &[u8], &[u8], usize)] = &[
+/// What it shows, bytes, payload, trailers, number of bytes that follow.
+type Case = (&'static str, &'static [u8], &'static [u8], &'static [u8], usize);
+
+const TAKEN: &[Case] = &[
     ("no payload", b"0\r\n\r\n", b"", b"", 0),
     ("one chunk", b"5\r\nhello\r\n0\r\n\r\n", b"hello", b"", 0),
     ("many chunks", b"1\r\na\r\n2\r\nbc\r\n3\r\ndef\r\n0\r\n\r\n", b"abcdef", b"", 0),
