@@ -306,7 +306,7 @@ impl Cluster {
         self.refresh(now);
         let endpoint = &self.endpoints[id.index()];
         let tier = &self.tiers[usize::from(endpoint.tier)];
-        let others = tier.available.len() - usize::from(endpoint.is_available(now));
+        let others = tier.available.len().saturating_sub(usize::from(endpoint.is_available(now)));
         others > 0 && tier.away < (tier.positive / 2).max(1)
     }
 
