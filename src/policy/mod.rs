@@ -1,20 +1,20 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
 
-pub mod concurrency;
-pub mod key_table;
-pub mod limit_fields;
-pub mod router;
-pub mod token_bucket;
 pub mod availability;
 pub mod balancer;
 pub mod budget;
 pub mod chance;
 pub mod cluster;
+pub mod concurrency;
 pub mod deadline;
 pub mod endpoint;
 pub mod exchange;
 pub mod health;
+pub mod key_table;
+pub mod limit_fields;
 pub mod outlier;
 pub mod retry;
+pub mod router;
 pub mod tiers;
+pub mod token_bucket;
 pub mod visited;

@@ -7,9 +7,9 @@
 //! response and the request may be sent twice anyway, the same endpoint is tried once more on a new connection, within the same
 //! attempt: that is housekeeping, not a failure of the endpoint.
 
-use super::upload::Upload;
 use super::connection::{Connection, poll_once};
 use super::state::Worker;
+use super::upload::Upload;
 use crate::error::ProxyError;
 use crate::net::block::Block;
 use crate::net::stream::{self, Stream};
@@ -108,8 +108,7 @@ pub(super) async fn attempt(
 
 async fn connect(worker: &Worker, watch: &Watch, to: Try) -> Result<Stream, Failure> {
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
-    let connecting =
-        stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|_| Failure::Refused)?;
+    let connecting = stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|_| Failure::Refused)?;
     let _guard = watch.over_connecting(connecting.fd(), to.connect_until);
     match connecting.established().await {
         Ok(stream) => Ok(stream),

@@ -176,8 +176,7 @@ async fn wait_armed(
 }
 
 async fn receive_first(connection: &Connection, inbox: &mut Block, wait: Duration) -> bool {
-    let _guard = (wait > Duration::ZERO)
-        .then(|| connection.watch.over_idle(&connection.stream, clock::now() + wait));
+    let _guard = (wait > Duration::ZERO).then(|| connection.watch.over_idle(&connection.stream, clock::now() + wait));
     let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
     *inbox = block;
     matches!(received, Ok(1..))

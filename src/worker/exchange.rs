@@ -167,8 +167,7 @@ async fn forward(
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, hash, arrived });
     let incoming = Incoming { framing, bytes_max, withheld, patience: connection.config(worker).body_timeout };
     let mut upload = Upload::new(worker, connection, &attempts, inbox, outbound, incoming);
-    let mut line =
-        Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent };
+    let mut line = Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent };
     let (last, unread) = line.run(&mut upload).await;
     let Line { cycle, mut record, .. } = line;
     record.request_bytes += upload.body_bytes();
@@ -383,12 +382,8 @@ impl Line<'_> {
         let mut fresh = self.cycle;
         let close = fresh.announces_close(Some(0)) || self.cycle.response() == Progress::Broken;
         fresh.on_response_head(Framing::Fixed(0), !close);
-        let to = ReplyTo {
-            version: self.version,
-            head_only: self.method == Method::HEAD,
-            close,
-            date: &self.worker.date(),
-        };
+        let to =
+            ReplyTo { version: self.version, head_only: self.method == Method::HEAD, close, date: &self.worker.date() };
         let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
         reply::error(last.vec_mut(), error, extra, &to);

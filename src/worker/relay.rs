@@ -85,8 +85,7 @@ impl Relay<'_> {
 
     async fn send(&mut self, block: Block) -> Result<Block, Broken> {
         let bytes = block.unread().len() as u64;
-        let _guard =
-            self.connection.watch.over(&self.connection.stream, clock::now() + self.patience, Shutdown::Both);
+        let _guard = self.connection.watch.over(&self.connection.stream, clock::now() + self.patience, Shutdown::Both);
         let (sent, mut block) = self.connection.stream.send(block).await;
         if sent.is_err() {
             self.worker.put(block);
@@ -161,4 +160,3 @@ impl Relay<'_> {
         Err(Broken::Upstream(error))
     }
 }
-

@@ -303,7 +303,8 @@ impl Worker {
         cluster: ClusterId,
         endpoint: EndpointId,
     ) -> Result<Option<Slot>, ProxyError> {
-        let taken = self.endpoint_slots.borrow_mut()[cluster.index()].get_mut(endpoint.index()).map(LocalSlots::acquire);
+        let taken =
+            self.endpoint_slots.borrow_mut()[cluster.index()].get_mut(endpoint.index()).map(LocalSlots::acquire);
         match taken {
             None => Ok(None),
             Some(true) => Ok(Some(self.slot(SlotOf::Endpoint(cluster, endpoint)))),
