@@ -3,6 +3,7 @@
 //! (The architecture document; completed as the rooms are.)
 
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod error;
 pub mod http;

@@ -144,6 +144,15 @@ pub const LOG_RING_BYTES: usize = 1 << 20;
 pub const LOG_PENDING_BYTES: usize = 1 << 20;
 /// Longest text (path, user agent, …) kept of one field in the access log.
 pub const LOG_FIELD_BYTES_MAX: usize = 2_048;
+/// Connections of the admin API; more wait to be accepted. Operators and a few scrapers, no more.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// A connection of the admin API that was not written to for this long is closed: idle, or sending its request too slowly, or not
+/// reading.
+pub const ADMIN_IDLE: Duration = Duration::from_secs(30);
+/// Active health checks under way at once, over all clusters: bounds sockets, and spares the network at start.
+pub const PROBES_MAX: usize = 256;
+/// Response head of a health check, interim responses included.
+pub const PROBE_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Messages that wait for a worker.
 pub const MAILBOX_MAX: usize = 1_024;
 /// A worker that has not turned its loop for this long counts as stalled.

@@ -9,7 +9,6 @@ use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, R
 use ringgate::http::path::{EncodedSeparators, normalize};
 use ringgate::http::target::Authority;
 use ringgate::policy::router::{Considered, RequestView, Routed, Router, RouterCache, Verdict, rewrite};
-use std::cmp::Reverse;
 use std::fmt::Write as _;
 
 /// Routes that match host and path and are shown although they are not chosen; the rest is counted.
@@ -191,7 +190,7 @@ fn less_specific(chosen: &Match, other: &Match) -> String {
     let conditions =
         |matcher: &Match| usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len();
     let steps = [
-        (Reverse(host(chosen)) != Reverse(host(other)), "its host is less specific"),
+        (host(chosen) != host(other), "its host is less specific"),
         (path(chosen) != path(other), "its path is less specific"),
         (conditions(chosen) != conditions(other), "it has fewer conditions"),
     ];
@@ -320,13 +319,92 @@ endpoints = [{ address = "10.0.0.1:8080" }, { address = "10.0.1.1:8080", weight 
     }
 
     #[test]
-    fn dump() {
-        println!("{}", answer(FILE, "GET", "http://api.example.com:8080/orders/7?x=1", &[]));
-        println!("{}", answer(FILE, "POST", "api.example.com/orders/../orders/7?x=1", &["x-beta: 1"]));
-        println!("{}", answer(FILE, "GET", "/ping", &["Host: ops.example.com:80"]));
-        println!("{}", answer(FILE, "GET", "https://old.example.com/a?b=1", &[]));
-        let few = FILE.replace("name = \"all\"", "name = \"all\"\nmatch = { host = \"x\" }");
-        println!("{}", answer(&few, "POST", "http://ops.example.com:8080/ping", &[]));
-        println!("{}", answer(&few, "POST", "/", &[]));
+    fn a_request_meets_its_route_limits_upstream_and_endpoints() {
+        let expected = "\
+GET http://api.example.com:8080/orders/7?x=1
+
+listener   edge (0.0.0.0:8080)
+           head 16KiB with 100 headers in 10s, body 16MiB (30s without a byte), 65536 connections
+route      orders (host api.example.com, path /orders/*)
+not        beta (host api.example.com, path /orders/*, header x-beta: 1): header x-beta is not what it wants
+           all (any host, path /*): matches too, but its host is less specific
+           2 routes for another host
+limits     100 in 1s for a client address, 200 at once, else 429
+           6000 in 1m for the route, 100 at once, only counted (dry_run)
+           1000 requests at once, else 503
+           body 1MiB, else 413
+path       /orders/7 goes up as /7 (strip_prefix /orders)
+timeout    2s for the whole request, then 504
+retries    2 on connect, reset, timeout, 502, 503, 504, 500ms a try, while 10% of the timeout is left; \
+GET is idempotent: also after it was sent
+upstream   orders: ring_hash by cookie session, connect in 1s, 50 requests at once each, failing ones ejected
+endpoints  10.0.0.1:8080, weight 100, priority 0
+           10.0.1.1:8080, weight 50, priority 1
+headers    request: x-debug removed
+           request: x-env set to prod
+";
+        assert_eq!(answer(FILE, "GET", "http://api.example.com:8080/orders/7?x=1", &[]), expected);
+    }
+
+    #[test]
+    fn a_split_shows_its_shares_and_what_the_winner_had_more() {
+        let answer = answer(FILE, "POST", "api.example.com/x/../orders/7", &["X-Beta: 1"]);
+        let lines = [
+            "listener   none on port 80; the same routes serve",
+            "route      beta (host api.example.com, path /orders/*, header x-beta: 1)",
+            "not        orders (host api.example.com, path /orders/*): matches too, but it has fewer conditions",
+            "path       /orders/7",
+            "timeout    3 times the route's latency, 50ms to 5s, then 504",
+            "upstream   app: least_request, connect in 1s, failing ones ejected, 95 of 100 requests",
+            "endpoints  10.0.0.9:80, weight 100, priority 0",
+        ];
+        for line in lines {
+            assert!(answer.lines().any(|found| found == line), "{line:?} is not in\n{answer}");
+        }
+        assert!(answer.contains("POST is not idempotent: only while nothing was sent\n"), "{answer}");
+    }
+
+    #[test]
+    fn what_the_gateway_answers_itself_is_shown() {
+        let ping = answer(FILE, "GET", "/ping", &["Host: OPS.example.com:80"]);
+        assert!(
+            ping.contains("\nanswer     200 OK, 4 bytes of text/plain; charset=utf-8, from the gateway\n"),
+            "{ping}"
+        );
+        let old = answer(FILE, "GET", "https://old.example.com/a?b=1", &[]);
+        assert!(
+            old.contains("\nanswer     308 Permanent Redirect, Location: https://new.example.com/a?b=1\n"),
+            "{old}"
+        );
+    }
+
+    #[test]
+    fn a_request_without_a_route_is_told_why() {
+        let file = FILE.replace("name = \"all\"", "name = \"all\"\nmatch = { host = \"x.example\" }");
+        let method = answer(&file, "POST", "http://ops.example.com:8080/ping", &[]);
+        assert!(method.contains("\nroute      none: 405 method_not_allowed, Allow: GET, HEAD\n"), "{method}");
+        assert!(
+            method.contains("\nnot        ping (host ops.example.com, path /ping, GET): only for GET\n"),
+            "{method}"
+        );
+        let nothing = answer(&file, "GET", "/", &[]);
+        assert!(
+            nothing.ends_with("\nroute      none: 404 no_route\nnot        5 routes for another host\n"),
+            "{nothing}"
+        );
+    }
+
+    #[test]
+    fn words_that_are_no_request_are_refused() {
+        let refused = |method: &str, url: &str, header: &str| {
+            let headers: Vec<_> = (!header.is_empty()).then(|| header.to_owned()).into_iter().collect();
+            Ask::try_new(method, url, &headers).expect_err(url)
+        };
+        assert!(refused("G T", "/", "").contains("is no method"));
+        assert!(refused("GET", "ftp://a/", "").contains("must be http://HOST/PATH"));
+        assert!(refused("GET", "http://a b/", "").contains("visible ASCII"));
+        assert!(refused("GET", "http:///x", "").contains("is no host"));
+        assert!(refused("GET", "/a%2Fb", "").contains("refuses this path with 400"));
+        assert!(refused("GET", "/", "x-beta").contains("write it as 'name: value'"));
     }
 }

@@ -1,20 +1,43 @@
-//! Where the command line meets the gateway itself.
-//!
-//! MERGE: these two functions are the only open ends of the command line; their bodies become calls of the control plane
-//! (`ringgate::control::supervisor::run`) and of the demo (`ringgate::demo::run`). What they say in an error is shown to the operator as
-//! it is, and the exit code is 3.
+//! Where the command line meets the gateway itself: what these say in an error is shown to the operator as it is, with exit code 3.
 
-use anyhow::bail;
-use ringgate::config::Config;
+use anyhow::{Context, anyhow};
+use ringgate::config::{self, Bind, Config};
+use ringgate::control::supervisor::{self, Gateway};
+use ringgate::demo::{self, Options, Running};
+use std::net::SocketAddr;
 
-/// MERGE: `ringgate::control::supervisor::run(config)`. Returns after a drain.
+/// Runs the gateway; returns after a drain.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
-    let binds = config.listeners.iter().map(|listener| listener.bind.to_string()).collect::<Vec<_>>().join(", ");
-    bail!("cannot listen on {binds}: this build has no data plane")
+    log_to_stderr();
+    Ok(supervisor::run(config)?)
 }
 
-/// MERGE: `ringgate::demo::run(&Options { seconds }, …)`. Returns when it was ended.
+/// Runs the demo; returns when it was ended.
 pub(crate) fn demo(seconds: Option<u64>) -> anyhow::Result<()> {
-    let _ = seconds;
-    bail!("cannot run the demo: this build has no data plane")
+    demo::run(&Options { seconds }, |text| {
+        let config = config::parse(text, "the demo's configuration").map_err(|errors| anyhow!("{errors}"))?;
+        let gateway = Gateway::start(config)?;
+        let (edge, admin) = (address(&gateway, "edge")?, address(&gateway, "admin")?);
+        Ok(Running { edge, admin, stop: Box::new(move || gateway.drain_and_stop()) })
+    })
+}
+
+fn address(gateway: &Gateway, name: &str) -> anyhow::Result<SocketAddr> {
+    let found = gateway.addresses().iter().find(|(listener, _)| listener == name);
+    match found.with_context(|| format!("the demo has no listener {name:?}"))? {
+        (_, Bind::Tcp(address)) => Ok(*address),
+        (_, bind) => Err(anyhow!("the demo listens on {bind}, not on a port")),
+    }
+}
+
+/// What the gateway has to say goes to standard error, one line an event; `RUST_LOG` selects.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -15,14 +15,22 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 /// All routes, in file order; `upstreams` are the names that they may use, in the order of their ids.
-pub(super) fn routes<const MIN: usize, const MAX: usize>(
-    list: &Written<List<file::Route, MIN, MAX>>,
-    upstreams: &[&str],
+pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
+    list: &'a Written<List<file::Route, MIN, MAX>>,
+    upstreams: &[&'a str],
     sink: &mut Sink<'_>,
 ) -> Option<Vec<Route>> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
-    let mut reader =
-        RouteReader { upstreams: ids, names: HashMap::new(), matches: HashMap::new(), methods: HashSet::new(), sink };
+    let mut upstream_names = upstreams.to_vec();
+    upstream_names.sort_unstable();
+    let mut reader = RouteReader {
+        upstreams: ids,
+        upstream_names,
+        names: HashMap::new(),
+        matches: HashMap::new(),
+        methods: HashSet::new(),
+        sink,
+    };
     let routes: Vec<_> = list.value.0.iter().filter_map(|written| reader.route(&written.value)).collect();
     (routes.len() == list.value.0.len()).then_some(routes)
 }
@@ -30,6 +38,8 @@ pub(super) fn routes<const MIN: usize, const MAX: usize>(
 /// What routes have in common: the names they refer to, and what earlier ones have taken.
 struct RouteReader<'a, 's, 't> {
     upstreams: HashMap<&'a str, ClusterId>,
+    /// The same, sorted, for messages.
+    upstream_names: Vec<&'a str>,
     names: HashMap<String, &'a str>,
     matches: HashMap<MatchKey, &'a str>,
     /// All methods that routes name; a set of them is one word of the router.
@@ -86,7 +96,7 @@ impl<'a> RouteReader<'a, '_, '_> {
                 let fits = Name::parse(&DeValue::String(shown.as_str().into()));
                 if fits.is_err() {
                     let message = format!("missing: {shown:?}, what the route matches, cannot serve as its name");
-                    self.sink.place(table.at.key("name"), table.at.offset, message, None);
+                    self.sink.place(table.at.key("name"), table.at.offset, message, Some("give it a name".to_owned()));
                 }
                 fits.ok()?.0
             }
@@ -179,11 +189,10 @@ impl<'a> RouteReader<'a, '_, '_> {
     fn upstream(&mut self, path: &str, name: &Written<Name>) -> Option<ClusterId> {
         let known = self.upstreams.get(name.value.0.as_str()).copied();
         if known.is_none() {
-            let mut names: Vec<_> = self.upstreams.keys().copied().collect();
-            names.sort_unstable();
-            let message = match names.as_slice() {
+            let names = self.upstream_names.iter().copied();
+            let message = match self.upstream_names.as_slice() {
                 [] => "there is no such upstream, nor any other".to_owned(),
-                names => format!("there is no such upstream; there are: {}", listed(names.iter().copied())),
+                _ => format!("there is no such upstream; there are: {}", listed(names.clone())),
             };
             let near = did_you_mean(&name.value.0, names);
             let help = near.or_else(|| Some(format!("add [upstream.{}]", name.value.0)));

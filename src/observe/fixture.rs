@@ -4,9 +4,9 @@
 //! socket and no checks.
 
 use crate::config::*;
-use crate::units::{ClusterId, Ratio, Weight};
+use crate::units::{ClusterId, Instant, Ratio, Weight};
 use http::{HeaderValue, StatusCode};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// The configuration.
@@ -36,6 +36,13 @@ pub(crate) fn config() -> Arc<Config> {
             cluster("local", vec![unix], None),
         ],
     })
+}
+
+/// A clock for tests that need a running one.
+pub(crate) fn clock() -> Instant {
+    static ZERO: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    // Not at zero, which stands for "never".
+    Instant::from_nanos(1_000_000_000) + ZERO.elapsed()
 }
 
 /// An endpoint's address.

@@ -190,8 +190,6 @@ pub(crate) struct ControlStats {
     pub(crate) workers: Box<[WorkerLife]>,
     /// One row per cluster that has a health check, one cell an endpoint.
     pub(crate) probes: Box<[Box<[ProbeCell]>]>,
-    /// When the round of health checks last turned, in nanoseconds; 0: never.
-    pub(crate) probes_turned: AtomicU64,
     pub(crate) log_lines_written: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
@@ -327,7 +325,6 @@ impl Stats {
         let control = ControlStats {
             workers: (0..workers).map(|_| WorkerLife::default()).collect(),
             probes: probes.collect(),
-            probes_turned: AtomicU64::new(0),
             log_lines_written: AtomicU64::new(0),
             log_write_errors: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
@@ -404,11 +401,6 @@ impl Stats {
             cell.state.store(state.index() as u64, Relaxed);
             cell.checked.store(now.as_nanos().max(1), Release);
         }
-    }
-
-    /// Says that the round of health checks is alive.
-    pub fn record_probe_turn(&self, now: Instant) {
-        self.control.probes_turned.store(now.as_nanos().max(1), Relaxed);
     }
 
     /// Health checks of one endpoint; `None` when its cluster has none.

@@ -30,9 +30,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use zerocopy::FromZeros as _;
 
-/// Which limit of the gateway; the caller numbers them. A reload that changes a limit gives it a new number.
+/// Which limit of the gateway; the caller numbers them. A limit that changes (rate, burst, what it counts) gets another number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LimiterId(pub u32);
+pub struct LimiterId(pub u64);
 
 /// A client of one limit. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +108,7 @@ impl KeyTable {
 
     fn key(&self, limiter: LimiterId, kind: u8, bytes: &[u8]) -> KeyHash {
         let mut hasher = self.secret.build_hasher();
-        hasher.write_u32(limiter.0);
+        hasher.write_u64(limiter.0);
         hasher.write_u8(kind);
         hasher.write(bytes);
         // 0 marks an entry that was never used.

@@ -1,5 +1,6 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
 
+pub mod admission;
 pub mod availability;
 pub mod balancer;
 pub mod budget;

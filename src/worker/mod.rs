@@ -9,7 +9,6 @@
 //! [`relay`] (the body on its way down).
 
 mod accept;
-mod admit;
 mod attempt;
 mod attempts;
 mod connection;
@@ -27,7 +26,7 @@ use crate::net::driver::{EventLoop, Step};
 use crate::net::listener::Listener;
 use crate::net::mailbox::Mailbox;
 use crate::net::{clock, timer};
-use crate::observe::access_log::{LogRing, LogSender};
+use crate::observe::access_log::LogSender;
 use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
 use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
@@ -59,7 +58,6 @@ pub enum Command {
 }
 
 /// What a worker needs to begin; crosses to its thread.
-#[derive(Debug)]
 pub struct Seat {
     /// Which worker.
     pub id: WorkerId,
@@ -68,14 +66,13 @@ pub struct Seat {
     /// Where commands arrive.
     pub mailbox: Mailbox<Command>,
     /// Where access log records go.
-    pub log: Option<Arc<LogRing>>,
+    pub log: Option<LogSender>,
     /// Set when a successor has taken this worker's place.
     pub retired: Arc<AtomicBool>,
 }
 
 /// What a worker writes with.
 struct Hands {
-    id: WorkerId,
     recorder: Recorder,
     log: Option<LogSender>,
     retired: Arc<AtomicBool>,
@@ -116,7 +113,7 @@ fn begin(seat: Seat, shared: &Arc<Shared>, step: Step) -> io::Result<Rc<Worker>>
         Step::Plain => DriverRung::IoUring,
         Step::Epoll => DriverRung::Epoll,
     });
-    let hands = Hands { id, recorder, log: log.map(LogSender::new), retired };
+    let hands = Hands { recorder, log, retired };
     let worker = Worker::new(shared, listeners.clone(), hands)?;
     for (index, listener) in listeners.into_iter().enumerate() {
         drop(monoio::spawn(accept::accept(Rc::clone(&worker), ListenerId::from_index(index), listener)));

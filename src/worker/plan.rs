@@ -4,7 +4,6 @@
 //! the hash key, what the access log will want. What comes out is owned and small, and the future that waits for the network
 //! carries nothing else.
 
-use super::admit::Refusal;
 use super::connection::Connection;
 use super::record::Record;
 use super::state::{Slot, Worker};
@@ -18,9 +17,12 @@ use crate::http::headers::Forwarding;
 use crate::http::reply::{self, Reply, ReplyTo};
 use crate::http::{Parsed, Version};
 use crate::net::block::Block;
+use crate::policy::admission::Admitted;
 use crate::policy::chance::hash_key;
+use crate::policy::limit_fields::write_retry_after;
 use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, pick_split, rewrite};
+use crate::policy::token_bucket::Standing;
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method};
 use std::net::IpAddr;
@@ -94,6 +96,13 @@ pub(super) fn plan(
     Ok(Some(planner.plan(&mut scratch.path)))
 }
 
+/// Where an admitted request goes.
+struct To {
+    route: RouteId,
+    cluster: ClusterId,
+    slot: Option<Slot>,
+}
+
 /// Everything that planning looks at.
 struct Planner<'p> {
     worker: &'p Rc<Worker>,
@@ -149,14 +158,20 @@ impl Planner<'_> {
             }
         };
         record.on_route(route);
-        if let Err(refusal) = worker.admit(route, client, &header, self.now) {
-            return self.refuse_admission(cycle, record, route, &refusal);
-        }
+        let slot = match worker.admit(route, client, &header, self.now) {
+            (Admitted::Pass { .. }, slot) => slot,
+            (Admitted::ConcurrencyLimited, _) => {
+                return self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]);
+            }
+            (Admitted::RateLimited { limit, standing }, _) => {
+                return self.limit(cycle, record, route, limit, standing);
+            }
+        };
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
             Target::Upstream(split) => {
                 let cluster = pick_split(split, &mut worker.rng.borrow_mut());
-                self.forward(cycle, record, route, cluster, client, path)
+                self.forward(cycle, record, To { route, cluster, slot }, client, path)
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
@@ -179,27 +194,19 @@ impl Planner<'_> {
         }
     }
 
-    fn forward(
-        &self,
-        cycle: &mut Cycle,
-        record: &mut Record,
-        route: RouteId,
-        cluster: ClusterId,
-        client: IpAddr,
-        path: &mut Vec<u8>,
-    ) -> Way {
+    fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr, path: &mut Vec<u8>) -> Way {
+        let To { route, cluster, slot } = to;
         let (head, worker) = (self.head, self.worker);
         let rules = &worker.shared.config.routes[route.index()];
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
             return self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]);
         }
-        let slot = match worker.enter_route(route) {
-            Ok(slot) => slot,
-            Err(error) => return self.refuse(cycle, record, error, &[("Retry-After", b"1")]),
-        };
         let mut outbound = worker.blocks.borrow_mut().small();
-        self.encode(&mut outbound, rules, cluster, path);
+        let mut id = [0; super::state::REQUEST_ID_BYTES];
+        let id = worker.request_id(head.request_id().is_some(), &mut id);
+        record.on_request_id(id);
+        self.encode(&mut outbound, rules, cluster, id, path);
         Way::Forward(Forward {
             route,
             cluster,
@@ -215,7 +222,14 @@ impl Planner<'_> {
         })
     }
 
-    fn encode(&self, outbound: &mut Block, rules: &config::Route, cluster: ClusterId, path: &mut Vec<u8>) {
+    fn encode(
+        &self,
+        outbound: &mut Block,
+        rules: &config::Route,
+        cluster: ClusterId,
+        request_id: &[u8],
+        path: &mut Vec<u8>,
+    ) {
         let (head, worker) = (self.head, self.worker);
         let upward = match rules.rewrite {
             config::Rewrite::None => head.path(),
@@ -226,12 +240,11 @@ impl Planner<'_> {
                 str::from_utf8(path).unwrap_or(head.path())
             }
         };
-        let mut request_id = [0; super::state::REQUEST_ID_BYTES];
         let forwarding = Forwarding {
             peer: self.connection.peer.address.map(|address| address.ip().to_canonical()),
             is_trusted: self.connection.peer.trusted,
             scheme: "http",
-            request_id: worker.request_id(head.request_id().is_some(), &mut request_id),
+            request_id,
         };
         let request = UpstreamRequest {
             head,
@@ -263,12 +276,18 @@ impl Planner<'_> {
         })
     }
 
-    fn refuse_admission(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, refusal: &Refusal) -> Way {
-        let shared = &self.worker.shared;
-        let limits = &shared.config.routes[route.index()].limits;
-        let mut texts = self.worker.field_texts.borrow_mut();
-        let extra = refusal.fields(limits, &shared.limiters[route.index()], &mut texts);
-        self.refuse(cycle, record, ProxyError::RateLimited, &extra)
+    /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).
+    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, standing: Standing) -> Way {
+        let limits = &self.worker.shared.limits;
+        let mut texts = self.worker.limit_texts.borrow_mut();
+        let (retry_after, rate_limit) = &mut *texts;
+        retry_after.clear();
+        rate_limit.clear();
+        write_retry_after(standing.reset, retry_after);
+        limits.write_standing(route, limit, standing, rate_limit);
+        let fields: [(&str, &[u8]); 3] =
+            [("Retry-After", retry_after), ("RateLimit", rate_limit), ("RateLimit-Policy", limits.policies(route))];
+        self.refuse(cycle, record, ProxyError::RateLimited, &fields)
     }
 
     fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Way {

@@ -19,6 +19,7 @@ use crate::net::timer::Timers;
 use crate::observe::access_log::LogSender;
 use crate::observe::labels::EndpointState;
 use crate::observe::recorder::{EndpointGauges, Recorder};
+use crate::policy::admission::{Admission, Admitted};
 use crate::policy::cluster::Cluster;
 use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
@@ -26,12 +27,13 @@ use crate::policy::endpoint::Endpoint;
 use crate::policy::outlier::Standing;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
-use crate::policy::token_bucket::Lease;
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Ratio, Rng, RouteId, WorkerId};
+use http::HeaderName;
 use rand::{Rng as _, SeedableRng};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +46,6 @@ const LOG_TEXTS_KEPT: usize = 256;
 
 /// One core's state.
 pub(super) struct Worker {
-    pub(super) id: WorkerId,
     pub(super) shared: Arc<Shared>,
     pub(super) recorder: Recorder,
     pub(super) log: Option<LogSender>,
@@ -58,10 +59,11 @@ pub(super) struct Worker {
     pub(super) clusters: RefCell<Vec<Cluster>>,
     pub(super) routes: RefCell<Vec<RouteState>>,
     pools: RefCell<Vec<Pool>>,
-    route_slots: RefCell<Vec<Option<LocalSlots>>>,
+    pub(super) admission: RefCell<Admission>,
+    /// `Retry-After` and `RateLimit` of a rejection.
+    pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     endpoint_slots: RefCell<Vec<Vec<LocalSlots>>>,
     connection_slots: RefCell<Vec<LocalSlots>>,
-    pub(super) field_texts: RefCell<super::admit::FieldTexts>,
     log_texts: RefCell<Vec<super::record::Texts>>,
     date: Cell<(u64, HttpDate)>,
     listeners: Vec<Rc<Listener>>,
@@ -76,7 +78,6 @@ pub(super) struct Worker {
 pub(super) struct RouteState {
     pub(super) deadline: RouteDeadline,
     pub(super) retry: Rules,
-    pub(super) leases: Vec<Lease>,
 }
 
 /// Buffers that one call at a time parses and encodes with.
@@ -92,18 +93,16 @@ impl Worker {
     /// # Errors
     /// No descriptor is left.
     pub(super) fn new(shared: &Arc<Shared>, listeners: Vec<Rc<Listener>>, hands: Hands) -> io::Result<Rc<Self>> {
-        let Hands { id, recorder, log, retired } = hands;
+        let Hands { recorder, log, retired } = hands;
         let mut rng = Rng::from_rng(&mut rand::rng());
         let config = &shared.config;
         let workers = config.gateway.cores.len();
         let route_state = |route: &crate::config::Route| RouteState {
             deadline: RouteDeadline::new(route.timeout),
             retry: Rules::new(&route.retry),
-            leases: route.limits.iter().map(|_| Lease::new()).collect(),
         };
         let pool = |c: &crate::config::Cluster| Pool::new(c.endpoints.len(), c.idle_max, c.idle_timeout);
         let worker = Rc::new(Self {
-            id,
             recorder,
             log,
             timers: Timers::new()?,
@@ -115,10 +114,10 @@ impl Worker {
             armed: Cell::new(0),
             routes: RefCell::new(config.routes.iter().map(route_state).collect()),
             pools: RefCell::new(config.clusters.iter().map(pool).collect()),
-            route_slots: RefCell::new(shared.route_slots.iter().map(|s| s.clone().map(LocalSlots::new)).collect()),
+            limit_texts: RefCell::default(),
+            admission: RefCell::new(Admission::new(Arc::clone(&shared.limits))),
             endpoint_slots: RefCell::new(shared.endpoint_slots.iter().map(|s| hands_in(s)).collect()),
             connection_slots: RefCell::new(hands_in(&shared.connection_slots)),
-            field_texts: RefCell::default(),
             log_texts: RefCell::default(),
             date: Cell::new((0, date::format(0))),
             listeners,
@@ -140,6 +139,10 @@ impl Worker {
     /// Shows that the loop turns, and does what is due now and then.
     pub(super) fn beat(&self, now: Instant) {
         self.recorder.turn(now);
+        if self.recorder.worker() == WorkerId(0) {
+            // one table for all workers: one of them tells
+            self.recorder.limit_evictions(self.shared.limits.table().evictions());
+        }
         if self.retired.load(Ordering::Relaxed) && !self.draining.replace(true) {
             self.timers.hurry_idle();
             self.look_for_end();
@@ -312,14 +315,21 @@ impl Worker {
         }
     }
 
-    /// Room for one more request of a route, over all cores; a slot if there is a limit, an error if it is reached.
-    pub(super) fn enter_route(self: &Rc<Self>, route: RouteId) -> Result<Option<Slot>, ProxyError> {
-        let taken = self.route_slots.borrow_mut()[route.index()].as_mut().map(LocalSlots::acquire);
-        match taken {
-            None => Ok(None),
-            Some(true) => Ok(Some(self.slot(SlotOf::Route(route)))),
-            Some(false) => Err(ProxyError::ConcurrencyLimited),
+    /// Admits a request to its route, or says what is wanting; with a slot to hold if the route has `max_concurrent`.
+    pub(super) fn admit<'h>(
+        self: &Rc<Self>,
+        route: RouteId,
+        client: IpAddr,
+        header: &dyn Fn(&HeaderName) -> Option<&'h [u8]>,
+        now: Instant,
+    ) -> (Admitted, Option<Slot>) {
+        let admitted = self.admission.borrow_mut().admit(route, client, header, now);
+        let Admitted::Pass { dry_run } = admitted else { return (admitted, None) };
+        if dry_run != 0 {
+            self.recorder.rate_limited_dry_run(route);
         }
+        let limited = self.shared.config.routes[route.index()].concurrent_max.is_some();
+        (admitted, limited.then(|| self.slot(SlotOf::Route(route))))
     }
 
     fn slot(self: &Rc<Self>, of: SlotOf) -> Slot {
@@ -328,11 +338,7 @@ impl Worker {
 
     fn leave(&self, of: SlotOf) {
         match of {
-            SlotOf::Route(route) => {
-                if let Some(slots) = &mut self.route_slots.borrow_mut()[route.index()] {
-                    slots.release();
-                }
-            }
+            SlotOf::Route(route) => self.admission.borrow_mut().release(route),
             SlotOf::Endpoint(cluster, endpoint) => {
                 self.endpoint_slots.borrow_mut()[cluster.index()][endpoint.index()].release();
             }

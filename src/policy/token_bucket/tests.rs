@@ -120,6 +120,9 @@ fn low_rates_and_small_bursts_take_tokens_one_by_one_with_the_whole_burst() {
     assert_eq!(leased.gcra.burst(), 99_500);
 }
 
+/// Names the worker of the n-th request.
+type Place = Box<dyn FnMut(u64) -> usize>;
+
 /// Offers `demand` times the rate for ten seconds, each request on the worker that `place` names, and returns how many passed.
 fn ten_seconds(count: u64, burst: u64, workers: usize, demand: u64, mut place: impl FnMut(u64) -> usize) -> u64 {
     let reservoir = Reservoir::new(per_second(count), burst, workers);
@@ -144,7 +147,7 @@ fn ten_seconds_admit_rate_and_burst_and_at_most_two_percent_less_wherever_the_lo
     {
         let limit = 10 * count + burst;
         let mut rng = Rng::seed_from_u64(3);
-        let placements: [(&str, Box<dyn FnMut(u64) -> usize>); 4] = [
+        let placements: [(&str, Place); 4] = [
             ("one worker", Box::new(|_| 0)),
             ("in turn", Box::new(move |index| index as usize % workers)),
             ("1 % and 99 %", Box::new(|index| usize::from(index % 100 != 0))),

@@ -1,0 +1,187 @@
+//! The admin API: metrics, health and state for operators, over HTTP on a TCP or unix socket.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /metrics` | Prometheus text ([`crate::observe::exposition`]) |
+//! | `GET /healthz` | 200 while the process lives |
+//! | `GET /readyz` | 200 when traffic may come; 503 while starting or draining, or when a worker does not run |
+//! | `GET /upstreams` | every cluster and endpoint, as the workers and the health checks see it |
+//! | `GET /routes` | every route with its numbers |
+//! | `GET /config` | the configuration in effect |
+//! | `GET /usage?by=requests\|errors\|bytes\|latency&top=20` | totals per route, and the heaviest (route, client) pairs |
+//! | `POST /drain` | 202; the gateway stops taking connections and ends |
+//!
+//! Answers that grow with the configuration are made row by row while they are sent ([`rows`]), so memory stays bounded. Nothing
+//! here is authenticated: the listener is on loopback unless the file says otherwise.
+//!
+//! A request that a web page in the operator's browser could make (a `POST` with an `Origin`) is refused.
+//!
+//! What this does not do: keep state, or change anything but for `/drain`.
+
+mod configuration;
+mod rows;
+mod server;
+mod views;
+
+pub use server::{AdminListener, serve};
+
+use crate::config::Config;
+use crate::limits;
+use crate::observe::exposition::{self, Scrape};
+use crate::observe::labels::WorkerState;
+use crate::observe::stats::Stats;
+use crate::observe::usage::{self, UsageBy};
+use crate::units::Instant;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+/// Where the gateway stands in its life. Shared: the supervisor sets it, `/readyz` reads it.
+#[derive(Debug)]
+pub struct Lifecycle(AtomicU8);
+
+/// A time in the gateway's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not all listeners are open yet.
+    Starting,
+    /// Taking traffic.
+    Serving,
+    /// Finishing what is in flight, then ending.
+    Draining,
+}
+
+impl Lifecycle {
+    /// Begins at [`Phase::Starting`].
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU8::new(Phase::Starting as u8)))
+    }
+
+    /// Moves on.
+    pub fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Release);
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Draining,
+        }
+    }
+}
+
+/// What the admin API shows and may do.
+pub struct AdminState {
+    /// The configuration in effect.
+    pub config: Arc<Config>,
+    /// Its numbers.
+    pub stats: Arc<Stats>,
+    /// Where the gateway stands.
+    pub lifecycle: Arc<Lifecycle>,
+    /// The clock that workers stamp their numbers with.
+    pub clock: fn() -> Instant,
+    /// Begins the drain; called at most once a request, must not block, and may be called again while draining.
+    pub drain: Box<dyn Fn() + Send + Sync>,
+}
+
+type Shared = State<Arc<AdminState>>;
+
+/// The admin API's routes.
+pub fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || plain(StatusCode::OK, "ok\n")))
+        .route("/readyz", get(readyz))
+        .route("/upstreams", get(async |State(state): Shared| rows::json(views::upstreams(state))))
+        .route("/routes", get(async |State(state): Shared| rows::json(views::routes(state))))
+        .route("/config", get(async |State(state): Shared| rows::json(configuration::pieces(&state.config))))
+        .route("/usage", get(usage_top))
+        .route("/drain", post(drain))
+        .fallback(async || error(StatusCode::NOT_FOUND, "not_found", "no such page; see GET /metrics, /healthz, …"))
+        .method_not_allowed_fallback(async || {
+            error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page wants another method")
+        })
+        .with_state(Arc::new(state))
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response {
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+}
+
+fn error(status: StatusCode, token: &str, message: &str) -> Response {
+    (status, axum::Json(json!({ "error": token, "message": message }))).into_response()
+}
+
+async fn metrics(State(state): Shared) -> Response {
+    let scrape = Scrape::new(Arc::clone(&state.stats), (state.clock)());
+    ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], Body::new(rows::Pieces::new(scrape))).into_response()
+}
+
+async fn readyz(State(state): Shared) -> Response {
+    match state.lifecycle.phase() {
+        Phase::Starting => return plain(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Draining => return plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        Phase::Serving => {}
+    }
+    let down = state.stats.worker_ids().find(|worker| state.stats.worker(*worker).state != WorkerState::Running);
+    match down {
+        None => plain(StatusCode::OK, "ready\n"),
+        Some(worker) => {
+            let text = format!("worker {} is {}\n", worker.0, state.stats.worker(worker).state.token());
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
+/// The query of `/usage`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsageQuery {
+    by: Option<String>,
+    top: Option<usize>,
+}
+
+async fn usage_top(
+    State(state): Shared,
+    query: Result<Query<UsageQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(rejection) => return error(StatusCode::BAD_REQUEST, "bad_request", &rejection.body_text()),
+    };
+    let token = query.by.as_deref().unwrap_or("requests");
+    let Some(by) = UsageBy::from_token(token) else {
+        return error(StatusCode::BAD_REQUEST, "bad_request", "by is one of requests, errors, bytes, latency");
+    };
+    let top = query.top.unwrap_or(20);
+    if !(1..=limits::USAGE_TOP_MAX).contains(&top) {
+        let message = format!("top is 1 to {}", limits::USAGE_TOP_MAX);
+        return error(StatusCode::BAD_REQUEST, "bad_request", &message);
+    }
+    let pairs = usage::top(state.stats.usage(), by, top);
+    rows::json(views::usage(state, token.to_owned(), pairs))
+}
+
+async fn drain(State(state): Shared, headers: HeaderMap) -> Response {
+    if headers.contains_key(header::ORIGIN) {
+        return error(StatusCode::FORBIDDEN, "forbidden", "not from a web page");
+    }
+    (state.drain)();
+    (StatusCode::ACCEPTED, axum::Json(json!({ "draining": true }))).into_response()
+}
+
+#[cfg(test)]
+mod tests;

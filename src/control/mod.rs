@@ -1,0 +1,12 @@
+//! The control thread's rooms: slow things, off the request path.
+//!
+//! [`supervisor`] starts and ends the gateway, and keeps its workers running; [`admin`] answers operators and Prometheus;
+//! [`probes`] checks the health of endpoints. They run on the control thread's single-threaded tokio runtime, and reach the workers
+//! only through their mailboxes.
+//!
+//! Architecture invariant: nothing here runs on a worker's thread.
+
+pub mod admin;
+mod crew;
+pub mod probes;
+pub mod supervisor;

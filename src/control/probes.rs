@@ -1,0 +1,409 @@
+//! Active health checks: asks every endpoint of every cluster that has a `health_check`, again and again.
+//!
+//! One loop holds the order in which checks are due; at most [`limits::PROBES_MAX`] are under way, the rest wait their turn. The
+//! first check of every endpoint is due at once, and its result counts at once; later ones follow after the interval, give or take
+//! 10 %, so that the checks of many gateways do not march in step. `rise` successes or `fall` failures in a row change the verdict.
+//!
+//! An HTTP check is one GET on a connection of its own, which is closed after the response head: the body says nothing. Speaking
+//! that much HTTP/1.1 with httparse is shorter than binding a client library, and it measures what the gateway would meet:
+//! a connection, a head, in time.
+//!
+//! What this does not do: tell the workers (the caller's `report` does), or judge latency.
+
+use crate::config::{Address, Config, HealthCheck, Probe};
+use crate::limits;
+use crate::observe::labels::ProbeState;
+use crate::observe::stats::Stats;
+use crate::units::{self, ClusterId, EndpointId, Rng};
+use rand::RngExt;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// All active checks of one configuration.
+pub struct Probes<F> {
+    config: Arc<Config>,
+    stats: Arc<Stats>,
+    clock: fn() -> units::Instant,
+    rng: Rng,
+    report: F,
+    targets: Vec<Target>,
+    /// When a target is due; targets under way are not in it.
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+}
+
+/// One endpoint that is checked.
+struct Target {
+    cluster: ClusterId,
+    endpoint: EndpointId,
+    verdict: Verdict,
+    started: Instant,
+}
+
+impl<F: FnMut(ClusterId, EndpointId, bool)> Probes<F> {
+    /// Checks for the endpoints of `config`. `report` is called with every change of a verdict, and with the first one; `clock`
+    /// stamps the results in `stats`; `rng` draws the jitter.
+    pub fn new(config: Arc<Config>, stats: Arc<Stats>, clock: fn() -> units::Instant, rng: Rng, report: F) -> Self {
+        let now = Instant::now();
+        let mut targets = Vec::new();
+        for (row, cluster) in config.clusters.iter().enumerate().filter(|(_, cluster)| cluster.health_check.is_some()) {
+            targets.extend((0..cluster.endpoints.len()).map(|number| Target {
+                cluster: ClusterId::from_index(row),
+                endpoint: EndpointId::from_index(number),
+                verdict: Verdict::default(),
+                started: now,
+            }));
+        }
+        let due = (0..targets.len()).map(|target| Reverse((now, target))).collect();
+        Self { config, stats, clock, rng, report, targets, due }
+    }
+
+    /// Checks until the future is dropped, on a tokio runtime. Checks under way end with it.
+    pub async fn run(mut self) {
+        let mut under_way = JoinSet::new();
+        loop {
+            let next_due = self.due.peek().map(|Reverse((at, _))| *at).filter(|_| under_way.len() < limits::PROBES_MAX);
+            tokio::select! {
+                () = sleep_until(next_due.unwrap_or_else(Instant::now)), if next_due.is_some() => {
+                    self.start_due(&mut under_way);
+                }
+                Some(result) = under_way.join_next() => match result {
+                    Ok((target, passed)) => self.on_result(target, passed),
+                    // A check has no business panicking: a defect of ours, which must not end in silence.
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
+                // Nothing is checked: there is nothing to do, ever.
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    fn start_due(&mut self, under_way: &mut JoinSet<(usize, bool)>) {
+        let now = Instant::now();
+        while under_way.len() < limits::PROBES_MAX
+            && let Some(Reverse((at, target))) = self.due.peek().copied()
+            && at <= now
+        {
+            self.due.pop();
+            self.targets[target].started = now;
+            let Target { cluster, endpoint, .. } = self.targets[target];
+            let config = Arc::clone(&self.config);
+            under_way.spawn(async move {
+                let cluster = &config.clusters[cluster.index()];
+                let check = cluster.health_check.as_ref().expect("only clusters with a check have targets");
+                (target, is_healthy(&cluster.endpoints[endpoint.index()].address, check).await)
+            });
+        }
+    }
+
+    fn on_result(&mut self, target: usize, passed: bool) {
+        let Target { cluster, endpoint, ref mut verdict, started } = self.targets[target];
+        let check = self.config.clusters[cluster.index()].health_check.as_ref();
+        let check = check.expect("only clusters with a check have targets");
+        let change = verdict.on_result(passed, check.rise, check.fall);
+        self.stats.record_probe(cluster, endpoint, passed, verdict.state, (self.clock)());
+        let wait = check.interval.mul_f64(self.rng.random_range(0.9..=1.1));
+        // A check that took longer than the interval is followed by the next at once.
+        self.due.push(Reverse((started + wait, target)));
+        if let Some(healthy) = change {
+            tracing::info!(
+                upstream = self.config.clusters[cluster.index()].name,
+                endpoint = %self.config.clusters[cluster.index()].endpoints[endpoint.index()].address,
+                healthy,
+                "health check verdict"
+            );
+            (self.report)(cluster, endpoint, healthy);
+        }
+    }
+}
+
+/// What the checks of one endpoint say.
+#[derive(Debug)]
+struct Verdict {
+    state: ProbeState,
+    /// Results in a row that contradict `state`.
+    against: u32,
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self { state: ProbeState::Unknown, against: 0 }
+    }
+}
+
+impl Verdict {
+    /// Considers one result; `Some(healthy)` when the verdict changed or is the first.
+    fn on_result(&mut self, passed: bool, rise: u32, fall: u32) -> Option<bool> {
+        let needed = match (self.state, passed) {
+            (ProbeState::Unknown, _) => 1,
+            (ProbeState::Healthy, false) => fall,
+            (ProbeState::Unhealthy, true) => rise,
+            (ProbeState::Healthy, true) | (ProbeState::Unhealthy, false) => {
+                self.against = 0;
+                return None;
+            }
+        };
+        self.against += 1;
+        if self.against < needed {
+            return None;
+        }
+        self.against = 0;
+        self.state = if passed { ProbeState::Healthy } else { ProbeState::Unhealthy };
+        Some(passed)
+    }
+}
+
+/// One check: does the endpoint pass within the check's timeout?
+async fn is_healthy(address: &Address, check: &HealthCheck) -> bool {
+    matches!(timeout(check.timeout, attempt(address, &check.probe)).await, Ok(Ok(true)))
+}
+
+async fn attempt(address: &Address, probe: &Probe) -> io::Result<bool> {
+    match address {
+        Address::Tcp(tcp) => ask(TcpStream::connect(tcp).await?, address, probe).await,
+        Address::Unix(path) => ask(UnixStream::connect(path).await?, address, probe).await,
+    }
+}
+
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, address: &Address, probe: &Probe) -> io::Result<bool> {
+    let Probe::Http { path, expect: (low, high) } = probe else { return Ok(true) };
+    let host = match address {
+        Address::Tcp(tcp) => tcp.to_string(),
+        Address::Unix(_) => "localhost".to_owned(),
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: ringgate-health/{version}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    let status = read_status(&mut stream).await?;
+    Ok((*low..=*high).contains(&status))
+}
+
+/// The status of the first response that is not interim.
+async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<u16> {
+    let mut head = Vec::new();
+    let mut parsed = 0;
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; limits::RESPONSE_HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut headers);
+        match response.parse(&head[parsed..]) {
+            Ok(httparse::Status::Complete(len)) => match response.code {
+                Some(100..=199) => {
+                    parsed += len;
+                    continue;
+                }
+                Some(status) => return Ok(status),
+                None => return Err(io::ErrorKind::InvalidData.into()),
+            },
+            Ok(httparse::Status::Partial) => {}
+            Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        if head.len() >= limits::PROBE_HEAD_BYTES_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        if (&mut *stream).take(2048).read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::observe::fixture;
+    use rand::SeedableRng;
+    use std::sync::atomic::{AtomicU16, Ordering};
+    use std::time::Duration;
+    use tokio::net::{TcpListener, UnixListener};
+    use tokio::sync::mpsc;
+
+    /// Longer than anything here takes: a test that hangs fails instead.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { timeout(PATIENCE, future).await.expect("the test ended in time") })
+    }
+
+    fn http() -> Probe {
+        Probe::Http { path: "/healthz".into(), expect: (200, 399) }
+    }
+
+    /// Answers every connection with `reply`, after it has seen a whole request head; returns what it read.
+    async fn answer_once(listener: &TcpListener, reply: &[u8]) -> String {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+        }
+        // The prober may have hung up before all of it was taken.
+        let _ = stream.write_all(reply).await;
+        String::from_utf8(request).unwrap()
+    }
+
+    async fn check_against(reply: &[u8]) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let check = fixture::health_check(http());
+        let (healthy, request) = tokio::join!(is_healthy(&address, &check), answer_once(&listener, reply));
+        assert!(request.starts_with("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
+        healthy
+    }
+
+    #[test]
+    fn the_status_decides_and_only_a_valid_head_counts() {
+        let cases: &[(&[u8], bool)] = &[
+            (b"HTTP/1.1 200 OK\r\n\r\n", true),
+            (b"HTTP/1.1 399 Odd\r\nContent-Length: 5\r\n\r\nhello", true),
+            (b"HTTP/1.0 204 No Content\r\n\r\n", true),
+            (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", true),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", false),
+            (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", false),
+            (b"HTTP/1.1 200 OK\r\nContent-Le", false),
+            (b"SSH-2.0-OpenSSH_9.7\r\n", false),
+            (b"", false),
+        ];
+        block_on(async {
+            for (reply, healthy) in cases {
+                assert_eq!(check_against(reply).await, *healthy, "{}", String::from_utf8_lossy(reply));
+            }
+            let endless =
+                [b"HTTP/1.1 200 OK\r\nX: ".as_slice(), &vec![b'a'; 2 * limits::PROBE_HEAD_BYTES_MAX]].concat();
+            assert!(!check_against(&endless).await);
+        });
+    }
+
+    #[test]
+    fn a_service_that_accepts_and_never_answers_fails_in_time() {
+        block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = Address::Tcp(listener.local_addr().unwrap());
+            let check = HealthCheck { timeout: Duration::from_millis(20), ..fixture::health_check(http()) };
+            assert!(!is_healthy(&address, &check).await);
+            let tcp = HealthCheck { timeout: PATIENCE, ..fixture::health_check(Probe::Tcp) };
+            assert!(is_healthy(&address, &tcp).await, "it does accept");
+            drop(listener);
+            assert!(!is_healthy(&address, &tcp).await, "nobody listens any more");
+        });
+    }
+
+    #[test]
+    fn unix_sockets_are_checked_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("service.sock");
+        let address = Address::Unix(path.clone());
+        block_on(async {
+            let check = HealthCheck { timeout: PATIENCE, ..fixture::health_check(http()) };
+            assert!(!is_healthy(&address, &check).await);
+            let listener = UnixListener::bind(&path).unwrap();
+            let answer = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let mut request = Vec::new();
+                stream.read_to_end(&mut request).await
+            };
+            let (healthy, _) = tokio::join!(is_healthy(&address, &check), answer);
+            assert!(healthy);
+        });
+    }
+
+    #[test]
+    fn the_first_result_counts_at_once_and_later_ones_by_rise_and_fall() {
+        for first in [true, false] {
+            assert_eq!(Verdict::default().on_result(first, 5, 5), Some(first));
+        }
+        let mut verdict = Verdict::default();
+        let mut after = |results: &[bool]| -> Vec<Option<bool>> {
+            results.iter().map(|passed| verdict.on_result(*passed, 2, 3)).collect()
+        };
+        assert_eq!(after(&[true, false, false, true, false, false]), [Some(true), None, None, None, None, None]);
+        assert_eq!(after(&[false, false]), [Some(false), None]);
+        assert_eq!(after(&[true, false, true, true]), [None, None, None, Some(true)]);
+        assert_eq!(after(&[false, false, false]), [None, None, Some(false)]);
+    }
+
+    /// A service whose status can be changed while it runs.
+    async fn serve_status(listener: TcpListener, status: Arc<AtomicU16>) {
+        loop {
+            let reply = format!("HTTP/1.1 {} X\r\n\r\n", status.load(Ordering::Relaxed));
+            answer_once(&listener, reply.as_bytes()).await;
+        }
+    }
+
+    fn one_cluster(addresses: Vec<Address>) -> Arc<Config> {
+        let base = fixture::config();
+        let check = fixture::health_check(http());
+        Arc::new(Config { clusters: vec![fixture::cluster("orders", addresses, Some(check))], ..(*base).clone() })
+    }
+
+    #[test]
+    fn changes_are_reported_and_every_check_is_in_the_numbers() {
+        block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let config = one_cluster(vec![Address::Tcp(listener.local_addr().unwrap())]);
+            let stats = Stats::new(&config, 1);
+            let (changed, mut changes) = mpsc::unbounded_channel();
+            let report = move |cluster, endpoint, healthy| changed.send((cluster, endpoint, healthy)).unwrap();
+            let probes = Probes::new(config, Arc::clone(&stats), fixture::clock, Rng::seed_from_u64(1), report);
+            let status = Arc::new(AtomicU16::new(200));
+            tokio::spawn(serve_status(listener, Arc::clone(&status)));
+            let running = tokio::spawn(probes.run());
+            let (cluster, endpoint) = (ClusterId(0), EndpointId(0));
+            for (code, healthy) in [(200, true), (500, false), (204, true)] {
+                status.store(code, Ordering::Relaxed);
+                assert_eq!(changes.recv().await, Some((cluster, endpoint, healthy)));
+                let expected = if healthy { ProbeState::Healthy } else { ProbeState::Unhealthy };
+                let probe = stats.probe(cluster, endpoint).unwrap();
+                assert_eq!(probe.state, expected);
+                assert!(probe.checked.is_some_and(|checked| checked <= fixture::clock()));
+            }
+            let probe = stats.probe(cluster, endpoint).unwrap();
+            assert!(probe.failed >= 3 && probe.passed >= 3, "{probe:?}");
+            running.abort();
+        });
+    }
+
+    #[test]
+    fn no_more_checks_than_the_bound_are_under_way_and_all_get_their_turn() {
+        block_on(async {
+            // One address many times: a service that counts who is being served, and answers when all slots are taken.
+            let endpoints = limits::PROBES_MAX + 10;
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let config = one_cluster(vec![Address::Tcp(listener.local_addr().unwrap()); endpoints]);
+            let mut config = (*config).clone();
+            let check = HealthCheck { timeout: PATIENCE, interval: PATIENCE, ..fixture::health_check(http()) };
+            config.clusters[0].health_check = Some(check);
+            let config = Arc::new(config);
+            let stats = Stats::new(&config, 1);
+            let (changed, mut changes) = mpsc::unbounded_channel();
+            let report = move |_, endpoint, healthy| changed.send((endpoint, healthy)).unwrap();
+            let probes = Probes::new(config, stats, fixture::clock, Rng::seed_from_u64(1), report);
+            tokio::spawn(probes.run());
+            let mut waiting = Vec::new();
+            for _ in 0..limits::PROBES_MAX {
+                waiting.push(listener.accept().await.unwrap().0);
+            }
+            let more = timeout(Duration::from_millis(100), listener.accept()).await;
+            assert!(more.is_err(), "a check beyond the bound was begun");
+            for mut stream in waiting {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            }
+            for _ in limits::PROBES_MAX..endpoints {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            }
+            let mut seen = std::collections::HashSet::new();
+            while seen.len() < endpoints {
+                let (endpoint, healthy) = changes.recv().await.unwrap();
+                assert!(healthy && seen.insert(endpoint));
+            }
+        });
+    }
+}

@@ -1,0 +1,309 @@
+//! Starts the gateway, keeps its workers running, and ends it.
+//!
+//! Everything that can fail at a start fails here, before the first connection is accepted, with a sentence that says what to do.
+//! Afterwards one control thread (tokio, current-thread) serves the admin API, runs the probes and watches the workers ([`Crew`]).
+
+use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
+use super::crew::Crew;
+use super::probes::Probes;
+use crate::config::{Bind, Config};
+use crate::net::{clock, listener};
+use crate::observe::access_log::AccessLogThread;
+use crate::observe::stats::Stats;
+use crate::units::{Instant, Rng};
+use rand::SeedableRng;
+use crate::worker::{Command, Shared};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How often the workers are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long the last lines of the access log may take to be written.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Why the gateway cannot start, in a sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+/// How a gateway is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    Run,
+    Drain,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    stats: Arc<Stats>,
+    addresses: Vec<(String, Bind)>,
+    wish: watch::Sender<Wish>,
+    control: JoinHandle<()>,
+    log: Option<Arc<AccessLogThread>>,
+    /// Socket files to be removed at the end.
+    files: Vec<PathBuf>,
+}
+
+impl Gateway {
+    /// Binds every listener, starts the workers and the control thread, and returns when all of them run.
+    ///
+    /// # Errors
+    /// An address is taken or forbidden, the access log cannot be opened, the routes cannot be compiled, a thread cannot be started,
+    /// or the driver asked for is not available.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let workers = config.gateway.cores.len();
+        let (sockets, mut addresses) = bind_all(&config, workers)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| StartError(format!("cannot start the control plane: {e}")))?;
+        let admin_listener = {
+            let _inside = runtime.enter();
+            AdminListener::bind(&config.admin.listen)
+                .map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?
+        };
+        let admin_address = admin_listener.local().map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?;
+        addresses.push(("admin".to_owned(), admin_address));
+        let config = Arc::new(config);
+        let stats = Stats::new(&config, workers);
+        let log = open_log(&config, &stats)?;
+        let shared = Shared::try_new(Arc::clone(&config), Arc::clone(&stats)).map_err(|e| StartError(e.to_string()))?;
+        let mut crew = Crew::new(Arc::new(shared), log.clone(), sockets);
+        let steps = crew.start(clock::now()).map_err(|e| no_worker(&config, &e))?;
+        let lifecycle = Lifecycle::new();
+        lifecycle.set(Phase::Serving);
+
+        let (wish, wished) = watch::channel(Wish::Run);
+        let control = Control { crew, config: Arc::clone(&config), stats: Arc::clone(&stats), lifecycle, wish: wish.clone(), wished };
+        let control = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || runtime.block_on(control.run(admin_listener)))
+            .map_err(|e| StartError(format!("cannot start the control thread: {e}")))?;
+        for (index, step) in steps.iter().enumerate() {
+            tracing::info!("worker={index} core={} driver={step}", core_name(&config, index));
+        }
+        for (name, address) in &addresses {
+            tracing::info!("listening listener={name} address={address}");
+        }
+        let files = addresses
+            .iter()
+            .filter_map(|(_, bind)| match bind {
+                Bind::Unix(path) => Some(path.clone()),
+                Bind::Tcp(_) => None,
+            })
+            .collect();
+        Ok(Self { stats, addresses, wish, control, log, files })
+    }
+
+    /// The gateway's numbers.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// Where it listens: every listener by name, then `admin`, with the ports that the kernel chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[(String, Bind)] {
+        &self.addresses
+    }
+
+    /// Begins the drain; returns at once.
+    pub fn drain(&self) {
+        self.wish.send_replace(Wish::Drain);
+    }
+
+    /// Opens the access log's file anew.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+    }
+
+    /// True when it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.control.is_finished()
+    }
+
+    /// Waits until it has drained and ended.
+    pub fn join(self) {
+        let panicked = self.control.join().is_err();
+        if panicked {
+            tracing::error!("the control thread panicked");
+        }
+        if let Some(log) = self.log.and_then(Arc::into_inner)
+            && !log.stop(FLUSH)
+        {
+            tracing::warn!("the last lines of the access log could not be written");
+        }
+        for file in self.files {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    /// Drains and waits for the end.
+    pub fn drain_and_stop(self) {
+        self.drain();
+        self.join();
+    }
+}
+
+/// Runs a gateway until it is told to end: SIGTERM and SIGINT drain, a second one ends the process at once with the shell's usual
+/// code; SIGUSR1 opens the access log anew.
+///
+/// # Errors
+/// As [`Gateway::start`].
+pub fn run(config: Config) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| StartError(format!("cannot start the signal handler: {e}")))?;
+    runtime.block_on(async {
+        let listen_to = |kind| signal(kind).map_err(|e| StartError(format!("cannot handle signals: {e}")));
+        let mut terminate = listen_to(SignalKind::terminate())?;
+        let mut interrupt = listen_to(SignalKind::interrupt())?;
+        let mut hangup = listen_to(SignalKind::hangup())?;
+        let mut user1 = listen_to(SignalKind::user_defined1())?;
+        let gateway = Gateway::start(config)?;
+        let mut look = tokio::time::interval(LOOK);
+        let mut told = false;
+        while !gateway.has_ended() {
+            let code = tokio::select! {
+                _ = terminate.recv() => 128 + libc::SIGTERM,
+                _ = interrupt.recv() => 128 + libc::SIGINT,
+                _ = hangup.recv() => {
+                    tracing::warn!("SIGHUP: this version does not reload; restart it to change the configuration");
+                    continue;
+                }
+                _ = user1.recv() => {
+                    gateway.reopen_log();
+                    continue;
+                }
+                _ = look.tick() => continue,
+            };
+            if told {
+                tracing::warn!("told twice; ending at once");
+                std::process::exit(code);
+            }
+            told = true;
+            gateway.drain();
+        }
+        gateway.join();
+        Ok(())
+    })
+}
+
+/// What the control thread owns.
+struct Control {
+    crew: Crew,
+    config: Arc<Config>,
+    stats: Arc<Stats>,
+    lifecycle: Arc<Lifecycle>,
+    wish: watch::Sender<Wish>,
+    wished: watch::Receiver<Wish>,
+}
+
+impl Control {
+    async fn run(mut self, admin_listener: AdminListener) {
+            let wish = self.wish.clone();
+            let state = AdminState {
+                config: Arc::clone(&self.config),
+                stats: Arc::clone(&self.stats),
+                lifecycle: Arc::clone(&self.lifecycle),
+                clock: clock::now,
+                drain: Box::new(move || drop(wish.send_replace(Wish::Drain))),
+            };
+            tokio::spawn(async move {
+                if let Err(error) = admin::serve(admin_listener, state).await {
+                    tracing::error!("the admin listener has ended: {error}");
+                }
+            });
+            let (report, mut verdicts) = tokio::sync::mpsc::unbounded_channel();
+            let probes = Probes::new(
+                Arc::clone(&self.config),
+                Arc::clone(&self.stats),
+                clock::now,
+                Rng::from_rng(&mut rand::rng()),
+                move |cluster, endpoint, healthy| drop(report.send(Command::Health { cluster, endpoint, healthy })),
+            );
+            tokio::spawn(probes.run());
+            let mut look = tokio::time::interval(LOOK);
+            while *self.wished.borrow() == Wish::Run {
+                tokio::select! {
+                    _ = look.tick() => self.crew.look(clock::now()),
+                    Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
+                    _ = self.wished.changed() => {}
+                }
+            }
+            self.drain().await;
+    }
+
+    async fn drain(&mut self) {
+        let limit = self.config.gateway.drain_timeout;
+        tracing::info!("draining: no new connections; requests in flight have {limit:?}");
+        self.lifecycle.set(Phase::Draining);
+        self.crew.drain();
+        let deadline: Instant = clock::now() + limit;
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        while !self.crew.is_done() {
+            look.tick().await;
+            if clock::now() > deadline {
+                tracing::warn!("requests were still in flight after {limit:?}; ending without them");
+                return;
+            }
+        }
+        tracing::info!("drained");
+    }
+}
+
+/// Binds each listener for every worker; `sockets[worker][listener]`.
+type Bindings = (Vec<Vec<OwnedFd>>, Vec<(String, Bind)>);
+
+fn bind_all(config: &Config, workers: usize) -> Result<Bindings, StartError> {
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    for listener in &config.listeners {
+        let bound =
+            listener::bind(&listener.bind, workers).map_err(|e| cannot_listen(&listener.name, &listener.bind, &e))?;
+        sockets.iter_mut().zip(bound.sockets).for_each(|(of_worker, socket)| of_worker.push(socket));
+        addresses.push((listener.name.clone(), bound.address));
+    }
+    Ok((sockets, addresses))
+}
+
+fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<AccessLogThread>>, StartError> {
+    let Some(log) = &config.access_log else { return Ok(None) };
+    let thread = AccessLogThread::start(config, log, stats)
+        .map_err(|e| StartError(format!("cannot open the access log ({:?}): {e}", log.path)))?;
+    Ok(Some(Arc::new(thread)))
+}
+
+fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> StartError {
+    let what_to_do = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another address",
+        io::ErrorKind::PermissionDenied => {
+            "it is not permitted; ports below 1024 need CAP_NET_BIND_SERVICE, a socket file a writable folder"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+        _ => "check the address",
+    };
+    StartError(format!("listener {name:?} cannot listen on {bind}: {error}: {what_to_do}"))
+}
+
+fn no_worker(config: &Config, error: &io::Error) -> StartError {
+    StartError(format!(
+        "cannot start the workers with driver {:?}: {error}: io_uring may be forbidden here (container profile, \
+         kernel.io_uring_disabled); driver = \"epoll\" works everywhere",
+        config.gateway.driver
+    ))
+}
+
+fn core_name(config: &Config, worker: usize) -> String {
+    config.gateway.cores[worker].map_or_else(|| "any".to_owned(), |core| core.to_string())
+}

@@ -1,0 +1,421 @@
+//! The request path's `admit`: a route's concurrency slot and all its rate limits, in one question.
+//!
+//! The slot comes first, because it can be put back; tokens cannot (see [`super::token_bucket`]). With several rate limits all are asked
+//! before a token is taken from any, so a request that one limit rejects does not use up the others; only when another worker takes
+//! the last token in between is one spent in vain, which is the safe side. A limit in dry run never rejects, but takes its tokens
+//! as if it counted, and what it would have rejected is reported.
+//!
+//! [`Limits`] is shared by the workers, made with each configuration, and takes over the state of limits that did not change: a reload
+//! gives nobody a fresh burst. [`Admission`] is one worker's hand in it.
+
+use super::concurrency::{LocalSlots, SharedSlots};
+use super::key_table::{KeyHash, KeyTable, LimiterId};
+use super::limit_fields;
+use super::token_bucket::{Decision, Gcra, Lease, Reservoir, Standing};
+use crate::config::{Config, Limit, LimitKey, Route};
+use crate::limits::ROUTE_LIMITS_MAX;
+use crate::units::{Instant, RouteId};
+use http::HeaderName;
+use rustc_hash::FxHasher;
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What comes of [`Admission::admit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It may pass; its slot is [released](Admission::release) when the exchange ends.
+    Pass {
+        /// Limits in dry run that would have rejected it: bit n is the route's n-th limit.
+        dry_run: u8,
+    },
+    /// 429: this row of the route's limits has no token.
+    RateLimited {
+        /// Row of [`Route::limits`].
+        limit: usize,
+        /// How that limit stands; `reset` is `Retry-After`.
+        standing: Standing,
+    },
+    /// 503: the route's `max_concurrent` is reached.
+    ConcurrencyLimited,
+}
+
+const _: () = assert!(ROUTE_LIMITS_MAX <= u8::BITS as usize, "one bit of `dry_run` each");
+
+/// A limit and where its tokens are.
+#[derive(Debug)]
+struct Limiter {
+    /// Says whether a limit of another configuration is the same one.
+    id: LimiterId,
+    /// Its name in the `RateLimit` fields.
+    name: String,
+    limit: Limit,
+    bucket: Bucket,
+}
+
+#[derive(Debug)]
+enum Bucket {
+    Route(Arc<Reservoir>),
+    Keyed(Gcra),
+}
+
+#[derive(Debug)]
+struct RouteLimits {
+    limiters: Box<[Limiter]>,
+    slots: Option<Arc<SharedSlots>>,
+    name: String,
+    /// Value of `RateLimit-Policy`.
+    policies: Vec<u8>,
+}
+
+/// The limits of all routes. Shared by the workers (`Send + Sync`).
+#[derive(Debug)]
+pub struct Limits {
+    routes: Box<[RouteLimits]>,
+    table: Arc<KeyTable>,
+    workers: usize,
+}
+
+impl Limits {
+    /// The limits of `config` for `workers` workers. `table` lives as long as the process; `previous`, from the configuration before,
+    /// gives its state to limits and slots that are the same (route name, row, rate, burst, key).
+    #[must_use]
+    pub fn new(config: &Config, table: Arc<KeyTable>, workers: usize, previous: Option<&Self>) -> Self {
+        Self::of_routes(&config.routes, table, workers, previous)
+    }
+
+    fn of_routes(routes: &[Route], table: Arc<KeyTable>, workers: usize, previous: Option<&Self>) -> Self {
+        let previous = previous.filter(|old| old.workers == workers);
+        let old: rustc_hash::FxHashMap<&str, &RouteLimits> =
+            previous.iter().flat_map(|old| &old.routes).map(|route| (route.name.as_str(), route)).collect();
+        let routes = routes
+            .iter()
+            .map(|route| RouteLimits::new(route, workers, old.get(route.name.as_str()).copied()))
+            .collect();
+        Self { routes, table, workers }
+    }
+
+    /// The value of a route's `RateLimit-Policy` field: all its limits.
+    #[must_use]
+    pub fn policies(&self, route: RouteId) -> &[u8] {
+        &self.routes[route.index()].policies
+    }
+
+    /// Appends the value of `RateLimit`: the limit that rejected.
+    pub fn write_standing(&self, route: RouteId, limit: usize, standing: Standing, out: &mut Vec<u8>) {
+        limit_fields::write_standings([(self.routes[route.index()].limiters[limit].name.as_str(), standing)], out);
+    }
+
+    /// The table of clients, for its counters.
+    #[must_use]
+    pub fn table(&self) -> &KeyTable {
+        &self.table
+    }
+}
+
+impl RouteLimits {
+    fn new(route: &Route, workers: usize, old: Option<&Self>) -> Self {
+        let limiters: Box<[Limiter]> =
+            route.limits.iter().enumerate().map(|(row, limit)| Limiter::new(route, row, limit, workers, old)).collect();
+        let mut policies = Vec::new();
+        limit_fields::write_policies(
+            limiters.iter().map(|limiter| (limiter.name.as_str(), &limiter.limit)),
+            &mut policies,
+        );
+        let slots = route.concurrent_max.map(|limit| match old.and_then(|old| old.slots.as_ref()) {
+            Some(slots) if slots.limit() == limit => Arc::clone(slots),
+            _ => Arc::new(SharedSlots::new(limit, workers)),
+        });
+        Self { limiters, slots, name: route.name.clone(), policies }
+    }
+}
+
+impl Limiter {
+    fn new(route: &Route, row: usize, limit: &Limit, workers: usize, old: Option<&RouteLimits>) -> Self {
+        let id = identity(route, row, limit);
+        let name = if route.limits.len() == 1 { route.name.clone() } else { format!("{}-{}", route.name, row + 1) };
+        let same = old.and_then(|old| old.limiters.iter().find(|limiter| limiter.id == id));
+        let bucket = match (&limit.per, same.map(|same| &same.bucket)) {
+            (LimitKey::Route, Some(Bucket::Route(reservoir))) => Bucket::Route(Arc::clone(reservoir)),
+            (LimitKey::Route, _) => Bucket::Route(Arc::new(Reservoir::new(limit.rate, limit.burst, workers))),
+            (LimitKey::ClientIp | LimitKey::Header(_), _) => Bucket::Keyed(Gcra::new(limit.rate, limit.burst)),
+        };
+        Self { id, name, limit: limit.clone(), bucket }
+    }
+}
+
+/// A number that stays the same as long as the limit does. Not secret and not aimed at by anyone but the operator.
+fn identity(route: &Route, row: usize, limit: &Limit) -> LimiterId {
+    let mut hasher = FxHasher::default();
+    (&route.name, row, limit.rate.count(), limit.rate.per(), limit.burst).hash(&mut hasher);
+    match &limit.per {
+        LimitKey::Route => 0_u8.hash(&mut hasher),
+        LimitKey::ClientIp => 1_u8.hash(&mut hasher),
+        LimitKey::Header(name) => (2_u8, name).hash(&mut hasher),
+    }
+    LimiterId(hasher.finish())
+}
+
+/// One worker's hand in the limits. Dropping it puts its slots back.
+#[derive(Debug)]
+pub struct Admission {
+    limits: Arc<Limits>,
+    /// By route; a lease for each of its limits (unused for those per client).
+    hands: Box<[Hand]>,
+}
+
+#[derive(Debug)]
+struct Hand {
+    leases: Box<[Lease]>,
+    slots: Option<LocalSlots>,
+}
+
+impl Admission {
+    /// An empty hand.
+    #[must_use]
+    pub fn new(limits: Arc<Limits>) -> Self {
+        let hand = |route: &RouteLimits| Hand {
+            leases: route.limiters.iter().map(|_| Lease::new()).collect(),
+            slots: route.slots.as_ref().map(|slots| LocalSlots::new(Arc::clone(slots))),
+        };
+        let hands = limits.routes.iter().map(hand).collect();
+        Self { limits, hands }
+    }
+
+    /// Takes a slot and a token of each limit of `route`, or says which one is wanting. Allocates nothing.
+    ///
+    /// `client` is the client's address after `trusted_proxies`; `header` gives the first value of a header and is only called for
+    /// limits by header.
+    pub fn admit<'h>(
+        &mut self,
+        route: RouteId,
+        client: IpAddr,
+        header: &dyn Fn(&HeaderName) -> Option<&'h [u8]>,
+        now: Instant,
+    ) -> Admitted {
+        let hand = &mut self.hands[route.index()];
+        if hand.slots.as_mut().is_some_and(|slots| !slots.acquire()) {
+            return Admitted::ConcurrencyLimited;
+        }
+        let limiters = &self.limits.routes[route.index()].limiters;
+        let admitted = tokens(limiters, &mut hand.leases, &self.limits.table, client, header, now);
+        if !matches!(admitted, Admitted::Pass { .. }) {
+            self.release(route);
+        }
+        admitted
+    }
+
+    /// Ends an exchange that [`Admission::admit`] let pass: puts its slot back.
+    ///
+    /// # Panics
+    /// When it was ended before.
+    pub fn release(&mut self, route: RouteId) {
+        if let Some(slots) = &mut self.hands[route.index()].slots {
+            slots.release();
+        }
+    }
+
+    /// The shared side.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+fn tokens<'h>(
+    limiters: &[Limiter],
+    leases: &mut [Lease],
+    table: &KeyTable,
+    client: IpAddr,
+    header: &dyn Fn(&HeaderName) -> Option<&'h [u8]>,
+    now: Instant,
+) -> Admitted {
+    let mut keys: [Option<KeyHash>; ROUTE_LIMITS_MAX] = [None; ROUTE_LIMITS_MAX];
+    for (key, limiter) in keys.iter_mut().zip(limiters) {
+        *key = match &limiter.limit.per {
+            LimitKey::Route => None,
+            LimitKey::ClientIp => Some(table.client(limiter.id, client)),
+            LimitKey::Header(name) => Some(table.header(limiter.id, header(name))),
+        };
+    }
+    if limiters.len() > 1 {
+        for (row, limiter) in limiters.iter().enumerate().filter(|(_, limiter)| !limiter.limit.dry_run) {
+            if let Decision::Reject(standing) = limiter.peek(&leases[row], table, keys[row], now) {
+                return Admitted::RateLimited { limit: row, standing };
+            }
+        }
+    }
+    let mut dry_run = 0;
+    for (row, limiter) in limiters.iter().enumerate() {
+        match limiter.take(&mut leases[row], table, keys[row], now) {
+            Decision::Admit => {}
+            Decision::Reject(_) if limiter.limit.dry_run => dry_run |= 1 << row,
+            Decision::Reject(standing) => return Admitted::RateLimited { limit: row, standing },
+        }
+    }
+    Admitted::Pass { dry_run }
+}
+
+impl Limiter {
+    fn take(&self, lease: &mut Lease, table: &KeyTable, key: Option<KeyHash>, now: Instant) -> Decision {
+        match (&self.bucket, key) {
+            (Bucket::Route(reservoir), _) => lease.take(reservoir, now),
+            (Bucket::Keyed(gcra), key) => table.take(key.expect("limits by key have one"), *gcra, now),
+        }
+    }
+
+    fn peek(&self, lease: &Lease, table: &KeyTable, key: Option<KeyHash>, now: Instant) -> Decision {
+        match (&self.bucket, key) {
+            (Bucket::Route(reservoir), _) => lease.peek(reservoir, now),
+            (Bucket::Keyed(gcra), key) => table.peek(key.expect("limits by key have one"), *gcra, now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{HeaderRules, Match, Retry, RetryOn, Rewrite, Target, Timeout};
+    use crate::units::{Rate, Ratio};
+    use http::{HeaderValue, StatusCode};
+    use std::hash::RandomState;
+    use std::time::Duration;
+
+    fn limit(count: u64, burst: u64, per: LimitKey) -> Limit {
+        Limit { rate: Rate::try_new(count, Duration::from_secs(1)).unwrap(), burst, per, dry_run: false }
+    }
+
+    fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
+        let target = Target::Respond {
+            status: StatusCode::OK,
+            body: String::new(),
+            content_type: HeaderValue::from_static("text/plain"),
+        };
+        let on = RetryOn { connect: true, reset: true, timeout: true, statuses: Vec::new() };
+        let min_remaining = Ratio::try_new(0.1).unwrap();
+        let retry = Retry { attempts: 0, on, non_idempotent: false, per_try_timeout: None, min_remaining };
+        Route {
+            name: name.into(),
+            matcher: Match::default(),
+            target,
+            rewrite: Rewrite::None,
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
+            timeout: Timeout::Fixed(Duration::from_secs(1)),
+            limits,
+            concurrent_max,
+            body_bytes_max: None,
+            retry,
+        }
+    }
+
+    fn limits(routes: &[Route], previous: Option<&Limits>) -> Arc<Limits> {
+        let table =
+            previous.map_or_else(|| Arc::new(KeyTable::new(64, RandomState::new())), |old| Arc::clone(&old.table));
+        Arc::new(Limits::of_routes(routes, table, 2, previous))
+    }
+
+    fn ask(admission: &mut Admission, client: u8, header: Option<&[u8]>) -> Admitted {
+        let now = Instant::from_nanos(1_000_000_000);
+        admission.admit(RouteId(0), IpAddr::from([10, 0, 0, client]), &|_| header, now)
+    }
+
+    const PASS: Admitted = Admitted::Pass { dry_run: 0 };
+
+    fn limited_by(admitted: Admitted) -> Option<usize> {
+        match admitted {
+            Admitted::RateLimited { limit, .. } => Some(limit),
+            Admitted::Pass { .. } | Admitted::ConcurrencyLimited => None,
+        }
+    }
+
+    #[test]
+    fn a_request_that_one_limit_rejects_uses_no_token_of_another() {
+        let routes = [route("orders", vec![limit(1, 4, LimitKey::Route), limit(1, 2, LimitKey::ClientIp)], None)];
+        let mut admission = Admission::new(limits(&routes, None));
+        assert_eq!([ask(&mut admission, 1, None), ask(&mut admission, 1, None)], [PASS; 2]);
+        for _ in 0..9 {
+            assert_eq!(limited_by(ask(&mut admission, 1, None)), Some(1));
+        }
+        assert_eq!([ask(&mut admission, 2, None), ask(&mut admission, 2, None)], [PASS; 2]);
+        assert_eq!(limited_by(ask(&mut admission, 3, None)), Some(0));
+    }
+
+    #[test]
+    fn a_limit_by_header_counts_each_value_and_those_without_it_together() {
+        let key = LimitKey::Header(HeaderName::from_static("x-api-key"));
+        let mut admission = Admission::new(limits(&[route("orders", vec![limit(1, 1, key)], None)], None));
+        for value in [Some(&b"a"[..]), Some(b"b"), None] {
+            assert_eq!(ask(&mut admission, 1, value), PASS);
+            assert_eq!(limited_by(ask(&mut admission, 2, value)), Some(0));
+        }
+    }
+
+    #[test]
+    fn a_limit_in_dry_run_reports_and_lets_pass() {
+        let dry = Limit { dry_run: true, ..limit(1, 1, LimitKey::Route) };
+        let mut admission =
+            Admission::new(limits(&[route("orders", vec![limit(1, 3, LimitKey::Route), dry], None)], None));
+        assert_eq!(ask(&mut admission, 1, None), PASS);
+        assert_eq!(ask(&mut admission, 1, None), Admitted::Pass { dry_run: 0b10 });
+        assert_eq!(ask(&mut admission, 1, None), Admitted::Pass { dry_run: 0b10 });
+        assert_eq!(limited_by(ask(&mut admission, 1, None)), Some(0));
+    }
+
+    #[test]
+    fn slots_are_taken_before_tokens_and_put_back_when_tokens_are_wanting() {
+        let routes = [route("orders", vec![limit(1, 3, LimitKey::Route)], Some(2))];
+        let mut admission = Admission::new(limits(&routes, None));
+        assert_eq!([ask(&mut admission, 1, None), ask(&mut admission, 1, None)], [PASS; 2]);
+        assert_eq!(ask(&mut admission, 1, None), Admitted::ConcurrencyLimited);
+        admission.release(RouteId(0));
+        assert_eq!(ask(&mut admission, 1, None), PASS, "the refused request took no token");
+        admission.release(RouteId(0));
+        for _ in 0..3 {
+            assert_eq!(limited_by(ask(&mut admission, 1, None)), Some(0), "and this one keeps no slot");
+        }
+    }
+
+    #[test]
+    fn workers_share_tokens_and_slots() {
+        let shared = limits(&[route("orders", vec![limit(1, 3, LimitKey::Route)], Some(3))], None);
+        let mut workers = [Admission::new(Arc::clone(&shared)), Admission::new(shared)];
+        assert_eq!([0, 1, 0].map(|worker| ask(&mut workers[worker], 1, None)), [PASS; 3]);
+        assert_eq!(ask(&mut workers[1], 1, None), Admitted::ConcurrencyLimited);
+        workers[0].release(RouteId(0));
+        assert_eq!(limited_by(ask(&mut workers[1], 1, None)), Some(0));
+    }
+
+    #[test]
+    fn a_reload_keeps_the_state_of_limits_that_did_not_change() {
+        let kept =
+            |burst| route("orders", vec![limit(1, burst, LimitKey::Route), limit(1, 1, LimitKey::ClientIp)], Some(1));
+        let first = limits(&[kept(1)], None);
+        let mut before = Admission::new(Arc::clone(&first));
+        assert_eq!(ask(&mut before, 1, None), PASS);
+        let same = limits(&[route("new", Vec::new(), None), kept(1)], Some(&first));
+        let mut after = Admission::new(Arc::clone(&same));
+        let now = Instant::from_nanos(1_000_000_000);
+        let mut ask_second = |client: u8| after.admit(RouteId(1), IpAddr::from([10, 0, 0, client]), &|_| None, now);
+        assert_eq!(ask_second(2), Admitted::ConcurrencyLimited, "the request of before is still in flight");
+        before.release(RouteId(0));
+        assert_eq!(limited_by(ask_second(2)), Some(0));
+        let mut changed = Admission::new(limits(&[kept(9)], Some(&same)));
+        assert_eq!(
+            limited_by(ask(&mut changed, 1, None)),
+            Some(1),
+            "the client's limit is the same, the route's is new"
+        );
+        assert_eq!(ask(&mut changed, 2, None), PASS);
+    }
+
+    #[test]
+    fn the_fields_name_each_limit() {
+        let routes = [route("orders", vec![limit(5, 5, LimitKey::Route), limit(1, 2, LimitKey::ClientIp)], None)];
+        let limits = limits(&routes, None);
+        assert_eq!(limits.policies(RouteId(0)), br#""orders-1";q=5;w=1, "orders-2";q=2;w=2"#);
+        let mut out = Vec::new();
+        limits.write_standing(RouteId(0), 1, Standing { remaining: 0, reset: Duration::from_millis(900) }, &mut out);
+        assert_eq!(out, br#""orders-2";r=0;t=1"#);
+    }
+}
