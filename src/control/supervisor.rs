@@ -11,8 +11,8 @@ use crate::net::{clock, listener};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
 use crate::units::{Instant, Rng};
-use rand::SeedableRng;
 use crate::worker::{Command, Shared};
+use rand::SeedableRng;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -65,8 +65,7 @@ impl Gateway {
             .map_err(|e| StartError(format!("cannot start the control plane: {e}")))?;
         let admin_listener = {
             let _inside = runtime.enter();
-            AdminListener::bind(&config.admin.listen)
-                .map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?
+            AdminListener::bind(&config.admin.listen).map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?
         };
         let admin_address = admin_listener.local().map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?;
         addresses.push(("admin".to_owned(), admin_address));
@@ -80,7 +79,14 @@ impl Gateway {
         lifecycle.set(Phase::Serving);
 
         let (wish, wished) = watch::channel(Wish::Run);
-        let control = Control { crew, config: Arc::clone(&config), stats: Arc::clone(&stats), lifecycle, wish: wish.clone(), wished };
+        let control = Control {
+            crew,
+            config: Arc::clone(&config),
+            stats: Arc::clone(&stats),
+            lifecycle,
+            wish: wish.clone(),
+            wished,
+        };
         let control = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || runtime.block_on(control.run(admin_listener)))
@@ -211,37 +217,42 @@ struct Control {
 
 impl Control {
     async fn run(mut self, admin_listener: AdminListener) {
-            let wish = self.wish.clone();
-            let state = AdminState {
-                config: Arc::clone(&self.config),
-                stats: Arc::clone(&self.stats),
-                lifecycle: Arc::clone(&self.lifecycle),
-                clock: clock::now,
-                drain: Box::new(move || drop(wish.send_replace(Wish::Drain))),
-            };
-            tokio::spawn(async move {
-                if let Err(error) = admin::serve(admin_listener, state).await {
-                    tracing::error!("the admin listener has ended: {error}");
-                }
-            });
-            let (report, mut verdicts) = tokio::sync::mpsc::unbounded_channel();
-            let probes = Probes::new(
-                Arc::clone(&self.config),
-                Arc::clone(&self.stats),
-                clock::now,
-                Rng::from_rng(&mut rand::rng()),
-                move |cluster, endpoint, healthy| drop(report.send(Command::Health { cluster, endpoint, healthy })),
-            );
-            tokio::spawn(probes.run());
-            let mut look = tokio::time::interval(LOOK);
-            while *self.wished.borrow() == Wish::Run {
-                tokio::select! {
-                    _ = look.tick() => self.crew.look(clock::now()),
-                    Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
-                    _ = self.wished.changed() => {}
-                }
+        let wish = self.wish.clone();
+        let state = AdminState {
+            config: Arc::clone(&self.config),
+            stats: Arc::clone(&self.stats),
+            lifecycle: Arc::clone(&self.lifecycle),
+            clock: clock::now,
+            drain: Box::new(move || {
+                wish.send_replace(Wish::Drain);
+            }),
+        };
+        tokio::spawn(async move {
+            if let Err(error) = admin::serve(admin_listener, state).await {
+                tracing::error!("the admin listener has ended: {error}");
             }
-            self.drain().await;
+        });
+        let (report, mut verdicts) = tokio::sync::mpsc::unbounded_channel();
+        let probes = Probes::new(
+            Arc::clone(&self.config),
+            Arc::clone(&self.stats),
+            clock::now,
+            Rng::from_rng(&mut rand::rng()),
+            move |cluster, endpoint, healthy| {
+                // nobody listens any more once the drain has begun
+                let _ = report.send(Command::Health { cluster, endpoint, healthy });
+            },
+        );
+        tokio::spawn(probes.run());
+        let mut look = tokio::time::interval(LOOK);
+        while *self.wished.borrow() == Wish::Run {
+            tokio::select! {
+                _ = look.tick() => self.crew.look(clock::now()),
+                Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
+                _ = self.wished.changed() => {}
+            }
+        }
+        self.drain().await;
     }
 
     async fn drain(&mut self) {

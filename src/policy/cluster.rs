@@ -11,101 +11,21 @@
 //! Order of [`Cluster::begin`]: an endpoint that waits for its probe; the drawn tier; the other tiers, best first; and only when no endpoint of
 //! any tier is *available*, any endpoint at all (fail open). Whether to retry is not decided here but in [`crate::policy::exchange`].
 
+mod pick;
+
 use crate::config;
-use crate::limits::{CHANGES_MAX, PROBE_LEASE_MAX, PROBE_PATIENCE, RETRY_AFTER_MAX, RTT_PENALTY, TIERS_MAX};
+use crate::limits::{CHANGES_MAX, RETRY_AFTER_MAX, RTT_PENALTY, TIERS_MAX};
+use crate::policy::attempt::{Ask, Attempt, Change, ChangeKind, Shortage, Terms};
+use crate::policy::balancer::Strategy;
 use crate::policy::balancer::rtt::Rtt;
-use crate::policy::balancer::{Candidates, Strategy};
 use crate::policy::budget::Budget;
-use crate::policy::chance::{self, hash_key, mix};
+use crate::policy::chance::hash_key;
 use crate::policy::endpoint::Endpoint;
 use crate::policy::outlier::{Reason, Standing};
 use crate::policy::tiers::Shares;
-use crate::policy::visited::Visited;
 use crate::units::{EndpointId, Instant, Rng};
-use rand::Rng as _;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
-
-/// What a request asks of its cluster.
-#[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    /// Endpoints that it must not meet again.
-    pub tried: &'a [EndpointId],
-    /// Endpoints that were found full, over all cores.
-    pub refused: &'a Visited,
-    /// What the hash strategies hash; without it they draw.
-    pub key: Option<u64>,
-    /// Whether a failure could be retried: such requests probe endpoints first.
-    pub expendable: bool,
-    /// T_max of the request.
-    pub deadline: Instant,
-}
-
-/// Why no endpoint took a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shortage {
-    /// Every endpoint that could was tried by this request.
-    Tried,
-    /// Some were not tried, but all of those are at their limit of requests.
-    Full,
-    /// The cluster has no endpoint of positive weight.
-    Nothing,
-}
-
-/// On which terms an attempt is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Terms {
-    /// The endpoint was available.
-    Usual,
-    /// The one probe after an ejection.
-    Probe {
-        /// When its slot frees itself.
-        lease: Instant,
-    },
-    /// No endpoint was available.
-    FailOpen,
-}
-
-/// The receipt for one attempt in flight.
-#[derive(Debug)]
-#[must_use = "an attempt that is not ended stays in flight"]
-pub struct Attempt {
-    /// Where it goes.
-    pub endpoint: EndpointId,
-    /// On which terms.
-    pub terms: Terms,
-    /// When it began.
-    pub began: Instant,
-}
-
-/// Something happened to an endpoint that metrics and logs want to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Which.
-    pub endpoint: EndpointId,
-    /// When.
-    pub at: Instant,
-    /// What.
-    pub kind: ChangeKind,
-}
-
-/// What happened to an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// Put aside.
-    Ejected {
-        /// Why.
-        reason: Reason,
-        /// Until it is probed.
-        until: Instant,
-    },
-    /// Back, on its ramp.
-    Readmitted,
-    /// By active checks.
-    Unhealthy,
-    /// By active checks.
-    Healthy,
-}
 
 #[derive(Debug)]
 struct Tier {
@@ -368,96 +288,6 @@ impl Cluster {
         }
     }
 
-    fn pick_probe(&mut self, ask: &Ask<'_>, now: Instant) -> Option<(EndpointId, Terms)> {
-        let suits = |id: &EndpointId| {
-            let endpoint = &self.endpoints[id.index()];
-            let Standing::Ready { since } = endpoint.outlier.standing() else { return false };
-            let due = ask.expendable || self.available == 0 || now.since(since) >= PROBE_PATIENCE;
-            due && endpoint.healthy
-                && endpoint.weight > 0
-                && endpoint.penalised_until <= now
-                && endpoint.in_flight < self.requests_max
-                && !ask.tried.contains(id)
-                && !ask.refused.contains(*id)
-        };
-        let position = self.ready.iter().position(suits)?;
-        let id = self.ready.swap_remove(position);
-        let lease = ask.deadline.min(now + PROBE_LEASE_MAX);
-        self.endpoints[id.index()].outlier.begin_probe(lease);
-        self.next_change = self.next_change.min(lease);
-        Some((id, Terms::Probe { lease }))
-    }
-
-    fn pick(&mut self, ask: &Ask<'_>, now: Instant, rng: &mut Rng) -> Option<EndpointId> {
-        let key = match (self.hashed, ask.key) {
-            (true, Some(key)) => mix(key),
-            (true, None) => rng.next_u64(),
-            (false, _) => 0,
-        };
-        // a key has its own tier and its own coin, so that it keeps its endpoint while shares and ramps stay
-        let mut bits = |salt: u64| if self.hashed { mix(key ^ salt) } else { rng.next_u64() };
-        let drawn = self.shares.sole().or_else(|| self.shares.tier_of((bits(1) >> 48) as u16)).unwrap_or(0);
-        let coin = (self.ramping > 0).then(|| chance::unit_of(bits(2)));
-        let mut candidates = Candidates {
-            endpoints: &self.endpoints,
-            tried: ask.tried,
-            refused: ask.refused,
-            requests_max: self.requests_max,
-            slow_start: self.slow_start,
-            key,
-            coin,
-            now,
-        };
-        let others = (0..self.tiers.len()).filter(|tier| *tier != drawn);
-        for tier in std::iter::once(drawn).chain(others) {
-            let Tier { available, strategy, .. } = &mut self.tiers[tier];
-            if available.is_empty() {
-                continue;
-            }
-            candidates.coin = coin;
-            let mut chosen = strategy.choose(available, &candidates, rng);
-            if chosen.is_none() && coin.is_some() {
-                candidates.coin = None;
-                chosen = strategy.choose(available, &candidates, rng);
-            }
-            if chosen.is_some() {
-                return chosen;
-            }
-        }
-        None
-    }
-
-    /// Nobody is available: an endpoint that only asked for a pause, else one that was ejected, else one that checks call
-    /// unhealthy; the better tier first, a random one of equals. O(n), and only then.
-    fn pick_any(&self, ask: &Ask<'_>, rng: &mut Rng) -> Option<EndpointId> {
-        let (n, from) = (self.endpoints.len(), chance::below(rng, self.endpoints.len()));
-        let takes = |i: &usize| {
-            let (id, endpoint) = (EndpointId::from_index(*i), &self.endpoints[*i]);
-            endpoint.weight > 0
-                && endpoint.in_flight < self.requests_max
-                && !ask.tried.contains(&id)
-                && !ask.refused.contains(id)
-        };
-        let rank = |i: &usize| {
-            let endpoint = &self.endpoints[*i];
-            (!endpoint.healthy, endpoint.outlier.standing() != Standing::Serving, endpoint.tier)
-        };
-        (0..n).map(|i| (from + i) % n).filter(takes).min_by_key(rank).map(EndpointId::from_index)
-    }
-
-    fn shortage(&self, ask: &Ask<'_>, now: Instant) -> Shortage {
-        let open = self.available == 0;
-        let counts = |e: &Endpoint| if open { e.weight > 0 } else { e.is_available(now) };
-        let mut eligible = (0..self.endpoints.len()).filter(|i| counts(&self.endpoints[*i])).peekable();
-        if eligible.peek().is_none() {
-            Shortage::Nothing
-        } else if eligible.all(|i| ask.tried.contains(&EndpointId::from_index(i))) {
-            Shortage::Tried
-        } else {
-            Shortage::Full
-        }
-    }
-
     /// At most half of a tier (but one at least) may be away, and never its last available endpoint.
     fn may_eject(&mut self, id: EndpointId, now: Instant) -> bool {
         self.refresh(now);
@@ -568,3 +398,6 @@ impl Tier {
         Self { available: Vec::with_capacity(members.len()), members, strategy, positive, away: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,3 +154,107 @@ fn upper_bound(bucket: usize) -> u64 {
     let octave = (bucket / sub).saturating_sub(1);
     (((bucket - octave * sub) as u64 + 1) << octave) << UNIT_BITS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::testing::at;
+
+    fn millis(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn adaptive() -> RouteDeadline {
+        RouteDeadline::new(Timeout::Adaptive { k: 3.0, min: millis(50), max: millis(5_000) })
+    }
+
+    #[test]
+    fn a_fixed_deadline_is_just_that_and_a_client_can_only_shorten_it() {
+        let mut route = RouteDeadline::new(Timeout::Fixed(millis(2_000)));
+        let own = Deadline { at: at(2_100), total: millis(2_000), shortened: false };
+        assert_eq!(route.start(None, at(100)), own);
+        assert_eq!(route.start(Some(millis(9_000)), at(100)), own);
+        let shorter = Deadline { at: at(400), total: millis(300), shortened: true };
+        assert_eq!(route.start(Some(millis(300)), at(100)), shorter);
+        route.on_latency(millis(1), at(100));
+        assert_eq!(route.start(None, at(100)), own);
+    }
+
+    #[test]
+    fn every_bucket_lies_between_the_bound_of_the_last_and_its_own() {
+        let nanos = (0..47).flat_map(|bits| [1u64 << bits, (1 << bits) + 1, (1 << bits) * 3 / 2, (2 << bits) - 1]);
+        for nanos in nanos {
+            let bucket = bucket_of(nanos);
+            assert!(nanos < upper_bound(bucket), "{nanos}");
+            assert!(bucket == 0 || nanos >= upper_bound(bucket - 1), "{nanos}");
+            assert!(upper_bound(bucket) as f64 <= nanos as f64 * 1.126 + 20_000.0, "{nanos}: {}", upper_bound(bucket));
+        }
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+        assert_eq!(upper_bound(BUCKETS - 1), 1 << 48);
+    }
+
+    #[test]
+    fn the_maximum_holds_until_thirty_samples_were_seen() {
+        let mut route = adaptive();
+        (0..29).for_each(|i| route.on_latency(millis(20), at(i)));
+        assert_eq!(route.timeout(at(30)), millis(5_000));
+        route.on_latency(millis(20), at(31));
+        let timeout = route.timeout(at(31));
+        assert!((60.0..=67.5).contains(&(timeout.as_secs_f64() * 1e3)), "{timeout:?}");
+    }
+
+    #[test]
+    fn t_is_the_99th_percentile_and_the_result_stays_within_its_bounds() {
+        let mut route = adaptive();
+        (0..990).for_each(|_| route.on_latency(millis(20), at(0)));
+        (0..5).for_each(|_| route.on_latency(millis(400), at(0)));
+        assert!(route.timeout(at(0)) < millis(70), "0.5 % are slow");
+        (0..15).for_each(|_| route.on_latency(millis(400), at(0)));
+        let timeout = route.timeout(at(200));
+        assert!((millis(1_200)..millis(1_351)).contains(&timeout), "2 % are slow: {timeout:?}");
+        let (mut quick, mut slow) = (adaptive(), adaptive());
+        (0..30).for_each(|_| quick.on_latency(millis(1), at(0)));
+        (0..30).for_each(|_| slow.on_latency(millis(3_000), at(0)));
+        assert_eq!((quick.timeout(at(0)), slow.timeout(at(0))), (millis(50), millis(5_000)));
+    }
+
+    #[test]
+    fn the_quantile_is_computed_once_in_64_samples_or_100_milliseconds() {
+        let mut route = adaptive();
+        (0..30).for_each(|_| route.on_latency(millis(20), at(1_000)));
+        let before = route.timeout(at(1_000));
+        (0..63).for_each(|_| route.on_latency(millis(200), at(1_001)));
+        assert_eq!(route.timeout(at(1_002)), before);
+        assert!(route.timeout(at(1_100)) > before);
+        let mut busy = adaptive();
+        (0..30).for_each(|_| busy.on_latency(millis(20), at(1_000)));
+        let before = busy.timeout(at(1_000));
+        (0..64).for_each(|_| busy.on_latency(millis(200), at(1_001)));
+        assert!(busy.timeout(at(1_001)) > before);
+    }
+
+    #[test]
+    fn a_service_that_slows_down_raises_its_deadline_and_one_that_recovers_lowers_it() {
+        let mut route = adaptive();
+        let mut now = at(0);
+        let mut serve = |latency: Duration, requests: u32| {
+            for _ in 0..requests {
+                let timeout = route.timeout(now);
+                route.on_latency(latency.min(timeout), now);
+                now += millis(10);
+            }
+            route.timeout(now)
+        };
+        assert!(serve(millis(20), 1_000) < millis(70));
+        assert!(serve(millis(1_000), 2_000) >= millis(3_000), "requests that run into their deadline raise it");
+        assert!(serve(millis(20), 10_000) < millis(70));
+    }
+
+    #[test]
+    fn a_quiet_route_goes_back_to_its_maximum() {
+        let mut route = adaptive();
+        (0..100).for_each(|_| route.on_latency(millis(20), at(0)));
+        assert!(route.timeout(at(0)) < millis(70));
+        assert_eq!(route.timeout(at(60_000)), millis(5_000));
+    }
+}

@@ -13,92 +13,16 @@
 //! T_max bounds everything up to the response head. A body that is being relayed is bounded by its owner (time without a byte).
 
 use crate::error::ProxyError;
-use crate::policy::cluster::{Ask, Attempt, Cluster, Shortage, Terms};
+use crate::policy::attempt::{Ask, Attempt, Shortage, Terms};
+use crate::policy::cluster::Cluster;
 use crate::policy::deadline::Deadline;
-use crate::policy::retry::{self, Cause, Rules, Sent};
+use crate::policy::retry::{self, Cause, Sent};
 use crate::policy::visited::Visited;
 use crate::units::{EndpointId, Instant, Rng};
 use http::StatusCode;
 use std::time::Duration;
 
-/// What an exchange knows about its request from the start.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts {
-    /// T_max.
-    pub deadline: Deadline,
-    /// The route's retry rules.
-    pub retry: Rules,
-    /// See [`retry::is_idempotent`].
-    pub idempotent: bool,
-    /// No body, or one that is (and as far as known will be) kept: at most `limits::REPLAY_BYTES_MAX`.
-    pub replayable: bool,
-    /// What the hash strategies hash, from [`crate::policy::chance::hash_key`].
-    pub key: Option<u64>,
-}
-
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The request is admitted; also after a wait for room that followed [`ProxyError::UpstreamSaturated`].
-    Start,
-    /// The endpoint is at its limit over all cores; nothing was attempted.
-    Saturated,
-    /// No connection: refused, unreachable.
-    ConnectFailed,
-    /// No connection within [`Action::Attempt`]'s `connect_until`.
-    ConnectTimedOut,
-    /// The connection broke before a response head.
-    ResetBeforeHead {
-        /// How much may have reached the service.
-        sent: Sent,
-        /// It was a pooled connection, which a healthy service may close at any time: not held against the endpoint.
-        reused: bool,
-    },
-    /// What came is not a response that can be passed on; with the reply for it.
-    BadHead(ProxyError),
-    /// A final response head.
-    Head {
-        /// Its status.
-        status: StatusCode,
-        /// Its Retry-After, as time from now.
-        retry_after: Option<Duration>,
-    },
-    /// No response head within [`Action::Attempt`]'s `until`; while relaying: the response body stalled.
-    TimedOut,
-    /// The response was passed on whole.
-    BodyDone,
-    /// The service broke off its response.
-    BodyFailed,
-    /// The client is gone, or its request broke; also: the owner stops for its own reasons.
-    DownstreamGone,
-    /// The time of [`Action::Backoff`] came.
-    BackoffOver,
-}
-
-/// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Send the request (from its start) to this endpoint.
-    Attempt {
-        /// Which.
-        endpoint: EndpointId,
-        /// Bound of the connect phase; at most `until`.
-        connect_until: Instant,
-        /// Bound of everything up to the response head.
-        until: Instant,
-    },
-    /// Wait, then say [`Event::BackoffOver`].
-    Backoff {
-        /// Until then.
-        until: Instant,
-    },
-    /// Pass this response on, then say [`Event::BodyDone`] or [`Event::BodyFailed`].
-    Relay,
-    /// Answer with this; the exchange is over.
-    Reply(ProxyError),
-    /// Nothing more to do; the exchange is over.
-    Finish,
-}
+pub use crate::policy::event::{Action, Event, Facts};
 
 #[derive(Debug)]
 enum State {
@@ -441,3 +365,6 @@ impl Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
 
 pub mod admission;
+pub mod attempt;
 pub mod availability;
 pub mod balancer;
 pub mod budget;
@@ -9,6 +10,7 @@ pub mod cluster;
 pub mod concurrency;
 pub mod deadline;
 pub mod endpoint;
+pub mod event;
 pub mod exchange;
 pub mod health;
 pub mod key_table;
@@ -19,3 +21,6 @@ pub mod router;
 pub mod tiers;
 pub mod token_bucket;
 pub mod visited;
+
+#[cfg(test)]
+pub(crate) mod testing;

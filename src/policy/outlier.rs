@@ -196,3 +196,108 @@ impl Window {
         self.buckets.iter().fold((0, 0), |(s, f), b| (s + u64::from(b.0), f + u64::from(b.1)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::testing::{at, outlier};
+    use rand::SeedableRng;
+
+    fn fail(detector: &mut Detector, times: u32, now: Instant) -> Option<Reason> {
+        (0..times).filter_map(|_| detector.on_failure(now, now, &outlier())).last()
+    }
+
+    fn seconds_away(detector: &mut Detector, now: Instant, rng: &mut Rng) -> f64 {
+        detector.eject(now, &outlier(), rng).since(now).as_secs_f64()
+    }
+
+    #[test]
+    fn five_failures_in_a_row_eject_and_a_success_between_them_does_not() {
+        let mut detector = Detector::new();
+        assert_eq!(fail(&mut detector, 4, at(0)), None);
+        detector.on_success(at(1), at(1), &outlier());
+        assert_eq!(fail(&mut detector, 4, at(2)), None);
+        assert_eq!(fail(&mut detector, 1, at(3)), Some(Reason::Consecutive));
+    }
+
+    #[test]
+    fn a_poor_ratio_ejects_once_the_window_holds_enough() {
+        let mut detector = Detector::new();
+        let mut first = None;
+        for i in 0..20u64 {
+            let now = at(i * 100);
+            if i % 3 == 0 {
+                detector.on_success(now, now, &outlier());
+            } else if let Some(reason) = detector.on_failure(now, now, &outlier()) {
+                first = first.or(Some((i, reason)));
+            }
+        }
+        assert_eq!(
+            first,
+            Some((10, Reason::SuccessRatio)),
+            "the tenth request succeeded, the eleventh shows the ratio"
+        );
+    }
+
+    #[test]
+    fn a_ratio_at_the_limit_or_failures_too_far_apart_do_not_eject() {
+        let (mut even, mut rare) = (Detector::new(), Detector::new());
+        for i in 0..100u64 {
+            let now = at(i * 100);
+            even.on_success(now, now, &outlier());
+            assert_eq!(even.on_failure(now, now, &outlier()), None);
+            let now = at(i * 2_000);
+            assert_eq!(rare.on_failure(now, now, &outlier()).filter(|r| *r == Reason::SuccessRatio), None);
+        }
+    }
+
+    #[test]
+    fn ejections_double_up_to_the_cap_and_jitter_only_shortens_them() {
+        let mut rng = Rng::seed_from_u64(71);
+        let mut detector = Detector::new();
+        for expected in [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0] {
+            let away = seconds_away(&mut detector, at(0), &mut rng);
+            assert!((expected * 0.9..=expected).contains(&away), "{away} of {expected}");
+        }
+    }
+
+    #[test]
+    fn good_behaviour_forgives_one_doubling_per_stretch() {
+        let mut rng = Rng::seed_from_u64(72);
+        let mut detector = Detector::new();
+        let total: f64 = (0..4).map(|_| seconds_away(&mut detector, at(0), &mut rng)).sum();
+        assert!((135.0..=150.0).contains(&total), "10 + 20 + 40 + 80, got {total}");
+        detector.readmit(at(0));
+        let away = seconds_away(&mut detector, at(20_000), &mut rng);
+        assert!((36.0..=40.0).contains(&away), "two stretches of ten seconds: 160 s became 40 s, got {away}");
+        detector.readmit(at(0));
+        let away = seconds_away(&mut detector, at(1_000_000), &mut rng);
+        assert!((9.0..=10.0).contains(&away), "{away}");
+    }
+
+    #[test]
+    fn an_ejection_that_is_over_waits_for_one_probe() {
+        let mut rng = Rng::seed_from_u64(73);
+        let mut detector = Detector::new();
+        let until = detector.eject(at(0), &outlier(), &mut rng);
+        assert_eq!(detector.on_time(at(1)), until);
+        assert_eq!(detector.standing(), Standing::Ejected { until });
+        assert_eq!(detector.on_time(until), Instant::NEVER);
+        assert_eq!(detector.standing(), Standing::Ready { since: until });
+        detector.begin_probe(at(20_000));
+        assert_eq!(detector.on_time(at(19_999)), at(20_000));
+        detector.on_time(at(20_000));
+        assert_eq!(detector.standing(), Standing::Ready { since: at(20_000) }, "the lease ended");
+        detector.begin_probe(at(30_000));
+        detector.cancel_probe(at(21_000));
+        assert_eq!(detector.standing(), Standing::Ready { since: at(21_000) });
+    }
+
+    #[test]
+    fn attempts_from_before_the_readmission_say_nothing() {
+        let mut detector = Detector::new();
+        detector.readmit(at(100));
+        assert_eq!((0..50).find_map(|_| detector.on_failure(at(99), at(200), &outlier())), None);
+        assert_eq!(fail(&mut detector, 5, at(200)), Some(Reason::Consecutive));
+    }
+}

@@ -127,3 +127,74 @@ pub fn backoff(nth: u32, rng: &mut Rng) -> Duration {
 fn bit_of(status: StatusCode) -> Option<usize> {
     usize::from(status.as_u16()).checked_sub(400).filter(|bit| *bit < 200)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::testing::{at, ratio, retry};
+    use rand::SeedableRng;
+
+    fn deadline(millis: u64) -> Deadline {
+        Deadline { at: at(millis), total: Duration::from_millis(millis), shortened: false }
+    }
+
+    #[test]
+    fn only_listed_classes_and_statuses_are_covered() {
+        let mut config = retry();
+        config.on.reset = false;
+        config.on.statuses.push(StatusCode::from_u16(599).unwrap());
+        let rules = Rules::new(&config);
+        assert!(rules.covers(Cause::Connect) && rules.covers(Cause::Timeout) && !rules.covers(Cause::Reset));
+        let covered: Vec<u16> =
+            (100..=999).filter(|s| rules.covers(Cause::Status(StatusCode::from_u16(*s).unwrap()))).collect();
+        assert_eq!(covered, [502, 503, 504, 599]);
+    }
+
+    #[test]
+    fn what_was_not_sent_may_go_again_and_what_was_only_if_idempotent_and_replayable() {
+        let rules = Rules::new(&retry());
+        assert!(rules.may_repeat(Sent::Nothing, false, false));
+        assert!(rules.may_repeat(Sent::Maybe, true, true));
+        assert!(!rules.may_repeat(Sent::Maybe, true, false));
+        assert!(!rules.may_repeat(Sent::Maybe, false, true));
+        let opted_in = Rules::new(&config::Retry { non_idempotent: true, ..retry() });
+        assert!(opted_in.may_repeat(Sent::Maybe, false, true));
+        assert!(!opted_in.may_repeat(Sent::Maybe, false, false));
+    }
+
+    #[test]
+    fn idempotent_methods_are_those_of_rfc_9110() {
+        let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
+        assert!(idempotent.iter().all(is_idempotent));
+        let custom = Method::from_bytes(b"PURGE").unwrap();
+        assert!(![Method::POST, Method::PATCH, Method::CONNECT, custom].iter().any(is_idempotent));
+    }
+
+    #[test]
+    fn a_retry_needs_a_tenth_of_the_time_and_at_least_a_millisecond() {
+        let rules = Rules::new(&retry());
+        assert!(rules.leaves_time(&deadline(1_000), at(900)));
+        assert!(!rules.leaves_time(&deadline(1_000), at(901)));
+        assert!(!rules.leaves_time(&deadline(1_000), at(2_000)));
+        let greedy = Rules::new(&config::Retry { min_remaining: ratio(0.0), ..retry() });
+        assert!(greedy.leaves_time(&deadline(1_000), at(999)));
+        assert!(!greedy.leaves_time(&deadline(1_000), at(999) + Duration::from_micros(1)));
+    }
+
+    #[test]
+    fn backoffs_are_uniform_below_a_bound_that_doubles_to_a_quarter_second() {
+        let mut rng = Rng::seed_from_u64(81);
+        for (nth, bound) in [(0, 25.0), (1, 50.0), (2, 100.0), (3, 200.0), (4, 250.0), (31, 250.0), (32, 250.0)] {
+            let waits: Vec<f64> = (0..4_000).map(|_| backoff(nth, &mut rng).as_secs_f64() * 1e3).collect();
+            assert!(waits.iter().all(|wait| (0.0..bound).contains(wait)));
+            let mean = waits.iter().sum::<f64>() / waits.len() as f64;
+            assert!((mean / bound - 0.5).abs() < 0.03, "{nth}: mean {mean} of {bound}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_bounded_whatever_the_file_says() {
+        let rules = Rules::new(&config::Retry { attempts: 1_000, ..retry() });
+        assert_eq!(usize::from(rules.retries_max), ATTEMPTS_MAX - 1);
+    }
+}

@@ -6,7 +6,7 @@
 use super::state::{Slot, Worker};
 use crate::net::clock;
 use crate::observe::labels::{AttemptOutcome, EjectReason, RetryReason};
-use crate::policy::cluster::ChangeKind;
+use crate::policy::attempt::ChangeKind;
 use crate::policy::exchange::{Action, Event, Exchange, Facts};
 use crate::policy::outlier::Reason;
 use crate::policy::retry::Cause;
