@@ -62,13 +62,18 @@ const UNSAFE_OUTSIDE_NET: &[(&str, &str)] = &[];
 
 /// Lines of a function, signature and braces included.
 const FUNCTION_LINES_MAX: usize = 70;
-/// Longer functions: file, name, lines. A function that has become shorter has its number lowered or its line removed.
+/// Longer functions: file, name, lines. The number may only shrink: when it is a tenth too high it has to be lowered.
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 
 /// Lines of a file up to its unit tests: "about 400".
 const FILE_LINES_MAX: usize = 480;
 /// Longer files: file, lines, reason. The same ratchet.
-const LONG_FILES: &[(&str, usize, &str)] = &[];
+const LONG_FILES: &[(&str, usize, &str)] = &[
+    ("src/config/names.rs", 610, "one type per kind of text, each of a dozen lines"),
+    ("src/observe/exposition.rs", 570, "one page of metrics, in the order in which it is read"),
+    ("src/observe/stats.rs", 525, "the layout of every counter, in one place"),
+    ("src/policy/cluster.rs", 575, "the one owner of everything known about a cluster's endpoints"),
+];
 
 /// A source file of the repository.
 struct Source {
@@ -342,38 +347,46 @@ fn every_file_begins_with_what_it_is() {
 
 #[test]
 fn functions_and_files_stay_short() {
-    let (mut complaints, mut long) = (String::new(), Vec::new());
+    let (mut complaints, mut long) = (String::new(), BTreeSet::new());
     for source in sources() {
         for (name, line, lines) in functions(&source.code).into_iter().filter(|f| f.2 > FUNCTION_LINES_MAX) {
-            match LONG_FUNCTIONS.iter().find(|(path, n, _)| *path == source.path && *n == name) {
-                Some((_, _, allowed)) if lines == *allowed => long.push((source.path.clone(), name)),
-                Some((_, _, allowed)) if lines < *allowed => {
-                    writeln!(complaints, "{}:{line}: `{name}` has {lines} lines now: lower its number", source.path)
-                        .unwrap();
-                    long.push((source.path.clone(), name));
-                }
-                _ => writeln!(complaints, "{}:{line}: `{name}` has {lines} lines", source.path).unwrap(),
-            }
+            let place = format!("{}:{line}: `{name}`", source.path);
+            let allowed = LONG_FUNCTIONS.iter().find(|(path, n, _)| *path == source.path && *n == name).map(|f| f.2);
+            ratchet(&mut complaints, &place, lines, allowed);
+            long.insert((source.path.clone(), name));
         }
-        let lines = source
-            .text
-            .lines()
-            .position(|line| line.starts_with("#[cfg(test)]"))
-            .unwrap_or(source.text.lines().count());
-        let allowed = LONG_FILES.iter().find(|(path, ..)| *path == source.path).map(|(_, lines, _)| *lines);
-        if source.path.starts_with("src/") && lines > FILE_LINES_MAX && allowed != Some(lines) {
-            writeln!(complaints, "{}: {lines} lines before its tests ({allowed:?} allowed)", source.path).unwrap();
-        }
-        if lines <= FILE_LINES_MAX && allowed.is_some() {
-            writeln!(complaints, "{}: short now, remove it from LONG_FILES", source.path).unwrap();
+        let lines = lines_before_tests(&source.text);
+        if source.path.starts_with("src/") && lines > FILE_LINES_MAX {
+            let allowed = LONG_FILES.iter().find(|(path, ..)| *path == source.path).map(|f| f.1);
+            ratchet(&mut complaints, &source.path, lines, allowed);
+            long.insert((source.path.clone(), String::new()));
         }
     }
-    for (path, name, _) in
-        LONG_FUNCTIONS.iter().filter(|(p, n, _)| !long.iter().any(|(path, name)| path == p && name == n))
-    {
-        writeln!(complaints, "{path}: `{name}` is short or gone: remove it from LONG_FUNCTIONS").unwrap();
+    let functions = LONG_FUNCTIONS.iter().map(|(path, name, _)| (*path, *name));
+    for (path, name) in functions.chain(LONG_FILES.iter().map(|(path, ..)| (*path, ""))) {
+        if !long.contains(&(path.to_owned(), name.to_owned())) {
+            writeln!(complaints, "{path} {name}: short or gone, remove it from the list").unwrap();
+        }
     }
     conclude(&complaints);
+}
+
+/// A long thing may be as long as its exception says, and the exception must not be a tenth too generous.
+fn ratchet(complaints: &mut String, place: &str, lines: usize, allowed: Option<usize>) {
+    match allowed {
+        Some(allowed) if lines > allowed => writeln!(complaints, "{place} has grown to {lines} lines"),
+        Some(allowed) if lines * 10 < allowed * 9 => {
+            writeln!(complaints, "{place} has {lines} lines: lower its number")
+        }
+        Some(_) => Ok(()),
+        None => writeln!(complaints, "{place} has {lines} lines"),
+    }
+    .expect("a string takes everything");
+}
+
+/// Lines up to the unit tests.
+fn lines_before_tests(text: &str) -> usize {
+    text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count()
 }
 
 #[test]

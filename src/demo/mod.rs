@@ -83,7 +83,8 @@ fn show(options: &Options, running: &Running, services: &mut [Service], load: &L
         if options.seconds.is_some_and(|seconds| elapsed >= Duration::from_secs(seconds)) {
             break;
         }
-        next += screen.interval();
+        // late pictures are not made up for
+        next = (next + screen.interval()).max(Instant::now());
         if stop.wait_until(next) {
             break;
         }

@@ -100,11 +100,16 @@ impl Row {
     fn of(service: &Service, scrape: &Scrape) -> Self {
         let address = service.address().to_string();
         let labels = [UPSTREAM, ("endpoint", address.as_str())];
+        let state = match scrape.error() {
+            Some(_) => "unknown",
+            None if scrape.sum("ringgate_endpoint_available", &labels) > 0.0 => "available",
+            None => "ejected",
+        };
         Self {
             attempts: scrape.sum("ringgate_upstream_attempts_total", &labels),
             failures: scrape.sum_but("ringgate_upstream_attempts_total", &labels, &NO_FAILURES),
             ejections: scrape.sum("ringgate_endpoint_ejections_total", &labels),
-            state: if scrape.sum("ringgate_endpoint_available", &labels) > 0.0 { "available" } else { "ejected" },
+            state,
         }
     }
 }

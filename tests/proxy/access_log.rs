@@ -75,16 +75,12 @@ on_both_drivers! {
             let upstream = Upstream::always("ok");
             let config = log_to(&file, &format!("format = \"{format}\"")) + &behind(&[&upstream], "", "");
             let gateway = Gateway::start(driver, &config);
-            gateway.request("GET", "/\"%0a", &[("User-Agent", "a\" 200 \\ \t\u{7f}\u{e9}")], b"");
-            gateway.get("/next");
-            // refused heads are logged too: at least the last one has its line
-            let all = eventually("both have their lines", || {
-                let all = lines(&file, 1);
-                all.iter().any(|line| line.contains("/next")).then_some(all)
-            });
-            assert!(all.len() <= 2, "{all:?}");
+            let hostile = "a\" 200 \\ \t\u{e9}\u{202e}";
+            assert_eq!(gateway.request("GET", "/%22%0d%0a", &[("User-Agent", hostile)], b"").status, 200);
+            let all = lines(&file, 1);
+            assert_eq!(all.len(), 1, "{all:?}");
             for line in &all {
-                assert!(line.chars().all(|c| !c.is_control()), "{line:?}");
+                assert!(line.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{line:?}");
                 if format == "json" {
                     serde_json::from_str::<Value>(line).expect("still JSON");
                 }

@@ -45,6 +45,20 @@ on_both_drivers! {
         }
     }
 
+    fn the_admin_listener_can_ask_for_a_drain(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let upstream = holding(&gate);
+        let (mut gateway, mut held) = one_in_flight(driver, &upstream, "600s");
+        let mut admin = Client::connect(gateway.address("admin"));
+        admin.send("POST /drain HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(admin.read("POST").status, 202);
+        eventually("nothing new is taken", || Client::try_connect(gateway.address("edge")).is_err().then_some(()));
+        assert_eq!(gateway.admin("/readyz").status, 503);
+        gate.open();
+        assert_eq!(held.read("GET").status, 200);
+        assert_eq!(gateway.running().wait().code(), Some(0));
+    }
+
     fn an_idle_gateway_ends_at_once(driver: Driver) {
         let upstream = Upstream::always("ok");
         let config = behind(&[&upstream], "", "");

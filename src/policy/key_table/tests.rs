@@ -1,3 +1,5 @@
+//! Tests of the key table: exact counting, eviction, and many threads on the same keys.
+
 use super::*;
 use crate::units::{Rate, Rng};
 use rand::{RngExt as _, SeedableRng as _};

@@ -1,3 +1,5 @@
+//! Tests of the router: precedence, conditions, what is answered when nothing matches, and splits.
+
 use super::*;
 use crate::units::Rng;
 use http::HeaderValue;

@@ -1,3 +1,5 @@
+//! Tests of the token bucket: never above the limit in any window, and close below it, on virtual and on real threads.
+
 use super::*;
 use crate::units::Rng;
 use rand::{RngExt as _, SeedableRng as _};
