@@ -60,9 +60,9 @@ mod tests {
         let mut streak = Streak::new();
         let mut run =
             |results: &[bool]| results.iter().filter_map(|r| streak.on_result(*r, &check)).collect::<Vec<_>>();
-        assert_eq!(run(&[true, false, false, true, false, false]), []);
+        assert_eq!(run(&[true, false, false, true, false, false]), Vec::<bool>::new());
         assert_eq!(run(&[false]), [false]);
-        assert_eq!(run(&[false, true, false, true]), []);
+        assert_eq!(run(&[false, true, false, true]), Vec::<bool>::new());
         assert_eq!(run(&[true]), [true]);
         assert!(streak.is_healthy());
     }
