@@ -26,20 +26,16 @@ impl Random {
                 return Some(id);
             }
         }
-        let weigh = |id: &EndpointId| if c.take(*id) { share(*id) } else { 0.0 };
-        let mut left = chance::unit(rng) * available.iter().map(weigh).sum::<f64>();
-        let mut last = None;
-        for id in available {
-            let share = weigh(id);
-            if share > 0.0 {
-                last = Some(*id);
-                if left < share {
-                    break;
-                }
-                left -= share;
+        // each replaces the one before with the probability of its share of all so far (Chao 1982)
+        let (mut sum, mut chosen) = (0.0, None);
+        for id in available.iter().copied().filter(|id| c.take(*id)) {
+            let share = share(id);
+            sum += share;
+            if chosen.is_none() || chance::unit(rng) * sum < share {
+                chosen = Some(id);
             }
         }
-        last
+        chosen
     }
 }
 
