@@ -15,6 +15,7 @@ use crate::units::{self, ClusterId, EndpointId, Instant, ListenerId, Ratio, Rout
 use http::StatusCode;
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +73,8 @@ impl Recorder {
     pub(crate) fn new(stats: Arc<Stats>, worker: WorkerId) -> Self {
         let memory = &stats.workers[worker.index()];
         let requests = memory.requests.iter().zip(0..).map(|(slot, number)| (slot.key.get(), number)).collect();
-        let usage = UsageIndex::new(&memory.usage, limits::USAGE_CLIENTS);
+        let secret = RandomState::new().hash_one(worker);
+        let usage = UsageIndex::new(&memory.usage, limits::USAGE_CLIENTS, secret);
         Self { stats, worker, index: RefCell::new(Index { requests, usage }) }
     }
 

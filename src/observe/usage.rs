@@ -20,7 +20,6 @@ use super::counter::{Arena, Counter};
 use crate::limits;
 use crate::units::RouteId;
 use std::cmp::Reverse;
-use std::collections::hash_map::RandomState;
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -275,10 +274,10 @@ pub(crate) struct UsageIndex {
 }
 
 impl UsageIndex {
-    /// The index of `table` as it stands: empty at first, or what the worker's last life left.
-    pub(crate) fn new(table: &UsageTable, pairs_max: usize) -> Self {
+    /// The index of `table` as it stands: empty at first, or what the worker's last life left. `secret` is not for clients to know.
+    pub(crate) fn new(table: &UsageTable, pairs_max: usize, secret: u64) -> Self {
         // Twice the room: then removals are cleaned up in place and the map never allocates again.
-        let slots = HashMap::with_capacity_and_hasher(2 * pairs_max, SecretState(RandomState::new().hash_one(0)));
+        let slots = HashMap::with_capacity_and_hasher(2 * pairs_max, SecretState(secret));
         let mut index =
             Self { slots, weights: Vec::with_capacity(pairs_max), lightest: BinaryHeap::with_capacity(pairs_max) };
         for slot in table.0.iter() {
@@ -393,7 +392,7 @@ mod tests {
     #[test]
     fn counts_are_exact_while_the_table_has_room() {
         let table = UsageTable::new(8);
-        let mut index = UsageIndex::new(&table, 8);
+        let mut index = UsageIndex::new(&table, 8, 1);
         for _ in 0..3 {
             index.record(&table, key(1, "10.0.0.1"), &one(100));
         }
@@ -407,11 +406,12 @@ mod tests {
     #[test]
     fn heavy_clients_stay_among_a_million_light_ones() {
         const PAIRS: usize = 256;
-        let table = UsageTable::new(PAIRS);
-        let mut index = UsageIndex::new(&table, PAIRS);
         let seed = 0x5eed_0001;
         println!("seed {seed:#x}");
         let mut rng = Rng::seed_from_u64(seed);
+        let table = UsageTable::new(PAIRS);
+        let mut index = UsageIndex::new(&table, PAIRS, seed);
+        let (slots, weights, heap) = (index.slots.capacity(), index.weights.capacity(), index.lightest.capacity());
         let (frequent, bulky) = (key(0, "192.0.2.1"), key(0, "192.0.2.2"));
         for n in 0..1_000_000u32 {
             let light = UsageKey { route: Some(RouteId(0)), client: ClientKey::V6(rng.random()) };
@@ -426,6 +426,9 @@ mod tests {
         let sums = sums(&table);
         assert_eq!(sums.len(), PAIRS);
         assert_eq!(index.slots.len(), PAIRS);
+        // A map's capacity shrinks by the places of removed keys until it cleans up; it grows only when it allocates.
+        assert!(index.slots.capacity() <= slots, "a million new clients allocate nothing");
+        assert_eq!((index.weights.capacity(), index.lightest.capacity()), (weights, heap));
         let seen = sums[&frequent].requests;
         assert!((19_000..=20_000).contains(&seen), "{seen}");
         let bulk = sums[&bulky].bytes;
@@ -436,7 +439,7 @@ mod tests {
     #[test]
     fn the_lightest_pair_goes_first_even_when_its_heap_entry_is_stale() {
         let table = UsageTable::new(2);
-        let mut index = UsageIndex::new(&table, 2);
+        let mut index = UsageIndex::new(&table, 2, 1);
         index.record(&table, key(0, "10.0.0.1"), &one(0));
         index.record(&table, key(0, "10.0.0.2"), &one(0));
         index.record(&table, key(0, "10.0.0.1"), &one(0));
@@ -449,9 +452,9 @@ mod tests {
     #[test]
     fn a_restarted_worker_goes_on_with_the_table_it_left() {
         let table = UsageTable::new(4);
-        let mut first = UsageIndex::new(&table, 4);
+        let mut first = UsageIndex::new(&table, 4, 1);
         first.record(&table, key(0, "10.0.0.1"), &one(5));
-        let mut second = UsageIndex::new(&table, 4);
+        let mut second = UsageIndex::new(&table, 4, 1);
         second.record(&table, key(0, "10.0.0.1"), &one(5));
         assert_eq!(sums(&table)[&key(0, "10.0.0.1")].requests, 2);
     }
@@ -463,7 +466,7 @@ mod tests {
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let mut index = UsageIndex::new(&table, 2);
+                let mut index = UsageIndex::new(&table, 2, 1);
                 for n in 0..200_000u32 {
                     let client = 1 + n % 5;
                     let key = UsageKey { route: None, client: ClientKey::V4(Ipv4Addr::from_bits(client)) };

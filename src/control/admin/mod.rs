@@ -11,7 +11,7 @@
 //! | `GET /usage?by=requests\|errors\|bytes\|latency&top=20` | totals per route, and the heaviest (route, client) pairs |
 //! | `POST /drain` | 202; the gateway stops taking connections and ends |
 //!
-//! Answers that grow with the configuration are made row by row while they are sent ([`rows`]), so memory stays bounded. Nothing
+//! Answers that grow with the configuration are made row by row while they are sent (`rows`), so memory stays bounded. Nothing
 //! here is authenticated: the listener is on loopback unless the file says otherwise.
 //!
 //! A request that a web page in the operator's browser could make (a `POST` with an `Origin`) is refused.

@@ -88,7 +88,14 @@ impl LogSender {
     #[must_use]
     pub fn new(ring: Arc<LogRing>) -> Self {
         let (head, tail) = (ring.head.0.load(Relaxed), ring.tail.0.load(Acquire));
-        Self { ring, side: RefCell::new(Side { packed: Vec::with_capacity(PACKED_BYTES_MAX), head, tail }) }
+        Self {
+            ring,
+            side: RefCell::new(Side {
+                packed: Vec::with_capacity(PACKED_BYTES_MAX.next_multiple_of(WORD)),
+                head,
+                tail,
+            }),
+        }
     }
 
     /// Packs the record into the ring; false when the writer is so far behind that there is no room: the caller counts it
@@ -107,10 +114,11 @@ impl LogSender {
             }
         }
         self.ring.word(*head).store(packed.len() as u64, Relaxed);
-        for (chunk, position) in packed.chunks(WORD).zip(*head + 1..) {
-            let mut word = [0; WORD];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.ring.word(position).store(u64::from_le_bytes(word), Relaxed);
+        // Filled up to whole words, so that the copy below has no odd end.
+        packed.resize((words as usize - 1) * WORD, 0);
+        for (chunk, position) in packed.chunks_exact(WORD).zip(*head + 1..) {
+            let word = u64::from_le_bytes(chunk.try_into().expect("chunks are words"));
+            self.ring.word(position).store(word, Relaxed);
         }
         *head += words;
         self.ring.head.0.store(*head, Release);

@@ -1,0 +1,408 @@
+//! Every metric of the gateway: its name, its help, its rows, and how a row becomes lines.
+//!
+//! One table, because it *is* the user's contract: dashboards and alerts are written against these names and labels. What is
+//! not here is not exposed.
+//!
+//! What this does not do: count. The numbers are [`crate::observe::stats`]'s.
+
+use super::{Family, Samples, Scrape};
+use crate::error::ProxyError;
+use crate::observe::histogram::HistogramSum;
+use crate::observe::labels::{
+    AttemptOutcome, DriverRung, EjectReason, MethodLabel, ProbeState, RetryReason, WorkerState,
+};
+use crate::observe::stats::{ListenerStats, LoopStats, RequestKey};
+use crate::units::{ClusterId, EndpointId, WorkerId};
+use std::sync::atomic::Ordering::Relaxed;
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+const HISTOGRAM: &str = "histogram";
+
+/// Every metric of the gateway, in the order of a scrape. Names and labels are the user's contract.
+pub(super) const FAMILIES: &[Family] = &[
+    Family {
+        name: "ringgate_build_info",
+        help: "Always 1; the labels tell the version.",
+        kind: GAUGE,
+        rows: once,
+        render: |_, _, out| out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1),
+    },
+    Family {
+        name: "ringgate_requests_total",
+        help: "Requests that are over, by route (- is none), method and status.",
+        kind: COUNTER,
+        rows: per_request_key,
+        render: requests,
+    },
+    Family {
+        name: "ringgate_request_duration_seconds",
+        help: "From the first byte of a request to the end of its response.",
+        kind: HISTOGRAM,
+        rows: per_route,
+        render: |scrape, row, out| {
+            if let Some(route) = scrape.stats.route_row(row) {
+                out.histogram(("route", scrape.stats.row_name(row)), &route.duration);
+            }
+        },
+    },
+    Family {
+        name: "ringgate_request_bytes_total",
+        help: "Bytes of requests and responses, heads included.",
+        kind: COUNTER,
+        rows: per_route,
+        render: |scrape, row, out| {
+            if let Some(route) = scrape.stats.route_row(row) {
+                out.sample(&[("route", scrape.stats.row_name(row))], route.bytes);
+            }
+        },
+    },
+    Family {
+        name: "ringgate_rejected_total",
+        help: "Requests that the gateway answered itself or broke off, by the error token; dry runs count and reject nothing.",
+        kind: COUNTER,
+        rows: per_route,
+        render: rejected,
+    },
+    Family {
+        name: "ringgate_upstream_attempts_total",
+        help: "Attempts at an endpoint that are over, by how they ended.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let view = scrape.stats.endpoint(cluster, endpoint);
+                for outcome in AttemptOutcome::ALL {
+                    let labels = [("upstream", name.0), ("endpoint", name.1), ("outcome", outcome.token())];
+                    out.sample(&labels, view.attempts[outcome.index()]);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_upstream_duration_seconds",
+        help: "From the start of an attempt to the response head or the failure; cancelled attempts are left out.",
+        kind: HISTOGRAM,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            let mut sum = HistogramSum::default();
+            scrape.clusters(row).for_each(|cluster| sum.add(&cluster.duration));
+            out.histogram(("upstream", &scrape.cluster(row).name), &sum);
+        },
+    },
+    Family {
+        name: "ringgate_retries_total",
+        help: "Retries made, by what went wrong before.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            for reason in RetryReason::ALL {
+                let retries = scrape.cluster_sum(row, |cluster| cluster.retries[reason.index()].get());
+                out.sample(&[("upstream", &scrape.cluster(row).name), ("reason", reason.token())], retries);
+            }
+        },
+    },
+    Family {
+        name: "ringgate_retry_budget_exhausted_total",
+        help: "Retries that were not made because the budget was spent.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            let exhausted = scrape.cluster_sum(row, |cluster| cluster.budget_exhausted.get());
+            out.sample(&[("upstream", &scrape.cluster(row).name)], exhausted);
+        },
+    },
+    Family {
+        name: "ringgate_endpoint_available",
+        help: "Share of workers that would send requests to the endpoint: 1 is all of them, 0 none.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let share = scrape.stats.endpoint(cluster, endpoint).available_share();
+                out.sample(&[("upstream", name.0), ("endpoint", name.1)], share);
+            });
+        },
+    },
+    Family {
+        name: "ringgate_endpoint_in_flight",
+        help: "Requests that wait for or receive a response of the endpoint.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let in_flight = scrape.stats.endpoint(cluster, endpoint).in_flight;
+                out.sample(&[("upstream", name.0), ("endpoint", name.1)], in_flight);
+            });
+        },
+    },
+    Family {
+        name: "ringgate_endpoint_ejections_total",
+        help: "Ejections, by reason; each worker ejects for itself.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let view = scrape.stats.endpoint(cluster, endpoint);
+                for reason in EjectReason::ALL {
+                    let labels = [("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())];
+                    out.sample(&labels, view.ejections[reason.index()]);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_upstream_connections",
+        help: "Connections to the upstream, by whether they carry a request.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            let name = ("upstream", scrape.cluster(row).name.as_str());
+            let idle = scrape.cluster_sum(row, |cluster| cluster.connections_idle.get());
+            let active = scrape.cluster_sum(row, |cluster| cluster.connections_active.get());
+            out.sample(&[name, ("state", "idle")], idle);
+            out.sample(&[name, ("state", "active")], active);
+        },
+    },
+    Family {
+        name: "ringgate_health_check_healthy",
+        help: "Verdict of the active checks: 1 healthy, 0 unhealthy; absent before the first check.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let probe = scrape.stats.probe(cluster, endpoint).filter(|probe| probe.checked.is_some());
+                if let Some(probe) = probe {
+                    let healthy = u8::from(probe.state == ProbeState::Healthy);
+                    out.sample(&[("upstream", name.0), ("endpoint", name.1)], healthy);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_health_checks_total",
+        help: "Active checks that are over, by result.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                if let Some(probe) = scrape.stats.probe(cluster, endpoint) {
+                    let labels = |result| [("upstream", name.0), ("endpoint", name.1), ("result", result)];
+                    out.sample(&labels("passed"), probe.passed);
+                    out.sample(&labels("failed"), probe.failed);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_health_check_age_seconds",
+        help: "Time since the last active check ended; far above the interval means that checking has stalled.",
+        kind: GAUGE,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                if let Some(checked) = scrape.stats.probe(cluster, endpoint).and_then(|probe| probe.checked) {
+                    let age = scrape.now.since(checked).as_secs_f64();
+                    out.sample(&[("upstream", name.0), ("endpoint", name.1)], age);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_connections",
+        help: "Downstream connections that are open.",
+        kind: GAUGE,
+        rows: per_listener,
+        render: |scrape, row, out| listener(scrape, row, out, |stats| stats.connections.get()),
+    },
+    Family {
+        name: "ringgate_connections_accepted_total",
+        help: "Downstream connections accepted.",
+        kind: COUNTER,
+        rows: per_listener,
+        render: |scrape, row, out| listener(scrape, row, out, |stats| stats.accepted.get()),
+    },
+    Family {
+        name: "ringgate_connections_refused_total",
+        help: "Downstream connections closed at once because of max_connections.",
+        kind: COUNTER,
+        rows: per_listener,
+        render: |scrape, row, out| listener(scrape, row, out, |stats| stats.refused.get()),
+    },
+    Family {
+        name: "ringgate_rate_limit_evictions_total",
+        help: "Clients that the tables of rate limits forgot to make room for others.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| {
+            let evictions: u64 = scrape.stats.workers.iter().map(|w| w.event_loop.limit_evictions.get()).sum();
+            out.sample(&[], evictions);
+        },
+    },
+    Family {
+        name: "ringgate_access_log_lines_total",
+        help: "Access log lines written.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], scrape.stats.control.log_lines_written.load(Relaxed)),
+    },
+    Family {
+        name: "ringgate_access_log_lines_lost_total",
+        help: "Access log lines that the writer had to give up when it ended.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], scrape.stats.control.log_lines_lost.load(Relaxed)),
+    },
+    Family {
+        name: "ringgate_access_log_write_errors_total",
+        help: "Writes of the access log that failed (disk full, pipe closed) and were or will be repeated.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], scrape.stats.control.log_write_errors.load(Relaxed)),
+    },
+    Family {
+        name: "ringgate_worker_driver_info",
+        help: "Always 1; the label tells the event loop that the worker found.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| {
+            let rung = scrape.stats.workers[row].event_loop.driver.get();
+            let rung = DriverRung::ALL.get(rung as usize).copied().unwrap_or(DriverRung::Unknown);
+            out.sample(&[("worker", &row.to_string()), ("driver", rung.token())], 1);
+        },
+    },
+    Family {
+        name: "ringgate_worker_running",
+        help: "1 while the worker's loop turns, 0 while it starts, has stalled or has stopped.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| {
+            let state = scrape.stats.worker(WorkerId::from_index(row)).state;
+            out.sample(&[("worker", &row.to_string())], u8::from(state == WorkerState::Running));
+        },
+    },
+    Family {
+        name: "ringgate_worker_restarts_total",
+        help: "Threads started in place of one that panicked or stalled.",
+        kind: COUNTER,
+        rows: per_worker,
+        render: |scrape, row, out| {
+            let restarts = scrape.stats.worker(WorkerId::from_index(row)).restarts;
+            out.sample(&[("worker", &row.to_string())], restarts);
+        },
+    },
+    Family {
+        name: "ringgate_worker_last_turn_age_seconds",
+        help: "Time since the worker's loop last turned.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| {
+            if let Some(turn) = scrape.stats.worker(WorkerId::from_index(row)).last_turn {
+                out.sample(&[("worker", &row.to_string())], scrape.now.since(turn).as_secs_f64());
+            }
+        },
+    },
+    Family {
+        name: "ringgate_worker_loop_turns_total",
+        help: "Turns of the worker's loop.",
+        kind: COUNTER,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.turns.get()),
+    },
+    Family {
+        name: "ringgate_worker_panics_total",
+        help: "Panics that were caught at the border of one connection.",
+        kind: COUNTER,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.panics.get()),
+    },
+    Family {
+        name: "ringgate_worker_log_lines_dropped_total",
+        help: "Access log lines that found no room because the writer is behind.",
+        kind: COUNTER,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.log_lines_dropped.get()),
+    },
+    Family {
+        name: "ringgate_worker_buffers_in_use_bytes",
+        help: "Read blocks that connections hold.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.buffers_in_use_bytes.get()),
+    },
+    Family {
+        name: "ringgate_worker_buffers_kept_bytes",
+        help: "Read blocks kept for reuse.",
+        kind: GAUGE,
+        rows: per_worker,
+        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.buffers_kept_bytes.get()),
+    },
+];
+
+fn once(_: &Scrape) -> usize {
+    1
+}
+
+fn per_worker(scrape: &Scrape) -> usize {
+    scrape.stats.workers.len()
+}
+
+fn per_listener(scrape: &Scrape) -> usize {
+    scrape.stats.config.listeners.len()
+}
+
+/// Routes, and the row of requests without a route.
+fn per_route(scrape: &Scrape) -> usize {
+    scrape.stats.config.routes.len() + 1
+}
+
+fn per_cluster(scrape: &Scrape) -> usize {
+    scrape.stats.config.clusters.len()
+}
+
+/// The counted keys, and one line for what found no room.
+fn per_request_key(scrape: &Scrape) -> usize {
+    scrape.requests.len() + 1
+}
+
+fn requests(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    let Some(&(key, count)) = scrape.requests.get(row) else {
+        let other: u64 = scrape.stats.workers.iter().map(|worker| worker.requests_other.get()).sum();
+        if other > 0 {
+            out.sample(&[("route", "other"), ("method", "other"), ("code", "other")], other);
+        }
+        return;
+    };
+    let RequestKey { route, method, status } = RequestKey::unpack(key);
+    let route = scrape.stats.row_name(route as usize);
+    let method = MethodLabel::ALL[usize::from(method)].token();
+    out.sample(&[("route", route), ("method", method), ("code", &status.to_string())], count);
+}
+
+fn rejected(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    let Some(route) = scrape.stats.route_row(row) else { return };
+    let name = scrape.stats.row_name(row);
+    let tokens = ProxyError::ALL.iter().map(|error| error.token()).zip(route.rejected);
+    for (token, count) in tokens.chain([("rate_limited_dry_run", route.rate_limited_dry_run)]) {
+        if count > 0 {
+            out.sample(&[("route", name), ("reason", token)], count);
+        }
+    }
+}
+
+fn each_endpoint(scrape: &Scrape, row: usize, mut each: impl FnMut(ClusterId, (&str, &str), EndpointId)) {
+    let cluster = scrape.cluster(row);
+    for (number, endpoint) in cluster.endpoints.iter().enumerate() {
+        let address = endpoint.address.to_string();
+        each(ClusterId::from_index(row), (&cluster.name, &address), EndpointId::from_index(number));
+    }
+}
+
+fn listener(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&ListenerStats) -> u64) {
+    let sum: u64 = scrape.stats.workers.iter().map(|worker| number(&worker.listeners[row])).sum();
+    out.sample(&[("listener", &scrape.stats.config.listeners[row].name)], sum);
+}
+
+fn event_loop(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&LoopStats) -> u64) {
+    out.sample(&[("worker", &row.to_string())], number(&scrape.stats.workers[row].event_loop));
+}
