@@ -1,6 +1,7 @@
 //! What routing costs as the number of routes grows: exact paths, prefixes, many hosts, regexes; and matchit for comparison.
 //!
-//! Requests go round all routes, so a table that does not fit in the cache shows it.
+//! `hot`: ten requests, spread over the table, again and again. `all`: every route in its turn, so that a table (and the requests
+//! themselves) that do not fit in the cache show it.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderName, Method};
@@ -50,50 +51,58 @@ fn routes(criterion: &mut Criterion) {
         ("regex", regex, &[10, 1_000]),
     ];
     for (kind, make, counts) in kinds {
-        let mut group = criterion.benchmark_group(format!("router/{kind}"));
-        for &count in counts {
-            let cases: Vec<Case> = (0..count).map(make).collect();
-            let router = Router::from_matches(cases.iter().map(|case| &case.rule)).expect("the routes compile");
-            let mut cache = RouterCache::new();
-            let mut next = 0;
-            group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
-                bencher.iter(|| {
-                    // A prime step: neighbours in the table are not neighbours in time.
-                    next = (next + 7_919) % count;
-                    let case = &cases[next];
-                    let none = |_: &HeaderName| None;
-                    let view = RequestView {
-                        host: Some(&case.host),
-                        path: &case.path,
-                        query: None,
-                        method: &Method::GET,
-                        header: &none,
-                    };
-                    let routed = router.route(black_box(&view), &mut cache);
-                    assert!(matches!(routed, Routed::Route(route) if route.index() == next));
+        for (traffic, different) in [("hot", 10), ("all", usize::MAX)] {
+            let mut group = criterion.benchmark_group(format!("router/{kind}/{traffic}"));
+            for &count in counts {
+                let cases: Vec<Case> = (0..count).map(make).collect();
+                let router = Router::from_matches(cases.iter().map(|case| &case.rule)).expect("the routes compile");
+                let (mut cache, mut turn) = (RouterCache::new(), 0);
+                group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+                    bencher.iter(|| {
+                        turn = if turn + 1 < different { turn + 1 } else { 0 };
+                        let next = spread(turn, count);
+                        let (case, none) = (&cases[next], |_: &HeaderName| None);
+                        let view = RequestView {
+                            host: Some(&case.host),
+                            path: &case.path,
+                            query: None,
+                            method: &Method::GET,
+                            header: &none,
+                        };
+                        let routed = router.route(black_box(&view), &mut cache);
+                        assert!(matches!(routed, Routed::Route(route) if route.index() == next));
+                    });
                 });
-            });
+            }
         }
     }
 }
 
+/// Neighbours in time are not neighbours in the table.
+fn spread(turn: usize, count: usize) -> usize {
+    turn.wrapping_mul(7_919) % count
+}
+
 fn matchit_prefixes(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("router/matchit_prefix");
-    for count in [10, 1_000, 10_000] {
-        let paths: Vec<String> = (0..count).map(|n| prefix(n).path).collect();
-        let mut router = matchit::Router::new();
-        for n in 0..count {
-            for tail in ["", "/", "/{*rest}"] {
-                router.insert(format!("/api/v1/service{n}{tail}"), n).expect("no conflict");
+    for (traffic, different) in [("hot", 10), ("all", usize::MAX)] {
+        let mut group = criterion.benchmark_group(format!("router/matchit_prefix/{traffic}"));
+        for count in [10, 1_000, 10_000] {
+            let paths: Vec<String> = (0..count).map(|n| prefix(n).path).collect();
+            let mut router = matchit::Router::new();
+            for n in 0..count {
+                for tail in ["", "/", "/{*rest}"] {
+                    router.insert(format!("/api/v1/service{n}{tail}"), n).expect("no conflict");
+                }
             }
-        }
-        let mut next = 0;
-        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
-            bencher.iter(|| {
-                next = (next + 7_919) % count;
-                assert_eq!(*router.at(black_box(&paths[next])).expect("a route").value, next);
+            let mut turn = 0;
+            group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+                bencher.iter(|| {
+                    turn = if turn + 1 < different { turn + 1 } else { 0 };
+                    let next = spread(turn, count);
+                    assert_eq!(*router.at(black_box(&paths[next])).expect("a route").value, next);
+                });
             });
-        });
+        }
     }
 }
 

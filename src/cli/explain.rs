@@ -395,6 +395,24 @@ headers    request: x-debug removed
     }
 
     #[test]
+    fn a_route_has_the_spelling_that_the_gateway_gives_to_paths() {
+        let loads = |path: &str| {
+            let file = FILE.replace("path = \"/ping\"", &format!("path = {path:?}"));
+            ringgate::config::parse(&file, "f").is_ok()
+        };
+        let stays = |path: &str| {
+            let mut scratch = String::new();
+            normalize(path, EncodedSeparators::Refuse, &mut scratch).is_ok_and(|normal| normal == path)
+        };
+        for path in ["/a", "/a%20b", "/a%C3%A9", "/a;b=c", "/a/", "/...", "/.a"] {
+            assert!(stays(path) && loads(path), "{path}");
+        }
+        for path in ["//", "/./a", "/a/..", "/%41", "/%7E", "/%c3", "/%2F", "/a/.", "/%", "/%0", "/..;/a"] {
+            assert!(!stays(path) && !loads(path), "{path}");
+        }
+    }
+
+    #[test]
     fn words_that_are_no_request_are_refused() {
         let refused = |method: &str, url: &str, header: &str| {
             let headers: Vec<_> = (!header.is_empty()).then(|| header.to_owned()).into_iter().collect();

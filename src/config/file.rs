@@ -4,9 +4,10 @@
 //! write it and goes through the same reader, so it is always within its own range. What concerns more than one key is
 //! [`super::check`]'s business.
 
+use super::addresses::{At, Host, Listen, Network};
 use super::names::{
-    At, Cores, EditableHeader, Expect, Hash, Header, HeaderText, Host, LimitPer, Listen, LogTo, MethodText, Name,
-    Network, Redacted, RetryWord, Workers,
+    Cores, EditableHeader, Expect, Hash, Header, HeaderText, LimitPer, LogTo, MethodText, Name, Redacted, RetryWord,
+    Workers,
 };
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
 use super::problem::Sink;

@@ -4,17 +4,18 @@
 //! [`Config`] of this page. A value of these types is valid by construction, so nothing behind this module checks again.
 //! Names, units, defaults and ranges of the file are documented in `config/ringgate.toml`.
 
+mod addresses;
 pub mod check;
 mod check_route;
 mod check_upstream;
 pub mod file;
-pub mod names;
-pub mod paths;
+mod names;
+mod paths;
 pub mod problem;
-pub mod read;
+mod read;
 #[cfg(test)]
 mod tests;
-pub mod values;
+mod values;
 
 pub use check::{load, parse};
 pub use file::schema;

@@ -1,25 +1,19 @@
-//! Texts with a form of their own: names, addresses, hosts, methods, headers, and the choices that carry one of them.
+//! Texts with a form of their own: names, methods, headers, and the choices that carry one of them.
 //!
-//! A text that is refused says which character or part is wrong where that is not obvious. Nothing is looked up: a host name as an
-//! endpoint's address is refused, since a gateway must not start or route by what a resolver happens to say. Hop-by-hop headers
-//! belong to one connection (RFC 9110 §7.6.1), so rules about them would corrupt framing and are refused.
+//! Hop-by-hop headers belong to one connection (RFC 9110 §7.6.1), so rules about them would corrupt framing and are refused. A name
+//! that a typing error made is not looked for among all names of the world: `x-reqest-id` is a header like any other.
 
 use super::problem::{Refusal, did_you_mean, nearest};
 use super::read::{Scalar, scalar_schema};
 use super::values::{integer, text};
-use super::{Address, Bind, HashKey, HostMatch, LimitKey, LogPath};
+use super::{HashKey, LimitKey, LogPath};
 use crate::limits::{METHOD_BYTES_MAX, NAME_BYTES_MAX, WORKERS_MAX};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use toml::de::DeValue;
-
-/// Longest path of a unix socket (`sun_path` of unix(7), with its final zero).
-const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// A name for metrics and logs: printable, without quotes or backslashes, which every format that shows it would have to escape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -114,185 +108,6 @@ impl Scalar for Cores {
             { "const": "auto" },
             { "type": "array", "items": { "type": "integer", "minimum": 0 }, "minItems": 1, "uniqueItems": true },
         ] })
-    }
-}
-
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen(pub Bind);
-
-impl Scalar for Listen {
-    fn allowed() -> String {
-        "IP:PORT or unix:/PATH, such as \"0.0.0.0:8080\", \"[::]:8080\" or \"unix:/run/ringgate.sock\"".to_owned()
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        let written = text(value)?;
-        if let Some(path) = unix_path(written)? {
-            return Ok(Self(Bind::Unix(path)));
-        }
-        let address = written.parse().map(|address| Self(Bind::Tcp(address)));
-        address.map_err(|_| match written.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()) {
-            Some(_) => Refusal::why("the address is missing").help(format!("did you mean \"0.0.0.0{written}\"?")),
-            None => refused_address(written),
-        })
-    }
-
-    fn schema() -> serde_json::Value {
-        json!({ "type": "string" })
-    }
-}
-
-/// Where an endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct At(pub Address);
-
-impl Scalar for At {
-    fn allowed() -> String {
-        "IP:PORT or unix:/PATH, such as \"10.0.0.1:8080\", \"[2001:db8::1]:8080\" or \"unix:/run/app.sock\"".to_owned()
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        let written = text(value)?;
-        if let Some(path) = unix_path(written)? {
-            return Ok(Self(Address::Unix(path)));
-        }
-        let address: SocketAddr = written.parse().map_err(|_| refused_address(written))?;
-        match address {
-            _ if address.port() == 0 => Err(Refusal::why("port 0 cannot be connected to")),
-            _ if address.ip().is_unspecified() => {
-                let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-                let help = format!("did you mean \"{loopback}:{}\"?", address.port());
-                Err(Refusal::why("this address means any interface and is not one to connect to").help(help))
-            }
-            _ => Ok(Self(Address::Tcp(address))),
-        }
-    }
-
-    fn schema() -> serde_json::Value {
-        json!({ "type": "string" })
-    }
-}
-
-/// The path of `unix:/path`; `None` for other texts.
-fn unix_path(written: &str) -> Result<Option<PathBuf>, Refusal> {
-    let Some(path) = written.strip_prefix("unix:") else { return Ok(None) };
-    if !path.starts_with('/') || path.contains('\0') {
-        return Err(Refusal::why("the path of a unix socket is absolute"));
-    }
-    if path.len() > UNIX_PATH_BYTES_MAX {
-        return Err(Refusal::why(format!("the path of a unix socket has at most {UNIX_PATH_BYTES_MAX} bytes")));
-    }
-    Ok(Some(PathBuf::from(path)))
-}
-
-/// Why a text is no `IP:PORT`.
-fn refused_address(written: &str) -> Refusal {
-    if let Some(rest) = ["http://", "https://", "tcp://"].iter().find_map(|scheme| written.strip_prefix(scheme)) {
-        return Refusal::why("an address has no scheme")
-            .help(format!("did you mean {:?}?", rest.trim_end_matches('/')));
-    }
-    if written.starts_with('/') {
-        return Refusal::plain().help(format!("did you mean \"unix:{written}\"?"));
-    }
-    if let Ok(ip) = written.parse::<IpAddr>() {
-        let shown = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
-        return Refusal::why("the port is missing").help(format!("did you mean \"{shown}:8080\"?"));
-    }
-    if let Some((host, port)) = written.rsplit_once(':') {
-        if host.contains(':') && host.parse::<IpAddr>().is_ok() {
-            return Refusal::why("an IPv6 address stands in brackets")
-                .help(format!("did you mean \"[{host}]:{port}\"?"));
-        }
-        let named = host.bytes().any(|b| b.is_ascii_alphabetic()) && !host.contains(['[', ':']);
-        if named && port.parse::<u16>().is_ok() {
-            let loopback = (host == "localhost").then(|| format!("did you mean \"{}:{port}\"?", Ipv4Addr::LOCALHOST));
-            let why = Refusal::why(format!("host names are not resolved, and {host:?} is one"));
-            return loopback.map_or(why.clone(), |help| why.help(help));
-        }
-    }
-    Refusal::plain()
-}
-
-/// A network, `"10.0.0.0/8"`; an address alone is a network of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network(pub IpNet);
-
-impl Scalar for Network {
-    fn allowed() -> String {
-        "a network or an address, such as \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\"".to_owned()
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        let written = text(value)?;
-        let network = written.parse().or_else(|_| written.parse::<IpAddr>().map(IpNet::from));
-        let network: IpNet = network.map_err(|_| Refusal::plain())?;
-        if network.trunc() == network {
-            return Ok(Self(network));
-        }
-        let why = format!("bits are set beyond the first {}", network.prefix_len());
-        Err(Refusal::why(why).help(format!("did you mean \"{}\"?", network.trunc())))
-    }
-
-    fn schema() -> serde_json::Value {
-        json!({ "type": "string" })
-    }
-}
-
-/// `match.host`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host(pub HostMatch);
-
-impl Scalar for Host {
-    fn allowed() -> String {
-        "a host such as \"api.example.com\", \"*.example.com\" or \"192.0.2.1\", without port".to_owned()
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        let host = text(value)?.to_ascii_lowercase();
-        if host == "*" {
-            return Err(Refusal::why("a route without host takes any").help("leave `host` out"));
-        }
-        if host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|ip| ip.parse::<IpAddr>().is_ok())
-        {
-            return Ok(Self(HostMatch::Exact(host)));
-        }
-        if let Some((name, port)) = host.rsplit_once(':')
-            && port.parse::<u16>().is_ok()
-            && !name.contains(':')
-        {
-            return Err(Refusal::why("a host has no port here").help(format!("did you mean {name:?}?")));
-        }
-        let (wild, name) = host.strip_prefix("*.").map_or((false, host.as_str()), |name| (true, name));
-        check_host(name)?;
-        let name = name.to_owned();
-        Ok(Self(if wild { HostMatch::Wildcard(name) } else { HostMatch::Exact(name) }))
-    }
-
-    fn schema() -> serde_json::Value {
-        json!({ "type": "string", "minLength": 1, "maxLength": 255 })
-    }
-}
-
-/// Labels as in RFC 1123 §2.1, and the underscore, which real names have.
-fn check_host(name: &str) -> Result<(), Refusal> {
-    if name.contains('*') {
-        return Err(Refusal::why("a wildcard stands only for the first labels, as \"*.\""));
-    }
-    if !name.is_ascii() {
-        return Err(Refusal::why("a host has only ASCII characters: write its punycode form (xn--…)"));
-    }
-    let label = |label: &str| {
-        let clean = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        clean && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    if name.len() > 253 {
-        return Err(Refusal::why("a host has at most 253 characters"));
-    }
-    match name.split('.').find(|part| !label(part)) {
-        None => Ok(()),
-        Some("") => Err(Refusal::why("a label is empty")),
-        Some(part) => Err(Refusal::why(format!("{part:?} is no label of a host"))),
     }
 }
 
@@ -548,7 +363,7 @@ impl Scalar for RetryWord {
             "timeout" => Ok(Self::Timeout),
             "5xx" => Err(Refusal::plain().help("name the statuses: \"500\", \"502\", \"503\", \"504\"")),
             other => {
-                let status = other.parse::<u16>().ok().filter(|status| (400..=599).contains(status));
+                let status = status_code(other).filter(|status| *status >= 400);
                 let status = status.and_then(|status| StatusCode::from_u16(status).ok());
                 let help = did_you_mean(other, ["connect", "reset", "timeout"]);
                 status.map(Self::Status).ok_or(Refusal { why: None, help })
@@ -576,8 +391,7 @@ impl Scalar for Expect {
         }
         let written = text(value)?;
         let (low, high) = written.split_once('-').unwrap_or((written, written));
-        let status = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (200..=599).contains(status));
-        let (low, high) = status(low).zip(status(high)).ok_or_else(Refusal::plain)?;
+        let (low, high) = status_code(low).zip(status_code(high)).ok_or_else(Refusal::plain)?;
         if low <= high { Ok(Self(low, high)) } else { Err(Refusal::why("the range is empty")) }
     }
 
@@ -586,14 +400,15 @@ impl Scalar for Expect {
     }
 }
 
+/// Three digits, 200 to 599.
+fn status_code(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|status| text.len() == 3 && (200..=599).contains(status))
+}
+
 scalar_schema!(
     Name,
     Workers,
     Cores,
-    Listen,
-    At,
-    Network,
-    Host,
     MethodText,
     Header,
     EditableHeader,
@@ -605,3 +420,60 @@ scalar_schema!(
     RetryWord,
     Expect,
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::values::tests::{accepts, accepts_values, refuses, refuses_values};
+
+    #[test]
+    fn names_are_printable_and_need_no_escapes() {
+        accepts::<Name>(&["a", "api.example.com/orders/*", "with space", &"n".repeat(NAME_BYTES_MAX)]);
+        refuses::<Name>(&["", " a", "a ", "a\"b", "a\\b", "a\nb", "\u{e9}", &"n".repeat(NAME_BYTES_MAX + 1)]);
+    }
+
+    #[test]
+    fn workers_and_cores_are_auto_or_numbers() {
+        accepts_values::<Workers>(&["\"auto\"", "1", "512"]);
+        refuses_values::<Workers>(&["0", "513", "\"4\"", "\"all\"", "-1", "1.5"]);
+        accepts_values::<Cores>(&["\"auto\"", "[0]", "[0, 2, 4]"]);
+        refuses_values::<Cores>(&["[]", "[0, 0]", "[-1]", "0", "\"0\"", "[\"0\"]"]);
+    }
+
+    #[test]
+    fn methods_are_tokens_in_upper_case() {
+        accepts::<MethodText>(&["GET", "PROPFIND", "M-SEARCH"]);
+        refuses::<MethodText>(&["", "get", "G T", "CONNECT", &"M".repeat(METHOD_BYTES_MAX + 1)]);
+    }
+
+    #[test]
+    fn headers_of_the_connection_cannot_be_edited() {
+        accepts::<EditableHeader>(&["x-a", "Host", "proxy-authorization", "server"]);
+        refuses::<EditableHeader>(CONNECTION_HEADERS);
+        refuses::<EditableHeader>(&["", "a b", "a:", "TE", "Transfer-Encoding"]);
+        accepts::<HeaderText>(&["", "a", "a b\tc"]);
+        refuses::<HeaderText>(&["a\nb", "a\rb", " a", "a\t", "\u{e9}", "a\0"]);
+    }
+
+    #[test]
+    fn keys_that_name_something_have_a_name() {
+        accepts::<LimitPer>(&["route", "client_ip", "header:x-api-key"]);
+        refuses::<LimitPer>(&["", "header", "header:", "header:a b", "cookie:a", "ip"]);
+        accepts::<Hash>(&["client_ip", "path", "header:x", "cookie:Session"]);
+        refuses::<Hash>(&["", "cookie", "cookie:a=b", "cookie:a;b", "client_ip:x"]);
+    }
+
+    #[test]
+    fn statuses_are_ranges_that_are_not_empty() {
+        accepts::<Expect>(&["200", "200-399", "599", "204-204"]);
+        refuses::<Expect>(&["", "199", "600", "399-200", "200-", "2xx", "200-299-300", "0200", "+20"]);
+        accepts::<RetryWord>(&["connect", "reset", "timeout", "400", "599"]);
+        refuses::<RetryWord>(&["", "5xx", "399", "600", "Connect", "0502"]);
+    }
+
+    #[test]
+    fn logs_go_to_stdout_or_an_absolute_file() {
+        accepts::<LogTo>(&["stdout", "/var/log/a.log"]);
+        refuses::<LogTo>(&["", "a.log", "stderr", "/var/log/"]);
+    }
+}

@@ -87,9 +87,14 @@ fn check_path(path: &str) -> Result<(), Refusal> {
     check_normal(path)
 }
 
+/// `.` and `..`, also with a parameter (`..;x`), which some services read as the segment without it.
+fn is_dot_segment(segment: &str) -> bool {
+    matches!(segment.split(';').next(), Some("." | ".."))
+}
+
 /// Requests are matched in one spelling of their path (RFC 3986 §6.2.2); another spelling here would never match.
 fn check_normal(path: &str) -> Result<(), Refusal> {
-    if path.contains('\\') || path.contains("//") || path.split('/').any(|segment| matches!(segment, "." | "..")) {
+    if path.contains('\\') || path.contains("//") || path.split('/').any(is_dot_segment) {
         return Err(Refusal::why("a normalised path has no \"\\\", no \"//\" and no \".\" or \"..\" segment"));
     }
     for (at, _) in path.match_indices('%') {
@@ -274,3 +279,51 @@ impl Scalar for QueryText {
 }
 
 scalar_schema!(PathText, StripPrefix, RewriteTo, RedirectTo, ProbePath, Body, QueryText);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::values::tests::{accepts, refuses};
+
+    #[test]
+    fn paths_are_exact_prefixes_or_regexes() {
+        accepts::<PathText>(&["/", "/*", "/a", "/a/", "/a/*", "/a%20b", "/a%C3%A9/*", "~.", "~^/a/[0-9]+$", "/a;b=c"]);
+        refuses::<PathText>(&[
+            "", "a", "*", "/a*", "/*/b", "/**", "/a/*/*", "^/a", "/a?b", "/a#b", "/a b", "/\u{e9}", "~", "~(", "~(?=a)",
+        ]);
+    }
+
+    #[test]
+    fn paths_stand_in_the_spelling_that_requests_get() {
+        refuses::<PathText>(&[
+            "//", "/a//b", "/./a", "/a/..", "/a\\b", "/%", "/%2", "/%zz", "/%2F", "/%5c", "/%00", "/%41", "/%7E",
+            "/%c3",
+        ]);
+    }
+
+    #[test]
+    fn prefixes_end_without_slash_and_templates_begin_with_one() {
+        accepts::<StripPrefix>(&["/a", "/a/b"]);
+        refuses::<StripPrefix>(&["", "/", "/a/", "/a/*", "a", "/*"]);
+        accepts::<RewriteTo>(&["/v2{rest}", "/v2{path}", "{path}", "/x", "{path}/y"]);
+        refuses::<RewriteTo>(&["", "{rest}", "v2", "/{x}", "/{rest", "/rest}", "/a?b", "/{}"]);
+    }
+
+    #[test]
+    fn redirects_go_to_urls_or_paths_but_not_to_themselves() {
+        accepts::<RedirectTo>(&[
+            "https://a.example",
+            "http://a.example{path}",
+            "/",
+            "/new{path}",
+            "https://a.example/?from={path}",
+        ]);
+        refuses::<RedirectTo>(&["", "{path}", "a.example", "https://", "/{host}", "/a b", "/a\r\nx: y", "ftp://a"]);
+    }
+
+    #[test]
+    fn probes_ask_for_a_path_and_a_query() {
+        accepts::<ProbePath>(&["/", "/healthz", "/h?deep=1&x=%20"]);
+        refuses::<ProbePath>(&["", "healthz", "/h#x", "/h?a b", "/h?a#b", "http://a/"]);
+    }
+}

@@ -408,3 +408,103 @@ words! {
         Maglev = "maglev",
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// All these strings are read.
+    pub(crate) fn accepts<T: Scalar>(texts: &[&str]) {
+        for text in texts {
+            let read = T::parse(&DeValue::String((*text).into()));
+            assert!(read.is_ok(), "{text:?} is refused: {:?}", read.err());
+        }
+    }
+
+    /// None of these strings is read.
+    pub(crate) fn refuses<T: Scalar>(texts: &[&str]) {
+        for text in texts {
+            assert!(T::parse(&DeValue::String((*text).into())).is_err(), "{text:?} is read");
+        }
+    }
+
+    /// All these TOML values are read.
+    pub(crate) fn accepts_values<T: Scalar>(values: &[&str]) {
+        for text in values {
+            let read = T::parse(DeValue::parse(text).unwrap().get_ref());
+            assert!(read.is_ok(), "{text} is refused: {:?}", read.err());
+        }
+    }
+
+    /// None of these TOML values is read.
+    pub(crate) fn refuses_values<T: Scalar>(values: &[&str]) {
+        for text in values {
+            assert!(T::parse(DeValue::parse(text).unwrap().get_ref()).is_err(), "{text} is read");
+        }
+    }
+
+    #[test]
+    fn integers_keep_their_range_in_every_notation() {
+        accepts_values::<Int<1, 100>>(&["1", "100", "+7", "0x10", "0b11", "1_0"]);
+        refuses_values::<Int<1, 100>>(&["0", "101", "-1", "\"7\"", "7.0", "true", "99999999999999999999"]);
+    }
+
+    #[test]
+    fn durations_have_units_and_come_out_in_whole_milliseconds() {
+        let read = |text: &str| Time::<1, DAY>::parse(&DeValue::String(text.into())).unwrap().0;
+        assert_eq!(read("250ms"), Duration::from_millis(250));
+        assert_eq!(read("1.5s"), Duration::from_millis(1_500));
+        assert_eq!([read("2m"), read("1h"), read("1d")], [120, 3_600, 86_400].map(Duration::from_secs));
+        refuses::<Time<1, DAY>>(&[
+            "", "s", "1", "1 s", "0s", "-1s", "1.s", ".5s", "0.5ms", "1s500ms", "1S", "1e3s", "25h", "1us",
+        ]);
+        refuses::<Time<1, DAY>>(&["99999999999999999999999999999999999999999s", "1.0000000001s"]);
+        refuses_values::<Time<1, DAY>>(&["1", "1.5", "true", "[]"]);
+        accepts::<Time<0, DAY>>(&["0s", "0ms"]);
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        let read = |text: &str| Size::<0, { 1 << 40 }>::parse(&DeValue::String(text.into())).unwrap().0;
+        assert_eq!([read("0B"), read("512B"), read("16KiB"), read("1.5MiB")], [0, 512, 16 << 10, 3 << 19]);
+        assert_eq!(read("1TiB"), 1 << 40);
+        refuses::<Size<0, { 1 << 40 }>>(&["", "1", "1KB", "1kb", "1K", "1.1B", "2TiB", "-1B", "1 KiB"]);
+    }
+
+    #[test]
+    fn rates_are_positive_and_per_a_known_time() {
+        let read = |text: &str| PerTime::parse(&DeValue::String(text.into())).unwrap().0;
+        assert_eq!((read("100/s").count(), read("100/s").per()), (100, Duration::from_secs(1)));
+        assert_eq!(
+            [read("1/min").per(), read("1/h").per(), read("1/d").per()],
+            [60, 3_600, 86_400].map(Duration::from_secs)
+        );
+        refuses::<PerTime>(&["", "100", "0/s", "100/", "/s", "100/m", "1.5/s", "-1/s", "1000000001/s", "100/s/s"]);
+    }
+
+    #[test]
+    fn shares_are_percentages_or_numbers() {
+        let read = |text: &str| Share::parse(DeValue::parse(text).unwrap().get_ref()).unwrap().0.get();
+        assert_eq!([read("0.1"), read("\"10%\""), read("1"), read("0"), read("\"0.5%\"")], [0.1, 0.1, 1.0, 0.0, 0.005]);
+        refuses_values::<Share>(&["1.1", "-0.1", "nan", "inf", "\"10\"", "\"101%\"", "\"%\"", "10"]);
+        accepts_values::<Factor>(&["1", "3.0", "100"]);
+        refuses_values::<Factor>(&["0.9", "100.1", "nan", "\"3\""]);
+    }
+
+    #[test]
+    fn ranges_are_told_in_the_largest_whole_unit() {
+        assert_eq!(
+            [millis(0), millis(250), millis(SECOND), millis(90_000), millis(DAY)],
+            ["0s", "250ms", "1s", "90s", "1d"]
+        );
+        assert_eq!([bytes(0), bytes(1_000), bytes(16 << 10), bytes(1 << 40)], ["0B", "1000B", "16KiB", "1TiB"]);
+    }
+
+    #[test]
+    fn a_word_of_a_list_is_suggested() {
+        let refusal = BalanceWord::parse(&DeValue::String("least_conn".into())).unwrap_err();
+        assert_eq!(refusal.help, None);
+        let refusal = BalanceWord::parse(&DeValue::String("round-robin".into())).unwrap_err();
+        assert_eq!(refusal.help.as_deref(), Some("did you mean \"round_robin\"?"));
+    }
+}

@@ -152,3 +152,96 @@ impl Cycle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Progress; 5] = [Progress::Idle, Progress::Withheld, Progress::Body, Progress::Done, Progress::Broken];
+
+    #[test]
+    fn the_table_is_complete() {
+        for request in ALL {
+            for response in ALL {
+                for is_persistent in [false, true] {
+                    let cycle = Cycle { request, response, is_persistent };
+                    let pair = (cycle.next_downstream(), cycle.next_upstream());
+                    let expected = match (request, response, is_persistent) {
+                        (Progress::Broken, ..) | (_, Progress::Broken, _) => (Next::Close, Next::Close),
+                        (Progress::Done, Progress::Done, true) => (Next::Reuse, Next::Reuse),
+                        (Progress::Body, Progress::Done, true) => (Next::Discard, Next::Close),
+                        (_, Progress::Done, _) => (Next::Close, Next::Close),
+                        _ => (Next::Continue, Next::Continue),
+                    };
+                    assert_eq!(pair, expected, "{cycle:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_carries_one_exchange_after_another() {
+        let mut cycle = Cycle::default();
+        cycle.on_request_head(Framing::Fixed(5), true, false);
+        assert_eq!((cycle.request(), cycle.next_downstream()), (Progress::Body, Next::Continue));
+        cycle.on_request_done();
+        cycle.on_response_head(Framing::Chunked, true);
+        assert_eq!((cycle.response(), cycle.next_downstream()), (Progress::Body, Next::Continue));
+        cycle.on_response_done();
+        assert_eq!((cycle.next_downstream(), cycle.next_upstream()), (Next::Reuse, Next::Reuse));
+    }
+
+    #[test]
+    fn each_side_and_a_drain_can_end_the_connection() {
+        let run = |request: bool, response: bool, drain: bool, framing| {
+            let mut cycle = Cycle::default();
+            cycle.on_request_head(Framing::None, request, false);
+            if drain {
+                cycle.on_drain();
+            }
+            cycle.on_response_head(framing, response);
+            cycle.on_response_done();
+            cycle.next_downstream()
+        };
+        assert_eq!(run(true, true, false, Framing::Fixed(0)), Next::Reuse);
+        assert_eq!(run(false, true, false, Framing::Fixed(0)), Next::Close);
+        assert_eq!(run(true, false, false, Framing::Fixed(0)), Next::Close);
+        assert_eq!(run(true, true, true, Framing::Fixed(0)), Next::Close);
+        assert_eq!(run(true, true, false, Framing::UntilClose), Next::Close);
+    }
+
+    #[test]
+    fn a_body_that_was_withheld_is_not_waited_for() {
+        let mut cycle = Cycle::default();
+        cycle.on_request_head(Framing::Fixed(5), true, true);
+        assert!(cycle.announces_close(Some(5)));
+        cycle.on_response_head(Framing::Fixed(0), true);
+        assert_eq!(
+            cycle.next_downstream(),
+            Next::Close,
+            "RFC 9110 §10.1.1: the client may send the body or the next request"
+        );
+        let mut told = Cycle::default();
+        told.on_request_head(Framing::Fixed(5), true, true);
+        told.on_continue();
+        assert!(!told.announces_close(Some(5)));
+        told.on_response_head(Framing::Fixed(0), true);
+        assert_eq!(told.next_downstream(), Next::Discard);
+        told.on_request_done();
+        assert_eq!(told.next_downstream(), Next::Reuse);
+    }
+
+    #[test]
+    fn an_early_response_announces_close_when_too_much_is_still_to_come() {
+        let mut cycle = Cycle::default();
+        assert!(cycle.announces_close(None), "an answer to no request is the last");
+        cycle.on_request_head(Framing::Chunked, true, false);
+        assert!(!cycle.announces_close(None));
+        assert!(!cycle.announces_close(Some(limits::DISCARD_BYTES_MAX)));
+        assert!(cycle.announces_close(Some(limits::DISCARD_BYTES_MAX + 1)));
+        cycle.on_request_broken();
+        assert!(cycle.announces_close(Some(0)));
+        cycle.on_request_done();
+        assert_eq!(cycle.request(), Progress::Broken, "what broke stays broken");
+    }
+}

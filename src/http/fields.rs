@@ -77,7 +77,7 @@ pub struct HeadScratch {
     pub(super) host: String,
 }
 
-/// The fields of a parsed head that are meant for others than the gateway's neighbour; a cheap view.
+/// The fields of a parsed head; a cheap view.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'b> {
     pub(super) buf: &'b [u8],
@@ -103,7 +103,7 @@ impl<'b> Fields<'b> {
         table.iter().filter(wanted).map(move |f| f.value(buf))
     }
 
-    /// All fields, names as they were sent, those that are never passed on left out.
+    /// All fields, names as they were sent, but for those that [`Fields::get`] does not see.
     pub fn iter(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> + use<'b> {
         let buf = self.buf;
         self.table.iter().filter(|f| f.kind != Kind::Dropped).map(move |f| (f.name(buf), f.value(buf)))
@@ -162,6 +162,7 @@ pub(super) fn read<'b>(
     table: &mut Vec<Field>,
 ) -> Result<Seen<'b>, Malformed> {
     table.clear();
+    table.reserve(headers.len());
     let mut seen = Seen::default();
     for header in headers {
         let name = header.name.as_bytes();
@@ -266,52 +267,92 @@ fn drop_nominated(buf: &[u8], table: &mut [Field]) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// What a field is, by its length first: most names are settled by one jump.
+/// What a field is, by its length and first letter: most names are settled by one jump. `name` is a token.
 pub(super) fn classify(name: &[u8], keep_underscores: bool) -> Kind {
-    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-    let kind = match name.len() {
-        2 if is("te") => Kind::Te,
-        3 if is("via") => Kind::EndToEnd,
-        4 if is("host") => Kind::Host,
-        4 if is("date") => Kind::Date,
-        5 if is("proxy") => Kind::Dropped, // becomes HTTP_PROXY in a CGI's environment ("httpoxy")
-        6 if is("expect") => Kind::Expect,
-        6 if is("cookie") => Kind::EndToEnd,
-        7 if is("upgrade") => Kind::Upgrade,
-        7 if is("trailer") => Kind::Trailer,
-        8 if is("location") => Kind::EndToEnd,
-        9 if is("x-real-ip") || is("forwarded") => Kind::ForwardedOther,
-        10 if is("connection") => Kind::Connection,
-        10 if is("keep-alive") => Kind::KeepAlive,
-        10 if is("set-cookie") => Kind::EndToEnd,
-        11 if is("retry-after") => Kind::RetryAfter,
-        12 if is("x-request-id") => Kind::XRequestId,
-        12 if is("max-forwards") => Kind::MaxForwards,
-        12 if is("content-type") => Kind::EndToEnd,
-        13 if is("authorization") || is("cache-control") || is("content-range") => Kind::EndToEnd,
-        14 if is("content-length") => Kind::ContentLength,
-        14 if is("http2-settings") => Kind::Dropped, // RFC 9113 §3.1: belongs to an upgrade that is not forwarded
-        15 if is("x-forwarded-for") => Kind::XForwardedFor,
-        16 if is("x-forwarded-host") => Kind::XForwardedHost,
-        16 if is("content-encoding") || is("www-authenticate") => Kind::EndToEnd,
-        17 if is("x-forwarded-proto") => Kind::XForwardedProto,
-        17 if is("transfer-encoding") => Kind::TransferEncoding,
+    let first = name.first().map_or(0, |first| first | 0x20);
+    match (name.len(), first) {
+        (2, b't') if is(name, b"te") => Kind::Te,
+        (3, b'v') if is(name, b"via") => Kind::EndToEnd,
+        (4, b'h') if is(name, b"host") => Kind::Host,
+        (4, b'd') if is(name, b"date") => Kind::Date,
+        (5, b'p') if is(name, b"proxy") => Kind::Dropped, // becomes HTTP_PROXY in a CGI's environment ("httpoxy")
+        (6, b'e') if is(name, b"expect") => Kind::Expect,
+        (6, b'c') if is(name, b"cookie") => Kind::EndToEnd,
+        (7, b'u') if is(name, b"upgrade") => Kind::Upgrade,
+        (7, b't') if is(name, b"trailer") => Kind::Trailer,
+        (8, b'l') if is(name, b"location") => Kind::EndToEnd,
+        (9, b'x') if is(name, b"x-real-ip") => Kind::ForwardedOther,
+        (9, b'f') if is(name, b"forwarded") => Kind::ForwardedOther,
+        (10, b'c') if is(name, b"connection") => Kind::Connection,
+        (10, b'k') if is(name, b"keep-alive") => Kind::KeepAlive,
+        (10, b's') if is(name, b"set-cookie") => Kind::EndToEnd,
+        (11, b'r') if is(name, b"retry-after") => Kind::RetryAfter,
+        (12, b'x') if is(name, b"x-request-id") => Kind::XRequestId,
+        (12, b'm') if is(name, b"max-forwards") => Kind::MaxForwards,
+        (12, b'c') if is(name, b"content-type") => Kind::EndToEnd,
+        (13, b'a') if is(name, b"authorization") => Kind::EndToEnd,
+        (13, b'c') if is(name, b"cache-control") || is(name, b"content-range") => Kind::EndToEnd,
+        (14, b'c') if is(name, b"content-length") => Kind::ContentLength,
+        (14, b'h') if is(name, b"http2-settings") => Kind::Dropped, // RFC 9113 §3.1: of an upgrade that is not forwarded
+        (15, b'x') if is(name, b"x-forwarded-for") => Kind::XForwardedFor,
+        (16, b'x') if is(name, b"x-forwarded-host") => Kind::XForwardedHost,
+        (16, b'p') if is(name, b"proxy-connection") => Kind::Dropped,
+        (16, b'c') if is(name, b"content-encoding") => Kind::EndToEnd,
+        (16, b'w') if is(name, b"www-authenticate") => Kind::EndToEnd,
+        (17, b'x') if is(name, b"x-forwarded-proto") => Kind::XForwardedProto,
+        (17, b't') if is(name, b"transfer-encoding") => Kind::TransferEncoding,
+        // RFC 9110 §11.7: between a client and its proxy, which the gateway is not
+        (18, b'p') if is(name, b"proxy-authenticate") => Kind::Dropped,
+        (19, b'p') if is(name, b"proxy-authorization") => Kind::Dropped,
+        (25, b'p') if is(name, b"proxy-authentication-info") => Kind::Dropped,
+        (12.., b'x') if is(&name[..12], b"x-forwarded-") => Kind::ForwardedOther,
+        // CGI and its heirs cannot tell `X_User` from `X-User`
+        _ if !keep_underscores && name.iter().fold(false, |found, &b| found | (b == b'_')) => Kind::Dropped,
         _ => Kind::Other,
-    };
-    if kind != Kind::Other {
-        return kind;
-    }
-    if starts_with(name, b"x-forwarded-") {
-        Kind::ForwardedOther
-    } else if starts_with(name, b"proxy-") {
-        Kind::Dropped // for this hop: Proxy-Connection, Proxy-Authorization (RFC 9110 §11.7) …
-    } else if !keep_underscores && name.contains(&b'_') {
-        Kind::Dropped // CGI and its heirs cannot tell `X_User` from `X-User`
-    } else {
-        Kind::Other
     }
 }
 
-fn starts_with(name: &[u8], prefix: &[u8]) -> bool {
-    name.get(..prefix.len()).is_some_and(|front| front.eq_ignore_ascii_case(prefix))
+/// Whether the token `name` is `lower`, in any case. Known lengths make this a few instructions. Setting the bit that tells cases apart
+/// changes, among what tokens are made of, only letters, `^` and `_`, and makes of those two what stands in no known name.
+#[inline(always)] // a call costs more than the comparison
+fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
+    let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
+    let mut difference = 0;
+    for at in 0..N {
+        difference |= (name[at] | 0x20) ^ lower[at];
+    }
+    difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_are_known_in_any_case_and_nothing_else_is() {
+        for (name, kind) in [
+            ("host", Kind::Host),
+            ("content-length", Kind::ContentLength),
+            ("transfer-encoding", Kind::TransferEncoding),
+            ("connection", Kind::Connection),
+            ("x-forwarded-for", Kind::XForwardedFor),
+            ("x-forwarded-port", Kind::ForwardedOther),
+            ("x-forwarded-", Kind::ForwardedOther),
+            ("forwarded", Kind::ForwardedOther),
+            ("proxy-authorization", Kind::Dropped),
+            ("proxy-status", Kind::Other),
+            ("x-forwarded", Kind::Other),
+            ("hosts", Kind::Other),
+            ("hos", Kind::Other),
+            ("hose", Kind::Other),
+        ] {
+            assert_eq!(classify(name.as_bytes(), false), kind, "{name}");
+            assert_eq!(classify(name.to_uppercase().as_bytes(), false), kind, "{name}");
+            assert_eq!(
+                classify(name.replace('-', "_").as_bytes(), false) == kind,
+                !name.contains('-') || kind == Kind::Dropped
+            );
+        }
+        assert_eq!(classify(b"", false), Kind::Other);
+    }
 }

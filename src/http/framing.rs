@@ -7,7 +7,7 @@
 //! It does not read bodies; that is [`crate::http::body`].
 
 use super::Version;
-use super::text::{list, number, trim};
+use super::text::{is_token, list, number, trim};
 use crate::error::ProxyError;
 use http::{Method, StatusCode};
 
@@ -169,10 +169,66 @@ fn coding(value: &[u8]) -> Coding {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Coding::Chunked;
     }
-    let mut elements = list(value).rev();
-    let last_is_chunked = elements.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
-    // an empty element (", chunked") is legal in a list and common in attacks: with nothing else beside it, it is faulty
-    let others_are_codings = elements.by_ref().all(|e| super::text::is_token(e) && !e.eq_ignore_ascii_case(b"chunked"));
-    let has_others = list(value).count() > 1;
-    if last_is_chunked && others_are_codings && has_others { Coding::Unsupported } else { Coding::Faulty }
+    let is_chunked = |element: &[u8]| element.eq_ignore_ascii_case(b"chunked");
+    // an empty element (", chunked") is legal in a list and common in attacks: it is faulty unless other codings stand there too
+    let mut others = list(value).rev().skip(1).peekable();
+    let has_others = others.peek().is_some();
+    let is_chunked_last = list(value).next_back().is_some_and(is_chunked);
+    if is_chunked_last && has_others && others.all(|element| is_token(element) && !is_chunked(element)) {
+        Coding::Unsupported
+    } else {
+        Coding::Faulty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lengths: &[&str], codings: &[&str]) -> LengthFields {
+        let mut fields = LengthFields::default();
+        lengths.iter().for_each(|value| fields.note_content_length(value.as_bytes()));
+        codings.iter().for_each(|value| fields.note_transfer_encoding(value.as_bytes()));
+        fields
+    }
+
+    #[test]
+    fn a_request_has_one_framing_or_none() {
+        let decide = |lengths: &[&str], codings: &[&str]| fields(lengths, codings).request(Version::Http11);
+        assert_eq!(decide(&[], &[]), Ok(Framing::None));
+        assert_eq!(decide(&["0"], &[]), Ok(Framing::Fixed(0)));
+        assert_eq!(decide(&["7", "7,7"], &[]), Ok(Framing::Fixed(7)));
+        assert_eq!(decide(&[], &["chunked"]), Ok(Framing::Chunked));
+        assert_eq!(decide(&[], &["gzip, br, chunked"]), Err(ProxyError::NotImplemented));
+        assert_eq!(decide(&[], &["chunked, gzip, chunked"]), Err(ProxyError::BadRequest));
+        assert_eq!(decide(&[], &["gzip", "chunked"]), Err(ProxyError::BadRequest));
+        assert_eq!(decide(&["7"], &["chunked"]), Err(ProxyError::BadRequest));
+        assert_eq!(decide(&["7"], &["gzip, chunked"]), Err(ProxyError::BadRequest));
+        assert_eq!(fields(&[], &["chunked"]).request(Version::Http10), Err(ProxyError::BadRequest));
+    }
+
+    #[test]
+    fn responses_without_content_have_none_whatever_they_say() {
+        let none = |status: u16, method: &Method| {
+            fields(&["5"], &[]).response(Version::Http11, StatusCode::from_u16(status).unwrap(), method)
+        };
+        assert_eq!(none(100, &Method::GET), Ok((Framing::None, false)));
+        assert_eq!(none(204, &Method::GET), Ok((Framing::None, false)));
+        assert_eq!(none(304, &Method::GET), Ok((Framing::None, true)));
+        assert_eq!(none(200, &Method::HEAD), Ok((Framing::None, true)));
+        assert_eq!(none(205, &Method::GET), Ok((Framing::Fixed(5), true)));
+    }
+
+    #[test]
+    fn only_what_has_no_length_changes_on_its_way_down() {
+        for version in [Version::Http10, Version::Http11] {
+            for framing in [Framing::None, Framing::Fixed(0), Framing::Fixed(9)] {
+                assert_eq!(framing.for_downstream(version), framing);
+            }
+        }
+        for framing in [Framing::Chunked, Framing::UntilClose] {
+            assert_eq!(framing.for_downstream(Version::Http11), Framing::Chunked);
+            assert_eq!(framing.for_downstream(Version::Http10), Framing::UntilClose);
+        }
+    }
 }

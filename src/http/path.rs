@@ -189,10 +189,10 @@ mod tests {
     #[test]
     fn kept_separators_do_not_separate() {
         let mut scratch = String::new();
-        let keep = |path, scratch| normalize(path, EncodedSeparators::Keep, scratch).map(str::to_owned);
-        assert_eq!(keep("/a%2f..%2Fb", &mut scratch).unwrap(), "/a%2F..%2Fb");
-        assert_eq!(keep("/a%5cb/../c", &mut scratch).unwrap(), "/c");
-        assert!(keep("/a%00", &mut scratch).is_err());
+        let mut keep = |path| normalize(path, EncodedSeparators::Keep, &mut scratch).map(str::to_owned);
+        assert_eq!(keep("/a%2f..%2Fb").unwrap(), "/a%2F..%2Fb");
+        assert_eq!(keep("/a%5cb/../c").unwrap(), "/c");
+        assert!(keep("/a%00").is_err());
     }
 
     proptest::proptest! {
@@ -200,7 +200,7 @@ mod tests {
         #[test]
         fn the_one_spelling_is_a_fixed_point_without_dot_segments(path in "(/(\\.|%2e|%2E|a|%41|b|;|%20|){0,3}){1,6}") {
             if let Ok(once) = of(&path) {
-                proptest::prop_assert_eq!(of(&once).as_deref(), Ok(once.as_str()));
+                proptest::prop_assert_eq!(of(&once), Ok(once.clone()));
                 proptest::prop_assert!(once.starts_with('/'));
                 proptest::prop_assert!(!once.contains("//"));
                 proptest::prop_assert!(once.split('/').all(|segment| segment != "." && segment != ".."));

@@ -70,13 +70,17 @@ impl Iterator for Scrape {
                 let Family { name, help, kind, .. } = family;
                 let _ = writeln!(piece, "# HELP {name} {help}\n# TYPE {name} {kind}");
             }
+            // At least one row follows the head lines in the same piece, so that row 0 is never begun twice.
             let rows = (family.rows)(self);
-            while self.row < rows && piece.len() < PIECE_BYTES {
+            while self.row < rows {
                 (family.render)(self, self.row, &mut Samples { out: &mut piece, name: family.name });
                 self.row += 1;
+                if piece.len() >= PIECE_BYTES {
+                    break;
+                }
             }
             if self.row < rows {
-                continue;
+                return Some(piece);
             }
             (self.family, self.row) = (self.family + 1, 0);
         }
@@ -737,6 +741,21 @@ mod tests {
             .collect();
         assert!(buckets.len() > 10 && buckets.is_sorted());
         assert_eq!(buckets.last(), Some(&40.0));
+    }
+
+    #[test]
+    fn pieces_may_end_anywhere_without_repeating_or_losing_a_line() {
+        // A longer name moves every border between pieces.
+        let base = fixture::config();
+        let mut lines = HashSet::new();
+        for len in 1..400 {
+            let mut config = (*base).clone();
+            config.clusters[0].name = "x".repeat(len);
+            let stats = Stats::new(&Arc::new(config), 2);
+            stats.worker_ids().for_each(|worker| stats.recorder(worker).finished(&finished(Some(0))));
+            lines.insert(parse(&scrape(&stats)).len());
+        }
+        assert_eq!(lines.len(), 1, "the same lines whatever the name: {lines:?}");
     }
 
     #[test]

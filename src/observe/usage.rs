@@ -201,7 +201,7 @@ impl Slot {
             let (key, usage) = (self.key(), self.usage());
             // The loads above must be over before the version is looked at again.
             fence(Acquire);
-            (version % 2 == 0 && self.version.load(Relaxed) == version).then(|| (UsageKey::unpack(key), usage))
+            (version.is_multiple_of(2) && self.version.load(Relaxed) == version).then(|| (UsageKey::unpack(key), usage))
         })
     }
 }

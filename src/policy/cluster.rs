@@ -274,16 +274,29 @@ impl Cluster {
         }
     }
 
+    /// The attempt was not made after all: as if it had never begun.
+    pub fn undo(&mut self, attempt: Attempt, now: Instant) {
+        let endpoint = &mut self.endpoints[attempt.endpoint.index()];
+        endpoint.started -= 1;
+        endpoint.in_flight -= 1;
+        self.free_probe(&attempt, now);
+    }
+
     /// The attempt is over: no longer in flight. A probe that told nothing frees its slot.
     pub fn end(&mut self, attempt: Attempt, now: Instant) {
         let endpoint = &mut self.endpoints[attempt.endpoint.index()];
         debug_assert!(endpoint.in_flight > 0, "an attempt ends once");
         endpoint.in_flight -= 1;
         endpoint.finished += 1;
+        self.free_probe(&attempt, now);
+    }
+
+    fn free_probe(&mut self, attempt: &Attempt, now: Instant) {
+        let detector = &mut self.endpoints[attempt.endpoint.index()].outlier;
         if let Terms::Probe { lease } = attempt.terms
-            && endpoint.outlier.standing() == (Standing::Probing { lease })
+            && detector.standing() == (Standing::Probing { lease })
         {
-            endpoint.outlier.cancel_probe(now);
+            detector.cancel_probe(now);
             self.ready.push(attempt.endpoint);
         }
     }
@@ -293,7 +306,7 @@ impl Cluster {
         self.refresh(now);
         let endpoint = &self.endpoints[id.index()];
         let tier = &self.tiers[usize::from(endpoint.tier)];
-        let others = tier.available.len() - usize::from(endpoint.is_available(now));
+        let others = tier.available.len().saturating_sub(usize::from(endpoint.is_available(now)));
         others > 0 && tier.away < (tier.positive / 2).max(1)
     }
 

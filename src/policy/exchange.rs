@@ -182,11 +182,12 @@ impl Exchange {
         now: Instant,
         rng: &mut Rng,
     ) -> Result<Action, Shortage> {
+        let expendable = self.retries_left > 0 && self.may_repeat(Sent::Maybe) && cluster.budget().covers_retry(now);
         let ask = Ask {
             tried: avoid.as_slice(),
             refused: &self.refused,
             key: self.facts.key,
-            expendable: self.retries_left > 0 && self.may_repeat(Sent::Maybe),
+            expendable,
             deadline: self.facts.deadline.at,
         };
         let attempt = cluster.begin(&ask, now, rng)?;
@@ -293,7 +294,7 @@ impl Exchange {
     /// The endpoint was full after all: as if it had not been chosen.
     fn on_saturated(&mut self, attempt: Attempt, cluster: &mut Cluster, now: Instant, rng: &mut Rng) -> Action {
         let endpoint = attempt.endpoint;
-        cluster.end(attempt, now);
+        cluster.undo(attempt, now);
         self.tried.pop();
         let begun =
             if self.refused.push(endpoint) { self.begin(self.tried, cluster, now, rng) } else { Err(Shortage::Full) };

@@ -39,7 +39,7 @@ fn duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns")];
     let (size, unit) =
-        units.into_iter().find(|(size, _)| nanos % size == 0).expect("every duration is whole nanoseconds");
+        units.into_iter().find(|(size, _)| nanos.is_multiple_of(*size)).expect("every duration is whole nanoseconds");
     format!("{}{unit}", nanos / size)
 }
 

@@ -390,6 +390,7 @@ fn saturation_over_all_cores_costs_neither_an_attempt_nor_a_failure() {
     assert_eq!(action, Action::Reply(ProxyError::UpstreamSaturated));
     assert!(exchange.tried().is_empty());
     assert!((0..3).all(|id| world.failures(EndpointId(id)) == 0.0));
+    assert!(world.cluster.endpoints().iter().all(|e| (e.started, e.finished) == (0, 0)));
     assert!(is_attempt(world.step(&mut exchange, Event::Start, 4)), "the owner queued it and there is room now");
     world.step(&mut exchange, Event::DownstreamGone, 5);
 }

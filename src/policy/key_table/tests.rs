@@ -152,6 +152,26 @@ fn a_million_clients_fit_in_the_table_that_was_there_before() {
     );
 }
 
+#[test]
+fn an_entry_that_changed_hands_is_not_taken_for_its_former_owners() {
+    let (table, gcra, now) = (table(1), gcra(1, 3), at(SECOND));
+    assert!(table.take(KeyHash(1), gcra, now).admits());
+    let line = table.line(KeyHash(1));
+    // As if the entry had been another's when it was looked up and this one's when it was charged.
+    assert_eq!(line.charge(0, KeyHash(2), gcra, now), None);
+    assert_eq!(table.standing(KeyHash(1), gcra, now).remaining, 1, "its owner pays a token too much");
+    assert_eq!(table.standing(KeyHash(2), gcra, now).remaining, 3);
+}
+
+#[test]
+fn a_line_whose_inserter_is_held_up_rejects_instead_of_waiting() {
+    let (table, gcra, now) = (table(1), gcra(10, 3), at(SECOND));
+    table.line(KeyHash(1)).tat(0).store(BUSY, Ordering::Relaxed);
+    let rejected = Decision::Reject(Standing { remaining: 0, reset: Duration::from_millis(100) });
+    assert_eq!(table.take(KeyHash(1), gcra, now), rejected);
+    assert_eq!(table.contended(), 1);
+}
+
 /// Runs `work` on four threads at once and returns what each made.
 fn race<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let start = Barrier::new(4);

@@ -5,8 +5,7 @@
 //! count one); then file order. "That matches" is meant literally: when the best host or path has only routes whose other conditions
 //! fail, the next best is tried, down to any host. (nginx and Envoy stop at the chosen virtual host; here a catch-all stays a catch-all.)
 //!
-//! Intuition: hosts are looked up in a hash table, paths are walked segment by segment through one tree per host, and all regexes of a
-//! host are one automaton, so the cost follows the request's length and not the number of routes. Only routes that share host *and*
+//! Intuition: hosts and the segments of paths are looked up one by one in a tree, and all regexes of a host are one automaton, so the cost follows the request's length and not the number of routes. Only routes that share host *and*
 //! path are tried one after the other.
 //!
 //! Methods: a route for `GET` takes `HEAD` too (as nginx's `limit_except` and most web frameworks have it); nothing else is implied.
@@ -34,7 +33,7 @@ use conditions::{Methods, condition_count, conditions_hold};
 use http::{HeaderName, Method};
 use patterns::Patterns;
 use rustc_hash::FxHashMap;
-use tree::Tree;
+use tree::{EXACT_HOST, NodeId, Tree, TreeBuilder, WILDCARD_HOST};
 
 /// What the router looks at.
 #[derive(Clone, Copy)]
@@ -88,15 +87,6 @@ struct Candidate {
     conditional: bool,
 }
 
-/// The routes of one host.
-#[derive(Debug)]
-struct HostRoutes {
-    /// Root of its paths in [`Router::tree`].
-    root: tree::NodeId,
-    /// Row of [`Router::patterns`].
-    patterns: Option<u32>,
-}
-
 /// All routes of a configuration, compiled. Shared by the workers (`Send + Sync`, never written).
 #[derive(Debug)]
 pub struct Router {
@@ -104,10 +94,10 @@ pub struct Router {
     methods: Methods,
     tree: Tree,
     patterns: Box<[Patterns]>,
-    exact: FxHashMap<Box<[u8]>, HostRoutes>,
-    /// By what follows the `*.`
-    wildcard: FxHashMap<Box<[u8]>, HostRoutes>,
-    any: Option<HostRoutes>,
+    /// Root of the paths for any host.
+    any: Option<NodeId>,
+    /// There are wildcard hosts.
+    wildcards: bool,
 }
 
 impl Router {
@@ -131,22 +121,27 @@ impl Router {
         for (index, rule) in rules.iter().enumerate() {
             by_host.entry(&rule.host).or_default().push(RouteId::from_index(index));
         }
-        let mut tree = Tree::default();
-        let mut patterns = Vec::new();
-        let (mut exact, mut wildcard, mut any) = (FxHashMap::default(), FxHashMap::default(), None);
+        let mut tree = TreeBuilder::default();
+        let (mut patterns, mut any, mut wildcards) = (Vec::new(), None, false);
         let sets = by_host.values().filter(|routes| routes.iter().any(|id| is_regex(&rules[id.index()]))).count();
         for (host, mut routes) in by_host {
+            let root = match host {
+                HostMatch::Any => *any.insert(tree.add_root(None)),
+                HostMatch::Exact(name) => tree.add_root(Some((EXACT_HOST, &name.to_ascii_lowercase()))),
+                HostMatch::Wildcard(name) => {
+                    wildcards = true;
+                    tree.add_root(Some((WILDCARD_HOST, &name.to_ascii_lowercase())))
+                }
+            };
             // Within one host and path: more conditions first, then file order.
             routes.sort_by_key(|id| (std::cmp::Reverse(condition_count(&rules[id.index()])), *id));
-            let compiled = compile_host(&routes, &rules, &methods, &mut tree, &mut patterns, sets)?;
-            match host {
-                HostMatch::Any => any = Some(compiled),
-                HostMatch::Exact(name) => drop(exact.insert(lower(name), compiled)),
-                HostMatch::Wildcard(name) => drop(wildcard.insert(lower(name), compiled)),
+            let regexes = add_paths(root, &routes, &rules, &methods, &mut tree);
+            if !regexes.is_empty() {
+                tree.set_patterns(root, patterns.len());
+                patterns.push(Patterns::try_new(&regexes, sets)?);
             }
         }
-        tree.link();
-        Ok(Self { rules, methods, tree, patterns: patterns.into(), exact, wildcard, any })
+        Ok(Self { methods, tree: tree.build(), patterns: patterns.into(), any, wildcards, rules })
     }
 
     /// The route that takes `request`. Allocates nothing once `cache` has seen the host's regexes.
@@ -164,16 +159,14 @@ impl Router {
     }
 }
 
-/// Files the routes of one host, most specific first, under their paths.
-fn compile_host(
+/// Files the routes of one host, most specific first, under their paths; gives back those with a regex.
+fn add_paths<'r>(
+    root: NodeId,
     routes: &[RouteId],
-    rules: &[Match],
+    rules: &'r [Match],
     methods: &Methods,
-    tree: &mut Tree,
-    patterns: &mut Vec<Patterns>,
-    sets: usize,
-) -> Result<HostRoutes, RouterError> {
-    let root = tree.add_root();
+    tree: &mut TreeBuilder,
+) -> Vec<(&'r str, Candidate)> {
     let mut regexes = Vec::new();
     for &route in routes {
         let rule = &rules[route.index()];
@@ -185,21 +178,11 @@ fn compile_host(
             PathMatch::Regex(pattern) => regexes.push((pattern.as_str(), candidate)),
         }
     }
-    let row = if regexes.is_empty() {
-        None
-    } else {
-        patterns.push(Patterns::try_new(&regexes, sets)?);
-        Some(u32::try_from(patterns.len() - 1).expect("limits.rs bounds the routes"))
-    };
-    Ok(HostRoutes { root, patterns: row })
+    regexes
 }
 
 fn is_regex(rule: &Match) -> bool {
     matches!(rule.path, PathMatch::Regex(_))
-}
-
-fn lower(name: &str) -> Box<[u8]> {
-    name.to_ascii_lowercase().into_bytes().into()
 }
 
 /// Longest name that DNS allows, with the root's dot (RFC 1035 §2.3.4).
@@ -221,33 +204,32 @@ impl Search<'_, '_> {
         let router = self.router;
         let mut buffer = [0_u8; HOST_BYTES_MAX];
         if let Some(name) = self.request.host.and_then(|host| folded(host, &mut buffer)) {
-            if let Some(routes) = router.exact.get(name)
-                && let Some(found) = self.paths(routes)
+            if let Some(root) = router.tree.child(EXACT_HOST, name)
+                && let Some(found) = self.paths(root)
             {
                 return Some(found);
             }
             let mut rest = name;
-            while !router.wildcard.is_empty()
+            while router.wildcards
                 && let Some(dot) = memchr::memchr(b'.', rest)
             {
-                let label = dot;
                 rest = &rest[dot + 1..];
                 // `*` stands for whole labels that are not empty.
-                if label > 0
-                    && let Some(routes) = router.wildcard.get(rest)
-                    && let Some(found) = self.paths(routes)
+                if dot > 0
+                    && let Some(root) = router.tree.child(WILDCARD_HOST, rest)
+                    && let Some(found) = self.paths(root)
                 {
                     return Some(found);
                 }
             }
         }
-        router.any.as_ref().and_then(|routes| self.paths(routes))
+        router.any.and_then(|root| self.paths(root))
     }
 
     /// The first route of one host: exact path, longest prefix, shorter ones, regexes.
-    fn paths(&mut self, routes: &HostRoutes) -> Option<RouteId> {
+    fn paths(&mut self, root: NodeId) -> Option<RouteId> {
         let router = self.router;
-        let (last, whole) = router.tree.walk(routes.root, self.request.path);
+        let (last, whole) = router.tree.walk(root, self.request.path);
         if whole && let Some(found) = self.first(router.tree.exact(last)) {
             return Some(found);
         }
@@ -258,7 +240,7 @@ impl Search<'_, '_> {
             }
             next = router.tree.shorter(node);
         }
-        let row = routes.patterns?;
+        let row = router.tree.patterns(root)?;
         let patterns = &router.patterns[row as usize];
         let mut from = 0;
         // The matches live in the cache, which `first` must be free to ignore: take them by index.

@@ -139,6 +139,28 @@ fn an_exact_path_wins_over_the_longest_prefix_and_that_over_a_regex() {
 }
 
 #[test]
+fn segments_and_hosts_of_every_length_are_told_apart_to_their_last_byte() {
+    let names: Vec<String> = (0..64).flat_map(|length| ["x", "y"].map(|end| "s".repeat(length) + end)).collect();
+    let rules: Vec<Match> = names
+        .iter()
+        .flat_map(|name| {
+            [
+                rule("*", &format!("/{name}/*")),
+                rule(&format!("{name}.a.example"), "/"),
+                rule(&format!("*.{name}.example"), "/"),
+            ]
+        })
+        .collect();
+    let router = router(&rules);
+    for (index, name) in names.iter().enumerate() {
+        assert_eq!(Ask::get("h", &format!("/{name}/{name}")).routed(&router), Some(3 * index));
+        assert_eq!(Ask::get(&format!("{name}.a.example"), "/").routed(&router), Some(3 * index + 1));
+        assert_eq!(Ask::get(&format!("{name}.{name}.example"), "/").routed(&router), Some(3 * index + 2));
+        assert_eq!(Ask::get("h", &format!("/{name}z")).routed(&router), None);
+    }
+}
+
+#[test]
 fn a_prefix_of_everything_takes_every_path_and_the_asterisk_of_options() {
     let router = router(&[rule("*", "/*")]);
     for target in ["/", "/a", "//", "/a//b/", "*"] {

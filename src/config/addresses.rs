@@ -1,0 +1,261 @@
+//! Addresses, networks and hosts as the file writes them.
+//!
+//! Nothing is looked up: a host name as an endpoint's address is refused, since a gateway must not start or route by what a resolver
+//! happens to say. `match.host` compares names and never resolves them.
+
+use super::problem::Refusal;
+use super::read::{Scalar, scalar_schema};
+use super::values::text;
+use super::{Address, Bind, HostMatch};
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::json;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use toml::de::DeValue;
+
+/// Longest path of a unix socket (`sun_path` of unix(7), with its final zero).
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen(pub Bind);
+
+impl Scalar for Listen {
+    fn allowed() -> String {
+        "IP:PORT or unix:/PATH, such as \"0.0.0.0:8080\", \"[::]:8080\" or \"unix:/run/ringgate.sock\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        if let Some(path) = unix_path(written)? {
+            return Ok(Self(Bind::Unix(path)));
+        }
+        let address = written.parse().map(|address| Self(Bind::Tcp(address)));
+        address.map_err(|_| match written.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()) {
+            Some(_) => Refusal::why("the address is missing").help(format!("did you mean \"0.0.0.0{written}\"?")),
+            None => refused_address(written),
+        })
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string" })
+    }
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At(pub Address);
+
+impl Scalar for At {
+    fn allowed() -> String {
+        "IP:PORT or unix:/PATH, such as \"10.0.0.1:8080\", \"[2001:db8::1]:8080\" or \"unix:/run/app.sock\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        if let Some(path) = unix_path(written)? {
+            return Ok(Self(Address::Unix(path)));
+        }
+        let address: SocketAddr = written.parse().map_err(|_| refused_address(written))?;
+        match address {
+            _ if address.port() == 0 => Err(Refusal::why("port 0 cannot be connected to")),
+            _ if address.ip().is_unspecified() => {
+                let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+                let help = format!("did you mean \"{loopback}:{}\"?", address.port());
+                Err(Refusal::why("this address means any interface and is not one to connect to").help(help))
+            }
+            _ => Ok(Self(Address::Tcp(address))),
+        }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string" })
+    }
+}
+
+/// The path of `unix:/path`; `None` for other texts.
+fn unix_path(written: &str) -> Result<Option<PathBuf>, Refusal> {
+    let Some(path) = written.strip_prefix("unix:") else { return Ok(None) };
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err(Refusal::why("the path of a unix socket is absolute"));
+    }
+    if path.len() > UNIX_PATH_BYTES_MAX {
+        return Err(Refusal::why(format!("the path of a unix socket has at most {UNIX_PATH_BYTES_MAX} bytes")));
+    }
+    Ok(Some(PathBuf::from(path)))
+}
+
+/// Why a text is no `IP:PORT`.
+fn refused_address(written: &str) -> Refusal {
+    if let Some(rest) = ["http://", "https://", "tcp://"].iter().find_map(|scheme| written.strip_prefix(scheme)) {
+        return Refusal::why("an address has no scheme")
+            .help(format!("did you mean {:?}?", rest.trim_end_matches('/')));
+    }
+    if written.starts_with('/') {
+        return Refusal::plain().help(format!("did you mean \"unix:{written}\"?"));
+    }
+    if let Ok(ip) = written.parse::<IpAddr>() {
+        let shown = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+        return Refusal::why("the port is missing").help(format!("did you mean \"{shown}:8080\"?"));
+    }
+    if let Some((host, port)) = written.rsplit_once(':') {
+        if host.contains(':') && host.parse::<IpAddr>().is_ok() {
+            return Refusal::why("an IPv6 address stands in brackets")
+                .help(format!("did you mean \"[{host}]:{port}\"?"));
+        }
+        let named = host.bytes().any(|b| b.is_ascii_alphabetic()) && !host.contains(['[', ':']);
+        if named && port.parse::<u16>().is_ok() {
+            let loopback = (host == "localhost").then(|| format!("did you mean \"{}:{port}\"?", Ipv4Addr::LOCALHOST));
+            let why = Refusal::why(format!("host names are not resolved, and {host:?} is one"));
+            return loopback.map_or(why.clone(), |help| why.help(help));
+        }
+    }
+    Refusal::plain()
+}
+
+/// A network, `"10.0.0.0/8"`; an address alone is a network of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl Scalar for Network {
+    fn allowed() -> String {
+        "a network or an address, such as \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        let network = written.parse().or_else(|_| written.parse::<IpAddr>().map(IpNet::from));
+        let network: IpNet = network.map_err(|_| Refusal::plain())?;
+        if network.trunc() == network {
+            return Ok(Self(network));
+        }
+        let why = format!("bits are set beyond the first {}", network.prefix_len());
+        Err(Refusal::why(why).help(format!("did you mean \"{}\"?", network.trunc())))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string" })
+    }
+}
+
+/// `match.host`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host(pub HostMatch);
+
+impl Scalar for Host {
+    fn allowed() -> String {
+        "a host such as \"api.example.com\", \"*.example.com\" or \"192.0.2.1\", without port".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let host = text(value)?.to_ascii_lowercase();
+        if host == "*" {
+            return Err(Refusal::why("a route without host takes any").help("leave `host` out"));
+        }
+        if host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|ip| ip.parse::<IpAddr>().is_ok())
+        {
+            return Ok(Self(HostMatch::Exact(host)));
+        }
+        if let Some((name, port)) = host.rsplit_once(':')
+            && port.parse::<u16>().is_ok()
+            && !name.contains(':')
+        {
+            return Err(Refusal::why("a host has no port here").help(format!("did you mean {name:?}?")));
+        }
+        let (wild, name) = host.strip_prefix("*.").map_or((false, host.as_str()), |name| (true, name));
+        check_host(name)?;
+        let name = name.to_owned();
+        Ok(Self(if wild { HostMatch::Wildcard(name) } else { HostMatch::Exact(name) }))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "minLength": 1, "maxLength": 255 })
+    }
+}
+
+/// Labels as in RFC 1123 §2.1, and the underscore, which real names have.
+fn check_host(name: &str) -> Result<(), Refusal> {
+    if name.contains('*') {
+        return Err(Refusal::why("a wildcard stands only for the first labels, as \"*.\""));
+    }
+    if !name.is_ascii() {
+        return Err(Refusal::why("a host has only ASCII characters: write its punycode form (xn--…)"));
+    }
+    let label = |label: &str| {
+        let clean = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        clean && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if name.len() > 253 {
+        return Err(Refusal::why("a host has at most 253 characters"));
+    }
+    match name.split('.').find(|part| !label(part)) {
+        None => Ok(()),
+        Some("") => Err(Refusal::why("a label is empty")),
+        Some(part) => Err(Refusal::why(format!("{part:?} is no label of a host"))),
+    }
+}
+
+scalar_schema!(Listen, At, Network, Host);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::values::tests::{accepts, refuses};
+
+    #[test]
+    fn addresses_have_an_ip_and_a_port_or_are_sockets() {
+        accepts::<Listen>(&["0.0.0.0:0", "[::]:8080", "127.0.0.1:65535", "unix:/run/a b.sock"]);
+        refuses::<Listen>(&[
+            "",
+            "8080",
+            ":8080",
+            "0.0.0.0",
+            "::1:80",
+            "unix:run/a",
+            "/run/a",
+            "a.example:80",
+            "1.2.3.4:65536",
+        ]);
+        refuses::<Listen>(&[&format!("unix:/{}", "a".repeat(UNIX_PATH_BYTES_MAX))]);
+        accepts::<At>(&["10.0.0.1:80", "[2001:db8::1]:8080", "unix:/a"]);
+        refuses::<At>(&["10.0.0.1:0", "0.0.0.0:80", "[::]:80", "app:80", "http://10.0.0.1:80", "10.0.0.1:80/x"]);
+    }
+
+    #[test]
+    fn refused_addresses_come_with_what_was_meant() {
+        let help = |text: &str| At::parse(&DeValue::String(text.into())).unwrap_err().help.unwrap();
+        assert_eq!(help("2001:db8:0:0:0:0:0:1:80"), "did you mean \"[2001:db8:0:0:0:0:0:1]:80\"?");
+        assert_eq!(help("2001:db8::1"), "did you mean \"[2001:db8::1]:8080\"?");
+        assert_eq!(help("/run/app.sock"), "did you mean \"unix:/run/app.sock\"?");
+        assert_eq!(help("http://10.0.0.1:80/"), "did you mean \"10.0.0.1:80\"?");
+        assert_eq!(help("localhost:80"), "did you mean \"127.0.0.1:80\"?");
+    }
+
+    #[test]
+    fn networks_have_no_bits_beyond_their_prefix() {
+        accepts::<Network>(&["10.0.0.0/8", "192.0.2.7", "::1", "2001:db8::/32", "0.0.0.0/0"]);
+        refuses::<Network>(&["10.0.0.1/8", "10.0.0.0/33", "a", ""]);
+    }
+
+    #[test]
+    fn hosts_are_names_or_addresses_without_port() {
+        accepts::<Host>(&["a", "A.example", "*.example.com", "xn--bcher-kva.example", "10.0.0.1", "[::1]", "_a.b"]);
+        refuses::<Host>(&[
+            "",
+            "*",
+            "*.",
+            "*a.example",
+            "a.*.example",
+            "a..b",
+            "a.",
+            ".a",
+            "-a.b",
+            "b\u{fc}cher.example",
+            "a:80",
+            "a/b",
+        ]);
+        refuses::<Host>(&["::1", "[::1", "[a]", "a b", &"a".repeat(64), &"a.".repeat(127)]);
+    }
+}

@@ -1,0 +1,428 @@
+//! One simulation: a made-up cluster, its clients, a queue of virtual time, and the loop that asks the exchanges.
+
+use crate::check::{self, Begun, Ledger, Probes};
+use crate::fleet::{Meeting, Mood, Phase};
+use http::StatusCode;
+use rand::SeedableRng;
+use ringgate::config::{self, Address, Balance, HashKey, Outlier, RetryBudget, RetryOn, Timeout};
+use ringgate::policy::attempt::ChangeKind;
+use ringgate::policy::chance::{below, mix};
+use ringgate::policy::cluster::Cluster;
+use ringgate::policy::deadline::{Deadline, RouteDeadline};
+use ringgate::policy::event::{Action, Event, Facts};
+use ringgate::policy::exchange::Exchange;
+use ringgate::policy::retry::{Rules, Sent};
+use ringgate::units::{EndpointId, Instant, Ratio, Rng, Weight};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+const REQUESTS: usize = 300;
+
+/// What happened, over one simulation or many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    requests: u64,
+    relayed: u64,
+    replied: u64,
+    abandoned: u64,
+    attempts: u64,
+    retries: u64,
+    backoffs: u64,
+    budget_stops: u64,
+    saturated: u64,
+    ejected: u64,
+    readmitted: u64,
+    probes: u64,
+    /// Of every action in order.
+    trace: u64,
+}
+
+impl std::ops::AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.relayed += other.relayed;
+        self.replied += other.replied;
+        self.abandoned += other.abandoned;
+        self.attempts += other.attempts;
+        self.retries += other.retries;
+        self.backoffs += other.backoffs;
+        self.budget_stops += other.budget_stops;
+        self.saturated += other.saturated;
+        self.ejected += other.ejected;
+        self.readmitted += other.readmitted;
+        self.probes += other.probes;
+        self.trace ^= other.trace;
+    }
+}
+
+impl Report {
+    /// A simulation in which nothing ever went wrong would prove nothing.
+    pub(crate) fn assert_that_everything_happened(&self) {
+        let Self { requests, relayed, replied, abandoned, .. } = *self;
+        assert_eq!(requests, relayed + replied + abandoned, "every request ended in one way");
+        let seen = [
+            relayed,
+            replied,
+            abandoned,
+            self.retries,
+            self.backoffs,
+            self.budget_stops,
+            self.saturated,
+            self.ejected,
+            self.readmitted,
+            self.probes,
+        ];
+        assert!(seen.iter().all(|count| *count >= 100), "{self:?}");
+    }
+}
+
+enum Due {
+    Arrival,
+    /// For the exchange, if it still waits with this serial.
+    Step {
+        exchange: usize,
+        serial: u32,
+        event: Event,
+    },
+    Leave(usize),
+    Mood(usize),
+    Check(usize),
+}
+
+struct Live {
+    exchange: Exchange,
+    deadline: Deadline,
+    /// Idempotent, and its body can be sent again.
+    repeatable: bool,
+    serial: u32,
+    on: Option<EndpointId>,
+    meeting: Option<Meeting>,
+}
+
+/// One simulation.
+pub(crate) struct World {
+    rng: Rng,
+    /// Of the policies, so that what the simulator draws does not shift what they draw.
+    policy_rng: Rng,
+    now: Instant,
+    cluster: Cluster,
+    config: config::Cluster,
+    rules: Rules,
+    route: RouteDeadline,
+    moods: Vec<Mood>,
+    queue: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// By serial, which also orders what is due at the same time.
+    dues: HashMap<u64, Due>,
+    live: BTreeMap<usize, Live>,
+    in_flight: HashMap<EndpointId, u32>,
+    ledger: Ledger,
+    probes: Probes,
+    report: Report,
+    scheduled: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = Rng::seed_from_u64(seed);
+        let mut policy_rng = Rng::seed_from_u64(!seed);
+        let config = draw_cluster(&mut rng);
+        let budget = config.retry_budget;
+        let mut world = Self {
+            cluster: Cluster::new(&config, 1, &mut policy_rng),
+            rules: Rules::new(&draw_retry(&mut rng)),
+            route: RouteDeadline::new(draw_timeout(&mut rng)),
+            moods: config.endpoints.iter().map(|_| Mood::draw(&mut rng)).collect(),
+            ledger: Ledger::new(budget.ratio.get(), budget.min_per_second),
+            config,
+            rng,
+            policy_rng,
+            now: Instant::from_nanos(mix(seed) >> 16),
+            queue: BinaryHeap::new(),
+            dues: HashMap::new(),
+            live: BTreeMap::new(),
+            in_flight: HashMap::new(),
+            probes: Probes::default(),
+            report: Report::default(),
+            scheduled: 0,
+        };
+        world.schedule(Duration::ZERO, Due::Arrival);
+        for endpoint in 0..world.moods.len() {
+            let (mood, check) = (world.upto(8_000), world.upto(5_000));
+            world.schedule(mood, Due::Mood(endpoint));
+            world.schedule(check, Due::Check(endpoint));
+        }
+        world
+    }
+
+    pub(crate) fn run(mut self) -> Report {
+        while let Some(Reverse((at, serial))) = self.queue.pop() {
+            self.now = at;
+            let due = self.dues.remove(&serial).expect("everything queued is due once");
+            self.turn(due);
+            check::cluster(&self.cluster, &self.in_flight);
+        }
+        assert!(self.live.is_empty(), "every exchange ends");
+        assert!(self.cluster.endpoints().iter().all(|e| e.in_flight == 0 && e.started == e.finished));
+        self.report.probes = self.probes.seen;
+        self.report
+    }
+
+    fn turn(&mut self, due: Due) {
+        let active = (self.report.requests as usize) < REQUESTS;
+        match due {
+            Due::Arrival => {
+                self.arrive();
+                if active {
+                    // bursts, with quiet stretches in which ejections end
+                    let pause = if below(&mut self.rng, 50) == 0 { self.upto(15_000) } else { self.upto(60) };
+                    self.schedule(pause, Due::Arrival);
+                }
+            }
+            Due::Step { exchange, serial, event } => {
+                if self.live.get(&exchange).is_some_and(|live| live.serial == serial) {
+                    self.step(exchange, event);
+                }
+            }
+            Due::Leave(exchange) => {
+                if self.live.contains_key(&exchange) {
+                    self.step(exchange, Event::DownstreamGone);
+                }
+            }
+            Due::Mood(endpoint) if active => {
+                self.moods[endpoint] = Mood::draw(&mut self.rng);
+                let next = self.upto(12_000);
+                self.schedule(next, Due::Mood(endpoint));
+            }
+            Due::Check(endpoint) if active => {
+                let well = !matches!(self.moods[endpoint], Mood::Refuses | Mood::Unreachable | Mood::Hangs);
+                self.cluster.on_probe(EndpointId::from_index(endpoint), well, self.now);
+                self.cluster.set_health(EndpointId::from_index(endpoint), well, self.now);
+                let next = self.upto(20_000);
+                self.schedule(next, Due::Check(endpoint));
+            }
+            Due::Mood(_) | Due::Check(_) => {}
+        }
+        for change in self.cluster.take_changes() {
+            match change.kind {
+                ChangeKind::Ejected { until, .. } => {
+                    assert!(until > change.at);
+                    self.report.ejected += 1;
+                }
+                ChangeKind::Readmitted => self.report.readmitted += 1,
+                ChangeKind::Unhealthy | ChangeKind::Healthy => {}
+            }
+        }
+    }
+
+    fn arrive(&mut self) {
+        let incoming =
+            (below(&mut self.rng, 10) == 0).then(|| Duration::from_millis(1 + below(&mut self.rng, 500) as u64));
+        let deadline = self.route.start(incoming, self.now);
+        let idempotent = below(&mut self.rng, 3) > 0;
+        let key = (below(&mut self.rng, 5) > 0).then(|| below(&mut self.rng, 50) as u64);
+        let replayable = below(&mut self.rng, 5) > 0;
+        let exchange = Exchange::new(Facts { deadline, retry: self.rules, idempotent, replayable, key });
+        let id = self.report.requests as usize;
+        self.report.requests += 1;
+        self.ledger.on_request(self.now);
+        self.live.insert(
+            id,
+            Live { exchange, deadline, repeatable: idempotent && replayable, serial: 0, on: None, meeting: None },
+        );
+        if below(&mut self.rng, 10) == 0 {
+            let patience = self.upto(1_500);
+            self.schedule(patience, Due::Leave(id));
+        }
+        self.step(id, Event::Start);
+    }
+
+    fn step(&mut self, id: usize, event: Event) {
+        let mut live = self.live.remove(&id).expect("it lives");
+        let (tried, reason) = (live.exchange.tried().to_vec(), live.exchange.retry_reason());
+        let was_waiting = live.on.is_none() && !tried.is_empty();
+        if let Some(endpoint) = live.on.take() {
+            *self.in_flight.get_mut(&endpoint).expect("counted") -= 1;
+            self.probes.on_end(id);
+        }
+        let action = live.exchange.step(event, &mut self.cluster, self.now, &mut self.policy_rng);
+        live.serial += 1;
+        self.trace(id, event, action);
+        if let Action::Attempt { .. } | Action::Backoff { .. } = action
+            && !was_waiting
+            && !matches!(event, Event::Start | Event::Saturated)
+        {
+            assert!(may_repeat(event, &live), "{event:?} was retried");
+            assert!(live.exchange.retry_reason().is_some() || reason.is_some());
+            self.ledger.on_retry(self.now);
+            self.report.retries += 1;
+        }
+        match action {
+            Action::Attempt { endpoint, connect_until, until } => {
+                self.attempt(id, &mut live, endpoint, &tried, (connect_until, until), event);
+            }
+            Action::Backoff { until } => {
+                assert!(until < live.deadline.at, "a backoff beyond the deadline");
+                self.report.backoffs += 1;
+                self.due_step(id, live.serial, until, Event::BackoffOver);
+            }
+            Action::Relay => {
+                let Event::Head { .. } = event else { panic!("{event:?} was relayed") };
+                let meeting = live.meeting.take().expect("an attempt met something");
+                live.on = tried.last().copied();
+                *self.in_flight.entry(tried[tried.len() - 1]).or_default() += 1;
+                self.route.on_latency(live.deadline.total - live.deadline.at.since(self.now), self.now);
+                self.due_step(id, live.serial, self.now + meeting.body_time, meeting.body);
+            }
+            Action::Reply(_) | Action::Finish => return self.conclude(&live, event, action),
+        }
+        self.live.insert(id, live);
+    }
+
+    fn attempt(
+        &mut self,
+        id: usize,
+        live: &mut Live,
+        endpoint: EndpointId,
+        tried: &[EndpointId],
+        (connect_until, until): (Instant, Instant),
+        event: Event,
+    ) {
+        let tried = if event == Event::Saturated { &tried[..tried.len() - 1] } else { tried };
+        let requests_max = self.config.requests_max.unwrap_or(u32::MAX);
+        let begun = Begun { endpoint, tried, until, deadline: live.deadline.at, now: self.now };
+        if check::attempt(&begun, &mut self.cluster, requests_max) {
+            self.probes.on_attempt(endpoint, id, live.deadline.at, self.now);
+        }
+        assert_eq!(live.exchange.tried().len(), tried.len() + 1);
+        *self.in_flight.entry(endpoint).or_default() += 1;
+        live.on = Some(endpoint);
+        self.report.attempts += 1;
+        if below(&mut self.rng, 60) == 0 {
+            return self.due_step(id, live.serial, self.now, Event::Saturated);
+        }
+        let meeting = self.moods[endpoint.index()].meet(&mut self.rng);
+        live.meeting = Some(meeting);
+        let (at, met) = match meeting.phase {
+            Phase::Connect(after) if self.now + after < connect_until => (self.now + after, meeting.event),
+            Phase::Connect(_) | Phase::NoConnection => (connect_until, Event::ConnectTimedOut),
+            Phase::Head(after) if self.now + after < until => (self.now + after, meeting.event),
+            Phase::Head(_) | Phase::NoHead => (until, Event::TimedOut),
+        };
+        self.due_step(id, live.serial, at, met);
+    }
+
+    fn conclude(&mut self, live: &Live, event: Event, action: Action) {
+        let saturated = action == Action::Reply(ringgate::error::ProxyError::UpstreamSaturated);
+        assert!(live.exchange.is_over() || saturated);
+        self.report.budget_stops += u64::from(live.exchange.was_stopped_by_budget());
+        self.report.saturated += u64::from(saturated);
+        match (event, action) {
+            (Event::DownstreamGone, _) => self.report.abandoned += 1,
+            (_, Action::Reply(_)) => {
+                assert!(self.now <= live.deadline.at, "the reply comes after T_max");
+                if event == Event::TimedOut {
+                    self.route.on_latency(live.deadline.total, self.now);
+                }
+                self.report.replied += 1;
+            }
+            _ => self.report.relayed += 1,
+        }
+    }
+
+    fn trace(&mut self, id: usize, event: Event, action: Action) {
+        let text = format!("{id} {event:?} {action:?}");
+        self.report.trace = mix(self.report.trace ^ ringgate::policy::chance::hash_key(text.as_bytes()));
+    }
+
+    fn upto(&mut self, millis: usize) -> Duration {
+        Duration::from_micros(below(&mut self.rng, millis * 1_000) as u64)
+    }
+
+    fn due_step(&mut self, exchange: usize, serial: u32, at: Instant, event: Event) {
+        self.schedule(at.since(self.now), Due::Step { exchange, serial, event });
+    }
+
+    fn schedule(&mut self, after: Duration, due: Due) {
+        let serial = self.scheduled;
+        self.scheduled += 1;
+        self.queue.push(Reverse((self.now + after, serial)));
+        self.dues.insert(serial, due);
+    }
+}
+
+/// The rule in other words: a request that may have arrived goes out again only if that does no harm.
+fn may_repeat(event: Event, live: &Live) -> bool {
+    match event {
+        Event::ConnectFailed | Event::ConnectTimedOut | Event::ResetBeforeHead { sent: Sent::Nothing, .. } => true,
+        _ => live.repeatable,
+    }
+}
+
+fn draw_timeout(rng: &mut Rng) -> Timeout {
+    let most = Duration::from_millis(200 + below(rng, 4_000) as u64);
+    if below(rng, 3) > 0 { Timeout::Fixed(most) } else { Timeout::Adaptive { k: 3.0, min: most / 10, max: most } }
+}
+
+fn ratio(value: f64) -> Ratio {
+    Ratio::try_new(value).expect("a share")
+}
+
+fn draw_retry(rng: &mut Rng) -> config::Retry {
+    let statuses = [429, 502, 503, 504].map(|code| StatusCode::from_u16(code).expect("a status"));
+    config::Retry {
+        attempts: below(rng, 5) as u32,
+        on: RetryOn {
+            connect: below(rng, 8) > 0,
+            reset: below(rng, 8) > 0,
+            timeout: below(rng, 8) > 0,
+            statuses: statuses[below(rng, 4)..].to_vec(),
+        },
+        non_idempotent: false,
+        per_try_timeout: (below(rng, 2) == 0).then(|| Duration::from_millis(50 + below(rng, 500) as u64)),
+        min_remaining: ratio(below(rng, 30) as f64 / 100.0),
+    }
+}
+
+fn draw_cluster(rng: &mut Rng) -> config::Cluster {
+    let balance = match below(rng, 7) {
+        0 => Balance::Random,
+        1 => Balance::RoundRobin,
+        2 => Balance::Weighted,
+        3 => Balance::LeastRequest,
+        4 => Balance::PeakEwma,
+        5 => Balance::RingHash(HashKey::Path),
+        _ => Balance::Maglev(HashKey::ClientIp),
+    };
+    let endpoints = 1 + below(rng, 7);
+    let tiers = 1 + below(rng, 3);
+    let mut endpoint = |i: usize| config::Endpoint {
+        address: Address::Tcp(SocketAddr::from((Ipv4Addr::new(10, 0, 0, i as u8), 80))),
+        weight: Weight(if i > 0 && below(rng, 10) == 0 { 0 } else { 1 + below(rng, 4) as u32 * 50 }),
+        priority: below(rng, tiers) as u8,
+    };
+    let endpoints = (0..endpoints).map(&mut endpoint).collect();
+    let eject = Duration::from_millis(200 + below(rng, 5_000) as u64);
+    let outlier = Outlier {
+        consecutive: 1 + below(rng, 6) as u32,
+        min_success: ratio(0.5),
+        min_requests: 3 + below(rng, 20) as u32,
+        window: Duration::from_secs(1 + below(rng, 10) as u64),
+        eject,
+        eject_max: eject * 20,
+    };
+    config::Cluster {
+        name: "simulated".to_owned(),
+        balance,
+        connect_timeout: Duration::from_millis(20 + below(rng, 1_000) as u64),
+        idle_timeout: Duration::from_secs(55),
+        idle_max: 256,
+        requests_max: (below(rng, 3) == 0).then(|| 1 + below(rng, 8) as u32),
+        retry_budget: RetryBudget { ratio: ratio(below(rng, 5) as f64 / 10.0), min_per_second: below(rng, 4) as u32 },
+        endpoints,
+        health_check: None,
+        outlier: (below(rng, 8) > 0).then_some(outlier),
+        slow_start: Duration::from_millis(below(rng, 2) as u64 * 3_000),
+    }
+}
