@@ -26,8 +26,11 @@ on_both_drivers! {
         assert_eq!(gateway.metric("ringgate_upstream_attempts_total", &attempts), 4.0);
         assert_eq!(gateway.metric("ringgate_request_duration_seconds_count", &[("route", "all")]), 5.0);
         assert!(gateway.metric("ringgate_upstream_duration_seconds_count", &[("upstream", "svc")]) >= 4.0);
-        assert_eq!(gateway.metric("ringgate_connections", &[("listener", "edge")]), 1.0);
-        assert_eq!(gateway.metric("ringgate_upstream_connections", &[("upstream", "svc"), ("state", "idle")]), 1.0);
+        eventually("gauges follow", || {
+            let downstream = gateway.metric("ringgate_connections", &[("listener", "edge")]);
+            let idle = gateway.metric("ringgate_upstream_connections", &[("upstream", "svc"), ("state", "idle")]);
+            ((downstream, idle) == (1.0, 1.0)).then_some(())
+        });
     }
 
     fn the_metrics_page_is_the_prometheus_text_format(driver: Driver) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 
@@ -23,7 +23,8 @@ pub(crate) enum Driver {
 impl Driver {
     /// Whether the kernel lets this process make a ring.
     pub(crate) fn is_possible(self) -> bool {
-        self == Self::Epoll || io_uring::IoUring::new(8).is_ok()
+        static RING: OnceLock<bool> = OnceLock::new();
+        self == Self::Epoll || *RING.get_or_init(|| io_uring::IoUring::new(8).is_ok())
     }
 
     /// Its name in the configuration.
