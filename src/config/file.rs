@@ -47,7 +47,7 @@ table! {
         optional access_log: AccessLog;
         /// Where clients connect.
         required listener: List<Listener, 1, LISTENERS_MAX>;
-        /// Which request goes where. The most specific route wins: host exact > wildcard > any; path exact > longest prefix > regex;
+        /// Which request goes where. The most specific route wins: host exact > wildcard > any; path exact > longest prefix > regex > any (`/*`);
         /// then more conditions; then the order in the file.
         required route: List<Route, 1, ROUTES_MAX>;
         /// Groups of endpoints, by name.

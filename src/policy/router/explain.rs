@@ -91,9 +91,10 @@ fn rank(rule: &Match) -> ((u8, usize), (u8, usize), usize) {
         HostMatch::Any => (0, 0),
     };
     let path = match &rule.path {
-        PathMatch::Exact(_) => (2, 0),
-        PathMatch::Prefix(prefix) => (1, prefix.len()),
-        PathMatch::Regex(_) => (0, 0),
+        PathMatch::Exact(_) => (3, 0),
+        PathMatch::Prefix(prefix) if prefix.is_empty() => (0, 0),
+        PathMatch::Prefix(prefix) => (2, prefix.len()),
+        PathMatch::Regex(_) => (1, 0),
     };
     (host, path, condition_count(rule))
 }

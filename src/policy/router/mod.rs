@@ -1,12 +1,13 @@
 //! Which route takes a request.
 //!
 //! The most specific route that matches wins: host exact, then the longest wildcard, then any host; below one host, path exact, then
-//! the longest prefix (whole segments), then regex; then more conditions (a list of methods, each header and each query parameter
-//! count one); then file order. "That matches" is meant literally: when the best host or path has only routes whose other conditions
+//! the longest prefix (whole segments), then regex, then any path (`/*`, which would otherwise hide every regex); then more conditions
+//! (a list of methods, each header and each query parameter count one); then file order. "That matches" is meant literally: when the best host or path has only routes whose other conditions
 //! fail, the next best is tried, down to any host. (nginx and Envoy stop at the chosen virtual host; here a catch-all stays a catch-all.)
 //!
-//! Intuition: hosts and the segments of paths are looked up one by one in a tree, and all regexes of a host are one automaton, so the cost follows the request's length and not the number of routes. Only routes that share host *and*
-//! path are tried one after the other.
+//! Intuition: hosts and the segments of paths are looked up one by one in a tree, and all regexes of a host are one automaton, so
+//! the cost follows the request's length and not the number of routes. Only routes that share host *and* path are tried one after
+//! the other.
 //!
 //! Methods: a route for `GET` takes `HEAD` too (as nginx's `limit_except` and most web frameworks have it); nothing else is implied.
 //! A request that some route would take but for its method is answered 405 with the methods that would do (RFC 9110 §15.5.6).
@@ -226,7 +227,7 @@ impl Search<'_, '_> {
         router.any.and_then(|root| self.paths(root))
     }
 
-    /// The first route of one host: exact path, longest prefix, shorter ones, regexes.
+    /// The first route of one host: exact path, longest prefix, shorter ones, regexes, any path.
     fn paths(&mut self, root: NodeId) -> Option<RouteId> {
         let router = self.router;
         let (last, whole) = router.tree.walk(root, self.request.path);
@@ -234,12 +235,17 @@ impl Search<'_, '_> {
             return Some(found);
         }
         let mut next = Some(last);
-        while let Some(node) = next {
+        while let Some(node) = next.filter(|&node| node != root) {
             if let Some(found) = self.first(router.tree.prefix(node)) {
                 return Some(found);
             }
             next = router.tree.shorter(node);
         }
+        self.regexes(root).or_else(|| self.first(router.tree.prefix(root)))
+    }
+
+    fn regexes(&mut self, root: NodeId) -> Option<RouteId> {
+        let router = self.router;
         let row = router.tree.patterns(root)?;
         let patterns = &router.patterns[row as usize];
         let mut from = 0;

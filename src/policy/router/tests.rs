@@ -257,6 +257,16 @@ fn headers_are_read_only_for_routes_that_ask_for_them() {
 }
 
 #[test]
+fn any_path_is_the_last_resort_of_its_host() {
+    let router = router(&[rule("*", "/*"), rule("*", "~^/r[0-9]+$"), rule("*", "/r/*"), rule("a.example", "/*")]);
+    for (target, host, row) in
+        [("/r1", "x", 1), ("/r/1", "x", 2), ("/rx", "x", 0), ("/", "x", 0), ("/r1", "a.example", 3)]
+    {
+        assert_eq!(Ask::get(host, target).routed(&router), Some(row), "{host} {target}");
+    }
+}
+
+#[test]
 fn a_regex_that_does_not_compile_names_its_route() {
     let rules = [rule("*", "/a"), rule("*", "~^/ok$"), rule("*", "~(")];
     let Err(RouterError::Regex { route, reason }) = Router::from_matches(&rules) else { panic!("it compiled") };
