@@ -28,6 +28,9 @@ const TICK_NANOS: u64 = 10_000_000;
 /// Slots of the wheel: five seconds; what is further away comes round again.
 const SLOTS: u64 = 512;
 
+/// Looks after which a client that has ended its direction counts as gone.
+const CLIENT_ENDED_LOOKS: u8 = 2;
+
 /// What a socket under watch is doing, for [`Timers::hurry_idle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
@@ -47,6 +50,11 @@ struct Row {
     fd: RawFd,
     how: Shutdown,
     waker: Option<Waker>,
+    /// For whom the socket is being waited for; -1: nobody in particular.
+    client: RawFd,
+    /// How often in a row the client was found to have ended its direction.
+    client_ended: u8,
+    client_gone: bool,
 }
 
 /// Rows and slots: all of the logic, none of the waiting.
@@ -83,6 +91,9 @@ impl Wheel {
             fd: -1,
             how: Shutdown::Both,
             waker: None,
+            client: -1,
+            client_ended: 0,
+            client_gone: false,
         })
     }
 
@@ -208,6 +219,25 @@ impl Timers {
         }
     }
 
+    /// Looks after the clients for whom something is being waited for ([`Guard::on_behalf_of`]); called about twice a second.
+    ///
+    /// One that has reset its connection is gone. One that has only ended its direction may still read (`shutdown(2)`, half-close), so
+    /// it is given until the next but one look: an answer that takes longer is an answer for nobody (nginx and HAProxy give no time).
+    pub fn look_for_gone_clients(&self) {
+        for (_, row) in &mut self.wheel.borrow_mut().rows {
+            if row.client < 0 || row.client_gone {
+                continue;
+            }
+            let events = poll_now(row.client, libc::POLLRDHUP);
+            let reset = events & (libc::POLLERR | libc::POLLHUP) != 0;
+            row.client_ended = if events & libc::POLLRDHUP == 0 { 0 } else { row.client_ended + 1 };
+            if reset || row.client_ended > CLIENT_ENDED_LOOKS {
+                row.client_gone = true;
+                shutdown_fd(row.fd, Shutdown::Both);
+            }
+        }
+    }
+
     /// A new watch, not armed.
     pub fn watch(self: &Rc<Self>) -> Watch {
         let index = self.wheel.borrow_mut().add();
@@ -280,6 +310,7 @@ impl Watch {
             let mut wheel = self.timers.wheel.borrow_mut();
             let row = &mut wheel.rows[self.index];
             (row.fd, row.how, row.doing) = (fd, how, doing);
+            (row.client_ended, row.client_gone) = (0, false);
         }
         self.timers.set(self.index, deadline);
         Guard { watch: self }
@@ -294,6 +325,12 @@ impl Watch {
     #[must_use]
     pub fn expired(&self) -> bool {
         self.timers.wheel.borrow().rows[self.index].expired
+    }
+
+    /// True when the last guard's client has left ([`Timers::look_for_gone_clients`]).
+    #[must_use]
+    pub fn client_gone(&self) -> bool {
+        self.timers.wheel.borrow().rows[self.index].client_gone
     }
 
     /// Waits until `deadline`.
@@ -326,13 +363,31 @@ pub struct Guard<'a> {
     watch: &'a Watch,
 }
 
+impl<'a> Guard<'a> {
+    /// The socket is waited for on behalf of `client`: when that leaves, the wait ends too ([`Watch::client_gone`]).
+    #[must_use]
+    pub fn on_behalf_of(self, client: &'a Stream) -> Self {
+        self.watch.timers.wheel.borrow_mut().rows[self.watch.index].client = client.fd();
+        self
+    }
+}
+
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         let mut wheel = self.watch.timers.wheel.borrow_mut();
         let row = &mut wheel.rows[self.watch.index];
         row.doing = Doing::Nothing;
         row.deadline = Instant::NEVER;
+        row.client = -1;
     }
+}
+
+/// What is true of a socket at this moment, among `wanted` and the two that are always told.
+fn poll_now(fd: RawFd, wanted: i16) -> i16 {
+    let mut asked = libc::pollfd { fd, events: wanted, revents: 0 };
+    // SAFETY: one live pollfd, and no waiting.
+    unsafe { libc::poll(&raw mut asked, 1, 0) };
+    asked.revents
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ pub(super) async fn attempt(
             Some(stream) => stream,
             None => connect(worker, &connection.watch, to).await?,
         };
-        match converse(worker, &connection.watch, upload, stream, to.until).await {
+        match converse(worker, connection, upload, stream, to.until).await {
             Err(Failure::Reset { sent, .. }) if reused => {
                 worker.forget_idle(to.cluster, to.endpoint);
                 if !((to.repeatable && upload.is_replayable()) || sent == Sent::Nothing) {
@@ -120,15 +120,16 @@ async fn connect(worker: &Worker, watch: &Watch, to: Try) -> Result<Stream, Fail
 /// Sends the request and waits for the first bytes of its response.
 async fn converse(
     worker: &Worker,
-    watch: &Watch,
+    client: &Connection,
     upload: &mut Upload<'_>,
     stream: Stream,
     until: Instant,
 ) -> Result<Answering, Failure> {
     upload.rewind();
+    let watch = &client.watch;
     let block = worker.blocks.borrow_mut().small();
     let (uploaded, received, block) = {
-        let _guard = watch.over(&stream, until, Shutdown::Both);
+        let _guard = watch.over(&stream, until, Shutdown::Both).on_behalf_of(&client.stream);
         let mut sending = pin!(upload.run(&stream));
         let mut uploaded = poll_once(sending.as_mut()).await;
         let mut receiving = pin!(stream.receive(block));
@@ -156,6 +157,7 @@ async fn converse(
             worker.put(block);
             let sent = if upload.has_sent() { Sent::Maybe } else { Sent::Nothing };
             Err(match watch.expired() {
+                _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
                 true if upload.waits_for_client() => Failure::Downstream(ProxyError::RequestTimeout),
                 true => Failure::TimedOut,
                 false => Failure::Reset { sent, reused: false },

@@ -139,6 +139,7 @@ impl Worker {
     /// Shows that the loop turns, and does what is due now and then.
     pub(super) fn beat(&self, now: Instant) {
         self.recorder.turn(now);
+        self.timers.look_for_gone_clients();
         if self.recorder.worker() == WorkerId(0) {
             // one table for all workers: one of them tells
             self.recorder.limit_evictions(self.shared.limits.table().evictions());

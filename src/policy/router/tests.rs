@@ -315,8 +315,8 @@ fn explain_gives_the_reason_for_every_route_most_specific_first() {
             (2, Verdict::Method),
             (4, Verdict::Header(HeaderName::from_static("x-beta"))),
             (5, Verdict::Query("v".into())),
-            (1, Verdict::Chosen),
-            (6, Verdict::Outranked),
+            (6, Verdict::Chosen),
+            (1, Verdict::Outranked),
             (0, Verdict::Host),
             (3, Verdict::Path),
         ]
