@@ -279,9 +279,9 @@ impl Worker {
 
     // ---- upstream connections ----
 
-    /// The pooled connection that was used last, if there is one.
-    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<Stream> {
-        self.pools.borrow_mut()[cluster.index()].checkout(endpoint, clock::now())
+    /// The pooled connection that was used last, if there is one; looked at first, unless it is young and the request `repeatable`.
+    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId, repeatable: bool) -> Option<Stream> {
+        self.pools.borrow_mut()[cluster.index()].checkout(endpoint, repeatable, clock::now())
     }
 
     /// Takes a connection back for the next request.
