@@ -94,6 +94,7 @@ impl Worker {
     /// No descriptor is left.
     pub(super) fn new(shared: &Arc<Shared>, listeners: Vec<Rc<Listener>>, hands: Hands) -> io::Result<Rc<Self>> {
         let Hands { recorder, log, retired } = hands;
+        #[expect(clippy::disallowed_methods, reason = "the one seed of this worker's own generator")]
         let mut rng = Rng::from_rng(&mut rand::rng());
         let config = &shared.config;
         let workers = config.gateway.cores.len();
