@@ -1,6 +1,6 @@
 //! The configuration as the gateway uses it: typed, complete, immutable.
 //!
-//! Two stages: [`file`] mirrors the TOML as it is written, [`check`] reports *all* its errors at once and otherwise makes the
+//! Two stages: [`mod@file`] mirrors the TOML as it is written, [`check`] reports *all* its errors at once and otherwise makes the
 //! [`Config`] of this page. A value of these types is valid by construction, so nothing behind this module checks again.
 //! Names, units, defaults and ranges of the file are documented in `config/ringgate.toml`.
 

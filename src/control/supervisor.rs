@@ -233,11 +233,13 @@ impl Control {
             }
         });
         let (report, mut verdicts) = tokio::sync::mpsc::unbounded_channel();
+        #[expect(clippy::disallowed_methods, reason = "the one seed of the probes' own generator")]
+        let rng = Rng::from_rng(&mut rand::rng());
         let probes = Probes::new(
             Arc::clone(&self.config),
             Arc::clone(&self.stats),
             clock::now,
-            Rng::from_rng(&mut rand::rng()),
+            rng,
             move |cluster, endpoint, healthy| {
                 // nobody listens any more once the drain has begun
                 let _ = report.send(Command::Health { cluster, endpoint, healthy });

@@ -38,6 +38,7 @@ pub fn bind(bind: &Bind, workers: usize) -> io::Result<Bound> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "binding happens before any event loop turns")]
 fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Bound> {
     // A probe without SO_REUSEPORT first: with it, a second gateway on the same port would silently take half of the traffic.
     let began = StdInstant::now();

@@ -3,7 +3,7 @@
 //! The one used last is the one whose state is still in the caches, and the least likely to have been closed by its server; the
 //! surplus at the bottom ages and is reaped. A connection that has been idle for longer than [`FRESH`] is looked at before it
 //! carries a request, because its server may have ended it meanwhile; a younger one is trusted, which saves the system call where
-//! it would cost most.
+//! it would cost most. A request that must not be sent twice trusts none: if its connection breaks, it cannot be repeated.
 
 use super::stream::Stream;
 use crate::units::{EndpointId, Instant};
@@ -34,13 +34,13 @@ impl Pool {
         Self { by_endpoint: (0..endpoints).map(|_| Vec::new()).collect(), idle: 0, idle_max, idle_timeout }
     }
 
-    /// The connection to `endpoint` that was used last and is still good.
-    pub fn checkout(&mut self, endpoint: EndpointId, now: Instant) -> Option<Stream> {
+    /// The connection to `endpoint` that was used last and is still good; without a look only for a `repeatable` request.
+    pub fn checkout(&mut self, endpoint: EndpointId, repeatable: bool, now: Instant) -> Option<Stream> {
         let idle = &mut self.by_endpoint[endpoint.index()];
         while let Some(Idle { stream, since }) = idle.pop() {
             self.idle -= 1;
             let age = now.since(since);
-            if age < FRESH || (age < self.idle_timeout && !stream.is_spent()) {
+            if (repeatable && age < FRESH) || (age < self.idle_timeout && !stream.is_spent()) {
                 return Some(stream);
             }
         }

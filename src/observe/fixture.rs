@@ -39,6 +39,7 @@ pub(crate) fn config() -> Arc<Config> {
 }
 
 /// A clock for tests that need a running one.
+#[expect(clippy::disallowed_methods, reason = "the clock of these tests")]
 pub(crate) fn clock() -> Instant {
     static ZERO: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
     // Not at zero, which stands for "never".

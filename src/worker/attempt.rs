@@ -87,7 +87,7 @@ pub(super) async fn attempt(
 ) -> Result<Answering, Failure> {
     let mut reuse = true;
     loop {
-        let pooled = reuse.then(|| worker.checkout(to.cluster, to.endpoint)).flatten();
+        let pooled = reuse.then(|| worker.checkout(to.cluster, to.endpoint, to.repeatable)).flatten();
         let reused = pooled.is_some();
         let stream = match pooled {
             Some(stream) => stream,

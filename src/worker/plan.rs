@@ -43,7 +43,6 @@ pub(super) struct Plan {
 
 /// What is to be done with a request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation per request, and plans are moved once")]
 pub(super) enum Way {
     /// The gateway answers itself.
     Answer {

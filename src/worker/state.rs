@@ -94,6 +94,7 @@ impl Worker {
     /// No descriptor is left.
     pub(super) fn new(shared: &Arc<Shared>, listeners: Vec<Rc<Listener>>, hands: Hands) -> io::Result<Rc<Self>> {
         let Hands { recorder, log, retired } = hands;
+        #[expect(clippy::disallowed_methods, reason = "the one seed of this worker's own generator")]
         let mut rng = Rng::from_rng(&mut rand::rng());
         let config = &shared.config;
         let workers = config.gateway.cores.len();
@@ -280,9 +281,9 @@ impl Worker {
 
     // ---- upstream connections ----
 
-    /// The pooled connection that was used last, if there is one.
-    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<Stream> {
-        self.pools.borrow_mut()[cluster.index()].checkout(endpoint, clock::now())
+    /// The pooled connection that was used last, if there is one; looked at first, unless it is young and the request `repeatable`.
+    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId, repeatable: bool) -> Option<Stream> {
+        self.pools.borrow_mut()[cluster.index()].checkout(endpoint, repeatable, clock::now())
     }
 
     /// Takes a connection back for the next request.

@@ -250,6 +250,7 @@ fn count_lines(bytes: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "the test looks at what another thread writes")]
 mod tests {
     use super::super::record::tests::full;
     use super::*;
