@@ -1,15 +1,95 @@
 //! ringgate: an API gateway that keeps APIs answering while the services behind them fail.
 //!
-//! (The architecture document; completed as the rooms are.)
+//! This page is the architecture document: it says where things are and, as important, what there is *not*. README.md is for users.
+//! When goals conflict their order is: correct, bounded, fast, simple to operate.
+//!
+//! # Two planes
+//!
+//! | plane | runs | may |
+//! |---|---|---|
+//! | data | [`worker`]: one per core, pinned, monoio on io_uring (or epoll), no tokio | never lock, never block, never log, allocate nothing per request in steady state |
+//! | control | [`control`]: one thread, tokio current-thread, the well-kept ecosystem | be slow: check config, probe health, serve the admin API, watch the workers |
+//!
+//! They talk in three ways only. A worker is *given* an immutable [`worker::Shared`] (configuration, compiled routes, limits) when it
+//! starts. The control thread sends it small [`worker::Command`]s through a bounded mailbox. A worker *publishes* its numbers into
+//! memory that only it writes ([`observe::stats`]), and its access log through a ring ([`observe::access_log`]).
+//!
+//! # The rooms, in reading order
+//!
+//! | room | what is in it | what is not |
+//! |---|---|---|
+//! | [`limits`], [`units`], [`error`] | every static bound with its reason; ids and time; whose fault, which status, which token | – |
+//! | [`config`] | the file as written, all its errors at once, the configuration as used | defaults anywhere else |
+//! | [`policy`] | every decision: routes, balancers, ejection, deadlines, retries, limits | clocks, sockets, async, global randomness, unsafe |
+//! | [`http`] | HTTP/1.1 as bytes in, values out: heads, framing, bodies, encoding | the same list; routing, retries |
+//! | [`net`] | sockets, blocks, timers, pools, the driver ladder | decisions |
+//! | [`worker`] | one core: its state, its connections, the straight line of a request | shared memory that is written per request |
+//! | [`observe`] | numbers, usage, access log | – |
+//! | [`control`] | supervisor, crew, probes, admin API | anything on a request's path |
+//! | [`demo`] | `ringgate demo`: three services, failures, a gateway, its clients | privileged access to the gateway |
+//!
+//! Arrows point one way: `main → control → worker → net`, and `worker → {policy, http, observe}`; `policy` and `http` do not know each
+//! other. `tests/tidy.rs` holds the arrows and the purity.
+//!
+//! # One request, one straight line
+//!
+//! `accept → read_head → route → admit → pick → checkout → send → await_head → classify → relay → record → checkin`
+//!
+//! | verb | where | on failure |
+//! |---|---|---|
+//! | accept | `worker::accept` | close, count |
+//! | read_head | `worker::exchange`, [`http::head`] | 400 408 414 431 501 505, close |
+//! | route | `worker::plan`, [`policy::router`] | 404, 405 with Allow |
+//! | admit | `worker::plan`, [`policy::admission`] | 429 with RateLimit fields, 503 |
+//! | pick | [`policy::exchange`] → [`policy::cluster`] | 503 |
+//! | checkout, send, await_head | `worker::attempt`, `worker::upload` | the policy's next action: another endpoint, a backoff, 502, 504 |
+//! | classify | `worker::exchange` → [`policy::exchange`] | retry elsewhere, or commit to this response |
+//! | relay | `worker::relay` | cut the connection, never a fake end |
+//! | record, checkin | `worker::record`, [`net::pool`] | – |
+//!
+//! Decisions are values: [`policy::exchange::Exchange::step`] takes an event and returns the next action, with `now` and `rng` as
+//! arguments, so `tests/sim` runs the same code over made-up outages with a virtual clock. A feature is a call at its place in the line;
+//! there is no middleware.
+//!
+//! # What T_max bounds
+//!
+//! T_max (`route.timeout`) bounds everything up to the response's head: attempts, backoffs, waits. From then on a body is bounded by
+//! progress instead (`body_timeout` without a byte, in either direction), because a large download is not a slow service.
+//!
+//! # Why nothing is shared
+//!
+//! On a request's path a worker writes: its own cells and buffers (one thread), its own counters (cache-padded, one writer,
+//! load and store), its own log ring's head. It reads what others write in these places only, each bounded and rare:
+//!
+//! - a rate limit per route: a compare-and-swap on the limit's own cache line when its lease is used up, at most every token below some
+//!   hundred requests a second, else every few milliseconds ([`policy::token_bucket`]);
+//! - a limit per client or header: one line of a table that belongs to that client ([`policy::key_table`]);
+//! - `max_concurrent`, `max_requests`, `max_connections`: slots, taken in batches where the limit allows ([`policy::concurrency`]).
+//!
+//! # Memory and time
+//!
+//! Idle connections wait by poll and hold no buffer; active ones hold one or two blocks from the worker's stock. Deadlines are rows of
+//! one lazy wheel per worker; when one passes, the socket is shut down, so no operation is ever cancelled ([`net::timer`]). A panic in a
+//! connection ends that connection ([`net::guarded`]); a worker that panics elsewhere or stalls is replaced on its core with the same
+//! listening sockets (`control::crew`).
+
+pub mod limits;
+pub mod units;
+
+pub mod error;
 
 pub mod config;
-pub mod control;
-pub mod demo;
-pub mod error;
-pub mod http;
-pub mod limits;
-pub mod net;
-pub mod observe;
+
 pub mod policy;
-pub mod units;
+
+pub mod http;
+
+pub mod net;
+
 pub mod worker;
+
+pub mod observe;
+
+pub mod control;
+
+pub mod demo;
