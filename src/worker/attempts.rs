@@ -54,13 +54,7 @@ impl<'w> Attempts<'w> {
         let facts = {
             let mut routes = worker.routes.borrow_mut();
             let route = &mut routes[route.index()];
-            Facts {
-                deadline: route.deadline.start(None, arrived),
-                retry: route.retry,
-                idempotent,
-                replayable: true,
-                key,
-            }
+            Facts { deadline: route.deadline.start(None, arrived), retry: route.retry, idempotent, replayable, key }
         };
         worker.count_active(cluster, 1);
         Self {
