@@ -149,7 +149,7 @@ impl Post {
             id: self.id,
             sockets: self.sockets.iter().map(listener::duplicate).collect::<io::Result<_>>()?,
             mailbox,
-            log: log.map(|log| log.sender(self.id)),
+            log: log.map(AccessLogThread::sender),
             retired: Arc::clone(&retired),
         };
         let (ready_sender, ready) = std::sync::mpsc::channel();
