@@ -3,6 +3,9 @@
 //! One call per event, each a handful of ordinary loads and stores on memory that only this worker writes. Nothing allocates once a
 //! route, cluster or (route, method, status) was seen for the first time.
 //!
+//! A recorder writes as long as it is the last one handed out for its worker. The thread of a worker that was given up as stalled may
+//! come back and go on counting; by then a successor writes the same memory, and memory with two writers loses counts.
+//!
 //! What this does not do: decide anything, or read a clock.
 
 use super::counter::Counter;
@@ -18,6 +21,7 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// One request that is over, however it ended.
@@ -59,6 +63,8 @@ pub struct EndpointGauges {
 pub struct Recorder {
     stats: Arc<Stats>,
     worker: WorkerId,
+    /// Which of the worker's recorders this is; see [`WorkerStats::lives`].
+    life: u64,
     index: RefCell<Index>,
 }
 
@@ -72,26 +78,30 @@ struct Index {
 impl Recorder {
     pub(crate) fn new(stats: Arc<Stats>, worker: WorkerId) -> Self {
         let memory = &stats.workers[worker.index()];
+        let life = memory.lives.fetch_add(1, Relaxed) + 1;
         let requests = memory.requests.iter().zip(0..).map(|(slot, number)| (slot.key.get(), number)).collect();
         let secret = RandomState::new().hash_one(worker);
         let usage = UsageIndex::new(&memory.usage, limits::USAGE_CLIENTS, secret);
-        Self { stats, worker, index: RefCell::new(Index { requests, usage }) }
+        Self { stats, worker, life, index: RefCell::new(Index { requests, usage }) }
+    }
+
+    /// The worker's memory; `None` when it is another's by now.
+    #[inline]
+    fn memory(&self) -> Option<&WorkerStats> {
+        let memory = &self.stats.workers[self.worker.index()];
+        // Relaxed: whoever stalled long enough to be replaced sees it by now
+        (memory.lives.load(Relaxed) == self.life).then_some(memory)
     }
 
     #[inline]
-    fn memory(&self) -> &WorkerStats {
-        &self.stats.workers[self.worker.index()]
+    fn route(&self, row: usize) -> Option<&RouteStats> {
+        Some(self.memory()?.routes.touch(row, RouteStats::new))
     }
 
     #[inline]
-    fn route(&self, row: usize) -> &RouteStats {
-        self.memory().routes.touch(row, RouteStats::new)
-    }
-
-    #[inline]
-    fn cluster(&self, cluster: ClusterId) -> &ClusterStats {
+    fn cluster(&self, cluster: ClusterId) -> Option<&ClusterStats> {
         let make = || ClusterStats::new(&self.stats.config.clusters[cluster.index()]);
-        self.memory().clusters.touch(cluster.index(), make)
+        Some(self.memory()?.clusters.touch(cluster.index(), make))
     }
 
     /// The worker that this recorder writes for.
@@ -102,12 +112,13 @@ impl Recorder {
 
     /// Counts a request that is over: `requests_total`, its duration, `rejected_total` when it has an error token, and usage.
     pub fn finished(&self, finished: &Finished) {
+        let Some(memory) = self.memory() else { return };
         let row = self.stats.row_of(finished.route);
         let nanos = units::nanos(finished.duration);
         let bytes = finished.request_bytes.saturating_add(finished.response_bytes);
         let errors = u64::from(finished.status.as_u16() >= 400);
 
-        let route = self.route(row);
+        let route = memory.routes.touch(row, RouteStats::new);
         route.duration.observe(nanos);
         route.bytes.add(bytes);
         route.errors.add(errors);
@@ -115,7 +126,6 @@ impl Recorder {
             route.rejected[error as usize].add(1);
         }
 
-        let memory = self.memory();
         let mut index = self.index.borrow_mut();
         // Rows are bounded by ROUTES_MAX, which is less than 2^32.
         let key = RequestKey { route: row as u32, method: finished.method as u8, status: finished.status.as_u16() };
@@ -127,13 +137,15 @@ impl Recorder {
 
     /// Counts a request that a limit in dry run would have rejected (`rejected_total`, reason `rate_limited_dry_run`).
     pub fn rate_limited_dry_run(&self, route: RouteId) {
-        self.route(route.index()).rate_limited_dry_run.add(1);
+        if let Some(route) = self.route(route.index()) {
+            route.rate_limited_dry_run.add(1);
+        }
     }
 
     /// Counts one attempt that is over. `elapsed` runs from its start to the response head, or to its failure; it is not counted
     /// into the duration when the attempt was cancelled, which says nothing about the upstream.
     pub fn attempt(&self, cluster: ClusterId, endpoint: EndpointId, outcome: AttemptOutcome, elapsed: Duration) {
-        let cluster = self.cluster(cluster);
+        let Some(cluster) = self.cluster(cluster) else { return };
         cluster.endpoints[endpoint.index()].attempts[outcome.index()].add(1);
         if outcome != AttemptOutcome::Cancelled {
             cluster.duration.observe(units::nanos(elapsed));
@@ -142,23 +154,30 @@ impl Recorder {
 
     /// Counts a retry that is being made, by what went wrong before.
     pub fn retry(&self, cluster: ClusterId, reason: RetryReason) {
-        self.cluster(cluster).retries[reason.index()].add(1);
+        if let Some(cluster) = self.cluster(cluster) {
+            cluster.retries[reason.index()].add(1);
+        }
     }
 
     /// Counts a retry that was not made because the cluster's budget did not grant it.
     pub fn retry_budget_exhausted(&self, cluster: ClusterId) {
-        self.cluster(cluster).budget_exhausted.add(1);
+        if let Some(cluster) = self.cluster(cluster) {
+            cluster.budget_exhausted.add(1);
+        }
     }
 
     /// Counts an ejection.
     pub fn ejected(&self, cluster: ClusterId, endpoint: EndpointId, reason: EjectReason) {
-        self.cluster(cluster).endpoints[endpoint.index()].ejections[reason.index()].add(1);
+        if let Some(cluster) = self.cluster(cluster) {
+            cluster.endpoints[endpoint.index()].ejections[reason.index()].add(1);
+        }
     }
 
     /// Publishes what this worker thinks of an endpoint: at start, whenever it changes, and now and then (each second, say) for
     /// the numbers that drift.
     pub fn publish_endpoint(&self, cluster: ClusterId, endpoint: EndpointId, gauges: &EndpointGauges) {
-        let stats = &self.cluster(cluster).endpoints[endpoint.index()];
+        let Some(cluster) = self.cluster(cluster) else { return };
+        let stats = &cluster.endpoints[endpoint.index()];
         stats.ejected_until.set(gauges.ejected_until.as_nanos());
         stats.in_flight.set(u64::from(gauges.in_flight));
         // A share in [0, 1] has at most a million millionths.
@@ -168,58 +187,71 @@ impl Recorder {
 
     /// Publishes the pooled connections of a cluster on this worker: waiting, and carrying a request.
     pub fn publish_upstream_connections(&self, cluster: ClusterId, idle: usize, active: usize) {
-        let cluster = self.cluster(cluster);
+        let Some(cluster) = self.cluster(cluster) else { return };
         cluster.connections_idle.set(idle as u64);
         cluster.connections_active.set(active as u64);
     }
 
     /// Counts a downstream connection that was accepted.
     pub fn connection_opened(&self, listener: ListenerId) {
-        let listener = &self.memory().listeners[listener.index()];
+        let Some(memory) = self.memory() else { return };
+        let listener = &memory.listeners[listener.index()];
         listener.accepted.add(1);
         listener.connections.add(1);
     }
 
     /// Counts a downstream connection that is closed.
     pub fn connection_closed(&self, listener: ListenerId) {
-        self.memory().listeners[listener.index()].connections.sub_one();
+        if let Some(memory) = self.memory() {
+            memory.listeners[listener.index()].connections.sub_one();
+        }
     }
 
     /// Counts a downstream connection that was closed at once because the listener has `max_connections`.
     pub fn connection_refused(&self, listener: ListenerId) {
-        self.memory().listeners[listener.index()].refused.add(1);
+        if let Some(memory) = self.memory() {
+            memory.listeners[listener.index()].refused.add(1);
+        }
     }
 
     /// Says which event loop this worker runs on.
     pub fn driver(&self, rung: DriverRung) {
-        self.memory().event_loop.driver.set(rung.index() as u64);
+        if let Some(memory) = self.memory() {
+            memory.event_loop.driver.set(rung.index() as u64);
+        }
     }
 
     /// Counts a turn of the event loop at `now`.
     pub fn turn(&self, now: Instant) {
-        let event_loop = &self.memory().event_loop;
+        let Some(WorkerStats { event_loop, .. }) = self.memory() else { return };
         event_loop.turns.add(1);
         event_loop.last_turn.set(now.as_nanos().max(1));
     }
 
     /// Counts a panic that was caught at the border of a connection.
     pub fn panic_caught(&self) {
-        self.memory().event_loop.panics.add(1);
+        if let Some(memory) = self.memory() {
+            memory.event_loop.panics.add(1);
+        }
     }
 
     /// Counts an access log line that found no room in the ring.
     pub fn log_line_dropped(&self) {
-        self.memory().event_loop.log_lines_dropped.add(1);
+        if let Some(memory) = self.memory() {
+            memory.event_loop.log_lines_dropped.add(1);
+        }
     }
 
     /// Counts clients that rate limit tables forgot to make room for others.
     pub fn limit_evictions(&self, evictions: u64) {
-        self.memory().event_loop.limit_evictions.add(evictions);
+        if let Some(memory) = self.memory() {
+            memory.event_loop.limit_evictions.add(evictions);
+        }
     }
 
     /// Publishes the bytes of read blocks that are lent out and that are kept for reuse.
     pub fn publish_buffers(&self, in_use_bytes: usize, kept_bytes: usize) {
-        let event_loop = &self.memory().event_loop;
+        let Some(WorkerStats { event_loop, .. }) = self.memory() else { return };
         event_loop.buffers_in_use_bytes.set(in_use_bytes as u64);
         event_loop.buffers_kept_bytes.set(kept_bytes as u64);
     }
@@ -368,5 +400,24 @@ mod tests {
         assert_eq!(memory.requests.len(), 1);
         assert_eq!(memory.requests.slot(0).count.get(), 2);
         assert_eq!(stats.usage().len(), 1);
+    }
+
+    #[test]
+    fn a_recorder_is_mute_once_there_is_another() {
+        let stats = Stats::new(&fixture::config(), 1);
+        let stalled = stats.recorder(WorkerId(0));
+        stalled.turn(Instant::from_nanos(5));
+        let successor = stats.recorder(WorkerId(0));
+        successor.connection_opened(ListenerId(0));
+        stalled.turn(Instant::from_nanos(9));
+        stalled.finished(&finished(Some(RouteId(0)), 200));
+        stalled.connection_closed(ListenerId(0));
+        stalled.attempt(CLUSTER, ENDPOINT, AttemptOutcome::Success, Duration::ZERO);
+        let memory = &stats.workers[0];
+        assert_eq!(memory.event_loop.last_turn.get(), 5);
+        assert_eq!((memory.requests.len(), memory.listeners[0].connections.get()), (0, 1));
+        assert_eq!(stats.endpoint(CLUSTER, ENDPOINT).attempts_total(), 0);
+        successor.finished(&finished(Some(RouteId(0)), 200));
+        assert_eq!(memory.requests.len(), 1);
     }
 }

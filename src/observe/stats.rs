@@ -45,6 +45,8 @@ pub struct Stats {
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct WorkerStats {
+    /// Recorders handed out so far; only the last one writes.
+    pub(crate) lives: AtomicU64,
     /// One row a route, and a last one for requests without a route.
     pub(crate) routes: Rows<RouteStats>,
     pub(crate) clusters: Rows<ClusterStats>,
@@ -242,8 +244,8 @@ impl Stats {
     /// The pen of worker `worker`: to be taken by its thread when it starts (again). Gauges of its last life are set to zero,
     /// counters go on.
     ///
-    /// At most one thread writes a worker's memory: a thread that was given up as stalled and wakes later must end without
-    /// recording. If it records nevertheless, counts may be lost, nothing else.
+    /// At most one thread writes a worker's memory: with this call the recorders before fall silent. One that stood still in the
+    /// middle of a call may still end that call; counts may be lost then, nothing else.
     ///
     /// # Panics
     /// When there is no such worker.
@@ -388,6 +390,7 @@ impl Stats {
 impl WorkerStats {
     fn new(config: &Config) -> Self {
         Self {
+            lives: AtomicU64::new(0),
             routes: Rows::new(config.routes.len() + 1),
             clusters: Rows::new(config.clusters.len()),
             listeners: config.listeners.iter().map(|_| ListenerStats::default()).collect(),

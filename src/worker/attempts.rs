@@ -42,23 +42,19 @@ pub(super) struct Brings {
     pub(super) route: RouteId,
     pub(super) cluster: ClusterId,
     pub(super) idempotent: bool,
+    /// The body, as far as its head tells, can be kept.
+    pub(super) replayable: bool,
     pub(super) hash: Option<u64>,
     pub(super) arrived: Instant,
 }
 
 impl<'w> Attempts<'w> {
     pub(super) fn new(worker: &'w Rc<Worker>, brings: Brings) -> Self {
-        let Brings { route, cluster, idempotent, hash: key, arrived } = brings;
+        let Brings { route, cluster, idempotent, replayable, hash: key, arrived } = brings;
         let facts = {
             let mut routes = worker.routes.borrow_mut();
             let route = &mut routes[route.index()];
-            Facts {
-                deadline: route.deadline.start(None, arrived),
-                retry: route.retry,
-                idempotent,
-                replayable: true,
-                key,
-            }
+            Facts { deadline: route.deadline.start(None, arrived), retry: route.retry, idempotent, replayable, key }
         };
         worker.count_active(cluster, 1);
         Self {

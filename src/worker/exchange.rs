@@ -23,7 +23,7 @@ use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
 use crate::http::trailers::Trailers;
 use crate::http::{Parsed, Version};
-use crate::limits::{INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX};
+use crate::limits::{INTERIM_RESPONSES_MAX, REPLAY_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
@@ -164,7 +164,8 @@ async fn forward(
     let Forward { route, cluster, method, version, framing, withheld, bytes_max, idempotent, hash, outbound, slot } =
         forward;
     record.cluster = Some(cluster);
-    let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, hash, arrived });
+    let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
+    let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
     let incoming = Incoming { framing, bytes_max, withheld, patience: connection.config(worker).body_timeout };
     let mut upload = Upload::new(worker, connection, &attempts, inbox, outbound, incoming);
     let mut line = Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent };

@@ -13,6 +13,8 @@ mod attempt;
 mod attempts;
 mod connection;
 mod exchange;
+#[cfg(test)]
+pub(crate) mod failing;
 mod plan;
 mod record;
 mod relay;
@@ -23,6 +25,7 @@ mod upload;
 pub use shared::Shared;
 
 use crate::net::driver::{EventLoop, Step};
+use crate::net::guarded::guarded;
 use crate::net::listener::Listener;
 use crate::net::mailbox::Mailbox;
 use crate::net::{clock, timer};
@@ -31,7 +34,9 @@ use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
 use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
 use state::Worker;
+use std::future::Future;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,6 +60,9 @@ pub enum Command {
     },
     /// Accept no more, finish what is in flight, end.
     Drain,
+    /// Fail, for the tests of those who notice.
+    #[cfg(test)]
+    Fail(failing::Way),
 }
 
 /// What a worker needs to begin; crosses to its thread.
@@ -67,7 +75,9 @@ pub struct Seat {
     pub mailbox: Mailbox<Command>,
     /// Where access log records go.
     pub log: Option<LogSender>,
-    /// Set when a successor has taken this worker's place.
+    /// Set when this worker is to be, or has been, replaced: by the control thread, or by the worker itself when one of its own tasks
+    /// has panicked. It then takes no new connections, finishes what it has, and ends; what it counts is ignored from the moment its
+    /// successor begins ([`Recorder`]).
     pub retired: Arc<AtomicBool>,
 }
 
@@ -83,8 +93,9 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>
     if let Some(core) = shared.config.gateway.cores[seat.id.index()] {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
     }
+    // monoio leaks what is still spawned when a runtime is dropped, and may touch it: it is never dropped, not by a panic either
     let mut event_loop = match EventLoop::new(shared.config.gateway.driver) {
-        Ok(event_loop) => event_loop,
+        Ok(event_loop) => ManuallyDrop::new(event_loop),
         Err(error) => return ready(Err(error)),
     };
     let step = event_loop.step();
@@ -99,8 +110,6 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>
             Err(error) => ready(Err(error)),
         }
     });
-    // monoio leaks what is still spawned when a runtime is dropped, and may touch it: the thread ends, its memory stays
-    std::mem::forget(event_loop);
 }
 
 fn begin(seat: Seat, shared: &Arc<Shared>, step: Step) -> io::Result<Rc<Worker>> {
@@ -116,16 +125,28 @@ fn begin(seat: Seat, shared: &Arc<Shared>, step: Step) -> io::Result<Rc<Worker>>
     let hands = Hands { recorder, log, retired };
     let worker = Worker::new(shared, listeners.clone(), hands)?;
     for (index, listener) in listeners.into_iter().enumerate() {
-        drop(monoio::spawn(accept::accept(Rc::clone(&worker), ListenerId::from_index(index), listener)));
+        spawn(&worker, accept::accept(Rc::clone(&worker), ListenerId::from_index(index), listener));
     }
     let timers = Rc::clone(&worker.timers);
-    drop(monoio::spawn(async move { timers.run().await }));
-    drop(monoio::spawn(beat(Rc::clone(&worker))));
+    spawn(&worker, async move { timers.run().await });
+    spawn(&worker, beat(Rc::clone(&worker)));
     let told = Rc::clone(&worker);
-    drop(monoio::spawn(async move {
+    spawn(&worker, async move {
         let _ = mailbox.run(|command| state::on_command(&told, command)).await;
-    }));
+    });
     Ok(worker)
+}
+
+/// Runs one of the worker's own tasks. When it panics, the worker retires: its connections are finished, which they would not be if
+/// the panic ended the thread, and a successor is put in its place at once.
+fn spawn(worker: &Rc<Worker>, task: impl Future<Output = ()> + 'static) {
+    let worker = Rc::clone(worker);
+    drop(monoio::spawn(async move {
+        if guarded(task).await.is_none() {
+            worker.recorder.panic_caught();
+            worker.retire();
+        }
+    }));
 }
 
 async fn beat(worker: Rc<Worker>) {

@@ -116,6 +116,8 @@ struct Planner<'p> {
 impl Planner<'_> {
     fn plan(&self, path: &mut Vec<u8>) -> Plan {
         let head = self.head;
+        #[cfg(test)]
+        super::failing::on_head(head);
         let mut cycle = Cycle::default();
         cycle.on_request_head(head.framing(), head.is_persistent(), head.expects_continue());
         if self.worker.is_draining() {

@@ -132,9 +132,18 @@ impl Worker {
         Ok(worker)
     }
 
-    /// True from the first drain command on, or when a successor has taken over.
+    /// True from the drain command on, or when a successor has taken over or will.
     pub(super) fn is_draining(&self) -> bool {
-        self.draining.get()
+        // Relaxed: nothing else is read because of it
+        self.draining.get() || self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Makes room for a successor: no more connections, and the end once those that are here have ended.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.draining.set(true);
+        self.timers.hurry_idle();
+        self.look_for_end();
     }
 
     /// Shows that the loop turns, and does what is due now and then.
@@ -145,9 +154,8 @@ impl Worker {
             // one table for all workers: one of them tells
             self.recorder.limit_evictions(self.shared.limits.table().evictions());
         }
-        if self.retired.load(Ordering::Relaxed) && !self.draining.replace(true) {
-            self.timers.hurry_idle();
-            self.look_for_end();
+        if self.retired.load(Ordering::Relaxed) && !self.draining.get() {
+            self.retire();
         }
         for (index, pool) in self.pools.borrow_mut().iter_mut().enumerate() {
             pool.reap(now);
@@ -397,6 +405,8 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
             worker.timers.hurry_idle();
             worker.look_for_end();
         }
+        #[cfg(test)]
+        Command::Fail(way) => way.fail(),
     }
 }
 

@@ -13,7 +13,7 @@ use super::ring::{LogRing, LogSender};
 use crate::config::{AccessLog, Config, LogPath};
 use crate::limits;
 use crate::observe::stats::Stats;
-use crate::units::{EndpointId, WorkerId};
+use crate::units::EndpointId;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -27,9 +27,14 @@ use std::time::Duration;
 /// The longest that a line waits in its ring while the writer keeps up.
 const TURN: Duration = Duration::from_millis(50);
 
+/// One ring for each worker that runs, and for each that has ended and left something. A lock, because the control thread adds to it
+/// when a worker starts and the log's thread reads it; no worker ever sees it.
+#[expect(clippy::disallowed_types, reason = "between two threads that may wait")]
+type Rings = Arc<std::sync::Mutex<Vec<Arc<LogRing>>>>;
+
 /// The access log of one gateway: the rings of its workers and the thread that empties them.
 pub struct AccessLogThread {
-    rings: Vec<Arc<LogRing>>,
+    rings: Rings,
     orders: SyncSender<Order>,
     thread: JoinHandle<()>,
 }
@@ -42,14 +47,14 @@ enum Order {
 }
 
 impl AccessLogThread {
-    /// Opens the log and starts the thread; one ring a worker of `stats`.
+    /// Opens the log and starts the thread.
     ///
     /// # Errors
     /// When the file cannot be opened for appending, or the thread not started.
     pub fn start(config: &Arc<Config>, log: &AccessLog, stats: &Arc<Stats>) -> io::Result<Self> {
-        let rings: Vec<_> = stats.worker_ids().map(|_| LogRing::new()).collect();
+        let rings = Rings::default();
         let writer = Writer {
-            rings: rings.clone(),
+            rings: Arc::clone(&rings),
             formatter: Formatter::new(config, log.format, &log.redact),
             output: Output { path: log.path.clone(), sink: open(&log.path)?, pending: Vec::new(), written: 0 },
             stats: Arc::clone(stats),
@@ -59,13 +64,13 @@ impl AccessLogThread {
         Ok(Self { rings, orders, thread })
     }
 
-    /// The sending end for a worker's thread; a worker that starts again takes a new one.
-    ///
-    /// # Panics
-    /// When there is no such worker.
+    /// The sending end for a worker's thread, of a ring of its own: a worker that replaces another shares nothing with it, so that a
+    /// stalled one that comes back disturbs nobody. The ring is freed when its sender is gone and all of it is written.
     #[must_use]
-    pub fn sender(&self, worker: WorkerId) -> LogSender {
-        LogSender::new(Arc::clone(&self.rings[worker.index()]))
+    pub fn sender(&self) -> LogSender {
+        let ring = LogRing::new();
+        lock(&self.rings).push(Arc::clone(&ring));
+        LogSender::new(ring)
     }
 
     /// Asks for the file to be opened anew (SIGUSR1, after a rotation). Does not wait. When the file cannot be opened, the old one
@@ -92,6 +97,12 @@ impl AccessLogThread {
     }
 }
 
+#[expect(clippy::disallowed_types, reason = "see Rings")]
+fn lock(rings: &Rings) -> std::sync::MutexGuard<'_, Vec<Arc<LogRing>>> {
+    // a panic while it is held leaves a list that is whole
+    rings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn open(path: &LogPath) -> io::Result<Box<dyn Write + Send>> {
     Ok(match path {
         // The descriptor itself: `Stdout` would flush at every line.
@@ -103,7 +114,7 @@ fn open(path: &LogPath) -> io::Result<Box<dyn Write + Send>> {
 
 /// The thread's own state.
 struct Writer {
-    rings: Vec<Arc<LogRing>>,
+    rings: Rings,
     formatter: Formatter,
     output: Output,
     stats: Arc<Stats>,
@@ -149,7 +160,12 @@ impl Writer {
 
     /// Formats what fits and writes it; true when it should be called again at once.
     fn turn(&mut self) -> bool {
-        let crowded = self.rings.iter().any(|ring| ring.is_half_full());
+        let crowded = {
+            let mut rings = lock(&self.rings);
+            // once its sender is gone (nobody else has the ring), nothing comes any more
+            rings.retain_mut(|ring| Arc::get_mut(ring).is_none() || ring.waiting() > 0);
+            rings.iter().any(|ring| ring.is_half_full())
+        };
         self.gather();
         let wrote = self.write();
         crowded && wrote
@@ -171,7 +187,7 @@ impl Writer {
     /// Moves records from the rings into the buffer, as lines, until it is full.
     fn gather(&mut self) {
         let mut packed = Vec::new();
-        for ring in &self.rings {
+        for ring in lock(&self.rings).iter() {
             while self.output.pending.len() < limits::LOG_PENDING_BYTES && ring.pop(&mut packed) {
                 let mut tried = [EndpointId(0); limits::ATTEMPTS_MAX];
                 match LogRecord::unpack(&packed, &mut tried) {
@@ -295,7 +311,10 @@ mod tests {
         let ring = LogRing::new();
         let output = Output { path: LogPath::Stdout, sink: Box::new(sink.clone()), pending: Vec::new(), written: 0 };
         let formatter = Formatter::new(&config, LogFormat::Combined, &[]);
-        (Writer { rings: vec![Arc::clone(&ring)], formatter, output, stats }, LogSender::new(ring))
+        (
+            Writer { rings: Arc::new(Mutex::new(vec![Arc::clone(&ring)])), formatter, output, stats },
+            LogSender::new(ring),
+        )
     }
 
     fn send(sender: &LogSender, n: u64) {
@@ -339,6 +358,20 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_is_kept_until_its_sender_is_gone_and_its_lines_are_written() {
+        let disk = Disk::with_room(usize::MAX);
+        let (mut writer, sender) = writer(&disk);
+        writer.turn();
+        assert_eq!(lock(&writer.rings).len(), 1, "it is empty, but its sender lives");
+        send(&sender, 0);
+        drop(sender);
+        writer.turn();
+        assert_whole_lines(&disk.text(), 0..1);
+        writer.turn();
+        assert_eq!(lock(&writer.rings).len(), 0);
+    }
+
+    #[test]
     fn memory_stays_bounded_while_nothing_can_be_written() {
         let disk = Disk::with_room(0);
         let (mut writer, sender) = writer(&disk);
@@ -363,7 +396,7 @@ mod tests {
         let config = fixture::config();
         let stats = Stats::new(&config, 2);
         let thread = AccessLogThread::start(&config, &log, &stats).unwrap();
-        let (first, second) = (thread.sender(WorkerId(0)), thread.sender(WorkerId(1)));
+        let (first, second) = (thread.sender(), thread.sender());
         send(&first, 0);
         assert!(thread.flush(Duration::from_secs(60)));
         assert_whole_lines(&std::fs::read_to_string(&path).unwrap(), 0..1);

@@ -311,7 +311,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ringgate_worker_panics_total",
-        help: "Panics that were caught at the border of one connection.",
+        help: "Panics that were caught: in one connection, which ends, or in the worker itself, which is replaced.",
         kind: COUNTER,
         rows: per_worker,
         render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.panics.get()),

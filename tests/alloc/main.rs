@@ -1,0 +1,248 @@
+//! Heap allocations per request in steady state: the goal is none.
+//!
+//! The gateway runs inside this process, so that the allocator below sees its workers; the service behind it and the client are threads of
+//! the same process and are not counted. Each case warms up (stocks of buffers, slabs, tables and pools grow to what the load needs)
+//! and is then counted over [`REQUESTS`] requests on hot keep-alive connections.
+//!
+//! With `RINGGATE_ALLOC_TRACE=1` the first allocations of each case are printed with their backtraces.
+
+mod counting;
+mod service;
+
+use ringgate::config::{self, Bind};
+use ringgate::control::supervisor::Gateway;
+use service::Service;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+const WARM_UP: usize = 2_000;
+const REQUESTS: usize = 2_000;
+/// Allocations that [`REQUESTS`] requests may make *together*: a slot of the timer wheel or a table that grows for the first time,
+/// and the stock of buffers that shrinks and grows with the worker's beat. One per hundred requests; an allocation on the request
+/// path would make a hundred times as many.
+const ALLOWED: usize = 20;
+
+const GET: &str = "GET /small HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n";
+const POST: &str = "POST /small HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 12\r\n\r\nhello, world";
+const CHUNKED_POST: &str = "POST /small HTTP/1.1\r\nHost: api.example.com\r\nTransfer-Encoding: chunked\r\n\r\n\
+                            5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
+
+/// What opening and closing a connection may allocate: the driver's cell for the descriptor, and its close. Half of the requests of
+/// the case with retries open one, because the response that is not passed on is not read to its end.
+const PER_CONNECTION: usize = 2;
+
+/// One kind of traffic.
+struct Case {
+    name: &'static str,
+    request: String,
+    /// Sent together before the first answer is awaited.
+    pipelined: usize,
+    connections: usize,
+    status: &'static str,
+    /// Allocations of all [`REQUESTS`] together.
+    allowed: usize,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |name, request: &str, status| Case {
+        name,
+        request: request.to_owned(),
+        pipelined: 1,
+        connections: 1,
+        status,
+        allowed: ALLOWED,
+    };
+    let to = |path: &str| GET.replace("/small", path);
+    vec![
+        case("a small response", GET, "200"),
+        Case { connections: 16, ..case("sixteen connections in turn", GET, "200") },
+        Case { pipelined: 16, ..case("sixteen requests in one piece", GET, "200") },
+        case("a fixed body", POST, "200"),
+        case("a chunked body", CHUNKED_POST, "200"),
+        case("a fixed response of many pieces", &to("/large"), "200"),
+        case("a chunked response of many pieces", &to("/chunked"), "200"),
+        Case { allowed: ALLOWED + PER_CONNECTION * REQUESTS / 2, ..case("a retry", &to("/retried"), "200") },
+        case("an error that is passed on", &to("/failing"), "503"),
+        case("a rate limit", &to("/limited"), "429"),
+        case("no route", &GET.replace("api.example.com", "elsewhere.example"), "404"),
+        case("the route's own response", &to("/own"), "200"),
+    ]
+}
+
+fn configuration(driver: &str, access_log: &str, service: &Service) -> String {
+    let (good, bad) = (service.good, service.failing);
+    format!(
+        r#"
+        {access_log}
+        [gateway]
+        workers = 1
+        driver = "{driver}"
+        [admin]
+        listen = "127.0.0.1:0"
+        [[listener]]
+        name = "edge"
+        listen = "127.0.0.1:0"
+
+        [[route]]
+        name = "all"
+        match = {{ host = "api.example.com", path = "/*" }}
+        upstream = "good"
+        timeout = {{ adaptive = true, k = 3.0, min = "2s", max = "5s" }}
+        limit = [{{ rate = "1000000/s", burst = 1000000, per = "client_ip" }}, {{ rate = "1000000/s", burst = 1000000, per = "route" }}]
+        max_concurrent = 1000
+        retry = {{ attempts = 2 }}
+        request_headers = {{ set = {{ x-env = "test" }}, remove = ["x-debug"] }}
+        response_headers = {{ remove = ["server"] }}
+
+        [[route]]
+        name = "retried"
+        match = {{ host = "api.example.com", path = "/retried" }}
+        upstream = "half"
+        retry = {{ attempts = 2, on = ["503"] }}
+
+        [[route]]
+        name = "failing"
+        match = {{ host = "api.example.com", path = "/failing" }}
+        upstream = "failing"
+        retry = {{ attempts = 0 }}
+
+        [[route]]
+        name = "limited"
+        match = {{ host = "api.example.com", path = "/limited" }}
+        respond = {{ status = 200, body = "now and then" }}
+        limit = [{{ rate = "1/min", burst = 1, per = "client_ip" }}]
+
+        [[route]]
+        name = "own"
+        match = {{ host = "api.example.com", path = "/own" }}
+        respond = {{ status = 200, body = "of its own" }}
+
+        [upstream.good]
+        endpoints = [{{ address = "{good}" }}]
+        max_requests = 1000
+
+        [upstream.half]
+        balance = "round_robin"
+        endpoints = [{{ address = "{good}" }}, {{ address = "{bad}" }}]
+        retry_budget = {{ ratio = 1.0, min_per_second = 1000 }}
+        outlier = {{ enabled = false }}
+
+        [upstream.failing]
+        endpoints = [{{ address = "{bad}" }}]
+        "#
+    )
+}
+
+/// A running gateway, drained when dropped.
+struct Running(Option<Gateway>);
+
+impl Running {
+    fn start(text: &str) -> Self {
+        let config = config::parse(text, "the test's configuration").unwrap_or_else(|errors| panic!("{errors}"));
+        Self(Some(Gateway::start(config).expect("it starts")))
+    }
+
+    fn address(&self) -> SocketAddr {
+        match &self.0.as_ref().expect("running").addresses()[0].1 {
+            Bind::Tcp(address) => *address,
+            Bind::Unix(path) => panic!("listens on {path:?}"),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(gateway) = self.0.take() {
+            gateway.drain_and_stop();
+        }
+    }
+}
+
+/// A client that reads no more of a response than it needs to find its end.
+struct Client {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the gateway listens");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+        Self { stream, read: Vec::with_capacity(1 << 18) }
+    }
+
+    fn exchange(&mut self, requests: &[u8], count: usize, status: &str) {
+        self.stream.write_all(requests).expect("the gateway reads");
+        for _ in 0..count {
+            let end = loop {
+                if let Some(end) = service::message_end(&self.read) {
+                    break end;
+                }
+                let mut piece = [0; 1 << 14];
+                let received = service::read_some(&mut self.stream, &mut piece).expect("an answer in time");
+                assert!(received > 0, "the gateway closed: {}", String::from_utf8_lossy(&self.read));
+                self.read.extend_from_slice(&piece[..received]);
+            };
+            let head = &self.read[..end.min(200)];
+            assert_eq!(&head[9..12], status.as_bytes(), "{}", String::from_utf8_lossy(head));
+            self.read.drain(..end);
+        }
+    }
+}
+
+/// Runs one case and gives its allocations.
+fn count(address: SocketAddr, case: &Case) -> usize {
+    let mut clients: Vec<_> = (0..case.connections).map(|_| Client::connect(address)).collect();
+    let requests = case.request.repeat(case.pipelined);
+    let mut run = |total: usize| {
+        for turn in 0..total / case.pipelined {
+            let client = turn % clients.len();
+            clients[client].exchange(requests.as_bytes(), case.pipelined, case.status);
+        }
+    };
+    if case.name == "a rate limit" {
+        Client::connect(address).exchange(case.request.as_bytes(), 1, "200");
+    }
+    run(WARM_UP);
+    counting::begin();
+    run(REQUESTS);
+    counting::end()
+}
+
+fn drivers() -> &'static [&'static str] {
+    if io_uring::IoUring::new(8).is_ok() {
+        &["io_uring", "epoll"]
+    } else {
+        println!("io_uring is forbidden here: only epoll is counted");
+        &["epoll"]
+    }
+}
+
+/// One test, because the counter is one: what runs at the same time would be counted together.
+#[test]
+fn a_request_allocates_nothing_in_steady_state() {
+    counting::check_itself();
+    let service = Service::start();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("access.log");
+    let log = format!("[access_log]\npath = \"{}\"\nformat = \"json\"\n", path.display());
+    let mut complaints = Vec::new();
+    for driver in drivers() {
+        for (logged, access_log) in [("", ""), (" with an access log", log.as_str())] {
+            let gateway = Running::start(&configuration(driver, access_log, &service));
+            for case in cases() {
+                let allocations = count(gateway.address(), &case);
+                let line = format!("{driver}{logged}: {}: {allocations} allocations in {REQUESTS} requests", case.name);
+                println!("{line}");
+                if allocations > case.allowed {
+                    complaints.push(line);
+                }
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "more than is allowed:\n{}", complaints.join("\n"));
+    let lines = std::fs::read_to_string(path).expect("the access log").lines().count();
+    assert!(lines > 0, "nothing was logged, so the logged cases proved nothing");
+}
