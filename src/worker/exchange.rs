@@ -137,7 +137,12 @@ enum Verdict {
     /// It is not all there, or only an interim one.
     More,
     /// This response is not passed on.
-    Next(Action),
+    Next {
+        /// What is done instead.
+        action: Action,
+        /// All of it has arrived and the endpoint keeps the connection: it can carry another request.
+        whole: bool,
+    },
     /// It is.
     Commit(Commit),
 }
@@ -194,7 +199,7 @@ impl Line<'_> {
                         repeatable: self.idempotent,
                     };
                     match attempt::attempt(self.worker, self.connection, upload, to).await {
-                        Ok(answering) => match self.await_head(answering, upload, until).await {
+                        Ok(answering) => match self.await_head(answering, upload, endpoint, until).await {
                             Ok((commit, answering)) => return self.relay(commit, answering, endpoint, upload).await,
                             Err(action) => action,
                         },
@@ -221,6 +226,7 @@ impl Line<'_> {
         &mut self,
         mut answering: Answering,
         upload: &Upload<'_>,
+        endpoint: EndpointId,
         until: Instant,
     ) -> Result<(Commit, Answering), Action> {
         let mut scanner = HeadScanner::default();
@@ -229,8 +235,11 @@ impl Line<'_> {
             if scanner.is_ready(answering.block.unread()) {
                 match self.classify(&mut answering, upload, &mut scanner, &mut interim) {
                     Verdict::Commit(commit) => return Ok((commit, answering)),
-                    Verdict::Next(action) => {
+                    Verdict::Next { action, whole } => {
                         self.worker.put(answering.block);
+                        if whole {
+                            self.worker.checkin(self.attempts.cluster(), endpoint, answering.stream, clock::now());
+                        }
                         return Err(action);
                     }
                     Verdict::More if answering.block.is_empty() => answering.block.clear(),
@@ -263,22 +272,26 @@ impl Line<'_> {
             let head = match ResponseHead::parse(block.unread(), &self.method, &mut scratch.head) {
                 Ok(Parsed::Complete(head)) => head,
                 Ok(Parsed::Partial) => return Verdict::More,
-                Err(error) => return Verdict::Next(self.attempts.step(Event::BadHead(error))),
+                Err(error) => return self.bad_head(error),
             };
             let head_bytes = head.head_bytes();
             if !head.is_interim() {
                 let retry_after = head.retry_after(clock::wall().as_secs());
                 let action = self.attempts.step(Event::Head { status: head.status(), retry_after });
+                let uploaded = answering.uploaded && upload.is_complete();
                 if action != Action::Relay {
-                    return Verdict::Next(action);
+                    let bytes = block.unread().len() - head_bytes;
+                    let ended = matches!(head.framing(), Framing::Fixed(left) if left == bytes as u64)
+                        || (head.framing() == Framing::None && bytes == 0);
+                    return Verdict::Next { action, whole: ended && uploaded && head.is_persistent() };
                 }
-                let commit = self.commit(&head, answering.uploaded && upload.is_complete());
+                let commit = self.commit(&head, uploaded);
                 answering.block.consume(head_bytes);
                 return Verdict::Commit(commit);
             }
             *interim += 1;
             if *interim > INTERIM_RESPONSES_MAX {
-                return Verdict::Next(self.attempts.step(Event::BadHead(ProxyError::UpstreamProtocol)));
+                return self.bad_head(ProxyError::UpstreamProtocol);
             }
             drop(scratch);
             answering.block.consume(head_bytes);
@@ -287,6 +300,10 @@ impl Line<'_> {
                 return Verdict::More;
             }
         }
+    }
+
+    fn bad_head(&self, error: ProxyError) -> Verdict {
+        Verdict::Next { action: self.attempts.step(Event::BadHead(error)), whole: false }
     }
 
     fn commit(&mut self, head: &ResponseHead<'_>, uploaded: bool) -> Commit {
