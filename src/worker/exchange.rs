@@ -155,6 +155,8 @@ struct Commit {
     to: Framing,
     /// The endpoint keeps its connection.
     persistent: bool,
+    /// The client's connection before this response, in case nothing of it can be sent.
+    before: Cycle,
 }
 
 async fn forward(
@@ -314,6 +316,7 @@ impl Line<'_> {
             // what the client has still to send of an early-answered request would have to be read to find the next one
             self.cycle.on_drain();
         }
+        let before = self.cycle;
         let close = self.cycle.announces_close(Some(0));
         let mut out = self.worker.blocks.borrow_mut().small();
         let response = DownstreamResponse {
@@ -327,7 +330,7 @@ impl Line<'_> {
         let to = encode::response(out.vec_mut(), &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        Commit { out, from: head.framing(), to, persistent: head.is_persistent() && uploaded }
+        Commit { out, from: head.framing(), to, persistent: head.is_persistent() && uploaded, before }
     }
 
     /// `relay → checkin`: passes the body on and gives the endpoint's connection back.
@@ -338,7 +341,7 @@ impl Line<'_> {
         endpoint: EndpointId,
         upload: &Upload<'_>,
     ) -> (Block, bool) {
-        let Commit { out, from, to, persistent } = commit;
+        let Commit { out, from, to, persistent, before } = commit;
         let Answering { stream, block, .. } = answering;
         let mut relay = Relay {
             worker: self.worker,
@@ -366,10 +369,11 @@ impl Line<'_> {
             }
             Err(Broken::Upstream(error)) => {
                 self.attempts.step(Event::BodyFailed);
-                self.cycle.on_response_broken();
                 if sent_bytes == 0 {
+                    self.cycle = before;
                     return self.reply(error, upload);
                 }
+                self.cycle.on_response_broken();
                 self.record.on_broken(error);
                 // RFC 9112 §8: the client must not take the end of the connection for the end of the body
                 self.connection.stream.reset_on_close();
@@ -397,15 +401,13 @@ impl Line<'_> {
         } else {
             self.cycle.on_request_broken();
         }
-        let mut fresh = self.cycle;
-        let close = fresh.announces_close(Some(0)) || self.cycle.response() == Progress::Broken;
-        fresh.on_response_head(Framing::Fixed(0), !close);
+        let close = self.cycle.announces_close(Some(0));
+        self.cycle.on_response_head(Framing::Fixed(0), !close);
         let to =
             ReplyTo { version: self.version, head_only: self.method == Method::HEAD, close, date: &self.worker.date() };
         let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
         reply::error(last.vec_mut(), error, extra, &to);
-        self.cycle = fresh;
         self.record.response_bytes = last.unread().len() as u64;
         (last, !upload.is_complete())
     }
