@@ -96,9 +96,9 @@ mod tests {
             drop(closed_peer);
             closed.readable().await.unwrap();
             pool.checkin(ENDPOINT, closed, now);
-            let given = pool.checkout(ENDPOINT, now + 2 * FRESH).unwrap();
+            let given = pool.checkout(ENDPOINT, true, now + 2 * FRESH).unwrap();
             assert_eq!((given.fd(), pool.idle()), (good_fd, 0));
-            assert!(pool.checkout(ENDPOINT, now + 2 * FRESH).is_none());
+            assert!(pool.checkout(ENDPOINT, true, now + 2 * FRESH).is_none());
         });
     }
 
@@ -110,8 +110,16 @@ mod tests {
             let (closed, peer) = pair();
             drop(peer);
             closed.readable().await.unwrap();
+            let (other, other_peer) = pair();
+            drop(other_peer);
+            other.readable().await.unwrap();
             pool.checkin(ENDPOINT, closed, now);
-            assert!(pool.checkout(ENDPOINT, now + FRESH / 2).is_some(), "without the system call that would tell");
+            pool.checkin(OTHER, other, now);
+            assert!(
+                pool.checkout(ENDPOINT, true, now + FRESH / 2).is_some(),
+                "without the system call that would tell"
+            );
+            assert!(pool.checkout(OTHER, false, now + FRESH / 2).is_none(), "what cannot be repeated looks first");
         });
     }
 
@@ -127,8 +135,8 @@ mod tests {
                 peers.push(peer);
                 pool.checkin(ENDPOINT, stream, now);
             }
-            assert!(pool.checkout(OTHER, now).is_none());
-            let out: Vec<_> = (0..3).map(|_| pool.checkout(ENDPOINT, now).unwrap()).collect();
+            assert!(pool.checkout(OTHER, true, now).is_none());
+            let out: Vec<_> = (0..3).map(|_| pool.checkout(ENDPOINT, true, now).unwrap()).collect();
             assert!(out.iter().map(Stream::fd).eq(fds.into_iter().rev()));
         });
     }
@@ -143,7 +151,7 @@ mod tests {
             pool.checkin(OTHER, young, now + TIMEOUT);
             pool.checkin(OTHER, surplus, now + TIMEOUT);
             assert_eq!(pool.idle(), 2, "one too many is closed");
-            assert!(pool.checkout(ENDPOINT, now + TIMEOUT).is_none(), "too old");
+            assert!(pool.checkout(ENDPOINT, true, now + TIMEOUT).is_none(), "too old");
             pool.reap(now + TIMEOUT);
             assert_eq!(pool.idle(), 1);
             drop(young_peer);
@@ -166,7 +174,7 @@ mod tests {
             pool.checkin(OTHER, second, now);
             pool.forget(ENDPOINT);
             assert_eq!(pool.idle(), 1);
-            assert!(pool.checkout(ENDPOINT, now).is_none() && pool.checkout(OTHER, now).is_some());
+            assert!(pool.checkout(ENDPOINT, true, now).is_none() && pool.checkout(OTHER, true, now).is_some());
         });
     }
 }
