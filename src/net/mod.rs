@@ -20,3 +20,6 @@ pub mod mailbox;
 pub mod pool;
 pub mod stream;
 pub mod timer;
+
+#[cfg(test)]
+pub(crate) mod testing;
