@@ -105,7 +105,7 @@ fn log(criterion: &mut Criterion) {
         method: b"GET",
         target: b"/orders/12345?page=2",
         host: b"api.example.com",
-        version: (1, 1),
+        version: Some((1, 1)),
         status: StatusCode::OK,
         error: None,
         request_bytes: 300,

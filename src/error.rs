@@ -74,6 +74,8 @@ kinds! {
     VersionNotSupported = "version_not_supported", Downstream, 505, "this HTTP version is not supported";
     /// The client went away before it had its response.
     ClientClosed = "client_closed", Downstream, 499, "the client closed the connection";
+    /// The client took no byte of its response within `body_timeout`; the connection is cut, so the status is only logged.
+    ClientWriteTimeout = "client_write_timeout", Downstream, 408, "the client took too long to read its response";
     /// No route matches.
     NoRoute = "no_route", Gateway, 404, "no route matches this request";
     /// A route matches but for the method.
@@ -102,7 +104,9 @@ kinds! {
     UpstreamProtocol = "upstream_protocol_error", Upstream, 502, "the service sent an invalid response";
     /// The response head is larger than the gateway takes.
     UpstreamHeadTooLarge = "upstream_head_too_large", Upstream, 502, "the service sent too large a response head";
-    /// The body ended early or stalled after its head was passed on: the client's connection is cut, never a fake end.
+    /// No byte of the response's body within `body_timeout`; after its head was passed on the client's connection is cut.
+    UpstreamBodyTimeout = "upstream_body_timeout", Upstream, 504, "the service stalled within its response";
+    /// The body ended early after its head was passed on: the client's connection is cut, never a fake end.
     UpstreamTruncated = "upstream_truncated", Upstream, 502, "the service broke off its response";
 }
 

@@ -3,7 +3,7 @@
 //! In the order of a request: [`head`] parses it ([`scan`] says when that is worth trying, [`fields`] is the table of headers,
 //! [`target`] and [`path`] take the request line apart), [`framing`] decides where its body ends, [`headers`] which fields go on,
 //! [`encode`] rebuilds it for the endpoint, [`body`] takes its body through, [`response`] parses the answer, [`reply`] is what the
-//! gateway says itself, and [`cycle`] whether the connections live on.
+//! gateway says itself, [`cycle`] whether the connections live on, and [`glimpse`] what a request that was refused looked like.
 //!
 //! What leaves is rebuilt from what was understood, never passed through: one request line, one `Host`, one framing. Nothing here
 //! allocates per request once the caller's scratch buffers have grown to the size of its traffic, and nothing here logs, waits or
@@ -17,6 +17,7 @@ pub mod date;
 pub mod encode;
 pub mod fields;
 pub mod framing;
+pub mod glimpse;
 pub mod head;
 pub mod headers;
 pub mod path;

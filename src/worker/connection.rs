@@ -8,6 +8,7 @@
 use super::exchange::{self, Served};
 use super::state::Worker;
 use crate::config;
+use crate::error::ProxyError;
 use crate::limits::ARMED_RECEIVES_MAX;
 use crate::net::block::Block;
 use crate::net::clock;
@@ -63,6 +64,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Why the client has not taken what was sent to it: its time was over, or it has left.
+    pub(super) fn send_failure(&self) -> ProxyError {
+        if self.watch.expired() { ProxyError::ClientWriteTimeout } else { ProxyError::ClientClosed }
+    }
+
     pub(super) fn config<'w>(&self, worker: &'w Worker) -> &'w config::Listener {
         &worker.shared.config.listeners[self.listener.index()]
     }
@@ -105,7 +111,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, first_wait: Duratio
         let patience = connection.config(worker).body_timeout;
         if close {
             let sent = send(worker, connection, last, patience).await;
-            record.finish(worker, clock::now(), sent.is_ok());
+            record.finish(worker, clock::now(), sent);
             if sent.is_ok() && unread {
                 linger(worker, connection, inbox).await;
             } else {
@@ -115,12 +121,12 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, first_wait: Duratio
         }
         if !inbox.is_empty() {
             // pipelined: the next request is here already (RFC 9112 §9.3.2)
-            if send(worker, connection, last, patience).await.is_err() {
-                record.finish(worker, clock::now(), false);
+            let sent = send(worker, connection, last, patience).await;
+            record.finish(worker, clock::now(), sent);
+            if sent.is_err() {
                 worker.put(inbox);
                 return Rest::Closed;
             }
-            record.finish(worker, clock::now(), true);
             continue;
         }
         inbox.clear();
@@ -140,7 +146,8 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, first_wait: Duratio
             sent_at = clock::now();
             connection.served_at.set(sent_at);
             worker.put(last);
-            record.finish(worker, sent_at, sent.is_ok());
+            let sent = sent.map_err(|_| connection.send_failure());
+            record.finish(worker, sent_at, sent);
             if sent.is_err() {
                 return Rest::Closed;
             }
@@ -179,11 +186,11 @@ async fn receive_first(connection: &Connection, inbox: &mut Block, wait: Duratio
 }
 
 /// Sends all of `block`, giving the client `patience` to take it.
-pub(super) async fn send(worker: &Worker, connection: &Connection, block: Block, patience: Duration) -> io::Result<()> {
+async fn send(worker: &Worker, connection: &Connection, block: Block, patience: Duration) -> Result<(), ProxyError> {
     let _guard = connection.watch.over(&connection.stream, clock::now() + patience, Shutdown::Both);
     let (sent, block) = connection.stream.send(block).await;
     worker.put(block);
-    sent
+    sent.map_err(|_| connection.send_failure())
 }
 
 /// Ends our direction and reads on for a moment.

@@ -113,8 +113,9 @@ fn refuse_head(
         let to = ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date() };
         reply::error(last.vec_mut(), error, &[], &to);
     }
-    let mut record = Record::unread(connection, inbox.unread().len(), arrived);
+    let mut record = Record::unread(worker, connection, inbox.unread(), arrived);
     record.on_error(error);
+    record.response_bytes = last.unread().len() as u64;
     inbox.clear();
     Served { last, close: true, unread: true, record }
 }
@@ -379,10 +380,10 @@ impl Line<'_> {
                 self.connection.stream.reset_on_close();
                 (Block::default(), false)
             }
-            Err(Broken::Downstream) => {
+            Err(Broken::Downstream(error)) => {
                 self.attempts.step(Event::DownstreamGone);
                 self.cycle.on_response_broken();
-                self.record.on_broken(ProxyError::ClientClosed);
+                self.record.on_broken(error);
                 (Block::default(), false)
             }
         }

@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::state::Worker;
 use crate::error::ProxyError;
 use crate::http::Version;
+use crate::http::glimpse::Glimpse;
 use crate::http::head::RequestHead;
 use crate::net::clock;
 use crate::observe::access_log::LogRecord;
@@ -24,7 +25,8 @@ pub(super) struct Record {
     listener: ListenerId,
     route: Option<RouteId>,
     method: MethodLabel,
-    version: Version,
+    /// `None`: no version could be read.
+    version: Option<(u8, u8)>,
     status: StatusCode,
     error: Option<ProxyError>,
     started: Instant,
@@ -89,7 +91,7 @@ impl Record {
             listener: connection.listener,
             route: None,
             method: head.method().into(),
-            version: head.version(),
+            version: Some(if head.version() == Version::Http11 { (1, 1) } else { (1, 0) }),
             status: StatusCode::OK,
             error: None,
             started,
@@ -103,23 +105,29 @@ impl Record {
         }
     }
 
-    /// Of one that never was.
-    pub(super) fn unread(connection: &Connection, bytes: usize, started: Instant) -> Self {
+    /// Of one that could not be read: `bytes` is what there is of it.
+    pub(super) fn unread(worker: &Worker, connection: &Connection, bytes: &[u8], started: Instant) -> Self {
+        let seen = worker.log_texts().map(|mut texts| {
+            let seen = Glimpse::of(bytes);
+            texts.fill([seen.method, seen.target, b"", b"", b"", b""]);
+            (texts, seen.version)
+        });
+        let (texts, version) = seen.map_or((None, None), |(texts, version)| (Some(texts), version));
         Self {
             listener: connection.listener,
             route: None,
             method: MethodLabel::Other,
-            version: Version::Http11,
+            version,
             status: StatusCode::BAD_REQUEST,
             error: None,
             started,
             client: connection.peer.address.map(|address| address.ip().to_canonical()),
-            request_bytes: bytes as u64,
+            request_bytes: bytes.len() as u64,
             response_bytes: 0,
             cluster: None,
             tried: Visited::EMPTY,
             upstream_time: None,
-            texts: None,
+            texts,
         }
     }
 
@@ -156,10 +164,10 @@ impl Record {
         self.error = Some(error);
     }
 
-    /// Counts and logs it. `sent`: the client took the last byte.
-    pub(super) fn finish(&mut self, worker: &Worker, now: Instant, sent: bool) {
-        if !sent && self.error.is_none() {
-            self.on_error(ProxyError::ClientClosed);
+    /// Counts and logs it. `sent`: whether the client took the last byte, and why not.
+    pub(super) fn finish(&mut self, worker: &Worker, now: Instant, sent: Result<(), ProxyError>) {
+        if let (Err(error), None) = (sent, self.error) {
+            self.on_error(error);
         }
         let duration = now.since(self.started);
         worker.recorder.finished(&Finished {
@@ -182,7 +190,7 @@ impl Record {
                 method: texts.get(0),
                 target: texts.get(1),
                 host: texts.get(2),
-                version: if self.version == Version::Http11 { (1, 1) } else { (1, 0) },
+                version: self.version,
                 status: self.status,
                 error: self.error,
                 request_bytes: self.request_bytes,

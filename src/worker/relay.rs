@@ -44,8 +44,8 @@ pub(super) struct Relay<'a> {
 pub(super) enum Broken {
     /// The endpoint's fault.
     Upstream(ProxyError),
-    /// The client took no more.
-    Downstream,
+    /// The client took no more: it has left, or it did not read.
+    Downstream(ProxyError),
 }
 
 impl Relay<'_> {
@@ -89,7 +89,7 @@ impl Relay<'_> {
         let (sent, mut block) = self.connection.stream.send(block).await;
         if sent.is_err() {
             self.worker.put(block);
-            return Err(Broken::Downstream);
+            return Err(Broken::Downstream(self.connection.send_failure()));
         }
         self.sent_bytes += bytes;
         block.clear();
@@ -107,7 +107,9 @@ impl Relay<'_> {
             Ok(_) if !self.connection.watch.expired() && self.body.on_eof().is_ok() => Ok(block),
             _ => {
                 self.worker.put(block);
-                Err(Broken::Upstream(ProxyError::UpstreamTruncated))
+                let stalled = self.connection.watch.expired();
+                let error = if stalled { ProxyError::UpstreamBodyTimeout } else { ProxyError::UpstreamTruncated };
+                Err(Broken::Upstream(error))
             }
         }
     }

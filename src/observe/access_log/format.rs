@@ -78,7 +78,10 @@ impl Formatter {
         self.json_text(out, "method", record.method, false);
         self.json_text(out, "host", record.host, self.redact.host);
         self.json_url(out, "target", record.target, false);
-        put(out, format_args!(",\"version\":\"{}.{}\"", record.version.0, record.version.1));
+        match record.version {
+            Some((major, minor)) => put(out, format_args!(",\"version\":\"{major}.{minor}\"")),
+            None => out.extend_from_slice(b",\"version\":null"),
+        }
         put(out, format_args!(",\"status\":{}", record.status.as_u16()));
         optional_json(out, "error", record.error.map(|error| error.token()));
         put(out, format_args!(",\"request_bytes\":{}", record.request_bytes));
@@ -126,11 +129,8 @@ impl Formatter {
             None => out.push(b'-'),
         }
         put(out, format_args!(" - - [{}] \"", Clf(record.time_unix_ms)));
-        escape_combined(out, record.method);
-        out.push(b' ');
-        self.combined_url(out, record.target, false);
-        let (major, minor) = record.version;
-        put(out, format_args!(" HTTP/{major}.{minor}\" {} {} ", record.status.as_u16(), record.response_bytes));
+        self.request_line(record, out);
+        put(out, format_args!("\" {} {} ", record.status.as_u16(), record.response_bytes));
         self.combined_url(out, record.referer, true);
         out.push(b' ');
         combined_quoted(out, record.user_agent, self.redact.user_agent);
@@ -153,6 +153,21 @@ impl Formatter {
         out.extend_from_slice(b"\" request_id=");
         combined_quoted(out, record.request_id, self.redact.request_id);
         out.push(b'\n');
+    }
+
+    /// Of a request that could not be read, what there is of it; `-` when that is nothing.
+    fn request_line(&mut self, record: &LogRecord<'_>, out: &mut Vec<u8>) {
+        if record.method.is_empty() {
+            return out.push(b'-');
+        }
+        escape_combined(out, record.method);
+        if !record.target.is_empty() {
+            out.push(b' ');
+            self.combined_url(out, record.target, false);
+        }
+        if let Some((major, minor)) = record.version {
+            put(out, format_args!(" HTTP/{major}.{minor}"));
+        }
     }
 
     /// A URL with its listed parameters cut: the target as it stands, or the quoted referer.
@@ -409,6 +424,18 @@ mod tests {
              listener=\"edge\" route=\"-\" host=\"-\" error=- request_bytes=300 duration=0.012345 upstream_time=- \
              upstream=\"-\" attempts=0 endpoints=\"\" request_id=\"-\"\n"
         );
+    }
+
+    #[test]
+    fn a_request_that_was_not_read_is_shown_as_far_as_it_was() {
+        let cut = LogRecord { version: None, ..full() };
+        let value: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, &["token"], &cut)).unwrap();
+        assert!(value["version"].is_null());
+        let combined = line(LogFormat::Combined, &["token"], &cut);
+        assert!(combined.contains("] \"GET /orders/7?token=[redacted]&page=2\" 502 "), "{combined}");
+        let garbage = LogRecord { method: b"", target: b"", version: None, ..full() };
+        let combined = line(LogFormat::Combined, &[], &garbage);
+        assert!(combined.contains("] \"-\" 502 "), "{combined}");
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub struct LogRecord<'a> {
     pub target: &'a [u8],
     /// `Host`, or the authority of an absolute target.
     pub host: &'a [u8],
-    /// Major and minor version of HTTP, e.g. (1, 1).
-    pub version: (u8, u8),
+    /// Major and minor version of HTTP, e.g. (1, 1); `None`: it could not be read.
+    pub version: Option<(u8, u8)>,
     /// What was answered; 499 when nobody was left to answer.
     pub status: StatusCode,
     /// The gateway's own verdict.
@@ -59,6 +59,8 @@ pub struct LogRecord<'a> {
 /// Stands for an id or duration that is not there.
 const NONE_U32: u32 = u32::MAX;
 const NONE_U64: u64 = u64::MAX;
+/// Stands for a version that is not there: digits end at 9.
+const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
 /// The largest packed record: six texts, the endpoints, and less than 128 bytes of numbers.
 pub(super) const PACKED_BYTES_MAX: usize = 6 * (2 + limits::LOG_FIELD_BYTES_MAX) + 4 * limits::ATTEMPTS_MAX + 128;
@@ -70,7 +72,8 @@ impl<'a> LogRecord<'a> {
         out.extend_from_slice(&self.listener.0.to_le_bytes());
         out.extend_from_slice(&self.route.map_or(NONE_U32, |route| route.0).to_le_bytes());
         pack_address(out, self.client);
-        out.extend_from_slice(&[self.version.0, self.version.1]);
+        let (major, minor) = self.version.unwrap_or(NO_VERSION);
+        out.extend_from_slice(&[major, minor]);
         out.extend_from_slice(&self.status.as_u16().to_le_bytes());
         out.push(self.error.map_or(u8::MAX, |error| error as u8));
         out.extend_from_slice(&self.request_bytes.to_le_bytes());
@@ -95,7 +98,7 @@ impl<'a> LogRecord<'a> {
         let listener = ListenerId(from.u16()?);
         let route = from.some_u32()?.map(RouteId);
         let client = from.address()?;
-        let version = (from.u8()?, from.u8()?);
+        let version = Some((from.u8()?, from.u8()?)).filter(|version| *version != NO_VERSION);
         let status = StatusCode::from_u16(from.u16()?).ok()?;
         let error = ProxyError::ALL.get(usize::from(from.u8()?)).copied();
         let (request_bytes, response_bytes) = (from.u64()?, from.u64()?);
@@ -217,7 +220,7 @@ pub(super) mod tests {
             method: b"GET",
             target: b"/orders/7?token=secret&page=2",
             host: b"api.example.com",
-            version: (1, 1),
+            version: Some((1, 1)),
             status: StatusCode::BAD_GATEWAY,
             error: Some(ProxyError::UpstreamReset),
             request_bytes: 300,
@@ -255,6 +258,7 @@ pub(super) mod tests {
             upstream_time: None,
             upstream: None,
             endpoints: &[],
+            version: None,
             method: b"",
             referer: b"",
             ..full()
