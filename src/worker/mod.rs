@@ -32,6 +32,7 @@ use crate::net::{clock, timer};
 use crate::observe::access_log::LogSender;
 use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
+use crate::policy::attempt::ChangeKind;
 use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
 use state::Worker;
 use std::future::Future;
@@ -63,6 +64,19 @@ pub enum Command {
     /// Fail, for the tests of those who notice.
     #[cfg(test)]
     Fail(failing::Way),
+}
+
+/// What a worker has noticed about an endpoint, for the operator's log.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// Who noticed.
+    pub worker: WorkerId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The endpoint in it.
+    pub endpoint: EndpointId,
+    /// What.
+    pub change: ChangeKind,
 }
 
 /// What a worker needs to begin; crosses to its thread.
