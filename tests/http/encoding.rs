@@ -64,6 +64,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
             forwarding: &forwarding,
             host_fallback: "10.0.0.1:8080",
             expect_continue: how.expect_continue,
+            offer: head.upgrade().as_ref(),
         };
         let mut out = b"before".to_vec();
         encode::request(&mut out, &request);

@@ -66,6 +66,7 @@ fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
         forwarding: &forwarding,
         host_fallback: "fallback:80",
         expect_continue: false,
+        offer: head.upgrade().as_ref(),
     };
     let mut out = Vec::new();
     encode::request(&mut out, &request);
