@@ -37,13 +37,12 @@ pub(crate) fn methods(matcher: &Match) -> String {
 /// A listener's bounds.
 pub(crate) fn listener(listener: &Listener) -> String {
     format!(
-        "head {} with {} headers in {}, body {} ({} without a byte), tunnels {} without a byte, {} connections",
+        "head {} with {} headers in {}, body {} ({} without a byte), {} connections",
         size(listener.head_bytes_max as u64),
         listener.headers_max,
         duration(listener.header_timeout),
         size(listener.body_bytes_max),
         duration(listener.body_timeout),
-        duration(listener.tunnel_timeout),
         listener.connections_max,
     )
 }
