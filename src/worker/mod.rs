@@ -6,12 +6,13 @@
 //!
 //! [`accept`] takes connections, [`connection`] runs one of them, [`exchange`] is the straight line of a request, with one file a
 //! verb where the verb is long: [`plan`] (route, admit, encode), [`attempt`] (checkout or connect, send, await the head) and
-//! [`relay`] (the body on its way down).
+//! [`relay`] (the body on its way down), or [`tunnel`] instead of it.
 
 mod accept;
 mod attempt;
 mod attempts;
 mod connection;
+mod discard;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
@@ -20,6 +21,7 @@ mod record;
 mod relay;
 mod shared;
 mod state;
+mod tunnel;
 mod upload;
 
 pub use shared::Shared;
