@@ -148,6 +148,8 @@ labels! {
         Probing = "probing";
         /// Ejected by its failures.
         Ejected = "ejected";
+        /// Left alone for a time because it asked for it (Retry-After).
+        Paused = "paused";
         /// Unhealthy by active checks.
         Unhealthy = "unhealthy";
         /// Weight 0.

@@ -51,7 +51,7 @@ pub struct Finished {
 pub struct EndpointGauges {
     /// May it get requests?
     pub state: EndpointState,
-    /// End of its ejection; looked at only in [`EndpointState::Ejected`].
+    /// End of its ejection or pause; looked at only in [`EndpointState::Ejected`] and [`EndpointState::Paused`].
     pub ejected_until: Instant,
     /// Requests of this worker.
     pub in_flight: u32,
@@ -211,6 +211,29 @@ impl Recorder {
     pub fn connection_refused(&self, listener: ListenerId) {
         if let Some(memory) = self.memory() {
             memory.listeners[listener.index()].refused.add(1);
+        }
+    }
+
+    /// Counts a downstream connection that has become a tunnel.
+    pub fn tunnel_opened(&self, listener: ListenerId) {
+        if let Some(memory) = self.memory() {
+            let listener = &memory.listeners[listener.index()];
+            listener.tunnels_opened.add(1);
+            listener.tunnels.add(1);
+        }
+    }
+
+    /// Counts a tunnel that is over.
+    pub fn tunnel_closed(&self, listener: ListenerId) {
+        if let Some(memory) = self.memory() {
+            memory.listeners[listener.index()].tunnels.sub_one();
+        }
+    }
+
+    /// Counts that accepting paused because no descriptor or no memory was left.
+    pub fn accept_exhausted(&self, listener: ListenerId) {
+        if let Some(memory) = self.memory() {
+            memory.listeners[listener.index()].exhausted.add(1);
         }
     }
 

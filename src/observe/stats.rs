@@ -143,7 +143,7 @@ pub(crate) struct EndpointStats {
     pub(crate) ejections: [Counter; EjectReason::ALL.len()],
     /// 0: the worker has not said yet; else an [`EndpointState`]'s index plus one.
     pub(crate) state: Counter,
-    /// Instant in nanoseconds; 0: not ejected.
+    /// Instant in nanoseconds; 0: neither ejected nor paused.
     pub(crate) ejected_until: Counter,
     pub(crate) in_flight: Counter,
     /// Millionths.
@@ -174,6 +174,10 @@ pub(crate) struct ListenerStats {
     pub(crate) connections: Counter,
     pub(crate) accepted: Counter,
     pub(crate) refused: Counter,
+    pub(crate) exhausted: Counter,
+    /// Connections among them that are tunnels.
+    pub(crate) tunnels: Counter,
+    pub(crate) tunnels_opened: Counter,
 }
 
 /// The worker's event loop and its own resources.
@@ -339,7 +343,7 @@ impl Stats {
             view.workers_available += usize::from(state.is_available());
             view.states[state.index()] += 1;
             millionths += stats.availability.get();
-            if state == EndpointState::Ejected {
+            if matches!(state, EndpointState::Ejected | EndpointState::Paused) {
                 view.ejected_until = view.ejected_until.max(Some(Instant::from_nanos(stats.ejected_until.get())));
             }
         }
@@ -403,7 +407,10 @@ impl WorkerStats {
 
     /// What a thread that is gone had open is gone with it.
     fn reset_gauges(&self) {
-        self.listeners.iter().for_each(|listener| listener.connections.set(0));
+        for listener in &self.listeners {
+            listener.connections.set(0);
+            listener.tunnels.set(0);
+        }
         self.event_loop.buffers_in_use_bytes.set(0);
         self.event_loop.buffers_kept_bytes.set(0);
         for cluster in self.clusters.touched() {

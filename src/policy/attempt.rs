@@ -79,6 +79,11 @@ pub enum ChangeKind {
         /// Until it is probed.
         until: Instant,
     },
+    /// Left alone because it asked for it (Retry-After).
+    Paused {
+        /// Until then; a longer wish that follows is not told again.
+        until: Instant,
+    },
     /// Back, on its ramp.
     Readmitted,
     /// By active checks.

@@ -268,9 +268,13 @@ impl Cluster {
         let until = now + time.min(RETRY_AFTER_MAX);
         let endpoint = &mut self.endpoints[id.index()];
         if until > now && until > endpoint.penalised_until {
+            let begins = endpoint.penalised_until <= now;
             endpoint.penalised_until = until;
             self.next_change = self.next_change.min(until);
             self.stale = true;
+            if begins {
+                self.note(id, now, ChangeKind::Paused { until });
+            }
         }
     }
 

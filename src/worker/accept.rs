@@ -3,6 +3,7 @@
 //! Each worker drains its own queue in batches. A connection over the listener's cap is closed at once, which costs the least;
 //! when descriptors run out, accepting pauses until some have been given back, instead of spinning on the error.
 
+use super::Refusal;
 use super::connection::{self, Peer};
 use super::state::Worker;
 use crate::net::clock;
@@ -21,7 +22,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) async fn accept(worker: Rc<Worker>, id: ListenerId, listener: Rc<Listener>) {
     let watch = worker.timers.watch();
     while listener.ready().await.is_ok() && !worker.is_draining() {
-        if listener.accept_batch(|accepted| admit(&worker, id, accepted)).is_err() {
+        if let Err(error) = listener.accept_batch(|accepted| admit(&worker, id, accepted)) {
+            if !worker.is_draining() {
+                worker.recorder.accept_exhausted(id);
+                worker.complain(id, Refusal::Exhausted(error.raw_os_error().unwrap_or_default()));
+            }
             watch.sleep_until(clock::now() + PAUSE).await;
         }
     }

@@ -3,6 +3,7 @@
 //! The policy decides ([`crate::policy::exchange`]); this hands it the cluster, the clock and the generator, holds the endpoint's
 //! place under `max_requests`, and writes down what happened. Dropping it, by whatever path, ends the attempt in flight.
 
+use super::Report;
 use super::state::{Slot, Worker};
 use crate::net::clock;
 use crate::observe::labels::{AttemptOutcome, EjectReason, RetryReason};
@@ -170,14 +171,16 @@ impl<'w> Attempts<'w> {
     }
 
     fn count_change(&self, endpoint: EndpointId, kind: ChangeKind) {
-        if let ChangeKind::Ejected { reason, .. } = kind {
-            let reason = match reason {
-                Reason::Consecutive => EjectReason::Consecutive,
-                Reason::SuccessRatio => EjectReason::SuccessRatio,
-                Reason::Probe => EjectReason::ProbeFailed,
-            };
-            self.worker.recorder.ejected(self.cluster, endpoint, reason);
-        }
+        let (worker, cluster) = (self.worker.recorder.worker(), self.cluster);
+        self.worker.shared.report(Report::Endpoint { worker, cluster, endpoint, change: kind });
+        let reason = match kind {
+            ChangeKind::Ejected { reason: Reason::Consecutive, .. } => EjectReason::Consecutive,
+            ChangeKind::Ejected { reason: Reason::SuccessRatio, .. } => EjectReason::SuccessRatio,
+            ChangeKind::Ejected { reason: Reason::Probe, .. } => EjectReason::ProbeFailed,
+            ChangeKind::Paused { .. } => EjectReason::RetryAfter,
+            ChangeKind::Readmitted | ChangeKind::Unhealthy | ChangeKind::Healthy => return,
+        };
+        self.worker.recorder.ejected(self.cluster, endpoint, reason);
     }
 }
 

@@ -186,7 +186,12 @@ async fn receive_first(connection: &Connection, inbox: &mut Block, wait: Duratio
 }
 
 /// Sends all of `block`, giving the client `patience` to take it.
-async fn send(worker: &Worker, connection: &Connection, block: Block, patience: Duration) -> Result<(), ProxyError> {
+pub(super) async fn send(
+    worker: &Worker,
+    connection: &Connection,
+    block: Block,
+    patience: Duration,
+) -> Result<(), ProxyError> {
     let _guard = connection.watch.over(&connection.stream, clock::now() + patience, Shutdown::Both);
     let (sent, block) = connection.stream.send(block).await;
     worker.put(block);

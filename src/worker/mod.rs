@@ -6,12 +6,13 @@
 //!
 //! [`accept`] takes connections, [`connection`] runs one of them, [`exchange`] is the straight line of a request, with one file a
 //! verb where the verb is long: [`plan`] (route, admit, encode), [`attempt`] (checkout or connect, send, await the head) and
-//! [`relay`] (the body on its way down).
+//! [`relay`] (the body on its way down), or [`tunnel`] instead of it.
 
 mod accept;
 mod attempt;
 mod attempts;
 mod connection;
+mod discard;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
@@ -20,6 +21,7 @@ mod record;
 mod relay;
 mod shared;
 mod state;
+mod tunnel;
 mod upload;
 
 pub use shared::Shared;
@@ -32,6 +34,7 @@ use crate::net::{clock, timer};
 use crate::observe::access_log::LogSender;
 use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
+use crate::policy::attempt::ChangeKind;
 use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
 use state::Worker;
 use std::future::Future;
@@ -64,6 +67,43 @@ pub enum Command {
     #[cfg(test)]
     Fail(failing::Way),
 }
+
+/// What a worker has noticed, for the operator's log.
+#[derive(Clone, Copy, Debug)]
+pub enum Report {
+    /// Something has changed about an endpoint.
+    Endpoint {
+        /// Who noticed.
+        worker: WorkerId,
+        /// The cluster.
+        cluster: ClusterId,
+        /// The endpoint in it.
+        endpoint: EndpointId,
+        /// What.
+        change: ChangeKind,
+    },
+    /// Connections are not taken. Each worker says so at most every [`COMPLAINT_PAUSE`], however many there are.
+    Refusing {
+        /// Who refuses.
+        worker: WorkerId,
+        /// Where.
+        listener: ListenerId,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// Why connections are not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The listener has its `max_connections`; what comes is closed.
+    ConnectionsMax,
+    /// accept(2) fails with this `errno`, for want of descriptors or memory; what comes waits in the kernel's queue.
+    Exhausted(i32),
+}
+
+/// How long a worker is silent about connections that are not taken once it has said so.
+pub const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a worker needs to begin; crosses to its thread.
 pub struct Seat {

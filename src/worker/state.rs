@@ -5,11 +5,11 @@
 
 use super::accept;
 use super::shared::Shared;
-use super::{Command, Hands};
+use super::{COMPLAINT_PAUSE, Command, Hands, Refusal, Report};
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
-use crate::limits::BLOCK_SMALL;
+use crate::limits::{BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
 use crate::net::block::{Block, Blocks};
 use crate::net::clock;
 use crate::net::listener::Listener;
@@ -38,6 +38,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 /// Length of a request id: 128 random bits in hexadecimal.
 pub(super) const REQUEST_ID_BYTES: usize = 32;
@@ -70,8 +71,12 @@ pub(super) struct Worker {
     connections: Cell<usize>,
     active_upstream: RefCell<Vec<usize>>,
     draining: Cell<bool>,
+    /// When tunnels end whatever they carry; `NEVER` before a drain.
+    tunnels_end: Cell<Instant>,
     retired: Arc<AtomicBool>,
     waiting_for_end: RefCell<Option<Waker>>,
+    /// No complaint about connections before then.
+    quiet_until: Cell<Instant>,
 }
 
 /// What one route needs of its own on this core.
@@ -125,8 +130,10 @@ impl Worker {
             connections: Cell::new(0),
             active_upstream: RefCell::new(vec![0; config.clusters.len()]),
             draining: Cell::new(false),
+            tunnels_end: Cell::new(Instant::NEVER),
             retired,
             waiting_for_end: RefCell::default(),
+            quiet_until: Cell::default(),
             shared: Arc::clone(shared),
         });
         Ok(worker)
@@ -144,6 +151,24 @@ impl Worker {
         self.draining.set(true);
         self.timers.hurry_idle();
         self.look_for_end();
+    }
+
+    /// When a tunnel must end that has just carried a byte.
+    pub(super) fn tunnel_deadline(&self, idle_timeout: Duration) -> Instant {
+        (clock::now() + idle_timeout).min(self.tunnels_end.get())
+    }
+
+    /// Whether the time of tunnels is over.
+    pub(super) fn tunnels_have_ended(&self) -> bool {
+        clock::now() >= self.tunnels_end.get()
+    }
+
+    /// Gives the tunnels what the drain has, but for the moment that it takes to close and log them.
+    fn end_tunnels(&self) {
+        let limit = self.shared.config.gateway.drain_timeout;
+        let end = clock::now() + (limit - (limit / 10).min(TUNNEL_END_BEFORE_DRAIN));
+        self.tunnels_end.set(end);
+        self.timers.hurry_tunnels(end);
     }
 
     /// Shows that the loop turns, and does what is due now and then.
@@ -280,11 +305,22 @@ impl Worker {
     pub(super) fn seat_connection(self: &Rc<Self>, listener: ListenerId) -> Option<ConnectionSeat> {
         if !self.connection_slots.borrow_mut()[listener.index()].acquire() {
             self.recorder.connection_refused(listener);
+            self.complain(listener, Refusal::ConnectionsMax);
             return None;
         }
         self.recorder.connection_opened(listener);
         self.connections.set(self.connections.get() + 1);
         Some(ConnectionSeat { worker: Rc::clone(self), listener })
+    }
+
+    /// Has the operator told why connections are not taken, now and then: clients see it long before anybody reads the metrics.
+    pub(super) fn complain(&self, listener: ListenerId, refusal: Refusal) {
+        let now = clock::now();
+        if now >= self.quiet_until.get() {
+            self.quiet_until.set(now + COMPLAINT_PAUSE);
+            let worker = self.recorder.worker();
+            self.shared.report(Report::Refusing { worker, listener, refusal });
+        }
     }
 
     // ---- upstream connections ----
@@ -359,7 +395,7 @@ impl Worker {
     pub(super) fn publish_endpoints(&self, now: Instant) {
         for (cluster, state) in self.clusters.borrow().iter().enumerate() {
             for (index, endpoint) in state.endpoints().iter().enumerate() {
-                let (state, ejected_until) = endpoint_state(endpoint);
+                let (state, ejected_until) = endpoint_state(endpoint, now);
                 let gauges = EndpointGauges {
                     state,
                     ejected_until,
@@ -373,13 +409,14 @@ impl Worker {
     }
 }
 
-fn endpoint_state(endpoint: &Endpoint) -> (EndpointState, Instant) {
+fn endpoint_state(endpoint: &Endpoint, now: Instant) -> (EndpointState, Instant) {
     match endpoint.outlier.standing() {
         _ if endpoint.weight == 0 => (EndpointState::Drained, Instant::default()),
         _ if !endpoint.healthy => (EndpointState::Unhealthy, Instant::default()),
         Standing::Ejected { until } => (EndpointState::Ejected, until),
         Standing::Ready { since } => (EndpointState::Ejected, since),
         Standing::Probing { .. } => (EndpointState::Probing, Instant::default()),
+        Standing::Serving if endpoint.penalised_until > now => (EndpointState::Paused, endpoint.penalised_until),
         Standing::Serving if endpoint.ramp_from.is_some() => (EndpointState::Ramping, Instant::default()),
         Standing::Serving => (EndpointState::Available, Instant::default()),
     }
@@ -403,6 +440,7 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
             }
             worker.draining.set(true);
             worker.timers.hurry_idle();
+            worker.end_tunnels();
             worker.look_for_end();
         }
         #[cfg(test)]

@@ -211,6 +211,7 @@ impl World {
                     self.report.ejected += 1;
                 }
                 ChangeKind::Readmitted => self.report.readmitted += 1,
+                ChangeKind::Paused { until } => assert!(until > change.at),
                 ChangeKind::Unhealthy | ChangeKind::Healthy => {}
             }
         }

@@ -30,7 +30,7 @@ pub struct EndpointView {
     pub workers_available: usize,
     /// How many workers see it in which state, by [`EndpointState::index`].
     pub states: [usize; EndpointState::ALL.len()],
-    /// The latest end of an ejection over all workers that eject it.
+    /// The latest end of an ejection or pause over all workers that keep it away.
     pub ejected_until: Option<Instant>,
     /// Requests in flight.
     pub in_flight: u64,

@@ -306,8 +306,11 @@ fn success_while_failing_open_readmits_an_ejected_endpoint() {
 #[test]
 fn retry_after_keeps_traffic_away_for_as_long_as_it_says_and_no_longer_than_the_limit() {
     let mut world = World::new(&config(Balance::RoundRobin, &[0, 0]), 114);
+    world.cluster.penalise(EndpointId(1), Duration::from_secs(2), at(0));
     world.cluster.penalise(EndpointId(1), Duration::from_secs(3), at(0));
     world.cluster.penalise(EndpointId(1), Duration::from_secs(1), at(0));
+    let told: Vec<_> = world.cluster.take_changes().map(|change| (change.endpoint, change.kind)).collect();
+    assert_eq!(told, [(EndpointId(1), ChangeKind::Paused { until: at(2_000) })], "a pause is told when it begins");
     assert_eq!(world.counts(10, at(2_999)), [10, 0]);
     assert_eq!(world.counts(10, at(3_000)), [5, 5]);
     world.cluster.penalise(EndpointId(1), Duration::MAX, at(3_000));
