@@ -117,7 +117,7 @@ fn refused_address(written: &str) -> Refusal {
 
 /// A network, `"10.0.0.0/8"`; an address alone is a network of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network(pub IpNet);
+struct Network(IpNet);
 
 impl Scalar for Network {
     fn allowed() -> String {
@@ -137,6 +137,56 @@ impl Scalar for Network {
 
     fn schema() -> serde_json::Value {
         json!({ "type": "string" })
+    }
+}
+
+/// One of `trusted_proxies`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustedPeer {
+    /// Whoever connects from this network.
+    Network(IpNet),
+    /// Whoever connects through the listener's unix socket.
+    Unix,
+}
+
+impl Scalar for TrustedPeer {
+    fn allowed() -> String {
+        format!("{}, or \"unix\" for the peers of a unix socket", Network::allowed())
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        if text(value)? == "unix" {
+            return Ok(Self::Unix);
+        }
+        Network::parse(value).map(|Network(network)| Self::Network(network))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string" })
+    }
+}
+
+/// `listener.mode`: permissions of a socket file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl Scalar for FileMode {
+    fn allowed() -> String {
+        "the permissions of a file in octal, such as \"0666\" or \"0660\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let DeValue::String(written) = value else {
+            return Err(Refusal::why("permissions stand in quotes").help("write \"0666\""));
+        };
+        let digits = written.strip_prefix('0').unwrap_or(written);
+        let octal = digits.len() == 3 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+        let mode = octal.then(|| u32::from_str_radix(digits, 8).ok()).flatten();
+        mode.map(Self).ok_or_else(Refusal::plain)
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^0?[0-7]{3}$" })
     }
 }
 
@@ -197,7 +247,7 @@ fn check_host(name: &str) -> Result<(), Refusal> {
     }
 }
 
-scalar_schema!(Listen, At, Network, Host);
+scalar_schema!(Listen, At, TrustedPeer, FileMode, Host);
 
 #[cfg(test)]
 mod tests {
@@ -235,8 +285,15 @@ mod tests {
 
     #[test]
     fn networks_have_no_bits_beyond_their_prefix() {
-        accepts::<Network>(&["10.0.0.0/8", "192.0.2.7", "::1", "2001:db8::/32", "0.0.0.0/0"]);
-        refuses::<Network>(&["10.0.0.1/8", "10.0.0.0/33", "a", ""]);
+        accepts::<TrustedPeer>(&["unix", "10.0.0.0/8", "192.0.2.7", "::1", "2001:db8::/32", "0.0.0.0/0"]);
+        refuses::<TrustedPeer>(&["Unix", "unix:", "10.0.0.1/8", "10.0.0.0/33", "a", ""]);
+    }
+
+    #[test]
+    fn permissions_are_three_octal_digits_with_a_zero_before_them_or_not() {
+        accepts::<FileMode>(&["0666", "660", "0000"]);
+        refuses::<FileMode>(&["", "0", "66", "0668", "1777", "00666", "rw-rw-rw-", "+66"]);
+        assert_eq!(FileMode::parse(&DeValue::String("0640".into())).unwrap(), FileMode(0o640));
     }
 
     #[test]

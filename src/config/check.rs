@@ -4,6 +4,7 @@
 //! be unique, addresses that must differ, keys that exclude or need each other. Every check reports and goes on. A function that
 //! makes a part of [`Config`] says `None` only when something was reported, so without reports the configuration is complete.
 
+use super::addresses::{FileMode, TrustedPeer};
 use super::check_route::routes;
 use super::check_upstream::clusters;
 use super::file;
@@ -17,6 +18,10 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::net::IpAddr;
 use toml::de::{DeTable, DeValue};
+
+/// Permissions of a unix socket where the file does not say: every local user may connect, as with nginx. Who may not is kept out by
+/// the folder's permissions or by `mode`.
+const UNIX_MODE_DEFAULT: u32 = 0o666;
 
 /// Reads and checks the file at `path`.
 ///
@@ -154,6 +159,7 @@ fn listeners<const MIN: usize, const MAX: usize>(
         {
             duplicate_name(&table.at, table.name.as_ref().map(|name| name.span.clone()), &first, sink);
         }
+        only_unix(table, sink);
         listeners.extend(listener(table));
     }
     (listeners.len() == list.value.0.len()).then_some(listeners)
@@ -178,7 +184,29 @@ pub(super) fn duplicate_name(
     }
 }
 
+/// Keys that only mean something where the listener is a unix socket.
+fn only_unix(table: &file::Listener, sink: &mut Sink<'_>) {
+    if !table.listen.as_ref().is_some_and(|listen| matches!(listen.value.0, Bind::Tcp(_))) {
+        return;
+    }
+    if let Some(mode) = &table.mode {
+        let message = "has no effect: only a unix socket has permissions".to_owned();
+        sink.value(table.at.key("mode"), mode.span.clone(), message, None);
+    }
+    let trusted = table.trusted_proxies.iter().flat_map(|list| list.value.0.iter().enumerate());
+    for (row, peer) in trusted.filter(|(_, peer)| peer.value == TrustedPeer::Unix) {
+        let message = "has no effect: this listener is no unix socket".to_owned();
+        sink.value(format!("{}[{row}]", table.at.key("trusted_proxies")), peer.span.clone(), message, None);
+    }
+}
+
 fn listener(table: &file::Listener) -> Option<Listener> {
+    let peers = &table.trusted_proxies.as_ref()?.value.0;
+    let trusted = || peers.iter().map(|peer| peer.value);
+    let network = |peer| match peer {
+        TrustedPeer::Network(network) => Some(network),
+        TrustedPeer::Unix => None,
+    };
     Some(Listener {
         name: listener_name(table)?,
         bind: value(&table.listen)?.0,
@@ -190,7 +218,9 @@ fn listener(table: &file::Listener) -> Option<Listener> {
         headers_max: usize::try_from(value(&table.max_headers)?.0).ok()?,
         body_bytes_max: value(&table.max_body)?.0,
         connections_max: usize::try_from(value(&table.max_connections)?.0).ok()?,
-        trusted_proxies: table.trusted_proxies.as_ref()?.value.0.iter().map(|network| network.value.0).collect(),
+        trusted_proxies: trusted().filter_map(network).collect(),
+        unix_trusted: trusted().any(|peer| peer == TrustedPeer::Unix),
+        unix_mode: value(&table.mode).map_or(UNIX_MODE_DEFAULT, |FileMode(mode)| mode),
     })
 }
 

@@ -4,7 +4,7 @@
 //! write it and goes through the same reader, so it is always within its own range. What concerns more than one key is
 //! [`super::check`]'s business.
 
-use super::addresses::{At, Host, Listen, Network};
+use super::addresses::{At, FileMode, Host, Listen, TrustedPeer};
 use super::names::{
     Cores, EditableHeader, Expect, Hash, Header, HeaderText, LimitPer, LogTo, MethodText, Name, Redacted, RetryWord,
     Workers,
@@ -100,7 +100,7 @@ table! {
         default header_timeout: Timeout = "10s";
         /// Between requests of one connection, 1ms to 1d.
         default idle_timeout: Timeout = "60s";
-        /// Without a byte of the request's body, or without the client taking one of the response; 1ms to 1d.
+        /// Without a byte of a body moving: the client's, the response as the client takes it, the response as the endpoint sends it; 1ms to 1d.
         default body_timeout: Timeout = "30s";
         /// Of a connection that was upgraded (WebSocket): without a byte in either direction, 1ms to 1d.
         default tunnel_timeout: Timeout = "1h";
@@ -112,8 +112,10 @@ table! {
         default max_body: BodySize = "16MiB";
         /// Connections at once over all cores, 1 to 10000000.
         default max_connections: Concurrency = 65536;
-        /// Peers whose X-Forwarded-* headers are believed: networks or addresses.
-        default trusted_proxies: List<Network, 0, ENTRIES_MAX> = [];
+        /// Peers whose X-Forwarded-* headers are believed: networks or addresses, and "unix" for the peers of a unix socket.
+        default trusted_proxies: List<TrustedPeer, 0, ENTRIES_MAX> = [];
+        /// Permissions of a unix socket, in octal; "0666" where it is not given, so that every local user may connect.
+        optional mode: FileMode;
     }
 }
 
@@ -140,7 +142,7 @@ table! {
         table request_headers: HeaderRules;
         /// Changes to the response's headers.
         table response_headers: HeaderRules;
-        /// T_max of the whole request, 1ms to 1d: a duration, or { adaptive = true, k, min, max }.
+        /// T_max, from the request's first byte to the response's head, with all tries; 1ms to 1d: a duration, or { adaptive = true, k, min, max }.
         default timeout: RouteTimeout = "30s";
         /// Rate limits, at most 8; all must admit, else 429.
         default limit: List<Limit, 0, ROUTE_LIMITS_MAX> = [];

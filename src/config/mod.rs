@@ -16,10 +16,12 @@ mod read;
 #[cfg(test)]
 mod tests;
 mod values;
+mod warnings;
 
 pub use check::{load, parse};
 pub use file::schema;
 pub use problem::{Errors, Problem};
+pub use warnings::warnings;
 
 use crate::units::{ClusterId, Rate, Ratio, Weight};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -122,7 +124,7 @@ pub struct Listener {
     pub header_timeout: Duration,
     /// Between requests of one connection.
     pub idle_timeout: Duration,
-    /// Without a byte of the request body, or without the client taking a byte of the response.
+    /// Without a byte of the request's or the response's body, and without the client taking a byte of the response.
     pub body_timeout: Duration,
     /// Of an upgraded connection: without a byte in either direction.
     pub tunnel_timeout: Duration,
@@ -134,8 +136,12 @@ pub struct Listener {
     pub body_bytes_max: u64,
     /// Connections over all cores.
     pub connections_max: usize,
-    /// Peers whose X-Forwarded-* are believed.
+    /// Networks whose X-Forwarded-* are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Whether those of a unix socket's peers are.
+    pub unix_trusted: bool,
+    /// Permissions of a unix socket.
+    pub unix_mode: u32,
 }
 
 /// `[[route]]`

@@ -184,6 +184,11 @@ impl<'t> Sink<'t> {
         self.paths.contains(path)
     }
 
+    /// Whether the table that begins at `offset` stands in braces, and not under a header.
+    pub(crate) fn is_inline(&self, offset: usize) -> bool {
+        self.text.as_bytes().get(offset) == Some(&b'{')
+    }
+
     /// `Ok` when nothing was wrong.
     pub(crate) fn finish(mut self) -> Result<(), Errors> {
         self.found.sort_by_key(|(offset, _)| *offset);

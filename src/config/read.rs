@@ -25,6 +25,18 @@ pub(crate) enum Path<'a> {
     Index(&'a Path<'a>, usize),
 }
 
+impl Path<'_> {
+    /// The keys alone, as a table's header has them: `route.limit` for `route[2].limit`.
+    fn without_rows(&self) -> String {
+        match self {
+            Self::Root => String::new(),
+            Self::Key(Self::Root, _) => self.to_string(),
+            Self::Key(parent, key) => format!("{}.{}", parent.without_rows(), Path::Key(&Path::Root, key)),
+            Self::Index(parent, _) => parent.without_rows(),
+        }
+    }
+}
+
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -129,8 +141,17 @@ pub struct List<T, const MIN: usize, const MAX: usize>(pub Vec<Written<T>>);
 impl<T: Read, const MIN: usize, const MAX: usize> Read for List<T, MIN, MAX> {
     fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
         let DeValue::Array(array) = node.value else {
-            let help = (matches!(node.value, DeValue::String(_))).then(|| "put it in brackets: [ … ]".to_owned());
-            sink.value(node.path, node.span(), "must be a list".to_owned(), help);
+            match node.value {
+                DeValue::Table(_) if !sink.is_inline(node.start) => {
+                    let help = format!("write [[{}]]", node.path.without_rows());
+                    sink.place(node.path, node.start, "must be a list of tables".to_owned(), Some(help));
+                }
+                value => {
+                    let bracketed = matches!(value, DeValue::String(_) | DeValue::Table(_));
+                    let help = bracketed.then(|| "put it in brackets: [ … ]".to_owned());
+                    sink.value(node.path, node.span(), "must be a list".to_owned(), help);
+                }
+            }
             return None;
         };
         if array.len() < MIN || array.len() > MAX {
@@ -225,7 +246,12 @@ impl<'a> TableReader<'a> {
     /// `None` when the node is no table; keys that are not among `keys` are reported.
     pub(crate) fn open(node: &Node<'a>, keys: &[&str], sink: &mut Sink<'_>) -> Option<Self> {
         let DeValue::Table(table) = node.value else {
-            sink.value(node.path, node.span(), "must be a table".to_owned(), None);
+            // a key of this table where the table's name should stand: [upstream] for [upstream.NAME]
+            let help = match node.path {
+                Path::Key(parent, key) if keys.contains(&key) => Some(format!("write [{parent}.NAME] above it")),
+                _ => None,
+            };
+            sink.value(node.path, node.span(), "must be a table".to_owned(), help);
             return None;
         };
         for (key, _) in in_file_order(table).iter().filter(|(key, _)| !keys.contains(&key.get_ref().as_ref())) {

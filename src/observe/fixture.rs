@@ -87,6 +87,8 @@ fn listener() -> Listener {
         body_bytes_max: 16 << 20,
         connections_max: 65_536,
         trusted_proxies: Vec::new(),
+        unix_trusted: false,
+        unix_mode: 0o666,
     }
 }
 

@@ -43,7 +43,7 @@ fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
         return; // dropped, and so closed
     };
     let Ok(stream) = Stream::from_fd(accepted.fd) else { return };
-    let peer = Peer::new(accepted.peer, &worker.shared.config.listeners[listener.index()].trusted_proxies);
+    let peer = Peer::new(accepted.peer, &worker.shared.config.listeners[listener.index()]);
     let worker = Rc::clone(worker);
     drop(monoio::spawn(async move {
         if guarded(connection::run(&worker, listener, stream, peer)).await.is_none() {

@@ -41,8 +41,12 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(address: Option<SocketAddr>, trusted: &[ipnet::IpNet]) -> Self {
-        let trusted = address.is_some_and(|a| trusted.iter().any(|net| net.contains(&a.ip().to_canonical())));
+    pub(super) fn new(address: Option<SocketAddr>, listener: &config::Listener) -> Self {
+        let within = |address: SocketAddr| {
+            let ip = address.ip().to_canonical();
+            listener.trusted_proxies.iter().any(|network| network.contains(&ip))
+        };
+        let trusted = address.map_or(listener.unix_trusted, within);
         Self { address, trusted }
     }
 

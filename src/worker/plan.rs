@@ -143,7 +143,9 @@ impl Planner<'_> {
             return peer.ip();
         }
         let trusted = &self.config.trusted_proxies;
-        self.head.client(peer.ip(), |ip| trusted.iter().any(|net| net.contains(&ip)))
+        // a unix socket's peer has no address but the one that stands for it
+        let is_peer = |ip: IpAddr| peer.address.is_none() && ip == peer.ip();
+        self.head.client(peer.ip(), |ip| is_peer(ip) || trusted.iter().any(|net| net.contains(&ip)))
     }
 
     fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr, path: &mut Vec<u8>) -> Way {

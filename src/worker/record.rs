@@ -98,7 +98,7 @@ impl Record {
             error: None,
             started,
             answered: None,
-            client: connection.peer.address.is_some().then_some(client),
+            client: (connection.peer.address.is_some() || client != connection.peer.ip()).then_some(client),
             request_bytes: head.head_bytes() as u64,
             response_bytes: 0,
             cluster: None,

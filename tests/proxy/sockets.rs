@@ -3,6 +3,7 @@
 use crate::support::gateway::{run_to_end, write_config};
 use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, behind_endpoints, on_both_drivers};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 /// Whether this host has the IPv6 loopback address; says so if not.
 fn has_ipv6() -> bool {
@@ -28,6 +29,36 @@ on_both_drivers! {
             assert!(client.get(path).text().starts_with(path));
         }
         assert_eq!(upstream.connections(), 1);
+    }
+
+    fn a_unix_socket_lets_everybody_in_unless_told_otherwise(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        for (key, expected) in [("", 0o666), ("mode = \"0660\"", 0o660)] {
+            let path = dir.path().join(format!("{expected:o}.sock"));
+            let listen = format!("unix:{}", path.display());
+            let setup = Setup { listen: &listen, listener: key, config: &config, ..Setup::default() };
+            let _gateway = Gateway::start_with(driver, &setup);
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, expected, "{mode:o}");
+        }
+    }
+
+    fn the_peers_of_a_unix_socket_are_believed_where_the_file_says_so(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = Upstream::always("ok");
+        let limit = "limit = [{ rate = \"1/h\", burst = 1, per = \"client_ip\" }]";
+        let config = behind(&[&upstream], limit, "");
+        for (key, second) in [("", 429), ("trusted_proxies = [\"unix\"]", 200)] {
+            let listen = format!("unix:{}", dir.path().join(format!("{second}.sock")).display());
+            let setup = Setup { listen: &listen, listener: key, config: &config, ..Setup::default() };
+            let gateway = Gateway::start_with(driver, &setup);
+            let status = |client: &str| gateway.request("GET", "/", &[("X-Forwarded-For", client)], b"").status;
+            assert_eq!(status("203.0.113.7"), 200);
+            assert_eq!(status("203.0.113.8"), second, "another client, if it is believed");
+            assert_eq!(status("203.0.113.7"), 429);
+        }
     }
 
     fn ipv6_is_listened_on_and_connected_to(driver: Driver) {
