@@ -4,6 +4,7 @@
 //! only made by code that also owns the table, so an id is valid for the config it came from. [`Instant`] is the gateway's one notion
 //! of time: eight bytes, `CLOCK_MONOTONIC`, fit for an atomic, and any value a simulator likes.
 
+use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
@@ -155,6 +156,17 @@ impl Rate {
     }
 }
 
+impl fmt::Display for Rate {
+    /// As the file writes it: `100/s`, `6000/min`; other times as Rust shows them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1, "s"), (60, "min"), (3_600, "h"), (86_400, "d")];
+        match units.iter().find(|(seconds, _)| self.per == Duration::from_secs(*seconds)) {
+            Some((_, unit)) => write!(f, "{}/{unit}", self.count),
+            None => write!(f, "{} in {:?}", self.count, self.per),
+        }
+    }
+}
+
 /// An endpoint's share; 0 drains it. At most [`crate::limits::WEIGHT_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weight(pub u32);
@@ -198,6 +210,12 @@ mod tests {
         assert!(Rate::try_new(1, Duration::ZERO).is_none());
         assert!(Rate::try_new(2_000_000_000, Duration::from_secs(1)).is_none());
         assert_eq!(Rate::try_new(3, Duration::from_secs(1)).unwrap().interval_nanos(), 333_333_334);
+    }
+
+    #[test]
+    fn a_rate_is_shown_as_the_file_writes_it() {
+        let shown = |seconds| Rate::try_new(7, Duration::from_secs(seconds)).unwrap().to_string();
+        assert_eq!([1, 60, 3_600, 86_400, 2].map(shown), ["7/s", "7/min", "7/h", "7/d", "7 in 2s"]);
     }
 
     #[test]

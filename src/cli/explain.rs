@@ -9,6 +9,7 @@ use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, R
 use ringgate::http::path::{EncodedSeparators, normalize};
 use ringgate::http::target::Authority;
 use ringgate::policy::router::{Considered, RequestView, Routed, Router, RouterCache, Verdict, rewrite};
+use ringgate::units::ClusterId;
 use std::fmt::Write as _;
 
 /// Routes that match host and path and are shown although they are not chosen; the rest is counted.
@@ -221,6 +222,12 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
         Target::Upstream(split) => {
             page.line("path", &path_line(route, ask));
             page.line("timeout", &words::timeout(&route.timeout));
+            let serving =
+                |id: ClusterId| config.clusters[id.index()].endpoints.iter().filter(|e| e.weight.0 > 0).count();
+            let elsewhere = split.iter().any(|(id, _)| serving(*id) > 1);
+            if let Some(first) = words::first_try(route, &ask.method, elsewhere) {
+                page.line("", &first);
+            }
             page.line("retries", &words::retry(route, &ask.method));
             let sum: u64 = split.iter().map(|(_, weight)| u64::from(weight.0)).sum();
             for (id, weight) in split {
@@ -329,12 +336,12 @@ route      orders (host api.example.com, path /orders/*)
 not        beta (host api.example.com, path /orders/*, header x-beta: 1): header x-beta is not what it wants
            all (any host, path /*): matches too, but its host is less specific
            2 routes for another host
-limits     100 in 1s for a client address, 200 at once, else 429
-           6000 in 1m for the route, 100 at once, only counted (dry_run)
+limits     100/s for a client address, 200 at once, else 429
+           6000/min for the route, 100 at once, only counted (dry_run)
            1000 requests at once, else 503
            body 1MiB, else 413
 path       /orders/7 goes up as /7 (strip_prefix /orders)
-timeout    2s for the whole request, then 504
+timeout    2s to the response's head, all tries together, then 504
 retries    2 on connect, reset, timeout, 502, 503, 504, 500ms a try, while 10% of the timeout is left; \
 GET is idempotent: also after it was sent
 upstream   orders: ring_hash by cookie session, connect in 1s, 50 requests at once each, failing ones ejected
@@ -354,7 +361,7 @@ headers    request: x-debug removed
             "route      beta (host api.example.com, path /orders/*, header x-beta: 1)",
             "not        orders (host api.example.com, path /orders/*): matches too, but it has fewer conditions",
             "path       /orders/7",
-            "timeout    3 times the route's latency, 50ms to 5s, then 504",
+            "timeout    3 times the route's latency, 50ms to 5s, to the response's head, then 504",
             "upstream   app: least_request, connect in 1s, failing ones ejected, 95 of 100 requests",
             "endpoints  10.0.0.9:80, weight 100, priority 0",
         ];
@@ -362,6 +369,30 @@ headers    request: x-debug removed
             assert!(answer.lines().any(|found| found == line), "{line:?} is not in\n{answer}");
         }
         assert!(answer.contains("POST is not idempotent: only while nothing was sent\n"), "{answer}");
+    }
+
+    #[test]
+    fn a_first_try_that_does_not_get_the_whole_timeout_is_shown() {
+        let file = FILE.replace("per_try_timeout = \"500ms\"", "attempts = 3").replace(
+            "limit = [{ rate = \"100/s\", burst = 200, per = \"client_ip\" }",
+            "limit = [{ rate = \"5/d\", per = \"header:x-key\" }",
+        );
+        let first = "\n           first try at most 500ms (then another endpoint), unless per_try_timeout is set\n";
+        let url = "http://api.example.com/orders/7";
+        let get = answer(&file, "GET", url, &[]);
+        assert!(get.contains(first), "{get}");
+        assert!(get.contains("5/d for a value of x-key (requests without it count together), 1 at once"), "{get}");
+        let adaptive = answer(&file, "GET", url, &["X-Beta: 1"]);
+        assert!(adaptive.contains("first try at most 1/3 of that"), "{adaptive}");
+        for whole in [
+            answer(&file, "POST", url, &[]),
+            answer(&file.replace("attempts = 3", "attempts = 0"), "GET", url, &[]),
+            answer(&file.replace("attempts = 3", "on = [\"connect\"]"), "GET", url, &[]),
+            answer(&file.replace("weight = 50", "weight = 0"), "GET", url, &[]),
+            answer(FILE, "GET", url, &[]),
+        ] {
+            assert!(!whole.contains("first try"), "{whole}");
+        }
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         return print(&version::text());
     }
     match line.command {
-        Some(Command::Run { file }) => with_config(&file.path, |config, _| match start::run(config) {
+        Some(Command::Run { file }) => with_config(&file.path, |config, _| match start::run(config, &file.path) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_START, error),
         }),
@@ -100,7 +100,13 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_START, error),
         },
-        Some(Command::Check { file }) => with_config(&file.path, |config, _| print(&summary(&file.path, &config))),
+        Some(Command::Check { file }) => with_config(&file.path, |config, _| {
+            for warning in config::warnings(&config) {
+                // standard error may be closed; the exit code still tells
+                let _ = writeln!(std::io::stderr().lock(), "{}: warning: {warning}", file.path.display());
+            }
+            print(&summary(&file.path, &config))
+        }),
         Some(Command::Explain { file, method, url, headers }) => match explain::Ask::try_new(&method, &url, &headers) {
             Ok(ask) => with_config(&file.path, |config, router| print(&explain::text(&config, &router, &ask))),
             Err(error) => fail(EXIT_USAGE, error),

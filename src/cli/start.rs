@@ -1,14 +1,18 @@
 //! Where the command line meets the gateway itself: what these say in an error is shown to the operator as it is, with exit code 3.
 
+use super::version;
 use anyhow::{Context, anyhow};
 use ringgate::config::{self, Bind, Config};
 use ringgate::control::supervisor::{self, Gateway};
 use ringgate::demo::{self, Options, Running};
 use std::net::SocketAddr;
+use std::path::Path;
 
-/// Runs the gateway; returns after a drain.
-pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+/// Runs the gateway with the configuration of `file`; returns after a drain.
+pub(crate) fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     log_to_stderr();
+    let (version, revision) = (env!("CARGO_PKG_VERSION"), version::revision());
+    tracing::info!("ringgate version={version} revision={revision} config={}", file.display());
     Ok(supervisor::run(config)?)
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 
 /// All of it, with a final newline.
 pub(crate) fn text() -> String {
-    let revision = option_env!("RINGGATE_REVISION").unwrap_or("unknown");
+    let revision = revision();
     let release = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
     let cores = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
     let steps = driver::available();
@@ -18,6 +18,11 @@ pub(crate) fn text() -> String {
         super::count(cores, "core"),
         drivers(&steps, disabled.as_deref()),
     )
+}
+
+/// The commit that this was built from, as far as the build knew it.
+pub(super) fn revision() -> &'static str {
+    option_env!("RINGGATE_REVISION").unwrap_or("unknown")
 }
 
 /// The steps of the ladder that hold, best first; where io_uring is not among them, why, as far as the kernel says.

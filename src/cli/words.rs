@@ -59,25 +59,43 @@ fn limit(limit: &Limit) -> String {
     let per = match &limit.per {
         LimitKey::Route => "the route".to_owned(),
         LimitKey::ClientIp => "a client address".to_owned(),
-        LimitKey::Header(name) => format!("a value of {name}"),
+        LimitKey::Header(name) => format!("a value of {name} (requests without it count together)"),
     };
     let consequence = if limit.dry_run { "only counted (dry_run)" } else { "else 429" };
-    format!(
-        "{} in {} for {per}, {} at once, {consequence}",
-        limit.rate.count(),
-        duration(limit.rate.per()),
-        limit.burst
-    )
+    format!("{} for {per}, {} at once, {consequence}", limit.rate, limit.burst)
 }
 
 /// T_max.
 pub(crate) fn timeout(timeout: &Timeout) -> String {
     match timeout {
-        Timeout::Fixed(fixed) => format!("{} for the whole request, then 504", duration(*fixed)),
+        Timeout::Fixed(fixed) => format!("{} to the response's head, all tries together, then 504", duration(*fixed)),
         Timeout::Adaptive { k, min, max } => {
-            format!("{k} times the route's latency, {} to {}, then 504", duration(*min), duration(*max))
+            let (min, max) = (duration(*min), duration(*max));
+            format!("{k} times the route's latency, {min} to {max}, to the response's head, then 504")
         }
     }
+}
+
+/// What the first try gets when T_max is divided among the tries; `None` where it has all of it, or `per_try_timeout` decides.
+/// `elsewhere`: there is a second endpoint.
+pub(crate) fn first_try(route: &Route, method: &Method, elsewhere: bool) -> Option<String> {
+    let retry = &route.retry;
+    let twice = method.is_idempotent() || retry.non_idempotent;
+    if retry.attempts == 0 || retry.per_try_timeout.is_some() || !retry.on.timeout || !twice || !elsewhere {
+        return None;
+    }
+    let tries = retry.attempts + 1;
+    Some(match route.timeout {
+        Timeout::Fixed(fixed) => {
+            format!(
+                "first try at most {} (then another endpoint), unless per_try_timeout is set",
+                duration(fixed / tries)
+            )
+        }
+        Timeout::Adaptive { .. } => {
+            format!("first try at most 1/{tries} of that (then another endpoint), unless per_try_timeout is set")
+        }
+    })
 }
 
 /// How often and when a request with this method is repeated.

@@ -335,10 +335,10 @@ impl UsageIndex {
     }
 }
 
-/// The `top` pairs of `sums` by `by`, largest first; pairs of equal measure in the order of their keys. At most
-/// [`limits::USAGE_TOP_MAX`].
+/// The `top` pairs or routes of `sums` by `by`, largest first, without those that measure 0; equal ones in the order of their keys. At
+/// most [`limits::USAGE_TOP_MAX`].
 #[must_use]
-pub fn top(sums: HashMap<UsageKey, Usage>, by: UsageBy, top: usize) -> Vec<(UsageKey, Usage)> {
+pub fn top<K: Copy + Ord>(sums: impl IntoIterator<Item = (K, Usage)>, by: UsageBy, top: usize) -> Vec<(K, Usage)> {
     let mut pairs: Vec<_> = sums.into_iter().filter(|(_, usage)| usage.measure(by) > 0).collect();
     pairs.sort_unstable_by_key(|(key, usage)| (Reverse(usage.measure(by)), *key));
     pairs.truncate(top.min(limits::USAGE_TOP_MAX));

@@ -6,7 +6,7 @@
 
 use super::rows::{array, glue};
 use crate::config::{
-    AccessLog, Balance, Cluster, Config, Driver, HashKey, HeaderRules, HealthCheck, HostMatch, Limit, LimitKey,
+    AccessLog, Balance, Bind, Cluster, Config, Driver, HashKey, HeaderRules, HealthCheck, HostMatch, Limit, LimitKey,
     Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, Retry, Rewrite, Route, Target, Timeout,
 };
 use serde_json::{Map, Value, json};
@@ -70,6 +70,9 @@ fn access_log(log: &AccessLog) -> Value {
 }
 
 fn listener(listener: &Listener) -> Value {
+    let unix = matches!(listener.bind, Bind::Unix(_));
+    let trusted = listener.trusted_proxies.iter().map(ToString::to_string);
+    let trusted: Vec<_> = trusted.chain(listener.unix_trusted.then(|| "unix".to_owned())).collect();
     json!({
         "name": listener.name,
         "listen": listener.bind.to_string(),
@@ -81,7 +84,8 @@ fn listener(listener: &Listener) -> Value {
         "max_headers": listener.headers_max,
         "max_body_bytes": listener.body_bytes_max,
         "max_connections": listener.connections_max,
-        "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "trusted_proxies": trusted,
+        "mode": unix.then(|| format!("{:04o}", listener.unix_mode)),
     })
 }
 
@@ -169,8 +173,7 @@ fn limit(limit: &Limit) -> Value {
         LimitKey::ClientIp => "client_ip".to_owned(),
         LimitKey::Header(name) => format!("header:{name}"),
     };
-    let rate = format!("{} in {}", limit.rate.count(), duration(limit.rate.per()));
-    json!({ "rate": rate, "burst": limit.burst, "per": per, "dry_run": limit.dry_run })
+    json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run })
 }
 
 fn retry(retry: &Retry) -> Value {

@@ -8,8 +8,9 @@
 //! | `GET /upstreams` | every cluster and endpoint, as the workers and the health checks see it |
 //! | `GET /routes` | every route with its numbers |
 //! | `GET /config` | the configuration in effect |
-//! | `GET /usage?by=requests\|errors\|bytes\|latency&top=20` | totals per route, and the heaviest (route, client) pairs |
+//! | `GET /usage?by=requests\|errors\|bytes\|latency&top=20` | the heaviest (route, client) pairs, and the heaviest routes |
 //! | `POST /drain` | 202; the gateway stops taking connections and ends |
+//! | `POST /reload` | 501: the configuration is read once, at start |
 //!
 //! Answers that grow with the configuration are made row by row while they are sent (`rows`), so memory stays bounded. Nothing
 //! here is authenticated: the listener is on loopback unless the file says otherwise.
@@ -110,6 +111,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/config", get(async |State(state): Shared| rows::json(configuration::pieces(&state.config))))
         .route("/usage", get(usage_top))
         .route("/drain", post(drain))
+        .route("/reload", post(reload))
         .fallback(async || error(StatusCode::NOT_FOUND, "not_found", "no such page; see GET /metrics, /healthz, …"))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page wants another method")
@@ -172,7 +174,14 @@ async fn usage_top(
         return error(StatusCode::BAD_REQUEST, "bad_request", &message);
     }
     let pairs = usage::top(state.stats.usage(), by, top);
-    rows::json(views::usage(state, token.to_owned(), pairs))
+    let routes = usage::top(views::route_totals(&state), by, top);
+    rows::json(views::usage(state, token.to_owned(), pairs, routes))
+}
+
+/// Tools that know other gateways try it; a 404 would leave them guessing.
+async fn reload() -> Response {
+    let message = "this version reads its configuration once, at start: check the new file, then restart the gateway";
+    error(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
 }
 
 async fn drain(State(state): Shared, headers: HeaderMap) -> Response {

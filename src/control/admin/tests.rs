@@ -238,6 +238,7 @@ fn usage_ranks_clients_and_totals_routes() {
             recorder.finished(&finished(Some(0), "192.0.2.1", 10));
             recorder.finished(&finished(Some(0), "192.0.2.1", 10));
             recorder.finished(&finished(Some(0), "2001:db8::7", 5_000));
+            recorder.finished(&finished(Some(1), "192.0.2.9", 90_000));
         }
         let address = start(state);
         let value = get_json(address, "/usage").await;
@@ -245,12 +246,15 @@ fn usage_ranks_clients_and_totals_routes() {
         let top = json!({ "route": "orders", "client": "192.0.2.1", "requests": 4, "errors": 0, "bytes": 40,
             "latency_seconds": 0.016 });
         assert_eq!(value["top"][0], top);
-        assert_eq!(value["top"].as_array().unwrap().len(), 2);
+        assert_eq!(value["top"].as_array().unwrap().len(), 3);
         let total = json!({ "route": "orders", "requests": 6, "errors": 0, "bytes": 10_040, "latency_seconds": 0.024 });
-        assert_eq!(value["routes"], json!([total]));
+        assert_eq!(value["routes"][0], total);
+        assert_eq!(value["routes"].as_array().unwrap().len(), 2);
         let value = get_json(address, "/usage?by=bytes&top=1").await;
         assert_eq!(value["top"].as_array().unwrap().len(), 1);
-        assert_eq!(value["top"][0]["client"], "2001:db8::/64");
+        assert_eq!(value["top"][0]["client"], "192.0.2.9");
+        assert_eq!(value["routes"].as_array().unwrap().len(), 1, "routes are cut like clients");
+        assert_eq!(value["routes"][0]["bytes"], 180_000, "and ranked like them");
         for bad in ["/usage?by=colour", "/usage?top=0", "/usage?top=1001", "/usage?top=x", "/usage?buy=bytes"] {
             assert_eq!(get_page(address, bad).await.0, 400, "{bad}");
         }

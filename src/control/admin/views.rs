@@ -116,19 +116,26 @@ fn route_numbers(view: &RouteView) -> Value {
     })
 }
 
-/// `{"by": …, "top": […], "routes": […]}`: routes without a request are left out.
-pub(super) fn usage(state: Arc<AdminState>, by: String, pairs: Vec<(UsageKey, Usage)>) -> impl Iterator<Item = String> {
+/// What each route has used, with `None` for requests that matched none.
+pub(super) fn route_totals(state: &AdminState) -> impl Iterator<Item = (Option<RouteId>, Usage)> {
+    let ids = (0..state.config.routes.len()).map(RouteId::from_index);
+    ids.map(Some).chain([None]).map(|id| (id, state.stats.route(id).usage()))
+}
+
+/// `{"by": …, "top": […], "routes": […]}`, each in the order given.
+pub(super) fn usage(
+    state: Arc<AdminState>,
+    by: String,
+    pairs: Vec<(UsageKey, Usage)>,
+    routes: Vec<(Option<RouteId>, Usage)>,
+) -> impl Iterator<Item = String> {
     let named = Arc::clone(&state);
     let pairs = pairs.into_iter().map(move |(key, usage)| {
         let mut row = usage_row(route_name(&named, key.route), &usage);
         row["client"] = key.client.to_string().into();
         row
     });
-    let ids = (0..state.config.routes.len()).map(RouteId::from_index);
-    let totals = ids.map(Some).chain([None]).filter_map(move |id| {
-        let usage = state.stats.route(id).usage();
-        (usage.requests > 0).then(|| usage_row(route_name(&state, id), &usage))
-    });
+    let totals = routes.into_iter().map(move |(id, usage)| usage_row(route_name(&state, id), &usage));
     glue(format!("{{\"by\":\"{by}\","))
         .chain(array("top", pairs))
         .chain(glue(","))

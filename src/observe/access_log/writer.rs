@@ -74,7 +74,7 @@ impl AccessLogThread {
     }
 
     /// Asks for the file to be opened anew (SIGUSR1, after a rotation). Does not wait. When the file cannot be opened, the old one
-    /// stays in use and the failure is counted as a write error.
+    /// stays in use; the failure is logged and counted as a write error.
     pub fn reopen(&self) {
         // A full queue of orders already holds one to reopen, or the thread is stuck in a write and will not obey anyway.
         let _ = self.orders.try_send(Order::Reopen);
@@ -214,8 +214,10 @@ impl Writer {
         self.write();
         match open(&self.output.path) {
             Ok(sink) => self.output.replace_sink(sink),
-            Err(_) => {
+            Err(error) => {
                 self.stats.control.log_write_errors.fetch_add(1, Relaxed);
+                let path = &self.output.path;
+                tracing::warn!("the access log cannot be opened anew, the old file stays in use: {path:?}: {error}");
             }
         }
     }
