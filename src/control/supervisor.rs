@@ -7,15 +7,18 @@ use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use super::crew::Crew;
 use super::probes::Probes;
 use crate::config::{Address, Bind, Config, Listener};
-use crate::net::{clock, descriptors, listener};
+use crate::net::listener::{self, Bound};
+use crate::net::{clock, descriptors};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
 use crate::policy::attempt::ChangeKind;
 use crate::units::{Instant, Rng};
 use crate::worker::{Command, Refusal, Report, Shared};
 use rand::SeedableRng;
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -297,11 +300,23 @@ impl Control {
         while !self.crew.is_done() {
             look.tick().await;
             if clock::now() > deadline {
-                tracing::warn!("requests were still in flight after {limit:?}; ending without them");
+                let (connections, requests) = self.left();
+                tracing::warn!(
+                    "ending after {limit:?} (drain_timeout) with connections={connections} requests={requests} cut off"
+                );
                 return;
             }
         }
         tracing::info!("drained");
+    }
+
+    /// Downstream connections that are open, and requests that endpoints have not answered whole.
+    fn left(&self) -> (u64, u64) {
+        let workers = &self.stats.workers;
+        let connections = workers.iter().flat_map(|worker| &worker.listeners).map(|of| of.connections.get()).sum();
+        let clusters = 0..self.config.clusters.len();
+        let active = |cluster| workers.iter().filter_map(move |worker| worker.clusters.get(cluster));
+        (connections, clusters.flat_map(active).map(|cluster| cluster.connections_active.get()).sum())
     }
 }
 
@@ -361,12 +376,20 @@ fn bind_all(config: &Config, workers: usize) -> Result<Bindings, StartError> {
     let mut sockets: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for listener in &config.listeners {
-        let bound =
-            listener::bind(&listener.bind, workers).map_err(|e| cannot_listen(&listener.name, &listener.bind, &e))?;
+        let bound = bind_one(listener, workers).map_err(|e| cannot_listen(&listener.name, &listener.bind, &e))?;
         sockets.iter_mut().zip(bound.sockets).for_each(|(of_worker, socket)| of_worker.push(socket));
         addresses.push((listener.name.clone(), bound.address));
     }
     Ok((sockets, addresses))
+}
+
+fn bind_one(listener: &Listener, workers: usize) -> io::Result<Bound> {
+    let bound = listener::bind(&listener.bind, workers)?;
+    if let Bind::Unix(path) = &listener.bind {
+        // without this the umask decides, and that of most services keeps everybody else out
+        std::fs::set_permissions(path, Permissions::from_mode(listener.unix_mode))?;
+    }
+    Ok(bound)
 }
 
 fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<AccessLogThread>>, StartError> {

@@ -18,6 +18,7 @@ mod harness;
 mod headers;
 mod limits;
 mod messages;
+mod operation;
 mod retries;
 mod routing;
 mod sockets;
