@@ -335,9 +335,11 @@ impl Watch {
         Guard { watch: self }
     }
 
-    /// Moves the deadline of the guard that lives.
+    /// Moves the deadline of the guard that lives, unless it has passed.
     pub fn move_to(&self, deadline: Instant) {
-        self.timers.set(self.index, deadline);
+        if !self.expired() {
+            self.timers.set(self.index, deadline);
+        }
     }
 
     /// True when the deadline of the last guard or sleep has passed.
