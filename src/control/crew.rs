@@ -186,6 +186,7 @@ impl Post {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "the test looks at what another thread writes")]
 mod tests {
     use super::*;
     use crate::config::{self, Bind};
