@@ -4,7 +4,8 @@
 //! Transfer-Encoding made from the [`Framing`] that was decided, and fields that hold no byte which was not checked.
 //!
 //! Decided here: `Expect` is not forwarded unless the caller asks for it (then it must hold the body back until the endpoint
-//! answers; else it answers [`super::reply::CONTINUE`] itself before it reads the body). `Upgrade` is never forwarded. `TE: trailers` is, so
+//! answers; else it answers [`super::reply::CONTINUE`] itself before it reads the body). `Upgrade` is forwarded if the
+//! caller passes the offer on (it must then be ready for a 101). `TE: trailers` always is, so
 //! that endpoints may send trailers (RFC 9110 §10.1.4).
 
 use super::Version;
@@ -15,6 +16,7 @@ use super::head::RequestHead;
 use super::headers::{self, Forwarding, push};
 use super::response::ResponseHead;
 use super::text::push_number;
+use super::upgrade::Offer;
 use crate::config::HeaderRules;
 use http::StatusCode;
 
@@ -37,6 +39,8 @@ pub struct UpstreamRequest<'a> {
     pub host_fallback: &'a str,
     /// Ask the endpoint for `100 Continue`.
     pub expect_continue: bool,
+    /// Offer it to change the protocol.
+    pub offer: Option<&'a Offer>,
 }
 
 /// Appends the head.
@@ -66,10 +70,25 @@ pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
     if request.expect_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
-    if head.accepts_trailers() {
-        out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
-    }
+    push_hop(out, request);
     out.extend_from_slice(b"\r\n");
+}
+
+/// What is said to the endpoint alone, and so nominated by `Connection` (RFC 9110 §7.6.1).
+fn push_hop(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
+    let trailers = request.head.accepts_trailers();
+    if trailers {
+        out.extend_from_slice(b"TE: trailers\r\n");
+    }
+    if let Some(offer) = request.offer {
+        push(out, b"Upgrade", offer.as_bytes());
+    }
+    match (trailers, request.offer.is_some()) {
+        (true, true) => out.extend_from_slice(b"Connection: TE, upgrade\r\n"),
+        (true, false) => out.extend_from_slice(b"Connection: TE\r\n"),
+        (false, true) => out.extend_from_slice(b"Connection: upgrade\r\n"),
+        (false, false) => {}
+    }
 }
 
 fn passes_up(kind: Kind, request: &UpstreamRequest<'_>) -> bool {
@@ -132,6 +151,15 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules) 
     push_status_line(out, head);
     headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None));
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a 101, the last head on a connection that becomes a tunnel.
+pub fn switching(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules) {
+    push_status_line(out, head);
+    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None));
+    headers::push_set(out, rules);
+    push(out, b"Upgrade", head.upgrade().unwrap_or_default());
+    out.extend_from_slice(b"Connection: upgrade\r\n\r\n");
 }
 
 fn passes_down(kind: Kind, framing: Framing) -> bool {

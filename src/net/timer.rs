@@ -37,6 +37,7 @@ enum Doing {
     Nothing,
     Waiting,
     Idling,
+    Tunnelling,
 }
 
 #[derive(Debug)]
@@ -220,6 +221,18 @@ impl Timers {
         }
     }
 
+    /// Moves the deadline of every tunnel to `deadline`, if it is later.
+    pub fn hurry_tunnels(&self, deadline: Instant) {
+        let mut wheel = self.wheel.borrow_mut();
+        let late = |row: &Row| row.doing == Doing::Tunnelling && row.deadline > deadline;
+        let tunnels: Vec<usize> = wheel.rows.iter().filter(|(_, row)| late(row)).map(|(index, _)| index).collect();
+        for index in tunnels {
+            wheel.set(index, deadline);
+        }
+        drop(wheel);
+        self.arm();
+    }
+
     /// Looks after the clients for whom something is being waited for ([`Guard::on_behalf_of`]); called about twice a second.
     ///
     /// One that has reset its connection is gone. One that has only ended its direction may still read (`shutdown(2)`, half-close), so
@@ -301,6 +314,12 @@ impl Watch {
         self.over_fd(stream.fd(), deadline, Shutdown::Read, Doing::Idling)
     }
 
+    /// The same for a connection that is one end of a tunnel, which [`Timers::hurry_tunnels`] may hurry; its owner waits by
+    /// [`Watch::passed`].
+    pub fn over_tunnel<'a>(&'a self, stream: &'a Stream, deadline: Instant) -> Guard<'a> {
+        self.over_fd(stream.fd(), deadline, Shutdown::Both, Doing::Tunnelling)
+    }
+
     /// The same for a connection that is being made. The caller keeps the descriptor open as long as the guard lives.
     pub fn over_connecting(&self, fd: RawFd, deadline: Instant) -> Guard<'_> {
         self.over_fd(fd, deadline, Shutdown::Both, Doing::Waiting)
@@ -337,6 +356,11 @@ impl Watch {
     /// Waits until `deadline`.
     pub async fn sleep_until(&self, deadline: Instant) {
         self.timers.set(self.index, deadline);
+        self.passed().await;
+    }
+
+    /// Waits until the deadline that was set last, wherever it is moved meanwhile.
+    pub async fn passed(&self) {
         poll_fn(|cx| {
             let mut wheel = self.timers.wheel.borrow_mut();
             let row = &mut wheel.rows[self.index];

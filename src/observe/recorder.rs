@@ -214,6 +214,22 @@ impl Recorder {
         }
     }
 
+    /// Counts a downstream connection that has become a tunnel.
+    pub fn tunnel_opened(&self, listener: ListenerId) {
+        if let Some(memory) = self.memory() {
+            let listener = &memory.listeners[listener.index()];
+            listener.tunnels_opened.add(1);
+            listener.tunnels.add(1);
+        }
+    }
+
+    /// Counts a tunnel that is over.
+    pub fn tunnel_closed(&self, listener: ListenerId) {
+        if let Some(memory) = self.memory() {
+            memory.listeners[listener.index()].tunnels.sub_one();
+        }
+    }
+
     /// Says which event loop this worker runs on.
     pub fn driver(&self, rung: DriverRung) {
         if let Some(memory) = self.memory() {
