@@ -71,7 +71,8 @@ struct Wheel {
 
 impl Wheel {
     fn new(now: Instant) -> Self {
-        let slots = (0..SLOTS).map(|_| Vec::new()).collect();
+        // some room from the start (16 KiB in all): otherwise each slot would allocate at its first use, which comes at any time
+        let slots = (0..SLOTS).map(|_| Vec::with_capacity(4)).collect();
         Self {
             rows: Slab::new(),
             slots,
