@@ -133,14 +133,12 @@ impl Crew {
         }
         self.leavers.retain(|leaver| !leaver.thread.is_finished());
         // a control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge
-        if now.since(std::mem::replace(&mut self.looked, now)) > self.stall {
-            self.posts.iter_mut().for_each(|post| post.filled = now);
-        }
+        let was_away = now.since(std::mem::replace(&mut self.looked, now)) > self.stall;
         for post in &mut self.posts {
             let stats = &self.shared.stats;
             let held = post.is_held();
             let last_turn = stats.worker(post.id).last_turn.unwrap_or_default().max(post.filled);
-            let stalled = held && now.since(last_turn) > self.stall;
+            let stalled = held && !was_away && now.since(last_turn) > self.stall;
             if held && !stalled {
                 stats.set_worker_state(post.id, WorkerState::Running);
                 continue;

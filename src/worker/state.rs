@@ -326,6 +326,11 @@ impl Worker {
         self.pools.borrow_mut()[cluster.index()].forget(endpoint);
     }
 
+    /// Closes every pooled connection: the worker ends, but its memory stays (see [`super::run`]).
+    pub(super) fn close_idle_upstream(&self) {
+        self.pools.borrow_mut().iter_mut().for_each(Pool::clear);
+    }
+
     /// Counts a request in flight to a cluster.
     pub(super) fn count_active(&self, cluster: ClusterId, change: isize) {
         let active = &mut self.active_upstream.borrow_mut()[cluster.index()];
