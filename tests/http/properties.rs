@@ -66,7 +66,7 @@ fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
         forwarding: &forwarding,
         host_fallback: "fallback:80",
         expect_continue: false,
-        offer: head.upgrade().as_ref(),
+        offer: head.upgrade(),
     };
     let mut out = Vec::new();
     encode::request(&mut out, &request);
