@@ -227,7 +227,7 @@ impl Planner<'_> {
         let id = worker.request_id(head.request_id().is_some(), &mut id);
         record.on_request_id(id);
         let offer = head.upgrade();
-        self.encode(&mut outbound, rules, (cluster, offer.as_ref()), id, path);
+        self.encode(&mut outbound, rules, (cluster, offer), id, path);
         Way::Forward(Forward {
             route,
             cluster,
@@ -248,7 +248,7 @@ impl Planner<'_> {
         &self,
         outbound: &mut Block,
         rules: &config::Route,
-        (cluster, offer): (ClusterId, Option<&Offer>),
+        (cluster, offer): (ClusterId, Option<Offer>),
         request_id: &[u8],
         path: &mut Vec<u8>,
     ) {
