@@ -146,7 +146,7 @@ fn drain_wants_post_and_no_web_page() {
 fn unknown_pages_are_404_in_json() {
     block_on(async {
         let (_gateway, state) = Gateway::new();
-        let (status, body) = get_page(start(state), "/reload").await;
+        let (status, body) = get_page(start(state), "/nothing").await;
         assert_eq!(status, 404);
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["error"], "not_found");
     });
