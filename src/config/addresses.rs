@@ -101,6 +101,14 @@ fn refused_address(written: &str) -> Refusal {
         return Refusal::why("the port is missing").help(format!("did you mean \"{shown}:8080\"?"));
     }
     if let Some((host, port)) = written.rsplit_once(':') {
+        let ip = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        if ip.parse::<IpAddr>().is_ok()
+            && port.len() > 4
+            && port.bytes().all(|b| b.is_ascii_digit())
+            && port.parse::<u16>().is_err()
+        {
+            return Refusal::why("a port is at most 65535");
+        }
         if host.contains(':') && host.parse::<IpAddr>().is_ok() {
             return Refusal::why("an IPv6 address stands in brackets")
                 .help(format!("did you mean \"[{host}]:{port}\"?"));
@@ -280,6 +288,10 @@ mod tests {
         assert_eq!(help("2001:db8::1"), "did you mean \"[2001:db8::1]:8080\"?");
         assert_eq!(help("/run/app.sock"), "did you mean \"unix:/run/app.sock\"?");
         assert_eq!(help("http://10.0.0.1:80/"), "did you mean \"10.0.0.1:80\"?");
+        for port in ["10.0.0.1:65536", "[::1]:99999"] {
+            let refusal = At::parse(&DeValue::String(port.into())).unwrap_err();
+            assert_eq!(refusal.why.as_deref(), Some("a port is at most 65535"), "{port}");
+        }
         assert_eq!(help("localhost:80"), "did you mean \"127.0.0.1:80\"?");
     }
 

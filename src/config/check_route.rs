@@ -5,6 +5,7 @@ use super::file::{self, RouteTimeout};
 use super::names::{EditableHeader, MethodText, Name, RetryWord};
 use super::problem::{Sink, did_you_mean, listed};
 use super::read::{List, Map, Place, Scalar, Written};
+use super::values::duration;
 use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
 use crate::limits::METHODS_MAX;
 use crate::units::{ClusterId, Rate, Weight};
@@ -305,7 +306,7 @@ impl<'a> RouteReader<'a, '_, '_> {
         let (min, max) = (adaptive.min.as_ref()?, adaptive.max.as_ref()?);
         if min.value.0 > max.value.0 {
             let (key, span) = if max.given { ("max", &max.span) } else { ("min", &min.span) };
-            let message = format!("min ({:?}) is longer than max ({:?})", min.value.0, max.value.0);
+            let message = format!("min ({}) is longer than max ({})", duration(min.value.0), duration(max.value.0));
             self.sink.value(adaptive.at.key(key), span.clone(), message, None);
         }
         Some(Timeout::Adaptive { k: value(&adaptive.k)?.0, min: min.value.0, max: max.value.0 })
@@ -319,7 +320,7 @@ impl<'a> RouteReader<'a, '_, '_> {
         if let (Some(per_try), Some(longest)) = (&table.per_try_timeout, longest)
             && per_try.value.0 > longest
         {
-            let message = format!("longer than the whole request may take, {longest:?} (timeout)");
+            let message = format!("longer than the whole request may take, {} (timeout)", duration(longest));
             self.sink.value(table.at.key("per_try_timeout"), per_try.span.clone(), message, None);
         }
         Some(Retry {

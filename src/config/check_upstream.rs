@@ -5,7 +5,7 @@ use super::file;
 use super::names::{Expect, Hash, Name};
 use super::problem::Sink;
 use super::read::{Map, Written};
-use super::values::BalanceWord;
+use super::values::{BalanceWord, duration};
 use super::{Address, Balance, Cluster, Endpoint, HashKey, HealthCheck, Outlier, Probe, RetryBudget};
 use crate::units::Weight;
 use std::collections::HashMap;
@@ -128,7 +128,7 @@ fn outlier(table: &file::Outlier, sink: &mut Sink<'_>) -> Option<Option<Outlier>
         // one of the two may be a default: the report stands at one that was written
         let (key, span) = if longest.given { ("eject_max", &longest.span) } else { ("eject", &first.span) };
         let message =
-            format!("the first ejection ({:?}) is longer than the longest ({:?})", first.value.0, longest.value.0);
+            format!("eject ({}) is longer than eject_max ({})", duration(first.value.0), duration(longest.value.0));
         sink.value(table.at.key(key), span.clone(), message, None);
     }
     let outlier = Outlier {

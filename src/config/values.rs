@@ -118,7 +118,10 @@ impl<const MIN: u64, const MAX: u64> Scalar for Time<MIN, MAX> {
         let text = match value {
             DeValue::String(text) => text.as_ref(),
             DeValue::Integer(number) => {
-                return Err(Refusal::why("a duration has a unit").help(format!("did you mean \"{number}s\"?")));
+                return Err(Refusal {
+                    why: Some("a duration has a unit".to_owned()),
+                    help: meant::<Self>(format!("{number}s")),
+                });
             }
             _ => return Err(Refusal::plain()),
         };
@@ -132,7 +135,17 @@ impl<const MIN: u64, const MAX: u64> Scalar for Time<MIN, MAX> {
     }
 }
 
-/// A duration as the file writes it, in its largest whole unit.
+/// Suggests a text, if it would be accepted.
+fn meant<T: Scalar>(text: String) -> Option<String> {
+    let help = format!("did you mean {text:?}?");
+    T::parse(&DeValue::String(text.into())).is_ok().then_some(help)
+}
+
+/// A duration of the file as the file writes it, in its largest whole unit.
+pub(super) fn duration(duration: Duration) -> String {
+    millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn millis(value: u64) -> String {
     let unit = TIME_UNITS.iter().rev().find(|(_, size)| value > 0 && value.is_multiple_of(*size));
     unit.map_or_else(|| "0s".to_owned(), |(unit, size)| format!("{}{unit}", value / size))
@@ -174,7 +187,10 @@ impl<const MIN: u64, const MAX: u64> Scalar for Size<MIN, MAX> {
         let text = match value {
             DeValue::String(text) => text.as_ref(),
             DeValue::Integer(number) => {
-                return Err(Refusal::why("a size has a unit").help(format!("did you mean \"{number}B\"?")));
+                return Err(Refusal {
+                    why: Some("a size has a unit".to_owned()),
+                    help: meant::<Self>(format!("{number}B")),
+                });
             }
             _ => return Err(Refusal::plain()),
         };
@@ -240,7 +256,10 @@ impl Scalar for PerTime {
         let text = match value {
             DeValue::String(text) => text.as_ref(),
             DeValue::Integer(number) => {
-                return Err(Refusal::why("a rate has a time").help(format!("did you mean \"{number}/s\"?")));
+                return Err(Refusal {
+                    why: Some("a rate has a time".to_owned()),
+                    help: meant::<Self>(format!("{number}/s")),
+                });
             }
             _ => return Err(Refusal::plain()),
         };

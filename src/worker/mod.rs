@@ -19,11 +19,13 @@ pub(crate) mod failing;
 mod plan;
 mod record;
 mod relay;
+mod report;
 mod shared;
 mod state;
 mod tunnel;
 mod upload;
 
+pub use report::{Refusal, Report};
 pub use shared::Shared;
 
 use crate::net::driver::{EventLoop, Step};
@@ -34,7 +36,6 @@ use crate::net::{clock, timer};
 use crate::observe::access_log::LogSender;
 use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
-use crate::policy::attempt::ChangeKind;
 use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
 use state::Worker;
 use std::future::Future;
@@ -67,43 +68,6 @@ pub enum Command {
     #[cfg(test)]
     Fail(failing::Way),
 }
-
-/// What a worker has noticed, for the operator's log.
-#[derive(Clone, Copy, Debug)]
-pub enum Report {
-    /// Something has changed about an endpoint.
-    Endpoint {
-        /// Who noticed.
-        worker: WorkerId,
-        /// The cluster.
-        cluster: ClusterId,
-        /// The endpoint in it.
-        endpoint: EndpointId,
-        /// What.
-        change: ChangeKind,
-    },
-    /// Connections are not taken. Each worker says so at most every [`COMPLAINT_PAUSE`], however many there are.
-    Refusing {
-        /// Who refuses.
-        worker: WorkerId,
-        /// Where.
-        listener: ListenerId,
-        /// Why.
-        refusal: Refusal,
-    },
-}
-
-/// Why connections are not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The listener has its `max_connections`; what comes is closed.
-    ConnectionsMax,
-    /// accept(2) fails with this `errno`, for want of descriptors or memory; what comes waits in the kernel's queue.
-    Exhausted(i32),
-}
-
-/// How long a worker is silent about connections that are not taken once it has said so.
-pub const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a worker needs to begin; crosses to its thread.
 pub struct Seat {

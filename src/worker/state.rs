@@ -4,8 +4,9 @@
 //! never across an await; what could be a cell is one.
 
 use super::accept;
+use super::report::Complaints;
 use super::shared::Shared;
-use super::{COMPLAINT_PAUSE, Command, Hands, Refusal, Report};
+use super::{Command, Hands, Refusal};
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
@@ -17,17 +18,14 @@ use crate::net::pool::Pool;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
 use crate::observe::access_log::LogSender;
-use crate::observe::labels::EndpointState;
-use crate::observe::recorder::{EndpointGauges, Recorder};
+use crate::observe::recorder::Recorder;
 use crate::policy::admission::{Admission, Admitted};
 use crate::policy::cluster::Cluster;
 use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
-use crate::policy::endpoint::Endpoint;
-use crate::policy::outlier::Standing;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
-use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Ratio, Rng, RouteId, WorkerId};
+use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng, RouteId, WorkerId};
 use http::HeaderName;
 use rand::{Rng as _, SeedableRng};
 use std::cell::{Cell, RefCell};
@@ -75,8 +73,7 @@ pub(super) struct Worker {
     tunnels_end: Cell<Instant>,
     retired: Arc<AtomicBool>,
     waiting_for_end: RefCell<Option<Waker>>,
-    /// No complaint about connections before then.
-    quiet_until: Cell<Instant>,
+    pub(super) complaints: Complaints,
 }
 
 /// What one route needs of its own on this core.
@@ -133,7 +130,7 @@ impl Worker {
             tunnels_end: Cell::new(Instant::NEVER),
             retired,
             waiting_for_end: RefCell::default(),
-            quiet_until: Cell::default(),
+            complaints: Complaints::default(),
             shared: Arc::clone(shared),
         });
         Ok(worker)
@@ -313,16 +310,6 @@ impl Worker {
         Some(ConnectionSeat { worker: Rc::clone(self), listener })
     }
 
-    /// Has the operator told why connections are not taken, now and then: clients see it long before anybody reads the metrics.
-    pub(super) fn complain(&self, listener: ListenerId, refusal: Refusal) {
-        let now = clock::now();
-        if now >= self.quiet_until.get() {
-            self.quiet_until.set(now + COMPLAINT_PAUSE);
-            let worker = self.recorder.worker();
-            self.shared.report(Report::Refusing { worker, listener, refusal });
-        }
-    }
-
     // ---- upstream connections ----
 
     /// The pooled connection that was used last, if there is one.
@@ -394,36 +381,6 @@ impl Worker {
                 self.endpoint_slots.borrow_mut()[cluster.index()][endpoint.index()].release();
             }
         }
-    }
-
-    /// Publishes what this worker thinks of every endpoint.
-    pub(super) fn publish_endpoints(&self, now: Instant) {
-        for (cluster, state) in self.clusters.borrow().iter().enumerate() {
-            for (index, endpoint) in state.endpoints().iter().enumerate() {
-                let (state, ejected_until) = endpoint_state(endpoint, now);
-                let gauges = EndpointGauges {
-                    state,
-                    ejected_until,
-                    in_flight: endpoint.in_flight,
-                    availability: Ratio::try_new(f64::from(endpoint.availability.get(now))).unwrap_or(Ratio::ONE),
-                };
-                let id = EndpointId::from_index(index);
-                self.recorder.publish_endpoint(ClusterId::from_index(cluster), id, &gauges);
-            }
-        }
-    }
-}
-
-fn endpoint_state(endpoint: &Endpoint, now: Instant) -> (EndpointState, Instant) {
-    match endpoint.outlier.standing() {
-        _ if endpoint.weight == 0 => (EndpointState::Drained, Instant::default()),
-        _ if !endpoint.healthy => (EndpointState::Unhealthy, Instant::default()),
-        Standing::Ejected { until } => (EndpointState::Ejected, until),
-        Standing::Ready { since } => (EndpointState::Ejected, since),
-        Standing::Probing { .. } => (EndpointState::Probing, Instant::default()),
-        Standing::Serving if endpoint.penalised_until > now => (EndpointState::Paused, endpoint.penalised_until),
-        Standing::Serving if endpoint.ramp_from.is_some() => (EndpointState::Ramping, Instant::default()),
-        Standing::Serving => (EndpointState::Available, Instant::default()),
     }
 }
 

@@ -142,7 +142,8 @@ impl Process {
     /// Sets how many descriptors it may have (RLIMIT_NOFILE, soft); returns what it was.
     pub(crate) fn limit_descriptors(&self, limit: &str) -> String {
         let id = self.child.id();
-        let script = format!("prlimit --pid {id} --nofile --noheadings --output SOFT && prlimit --pid {id} --nofile={limit}:");
+        let script =
+            format!("prlimit --pid {id} --nofile --noheadings --output SOFT && prlimit --pid {id} --nofile={limit}:");
         let output = Command::new("sh").args(["-c", &script]).output().expect("a shell");
         assert!(output.status.success(), "{script}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
