@@ -32,6 +32,8 @@ pub(super) struct Crew {
     /// Who has been replaced and still finishes what it has.
     leavers: Vec<Leaver>,
     draining: bool,
+    /// When they were last looked at.
+    looked: Instant,
     /// [`limits::STALL`], but for tests.
     stall: Duration,
     /// [`RESTART_PAUSE`], but for tests.
@@ -70,7 +72,16 @@ impl Crew {
             filled: Instant::default(),
         };
         let posts = sockets.into_iter().enumerate().map(post).collect();
-        Self { shared, log, posts, leavers: Vec::new(), draining: false, stall: limits::STALL, pause: RESTART_PAUSE }
+        Self {
+            shared,
+            log,
+            posts,
+            leavers: Vec::new(),
+            draining: false,
+            looked: Instant::default(),
+            stall: limits::STALL,
+            pause: RESTART_PAUSE,
+        }
     }
 
     /// Starts every worker and waits until each has its event loop.
@@ -121,11 +132,13 @@ impl Crew {
             return;
         }
         self.leavers.retain(|leaver| !leaver.thread.is_finished());
+        // a control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge
+        let was_away = now.since(std::mem::replace(&mut self.looked, now)) > self.stall;
         for post in &mut self.posts {
             let stats = &self.shared.stats;
             let held = post.is_held();
             let last_turn = stats.worker(post.id).last_turn.unwrap_or_default().max(post.filled);
-            let stalled = held && now.since(last_turn) > self.stall;
+            let stalled = held && !was_away && now.since(last_turn) > self.stall;
             if held && !stalled {
                 stats.set_worker_state(post.id, WorkerState::Running);
                 continue;
@@ -186,6 +199,7 @@ impl Post {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "the test looks at what another thread writes")]
 mod tests {
     use super::*;
     use crate::config::{self, Bind};
@@ -220,7 +234,8 @@ mod tests {
             let bound = listener::bind(&config.listeners[0].bind, 2).unwrap();
             let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
             let stats = Stats::new(&config, 2);
-            let shared = Arc::new(Shared::try_new(config, Arc::clone(&stats)).unwrap());
+            let shared =
+                Arc::new(Shared::try_new(config, Arc::clone(&stats), tokio::sync::mpsc::channel(16).0).unwrap());
             let sockets = bound.sockets.into_iter().map(|socket| vec![socket]).collect();
             let mut crew = Crew::new(shared, None, sockets);
             (crew.stall, crew.pause) = (SHORT_STALL, Duration::ZERO);

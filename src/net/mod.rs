@@ -12,6 +12,7 @@
 
 pub mod block;
 pub mod clock;
+pub mod descriptors;
 pub mod driver;
 pub mod guarded;
 pub mod listener;
@@ -19,3 +20,6 @@ pub mod mailbox;
 pub mod pool;
 pub mod stream;
 pub mod timer;
+
+#[cfg(test)]
+pub(crate) mod testing;

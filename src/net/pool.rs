@@ -1,16 +1,12 @@
 //! Idle upstream connections of one worker, by endpoint, last in first out.
 //!
 //! The one used last is the one whose state is still in the caches, and the least likely to have been closed by its server; the
-//! surplus at the bottom ages and is reaped. A connection that has been idle for longer than [`FRESH`] is looked at before it
-//! carries a request, because its server may have ended it meanwhile; a younger one is trusted, which saves the system call where
-//! it would cost most. A request that must not be sent twice trusts none: if its connection breaks, it cannot be repeated.
+//! surplus at the bottom ages and is reaped. Each one is looked at before it carries a request, however young it is: its server may
+//! have ended it, and, worse, may have sent bytes that nobody asked for, which the next client would get for its response.
 
 use super::stream::Stream;
 use crate::units::{EndpointId, Instant};
 use std::time::Duration;
-
-/// How long a connection is trusted without a look.
-const FRESH: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 struct Idle {
@@ -34,13 +30,12 @@ impl Pool {
         Self { by_endpoint: (0..endpoints).map(|_| Vec::new()).collect(), idle: 0, idle_max, idle_timeout }
     }
 
-    /// The connection to `endpoint` that was used last and is still good; without a look only for a `repeatable` request.
-    pub fn checkout(&mut self, endpoint: EndpointId, repeatable: bool, now: Instant) -> Option<Stream> {
+    /// The connection to `endpoint` that was used last and is still good.
+    pub fn checkout(&mut self, endpoint: EndpointId, now: Instant) -> Option<Stream> {
         let idle = &mut self.by_endpoint[endpoint.index()];
         while let Some(Idle { stream, since }) = idle.pop() {
             self.idle -= 1;
-            let age = now.since(since);
-            if (repeatable && age < FRESH) || (age < self.idle_timeout && !stream.is_spent()) {
+            if now.since(since) < self.idle_timeout && !stream.is_spent() {
                 return Some(stream);
             }
         }
@@ -68,9 +63,112 @@ impl Pool {
         self.idle -= std::mem::take(&mut self.by_endpoint[endpoint.index()]).len();
     }
 
+    /// Closes all.
+    pub fn clear(&mut self) {
+        self.by_endpoint.iter_mut().for_each(Vec::clear);
+        self.idle = 0;
+    }
+
     /// Idle connections.
     #[must_use]
     pub fn idle(&self) -> usize {
         self.idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::clock;
+    use crate::net::testing::{on_each_driver, pair};
+
+    const ENDPOINT: EndpointId = EndpointId(1);
+    const OTHER: EndpointId = EndpointId(0);
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_connection_that_its_server_closed_is_not_given_out() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let ((good, _peer), (closed, closed_peer)) = (pair(), pair());
+            let good_fd = good.fd();
+            pool.checkin(ENDPOINT, good, now);
+            drop(closed_peer);
+            closed.readable().await.unwrap();
+            pool.checkin(ENDPOINT, closed, now);
+            let given = pool.checkout(ENDPOINT, now).unwrap();
+            assert_eq!((given.fd(), pool.idle()), (good_fd, 0));
+            assert!(pool.checkout(ENDPOINT, now).is_none());
+        });
+    }
+
+    #[test]
+    fn a_connection_with_bytes_that_nobody_asked_for_is_not_given_out() {
+        use std::io::Write as _;
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let (spoken, mut peer) = pair();
+            peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            spoken.readable().await.unwrap();
+            pool.checkin(ENDPOINT, spoken, now);
+            assert!(pool.checkout(ENDPOINT, now).is_none(), "the next client would get it as its response");
+        });
+    }
+
+    #[test]
+    fn the_last_one_in_is_the_first_one_out_and_endpoints_are_apart() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let pairs = [pair(), pair(), pair()];
+            let (mut fds, mut peers) = (Vec::new(), Vec::new());
+            for (stream, peer) in pairs {
+                fds.push(stream.fd());
+                peers.push(peer);
+                pool.checkin(ENDPOINT, stream, now);
+            }
+            assert!(pool.checkout(OTHER, now).is_none());
+            let out: Vec<_> = (0..3).map(|_| pool.checkout(ENDPOINT, now).unwrap()).collect();
+            assert!(out.iter().map(Stream::fd).eq(fds.into_iter().rev()));
+        });
+    }
+
+    #[test]
+    fn what_is_too_much_too_old_or_closed_is_reaped() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 2, TIMEOUT);
+            let now = clock::now();
+            let ((old, _old_peer), (young, young_peer), (surplus, _surplus_peer)) = (pair(), pair(), pair());
+            pool.checkin(ENDPOINT, old, now);
+            pool.checkin(OTHER, young, now + TIMEOUT);
+            pool.checkin(OTHER, surplus, now + TIMEOUT);
+            assert_eq!(pool.idle(), 2, "one too many is closed");
+            assert!(pool.checkout(ENDPOINT, now + TIMEOUT).is_none(), "too old");
+            pool.reap(now + TIMEOUT);
+            assert_eq!(pool.idle(), 1);
+            drop(young_peer);
+            let (probe, probe_peer) = pair();
+            drop(probe_peer);
+            // the peer's end has arrived here too once a later one has
+            probe.readable().await.unwrap();
+            pool.reap(now + TIMEOUT);
+            assert_eq!(pool.idle(), 0);
+        });
+    }
+
+    #[test]
+    fn a_broken_endpoint_loses_its_idle_connections_and_no_other_does() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let ((first, _first_peer), (second, _second_peer)) = (pair(), pair());
+            pool.checkin(ENDPOINT, first, now);
+            pool.checkin(OTHER, second, now);
+            pool.forget(ENDPOINT);
+            assert_eq!(pool.idle(), 1);
+            assert!(pool.checkout(ENDPOINT, now).is_none() && pool.checkout(OTHER, now).is_some());
+        });
     }
 }

@@ -40,6 +40,7 @@ impl Stream {
     /// Receives into the block's room; the operation is submitted by this call, not by the first poll.
     /// The block comes back in any case, with the bytes appended; `Ok(0)` is the peer's end.
     pub fn receive(&self, into: Block) -> impl Future<Output = (io::Result<usize>, Block)> + use<'_> {
+        debug_assert!(into.room() > 0, "a receive without room looks like the peer's end");
         // SAFETY: `read` and `write` of monoio only clone the shared descriptor out of `self` before they return; no reference
         // to the TcpStream lives in their futures' state that another call could alias mutably (its own `Split` rests on the same).
         unsafe { &mut *self.inner.get() }.read(into)
@@ -160,5 +161,209 @@ impl Connecting {
             None => socket.peer_addr(),
         })?;
         Ok(self.stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::clock;
+    use crate::net::testing::{on_each_driver, pair};
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::pin::pin;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    /// Long for a test, short for a person; nothing is measured against it but "not before".
+    const SOON: Duration = Duration::from_millis(30);
+
+    fn block(bytes: &[u8]) -> Block {
+        let mut block = Block::from_vec(Vec::with_capacity(bytes.len()));
+        block.vec_mut().extend_from_slice(bytes);
+        block
+    }
+
+    #[test]
+    fn a_send_goes_on_after_partial_writes_until_a_slow_reader_has_all() {
+        on_each_driver(|_| async {
+            let (stream, mut peer) = pair();
+            stream.with_socket(|socket| socket.set_send_buffer_size(64 << 10)).unwrap();
+            let sent: Vec<u8> = (0..4_u32 << 20).map(|i| (i % 251) as u8).collect();
+            let (begin, told) = channel();
+            let reader = std::thread::spawn(move || {
+                told.recv().unwrap();
+                let (mut got, mut piece) = (Vec::new(), [0; 1_000]);
+                loop {
+                    match peer.read(&mut piece).unwrap() {
+                        0 => return got,
+                        received => got.extend_from_slice(&piece[..received]),
+                    }
+                }
+            });
+            let mut sending = pin!(stream.send(block(&sent)));
+            let mut polled = false;
+            let (result, back) = poll_fn(|cx| {
+                let poll = sending.as_mut().poll(cx);
+                if !polled {
+                    assert!(poll.is_pending(), "4 MiB do not fit into the buffers of the sockets");
+                    begin.send(()).unwrap();
+                }
+                polled = true;
+                poll
+            })
+            .await;
+            result.unwrap();
+            assert!(back.is_empty());
+            stream.shutdown(Shutdown::Write);
+            assert!(reader.join().unwrap() == sent, "what arrived is what was sent");
+        });
+    }
+
+    #[test]
+    fn a_receive_takes_no_more_than_the_room_and_leaves_the_rest() {
+        on_each_driver(|_| async {
+            let (stream, mut peer) = pair();
+            peer.write_all(b"abcdefghij").unwrap();
+            let mut got = Vec::new();
+            while got.len() < 10 {
+                let block = Block::from_vec(Vec::with_capacity(3 + crate::net::block::TAILROOM));
+                assert_eq!(block.room(), 3);
+                let (received, block) = stream.receive(block).await;
+                assert!((1..=3).contains(&received.unwrap()));
+                got.extend_from_slice(block.unread());
+            }
+            assert_eq!(got, b"abcdefghij");
+        });
+    }
+
+    #[test]
+    fn a_receive_and_a_send_are_in_flight_at_once() {
+        on_each_driver(|_| async {
+            let (stream, mut peer) = pair();
+            // submitted by the call, before the send
+            let receiving = stream.receive(Block::from_vec(Vec::with_capacity(64)));
+            stream.send(block(b"ping")).await.0.unwrap();
+            let mut ping = [0; 4];
+            peer.read_exact(&mut ping).unwrap();
+            peer.write_all(b"pong").unwrap();
+            let (received, got) = receiving.await;
+            assert_eq!((received.unwrap(), got.unread(), ping), (4, &b"pong"[..], *b"ping"));
+        });
+    }
+
+    #[test]
+    fn a_watch_ends_a_receive_and_says_so() {
+        on_each_driver(|timers| async move {
+            for how in [Shutdown::Read, Shutdown::Both] {
+                let (stream, mut peer) = pair();
+                let watch = timers.watch();
+                let deadline = clock::now() + SOON;
+                let guard = watch.over(&stream, deadline, how);
+                let (received, got) = stream.receive(Block::from_vec(Vec::with_capacity(64))).await;
+                drop(guard);
+                assert!(!matches!(received, Ok(1..)) && got.is_empty());
+                assert!(watch.expired() && clock::now() >= deadline);
+                let (sent, _) = stream.send(block(b"bye")).await;
+                assert_eq!(sent.is_ok(), how == Shutdown::Read, "the other direction");
+                // not a drop: the ring would close it with its next turn, and this thread waits here
+                stream.shutdown(Shutdown::Both);
+                let mut got = Vec::new();
+                peer.read_to_end(&mut got).unwrap();
+                assert_eq!(got, if how == Shutdown::Read { &b"bye"[..] } else { b"" });
+            }
+        });
+    }
+
+    #[test]
+    fn a_peer_that_ends_is_not_taken_for_a_deadline() {
+        on_each_driver(|timers| async move {
+            let (stream, peer) = pair();
+            let watch = timers.watch();
+            let _guard = watch.over(&stream, clock::now() + Duration::from_secs(3_600), Shutdown::Both);
+            drop(peer);
+            let (received, _) = stream.receive(Block::from_vec(Vec::with_capacity(64))).await;
+            assert_eq!(received.unwrap(), 0);
+            assert!(!watch.expired());
+        });
+    }
+
+    #[test]
+    fn a_moved_deadline_counts_and_not_the_first_one() {
+        on_each_driver(|timers| async move {
+            let (stream, _peer) = pair();
+            let watch = timers.watch();
+            let began = clock::now();
+            let _guard = watch.over(&stream, began + SOON, Shutdown::Read);
+            watch.move_to(began + 3 * SOON);
+            let _ = stream.receive(Block::from_vec(Vec::with_capacity(64))).await;
+            assert!(watch.expired() && clock::now() >= began + 3 * SOON);
+        });
+    }
+
+    #[test]
+    fn a_refused_connection_is_an_error_at_once() {
+        on_each_driver(|timers| async move {
+            // bound and not listening: nobody else can take the port meanwhile
+            let place = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            place.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+            let address = Address::Tcp(place.local_addr().unwrap().as_socket().unwrap());
+            let connecting = connect(&address).unwrap();
+            let watch = timers.watch();
+            let _guard = watch.over_connecting(connecting.fd(), clock::now() + Duration::from_secs(3_600));
+            assert!(connecting.established().await.is_err());
+            assert!(!watch.expired());
+            let nowhere = Address::Unix("/nonexistent/folder/socket".into());
+            assert_eq!(connect(&nowhere).unwrap_err().kind(), io::ErrorKind::NotFound);
+        });
+    }
+
+    #[test]
+    fn a_connection_into_a_black_hole_ends_with_its_deadline() {
+        on_each_driver(|timers| async move {
+            // a queue of one, which is full: the kernel drops every further SYN
+            let hole = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            hole.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+            hole.listen(0).unwrap();
+            let address = hole.local_addr().unwrap().as_socket().unwrap();
+            let _first = std::net::TcpStream::connect(address).unwrap();
+            let connecting = connect(&Address::Tcp(address)).unwrap();
+            let watch = timers.watch();
+            let deadline = clock::now() + SOON;
+            let _guard = watch.over_connecting(connecting.fd(), deadline);
+            assert!(connecting.established().await.is_err());
+            assert!(watch.expired() && clock::now() >= deadline);
+        });
+    }
+
+    #[test]
+    fn a_full_unix_socket_is_refused_at_once() {
+        on_each_driver(|_| async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("full.sock");
+            let hole = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            hole.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+            hole.listen(0).unwrap();
+            let _first = connect(&Address::Unix(path.clone())).unwrap().established().await.unwrap();
+            assert_eq!(connect(&Address::Unix(path)).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        });
+    }
+
+    #[test]
+    fn a_connection_that_stands_carries_bytes_both_ways() {
+        on_each_driver(|_| async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = connect(&Address::Tcp(listener.local_addr().unwrap())).unwrap().established().await.unwrap();
+            let (mut peer, _) = listener.accept().unwrap();
+            assert!(!stream.is_spent(), "an idle connection is good");
+            stream.send(block(b"up")).await.0.unwrap();
+            let mut up = [0; 2];
+            peer.read_exact(&mut up).unwrap();
+            peer.write_all(b"down").unwrap();
+            stream.readable().await.unwrap();
+            assert!(stream.is_spent(), "bytes that nobody asked for");
+            let (received, got) = stream.receive(Block::from_vec(Vec::with_capacity(64))).await;
+            assert_eq!((received.unwrap(), got.unread(), up), (4, &b"down"[..], *b"up"));
+        });
     }
 }

@@ -71,7 +71,8 @@ struct Wheel {
 
 impl Wheel {
     fn new(now: Instant) -> Self {
-        let slots = (0..SLOTS).map(|_| Vec::new()).collect();
+        // some room from the start (16 KiB in all): otherwise each slot would allocate at its first use, which comes at any time
+        let slots = (0..SLOTS).map(|_| Vec::with_capacity(4)).collect();
         Self {
             rows: Slab::new(),
             slots,
@@ -335,9 +336,11 @@ impl Watch {
         Guard { watch: self }
     }
 
-    /// Moves the deadline of the guard that lives.
+    /// Moves the deadline of the guard that lives, unless it has passed.
     pub fn move_to(&self, deadline: Instant) {
-        self.timers.set(self.index, deadline);
+        if !self.expired() {
+            self.timers.set(self.index, deadline);
+        }
     }
 
     /// True when the deadline of the last guard or sleep has passed.
@@ -417,6 +420,9 @@ fn poll_now(fd: RawFd, wanted: i16) -> i16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::block::Block;
+    use crate::net::testing::{on_each_driver, pair};
+    use std::io::{Read, Write};
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(millis * 1_000_000)
@@ -496,5 +502,62 @@ mod tests {
         assert_eq!(fired(&mut wheel, at(100)), 0);
         wheel.set(row, at(150));
         assert_eq!(fired(&mut wheel, at(150)), 1);
+    }
+
+    #[test]
+    fn a_sleep_never_ends_early() {
+        on_each_driver(|timers| async move {
+            let watch = timers.watch();
+            for micros in [0, 1, 900, 9_999, 10_000, 10_001, 25_000, 60_000] {
+                let deadline = clock::now() + Duration::from_micros(micros);
+                watch.sleep_until(deadline).await;
+                assert!(clock::now() >= deadline && watch.expired(), "{micros} µs");
+            }
+            watch.sleep_until(Instant::default()).await;
+        });
+    }
+
+    #[test]
+    fn sleeps_end_in_the_order_of_their_deadlines() {
+        on_each_driver(|timers| async move {
+            let began = clock::now();
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let sleep = |millis: u64| {
+                let (watch, order) = (timers.watch(), Rc::clone(&order));
+                monoio::spawn(async move {
+                    watch.sleep_until(began + Duration::from_millis(millis)).await;
+                    order.borrow_mut().push(millis);
+                })
+            };
+            let sleeps = [90, 30, 60].map(sleep);
+            for sleep in sleeps {
+                sleep.await;
+            }
+            assert_eq!(*order.borrow(), [30, 60, 90]);
+        });
+    }
+
+    #[test]
+    fn hurrying_ends_idle_connections_and_no_others() {
+        on_each_driver(|timers| async move {
+            let far = clock::now() + Duration::from_secs(3_600);
+            let ((idle, mut idle_peer), (busy, mut busy_peer)) = (pair(), pair());
+            let (over_idle, over_busy) = (timers.watch(), timers.watch());
+            let _guards = (over_idle.over_idle(&idle, far), over_busy.over(&busy, far, Shutdown::Both));
+            let room = || Block::from_vec(Vec::with_capacity(64));
+            let (idling, waiting) = (idle.receive(room()), busy.receive(room()));
+            timers.hurry_idle();
+            assert_eq!(idling.await.0.unwrap(), 0);
+            assert!(over_idle.expired() && !over_busy.expired());
+            // what was being waited for still comes, and the idle one can still say why it goes
+            busy_peer.write_all(b"x").unwrap();
+            assert_eq!(waiting.await.0.unwrap(), 1);
+            let mut farewell = room();
+            farewell.vec_mut().push(b'!');
+            idle.send(farewell).await.0.unwrap();
+            let mut got = [0];
+            idle_peer.read_exact(&mut got).unwrap();
+            assert_eq!(got, *b"!");
+        });
     }
 }

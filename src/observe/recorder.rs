@@ -244,7 +244,7 @@ impl Recorder {
         event_loop.last_turn.set(now.as_nanos().max(1));
     }
 
-    /// Counts a panic that was caught at the border of a connection.
+    /// Counts a panic that was caught, in a connection or in one of the worker's own tasks.
     pub fn panic_caught(&self) {
         if let Some(memory) = self.memory() {
             memory.event_loop.panics.add(1);

@@ -3,6 +3,7 @@
 //! The policy decides ([`crate::policy::exchange`]); this hands it the cluster, the clock and the generator, holds the endpoint's
 //! place under `max_requests`, and writes down what happened. Dropping it, by whatever path, ends the attempt in flight.
 
+use super::Report;
 use super::state::{Slot, Worker};
 use crate::net::clock;
 use crate::observe::labels::{AttemptOutcome, EjectReason, RetryReason};
@@ -86,9 +87,14 @@ impl<'w> Attempts<'w> {
         self.upstream_time.get()
     }
 
-    /// The body has outgrown what is kept: returns the attempt's new end.
-    pub(super) fn forbid_replay(&self) -> Option<Instant> {
-        self.exchange.borrow_mut().forbid_replay()
+    /// The body has outgrown what is kept: this attempt is the last one that can send it.
+    pub(super) fn forbid_replay(&self) {
+        self.exchange.borrow_mut().forbid_replay();
+    }
+
+    /// T_max.
+    pub(super) fn deadline(&self) -> Instant {
+        self.exchange.borrow().deadline().at
     }
 
     /// Tells what happened and asks what is next.
@@ -170,6 +176,9 @@ impl<'w> Attempts<'w> {
     }
 
     fn count_change(&self, endpoint: EndpointId, kind: ChangeKind) {
+        let (worker, cluster) = (self.worker.recorder.worker(), self.cluster);
+        // a full queue loses the line, not the count
+        let _ = self.worker.shared.reports.try_send(Report { worker, cluster, endpoint, change: kind });
         if let ChangeKind::Ejected { reason, .. } = kind {
             let reason = match reason {
                 Reason::Consecutive => EjectReason::Consecutive,

@@ -114,7 +114,8 @@ async fn read_head(
     let config = connection.config(worker);
     let mut scanner = HeadScanner::default();
     loop {
-        if scanner.is_ready(inbox.unread())
+        // a head that has reached its limit is judged even without an end in sight
+        if (scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max)
             && let Some(plan) = plan::plan(worker, connection, inbox.unread(), arrived)?
         {
             return Ok(plan);
@@ -173,7 +174,12 @@ enum Verdict {
     /// It is not all there, or only an interim one.
     More,
     /// This response is not passed on.
-    Next(Action),
+    Next {
+        /// What is done instead.
+        action: Action,
+        /// All of it has arrived and the endpoint keeps the connection: it can carry another request.
+        whole: bool,
+    },
     /// It is.
     Commit(Commit),
 }
@@ -186,6 +192,8 @@ struct Commit {
     to: Framing,
     /// The endpoint keeps its connection.
     persistent: bool,
+    /// The client's connection before this response, in case nothing of it can be sent.
+    before: Cycle,
     /// It is a 101: no response follows, but a tunnel.
     switching: bool,
 }
@@ -241,7 +249,7 @@ impl Line<'_> {
                         offer: self.offer.as_ref(),
                     };
                     match attempt::attempt(self.worker, self.connection, upload, to, asked).await {
-                        Ok(answering) => match self.await_head(answering, upload, until).await {
+                        Ok(answering) => match self.await_head(answering, upload, endpoint, until).await {
                             Ok((commit, answering)) if commit.switching => {
                                 return self.tunnel(commit, answering, upload).await;
                             }
@@ -279,15 +287,20 @@ impl Line<'_> {
         &mut self,
         mut answering: Answering,
         upload: &Upload<'_>,
+        endpoint: EndpointId,
         until: Instant,
     ) -> Result<(Commit, Answering), Action> {
         let mut scanner = HeadScanner::default();
         loop {
-            if scanner.is_ready(answering.block.unread()) {
+            let bytes = answering.block.unread();
+            if scanner.is_ready(bytes) || bytes.len() >= RESPONSE_HEAD_BYTES_MAX {
                 match self.classify(&mut answering, upload) {
                     Verdict::Commit(commit) => return Ok((commit, answering)),
-                    Verdict::Next(action) => {
+                    Verdict::Next { action, whole } => {
                         self.worker.put(answering.block);
+                        if whole {
+                            self.worker.checkin(self.attempts.cluster(), endpoint, answering.stream, clock::now());
+                        }
                         return Err(action);
                     }
                     Verdict::More => {}
@@ -312,12 +325,21 @@ impl Line<'_> {
         let head = match ResponseHead::parse_answer(bytes, &self.method, self.offer.as_ref(), &mut scratch.head) {
             Ok(Parsed::Complete(head)) => head,
             Ok(Parsed::Partial) => return Verdict::More,
-            Err(error) => return Verdict::Next(self.step(Event::BadHead(error), upload)),
+            Err(error) => {
+                return Verdict::Next { action: self.step(Event::BadHead(error), upload), whole: false };
+            }
         };
         let retry_after = head.retry_after(clock::wall().as_secs());
         let action = self.step(Event::Head { status: head.status(), retry_after }, upload);
         if action != Action::Relay {
-            return Verdict::Next(action);
+            let left = answering.block.unread().len() - head.head_bytes();
+            let ended = match head.framing() {
+                Framing::None => left == 0,
+                Framing::Fixed(bytes) => bytes == left as u64,
+                Framing::Chunked | Framing::UntilClose => false,
+            };
+            let whole = ended && answering.uploaded && upload.is_complete() && head.is_persistent();
+            return Verdict::Next { action, whole };
         }
         let head_bytes = head.head_bytes();
         let commit = match head.is_switching() {
@@ -334,6 +356,7 @@ impl Line<'_> {
         if self.worker.is_draining() {
             self.cycle.on_drain();
         }
+        let before = self.cycle;
         let close = self.cycle.announces_close(upload.left());
         let mut out = self.worker.blocks.borrow_mut().small();
         let response = DownstreamResponse {
@@ -347,14 +370,14 @@ impl Line<'_> {
         let to = encode::response(out.vec_mut(), &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        Commit { out, from: head.framing(), to, persistent: head.is_persistent() && uploaded, switching: false }
+        Commit { out, from: head.framing(), to, persistent: head.is_persistent() && uploaded, before, switching: false }
     }
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>) -> Commit {
         let mut out = self.worker.blocks.borrow_mut().small();
         encode::switching(out.vec_mut(), head, &self.worker.shared.config.routes[self.route.index()].response_headers);
         self.record.on_status(head.status());
-        Commit { out, from: Framing::None, to: Framing::None, persistent: false, switching: true }
+        Commit { out, from: Framing::None, to: Framing::None, persistent: false, before: self.cycle, switching: true }
     }
 
     /// Takes down where the client is with its body.
@@ -392,7 +415,7 @@ impl Line<'_> {
         endpoint: EndpointId,
         upload: &Upload<'_>,
     ) -> (Block, bool) {
-        let Commit { out, from, to, persistent, .. } = commit;
+        let Commit { out, from, to, persistent, before, .. } = commit;
         let Answering { stream, block, .. } = answering;
         let mut relay = Relay {
             worker: self.worker,
@@ -420,10 +443,11 @@ impl Line<'_> {
             }
             Err(Broken::Upstream(error)) => {
                 self.attempts.step(Event::BodyFailed);
-                self.cycle.on_response_broken();
                 if sent_bytes == 0 {
+                    self.cycle = before;
                     return self.reply(error, upload);
                 }
+                self.cycle.on_response_broken();
                 self.record.on_broken(error);
                 // RFC 9112 §8: the client must not take the end of the connection for the end of the body
                 self.connection.stream.reset_on_close();
@@ -450,15 +474,13 @@ impl Line<'_> {
         if error.fault() == Fault::Downstream && !upload.is_complete() {
             self.cycle.on_request_broken(); // its body is what was wrong
         }
-        let mut fresh = self.cycle;
-        let close = fresh.announces_close(upload.left()) || self.cycle.response() == Progress::Broken;
-        fresh.on_response_head(Framing::Fixed(0), !close);
+        let close = self.cycle.announces_close(upload.left());
+        self.cycle.on_response_head(Framing::Fixed(0), !close);
         let to =
             ReplyTo { version: self.version, head_only: self.method == Method::HEAD, close, date: &self.worker.date() };
         let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
         reply::error(last.vec_mut(), error, extra, &to);
-        self.cycle = fresh;
         self.record.response_bytes = last.unread().len() as u64;
         (last, !upload.is_complete())
     }

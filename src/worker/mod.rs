@@ -34,6 +34,7 @@ use crate::net::{clock, timer};
 use crate::observe::access_log::LogSender;
 use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
+use crate::policy::attempt::ChangeKind;
 use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
 use state::Worker;
 use std::future::Future;
@@ -65,6 +66,19 @@ pub enum Command {
     /// Fail, for the tests of those who notice.
     #[cfg(test)]
     Fail(failing::Way),
+}
+
+/// What a worker has noticed about an endpoint, for the operator's log.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// Who noticed.
+    pub worker: WorkerId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The endpoint in it.
+    pub endpoint: EndpointId,
+    /// What.
+    pub change: ChangeKind,
 }
 
 /// What a worker needs to begin; crosses to its thread.
@@ -106,6 +120,7 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>
             Ok(worker) => {
                 ready(Ok(step));
                 worker.ended().await;
+                worker.close_idle_upstream();
                 // closes that were queued by the last drops go out with one more turn of the loop
                 worker.timers.watch().sleep_until(clock::now() + 2 * timer::TICK).await;
             }
