@@ -81,27 +81,29 @@ async fn conclude(
     (mut cycle, mut rest): (Cycle, Rest<'_>),
     mut served: Served,
 ) -> Served {
-    if cycle.next_downstream() == Next::Discard {
+    if cycle.request() == Progress::Body {
         match rest.skip() {
             Ok(true) => cycle.on_request_done(),
-            Ok(false) => {
-                let patience = connection.config(worker).body_timeout;
-                let sent = connection::send(worker, connection, std::mem::take(&mut served.last), patience).await;
-                served.record.on_answered(clock::now());
-                if sent.is_err() {
-                    served.record.on_broken(ProxyError::ClientClosed);
-                    return Served { close: true, unread: false, ..served };
-                }
-                match rest.discard(worker, connection).await {
-                    Ok(()) => cycle.on_request_done(),
-                    Err(_) => cycle.on_request_broken(),
-                }
-            }
+            Ok(false) => {}
+            Err(_) => cycle.on_request_broken(),
+        }
+    }
+    if cycle.next_downstream() == Next::Discard {
+        let patience = connection.config(worker).body_timeout;
+        let sent = connection::send(worker, connection, std::mem::take(&mut served.last), patience).await;
+        served.record.on_answered(clock::now());
+        if sent.is_err() {
+            served.record.on_broken(ProxyError::ClientClosed);
+            return Served { close: true, unread: false, ..served };
+        }
+        match rest.discard(worker, connection).await {
+            Ok(()) => cycle.on_request_done(),
             Err(_) => cycle.on_request_broken(),
         }
     }
     let close = cycle.next_downstream() != Next::Reuse;
-    Served { close, unread: close && served.unread, ..served }
+    let unread = close && served.unread && cycle.request() != Progress::Done;
+    Served { close, unread, ..served }
 }
 
 /// Receives until the head is whole, within `header_timeout` of its first byte.
