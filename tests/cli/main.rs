@@ -36,6 +36,23 @@ fn check_sums_up_a_file_that_is_fine() {
 }
 
 #[test]
+fn check_warns_of_what_is_probably_forgotten_and_exits_0() {
+    let file = file(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nrespond = {}\n\
+         [upstream.app]\nendpoints = [{ address = \"10.0.0.1:80\", weight = 0 }]\n",
+    );
+    let path = file.path().display();
+    let output = ringgate(&["check", "-c", &path.to_string()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).starts_with(&format!("{path}: fine (")), "{}", stdout(&output));
+    let expected = format!(
+        "{path}: warning: upstream.app: no route uses it\n\
+         {path}: warning: upstream.app: every endpoint has weight 0, so all its requests are answered with 503\n"
+    );
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
 fn check_prints_every_error_and_exits_1() {
     let file = file("[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\nupstream = \"app\"\ntimeot = \"2s\"\n");
     let path = file.path().display();
