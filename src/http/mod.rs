@@ -3,7 +3,7 @@
 //! In the order of a request: [`head`] parses it ([`scan`] says when that is worth trying, [`fields`] is the table of headers,
 //! [`target`] and [`path`] take the request line apart), [`framing`] decides where its body ends, [`headers`] which fields go on,
 //! [`encode`] rebuilds it for the endpoint, [`body`] takes its body through, [`response`] parses the answer, [`reply`] is what the
-//! gateway says itself, and [`cycle`] whether the connections live on.
+//! gateway says itself, and [`cycle`] whether the connections live on. [`proxy_header`] is what may stand before the first request.
 //!
 //! What leaves is rebuilt from what was understood, never passed through: one request line, one `Host`, one framing. Nothing here
 //! allocates per request once the caller's scratch buffers have grown to the size of its traffic, and nothing here logs, waits or
@@ -20,6 +20,7 @@ pub mod framing;
 pub mod head;
 pub mod headers;
 pub mod path;
+pub mod proxy_header;
 pub mod reply;
 pub mod response;
 pub mod scan;
@@ -37,7 +38,7 @@ pub enum Version {
 }
 
 /// What a parser found: all of it, or nothing yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<T> {
     /// What has arrived is fine and not all.
     Partial,

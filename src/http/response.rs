@@ -7,6 +7,7 @@ use super::fields::{self, Fields, HeadScratch, Kind, Seen};
 use super::framing::Framing;
 use super::text::{list, number};
 use super::{Parsed, Version, date};
+use crate::config::Underscores;
 use crate::error::ProxyError;
 use crate::limits;
 use http::{Method, StatusCode};
@@ -69,7 +70,7 @@ impl<'b> ResponseHead<'b> {
         }
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
         let table = &mut scratch.fields;
-        let seen = fields::read(buf, response.headers, true, table).map_err(|_| ProxyError::UpstreamProtocol)?;
+        let seen = fields::read(buf, response.headers, Underscores::Keep, table).map_err(|_| ProxyError::UpstreamProtocol)?;
         let (framing, honest) = seen.lengths.response(version, status, method)?;
         Ok(Self { status, version, reason, fields: Fields { buf, table }, seen, framing, honest, len: buf.len() })
     }

@@ -314,7 +314,13 @@ impl Planner<'_> {
         let close = cycle.announces_close(Some(0));
         let mut out = self.worker.blocks.borrow_mut().small();
         let date = self.worker.date();
-        let to = ReplyTo { version: head.version(), head_only: head.method() == Method::HEAD, close, date: &date };
+        let to = ReplyTo {
+            version: head.version(),
+            head_only: head.method() == Method::HEAD,
+            close,
+            date: &date,
+            server: &self.config.server,
+        };
         write(out.vec_mut(), &to);
         cycle.on_response_head(Framing::Fixed(0), !close);
         Way::Answer { out, discard }
