@@ -35,7 +35,7 @@ pub(crate) struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start.\n\
-    Signals to `run`: SIGTERM or SIGINT drains and exits 0, a second one ends at once; SIGHUP reloads; SIGUSR1 reopens logs.";
+    Signals to `run`: SIGTERM or SIGINT drains and exits 0, a second one ends at once;\n    SIGUSR1 opens the access log anew; SIGHUP is ignored with a warning: the file is read at start.";
 
 /// Where packages put the configuration.
 const DEFAULT_FILE: &str = "/etc/ringgate/ringgate.toml";

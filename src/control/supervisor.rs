@@ -7,7 +7,7 @@ use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use super::crew::Crew;
 use super::probes::Probes;
 use crate::config::{Bind, Config};
-use crate::net::{clock, listener};
+use crate::net::{clock, descriptors, listener};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
 use crate::units::{Instant, Rng};
@@ -58,6 +58,7 @@ impl Gateway {
     /// or the driver asked for is not available.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let workers = config.gateway.cores.len();
+        note_descriptors(&config);
         let (sockets, mut addresses) = bind_all(&config, workers)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -295,6 +296,19 @@ fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<Acces
     let thread = AccessLogThread::start(config, log, stats)
         .map_err(|e| StartError(format!("cannot open the access log ({:?}): {e}", log.path)))?;
     Ok(Some(Arc::new(thread)))
+}
+
+/// Asks for as many descriptors as the system gives, and says so when they are fewer than the configuration may need.
+fn note_descriptors(config: &Config) {
+    let granted = descriptors::raise_limit();
+    // one for the client, one for the endpoint, and some for everything else
+    let wanted = 2 * config.listeners.iter().map(|l| l.connections_max as u64).sum::<u64>() + 256;
+    if granted < wanted {
+        tracing::info!(
+            "{granted} descriptors are allowed (RLIMIT_NOFILE); the listeners' max_connections could need {wanted}: \
+             when they run out, new connections wait"
+        );
+    }
 }
 
 fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> StartError {

@@ -12,6 +12,7 @@
 
 pub mod block;
 pub mod clock;
+pub mod descriptors;
 pub mod driver;
 pub mod guarded;
 pub mod listener;

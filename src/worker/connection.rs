@@ -79,17 +79,13 @@ enum Rest {
 pub(super) async fn run(worker: &Rc<Worker>, listener: ListenerId, stream: Stream, peer: Peer) {
     let connection = Connection { stream, watch: worker.timers.watch(), listener, peer, served_at: Cell::default() };
     let config = connection.config(worker);
-    let mut first_wait = config.header_timeout;
-    while Box::pin(serve(worker, &connection, first_wait)).await == Rest::Idle {
-        if worker.is_draining() {
-            break;
-        }
-        let _guard = connection.watch.over_idle(&connection.stream, clock::now() + config.idle_timeout);
+    while Box::pin(serve(worker, &connection, config.header_timeout)).await == Rest::Idle {
+        // A worker that drains gives a request that is under way the length of a tick; the receive that follows finds it, or the end.
+        let wait = if worker.is_draining() { Duration::ZERO } else { config.idle_timeout };
+        let _guard = connection.watch.over_idle(&connection.stream, clock::now() + wait);
         if connection.stream.readable().await.is_err() {
             break;
         }
-        // when the watch has expired, the receive that comes next finds either the end or a request that came just in time
-        first_wait = Duration::ZERO;
     }
 }
 
@@ -176,7 +172,7 @@ async fn wait_armed(
 }
 
 async fn receive_first(connection: &Connection, inbox: &mut Block, wait: Duration) -> bool {
-    let _guard = (wait > Duration::ZERO).then(|| connection.watch.over_idle(&connection.stream, clock::now() + wait));
+    let _guard = connection.watch.over_idle(&connection.stream, clock::now() + wait);
     let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
     *inbox = block;
     matches!(received, Ok(1..))

@@ -137,7 +137,12 @@ enum Verdict {
     /// It is not all there, or only an interim one.
     More,
     /// This response is not passed on.
-    Next(Action),
+    Next {
+        /// What is done instead.
+        action: Action,
+        /// All of it has arrived and the endpoint keeps the connection: it can carry another request.
+        whole: bool,
+    },
     /// It is.
     Commit(Commit),
 }
@@ -150,6 +155,8 @@ struct Commit {
     to: Framing,
     /// The endpoint keeps its connection.
     persistent: bool,
+    /// The client's connection before this response, in case nothing of it can be sent.
+    before: Cycle,
 }
 
 async fn forward(
@@ -194,7 +201,7 @@ impl Line<'_> {
                         repeatable: self.idempotent,
                     };
                     match attempt::attempt(self.worker, self.connection, upload, to).await {
-                        Ok(answering) => match self.await_head(answering, upload, until).await {
+                        Ok(answering) => match self.await_head(answering, upload, endpoint, until).await {
                             Ok((commit, answering)) => return self.relay(commit, answering, endpoint, upload).await,
                             Err(action) => action,
                         },
@@ -221,6 +228,7 @@ impl Line<'_> {
         &mut self,
         mut answering: Answering,
         upload: &Upload<'_>,
+        endpoint: EndpointId,
         until: Instant,
     ) -> Result<(Commit, Answering), Action> {
         let mut scanner = HeadScanner::default();
@@ -229,8 +237,11 @@ impl Line<'_> {
             if scanner.is_ready(answering.block.unread()) {
                 match self.classify(&mut answering, upload, &mut scanner, &mut interim) {
                     Verdict::Commit(commit) => return Ok((commit, answering)),
-                    Verdict::Next(action) => {
+                    Verdict::Next { action, whole } => {
                         self.worker.put(answering.block);
+                        if whole {
+                            self.worker.checkin(self.attempts.cluster(), endpoint, answering.stream, clock::now());
+                        }
                         return Err(action);
                     }
                     Verdict::More if answering.block.is_empty() => answering.block.clear(),
@@ -263,22 +274,26 @@ impl Line<'_> {
             let head = match ResponseHead::parse(block.unread(), &self.method, &mut scratch.head) {
                 Ok(Parsed::Complete(head)) => head,
                 Ok(Parsed::Partial) => return Verdict::More,
-                Err(error) => return Verdict::Next(self.attempts.step(Event::BadHead(error))),
+                Err(error) => return self.bad_head(error),
             };
             let head_bytes = head.head_bytes();
             if !head.is_interim() {
                 let retry_after = head.retry_after(clock::wall().as_secs());
                 let action = self.attempts.step(Event::Head { status: head.status(), retry_after });
+                let uploaded = answering.uploaded && upload.is_complete();
                 if action != Action::Relay {
-                    return Verdict::Next(action);
+                    let bytes = block.unread().len() - head_bytes;
+                    let ended = matches!(head.framing(), Framing::Fixed(left) if left == bytes as u64)
+                        || (head.framing() == Framing::None && bytes == 0);
+                    return Verdict::Next { action, whole: ended && uploaded && head.is_persistent() };
                 }
-                let commit = self.commit(&head, answering.uploaded && upload.is_complete());
+                let commit = self.commit(&head, uploaded);
                 answering.block.consume(head_bytes);
                 return Verdict::Commit(commit);
             }
             *interim += 1;
             if *interim > INTERIM_RESPONSES_MAX {
-                return Verdict::Next(self.attempts.step(Event::BadHead(ProxyError::UpstreamProtocol)));
+                return self.bad_head(ProxyError::UpstreamProtocol);
             }
             drop(scratch);
             answering.block.consume(head_bytes);
@@ -289,6 +304,10 @@ impl Line<'_> {
         }
     }
 
+    fn bad_head(&self, error: ProxyError) -> Verdict {
+        Verdict::Next { action: self.attempts.step(Event::BadHead(error)), whole: false }
+    }
+
     fn commit(&mut self, head: &ResponseHead<'_>, uploaded: bool) -> Commit {
         if uploaded {
             self.cycle.on_request_done();
@@ -297,6 +316,7 @@ impl Line<'_> {
             // what the client has still to send of an early-answered request would have to be read to find the next one
             self.cycle.on_drain();
         }
+        let before = self.cycle;
         let close = self.cycle.announces_close(Some(0));
         let mut out = self.worker.blocks.borrow_mut().small();
         let response = DownstreamResponse {
@@ -310,7 +330,7 @@ impl Line<'_> {
         let to = encode::response(out.vec_mut(), &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        Commit { out, from: head.framing(), to, persistent: head.is_persistent() && uploaded }
+        Commit { out, from: head.framing(), to, persistent: head.is_persistent() && uploaded, before }
     }
 
     /// `relay → checkin`: passes the body on and gives the endpoint's connection back.
@@ -321,7 +341,7 @@ impl Line<'_> {
         endpoint: EndpointId,
         upload: &Upload<'_>,
     ) -> (Block, bool) {
-        let Commit { out, from, to, persistent } = commit;
+        let Commit { out, from, to, persistent, before } = commit;
         let Answering { stream, block, .. } = answering;
         let mut relay = Relay {
             worker: self.worker,
@@ -349,10 +369,11 @@ impl Line<'_> {
             }
             Err(Broken::Upstream(error)) => {
                 self.attempts.step(Event::BodyFailed);
-                self.cycle.on_response_broken();
                 if sent_bytes == 0 {
+                    self.cycle = before;
                     return self.reply(error, upload);
                 }
+                self.cycle.on_response_broken();
                 self.record.on_broken(error);
                 // RFC 9112 §8: the client must not take the end of the connection for the end of the body
                 self.connection.stream.reset_on_close();
@@ -380,15 +401,13 @@ impl Line<'_> {
         } else {
             self.cycle.on_request_broken();
         }
-        let mut fresh = self.cycle;
-        let close = fresh.announces_close(Some(0)) || self.cycle.response() == Progress::Broken;
-        fresh.on_response_head(Framing::Fixed(0), !close);
+        let close = self.cycle.announces_close(Some(0));
+        self.cycle.on_response_head(Framing::Fixed(0), !close);
         let to =
             ReplyTo { version: self.version, head_only: self.method == Method::HEAD, close, date: &self.worker.date() };
         let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
         reply::error(last.vec_mut(), error, extra, &to);
-        self.cycle = fresh;
         self.record.response_bytes = last.unread().len() as u64;
         (last, !upload.is_complete())
     }
