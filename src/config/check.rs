@@ -181,8 +181,7 @@ pub(super) fn duplicate_name(
 
 /// A listener that takes PROXY headers from nobody would refuse every connection.
 fn proxy_protocol(table: &file::Listener, sink: &mut Sink<'_>) {
-    if let (Some(wanted), Some(listen), Some(trusted)) =
-        (&table.proxy_protocol, &table.listen, &table.trusted_proxies)
+    if let (Some(wanted), Some(listen), Some(trusted)) = (&table.proxy_protocol, &table.listen, &table.trusted_proxies)
         && wanted.value
         && trusted.value.0.is_empty()
         && matches!(listen.value.0, Bind::Tcp(_))

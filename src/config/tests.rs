@@ -216,8 +216,10 @@ fn a_switched_off_outlier_is_none_and_hashes_have_keys() {
 
 #[test]
 fn zero_is_no_limit_for_a_connection() {
-    let listener = |lines: &str| config(&MINIMAL.replace("[[route]]", &format!("{lines}\n[[route]]"))).listeners.remove(0);
-    let listener = listener("max_connections_per_client = 7\nmax_requests_per_connection = 0\nmin_body_rate = \"1KiB/s\"");
+    let listener =
+        |lines: &str| config(&MINIMAL.replace("[[route]]", &format!("{lines}\n[[route]]"))).listeners.remove(0);
+    let listener =
+        listener("max_connections_per_client = 7\nmax_requests_per_connection = 0\nmin_body_rate = \"1KiB/s\"");
     assert_eq!((listener.client_connections_max, listener.connection_requests_max), (Some(7), None));
     assert_eq!(listener.body_rate_min, 1 << 10);
 }

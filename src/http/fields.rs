@@ -314,7 +314,11 @@ pub(super) fn classify(name: &[u8], underscores: Underscores) -> Kind {
         (12.., b'x') if is(&name[..12], b"x-forwarded-") => Kind::ForwardedOther,
         // CGI and its heirs cannot tell `X_User` from `X-User`
         _ if underscores != Underscores::Keep && name.iter().fold(false, |found, &b| found | (b == b'_')) => {
-            if underscores == Underscores::Drop { Kind::Dropped } else { Kind::Refused }
+            if underscores == Underscores::Drop {
+                Kind::Dropped
+            } else {
+                Kind::Refused
+            }
         }
         _ => Kind::Other,
     }

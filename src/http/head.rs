@@ -110,8 +110,7 @@ impl<'b> RequestHead<'b> {
         };
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
         let HeadScratch { fields: table, path: path_scratch, host: host_scratch } = scratch;
-        let seen =
-            fields::read(buf, request.headers, policy.underscores, table).map_err(|_| ProxyError::BadRequest)?;
+        let seen = fields::read(buf, request.headers, policy.underscores, table).map_err(|_| ProxyError::BadRequest)?;
         let fields = Fields { buf, table };
         let method = parse_method(method)?;
         let parts = Target::parse(target, &method)?;

@@ -70,7 +70,8 @@ impl<'b> ResponseHead<'b> {
         }
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
         let table = &mut scratch.fields;
-        let seen = fields::read(buf, response.headers, Underscores::Keep, table).map_err(|_| ProxyError::UpstreamProtocol)?;
+        let seen =
+            fields::read(buf, response.headers, Underscores::Keep, table).map_err(|_| ProxyError::UpstreamProtocol)?;
         let (framing, honest) = seen.lengths.response(version, status, method)?;
         Ok(Self { status, version, reason, fields: Fields { buf, table }, seen, framing, honest, len: buf.len() })
     }

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 /// How long a connection is trusted without a look.
 const FRESH: Duration = Duration::from_millis(1);
+/// How much earlier than its server a connection is given up, which may have begun to count when it sent.
+const MARGIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Idle {
     stream: Stream,
     since: Instant,
+    until: Instant,
 }
 
 /// One cluster's idle connections.
@@ -37,28 +40,30 @@ impl Pool {
     /// The connection to `endpoint` that was used last and is still good; without a look only for a `repeatable` request.
     pub fn checkout(&mut self, endpoint: EndpointId, repeatable: bool, now: Instant) -> Option<Stream> {
         let idle = &mut self.by_endpoint[endpoint.index()];
-        while let Some(Idle { stream, since }) = idle.pop() {
+        while let Some(Idle { stream, since, until }) = idle.pop() {
             self.idle -= 1;
-            let age = now.since(since);
-            if (repeatable && age < FRESH) || (age < self.idle_timeout && !stream.is_spent()) {
+            if now < until && ((repeatable && now.since(since) < FRESH) || !stream.is_spent()) {
                 return Some(stream);
             }
         }
         None
     }
 
-    /// Takes a connection back; one too many is closed.
-    pub fn checkin(&mut self, endpoint: EndpointId, stream: Stream, now: Instant) {
-        if self.idle < self.idle_max {
+    /// Takes a connection back, which its server keeps for `keep` (`Duration::MAX`: it did not say); one too many is closed, and so is
+    /// one that has no time to wait. A server that closes a connection while a request is on its way to it cannot be told from one
+    /// that fails, so the connection is given up [`MARGIN`] before.
+    pub fn checkin(&mut self, endpoint: EndpointId, stream: Stream, keep: Duration, now: Instant) {
+        let wait = self.idle_timeout.min(keep.saturating_sub(MARGIN));
+        if self.idle < self.idle_max && !wait.is_zero() {
             self.idle += 1;
-            self.by_endpoint[endpoint.index()].push(Idle { stream, since: now });
+            self.by_endpoint[endpoint.index()].push(Idle { stream, since: now, until: now + wait });
         }
     }
 
     /// Closes what has been idle too long or was ended by its server. Called about once a second.
     pub fn reap(&mut self, now: Instant) {
         for idle in &mut self.by_endpoint {
-            idle.retain(|i| now.since(i.since) < self.idle_timeout && !i.stream.is_spent());
+            idle.retain(|i| now < i.until && !i.stream.is_spent());
         }
         self.idle = self.by_endpoint.iter().map(Vec::len).sum();
     }

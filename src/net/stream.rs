@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::cell::UnsafeCell;
 use std::future::Future;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// A stream socket owned by this core.
@@ -46,14 +46,24 @@ impl Stream {
     }
 
     /// Sends all that is unread in the block, which comes back with nothing unread, or an error.
-    pub async fn send(&self, mut block: Block) -> (io::Result<()>, Block) {
+    pub async fn send(&self, block: Block) -> (io::Result<()>, Block) {
+        self.send_noting(block, || {}).await
+    }
+
+    /// The same, calling `progress` whenever the kernel has taken a part and not all.
+    pub async fn send_noting(&self, mut block: Block, mut progress: impl FnMut()) -> (io::Result<()>, Block) {
         while !block.is_empty() {
             // SAFETY: as in `receive`.
             let (result, back) = unsafe { &mut *self.inner.get() }.write(block).await;
             block = back;
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), block),
-                Ok(sent) => block.consume(sent),
+                Ok(sent) => {
+                    block.consume(sent);
+                    if !block.is_empty() {
+                        progress();
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return (Err(error), block),
             }
@@ -86,6 +96,18 @@ impl Stream {
         got >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
     }
 
+    /// What the peer's kernel has let us know of the last `sent` bytes. Worth asking once the peer has ended its direction.
+    #[must_use]
+    pub fn receipt(&self, sent: usize) -> Receipt {
+        receipt(self.fd(), sent)
+    }
+
+    /// The address that the peer connected to; `None` for a unix socket.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.with_socket(|socket| socket.local_addr()).ok()?.as_socket()
+    }
+
     /// Makes the close that follows a reset instead of an orderly end: the peer learns that what it got is not whole.
     pub fn reset_on_close(&self) {
         let _ = self.with_socket(|socket| socket.set_linger(Some(std::time::Duration::ZERO)));
@@ -100,6 +122,43 @@ impl Stream {
     fn shared(&self) -> &TcpStream {
         // SAFETY: the exclusive references that `receive` and `send` make end before they return.
         unsafe { &*self.inner.get() }
+    }
+}
+
+/// What is known of bytes that were sent to a peer which has ended its direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// The peer's kernel has refused the connection's further use without acknowledging one of them: nobody has read them.
+    Never,
+    /// Some were acknowledged, or nothing can be known: they may have been read.
+    Perhaps,
+    /// Not known yet.
+    Pending,
+}
+
+/// The end of the peer's direction alone proves nothing, since it may still read. But when a reset follows, its socket is closed, and
+/// `tcpi_state` says so; what had been acknowledged until then is no longer in the send queue. A reset without an end before it (a
+/// crash, a close with unread bytes) is no proof either: its receiver may have read what it had not acknowledged yet.
+fn receipt(fd: RawFd, sent: usize) -> Receipt {
+    /// `TCP_CLOSE` of `tcp_states.h`
+    const CLOSED: u8 = 7;
+    let mut queued: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (TIOCOUTQ) writes one int, which is live.
+    if unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut queued) } < 0 {
+        return Receipt::Perhaps;
+    }
+    // SAFETY: `tcp_info` is plain numbers, for which all zeroes is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&info)).expect("small");
+    // SAFETY: both pointers are to live variables, and `length` says how much room the first has.
+    let got =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length) };
+    match usize::try_from(queued) {
+        Ok(queued) if got == 0 && sent > 0 && queued >= sent => match info.tcpi_state {
+            CLOSED => Receipt::Never,
+            _ => Receipt::Pending,
+        },
+        _ => Receipt::Perhaps,
     }
 }
 

@@ -5,15 +5,18 @@
 //!
 //! A pooled connection may have been closed by its server at the very moment it was taken. When a reused one ends without a byte of
 //! response and the request may be sent twice anyway, the same endpoint is tried once more on a new connection, within the same
-//! attempt: that is housekeeping, not a failure of the endpoint.
+//! attempt: that is housekeeping, not a failure of the endpoint. A request that must not be sent twice is repeated too when the kernel
+//! can prove that the endpoint never read it.
 
 use super::connection::{Connection, poll_once};
+use super::proxied;
 use super::state::Worker;
 use super::upload::Upload;
 use crate::error::ProxyError;
 use crate::net::block::Block;
-use crate::net::stream::{self, Stream};
-use crate::net::timer::Watch;
+use crate::net::clock;
+use crate::net::stream::{self, Receipt, Stream};
+use crate::net::timer::{self, Watch};
 use crate::policy::exchange::Event;
 use crate::policy::retry::Sent;
 use crate::units::{ClusterId, EndpointId, Instant};
@@ -21,6 +24,9 @@ use std::future::{Future, poll_fn};
 use std::net::Shutdown;
 use std::pin::pin;
 use std::task::Poll;
+
+/// Looks for the reset that follows an end, one a tick: some 200 ms, more than a round trip within a region.
+const RECEIPT_LOOKS: usize = 20;
 
 /// Where an attempt goes and how long it may take.
 #[derive(Clone, Copy, Debug)]
@@ -91,9 +97,9 @@ pub(super) async fn attempt(
         let reused = pooled.is_some();
         let stream = match pooled {
             Some(stream) => stream,
-            None => connect(worker, &connection.watch, to).await?,
+            None => connect(worker, connection, to).await?,
         };
-        match converse(worker, connection, upload, stream, to.until).await {
+        match converse(worker, connection, upload, stream, to).await {
             Err(Failure::Reset { sent, .. }) if reused => {
                 worker.forget_idle(to.cluster, to.endpoint);
                 if !((to.repeatable && upload.is_replayable()) || sent == Sent::Nothing) {
@@ -106,11 +112,17 @@ pub(super) async fn attempt(
     }
 }
 
-async fn connect(worker: &Worker, watch: &Watch, to: Try) -> Result<Stream, Failure> {
+async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream, Failure> {
+    let watch = &client.watch;
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
     let connecting = stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|_| Failure::Refused)?;
     let _guard = watch.over_connecting(connecting.fd(), to.connect_until);
-    match connecting.established().await {
+    let made = async {
+        let stream = connecting.established().await?;
+        proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await?;
+        Ok::<_, std::io::Error>(stream)
+    };
+    match made.await {
         Ok(stream) => Ok(stream),
         Err(_) if watch.expired() => Err(Failure::ConnectTimedOut),
         Err(_) => Err(Failure::Refused),
@@ -123,13 +135,13 @@ async fn converse(
     client: &Connection,
     upload: &mut Upload<'_>,
     stream: Stream,
-    until: Instant,
+    to: Try,
 ) -> Result<Answering, Failure> {
     upload.rewind();
     let watch = &client.watch;
     let block = worker.blocks.borrow_mut().small();
     let (uploaded, received, block) = {
-        let _guard = watch.over(&stream, until, Shutdown::Both).on_behalf_of(&client.stream);
+        let _guard = watch.over(&stream, to.until, Shutdown::Both).on_behalf_of(&client.stream);
         let mut sending = pin!(upload.run(&stream));
         let mut uploaded = poll_once(sending.as_mut()).await;
         let mut receiving = pin!(stream.receive(block));
@@ -155,15 +167,38 @@ async fn converse(
         Ok(1..) => Ok(Answering { stream, block, uploaded: matches!(uploaded, Some(Ok(()))) }),
         _ => {
             worker.put(block);
-            let sent = if upload.has_sent() { Sent::Maybe } else { Sent::Nothing };
             Err(match watch.expired() {
                 _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
                 true if upload.waits_for_client() => Failure::Downstream(ProxyError::RequestTimeout),
                 true => Failure::TimedOut,
-                false => Failure::Reset { sent, reused: false },
+                false if !upload.has_sent() => Failure::Reset { sent: Sent::Nothing, reused: false },
+                // what may be repeated anyway needs no proof
+                false if received.is_err() || to.repeatable => Failure::Reset { sent: Sent::Maybe, reused: false },
+                false => {
+                    Failure::Reset { sent: ask_for_receipt(&stream, watch, upload, to.until).await, reused: false }
+                }
             })
         }
     }
+}
+
+/// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
+/// connection just as a request is sent. The reset that proves it comes a round trip after the end, so it is waited for.
+async fn ask_for_receipt(stream: &Stream, watch: &Watch, upload: &Upload<'_>, until: Instant) -> Sent {
+    let Some(sent_bytes) = upload.sent_whole_bytes() else { return Sent::Maybe };
+    for _ in 0..RECEIPT_LOOKS {
+        match stream.receipt(sent_bytes) {
+            Receipt::Never => return Sent::Nothing,
+            Receipt::Perhaps => return Sent::Maybe,
+            Receipt::Pending => {}
+        }
+        let next = clock::now() + timer::TICK;
+        if next >= until {
+            break;
+        }
+        watch.sleep_until(next).await;
+    }
+    Sent::Maybe
 }
 
 impl Answering {

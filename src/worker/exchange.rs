@@ -31,6 +31,7 @@ use crate::units::{EndpointId, Instant, RouteId};
 use http::Method;
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// What is left to do when an exchange is over but for its last bytes.
 #[derive(Debug)]
@@ -110,7 +111,8 @@ fn refuse_head(
 ) -> Served {
     let mut last = worker.blocks.borrow_mut().small();
     if error != ProxyError::ClientClosed {
-        let to = ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date() };
+        let server = &connection.config(worker).server;
+        let to = ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date(), server };
         reply::error(last.vec_mut(), error, &[], &to);
     }
     let mut record = Record::unread(connection, inbox.unread().len(), arrived);
@@ -140,8 +142,8 @@ enum Verdict {
     Next {
         /// What is done instead.
         action: Action,
-        /// All of it has arrived and the endpoint keeps the connection: it can carry another request.
-        whole: bool,
+        /// All of it has arrived and the endpoint keeps the connection for so long: it can carry another request.
+        keep: Option<Duration>,
     },
     /// It is.
     Commit(Commit),
@@ -153,10 +155,15 @@ struct Commit {
     out: Block,
     from: Framing,
     to: Framing,
-    /// The endpoint keeps its connection.
-    persistent: bool,
+    /// How long the endpoint keeps its connection; `None`: it does not.
+    keep: Option<Duration>,
     /// The client's connection before this response, in case nothing of it can be sent.
     before: Cycle,
+}
+
+/// How long the endpoint keeps the connection for another request, by what it says; `None`: it closes it.
+fn keep(head: &ResponseHead<'_>) -> Option<Duration> {
+    head.is_persistent().then(|| head.idle_timeout().unwrap_or(Duration::MAX))
 }
 
 async fn forward(
@@ -173,7 +180,9 @@ async fn forward(
     record.cluster = Some(cluster);
     let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
-    let incoming = Incoming { framing, bytes_max, withheld, patience: connection.config(worker).body_timeout };
+    let config = connection.config(worker);
+    let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
+    let incoming = Incoming { framing, bytes_max, withheld, patience, rate_min };
     let mut upload = Upload::new(worker, connection, &attempts, inbox, outbound, incoming);
     let mut line = Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent };
     let (last, unread) = line.run(&mut upload).await;
@@ -237,10 +246,16 @@ impl Line<'_> {
             if scanner.is_ready(answering.block.unread()) {
                 match self.classify(&mut answering, upload, &mut scanner, &mut interim) {
                     Verdict::Commit(commit) => return Ok((commit, answering)),
-                    Verdict::Next { action, whole } => {
+                    Verdict::Next { action, keep } => {
                         self.worker.put(answering.block);
-                        if whole {
-                            self.worker.checkin(self.attempts.cluster(), endpoint, answering.stream, clock::now());
+                        if let Some(keep) = keep {
+                            self.worker.checkin(
+                                self.attempts.cluster(),
+                                endpoint,
+                                answering.stream,
+                                keep,
+                                clock::now(),
+                            );
                         }
                         return Err(action);
                     }
@@ -285,7 +300,7 @@ impl Line<'_> {
                     let bytes = block.unread().len() - head_bytes;
                     let ended = matches!(head.framing(), Framing::Fixed(left) if left == bytes as u64)
                         || (head.framing() == Framing::None && bytes == 0);
-                    return Verdict::Next { action, whole: ended && uploaded && head.is_persistent() };
+                    return Verdict::Next { action, keep: keep(&head).filter(|_| ended && uploaded) };
                 }
                 let commit = self.commit(&head, uploaded);
                 answering.block.consume(head_bytes);
@@ -305,7 +320,7 @@ impl Line<'_> {
     }
 
     fn bad_head(&self, error: ProxyError) -> Verdict {
-        Verdict::Next { action: self.attempts.step(Event::BadHead(error)), whole: false }
+        Verdict::Next { action: self.attempts.step(Event::BadHead(error)), keep: None }
     }
 
     fn commit(&mut self, head: &ResponseHead<'_>, uploaded: bool) -> Commit {
@@ -324,13 +339,14 @@ impl Line<'_> {
             version: self.version,
             close,
             rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
+            server: &self.connection.config(self.worker).server,
             extra: &[],
             date: &self.worker.date(),
         };
         let to = encode::response(out.vec_mut(), &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        Commit { out, from: head.framing(), to, persistent: head.is_persistent() && uploaded, before }
+        Commit { out, from: head.framing(), to, keep: keep(head).filter(|_| uploaded), before }
     }
 
     /// `relay → checkin`: passes the body on and gives the endpoint's connection back.
@@ -341,7 +357,7 @@ impl Line<'_> {
         endpoint: EndpointId,
         upload: &Upload<'_>,
     ) -> (Block, bool) {
-        let Commit { out, from, to, persistent, before } = commit;
+        let Commit { out, from, to, keep, before } = commit;
         let Answering { stream, block, .. } = answering;
         let mut relay = Relay {
             worker: self.worker,
@@ -362,8 +378,8 @@ impl Line<'_> {
                 self.record.response_bytes += last.unread().len() as u64;
                 self.cycle.on_response_done();
                 self.attempts.step(Event::BodyDone);
-                if persistent && !excess {
-                    self.worker.checkin(self.attempts.cluster(), endpoint, stream, clock::now());
+                if let Some(keep) = keep.filter(|_| !excess) {
+                    self.worker.checkin(self.attempts.cluster(), endpoint, stream, keep, clock::now());
                 }
                 (last, !upload.is_complete())
             }
@@ -403,8 +419,13 @@ impl Line<'_> {
         }
         let close = self.cycle.announces_close(Some(0));
         self.cycle.on_response_head(Framing::Fixed(0), !close);
-        let to =
-            ReplyTo { version: self.version, head_only: self.method == Method::HEAD, close, date: &self.worker.date() };
+        let to = ReplyTo {
+            version: self.version,
+            head_only: self.method == Method::HEAD,
+            close,
+            date: &self.worker.date(),
+            server: &self.connection.config(self.worker).server,
+        };
         let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
         reply::error(last.vec_mut(), error, extra, &to);

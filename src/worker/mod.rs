@@ -16,6 +16,7 @@ mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
 mod plan;
+mod proxied;
 mod record;
 mod relay;
 mod shared;

@@ -120,7 +120,7 @@ impl Planner<'_> {
         super::failing::on_head(head);
         let mut cycle = Cycle::default();
         cycle.on_request_head(head.framing(), head.is_persistent(), head.expects_continue());
-        if self.worker.is_draining() {
+        if self.connection.count_request(self.config, self.now) || self.worker.is_draining() {
             cycle.on_drain();
         }
         let client = self.client();

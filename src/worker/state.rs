@@ -6,6 +6,7 @@
 use super::accept;
 use super::shared::Shared;
 use super::{Command, Hands};
+use crate::config::ProxyVersion;
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
@@ -17,9 +18,10 @@ use crate::net::pool::Pool;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
 use crate::observe::access_log::LogSender;
-use crate::observe::labels::EndpointState;
+use crate::observe::labels::{EndpointState, RefuseReason};
 use crate::observe::recorder::{EndpointGauges, Recorder};
 use crate::policy::admission::{Admission, Admitted};
+use crate::policy::client_slots::Taken;
 use crate::policy::cluster::Cluster;
 use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
@@ -38,6 +40,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 /// Length of a request id: 128 random bits in hexadecimal.
 pub(super) const REQUEST_ID_BYTES: usize = 32;
@@ -276,15 +279,15 @@ impl Worker {
 
     // ---- downstream connections ----
 
-    /// Room for one more connection on this listener; `None` when it has its `max_connections`.
+    /// Room for one more connection on this listener; `None` when it has its `max_connections`, which has been counted.
     pub(super) fn seat_connection(self: &Rc<Self>, listener: ListenerId) -> Option<ConnectionSeat> {
         if !self.connection_slots.borrow_mut()[listener.index()].acquire() {
-            self.recorder.connection_refused(listener);
+            self.recorder.connection_refused(listener, RefuseReason::MaxConnections);
             return None;
         }
         self.recorder.connection_opened(listener);
         self.connections.set(self.connections.get() + 1);
-        Some(ConnectionSeat { worker: Rc::clone(self), listener })
+        Some(ConnectionSeat { worker: Rc::clone(self), listener, client_slot: None })
     }
 
     // ---- upstream connections ----
@@ -294,9 +297,19 @@ impl Worker {
         self.pools.borrow_mut()[cluster.index()].checkout(endpoint, repeatable, clock::now())
     }
 
-    /// Takes a connection back for the next request.
-    pub(super) fn checkin(&self, cluster: ClusterId, endpoint: EndpointId, stream: Stream, now: Instant) {
-        self.pools.borrow_mut()[cluster.index()].checkin(endpoint, stream, now);
+    /// Takes a connection back for the next request, which must come within `keep`, and not at all if the connection began with a
+    /// PROXY header: that names one client for good.
+    pub(super) fn checkin(
+        &self,
+        cluster: ClusterId,
+        endpoint: EndpointId,
+        stream: Stream,
+        keep: Duration,
+        now: Instant,
+    ) {
+        if self.shared.config.clusters[cluster.index()].proxy_protocol == ProxyVersion::Off {
+            self.pools.borrow_mut()[cluster.index()].checkin(endpoint, stream, keep, now);
+        }
     }
 
     /// Closes the idle connections of an endpoint that has just dropped one of them.
@@ -414,12 +427,33 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
 pub(super) struct ConnectionSeat {
     worker: Rc<Worker>,
     listener: ListenerId,
+    client_slot: Option<usize>,
+}
+
+impl ConnectionSeat {
+    /// Counts the connection as one of `client`'s; false when the client has its `max_connections_per_client`, which has been counted.
+    pub(super) fn claim_for(&mut self, client: Option<IpAddr>) -> bool {
+        let slots = &self.worker.shared.client_slots[self.listener.index()];
+        let (Some(slots), Some(client)) = (slots, client) else { return true };
+        match slots.acquire(client) {
+            Taken::Slot(slot) => self.client_slot = Some(slot),
+            Taken::Uncounted => {}
+            Taken::Refused => {
+                self.worker.recorder.connection_refused(self.listener, RefuseReason::MaxPerClient);
+                return false;
+            }
+        }
+        true
+    }
 }
 
 impl Drop for ConnectionSeat {
     fn drop(&mut self) {
         let worker = &self.worker;
         let index = self.listener.index();
+        if let (Some(slot), Some(slots)) = (self.client_slot, &worker.shared.client_slots[index]) {
+            slots.release(slot);
+        }
         worker.connection_slots.borrow_mut()[index].release();
         worker.recorder.connection_closed(self.listener);
         worker.connections.set(worker.connections.get() - 1);

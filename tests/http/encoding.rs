@@ -1,7 +1,7 @@
 //! Heads that leave: what is kept, cut and added, byte for byte.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use ringgate::config::HeaderRules;
+use ringgate::config::{HeaderRules, ServerField};
 use ringgate::error::ProxyError;
 use ringgate::http::date::{self, HttpDate};
 use ringgate::http::encode::{self, DownstreamResponse, UpstreamRequest};
@@ -230,7 +230,14 @@ struct Down<'a> {
 impl Default for Down<'_> {
     fn default() -> Self {
         let rules = HeaderRules::default();
-        Self { rules, server: ServerField::Pass, version: Version::Http11, close: false, extra: &[], method: Method::GET }
+        Self {
+            rules,
+            server: ServerField::Pass,
+            version: Version::Http11,
+            close: false,
+            extra: &[],
+            method: Method::GET,
+        }
     }
 }
 
@@ -366,10 +373,8 @@ fn server_is_passed_on_removed_or_replaced() {
     assert_eq!(servers(&edge, none()), ["Server: edge"]);
     let remove = HeaderRules { set: Vec::new(), remove: vec![http::header::SERVER] };
     assert!(servers(&edge, remove).is_empty(), "the route knows better");
-    let set = HeaderRules {
-        set: vec![(http::header::SERVER, http::HeaderValue::from_static("route"))],
-        remove: Vec::new(),
-    };
+    let set =
+        HeaderRules { set: vec![(http::header::SERVER, http::HeaderValue::from_static("route"))], remove: Vec::new() };
     assert_eq!(servers(&edge, set), ["server: route"]);
     let date = date();
     for (server, said) in [(&edge, true), (&ServerField::Pass, false), (&ServerField::Remove, false)] {

@@ -1,8 +1,8 @@
 //! Request heads.
 
 use crate::support::{Seen, fed_every_way, see_request};
-use ringgate::error::ProxyError;
 use ringgate::config::Underscores;
+use ringgate::error::ProxyError;
 use ringgate::http::head::HeadPolicy;
 
 fn fed(bytes: &[u8]) -> Seen {

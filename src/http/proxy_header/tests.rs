@@ -66,10 +66,7 @@ fn lines_of_version_1_are_read() {
         ("PROXY TCP6 2001:db8::1 ::1 1 2\r\n", from("[2001:db8::1]:1", "[::1]:2")),
         (
             "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
-            from(
-                "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
-                "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
-            ),
+            from("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"),
         ),
         ("PROXY UNKNOWN\r\n", Relayed::Unknown),
         ("PROXY UNKNOWN what ever follows, \u{e9}\r\n", Relayed::Unknown),
@@ -125,7 +122,9 @@ fn binary_headers_are_read() {
     for (family, rest) in [(0, &b""[..]), (0x11, &FOUR), (0x11, b"short"), (0x21, b""), (0xff, b"garbage")] {
         assert_eq!(relayed(&binary(0x20, family, rest)), Relayed::Local);
     }
-    for (family, rest) in [(0, &b""[..]), (0, b"anything"), (0x12, &FOUR), (0x22, &six()), (0x31, &[0; 216]), (0x10, b"")] {
+    for (family, rest) in
+        [(0, &b""[..]), (0, b"anything"), (0x12, &FOUR), (0x22, &six()), (0x31, &[0; 216]), (0x10, b"")]
+    {
         assert_eq!(relayed(&binary(0x21, family, rest)), Relayed::Unknown, "{family:#x}");
     }
 }
