@@ -221,3 +221,91 @@ impl Connecting {
         Ok(self.stream)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream as StdStream};
+    use std::time::Duration;
+
+    const REQUEST: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+
+    /// A client and its server, that have exchanged something before.
+    fn pair() -> (StdStream, StdStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"first").unwrap();
+        server.read_exact(&mut [0; 5]).unwrap();
+        server.write_all(b"answer").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+        (client, server)
+    }
+
+    fn wait_for_end(client: &mut StdStream) {
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    }
+
+    /// The verdict, once there is one, or the last word after three seconds.
+    fn verdict(client: &StdStream) -> Receipt {
+        for _ in 0..3_000 {
+            match receipt(client.as_raw_fd(), REQUEST.len()) {
+                Receipt::Pending => std::thread::park_timeout(Duration::from_millis(1)),
+                known => return known,
+            }
+        }
+        Receipt::Pending
+    }
+
+    #[test]
+    fn what_was_sent_to_a_closed_socket_was_never_read() {
+        let (mut client, server) = pair();
+        drop(server);
+        wait_for_end(&mut client);
+        assert_eq!(receipt(client.as_raw_fd(), 0), Receipt::Perhaps, "nothing was sent that could be proved unread");
+        client.write_all(REQUEST).unwrap();
+        assert_eq!(verdict(&client), Receipt::Never);
+        wait_for_end(&mut client);
+    }
+
+    #[test]
+    fn what_was_read_before_the_end_may_have_been_acted_on() {
+        let (mut client, mut server) = pair();
+        client.write_all(REQUEST).unwrap();
+        server.read_exact(&mut [0; REQUEST.len()]).unwrap();
+        drop(server);
+        wait_for_end(&mut client);
+        assert_eq!(verdict(&client), Receipt::Perhaps);
+    }
+
+    #[test]
+    fn what_lies_unread_when_the_socket_closes_is_no_proof() {
+        let (mut client, server) = pair();
+        client.write_all(REQUEST).unwrap();
+        let mut byte = [0; 1];
+        assert_eq!(server.peek(&mut byte).unwrap(), 1, "it has arrived");
+        drop(server);
+        assert!(client.read(&mut byte).is_err(), "a reset, without an end before it");
+    }
+
+    #[test]
+    fn a_server_that_has_only_stopped_writing_may_still_read() {
+        let (mut client, mut server) = pair();
+        server.shutdown(Shutdown::Write).unwrap();
+        wait_for_end(&mut client);
+        client.write_all(REQUEST).unwrap();
+        assert_eq!(verdict(&client), Receipt::Perhaps);
+        server.read_exact(&mut [0; REQUEST.len()]).unwrap();
+        drop(server);
+        assert_eq!(verdict(&client), Receipt::Perhaps);
+    }
+
+    #[test]
+    fn a_unix_socket_knows_nothing() {
+        let (mut client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+        client.write_all(REQUEST).unwrap();
+        drop(server);
+        assert_eq!(receipt(client.as_raw_fd(), REQUEST.len()), Receipt::Perhaps);
+    }
+}
