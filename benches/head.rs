@@ -78,6 +78,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>) {
         forwarding: &forwarding,
         host_fallback: "10.0.0.1:8080",
         expect_continue: false,
+        offer: None,
     };
     encode::request(out, &request);
 }

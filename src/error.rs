@@ -88,6 +88,8 @@ kinds! {
     NoHealthyEndpoint = "no_healthy_endpoint", Gateway, 503, "no endpoint is available";
     /// The gateway is stopping.
     Draining = "draining", Gateway, 503, "the gateway is shutting down";
+    /// An upgraded connection carried no byte for `tunnel_timeout`. Only logged and counted: a tunnel has no responses.
+    TunnelTimeout = "tunnel_timeout", Gateway, 504, "the tunnel was idle for too long";
     /// A defect of the gateway.
     Internal = "internal_error", Gateway, 500, "the gateway failed to serve this request";
     /// The connection to the endpoint was refused or could not be made.

@@ -77,6 +77,16 @@ pub const TRAILER_BYTES_MAX: usize = 8 << 10;
 /// Rest of a request body that is read and thrown away after an early response, so that the connection can be kept; with more
 /// to come closing is cheaper than reading.
 pub const DISCARD_BYTES_MAX: u64 = 64 << 10;
+/// How long the gateway reads and throws away before it closes after all: a client that sends this little this slowly had better
+/// connect again.
+pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client that waits for `100 Continue` waits for the upstream's; then the gateway says it. The second that curl waits
+/// (RFC 9110 §10.1.1: nobody may wait indefinitely, and many services never answer an expectation).
+pub const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+/// An `Upgrade` that is forwarded; "websocket" has nine bytes.
+pub const UPGRADE_BYTES_MAX: usize = 64;
+/// How long before `drain_timeout` passes the tunnels are ended, at most (a tenth of it, if that is less), so that they are logged.
+pub const TUNNEL_END_BEFORE_DRAIN: Duration = Duration::from_millis(500);
 /// Interim (1xx) responses that one attempt may send before its final one.
 pub const INTERIM_RESPONSES_MAX: usize = 8;
 

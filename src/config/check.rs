@@ -199,6 +199,7 @@ fn listener(table: &file::Listener) -> Option<Listener> {
         header_timeout: value(&table.header_timeout)?.0,
         idle_timeout: value(&table.idle_timeout)?.0,
         body_timeout: value(&table.body_timeout)?.0,
+        tunnel_timeout: value(&table.tunnel_timeout)?.0,
         head_bytes_max: usize::try_from(value(&table.max_head)?.0).ok()?,
         headers_max: usize::try_from(value(&table.max_headers)?.0).ok()?,
         body_bytes_max: value(&table.max_body)?.0,

@@ -103,6 +103,8 @@ table! {
         default idle_timeout: Timeout = "60s";
         /// Without a byte of the request's body, or without the client taking one of the response; 1ms to 1d.
         default body_timeout: Timeout = "30s";
+        /// Of a connection that was upgraded (WebSocket): without a byte in either direction, 1ms to 1d.
+        default tunnel_timeout: Timeout = "1h";
         /// Request line and headers together, 1KiB to 256KiB; beyond it 431 (414 when the request line alone is too long).
         default max_head: Size<{ HEAD_BYTES_MIN as u64 }, { HEAD_BYTES_MAX as u64 }> = "16KiB";
         /// Headers of one request, 1 to 256; beyond it 431.

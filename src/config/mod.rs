@@ -126,6 +126,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Without a byte of the request body, or without the client taking a byte of the response.
     pub body_timeout: Duration,
+    /// Of an upgraded connection: without a byte in either direction.
+    pub tunnel_timeout: Duration,
     /// Request line and headers, in bytes.
     pub head_bytes_max: usize,
     /// Number of headers.

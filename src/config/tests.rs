@@ -143,8 +143,9 @@ fn defaults_are_those_of_the_contract() {
     let listener = &config.listeners[0];
     assert_eq!(listener.name, "0.0.0.0:8080");
     assert_eq!((listener.header_timeout, listener.idle_timeout), (seconds(10), seconds(60)));
-    assert_eq!((listener.body_timeout, listener.head_bytes_max), (seconds(30), 16 << 10));
-    assert_eq!((listener.headers_max, listener.body_bytes_max, listener.connections_max), (100, 16 << 20, 65_536));
+    assert_eq!((listener.body_timeout, listener.tunnel_timeout), (seconds(30), seconds(3600)));
+    assert_eq!((listener.head_bytes_max, listener.headers_max), (16 << 10, 100));
+    assert_eq!((listener.body_bytes_max, listener.connections_max), (16 << 20, 65_536));
     assert_eq!((listener.client_connections_max, listener.connection_requests_max), (None, Some(100_000)));
     assert_eq!((listener.connection_age_max, listener.body_rate_min), (seconds(86_400), 0));
     assert_eq!((listener.header_underscores, listener.encoded_separators), (Underscores::Drop, Separators::Reject));

@@ -186,6 +186,7 @@ impl Post {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "the test looks at what another thread writes")]
 mod tests {
     use super::*;
     use crate::config::{self, Bind};
@@ -220,7 +221,8 @@ mod tests {
             let bound = listener::bind(&config.listeners[0].bind, 2).unwrap();
             let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
             let stats = Stats::new(&config, 2);
-            let shared = Arc::new(Shared::try_new(config, Arc::clone(&stats)).unwrap());
+            let shared =
+                Arc::new(Shared::try_new(config, Arc::clone(&stats), tokio::sync::mpsc::channel(16).0).unwrap());
             let sockets = bound.sockets.into_iter().map(|socket| vec![socket]).collect();
             let mut crew = Crew::new(shared, None, sockets);
             (crew.stall, crew.pause) = (SHORT_STALL, Duration::ZERO);

@@ -10,8 +10,9 @@ use crate::config::{Bind, Config};
 use crate::net::{clock, descriptors, listener};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
+use crate::policy::attempt::ChangeKind;
 use crate::units::{Instant, Rng};
-use crate::worker::{Command, Shared};
+use crate::worker::{Command, Report, Shared};
 use rand::SeedableRng;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,11 +20,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 
 /// How often the workers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// Reports of workers that wait to be logged; what does not fit is lost, and is in the metrics all the same.
+const REPORTS_MAX: usize = 1_024;
 /// How long the last lines of the access log may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -73,7 +76,9 @@ impl Gateway {
         let config = Arc::new(config);
         let stats = Stats::new(&config, workers);
         let log = open_log(&config, &stats)?;
-        let shared = Shared::try_new(Arc::clone(&config), Arc::clone(&stats)).map_err(|e| StartError(e.to_string()))?;
+        let (reports, reported) = mpsc::channel(REPORTS_MAX);
+        let shared =
+            Shared::try_new(Arc::clone(&config), Arc::clone(&stats), reports).map_err(|e| StartError(e.to_string()))?;
         let mut crew = Crew::new(Arc::new(shared), log.clone(), sockets);
         let steps = crew.start(clock::now()).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
@@ -87,6 +92,7 @@ impl Gateway {
             lifecycle,
             wish: wish.clone(),
             wished,
+            reported,
         };
         let control = std::thread::Builder::new()
             .name("control".to_owned())
@@ -171,24 +177,47 @@ pub fn run(config: Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|e| StartError(format!("cannot start the signal handler: {e}")))?;
-    runtime.block_on(async {
-        let listen_to = |kind| signal(kind).map_err(|e| StartError(format!("cannot handle signals: {e}")));
-        let mut terminate = listen_to(SignalKind::terminate())?;
-        let mut interrupt = listen_to(SignalKind::interrupt())?;
-        let mut hangup = listen_to(SignalKind::hangup())?;
-        let mut user1 = listen_to(SignalKind::user_defined1())?;
-        let gateway = Gateway::start(config)?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::listen().map_err(|e| StartError(format!("cannot handle signals: {e}")))?
+    };
+    let gateway = Gateway::start(config)?;
+    runtime.block_on(signals.obey(&gateway));
+    gateway.join();
+    Ok(())
+}
+
+/// The signals that [`run`] obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user1: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Passes them on until the gateway has ended.
+    async fn obey(&mut self, gateway: &Gateway) {
         let mut look = tokio::time::interval(LOOK);
         let mut told = false;
         while !gateway.has_ended() {
             let code = tokio::select! {
-                _ = terminate.recv() => 128 + libc::SIGTERM,
-                _ = interrupt.recv() => 128 + libc::SIGINT,
-                _ = hangup.recv() => {
+                _ = self.terminate.recv() => 128 + libc::SIGTERM,
+                _ = self.interrupt.recv() => 128 + libc::SIGINT,
+                _ = self.hangup.recv() => {
                     tracing::warn!("SIGHUP: this version does not reload; restart it to change the configuration");
                     continue;
                 }
-                _ = user1.recv() => {
+                _ = self.user1.recv() => {
                     gateway.reopen_log();
                     continue;
                 }
@@ -201,9 +230,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
             told = true;
             gateway.drain();
         }
-        gateway.join();
-        Ok(())
-    })
+    }
 }
 
 /// What the control thread owns.
@@ -214,6 +241,7 @@ struct Control {
     lifecycle: Arc<Lifecycle>,
     wish: watch::Sender<Wish>,
     wished: watch::Receiver<Wish>,
+    reported: mpsc::Receiver<Report>,
 }
 
 impl Control {
@@ -233,7 +261,7 @@ impl Control {
                 tracing::error!("the admin listener has ended: {error}");
             }
         });
-        let (report, mut verdicts) = tokio::sync::mpsc::unbounded_channel();
+        let (report, mut verdicts) = mpsc::unbounded_channel();
         #[expect(clippy::disallowed_methods, reason = "the one seed of the probes' own generator")]
         let rng = Rng::from_rng(&mut rand::rng());
         let probes = Probes::new(
@@ -252,6 +280,7 @@ impl Control {
             tokio::select! {
                 _ = look.tick() => self.crew.look(clock::now()),
                 Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
+                Some(report) = self.reported.recv() => log_report(&self.config, &report),
                 _ = self.wished.changed() => {}
             }
         }
@@ -273,6 +302,25 @@ impl Control {
             }
         }
         tracing::info!("drained");
+    }
+}
+
+/// Tells the operator what a worker has noticed.
+fn log_report(config: &Config, report: &Report) {
+    let cluster = &config.clusters[report.cluster.index()];
+    let (worker, upstream) = (report.worker.index(), &cluster.name);
+    let endpoint = &cluster.endpoints[report.endpoint.index()].address;
+    match report.change {
+        ChangeKind::Ejected { reason, until } => {
+            let time = until.since(clock::now());
+            let reason = reason.token();
+            tracing::warn!(
+                "ejected upstream={upstream} endpoint={endpoint} reason={reason} for={time:.1?} worker={worker}"
+            );
+        }
+        ChangeKind::Readmitted => tracing::info!("readmitted upstream={upstream} endpoint={endpoint} worker={worker}"),
+        // the probes have logged their verdict, once for all workers
+        ChangeKind::Unhealthy | ChangeKind::Healthy => {}
     }
 }
 

@@ -4,7 +4,8 @@
 //! Transfer-Encoding made from the [`Framing`] that was decided, and fields that hold no byte which was not checked.
 //!
 //! Decided here: `Expect` is not forwarded unless the caller asks for it (then it must hold the body back until the endpoint
-//! answers; else it answers [`super::reply::CONTINUE`] itself before it reads the body). `Upgrade` is never forwarded. `TE: trailers` is, so
+//! answers; else it answers [`super::reply::CONTINUE`] itself before it reads the body). `Upgrade` is forwarded if the
+//! caller passes the offer on (it must then be ready for a 101). `TE: trailers` always is, so
 //! that endpoints may send trailers (RFC 9110 §10.1.4).
 
 use super::Version;
@@ -15,6 +16,7 @@ use super::head::RequestHead;
 use super::headers::{self, Forwarding, push};
 use super::response::ResponseHead;
 use super::text::push_number;
+use super::upgrade::Offer;
 use crate::config::{HeaderRules, ServerField};
 use http::StatusCode;
 
@@ -37,6 +39,8 @@ pub struct UpstreamRequest<'a> {
     pub host_fallback: &'a str,
     /// Ask the endpoint for `100 Continue`.
     pub expect_continue: bool,
+    /// Offer it to change the protocol.
+    pub offer: Option<&'a Offer>,
 }
 
 /// Appends the head.
@@ -66,10 +70,25 @@ pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
     if request.expect_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
-    if head.accepts_trailers() {
-        out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
-    }
+    push_hop(out, request);
     out.extend_from_slice(b"\r\n");
+}
+
+/// What is said to the endpoint alone, and so nominated by `Connection` (RFC 9110 §7.6.1).
+fn push_hop(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
+    let trailers = request.head.accepts_trailers();
+    if trailers {
+        out.extend_from_slice(b"TE: trailers\r\n");
+    }
+    if let Some(offer) = request.offer {
+        push(out, b"Upgrade", offer.as_bytes());
+    }
+    match (trailers, request.offer.is_some()) {
+        (true, true) => out.extend_from_slice(b"Connection: TE, upgrade\r\n"),
+        (true, false) => out.extend_from_slice(b"Connection: TE\r\n"),
+        (false, true) => out.extend_from_slice(b"Connection: upgrade\r\n"),
+        (false, false) => {}
+    }
 }
 
 fn passes_up(kind: Kind, request: &UpstreamRequest<'_>) -> bool {
@@ -108,10 +127,7 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     let framing = head.framing().for_downstream(response.version);
     out.reserve(head.head_bytes() + 256);
     push_status_line(out, head);
-    headers::copy(out, &head.fields(), response.rules, |kind| match kind {
-        Kind::Server => *response.server == ServerField::Pass,
-        kind => passes_down(kind, framing),
-    });
+    headers::copy(out, &head.fields(), response.rules, |kind| passes_down(kind, framing, response.server));
     push_server(out, response.server, response.rules);
     let date_is_ruled = response.rules.set.iter().any(|(name, _)| name == http::header::DATE);
     if !date_is_ruled && head.fields().of(Kind::Date).next().is_none() {
@@ -141,15 +157,27 @@ fn push_server(out: &mut Vec<u8>, server: &ServerField, rules: &HeaderRules) {
     }
 }
 
-/// Appends an interim response (1xx), which only HTTP/1.1 clients may be sent (RFC 9110 §15.2).
+/// Appends an interim response (1xx), which only HTTP/1.1 clients may be sent (RFC 9110 §15.2). `Server` stays behind: it is for the
+/// final response to say.
 pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules) {
     push_status_line(out, head);
-    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None));
+    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None, &ServerField::Remove));
     out.extend_from_slice(b"\r\n");
 }
 
-fn passes_down(kind: Kind, framing: Framing) -> bool {
+/// Appends a 101, the last head on a connection that becomes a tunnel.
+pub fn switching(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules, server: &ServerField) {
+    push_status_line(out, head);
+    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None, server));
+    push_server(out, server, rules);
+    headers::push_set(out, rules);
+    push(out, b"Upgrade", head.upgrade().unwrap_or_default());
+    out.extend_from_slice(b"Connection: upgrade\r\n\r\n");
+}
+
+fn passes_down(kind: Kind, framing: Framing, server: &ServerField) -> bool {
     match kind {
+        Kind::Server => *server == ServerField::Pass,
         Kind::Dropped | Kind::ContentLength | Kind::TransferEncoding => false,
         Kind::Refused | Kind::Connection | Kind::KeepAlive | Kind::Te | Kind::Upgrade => false,
         Kind::Trailer => framing == Framing::Chunked,

@@ -299,7 +299,7 @@ pub(super) fn classify(name: &[u8], underscores: Underscores) -> Kind {
         (13, b'a') if is(name, b"authorization") => Kind::EndToEnd,
         (13, b'c') if is(name, b"cache-control") || is(name, b"content-range") => Kind::EndToEnd,
         (14, b'c') if is(name, b"content-length") => Kind::ContentLength,
-        (14, b'h') if is(name, b"http2-settings") => Kind::Dropped, // RFC 9113 §3.1: of an upgrade that is not forwarded
+        (14, b'h') if is(name, b"http2-settings") => Kind::Dropped, // RFC 9113 §3.1: of an upgrade that is never forwarded
         (15, b'x') if is(name, b"x-forwarded-for") => Kind::XForwardedFor,
         (16, b'x') if is(name, b"x-forwarded-host") => Kind::XForwardedHost,
         (16, b'p') if is(name, b"proxy-connection") => Kind::Dropped,

@@ -13,6 +13,7 @@ use super::framing::Framing;
 use super::path::{self, EncodedSeparators};
 use super::target::{Authority, Target};
 use super::text::{list, trim};
+use super::upgrade::Offer;
 use super::{Parsed, Version};
 use crate::config;
 use crate::error::ProxyError;
@@ -211,10 +212,10 @@ impl<'b> RequestHead<'b> {
         self.seen.expect == Expectation::Continue && self.version == Version::Http11 && !self.framing.is_empty()
     }
 
-    /// The protocols that the client would change to (RFC 9110 §7.8). Not forwarded.
+    /// The protocols that the client would change to (RFC 9110 §7.8), if the offer is one that may go on.
     #[must_use]
-    pub fn upgrade(&self) -> Option<&'b [u8]> {
-        self.seen.upgrade.filter(|_| self.seen.upgrade_option && self.version == Version::Http11)
+    pub fn upgrade(&self) -> Option<Offer> {
+        Offer::of(&self.seen, &self.fields, self.version, self.framing)
     }
 
     /// Whether the client said `TE: trailers` (RFC 9110 §10.1.4).

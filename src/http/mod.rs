@@ -3,7 +3,8 @@
 //! In the order of a request: [`head`] parses it ([`scan`] says when that is worth trying, [`fields`] is the table of headers,
 //! [`target`] and [`path`] take the request line apart), [`framing`] decides where its body ends, [`headers`] which fields go on,
 //! [`encode`] rebuilds it for the endpoint, [`body`] takes its body through, [`response`] parses the answer, [`reply`] is what the
-//! gateway says itself, and [`cycle`] whether the connections live on. [`proxy_header`] is what may stand before the first request.
+//! gateway says itself, [`upgrade`] which other protocols may be spoken, and [`cycle`] whether the connections live on.
+//! [`proxy_header`] is what may stand before the first request.
 //!
 //! What leaves is rebuilt from what was understood, never passed through: one request line, one `Host`, one framing. Nothing here
 //! allocates per request once the caller's scratch buffers have grown to the size of its traffic, and nothing here logs, waits or
@@ -27,6 +28,7 @@ pub mod scan;
 pub mod target;
 mod text;
 pub mod trailers;
+pub mod upgrade;
 
 /// The minor version of a message; the major one is always 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

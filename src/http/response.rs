@@ -1,11 +1,12 @@
 //! The head of an endpoint's response, as strict as a request's: a confused endpoint must not confuse the client.
 //!
 //! Everything wrong is [`ProxyError::UpstreamProtocol`] (a 502), and the connection is never used again. A status outside 100 to 599 is
-//! wrong (RFC 9110 §15), and so is 101, because the gateway does not forward `Upgrade`.
+//! wrong (RFC 9110 §15), and so is a 101 that does not take up what the client has offered.
 
 use super::fields::{self, Fields, HeadScratch, Kind, Seen};
 use super::framing::Framing;
 use super::text::{list, number};
+use super::upgrade::Offer;
 use super::{Parsed, Version, date};
 use crate::config::Underscores;
 use crate::error::ProxyError;
@@ -36,6 +37,19 @@ impl<'b> ResponseHead<'b> {
     /// [`ProxyError::UpstreamProtocol`], or [`ProxyError::UpstreamHeadTooLarge`] above `RESPONSE_HEAD_BYTES_MAX` or
     /// `RESPONSE_HEADERS_MAX`.
     pub fn parse(buf: &'b [u8], method: &Method, scratch: &'b mut HeadScratch) -> Result<Parsed<Self>, ProxyError> {
+        Self::parse_answer(buf, method, None, scratch)
+    }
+
+    /// The same for a request that offered to change the protocol, if `offer` says so.
+    ///
+    /// # Errors
+    /// As [`ResponseHead::parse`].
+    pub fn parse_answer(
+        buf: &'b [u8],
+        method: &Method,
+        offer: Option<&Offer>,
+        scratch: &'b mut HeadScratch,
+    ) -> Result<Parsed<Self>, ProxyError> {
         // RFC 9112 §2.2 lets servers skip empty lines before a request; before a response they are garbage
         if matches!(buf.first(), Some(b'\r' | b'\n')) {
             return Err(ProxyError::UpstreamProtocol);
@@ -46,7 +60,7 @@ impl<'b> ResponseHead<'b> {
             httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, buf, &mut space);
         match parsed {
             Ok(httparse::Status::Complete(len)) if len <= limits::RESPONSE_HEAD_BYTES_MAX => {
-                Self::check(&buf[..len], &response, method, scratch).map(Parsed::Complete)
+                Self::check(&buf[..len], &response, (method, offer), scratch).map(Parsed::Complete)
             }
             Ok(httparse::Status::Partial) if buf.len() < limits::RESPONSE_HEAD_BYTES_MAX => Ok(Parsed::Partial),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => Err(ProxyError::UpstreamHeadTooLarge),
@@ -57,7 +71,7 @@ impl<'b> ResponseHead<'b> {
     fn check(
         buf: &'b [u8],
         response: &httparse::Response<'_, 'b>,
-        method: &Method,
+        (method, offer): (&Method, Option<&Offer>),
         scratch: &'b mut HeadScratch,
     ) -> Result<Self, ProxyError> {
         let (Some(code @ 100..=599), Some(reason), Some(version)) = (response.code, response.reason, response.version)
@@ -65,14 +79,18 @@ impl<'b> ResponseHead<'b> {
             return Err(ProxyError::UpstreamProtocol);
         };
         let status = StatusCode::from_u16(code).map_err(|_| ProxyError::UpstreamProtocol)?;
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(ProxyError::UpstreamProtocol); // RFC 9110 §15.2.2: only in answer to an Upgrade
-        }
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
         let table = &mut scratch.fields;
         let seen =
             fields::read(buf, response.headers, Underscores::Keep, table).map_err(|_| ProxyError::UpstreamProtocol)?;
         let (framing, honest) = seen.lengths.response(version, status, method)?;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            // RFC 9110 §15.2.2, §7.8: only in answer to an Upgrade, with both fields, and to what was offered
+            let taken = offer.zip(seen.upgrade).is_some_and(|(offer, answer)| offer.covers(answer));
+            if !taken || !seen.upgrade_option || !honest || version == Version::Http10 {
+                return Err(ProxyError::UpstreamProtocol);
+            }
+        }
         Ok(Self { status, version, reason, fields: Fields { buf, table }, seen, framing, honest, len: buf.len() })
     }
 
@@ -82,16 +100,38 @@ impl<'b> ResponseHead<'b> {
         self.len
     }
 
-    /// The status, 100 to 599, never 101.
+    /// The status, 100 to 599.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Whether it is interim (1xx): another head follows. At most [`limits::INTERIM_RESPONSES_MAX`] of them, which the caller counts.
+    /// Whether what begins with `buf` can still turn out to be interim or a 101; looks at the status line only.
+    #[must_use]
+    pub fn may_be_informational(buf: &[u8]) -> bool {
+        const START: &[u8] = b"HTTP/1.";
+        let known = buf.len().min(START.len());
+        buf[..known] == START[..known]
+            && buf.get(START.len() + 1).is_none_or(|&b| b == b' ')
+            && buf.get(START.len() + 2).is_none_or(|&b| b == b'1')
+    }
+
+    /// Whether it is interim (1xx but 101): another head follows. At most [`limits::INTERIM_RESPONSES_MAX`] of them, which the caller
+    /// counts.
     #[must_use]
     pub fn is_interim(&self) -> bool {
-        self.status.is_informational()
+        self.status.is_informational() && !self.is_switching()
+    }
+
+    /// Whether it is a 101: no HTTP follows it, in either direction.
+    #[must_use]
+    pub fn is_switching(&self) -> bool {
+        self.status == StatusCode::SWITCHING_PROTOCOLS
+    }
+
+    /// What a 101 changes to.
+    pub(super) fn upgrade(&self) -> Option<&'b [u8]> {
+        self.seen.upgrade
     }
 
     /// The reason phrase; empty if there is none, or one that is not ASCII.

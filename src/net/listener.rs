@@ -207,6 +207,10 @@ pub(crate) fn is_open(fd: &impl std::os::fd::AsRawFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::testing::on_each_driver;
+    use socket2::SockRef;
+    use std::collections::HashSet;
+    use std::future::Future;
     use std::io::Write;
     use std::os::fd::AsRawFd;
 
@@ -240,5 +244,49 @@ mod tests {
             let accepted = accept(bound.sockets[0].as_raw_fd()).unwrap();
             assert_eq!(accepted.peer, Some(client.local_addr().unwrap()));
         }
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_its_sockets_neither_block_nor_survive_an_exec() {
+        on_each_driver(|_| async {
+            let mut bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 1).unwrap();
+            let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
+            let clients: Vec<_> =
+                (0..ACCEPT_BATCH + 20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+            let listener = Listener::new(bound.sockets.remove(0)).unwrap();
+            listener.ready().await.unwrap();
+            let mut accepted = Vec::new();
+            assert_eq!(listener.accept_batch(|a| accepted.push(a)).unwrap(), ACCEPT_BATCH);
+            assert_eq!(listener.accept_batch(|a| accepted.push(a)).unwrap(), 20);
+            assert_eq!(listener.accept_batch(|_| panic!("nobody is left")).unwrap(), 0);
+            for Accepted { fd, .. } in &accepted {
+                // SAFETY: no memory is involved.
+                let flags = unsafe { [libc::F_GETFD, libc::F_GETFL].map(|what| libc::fcntl(fd.as_raw_fd(), what)) };
+                assert!(flags[0] & libc::FD_CLOEXEC != 0 && flags[1] & libc::O_NONBLOCK != 0, "{flags:?}");
+                assert!(SockRef::from(fd).tcp_nodelay().unwrap());
+            }
+            let peers: HashSet<_> = accepted.iter().filter_map(|a| a.peer).collect();
+            assert_eq!(peers, clients.iter().map(|c| c.local_addr().unwrap()).collect());
+        });
+    }
+
+    #[test]
+    fn a_listener_that_is_shut_down_wakes_whoever_waits() {
+        on_each_driver(|_| async {
+            let mut bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 1).unwrap();
+            let listener = Listener::new(bound.sockets.remove(0)).unwrap();
+            let mut ready = std::pin::pin!(listener.ready());
+            let mut told = false;
+            let _ = std::future::poll_fn(|cx| {
+                let poll = ready.as_mut().poll(cx);
+                if !std::mem::replace(&mut told, true) {
+                    assert!(poll.is_pending());
+                    crate::net::stream::shutdown_fd(listener.fd(), std::net::Shutdown::Read);
+                }
+                poll
+            })
+            .await;
+            assert!(listener.accept_batch(|_| panic!("nobody came")).is_err());
+        });
     }
 }

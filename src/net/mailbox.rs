@@ -93,6 +93,11 @@ impl<T> Mailbox<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::testing::on_each_driver;
+    use std::cell::RefCell;
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
 
     #[test]
     fn the_queue_is_bounded_and_tells_when_nobody_reads() {
@@ -103,5 +108,32 @@ mod tests {
         assert_eq!(sender.send(0), Sent::Full);
         drop(mailbox);
         assert_eq!(sender.clone().send(0), Sent::Gone);
+    }
+
+    #[test]
+    fn what_another_thread_sends_arrives_in_order() {
+        on_each_driver(|_| async {
+            const MESSAGES: usize = 3 * MAILBOX_MAX;
+            let (sender, mailbox) = mailbox::<usize>().unwrap();
+            let thread = std::thread::spawn(move || {
+                for message in 0..MESSAGES {
+                    while sender.send(message) == Sent::Full {
+                        std::thread::yield_now();
+                    }
+                }
+                sender
+            });
+            let got = RefCell::new(Vec::new());
+            let mut running = pin!(mailbox.run(|message| got.borrow_mut().push(message)));
+            // each ring of the bell wakes this task
+            poll_fn(|cx| match running.as_mut().poll(cx) {
+                Poll::Ready(end) => panic!("{end:?}"),
+                Poll::Pending if got.borrow().len() == MESSAGES => Poll::Ready(()),
+                Poll::Pending => Poll::Pending,
+            })
+            .await;
+            assert!(got.borrow().iter().copied().eq(0..MESSAGES));
+            drop(thread.join().unwrap());
+        });
     }
 }

@@ -18,5 +18,9 @@ pub mod guarded;
 pub mod listener;
 pub mod mailbox;
 pub mod pool;
+pub mod receipt;
 pub mod stream;
 pub mod timer;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -79,3 +79,135 @@ impl Pool {
         self.idle
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::clock;
+    use crate::net::testing::{on_each_driver, pair};
+
+    const ENDPOINT: EndpointId = EndpointId(1);
+    const OTHER: EndpointId = EndpointId(0);
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_connection_that_its_server_closed_is_not_given_out() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let ((good, _peer), (closed, closed_peer)) = (pair(), pair());
+            let good_fd = good.fd();
+            pool.checkin(ENDPOINT, good, Duration::MAX, now);
+            drop(closed_peer);
+            closed.readable().await.unwrap();
+            pool.checkin(ENDPOINT, closed, Duration::MAX, now);
+            let given = pool.checkout(ENDPOINT, true, now + 2 * FRESH).unwrap();
+            assert_eq!((given.fd(), pool.idle()), (good_fd, 0));
+            assert!(pool.checkout(ENDPOINT, true, now + 2 * FRESH).is_none());
+        });
+    }
+
+    #[test]
+    fn a_connection_used_a_moment_ago_is_trusted() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let (closed, peer) = pair();
+            drop(peer);
+            closed.readable().await.unwrap();
+            let (other, other_peer) = pair();
+            drop(other_peer);
+            other.readable().await.unwrap();
+            pool.checkin(ENDPOINT, closed, Duration::MAX, now);
+            pool.checkin(OTHER, other, Duration::MAX, now);
+            assert!(
+                pool.checkout(ENDPOINT, true, now + FRESH / 2).is_some(),
+                "without the system call that would tell"
+            );
+            assert!(pool.checkout(OTHER, false, now + FRESH / 2).is_none(), "what cannot be repeated looks first");
+        });
+    }
+
+    #[test]
+    fn the_last_one_in_is_the_first_one_out_and_endpoints_are_apart() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let pairs = [pair(), pair(), pair()];
+            let (mut fds, mut peers) = (Vec::new(), Vec::new());
+            for (stream, peer) in pairs {
+                fds.push(stream.fd());
+                peers.push(peer);
+                pool.checkin(ENDPOINT, stream, Duration::MAX, now);
+            }
+            assert!(pool.checkout(OTHER, true, now).is_none());
+            let out: Vec<_> = (0..3).map(|_| pool.checkout(ENDPOINT, true, now).unwrap()).collect();
+            assert!(out.iter().map(Stream::fd).eq(fds.into_iter().rev()));
+        });
+    }
+
+    #[test]
+    fn what_is_too_much_too_old_or_closed_is_reaped() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 2, TIMEOUT);
+            let now = clock::now();
+            let ((old, _old_peer), (young, young_peer), (surplus, _surplus_peer)) = (pair(), pair(), pair());
+            pool.checkin(ENDPOINT, old, Duration::MAX, now);
+            pool.checkin(OTHER, young, Duration::MAX, now + TIMEOUT);
+            pool.checkin(OTHER, surplus, Duration::MAX, now + TIMEOUT);
+            assert_eq!(pool.idle(), 2, "one too many is closed");
+            assert!(pool.checkout(ENDPOINT, true, now + TIMEOUT).is_none(), "too old");
+            pool.reap(now + TIMEOUT);
+            assert_eq!(pool.idle(), 1);
+            drop(young_peer);
+            let (probe, probe_peer) = pair();
+            drop(probe_peer);
+            // the peer's end has arrived here too once a later one has
+            probe.readable().await.unwrap();
+            pool.reap(now + TIMEOUT + 2 * FRESH);
+            assert_eq!(pool.idle(), 0);
+        });
+    }
+
+    #[test]
+    fn a_connection_is_given_up_a_second_before_its_server_does() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let until_given_up = |pool: &mut Pool, keep: Duration| {
+                let (stream, _peer) = pair();
+                pool.checkin(ENDPOINT, stream, keep, now);
+                // looks every half second; the peer stays open, so only time can end it
+                let mut at = Duration::ZERO;
+                while pool.idle() > 0 {
+                    at += Duration::from_millis(500);
+                    pool.reap(now + at);
+                }
+                at
+            };
+            let seconds = Duration::from_secs;
+            assert_eq!(until_given_up(&mut pool, seconds(5)), seconds(4));
+            assert_eq!(until_given_up(&mut pool, seconds(60)), TIMEOUT, "ours is shorter");
+            assert_eq!(until_given_up(&mut pool, Duration::MAX), TIMEOUT);
+            assert_eq!(until_given_up(&mut pool, seconds(1)), Duration::ZERO, "no time to wait");
+            assert_eq!(until_given_up(&mut pool, Duration::ZERO), Duration::ZERO);
+            let (stream, _peer) = pair();
+            pool.checkin(ENDPOINT, stream, seconds(3), now);
+            assert!(pool.checkout(ENDPOINT, true, now + seconds(2)).is_none(), "also before it is reaped");
+        });
+    }
+
+    #[test]
+    fn a_broken_endpoint_loses_its_idle_connections_and_no_other_does() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let ((first, _first_peer), (second, _second_peer)) = (pair(), pair());
+            pool.checkin(ENDPOINT, first, Duration::MAX, now);
+            pool.checkin(OTHER, second, Duration::MAX, now);
+            pool.forget(ENDPOINT);
+            assert_eq!(pool.idle(), 1);
+            assert!(pool.checkout(ENDPOINT, true, now).is_none() && pool.checkout(OTHER, true, now).is_some());
+        });
+    }
+}

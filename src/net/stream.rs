@@ -4,6 +4,7 @@
 //! [`Block`] and gives it back. There are no timeouts here: whoever waits arms a [`super::timer::Watch`] on the descriptor first.
 
 use super::block::Block;
+use super::receipt::Receipt;
 use crate::config::Address;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
@@ -99,7 +100,7 @@ impl Stream {
     /// What the peer's kernel has let us know of the last `sent` bytes. Worth asking once the peer has ended its direction.
     #[must_use]
     pub fn receipt(&self, sent: usize) -> Receipt {
-        receipt(self.fd(), sent)
+        super::receipt::ask(self.fd(), sent)
     }
 
     /// The address that the peer connected to; `None` for a unix socket.
@@ -122,43 +123,6 @@ impl Stream {
     fn shared(&self) -> &TcpStream {
         // SAFETY: the exclusive references that `receive` and `send` make end before they return.
         unsafe { &*self.inner.get() }
-    }
-}
-
-/// What is known of bytes that were sent to a peer which has ended its direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// The peer's kernel has refused the connection's further use without acknowledging one of them: nobody has read them.
-    Never,
-    /// Some were acknowledged, or nothing can be known: they may have been read.
-    Perhaps,
-    /// Not known yet.
-    Pending,
-}
-
-/// The end of the peer's direction alone proves nothing, since it may still read. But when a reset follows, its socket is closed, and
-/// `tcpi_state` says so; what had been acknowledged until then is no longer in the send queue. A reset without an end before it (a
-/// crash, a close with unread bytes) is no proof either: its receiver may have read what it had not acknowledged yet.
-fn receipt(fd: RawFd, sent: usize) -> Receipt {
-    /// `TCP_CLOSE` of `tcp_states.h`
-    const CLOSED: u8 = 7;
-    let mut queued: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ (TIOCOUTQ) writes one int, which is live.
-    if unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut queued) } < 0 {
-        return Receipt::Perhaps;
-    }
-    // SAFETY: `tcp_info` is plain numbers, for which all zeroes is a value.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut length = libc::socklen_t::try_from(size_of_val(&info)).expect("small");
-    // SAFETY: both pointers are to live variables, and `length` says how much room the first has.
-    let got =
-        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length) };
-    match usize::try_from(queued) {
-        Ok(queued) if got == 0 && sent > 0 && queued >= sent => match info.tcpi_state {
-            CLOSED => Receipt::Never,
-            _ => Receipt::Pending,
-        },
-        _ => Receipt::Perhaps,
     }
 }
 
@@ -225,87 +189,203 @@ impl Connecting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read as _, Write as _};
-    use std::net::{TcpListener, TcpStream as StdStream};
+    use crate::net::clock;
+    use crate::net::testing::{on_each_driver, pair};
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::pin::pin;
+    use std::sync::mpsc::channel;
     use std::time::Duration;
 
-    const REQUEST: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    /// Long for a test, short for a person; nothing is measured against it but "not before".
+    const SOON: Duration = Duration::from_millis(30);
 
-    /// A client and its server, that have exchanged something before.
-    fn pair() -> (StdStream, StdStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut server, _) = listener.accept().unwrap();
-        client.write_all(b"first").unwrap();
-        server.read_exact(&mut [0; 5]).unwrap();
-        server.write_all(b"answer").unwrap();
-        client.read_exact(&mut [0; 6]).unwrap();
-        (client, server)
+    fn block(bytes: &[u8]) -> Block {
+        let mut block = Block::from_vec(Vec::with_capacity(bytes.len()));
+        block.vec_mut().extend_from_slice(bytes);
+        block
     }
 
-    fn wait_for_end(client: &mut StdStream) {
-        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    #[test]
+    fn a_send_goes_on_after_partial_writes_until_a_slow_reader_has_all() {
+        on_each_driver(|_| async {
+            let (stream, mut peer) = pair();
+            stream.with_socket(|socket| socket.set_send_buffer_size(64 << 10)).unwrap();
+            let sent: Vec<u8> = (0..4_u32 << 20).map(|i| (i % 251) as u8).collect();
+            let (begin, told) = channel();
+            let reader = std::thread::spawn(move || {
+                told.recv().unwrap();
+                let (mut got, mut piece) = (Vec::new(), [0; 1_000]);
+                loop {
+                    match peer.read(&mut piece).unwrap() {
+                        0 => return got,
+                        received => got.extend_from_slice(&piece[..received]),
+                    }
+                }
+            });
+            let mut sending = pin!(stream.send(block(&sent)));
+            let mut polled = false;
+            let (result, back) = poll_fn(|cx| {
+                let poll = sending.as_mut().poll(cx);
+                if !polled {
+                    assert!(poll.is_pending(), "4 MiB do not fit into the buffers of the sockets");
+                    begin.send(()).unwrap();
+                }
+                polled = true;
+                poll
+            })
+            .await;
+            result.unwrap();
+            assert!(back.is_empty());
+            stream.shutdown(Shutdown::Write);
+            assert!(reader.join().unwrap() == sent, "what arrived is what was sent");
+        });
     }
 
-    /// The verdict, once there is one, or the last word after three seconds.
-    fn verdict(client: &StdStream) -> Receipt {
-        for _ in 0..3_000 {
-            match receipt(client.as_raw_fd(), REQUEST.len()) {
-                Receipt::Pending => std::thread::park_timeout(Duration::from_millis(1)),
-                known => return known,
+    #[test]
+    fn a_receive_takes_no_more_than_the_room_and_leaves_the_rest() {
+        on_each_driver(|_| async {
+            let (stream, mut peer) = pair();
+            peer.write_all(b"abcdefghij").unwrap();
+            let mut got = Vec::new();
+            while got.len() < 10 {
+                let block = Block::from_vec(Vec::with_capacity(3 + crate::net::block::TAILROOM));
+                assert_eq!(block.room(), 3);
+                let (received, block) = stream.receive(block).await;
+                assert!((1..=3).contains(&received.unwrap()));
+                got.extend_from_slice(block.unread());
             }
-        }
-        Receipt::Pending
+            assert_eq!(got, b"abcdefghij");
+        });
     }
 
     #[test]
-    fn what_was_sent_to_a_closed_socket_was_never_read() {
-        let (mut client, server) = pair();
-        drop(server);
-        wait_for_end(&mut client);
-        assert_eq!(receipt(client.as_raw_fd(), 0), Receipt::Perhaps, "nothing was sent that could be proved unread");
-        client.write_all(REQUEST).unwrap();
-        assert_eq!(verdict(&client), Receipt::Never);
-        wait_for_end(&mut client);
+    fn a_receive_and_a_send_are_in_flight_at_once() {
+        on_each_driver(|_| async {
+            let (stream, mut peer) = pair();
+            // submitted by the call, before the send
+            let receiving = stream.receive(Block::from_vec(Vec::with_capacity(64)));
+            stream.send(block(b"ping")).await.0.unwrap();
+            let mut ping = [0; 4];
+            peer.read_exact(&mut ping).unwrap();
+            peer.write_all(b"pong").unwrap();
+            let (received, got) = receiving.await;
+            assert_eq!((received.unwrap(), got.unread(), ping), (4, &b"pong"[..], *b"ping"));
+        });
     }
 
     #[test]
-    fn what_was_read_before_the_end_may_have_been_acted_on() {
-        let (mut client, mut server) = pair();
-        client.write_all(REQUEST).unwrap();
-        server.read_exact(&mut [0; REQUEST.len()]).unwrap();
-        drop(server);
-        wait_for_end(&mut client);
-        assert_eq!(verdict(&client), Receipt::Perhaps);
+    fn a_watch_ends_a_receive_and_says_so() {
+        on_each_driver(|timers| async move {
+            for how in [Shutdown::Read, Shutdown::Both] {
+                let (stream, mut peer) = pair();
+                let watch = timers.watch();
+                let deadline = clock::now() + SOON;
+                let guard = watch.over(&stream, deadline, how);
+                let (received, got) = stream.receive(Block::from_vec(Vec::with_capacity(64))).await;
+                drop(guard);
+                assert!(!matches!(received, Ok(1..)) && got.is_empty());
+                assert!(watch.expired() && clock::now() >= deadline);
+                let (sent, _) = stream.send(block(b"bye")).await;
+                assert_eq!(sent.is_ok(), how == Shutdown::Read, "the other direction");
+                // not a drop: the ring would close it with its next turn, and this thread waits here
+                stream.shutdown(Shutdown::Both);
+                let mut got = Vec::new();
+                peer.read_to_end(&mut got).unwrap();
+                assert_eq!(got, if how == Shutdown::Read { &b"bye"[..] } else { b"" });
+            }
+        });
     }
 
     #[test]
-    fn what_lies_unread_when_the_socket_closes_is_no_proof() {
-        let (mut client, server) = pair();
-        client.write_all(REQUEST).unwrap();
-        let mut byte = [0; 1];
-        assert_eq!(server.peek(&mut byte).unwrap(), 1, "it has arrived");
-        drop(server);
-        assert!(client.read(&mut byte).is_err(), "a reset, without an end before it");
+    fn a_peer_that_ends_is_not_taken_for_a_deadline() {
+        on_each_driver(|timers| async move {
+            let (stream, peer) = pair();
+            let watch = timers.watch();
+            let _guard = watch.over(&stream, clock::now() + Duration::from_secs(3_600), Shutdown::Both);
+            drop(peer);
+            let (received, _) = stream.receive(Block::from_vec(Vec::with_capacity(64))).await;
+            assert_eq!(received.unwrap(), 0);
+            assert!(!watch.expired());
+        });
     }
 
     #[test]
-    fn a_server_that_has_only_stopped_writing_may_still_read() {
-        let (mut client, mut server) = pair();
-        server.shutdown(Shutdown::Write).unwrap();
-        wait_for_end(&mut client);
-        client.write_all(REQUEST).unwrap();
-        assert_eq!(verdict(&client), Receipt::Perhaps);
-        server.read_exact(&mut [0; REQUEST.len()]).unwrap();
-        drop(server);
-        assert_eq!(verdict(&client), Receipt::Perhaps);
+    fn a_moved_deadline_counts_and_not_the_first_one() {
+        on_each_driver(|timers| async move {
+            let (stream, _peer) = pair();
+            let watch = timers.watch();
+            let began = clock::now();
+            let _guard = watch.over(&stream, began + SOON, Shutdown::Read);
+            watch.move_to(began + 3 * SOON);
+            let _ = stream.receive(Block::from_vec(Vec::with_capacity(64))).await;
+            assert!(watch.expired() && clock::now() >= began + 3 * SOON);
+        });
     }
 
     #[test]
-    fn a_unix_socket_knows_nothing() {
-        let (mut client, server) = std::os::unix::net::UnixStream::pair().unwrap();
-        client.write_all(REQUEST).unwrap();
-        drop(server);
-        assert_eq!(receipt(client.as_raw_fd(), REQUEST.len()), Receipt::Perhaps);
+    fn a_refused_connection_is_an_error_at_once() {
+        on_each_driver(|timers| async move {
+            // bound and not listening: nobody else can take the port meanwhile
+            let place = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            place.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+            let address = Address::Tcp(place.local_addr().unwrap().as_socket().unwrap());
+            let connecting = connect(&address).unwrap();
+            let watch = timers.watch();
+            let _guard = watch.over_connecting(connecting.fd(), clock::now() + Duration::from_secs(3_600));
+            assert!(connecting.established().await.is_err());
+            assert!(!watch.expired());
+            let nowhere = Address::Unix("/nonexistent/folder/socket".into());
+            assert_eq!(connect(&nowhere).unwrap_err().kind(), io::ErrorKind::NotFound);
+        });
+    }
+
+    #[test]
+    fn a_connection_into_a_black_hole_ends_with_its_deadline() {
+        on_each_driver(|timers| async move {
+            // a queue of one, which is full: the kernel drops every further SYN
+            let hole = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            hole.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+            hole.listen(0).unwrap();
+            let address = hole.local_addr().unwrap().as_socket().unwrap();
+            let _first = std::net::TcpStream::connect(address).unwrap();
+            let connecting = connect(&Address::Tcp(address)).unwrap();
+            let watch = timers.watch();
+            let deadline = clock::now() + SOON;
+            let _guard = watch.over_connecting(connecting.fd(), deadline);
+            assert!(connecting.established().await.is_err());
+            assert!(watch.expired() && clock::now() >= deadline);
+        });
+    }
+
+    #[test]
+    fn a_full_unix_socket_is_refused_at_once() {
+        on_each_driver(|_| async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("full.sock");
+            let hole = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            hole.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+            hole.listen(0).unwrap();
+            let _first = connect(&Address::Unix(path.clone())).unwrap().established().await.unwrap();
+            assert_eq!(connect(&Address::Unix(path)).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        });
+    }
+
+    #[test]
+    fn a_connection_that_stands_carries_bytes_both_ways() {
+        on_each_driver(|_| async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = connect(&Address::Tcp(listener.local_addr().unwrap())).unwrap().established().await.unwrap();
+            let (mut peer, _) = listener.accept().unwrap();
+            assert!(!stream.is_spent(), "an idle connection is good");
+            stream.send(block(b"up")).await.0.unwrap();
+            let mut up = [0; 2];
+            peer.read_exact(&mut up).unwrap();
+            peer.write_all(b"down").unwrap();
+            stream.readable().await.unwrap();
+            assert!(stream.is_spent(), "bytes that nobody asked for");
+            let (received, got) = stream.receive(Block::from_vec(Vec::with_capacity(64))).await;
+            assert_eq!((received.unwrap(), got.unread(), up), (4, &b"down"[..], *b"up"));
+        });
     }
 }

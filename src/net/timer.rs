@@ -37,6 +37,7 @@ enum Doing {
     Nothing,
     Waiting,
     Idling,
+    Tunnelling,
 }
 
 #[derive(Debug)]
@@ -219,6 +220,18 @@ impl Timers {
         }
     }
 
+    /// Moves the deadline of every tunnel to `deadline`, if it is later.
+    pub fn hurry_tunnels(&self, deadline: Instant) {
+        let mut wheel = self.wheel.borrow_mut();
+        let late = |row: &Row| row.doing == Doing::Tunnelling && row.deadline > deadline;
+        let tunnels: Vec<usize> = wheel.rows.iter().filter(|(_, row)| late(row)).map(|(index, _)| index).collect();
+        for index in tunnels {
+            wheel.set(index, deadline);
+        }
+        drop(wheel);
+        self.arm();
+    }
+
     /// Looks after the clients for whom something is being waited for ([`Guard::on_behalf_of`]); called about twice a second.
     ///
     /// One that has reset its connection is gone. One that has only ended its direction may still read (`shutdown(2)`, half-close), so
@@ -300,6 +313,12 @@ impl Watch {
         self.over_fd(stream.fd(), deadline, Shutdown::Read, Doing::Idling)
     }
 
+    /// The same for a connection that is one end of a tunnel, which [`Timers::hurry_tunnels`] may hurry; its owner waits by
+    /// [`Watch::passed`].
+    pub fn over_tunnel<'a>(&'a self, stream: &'a Stream, deadline: Instant) -> Guard<'a> {
+        self.over_fd(stream.fd(), deadline, Shutdown::Both, Doing::Tunnelling)
+    }
+
     /// The same for a connection that is being made. The caller keeps the descriptor open as long as the guard lives.
     pub fn over_connecting(&self, fd: RawFd, deadline: Instant) -> Guard<'_> {
         self.over_fd(fd, deadline, Shutdown::Both, Doing::Waiting)
@@ -336,6 +355,11 @@ impl Watch {
     /// Waits until `deadline`.
     pub async fn sleep_until(&self, deadline: Instant) {
         self.timers.set(self.index, deadline);
+        self.passed().await;
+    }
+
+    /// Waits until the deadline that was set last, wherever it is moved meanwhile.
+    pub async fn passed(&self) {
         poll_fn(|cx| {
             let mut wheel = self.timers.wheel.borrow_mut();
             let row = &mut wheel.rows[self.index];
@@ -393,6 +417,9 @@ fn poll_now(fd: RawFd, wanted: i16) -> i16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::block::Block;
+    use crate::net::testing::{on_each_driver, pair};
+    use std::io::{Read, Write};
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(millis * 1_000_000)
@@ -472,5 +499,62 @@ mod tests {
         assert_eq!(fired(&mut wheel, at(100)), 0);
         wheel.set(row, at(150));
         assert_eq!(fired(&mut wheel, at(150)), 1);
+    }
+
+    #[test]
+    fn a_sleep_never_ends_early() {
+        on_each_driver(|timers| async move {
+            let watch = timers.watch();
+            for micros in [0, 1, 900, 9_999, 10_000, 10_001, 25_000, 60_000] {
+                let deadline = clock::now() + Duration::from_micros(micros);
+                watch.sleep_until(deadline).await;
+                assert!(clock::now() >= deadline && watch.expired(), "{micros} µs");
+            }
+            watch.sleep_until(Instant::default()).await;
+        });
+    }
+
+    #[test]
+    fn sleeps_end_in_the_order_of_their_deadlines() {
+        on_each_driver(|timers| async move {
+            let began = clock::now();
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let sleep = |millis: u64| {
+                let (watch, order) = (timers.watch(), Rc::clone(&order));
+                monoio::spawn(async move {
+                    watch.sleep_until(began + Duration::from_millis(millis)).await;
+                    order.borrow_mut().push(millis);
+                })
+            };
+            let sleeps = [90, 30, 60].map(sleep);
+            for sleep in sleeps {
+                sleep.await;
+            }
+            assert_eq!(*order.borrow(), [30, 60, 90]);
+        });
+    }
+
+    #[test]
+    fn hurrying_ends_idle_connections_and_no_others() {
+        on_each_driver(|timers| async move {
+            let far = clock::now() + Duration::from_secs(3_600);
+            let ((idle, mut idle_peer), (busy, mut busy_peer)) = (pair(), pair());
+            let (over_idle, over_busy) = (timers.watch(), timers.watch());
+            let _guards = (over_idle.over_idle(&idle, far), over_busy.over(&busy, far, Shutdown::Both));
+            let room = || Block::from_vec(Vec::with_capacity(64));
+            let (idling, waiting) = (idle.receive(room()), busy.receive(room()));
+            timers.hurry_idle();
+            assert_eq!(idling.await.0.unwrap(), 0);
+            assert!(over_idle.expired() && !over_busy.expired());
+            // what was being waited for still comes, and the idle one can still say why it goes
+            busy_peer.write_all(b"x").unwrap();
+            assert_eq!(waiting.await.0.unwrap(), 1);
+            let mut farewell = room();
+            farewell.vec_mut().push(b'!');
+            idle.send(farewell).await.0.unwrap();
+            let mut got = [0];
+            idle_peer.read_exact(&mut got).unwrap();
+            assert_eq!(got, *b"!");
+        });
     }
 }

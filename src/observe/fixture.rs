@@ -82,6 +82,7 @@ fn listener() -> Listener {
         header_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(30),
+        tunnel_timeout: Duration::from_secs(3600),
         head_bytes_max: 16 << 10,
         headers_max: 100,
         body_bytes_max: 16 << 20,

@@ -214,6 +214,22 @@ impl Recorder {
         }
     }
 
+    /// Counts a downstream connection that has become a tunnel.
+    pub fn tunnel_opened(&self, listener: ListenerId) {
+        if let Some(memory) = self.memory() {
+            let listener = &memory.listeners[listener.index()];
+            listener.tunnels_opened.add(1);
+            listener.tunnels.add(1);
+        }
+    }
+
+    /// Counts a tunnel that is over.
+    pub fn tunnel_closed(&self, listener: ListenerId) {
+        if let Some(memory) = self.memory() {
+            memory.listeners[listener.index()].tunnels.sub_one();
+        }
+    }
+
     /// Says which event loop this worker runs on.
     pub fn driver(&self, rung: DriverRung) {
         if let Some(memory) = self.memory() {
@@ -228,7 +244,7 @@ impl Recorder {
         event_loop.last_turn.set(now.as_nanos().max(1));
     }
 
-    /// Counts a panic that was caught at the border of a connection.
+    /// Counts a panic that was caught, in a connection or in one of the worker's own tasks.
     pub fn panic_caught(&self) {
         if let Some(memory) = self.memory() {
             memory.event_loop.panics.add(1);

@@ -175,6 +175,9 @@ pub(crate) struct ListenerStats {
     pub(crate) accepted: Counter,
     /// By [`RefuseReason`].
     pub(crate) refused: [Counter; RefuseReason::ALL.len()],
+    /// Connections among them that are tunnels.
+    pub(crate) tunnels: Counter,
+    pub(crate) tunnels_opened: Counter,
 }
 
 /// The worker's event loop and its own resources.
@@ -404,7 +407,10 @@ impl WorkerStats {
 
     /// What a thread that is gone had open is gone with it.
     fn reset_gauges(&self) {
-        self.listeners.iter().for_each(|listener| listener.connections.set(0));
+        for listener in &self.listeners {
+            listener.connections.set(0);
+            listener.tunnels.set(0);
+        }
         self.event_loop.buffers_in_use_bytes.set(0);
         self.event_loop.buffers_kept_bytes.set(0);
         for cluster in self.clusters.touched() {

@@ -3,6 +3,7 @@
 //! The policy decides ([`crate::policy::exchange`]); this hands it the cluster, the clock and the generator, holds the endpoint's
 //! place under `max_requests`, and writes down what happened. Dropping it, by whatever path, ends the attempt in flight.
 
+use super::Report;
 use super::state::{Slot, Worker};
 use crate::net::clock;
 use crate::observe::labels::{AttemptOutcome, EjectReason, RetryReason};
@@ -170,6 +171,9 @@ impl<'w> Attempts<'w> {
     }
 
     fn count_change(&self, endpoint: EndpointId, kind: ChangeKind) {
+        let (worker, cluster) = (self.worker.recorder.worker(), self.cluster);
+        // a full queue loses the line, not the count
+        let _ = self.worker.shared.reports.try_send(Report { worker, cluster, endpoint, change: kind });
         if let ChangeKind::Ejected { reason, .. } = kind {
             let reason = match reason {
                 Reason::Consecutive => EjectReason::Consecutive,

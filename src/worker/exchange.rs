@@ -5,15 +5,17 @@
 //! ([`crate::policy::exchange`] decides about attempts, and is the same code that the simulator runs). It knows neither which
 //! protocol the two sides speak beyond "a head and a body", nor whether they are encrypted.
 
-use super::attempt::{self, Answering, Failure, Try};
+use super::attempt::{self, Answering, Asked, Failure, Try};
 use super::attempts::{Attempts, Brings};
-use super::connection::Connection;
+use super::connection::{self, Connection};
+use super::discard::Rest;
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
 use super::relay::{Broken, Relay};
 use super::state::Worker;
-use super::upload::{Incoming, Upload};
-use crate::error::ProxyError;
+use super::tunnel::Tunnel;
+use super::upload::{Incoming, Standing, Upload};
+use crate::error::{Fault, ProxyError};
 use crate::http::body::Body;
 use crate::http::cycle::{Cycle, Next, Progress};
 use crate::http::encode::{self, DownstreamResponse};
@@ -22,8 +24,9 @@ use crate::http::reply::{self, ReplyTo};
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
 use crate::http::trailers::Trailers;
+use crate::http::upgrade::Offer;
 use crate::http::{Parsed, Version};
-use crate::limits::{INTERIM_RESPONSES_MAX, REPLAY_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
+use crate::limits::{REPLAY_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
@@ -60,14 +63,46 @@ pub(super) async fn exchange(
     let Plan { head_bytes, cycle, mut record, way } = plan;
     inbox.consume(head_bytes);
     match way {
-        Way::Answer { out, discard } => {
-            inbox.consume(discard);
+        Way::Answer { out, framing } => {
             record.response_bytes = out.unread().len() as u64;
-            let close = cycle.next_downstream() != Next::Reuse;
-            Served { last: out, close, unread: close && cycle.request() != Progress::Done, record }
+            let mut body = Body::new(framing, u64::MAX);
+            let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
+            let unread = cycle.request() != Progress::Done;
+            conclude(worker, connection, (cycle, rest), Served { last: out, close: false, unread, record }).await
         }
         Way::Forward(to) => forward(worker, connection, inbox, cycle, record, to, arrived).await,
     }
+}
+
+/// The response is encoded: what becomes of the connection. When a little of the request is still to come, it is thrown away here,
+/// after the response was sent, because a client may wait for that before it goes on sending.
+async fn conclude(
+    worker: &Worker,
+    connection: &Connection,
+    (mut cycle, mut rest): (Cycle, Rest<'_>),
+    mut served: Served,
+) -> Served {
+    if cycle.next_downstream() == Next::Discard {
+        match rest.skip() {
+            Ok(true) => cycle.on_request_done(),
+            Ok(false) => {
+                let patience = connection.config(worker).body_timeout;
+                let sent = connection::send(worker, connection, std::mem::take(&mut served.last), patience).await;
+                served.record.on_answered(clock::now());
+                if sent.is_err() {
+                    served.record.on_broken(ProxyError::ClientClosed);
+                    return Served { close: true, unread: false, ..served };
+                }
+                match rest.discard(worker, connection).await {
+                    Ok(()) => cycle.on_request_done(),
+                    Err(_) => cycle.on_request_broken(),
+                }
+            }
+            Err(_) => cycle.on_request_broken(),
+        }
+    }
+    let close = cycle.next_downstream() != Next::Reuse;
+    Served { close, unread: close && served.unread, ..served }
 }
 
 /// Receives until the head is whole, within `header_timeout` of its first byte.
@@ -132,6 +167,7 @@ struct Line<'w> {
     method: Method,
     version: Version,
     idempotent: bool,
+    offer: Option<Offer>,
 }
 
 /// What a response head means.
@@ -159,6 +195,8 @@ struct Commit {
     keep: Option<Duration>,
     /// The client's connection before this response, in case nothing of it can be sent.
     before: Cycle,
+    /// It is a 101: no response follows, but a tunnel.
+    switching: bool,
 }
 
 /// How long the endpoint keeps the connection for another request, by what it says; `None`: it closes it.
@@ -175,8 +213,8 @@ async fn forward(
     forward: Forward,
     arrived: Instant,
 ) -> Served {
-    let Forward { route, cluster, method, version, framing, withheld, bytes_max, idempotent, hash, outbound, slot } =
-        forward;
+    let Forward { route, cluster, method, version, framing, withheld, bytes_max, idempotent, hash, .. } = forward;
+    let Forward { offer, outbound, slot, .. } = forward;
     record.cluster = Some(cluster);
     let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
@@ -184,15 +222,18 @@ async fn forward(
     let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
     let incoming = Incoming { framing, bytes_max, withheld, patience, rate_min };
     let mut upload = Upload::new(worker, connection, &attempts, inbox, outbound, incoming);
-    let mut line = Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent };
+    let mut line =
+        Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent, offer };
     let (last, unread) = line.run(&mut upload).await;
     let Line { cycle, mut record, .. } = line;
     record.request_bytes += upload.body_bytes();
     record.tried = attempts.tried();
     record.upstream_time = attempts.upstream_time();
+    drop(slot); // before what is left of the request is waited for
+    let served = Served { last, close: false, unread, record };
+    let served = conclude(worker, connection, (cycle, upload.rest()), served).await;
     upload.finish();
-    drop(slot);
-    Served { last, close: cycle.next_downstream() != Next::Reuse, unread, record }
+    served
 }
 
 impl Line<'_> {
@@ -209,8 +250,17 @@ impl Line<'_> {
                         until,
                         repeatable: self.idempotent,
                     };
-                    match attempt::attempt(self.worker, self.connection, upload, to).await {
+                    let asked = Asked {
+                        method: &self.method,
+                        version: self.version,
+                        rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
+                        offer: self.offer.as_ref(),
+                    };
+                    match attempt::attempt(self.worker, self.connection, upload, to, asked).await {
                         Ok(answering) => match self.await_head(answering, upload, endpoint, until).await {
+                            Ok((commit, answering)) if commit.switching => {
+                                return self.tunnel(commit, answering, upload).await;
+                            }
                             Ok((commit, answering)) => return self.relay(commit, answering, endpoint, upload).await,
                             Err(action) => action,
                         },
@@ -218,7 +268,7 @@ impl Line<'_> {
                             self.attempts.step(Event::DownstreamGone);
                             Action::Reply(error)
                         }
-                        Err(failure) => self.attempts.step(failure.event()),
+                        Err(failure) => self.step(failure.event(), upload),
                     }
                 }
                 Action::Backoff { until } => {
@@ -232,7 +282,15 @@ impl Line<'_> {
         }
     }
 
-    /// Receives until the response's head is whole and final, and has it classified.
+    /// Tells what an attempt has come to. One that took a part of the request with it was the last.
+    fn step(&self, event: Event, upload: &Upload<'_>) -> Action {
+        if !upload.can_begin() {
+            self.attempts.forbid_replay();
+        }
+        self.attempts.step(event)
+    }
+
+    /// Receives until the response's head is whole, and has it classified.
     async fn await_head(
         &mut self,
         mut answering: Answering,
@@ -241,10 +299,9 @@ impl Line<'_> {
         until: Instant,
     ) -> Result<(Commit, Answering), Action> {
         let mut scanner = HeadScanner::default();
-        let mut interim = 0;
         loop {
             if scanner.is_ready(answering.block.unread()) {
-                match self.classify(&mut answering, upload, &mut scanner, &mut interim) {
+                match self.classify(&mut answering, upload) {
                     Verdict::Commit(commit) => return Ok((commit, answering)),
                     Verdict::Next { action, keep } => {
                         self.worker.put(answering.block);
@@ -259,7 +316,6 @@ impl Line<'_> {
                         }
                         return Err(action);
                     }
-                    Verdict::More if answering.block.is_empty() => answering.block.clear(),
                     Verdict::More => {}
                 }
             }
@@ -269,70 +325,52 @@ impl Line<'_> {
             }
             if let Err(failure) = answering.receive_more(&self.connection.watch, until).await {
                 self.worker.put(answering.block);
-                return Err(self.attempts.step(failure.event()));
+                return Err(self.step(failure.event(), upload));
             }
         }
     }
 
-    /// `classify`: parses what has arrived, skips interim responses, asks the policy about a final one, and encodes the head of one
-    /// that is passed on.
-    fn classify(
-        &mut self,
-        answering: &mut Answering,
-        upload: &Upload<'_>,
-        scanner: &mut HeadScanner,
-        interim: &mut usize,
-    ) -> Verdict {
-        loop {
-            let mut scratch = self.worker.scratch.borrow_mut();
-            let block = &answering.block;
-            let head = match ResponseHead::parse(block.unread(), &self.method, &mut scratch.head) {
-                Ok(Parsed::Complete(head)) => head,
-                Ok(Parsed::Partial) => return Verdict::More,
-                Err(error) => return self.bad_head(error),
+    /// `classify`: parses what has arrived, asks the policy about it, and encodes the head of a response that is passed on.
+    fn classify(&mut self, answering: &mut Answering, upload: &Upload<'_>) -> Verdict {
+        let worker = self.worker;
+        let mut scratch = worker.scratch.borrow_mut();
+        let bytes = answering.block.unread();
+        let head = match ResponseHead::parse_answer(bytes, &self.method, self.offer.as_ref(), &mut scratch.head) {
+            Ok(Parsed::Complete(head)) => head,
+            Ok(Parsed::Partial) => return Verdict::More,
+            Err(error) => {
+                return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
+            }
+        };
+        let retry_after = head.retry_after(clock::wall().as_secs());
+        let action = self.step(Event::Head { status: head.status(), retry_after }, upload);
+        if action != Action::Relay {
+            let left = answering.block.unread().len() - head.head_bytes();
+            let ended = match head.framing() {
+                Framing::None => left == 0,
+                Framing::Fixed(bytes) => bytes == left as u64,
+                Framing::Chunked | Framing::UntilClose => false,
             };
-            let head_bytes = head.head_bytes();
-            if !head.is_interim() {
-                let retry_after = head.retry_after(clock::wall().as_secs());
-                let action = self.attempts.step(Event::Head { status: head.status(), retry_after });
-                let uploaded = answering.uploaded && upload.is_complete();
-                if action != Action::Relay {
-                    let bytes = block.unread().len() - head_bytes;
-                    let ended = matches!(head.framing(), Framing::Fixed(left) if left == bytes as u64)
-                        || (head.framing() == Framing::None && bytes == 0);
-                    return Verdict::Next { action, keep: keep(&head).filter(|_| ended && uploaded) };
-                }
-                let commit = self.commit(&head, uploaded);
-                answering.block.consume(head_bytes);
-                return Verdict::Commit(commit);
-            }
-            *interim += 1;
-            if *interim > INTERIM_RESPONSES_MAX {
-                return self.bad_head(ProxyError::UpstreamProtocol);
-            }
-            drop(scratch);
-            answering.block.consume(head_bytes);
-            *scanner = HeadScanner::default();
-            if !scanner.is_ready(answering.block.unread()) {
-                return Verdict::More;
-            }
+            let kept = ended && answering.uploaded && upload.is_complete();
+            return Verdict::Next { action, keep: keep(&head).filter(|_| kept) };
         }
+        let head_bytes = head.head_bytes();
+        let commit = match head.is_switching() {
+            true => self.commit_to_tunnel(&head),
+            false => self.commit(&head, answering.uploaded, upload),
+        };
+        answering.block.consume(head_bytes);
+        Verdict::Commit(commit)
     }
 
-    fn bad_head(&self, error: ProxyError) -> Verdict {
-        Verdict::Next { action: self.attempts.step(Event::BadHead(error)), keep: None }
-    }
-
-    fn commit(&mut self, head: &ResponseHead<'_>, uploaded: bool) -> Commit {
-        if uploaded {
-            self.cycle.on_request_done();
-        }
-        if self.worker.is_draining() || !uploaded {
-            // what the client has still to send of an early-answered request would have to be read to find the next one
+    fn commit(&mut self, head: &ResponseHead<'_>, uploaded: bool, upload: &Upload<'_>) -> Commit {
+        let uploaded = uploaded && upload.is_complete();
+        self.settle(upload);
+        if self.worker.is_draining() {
             self.cycle.on_drain();
         }
         let before = self.cycle;
-        let close = self.cycle.announces_close(Some(0));
+        let close = self.cycle.announces_close(upload.left());
         let mut out = self.worker.blocks.borrow_mut().small();
         let response = DownstreamResponse {
             head,
@@ -346,7 +384,42 @@ impl Line<'_> {
         let to = encode::response(out.vec_mut(), &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        Commit { out, from: head.framing(), to, keep: keep(head).filter(|_| uploaded), before }
+        Commit { out, from: head.framing(), to, keep: keep(head).filter(|_| uploaded), before, switching: false }
+    }
+
+    fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>) -> Commit {
+        let mut out = self.worker.blocks.borrow_mut().small();
+        let rules = &self.worker.shared.config.routes[self.route.index()].response_headers;
+        encode::switching(out.vec_mut(), head, rules, &self.connection.config(self.worker).server);
+        self.record.on_status(head.status());
+        Commit { out, from: Framing::None, to: Framing::None, keep: None, before: self.cycle, switching: true }
+    }
+
+    /// Takes down where the client is with its body.
+    fn settle(&mut self, upload: &Upload<'_>) {
+        match upload.standing() {
+            Standing::Complete => self.cycle.on_request_done(),
+            Standing::Sending => self.cycle.on_continue(),
+            Standing::Withheld => {}
+            Standing::Severed => self.cycle.on_request_broken(),
+        }
+    }
+
+    /// The upgraded connection, to its end. T_max, retries and `body_timeout` are over; the places under `max_concurrent` and
+    /// `max_requests` are not: a tunnel occupies its endpoint.
+    async fn tunnel(&mut self, commit: Commit, answering: Answering, upload: &mut Upload<'_>) -> (Block, bool) {
+        self.record.on_answered(clock::now());
+        let tunnel = Tunnel::new(self.worker, self.connection, &answering.stream);
+        let ended = tunnel.run(upload.take_inbox(), commit.out, answering.block).await;
+        self.record.request_bytes += ended.up_bytes;
+        self.record.response_bytes = ended.down_bytes;
+        if let Some(error) = ended.error {
+            self.record.on_broken(error);
+        }
+        // how the two of them part says nothing about the endpoint: it has answered
+        self.attempts.step(Event::BodyDone);
+        self.cycle.on_response_broken();
+        (Block::default(), false)
     }
 
     /// `relay → checkin`: passes the body on and gives the endpoint's connection back.
@@ -357,7 +430,7 @@ impl Line<'_> {
         endpoint: EndpointId,
         upload: &Upload<'_>,
     ) -> (Block, bool) {
-        let Commit { out, from, to, keep, before } = commit;
+        let Commit { out, from, to, keep, before, .. } = commit;
         let Answering { stream, block, .. } = answering;
         let mut relay = Relay {
             worker: self.worker,
@@ -412,12 +485,11 @@ impl Line<'_> {
             self.cycle.on_request_broken();
             return (last, false);
         }
-        if upload.is_complete() {
-            self.cycle.on_request_done();
-        } else {
-            self.cycle.on_request_broken();
+        self.settle(upload);
+        if error.fault() == Fault::Downstream && !upload.is_complete() {
+            self.cycle.on_request_broken(); // its body is what was wrong
         }
-        let close = self.cycle.announces_close(Some(0));
+        let close = self.cycle.announces_close(upload.left());
         self.cycle.on_response_head(Framing::Fixed(0), !close);
         let to = ReplyTo {
             version: self.version,

@@ -6,12 +6,13 @@
 //!
 //! [`accept`] takes connections, [`connection`] runs one of them, [`exchange`] is the straight line of a request, with one file a
 //! verb where the verb is long: [`plan`] (route, admit, encode), [`attempt`] (checkout or connect, send, await the head) and
-//! [`relay`] (the body on its way down).
+//! [`relay`] (the body on its way down), or [`tunnel`] instead of it.
 
 mod accept;
 mod attempt;
 mod attempts;
 mod connection;
+mod discard;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
@@ -21,6 +22,7 @@ mod record;
 mod relay;
 mod shared;
 mod state;
+mod tunnel;
 mod upload;
 
 pub use shared::Shared;
@@ -33,6 +35,7 @@ use crate::net::{clock, timer};
 use crate::observe::access_log::LogSender;
 use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
+use crate::policy::attempt::ChangeKind;
 use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
 use state::Worker;
 use std::future::Future;
@@ -64,6 +67,19 @@ pub enum Command {
     /// Fail, for the tests of those who notice.
     #[cfg(test)]
     Fail(failing::Way),
+}
+
+/// What a worker has noticed about an endpoint, for the operator's log.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// Who noticed.
+    pub worker: WorkerId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The endpoint in it.
+    pub endpoint: EndpointId,
+    /// What.
+    pub change: ChangeKind,
 }
 
 /// What a worker needs to begin; crosses to its thread.

@@ -14,7 +14,8 @@ use crate::http::encode::{self, UpstreamRequest};
 use crate::http::framing::Framing;
 use crate::http::head::{HeadPolicy, RequestHead};
 use crate::http::headers::Forwarding;
-use crate::http::reply::{self, Reply, ReplyTo};
+use crate::http::reply::{self, ALLOW_ANY, Reply, ReplyTo};
+use crate::http::upgrade::Offer;
 use crate::http::{Parsed, Version};
 use crate::net::block::Block;
 use crate::policy::admission::Admitted;
@@ -24,7 +25,7 @@ use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, pick_split, rewrite};
 use crate::policy::token_bucket::Standing;
 use crate::units::{ClusterId, Instant, RouteId};
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, StatusCode};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -48,8 +49,8 @@ pub(super) enum Way {
     Answer {
         /// The whole reply.
         out: Block,
-        /// Bytes of a request body that lie in the inbox and go nowhere.
-        discard: usize,
+        /// Of the request's body, which goes nowhere.
+        framing: Framing,
     },
     /// An endpoint answers.
     Forward(Forward),
@@ -67,6 +68,8 @@ pub(super) struct Forward {
     pub(super) bytes_max: u64,
     pub(super) idempotent: bool,
     pub(super) hash: Option<u64>,
+    /// To change the protocol.
+    pub(super) offer: Option<Offer>,
     /// The encoded head.
     pub(super) outbound: Block,
     /// The route's share of concurrency, given back when the exchange ends.
@@ -119,7 +122,7 @@ impl Planner<'_> {
         #[cfg(test)]
         super::failing::on_head(head);
         let mut cycle = Cycle::default();
-        cycle.on_request_head(head.framing(), head.is_persistent(), head.expects_continue());
+        cycle.on_request_head(head.framing(), head.is_persistent(), self.is_withheld());
         if self.connection.count_request(self.config, self.now) || self.worker.is_draining() {
             cycle.on_drain();
         }
@@ -127,6 +130,11 @@ impl Planner<'_> {
         let mut record = Record::begin(self.worker, self.connection, head, client, self.now);
         let way = self.way(&mut cycle, &mut record, client, path);
         Plan { head_bytes: head.head_bytes(), cycle, record, way }
+    }
+
+    /// Whether the client waits to be told to send its body; not if it has begun to.
+    fn is_withheld(&self) -> bool {
+        self.head.expects_continue() && self.at_hand == 0
     }
 
     fn client(&self) -> IpAddr {
@@ -149,6 +157,9 @@ impl Planner<'_> {
             header: &header,
         };
         let worker = self.worker;
+        if head.path() == "*" {
+            return self.options(cycle, record); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
+        }
         let route = match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
             Routed::Route(route) => route,
             Routed::NoRoute => return self.refuse(cycle, record, ProxyError::NoRoute, &[]),
@@ -198,6 +209,9 @@ impl Planner<'_> {
     fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr, path: &mut Vec<u8>) -> Way {
         let To { route, cluster, slot } = to;
         let (head, worker) = (self.head, self.worker);
+        if head.max_forwards() == Some(0) {
+            return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
+        }
         let rules = &worker.shared.config.routes[route.index()];
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
@@ -207,17 +221,19 @@ impl Planner<'_> {
         let mut id = [0; super::state::REQUEST_ID_BYTES];
         let id = worker.request_id(head.request_id().is_some(), &mut id);
         record.on_request_id(id);
-        self.encode(&mut outbound, rules, cluster, id, path);
+        let offer = head.upgrade();
+        self.encode(&mut outbound, rules, (cluster, offer.as_ref()), id, path);
         Way::Forward(Forward {
             route,
             cluster,
             method: head.method().clone(),
             version: head.version(),
             framing: head.framing(),
-            withheld: head.expects_continue() && self.at_hand == 0,
+            withheld: self.is_withheld(),
             bytes_max,
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
+            offer,
             outbound,
             slot,
         })
@@ -227,7 +243,7 @@ impl Planner<'_> {
         &self,
         outbound: &mut Block,
         rules: &config::Route,
-        cluster: ClusterId,
+        (cluster, offer): (ClusterId, Option<&Offer>),
         request_id: &[u8],
         path: &mut Vec<u8>,
     ) {
@@ -255,7 +271,8 @@ impl Planner<'_> {
             rules: &rules.request_headers,
             forwarding: &forwarding,
             host_fallback: &worker.shared.config.clusters[cluster.index()].name,
-            expect_continue: false,
+            expect_continue: self.is_withheld(),
+            offer,
         };
         encode::request(outbound.vec_mut(), &request);
     }
@@ -296,22 +313,26 @@ impl Planner<'_> {
         self.answer(cycle, |out, to| reply::error(out, error, extra, to))
     }
 
-    /// An answer of the gateway's own. A request body that is in the inbox already is skipped; for any other the connection is
-    /// closed, since it would have to be read to the end first.
+    /// What the gateway itself says to OPTIONS.
+    fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Way {
+        record.on_status(StatusCode::OK);
+        let allow: [(&str, &[u8]); 1] = [("Allow", ALLOW_ANY)];
+        self.answer(cycle, |out, to| {
+            let nothing = Reply { status: StatusCode::OK, content_type: None, body: b"", extra: &allow };
+            reply::reply(out, &nothing, to);
+        })
+    }
+
+    /// An answer of the gateway's own, before the request's body.
     fn answer(&self, cycle: &mut Cycle, write: impl FnOnce(&mut Vec<u8>, &ReplyTo<'_>)) -> Way {
         let head = self.head;
-        let discard = match head.framing() {
-            Framing::Fixed(bytes) if bytes <= self.at_hand as u64 => bytes as usize,
-            Framing::None | Framing::UntilClose => 0,
-            Framing::Fixed(_) | Framing::Chunked => {
-                cycle.on_request_broken();
-                0
-            }
+        let framing = head.framing();
+        let left = match framing {
+            Framing::Fixed(bytes) => Some(bytes.saturating_sub(self.at_hand as u64)),
+            Framing::None | Framing::UntilClose => Some(0),
+            Framing::Chunked => None,
         };
-        if discard > 0 {
-            cycle.on_request_done();
-        }
-        let close = cycle.announces_close(Some(0));
+        let close = cycle.announces_close(left);
         let mut out = self.worker.blocks.borrow_mut().small();
         let date = self.worker.date();
         let to = ReplyTo {
@@ -323,7 +344,7 @@ impl Planner<'_> {
         };
         write(out.vec_mut(), &to);
         cycle.on_response_head(Framing::Fixed(0), !close);
-        Way::Answer { out, discard }
+        Way::Answer { out, framing }
     }
 }
 

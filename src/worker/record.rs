@@ -28,6 +28,8 @@ pub(super) struct Record {
     status: StatusCode,
     error: Option<ProxyError>,
     started: Instant,
+    /// When the response was over, if the exchange went on after it.
+    answered: Option<Instant>,
     client: Option<IpAddr>,
     /// Head and body.
     pub(super) request_bytes: u64,
@@ -93,6 +95,7 @@ impl Record {
             status: StatusCode::OK,
             error: None,
             started,
+            answered: None,
             client: connection.peer.address.is_some().then_some(client),
             request_bytes: head.head_bytes() as u64,
             response_bytes: 0,
@@ -113,6 +116,7 @@ impl Record {
             status: StatusCode::BAD_REQUEST,
             error: None,
             started,
+            answered: None,
             client: connection.peer.address.map(|address| address.ip().to_canonical()),
             request_bytes: bytes as u64,
             response_bytes: 0,
@@ -156,6 +160,12 @@ impl Record {
         self.error = Some(error);
     }
 
+    /// The response is over, the exchange is not: a tunnel has begun, or the rest of the request is thrown away. The histogram of
+    /// durations is about responses; the log tells how long all of it took.
+    pub(super) fn on_answered(&mut self, now: Instant) {
+        self.answered = Some(now);
+    }
+
     /// Counts and logs it. `sent`: the client took the last byte.
     pub(super) fn finish(&mut self, worker: &Worker, now: Instant, sent: bool) {
         if !sent && self.error.is_none() {
@@ -167,7 +177,7 @@ impl Record {
             method: self.method,
             status: self.status,
             error: self.error,
-            duration,
+            duration: self.answered.map_or(duration, |answered| answered.since(self.started)),
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
             client: self.client,

@@ -3,6 +3,7 @@
 //! Everything here is immutable but for the reservoirs, the key table and the slots; those are atomics, touched when a lease is taken, when
 //! a limited client or header value is looked up, and when a connection begins or ends.
 
+use super::Report;
 use crate::config::Config;
 use crate::limits::LIMIT_TABLE_BUCKETS;
 use crate::observe::stats::Stats;
@@ -13,6 +14,7 @@ use crate::policy::key_table::KeyTable;
 use crate::policy::router::{Router, RouterError};
 use std::hash::RandomState;
 use std::sync::Arc;
+use tokio::sync::mpsc::Sender;
 
 /// One gateway's common ground.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// Rate limits and `max_concurrent` of all routes.
     pub(super) limits: Arc<Limits>,
+    /// To the control thread, which tells the operator.
+    pub(super) reports: Sender<Report>,
     /// `max_requests`, by cluster and endpoint; empty for a cluster without.
     pub(super) endpoint_slots: Vec<Vec<Arc<SharedSlots>>>,
     /// `max_connections`, by listener.
@@ -38,7 +42,7 @@ impl Shared {
     ///
     /// # Errors
     /// The routes cannot be compiled.
-    pub fn try_new(config: Arc<Config>, stats: Arc<Stats>) -> Result<Self, RouterError> {
+    pub fn try_new(config: Arc<Config>, stats: Arc<Stats>, reports: Sender<Report>) -> Result<Self, RouterError> {
         let workers = config.gateway.cores.len();
         let table = Arc::new(KeyTable::new(LIMIT_TABLE_BUCKETS, RandomState::new()));
         let endpoint_slots = config
@@ -66,6 +70,7 @@ impl Shared {
                 .collect(),
             config,
             stats,
+            reports,
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::config::ProxyVersion;
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
-use crate::limits::BLOCK_SMALL;
+use crate::limits::{BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
 use crate::net::block::{Block, Blocks};
 use crate::net::clock;
 use crate::net::listener::Listener;
@@ -73,6 +73,8 @@ pub(super) struct Worker {
     connections: Cell<usize>,
     active_upstream: RefCell<Vec<usize>>,
     draining: Cell<bool>,
+    /// When tunnels end whatever they carry; `NEVER` before a drain.
+    tunnels_end: Cell<Instant>,
     retired: Arc<AtomicBool>,
     waiting_for_end: RefCell<Option<Waker>>,
 }
@@ -128,6 +130,7 @@ impl Worker {
             connections: Cell::new(0),
             active_upstream: RefCell::new(vec![0; config.clusters.len()]),
             draining: Cell::new(false),
+            tunnels_end: Cell::new(Instant::NEVER),
             retired,
             waiting_for_end: RefCell::default(),
             shared: Arc::clone(shared),
@@ -147,6 +150,24 @@ impl Worker {
         self.draining.set(true);
         self.timers.hurry_idle();
         self.look_for_end();
+    }
+
+    /// When a tunnel must end that has just carried a byte.
+    pub(super) fn tunnel_deadline(&self, idle_timeout: Duration) -> Instant {
+        (clock::now() + idle_timeout).min(self.tunnels_end.get())
+    }
+
+    /// Whether the time of tunnels is over.
+    pub(super) fn tunnels_have_ended(&self) -> bool {
+        clock::now() >= self.tunnels_end.get()
+    }
+
+    /// Gives the tunnels what the drain has, but for the moment that it takes to close and log them.
+    fn end_tunnels(&self) {
+        let limit = self.shared.config.gateway.drain_timeout;
+        let end = clock::now() + (limit - (limit / 10).min(TUNNEL_END_BEFORE_DRAIN));
+        self.tunnels_end.set(end);
+        self.timers.hurry_tunnels(end);
     }
 
     /// Shows that the loop turns, and does what is due now and then.
@@ -416,6 +437,7 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
             }
             worker.draining.set(true);
             worker.timers.hurry_idle();
+            worker.end_tunnels();
             worker.look_for_end();
         }
         #[cfg(test)]

@@ -4,23 +4,28 @@
 //! keeps everything, and a second attempt begins by sending it again; beyond that, each piece is forgotten once it is sent, and the
 //! request can be tried a second time only where nothing was sent. The body is never read before a connection stands, so a
 //! connect failure can be retried whatever the body's size.
+//!
+//! A client that waits for `100 Continue` is not read from before it was told ([`Talk::go`]); who tells it is
+//! [`super::attempt`], which hears the endpoint.
 
 use super::attempt::Failure;
 use super::attempts::Attempts;
 use super::connection::Connection;
+use super::discard::Rest;
 use super::state::Worker;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_chunk_size, push_last_chunk};
 use crate::http::framing::Framing;
-use crate::http::reply::CONTINUE;
 use crate::http::trailers::Trailers;
-use crate::limits::REPLAY_BYTES_MAX;
+use crate::limits::{DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::Stream;
-use crate::net::timer::Watch;
 use crate::policy::retry::Sent;
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::net::Shutdown;
+use std::task::Poll;
 use std::time::Duration;
 
 /// A request that is being sent; outlives its attempts.
@@ -40,9 +45,36 @@ pub(super) struct Upload<'c> {
     withheld: bool,
     body_bytes: u64,
     waits: bool,
+    /// A receive was dropped that the client's next bytes may have gone into.
+    severed: bool,
     rate_min: u64,
     /// Time spent waiting for the client, while a rate is asked of it.
     waited: Duration,
+}
+
+/// What [`Upload::run`] and the one who hears the endpoint tell each other while both are under way.
+#[derive(Debug, Default)]
+pub(super) struct Talk {
+    /// The client was told to send the body that it holds back.
+    pub(super) go: Cell<bool>,
+    /// The answer is there, or there will be none: nothing more is to be sent.
+    pub(super) stop: Cell<bool>,
+    /// Bytes of the client are being received that have arrived already: dropping the upload now would lose them, and one more poll
+    /// or two complete it.
+    pub(super) receiving: Cell<bool>,
+}
+
+/// Where the client is with its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has sent all of it.
+    Complete,
+    /// It is sending.
+    Sending,
+    /// It waits for `100 Continue`.
+    Withheld,
+    /// Some of it is lost, and the connection with it.
+    Severed,
 }
 
 /// What [`Upload::run`] is doing, and so what its sudden end would mean.
@@ -94,6 +126,7 @@ impl<'c> Upload<'c> {
             withheld: incoming.withheld,
             body_bytes: 0,
             waits: false,
+            severed: false,
             rate_min: incoming.rate_min,
             waited: Duration::ZERO,
         }
@@ -104,6 +137,12 @@ impl<'c> Upload<'c> {
         if self.is_replayable() {
             self.outbound.rewind();
         }
+        self.waits = false;
+    }
+
+    /// Whether an attempt can be made with what is here: either nothing went out, or all of it can go out again.
+    pub(super) fn can_begin(&self) -> bool {
+        self.is_replayable() && !self.severed
     }
 
     /// Whether everything that went out can go out again.
@@ -136,21 +175,57 @@ impl<'c> Upload<'c> {
         self.body_bytes
     }
 
+    /// Where the client is with its body.
+    pub(super) fn standing(&self) -> Standing {
+        match self.is_complete() {
+            true => Standing::Complete,
+            false if self.severed => Standing::Severed,
+            false if self.withheld => Standing::Withheld,
+            false => Standing::Sending,
+        }
+    }
+
+    /// Payload bytes still to come, if the client has said.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.body.left()
+    }
+
+    /// The client was told to send what it held back.
+    pub(super) fn on_told(&mut self) {
+        self.withheld = false;
+    }
+
+    /// What the client has sent behind its request.
+    pub(super) fn take_inbox(&mut self) -> Block {
+        std::mem::take(self.inbox)
+    }
+
+    /// What is still to come, for somebody who does not want it.
+    pub(super) fn rest(&mut self) -> Rest<'_> {
+        Rest { inbox: self.inbox, body: &mut self.body, trailers: &mut self.trailers }
+    }
+
     /// Gives the block back.
     pub(super) fn finish(self) {
         self.worker.put(self.outbound);
     }
 
     /// Sends what is there, then the rest of the body as it comes.
-    pub(super) async fn run(&mut self, upstream: &Stream) -> Result<(), Failure> {
+    pub(super) async fn run(&mut self, upstream: &Stream, talk: &Talk) -> Result<(), Failure> {
         self.take_in()?;
         loop {
             self.send(upstream).await?;
             if self.body.is_done() {
                 return Ok(());
             }
-            self.receive().await?;
+            if self.withheld {
+                poll_fn(|_| if talk.go.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+            }
+            self.receive(talk).await?;
             self.take_in()?;
+            if talk.stop.get() {
+                return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
+            }
         }
     }
 
@@ -174,17 +249,26 @@ impl<'c> Upload<'c> {
         sent.map_err(|_| Failure::Reset { sent: Sent::Maybe, reused: false })
     }
 
-    async fn receive(&mut self) -> Result<(), Failure> {
+    /// Receives more of the body. While it could still be thrown away or sent again it is waited for by poll, which may be dropped
+    /// without losing a byte; a body that is too large for either is spared the extra turn of the loop.
+    async fn receive(&mut self, talk: &Talk) -> Result<(), Failure> {
         let watch = self.worker.timers.watch();
-        if std::mem::take(&mut self.withheld) {
-            self.say_continue(&watch).await?;
-        }
-        let block = std::mem::take(self.inbox);
-        let block = self.worker.widen(block, self.body.left());
         let began = clock::now();
         let _guard = watch.over(&self.client.stream, began + self.patience, Shutdown::Read);
+        let by_poll = self.body.left().is_none_or(|left| left <= DISCARD_BYTES_MAX);
         self.waits = true;
+        if by_poll {
+            // what is wrong with the socket, the receive will say
+            let _ = self.client.stream.readable().await;
+        }
+        let block = self.worker.widen(std::mem::take(self.inbox), self.body.left());
+        let kept = std::mem::replace(&mut self.progress, Progress::Lost);
+        self.severed = true;
+        talk.receiving.set(by_poll);
         let (received, block) = self.client.stream.receive(block).await;
+        talk.receiving.set(false);
+        self.severed = false;
+        self.progress = kept;
         self.waits = false;
         *self.inbox = block;
         match received {
@@ -203,15 +287,6 @@ impl<'c> Upload<'c> {
         self.waited += waited;
         let bytes = u128::from(self.body_bytes) + self.inbox.unread().len() as u128;
         self.waited > self.patience && bytes * 1_000_000_000 < u128::from(self.rate_min) * self.waited.as_nanos()
-    }
-
-    async fn say_continue(&self, watch: &Watch) -> Result<(), Failure> {
-        let mut block = self.worker.blocks.borrow_mut().small();
-        block.vec_mut().extend_from_slice(CONTINUE);
-        let _guard = watch.over(&self.client.stream, clock::now() + self.patience, Shutdown::Both);
-        let (sent, block) = self.client.stream.send(block).await;
-        self.worker.put(block);
-        sent.map_err(|_| Failure::Downstream(ProxyError::ClientClosed))
     }
 
     /// Moves what the client has sent of its body from the inbox into the outbound block, in the canonical framing.

@@ -55,6 +55,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
     with_request(bytes, |head| {
         let peer = how.peer.map(|peer| peer.parse().unwrap());
         let forwarding = Forwarding { peer, is_trusted: how.is_trusted, scheme: "http", request_id: b"id-1" };
+        let offer = head.upgrade();
         let request = UpstreamRequest {
             head,
             path: how.path.unwrap_or(head.path()),
@@ -64,6 +65,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
             forwarding: &forwarding,
             host_fallback: "10.0.0.1:8080",
             expect_continue: how.expect_continue,
+            offer: offer.as_ref(),
         };
         let mut out = b"before".to_vec();
         encode::request(&mut out, &request);

@@ -36,7 +36,7 @@ pub(crate) fn describe_request(head: &RequestHead<'_>) -> String {
         text += " continue";
     }
     if let Some(upgrade) = head.upgrade() {
-        text += &format!(" upgrade={}", upgrade.escape_ascii());
+        text += &format!(" upgrade={}", upgrade.as_bytes().escape_ascii());
     }
     for (name, value) in head.fields().iter() {
         text += &format!(" | {}: {}", name.escape_ascii(), value.escape_ascii());

@@ -76,6 +76,7 @@ fn listener(listener: &Listener) -> Value {
         "header_timeout": duration(listener.header_timeout),
         "idle_timeout": duration(listener.idle_timeout),
         "body_timeout": duration(listener.body_timeout),
+        "tunnel_timeout": duration(listener.tunnel_timeout),
         "max_head_bytes": listener.head_bytes_max,
         "max_headers": listener.headers_max,
         "max_body_bytes": listener.body_bytes_max,

@@ -97,7 +97,6 @@ impl AccessLogThread {
     }
 }
 
-#[expect(clippy::disallowed_types, reason = "see Rings")]
 fn lock(rings: &Rings) -> std::sync::MutexGuard<'_, Vec<Arc<LogRing>>> {
     // a panic while it is held leaves a list that is whole
     rings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -237,6 +237,20 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "ringgate_tunnels",
+        help: "Downstream connections that were upgraded (WebSocket) and are open.",
+        kind: GAUGE,
+        rows: per_listener,
+        render: |scrape, row, out| listener(scrape, row, out, |stats| stats.tunnels.get()),
+    },
+    Family {
+        name: "ringgate_tunnels_opened_total",
+        help: "Downstream connections that were upgraded.",
+        kind: COUNTER,
+        rows: per_listener,
+        render: |scrape, row, out| listener(scrape, row, out, |stats| stats.tunnels_opened.get()),
+    },
+    Family {
         name: "ringgate_rate_limit_evictions_total",
         help: "Clients that the tables of rate limits forgot to make room for others.",
         kind: COUNTER,

@@ -1,0 +1,51 @@
+//! What the tests of this room need: an event loop of each kind, and sockets with a blocking peer.
+
+use super::driver::EventLoop;
+use super::stream::Stream;
+use super::timer::Timers;
+use crate::config::Driver;
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::net::{TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// Far more than any test here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `body` on the best event loop that the kernel allows, and on epoll, with timers that run.
+pub(crate) fn on_each_driver<F: Future<Output = ()>>(body: impl Fn(Rc<Timers>) -> F + Clone + Send + 'static) {
+    for driver in [Driver::Auto, Driver::Epoll] {
+        let body = body.clone();
+        let (done, wait) = channel();
+        // a thread of its own, because a runtime is never dropped (see `worker::run`)
+        let thread = std::thread::spawn(move || {
+            let mut event_loop = ManuallyDrop::new(EventLoop::new(driver).unwrap());
+            println!("on {}", event_loop.step());
+            event_loop.block_on(async {
+                let timers = Timers::new().unwrap();
+                let running = Rc::clone(&timers);
+                drop(monoio::spawn(async move { running.run().await }));
+                body(timers).await;
+            });
+            done.send(()).unwrap();
+        });
+        match wait.recv_timeout(PATIENCE) {
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e))
+            }
+            Err(RecvTimeoutError::Timeout) => panic!("still waiting on {driver:?}"),
+        }
+    }
+}
+
+/// A connection: our end, and the peer's.
+pub(crate) fn pair() -> (Stream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    ours.set_nodelay(true).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    (Stream::from_fd(ours.into()).unwrap(), peer)
+}

@@ -1,0 +1,62 @@
+//! The rest of a request's body that nobody wants: read and thrown away, so that the connection can carry the next request.
+//!
+//! A response may be complete before the request is: a refusal, an endpoint that answered early. Reading a little is cheaper than a new
+//! connection for both sides; reading a lot is not, so there is a limit in bytes and one in time, beyond which the connection is
+//! closed after all (RFC 9112 §9.3, §9.6). Nothing is read of a client that waits to be told to send (RFC 9110 §10.1.1): its next
+//! bytes could be the body or the next request.
+
+use super::connection::Connection;
+use super::state::Worker;
+use crate::http::body::Body;
+use crate::http::trailers::Trailers;
+use crate::limits::{DISCARD_BYTES_MAX, DISCARD_TIMEOUT};
+use crate::net::block::Block;
+use crate::net::clock;
+use std::net::Shutdown;
+
+/// What is still to come of a request.
+#[derive(Debug)]
+pub(super) struct Rest<'r> {
+    /// Where it arrives.
+    pub(super) inbox: &'r mut Block,
+    /// How its end is found.
+    pub(super) body: &'r mut Body,
+    pub(super) trailers: &'r mut Trailers,
+}
+
+/// The rest cannot be skipped: it is malformed, too long or too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unwanted;
+
+impl Rest<'_> {
+    /// Skips what has arrived; true when that was the end. What lies behind the end stays in the inbox.
+    pub(super) fn skip(&mut self) -> Result<bool, Unwanted> {
+        if !self.body.is_done() && !self.inbox.is_empty() {
+            let len = self.inbox.unread().len();
+            let decoded = self.body.decode(self.inbox.unread_mut(), 0..len, self.trailers).map_err(|_| Unwanted)?;
+            self.inbox.consume(decoded.consumed);
+        }
+        Ok(self.body.is_done())
+    }
+
+    /// Receives and skips until the end.
+    pub(super) async fn discard(&mut self, worker: &Worker, client: &Connection) -> Result<(), Unwanted> {
+        let until = clock::now() + DISCARD_TIMEOUT;
+        let patience = client.config(worker).body_timeout;
+        let mut left = DISCARD_BYTES_MAX;
+        while !self.skip()? {
+            if left == 0 {
+                return Err(Unwanted);
+            }
+            self.inbox.clear();
+            let block = worker.widen(std::mem::take(self.inbox), Some(0));
+            let deadline = until.min(clock::now() + patience);
+            let _guard = client.watch.over(&client.stream, deadline, Shutdown::Read);
+            let (received, block) = client.stream.receive(block).await;
+            *self.inbox = block;
+            let count = received.ok().filter(|count| *count > 0).ok_or(Unwanted)?;
+            left = left.saturating_sub(count as u64);
+        }
+        Ok(())
+    }
+}
