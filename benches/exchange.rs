@@ -310,6 +310,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &Config, route: 
         forwarding: &forwarding,
         host_fallback: "orders",
         expect_continue: false,
+        offer: None,
     };
     encode::request(out, &request);
 }

@@ -140,8 +140,8 @@ pub const REQUEST_COUNTERS_MAX: usize = 1 << 16;
 
 /// Read blocks: the small one serves a head or a small body, the large one bulk transfer.
 pub const BLOCK_SMALL: usize = 8 << 10;
-/// See [`BLOCK_SMALL`].
-pub const BLOCK_LARGE: usize = 64 << 10;
+/// See [`BLOCK_SMALL`]; holds a body that may be replayed, with its head.
+pub const BLOCK_LARGE: usize = 80 << 10;
 /// Blocks that a worker keeps for reuse, in bytes over all sizes.
 pub const BLOCKS_KEPT_BYTES: usize = 16 << 20;
 /// Connections of one worker that may wait for their next request with a receive (and so a buffer) armed; the rest wait by poll
@@ -172,7 +172,7 @@ pub const STALL: Duration = Duration::from_secs(5);
 
 const _: () = assert!(BLOCK_SMALL >= HEAD_BYTES_MIN && BLOCK_SMALL > PROXY_HEADER_BYTES_MAX);
 const _: () = assert!(BLOCK_LARGE >= RESPONSE_HEAD_BYTES_MAX, "a response head fits in one block");
-const _: () = assert!(REPLAY_BYTES_MAX >= BLOCK_SMALL);
+const _: () = assert!(REPLAY_BYTES_MAX >= BLOCK_SMALL && REPLAY_BYTES_MAX < BLOCK_LARGE);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < BLOCK_SMALL && TRAILER_BYTES_MAX <= BLOCK_SMALL);
 const _: () = assert!(LIMIT_TABLE_BUCKETS.is_power_of_two() && LOG_RING_BYTES.is_power_of_two());
 const _: () = assert!(WORKERS_MAX <= u16::MAX as usize && ROUTES_MAX <= u32::MAX as usize);

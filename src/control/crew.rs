@@ -32,6 +32,8 @@ pub(super) struct Crew {
     /// Who has been replaced and still finishes what it has.
     leavers: Vec<Leaver>,
     draining: bool,
+    /// When they were last looked at.
+    looked: Instant,
     /// [`limits::STALL`], but for tests.
     stall: Duration,
     /// [`RESTART_PAUSE`], but for tests.
@@ -70,7 +72,16 @@ impl Crew {
             filled: Instant::default(),
         };
         let posts = sockets.into_iter().enumerate().map(post).collect();
-        Self { shared, log, posts, leavers: Vec::new(), draining: false, stall: limits::STALL, pause: RESTART_PAUSE }
+        Self {
+            shared,
+            log,
+            posts,
+            leavers: Vec::new(),
+            draining: false,
+            looked: Instant::default(),
+            stall: limits::STALL,
+            pause: RESTART_PAUSE,
+        }
     }
 
     /// Starts every worker and waits until each has its event loop.
@@ -121,11 +132,13 @@ impl Crew {
             return;
         }
         self.leavers.retain(|leaver| !leaver.thread.is_finished());
+        // a control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge
+        let was_away = now.since(std::mem::replace(&mut self.looked, now)) > self.stall;
         for post in &mut self.posts {
             let stats = &self.shared.stats;
             let held = post.is_held();
             let last_turn = stats.worker(post.id).last_turn.unwrap_or_default().max(post.filled);
-            let stalled = held && now.since(last_turn) > self.stall;
+            let stalled = held && !was_away && now.since(last_turn) > self.stall;
             if held && !stalled {
                 stats.set_worker_state(post.id, WorkerState::Running);
                 continue;

@@ -40,7 +40,7 @@ pub struct UpstreamRequest<'a> {
     /// Ask the endpoint for `100 Continue`.
     pub expect_continue: bool,
     /// Offer it to change the protocol.
-    pub offer: Option<&'a Offer>,
+    pub offer: Option<Offer>,
 }
 
 /// Appends the head.

@@ -157,6 +157,10 @@ pub struct Blocks {
     large: Stock,
 }
 
+/// Places for blocks that a stock keeps even when it is empty (1.5 KiB), so that the places of a small steady load are not freed with
+/// one beat and made again with the next.
+const STOCK_ROOM: usize = 64;
+
 /// Blocks of one size.
 #[derive(Debug, Default)]
 struct Stock {
@@ -174,7 +178,7 @@ impl Stock {
 
     fn trim(&mut self) {
         self.blocks.truncate(self.blocks.len() - self.low.div_ceil(2).min(self.blocks.len()));
-        self.blocks.shrink_to(2 * self.blocks.len());
+        self.blocks.shrink_to((2 * self.blocks.len()).max(STOCK_ROOM));
         self.low = self.blocks.len();
     }
 }

@@ -1,23 +1,19 @@
 //! Idle upstream connections of one worker, by endpoint, last in first out.
 //!
 //! The one used last is the one whose state is still in the caches, and the least likely to have been closed by its server; the
-//! surplus at the bottom ages and is reaped. A connection that has been idle for longer than [`FRESH`] is looked at before it
-//! carries a request, because its server may have ended it meanwhile; a younger one is trusted, which saves the system call where
-//! it would cost most. A request that must not be sent twice trusts none: if its connection breaks, it cannot be repeated.
+//! surplus at the bottom ages and is reaped. Each one is looked at before it carries a request, however young it is: its server may
+//! have ended it, and, worse, may have sent bytes that nobody asked for, which the next client would get for its response.
 
 use super::stream::Stream;
 use crate::units::{EndpointId, Instant};
 use std::time::Duration;
 
-/// How long a connection is trusted without a look.
-const FRESH: Duration = Duration::from_millis(1);
 /// How much earlier than its server a connection is given up, which may have begun to count when it sent.
 const MARGIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Idle {
     stream: Stream,
-    since: Instant,
     until: Instant,
 }
 
@@ -37,12 +33,12 @@ impl Pool {
         Self { by_endpoint: (0..endpoints).map(|_| Vec::new()).collect(), idle: 0, idle_max, idle_timeout }
     }
 
-    /// The connection to `endpoint` that was used last and is still good; without a look only for a `repeatable` request.
-    pub fn checkout(&mut self, endpoint: EndpointId, repeatable: bool, now: Instant) -> Option<Stream> {
+    /// The connection to `endpoint` that was used last and is still good.
+    pub fn checkout(&mut self, endpoint: EndpointId, now: Instant) -> Option<Stream> {
         let idle = &mut self.by_endpoint[endpoint.index()];
-        while let Some(Idle { stream, since, until }) = idle.pop() {
+        while let Some(Idle { stream, until }) = idle.pop() {
             self.idle -= 1;
-            if now < until && ((repeatable && now.since(since) < FRESH) || !stream.is_spent()) {
+            if now < until && !stream.is_spent() {
                 return Some(stream);
             }
         }
@@ -56,7 +52,7 @@ impl Pool {
         let wait = self.idle_timeout.min(keep.saturating_sub(MARGIN));
         if self.idle < self.idle_max && !wait.is_zero() {
             self.idle += 1;
-            self.by_endpoint[endpoint.index()].push(Idle { stream, since: now, until: now + wait });
+            self.by_endpoint[endpoint.index()].push(Idle { stream, until: now + wait });
         }
     }
 
@@ -71,6 +67,12 @@ impl Pool {
     /// Closes every connection to `endpoint`: it has just broken one of them without a word.
     pub fn forget(&mut self, endpoint: EndpointId) {
         self.idle -= std::mem::take(&mut self.by_endpoint[endpoint.index()]).len();
+    }
+
+    /// Closes all.
+    pub fn clear(&mut self) {
+        self.by_endpoint.iter_mut().for_each(Vec::clear);
+        self.idle = 0;
     }
 
     /// Idle connections.
@@ -101,30 +103,23 @@ mod tests {
             drop(closed_peer);
             closed.readable().await.unwrap();
             pool.checkin(ENDPOINT, closed, Duration::MAX, now);
-            let given = pool.checkout(ENDPOINT, true, now + 2 * FRESH).unwrap();
+            let given = pool.checkout(ENDPOINT, now).unwrap();
             assert_eq!((given.fd(), pool.idle()), (good_fd, 0));
-            assert!(pool.checkout(ENDPOINT, true, now + 2 * FRESH).is_none());
+            assert!(pool.checkout(ENDPOINT, now).is_none());
         });
     }
 
     #[test]
-    fn a_connection_used_a_moment_ago_is_trusted() {
+    fn a_connection_with_bytes_that_nobody_asked_for_is_not_given_out() {
+        use std::io::Write as _;
         on_each_driver(|_| async {
             let mut pool = Pool::new(2, 8, TIMEOUT);
             let now = clock::now();
-            let (closed, peer) = pair();
-            drop(peer);
-            closed.readable().await.unwrap();
-            let (other, other_peer) = pair();
-            drop(other_peer);
-            other.readable().await.unwrap();
-            pool.checkin(ENDPOINT, closed, Duration::MAX, now);
-            pool.checkin(OTHER, other, Duration::MAX, now);
-            assert!(
-                pool.checkout(ENDPOINT, true, now + FRESH / 2).is_some(),
-                "without the system call that would tell"
-            );
-            assert!(pool.checkout(OTHER, false, now + FRESH / 2).is_none(), "what cannot be repeated looks first");
+            let (spoken, mut peer) = pair();
+            peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            spoken.readable().await.unwrap();
+            pool.checkin(ENDPOINT, spoken, Duration::MAX, now);
+            assert!(pool.checkout(ENDPOINT, now).is_none(), "the next client would get it as its response");
         });
     }
 
@@ -140,8 +135,8 @@ mod tests {
                 peers.push(peer);
                 pool.checkin(ENDPOINT, stream, Duration::MAX, now);
             }
-            assert!(pool.checkout(OTHER, true, now).is_none());
-            let out: Vec<_> = (0..3).map(|_| pool.checkout(ENDPOINT, true, now).unwrap()).collect();
+            assert!(pool.checkout(OTHER, now).is_none());
+            let out: Vec<_> = (0..3).map(|_| pool.checkout(ENDPOINT, now).unwrap()).collect();
             assert!(out.iter().map(Stream::fd).eq(fds.into_iter().rev()));
         });
     }
@@ -156,7 +151,7 @@ mod tests {
             pool.checkin(OTHER, young, Duration::MAX, now + TIMEOUT);
             pool.checkin(OTHER, surplus, Duration::MAX, now + TIMEOUT);
             assert_eq!(pool.idle(), 2, "one too many is closed");
-            assert!(pool.checkout(ENDPOINT, true, now + TIMEOUT).is_none(), "too old");
+            assert!(pool.checkout(ENDPOINT, now + TIMEOUT).is_none(), "too old");
             pool.reap(now + TIMEOUT);
             assert_eq!(pool.idle(), 1);
             drop(young_peer);
@@ -164,7 +159,7 @@ mod tests {
             drop(probe_peer);
             // the peer's end has arrived here too once a later one has
             probe.readable().await.unwrap();
-            pool.reap(now + TIMEOUT + 2 * FRESH);
+            pool.reap(now + TIMEOUT);
             assert_eq!(pool.idle(), 0);
         });
     }
@@ -193,7 +188,7 @@ mod tests {
             assert_eq!(until_given_up(&mut pool, Duration::ZERO), Duration::ZERO);
             let (stream, _peer) = pair();
             pool.checkin(ENDPOINT, stream, seconds(3), now);
-            assert!(pool.checkout(ENDPOINT, true, now + seconds(2)).is_none(), "also before it is reaped");
+            assert!(pool.checkout(ENDPOINT, now + seconds(2)).is_none(), "also before it is reaped");
         });
     }
 
@@ -207,7 +202,7 @@ mod tests {
             pool.checkin(OTHER, second, Duration::MAX, now);
             pool.forget(ENDPOINT);
             assert_eq!(pool.idle(), 1);
-            assert!(pool.checkout(ENDPOINT, true, now).is_none() && pool.checkout(OTHER, true, now).is_some());
+            assert!(pool.checkout(ENDPOINT, now).is_none() && pool.checkout(OTHER, now).is_some());
         });
     }
 }

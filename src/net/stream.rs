@@ -41,6 +41,7 @@ impl Stream {
     /// Receives into the block's room; the operation is submitted by this call, not by the first poll.
     /// The block comes back in any case, with the bytes appended; `Ok(0)` is the peer's end.
     pub fn receive(&self, into: Block) -> impl Future<Output = (io::Result<usize>, Block)> + use<'_> {
+        debug_assert!(into.room() > 0, "a receive without room looks like the peer's end");
         // SAFETY: `read` and `write` of monoio only clone the shared descriptor out of `self` before they return; no reference
         // to the TcpStream lives in their futures' state that another call could alias mutably (its own `Split` rests on the same).
         unsafe { &mut *self.inner.get() }.read(into)

@@ -71,7 +71,8 @@ struct Wheel {
 
 impl Wheel {
     fn new(now: Instant) -> Self {
-        let slots = (0..SLOTS).map(|_| Vec::new()).collect();
+        // some room from the start (16 KiB in all): otherwise each slot would allocate at its first use, which comes at any time
+        let slots = (0..SLOTS).map(|_| Vec::with_capacity(4)).collect();
         Self {
             rows: Slab::new(),
             slots,
@@ -335,9 +336,11 @@ impl Watch {
         Guard { watch: self }
     }
 
-    /// Moves the deadline of the guard that lives.
+    /// Moves the deadline of the guard that lives, unless it has passed.
     pub fn move_to(&self, deadline: Instant) {
-        self.timers.set(self.index, deadline);
+        if !self.expired() {
+            self.timers.set(self.index, deadline);
+        }
     }
 
     /// True when the deadline of the last guard or sleep has passed.

@@ -38,6 +38,11 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// A pooled connection that ends this soon after a request was sent on it had been closed before: its server cannot have worked on
+/// the request. One that ends later is a failure like any other.
+const STALE_WITHIN: Duration = Duration::from_millis(20);
 
 /// Looks for the reset that follows an end, one a tick: some 200 ms, more than a round trip within a region.
 const RECEIPT_LOOKS: usize = 20;
@@ -127,17 +132,20 @@ pub(super) async fn attempt(
             // a part of the request is gone with the last attempt, and half a request must not be sent
             return Err(Failure::Downstream(ProxyError::UpstreamReset));
         }
-        let pooled = reuse.then(|| worker.checkout(to.cluster, to.endpoint, to.repeatable)).flatten();
+        let pooled = reuse.then(|| worker.checkout(to.cluster, to.endpoint)).flatten();
         let reused = pooled.is_some();
         let stream = match pooled {
             Some(stream) => stream,
             None => connect(worker, connection, to).await?,
         };
         let mut conversation = Conversation::new(worker, connection, asked, to, reused);
+        let began = clock::now();
         match conversation.hold(upload, stream).await {
             Err(Failure::Reset { sent, reused: true }) => {
                 worker.forget_idle(to.cluster, to.endpoint);
-                if !((to.repeatable && upload.can_begin()) || sent == Sent::Nothing) {
+                let stale = clock::now().since(began) < STALE_WITHIN;
+                let repeatable = stale && to.repeatable && upload.can_begin();
+                if !repeatable && sent != Sent::Nothing {
                     return Err(Failure::Reset { sent, reused });
                 }
                 reuse = false;
@@ -226,7 +234,8 @@ impl<'c> Conversation<'c> {
         let waited = self.withheld;
         let (worker, client) = (self.worker, self.client);
         let (heard, uploaded, block) = {
-            let _guard = client.watch.over(&stream, self.until, Shutdown::Both).on_behalf_of(&client.stream);
+            let until = upload.time_attempt(self.until);
+            let _guard = client.watch.over(&stream, until, Shutdown::Both).on_behalf_of(&client.stream);
             let talk = Talk::default();
             let mut sending = pin!(upload.run(&stream, &talk));
             let mut uploaded = poll_once(sending.as_mut()).await;

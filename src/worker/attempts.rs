@@ -87,9 +87,14 @@ impl<'w> Attempts<'w> {
         self.upstream_time.get()
     }
 
-    /// The body has outgrown what is kept: returns the attempt's new end.
-    pub(super) fn forbid_replay(&self) -> Option<Instant> {
-        self.exchange.borrow_mut().forbid_replay()
+    /// The body has outgrown what is kept: this attempt is the last one that can send it.
+    pub(super) fn forbid_replay(&self) {
+        self.exchange.borrow_mut().forbid_replay();
+    }
+
+    /// T_max.
+    pub(super) fn deadline(&self) -> Instant {
+        self.exchange.borrow().deadline().at
     }
 
     /// Tells what happened and asks what is next.

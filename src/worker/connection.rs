@@ -216,8 +216,9 @@ async fn wait_armed(
     connection: &Connection,
     receiving: impl Future<Output = (io::Result<usize>, Block)>,
 ) -> (io::Result<usize>, Block) {
-    let deadline = clock::now() + connection.config(worker).idle_timeout;
-    let _guard = connection.watch.over_idle(&connection.stream, deadline);
+    // a drain that came while the response was being sent has not seen this connection idle
+    let wait = if worker.is_draining() { Duration::ZERO } else { connection.config(worker).idle_timeout };
+    let _guard = connection.watch.over_idle(&connection.stream, clock::now() + wait);
     let _armed = worker.arm();
     receiving.await
 }
@@ -243,6 +244,9 @@ async fn linger(worker: &Worker, connection: &Connection, mut inbox: Block) {
     connection.stream.shutdown(Shutdown::Write);
     let _guard = connection.watch.over(&connection.stream, clock::now() + LINGER, Shutdown::Both);
     let mut left = LINGER_BYTES;
+    if inbox.room() == 0 {
+        worker.put(std::mem::replace(&mut inbox, worker.blocks.borrow_mut().small()));
+    }
     while left > 0 {
         inbox.clear();
         let (received, block) = connection.stream.receive(inbox).await;

@@ -115,7 +115,8 @@ async fn read_head(
     let config = connection.config(worker);
     let mut scanner = HeadScanner::default();
     loop {
-        if scanner.is_ready(inbox.unread())
+        // a head that has reached its limit is judged even without an end in sight
+        if (scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max)
             && let Some(plan) = plan::plan(worker, connection, inbox.unread(), arrived)?
         {
             return Ok(plan);
@@ -300,7 +301,8 @@ impl Line<'_> {
     ) -> Result<(Commit, Answering), Action> {
         let mut scanner = HeadScanner::default();
         loop {
-            if scanner.is_ready(answering.block.unread()) {
+            let bytes = answering.block.unread();
+            if scanner.is_ready(bytes) || bytes.len() >= RESPONSE_HEAD_BYTES_MAX {
                 match self.classify(&mut answering, upload) {
                     Verdict::Commit(commit) => return Ok((commit, answering)),
                     Verdict::Next { action, keep } => {

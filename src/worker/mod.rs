@@ -121,6 +121,7 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>
             Ok(worker) => {
                 ready(Ok(step));
                 worker.ended().await;
+                worker.close_idle_upstream();
                 // closes that were queued by the last drops go out with one more turn of the loop
                 worker.timers.watch().sleep_until(clock::now() + 2 * timer::TICK).await;
             }

@@ -17,6 +17,7 @@ use crate::http::headers::Forwarding;
 use crate::http::reply::{self, ALLOW_ANY, Reply, ReplyTo};
 use crate::http::upgrade::Offer;
 use crate::http::{Parsed, Version};
+use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
 use crate::policy::admission::Admitted;
 use crate::policy::chance::hash_key;
@@ -217,12 +218,16 @@ impl Planner<'_> {
         if head.framing().exceeds(bytes_max) {
             return self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]);
         }
-        let mut outbound = worker.blocks.borrow_mut().small();
+        let mut outbound = match head.framing() {
+            Framing::None => worker.blocks.borrow_mut().small(),
+            Framing::Fixed(bytes) if bytes < BLOCK_SMALL as u64 / 2 => worker.blocks.borrow_mut().small(),
+            _ => worker.blocks.borrow_mut().large(),
+        };
         let mut id = [0; super::state::REQUEST_ID_BYTES];
         let id = worker.request_id(head.request_id().is_some(), &mut id);
         record.on_request_id(id);
         let offer = head.upgrade();
-        self.encode(&mut outbound, rules, (cluster, offer.as_ref()), id, path);
+        self.encode(&mut outbound, rules, (cluster, offer), id, path);
         Way::Forward(Forward {
             route,
             cluster,
@@ -243,7 +248,7 @@ impl Planner<'_> {
         &self,
         outbound: &mut Block,
         rules: &config::Route,
-        (cluster, offer): (ClusterId, Option<&Offer>),
+        (cluster, offer): (ClusterId, Option<Offer>),
         request_id: &[u8],
         path: &mut Vec<u8>,
     ) {

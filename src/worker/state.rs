@@ -11,7 +11,7 @@ use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
 use crate::limits::{BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
-use crate::net::block::{Block, Blocks};
+use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
 use crate::net::listener::Listener;
 use crate::net::pool::Pool;
@@ -240,7 +240,7 @@ impl Worker {
         let mut blocks = self.blocks.borrow_mut();
         let mut larger = blocks.large();
         larger.vec_mut().extend_from_slice(block.unread());
-        larger.vec_mut().reserve_exact(bytes_max.saturating_sub(block.unread().len()) + 1);
+        larger.vec_mut().reserve_exact((bytes_max + 1 + TAILROOM).saturating_sub(block.unread().len()));
         blocks.put(std::mem::replace(block, larger));
     }
 
@@ -313,9 +313,9 @@ impl Worker {
 
     // ---- upstream connections ----
 
-    /// The pooled connection that was used last, if there is one; looked at first, unless it is young and the request `repeatable`.
-    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId, repeatable: bool) -> Option<Stream> {
-        self.pools.borrow_mut()[cluster.index()].checkout(endpoint, repeatable, clock::now())
+    /// The pooled connection that was used last, if there is one.
+    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<Stream> {
+        self.pools.borrow_mut()[cluster.index()].checkout(endpoint, clock::now())
     }
 
     /// Takes a connection back for the next request, which must come within `keep`, and not at all if the connection began with a
@@ -336,6 +336,11 @@ impl Worker {
     /// Closes the idle connections of an endpoint that has just dropped one of them.
     pub(super) fn forget_idle(&self, cluster: ClusterId, endpoint: EndpointId) {
         self.pools.borrow_mut()[cluster.index()].forget(endpoint);
+    }
+
+    /// Closes every pooled connection: the worker ends, but its memory stays (see [`super::run`]).
+    pub(super) fn close_idle_upstream(&self) {
+        self.pools.borrow_mut().iter_mut().for_each(Pool::clear);
     }
 
     /// Counts a request in flight to a cluster.

@@ -22,6 +22,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::policy::retry::Sent;
+use crate::units::Instant;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::Shutdown;
@@ -50,6 +51,8 @@ pub(super) struct Upload<'c> {
     rate_min: u64,
     /// Time spent waiting for the client, while a rate is asked of it.
     waited: Duration,
+    /// The time of the attempt, which begins to run once the client has sent everything.
+    time: Duration,
 }
 
 /// What [`Upload::run`] and the one who hears the endpoint tell each other while both are under way.
@@ -129,6 +132,7 @@ impl<'c> Upload<'c> {
             severed: false,
             rate_min: incoming.rate_min,
             waited: Duration::ZERO,
+            time: Duration::MAX,
         }
     }
 
@@ -138,6 +142,17 @@ impl<'c> Upload<'c> {
             self.outbound.rewind();
         }
         self.waits = false;
+    }
+
+    /// The end of an attempt that begins now and may take until `until`: while the client is still sending, only T_max counts, because
+    /// its slowness is not the endpoint's. The rest of the attempt's time runs from the end of the body on.
+    pub(super) fn time_attempt(&mut self, until: Instant) -> Instant {
+        if self.is_complete() {
+            self.time = Duration::MAX;
+            return until;
+        }
+        self.time = until.since(clock::now());
+        self.attempts.deadline()
     }
 
     /// Whether an attempt can be made with what is here: either nothing went out, or all of it can go out again.
@@ -216,6 +231,11 @@ impl<'c> Upload<'c> {
         loop {
             self.send(upstream).await?;
             if self.body.is_done() {
+                if self.time != Duration::MAX {
+                    // one that cannot be sent again has all the time that is left
+                    let time = if self.is_replayable() { self.time } else { Duration::MAX };
+                    self.client.watch.move_to((clock::now() + time).min(self.attempts.deadline()));
+                }
                 return Ok(());
             }
             if self.withheld {
@@ -237,11 +257,12 @@ impl<'c> Upload<'c> {
         let (sent, outbound) = upstream.send(std::mem::take(&mut self.outbound)).await;
         self.outbound = outbound;
         self.progress = kept;
-        if kept == Progress::Kept && self.outbound.all().len() > self.head_bytes + REPLAY_BYTES_MAX {
+        // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
+        let encoded = self.outbound.all().len() - self.head_bytes.min(self.outbound.all().len());
+        let outgrown = self.body_bytes > REPLAY_BYTES_MAX as u64 || encoded > 2 * REPLAY_BYTES_MAX;
+        if kept == Progress::Kept && outgrown {
             self.progress = Progress::Lost;
-            if let Some(until) = self.attempts.forbid_replay() {
-                self.client.watch.move_to(until);
-            }
+            self.attempts.forbid_replay();
         }
         if self.progress == Progress::Lost {
             self.outbound.clear();

@@ -18,9 +18,9 @@ use std::time::Duration;
 
 const WARM_UP: usize = 2_000;
 const REQUESTS: usize = 2_000;
-/// Allocations that [`REQUESTS`] requests may make *together*: a slot of the timer wheel or a table that grows for the first time,
-/// and the stock of buffers that shrinks and grows with the worker's beat. One per hundred requests; an allocation on the request
-/// path would make a hundred times as many.
+/// Allocations that [`REQUESTS`] requests may make *together*: a slot of the timer wheel that gets more deadlines than ever before, a
+/// table that grows for the first time. One per hundred requests; an allocation on the request path would make a hundred times as
+/// many.
 const ALLOWED: usize = 20;
 /// Rounds of [`REQUESTS`] until one stays within [`ALLOWED`].
 const ROUNDS_MAX: usize = 5;

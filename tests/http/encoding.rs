@@ -55,7 +55,6 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
     with_request(bytes, |head| {
         let peer = how.peer.map(|peer| peer.parse().unwrap());
         let forwarding = Forwarding { peer, is_trusted: how.is_trusted, scheme: "http", request_id: b"id-1" };
-        let offer = head.upgrade();
         let request = UpstreamRequest {
             head,
             path: how.path.unwrap_or(head.path()),
@@ -65,7 +64,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
             forwarding: &forwarding,
             host_fallback: "10.0.0.1:8080",
             expect_continue: how.expect_continue,
-            offer: offer.as_ref(),
+            offer: head.upgrade(),
         };
         let mut out = b"before".to_vec();
         encode::request(&mut out, &request);
@@ -90,6 +89,24 @@ fn hop_by_hop_fields_end_here() {
         up(bytes, &Up::default()),
         format!("POST / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\n{ADDED}Transfer-Encoding: chunked\r\n\r\n")
     );
+}
+
+#[test]
+fn an_offer_to_change_the_protocol_is_two_fields_and_nothing_else() {
+    let bytes =
+        b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade, x-hop\r\nUpgrade: websocket\r\nX-Hop: x\r\n\
+        Sec-WebSocket-Key: k\r\nTE: trailers\r\n\r\n";
+    assert_eq!(
+        up(bytes, &Up::default()),
+        format!(
+            "GET /ws HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key: k\r\n{ADDED}TE: trailers\r\nUpgrade: websocket\r\n\
+             Connection: TE, upgrade\r\n\r\n"
+        )
+    );
+    let with_body =
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx";
+    let out = up(with_body, &Up::default());
+    assert!(!out.contains("pgrade"), "{out}");
 }
 
 #[test]

@@ -57,7 +57,6 @@ fn head() -> impl Strategy<Value = Vec<u8>> {
 fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
     let forwarding =
         Forwarding { peer: Some([192, 0, 2, 1].into()), is_trusted: true, scheme: "http", request_id: b"id" };
-    let offer = head.upgrade();
     let request = UpstreamRequest {
         head,
         path: head.path(),
@@ -67,7 +66,7 @@ fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
         forwarding: &forwarding,
         host_fallback: "fallback:80",
         expect_continue: false,
-        offer: offer.as_ref(),
+        offer: head.upgrade(),
     };
     let mut out = Vec::new();
     encode::request(&mut out, &request);

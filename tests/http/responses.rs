@@ -5,6 +5,7 @@ use http::Method;
 use ringgate::error::ProxyError;
 use ringgate::http::Parsed;
 use ringgate::http::fields::HeadScratch;
+use ringgate::http::head::{HeadPolicy, RequestHead};
 use ringgate::http::response::ResponseHead;
 use std::time::Duration;
 
@@ -166,6 +167,47 @@ fn well_formed_responses_are_understood_however_they_arrive() {
     for (reason, method, bytes, understood) in TAKEN {
         let seen = fed_every_way(bytes, |buf| see_response(buf, method)).unwrap_or_else(|e| panic!("{reason}: {e:?}"));
         assert_eq!(seen.as_deref().unwrap_or("-"), *understood, "{reason}");
+    }
+}
+
+#[test]
+fn a_101_is_taken_only_for_what_was_offered() {
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut scratch = HeadScratch::default();
+    let Ok(Parsed::Complete(head)) = RequestHead::parse(request, &HeadPolicy::default(), &mut scratch) else {
+        panic!()
+    };
+    let offer = head.upgrade().expect("an offer");
+    for (fields, taken) in [
+        ("1 101 Go\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n", true),
+        ("1 101 Go\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nContent-Length: 0\r\n", true),
+        ("1 101 Go\r\nUpgrade: websocket\r\n", false),
+        ("1 101 Go\r\nConnection: upgrade\r\n", false),
+        ("1 101 Go\r\nUpgrade: h2c\r\nConnection: upgrade\r\n", false),
+        ("1 101 Go\r\nUpgrade: websocket, h2c\r\nConnection: upgrade\r\n", false),
+        ("1 101 Go\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 5\r\n", false),
+        ("1 101 Go\r\nUpgrade: websocket\r\nConnection: upgrade\r\nTransfer-Encoding: chunked\r\n", false),
+        ("0 101 Go\r\nUpgrade: websocket\r\nConnection: upgrade\r\n", false),
+    ] {
+        let bytes = format!("HTTP/1.{fields}\r\n");
+        let mut scratch = HeadScratch::default();
+        match ResponseHead::parse_answer(bytes.as_bytes(), &Method::GET, Some(&offer), &mut scratch) {
+            Ok(Parsed::Complete(head)) => assert!(taken && head.is_switching() && !head.is_interim(), "{fields:?}"),
+            Err(error) => assert!(!taken && error == ProxyError::UpstreamProtocol, "{fields:?}"),
+            Ok(Parsed::Partial) => panic!("{fields:?} is whole"),
+        }
+    }
+}
+
+#[test]
+fn the_beginning_of_a_status_line_tells_an_interim_response() {
+    let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+    assert!((0..=interim.len()).all(|len| ResponseHead::may_be_informational(&interim[..len])));
+    for (bytes, known_from) in [(&b"HTTP/1.1 200 OK"[..], 10), (b"HTTP/2 100", 6), (b"SSH-2.0", 1), (b"HTTP/1.11 1", 9)]
+    {
+        for len in 0..=bytes.len() {
+            assert_eq!(ResponseHead::may_be_informational(&bytes[..len]), len < known_from, "{len} of {bytes:?}");
+        }
     }
 }
 

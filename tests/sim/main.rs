@@ -1,11 +1,12 @@
-//! A seeded simulation of the failover policies: clusters, exchanges and everything below them, on a virtual clock.
+//! A seeded simulation of the policies: admission, clusters, exchanges and everything below them, on a virtual clock.
 //!
-//! Each seed makes up a cluster, a route, endpoints that refuse, reset, hang, slow down, throttle, truncate and flap, and clients that come
+//! Each seed makes up a cluster, a route, its limits, endpoints that refuse, reset, hang, slow down, throttle, truncate and flap, and clients that come
 //! in bursts and sometimes leave. After every step the invariants of `check` must hold; at the end everything drains. A failure
 //! prints its seed, and `RINGGATE_SIM_SEED=n cargo test --test sim` replays just that one.
 
 mod check;
 mod fleet;
+mod gate;
 mod world;
 
 use world::World;

@@ -2,6 +2,7 @@
 
 use crate::check::{self, Begun, Ledger, Probes};
 use crate::fleet::{Meeting, Mood, Phase};
+use crate::gate::{Gate, Said};
 use http::StatusCode;
 use rand::SeedableRng;
 use ringgate::config::{self, Address, Balance, HashKey, Outlier, RetryBudget, RetryOn, Timeout};
@@ -19,6 +20,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const REQUESTS: usize = 300;
+/// Volleys at the gate beside them, which put the limits to the test.
+const VOLLEYS: u64 = 24;
 
 /// What happened, over one simulation or many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,10 @@ pub(crate) struct Report {
     relayed: u64,
     replied: u64,
     abandoned: u64,
+    /// At the gate, volleys included.
+    admission: Said,
+    /// Requests that the gate did not let pass.
+    refused: u64,
     attempts: u64,
     retries: u64,
     backoffs: u64,
@@ -45,6 +52,8 @@ impl std::ops::AddAssign for Report {
         self.relayed += other.relayed;
         self.replied += other.replied;
         self.abandoned += other.abandoned;
+        self.admission += other.admission;
+        self.refused += other.refused;
         self.attempts += other.attempts;
         self.retries += other.retries;
         self.backoffs += other.backoffs;
@@ -60,12 +69,18 @@ impl std::ops::AddAssign for Report {
 impl Report {
     /// A simulation in which nothing ever went wrong would prove nothing.
     pub(crate) fn assert_that_everything_happened(&self) {
-        let Self { requests, relayed, replied, abandoned, .. } = *self;
-        assert_eq!(requests, relayed + replied + abandoned, "every request ended in one way");
+        let Self { requests, relayed, replied, abandoned, refused, .. } = *self;
+        assert_eq!(requests, relayed + replied + abandoned + refused, "every request ended in one way");
+        let Said { passed, limited_by_route, limited_by_client, crowded } = self.admission;
         let seen = [
             relayed,
             replied,
             abandoned,
+            refused,
+            passed,
+            limited_by_route,
+            limited_by_client,
+            crowded,
             self.retries,
             self.backoffs,
             self.budget_stops,
@@ -89,10 +104,14 @@ enum Due {
     Leave(usize),
     Mood(usize),
     Check(usize),
+    /// Its number.
+    Volley(u64),
 }
 
 struct Live {
     exchange: Exchange,
+    /// Whose slot it holds.
+    worker: usize,
     deadline: Deadline,
     /// Idempotent, and its body can be sent again.
     repeatable: bool,
@@ -106,6 +125,8 @@ pub(crate) struct World {
     rng: Rng,
     /// Of the policies, so that what the simulator draws does not shift what they draw.
     policy_rng: Rng,
+    /// Of the gate and who comes to it, for the same reason.
+    gate_rng: Rng,
     now: Instant,
     cluster: Cluster,
     config: config::Cluster,
@@ -117,6 +138,9 @@ pub(crate) struct World {
     dues: HashMap<u64, Due>,
     live: BTreeMap<usize, Live>,
     in_flight: HashMap<EndpointId, u32>,
+    gate: Gate,
+    /// Workers' slots that the last volley holds.
+    held: Vec<usize>,
     ledger: Ledger,
     probes: Probes,
     report: Report,
@@ -127,6 +151,7 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::seed_from_u64(seed);
         let mut policy_rng = Rng::seed_from_u64(!seed);
+        let mut gate_rng = Rng::seed_from_u64(mix(!seed));
         let config = draw_cluster(&mut rng);
         let budget = config.retry_budget;
         let mut world = Self {
@@ -143,11 +168,15 @@ impl World {
             dues: HashMap::new(),
             live: BTreeMap::new(),
             in_flight: HashMap::new(),
+            gate: Gate::draw(&mut gate_rng),
+            gate_rng,
+            held: Vec::new(),
             probes: Probes::default(),
             report: Report::default(),
             scheduled: 0,
         };
         world.schedule(Duration::ZERO, Due::Arrival);
+        world.schedule(Duration::ZERO, Due::Volley(0));
         for endpoint in 0..world.moods.len() {
             let (mood, check) = (world.upto(8_000), world.upto(5_000));
             world.schedule(mood, Due::Mood(endpoint));
@@ -165,7 +194,10 @@ impl World {
         }
         assert!(self.live.is_empty(), "every exchange ends");
         assert!(self.cluster.endpoints().iter().all(|e| e.in_flight == 0 && e.started == e.finished));
+        self.held.drain(..).for_each(|worker| self.gate.release(worker));
+        self.gate.assert_empty();
         self.report.probes = self.probes.seen;
+        self.report.admission = self.gate.said;
         self.report
     }
 
@@ -202,6 +234,12 @@ impl World {
                 let next = self.upto(20_000);
                 self.schedule(next, Due::Check(endpoint));
             }
+            Due::Volley(number) => {
+                let pause = self.gate.volley(number, &mut self.held, self.now, &mut self.gate_rng);
+                if number < VOLLEYS {
+                    self.schedule(pause, Due::Volley(number + 1));
+                }
+            }
             Due::Mood(_) | Due::Check(_) => {}
         }
         for change in self.cluster.take_changes() {
@@ -226,10 +264,22 @@ impl World {
         let exchange = Exchange::new(Facts { deadline, retry: self.rules, idempotent, replayable, key });
         let id = self.report.requests as usize;
         self.report.requests += 1;
+        let Some(worker) = self.gate.admit(self.now, &mut self.gate_rng) else {
+            self.report.refused += 1;
+            return;
+        };
         self.ledger.on_request(self.now);
         self.live.insert(
             id,
-            Live { exchange, deadline, repeatable: idempotent && replayable, serial: 0, on: None, meeting: None },
+            Live {
+                exchange,
+                worker,
+                deadline,
+                repeatable: idempotent && replayable,
+                serial: 0,
+                on: None,
+                meeting: None,
+            },
         );
         if below(&mut self.rng, 10) == 0 {
             let patience = self.upto(1_500);
@@ -316,6 +366,7 @@ impl World {
     fn conclude(&mut self, live: &Live, event: Event, action: Action) {
         let saturated = action == Action::Reply(ringgate::error::ProxyError::UpstreamSaturated);
         assert!(live.exchange.is_over() || saturated);
+        self.gate.release(live.worker);
         self.report.budget_stops += u64::from(live.exchange.was_stopped_by_budget());
         self.report.saturated += u64::from(saturated);
         match (event, action) {

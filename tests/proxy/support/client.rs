@@ -2,11 +2,12 @@
 
 use super::stream::Stream;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One connection to the gateway.
 pub(crate) struct Client {
-    stream: Stream,
+    stream: Arc<Stream>,
     unread: Vec<u8>,
 }
 
@@ -58,7 +59,7 @@ impl Client {
 
     /// Connects to `ip:port` or `unix:/path`.
     pub(crate) fn try_connect(address: &str) -> io::Result<Self> {
-        Ok(Self { stream: Stream::connect(address)?, unread: Vec::new() })
+        Ok(Self { stream: Arc::new(Stream::connect(address)?), unread: Vec::new() })
     }
 
     /// Connects to `ip:port` from another address of this host.
@@ -66,12 +67,17 @@ impl Client {
     pub(crate) fn connect_from(source: &str, address: &str) -> Self {
         let stream =
             Stream::connect_from(source, address).unwrap_or_else(|error| panic!("{source} to {address}: {error}"));
-        Self { stream, unread: Vec::new() }
+        Self { stream: Arc::new(stream), unread: Vec::new() }
     }
 
     /// The socket itself.
     pub(crate) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// The same for another thread, which may send while this one reads.
+    pub(crate) fn stream_handle(&self) -> Arc<Stream> {
+        Arc::clone(&self.stream)
     }
 
     /// No later read may take longer.
@@ -81,7 +87,7 @@ impl Client {
 
     /// Sends exactly these bytes.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        (&self.stream).write_all(bytes.as_ref())
+        (&*self.stream).write_all(bytes.as_ref())
     }
 
     /// Sends exactly these bytes; fails when it cannot.
@@ -170,7 +176,7 @@ impl Client {
 
     /// All until the connection ends.
     pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
-        (&self.stream).read_to_end(&mut self.unread)?;
+        (&*self.stream).read_to_end(&mut self.unread)?;
         Ok(std::mem::take(&mut self.unread))
     }
 
@@ -213,7 +219,7 @@ impl Client {
 
     fn read_more(&mut self) -> io::Result<()> {
         let mut block = [0; 64 << 10];
-        let read = (&self.stream).read(&mut block)?;
+        let read = (&*self.stream).read(&mut block)?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

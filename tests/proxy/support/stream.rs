@@ -56,6 +56,12 @@ impl Stream {
         let _ = self.socket().shutdown(Shutdown::Both);
     }
 
+    /// Ends the direction that this side sends in; the other goes on.
+    pub(crate) fn end(&self) {
+        // fails when the peer has reset the connection, which whoever reads finds out
+        let _ = self.socket().shutdown(Shutdown::Write);
+    }
+
     /// The close to come sends RST instead of FIN.
     pub(crate) fn reset_on_close(&self) {
         self.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER is always allowed");

@@ -208,6 +208,11 @@ impl Conn {
         Some(std::mem::replace(&mut self.unread, rest))
     }
 
+    /// All that has arrived and was not taken.
+    pub(crate) fn take_all(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.unread)
+    }
+
     /// Sends exactly these bytes; whether the kernel took them all.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         (&*self.stream).write_all(bytes.as_ref()).is_ok()
