@@ -245,7 +245,8 @@ async fn linger(worker: &Worker, connection: &Connection, mut inbox: Block) {
     let _guard = connection.watch.over(&connection.stream, clock::now() + LINGER, Shutdown::Both);
     let mut left = LINGER_BYTES;
     if inbox.room() == 0 {
-        worker.put(std::mem::replace(&mut inbox, worker.blocks.borrow_mut().small()));
+        // the receive that its block went into was given up
+        inbox = worker.blocks.borrow_mut().small();
     }
     while left > 0 {
         inbox.clear();
