@@ -4,6 +4,7 @@
 //! when descriptors run out, accepting pauses until some have been given back, instead of spinning on the error.
 
 use super::connection::{self, Peer};
+use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::net::clock;
 use crate::net::guarded::guarded;
@@ -41,7 +42,7 @@ fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
         worker.recorder.connection_refused(listener, RefuseReason::ProxyProtocol);
         return;
     }
-    let Some(mut seat) = worker.seat_connection(listener) else {
+    let Some(mut seat) = ConnectionSeat::take(worker, listener) else {
         return; // dropped, and so closed
     };
     // behind a PROXY header the client is somebody else, who claims the seat when that has been read

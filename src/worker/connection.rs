@@ -7,7 +7,8 @@
 
 use super::exchange::{self, Served};
 use super::proxied;
-use super::state::{ConnectionSeat, Worker};
+use super::seat::ConnectionSeat;
+use super::state::Worker;
 use crate::config;
 use crate::limits::ARMED_RECEIVES_MAX;
 use crate::net::block::Block;

@@ -15,6 +15,7 @@ use super::relay::{Broken, Relay};
 use super::state::Worker;
 use super::tunnel::Tunnel;
 use super::upload::{Incoming, Standing, Upload};
+use super::verdict::{Commit, Verdict, keep};
 use crate::error::{Fault, ProxyError};
 use crate::http::body::Body;
 use crate::http::cycle::{Cycle, Next, Progress};
@@ -34,7 +35,6 @@ use crate::units::{EndpointId, Instant, RouteId};
 use http::Method;
 use std::net::Shutdown;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// What is left to do when an exchange is over but for its last bytes.
 #[derive(Debug)]
@@ -169,40 +169,6 @@ struct Line<'w> {
     version: Version,
     idempotent: bool,
     offer: Option<Offer>,
-}
-
-/// What a response head means.
-enum Verdict {
-    /// It is not all there, or only an interim one.
-    More,
-    /// This response is not passed on.
-    Next {
-        /// What is done instead.
-        action: Action,
-        /// All of it has arrived and the endpoint keeps the connection for so long: it can carry another request.
-        keep: Option<Duration>,
-    },
-    /// It is.
-    Commit(Commit),
-}
-
-/// A response that is passed on.
-struct Commit {
-    /// The head for the client.
-    out: Block,
-    from: Framing,
-    to: Framing,
-    /// How long the endpoint keeps its connection; `None`: it does not.
-    keep: Option<Duration>,
-    /// The client's connection before this response, in case nothing of it can be sent.
-    before: Cycle,
-    /// It is a 101: no response follows, but a tunnel.
-    switching: bool,
-}
-
-/// How long the endpoint keeps the connection for another request, by what it says; `None`: it closes it.
-fn keep(head: &ResponseHead<'_>) -> Option<Duration> {
-    head.is_persistent().then(|| head.idle_timeout().unwrap_or(Duration::MAX))
 }
 
 async fn forward(

@@ -20,10 +20,12 @@ mod plan;
 mod proxied;
 mod record;
 mod relay;
+mod seat;
 mod shared;
 mod state;
 mod tunnel;
 mod upload;
+mod verdict;
 
 pub use shared::Shared;
 

@@ -18,10 +18,9 @@ use crate::net::pool::Pool;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
 use crate::observe::access_log::LogSender;
-use crate::observe::labels::{EndpointState, RefuseReason};
+use crate::observe::labels::EndpointState;
 use crate::observe::recorder::{EndpointGauges, Recorder};
 use crate::policy::admission::{Admission, Admitted};
-use crate::policy::client_slots::Taken;
 use crate::policy::cluster::Cluster;
 use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
@@ -66,11 +65,13 @@ pub(super) struct Worker {
     /// `Retry-After` and `RateLimit` of a rejection.
     pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     endpoint_slots: RefCell<Vec<Vec<LocalSlots>>>,
-    connection_slots: RefCell<Vec<LocalSlots>>,
+    /// `max_connections`, by listener.
+    pub(super) connection_slots: RefCell<Vec<LocalSlots>>,
     log_texts: RefCell<Vec<super::record::Texts>>,
     date: Cell<(u64, HttpDate)>,
     listeners: Vec<Rc<Listener>>,
-    connections: Cell<usize>,
+    /// Downstream connections, over all listeners.
+    pub(super) connections: Cell<usize>,
     active_upstream: RefCell<Vec<usize>>,
     draining: Cell<bool>,
     /// When tunnels end whatever they carry; `NEVER` before a drain.
@@ -202,7 +203,8 @@ impl Worker {
         .await;
     }
 
-    fn look_for_end(&self) {
+    /// Wakes who waits for the end, if this is it.
+    pub(super) fn look_for_end(&self) {
         if self.draining.get()
             && self.connections.get() == 0
             && let Some(waker) = self.waiting_for_end.borrow_mut().take()
@@ -296,19 +298,6 @@ impl Worker {
         if kept.len() < LOG_TEXTS_KEPT {
             kept.push(texts);
         }
-    }
-
-    // ---- downstream connections ----
-
-    /// Room for one more connection on this listener; `None` when it has its `max_connections`, which has been counted.
-    pub(super) fn seat_connection(self: &Rc<Self>, listener: ListenerId) -> Option<ConnectionSeat> {
-        if !self.connection_slots.borrow_mut()[listener.index()].acquire() {
-            self.recorder.connection_refused(listener, RefuseReason::MaxConnections);
-            return None;
-        }
-        self.recorder.connection_opened(listener);
-        self.connections.set(self.connections.get() + 1);
-        Some(ConnectionSeat { worker: Rc::clone(self), listener, client_slot: None })
     }
 
     // ---- upstream connections ----
@@ -447,44 +436,6 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
         }
         #[cfg(test)]
         Command::Fail(way) => way.fail(),
-    }
-}
-
-/// A downstream connection's place; dropping it gives it back.
-pub(super) struct ConnectionSeat {
-    worker: Rc<Worker>,
-    listener: ListenerId,
-    client_slot: Option<usize>,
-}
-
-impl ConnectionSeat {
-    /// Counts the connection as one of `client`'s; false when the client has its `max_connections_per_client`, which has been counted.
-    pub(super) fn claim_for(&mut self, client: Option<IpAddr>) -> bool {
-        let slots = &self.worker.shared.client_slots[self.listener.index()];
-        let (Some(slots), Some(client)) = (slots, client) else { return true };
-        match slots.acquire(client) {
-            Taken::Slot(slot) => self.client_slot = Some(slot),
-            Taken::Uncounted => {}
-            Taken::Refused => {
-                self.worker.recorder.connection_refused(self.listener, RefuseReason::MaxPerClient);
-                return false;
-            }
-        }
-        true
-    }
-}
-
-impl Drop for ConnectionSeat {
-    fn drop(&mut self) {
-        let worker = &self.worker;
-        let index = self.listener.index();
-        if let (Some(slot), Some(slots)) = (self.client_slot, &worker.shared.client_slots[index]) {
-            slots.release(slot);
-        }
-        worker.connection_slots.borrow_mut()[index].release();
-        worker.recorder.connection_closed(self.listener);
-        worker.connections.set(worker.connections.get() - 1);
-        worker.look_for_end();
     }
 }
 
