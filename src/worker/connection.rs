@@ -43,14 +43,12 @@ pub(super) struct Peer {
     pub(super) address: Option<SocketAddr>,
     /// Whether its `X-Forwarded-*` are believed.
     pub(super) trusted: bool,
-    /// What it connected to, where a PROXY header said so; else it is the socket's own address.
-    pub(super) destination: Option<SocketAddr>,
 }
 
 impl Peer {
     pub(super) fn new(address: Option<SocketAddr>, trusted: &[ipnet::IpNet]) -> Self {
         let trusted = address.is_some_and(|a| trusted.iter().any(|net| net.contains(&a.ip().to_canonical())));
-        Self { address, trusted, destination: None }
+        Self { address, trusted }
     }
 
     /// Whether it may send PROXY headers: a trusted proxy, or somebody whom the file system lets open a unix socket.
@@ -76,6 +74,9 @@ pub(super) struct Connection {
     pub(super) watch: Watch,
     pub(super) listener: ListenerId,
     pub(super) peer: Peer,
+    /// What the peer connected to, where a PROXY header said so; else it is the socket's own address. Boxed, because most
+    /// connections have none and most connections are idle.
+    pub(super) destination: Option<Box<SocketAddr>>,
     /// When the last response was sent.
     served_at: Cell<Instant>,
     /// From when on the next response is the last.
@@ -118,16 +119,18 @@ pub(super) async fn run(
         watch: worker.timers.watch(),
         listener,
         peer,
+        destination: None,
         served_at: Cell::default(),
         ends_at: clock::now() + config.connection_age_max.mul_f64(worker.rng.borrow_mut().random_range(AGE_SPREAD)),
         requests: Cell::default(),
     };
     let mut inbox = None;
     if config.proxy_protocol {
-        let Some((client, behind)) = Box::pin(proxied::take_header(worker, &connection)).await else { return };
-        connection.peer = client;
-        inbox = Some(behind);
-        if !seat.claim_for(client.client()) {
+        let Some(taken) = Box::pin(proxied::take_header(worker, &connection)).await else { return };
+        connection.peer = taken.client;
+        connection.destination = taken.destination.map(Box::new);
+        inbox = Some(Box::new(taken.behind));
+        if !seat.claim_for(taken.client.client()) {
             return;
         }
     }
@@ -142,9 +145,9 @@ pub(super) async fn run(
 }
 
 /// Serves requests for as long as they come quickly.
-async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Block>, first_wait: Duration) -> Rest {
+async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<Block>>, first_wait: Duration) -> Rest {
     let Connection { stream, watch, .. } = connection;
-    let mut inbox = begun.unwrap_or_else(|| worker.blocks.borrow_mut().small());
+    let mut inbox = begun.map_or_else(|| worker.blocks.borrow_mut().small(), |block| *block);
     if inbox.is_empty() && !receive_first(connection, &mut inbox, first_wait).await {
         worker.put(inbox);
         return Rest::Closed;

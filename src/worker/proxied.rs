@@ -14,10 +14,21 @@ use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::observe::labels::RefuseReason;
 use std::io;
+use std::net::SocketAddr;
 
-/// Receives the header that the connection must begin with, whole within `header_timeout`; returns who the client is and what has
-/// arrived behind the header. `None`: the connection is to be closed, which has been counted.
-pub(super) async fn take_header(worker: &Worker, connection: &Connection) -> Option<(Peer, Block)> {
+/// A header that was taken.
+pub(super) struct Taken {
+    /// Who the client is.
+    pub(super) client: Peer,
+    /// What the client connected to, if the header says.
+    pub(super) destination: Option<SocketAddr>,
+    /// What has arrived behind the header.
+    pub(super) behind: Block,
+}
+
+/// Receives the header that the connection must begin with, whole within `header_timeout`. `None`: the connection is to be closed,
+/// which has been counted.
+pub(super) async fn take_header(worker: &Worker, connection: &Connection) -> Option<Taken> {
     let config = connection.config(worker);
     let mut inbox = worker.blocks.borrow_mut().small();
     let _guard = connection.watch.over_idle(&connection.stream, clock::now() + config.header_timeout);
@@ -26,7 +37,8 @@ pub(super) async fn take_header(worker: &Worker, connection: &Connection) -> Opt
             Ok(Parsed::Complete(header)) => {
                 inbox.consume(header.len);
                 inbox.compact();
-                return Some((behind(connection.peer, header.relayed, &config.trusted_proxies), inbox));
+                let (client, destination) = behind(connection.peer, header.relayed, &config.trusted_proxies);
+                return Some(Taken { client, destination, behind: inbox });
             }
             Ok(Parsed::Partial) => {}
             Err(NotProxy) => break,
@@ -45,15 +57,13 @@ pub(super) async fn take_header(worker: &Worker, connection: &Connection) -> Opt
     None
 }
 
-/// Who is at the other end of what `proxy` relays.
-fn behind(proxy: Peer, relayed: Relayed, trusted: &[ipnet::IpNet]) -> Peer {
+/// Who is at the other end of what `proxy` relays, and what that one connected to.
+fn behind(proxy: Peer, relayed: Relayed, trusted: &[ipnet::IpNet]) -> (Peer, Option<SocketAddr>) {
     match relayed {
-        Relayed::Local => proxy,
+        Relayed::Local => (proxy, None),
         // a balancer vouches for itself, not for those whom it cannot name
-        Relayed::Unknown => Peer { trusted: false, ..proxy },
-        Relayed::From { source, destination } => {
-            Peer { destination: Some(destination), ..Peer::new(Some(source), trusted) }
-        }
+        Relayed::Unknown => (Peer { trusted: false, ..proxy }, None),
+        Relayed::From { source, destination } => (Peer::new(Some(source), trusted), Some(destination)),
     }
 }
 
@@ -69,9 +79,8 @@ pub(super) async fn introduce(
         ProxyVersion::V1 => proxy_header::push_v1,
         ProxyVersion::V2 => proxy_header::push_v2,
     };
-    let peer = client.peer;
-    let ends =
-        peer.address.and_then(|source| Some((source, peer.destination.or_else(|| client.stream.local_address())?)));
+    let destination = || client.destination.as_deref().copied().or_else(|| client.stream.local_address());
+    let ends = client.peer.address.and_then(|source| Some((source, destination()?)));
     let mut block = worker.blocks.borrow_mut().small();
     push(block.vec_mut(), ends);
     let (sent, block) = upstream.send(block).await;
@@ -92,8 +101,8 @@ mod tests {
             destination: "192.0.2.80:443".parse().unwrap(),
         };
         let peer = |relayed| {
-            let peer = behind(proxy, relayed, &trusted);
-            (peer.ip().to_string(), peer.trusted, peer.destination.map(|end| end.to_string()))
+            let (peer, destination) = behind(proxy, relayed, &trusted);
+            (peer.ip().to_string(), peer.trusted, destination.map(|end| end.to_string()))
         };
         assert_eq!(peer(Relayed::Local), ("10.0.0.1".to_owned(), true, None));
         assert_eq!(peer(Relayed::Unknown), ("10.0.0.1".to_owned(), false, None));
