@@ -116,7 +116,7 @@ table! {
         /// Connections at once of one client (an IPv6 /64) over all cores, 0 to 10000000; 0 sets no limit. The newest is closed.
         default max_connections_per_client: Int<0, 10_000_000> = 0;
         /// Requests of one connection, 0 to 1000000000; the last one's response says Connection: close. 0 sets no limit.
-        default max_requests_per_connection: Int<0, 1_000_000_000> = 100000;
+        default max_requests_per_connection: Int<0, 1_000_000_000> = 1000000;
         /// Age at which a connection is closed with its next response, 1ms to 1d.
         default max_connection_age: Timeout = "1d";
         /// Slowest average at which a request's body may arrive, after a grace of body_timeout; then 408. "0" sets none.

@@ -146,7 +146,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((listener.body_timeout, listener.tunnel_timeout), (seconds(30), seconds(3600)));
     assert_eq!((listener.head_bytes_max, listener.headers_max), (16 << 10, 100));
     assert_eq!((listener.body_bytes_max, listener.connections_max), (16 << 20, 65_536));
-    assert_eq!((listener.client_connections_max, listener.connection_requests_max), (None, Some(100_000)));
+    assert_eq!((listener.client_connections_max, listener.connection_requests_max), (None, Some(1_000_000)));
     assert_eq!((listener.connection_age_max, listener.body_rate_min), (seconds(86_400), 0));
     assert_eq!((listener.header_underscores, listener.encoded_separators), (Underscores::Drop, Separators::Reject));
     assert_eq!((listener.proxy_protocol, &listener.server), (false, &ServerField::Pass));

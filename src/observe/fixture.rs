@@ -88,7 +88,7 @@ fn listener() -> Listener {
         body_bytes_max: 16 << 20,
         connections_max: 65_536,
         client_connections_max: None,
-        connection_requests_max: Some(100_000),
+        connection_requests_max: Some(1_000_000),
         connection_age_max: Duration::from_secs(86_400),
         body_rate_min: 0,
         trusted_proxies: Vec::new(),
