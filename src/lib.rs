@@ -44,7 +44,7 @@
 //! | pick | [`policy::exchange`] → [`policy::cluster`] | 503 |
 //! | checkout, send, await_head | `worker::attempt`, `worker::upload` | the policy's next action: another endpoint, a backoff, 502, 504 |
 //! | classify | `worker::exchange` → [`policy::exchange`] | retry elsewhere, or commit to this response |
-//! | relay | `worker::relay` | cut the connection, never a fake end |
+//! | relay | `worker::relay`; after a 101 `worker::tunnel` | cut the connection, never a fake end |
 //! | record, checkin | `worker::record`, [`net::pool`] | – |
 //!
 //! Decisions are values: [`policy::exchange::Exchange::step`] takes an event and returns the next action, with `now` and `rng` as
@@ -54,7 +54,8 @@
 //! # What T_max bounds
 //!
 //! T_max (`route.timeout`) bounds everything up to the response's head: attempts, backoffs, waits. From then on a body is bounded by
-//! progress instead (`body_timeout` without a byte, in either direction), because a large download is not a slow service.
+//! progress instead (`body_timeout` without a byte, in either direction), because a large download is not a slow service. A tunnel (an upgraded connection)
+//! is bounded by `tunnel_timeout` without a byte in both directions, and by a drain.
 //!
 //! # Why nothing is shared
 //!

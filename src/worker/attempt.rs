@@ -376,7 +376,7 @@ impl<'c> Conversation<'c> {
                 self.let_send();
             } else if version == Version::Http11 {
                 // RFC 9110 §15.2: never to a 1.0 client
-                encode::interim(self.ahead.vec_mut(), &head, rules);
+                encode::interim(put_ahead(worker, &mut self.ahead), &head, rules);
             }
             let head_bytes = head.head_bytes();
             drop(scratch);
@@ -388,7 +388,7 @@ impl<'c> Conversation<'c> {
     /// Puts `100 Continue` aside for a client that waits for it.
     fn let_send(&mut self) {
         if std::mem::take(&mut self.withheld) {
-            self.ahead.vec_mut().extend_from_slice(CONTINUE);
+            put_ahead(self.worker, &mut self.ahead).extend_from_slice(CONTINUE);
         }
     }
 
@@ -406,6 +406,14 @@ impl<'c> Conversation<'c> {
         talk.go.set(!self.withheld);
         Ok(())
     }
+}
+
+/// Where something is put aside for the client. Most requests need no block for it.
+fn put_ahead<'b>(worker: &Worker, ahead: &'b mut Block) -> &'b mut Vec<u8> {
+    if ahead.room() == 0 && ahead.is_empty() {
+        *ahead = worker.blocks.borrow_mut().small();
+    }
+    ahead.vec_mut()
 }
 
 fn go_on(

@@ -5,14 +5,50 @@
 //! closed after all (RFC 9112 §9.3, §9.6). Nothing is read of a client that waits to be told to send (RFC 9110 §10.1.1): its next
 //! bytes could be the body or the next request.
 
-use super::connection::Connection;
+use super::connection::{self, Connection};
+use super::exchange::Served;
 use super::state::Worker;
+use crate::error::ProxyError;
 use crate::http::body::Body;
+use crate::http::cycle::{Cycle, Next, Progress};
 use crate::http::trailers::Trailers;
 use crate::limits::{DISCARD_BYTES_MAX, DISCARD_TIMEOUT};
 use crate::net::block::Block;
 use crate::net::clock;
 use std::net::Shutdown;
+
+/// The response is encoded: what becomes of the connection. When a little of the request is still to come, it is thrown away here,
+/// after the response was sent, because a client may wait for that before it goes on sending.
+pub(super) async fn conclude(
+    worker: &Worker,
+    connection: &Connection,
+    (mut cycle, mut rest): (Cycle, Rest<'_>),
+    mut served: Served,
+) -> Served {
+    if cycle.request() == Progress::Body {
+        match rest.skip() {
+            Ok(true) => cycle.on_request_done(),
+            Ok(false) => {}
+            Err(_) => cycle.on_request_broken(),
+        }
+    }
+    if cycle.next_downstream() == Next::Discard {
+        let patience = connection.config(worker).body_timeout;
+        let sent = connection::send(worker, connection, std::mem::take(&mut served.last), patience).await;
+        served.record.on_answered(clock::now());
+        if sent.is_err() {
+            served.record.on_broken(ProxyError::ClientClosed);
+            return Served { close: true, unread: false, ..served };
+        }
+        match rest.discard(worker, connection).await {
+            Ok(()) => cycle.on_request_done(),
+            Err(_) => cycle.on_request_broken(),
+        }
+    }
+    let close = cycle.next_downstream() != Next::Reuse;
+    let unread = close && served.unread && cycle.request() != Progress::Done;
+    Served { close, unread, ..served }
+}
 
 /// What is still to come of a request.
 #[derive(Debug)]

@@ -7,8 +7,8 @@
 
 use super::attempt::{self, Answering, Asked, Failure, Try};
 use super::attempts::{Attempts, Brings};
-use super::connection::{self, Connection};
-use super::discard::Rest;
+use super::connection::Connection;
+use super::discard::{Rest, conclude};
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
 use super::relay::{Broken, Relay};
@@ -18,7 +18,7 @@ use super::upload::{Incoming, Standing, Upload};
 use super::verdict::{Commit, Verdict, keep};
 use crate::error::{Fault, ProxyError};
 use crate::http::body::Body;
-use crate::http::cycle::{Cycle, Next, Progress};
+use crate::http::cycle::{Cycle, Progress};
 use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
 use crate::http::reply::{self, ReplyTo};
@@ -72,37 +72,6 @@ pub(super) async fn exchange(
         }
         Way::Forward(to) => forward(worker, connection, inbox, cycle, record, to, arrived).await,
     }
-}
-
-/// The response is encoded: what becomes of the connection. When a little of the request is still to come, it is thrown away here,
-/// after the response was sent, because a client may wait for that before it goes on sending.
-async fn conclude(
-    worker: &Worker,
-    connection: &Connection,
-    (mut cycle, mut rest): (Cycle, Rest<'_>),
-    mut served: Served,
-) -> Served {
-    if cycle.next_downstream() == Next::Discard {
-        match rest.skip() {
-            Ok(true) => cycle.on_request_done(),
-            Ok(false) => {
-                let patience = connection.config(worker).body_timeout;
-                let sent = connection::send(worker, connection, std::mem::take(&mut served.last), patience).await;
-                served.record.on_answered(clock::now());
-                if sent.is_err() {
-                    served.record.on_broken(ProxyError::ClientClosed);
-                    return Served { close: true, unread: false, ..served };
-                }
-                match rest.discard(worker, connection).await {
-                    Ok(()) => cycle.on_request_done(),
-                    Err(_) => cycle.on_request_broken(),
-                }
-            }
-            Err(_) => cycle.on_request_broken(),
-        }
-    }
-    let close = cycle.next_downstream() != Next::Reuse;
-    Served { close, unread: close && served.unread, ..served }
 }
 
 /// Receives until the head is whole, within `header_timeout` of its first byte.

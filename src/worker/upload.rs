@@ -317,10 +317,10 @@ impl<'c> Upload<'c> {
         }
         let filled = self.inbox.unread_mut();
         let range = 0..filled.len();
-        let decoded = self
-            .body
-            .decode(filled, range, &mut self.trailers)
-            .map_err(|error| Failure::Downstream(error.downstream()))?;
+        let decoded = self.body.decode(filled, range, &mut self.trailers).map_err(|error| {
+            self.severed = true; // nobody knows where the next request begins
+            Failure::Downstream(error.downstream())
+        })?;
         let payload = &self.inbox.unread()[decoded.payload.clone()];
         self.body_bytes += payload.len() as u64;
         let out = self.outbound.vec_mut();
