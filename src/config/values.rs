@@ -367,6 +367,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// `gateway.driver`
     DriverWord {

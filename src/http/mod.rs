@@ -4,6 +4,7 @@
 //! [`target`] and [`path`] take the request line apart), [`framing`] decides where its body ends, [`headers`] which fields go on,
 //! [`encode`] rebuilds it for the endpoint, [`body`] takes its body through, [`response`] parses the answer, [`reply`] is what the
 //! gateway says itself, [`upgrade`] which other protocols may be spoken, and [`cycle`] whether the connections live on.
+//! [`proxy_header`] is what may stand before the first request.
 //!
 //! What leaves is rebuilt from what was understood, never passed through: one request line, one `Host`, one framing. Nothing here
 //! allocates per request once the caller's scratch buffers have grown to the size of its traffic, and nothing here logs, waits or
@@ -20,6 +21,7 @@ pub mod framing;
 pub mod head;
 pub mod headers;
 pub mod path;
+pub mod proxy_header;
 pub mod reply;
 pub mod response;
 pub mod scan;
@@ -38,7 +40,7 @@ pub enum Version {
 }
 
 /// What a parser found: all of it, or nothing yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<T> {
     /// What has arrived is fine and not all.
     Partial,

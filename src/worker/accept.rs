@@ -4,11 +4,13 @@
 //! when descriptors run out, accepting pauses until some have been given back, instead of spinning on the error.
 
 use super::connection::{self, Peer};
+use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::net::clock;
 use crate::net::guarded::guarded;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::stream::{Stream, shutdown_fd};
+use crate::observe::labels::RefuseReason;
 use crate::units::ListenerId;
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -34,14 +36,23 @@ pub(super) fn close(worker: &Rc<Worker>, id: ListenerId, listener: &Listener) {
 }
 
 fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
-    let Some(seat) = worker.seat_connection(listener) else {
+    let config = &worker.shared.config.listeners[listener.index()];
+    let peer = Peer::new(accepted.peer, &config.trusted_proxies);
+    if config.proxy_protocol && !peer.may_relay() {
+        worker.recorder.connection_refused(listener, RefuseReason::ProxyProtocol);
+        return;
+    }
+    let Some(mut seat) = ConnectionSeat::take(worker, listener) else {
         return; // dropped, and so closed
     };
+    // behind a PROXY header the client is somebody else, who claims the seat when that has been read
+    if !config.proxy_protocol && !seat.claim_for(peer.client()) {
+        return;
+    }
     let Ok(stream) = Stream::from_fd(accepted.fd) else { return };
-    let peer = Peer::new(accepted.peer, &worker.shared.config.listeners[listener.index()].trusted_proxies);
     let worker = Rc::clone(worker);
     drop(monoio::spawn(async move {
-        if guarded(connection::run(&worker, listener, stream, peer)).await.is_none() {
+        if guarded(connection::run(&worker, &mut seat, listener, stream, peer)).await.is_none() {
             worker.recorder.panic_caught();
         }
         drop(seat);

@@ -17,12 +17,15 @@ mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
 mod plan;
+mod proxied;
 mod record;
 mod relay;
+mod seat;
 mod shared;
 mod state;
 mod tunnel;
 mod upload;
+mod verdict;
 
 pub use shared::Shared;
 
