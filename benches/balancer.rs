@@ -44,6 +44,7 @@ fn cluster(balance: &Balance, endpoints: u32, weight: impl Fn(u32) -> u32) -> Cl
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(55),
         idle_max: 256,
+        proxy_protocol: ringgate::config::ProxyVersion::Off,
         requests_max: Some(1_000),
         retry_budget: RetryBudget { ratio: ratio(0.2), min_per_second: 3 },
         endpoints: (0..endpoints).map(endpoint).collect(),

@@ -273,6 +273,7 @@ impl Decider {
             version,
             close: false,
             rules: &self.config.routes[route.index()].response_headers,
+            server: &ringgate::config::ServerField::Pass,
             extra: &[],
             date: &self.date,
         };

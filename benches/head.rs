@@ -138,6 +138,7 @@ fn responses(c: &mut Criterion) {
                 version: Version::Http11,
                 close: false,
                 rules: &rules,
+                server: &ringgate::config::ServerField::Pass,
                 extra: &[],
                 date: &date,
             };

@@ -59,6 +59,8 @@ pub const HOST_BYTES_MAX: usize = 255;
 pub const CONNECTION_OPTIONS_MAX: usize = 32;
 /// An `X-Request-Id` that is kept; a longer one is replaced, as log systems cut it anyway.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// A PROXY header of version 2 with its TLVs; nginx takes as much. Its length field would allow 64 KiB.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
 /// Empty lines before a request line that are skipped (RFC 9112 §2.2 asks for at least one).
 pub const EMPTY_LINES_MAX: usize = 2;
 /// An upstream's response head. Envoy's default is 60 KiB, nginx's one page; ours is what the largest read block holds.
@@ -168,7 +170,7 @@ pub const MAILBOX_MAX: usize = 1_024;
 /// A worker that has not turned its loop for this long counts as stalled.
 pub const STALL: Duration = Duration::from_secs(5);
 
-const _: () = assert!(BLOCK_SMALL >= HEAD_BYTES_MIN);
+const _: () = assert!(BLOCK_SMALL >= HEAD_BYTES_MIN && BLOCK_SMALL > PROXY_HEADER_BYTES_MAX);
 const _: () = assert!(BLOCK_LARGE >= RESPONSE_HEAD_BYTES_MAX, "a response head fits in one block");
 const _: () = assert!(REPLAY_BYTES_MAX >= BLOCK_SMALL && REPLAY_BYTES_MAX < BLOCK_LARGE);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < BLOCK_SMALL && TRAILER_BYTES_MAX <= BLOCK_SMALL);

@@ -5,7 +5,7 @@
 
 use super::words;
 use http::{HeaderName, Method, header};
-use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Target};
+use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
 use ringgate::http::path::{EncodedSeparators, normalize};
 use ringgate::http::target::Authority;
 use ringgate::policy::router::{Considered, RequestView, Routed, Router, RouterCache, Verdict, rewrite};
@@ -51,7 +51,8 @@ impl Ask {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let path = if path.is_empty() { "/" } else { path };
         let mut scratch = String::new();
-        let path = normalize(path, EncodedSeparators::Refuse, &mut scratch);
+        // whether encoded separators are refused depends on the listener, and is said there
+        let path = normalize(path, EncodedSeparators::Keep, &mut scratch);
         let path = path.map_err(|_| {
             format!("{target:?}: the gateway refuses this path with 400, since services read it in different ways")
         })?;
@@ -146,6 +147,13 @@ fn listeners(page: &mut Page, config: &Config, ask: &Ask) {
     for listener in met {
         page.line("listener", &format!("{} ({})", listener.name, listener.bind));
         page.line("", &words::listener(listener));
+        let separates = ask.path.contains("%2F") || ask.path.contains("%5C");
+        if separates && listener.encoded_separators == Separators::Reject {
+            page.line(
+                "",
+                "refuses this path with 400: it has an encoded separator, which services read in different ways",
+            );
+        }
     }
 }
 
@@ -444,6 +452,19 @@ headers    request: x-debug removed
     }
 
     #[test]
+    fn a_listener_s_opinion_of_encoded_separators_is_said() {
+        let page = |file: &str| {
+            let config = ringgate::config::parse(file, "f").unwrap();
+            let router = Router::try_new(&config).unwrap();
+            text(&config, &router, &Ask::try_new("GET", "/a%2fb", &[]).unwrap())
+        };
+        assert!(page(FILE).contains("refuses this path with 400"));
+        let keep = FILE.replace("[[listener]]\n", "[[listener]]\nencoded_separators = \"keep\"\n");
+        assert_ne!(keep, FILE);
+        assert!(!page(&keep).contains("refuses this path"));
+    }
+
+    #[test]
     fn words_that_are_no_request_are_refused() {
         let refused = |method: &str, url: &str, header: &str| {
             let headers: Vec<_> = (!header.is_empty()).then(|| header.to_owned()).into_iter().collect();
@@ -453,7 +474,7 @@ headers    request: x-debug removed
         assert!(refused("GET", "ftp://a/", "").contains("must be http://HOST/PATH"));
         assert!(refused("GET", "http://a b/", "").contains("visible ASCII"));
         assert!(refused("GET", "http:///x", "").contains("is no host"));
-        assert!(refused("GET", "/a%2Fb", "").contains("refuses this path with 400"));
+        assert!(refused("GET", "/a%00", "").contains("refuses this path with 400"));
         assert!(refused("GET", "/", "x-beta").contains("write it as 'name: value'"));
     }
 }

@@ -36,8 +36,10 @@ pub(crate) fn methods(matcher: &Match) -> String {
 
 /// A listener's bounds.
 pub(crate) fn listener(listener: &Listener) -> String {
+    let per_client = listener.client_connections_max.map(|max| format!(", {max} of each client")).unwrap_or_default();
+    let proxied = if listener.proxy_protocol { ", each with a PROXY header" } else { "" };
     format!(
-        "head {} with {} headers in {}, body {} ({} without a byte), {} connections",
+        "head {} with {} headers in {}, body {} ({} without a byte), {} connections{per_client}{proxied}",
         size(listener.head_bytes_max as u64),
         listener.headers_max,
         duration(listener.header_timeout),

@@ -160,6 +160,7 @@ fn listeners<const MIN: usize, const MAX: usize>(
             duplicate_name(&table.at, table.name.as_ref().map(|name| name.span.clone()), &first, sink);
         }
         only_unix(table, sink);
+        proxy_protocol(table, sink);
         listeners.extend(listener(table));
     }
     (listeners.len() == list.value.0.len()).then_some(listeners)
@@ -200,6 +201,19 @@ fn only_unix(table: &file::Listener, sink: &mut Sink<'_>) {
     }
 }
 
+/// A listener that takes PROXY headers from nobody would refuse every connection.
+fn proxy_protocol(table: &file::Listener, sink: &mut Sink<'_>) {
+    if let (Some(wanted), Some(listen), Some(trusted)) = (&table.proxy_protocol, &table.listen, &table.trusted_proxies)
+        && wanted.value
+        && trusted.value.0.is_empty()
+        && matches!(listen.value.0, Bind::Tcp(_))
+    {
+        let message = "needs trusted_proxies: PROXY headers are taken from those only".to_owned();
+        let help = "name the balancers in front: trusted_proxies = [\"10.0.0.0/8\"]".to_owned();
+        sink.value(table.at.key("proxy_protocol"), wanted.span.clone(), message, Some(help));
+    }
+}
+
 fn listener(table: &file::Listener) -> Option<Listener> {
     let peers = &table.trusted_proxies.as_ref()?.value.0;
     let trusted = || peers.iter().map(|peer| peer.value);
@@ -218,9 +232,17 @@ fn listener(table: &file::Listener) -> Option<Listener> {
         headers_max: usize::try_from(value(&table.max_headers)?.0).ok()?,
         body_bytes_max: value(&table.max_body)?.0,
         connections_max: usize::try_from(value(&table.max_connections)?.0).ok()?,
+        client_connections_max: u32::try_from(value(&table.max_connections_per_client)?.0).ok().filter(|max| *max > 0),
+        connection_requests_max: Some(value(&table.max_requests_per_connection)?.0).filter(|max| *max > 0),
+        connection_age_max: value(&table.max_connection_age)?.0,
+        body_rate_min: value(&table.min_body_rate)?.0,
         trusted_proxies: trusted().filter_map(network).collect(),
         unix_trusted: trusted().any(|peer| peer == TrustedPeer::Unix),
         unix_mode: value(&table.mode).map_or(UNIX_MODE_DEFAULT, |FileMode(mode)| mode),
+        proxy_protocol: value(&table.proxy_protocol)?,
+        header_underscores: value(&table.header_underscores)?,
+        encoded_separators: value(&table.encoded_separators)?,
+        server: value(&table.server)?,
     })
 }
 

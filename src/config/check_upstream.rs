@@ -35,6 +35,7 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
         connect_timeout: value(&table.connect_timeout)?.0,
         idle_timeout: value(&table.idle_timeout)?.0,
         idle_max: usize::try_from(value(&table.max_idle)?.0).ok()?,
+        proxy_protocol: value(&table.proxy_protocol)?,
         requests_max: table.max_requests.as_ref().and_then(|max| u32::try_from(max.value.0).ok()),
         retry_budget: RetryBudget {
             ratio: value(&budget.ratio)?.0,

@@ -5,6 +5,7 @@
 //! [`super::check`]'s business.
 
 use super::addresses::{At, FileMode, Host, Listen, TrustedPeer};
+use super::knobs::{ByteRate, ProxyVersion, Separators, ServerField, Underscores};
 use super::names::{
     Cores, EditableHeader, Expect, Hash, Header, HeaderText, LimitPer, LogTo, MethodText, Name, Redacted, RetryWord,
     Workers,
@@ -112,10 +113,26 @@ table! {
         default max_body: BodySize = "16MiB";
         /// Connections at once over all cores, 1 to 10000000.
         default max_connections: Concurrency = 65536;
-        /// Peers whose X-Forwarded-* headers are believed: networks or addresses, and "unix" for the peers of a unix socket.
+        /// Connections at once of one client (an IPv6 /64) over all cores, 0 to 10000000; 0 sets no limit. The newest is closed.
+        default max_connections_per_client: Int<0, 10_000_000> = 0;
+        /// Requests of one connection, 0 to 1000000000; the last one's response says Connection: close. 0 sets no limit.
+        default max_requests_per_connection: Int<0, 1_000_000_000> = 1000000;
+        /// Age at which a connection is closed with its next response, 1ms to 1d.
+        default max_connection_age: Timeout = "1d";
+        /// Slowest average at which a request's body may arrive, after a grace of body_timeout; then 408. "0" sets none.
+        default min_body_rate: ByteRate = "0";
+        /// Peers whose X-Forwarded-* headers (and PROXY headers) are believed: networks or addresses, and "unix" for the peers of a unix socket.
         default trusted_proxies: List<TrustedPeer, 0, ENTRIES_MAX> = [];
         /// Permissions of a unix socket, in octal; "0666" where it is not given, so that every local user may connect.
         optional mode: FileMode;
+        /// true: every connection must begin with a PROXY header (v1 or v2) and come from trusted_proxies or a unix socket.
+        default proxy_protocol: bool = false;
+        /// Headers with an underscore in their names: drop, keep, or reject with 400.
+        default header_underscores: Underscores = "drop";
+        /// %2F and %5C in a path: reject with 400, or keep.
+        default encoded_separators: Separators = "reject";
+        /// The Server header of responses: "pass" (the endpoint's), "remove", or the text that all get.
+        default server: ServerField = "pass";
     }
 }
 
@@ -303,6 +320,8 @@ table! {
         default idle_timeout: Timeout = "55s";
         /// Pooled connections per worker, 0 to 65536; 0 closes each after its request.
         default max_idle: Int<0, 65_536> = 256;
+        /// The PROXY header sent first on each connection: off, v1 or v2. Other than off, no connection is used twice.
+        default proxy_protocol: ProxyVersion = "off";
         /// Requests in flight per endpoint over all cores, 1 to 10000000; no limit where it is not given.
         optional max_requests: Concurrency;
         /// Retries that the upstream's traffic pays for.

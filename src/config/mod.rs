@@ -9,6 +9,7 @@ pub mod check;
 mod check_route;
 mod check_upstream;
 pub mod file;
+mod knobs;
 mod names;
 mod paths;
 pub mod problem;
@@ -20,6 +21,7 @@ mod warnings;
 
 pub use check::{load, parse};
 pub use file::schema;
+pub use knobs::{ProxyVersion, Separators, ServerField, Underscores};
 pub use problem::{Errors, Problem};
 pub use warnings::warnings;
 
@@ -136,12 +138,28 @@ pub struct Listener {
     pub body_bytes_max: u64,
     /// Connections over all cores.
     pub connections_max: usize,
-    /// Networks whose X-Forwarded-* are believed.
+    /// Connections of one client (an IPv6 /64) over all cores; `None`: no limit of its own.
+    pub client_connections_max: Option<u32>,
+    /// Requests of one connection, the last of which is answered with `Connection: close`; `None`: no limit.
+    pub connection_requests_max: Option<u64>,
+    /// A connection older than this is closed with its next response.
+    pub connection_age_max: Duration,
+    /// Bytes of a request's body per second of waiting for it, once that has taken `body_timeout`; 0: none.
+    pub body_rate_min: u64,
+    /// Networks whose X-Forwarded-* are believed, and whose PROXY headers are taken.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// Whether those of a unix socket's peers are.
+    /// Whether the X-Forwarded-* of a unix socket's peers are believed.
     pub unix_trusted: bool,
     /// Permissions of a unix socket.
     pub unix_mode: u32,
+    /// Every connection begins with a PROXY header and comes from one of `trusted_proxies`, or over a unix socket.
+    pub proxy_protocol: bool,
+    /// Headers with an underscore in their names.
+    pub header_underscores: Underscores,
+    /// `%2F` and `%5C` in a path.
+    pub encoded_separators: Separators,
+    /// `Server` of responses.
+    pub server: ServerField,
 }
 
 /// `[[route]]`
@@ -339,6 +357,8 @@ pub struct Cluster {
     pub idle_timeout: Duration,
     /// Pooled connections per worker, over the cluster's endpoints.
     pub idle_max: usize,
+    /// The PROXY header that each connection begins with. Other than `Off`, connections carry one request each.
+    pub proxy_protocol: ProxyVersion,
     /// In flight per endpoint, over all cores; `None`: no limit.
     pub requests_max: Option<u32>,
     /// Retries that the cluster's traffic pays for.

@@ -146,6 +146,10 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((listener.body_timeout, listener.tunnel_timeout), (seconds(30), seconds(3600)));
     assert_eq!((listener.head_bytes_max, listener.headers_max), (16 << 10, 100));
     assert_eq!((listener.body_bytes_max, listener.connections_max), (16 << 20, 65_536));
+    assert_eq!((listener.client_connections_max, listener.connection_requests_max), (None, Some(1_000_000)));
+    assert_eq!((listener.connection_age_max, listener.body_rate_min), (seconds(86_400), 0));
+    assert_eq!((listener.header_underscores, listener.encoded_separators), (Underscores::Drop, Separators::Reject));
+    assert_eq!((listener.proxy_protocol, &listener.server), (false, &ServerField::Pass));
     let route = &config.routes[0];
     assert_eq!((route.name.as_str(), route.timeout), ("/*", Timeout::Fixed(seconds(30))));
     assert_eq!((route.retry.attempts, route.retry.min_remaining.get()), (2, 0.1));
@@ -157,6 +161,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((cluster.idle_timeout, cluster.idle_max, cluster.requests_max), (seconds(55), 256, None));
     assert_eq!((cluster.retry_budget.ratio.get(), cluster.retry_budget.min_per_second), (0.2, 3));
     assert_eq!((cluster.endpoints[0].weight, cluster.endpoints[0].priority), (Weight(100), 0));
+    assert_eq!(cluster.proxy_protocol, ProxyVersion::Off);
     assert!(cluster.health_check.is_none());
     assert_eq!(cluster.slow_start, seconds(10));
     let outlier = cluster.outlier.unwrap();
@@ -208,6 +213,29 @@ fn a_switched_off_outlier_is_none_and_hashes_have_keys() {
     let cookie = cluster("balance = \"ring_hash\"\nhash = \"cookie:Session\"").balance;
     assert_eq!(cookie, Balance::RingHash(HashKey::Cookie("Session".to_owned())));
     assert_eq!(cluster("health_check = { tcp = true }").health_check.unwrap().probe, Probe::Tcp);
+}
+
+#[test]
+fn zero_is_no_limit_for_a_connection() {
+    let listener =
+        |lines: &str| config(&MINIMAL.replace("[[route]]", &format!("{lines}\n[[route]]"))).listeners.remove(0);
+    let listener =
+        listener("max_connections_per_client = 7\nmax_requests_per_connection = 0\nmin_body_rate = \"1KiB/s\"");
+    assert_eq!((listener.client_connections_max, listener.connection_requests_max), (Some(7), None));
+    assert_eq!(listener.body_rate_min, 1 << 10);
+}
+
+#[test]
+fn proxy_headers_need_somebody_to_take_them_from() {
+    let with = |listen: &str, lines: &str| {
+        let text = MINIMAL.replace("0.0.0.0:8080", listen).replace("[[route]]", &format!("{lines}\n[[route]]"));
+        parse_for(&text, "f", CORES).map_err(|errors| errors.problems()[0].path.clone())
+    };
+    let on = "proxy_protocol = true";
+    assert_eq!(with("0.0.0.0:8080", on).unwrap_err(), "listener[0].proxy_protocol");
+    assert!(with("unix:/run/edge.sock", on).unwrap().listeners[0].proxy_protocol);
+    let trusting = with("0.0.0.0:8080", &format!("{on}\ntrusted_proxies = [\"10.0.0.0/8\"]"));
+    assert!(trusting.unwrap().listeners[0].proxy_protocol);
 }
 
 #[test]

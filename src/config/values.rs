@@ -386,6 +386,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// `gateway.driver`
     DriverWord {

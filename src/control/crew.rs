@@ -207,8 +207,10 @@ mod tests {
     use crate::observe::stats::Stats;
     use crate::units::RouteId;
     use crate::worker::failing::{self, HEADER, Way};
+    use std::cell::Cell;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
+    use std::rc::Rc;
     use std::sync::Mutex;
 
     /// Far more than anything here takes, far less than a test run waits.
@@ -222,6 +224,8 @@ mod tests {
         crew: Crew,
         stats: Arc<Stats>,
         address: SocketAddr,
+        /// Answers that clients have read.
+        answered: Rc<Cell<u64>>,
     }
 
     impl Staffed {
@@ -240,7 +244,7 @@ mod tests {
             let mut crew = Crew::new(shared, None, sockets);
             (crew.stall, crew.pause) = (SHORT_STALL, Duration::ZERO);
             crew.start(clock::now()).unwrap();
-            Self { crew, stats, address }
+            Self { crew, stats, address, answered: Rc::default() }
         }
 
         fn accepted(&self, worker: usize) -> u64 {
@@ -259,12 +263,22 @@ mod tests {
             self.stats.route(Some(RouteId(0))).usage().requests
         }
 
+        /// Requests counted, once everything that was answered is: a worker counts a moment after the client has its answer.
+        fn settled(&self) -> u64 {
+            let deadline = clock::now() + PATIENCE;
+            while self.counted() < self.answered.get() {
+                assert!(clock::now() < deadline, "what was answered is counted");
+                std::thread::yield_now();
+            }
+            self.counted()
+        }
+
         /// A connection that this worker has; the kernel deals them out, so it takes a few.
         fn client_of(&self, worker: usize) -> Client {
             let deadline = clock::now() + PATIENCE;
             while clock::now() < deadline {
                 let before = self.accepted(worker);
-                let mut client = Client::connect(self.address);
+                let mut client = Client::connect(self.address, &self.answered);
                 client.get();
                 if self.accepted(worker) > before {
                     return client;
@@ -298,13 +312,13 @@ mod tests {
         }
     }
 
-    struct Client(TcpStream);
+    struct Client(TcpStream, Rc<Cell<u64>>);
 
     impl Client {
-        fn connect(address: SocketAddr) -> Self {
+        fn connect(address: SocketAddr, answered: &Rc<Cell<u64>>) -> Self {
             let stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            Self(stream)
+            Self(stream, Rc::clone(answered))
         }
 
         fn send(&mut self, header: &str) {
@@ -329,6 +343,7 @@ mod tests {
         fn get(&mut self) {
             self.send("");
             assert!(self.receive().starts_with("HTTP/1.1 200 "));
+            self.1.set(self.1.get() + 1);
         }
 
         /// That nothing comes any more.
@@ -410,7 +425,7 @@ mod tests {
             assert_eq!(staffed.crew.leavers.len(), 1);
 
             caught.send("");
-            let before = staffed.counted();
+            let before = staffed.settled();
             failing::open(gate, &stalled);
             let head = caught.receive().to_ascii_lowercase();
             assert!(head.contains("connection: close"), "what it had is finished, and nothing after it: {head}");
@@ -418,7 +433,7 @@ mod tests {
             assert_eq!(staffed.counted(), before, "the memory is its successor's");
             staffed.look_until("who stalled ends", &mut bystander, |s| s.crew.leavers.is_empty());
             successor.get();
-            assert!(staffed.counted() > before);
+            assert!(staffed.settled() > before);
             assert_eq!(staffed.restarts(), [1, 0]);
             staffed.drain();
         }

@@ -10,7 +10,8 @@
 //!
 //! What this does not do: tell the workers (the caller's `report` does), or judge latency.
 
-use crate::config::{Address, Config, HealthCheck, Probe};
+use crate::config::{Address, Config, HealthCheck, Probe, ProxyVersion};
+use crate::http::proxy_header;
 use crate::limits;
 use crate::observe::labels::ProbeState;
 use crate::observe::stats::Stats;
@@ -96,7 +97,7 @@ impl<F: FnMut(ClusterId, EndpointId, bool)> Probes<F> {
             under_way.spawn(async move {
                 let cluster = &config.clusters[cluster.index()];
                 let check = cluster.health_check.as_ref().expect("only clusters with a check have targets");
-                (target, is_healthy(&cluster.endpoints[endpoint.index()].address, check).await)
+                (target, is_healthy(&cluster.endpoints[endpoint.index()].address, check, cluster.proxy_protocol).await)
             });
         }
     }
@@ -159,18 +160,31 @@ impl Verdict {
 }
 
 /// One check: does the endpoint pass within the check's timeout?
-async fn is_healthy(address: &Address, check: &HealthCheck) -> bool {
-    matches!(timeout(check.timeout, attempt(address, &check.probe)).await, Ok(Ok(true)))
+async fn is_healthy(address: &Address, check: &HealthCheck, proxy: ProxyVersion) -> bool {
+    matches!(timeout(check.timeout, attempt(address, &check.probe, proxy)).await, Ok(Ok(true)))
 }
 
-async fn attempt(address: &Address, probe: &Probe) -> io::Result<bool> {
+async fn attempt(address: &Address, probe: &Probe, proxy: ProxyVersion) -> io::Result<bool> {
     match address {
-        Address::Tcp(tcp) => ask(TcpStream::connect(tcp).await?, address, probe).await,
-        Address::Unix(path) => ask(UnixStream::connect(path).await?, address, probe).await,
+        Address::Tcp(tcp) => ask(TcpStream::connect(tcp).await?, address, probe, proxy).await,
+        Address::Unix(path) => ask(UnixStream::connect(path).await?, address, probe, proxy).await,
     }
 }
 
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, address: &Address, probe: &Probe) -> io::Result<bool> {
+async fn ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: &Address,
+    probe: &Probe,
+    proxy: ProxyVersion,
+) -> io::Result<bool> {
+    // an endpoint that wants a PROXY header takes no connection without one; this one is for nobody
+    let mut header = Vec::new();
+    match proxy {
+        ProxyVersion::Off => {}
+        ProxyVersion::V1 => proxy_header::push_v1(&mut header, None),
+        ProxyVersion::V2 => proxy_header::push_v2_local(&mut header),
+    }
+    stream.write_all(&header).await?;
     let Probe::Http { path, expect: (low, high) } = probe else { return Ok(true) };
     let host = match address {
         Address::Tcp(tcp) => tcp.to_string(),
@@ -252,7 +266,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
         let check = fixture::health_check(http());
-        let (healthy, request) = tokio::join!(is_healthy(&address, &check), answer_once(&listener, reply));
+        let (healthy, request) =
+            tokio::join!(is_healthy(&address, &check, ProxyVersion::Off), answer_once(&listener, reply));
         assert!(request.starts_with("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
         healthy
     }
@@ -286,11 +301,11 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = Address::Tcp(listener.local_addr().unwrap());
             let check = HealthCheck { timeout: Duration::from_millis(20), ..fixture::health_check(http()) };
-            assert!(!is_healthy(&address, &check).await);
+            assert!(!is_healthy(&address, &check, ProxyVersion::Off).await);
             let tcp = HealthCheck { timeout: PATIENCE, ..fixture::health_check(Probe::Tcp) };
-            assert!(is_healthy(&address, &tcp).await, "it does accept");
+            assert!(is_healthy(&address, &tcp, ProxyVersion::Off).await, "it does accept");
             drop(listener);
-            assert!(!is_healthy(&address, &tcp).await, "nobody listens any more");
+            assert!(!is_healthy(&address, &tcp, ProxyVersion::Off).await, "nobody listens any more");
         });
     }
 
@@ -301,7 +316,7 @@ mod tests {
         let address = Address::Unix(path.clone());
         block_on(async {
             let check = HealthCheck { timeout: PATIENCE, ..fixture::health_check(http()) };
-            assert!(!is_healthy(&address, &check).await);
+            assert!(!is_healthy(&address, &check, ProxyVersion::Off).await);
             let listener = UnixListener::bind(&path).unwrap();
             let answer = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -309,7 +324,7 @@ mod tests {
                 let mut request = Vec::new();
                 stream.read_to_end(&mut request).await
             };
-            let (healthy, _) = tokio::join!(is_healthy(&address, &check), answer);
+            let (healthy, _) = tokio::join!(is_healthy(&address, &check, ProxyVersion::Off), answer);
             assert!(healthy);
         });
     }

@@ -17,7 +17,7 @@ use super::headers::{self, Forwarding, push};
 use super::response::ResponseHead;
 use super::text::push_number;
 use super::upgrade::Offer;
-use crate::config::HeaderRules;
+use crate::config::{HeaderRules, ServerField};
 use http::StatusCode;
 
 /// A request on its way up.
@@ -93,7 +93,7 @@ fn push_hop(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
 
 fn passes_up(kind: Kind, request: &UpstreamRequest<'_>) -> bool {
     match kind {
-        Kind::Other | Kind::EndToEnd | Kind::Date | Kind::RetryAfter => true,
+        Kind::Other | Kind::EndToEnd | Kind::Server | Kind::Date | Kind::RetryAfter => true,
         Kind::Trailer => request.framing == Framing::Chunked,
         Kind::ForwardedOther => request.forwarding.is_trusted,
         Kind::MaxForwards => request.head.max_forwards().is_none(),
@@ -112,6 +112,8 @@ pub struct DownstreamResponse<'a> {
     pub close: bool,
     /// The route's rules.
     pub rules: &'a HeaderRules,
+    /// The listener's `Server`; a rule about it wins.
+    pub server: &'a ServerField,
     /// Added by the gateway: rate limit fields and the like. Not checked: names and values are the gateway's own.
     pub extra: &'a [(&'a str, &'a [u8])],
     /// For a response without `Date` (RFC 9110 §6.6.1).
@@ -125,7 +127,8 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     let framing = head.framing().for_downstream(response.version);
     out.reserve(head.head_bytes() + 256);
     push_status_line(out, head);
-    headers::copy(out, &head.fields(), response.rules, |kind| passes_down(kind, framing));
+    headers::copy(out, &head.fields(), response.rules, |kind| passes_down(kind, framing, response.server));
+    push_server(out, response.server, response.rules);
     let date_is_ruled = response.rules.set.iter().any(|(name, _)| name == http::header::DATE);
     if !date_is_ruled && head.fields().of(Kind::Date).next().is_none() {
         push(out, b"Date", response.date);
@@ -146,26 +149,37 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     framing
 }
 
-/// Appends an interim response (1xx), which only HTTP/1.1 clients may be sent (RFC 9110 §15.2).
+fn push_server(out: &mut Vec<u8>, server: &ServerField, rules: &HeaderRules) {
+    if let ServerField::Set(value) = server
+        && !headers::overrides(rules, b"server")
+    {
+        push(out, b"Server", value.as_bytes());
+    }
+}
+
+/// Appends an interim response (1xx), which only HTTP/1.1 clients may be sent (RFC 9110 §15.2). `Server` stays behind: it is for the
+/// final response to say.
 pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules) {
     push_status_line(out, head);
-    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None));
+    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None, &ServerField::Remove));
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a 101, the last head on a connection that becomes a tunnel.
-pub fn switching(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules) {
+pub fn switching(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules, server: &ServerField) {
     push_status_line(out, head);
-    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None));
+    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None, server));
+    push_server(out, server, rules);
     headers::push_set(out, rules);
     push(out, b"Upgrade", head.upgrade().unwrap_or_default());
     out.extend_from_slice(b"Connection: upgrade\r\n\r\n");
 }
 
-fn passes_down(kind: Kind, framing: Framing) -> bool {
+fn passes_down(kind: Kind, framing: Framing, server: &ServerField) -> bool {
     match kind {
+        Kind::Server => *server == ServerField::Pass,
         Kind::Dropped | Kind::ContentLength | Kind::TransferEncoding => false,
-        Kind::Connection | Kind::KeepAlive | Kind::Te | Kind::Upgrade => false,
+        Kind::Refused | Kind::Connection | Kind::KeepAlive | Kind::Te | Kind::Upgrade => false,
         Kind::Trailer => framing == Framing::Chunked,
         _ => true,
     }

@@ -9,6 +9,7 @@
 
 use super::framing::LengthFields;
 use super::text::{is_token, list};
+use crate::config::Underscores;
 use crate::limits;
 
 /// What a field is to the gateway.
@@ -20,6 +21,9 @@ pub(super) enum Kind {
     EndToEnd,
     /// Never goes on: hop-by-hop, nominated by `Connection`, or with an underscore in its name.
     Dropped,
+    /// Has an underscore in its name where that is refused.
+    Refused,
+    Server,
     Host,
     ContentLength,
     TransferEncoding,
@@ -154,11 +158,11 @@ pub(super) struct Seen<'b> {
 /// Reads the header section of `buf`, which is exactly one head, into `table`.
 ///
 /// # Errors
-/// [`Malformed`]: a line that does not end in CRLF, a bad option in `Connection`, too many of them.
+/// [`Malformed`]: a line that does not end in CRLF, a bad option in `Connection`, too many of them, a name that is refused.
 pub(super) fn read<'b>(
     buf: &'b [u8],
     headers: &[httparse::Header<'b>],
-    keep_underscores: bool,
+    underscores: Underscores,
     table: &mut Vec<Field>,
 ) -> Result<Seen<'b>, Malformed> {
     table.clear();
@@ -174,7 +178,7 @@ pub(super) fn read<'b>(
         if let Some(previous) = table.last_mut() {
             previous.canonical &= previous.line_end() == name_start;
         }
-        let kind = classify(name, keep_underscores);
+        let kind = classify(name, underscores);
         if kind != Kind::Other {
             seen.note(kind, header.value)?;
         }
@@ -208,6 +212,7 @@ pub(super) fn offset(buf: &[u8], part: &[u8]) -> usize {
 impl<'b> Seen<'b> {
     fn note(&mut self, kind: Kind, value: &'b [u8]) -> Result<(), Malformed> {
         match kind {
+            Kind::Refused => return Err(Malformed),
             Kind::Host => {
                 self.hosts += 1;
                 self.host = Some(value);
@@ -268,7 +273,7 @@ fn drop_nominated(buf: &[u8], table: &mut [Field]) -> Result<(), Malformed> {
 }
 
 /// What a field is, by its length and first letter: most names are settled by one jump. `name` is a token.
-pub(super) fn classify(name: &[u8], keep_underscores: bool) -> Kind {
+pub(super) fn classify(name: &[u8], underscores: Underscores) -> Kind {
     let first = name.first().map_or(0, |first| first | 0x20);
     match (name.len(), first) {
         (2, b't') if is(name, b"te") => Kind::Te,
@@ -278,6 +283,7 @@ pub(super) fn classify(name: &[u8], keep_underscores: bool) -> Kind {
         (5, b'p') if is(name, b"proxy") => Kind::Dropped, // becomes HTTP_PROXY in a CGI's environment ("httpoxy")
         (6, b'e') if is(name, b"expect") => Kind::Expect,
         (6, b'c') if is(name, b"cookie") => Kind::EndToEnd,
+        (6, b's') if is(name, b"server") => Kind::Server,
         (7, b'u') if is(name, b"upgrade") => Kind::Upgrade,
         (7, b't') if is(name, b"trailer") => Kind::Trailer,
         (8, b'l') if is(name, b"location") => Kind::EndToEnd,
@@ -307,7 +313,13 @@ pub(super) fn classify(name: &[u8], keep_underscores: bool) -> Kind {
         (25, b'p') if is(name, b"proxy-authentication-info") => Kind::Dropped,
         (12.., b'x') if is(&name[..12], b"x-forwarded-") => Kind::ForwardedOther,
         // CGI and its heirs cannot tell `X_User` from `X-User`
-        _ if !keep_underscores && name.iter().fold(false, |found, &b| found | (b == b'_')) => Kind::Dropped,
+        _ if underscores != Underscores::Keep && name.iter().fold(false, |found, &b| found | (b == b'_')) => {
+            if underscores == Underscores::Drop {
+                Kind::Dropped
+            } else {
+                Kind::Refused
+            }
+        }
         _ => Kind::Other,
     }
 }
@@ -342,17 +354,18 @@ mod tests {
             ("proxy-authorization", Kind::Dropped),
             ("proxy-status", Kind::Other),
             ("x-forwarded", Kind::Other),
+            ("server", Kind::Server),
             ("hosts", Kind::Other),
             ("hos", Kind::Other),
             ("hose", Kind::Other),
         ] {
-            assert_eq!(classify(name.as_bytes(), false), kind, "{name}");
-            assert_eq!(classify(name.to_uppercase().as_bytes(), false), kind, "{name}");
+            assert_eq!(classify(name.as_bytes(), Underscores::Drop), kind, "{name}");
+            assert_eq!(classify(name.to_uppercase().as_bytes(), Underscores::Drop), kind, "{name}");
             assert_eq!(
-                classify(name.replace('-', "_").as_bytes(), false) == kind,
+                classify(name.replace('-', "_").as_bytes(), Underscores::Drop) == kind,
                 !name.contains('-') || kind == Kind::Dropped
             );
         }
-        assert_eq!(classify(b"", false), Kind::Other);
+        assert_eq!(classify(b"", Underscores::Drop), Kind::Other);
     }
 }

@@ -29,8 +29,8 @@ pub struct HeadPolicy {
     pub head_bytes_max: usize,
     /// Number of headers, up to `HEADERS_MAX`.
     pub headers_max: usize,
-    /// Pass on headers with an underscore in their names instead of dropping them.
-    pub keep_underscores: bool,
+    /// Headers with an underscore in their names.
+    pub underscores: config::Underscores,
     /// `%2F` and `%5C` in the path.
     pub separators: EncodedSeparators,
 }
@@ -39,7 +39,15 @@ impl HeadPolicy {
     /// The policy of a listener.
     #[must_use]
     pub fn of(listener: &config::Listener) -> Self {
-        Self { head_bytes_max: listener.head_bytes_max, headers_max: listener.headers_max, ..Self::default() }
+        Self {
+            head_bytes_max: listener.head_bytes_max,
+            headers_max: listener.headers_max,
+            underscores: listener.header_underscores,
+            separators: match listener.encoded_separators {
+                config::Separators::Reject => EncodedSeparators::Refuse,
+                config::Separators::Keep => EncodedSeparators::Keep,
+            },
+        }
     }
 }
 
@@ -49,7 +57,7 @@ impl Default for HeadPolicy {
         Self {
             head_bytes_max: 16 << 10,
             headers_max: 100,
-            keep_underscores: false,
+            underscores: config::Underscores::Drop,
             separators: EncodedSeparators::Refuse,
         }
     }
@@ -103,8 +111,7 @@ impl<'b> RequestHead<'b> {
         };
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
         let HeadScratch { fields: table, path: path_scratch, host: host_scratch } = scratch;
-        let seen =
-            fields::read(buf, request.headers, policy.keep_underscores, table).map_err(|_| ProxyError::BadRequest)?;
+        let seen = fields::read(buf, request.headers, policy.underscores, table).map_err(|_| ProxyError::BadRequest)?;
         let fields = Fields { buf, table };
         let method = parse_method(method)?;
         let parts = Target::parse(target, &method)?;

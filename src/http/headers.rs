@@ -47,7 +47,7 @@ pub fn is_configurable(name: &str) -> bool {
 }
 
 /// Whether the rules say something about a field: then the original is not copied.
-fn overrides(rules: &HeaderRules, name: &[u8]) -> bool {
+pub(super) fn overrides(rules: &HeaderRules, name: &[u8]) -> bool {
     let is = |rule: &http::HeaderName| {
         rule.as_str().len() == name.len() && name.eq_ignore_ascii_case(rule.as_str().as_bytes())
     };

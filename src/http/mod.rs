@@ -5,6 +5,7 @@
 //! [`encode`] rebuilds it for the endpoint, [`body`] takes its body through, [`response`] parses the answer, [`reply`] is what the
 //! gateway says itself, [`upgrade`] which other protocols may be spoken, [`cycle`] whether the connections live on, and [`glimpse`] what
 //! a request that was refused looked like.
+//! [`proxy_header`] is what may stand before the first request.
 //!
 //! What leaves is rebuilt from what was understood, never passed through: one request line, one `Host`, one framing. Nothing here
 //! allocates per request once the caller's scratch buffers have grown to the size of its traffic, and nothing here logs, waits or
@@ -22,6 +23,7 @@ pub mod glimpse;
 pub mod head;
 pub mod headers;
 pub mod path;
+pub mod proxy_header;
 pub mod reply;
 pub mod response;
 pub mod scan;
@@ -40,7 +42,7 @@ pub enum Version {
 }
 
 /// What a parser found: all of it, or nothing yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<T> {
     /// What has arrived is fine and not all.
     Partial,

@@ -8,6 +8,7 @@ use super::date::HttpDate;
 use super::encode::push_connection;
 use super::headers::push;
 use super::text::push_number;
+use crate::config::ServerField;
 use crate::error::ProxyError;
 use http::StatusCode;
 
@@ -29,6 +30,8 @@ pub struct ReplyTo<'a> {
     pub close: bool,
     /// For `Date`.
     pub date: &'a HttpDate,
+    /// The listener's: a text is what replies say too, anything else says nothing.
+    pub server: &'a ServerField,
 }
 
 /// A reply of the gateway.
@@ -116,6 +119,9 @@ fn push_start(out: &mut Vec<u8>, status: StatusCode, to: &ReplyTo<'_>) {
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
     push(out, b"Date", to.date);
+    if let ServerField::Set(value) = to.server {
+        push(out, b"Server", value.as_bytes());
+    }
     push_connection(out, to.version, to.close);
 }
 

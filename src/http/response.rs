@@ -8,6 +8,7 @@ use super::framing::Framing;
 use super::text::{list, number};
 use super::upgrade::Offer;
 use super::{Parsed, Version, date};
+use crate::config::Underscores;
 use crate::error::ProxyError;
 use crate::limits;
 use http::{Method, StatusCode};
@@ -80,7 +81,8 @@ impl<'b> ResponseHead<'b> {
         let status = StatusCode::from_u16(code).map_err(|_| ProxyError::UpstreamProtocol)?;
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
         let table = &mut scratch.fields;
-        let seen = fields::read(buf, response.headers, true, table).map_err(|_| ProxyError::UpstreamProtocol)?;
+        let seen =
+            fields::read(buf, response.headers, Underscores::Keep, table).map_err(|_| ProxyError::UpstreamProtocol)?;
         let (framing, honest) = seen.lengths.response(version, status, method)?;
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // RFC 9110 §15.2.2, §7.8: only in answer to an Upgrade, with both fields, and to what was offered

@@ -8,6 +8,7 @@ use super::body::BodyError;
 use super::fields::{Kind, classify};
 use super::headers::push;
 use super::text::{is_token, is_value_byte, trim};
+use crate::config::Underscores;
 use crate::limits;
 
 /// Takes a trailer section a byte at a time and keeps what may be forwarded. Reused from body to body.
@@ -73,7 +74,7 @@ impl Trailers {
 
 fn may_go_on(name: &[u8]) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-    let known = classify(name, false);
+    let known = classify(name, Underscores::Drop);
     known == Kind::Other
         && !["age", "expires", "pragma", "range", "vary", "warning", "max-forwards"].iter().any(|name| is(name))
         && !name.get(..8).is_some_and(|front| front.eq_ignore_ascii_case(b"content-"))

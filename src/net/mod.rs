@@ -18,6 +18,7 @@ pub mod guarded;
 pub mod listener;
 pub mod mailbox;
 pub mod pool;
+pub mod receipt;
 pub mod stream;
 pub mod timer;
 

@@ -8,10 +8,13 @@ use super::stream::Stream;
 use crate::units::{EndpointId, Instant};
 use std::time::Duration;
 
+/// How much earlier than its server a connection is given up, which may have begun to count when it sent.
+const MARGIN: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 struct Idle {
     stream: Stream,
-    since: Instant,
+    until: Instant,
 }
 
 /// One cluster's idle connections.
@@ -33,27 +36,30 @@ impl Pool {
     /// The connection to `endpoint` that was used last and is still good.
     pub fn checkout(&mut self, endpoint: EndpointId, now: Instant) -> Option<Stream> {
         let idle = &mut self.by_endpoint[endpoint.index()];
-        while let Some(Idle { stream, since }) = idle.pop() {
+        while let Some(Idle { stream, until }) = idle.pop() {
             self.idle -= 1;
-            if now.since(since) < self.idle_timeout && !stream.is_spent() {
+            if now < until && !stream.is_spent() {
                 return Some(stream);
             }
         }
         None
     }
 
-    /// Takes a connection back; one too many is closed.
-    pub fn checkin(&mut self, endpoint: EndpointId, stream: Stream, now: Instant) {
-        if self.idle < self.idle_max {
+    /// Takes a connection back, which its server keeps for `keep` (`Duration::MAX`: it did not say); one too many is closed, and so is
+    /// one that has no time to wait. A server that closes a connection while a request is on its way to it cannot be told from one
+    /// that fails, so the connection is given up [`MARGIN`] before.
+    pub fn checkin(&mut self, endpoint: EndpointId, stream: Stream, keep: Duration, now: Instant) {
+        let wait = self.idle_timeout.min(keep.saturating_sub(MARGIN));
+        if self.idle < self.idle_max && !wait.is_zero() {
             self.idle += 1;
-            self.by_endpoint[endpoint.index()].push(Idle { stream, since: now });
+            self.by_endpoint[endpoint.index()].push(Idle { stream, until: now + wait });
         }
     }
 
     /// Closes what has been idle too long or was ended by its server. Called about once a second.
     pub fn reap(&mut self, now: Instant) {
         for idle in &mut self.by_endpoint {
-            idle.retain(|i| now.since(i.since) < self.idle_timeout && !i.stream.is_spent());
+            idle.retain(|i| now < i.until && !i.stream.is_spent());
         }
         self.idle = self.by_endpoint.iter().map(Vec::len).sum();
     }
@@ -93,10 +99,10 @@ mod tests {
             let now = clock::now();
             let ((good, _peer), (closed, closed_peer)) = (pair(), pair());
             let good_fd = good.fd();
-            pool.checkin(ENDPOINT, good, now);
+            pool.checkin(ENDPOINT, good, Duration::MAX, now);
             drop(closed_peer);
             closed.readable().await.unwrap();
-            pool.checkin(ENDPOINT, closed, now);
+            pool.checkin(ENDPOINT, closed, Duration::MAX, now);
             let given = pool.checkout(ENDPOINT, now).unwrap();
             assert_eq!((given.fd(), pool.idle()), (good_fd, 0));
             assert!(pool.checkout(ENDPOINT, now).is_none());
@@ -112,7 +118,7 @@ mod tests {
             let (spoken, mut peer) = pair();
             peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
             spoken.readable().await.unwrap();
-            pool.checkin(ENDPOINT, spoken, now);
+            pool.checkin(ENDPOINT, spoken, Duration::MAX, now);
             assert!(pool.checkout(ENDPOINT, now).is_none(), "the next client would get it as its response");
         });
     }
@@ -127,7 +133,7 @@ mod tests {
             for (stream, peer) in pairs {
                 fds.push(stream.fd());
                 peers.push(peer);
-                pool.checkin(ENDPOINT, stream, now);
+                pool.checkin(ENDPOINT, stream, Duration::MAX, now);
             }
             assert!(pool.checkout(OTHER, now).is_none());
             let out: Vec<_> = (0..3).map(|_| pool.checkout(ENDPOINT, now).unwrap()).collect();
@@ -141,9 +147,9 @@ mod tests {
             let mut pool = Pool::new(2, 2, TIMEOUT);
             let now = clock::now();
             let ((old, _old_peer), (young, young_peer), (surplus, _surplus_peer)) = (pair(), pair(), pair());
-            pool.checkin(ENDPOINT, old, now);
-            pool.checkin(OTHER, young, now + TIMEOUT);
-            pool.checkin(OTHER, surplus, now + TIMEOUT);
+            pool.checkin(ENDPOINT, old, Duration::MAX, now);
+            pool.checkin(OTHER, young, Duration::MAX, now + TIMEOUT);
+            pool.checkin(OTHER, surplus, Duration::MAX, now + TIMEOUT);
             assert_eq!(pool.idle(), 2, "one too many is closed");
             assert!(pool.checkout(ENDPOINT, now + TIMEOUT).is_none(), "too old");
             pool.reap(now + TIMEOUT);
@@ -159,13 +165,41 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_given_up_a_second_before_its_server_does() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            let now = clock::now();
+            let until_given_up = |pool: &mut Pool, keep: Duration| {
+                let (stream, _peer) = pair();
+                pool.checkin(ENDPOINT, stream, keep, now);
+                // looks every half second; the peer stays open, so only time can end it
+                let mut at = Duration::ZERO;
+                while pool.idle() > 0 {
+                    at += Duration::from_millis(500);
+                    pool.reap(now + at);
+                }
+                at
+            };
+            let seconds = Duration::from_secs;
+            assert_eq!(until_given_up(&mut pool, seconds(5)), seconds(4));
+            assert_eq!(until_given_up(&mut pool, seconds(60)), TIMEOUT, "ours is shorter");
+            assert_eq!(until_given_up(&mut pool, Duration::MAX), TIMEOUT);
+            assert_eq!(until_given_up(&mut pool, seconds(1)), Duration::ZERO, "no time to wait");
+            assert_eq!(until_given_up(&mut pool, Duration::ZERO), Duration::ZERO);
+            let (stream, _peer) = pair();
+            pool.checkin(ENDPOINT, stream, seconds(3), now);
+            assert!(pool.checkout(ENDPOINT, now + seconds(2)).is_none(), "also before it is reaped");
+        });
+    }
+
+    #[test]
     fn a_broken_endpoint_loses_its_idle_connections_and_no_other_does() {
         on_each_driver(|_| async {
             let mut pool = Pool::new(2, 8, TIMEOUT);
             let now = clock::now();
             let ((first, _first_peer), (second, _second_peer)) = (pair(), pair());
-            pool.checkin(ENDPOINT, first, now);
-            pool.checkin(OTHER, second, now);
+            pool.checkin(ENDPOINT, first, Duration::MAX, now);
+            pool.checkin(OTHER, second, Duration::MAX, now);
             pool.forget(ENDPOINT);
             assert_eq!(pool.idle(), 1);
             assert!(pool.checkout(ENDPOINT, now).is_none() && pool.checkout(OTHER, now).is_some());

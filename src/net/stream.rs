@@ -4,6 +4,7 @@
 //! [`Block`] and gives it back. There are no timeouts here: whoever waits arms a [`super::timer::Watch`] on the descriptor first.
 
 use super::block::Block;
+use super::receipt::Receipt;
 use crate::config::Address;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
@@ -11,7 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::cell::UnsafeCell;
 use std::future::Future;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// A stream socket owned by this core.
@@ -47,14 +48,24 @@ impl Stream {
     }
 
     /// Sends all that is unread in the block, which comes back with nothing unread, or an error.
-    pub async fn send(&self, mut block: Block) -> (io::Result<()>, Block) {
+    pub async fn send(&self, block: Block) -> (io::Result<()>, Block) {
+        self.send_noting(block, || {}).await
+    }
+
+    /// The same, calling `progress` whenever the kernel has taken a part and not all.
+    pub async fn send_noting(&self, mut block: Block, mut progress: impl FnMut()) -> (io::Result<()>, Block) {
         while !block.is_empty() {
             // SAFETY: as in `receive`.
             let (result, back) = unsafe { &mut *self.inner.get() }.write(block).await;
             block = back;
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), block),
-                Ok(sent) => block.consume(sent),
+                Ok(sent) => {
+                    block.consume(sent);
+                    if !block.is_empty() {
+                        progress();
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return (Err(error), block),
             }
@@ -85,6 +96,18 @@ impl Stream {
             libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
         };
         got >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
+    }
+
+    /// What the peer's kernel has let us know of the last `sent` bytes. Worth asking once the peer has ended its direction.
+    #[must_use]
+    pub fn receipt(&self, sent: usize) -> Receipt {
+        super::receipt::ask(self.fd(), sent)
+    }
+
+    /// The address that the peer connected to; `None` for a unix socket.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.with_socket(|socket| socket.local_addr()).ok()?.as_socket()
     }
 
     /// Makes the close that follows a reset instead of an orderly end: the peer learns that what it got is not whole.

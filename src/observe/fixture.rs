@@ -65,6 +65,7 @@ pub(crate) fn cluster(name: &str, addresses: Vec<Address>, health_check: Option<
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(55),
         idle_max: 256,
+        proxy_protocol: crate::config::ProxyVersion::Off,
         requests_max: Some(1000),
         retry_budget: RetryBudget { ratio: Ratio::try_new(0.2).expect("a ratio"), min_per_second: 3 },
         endpoints: addresses.into_iter().map(endpoint).collect(),
@@ -86,9 +87,17 @@ fn listener() -> Listener {
         headers_max: 100,
         body_bytes_max: 16 << 20,
         connections_max: 65_536,
+        client_connections_max: None,
+        connection_requests_max: Some(1_000_000),
+        connection_age_max: Duration::from_secs(86_400),
+        body_rate_min: 0,
         trusted_proxies: Vec::new(),
         unix_trusted: false,
         unix_mode: 0o666,
+        proxy_protocol: false,
+        header_underscores: crate::config::Underscores::Drop,
+        encoded_separators: crate::config::Separators::Reject,
+        server: crate::config::ServerField::Pass,
     }
 }
 

@@ -122,6 +122,18 @@ labels! {
 }
 
 labels! {
+    /// `reason` of `ringgate_connections_refused_total`.
+    RefuseReason {
+        /// The listener has `max_connections`.
+        MaxConnections = "max_connections";
+        /// The client has `max_connections_per_client`.
+        MaxPerClient = "max_connections_per_client";
+        /// No PROXY header in time, a malformed one, or one from nobody who may send it.
+        ProxyProtocol = "proxy_protocol";
+    }
+}
+
+labels! {
     /// `reason` of `ringgate_endpoint_ejections_total`.
     EjectReason {
         /// `outlier.consecutive` failures in a row.

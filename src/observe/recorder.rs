@@ -9,7 +9,7 @@
 //! What this does not do: decide anything, or read a clock.
 
 use super::counter::Counter;
-use super::labels::{AttemptOutcome, DriverRung, EjectReason, EndpointState, MethodLabel, RetryReason};
+use super::labels::{AttemptOutcome, DriverRung, EjectReason, EndpointState, MethodLabel, RefuseReason, RetryReason};
 use super::stats::{ClusterStats, RequestKey, RouteStats, Stats, WorkerStats};
 use super::usage::{Usage, UsageIndex, UsageKey};
 use crate::error::ProxyError;
@@ -207,10 +207,10 @@ impl Recorder {
         }
     }
 
-    /// Counts a downstream connection that was closed at once because the listener has `max_connections`.
-    pub fn connection_refused(&self, listener: ListenerId) {
+    /// Counts a downstream connection that was closed before its first request.
+    pub fn connection_refused(&self, listener: ListenerId, reason: RefuseReason) {
         if let Some(memory) = self.memory() {
-            memory.listeners[listener.index()].refused.add(1);
+            memory.listeners[listener.index()].refused[reason.index()].add(1);
         }
     }
 

@@ -17,7 +17,7 @@ pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
 
 use super::counter::{Arena, Counter, Rows, counters};
 use super::histogram::Histogram;
-use super::labels::{AttemptOutcome, EjectReason, EndpointState, ProbeState, RetryReason, WorkerState};
+use super::labels::{AttemptOutcome, EjectReason, EndpointState, ProbeState, RefuseReason, RetryReason, WorkerState};
 use super::recorder::Recorder;
 use super::usage::{Usage, UsageKey, UsageTable};
 use crate::config::{Cluster, Config};
@@ -173,7 +173,8 @@ impl EndpointStats {
 pub(crate) struct ListenerStats {
     pub(crate) connections: Counter,
     pub(crate) accepted: Counter,
-    pub(crate) refused: Counter,
+    /// By [`RefuseReason`].
+    pub(crate) refused: [Counter; RefuseReason::ALL.len()],
     pub(crate) exhausted: Counter,
     /// Connections among them that are tunnels.
     pub(crate) tunnels: Counter,

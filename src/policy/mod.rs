@@ -6,6 +6,7 @@ pub mod availability;
 pub mod balancer;
 pub mod budget;
 pub mod chance;
+pub mod client_slots;
 pub mod cluster;
 pub mod concurrency;
 pub mod deadline;

@@ -38,6 +38,7 @@ pub(crate) fn cluster(balance: Balance, priorities: &[u8]) -> Cluster {
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(55),
         idle_max: 256,
+        proxy_protocol: crate::config::ProxyVersion::Off,
         requests_max: None,
         retry_budget: RetryBudget { ratio: ratio(0.2), min_per_second: 3 },
         endpoints: priorities.iter().enumerate().map(endpoint).collect(),

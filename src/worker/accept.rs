@@ -5,11 +5,13 @@
 
 use super::Refusal;
 use super::connection::{self, Peer};
+use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::net::clock;
 use crate::net::guarded::guarded;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::stream::{Stream, shutdown_fd};
+use crate::observe::labels::RefuseReason;
 use crate::units::ListenerId;
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -39,14 +41,24 @@ pub(super) fn close(worker: &Rc<Worker>, id: ListenerId, listener: &Listener) {
 }
 
 fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
-    let Some(seat) = worker.seat_connection(listener) else {
+    let config = &worker.shared.config.listeners[listener.index()];
+    let mut peer = Peer::new(accepted.peer, &config.trusted_proxies);
+    peer.trusted |= accepted.peer.is_none() && config.unix_trusted;
+    if config.proxy_protocol && !peer.may_relay() {
+        worker.recorder.connection_refused(listener, RefuseReason::ProxyProtocol);
+        return;
+    }
+    let Some(mut seat) = ConnectionSeat::take(worker, listener) else {
         return; // dropped, and so closed
     };
+    // behind a PROXY header the client is somebody else, who claims the seat when that has been read
+    if !config.proxy_protocol && !seat.claim_for(peer.client()) {
+        return;
+    }
     let Ok(stream) = Stream::from_fd(accepted.fd) else { return };
-    let peer = Peer::new(accepted.peer, &worker.shared.config.listeners[listener.index()]);
     let worker = Rc::clone(worker);
     drop(monoio::spawn(async move {
-        if guarded(connection::run(&worker, listener, stream, peer)).await.is_none() {
+        if guarded(connection::run(&worker, &mut seat, listener, stream, peer)).await.is_none() {
             worker.recorder.panic_caught();
         }
         drop(seat);

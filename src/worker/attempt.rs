@@ -9,9 +9,11 @@
 //!
 //! A pooled connection may have been closed by its server at the very moment it was taken. When a reused one ends without a byte of
 //! response and the request may be sent twice anyway, the same endpoint is tried once more on a new connection, within the same
-//! attempt: that is housekeeping, not a failure of the endpoint.
+//! attempt: that is housekeeping, not a failure of the endpoint. A request that must not be sent twice is repeated too when the kernel
+//! can prove that the endpoint never read it.
 
 use super::connection::{Connection, poll_once};
+use super::proxied;
 use super::state::Worker;
 use super::upload::{Standing, Talk, Upload};
 use crate::config::HeaderRules;
@@ -24,8 +26,9 @@ use crate::http::{Parsed, Version, encode};
 use crate::limits::{CONTINUE_TIMEOUT, INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
+use crate::net::receipt::Receipt;
 use crate::net::stream::{self, Stream};
-use crate::net::timer::Watch;
+use crate::net::timer::{self, Watch};
 use crate::policy::exchange::Event;
 use crate::policy::retry::Sent;
 use crate::units::{ClusterId, EndpointId, Instant};
@@ -40,6 +43,9 @@ use std::time::Duration;
 /// A pooled connection that ends this soon after a request was sent on it had been closed before: its server cannot have worked on
 /// the request. One that ends later is a failure like any other.
 const STALE_WITHIN: Duration = Duration::from_millis(20);
+
+/// Looks for the reset that follows an end, one a tick: some 200 ms, more than a round trip within a region.
+const RECEIPT_LOOKS: usize = 20;
 
 /// Where an attempt goes and how long it may take.
 #[derive(Clone, Copy, Debug)]
@@ -130,9 +136,9 @@ pub(super) async fn attempt(
         let reused = pooled.is_some();
         let stream = match pooled {
             Some(stream) => stream,
-            None => connect(worker, &connection.watch, to).await?,
+            None => connect(worker, connection, to).await?,
         };
-        let mut conversation = Conversation::new(worker, connection, asked, to.until, reused);
+        let mut conversation = Conversation::new(worker, connection, asked, to, reused);
         let began = clock::now();
         match conversation.hold(upload, stream).await {
             Err(Failure::Reset { sent, reused: true }) => {
@@ -149,11 +155,17 @@ pub(super) async fn attempt(
     }
 }
 
-async fn connect(worker: &Worker, watch: &Watch, to: Try) -> Result<Stream, Failure> {
+async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream, Failure> {
+    let watch = &client.watch;
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
     let connecting = stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|_| Failure::Refused)?;
     let _guard = watch.over_connecting(connecting.fd(), to.connect_until);
-    match connecting.established().await {
+    let made = async {
+        let stream = connecting.established().await?;
+        proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await?;
+        Ok::<_, std::io::Error>(stream)
+    };
+    match made.await {
         Ok(stream) => Ok(stream),
         Err(_) if watch.expired() => Err(Failure::ConnectTimedOut),
         Err(_) => Err(Failure::Refused),
@@ -166,8 +178,12 @@ struct Conversation<'c> {
     client: &'c Connection,
     asked: Asked<'c>,
     until: Instant,
+    /// The request may be sent a second time without asking anybody.
+    repeatable: bool,
     /// The connection came from the pool, and nothing has been heard on it.
     reused: bool,
+    /// The endpoint has ended its direction.
+    ended: bool,
     /// The client waits for `100 Continue`.
     withheld: bool,
     interim: usize,
@@ -195,13 +211,15 @@ enum Happened {
 }
 
 impl<'c> Conversation<'c> {
-    fn new(worker: &'c Worker, client: &'c Connection, asked: Asked<'c>, until: Instant, reused: bool) -> Self {
+    fn new(worker: &'c Worker, client: &'c Connection, asked: Asked<'c>, to: Try, reused: bool) -> Self {
         Self {
             worker,
             client,
             asked,
-            until,
+            until: to.until,
+            repeatable: to.repeatable,
             reused,
+            ended: false,
             withheld: false,
             interim: 0,
             scanner: HeadScanner::default(),
@@ -241,7 +259,16 @@ impl<'c> Conversation<'c> {
             Ok(()) => Ok(Answering { stream, block, uploaded: matches!(uploaded, Some(Ok(()))) }),
             Err(failure) => {
                 worker.put(block);
-                Err(self.verdict(failure, upload))
+                let verdict = self.verdict(failure, upload);
+                // what may be repeated anyway needs no proof
+                if let Failure::Reset { sent: Sent::Maybe, reused } = verdict
+                    && self.ended
+                    && !self.repeatable
+                {
+                    let sent = ask_for_receipt(&stream, &client.watch, upload, self.until).await;
+                    return Err(Failure::Reset { sent, reused });
+                }
+                Err(verdict)
             }
         }
     }
@@ -303,6 +330,7 @@ impl<'c> Conversation<'c> {
             };
             *block = back;
             if !matches!(received, Ok(1..)) {
+                self.ended = received.is_ok();
                 return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
             }
             self.reused = false;
@@ -398,6 +426,25 @@ fn go_on(
     {
         *uploaded = Some(done);
     }
+}
+
+/// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
+/// connection just as a request is sent. The reset that proves it comes a round trip after the end, so it is waited for.
+async fn ask_for_receipt(stream: &Stream, watch: &Watch, upload: &Upload<'_>, until: Instant) -> Sent {
+    let Some(sent_bytes) = upload.sent_whole_bytes() else { return Sent::Maybe };
+    for _ in 0..RECEIPT_LOOKS {
+        match stream.receipt(sent_bytes) {
+            Receipt::Never => return Sent::Nothing,
+            Receipt::Perhaps => return Sent::Maybe,
+            Receipt::Pending => {}
+        }
+        let next = clock::now() + timer::TICK;
+        if next >= until {
+            break;
+        }
+        watch.sleep_until(next).await;
+    }
+    Sent::Maybe
 }
 
 impl Answering {

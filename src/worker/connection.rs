@@ -6,6 +6,8 @@
 //! buffer are given back and the task waits for readability alone, which holds no memory.
 
 use super::exchange::{self, Served};
+use super::proxied;
+use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::config;
 use crate::error::ProxyError;
@@ -15,6 +17,7 @@ use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
 use crate::units::{Instant, ListenerId};
+use rand::RngExt as _;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -30,6 +33,9 @@ const HOT: Duration = Duration::from_millis(100);
 /// bytes is a reset, which may take the response with it (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
+/// Shares of `max_connection_age` that connections get, so that those of one moment do not all come back in one other (gRPC's
+/// connection management gives ±10 %).
+const AGE_SPREAD: std::ops::RangeInclusive<f64> = 0.9..=1.0;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
@@ -41,13 +47,19 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(address: Option<SocketAddr>, listener: &config::Listener) -> Self {
-        let within = |address: SocketAddr| {
-            let ip = address.ip().to_canonical();
-            listener.trusted_proxies.iter().any(|network| network.contains(&ip))
-        };
-        let trusted = address.map_or(listener.unix_trusted, within);
+    pub(super) fn new(address: Option<SocketAddr>, trusted: &[ipnet::IpNet]) -> Self {
+        let trusted = address.is_some_and(|a| trusted.iter().any(|net| net.contains(&a.ip().to_canonical())));
         Self { address, trusted }
+    }
+
+    /// Whether it may send PROXY headers: a trusted proxy, or somebody whom the file system lets open a unix socket.
+    pub(super) fn may_relay(&self) -> bool {
+        self.trusted || self.address.is_none()
+    }
+
+    /// The client whose connections are counted; none behind a unix socket, where all would be one.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.address.map(|address| address.ip())
     }
 
     /// The address that limits, hashes and logs go by. All peers of a unix socket are one client, the local one.
@@ -63,8 +75,15 @@ pub(super) struct Connection {
     pub(super) watch: Watch,
     pub(super) listener: ListenerId,
     pub(super) peer: Peer,
+    /// What the peer connected to, where a PROXY header said so; else it is the socket's own address. Boxed, because most
+    /// connections have none and most connections are idle.
+    pub(super) destination: Option<Box<SocketAddr>>,
     /// When the last response was sent.
     served_at: Cell<Instant>,
+    /// From when on the next response is the last.
+    ends_at: Instant,
+    /// Requests whose heads have been read.
+    requests: Cell<u64>,
 }
 
 impl Connection {
@@ -76,6 +95,13 @@ impl Connection {
     pub(super) fn config<'w>(&self, worker: &'w Worker) -> &'w config::Listener {
         &worker.shared.config.listeners[self.listener.index()]
     }
+
+    /// Counts a request; true when it is to be the connection's last, by number or by age.
+    pub(super) fn count_request(&self, config: &config::Listener, now: Instant) -> bool {
+        let count = self.requests.get() + 1;
+        self.requests.set(count);
+        config.connection_requests_max.is_some_and(|max| count >= max) || now >= self.ends_at
+    }
 }
 
 /// Why [`serve`] returned.
@@ -86,10 +112,35 @@ enum Rest {
 }
 
 /// Runs a connection to its end.
-pub(super) async fn run(worker: &Rc<Worker>, listener: ListenerId, stream: Stream, peer: Peer) {
-    let connection = Connection { stream, watch: worker.timers.watch(), listener, peer, served_at: Cell::default() };
-    let config = connection.config(worker);
-    while Box::pin(serve(worker, &connection, config.header_timeout)).await == Rest::Idle {
+pub(super) async fn run(
+    worker: &Rc<Worker>,
+    seat: &mut ConnectionSeat,
+    listener: ListenerId,
+    stream: Stream,
+    peer: Peer,
+) {
+    let config = &worker.shared.config.listeners[listener.index()];
+    let mut connection = Connection {
+        stream,
+        watch: worker.timers.watch(),
+        listener,
+        peer,
+        destination: None,
+        served_at: Cell::default(),
+        ends_at: clock::now() + config.connection_age_max.mul_f64(worker.rng.borrow_mut().random_range(AGE_SPREAD)),
+        requests: Cell::default(),
+    };
+    let mut inbox = None;
+    if config.proxy_protocol {
+        let Some(taken) = Box::pin(proxied::take_header(worker, &connection)).await else { return };
+        connection.peer = taken.client;
+        connection.destination = taken.destination.map(Box::new);
+        inbox = Some(Box::new(taken.behind));
+        if !seat.claim_for(taken.client.client()) {
+            return;
+        }
+    }
+    while Box::pin(serve(worker, &connection, inbox.take(), config.header_timeout)).await == Rest::Idle {
         // A worker that drains gives a request that is under way the length of a tick; the receive that follows finds it, or the end.
         let wait = if worker.is_draining() { Duration::ZERO } else { config.idle_timeout };
         let _guard = connection.watch.over_idle(&connection.stream, clock::now() + wait);
@@ -100,10 +151,10 @@ pub(super) async fn run(worker: &Rc<Worker>, listener: ListenerId, stream: Strea
 }
 
 /// Serves requests for as long as they come quickly.
-async fn serve(worker: &Rc<Worker>, connection: &Connection, first_wait: Duration) -> Rest {
+async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<Block>>, first_wait: Duration) -> Rest {
     let Connection { stream, watch, .. } = connection;
-    let mut inbox = worker.blocks.borrow_mut().small();
-    if !receive_first(connection, &mut inbox, first_wait).await {
+    let mut inbox = begun.map_or_else(|| worker.blocks.borrow_mut().small(), |block| *block);
+    if inbox.is_empty() && !receive_first(connection, &mut inbox, first_wait).await {
         worker.put(inbox);
         return Rest::Closed;
     }
@@ -139,7 +190,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, first_wait: Duratio
         {
             let _guard = watch.over(stream, clock::now() + patience, Shutdown::Both);
             let stays = hot && worker.armed.get() < ARMED_RECEIVES_MAX && !worker.is_draining();
-            let mut sending = pin!(stream.send(last));
+            let mut sending = pin!(stream.send_noting(last, || watch.move_to(clock::now() + patience)));
             let early = poll_once(sending.as_mut()).await;
             let receiving = stays.then(|| stream.receive(std::mem::take(&mut inbox)));
             let sent;
@@ -190,7 +241,7 @@ async fn receive_first(connection: &Connection, inbox: &mut Block, wait: Duratio
     matches!(received, Ok(1..))
 }
 
-/// Sends all of `block`, giving the client `patience` to take it.
+/// Sends all of `block`; the client may take its time, but not longer than `patience` for any part of it.
 pub(super) async fn send(
     worker: &Worker,
     connection: &Connection,
@@ -198,7 +249,8 @@ pub(super) async fn send(
     patience: Duration,
 ) -> Result<(), ProxyError> {
     let _guard = connection.watch.over(&connection.stream, clock::now() + patience, Shutdown::Both);
-    let (sent, block) = connection.stream.send(block).await;
+    let progress = || connection.watch.move_to(clock::now() + patience);
+    let (sent, block) = connection.stream.send_noting(block, progress).await;
     worker.put(block);
     sent.map_err(|_| connection.send_failure())
 }

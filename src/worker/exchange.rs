@@ -15,6 +15,7 @@ use super::relay::{Broken, Relay};
 use super::state::Worker;
 use super::tunnel::Tunnel;
 use super::upload::{Incoming, Standing, Upload};
+use super::verdict::{Commit, Verdict, keep};
 use crate::error::{Fault, ProxyError};
 use crate::http::body::Body;
 use crate::http::cycle::{Cycle, Progress};
@@ -115,7 +116,8 @@ fn refuse_head(
 ) -> Served {
     let mut last = worker.blocks.borrow_mut().small();
     if error != ProxyError::ClientClosed {
-        let to = ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date() };
+        let server = &connection.config(worker).server;
+        let to = ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date(), server };
         reply::error(last.vec_mut(), error, &[], &to);
     }
     let mut record = Record::unread(worker, connection, inbox.unread(), arrived);
@@ -139,35 +141,6 @@ struct Line<'w> {
     offer: Option<Offer>,
 }
 
-/// What a response head means.
-enum Verdict {
-    /// It is not all there, or only an interim one.
-    More,
-    /// This response is not passed on.
-    Next {
-        /// What is done instead.
-        action: Action,
-        /// All of it has arrived and the endpoint keeps the connection: it can carry another request.
-        whole: bool,
-    },
-    /// It is.
-    Commit(Commit),
-}
-
-/// A response that is passed on.
-struct Commit {
-    /// The head for the client.
-    out: Block,
-    from: Framing,
-    to: Framing,
-    /// The endpoint keeps its connection.
-    persistent: bool,
-    /// The client's connection before this response, in case nothing of it can be sent.
-    before: Cycle,
-    /// It is a 101: no response follows, but a tunnel.
-    switching: bool,
-}
-
 async fn forward(
     worker: &Rc<Worker>,
     connection: &Connection,
@@ -182,7 +155,9 @@ async fn forward(
     record.cluster = Some(cluster);
     let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
-    let incoming = Incoming { framing, bytes_max, withheld, patience: connection.config(worker).body_timeout };
+    let config = connection.config(worker);
+    let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
+    let incoming = Incoming { framing, bytes_max, withheld, patience, rate_min };
     let mut upload = Upload::new(worker, connection, &attempts, inbox, outbound, incoming);
     let mut line =
         Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent, offer };
@@ -266,10 +241,16 @@ impl Line<'_> {
             if scanner.is_ready(bytes) || bytes.len() >= RESPONSE_HEAD_BYTES_MAX {
                 match self.classify(&mut answering, upload) {
                     Verdict::Commit(commit) => return Ok((commit, answering)),
-                    Verdict::Next { action, whole } => {
+                    Verdict::Next { action, keep } => {
                         self.worker.put(answering.block);
-                        if whole {
-                            self.worker.checkin(self.attempts.cluster(), endpoint, answering.stream, clock::now());
+                        if let Some(keep) = keep {
+                            self.worker.checkin(
+                                self.attempts.cluster(),
+                                endpoint,
+                                answering.stream,
+                                keep,
+                                clock::now(),
+                            );
                         }
                         return Err(action);
                     }
@@ -296,7 +277,7 @@ impl Line<'_> {
             Ok(Parsed::Complete(head)) => head,
             Ok(Parsed::Partial) => return Verdict::More,
             Err(error) => {
-                return Verdict::Next { action: self.step(Event::BadHead(error), upload), whole: false };
+                return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
             }
         };
         let retry_after = head.retry_after(clock::wall().as_secs());
@@ -308,8 +289,8 @@ impl Line<'_> {
                 Framing::Fixed(bytes) => bytes == left as u64,
                 Framing::Chunked | Framing::UntilClose => false,
             };
-            let whole = ended && answering.uploaded && upload.is_complete() && head.is_persistent();
-            return Verdict::Next { action, whole };
+            let kept = ended && answering.uploaded && upload.is_complete();
+            return Verdict::Next { action, keep: keep(&head).filter(|_| kept) };
         }
         let head_bytes = head.head_bytes();
         let commit = match head.is_switching() {
@@ -334,20 +315,22 @@ impl Line<'_> {
             version: self.version,
             close,
             rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
+            server: &self.connection.config(self.worker).server,
             extra: &[],
             date: &self.worker.date(),
         };
         let to = encode::response(out.vec_mut(), &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        Commit { out, from: head.framing(), to, persistent: head.is_persistent() && uploaded, before, switching: false }
+        Commit { out, from: head.framing(), to, keep: keep(head).filter(|_| uploaded), before, switching: false }
     }
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>) -> Commit {
         let mut out = self.worker.blocks.borrow_mut().small();
-        encode::switching(out.vec_mut(), head, &self.worker.shared.config.routes[self.route.index()].response_headers);
+        let rules = &self.worker.shared.config.routes[self.route.index()].response_headers;
+        encode::switching(out.vec_mut(), head, rules, &self.connection.config(self.worker).server);
         self.record.on_status(head.status());
-        Commit { out, from: Framing::None, to: Framing::None, persistent: false, before: self.cycle, switching: true }
+        Commit { out, from: Framing::None, to: Framing::None, keep: None, before: self.cycle, switching: true }
     }
 
     /// Takes down where the client is with its body.
@@ -385,7 +368,7 @@ impl Line<'_> {
         endpoint: EndpointId,
         upload: &Upload<'_>,
     ) -> (Block, bool) {
-        let Commit { out, from, to, persistent, before, .. } = commit;
+        let Commit { out, from, to, keep, before, .. } = commit;
         let Answering { stream, block, .. } = answering;
         let mut relay = Relay {
             worker: self.worker,
@@ -406,8 +389,8 @@ impl Line<'_> {
                 self.record.response_bytes += last.unread().len() as u64;
                 self.cycle.on_response_done();
                 self.attempts.step(Event::BodyDone);
-                if persistent && !excess {
-                    self.worker.checkin(self.attempts.cluster(), endpoint, stream, clock::now());
+                if let Some(keep) = keep.filter(|_| !excess) {
+                    self.worker.checkin(self.attempts.cluster(), endpoint, stream, keep, clock::now());
                 }
                 (last, !upload.is_complete())
             }
@@ -446,8 +429,13 @@ impl Line<'_> {
         }
         let close = self.cycle.announces_close(upload.left());
         self.cycle.on_response_head(Framing::Fixed(0), !close);
-        let to =
-            ReplyTo { version: self.version, head_only: self.method == Method::HEAD, close, date: &self.worker.date() };
+        let to = ReplyTo {
+            version: self.version,
+            head_only: self.method == Method::HEAD,
+            close,
+            date: &self.worker.date(),
+            server: &self.connection.config(self.worker).server,
+        };
         let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
         reply::error(last.vec_mut(), error, extra, &to);

@@ -17,13 +17,16 @@ mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
 mod plan;
+mod proxied;
 mod record;
 mod relay;
 mod report;
+mod seat;
 mod shared;
 mod state;
 mod tunnel;
 mod upload;
+mod verdict;
 
 pub use report::{Refusal, Report};
 pub use shared::Shared;

@@ -124,7 +124,7 @@ impl Planner<'_> {
         super::failing::on_head(head);
         let mut cycle = Cycle::default();
         cycle.on_request_head(head.framing(), head.is_persistent(), self.is_withheld());
-        if self.worker.is_draining() {
+        if self.connection.count_request(self.config, self.now) || self.worker.is_draining() {
             cycle.on_drain();
         }
         let client = self.client();
@@ -342,7 +342,13 @@ impl Planner<'_> {
         let close = cycle.announces_close(left);
         let mut out = self.worker.blocks.borrow_mut().small();
         let date = self.worker.date();
-        let to = ReplyTo { version: head.version(), head_only: head.method() == Method::HEAD, close, date: &date };
+        let to = ReplyTo {
+            version: head.version(),
+            head_only: head.method() == Method::HEAD,
+            close,
+            date: &date,
+            server: &self.config.server,
+        };
         write(out.vec_mut(), &to);
         cycle.on_response_head(Framing::Fixed(0), !close);
         Way::Answer { out, framing }

@@ -86,7 +86,8 @@ impl Relay<'_> {
     async fn send(&mut self, block: Block) -> Result<Block, Broken> {
         let bytes = block.unread().len() as u64;
         let _guard = self.connection.watch.over(&self.connection.stream, clock::now() + self.patience, Shutdown::Both);
-        let (sent, mut block) = self.connection.stream.send(block).await;
+        let progress = || self.connection.watch.move_to(clock::now() + self.patience);
+        let (sent, mut block) = self.connection.stream.send_noting(block, progress).await;
         if sent.is_err() {
             self.worker.put(block);
             return Err(Broken::Downstream(self.connection.send_failure()));

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::limits::LIMIT_TABLE_BUCKETS;
 use crate::observe::stats::Stats;
 use crate::policy::admission::Limits;
+use crate::policy::client_slots::ClientSlots;
 use crate::policy::concurrency::SharedSlots;
 use crate::policy::key_table::KeyTable;
 use crate::policy::router::{Router, RouterError};
@@ -32,6 +33,8 @@ pub struct Shared {
     pub(super) endpoint_slots: Vec<Vec<Arc<SharedSlots>>>,
     /// `max_connections`, by listener.
     pub(super) connection_slots: Vec<Arc<SharedSlots>>,
+    /// `max_connections_per_client`, by listener; `None` for one without.
+    pub(super) client_slots: Vec<Option<ClientSlots>>,
 }
 
 impl Shared {
@@ -59,6 +62,11 @@ impl Shared {
                 .iter()
                 .map(|l| u32::try_from(l.connections_max).unwrap_or(u32::MAX))
                 .map(|limit| Arc::new(SharedSlots::new(limit, workers)))
+                .collect(),
+            client_slots: config
+                .listeners
+                .iter()
+                .map(|l| Some(ClientSlots::new(l.client_connections_max?, l.connections_max, RandomState::new())))
                 .collect(),
             config,
             stats,

@@ -6,7 +6,8 @@
 use super::accept;
 use super::report::Complaints;
 use super::shared::Shared;
-use super::{Command, Hands, Refusal};
+use super::{Command, Hands};
+use crate::config::ProxyVersion;
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
@@ -62,11 +63,13 @@ pub(super) struct Worker {
     /// `Retry-After` and `RateLimit` of a rejection.
     pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     endpoint_slots: RefCell<Vec<Vec<LocalSlots>>>,
-    connection_slots: RefCell<Vec<LocalSlots>>,
+    /// `max_connections`, by listener.
+    pub(super) connection_slots: RefCell<Vec<LocalSlots>>,
     log_texts: RefCell<Vec<super::record::Texts>>,
     date: Cell<(u64, HttpDate)>,
     listeners: Vec<Rc<Listener>>,
-    connections: Cell<usize>,
+    /// Downstream connections, over all listeners.
+    pub(super) connections: Cell<usize>,
     active_upstream: RefCell<Vec<usize>>,
     draining: Cell<bool>,
     /// When tunnels end whatever they carry; `NEVER` before a drain.
@@ -200,7 +203,8 @@ impl Worker {
         .await;
     }
 
-    fn look_for_end(&self) {
+    /// Wakes who waits for the end, if this is it.
+    pub(super) fn look_for_end(&self) {
         if self.draining.get()
             && self.connections.get() == 0
             && let Some(waker) = self.waiting_for_end.borrow_mut().take()
@@ -296,20 +300,6 @@ impl Worker {
         }
     }
 
-    // ---- downstream connections ----
-
-    /// Room for one more connection on this listener; `None` when it has its `max_connections`.
-    pub(super) fn seat_connection(self: &Rc<Self>, listener: ListenerId) -> Option<ConnectionSeat> {
-        if !self.connection_slots.borrow_mut()[listener.index()].acquire() {
-            self.recorder.connection_refused(listener);
-            self.complain(listener, Refusal::ConnectionsMax);
-            return None;
-        }
-        self.recorder.connection_opened(listener);
-        self.connections.set(self.connections.get() + 1);
-        Some(ConnectionSeat { worker: Rc::clone(self), listener })
-    }
-
     // ---- upstream connections ----
 
     /// The pooled connection that was used last, if there is one.
@@ -317,9 +307,19 @@ impl Worker {
         self.pools.borrow_mut()[cluster.index()].checkout(endpoint, clock::now())
     }
 
-    /// Takes a connection back for the next request.
-    pub(super) fn checkin(&self, cluster: ClusterId, endpoint: EndpointId, stream: Stream, now: Instant) {
-        self.pools.borrow_mut()[cluster.index()].checkin(endpoint, stream, now);
+    /// Takes a connection back for the next request, which must come within `keep`, and not at all if the connection began with a
+    /// PROXY header: that names one client for good.
+    pub(super) fn checkin(
+        &self,
+        cluster: ClusterId,
+        endpoint: EndpointId,
+        stream: Stream,
+        keep: Duration,
+        now: Instant,
+    ) {
+        if self.shared.config.clusters[cluster.index()].proxy_protocol == ProxyVersion::Off {
+            self.pools.borrow_mut()[cluster.index()].checkin(endpoint, stream, keep, now);
+        }
     }
 
     /// Closes the idle connections of an endpoint that has just dropped one of them.
@@ -407,23 +407,6 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
         }
         #[cfg(test)]
         Command::Fail(way) => way.fail(),
-    }
-}
-
-/// A downstream connection's place; dropping it gives it back.
-pub(super) struct ConnectionSeat {
-    worker: Rc<Worker>,
-    listener: ListenerId,
-}
-
-impl Drop for ConnectionSeat {
-    fn drop(&mut self) {
-        let worker = &self.worker;
-        let index = self.listener.index();
-        worker.connection_slots.borrow_mut()[index].release();
-        worker.recorder.connection_closed(self.listener);
-        worker.connections.set(worker.connections.get() - 1);
-        worker.look_for_end();
     }
 }
 

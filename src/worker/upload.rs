@@ -48,6 +48,9 @@ pub(super) struct Upload<'c> {
     waits: bool,
     /// A receive was dropped that the client's next bytes may have gone into.
     severed: bool,
+    rate_min: u64,
+    /// Time spent waiting for the client, while a rate is asked of it.
+    waited: Duration,
     /// The time of the attempt, which begins to run once the client has sent everything.
     time: Duration,
 }
@@ -97,6 +100,8 @@ pub(super) struct Incoming {
     pub(super) withheld: bool,
     /// Without a byte from the client.
     pub(super) patience: Duration,
+    /// Bytes per second of waiting, once that has taken `patience`; 0: none.
+    pub(super) rate_min: u64,
 }
 
 impl<'c> Upload<'c> {
@@ -125,6 +130,8 @@ impl<'c> Upload<'c> {
             body_bytes: 0,
             waits: false,
             severed: false,
+            rate_min: incoming.rate_min,
+            waited: Duration::ZERO,
             time: Duration::MAX,
         }
     }
@@ -161,6 +168,11 @@ impl<'c> Upload<'c> {
     /// Whether a byte of it was handed to a connection since the last [`Upload::rewind`].
     pub(super) fn has_sent(&self) -> bool {
         self.progress == Progress::Lost || self.outbound.consumed() > 0
+    }
+
+    /// Bytes handed to the connection of this attempt, when they are the whole request and can all be sent again.
+    pub(super) fn sent_whole_bytes(&self) -> Option<usize> {
+        (self.is_complete() && self.is_replayable()).then(|| self.outbound.consumed())
     }
 
     /// Whether the client has sent its whole body.
@@ -262,7 +274,8 @@ impl<'c> Upload<'c> {
     /// without losing a byte; a body that is too large for either is spared the extra turn of the loop.
     async fn receive(&mut self, talk: &Talk) -> Result<(), Failure> {
         let watch = self.worker.timers.watch();
-        let _guard = watch.over(&self.client.stream, clock::now() + self.patience, Shutdown::Read);
+        let began = clock::now();
+        let _guard = watch.over(&self.client.stream, began + self.patience, Shutdown::Read);
         let by_poll = self.body.left().is_none_or(|left| left <= DISCARD_BYTES_MAX);
         self.waits = true;
         if by_poll {
@@ -280,10 +293,21 @@ impl<'c> Upload<'c> {
         self.waits = false;
         *self.inbox = block;
         match received {
+            Ok(1..) if self.rate_min > 0 && self.is_too_slow(clock::now().since(began)) => {
+                Err(Failure::Downstream(ProxyError::RequestTimeout))
+            }
             Ok(1..) => Ok(()),
             _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),
             _ => Err(Failure::Downstream(ProxyError::ClientClosed)),
         }
+    }
+
+    /// Whether the client is below its floor, after having been waited for once more. What the endpoint takes its time for is not the
+    /// client's fault and does not count.
+    fn is_too_slow(&mut self, waited: Duration) -> bool {
+        self.waited += waited;
+        let bytes = u128::from(self.body_bytes) + self.inbox.unread().len() as u128;
+        self.waited > self.patience && bytes * 1_000_000_000 < u128::from(self.rate_min) * self.waited.as_nanos()
     }
 
     /// Moves what the client has sent of its body from the inbox into the outbound block, in the canonical framing.

@@ -1,7 +1,7 @@
 //! Heads that leave: what is kept, cut and added, byte for byte.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use ringgate::config::HeaderRules;
+use ringgate::config::{HeaderRules, ServerField};
 use ringgate::error::ProxyError;
 use ringgate::http::date::{self, HttpDate};
 use ringgate::http::encode::{self, DownstreamResponse, UpstreamRequest};
@@ -243,12 +243,20 @@ struct Down<'a> {
     close: bool,
     extra: &'a [(&'a str, &'a [u8])],
     method: Method,
+    server: ServerField,
 }
 
 impl Default for Down<'_> {
     fn default() -> Self {
         let rules = HeaderRules::default();
-        Self { rules, version: Version::Http11, close: false, extra: &[], method: Method::GET }
+        Self {
+            rules,
+            server: ServerField::Pass,
+            version: Version::Http11,
+            close: false,
+            extra: &[],
+            method: Method::GET,
+        }
     }
 }
 
@@ -263,6 +271,7 @@ fn down(bytes: &[u8], how: &Down<'_>) -> (String, Framing) {
         version: how.version,
         close: how.close,
         rules: &how.rules,
+        server: &how.server,
         extra: how.extra,
         date: &date,
     };
@@ -365,7 +374,33 @@ fn interim_responses_carry_only_their_fields() {
 }
 
 fn reply_to(date: &HttpDate) -> ReplyTo<'_> {
-    ReplyTo { version: Version::Http11, head_only: false, close: true, date }
+    ReplyTo { version: Version::Http11, head_only: false, close: true, date, server: &ServerField::Pass }
+}
+
+#[test]
+fn server_is_passed_on_removed_or_replaced() {
+    let bytes = b"HTTP/1.1 200 OK\r\nSERVER: app/1\r\nContent-Length: 0\r\nServer: two\r\n\r\n";
+    let edge = ServerField::Set(http::HeaderValue::from_static("edge"));
+    let servers = |server: &ServerField, rules: HeaderRules| {
+        let (head, _) = down(bytes, &Down { server: server.clone(), rules, ..Down::default() });
+        let lines = head.lines().filter(|line| line.to_ascii_lowercase().starts_with("server:"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let none = HeaderRules::default;
+    assert_eq!(servers(&ServerField::Pass, none()), ["SERVER: app/1", "Server: two"]);
+    assert!(servers(&ServerField::Remove, none()).is_empty());
+    assert_eq!(servers(&edge, none()), ["Server: edge"]);
+    let remove = HeaderRules { set: Vec::new(), remove: vec![http::header::SERVER] };
+    assert!(servers(&edge, remove).is_empty(), "the route knows better");
+    let set =
+        HeaderRules { set: vec![(http::header::SERVER, http::HeaderValue::from_static("route"))], remove: Vec::new() };
+    assert_eq!(servers(&edge, set), ["server: route"]);
+    let date = date();
+    for (server, said) in [(&edge, true), (&ServerField::Pass, false), (&ServerField::Remove, false)] {
+        let mut out = Vec::new();
+        reply::error(&mut out, ProxyError::NoRoute, &[], &ReplyTo { server, ..reply_to(&date) });
+        assert_eq!(String::from_utf8(out).unwrap().contains("\r\nServer: edge\r\n"), said);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Request heads.
 
 use crate::support::{Seen, fed_every_way, see_request};
+use ringgate::config::Underscores;
 use ringgate::error::ProxyError;
 use ringgate::http::head::HeadPolicy;
 
@@ -286,9 +287,12 @@ fn requests_that_could_be_read_in_two_ways_are_refused_however_they_arrive() {
 fn an_underscore_looks_like_content_length_to_nobody() {
     let bytes = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer_Encoding: chunked\r\nContent-Length: 3\r\n\r\n";
     assert_eq!(fed(bytes).unwrap().unwrap(), "POST / a Fixed(3) keep | Host: a | Content-Length: 3");
-    let keep = HeadPolicy { keep_underscores: true, ..HeadPolicy::default() };
+    let keep = HeadPolicy { underscores: Underscores::Keep, ..HeadPolicy::default() };
     let kept = see_request(bytes, &keep).unwrap().unwrap();
     assert_eq!(kept, "POST / a Fixed(3) keep | Host: a | Transfer_Encoding: chunked | Content-Length: 3");
+    let reject = HeadPolicy { underscores: Underscores::Reject, ..HeadPolicy::default() };
+    assert_eq!(see_request(bytes, &reject), Err(ProxyError::BadRequest));
+    assert!(see_request(b"GET /a_b HTTP/1.1\r\nHost: a\r\nX: _\r\n\r\n", &reject).unwrap().is_some());
 }
 
 #[test]

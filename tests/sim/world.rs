@@ -470,6 +470,7 @@ fn draw_cluster(rng: &mut Rng) -> config::Cluster {
         connect_timeout: Duration::from_millis(20 + below(rng, 1_000) as u64),
         idle_timeout: Duration::from_secs(55),
         idle_max: 256,
+        proxy_protocol: ringgate::config::ProxyVersion::Off,
         requests_max: (below(rng, 3) == 0).then(|| 1 + below(rng, 8) as u32),
         retry_budget: RetryBudget { ratio: ratio(below(rng, 5) as f64 / 10.0), min_per_second: below(rng, 4) as u32 },
         endpoints,

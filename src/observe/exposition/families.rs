@@ -9,9 +9,9 @@ use super::{Family, Samples, Scrape};
 use crate::error::ProxyError;
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
-    AttemptOutcome, DriverRung, EjectReason, MethodLabel, ProbeState, RetryReason, WorkerState,
+    AttemptOutcome, DriverRung, EjectReason, MethodLabel, ProbeState, RefuseReason, RetryReason, WorkerState,
 };
-use crate::observe::stats::{ListenerStats, LoopStats, RequestKey};
+use crate::observe::stats::{ListenerStats, LoopStats, RequestKey, WorkerStats};
 use crate::units::{ClusterId, EndpointId, WorkerId};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -224,10 +224,17 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ringgate_connections_refused_total",
-        help: "Downstream connections closed at once because of max_connections.",
+        help: "Downstream connections closed before their first request, by reason.",
         kind: COUNTER,
         rows: per_listener,
-        render: |scrape, row, out| listener(scrape, row, out, |stats| stats.refused.get()),
+        render: |scrape, row, out| {
+            let name = &scrape.stats.config.listeners[row].name;
+            for reason in RefuseReason::ALL {
+                let refused = |worker: &WorkerStats| worker.listeners[row].refused[reason.index()].get();
+                let sum: u64 = scrape.stats.workers.iter().map(refused).sum();
+                out.sample(&[("listener", name), ("reason", reason.token())], sum);
+            }
+        },
     },
     Family {
         name: "ringgate_accept_exhausted_total",

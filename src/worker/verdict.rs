@@ -1,0 +1,44 @@
+//! What a response head means for the exchange: wait for more of it, do something else, or pass it on.
+
+use crate::http::cycle::Cycle;
+use crate::http::framing::Framing;
+use crate::http::response::ResponseHead;
+use crate::net::block::Block;
+use crate::policy::exchange::Action;
+use std::time::Duration;
+
+/// What a response head means.
+pub(super) enum Verdict {
+    /// It is not all there, or only an interim one.
+    More,
+    /// This response is not passed on.
+    Next {
+        /// What is done instead.
+        action: Action,
+        /// All of it has arrived and the endpoint keeps the connection for so long: it can carry another request.
+        keep: Option<Duration>,
+    },
+    /// It is.
+    Commit(Commit),
+}
+
+/// A response that is passed on.
+pub(super) struct Commit {
+    /// The head for the client.
+    pub(super) out: Block,
+    /// How the endpoint's body ends.
+    pub(super) from: Framing,
+    /// How the client's does.
+    pub(super) to: Framing,
+    /// How long the endpoint keeps its connection; `None`: it does not.
+    pub(super) keep: Option<Duration>,
+    /// The client's connection before this response, in case nothing of it can be sent.
+    pub(super) before: Cycle,
+    /// It is a 101: no response follows, but a tunnel.
+    pub(super) switching: bool,
+}
+
+/// How long the endpoint keeps the connection for another request, by what it says; `None`: it closes it.
+pub(super) fn keep(head: &ResponseHead<'_>) -> Option<Duration> {
+    head.is_persistent().then(|| head.idle_timeout().unwrap_or(Duration::MAX))
+}
