@@ -70,7 +70,8 @@
 //! # Memory and time
 //!
 //! Idle connections wait by poll and hold no buffer; active ones hold one or two blocks from the worker's stock. Deadlines are rows of
-//! one lazy wheel per worker; when one passes, the socket is shut down, so no operation is ever cancelled ([`net::timer`]). A panic in a
+//! one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that is given up
+//! is a pending operation dropped ([`net::timer`]). A panic in a
 //! connection ends that connection ([`net::guarded`]); a worker that panics elsewhere or stalls is replaced on its core with the same
 //! listening sockets (`control::crew`).
 

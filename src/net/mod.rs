@@ -4,7 +4,8 @@
 //! room works around, once, so that nobody else needs to know them:
 //!
 //! - no `enable_timer`: a sleep costs 640 bytes and two clock reads a turn. One timerfd and one lazy wheel per worker instead
-//!   ([`timer`]); a deadline on I/O is a `shutdown(2)` of the socket, so no pending receive is ever dropped to stop waiting.
+//!   ([`timer`]); a deadline on I/O is a `shutdown(2)` of the socket, so no pending receive is dropped
+//!   to stop waiting on a connection that is kept.
 //! - no `accept` operation: one connection per turn, no CLOEXEC. [`listener`] polls and drains `accept4`.
 //! - no vectored writes: `write_vectored_all` corrupts on partial writes. One contiguous [`block::Block`] per send.
 //! - no wakers across threads: [`mailbox`] is a queue and an eventfd.

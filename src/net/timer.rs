@@ -5,7 +5,8 @@
 //! the slot it belongs to by then. Only moving a deadline *earlier* than its slot touches the wheel.
 //!
 //! When a deadline passes, the watched socket is shut down, so that whatever waits on it completes by itself, and/or a task is
-//! woken; [`Watch::expired`] then tells a passed deadline from a peer's end. Nothing is ever cancelled, so no byte is ever lost.
+//! woken; [`Watch::expired`] then tells a passed deadline from a peer's end. No wait is
+//! ended by dropping its operation, so none loses a byte.
 //!
 //! Resolution is one tick (10 ms), never early. The timerfd is armed for the next slot in use only: an idle worker sleeps.
 
