@@ -311,8 +311,7 @@ pub(super) fn classify(name: &[u8], underscores: Underscores) -> Kind {
         (18, b'p') if is(name, b"proxy-authenticate") => Kind::Dropped,
         (19, b'p') if is(name, b"proxy-authorization") => Kind::Dropped,
         (25, b'p') if is(name, b"proxy-authentication-info") => Kind::Dropped,
-        (12.., b'x') if is(&name[..12], b"x-forwarded-") => Kind::ForwardedOther,
-        // CGI and its heirs cannot tell `X_User` from `X-User`
+        // CGI and its heirs cannot tell `X_User` from `X-User`; nor `X-Forwarded-Client_Cert`, which is why this comes first
         _ if underscores != Underscores::Keep && name.iter().fold(false, |found, &b| found | (b == b'_')) => {
             if underscores == Underscores::Drop {
                 Kind::Dropped
@@ -320,6 +319,7 @@ pub(super) fn classify(name: &[u8], underscores: Underscores) -> Kind {
                 Kind::Refused
             }
         }
+        (12.., b'x') if is(&name[..12], b"x-forwarded-") => Kind::ForwardedOther,
         _ => Kind::Other,
     }
 }

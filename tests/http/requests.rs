@@ -296,6 +296,14 @@ fn an_underscore_looks_like_content_length_to_nobody() {
 }
 
 #[test]
+fn an_underscore_is_seen_in_the_names_that_proxies_own_too() {
+    let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client_Cert: x\r\n\r\n";
+    assert_eq!(fed(bytes).unwrap().unwrap(), "GET / a None keep | Host: a");
+    let reject = HeadPolicy { underscores: Underscores::Reject, ..HeadPolicy::default() };
+    assert_eq!(see_request(bytes, &reject), Err(ProxyError::BadRequest));
+}
+
+#[test]
 fn a_head_has_as_many_bytes_as_the_listener_takes_and_no_more() {
     let policy = HeadPolicy { head_bytes_max: 1024, ..HeadPolicy::default() };
     let with_field = |bytes: usize| {
