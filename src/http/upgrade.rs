@@ -9,7 +9,7 @@
 use super::Version;
 use super::fields::{Fields, Kind, Seen};
 use super::framing::Framing;
-use super::text::{is_token, list};
+use super::text::{is_token, list, trim};
 use crate::limits;
 
 /// The protocols that a client would change to, in its order.
@@ -29,7 +29,8 @@ impl Offer {
         let value = seen.upgrade?;
         let fits = value.len() <= limits::UPGRADE_BYTES_MAX && fields.of(Kind::Upgrade).nth(1).is_none();
         let may = seen.upgrade_option && version == Version::Http11 && framing.is_empty();
-        if !fits || !may || list(value).next().is_none() || !list(value).all(may_go_on) {
+        // RFC 9110 §5.6.1.1: an empty element must not be sent on, and an offer may always be ignored
+        if !fits || !may || !value.split(|&b| b == b',').map(trim).all(may_go_on) {
             return None;
         }
         let mut text = [0; limits::UPGRADE_BYTES_MAX];
@@ -93,6 +94,8 @@ mod tests {
             (get, "Connection: upgrade\r\n", None),
             (get, "Connection: upgrade\r\nUpgrade: \r\n", None),
             (get, "Connection: upgrade\r\nUpgrade: ,\r\n", None),
+            (get, "Connection: upgrade\r\nUpgrade: ,websocket\r\n", None),
+            (get, "Connection: upgrade\r\nUpgrade: a,, b\r\n", None),
             (get, "Connection: upgrade\r\nUpgrade: a b\r\n", None),
             (get, "Connection: upgrade\r\nUpgrade: a/\r\n", None),
             (get, "Connection: upgrade\r\nUpgrade: a/1/2\r\n", None),
