@@ -324,6 +324,37 @@ pub fn frame_chunk(block: &mut [u8], payload: Range<usize>, last: bool) -> Optio
     Some(start..at + end.len())
 }
 
+/// The same in a vector, which grows where [`frame_chunk`] lacks room behind the payload. `end` are the [`Trailers::lines`] of a body that
+/// is complete. What lay behind the chunk is gone.
+pub fn frame_piece(bytes: &mut Vec<u8>, payload: Range<usize>, end: Option<&[u8]>) -> Option<Range<usize>> {
+    let plain_end = end.is_some_and(<[u8]>::is_empty);
+    let needed = payload.end + CHUNK_TAILROOM;
+    if bytes.len() < needed {
+        bytes.resize(needed, 0);
+    }
+    let chunk = frame_chunk(bytes, payload, plain_end)?;
+    bytes.truncate(chunk.end);
+    if let Some(lines) = end.filter(|_| !plain_end) {
+        push_last_chunk(bytes, lines);
+    }
+    Some(chunk.start..bytes.len())
+}
+
+/// Appends `payload`, the next of a body, in its canonical framing. `end` are the [`Trailers::lines`] of a body that is complete.
+pub fn push_piece(out: &mut Vec<u8>, framing: Framing, payload: &[u8], end: Option<&[u8]>) {
+    if framing != Framing::Chunked {
+        return out.extend_from_slice(payload);
+    }
+    if !payload.is_empty() {
+        push_chunk_size(out, payload.len() as u64);
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(lines) = end {
+        push_last_chunk(out, lines);
+    }
+}
+
 /// Appends the line that begins a chunk of `bytes`, which must not be 0; the payload and CRLF follow.
 pub fn push_chunk_size(out: &mut Vec<u8>, bytes: u64) {
     debug_assert!(bytes > 0, "an empty chunk ends the body");

@@ -10,7 +10,7 @@
 use super::connection::Connection;
 use super::state::Worker;
 use crate::error::ProxyError;
-use crate::http::body::{Body, CHUNK_HEADROOM, CHUNK_TAILROOM, LAST_CHUNK, frame_chunk, push_last_chunk};
+use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
 use crate::http::framing::Framing;
 use crate::http::trailers::Trailers;
 use crate::limits::BLOCK_SMALL;
@@ -131,17 +131,9 @@ impl Relay<'_> {
             block.set_unread(payload);
             return Ok(decoded.done);
         }
-        let plain_end = decoded.done && self.trailers.lines().is_empty();
-        let needed = payload.end + CHUNK_TAILROOM;
-        let bytes = block.vec_mut();
-        if bytes.len() < needed {
-            bytes.resize(needed, 0);
-        }
-        let chunk = frame_chunk(bytes, payload, plain_end).ok_or(ProxyError::Internal)?;
+        let end = decoded.done.then(|| self.trailers.lines());
+        let chunk = frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?;
         block.set_unread(chunk);
-        if decoded.done && !plain_end {
-            push_last_chunk(block.vec_mut(), self.trailers.lines());
-        }
         Ok(decoded.done)
     }
 

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::discard::Rest;
 use super::state::Worker;
 use crate::error::ProxyError;
-use crate::http::body::{Body, push_chunk_size, push_last_chunk};
+use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
 use crate::http::trailers::Trailers;
 use crate::limits::{DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
@@ -323,19 +323,8 @@ impl<'c> Upload<'c> {
         })?;
         let payload = &self.inbox.unread()[decoded.payload.clone()];
         self.body_bytes += payload.len() as u64;
-        let out = self.outbound.vec_mut();
-        if self.framing == Framing::Chunked {
-            if !payload.is_empty() {
-                push_chunk_size(out, payload.len() as u64);
-                out.extend_from_slice(payload);
-                out.extend_from_slice(b"\r\n");
-            }
-            if decoded.done {
-                push_last_chunk(out, self.trailers.lines());
-            }
-        } else {
-            out.extend_from_slice(payload);
-        }
+        let end = decoded.done.then(|| self.trailers.lines());
+        push_piece(self.outbound.vec_mut(), self.framing, payload, end);
         self.inbox.consume(decoded.consumed);
         if self.inbox.is_empty() {
             self.inbox.clear();
