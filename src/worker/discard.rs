@@ -7,6 +7,7 @@
 
 use super::connection::{self, Connection};
 use super::exchange::Served;
+use super::record::Record;
 use super::state::Worker;
 use crate::http::body::Body;
 use crate::http::cycle::{Cycle, Next, Progress};
@@ -21,7 +22,8 @@ use std::net::Shutdown;
 pub(super) async fn conclude(
     worker: &Worker,
     connection: &Connection,
-    (mut cycle, mut rest): (Cycle, Rest<'_>),
+    (cycle, mut rest): (&mut Cycle, Rest<'_>),
+    record: &mut Record,
     mut served: Served,
 ) -> Served {
     if cycle.request() == Progress::Body {
@@ -34,15 +36,17 @@ pub(super) async fn conclude(
     if cycle.next_downstream() == Next::Discard {
         let patience = connection.config(worker).body_timeout;
         let sent = connection::send(worker, connection, std::mem::take(&mut served.last), patience).await;
-        served.record.on_answered(clock::now());
+        served.at = clock::now();
+        record.on_answered(served.at);
         if let Err(error) = sent {
-            served.record.on_broken(error);
+            record.on_broken(error);
             return Served { close: true, unread: false, ..served };
         }
         match rest.discard(worker, connection).await {
             Ok(()) => cycle.on_request_done(),
             Err(_) => cycle.on_request_broken(),
         }
+        served.at = clock::now();
     }
     let close = cycle.next_downstream() != Next::Reuse;
     let unread = close && served.unread && cycle.request() != Progress::Done;
