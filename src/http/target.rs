@@ -31,8 +31,8 @@ impl<'b> Authority<'b> {
     pub fn try_new(bytes: &'b [u8]) -> Result<Self, ProxyError> {
         let text = str::from_utf8(bytes).map_err(|_| ProxyError::BadRequest)?;
         let host_len = match bytes.first() {
-            Some(b'[') => text.find(']').ok_or(ProxyError::BadRequest)? + 1,
-            _ => text.find(':').unwrap_or(text.len()),
+            Some(b'[') => memchr::memchr(b']', bytes).ok_or(ProxyError::BadRequest)? + 1,
+            _ => memchr::memchr(b':', bytes).unwrap_or(bytes.len()),
         };
         let (host, port) = text.split_at(host_len);
         let is_valid = if let Some(literal) = host.strip_prefix('[') {

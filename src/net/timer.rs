@@ -234,7 +234,8 @@ impl Timers {
         self.arm();
     }
 
-    /// Looks after the clients for whom something is being waited for ([`Guard::on_behalf_of`]); called about twice a second.
+    /// Looks after the clients for whom something is being waited for ([`Guard::on_behalf_of`]), and nudges who asked for it
+    /// ([`Watch::nudge`]); called about twice a second.
     ///
     /// One that has reset its connection is gone. One that has only ended its direction may still read (`shutdown(2)`, half-close), so
     /// it is given until the next but one look: an answer that takes longer is an answer for nobody (nginx and HAProxy give no time).
@@ -242,6 +243,9 @@ impl Timers {
         for (_, row) in &mut self.wheel.borrow_mut().rows {
             if row.client < 0 || row.client_gone {
                 continue;
+            }
+            if let Some(waker) = row.waker.take() {
+                waker.wake();
             }
             let events = poll_now(row.client, libc::POLLRDHUP);
             let reset = events & (libc::POLLERR | libc::POLLHUP) != 0;
@@ -354,6 +358,15 @@ impl Watch {
     #[must_use]
     pub fn client_gone(&self) -> bool {
         self.timers.wheel.borrow().rows[self.index].client_gone
+    }
+
+    /// Has `waker` woken with the next look after clients ([`Timers::look_for_gone_clients`]), once: for who does not wait for something
+    /// that is over as good as always, but must not be forgotten if it is not.
+    pub fn nudge(&self, waker: &Waker) {
+        let row = &mut self.timers.wheel.borrow_mut().rows[self.index];
+        if !row.waker.as_ref().is_some_and(|set| set.will_wake(waker)) {
+            row.waker = Some(waker.clone());
+        }
     }
 
     /// Waits until `deadline`.

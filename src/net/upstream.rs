@@ -184,7 +184,8 @@ mod tests {
             upstream.arm(block());
             {
                 let mut leaver = std::pin::pin!(upstream.received());
-                poll_fn(|cx| Poll::Ready(assert!(leaver.as_mut().poll(cx).is_pending()))).await;
+                let left = poll_fn(|cx| Poll::Ready(leaver.as_mut().poll(cx).is_pending())).await;
+                assert!(left, "nothing was sent yet");
             }
             peer.write_all(b"late").unwrap();
             assert_eq!(upstream.received().await.1.unread(), b"late");

@@ -24,6 +24,7 @@ use crate::policy::exchange::{Action, Event};
 use crate::policy::retry::Sent;
 use crate::units::Instant;
 use std::net::Shutdown;
+use std::pin::pin;
 use std::time::Duration;
 
 /// A connection that has begun to answer.
@@ -70,7 +71,8 @@ impl Line<'_> {
             }
         };
         Ok(match commit.switching {
-            true => Answered::Over { last: self.tunnel(commit, answering).await, keep: None },
+            // boxed: few requests become tunnels, and every connection would hold the room for one
+            true => Answered::Over { last: Box::pin(self.tunnel(commit, answering)).await, keep: None },
             false => {
                 let (last, keep) = self.relay(commit, answering).await;
                 Answered::Over { last, keep }
@@ -114,7 +116,7 @@ impl Line<'_> {
         let watch = &self.connection.watch;
         let _guard = watch.over(upstream.stream(), *until, Shutdown::Both);
         upstream.arm(std::mem::take(block));
-        let received = going.beside(upstream.received()).await;
+        let received = going.beside(pin!(upstream.received())).await;
         self.now = clock::now();
         let (received, back) = received?;
         *block = back;

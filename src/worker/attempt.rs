@@ -37,7 +37,7 @@ use http::{Method, StatusCode};
 use std::future::{Future as _, pending, poll_fn};
 use std::net::Shutdown;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// A pooled connection that ends this soon after a request was sent on it had been closed before: its server cannot have worked on
@@ -126,7 +126,8 @@ pub(super) async fn open(
     if reuse && let Some(upstream) = worker.checkout(to.cluster, to.endpoint, now) {
         return Ok(Opened { upstream, reused: true });
     }
-    let stream = connect(worker, connection, to).await?;
+    // boxed: most requests find a connection, and every connection of a client would hold the room for making one
+    let stream = Box::pin(connect(worker, connection, to)).await?;
     Ok(Opened { upstream: worker.upstream(stream), reused: false })
 }
 
@@ -267,12 +268,26 @@ impl<'c> Conversation<'c> {
             }
         });
         // the request goes out before the receive goes in
-        let _ = poll_fn(|cx| Poll::Ready(going.poll_on(cx))).await;
+        let mut calm = self.submit(going).await;
         if !self.upstream.is_armed() {
             self.upstream.arm(self.worker.blocks.borrow_mut().small());
         }
         loop {
             let happened = poll_fn(|cx| {
+                if let Some(looks) = &mut calm {
+                    *looks += 1;
+                    let received = self.upstream.poll_received(cx);
+                    if received.is_pending() && *looks == 1 {
+                        self.client.watch.nudge(cx.waker());
+                        return Poll::Pending;
+                    }
+                    calm = None;
+                    if let Poll::Ready(received) = received {
+                        // a whole request cannot be its client's failure
+                        let _ = going.poll_on(cx);
+                        return Poll::Ready(Happened::Received(received));
+                    }
+                }
                 // a client that fails us ends the attempt; an endpoint that stops reading may still have something to say
                 if let Err(failure) = going.poll_on(cx) {
                     return Poll::Ready(Happened::ClientFailed(failure));
@@ -295,10 +310,22 @@ impl<'c> Conversation<'c> {
                 Happened::ClientFailed(failure) => return Err(failure),
                 Happened::Impatience => {
                     self.let_send();
-                    self.tell().await?;
+                    Box::pin(self.tell()).await?;
                 }
             }
         }
+    }
+
+    /// Submits the first send. `Some`, a count of looks, when the request is whole with it: then it is the answer that wakes us and not
+    /// that send, which the kernel takes at once nearly always. Should it not, the next nudge ([`Watch::nudge`]) has us look after it.
+    async fn submit(&self, going: &mut Going<'_, impl Sending>) -> Option<u32> {
+        let is_whole = self.upload.is_complete();
+        poll_fn(|cx| {
+            let mut nobody = Context::from_waker(Waker::noop());
+            let _ = going.poll_on(if is_whole { &mut nobody } else { cx });
+            Poll::Ready(is_whole.then_some(0))
+        })
+        .await
     }
 
     /// Takes what was received: `Some` with it when the answer has begun, `None` after the next receive was submitted.
@@ -321,7 +348,9 @@ impl<'c> Conversation<'c> {
                 return Err(Failure::BadHead(error));
             }
         };
-        self.tell().await?;
+        if !self.ahead.is_empty() {
+            Box::pin(self.tell()).await?;
+        }
         if heard == Heard::Answer {
             return Ok(Some(block));
         }
@@ -381,15 +410,13 @@ impl<'c> Conversation<'c> {
 
     /// Sends the client what was put aside for it.
     async fn tell(&mut self) -> Result<(), Failure> {
-        if !self.ahead.is_empty() {
-            let watch = self.worker.timers.watch();
-            let patience = self.client.config(self.worker).body_timeout;
-            let _guard = watch.over(&self.client.stream, clock::now() + patience, Shutdown::Both);
-            let (sent, mut ahead) = self.client.stream.send(std::mem::take(&mut self.ahead)).await;
-            ahead.clear();
-            self.ahead = ahead;
-            sent.map_err(|_| Failure::Downstream(ProxyError::ClientClosed))?;
-        }
+        let watch = self.worker.timers.watch();
+        let patience = self.client.config(self.worker).body_timeout;
+        let _guard = watch.over(&self.client.stream, clock::now() + patience, Shutdown::Both);
+        let (sent, mut ahead) = self.client.stream.send(std::mem::take(&mut self.ahead)).await;
+        ahead.clear();
+        self.ahead = ahead;
+        sent.map_err(|_| Failure::Downstream(ProxyError::ClientClosed))?;
         if !self.withheld {
             self.upload.let_go();
         }

@@ -22,6 +22,7 @@ mod proxied;
 mod record;
 mod relay;
 mod report;
+mod request_id;
 mod seat;
 mod shared;
 mod state;

@@ -6,6 +6,7 @@
 
 use super::connection::Connection;
 use super::record::Record;
+use super::request_id;
 use super::state::{Slot, Worker};
 use crate::config::{self, HashKey, Target};
 use crate::error::ProxyError;
@@ -224,8 +225,8 @@ impl Planner<'_> {
             Framing::Fixed(bytes) if bytes < BLOCK_SMALL as u64 / 2 => worker.blocks.borrow_mut().small(),
             _ => worker.blocks.borrow_mut().large(),
         };
-        let mut id = [0; super::state::REQUEST_ID_BYTES];
-        let id = worker.request_id(head.request_id().is_some(), &mut id);
+        let id = head.request_id().is_none().then(|| request_id::draw(&mut worker.rng.borrow_mut()));
+        let id = id.as_ref().map_or(&[][..], |id| id);
         record.on_request_id(id);
         let offer = head.upgrade();
         self.encode(&mut outbound, rules, (cluster, offer), id, path);

@@ -21,6 +21,7 @@ use crate::net::clock;
 use crate::net::upstream::Upstream;
 use crate::units::Instant;
 use std::net::Shutdown;
+use std::pin::pin;
 use std::time::Duration;
 
 /// A response that is being passed on.
@@ -95,10 +96,10 @@ impl<F: Sending> Relay<'_, '_, F> {
         let watch = &self.connection.watch;
         let _guard = watch.over(&self.connection.stream, clock::now() + self.patience, Shutdown::Both);
         let progress = || watch.move_to(clock::now() + self.patience);
-        let sending = self.connection.stream.send_noting(block, progress);
+        let mut sending = pin!(self.connection.stream.send_noting(block, progress));
         let (sent, mut block) = match self.going.is_under_way() {
             true => self.going.beside(sending).await.map_err(client_failed)?,
-            false => sending.await,
+            false => sending.as_mut().await,
         };
         if sent.is_err() {
             self.worker.put(block);
@@ -117,7 +118,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         let _guard = watch.over(self.upstream.stream(), clock::now() + self.patience, Shutdown::Both);
         self.upstream.arm(block);
         let received = match self.going.is_under_way() {
-            true => self.going.beside(self.upstream.received()).await.map_err(client_failed)?,
+            true => self.going.beside(pin!(self.upstream.received())).await.map_err(client_failed)?,
             false => self.upstream.received().await,
         };
         self.now = clock::now();

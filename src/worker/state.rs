@@ -29,7 +29,7 @@ use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng, RouteId, WorkerId};
 use http::HeaderName;
-use rand::{Rng as _, SeedableRng};
+use rand::SeedableRng;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
@@ -40,8 +40,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// Length of a request id: 128 random bits in hexadecimal.
-pub(super) const REQUEST_ID_BYTES: usize = 32;
 /// Texts of access log records kept for reuse.
 const LOG_TEXTS_KEPT: usize = 256;
 
@@ -283,21 +281,6 @@ impl Worker {
         let text = date::format(seconds);
         self.date.set((seconds, text));
         text
-    }
-
-    /// A fresh request id, or nothing if the request has one.
-    pub(super) fn request_id<'b>(&self, has_one: bool, out: &'b mut [u8; REQUEST_ID_BYTES]) -> &'b [u8] {
-        if has_one {
-            return &[];
-        }
-        let mut rng = self.rng.borrow_mut();
-        for chunk in out.chunks_exact_mut(16) {
-            let bits = rng.next_u64();
-            for (i, digit) in chunk.iter_mut().enumerate() {
-                *digit = b"0123456789abcdef"[(bits >> (4 * i) & 15) as usize];
-            }
-        }
-        out
     }
 
     /// A buffer for an access log record; `None` when nothing is logged.

@@ -29,7 +29,7 @@ use crate::units::Instant;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::Shutdown;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -420,8 +420,7 @@ impl<'g, F: Sending> Going<'g, F> {
     ///
     /// # Errors
     /// The client has failed; `other` is dropped.
-    pub(super) async fn beside<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Failure> {
-        let mut other = pin!(other);
+    pub(super) async fn beside<T>(&mut self, mut other: Pin<&mut impl Future<Output = T>>) -> Result<T, Failure> {
         poll_fn(|cx| {
             if let Poll::Ready(output) = other.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
