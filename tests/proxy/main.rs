@@ -9,6 +9,7 @@ mod access_log;
 mod admin;
 mod backpressure;
 mod bodies;
+mod breaks;
 mod command_line;
 mod deadlines;
 mod demo;
