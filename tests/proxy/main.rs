@@ -25,6 +25,7 @@ mod messages;
 mod operation;
 mod proxy_protocol;
 mod retries;
+mod reuse;
 mod routing;
 mod sockets;
 mod tools;
