@@ -22,6 +22,7 @@ mod knobs;
 mod limits;
 mod lives;
 mod messages;
+mod misbehaviour;
 mod operation;
 mod proxy_protocol;
 mod retries;
