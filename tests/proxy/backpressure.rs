@@ -5,7 +5,7 @@ use crate::support::{Driver, Gate, Gateway, Setup, Upstream, assert_same_bytes, 
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// More than the kernel's buffers of both hops can hold together.
 const BODY: usize = 64 << 20;
@@ -98,5 +98,63 @@ on_both_drivers! {
         });
         client.limit(crate::support::PATIENCE);
         assert_eq!(client.read("POST").text(), "same");
+    }
+
+    fn a_client_that_asks_and_asks_and_does_not_read_is_held_back(driver: Driver) {
+        let answer: &str = Box::leak("a".repeat(10_000).into_boxed_str());
+        let upstream = Upstream::always(answer);
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        assert_eq!(gateway.get("/warm").status, 200);
+        let before = gateway.resident_bytes();
+        let mut client = gateway.client();
+        client.stream().set_small_buffers();
+        let requests = "GET /again HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200_000).into_bytes();
+        let (held_back, go_on, written) = (Gate::default(), Gate::default(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            let stream = client.stream_handle();
+            let (held_back, go_on, written) = (&held_back, &go_on, &written);
+            scope.spawn(move || write_until_held_back(&stream, &requests, held_back, go_on, written));
+            held_back.wait();
+            let grown = gateway.resident_bytes().saturating_sub(before);
+            assert!(grown < GROWTH, "the gateway grew by {grown} bytes");
+            let asked = upstream.requests().len();
+            assert!(asked < 20_000, "{asked} requests were served though nobody read their answers");
+            // what was asked is still answered, in its order
+            client.limit(crate::support::PATIENCE);
+            for _ in 0..100 {
+                assert_eq!(client.read("GET").body.len(), answer.len());
+            }
+            client.stream().cut();
+            go_on.open();
+        });
+        drop(client);
+        gateway.assert_nothing_left();
+    }
+
+    #[ignore = "progress of a send is what the kernel takes, which comes in steps of a third of its buffer"]
+    fn a_client_that_reads_slowly_is_not_cut(driver: Driver) {
+        let body: Arc<[u8]> = noise(13, 24 << 20).into();
+        let sent = body.clone();
+        let upstream = Upstream::answering(move |_, conn| {
+            conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", sent.len()));
+            conn.send(&sent);
+        });
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "body_timeout = \"1s\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut client = gateway.client();
+        client.stream().set_small_buffers();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let began = Instant::now();
+        let mut got = 0;
+        assert_eq!(client.read_head().unwrap().0, 200);
+        // for twice the timeout a little every now and then, which is less than one of the gateway's writes
+        while began.elapsed() < Duration::from_millis(2200) {
+            let piece = client.take(20_000).expect("the gateway waits as long as something is read");
+            assert_same_bytes(&piece, &body[got..got + piece.len()]);
+            got += piece.len();
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        assert_same_bytes(&client.take(body.len() - got).unwrap(), &body[got..]);
     }
 }

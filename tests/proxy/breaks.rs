@@ -156,39 +156,22 @@ impl Careful {
     }
 }
 
-/// That nothing is left of clients that are gone, and that the next one gets what it asks for.
-#[track_caller]
-fn assert_clean(gateway: &Gateway) {
-    gateway.assert_nothing_left();
-    let mut client = gateway.client();
-    assert_eq!(client.get("/next").text(), "/next ");
-    assert_eq!(client.request("POST", "/last", &[], b"body").text(), "/last body");
-}
-
-/// Sends the beginning of a request, then ends as `leave` does.
-fn leave_within(driver: Driver, leave: fn(Client)) {
-    let careful = Careful::new();
-    let gateway = Gateway::start(driver, &behind(&[&careful.upstream], "timeout = \"600s\"", NO_EJECTION));
-    for request in REQUESTS {
-        let head = head_len(request);
-        for position in 0..=request.len() {
-            let heads = careful.upstream.requests().len();
-            let mut client = gateway.client();
-            client.send(&request[..position]);
-            if position >= head && position % 2 == 0 {
-                // in every other case the attempt is under way
-                eventually("the service is asked", || (careful.upstream.requests().len() > heads).then_some(()));
+/// How a client leaves.
+const LEAVES: [fn(Client); 3] = [
+    drop,
+    |client| client.stream().reset_on_close(),
+    |mut client| {
+        client.stream().end();
+        match client.try_read("GET") {
+            // a refusal, or the answer to a request that was whole
+            Ok(response) => assert!(response.status == 200 || response.json()["error"].is_string(), "{response:?}"),
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{error}");
             }
-            leave(client);
         }
-    }
-    assert_clean(&gateway);
-    let whole = lock(&careful.whole).clone();
-    for (target, count) in &whole {
-        let known = ["/get ", "/fixed hello", "/chunked hello", "/next ", "/last body"];
-        assert!(known.contains(&target.as_str()) && *count == 1, "{whole:?}");
-    }
-}
+        client.assert_closed();
+    },
+];
 
 on_both_drivers! {
     fn a_response_that_breaks_at_any_byte_never_looks_whole(driver: Driver) {
@@ -210,24 +193,30 @@ on_both_drivers! {
         gateway.assert_nothing_left();
     }
 
-    fn a_client_that_resets_at_any_byte_leaves_nothing_behind(driver: Driver) {
-        leave_within(driver, |client| client.stream().reset_on_close());
-    }
-
-    fn a_client_that_closes_at_any_byte_leaves_nothing_behind(driver: Driver) {
-        leave_within(driver, drop);
-    }
-
-    fn a_client_that_ends_its_direction_at_any_byte_gets_an_answer_or_an_end(driver: Driver) {
-        leave_within(driver, |mut client| {
-            client.stream().end();
-            match client.try_read("GET") {
-                // a refusal, or the answer to a request that was whole
-                Ok(response) => assert!(response.status == 200 || response.json()["error"].is_string(), "{response:?}"),
-                Err(error) => assert!(matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{error}"),
+    fn a_client_that_leaves_at_any_byte_of_its_request_leaves_nothing_behind(driver: Driver) {
+        let careful = Careful::new();
+        let gateway = Gateway::start(driver, &behind(&[&careful.upstream], "timeout = \"600s\"", NO_EJECTION));
+        for (leave, request) in LEAVES.iter().flat_map(|leave| REQUESTS.map(|request| (leave, request))) {
+            for position in 0..=request.len() {
+                let heads = careful.upstream.requests().len();
+                let mut client = gateway.client();
+                client.send(&request[..position]);
+                if position >= head_len(request) && position % 2 == 0 {
+                    // in every other case the attempt is under way
+                    eventually("the service is asked", || (careful.upstream.requests().len() > heads).then_some(()));
+                }
+                leave(client);
             }
-            client.assert_closed();
-        });
+        }
+        gateway.assert_nothing_left();
+        let mut client = gateway.client();
+        assert_eq!(client.get("/next").text(), "/next ");
+        assert_eq!(client.request("POST", "/last", &[], b"body").text(), "/last body");
+        let whole = lock(&careful.whole).clone();
+        for (target, count) in &whole {
+            let known = ["/get ", "/fixed hello", "/chunked hello", "/next ", "/last body"];
+            assert!(known.contains(&target.as_str()) && *count <= LEAVES.len(), "{whole:?}");
+        }
     }
 
     fn a_whole_request_of_a_client_that_ends_its_direction_is_answered(driver: Driver) {
@@ -263,5 +252,103 @@ on_both_drivers! {
             }
         }
         gateway.assert_nothing_left();
+    }
+
+    fn a_message_in_two_parts_is_the_same_message(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            match request.target.split_once('?') {
+                Some((_, split)) => {
+                    let (response, position) = split.split_once('/').expect("two numbers");
+                    let response = RESPONSES[response.parse::<usize>().expect("a number")];
+                    let (one, other) = response.split_at(position.parse().expect("a number"));
+                    conn.send(one);
+                    conn.send(other);
+                }
+                None => conn.reply(200, &format!("{} {}", request.target, String::from_utf8_lossy(&request.body))),
+            }
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", NO_EJECTION));
+        let mut client = gateway.client();
+        for (request, answer) in REQUESTS.iter().zip(["/get ", "/fixed hello", "/chunked hello"]) {
+            for position in 0..=request.len() {
+                client.send(&request[..position]);
+                // with the beginning of the next one behind it
+                client.send(format!("{}GET /nex", &request[position..]));
+                assert_eq!(client.read("GET").text(), answer, "{position}");
+                client.send("t HTTP/1.1\r\nHost: x\r\n\r\n");
+                assert_eq!(client.read("GET").text(), "/next ", "{position}");
+            }
+        }
+        for (number, response) in RESPONSES[..UNTIL_CLOSE].iter().enumerate() {
+            for position in 0..=response.len() {
+                assert_eq!(client.get(&format!("/?{number}/{position}")).text(), "hello", "{position}");
+            }
+        }
+        assert_eq!(upstream.connections(), 1);
+    }
+
+    fn a_101_that_breaks_at_any_byte_is_no_tunnel(driver: Driver) {
+        const ACCEPT: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nhello";
+        let upstream = Upstream::scripted(|conn| {
+            let Some(request) = conn.request() else { return };
+            let (end, position) = request.target[1..].split_once('/').expect("two numbers");
+            conn.send(&ACCEPT[..position.parse().expect("a number")]);
+            match ENDS[end.parse::<usize>().expect("a number")] {
+                End::Orderly => conn.stream().cut(),
+                End::Reset => conn.reset(),
+            }
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "[route.retry]\nattempts = 0", NO_EJECTION));
+        for (number, end) in ENDS.into_iter().enumerate() {
+            for position in 0..=ACCEPT.len() {
+                let mut client = gateway.client();
+                client.send(format!(
+                    "GET /{number}/{position} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+                ));
+                if position < head_len(ACCEPT) {
+                    client.read("GET").assert_rejected(502, "upstream_reset");
+                    continue;
+                }
+                let tunnel = client.read_head().and_then(|(status, _)| {
+                    assert_eq!(status, 101);
+                    client.read_to_end()
+                });
+                match (end, tunnel) {
+                    (End::Orderly, Ok(bytes)) => assert_eq!(bytes, &ACCEPT.as_bytes()[head_len(ACCEPT)..position]),
+                    (End::Reset, Err(error)) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+                    (_, other) => panic!("{end:?} before {position}: {other:?}"),
+                }
+            }
+        }
+        gateway.assert_nothing_left();
+        assert_eq!(gateway.metric("ringgate_tunnels", &[]), 0.0);
+    }
+
+    fn a_client_that_leaves_at_any_byte_of_an_offer_or_behind_it_leaves_nothing_behind(driver: Driver) {
+        const OFFER: &str = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n";
+        let upstream = Upstream::scripted(|conn| {
+            while let Some(request) = conn.request() {
+                if request.header("upgrade").is_none() {
+                    conn.reply(200, &request.target);
+                    continue;
+                }
+                conn.send("HTTP/1.1 101 Go\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n");
+                return conn.wait_for_close();
+            }
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", NO_EJECTION));
+        for position in 0..=OFFER.len() {
+            for reset in [false, true] {
+                let mut client = gateway.client();
+                client.send(&OFFER[..position]);
+                if reset {
+                    client.stream().reset_on_close();
+                }
+            }
+        }
+        gateway.assert_nothing_left();
+        assert_eq!(gateway.metric("ringgate_tunnels", &[]), 0.0);
+        assert_eq!(gateway.get("/next").text(), "/next");
+        assert!(upstream.requests().iter().all(|request| request.target != "/smuggled"));
     }
 }

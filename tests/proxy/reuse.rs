@@ -277,4 +277,25 @@ on_both_drivers! {
         println!("{closed} connections closed, {} POSTs refused: {refused:?}", refused.len());
         assert!(closed > REQUESTS / 10, "{closed}");
     }
+
+    fn a_pooled_unix_connection_that_ends_costs_nothing_either(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = Upstream::on_unix_socket(&dir.path().join("service.sock"), |request, conn| {
+            conn.reply(200, &request.target);
+            if request.target == "/ends" {
+                conn.stream().end();
+            } else if request.target == "/speaks" {
+                conn.send(STRAY);
+            }
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", NO_EJECTION));
+        for (last, connections) in [("/ends", 1), ("/speaks", 2)] {
+            assert_eq!(gateway.get(last).text(), last);
+            assert_eq!(upstream.connections(), connections);
+            gateway.await_gauges();
+            eventually("none is idle", || (idle(&gateway) == 0.0).then_some(()));
+            assert_eq!(gateway.request("POST", "/next", &[], b"pay").text(), "/next");
+        }
+        assert_eq!(upstream.connections(), 3);
+    }
 }

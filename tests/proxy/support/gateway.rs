@@ -278,23 +278,24 @@ impl Gateway {
         page.lines().filter_map(series).filter(|s| s.name == name && s.has(labels)).map(|s| s.value).sum()
     }
 
-    /// Waits until no client is connected, then holds that nothing is left of them: no request in flight, no upstream connection in
-    /// use, no buffer.
+    /// Waits until the gauges that are published now and then have been published once more.
     #[track_caller]
-    pub(crate) fn assert_nothing_left(&self) {
-        eventually("no client is left", || (self.metric("ringgate_connections", &[]) == 0.0).then_some(()));
-        // the other gauges are published twice a second, together with this count
+    pub(crate) fn await_gauges(&self) {
         let turns = || self.metric("ringgate_worker_loop_turns_total", &[]);
         let now = turns();
-        eventually("the gauges are published", || (turns() >= now + 2.0).then_some(()));
-        for (name, labels) in [
-            ("ringgate_endpoint_in_flight", &[][..]),
-            ("ringgate_upstream_connections", &[("state", "active")][..]),
-            ("ringgate_worker_buffers_in_use_bytes", &[]),
-            ("ringgate_worker_panics_total", &[]),
-        ] {
-            assert_eq!(self.metric(name, labels), 0.0, "{name}");
-        }
+        eventually("the gauges are published", || (turns() > now).then_some(()));
+    }
+
+    /// Waits until no client is connected and nothing is left of them: no request in flight, no upstream connection in use, no buffer.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self) {
+        let is_zero = |name, labels: &[_]| eventually(name, || (self.metric(name, labels) == 0.0).then_some(()));
+        is_zero("ringgate_connections", &[]);
+        self.await_gauges();
+        is_zero("ringgate_endpoint_in_flight", &[]);
+        is_zero("ringgate_upstream_connections", &[("state", "active")]);
+        is_zero("ringgate_worker_buffers_in_use_bytes", &[]);
+        assert_eq!(self.metric("ringgate_worker_panics_total", &[]), 0.0);
     }
 
     /// The process behind it.
