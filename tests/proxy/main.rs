@@ -23,6 +23,7 @@ mod limits;
 mod lives;
 mod messages;
 mod misbehaviour;
+mod mixture;
 mod operation;
 mod proxy_protocol;
 mod retries;
