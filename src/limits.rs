@@ -147,6 +147,9 @@ pub const BLOCKS_KEPT_BYTES: usize = 16 << 20;
 /// Connections of one worker that may wait for their next request with a receive (and so a buffer) armed; the rest wait by poll
 /// and hold nothing.
 pub const ARMED_RECEIVES_MAX: usize = 1_024;
+/// Connections of one worker to endpoints that may wait in a pool with a receive (and so a buffer) armed: 8 MiB; the rest are looked at
+/// when they are taken out.
+pub const ARMED_UPSTREAM_MAX: usize = 1_024;
 /// Connections taken from one listener in one turn before others get theirs.
 pub const ACCEPT_BATCH: usize = 64;
 

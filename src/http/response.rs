@@ -116,6 +116,12 @@ impl<'b> ResponseHead<'b> {
             && buf.get(START.len() + 2).is_none_or(|&b| b == b'1')
     }
 
+    /// Whether what begins with `buf` is a client or server error (4xx, 5xx), if it is a response; looks at the status line only.
+    #[must_use]
+    pub fn may_be_error(buf: &[u8]) -> bool {
+        buf.get(b"HTTP/1.1 ".len()).is_some_and(|first| matches!(first, b'4' | b'5'))
+    }
+
     /// Whether it is interim (1xx but 101): another head follows. At most [`limits::INTERIM_RESPONSES_MAX`] of them, which the caller
     /// counts.
     #[must_use]

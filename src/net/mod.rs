@@ -22,6 +22,7 @@ pub mod pool;
 pub mod receipt;
 pub mod stream;
 pub mod timer;
+pub mod upstream;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,10 +1,10 @@
 //! Idle upstream connections of one worker, by endpoint, last in first out.
 //!
 //! The one used last is the one whose state is still in the caches, and the least likely to have been closed by its server; the
-//! surplus at the bottom ages and is reaped. Each one is looked at before it carries a request, however young it is: its server may
-//! have ended it, and, worse, may have sent bytes that nobody asked for, which the next client would get for its response.
+//! surplus at the bottom ages and is reaped. None carries a request whose server has ended it, or, worse, has sent bytes that nobody
+//! asked for, which the next client would get for its response ([`Upstream::is_spent`]), however young the connection is.
 
-use super::stream::Stream;
+use super::upstream::Upstream;
 use crate::units::{EndpointId, Instant};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Idle {
-    stream: Stream,
+    upstream: Upstream,
     until: Instant,
 }
 
@@ -34,12 +34,12 @@ impl Pool {
     }
 
     /// The connection to `endpoint` that was used last and is still good.
-    pub fn checkout(&mut self, endpoint: EndpointId, now: Instant) -> Option<Stream> {
+    pub fn checkout(&mut self, endpoint: EndpointId, now: Instant) -> Option<Upstream> {
         let idle = &mut self.by_endpoint[endpoint.index()];
-        while let Some(Idle { stream, until }) = idle.pop() {
+        while let Some(Idle { upstream, until }) = idle.pop() {
             self.idle -= 1;
-            if now < until && !stream.is_spent() {
-                return Some(stream);
+            if now < until && !upstream.is_spent() {
+                return Some(upstream);
             }
         }
         None
@@ -48,18 +48,29 @@ impl Pool {
     /// Takes a connection back, which its server keeps for `keep` (`Duration::MAX`: it did not say); one too many is closed, and so is
     /// one that has no time to wait. A server that closes a connection while a request is on its way to it cannot be told from one
     /// that fails, so the connection is given up [`MARGIN`] before.
-    pub fn checkin(&mut self, endpoint: EndpointId, stream: Stream, keep: Duration, now: Instant) {
+    ///
+    /// Returns it when it is kept.
+    pub fn checkin(
+        &mut self,
+        endpoint: EndpointId,
+        upstream: Upstream,
+        keep: Duration,
+        now: Instant,
+    ) -> Option<&Upstream> {
         let wait = self.idle_timeout.min(keep.saturating_sub(MARGIN));
-        if self.idle < self.idle_max && !wait.is_zero() {
-            self.idle += 1;
-            self.by_endpoint[endpoint.index()].push(Idle { stream, until: now + wait });
+        if self.idle >= self.idle_max || wait.is_zero() {
+            return None;
         }
+        self.idle += 1;
+        let idle = &mut self.by_endpoint[endpoint.index()];
+        idle.push(Idle { upstream, until: now + wait });
+        idle.last().map(|kept| &kept.upstream)
     }
 
     /// Closes what has been idle too long or was ended by its server. Called about once a second.
     pub fn reap(&mut self, now: Instant) {
         for idle in &mut self.by_endpoint {
-            idle.retain(|i| now < i.until && !i.stream.is_spent());
+            idle.retain(|i| now < i.until && !i.upstream.is_spent());
         }
         self.idle = self.by_endpoint.iter().map(Vec::len).sum();
     }
@@ -86,11 +97,18 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::net::clock;
-    use crate::net::testing::{on_each_driver, pair};
+    use crate::net::testing::{self, on_each_driver};
+    use std::rc::Rc;
 
     const ENDPOINT: EndpointId = EndpointId(1);
     const OTHER: EndpointId = EndpointId(0);
     const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Not armed: what arms it is the worker.
+    fn pair() -> (Upstream, std::net::TcpStream) {
+        let (stream, peer) = testing::pair();
+        (Upstream::new(stream, &Rc::default()), peer)
+    }
 
     #[test]
     fn a_connection_that_its_server_closed_is_not_given_out() {
@@ -98,13 +116,13 @@ mod tests {
             let mut pool = Pool::new(2, 8, TIMEOUT);
             let now = clock::now();
             let ((good, _peer), (closed, closed_peer)) = (pair(), pair());
-            let good_fd = good.fd();
+            let good_fd = good.stream().fd();
             pool.checkin(ENDPOINT, good, Duration::MAX, now);
             drop(closed_peer);
-            closed.readable().await.unwrap();
+            closed.stream().readable().await.unwrap();
             pool.checkin(ENDPOINT, closed, Duration::MAX, now);
             let given = pool.checkout(ENDPOINT, now).unwrap();
-            assert_eq!((given.fd(), pool.idle()), (good_fd, 0));
+            assert_eq!((given.stream().fd(), pool.idle()), (good_fd, 0));
             assert!(pool.checkout(ENDPOINT, now).is_none());
         });
     }
@@ -117,7 +135,7 @@ mod tests {
             let now = clock::now();
             let (spoken, mut peer) = pair();
             peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-            spoken.readable().await.unwrap();
+            spoken.stream().readable().await.unwrap();
             pool.checkin(ENDPOINT, spoken, Duration::MAX, now);
             assert!(pool.checkout(ENDPOINT, now).is_none(), "the next client would get it as its response");
         });
@@ -131,13 +149,13 @@ mod tests {
             let pairs = [pair(), pair(), pair()];
             let (mut fds, mut peers) = (Vec::new(), Vec::new());
             for (stream, peer) in pairs {
-                fds.push(stream.fd());
+                fds.push(stream.stream().fd());
                 peers.push(peer);
                 pool.checkin(ENDPOINT, stream, Duration::MAX, now);
             }
             assert!(pool.checkout(OTHER, now).is_none());
             let out: Vec<_> = (0..3).map(|_| pool.checkout(ENDPOINT, now).unwrap()).collect();
-            assert!(out.iter().map(Stream::fd).eq(fds.into_iter().rev()));
+            assert!(out.iter().map(|out| out.stream().fd()).eq(fds.into_iter().rev()));
         });
     }
 
@@ -158,7 +176,7 @@ mod tests {
             let (probe, probe_peer) = pair();
             drop(probe_peer);
             // the peer's end has arrived here too once a later one has
-            probe.readable().await.unwrap();
+            probe.stream().readable().await.unwrap();
             pool.reap(now + TIMEOUT);
             assert_eq!(pool.idle(), 0);
         });

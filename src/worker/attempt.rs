@@ -12,10 +12,10 @@
 //! attempt: that is housekeeping, not a failure of the endpoint. A request that must not be sent twice is repeated too when the kernel
 //! can prove that the endpoint never read it.
 
-use super::connection::{Connection, poll_once};
+use super::connection::Connection;
 use super::proxied;
 use super::state::Worker;
-use super::upload::{Standing, Talk, Upload};
+use super::upload::{Going, Sending, Standing, Upload};
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::reply::CONTINUE;
@@ -29,15 +29,15 @@ use crate::net::clock;
 use crate::net::receipt::Receipt;
 use crate::net::stream::{self, Stream};
 use crate::net::timer::{self, Watch};
+use crate::net::upstream::{Received, Upstream};
 use crate::policy::exchange::Event;
 use crate::policy::retry::Sent;
 use crate::units::{ClusterId, EndpointId, Instant};
 use http::{Method, StatusCode};
-use std::future::{Future, pending, poll_fn};
-use std::io;
+use std::future::{Future as _, pending, poll_fn};
 use std::net::Shutdown;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// A pooled connection that ends this soon after a request was sent on it had been closed before: its server cannot have worked on
@@ -70,16 +70,6 @@ pub(super) struct Asked<'a> {
     pub(super) rules: &'a HeaderRules,
     /// To change the protocol.
     pub(super) offer: Option<&'a Offer>,
-}
-
-/// A connection that has begun to answer.
-#[derive(Debug)]
-pub(super) struct Answering {
-    pub(super) stream: Stream,
-    /// What has arrived of the final response, or of a 101: the beginning of its head, at least.
-    pub(super) block: Block,
-    /// The request went out whole; otherwise neither connection can carry another one.
-    pub(super) uploaded: bool,
 }
 
 /// Why an attempt has nothing to show.
@@ -118,41 +108,34 @@ impl Failure {
     }
 }
 
-/// Makes the attempt; see the module.
-pub(super) async fn attempt(
+/// A connection to the endpoint of an attempt.
+pub(super) struct Opened {
+    pub(super) upstream: Upstream,
+    /// It has carried requests before.
+    pub(super) reused: bool,
+}
+
+/// `checkout`: a pooled connection if one may be taken, else a new one.
+pub(super) async fn open(
     worker: &Worker,
     connection: &Connection,
-    upload: &mut Upload<'_>,
     to: Try,
-    asked: Asked<'_>,
-) -> Result<Answering, Failure> {
-    let mut reuse = true;
-    loop {
-        if !upload.can_begin() {
-            // a part of the request is gone with the last attempt, and half a request must not be sent
-            return Err(Failure::Downstream(ProxyError::UpstreamReset));
-        }
-        let pooled = reuse.then(|| worker.checkout(to.cluster, to.endpoint)).flatten();
-        let reused = pooled.is_some();
-        let stream = match pooled {
-            Some(stream) => stream,
-            None => connect(worker, connection, to).await?,
-        };
-        let mut conversation = Conversation::new(worker, connection, asked, to, reused);
-        let began = clock::now();
-        match conversation.hold(upload, stream).await {
-            Err(Failure::Reset { sent, reused: true }) => {
-                worker.forget_idle(to.cluster, to.endpoint);
-                let stale = clock::now().since(began) < STALE_WITHIN;
-                let repeatable = stale && to.repeatable && upload.can_begin();
-                if !repeatable && sent != Sent::Nothing {
-                    return Err(Failure::Reset { sent, reused });
-                }
-                reuse = false;
-            }
-            done => return done,
-        }
+    reuse: bool,
+    now: Instant,
+) -> Result<Opened, Failure> {
+    if reuse && let Some(upstream) = worker.checkout(to.cluster, to.endpoint, now) {
+        return Ok(Opened { upstream, reused: true });
     }
+    let stream = connect(worker, connection, to).await?;
+    Ok(Opened { upstream: worker.upstream(stream), reused: false })
+}
+
+/// Whether what has become of a pooled connection is no failure of the endpoint, so that a new one may be tried in its place.
+pub(super) fn was_stale(failure: Failure, to: Try, upload: &Upload<'_>, began: Instant, now: Instant) -> bool {
+    let Failure::Reset { sent, reused: true } = failure else { return false };
+    let repeatable = to.repeatable && now.since(began) < STALE_WITHIN;
+    // a part of the request may be gone with the connection, and half a request must not be sent
+    upload.can_begin() && (repeatable || sent == Sent::Nothing)
 }
 
 async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream, Failure> {
@@ -173,13 +156,13 @@ async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream
 }
 
 /// One request on one connection, up to its answer.
-struct Conversation<'c> {
+pub(super) struct Conversation<'c> {
     worker: &'c Worker,
     client: &'c Connection,
+    upload: &'c Upload<'c>,
+    upstream: &'c Upstream,
     asked: Asked<'c>,
-    until: Instant,
-    /// The request may be sent a second time without asking anybody.
-    repeatable: bool,
+    to: Try,
     /// The connection came from the pool, and nothing has been heard on it.
     reused: bool,
     /// The endpoint has ended its direction.
@@ -203,7 +186,7 @@ enum Heard {
 
 /// What has happened while both directions were under way.
 enum Happened {
-    Received(io::Result<usize>, Block),
+    Received(Received),
     /// The client has waited for `100 Continue` long enough.
     Impatience,
     /// The client has failed us.
@@ -211,89 +194,71 @@ enum Happened {
 }
 
 impl<'c> Conversation<'c> {
-    fn new(worker: &'c Worker, client: &'c Connection, asked: Asked<'c>, to: Try, reused: bool) -> Self {
+    pub(super) fn new(
+        (worker, client): (&'c Worker, &'c Connection),
+        upload: &'c Upload<'c>,
+        opened: &'c Opened,
+        asked: Asked<'c>,
+        to: Try,
+    ) -> Self {
+        let Opened { upstream, reused } = opened;
         Self {
             worker,
             client,
+            upload,
+            upstream,
             asked,
-            until: to.until,
-            repeatable: to.repeatable,
-            reused,
+            to,
+            reused: *reused,
             ended: false,
-            withheld: false,
+            withheld: upload.standing() == Standing::Withheld,
             interim: 0,
             scanner: HeadScanner::default(),
             ahead: Block::default(),
         }
     }
 
-    /// Sends the request and listens until the final response begins.
-    async fn hold(&mut self, upload: &mut Upload<'_>, stream: Stream) -> Result<Answering, Failure> {
-        upload.rewind();
-        self.withheld = upload.standing() == Standing::Withheld;
-        let waited = self.withheld;
-        let (worker, client) = (self.worker, self.client);
-        let (heard, uploaded, block) = {
-            let until = upload.time_attempt(self.until);
-            let _guard = client.watch.over(&stream, until, Shutdown::Both).on_behalf_of(&client.stream);
-            let talk = Talk::default();
-            let mut sending = pin!(upload.run(&stream, &talk));
-            let mut uploaded = poll_once(sending.as_mut()).await;
-            let mut block = worker.blocks.borrow_mut().small();
-            let heard = self.listen(&stream, &mut block, &talk, &mut uploaded, sending.as_mut()).await;
-            talk.stop.set(true);
-            if uploaded.is_none() && talk.receiving.get() {
-                poll_fn(|cx| {
-                    go_on(&mut uploaded, sending.as_mut(), cx);
-                    if uploaded.is_some() || !talk.receiving.get() { Poll::Ready(()) } else { Poll::Pending }
-                })
-                .await;
+    /// Has the request sent and listens until the final response begins. Returns what has arrived of it.
+    pub(super) async fn hold(&mut self, going: &mut Going<'_, impl Sending>, now: Instant) -> Result<Block, Failure> {
+        let until = self.upload.time_attempt(self.to.until, now);
+        let heard = {
+            let stream = self.upstream.stream();
+            let _guard = self.client.watch.over(stream, until, Shutdown::Both).on_behalf_of(&self.client.stream);
+            let heard = self.listen(going).await;
+            if heard.is_err() {
+                // nobody will hear what it still says
+                going.settle(stream, Shutdown::Both).await;
             }
-            (heard, uploaded, block)
+            heard
         };
-        if waited && !self.withheld {
-            upload.on_told();
+        self.worker.put(std::mem::take(&mut self.ahead));
+        let Err(failure) = heard else { return heard };
+        let verdict = self.verdict(failure);
+        // what may be repeated anyway needs no proof
+        if let Failure::Reset { sent: Sent::Maybe, reused } = verdict
+            && self.ended
+            && !self.to.repeatable
+        {
+            let sent = ask_for_receipt(self.upstream.stream(), &self.client.watch, self.upload, self.to.until).await;
+            return Err(Failure::Reset { sent, reused });
         }
-        worker.put(std::mem::take(&mut self.ahead));
-        match heard {
-            Ok(()) => Ok(Answering { stream, block, uploaded: matches!(uploaded, Some(Ok(()))) }),
-            Err(failure) => {
-                worker.put(block);
-                let verdict = self.verdict(failure, upload);
-                // what may be repeated anyway needs no proof
-                if let Failure::Reset { sent: Sent::Maybe, reused } = verdict
-                    && self.ended
-                    && !self.repeatable
-                {
-                    let sent = ask_for_receipt(&stream, &client.watch, upload, self.until).await;
-                    return Err(Failure::Reset { sent, reused });
-                }
-                Err(verdict)
-            }
-        }
+        Err(verdict)
     }
 
     /// What a connection that has ended means.
-    fn verdict(&self, failure: Failure, upload: &Upload<'_>) -> Failure {
+    fn verdict(&self, failure: Failure) -> Failure {
         let Failure::Reset { .. } = failure else { return failure };
         let watch = &self.client.watch;
-        let sent = if upload.has_sent() { Sent::Maybe } else { Sent::Nothing };
+        let sent = if self.upload.has_sent() { Sent::Maybe } else { Sent::Nothing };
         match watch.expired() {
             _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
-            true if upload.waits_for_client() => Failure::Downstream(ProxyError::RequestTimeout),
+            true if self.upload.waits_for_client() => Failure::Downstream(ProxyError::RequestTimeout),
             true => Failure::TimedOut,
             false => Failure::Reset { sent, reused: self.reused },
         }
     }
 
-    async fn listen(
-        &mut self,
-        stream: &Stream,
-        block: &mut Block,
-        talk: &Talk,
-        uploaded: &mut Option<Result<(), Failure>>,
-        mut sending: Pin<&mut impl Future<Output = Result<(), Failure>>>,
-    ) -> Result<(), Failure> {
+    async fn listen(&mut self, going: &mut Going<'_, impl Sending>) -> Result<Block, Failure> {
         let patience = self.withheld.then(|| self.worker.timers.watch());
         let mut impatience = pin!(async {
             match &patience {
@@ -301,49 +266,71 @@ impl<'c> Conversation<'c> {
                 None => pending().await,
             }
         });
+        // the request goes out before the receive goes in
+        let _ = poll_fn(|cx| Poll::Ready(going.poll_on(cx))).await;
+        if !self.upstream.is_armed() {
+            self.upstream.arm(self.worker.blocks.borrow_mut().small());
+        }
         loop {
-            let mut receiving = pin!(stream.receive(std::mem::take(block)));
-            let (received, back) = loop {
-                let happened = poll_fn(|cx| {
-                    go_on(uploaded, sending.as_mut(), cx);
-                    // a client that fails us ends the attempt; an endpoint that stops reading may still have something to say
-                    if let Some(Err(failure @ Failure::Downstream(_))) = *uploaded {
-                        return Poll::Ready(Happened::ClientFailed(failure));
-                    }
-                    if let Poll::Ready((received, block)) = receiving.as_mut().poll(cx) {
-                        return Poll::Ready(Happened::Received(received, block));
-                    }
-                    if self.withheld && impatience.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Happened::Impatience);
-                    }
-                    Poll::Pending
-                })
-                .await;
-                match happened {
-                    Happened::Received(received, block) => break (received, block),
-                    Happened::ClientFailed(failure) => return Err(failure),
-                    Happened::Impatience => {
-                        self.let_send();
-                        self.tell(talk).await?;
+            let happened = poll_fn(|cx| {
+                // a client that fails us ends the attempt; an endpoint that stops reading may still have something to say
+                if let Err(failure) = going.poll_on(cx) {
+                    return Poll::Ready(Happened::ClientFailed(failure));
+                }
+                if let Poll::Ready(received) = self.upstream.poll_received(cx) {
+                    return Poll::Ready(Happened::Received(received));
+                }
+                if self.withheld && impatience.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Happened::Impatience);
+                }
+                Poll::Pending
+            })
+            .await;
+            match happened {
+                Happened::Received(received) => {
+                    if let Some(answer) = self.take(received).await? {
+                        return Ok(answer);
                     }
                 }
-            };
-            *block = back;
-            if !matches!(received, Ok(1..)) {
-                self.ended = received.is_ok();
-                return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
-            }
-            self.reused = false;
-            let heard = self.hear(block).map_err(Failure::BadHead)?;
-            self.tell(talk).await?;
-            if heard == Heard::Answer {
-                return Ok(());
-            }
-            if block.room() == 0 {
-                block.compact();
-                self.worker.grow(block, RESPONSE_HEAD_BYTES_MAX);
+                Happened::ClientFailed(failure) => return Err(failure),
+                Happened::Impatience => {
+                    self.let_send();
+                    self.tell().await?;
+                }
             }
         }
+    }
+
+    /// Takes what was received: `Some` with it when the answer has begun, `None` after the next receive was submitted.
+    async fn take(&mut self, (received, mut block): Received) -> Result<Option<Block>, Failure> {
+        if !matches!(received, Ok(1..)) {
+            self.ended = received.is_ok();
+            self.worker.put(block);
+            return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
+        }
+        if std::mem::take(&mut self.reused) && !self.upload.has_left() {
+            // an answer to a request that has not left: it belongs to another one, as does whatever may follow it
+            self.worker.put(block);
+            self.reused = true;
+            return Err(Failure::Reset { sent: Sent::Maybe, reused: true });
+        }
+        let heard = match self.hear(&mut block) {
+            Ok(heard) => heard,
+            Err(error) => {
+                self.worker.put(block);
+                return Err(Failure::BadHead(error));
+            }
+        };
+        self.tell().await?;
+        if heard == Heard::Answer {
+            return Ok(Some(block));
+        }
+        if block.room() == 0 {
+            block.compact();
+            self.worker.grow(&mut block, RESPONSE_HEAD_BYTES_MAX);
+        }
+        self.upstream.arm(block);
+        Ok(None)
     }
 
     /// Takes what has arrived: interim responses are put aside for the client, and dropped from the block.
@@ -393,7 +380,7 @@ impl<'c> Conversation<'c> {
     }
 
     /// Sends the client what was put aside for it.
-    async fn tell(&mut self, talk: &Talk) -> Result<(), Failure> {
+    async fn tell(&mut self) -> Result<(), Failure> {
         if !self.ahead.is_empty() {
             let watch = self.worker.timers.watch();
             let patience = self.client.config(self.worker).body_timeout;
@@ -403,7 +390,9 @@ impl<'c> Conversation<'c> {
             self.ahead = ahead;
             sent.map_err(|_| Failure::Downstream(ProxyError::ClientClosed))?;
         }
-        talk.go.set(!self.withheld);
+        if !self.withheld {
+            self.upload.let_go();
+        }
         Ok(())
     }
 }
@@ -414,18 +403,6 @@ fn put_ahead<'b>(worker: &Worker, ahead: &'b mut Block) -> &'b mut Vec<u8> {
         *ahead = worker.blocks.borrow_mut().small();
     }
     ahead.vec_mut()
-}
-
-fn go_on(
-    uploaded: &mut Option<Result<(), Failure>>,
-    sending: Pin<&mut impl Future<Output = Result<(), Failure>>>,
-    cx: &mut Context<'_>,
-) {
-    if uploaded.is_none()
-        && let Poll::Ready(done) = sending.poll(cx)
-    {
-        *uploaded = Some(done);
-    }
 }
 
 /// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
@@ -445,18 +422,4 @@ async fn ask_for_receipt(stream: &Stream, watch: &Watch, upload: &Upload<'_>, un
         watch.sleep_until(next).await;
     }
     Sent::Maybe
-}
-
-impl Answering {
-    /// Receives more of the head.
-    pub(super) async fn receive_more(&mut self, watch: &Watch, until: Instant) -> Result<(), Failure> {
-        let _guard = watch.over(&self.stream, until, Shutdown::Both);
-        let (received, block) = self.stream.receive(std::mem::take(&mut self.block)).await;
-        self.block = block;
-        match received {
-            Ok(1..) => Ok(()),
-            _ if watch.expired() => Err(Failure::TimedOut),
-            _ => Err(Failure::Reset { sent: Sent::Maybe, reused: false }),
-        }
-    }
 }

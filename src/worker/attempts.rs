@@ -98,8 +98,7 @@ impl<'w> Attempts<'w> {
     }
 
     /// Tells what happened and asks what is next.
-    pub(super) fn step(&self, event: Event) -> Action {
-        let now = clock::now();
+    pub(super) fn step(&self, event: Event, now: Instant) -> Action {
         let mut action = self.decide(event, now);
         // an endpoint that is full over all cores is only found out by asking for a place there
         while let Action::Attempt { endpoint, .. } = action {
@@ -192,7 +191,7 @@ impl<'w> Attempts<'w> {
 impl Drop for Attempts<'_> {
     fn drop(&mut self) {
         if !self.exchange.borrow().is_over() {
-            self.step(Event::DownstreamGone);
+            self.step(Event::DownstreamGone, clock::now());
         }
         self.worker.count_active(self.cluster, -1);
     }

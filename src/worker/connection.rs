@@ -161,7 +161,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
     loop {
         let arrived = clock::now();
         let hot = arrived.since(connection.served_at.get()) < HOT;
-        let Served { mut last, close, unread, mut record } =
+        let Served { mut last, close, unread, mut record, at } =
             exchange::exchange(worker, connection, &mut inbox, arrived).await;
         let patience = connection.config(worker).body_timeout;
         if close {
@@ -188,7 +188,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
         // The response goes out and the next receive goes in with the same turn of the loop.
         let (sent_at, received);
         {
-            let _guard = watch.over(stream, clock::now() + patience, Shutdown::Both);
+            let _guard = watch.over(stream, at + patience, Shutdown::Both);
             let stays = hot && worker.armed.get() < ARMED_RECEIVES_MAX && !worker.is_draining();
             let mut sending = pin!(stream.send_noting(last, || watch.move_to(clock::now() + patience)));
             let early = poll_once(sending.as_mut()).await;
@@ -211,7 +211,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
                 return Rest::Idle;
             };
             drop(_guard);
-            received = wait_armed(worker, connection, receiving).await;
+            received = wait_armed(worker, connection, sent_at, receiving).await;
         }
         inbox = received.1;
         if !matches!(received.0, Ok(1..)) {
@@ -225,11 +225,12 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
 async fn wait_armed(
     worker: &Worker,
     connection: &Connection,
+    since: Instant,
     receiving: impl Future<Output = (io::Result<usize>, Block)>,
 ) -> (io::Result<usize>, Block) {
     // a drain that came while the response was being sent has not seen this connection idle
     let wait = if worker.is_draining() { Duration::ZERO } else { connection.config(worker).idle_timeout };
-    let _guard = connection.watch.over_idle(&connection.stream, clock::now() + wait);
+    let _guard = connection.watch.over_idle(&connection.stream, since + wait);
     let _armed = worker.arm();
     receiving.await
 }

@@ -34,7 +34,8 @@ pub(super) async fn conclude(
     if cycle.next_downstream() == Next::Discard {
         let patience = connection.config(worker).body_timeout;
         let sent = connection::send(worker, connection, std::mem::take(&mut served.last), patience).await;
-        served.record.on_answered(clock::now());
+        served.at = clock::now();
+        served.record.on_answered(served.at);
         if let Err(error) = sent {
             served.record.on_broken(error);
             return Served { close: true, unread: false, ..served };
@@ -43,6 +44,7 @@ pub(super) async fn conclude(
             Ok(()) => cycle.on_request_done(),
             Err(_) => cycle.on_request_broken(),
         }
+        served.at = clock::now();
     }
     let close = cycle.next_downstream() != Next::Reuse;
     let unread = close && served.unread && cycle.request() != Progress::Done;

@@ -5,35 +5,32 @@
 //! ([`crate::policy::exchange`] decides about attempts, and is the same code that the simulator runs). It knows neither which
 //! protocol the two sides speak beyond "a head and a body", nor whether they are encrypted.
 
-use super::attempt::{self, Answering, Asked, Failure, Try};
+use super::answer::{Answered, Answering};
+use super::attempt::{self, Asked, Conversation, Failure, Opened, Try};
 use super::attempts::{Attempts, Brings};
 use super::connection::Connection;
 use super::discard::{Rest, conclude};
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
-use super::relay::{Broken, Relay};
 use super::state::Worker;
-use super::tunnel::Tunnel;
-use super::upload::{Incoming, Standing, Upload};
-use super::verdict::{Commit, Verdict, keep};
+use super::upload::{Going, Incoming, Standing, Upload};
 use crate::error::{Fault, ProxyError};
+use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::cycle::{Cycle, Progress};
-use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
 use crate::http::reply::{self, ReplyTo};
-use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
 use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
-use crate::http::{Parsed, Version};
-use crate::limits::{REPLAY_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
+use crate::limits::REPLAY_BYTES_MAX;
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
-use crate::units::{EndpointId, Instant, RouteId};
+use crate::units::{Instant, RouteId};
 use http::Method;
 use std::net::Shutdown;
+use std::pin::pin;
 use std::rc::Rc;
 
 /// What is left to do when an exchange is over but for its last bytes.
@@ -47,6 +44,8 @@ pub(super) struct Served {
     pub(super) unread: bool,
     /// To be finished once they are sent.
     pub(super) record: Record,
+    /// About now.
+    pub(super) at: Instant,
 }
 
 /// Serves the request whose first bytes are in the inbox.
@@ -68,7 +67,8 @@ pub(super) async fn exchange(
             let mut body = Body::new(framing, u64::MAX);
             let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
             let unread = cycle.request() != Progress::Done;
-            conclude(worker, connection, (cycle, rest), Served { last: out, close: false, unread, record }).await
+            conclude(worker, connection, (cycle, rest), Served { last: out, close: false, unread, record, at: arrived })
+                .await
         }
         Way::Forward(to) => forward(worker, connection, inbox, cycle, record, to, arrived).await,
     }
@@ -117,28 +117,32 @@ fn refuse_head(
     let mut last = worker.blocks.borrow_mut().small();
     if error != ProxyError::ClientClosed {
         let server = &connection.config(worker).server;
-        let to = ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date(), server };
+        let to =
+            ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date(arrived), server };
         reply::error(last.vec_mut(), error, &[], &to);
     }
     let mut record = Record::unread(worker, connection, inbox.unread(), arrived);
     record.on_error(error);
     record.response_bytes = last.unread().len() as u64;
     inbox.clear();
-    Served { last, close: true, unread: true, record }
+    Served { last, close: true, unread: true, record, at: arrived }
 }
 
 /// A request on its way through; what the steps of the line share.
-struct Line<'w> {
-    worker: &'w Rc<Worker>,
-    connection: &'w Connection,
-    attempts: &'w Attempts<'w>,
-    cycle: Cycle,
-    record: Record,
-    route: RouteId,
-    method: Method,
-    version: Version,
+pub(super) struct Line<'w> {
+    pub(super) worker: &'w Rc<Worker>,
+    pub(super) connection: &'w Connection,
+    pub(super) attempts: &'w Attempts<'w>,
+    pub(super) cycle: Cycle,
+    pub(super) record: Record,
+    pub(super) route: RouteId,
+    pub(super) method: Method,
+    pub(super) version: Version,
     idempotent: bool,
-    offer: Option<Offer>,
+    pub(super) offer: Option<Offer>,
+    /// When the last thing that was waited for has happened: what is decided without waiting is decided at one time, and the clock
+    /// is read once.
+    pub(super) now: Instant,
 }
 
 async fn forward(
@@ -158,59 +162,50 @@ async fn forward(
     let config = connection.config(worker);
     let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
     let incoming = Incoming { framing, bytes_max, withheld, patience, rate_min };
-    let mut upload = Upload::new(worker, connection, &attempts, inbox, outbound, incoming);
-    let mut line =
-        Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent, offer };
-    let (last, unread) = line.run(&mut upload).await;
-    let Line { cycle, mut record, .. } = line;
+    let mut upload = Upload::new(worker, connection, &attempts, std::mem::take(inbox), outbound, incoming);
+    let mut line = Line {
+        worker,
+        connection,
+        attempts: &attempts,
+        cycle,
+        record,
+        route,
+        method,
+        version,
+        idempotent,
+        offer,
+        now: arrived,
+    };
+    let (last, unread) = line.run(&upload).await;
+    let Line { cycle, mut record, now, .. } = line;
     record.request_bytes += upload.body_bytes();
     record.tried = attempts.tried();
     record.upstream_time = attempts.upstream_time();
     drop(slot); // before what is left of the request is waited for
-    let served = Served { last, close: false, unread, record };
+    let served = Served { last, close: false, unread, record, at: now };
     let served = conclude(worker, connection, (cycle, upload.rest()), served).await;
-    upload.finish();
+    *inbox = upload.finish();
     served
 }
 
 impl Line<'_> {
     /// From the first pick to the last bytes for the client, which it returns, with whether the client may still be sending.
-    async fn run(&mut self, upload: &mut Upload<'_>) -> (Block, bool) {
-        let mut action = self.attempts.step(Event::Start);
+    async fn run(&mut self, upload: &Upload<'_>) -> (Block, bool) {
+        let mut action = self.attempts.step(Event::Start, self.now);
         loop {
             action = match action {
                 Action::Attempt { endpoint, connect_until, until } => {
-                    let to = Try {
-                        cluster: self.attempts.cluster(),
-                        endpoint,
-                        connect_until,
-                        until,
-                        repeatable: self.idempotent,
-                    };
-                    let asked = Asked {
-                        method: &self.method,
-                        version: self.version,
-                        rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
-                        offer: self.offer.as_ref(),
-                    };
-                    match attempt::attempt(self.worker, self.connection, upload, to, asked).await {
-                        Ok(answering) => match self.await_head(answering, upload, endpoint, until).await {
-                            Ok((commit, answering)) if commit.switching => {
-                                return self.tunnel(commit, answering, upload).await;
-                            }
-                            Ok((commit, answering)) => return self.relay(commit, answering, endpoint, upload).await,
-                            Err(action) => action,
-                        },
-                        Err(Failure::Downstream(error)) => {
-                            self.attempts.step(Event::DownstreamGone);
-                            Action::Reply(error)
-                        }
-                        Err(failure) => self.step(failure.event(), upload),
+                    let cluster = self.attempts.cluster();
+                    let to = Try { cluster, endpoint, connect_until, until, repeatable: self.idempotent };
+                    match self.attempt(to, upload).await {
+                        Ok(last) => return last,
+                        Err(action) => action,
                     }
                 }
                 Action::Backoff { until } => {
                     self.connection.watch.sleep_until(until).await;
-                    self.attempts.step(Event::BackoffOver)
+                    self.now = clock::now();
+                    self.attempts.step(Event::BackoffOver, self.now)
                 }
                 Action::Reply(error) => return self.reply(error, upload),
                 // neither is an answer to an event of this loop
@@ -219,122 +214,85 @@ impl Line<'_> {
         }
     }
 
+    /// One attempt: to the end of the exchange, or to what is to be done instead.
+    async fn attempt(&mut self, to: Try, upload: &Upload<'_>) -> Result<(Block, bool), Action> {
+        let mut reuse = true;
+        loop {
+            if !upload.can_begin() {
+                // a part of the request is gone with the last attempt, and half a request must not be sent
+                return Err(self.fail(Failure::Downstream(ProxyError::UpstreamReset), upload));
+            }
+            let began = self.now;
+            let opened = attempt::open(self.worker, self.connection, to, reuse, began).await;
+            let opened = opened.map_err(|failure| {
+                self.now = clock::now();
+                self.fail(failure, upload)
+            })?;
+            match self.converse(&opened, to, upload).await {
+                Ok(Answered::Over { last, keep }) => {
+                    if let Some(keep) = keep {
+                        self.worker.checkin(to.cluster, to.endpoint, opened.upstream, keep, self.now);
+                    }
+                    return Ok(last);
+                }
+                Ok(Answered::Next { action, keep }) => {
+                    if let Some(keep) = keep {
+                        self.worker.checkin(to.cluster, to.endpoint, opened.upstream, keep, self.now);
+                    }
+                    return Err(action);
+                }
+                Err(failure) => {
+                    if matches!(failure, Failure::Reset { reused: true, .. }) {
+                        self.worker.forget_idle(to.cluster, to.endpoint);
+                    }
+                    if !attempt::was_stale(failure, to, upload, began, self.now) {
+                        return Err(self.fail(failure, upload));
+                    }
+                    reuse = false;
+                }
+            }
+        }
+    }
+
+    /// `send → await_head → classify → relay` on one connection.
+    async fn converse(&mut self, opened: &Opened, to: Try, upload: &Upload<'_>) -> Result<Answered, Failure> {
+        let asked = Asked {
+            method: &self.method,
+            version: self.version,
+            rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
+            offer: self.offer.as_ref(),
+        };
+        upload.rewind();
+        let mut sending = pin!(upload.run(opened.upstream.stream()));
+        let mut going = Going::new(upload, sending.as_mut());
+        let mut conversation = Conversation::new((self.worker, self.connection), upload, opened, asked, to);
+        let heard = conversation.hold(&mut going, self.now).await;
+        self.now = clock::now();
+        let answering = Answering { upstream: &opened.upstream, block: heard?, going, upload, until: to.until };
+        self.answer(answering).await
+    }
+
+    /// Tells what an attempt has failed of. A client's failure is the end.
+    pub(super) fn fail(&self, failure: Failure, upload: &Upload<'_>) -> Action {
+        match failure {
+            Failure::Downstream(error) => {
+                self.attempts.step(Event::DownstreamGone, self.now);
+                Action::Reply(error)
+            }
+            failure => self.step(failure.event(), upload),
+        }
+    }
+
     /// Tells what an attempt has come to. One that took a part of the request with it was the last.
-    fn step(&self, event: Event, upload: &Upload<'_>) -> Action {
+    pub(super) fn step(&self, event: Event, upload: &Upload<'_>) -> Action {
         if !upload.can_begin() {
             self.attempts.forbid_replay();
         }
-        self.attempts.step(event)
-    }
-
-    /// Receives until the response's head is whole, and has it classified.
-    async fn await_head(
-        &mut self,
-        mut answering: Answering,
-        upload: &Upload<'_>,
-        endpoint: EndpointId,
-        until: Instant,
-    ) -> Result<(Commit, Answering), Action> {
-        let mut scanner = HeadScanner::default();
-        loop {
-            let bytes = answering.block.unread();
-            if scanner.is_ready(bytes) || bytes.len() >= RESPONSE_HEAD_BYTES_MAX {
-                match self.classify(&mut answering, upload) {
-                    Verdict::Commit(commit) => return Ok((commit, answering)),
-                    Verdict::Next { action, keep } => {
-                        self.worker.put(answering.block);
-                        if let Some(keep) = keep {
-                            self.worker.checkin(
-                                self.attempts.cluster(),
-                                endpoint,
-                                answering.stream,
-                                keep,
-                                clock::now(),
-                            );
-                        }
-                        return Err(action);
-                    }
-                    Verdict::More => {}
-                }
-            }
-            if answering.block.room() == 0 {
-                answering.block.compact();
-                self.worker.grow(&mut answering.block, RESPONSE_HEAD_BYTES_MAX);
-            }
-            if let Err(failure) = answering.receive_more(&self.connection.watch, until).await {
-                self.worker.put(answering.block);
-                return Err(self.step(failure.event(), upload));
-            }
-        }
-    }
-
-    /// `classify`: parses what has arrived, asks the policy about it, and encodes the head of a response that is passed on.
-    fn classify(&mut self, answering: &mut Answering, upload: &Upload<'_>) -> Verdict {
-        let worker = self.worker;
-        let mut scratch = worker.scratch.borrow_mut();
-        let bytes = answering.block.unread();
-        let head = match ResponseHead::parse_answer(bytes, &self.method, self.offer.as_ref(), &mut scratch.head) {
-            Ok(Parsed::Complete(head)) => head,
-            Ok(Parsed::Partial) => return Verdict::More,
-            Err(error) => {
-                return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
-            }
-        };
-        let retry_after = head.retry_after(clock::wall().as_secs());
-        let action = self.step(Event::Head { status: head.status(), retry_after }, upload);
-        if action != Action::Relay {
-            let left = answering.block.unread().len() - head.head_bytes();
-            let ended = match head.framing() {
-                Framing::None => left == 0,
-                Framing::Fixed(bytes) => bytes == left as u64,
-                Framing::Chunked | Framing::UntilClose => false,
-            };
-            let kept = ended && answering.uploaded && upload.is_complete();
-            return Verdict::Next { action, keep: keep(&head).filter(|_| kept) };
-        }
-        let head_bytes = head.head_bytes();
-        let commit = match head.is_switching() {
-            true => self.commit_to_tunnel(&head),
-            false => self.commit(&head, answering.uploaded, upload),
-        };
-        answering.block.consume(head_bytes);
-        Verdict::Commit(commit)
-    }
-
-    fn commit(&mut self, head: &ResponseHead<'_>, uploaded: bool, upload: &Upload<'_>) -> Commit {
-        let uploaded = uploaded && upload.is_complete();
-        self.settle(upload);
-        if self.worker.is_draining() {
-            self.cycle.on_drain();
-        }
-        let before = self.cycle;
-        let close = self.cycle.announces_close(upload.left());
-        let mut out = self.worker.blocks.borrow_mut().small();
-        let response = DownstreamResponse {
-            head,
-            version: self.version,
-            close,
-            rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
-            server: &self.connection.config(self.worker).server,
-            extra: &[],
-            date: &self.worker.date(),
-        };
-        let to = encode::response(out.vec_mut(), &response);
-        self.cycle.on_response_head(to, !close);
-        self.record.on_status(head.status());
-        Commit { out, from: head.framing(), to, keep: keep(head).filter(|_| uploaded), before, switching: false }
-    }
-
-    fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>) -> Commit {
-        let mut out = self.worker.blocks.borrow_mut().small();
-        let rules = &self.worker.shared.config.routes[self.route.index()].response_headers;
-        encode::switching(out.vec_mut(), head, rules, &self.connection.config(self.worker).server);
-        self.record.on_status(head.status());
-        Commit { out, from: Framing::None, to: Framing::None, keep: None, before: self.cycle, switching: true }
+        self.attempts.step(event, self.now)
     }
 
     /// Takes down where the client is with its body.
-    fn settle(&mut self, upload: &Upload<'_>) {
+    pub(super) fn settle(&mut self, upload: &Upload<'_>) {
         match upload.standing() {
             Standing::Complete => self.cycle.on_request_done(),
             Standing::Sending => self.cycle.on_continue(),
@@ -343,80 +301,8 @@ impl Line<'_> {
         }
     }
 
-    /// The upgraded connection, to its end. T_max, retries and `body_timeout` are over; the places under `max_concurrent` and
-    /// `max_requests` are not: a tunnel occupies its endpoint.
-    async fn tunnel(&mut self, commit: Commit, answering: Answering, upload: &mut Upload<'_>) -> (Block, bool) {
-        self.record.on_answered(clock::now());
-        let tunnel = Tunnel::new(self.worker, self.connection, &answering.stream);
-        let ended = tunnel.run(upload.take_inbox(), commit.out, answering.block).await;
-        self.record.request_bytes += ended.up_bytes;
-        self.record.response_bytes = ended.down_bytes;
-        if let Some(error) = ended.error {
-            self.record.on_broken(error);
-        }
-        // how the two of them part says nothing about the endpoint: it has answered
-        self.attempts.step(Event::BodyDone);
-        self.cycle.on_response_broken();
-        (Block::default(), false)
-    }
-
-    /// `relay → checkin`: passes the body on and gives the endpoint's connection back.
-    async fn relay(
-        &mut self,
-        commit: Commit,
-        answering: Answering,
-        endpoint: EndpointId,
-        upload: &Upload<'_>,
-    ) -> (Block, bool) {
-        let Commit { out, from, to, keep, before, .. } = commit;
-        let Answering { stream, block, .. } = answering;
-        let mut relay = Relay {
-            worker: self.worker,
-            connection: self.connection,
-            upstream: &stream,
-            body: Body::new(from, u64::MAX),
-            framing: to,
-            patience: self.connection.config(self.worker).body_timeout,
-            sent_bytes: 0,
-            excess: false,
-            trailers: Trailers::default(),
-        };
-        let relayed = relay.run(out, block).await;
-        let (excess, sent_bytes) = (relay.excess, relay.sent_bytes);
-        self.record.response_bytes = sent_bytes;
-        match relayed {
-            Ok(last) => {
-                self.record.response_bytes += last.unread().len() as u64;
-                self.cycle.on_response_done();
-                self.attempts.step(Event::BodyDone);
-                if let Some(keep) = keep.filter(|_| !excess) {
-                    self.worker.checkin(self.attempts.cluster(), endpoint, stream, keep, clock::now());
-                }
-                (last, !upload.is_complete())
-            }
-            Err(Broken::Upstream(error)) => {
-                self.attempts.step(Event::BodyFailed);
-                if sent_bytes == 0 {
-                    self.cycle = before;
-                    return self.reply(error, upload);
-                }
-                self.cycle.on_response_broken();
-                self.record.on_broken(error);
-                // RFC 9112 §8: the client must not take the end of the connection for the end of the body
-                self.connection.stream.reset_on_close();
-                (Block::default(), false)
-            }
-            Err(Broken::Downstream(error)) => {
-                self.attempts.step(Event::DownstreamGone);
-                self.cycle.on_response_broken();
-                self.record.on_broken(error);
-                (Block::default(), false)
-            }
-        }
-    }
-
     /// A reply of the gateway's own in place of a response.
-    fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> (Block, bool) {
+    pub(super) fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> (Block, bool) {
         self.record.on_error(error);
         let mut last = self.worker.blocks.borrow_mut().small();
         if error == ProxyError::ClientClosed {
@@ -433,7 +319,7 @@ impl Line<'_> {
             version: self.version,
             head_only: self.method == Method::HEAD,
             close,
-            date: &self.worker.date(),
+            date: &self.worker.date(self.now),
             server: &self.connection.config(self.worker).server,
         };
         let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);

@@ -341,7 +341,7 @@ impl Planner<'_> {
         };
         let close = cycle.announces_close(left);
         let mut out = self.worker.blocks.borrow_mut().small();
-        let date = self.worker.date();
+        let date = self.worker.date(self.now);
         let to = ReplyTo {
             version: head.version(),
             head_only: head.method() == Method::HEAD,

@@ -9,7 +9,6 @@ use crate::error::ProxyError;
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
 use crate::http::head::RequestHead;
-use crate::net::clock;
 use crate::observe::access_log::LogRecord;
 use crate::observe::labels::MethodLabel;
 use crate::observe::recorder::Finished;
@@ -193,7 +192,7 @@ impl Record {
         if let Some(log) = &worker.log {
             let texts = self.texts.take().unwrap_or_default();
             let kept = log.send(&LogRecord {
-                time_unix_ms: u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX),
+                time_unix_ms: u64::try_from(worker.wall(now).as_millis()).unwrap_or(u64::MAX),
                 listener: self.listener,
                 route: self.route,
                 client: self.client,

@@ -7,8 +7,10 @@
 //!
 //! The last piece is not sent here but handed back, so that the caller can send it and arm the next receive in the same turn.
 
+use super::attempt::Failure;
 use super::connection::Connection;
 use super::state::Worker;
+use super::upload::{Going, Sending};
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, CHUNK_TAILROOM, LAST_CHUNK, frame_chunk, push_last_chunk};
 use crate::http::framing::Framing;
@@ -16,16 +18,19 @@ use crate::http::trailers::Trailers;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
 use crate::net::clock;
-use crate::net::stream::Stream;
+use crate::net::upstream::Upstream;
+use crate::units::Instant;
 use std::net::Shutdown;
 use std::time::Duration;
 
 /// A response that is being passed on.
-pub(super) struct Relay<'a> {
+pub(super) struct Relay<'a, 'g, F> {
     pub(super) worker: &'a Worker,
     pub(super) connection: &'a Connection,
     /// The endpoint.
-    pub(super) upstream: &'a Stream,
+    pub(super) upstream: &'a Upstream,
+    /// The request, as far as it is still on its way.
+    pub(super) going: &'a mut Going<'g, F>,
     /// As the endpoint sends it.
     pub(super) body: Body,
     /// As the client gets it.
@@ -36,6 +41,8 @@ pub(super) struct Relay<'a> {
     pub(super) sent_bytes: u64,
     /// Bytes came behind the end: the endpoint's connection is not to be used again.
     pub(super) excess: bool,
+    /// When the last piece arrived.
+    pub(super) now: Instant,
     pub(super) trailers: Trailers,
 }
 
@@ -44,11 +51,11 @@ pub(super) struct Relay<'a> {
 pub(super) enum Broken {
     /// The endpoint's fault.
     Upstream(ProxyError),
-    /// The client took no more: it has left, or it did not read.
+    /// The client took no more, because it has left or did not read; or its request, which was still coming, broke.
     Downstream(ProxyError),
 }
 
-impl Relay<'_> {
+impl<F: Sending> Relay<'_, '_, F> {
     /// Passes the body on. `out` holds the client's head, `block` what came behind the endpoint's.
     /// Returns the last bytes to be sent.
     pub(super) async fn run(&mut self, mut out: Block, mut block: Block) -> Result<Block, Broken> {
@@ -85,9 +92,14 @@ impl Relay<'_> {
 
     async fn send(&mut self, block: Block) -> Result<Block, Broken> {
         let bytes = block.unread().len() as u64;
-        let _guard = self.connection.watch.over(&self.connection.stream, clock::now() + self.patience, Shutdown::Both);
-        let progress = || self.connection.watch.move_to(clock::now() + self.patience);
-        let (sent, mut block) = self.connection.stream.send_noting(block, progress).await;
+        let watch = &self.connection.watch;
+        let _guard = watch.over(&self.connection.stream, clock::now() + self.patience, Shutdown::Both);
+        let progress = || watch.move_to(clock::now() + self.patience);
+        let sending = self.connection.stream.send_noting(block, progress);
+        let (sent, mut block) = match self.going.is_under_way() {
+            true => self.going.beside(sending).await.map_err(client_failed)?,
+            false => sending.await,
+        };
         if sent.is_err() {
             self.worker.put(block);
             return Err(Broken::Downstream(self.connection.send_failure()));
@@ -101,14 +113,20 @@ impl Relay<'_> {
     async fn receive(&mut self, block: Block) -> Result<Block, Broken> {
         let mut block = self.worker.widen(block, self.body.left().or(Some(BLOCK_SMALL as u64 + 1)));
         block.clear_with_headroom(CHUNK_HEADROOM);
-        let _guard = self.connection.watch.over(self.upstream, clock::now() + self.patience, Shutdown::Both);
-        let (received, block) = self.upstream.receive(block).await;
+        let watch = &self.connection.watch;
+        let _guard = watch.over(self.upstream.stream(), clock::now() + self.patience, Shutdown::Both);
+        self.upstream.arm(block);
+        let received = match self.going.is_under_way() {
+            true => self.going.beside(self.upstream.received()).await.map_err(client_failed)?,
+            false => self.upstream.received().await,
+        };
+        self.now = clock::now();
         match received {
-            Ok(1..) => Ok(block),
-            Ok(_) if !self.connection.watch.expired() && self.body.on_eof().is_ok() => Ok(block),
-            _ => {
+            (Ok(1..), block) => Ok(block),
+            (Ok(_), block) if !watch.expired() && self.body.on_eof().is_ok() => Ok(block),
+            (_, block) => {
                 self.worker.put(block);
-                let stalled = self.connection.watch.expired();
+                let stalled = watch.expired();
                 let error = if stalled { ProxyError::UpstreamBodyTimeout } else { ProxyError::UpstreamTruncated };
                 Err(Broken::Upstream(error))
             }
@@ -162,4 +180,12 @@ impl Relay<'_> {
         self.worker.put(block);
         Err(Broken::Upstream(error))
     }
+}
+
+/// A response that is being passed on ends when the request that is still coming breaks.
+fn client_failed(failure: Failure) -> Broken {
+    Broken::Downstream(match failure {
+        Failure::Downstream(error) => error,
+        _ => ProxyError::ClientClosed,
+    })
 }

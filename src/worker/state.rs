@@ -11,13 +11,14 @@ use crate::config::ProxyVersion;
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
-use crate::limits::{BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
+use crate::limits::{ARMED_UPSTREAM_MAX, BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
 use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
 use crate::net::listener::Listener;
 use crate::net::pool::Pool;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
+use crate::net::upstream::Upstream;
 use crate::observe::access_log::LogSender;
 use crate::observe::recorder::Recorder;
 use crate::policy::admission::{Admission, Admitted};
@@ -56,6 +57,8 @@ pub(super) struct Worker {
     pub(super) router_cache: RefCell<RouterCache>,
     /// Connections that wait for their next request with a receive armed.
     pub(super) armed: Cell<usize>,
+    /// Connections to endpoints with a receive armed, waiting for a response or in a pool.
+    armed_upstream: Rc<Cell<usize>>,
     pub(super) clusters: RefCell<Vec<Cluster>>,
     pub(super) routes: RefCell<Vec<RouteState>>,
     pools: RefCell<Vec<Pool>>,
@@ -66,6 +69,8 @@ pub(super) struct Worker {
     /// `max_connections`, by listener.
     pub(super) connection_slots: RefCell<Vec<LocalSlots>>,
     log_texts: RefCell<Vec<super::record::Texts>>,
+    /// What [`clock::wall`] is ahead of [`clock::now`].
+    epoch: Cell<Duration>,
     date: Cell<(u64, HttpDate)>,
     listeners: Vec<Rc<Listener>>,
     /// Downstream connections, over all listeners.
@@ -118,6 +123,7 @@ impl Worker {
             scratch: RefCell::default(),
             router_cache: RefCell::default(),
             armed: Cell::new(0),
+            armed_upstream: Rc::default(),
             routes: RefCell::new(config.routes.iter().map(route_state).collect()),
             pools: RefCell::new(config.clusters.iter().map(pool).collect()),
             limit_texts: RefCell::default(),
@@ -125,6 +131,7 @@ impl Worker {
             endpoint_slots: RefCell::new(shared.endpoint_slots.iter().map(|s| hands_in(s)).collect()),
             connection_slots: RefCell::new(hands_in(&shared.connection_slots)),
             log_texts: RefCell::default(),
+            epoch: Cell::new(epoch()),
             date: Cell::new((0, date::format(0))),
             listeners,
             connections: Cell::new(0),
@@ -174,6 +181,7 @@ impl Worker {
     /// Shows that the loop turns, and does what is due now and then.
     pub(super) fn beat(&self, now: Instant) {
         self.recorder.turn(now);
+        self.epoch.set(epoch());
         self.timers.look_for_gone_clients();
         if self.recorder.worker() == WorkerId(0) {
             // one table for all workers: one of them tells
@@ -260,9 +268,14 @@ impl Worker {
 
     // ---- small texts ----
 
-    /// `Date` of this second.
-    pub(super) fn date(&self) -> HttpDate {
-        let seconds = clock::wall().as_secs();
+    /// Time since 1970-01-01T00:00:00Z at `now`. A clock that is set is noticed with the next beat.
+    pub(super) fn wall(&self, now: Instant) -> Duration {
+        Duration::from_nanos(now.as_nanos()) + self.epoch.get()
+    }
+
+    /// `Date` at `now`.
+    pub(super) fn date(&self, now: Instant) -> HttpDate {
+        let seconds = self.wall(now).as_secs();
         let (formatted_for, text) = self.date.get();
         if formatted_for == seconds {
             return text;
@@ -302,9 +315,14 @@ impl Worker {
 
     // ---- upstream connections ----
 
+    /// A new connection to an endpoint.
+    pub(super) fn upstream(&self, stream: Stream) -> Upstream {
+        Upstream::new(stream, &self.armed_upstream)
+    }
+
     /// The pooled connection that was used last, if there is one.
-    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<Stream> {
-        self.pools.borrow_mut()[cluster.index()].checkout(endpoint, clock::now())
+    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId, now: Instant) -> Option<Upstream> {
+        self.pools.borrow_mut()[cluster.index()].checkout(endpoint, now)
     }
 
     /// Takes a connection back for the next request, which must come within `keep`, and not at all if the connection began with a
@@ -313,12 +331,18 @@ impl Worker {
         &self,
         cluster: ClusterId,
         endpoint: EndpointId,
-        stream: Stream,
+        upstream: Upstream,
         keep: Duration,
         now: Instant,
     ) {
-        if self.shared.config.clusters[cluster.index()].proxy_protocol == ProxyVersion::Off {
-            self.pools.borrow_mut()[cluster.index()].checkin(endpoint, stream, keep, now);
+        if self.shared.config.clusters[cluster.index()].proxy_protocol != ProxyVersion::Off {
+            return;
+        }
+        let pool = &mut self.pools.borrow_mut()[cluster.index()];
+        if let Some(kept) = pool.checkin(endpoint, upstream, keep, now)
+            && self.armed_upstream.get() < ARMED_UPSTREAM_MAX
+        {
+            kept.arm(self.blocks.borrow_mut().small());
         }
     }
 
@@ -382,6 +406,10 @@ impl Worker {
             }
         }
     }
+}
+
+fn epoch() -> Duration {
+    clock::wall().saturating_sub(Duration::from_nanos(clock::now().as_nanos()))
 }
 
 fn hands_in(slots: &[Arc<SharedSlots>]) -> Vec<LocalSlots> {

@@ -5,7 +5,10 @@
 //! request can be tried a second time only where nothing was sent. The body is never read before a connection stands, so a
 //! connect failure can be retried whatever the body's size.
 //!
-//! A client that waits for `100 Continue` is not read from before it was told ([`Talk::go`]); who tells it is
+//! An upload is driven beside whatever its attempt waits for ([`Going`]): the response, and then, as long as that is no refusal, its
+//! body too, because an endpoint may answer while it reads (RFC 9112 §9.5). All state is in cells, so that the answering side can look.
+//!
+//! A client that waits for `100 Continue` is not read from before it was told ([`Upload::let_go`]); who tells it is
 //! [`super::attempt`], which hears the endpoint.
 
 use super::attempt::Failure;
@@ -23,10 +26,11 @@ use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::policy::retry::Sent;
 use crate::units::Instant;
-use std::cell::Cell;
-use std::future::poll_fn;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::net::Shutdown;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A request that is being sent; outlives its attempts.
@@ -34,37 +38,42 @@ pub(super) struct Upload<'c> {
     worker: &'c Worker,
     client: &'c Connection,
     attempts: &'c Attempts<'c>,
-    inbox: &'c mut Block,
-    outbound: Block,
+    /// What the client has sent and nobody has looked at.
+    inbox: RefCell<Block>,
+    outbound: RefCell<Block>,
     head_bytes: usize,
-    body: Body,
+    body: RefCell<Body>,
     framing: Framing,
-    trailers: Trailers,
+    trailers: RefCell<Trailers>,
     patience: Duration,
-    progress: Progress,
+    progress: Cell<Progress>,
     /// The client waits for `100 Continue`, and has not been told yet.
-    withheld: bool,
-    body_bytes: u64,
-    waits: bool,
+    withheld: Cell<bool>,
+    body_bytes: Cell<u64>,
+    waits: Cell<bool>,
     /// A receive was dropped that the client's next bytes may have gone into.
-    severed: bool,
+    severed: Cell<bool>,
     rate_min: u64,
     /// Time spent waiting for the client, while a rate is asked of it.
-    waited: Duration,
+    waited: Cell<Duration>,
     /// The time of the attempt, which begins to run once the client has sent everything.
-    time: Duration,
+    time: Cell<Duration>,
+    attempt: Signals,
 }
 
-/// What [`Upload::run`] and the one who hears the endpoint tell each other while both are under way.
+/// What [`Upload::run`] and the one who hears the endpoint tell each other during one attempt.
 #[derive(Debug, Default)]
-pub(super) struct Talk {
+struct Signals {
+    /// The endpoint's connection has taken something.
+    has_left: Cell<bool>,
     /// The client was told to send the body that it holds back.
-    pub(super) go: Cell<bool>,
-    /// The answer is there, or there will be none: nothing more is to be sent.
-    pub(super) stop: Cell<bool>,
-    /// Bytes of the client are being received that have arrived already: dropping the upload now would lose them, and one more poll
-    /// or two complete it.
-    pub(super) receiving: Cell<bool>,
+    go: Cell<bool>,
+    /// The final response has begun: it tells how long is too long.
+    answered: Cell<bool>,
+    /// Nothing more is to be sent.
+    stop: Cell<bool>,
+    /// Bytes are under way, from the client or to the endpoint: dropping the upload now would lose them, and a poll or two complete it.
+    moving: Cell<bool>,
 }
 
 /// Where the client is with its body.
@@ -110,7 +119,7 @@ impl<'c> Upload<'c> {
         worker: &'c Worker,
         client: &'c Connection,
         attempts: &'c Attempts<'c>,
-        inbox: &'c mut Block,
+        inbox: Block,
         outbound: Block,
         incoming: Incoming,
     ) -> Self {
@@ -118,180 +127,210 @@ impl<'c> Upload<'c> {
             worker,
             client,
             attempts,
-            inbox,
+            inbox: RefCell::new(inbox),
             head_bytes: outbound.all().len(),
-            outbound,
-            body: Body::new(incoming.framing, incoming.bytes_max),
+            outbound: RefCell::new(outbound),
+            body: RefCell::new(Body::new(incoming.framing, incoming.bytes_max)),
             framing: incoming.framing,
-            trailers: Trailers::default(),
+            trailers: RefCell::default(),
             patience: incoming.patience,
-            progress: Progress::Kept,
-            withheld: incoming.withheld,
-            body_bytes: 0,
-            waits: false,
-            severed: false,
+            progress: Cell::new(Progress::Kept),
+            withheld: Cell::new(incoming.withheld),
+            body_bytes: Cell::new(0),
+            waits: Cell::new(false),
+            severed: Cell::new(false),
             rate_min: incoming.rate_min,
-            waited: Duration::ZERO,
-            time: Duration::MAX,
+            waited: Cell::new(Duration::ZERO),
+            time: Cell::new(Duration::MAX),
+            attempt: Signals::default(),
         }
     }
 
     /// Makes the next attempt begin with the first byte.
-    pub(super) fn rewind(&mut self) {
+    pub(super) fn rewind(&self) {
         if self.is_replayable() {
-            self.outbound.rewind();
+            self.outbound.borrow_mut().rewind();
         }
-        self.waits = false;
+        self.waits.set(false);
+        let Signals { has_left, go, answered, stop, moving } = &self.attempt;
+        for signal in [has_left, go, answered, stop, moving] {
+            signal.set(false);
+        }
     }
 
-    /// The end of an attempt that begins now and may take until `until`: while the client is still sending, only T_max counts, because
-    /// its slowness is not the endpoint's. The rest of the attempt's time runs from the end of the body on.
-    pub(super) fn time_attempt(&mut self, until: Instant) -> Instant {
+    /// The end of an attempt that begins at `now` and may take until `until`: while the client is still sending, only T_max counts,
+    /// because its slowness is not the endpoint's. The rest of the attempt's time runs from the end of the body on.
+    pub(super) fn time_attempt(&self, until: Instant, now: Instant) -> Instant {
         if self.is_complete() {
-            self.time = Duration::MAX;
+            self.time.set(Duration::MAX);
             return until;
         }
-        self.time = until.since(clock::now());
+        self.time.set(until.since(now));
         self.attempts.deadline()
     }
 
     /// Whether an attempt can be made with what is here: either nothing went out, or all of it can go out again.
     pub(super) fn can_begin(&self) -> bool {
-        self.is_replayable() && !self.severed
+        self.is_replayable() && !self.severed.get()
     }
 
     /// Whether everything that went out can go out again.
     pub(super) fn is_replayable(&self) -> bool {
-        self.progress == Progress::Kept
+        self.progress.get() == Progress::Kept
     }
 
     /// Whether a byte of it was handed to a connection since the last [`Upload::rewind`].
     pub(super) fn has_sent(&self) -> bool {
-        self.progress == Progress::Lost || self.outbound.consumed() > 0
+        self.progress.get() == Progress::Lost || self.outbound.borrow().consumed() > 0
+    }
+
+    /// Whether the endpoint's connection has taken a byte of it, as far as is known: what is inside a send may have left or not.
+    pub(super) fn has_left(&self) -> bool {
+        self.attempt.has_left.get()
     }
 
     /// Bytes handed to the connection of this attempt, when they are the whole request and can all be sent again.
     pub(super) fn sent_whole_bytes(&self) -> Option<usize> {
-        (self.is_complete() && self.is_replayable()).then(|| self.outbound.consumed())
+        (self.is_complete() && self.is_replayable()).then(|| self.outbound.borrow().consumed())
     }
 
     /// Whether the client has sent its whole body.
     pub(super) fn is_complete(&self) -> bool {
-        self.body.is_done()
+        self.body.borrow().is_done()
     }
 
     /// Whether the client's next bytes are being waited for.
     pub(super) fn waits_for_client(&self) -> bool {
-        self.waits
+        self.waits.get()
     }
 
     /// Payload bytes taken from the client.
     pub(super) fn body_bytes(&self) -> u64 {
-        self.body_bytes
+        self.body_bytes.get()
     }
 
     /// Where the client is with its body.
     pub(super) fn standing(&self) -> Standing {
         match self.is_complete() {
             true => Standing::Complete,
-            false if self.severed => Standing::Severed,
-            false if self.withheld => Standing::Withheld,
+            false if self.severed.get() => Standing::Severed,
+            false if self.withheld.get() => Standing::Withheld,
             false => Standing::Sending,
         }
     }
 
     /// Payload bytes still to come, if the client has said.
     pub(super) fn left(&self) -> Option<u64> {
-        self.body.left()
+        self.body.borrow().left()
     }
 
     /// The client was told to send what it held back.
-    pub(super) fn on_told(&mut self) {
-        self.withheld = false;
+    pub(super) fn let_go(&self) {
+        self.withheld.set(false);
+        self.attempt.go.set(true);
+    }
+
+    /// The final response has begun. The upload goes on beside it, by the time that the response has.
+    pub(super) fn on_answered(&self) {
+        self.attempt.answered.set(true);
     }
 
     /// What the client has sent behind its request.
-    pub(super) fn take_inbox(&mut self) -> Block {
-        std::mem::take(self.inbox)
+    pub(super) fn take_inbox(&self) -> Block {
+        self.inbox.take()
     }
 
     /// What is still to come, for somebody who does not want it.
     pub(super) fn rest(&mut self) -> Rest<'_> {
-        Rest { inbox: self.inbox, body: &mut self.body, trailers: &mut self.trailers }
+        Rest { inbox: self.inbox.get_mut(), body: self.body.get_mut(), trailers: self.trailers.get_mut() }
     }
 
-    /// Gives the block back.
-    pub(super) fn finish(self) {
-        self.worker.put(self.outbound);
+    /// Gives its own block back to the worker, and returns what the client has sent behind its request.
+    pub(super) fn finish(self) -> Block {
+        self.worker.put(self.outbound.into_inner());
+        self.inbox.into_inner()
     }
 
     /// Sends what is there, then the rest of the body as it comes.
-    pub(super) async fn run(&mut self, upstream: &Stream, talk: &Talk) -> Result<(), Failure> {
+    pub(super) async fn run(&self, upstream: &Stream) -> Result<(), Failure> {
         self.take_in()?;
         loop {
             self.send(upstream).await?;
-            if self.body.is_done() {
-                if self.time != Duration::MAX {
-                    // one that cannot be sent again has all the time that is left
-                    let time = if self.is_replayable() { self.time } else { Duration::MAX };
-                    self.client.watch.move_to((clock::now() + time).min(self.attempts.deadline()));
-                }
+            if self.is_complete() {
+                self.on_complete();
                 return Ok(());
             }
-            if self.withheld {
-                poll_fn(|_| if talk.go.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+            if self.withheld.get() {
+                poll_fn(|_| if self.attempt.go.get() { Poll::Ready(()) } else { Poll::Pending }).await;
             }
-            self.receive(talk).await?;
+            self.receive().await?;
             self.take_in()?;
-            if talk.stop.get() {
+            if self.attempt.stop.get() {
                 return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
             }
         }
     }
 
-    async fn send(&mut self, upstream: &Stream) -> Result<(), Failure> {
-        if self.outbound.is_empty() {
+    /// The client's part is done: what is left of the attempt's time begins to run.
+    fn on_complete(&self) {
+        if self.time.get() != Duration::MAX && !self.attempt.answered.get() {
+            // one that cannot be sent again has all the time that is left
+            let time = if self.is_replayable() { self.time.get() } else { Duration::MAX };
+            self.client.watch.move_to((clock::now() + time).min(self.attempts.deadline()));
+        }
+    }
+
+    async fn send(&self, upstream: &Stream) -> Result<(), Failure> {
+        if self.outbound.borrow().is_empty() {
             return Ok(());
         }
-        let kept = std::mem::replace(&mut self.progress, Progress::Lost);
-        let (sent, outbound) = upstream.send(std::mem::take(&mut self.outbound)).await;
-        self.outbound = outbound;
-        self.progress = kept;
+        let kept = self.progress.replace(Progress::Lost);
+        let outbound = self.outbound.take();
+        self.attempt.moving.set(true);
+        let (sent, mut outbound) = upstream.send_noting(outbound, || self.attempt.has_left.set(true)).await;
+        self.attempt.moving.set(false);
+        self.attempt.has_left.set(true);
         // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
-        let encoded = self.outbound.all().len() - self.head_bytes.min(self.outbound.all().len());
-        let outgrown = self.body_bytes > REPLAY_BYTES_MAX as u64 || encoded > 2 * REPLAY_BYTES_MAX;
+        let encoded = outbound.all().len() - self.head_bytes.min(outbound.all().len());
+        let outgrown = self.body_bytes.get() > REPLAY_BYTES_MAX as u64 || encoded > 2 * REPLAY_BYTES_MAX;
         if kept == Progress::Kept && outgrown {
-            self.progress = Progress::Lost;
             self.attempts.forbid_replay();
         }
-        if self.progress == Progress::Lost {
-            self.outbound.clear();
+        let progress = if outgrown { Progress::Lost } else { kept };
+        if progress == Progress::Lost {
+            outbound.clear();
+        }
+        self.progress.set(progress);
+        self.outbound.replace(outbound);
+        if self.attempt.answered.get() {
+            self.client.watch.move_to(clock::now() + self.patience);
         }
         sent.map_err(|_| Failure::Reset { sent: Sent::Maybe, reused: false })
     }
 
     /// Receives more of the body. While it could still be thrown away or sent again it is waited for by poll, which may be dropped
     /// without losing a byte; a body that is too large for either is spared the extra turn of the loop.
-    async fn receive(&mut self, talk: &Talk) -> Result<(), Failure> {
+    async fn receive(&self) -> Result<(), Failure> {
         let watch = self.worker.timers.watch();
         let began = clock::now();
         let _guard = watch.over(&self.client.stream, began + self.patience, Shutdown::Read);
-        let by_poll = self.body.left().is_none_or(|left| left <= DISCARD_BYTES_MAX);
-        self.waits = true;
+        let left = self.left();
+        let by_poll = left.is_none_or(|left| left <= DISCARD_BYTES_MAX);
+        self.waits.set(true);
         if by_poll {
             // what is wrong with the socket, the receive will say
             let _ = self.client.stream.readable().await;
         }
-        let block = self.worker.widen(std::mem::take(self.inbox), self.body.left());
-        let kept = std::mem::replace(&mut self.progress, Progress::Lost);
-        self.severed = true;
-        talk.receiving.set(by_poll);
+        let block = self.worker.widen(self.take_inbox(), left);
+        let kept = self.progress.replace(Progress::Lost);
+        self.severed.set(true);
+        self.attempt.moving.set(by_poll);
         let (received, block) = self.client.stream.receive(block).await;
-        talk.receiving.set(false);
-        self.severed = false;
-        self.progress = kept;
-        self.waits = false;
-        *self.inbox = block;
+        self.attempt.moving.set(false);
+        self.severed.set(false);
+        self.progress.set(kept);
+        self.waits.set(false);
+        self.inbox.replace(block);
         match received {
             Ok(1..) if self.rate_min > 0 && self.is_too_slow(clock::now().since(began)) => {
                 Err(Failure::Downstream(ProxyError::RequestTimeout))
@@ -304,26 +343,31 @@ impl<'c> Upload<'c> {
 
     /// Whether the client is below its floor, after having been waited for once more. What the endpoint takes its time for is not the
     /// client's fault and does not count.
-    fn is_too_slow(&mut self, waited: Duration) -> bool {
-        self.waited += waited;
-        let bytes = u128::from(self.body_bytes) + self.inbox.unread().len() as u128;
-        self.waited > self.patience && bytes * 1_000_000_000 < u128::from(self.rate_min) * self.waited.as_nanos()
+    fn is_too_slow(&self, waited: Duration) -> bool {
+        let waited = self.waited.get() + waited;
+        self.waited.set(waited);
+        let bytes = u128::from(self.body_bytes()) + self.inbox.borrow().unread().len() as u128;
+        waited > self.patience && bytes * 1_000_000_000 < u128::from(self.rate_min) * waited.as_nanos()
     }
 
     /// Moves what the client has sent of its body from the inbox into the outbound block, in the canonical framing.
-    fn take_in(&mut self) -> Result<(), Failure> {
-        if self.body.is_done() || self.inbox.is_empty() {
+    fn take_in(&self) -> Result<(), Failure> {
+        let mut inbox = self.inbox.borrow_mut();
+        let mut body = self.body.borrow_mut();
+        if body.is_done() || inbox.is_empty() {
             return Ok(());
         }
-        let filled = self.inbox.unread_mut();
+        let filled = inbox.unread_mut();
         let range = 0..filled.len();
-        let decoded = self.body.decode(filled, range, &mut self.trailers).map_err(|error| {
-            self.severed = true; // nobody knows where the next request begins
+        let mut trailers = self.trailers.borrow_mut();
+        let decoded = body.decode(filled, range, &mut trailers).map_err(|error| {
+            self.severed.set(true); // nobody knows where the next request begins
             Failure::Downstream(error.downstream())
         })?;
-        let payload = &self.inbox.unread()[decoded.payload.clone()];
-        self.body_bytes += payload.len() as u64;
-        let out = self.outbound.vec_mut();
+        let payload = &inbox.unread()[decoded.payload.clone()];
+        self.body_bytes.set(self.body_bytes() + payload.len() as u64);
+        let mut outbound = self.outbound.borrow_mut();
+        let out = outbound.vec_mut();
         if self.framing == Framing::Chunked {
             if !payload.is_empty() {
                 push_chunk_size(out, payload.len() as u64);
@@ -331,15 +375,93 @@ impl<'c> Upload<'c> {
                 out.extend_from_slice(b"\r\n");
             }
             if decoded.done {
-                push_last_chunk(out, self.trailers.lines());
+                push_last_chunk(out, trailers.lines());
             }
         } else {
             out.extend_from_slice(payload);
         }
-        self.inbox.consume(decoded.consumed);
-        if self.inbox.is_empty() {
-            self.inbox.clear();
+        inbox.consume(decoded.consumed);
+        if inbox.is_empty() {
+            inbox.clear();
         }
         Ok(())
+    }
+}
+
+/// What [`Upload::run`] returns.
+pub(super) trait Sending: Future<Output = Result<(), Failure>> {}
+
+impl<F: Future<Output = Result<(), Failure>>> Sending for F {}
+
+/// The upload of one attempt under way ([`Upload::run`]), to be driven beside what the attempt waits for.
+pub(super) struct Going<'g, F> {
+    signals: &'g Signals,
+    sending: Pin<&'g mut F>,
+    done: Option<Result<(), Failure>>,
+}
+
+impl<'g, F: Sending> Going<'g, F> {
+    pub(super) fn new(upload: &'g Upload<'_>, sending: Pin<&'g mut F>) -> Self {
+        Self { signals: &upload.attempt, sending, done: None }
+    }
+
+    /// Drives it on, and says so when it is the client that has failed.
+    pub(super) fn poll_on(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        if self.done.is_none()
+            && let Poll::Ready(done) = self.sending.as_mut().poll(cx)
+        {
+            self.done = Some(done);
+        }
+        match self.done {
+            Some(Err(failure @ Failure::Downstream(_))) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is under way.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.done.is_none()
+    }
+
+    /// Whether the endpoint has been sent the whole request.
+    pub(super) fn is_through(&self) -> bool {
+        matches!(self.done, Some(Ok(())))
+    }
+
+    /// Waits for `other`, and for the upload meanwhile.
+    ///
+    /// # Errors
+    /// The client has failed; `other` is dropped.
+    pub(super) async fn beside<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut other = pin!(other);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = other.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            match self.poll_on(cx) {
+                Ok(()) => Poll::Pending,
+                Err(failure) => Poll::Ready(Err(failure)),
+            }
+        })
+        .await
+    }
+
+    /// Ends it without losing a byte: what the client has sent is either in hand or still to be received. The endpoint gets no more.
+    pub(super) async fn settle(&mut self, upstream: &Stream, how: Shutdown) {
+        if !self.is_under_way() {
+            return;
+        }
+        let Signals { stop, moving, .. } = self.signals;
+        stop.set(true);
+        if moving.get() {
+            // a send that the endpoint does not take ends by this
+            upstream.shutdown(how);
+            poll_fn(|cx| {
+                let _ = self.poll_on(cx);
+                if self.is_under_way() && moving.get() { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+        }
+        self.done.get_or_insert(Err(Failure::Reset { sent: Sent::Maybe, reused: false }));
     }
 }

@@ -1,0 +1,241 @@
+//! A connection to an endpoint, with its next receive in flight ahead of time.
+//!
+//! A response is waited for by the request that asked for it, but the receive that brings it may have been submitted long before, by the
+//! request before it: while the connection lies in the pool, that receive is what notices that the server has ended it, or has sent
+//! what nobody asked for, and taking the connection out costs a look at memory instead of a system call. So the operation belongs to
+//! the connection and not to whoever waits, and nobody's leaving can drop it: a receive that is dropped may take bytes with it.
+//!
+//! One future per connection, boxed when it is made, runs receive after receive; it is polled in place by whoever holds the connection.
+//! While it lies in the pool nobody is woken.
+
+use super::block::Block;
+use super::stream::Stream;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// What a receive has come to, with the block it went into.
+pub type Received = (io::Result<usize>, Block);
+
+/// See the module.
+pub struct Upstream {
+    line: Rc<Line>,
+    /// `None` only while it is being dropped.
+    reader: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
+    /// A receive was submitted and its result not taken.
+    is_armed: Cell<bool>,
+    /// Over all connections that share it: those that are armed, and so hold a block.
+    armed: Rc<Cell<usize>>,
+}
+
+/// What the connection and its reader share.
+struct Line {
+    stream: Stream,
+    /// For the next receive.
+    wanted: Cell<Option<Block>>,
+    /// The last receive's, until it is taken.
+    got: RefCell<Option<Received>>,
+}
+
+impl Upstream {
+    /// A connection without a receive. `armed` counts those with one, over all connections that were made with it.
+    #[must_use]
+    pub fn new(stream: Stream, armed: &Rc<Cell<usize>>) -> Self {
+        let line = Rc::new(Line { stream, wanted: Cell::new(None), got: RefCell::new(None) });
+        let reader = Box::pin(read_on(Rc::clone(&line)));
+        Self { line, reader: RefCell::new(Some(reader)), is_armed: Cell::new(false), armed: Rc::clone(armed) }
+    }
+
+    /// The connection itself, to send on, to watch, to shut down. It must not be received from while it is armed.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.line.stream
+    }
+
+    /// Whether a receive is in flight, or over and not taken yet.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.is_armed.get()
+    }
+
+    /// Submits a receive into the block's room.
+    pub fn arm(&self, into: Block) {
+        debug_assert!(!self.is_armed(), "one receive at a time");
+        self.is_armed.set(true);
+        self.armed.set(self.armed.get() + 1);
+        self.line.wanted.set(Some(into));
+        // nobody waits yet: whoever does will poll again
+        let _ = self.run(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Takes what the receive in flight has come to; never ready without one.
+    pub fn poll_received(&self, cx: &mut Context<'_>) -> Poll<Received> {
+        if !self.run(cx) {
+            return Poll::Pending;
+        }
+        let Some(received) = self.line.got.borrow_mut().take() else { return Poll::Pending };
+        self.is_armed.set(false);
+        self.armed.set(self.armed.get() - 1);
+        Poll::Ready(received)
+    }
+
+    /// Waits for what the receive in flight comes to. May be dropped: the receive goes on.
+    pub async fn received(&self) -> Received {
+        poll_fn(|cx| self.poll_received(cx)).await
+    }
+
+    /// True when the peer has ended the connection, or sent what nobody asked for: such a connection cannot carry a request. An armed one
+    /// knows by itself what had arrived by the last turn of the loop; another one is looked at.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        match self.is_armed() {
+            true => self.run(&mut Context::from_waker(Waker::noop())),
+            false => self.line.stream.is_spent(),
+        }
+    }
+
+    /// Lets the reader run; true when there is a result to be taken.
+    fn run(&self, cx: &mut Context<'_>) -> bool {
+        if let Some(reader) = &mut *self.reader.borrow_mut() {
+            let _endless = reader.as_mut().poll(cx);
+        }
+        self.line.got.borrow().is_some()
+    }
+}
+
+async fn read_on(line: Rc<Line>) {
+    loop {
+        let wanted = || line.wanted.take().map_or(Poll::Pending, Poll::Ready);
+        let into = poll_fn(|_| wanted()).await;
+        let received = line.stream.receive(into).await;
+        *line.got.borrow_mut() = Some(received);
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("fd", &self.stream().fd()).field("is_armed", &self.is_armed).finish()
+    }
+}
+
+impl Drop for Upstream {
+    /// A receive in flight is ended and waited for, not dropped: its descriptor is then closed here and now and not by the driver, in the
+    /// middle of reading its completions.
+    fn drop(&mut self) {
+        if !self.is_armed() {
+            return;
+        }
+        self.armed.set(self.armed.get() - 1);
+        if self.run(&mut Context::from_waker(Waker::noop())) {
+            return;
+        }
+        self.stream().shutdown(Shutdown::Both);
+        if let Some(mut reader) = self.reader.take() {
+            let line = Rc::clone(&self.line);
+            drop(monoio::spawn(poll_fn(move |cx| {
+                let _endless = reader.as_mut().poll(cx);
+                if line.got.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
+            })));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::block::TAILROOM;
+    use crate::net::testing::{on_each_driver, pair};
+    use std::io::{Read as _, Write as _};
+
+    fn block() -> Block {
+        Block::from_vec(Vec::with_capacity(64 + TAILROOM))
+    }
+
+    fn upstream() -> (Upstream, std::net::TcpStream, Rc<Cell<usize>>) {
+        let (stream, peer) = pair();
+        let armed = Rc::default();
+        (Upstream::new(stream, &armed), peer, armed)
+    }
+
+    #[test]
+    fn one_receive_after_another_brings_what_was_sent() {
+        on_each_driver(|_| async {
+            let (upstream, mut peer, armed) = upstream();
+            for text in [&b"one"[..], b"two"] {
+                upstream.arm(block());
+                assert!(upstream.is_armed() && armed.get() == 1 && !upstream.is_spent());
+                peer.write_all(text).unwrap();
+                let (received, got) = upstream.received().await;
+                assert_eq!((received.unwrap(), got.unread()), (3, text));
+                assert!(!upstream.is_armed() && armed.get() == 0);
+            }
+        });
+    }
+
+    #[test]
+    fn who_leaves_takes_no_byte_with_it() {
+        on_each_driver(|_| async {
+            let (upstream, mut peer, _armed) = upstream();
+            upstream.arm(block());
+            {
+                let mut leaver = std::pin::pin!(upstream.received());
+                poll_fn(|cx| Poll::Ready(assert!(leaver.as_mut().poll(cx).is_pending()))).await;
+            }
+            peer.write_all(b"late").unwrap();
+            assert_eq!(upstream.received().await.1.unread(), b"late");
+        });
+    }
+
+    #[test]
+    fn an_armed_one_notices_an_end_and_bytes_that_nobody_asked_for() {
+        on_each_driver(|timers| async move {
+            let watch = timers.watch();
+            for says in [&b"HTTP/1.1 408 Request Timeout\r\n\r\n"[..], b""] {
+                let (upstream, mut peer, _armed) = upstream();
+                upstream.arm(block());
+                assert!(!upstream.is_spent());
+                peer.write_all(says).unwrap();
+                let _kept = if says.is_empty() {
+                    drop(peer);
+                    None
+                } else {
+                    Some(peer)
+                };
+                let until = crate::net::clock::now() + std::time::Duration::from_secs(30);
+                while !upstream.is_spent() {
+                    let now = crate::net::clock::now();
+                    assert!(now < until, "still not noticed");
+                    watch.sleep_until(now + crate::net::timer::TICK).await;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_dropped_one_is_closed_and_not_counted_any_more() {
+        on_each_driver(|timers| async move {
+            let (upstream, mut peer, armed) = upstream();
+            upstream.arm(block());
+            drop(upstream);
+            assert_eq!(armed.get(), 0);
+            peer.set_nonblocking(true).unwrap();
+            let watch = timers.watch();
+            let until = crate::net::clock::now() + std::time::Duration::from_secs(30);
+            loop {
+                match peer.read(&mut [0; 8]) {
+                    Ok(0) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    other => panic!("{other:?}"),
+                }
+                let now = crate::net::clock::now();
+                assert!(now < until, "still open");
+                watch.sleep_until(now + crate::net::timer::TICK).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,270 @@
+//! `await_head → classify → relay`: from the first byte of an endpoint's answer to the last one for the client.
+//!
+//! The request may still be on its way up. As long as the answer is no refusal the upload goes on beside it, because an endpoint may
+//! answer while it reads (RFC 9112 §9.5); a refusal ends it, which also brings back what could be sent to another endpoint.
+
+use super::attempt::Failure;
+use super::exchange::Line;
+use super::relay::{Broken, Relay};
+use super::tunnel::Tunnel;
+use super::upload::{Going, Sending, Upload};
+use super::verdict::{Commit, Verdict, keep};
+use crate::http::Parsed;
+use crate::http::body::Body;
+use crate::http::encode::{self, DownstreamResponse};
+use crate::http::framing::Framing;
+use crate::http::response::ResponseHead;
+use crate::http::scan::HeadScanner;
+use crate::http::trailers::Trailers;
+use crate::limits::RESPONSE_HEAD_BYTES_MAX;
+use crate::net::block::Block;
+use crate::net::clock;
+use crate::net::upstream::Upstream;
+use crate::policy::exchange::{Action, Event};
+use crate::policy::retry::Sent;
+use crate::units::Instant;
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// A connection that has begun to answer.
+pub(super) struct Answering<'a, F> {
+    pub(super) upstream: &'a Upstream,
+    /// What has arrived of the final response, or of a 101: the beginning of its head, at least.
+    pub(super) block: Block,
+    /// The request.
+    pub(super) going: Going<'a, F>,
+    pub(super) upload: &'a Upload<'a>,
+    /// End of the attempt: the head must be whole by then.
+    pub(super) until: Instant,
+}
+
+/// What an answer has led to.
+pub(super) enum Answered {
+    /// It was passed on, or something was in its place: the last bytes for the client, and whether that one may still be sending.
+    Over {
+        last: (Block, bool),
+        /// How long the endpoint keeps the connection for another request; `None`: it is closed.
+        keep: Option<Duration>,
+    },
+    /// It is not passed on.
+    Next {
+        /// What is done instead.
+        action: Action,
+        /// As above.
+        keep: Option<Duration>,
+    },
+}
+
+impl Line<'_> {
+    /// Takes an answer to its end.
+    ///
+    /// # Errors
+    /// Never a failure that another connection to the same endpoint could mend.
+    pub(super) async fn answer(&mut self, mut answering: Answering<'_, impl Sending>) -> Result<Answered, Failure> {
+        let commit = match self.await_head(&mut answering).await {
+            Ok(commit) => commit,
+            Err((action, keep)) => {
+                answering.going.settle(answering.upstream.stream(), Shutdown::Both).await;
+                self.worker.put(std::mem::take(&mut answering.block));
+                return Ok(Answered::Next { action, keep });
+            }
+        };
+        Ok(match commit.switching {
+            true => Answered::Over { last: self.tunnel(commit, answering).await, keep: None },
+            false => {
+                let (last, keep) = self.relay(commit, answering).await;
+                Answered::Over { last, keep }
+            }
+        })
+    }
+
+    /// Receives until the response's head is whole, and has it classified; what is to be done instead when it is not to be passed on.
+    async fn await_head(
+        &mut self,
+        answering: &mut Answering<'_, impl Sending>,
+    ) -> Result<Commit, (Action, Option<Duration>)> {
+        let mut scanner = HeadScanner::default();
+        loop {
+            let bytes = answering.block.unread();
+            if scanner.is_ready(bytes) || bytes.len() >= RESPONSE_HEAD_BYTES_MAX {
+                if ResponseHead::may_be_error(bytes) {
+                    // not wanted any more; what was not yet taken by the endpoint comes back
+                    answering.going.settle(answering.upstream.stream(), Shutdown::Write).await;
+                }
+                match self.classify(answering) {
+                    Verdict::Commit(commit) => return Ok(commit),
+                    Verdict::Next { action, keep } => return Err((action, keep)),
+                    Verdict::More => {}
+                }
+            }
+            let block = &mut answering.block;
+            if block.room() == 0 {
+                block.compact();
+                self.worker.grow(block, RESPONSE_HEAD_BYTES_MAX);
+            }
+            if let Err(failure) = self.receive_more(answering).await {
+                return Err((self.fail(failure, answering.upload), None));
+            }
+        }
+    }
+
+    /// Receives more of the head.
+    async fn receive_more(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<(), Failure> {
+        let Answering { upstream, block, going, until, .. } = answering;
+        let watch = &self.connection.watch;
+        let _guard = watch.over(upstream.stream(), *until, Shutdown::Both);
+        upstream.arm(std::mem::take(block));
+        let received = going.beside(upstream.received()).await;
+        self.now = clock::now();
+        let (received, back) = received?;
+        *block = back;
+        match received {
+            Ok(1..) => Ok(()),
+            _ if watch.expired() => Err(Failure::TimedOut),
+            _ => Err(Failure::Reset { sent: Sent::Maybe, reused: false }),
+        }
+    }
+
+    /// `classify`: parses what has arrived, asks the policy about it, and encodes the head of a response that is passed on.
+    fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Verdict {
+        let Answering { block, going, upload, .. } = answering;
+        let worker = self.worker;
+        let mut scratch = worker.scratch.borrow_mut();
+        let head =
+            match ResponseHead::parse_answer(block.unread(), &self.method, self.offer.as_ref(), &mut scratch.head) {
+                Ok(Parsed::Complete(head)) => head,
+                Ok(Parsed::Partial) => return Verdict::More,
+                Err(error) => {
+                    return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
+                }
+            };
+        let retry_after = head.retry_after(worker.wall(self.now).as_secs());
+        let action = self.step(Event::Head { status: head.status(), retry_after }, upload);
+        if action != Action::Relay {
+            let left = block.unread().len() - head.head_bytes();
+            let ended = match head.framing() {
+                Framing::None => left == 0,
+                Framing::Fixed(bytes) => bytes == left as u64,
+                Framing::Chunked | Framing::UntilClose => false,
+            };
+            return Verdict::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
+        }
+        let head_bytes = head.head_bytes();
+        let commit = match head.is_switching() {
+            true => self.commit_to_tunnel(&head),
+            false => self.commit(&head, going.is_under_way(), upload),
+        };
+        block.consume(head_bytes);
+        Verdict::Commit(commit)
+    }
+
+    fn commit(&mut self, head: &ResponseHead<'_>, under_way: bool, upload: &Upload<'_>) -> Commit {
+        self.settle(upload);
+        if self.worker.is_draining() {
+            self.cycle.on_drain();
+        }
+        let before = self.cycle;
+        // the upload that goes on beside the response is expected to end with it
+        let left = if under_way { Some(0) } else { upload.left() };
+        let close = self.cycle.announces_close(left);
+        let mut out = self.worker.blocks.borrow_mut().small();
+        let response = DownstreamResponse {
+            head,
+            version: self.version,
+            close,
+            rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
+            server: &self.connection.config(self.worker).server,
+            extra: &[],
+            date: &self.worker.date(self.now),
+        };
+        let to = encode::response(out.vec_mut(), &response);
+        self.cycle.on_response_head(to, !close);
+        self.record.on_status(head.status());
+        Commit { out, from: head.framing(), to, keep: keep(head), before, switching: false }
+    }
+
+    fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>) -> Commit {
+        let mut out = self.worker.blocks.borrow_mut().small();
+        let rules = &self.worker.shared.config.routes[self.route.index()].response_headers;
+        encode::switching(out.vec_mut(), head, rules, &self.connection.config(self.worker).server);
+        self.record.on_status(head.status());
+        Commit { out, from: Framing::None, to: Framing::None, keep: None, before: self.cycle, switching: true }
+    }
+
+    /// The upgraded connection, to its end. T_max, retries and `body_timeout` are over; the places under `max_concurrent` and
+    /// `max_requests` are not: a tunnel occupies its endpoint.
+    async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> (Block, bool) {
+        let Answering { upstream, block, upload, .. } = answering;
+        self.record.on_answered(self.now);
+        let tunnel = Tunnel::new(self.worker, self.connection, upstream.stream());
+        let ended = tunnel.run(upload.take_inbox(), commit.out, block).await;
+        self.now = clock::now();
+        self.record.request_bytes += ended.up_bytes;
+        self.record.response_bytes = ended.down_bytes;
+        if let Some(error) = ended.error {
+            self.record.on_broken(error);
+        }
+        // how the two of them part says nothing about the endpoint: it has answered
+        self.attempts.step(Event::BodyDone, self.now);
+        self.cycle.on_response_broken();
+        (Block::default(), false)
+    }
+
+    /// `relay → checkin`: passes the body on. Also says how long the endpoint keeps its connection, if it can be used again.
+    async fn relay(
+        &mut self,
+        commit: Commit,
+        answering: Answering<'_, impl Sending>,
+    ) -> ((Block, bool), Option<Duration>) {
+        let Commit { out, from, to, keep, before, .. } = commit;
+        let Answering { upstream, block, mut going, upload, .. } = answering;
+        upload.on_answered();
+        let mut relay = Relay {
+            worker: self.worker,
+            connection: self.connection,
+            upstream,
+            going: &mut going,
+            body: Body::new(from, u64::MAX),
+            framing: to,
+            patience: self.connection.config(self.worker).body_timeout,
+            sent_bytes: 0,
+            excess: false,
+            now: self.now,
+            trailers: Trailers::default(),
+        };
+        let relayed = relay.run(out, block).await;
+        let (excess, sent_bytes) = (relay.excess, relay.sent_bytes);
+        self.now = relay.now;
+        self.record.response_bytes = sent_bytes;
+        // a client may need our response to see that the rest of its request is not wanted
+        going.settle(upstream.stream(), Shutdown::Both).await;
+        self.settle(upload);
+        match relayed {
+            Ok(last) => {
+                self.record.response_bytes += last.unread().len() as u64;
+                self.cycle.on_response_done();
+                self.attempts.step(Event::BodyDone, self.now);
+                ((last, !upload.is_complete()), keep.filter(|_| !excess && going.is_through()))
+            }
+            Err(Broken::Upstream(error)) => {
+                self.attempts.step(Event::BodyFailed, self.now);
+                if sent_bytes == 0 {
+                    self.cycle = before;
+                    return (self.reply(error, upload), None);
+                }
+                self.cycle.on_response_broken();
+                self.record.on_broken(error);
+                // RFC 9112 §8: the client must not take the end of the connection for the end of the body
+                self.connection.stream.reset_on_close();
+                ((Block::default(), false), None)
+            }
+            Err(Broken::Downstream(error)) => {
+                self.attempts.step(Event::DownstreamGone, self.now);
+                self.cycle.on_response_broken();
+                self.record.on_broken(error);
+                self.connection.stream.reset_on_close();
+                ((Block::default(), false), None)
+            }
+        }
+    }
+}
