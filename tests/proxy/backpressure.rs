@@ -100,6 +100,47 @@ on_both_drivers! {
         assert_eq!(client.read("POST").text(), "same");
     }
 
+    #[ignore = "an upload that goes on beside an answer is taken to end with it: the connection closes and nobody was told"]
+    fn an_early_answer_that_does_not_say_close_keeps_the_connection(driver: Driver) {
+        let (held_back, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+        let (stuck, waiting) = (held_back.clone(), go_on.clone());
+        let upstream = Upstream::scripted(move |conn| {
+            while let Some(head) = conn.head() {
+                if head.method == "POST" {
+                    stuck.wait();
+                }
+                conn.reply(200, &head.method);
+                if head.method == "POST" {
+                    // it has answered before it reads
+                    waiting.wait();
+                    conn.body(&head);
+                }
+            }
+        });
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "max_body = \"100MiB\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut client = gateway.client();
+        client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n\r\n"));
+        let body = noise(14, BODY);
+        let written = AtomicUsize::new(0);
+        let early = std::thread::scope(|scope| {
+            let stream = client.stream_handle();
+            let (body, held_back, go_on, written) = (&body, &held_back, &go_on, &written);
+            scope.spawn(move || write_until_held_back(&stream, body, held_back, go_on, written));
+            held_back.wait();
+            client.limit(crate::support::PATIENCE);
+            let early = client.read("POST");
+            go_on.open();
+            early
+        });
+        assert_eq!((early.status, early.text().as_str()), (200, "POST"));
+        if early.header("connection") != Some("close") {
+            assert_eq!(written.load(Ordering::SeqCst), BODY, "the body was promised to be taken");
+            assert_eq!(client.get("/").text(), "GET");
+        }
+    }
+
     fn a_client_that_asks_and_asks_and_does_not_read_is_held_back(driver: Driver) {
         let answer: &str = Box::leak("a".repeat(10_000).into_boxed_str());
         let upstream = Upstream::always(answer);

@@ -231,8 +231,8 @@ fn run(gateway: &Gateway, seed: u64) -> usize {
                 if (may_end || overtaken) && answer.is_err() {
                     return false;
                 }
-                // an early answer to a body of unknown length cannot say that the rest will be too long to be skipped
-                may_end |= ask.chunked && ask.sends > 60_000 && matches!(WAYS[ask.way], Way::Early | Way::EarlyEnd);
+                // an early answer does not always say that what is still to come will be too much to be skipped
+                may_end |= ask.sends > 60_000 && matches!(WAYS[ask.way], Way::Early | Way::EarlyEnd);
                 ask.check(answer)
             });
             if !goes_on {
