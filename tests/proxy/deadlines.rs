@@ -196,15 +196,19 @@ on_both_drivers! {
             client.send("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ");
             let sent = Instant::now();
             client.limit(Duration::from_millis(20));
-            let response = eventually("the head is given up", || {
+            let given_up = eventually("the head is given up", || {
                 // a byte now and then, far more often than the timeout
                 let _ = client.try_send("x");
                 match client.try_read("GET") {
                     Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
-                    read => Some(read.unwrap()),
+                    read => Some(read),
                 }
             });
-            response.assert_rejected(408, "request_timeout");
+            match given_up {
+                Ok(response) => response.assert_rejected(408, "request_timeout"),
+                // bytes that meet the close are answered with a reset
+                Err(error) => assert!(matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{error}"),
+            }
             assert!(sent.elapsed() >= Duration::from_millis(400), "{:?}", sent.elapsed());
         }
         assert!(upstream.requests().len() <= 1);

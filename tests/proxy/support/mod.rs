@@ -89,13 +89,13 @@ pub(crate) fn assert_same_bytes(got: &[u8], expected: &[u8]) {
 /// Makes of each function two tests, one on each event loop: `name::io_uring` and `name::epoll`.
 macro_rules! on_both_drivers {
     ($($(#[$meta:meta])* fn $name:ident($driver:ident: Driver) $body:block)*) => {$(
+        $(#[$meta])*
         mod $name {
             #[allow(unused_imports)]
             use super::*;
 
             fn case($driver: Driver) $body
 
-            $(#[$meta])*
             #[test]
             fn io_uring() {
                 if Driver::IoUring.is_possible() {
@@ -105,7 +105,6 @@ macro_rules! on_both_drivers {
                 }
             }
 
-            $(#[$meta])*
             #[test]
             fn epoll() {
                 case(Driver::Epoll);
