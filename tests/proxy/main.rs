@@ -24,6 +24,7 @@ mod lives;
 mod messages;
 mod misbehaviour;
 mod mixture;
+mod open;
 mod operation;
 mod proxy_protocol;
 mod retries;
