@@ -16,6 +16,7 @@ use ringgate::policy::visited::Visited;
 use ringgate::units::{Instant, Ratio, Rng, Weight};
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 const STRATEGIES: [(&str, Balance); 7] = [
@@ -91,13 +92,13 @@ fn bench_requests(c: &mut Criterion, name: &str, cases: &[(&str, Balance)], weig
 
 fn bench_exchange(c: &mut Criterion) {
     let statuses = vec![StatusCode::SERVICE_UNAVAILABLE];
-    let rules = Rules::new(&config::Retry {
+    let rules = Rc::new(Rules::new(&config::Retry {
         attempts: 2,
         on: RetryOn { connect: true, reset: true, timeout: true, statuses },
         non_idempotent: false,
         per_try_timeout: None,
         min_remaining: ratio(0.1),
-    });
+    }));
     let mut cluster = cluster(&Balance::LeastRequest, 10, |_| 100);
     let (mut now, mut rng) = (Instant::from_nanos(1), Rng::seed_from_u64(3));
     c.bench_function("exchange/least_request/10", |b| {
@@ -105,7 +106,7 @@ fn bench_exchange(c: &mut Criterion) {
             now += Duration::from_micros(1);
             let total = Duration::from_secs(2);
             let deadline = Deadline { at: now + total, total, shortened: false };
-            let facts = Facts { deadline, retry: rules, idempotent: true, replayable: true, key: None };
+            let facts = Facts { deadline, retry: Rc::clone(&rules), idempotent: true, replayable: true, key: None };
             let mut exchange = Exchange::new(facts);
             black_box(exchange.step(Event::Start, &mut cluster, now, &mut rng));
             let head = Event::Head { status: StatusCode::OK, retry_after: None };

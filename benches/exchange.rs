@@ -31,6 +31,7 @@ use std::hash::RandomState;
 use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,7 +185,7 @@ struct Decider {
     admission: Admission,
     cluster: Cluster,
     deadline: RouteDeadline,
-    rules: Rules,
+    rules: Rc<Rules>,
     recorder: Recorder,
     scratch: HeadScratch,
     rng: Rng,
@@ -205,7 +206,7 @@ impl Decider {
             admission: Admission::new(Arc::new(limits)),
             cluster: Cluster::new(&config.clusters[0], 1, &mut rng),
             deadline: RouteDeadline::new(config.routes[0].timeout),
-            rules: Rules::new(&config.routes[0].retry),
+            rules: Rc::new(Rules::new(&config.routes[0].retry)),
             recorder: Stats::new(&config, 1).recorder(WorkerId(0)),
             scratch: HeadScratch::default(),
             rng,
@@ -246,7 +247,7 @@ impl Decider {
         encode_up(&mut self.up, &head, &self.config, route);
         let mut exchange = Exchange::new(Facts {
             deadline: self.deadline.start(None, began),
-            retry: self.rules,
+            retry: Rc::clone(&self.rules),
             idempotent: is_idempotent(head.method()),
             replayable: true,
             key: None,

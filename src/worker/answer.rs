@@ -131,7 +131,7 @@ impl Line<'_> {
         let worker = self.worker;
         let mut scratch = worker.scratch.borrow_mut();
         let head =
-            match ResponseHead::parse_answer(block.unread(), &self.method, self.offer.as_ref(), &mut scratch.head) {
+            match ResponseHead::parse_answer(block.unread(), &self.method, self.offer.as_deref(), &mut scratch.head) {
                 Ok(Parsed::Complete(head)) => head,
                 Ok(Parsed::Partial) => return Verdict::More,
                 Err(error) => {
@@ -163,7 +163,7 @@ impl Line<'_> {
         if self.worker.is_draining() {
             self.cycle.on_drain();
         }
-        let before = self.cycle;
+        let before = *self.cycle;
         // the upload that goes on beside the response is expected to end with it
         let left = if under_way { Some(0) } else { upload.left() };
         let close = self.cycle.announces_close(left);
@@ -188,7 +188,7 @@ impl Line<'_> {
         let rules = &self.worker.shared.config.routes[self.route.index()].response_headers;
         encode::switching(out.vec_mut(), head, rules, &self.connection.config(self.worker).server);
         self.record.on_status(head.status());
-        Commit { out, from: Framing::None, to: Framing::None, keep: None, before: self.cycle, switching: true }
+        Commit { out, from: Framing::None, to: Framing::None, keep: None, before: *self.cycle, switching: true }
     }
 
     /// The upgraded connection, to its end. T_max, retries and `body_timeout` are over; the places under `max_concurrent` and
@@ -249,7 +249,7 @@ impl Line<'_> {
             Err(Broken::Upstream(error)) => {
                 self.attempts.step(Event::BodyFailed, self.now);
                 if sent_bytes == 0 {
-                    self.cycle = before;
+                    *self.cycle = before;
                     return (self.reply(error, upload), None);
                 }
                 self.cycle.on_response_broken();

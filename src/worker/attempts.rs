@@ -55,7 +55,13 @@ impl<'w> Attempts<'w> {
         let facts = {
             let mut routes = worker.routes.borrow_mut();
             let route = &mut routes[route.index()];
-            Facts { deadline: route.deadline.start(None, arrived), retry: route.retry, idempotent, replayable, key }
+            Facts {
+                deadline: route.deadline.start(None, arrived),
+                retry: Rc::clone(&route.retry),
+                idempotent,
+                replayable,
+                key,
+            }
         };
         worker.count_active(cluster, 1);
         Self {

@@ -7,6 +7,7 @@
 
 use super::exchange::{self, Served};
 use super::proxied;
+use super::record::Record;
 use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::config;
@@ -161,8 +162,9 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
     loop {
         let arrived = clock::now();
         let hot = arrived.since(connection.served_at.get()) < HOT;
-        let Served { mut last, close, unread, mut record, at } =
-            exchange::exchange(worker, connection, &mut inbox, arrived).await;
+        let mut record = Record::new(connection, arrived);
+        let Served { mut last, close, unread, at } =
+            exchange::exchange(worker, connection, &mut inbox, &mut record, arrived).await;
         let patience = connection.config(worker).body_timeout;
         if close {
             let sent = send(worker, connection, last, patience).await;

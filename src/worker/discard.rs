@@ -7,6 +7,7 @@
 
 use super::connection::{self, Connection};
 use super::exchange::Served;
+use super::record::Record;
 use super::state::Worker;
 use crate::http::body::Body;
 use crate::http::cycle::{Cycle, Next, Progress};
@@ -21,7 +22,8 @@ use std::net::Shutdown;
 pub(super) async fn conclude(
     worker: &Worker,
     connection: &Connection,
-    (mut cycle, mut rest): (Cycle, Rest<'_>),
+    (cycle, mut rest): (&mut Cycle, Rest<'_>),
+    record: &mut Record,
     mut served: Served,
 ) -> Served {
     if cycle.request() == Progress::Body {
@@ -35,9 +37,9 @@ pub(super) async fn conclude(
         let patience = connection.config(worker).body_timeout;
         let sent = connection::send(worker, connection, std::mem::take(&mut served.last), patience).await;
         served.at = clock::now();
-        served.record.on_answered(served.at);
+        record.on_answered(served.at);
         if let Err(error) = sent {
-            served.record.on_broken(error);
+            record.on_broken(error);
             return Served { close: true, unread: false, ..served };
         }
         match rest.discard(worker, connection).await {

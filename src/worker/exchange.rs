@@ -33,17 +33,15 @@ use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
 
-/// What is left to do when an exchange is over but for its last bytes.
+/// What is left to do when an exchange is over but for its last bytes: to send them, and to finish the record.
 #[derive(Debug)]
 pub(super) struct Served {
-    /// To be sent; may be empty.
+    /// May be empty.
     pub(super) last: Block,
     /// The client's connection ends with them.
     pub(super) close: bool,
     /// The client may still be sending.
     pub(super) unread: bool,
-    /// To be finished once they are sent.
-    pub(super) record: Record,
     /// About now.
     pub(super) at: Instant,
 }
@@ -53,13 +51,13 @@ pub(super) async fn exchange(
     worker: &Rc<Worker>,
     connection: &Connection,
     inbox: &mut Block,
+    record: &mut Record,
     arrived: Instant,
 ) -> Served {
-    let plan = match read_head(worker, connection, inbox, arrived).await {
+    let Plan { head_bytes, mut cycle, way } = match read_head(worker, connection, inbox, record, arrived).await {
         Ok(plan) => plan,
-        Err(error) => return refuse_head(worker, connection, inbox, arrived, error),
+        Err(error) => return refuse_head(worker, connection, inbox, record, (error, arrived)),
     };
-    let Plan { head_bytes, cycle, mut record, way } = plan;
     inbox.consume(head_bytes);
     match way {
         Way::Answer { out, framing } => {
@@ -67,10 +65,10 @@ pub(super) async fn exchange(
             let mut body = Body::new(framing, u64::MAX);
             let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
             let unread = cycle.request() != Progress::Done;
-            conclude(worker, connection, (cycle, rest), Served { last: out, close: false, unread, record, at: arrived })
-                .await
+            let served = Served { last: out, close: false, unread, at: arrived };
+            conclude(worker, connection, (&mut cycle, rest), record, served).await
         }
-        Way::Forward(to) => forward(worker, connection, inbox, cycle, record, to, arrived).await,
+        Way::Forward(to) => forward((worker, connection), inbox, &mut cycle, record, to, arrived).await,
     }
 }
 
@@ -79,6 +77,7 @@ async fn read_head(
     worker: &Rc<Worker>,
     connection: &Connection,
     inbox: &mut Block,
+    record: &mut Record,
     arrived: Instant,
 ) -> Result<Plan, ProxyError> {
     let config = connection.config(worker);
@@ -86,7 +85,7 @@ async fn read_head(
     loop {
         // a head that has reached its limit is judged even without an end in sight
         if (scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max)
-            && let Some(plan) = plan::plan(worker, connection, inbox.unread(), arrived)?
+            && let Some(plan) = plan::plan(worker, connection, inbox.unread(), record, arrived)?
         {
             return Ok(plan);
         }
@@ -111,8 +110,8 @@ fn refuse_head(
     worker: &Worker,
     connection: &Connection,
     inbox: &mut Block,
-    arrived: Instant,
-    error: ProxyError,
+    record: &mut Record,
+    (error, arrived): (ProxyError, Instant),
 ) -> Served {
     let mut last = worker.blocks.borrow_mut().small();
     if error != ProxyError::ClientClosed {
@@ -121,11 +120,11 @@ fn refuse_head(
             ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date(arrived), server };
         reply::error(last.vec_mut(), error, &[], &to);
     }
-    let mut record = Record::unread(worker, connection, inbox.unread(), arrived);
+    record.on_unread(worker, connection, inbox.unread());
     record.on_error(error);
     record.response_bytes = last.unread().len() as u64;
     inbox.clear();
-    Served { last, close: true, unread: true, record, at: arrived }
+    Served { last, close: true, unread: true, at: arrived }
 }
 
 /// A request on its way through; what the steps of the line share.
@@ -133,30 +132,28 @@ pub(super) struct Line<'w> {
     pub(super) worker: &'w Rc<Worker>,
     pub(super) connection: &'w Connection,
     pub(super) attempts: &'w Attempts<'w>,
-    pub(super) cycle: Cycle,
-    pub(super) record: Record,
+    pub(super) cycle: &'w mut Cycle,
+    pub(super) record: &'w mut Record,
     pub(super) route: RouteId,
     pub(super) method: Method,
     pub(super) version: Version,
     idempotent: bool,
-    pub(super) offer: Option<Offer>,
+    pub(super) offer: Option<Box<Offer>>,
     /// When the last thing that was waited for has happened: what is decided without waiting is decided at one time, and the clock
     /// is read once.
     pub(super) now: Instant,
 }
 
 async fn forward(
-    worker: &Rc<Worker>,
-    connection: &Connection,
+    (worker, connection): (&Rc<Worker>, &Connection),
     inbox: &mut Block,
-    cycle: Cycle,
-    mut record: Record,
+    cycle: &mut Cycle,
+    record: &mut Record,
     forward: Forward,
     arrived: Instant,
 ) -> Served {
     let Forward { route, cluster, method, version, framing, withheld, bytes_max, idempotent, hash, .. } = forward;
     let Forward { offer, outbound, slot, .. } = forward;
-    record.cluster = Some(cluster);
     let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
     let config = connection.config(worker);
@@ -177,13 +174,12 @@ async fn forward(
         now: arrived,
     };
     let (last, unread) = line.run(&upload).await;
-    let Line { cycle, mut record, now, .. } = line;
+    let Line { cycle, record, now, .. } = line;
     record.request_bytes += upload.body_bytes();
-    record.tried = attempts.tried();
-    record.upstream_time = attempts.upstream_time();
+    record.on_attempts(&attempts);
     drop(slot); // before what is left of the request is waited for
-    let served = Served { last, close: false, unread, record, at: now };
-    let served = conclude(worker, connection, (cycle, upload.rest()), served).await;
+    let served = Served { last, close: false, unread, at: now };
+    let served = conclude(worker, connection, (cycle, upload.rest()), record, served).await;
     *inbox = upload.finish();
     served
 }
@@ -260,7 +256,7 @@ impl Line<'_> {
             method: &self.method,
             version: self.version,
             rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
-            offer: self.offer.as_ref(),
+            offer: self.offer.as_deref(),
         };
         upload.rewind();
         let mut sending = pin!(upload.run(opened.upstream.stream()));

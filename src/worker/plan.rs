@@ -37,8 +37,6 @@ pub(super) struct Plan {
     pub(super) head_bytes: usize,
     /// The client's connection.
     pub(super) cycle: Cycle,
-    /// What will be counted and logged.
-    pub(super) record: Record,
     /// What is to be done.
     pub(super) way: Way,
 }
@@ -69,15 +67,15 @@ pub(super) struct Forward {
     pub(super) bytes_max: u64,
     pub(super) idempotent: bool,
     pub(super) hash: Option<u64>,
-    /// To change the protocol.
-    pub(super) offer: Option<Offer>,
+    /// To change the protocol; boxed, because hardly a request has one and all of them are moved.
+    pub(super) offer: Option<Box<Offer>>,
     /// The encoded head.
     pub(super) outbound: Block,
     /// The route's share of concurrency, given back when the exchange ends.
     pub(super) slot: Option<Slot>,
 }
 
-/// Parses what is in the inbox; `None` while the head is not all there.
+/// Parses what is in the inbox; `None` while the head is not all there. What will be counted and logged goes into `record`.
 ///
 /// # Errors
 /// What is wrong with the head; the connection must be closed.
@@ -85,6 +83,7 @@ pub(super) fn plan(
     worker: &Rc<Worker>,
     connection: &Connection,
     buf: &[u8],
+    record: &mut Record,
     now: Instant,
 ) -> Result<Option<Plan>, ProxyError> {
     let config = connection.config(worker);
@@ -96,7 +95,7 @@ pub(super) fn plan(
     };
     let at_hand = buf.len() - head.head_bytes();
     let planner = Planner { worker, connection, config, head: &head, at_hand, now };
-    Ok(Some(planner.plan(&mut scratch.path)))
+    Ok(Some(planner.plan(record, &mut scratch.path)))
 }
 
 /// Where an admitted request goes.
@@ -118,7 +117,7 @@ struct Planner<'p> {
 }
 
 impl Planner<'_> {
-    fn plan(&self, path: &mut Vec<u8>) -> Plan {
+    fn plan(&self, record: &mut Record, path: &mut Vec<u8>) -> Plan {
         let head = self.head;
         #[cfg(test)]
         super::failing::on_head(head);
@@ -128,9 +127,9 @@ impl Planner<'_> {
             cycle.on_drain();
         }
         let client = self.client();
-        let mut record = Record::begin(self.worker, self.connection, head, client, self.now);
-        let way = self.way(&mut cycle, &mut record, client, path);
-        Plan { head_bytes: head.head_bytes(), cycle, record, way }
+        record.on_head(self.worker, self.connection, head, client);
+        let way = self.way(&mut cycle, record, client, path);
+        Plan { head_bytes: head.head_bytes(), cycle, way }
     }
 
     /// Whether the client waits to be told to send its body; not if it has begun to.
@@ -240,7 +239,7 @@ impl Planner<'_> {
             bytes_max,
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
-            offer,
+            offer: offer.map(Box::new),
             outbound,
             slot,
         })

@@ -3,6 +3,7 @@
 //! The head is gone from the inbox by the time the response has been sent, so the texts that the access log wants are copied while it
 //! is parsed, into a reused buffer, and only when there is an access log.
 
+use super::attempts::Attempts;
 use super::connection::Connection;
 use super::state::Worker;
 use crate::error::ProxyError;
@@ -36,12 +37,10 @@ pub(super) struct Record {
     pub(super) request_bytes: u64,
     /// Head and body.
     pub(super) response_bytes: u64,
-    /// Where it went.
-    pub(super) cluster: Option<ClusterId>,
-    /// To whom, in order.
-    pub(super) tried: Visited,
-    /// From the start of the last attempt to its response head.
-    pub(super) upstream_time: Option<Duration>,
+    cluster: Option<ClusterId>,
+    /// Endpoints, in order; only for the log.
+    tried: Visited,
+    upstream_time: Option<Duration>,
     texts: Option<Texts>,
 }
 
@@ -68,15 +67,34 @@ impl Texts {
 }
 
 impl Record {
-    /// Of a request whose head is understood.
-    pub(super) fn begin(
-        worker: &Worker,
-        connection: &Connection,
-        head: &RequestHead<'_>,
-        client: IpAddr,
-        started: Instant,
-    ) -> Self {
-        let texts = worker.log_texts().map(|mut texts| {
+    /// Of a request that began at `started`, and of which nothing is known yet.
+    pub(super) fn new(connection: &Connection, started: Instant) -> Self {
+        Self {
+            listener: connection.listener,
+            route: None,
+            method: MethodLabel::Other,
+            version: None,
+            status: StatusCode::OK,
+            error: None,
+            started,
+            answered: None,
+            client: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            cluster: None,
+            tried: Visited::EMPTY,
+            upstream_time: None,
+            texts: None,
+        }
+    }
+
+    /// The head is understood.
+    pub(super) fn on_head(&mut self, worker: &Worker, connection: &Connection, head: &RequestHead<'_>, client: IpAddr) {
+        self.method = head.method().into();
+        self.version = Some(if head.version() == Version::Http11 { (1, 1) } else { (1, 0) });
+        self.client = (connection.peer.address.is_some() || client != connection.peer.ip()).then_some(client);
+        self.request_bytes = head.head_bytes() as u64;
+        if let Some(mut texts) = worker.log_texts() {
             let field = |name| head.fields().get(name).unwrap_or_default();
             texts.fill([
                 head.method().as_str().as_bytes(),
@@ -86,51 +104,28 @@ impl Record {
                 field("user-agent"),
                 field("referer"),
             ]);
-            texts
-        });
-        Self {
-            listener: connection.listener,
-            route: None,
-            method: head.method().into(),
-            version: Some(if head.version() == Version::Http11 { (1, 1) } else { (1, 0) }),
-            status: StatusCode::OK,
-            error: None,
-            started,
-            answered: None,
-            client: (connection.peer.address.is_some() || client != connection.peer.ip()).then_some(client),
-            request_bytes: head.head_bytes() as u64,
-            response_bytes: 0,
-            cluster: None,
-            tried: Visited::EMPTY,
-            upstream_time: None,
-            texts,
+            self.texts = Some(texts);
         }
     }
 
-    /// Of one that could not be read: `bytes` is what there is of it.
-    pub(super) fn unread(worker: &Worker, connection: &Connection, bytes: &[u8], started: Instant) -> Self {
-        let seen = worker.log_texts().map(|mut texts| {
+    /// The head could not be read: `bytes` is what there is of it.
+    pub(super) fn on_unread(&mut self, worker: &Worker, connection: &Connection, bytes: &[u8]) {
+        if let Some(mut texts) = worker.log_texts() {
             let seen = Glimpse::of(bytes);
             texts.fill([seen.method, seen.target, b"", b"", b"", b""]);
-            (texts, seen.version)
-        });
-        let (texts, version) = seen.map_or((None, None), |(texts, version)| (Some(texts), version));
-        Self {
-            listener: connection.listener,
-            route: None,
-            method: MethodLabel::Other,
-            version,
-            status: StatusCode::BAD_REQUEST,
-            error: None,
-            started,
-            answered: None,
-            client: connection.peer.address.map(|address| address.ip().to_canonical()),
-            request_bytes: bytes.len() as u64,
-            response_bytes: 0,
-            cluster: None,
-            tried: Visited::EMPTY,
-            upstream_time: None,
-            texts,
+            self.version = seen.version;
+            self.texts = Some(texts);
+        }
+        self.client = connection.peer.address.map(|address| address.ip().to_canonical());
+        self.request_bytes = bytes.len() as u64;
+    }
+
+    /// The attempts are over: where they went, and how long the last one took to its response head.
+    pub(super) fn on_attempts(&mut self, attempts: &Attempts<'_>) {
+        self.cluster = Some(attempts.cluster());
+        self.upstream_time = attempts.upstream_time();
+        if self.texts.is_some() {
+            self.tried = attempts.tried();
         }
     }
 

@@ -87,7 +87,7 @@ pub(super) struct Worker {
 /// What one route needs of its own on this core.
 pub(super) struct RouteState {
     pub(super) deadline: RouteDeadline,
-    pub(super) retry: Rules,
+    pub(super) retry: Rc<Rules>,
 }
 
 /// Buffers that one call at a time parses and encodes with.
@@ -110,7 +110,7 @@ impl Worker {
         let workers = config.gateway.cores.len();
         let route_state = |route: &crate::config::Route| RouteState {
             deadline: RouteDeadline::new(route.timeout),
-            retry: Rules::new(&route.retry),
+            retry: Rc::new(Rules::new(&route.retry)),
         };
         let pool = |c: &crate::config::Cluster| Pool::new(c.endpoints.len(), c.idle_max, c.idle_timeout);
         let worker = Rc::new(Self {

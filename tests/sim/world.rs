@@ -17,6 +17,7 @@ use ringgate::units::{EndpointId, Instant, Ratio, Rng, Weight};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 const REQUESTS: usize = 300;
@@ -130,7 +131,7 @@ pub(crate) struct World {
     now: Instant,
     cluster: Cluster,
     config: config::Cluster,
-    rules: Rules,
+    rules: Rc<Rules>,
     route: RouteDeadline,
     moods: Vec<Mood>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -156,7 +157,7 @@ impl World {
         let budget = config.retry_budget;
         let mut world = Self {
             cluster: Cluster::new(&config, 1, &mut policy_rng),
-            rules: Rules::new(&draw_retry(&mut rng)),
+            rules: Rc::new(Rules::new(&draw_retry(&mut rng))),
             route: RouteDeadline::new(draw_timeout(&mut rng)),
             moods: config.endpoints.iter().map(|_| Mood::draw(&mut rng)).collect(),
             ledger: Ledger::new(budget.ratio.get(), budget.min_per_second),
@@ -262,7 +263,7 @@ impl World {
         let idempotent = below(&mut self.rng, 3) > 0;
         let key = (below(&mut self.rng, 5) > 0).then(|| below(&mut self.rng, 50) as u64);
         let replayable = below(&mut self.rng, 5) > 0;
-        let exchange = Exchange::new(Facts { deadline, retry: self.rules, idempotent, replayable, key });
+        let exchange = Exchange::new(Facts { deadline, retry: Rc::clone(&self.rules), idempotent, replayable, key });
         let id = self.report.requests as usize;
         self.report.requests += 1;
         let Some(worker) = self.gate.admit(self.now, &mut self.gate_rng) else {

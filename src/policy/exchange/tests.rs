@@ -6,6 +6,7 @@ use crate::policy::outlier::Standing;
 use crate::policy::retry::Rules;
 use crate::policy::testing::{at, cluster as config, ratio, retry};
 use rand::SeedableRng;
+use std::rc::Rc;
 
 const REFUSED: Event = Event::ConnectFailed;
 const RESET: Event = Event::ResetBeforeHead { sent: Sent::Maybe, reused: false };
@@ -34,12 +35,13 @@ impl World {
         let mut rng = Rng::seed_from_u64(7);
         let total = Duration::from_secs(2);
         let deadline = Deadline { at: at(2_000), total, shortened: false };
-        let facts = Facts { deadline, retry: Rules::new(retry), idempotent: true, replayable: true, key: None };
+        let facts =
+            Facts { deadline, retry: Rc::new(Rules::new(retry)), idempotent: true, replayable: true, key: None };
         Self { cluster: Cluster::new(cluster, 1, &mut rng), rng, facts }
     }
 
     fn start(&mut self, millis: u64) -> (Exchange, Action) {
-        let mut exchange = Exchange::new(self.facts);
+        let mut exchange = Exchange::new(self.facts.clone());
         let action = self.step(&mut exchange, Event::Start, millis);
         (exchange, action)
     }
@@ -352,7 +354,7 @@ fn a_client_that_leaves_at_any_point_leaves_nothing_behind() {
         assert!(world.cluster.endpoints().iter().all(|e| e.in_flight == 0 && e.started == e.finished));
     }
     let mut world = World::new(1);
-    let mut unstarted = Exchange::new(world.facts);
+    let mut unstarted = Exchange::new(world.facts.clone());
     assert_eq!(world.step(&mut unstarted, Event::DownstreamGone, 0), Action::Finish);
 }
 
@@ -400,7 +402,7 @@ fn endpoints_at_this_workers_own_limit_are_not_even_asked() {
     let mut config = config(Balance::LeastRequest, &[0, 0]);
     config.requests_max = Some(1);
     let mut world = World::of(&config, &retry());
-    let mut exchanges: Vec<_> = (0..3).map(|_| Exchange::new(world.facts)).collect();
+    let mut exchanges: Vec<_> = (0..3).map(|_| Exchange::new(world.facts.clone())).collect();
     let mut step = |i: usize, event| exchanges[i].step(event, &mut world.cluster, at(0), &mut world.rng);
     assert!(is_attempt(step(0, Event::Start)) && is_attempt(step(1, Event::Start)));
     assert_eq!(step(2, Event::Start), Action::Reply(ProxyError::UpstreamSaturated));
