@@ -99,4 +99,35 @@ on_both_drivers! {
         client.limit(crate::support::PATIENCE);
         assert_eq!(client.read("POST").text(), "same");
     }
+
+    fn a_client_that_asks_and_asks_and_does_not_read_is_held_back(driver: Driver) {
+        let answer: &str = Box::leak("a".repeat(10_000).into_boxed_str());
+        let upstream = Upstream::always(answer);
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        assert_eq!(gateway.get("/warm").status, 200);
+        let before = gateway.resident_bytes();
+        let mut client = gateway.client();
+        client.stream().set_small_buffers();
+        let requests = "GET /again HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200_000).into_bytes();
+        let (held_back, go_on, written) = (Gate::default(), Gate::default(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            let stream = client.stream_handle();
+            let (held_back, go_on, written) = (&held_back, &go_on, &written);
+            scope.spawn(move || write_until_held_back(&stream, &requests, held_back, go_on, written));
+            held_back.wait();
+            let grown = gateway.resident_bytes().saturating_sub(before);
+            assert!(grown < GROWTH, "the gateway grew by {grown} bytes");
+            let asked = upstream.requests().len();
+            assert!(asked < 20_000, "{asked} requests were served though nobody read their answers");
+            // what was asked is still answered, in its order
+            client.limit(crate::support::PATIENCE);
+            for _ in 0..100 {
+                assert_eq!(client.read("GET").body.len(), answer.len());
+            }
+            client.stream().cut();
+            go_on.open();
+        });
+        drop(client);
+        gateway.assert_nothing_left();
+    }
 }

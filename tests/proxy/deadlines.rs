@@ -1,9 +1,10 @@
 //! Time limits: of the whole request, of one attempt, of a connection attempt, of a client that is slow.
 
 use crate::support::{
-    Driver, Gate, Gateway, PATIENCE, Setup, Upstream, behind, behind_endpoints, first_then, on_both_drivers,
+    Driver, Gate, Gateway, PATIENCE, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
 };
 use socket2::{Domain, Socket, Type};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -180,5 +181,48 @@ on_both_drivers! {
         let took = sent.elapsed();
         assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(15), "{took:?}, not the upper bound");
         gate.open();
+    }
+
+    fn a_head_that_trickles_has_no_more_time_than_any_other(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "header_timeout = \"500ms\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        for requests_before in [0, 1] {
+            let mut client = gateway.client();
+            for _ in 0..requests_before {
+                assert_eq!(client.get("/").status, 200);
+            }
+            client.send("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+            let sent = Instant::now();
+            client.limit(Duration::from_millis(20));
+            let given_up = eventually("the head is given up", || {
+                // a byte now and then, far more often than the timeout
+                let _ = client.try_send("x");
+                match client.try_read("GET") {
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+                    read => Some(read),
+                }
+            });
+            match given_up {
+                Ok(response) => response.assert_rejected(408, "request_timeout"),
+                // bytes that meet the close are answered with a reset
+                Err(error) => assert!(matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{error}"),
+            }
+            assert!(sent.elapsed() >= Duration::from_millis(400), "{:?}", sent.elapsed());
+        }
+        assert!(upstream.requests().len() <= 1);
+    }
+
+    fn a_connection_that_says_nothing_is_closed(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        let listener = "header_timeout = \"300ms\"\nidle_timeout = \"600s\"";
+        let gateway = Gateway::start_with(driver, &Setup { listener, config: &config, ..Setup::default() });
+        let mut clients: Vec<_> = (0..50).map(|_| gateway.client()).collect();
+        for client in &mut clients {
+            client.assert_closed();
+        }
+        gateway.assert_nothing_left();
     }
 }

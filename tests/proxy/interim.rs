@@ -364,4 +364,60 @@ on_both_drivers! {
         // RFC 9110 7.6.2: for other methods it may be ignored
         assert_eq!(client.request("GET", "/a", &[("Max-Forwards", "0")], b"").text(), "ok");
     }
+
+    fn a_service_that_breaks_off_while_a_body_is_withheld_is_not_told_to_have_it(driver: Driver) {
+        let breaking = Upstream::scripted(|conn| {
+            let Some(head) = conn.head() else { return };
+            assert_eq!(head.header("expect"), Some("100-continue"));
+            if conn.number % 2 == 1 {
+                conn.reset();
+            }
+        });
+        let taking = Upstream::scripted(|conn| {
+            while let Some(head) = conn.head() {
+                conn.send("HTTP/1.1 100 Continue\r\n\r\n");
+                let Some(body) = conn.body(&head) else { return };
+                conn.reply(200, &String::from_utf8_lossy(&body));
+            }
+        });
+        let budget = "outlier = { enabled = false }\nretry_budget = { ratio = 1.0, min_per_second = 1000 }";
+        let gateway = Gateway::start(driver, &behind_endpoints(&first_then(&breaking, &taking), "", budget));
+        for _ in 0..4 {
+            let mut client = gateway.client();
+            client.send(expecting(4));
+            let refused = client.read("POST");
+            refused.assert_rejected(502, "upstream_reset");
+            assert_eq!(refused.header("connection"), Some("close"), "what comes next could be the body or a request");
+            let mut client = gateway.client();
+            client.send(expecting(4).replace("POST", "PUT"));
+            assert_eq!(client.read("PUT").status, 100);
+            client.send("body");
+            assert_eq!(client.read("PUT").text(), "body");
+        }
+        assert!(taking.requests().iter().all(|request| request.method == "PUT"), "a POST is not sent twice");
+    }
+
+    fn a_client_that_leaves_while_it_holds_its_body_back_leaves_nothing_behind(driver: Driver) {
+        let upstream = Upstream::scripted(|conn| {
+            while let Some(head) = conn.head() {
+                if head.method == "GET" {
+                    conn.reply(200, "next");
+                } else {
+                    return conn.wait_for_close();
+                }
+            }
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "timeout = \"600s\"", ""));
+        for reset in [false, true] {
+            let asked = upstream.requests().len();
+            let mut client = gateway.client();
+            client.send(expecting(4));
+            eventually("the service is asked", || (upstream.requests().len() > asked).then_some(()));
+            if reset {
+                client.stream().reset_on_close();
+            }
+        }
+        gateway.assert_nothing_left();
+        assert_eq!(gateway.get("/").text(), "next");
+    }
 }

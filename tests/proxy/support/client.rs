@@ -217,7 +217,8 @@ impl Client {
         }
     }
 
-    fn read_more(&mut self) -> io::Result<()> {
+    /// Receives something more, for a later read to take.
+    pub(crate) fn read_more(&mut self) -> io::Result<()> {
         let mut block = [0; 64 << 10];
         let read = (&*self.stream).read(&mut block)?;
         if read == 0 {

@@ -278,6 +278,26 @@ impl Gateway {
         page.lines().filter_map(series).filter(|s| s.name == name && s.has(labels)).map(|s| s.value).sum()
     }
 
+    /// Waits until the gauges that are published now and then have been published once more.
+    #[track_caller]
+    pub(crate) fn await_gauges(&self) {
+        let turns = || self.metric("ringgate_worker_loop_turns_total", &[]);
+        let now = turns();
+        eventually("the gauges are published", || (turns() > now).then_some(()));
+    }
+
+    /// Waits until no client is connected and nothing is left of them: no request in flight, no upstream connection in use, no buffer.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self) {
+        let is_zero = |name, labels: &[_]| eventually(name, || (self.metric(name, labels) == 0.0).then_some(()));
+        is_zero("ringgate_connections", &[]);
+        self.await_gauges();
+        is_zero("ringgate_endpoint_in_flight", &[]);
+        is_zero("ringgate_upstream_connections", &[("state", "active")]);
+        is_zero("ringgate_worker_buffers_in_use_bytes", &[]);
+        assert_eq!(self.metric("ringgate_worker_panics_total", &[]), 0.0);
+    }
+
     /// The process behind it.
     pub(crate) fn running(&mut self) -> &mut Process {
         &mut self.process

@@ -3,6 +3,7 @@
 use super::PATIENCE;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -60,6 +61,12 @@ impl Stream {
     pub(crate) fn end(&self) {
         // fails when the peer has reset the connection, which whoever reads finds out
         let _ = self.socket().shutdown(Shutdown::Write);
+    }
+
+    /// Waits until there is something to read, and leaves it there; whether there was.
+    pub(crate) fn wait_readable(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        uninterrupted(|| self.socket().peek(&mut byte)).is_ok_and(|peeked| peeked > 0)
     }
 
     /// The close to come sends RST instead of FIN.
