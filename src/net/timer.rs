@@ -29,6 +29,8 @@ const TICK_NANOS: u64 = 10_000_000;
 /// Slots of the wheel: five seconds; what is further away comes round again.
 const SLOTS: u64 = 512;
 
+/// Looks at what is being sent within the time that its peer may take nothing of it.
+const SEND_LOOKS: u32 = 4;
 /// Looks after which a client that has ended its direction counts as gone.
 const CLIENT_ENDED_LOOKS: u8 = 2;
 
@@ -51,12 +53,34 @@ struct Row {
     doing: Doing,
     fd: RawFd,
     how: Shutdown,
+    /// How long the peer may take nothing of what is being sent; zero: nothing is being sent.
+    patience: Duration,
+    /// When the peer was last known to take something.
+    since: Instant,
+    /// What it had not taken with the last look; negative: there was none.
+    queued: libc::c_int,
     waker: Option<Waker>,
     /// For whom the socket is being waited for; -1: nobody in particular.
     client: RawFd,
     /// How often in a row the client was found to have ended its direction.
     client_ended: u8,
     client_gone: bool,
+}
+
+impl Row {
+    /// When to look again after what is being sent, if the peer has taken something of it lately.
+    fn send_goes_on(&mut self, now: Instant) -> Option<Instant> {
+        if self.patience.is_zero() {
+            return None;
+        }
+        let queued = queued(self.fd);
+        if queued < self.queued {
+            self.since = now;
+        }
+        self.queued = queued;
+        let end = self.since + self.patience;
+        (end > now).then(|| end.min(now + self.patience / SEND_LOOKS))
+    }
 }
 
 /// Rows and slots: all of the logic, none of the waiting.
@@ -93,6 +117,9 @@ impl Wheel {
             doing: Doing::Nothing,
             fd: -1,
             how: Shutdown::Both,
+            patience: Duration::ZERO,
+            since: Instant::default(),
+            queued: -1,
             waker: None,
             client: -1,
             client_ended: 0,
@@ -121,8 +148,8 @@ impl Wheel {
         true
     }
 
-    /// Looks at every slot up to `now`; `fire` gets each row whose deadline has passed.
-    fn advance(&mut self, now: Instant, mut fire: impl FnMut(&mut Row)) {
+    /// Looks at every slot up to `now`; `fire` gets each row whose deadline has passed, and may give it another one.
+    fn advance(&mut self, now: Instant, mut fire: impl FnMut(&mut Row) -> Option<Instant>) {
         let to = now.as_nanos() / TICK_NANOS;
         // after a stall longer than the wheel, one round sees every slot
         let mut tick = self.tick.max(to.saturating_sub(SLOTS));
@@ -144,7 +171,13 @@ impl Wheel {
         }
     }
 
-    fn look_at(&mut self, index: usize, generation: u32, now: Instant, fire: &mut impl FnMut(&mut Row)) {
+    fn look_at(
+        &mut self,
+        index: usize,
+        generation: u32,
+        now: Instant,
+        fire: &mut impl FnMut(&mut Row) -> Option<Instant>,
+    ) {
         let Some(row) = self.rows.get_mut(index) else { return };
         // a removed row's place may be another's by now, and a row that was moved earlier has been seen already
         if row.generation != generation || row.scheduled > self.tick {
@@ -152,9 +185,13 @@ impl Wheel {
         }
         row.scheduled = u64::MAX;
         if row.deadline <= now {
-            row.deadline = Instant::NEVER;
-            row.expired = true;
-            fire(row);
+            if let Some(later) = fire(row) {
+                row.deadline = later;
+                self.schedule(index);
+            } else {
+                row.deadline = Instant::NEVER;
+                row.expired = true;
+            }
         } else if row.deadline != Instant::NEVER {
             self.schedule(index);
         }
@@ -265,12 +302,17 @@ impl Timers {
 
     fn advance(&self, now: Instant) {
         self.wheel.borrow_mut().advance(now, |row| {
+            let later = row.send_goes_on(now);
+            if later.is_some() {
+                return later;
+            }
             if row.doing != Doing::Nothing {
                 shutdown_fd(row.fd, row.how);
             }
             if let Some(waker) = row.waker.take() {
                 waker.wake();
             }
+            None
         });
         self.arm();
     }
@@ -314,7 +356,24 @@ impl Watch {
         self.over_fd(stream.fd(), deadline, how, Doing::Waiting)
     }
 
-    /// The same for a connection between two requests, which [`Timers::hurry_idle`] may end.
+    /// While the guard lives: something is being sent on `stream`, which is shut down once its peer has taken nothing for `patience`.
+    ///
+    /// What counts is what the peer has taken from the kernel, not what the kernel has taken from us: that goes in steps of a third of
+    /// the socket's buffer, which may be megabytes, and more than a slow reader takes in any sensible time.
+    pub fn over_send<'a>(&'a self, stream: &'a Stream, patience: Duration, now: Instant) -> Guard<'a> {
+        let guard = self.over_fd(stream.fd(), now + patience / SEND_LOOKS, Shutdown::Both, Doing::Waiting);
+        let row = &mut self.timers.wheel.borrow_mut().rows[self.index];
+        (row.patience, row.since, row.queued) = (patience, now, -1);
+        guard
+    }
+
+    /// The kernel has taken a part of what is being sent.
+    pub fn on_sent(&self, now: Instant) {
+        let row = &mut self.timers.wheel.borrow_mut().rows[self.index];
+        (row.since, row.queued) = (now, -1);
+    }
+
+    /// The same as [`Watch::over`] for a connection between two requests, which [`Timers::hurry_idle`] may end.
     pub fn over_idle<'a>(&'a self, stream: &'a Stream, deadline: Instant) -> Guard<'a> {
         self.over_fd(stream.fd(), deadline, Shutdown::Read, Doing::Idling)
     }
@@ -336,6 +395,7 @@ impl Watch {
             let row = &mut wheel.rows[self.index];
             (row.fd, row.how, row.doing) = (fd, how, doing);
             (row.client_ended, row.client_gone) = (0, false);
+            row.patience = Duration::ZERO;
         }
         self.timers.set(self.index, deadline);
         Guard { watch: self }
@@ -419,8 +479,17 @@ impl Drop for Guard<'_> {
         let row = &mut wheel.rows[self.watch.index];
         row.doing = Doing::Nothing;
         row.deadline = Instant::NEVER;
+        row.patience = Duration::ZERO;
         row.client = -1;
     }
+}
+
+/// Bytes of a socket that its peer has not taken yet (SIOCOUTQ: unacknowledged, or unread on a unix socket).
+fn queued(fd: RawFd) -> libc::c_int {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes one int. On an error it writes none, which reads as a peer that has taken everything.
+    unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    bytes
 }
 
 /// What is true of a socket at this moment, among `wanted` and the two that are always told.
@@ -444,7 +513,10 @@ mod tests {
 
     fn fired(wheel: &mut Wheel, now: Instant) -> usize {
         let mut count = 0;
-        wheel.advance(now, |_| count += 1);
+        wheel.advance(now, |_| {
+            count += 1;
+            None
+        });
         count
     }
 

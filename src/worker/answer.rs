@@ -9,6 +9,7 @@ use super::relay::{Broken, Relay};
 use super::tunnel::Tunnel;
 use super::upload::{Going, Sending, Upload};
 use super::verdict::{Commit, Verdict, keep};
+use crate::error::ProxyError;
 use crate::http::Parsed;
 use crate::http::body::Body;
 use crate::http::encode::{self, DownstreamResponse};
@@ -114,15 +115,16 @@ impl Line<'_> {
     async fn receive_more(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<(), Failure> {
         let Answering { upstream, block, going, until, .. } = answering;
         let watch = &self.connection.watch;
-        let _guard = watch.over(upstream.stream(), *until, Shutdown::Both);
+        let _guard = watch.over(upstream.stream(), *until, Shutdown::Both).on_behalf_of(&self.connection.stream);
         upstream.arm(std::mem::take(block));
         let received = going.beside(pin!(upstream.received())).await;
         self.now = clock::now();
         let (received, back) = received?;
         *block = back;
         match received {
-            Ok(1..) => Ok(()),
+            _ if watch.client_gone() => Err(Failure::Downstream(ProxyError::ClientClosed)),
             _ if watch.expired() => Err(Failure::TimedOut),
+            Ok(1..) => Ok(()),
             _ => Err(Failure::Reset { sent: Sent::Maybe, reused: false }),
         }
     }
@@ -154,21 +156,19 @@ impl Line<'_> {
         let head_bytes = head.head_bytes();
         let commit = match head.is_switching() {
             true => self.commit_to_tunnel(&head),
-            false => self.commit(&head, going.is_under_way(), upload),
+            false => self.commit(&head, upload),
         };
         block.consume(head_bytes);
         Verdict::Commit(commit)
     }
 
-    fn commit(&mut self, head: &ResponseHead<'_>, under_way: bool, upload: &Upload<'_>) -> Commit {
+    fn commit(&mut self, head: &ResponseHead<'_>, upload: &Upload<'_>) -> Commit {
         self.settle(upload);
         if self.worker.is_draining() {
             self.cycle.on_drain();
         }
         let before = *self.cycle;
-        // the upload that goes on beside the response is expected to end with it
-        let left = if under_way { Some(0) } else { upload.left() };
-        let close = self.cycle.announces_close(left);
+        let close = self.cycle.announces_close(upload.left());
         let mut out = self.worker.blocks.borrow_mut().small();
         let response = DownstreamResponse {
             head,
@@ -254,19 +254,25 @@ impl Line<'_> {
                     *self.cycle = before;
                     return (self.reply(error, upload), None);
                 }
-                self.cycle.on_response_broken();
-                self.record.on_broken(error);
-                // RFC 9112 §8: the client must not take the end of the connection for the end of the body
-                self.connection.stream.reset_on_close();
-                ((Block::default(), false), None)
+                ((Block::default(), self.break_off(error, to)), None)
             }
             Err(Broken::Downstream(error)) => {
                 self.attempts.step(Event::DownstreamGone, self.now);
-                self.cycle.on_response_broken();
-                self.record.on_broken(error);
-                self.connection.stream.reset_on_close();
-                ((Block::default(), false), None)
+                ((Block::default(), self.break_off(error, to)), None)
             }
         }
+    }
+
+    /// The response that was begun will not be ended. Returns whether the client is to be given time to read what there is of it.
+    fn break_off(&mut self, error: ProxyError, framing: Framing) -> bool {
+        self.cycle.on_response_broken();
+        self.record.on_broken(error);
+        // RFC 9112 §8: the client must not take the end of the connection for the end of the body. With any other framing it sees
+        // what is missing, and a reset would take what it has not read yet of the responses before
+        let must_reset = framing == Framing::UntilClose;
+        if must_reset {
+            self.connection.stream.reset_on_close();
+        }
+        !must_reset
     }
 }

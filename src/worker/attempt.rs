@@ -330,8 +330,9 @@ impl<'c> Conversation<'c> {
 
     /// Takes what was received: `Some` with it when the answer has begun, `None` after the next receive was submitted.
     async fn take(&mut self, (received, mut block): Received) -> Result<Option<Block>, Failure> {
-        if !matches!(received, Ok(1..)) {
-            self.ended = received.is_ok();
+        // what arrives with the deadline is late: the connection has been shut down, and what follows would look like its end
+        if !matches!(received, Ok(1..)) || self.client.watch.expired() {
+            self.ended = matches!(received, Ok(0));
             self.worker.put(block);
             return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
         }
@@ -412,7 +413,7 @@ impl<'c> Conversation<'c> {
     async fn tell(&mut self) -> Result<(), Failure> {
         let watch = self.worker.timers.watch();
         let patience = self.client.config(self.worker).body_timeout;
-        let _guard = watch.over(&self.client.stream, clock::now() + patience, Shutdown::Both);
+        let _guard = watch.over_send(&self.client.stream, patience, clock::now());
         let (sent, mut ahead) = self.client.stream.send(std::mem::take(&mut self.ahead)).await;
         ahead.clear();
         self.ahead = ahead;

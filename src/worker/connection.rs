@@ -31,9 +31,9 @@ use std::time::Duration;
 /// A connection whose last pause was shorter than this is hot.
 const HOT: Duration = Duration::from_millis(100);
 /// How long, and for how many bytes, what a client still sends is read before its connection is closed: a close with unread
-/// bytes is a reset, which may take the response with it (RFC 9112 §9.6).
+/// bytes is a reset, which may take the response with it (RFC 9112 §9.6). More than what both kernels may hold of it.
 const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 256 << 10;
+const LINGER_BYTES: usize = 16 << 20;
 /// Shares of `max_connection_age` that connections get, so that those of one moment do not all come back in one other (gRPC's
 /// connection management gives ±10 %).
 const AGE_SPREAD: std::ops::RangeInclusive<f64> = 0.9..=1.0;
@@ -190,9 +190,9 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
         // The response goes out and the next receive goes in with the same turn of the loop.
         let (sent_at, received);
         {
-            let _guard = watch.over(stream, at + patience, Shutdown::Both);
+            let _guard = watch.over_send(stream, patience, at);
             let stays = hot && worker.armed.get() < ARMED_RECEIVES_MAX && !worker.is_draining();
-            let mut sending = pin!(stream.send_noting(last, || watch.move_to(clock::now() + patience)));
+            let mut sending = pin!(stream.send_noting(last, || watch.on_sent(clock::now())));
             let early = poll_once(sending.as_mut()).await;
             let receiving = stays.then(|| stream.receive(std::mem::take(&mut inbox)));
             let sent;
@@ -251,8 +251,8 @@ pub(super) async fn send(
     block: Block,
     patience: Duration,
 ) -> Result<(), ProxyError> {
-    let _guard = connection.watch.over(&connection.stream, clock::now() + patience, Shutdown::Both);
-    let progress = || connection.watch.move_to(clock::now() + patience);
+    let _guard = connection.watch.over_send(&connection.stream, patience, clock::now());
+    let progress = || connection.watch.on_sent(clock::now());
     let (sent, block) = connection.stream.send_noting(block, progress).await;
     worker.put(block);
     sent.map_err(|_| connection.send_failure())

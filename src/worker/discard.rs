@@ -49,7 +49,9 @@ pub(super) async fn conclude(
         served.at = clock::now();
     }
     let close = cycle.next_downstream() != Next::Reuse;
-    let unread = close && served.unread && cycle.request() != Progress::Done;
+    // behind a response that broke off there may be requests that were sent ahead of it
+    let more = cycle.request() != Progress::Done || cycle.response() == Progress::Broken;
+    let unread = close && served.unread && more;
     Served { close, unread, ..served }
 }
 

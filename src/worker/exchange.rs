@@ -98,8 +98,9 @@ async fn read_head(
         let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
         *inbox = block;
         match received {
-            Ok(1..) => {}
+            // also when some bytes have come with it: what follows would be the end that it has made
             _ if connection.watch.expired() => return Err(ProxyError::RequestTimeout),
+            Ok(1..) => {}
             _ => return Err(ProxyError::ClientClosed),
         }
     }

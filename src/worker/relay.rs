@@ -94,8 +94,8 @@ impl<F: Sending> Relay<'_, '_, F> {
     async fn send(&mut self, block: Block) -> Result<Block, Broken> {
         let bytes = block.unread().len() as u64;
         let watch = &self.connection.watch;
-        let _guard = watch.over(&self.connection.stream, clock::now() + self.patience, Shutdown::Both);
-        let progress = || watch.move_to(clock::now() + self.patience);
+        let _guard = watch.over_send(&self.connection.stream, self.patience, clock::now());
+        let progress = || watch.on_sent(clock::now());
         let mut sending = pin!(self.connection.stream.send_noting(block, progress));
         let (sent, mut block) = match self.going.is_under_way() {
             true => self.going.beside(sending).await.map_err(client_failed)?,
@@ -115,21 +115,27 @@ impl<F: Sending> Relay<'_, '_, F> {
         let mut block = self.worker.widen(block, self.body.left().or(Some(BLOCK_SMALL as u64 + 1)));
         block.clear_with_headroom(CHUNK_HEADROOM);
         let watch = &self.connection.watch;
-        let _guard = watch.over(self.upstream.stream(), clock::now() + self.patience, Shutdown::Both);
+        let stream = self.upstream.stream();
+        let _guard =
+            watch.over(stream, clock::now() + self.patience, Shutdown::Both).on_behalf_of(&self.connection.stream);
         self.upstream.arm(block);
         let received = match self.going.is_under_way() {
             true => self.going.beside(pin!(self.upstream.received())).await.map_err(client_failed)?,
             false => self.upstream.received().await,
         };
         self.now = clock::now();
+        // after either the end is ours and not the endpoint's, also the one that the next receive would find
+        let (stalled, left) = (watch.expired(), watch.client_gone());
         match received {
-            (Ok(1..), block) => Ok(block),
-            (Ok(_), block) if !watch.expired() && self.body.on_eof().is_ok() => Ok(block),
+            (Ok(1..), block) if !stalled && !left => Ok(block),
+            (Ok(0), block) if !stalled && !left && self.body.on_eof().is_ok() => Ok(block),
             (_, block) => {
                 self.worker.put(block);
-                let stalled = watch.expired();
-                let error = if stalled { ProxyError::UpstreamBodyTimeout } else { ProxyError::UpstreamTruncated };
-                Err(Broken::Upstream(error))
+                Err(match (left, stalled) {
+                    (true, _) => Broken::Downstream(ProxyError::ClientClosed),
+                    (false, true) => Broken::Upstream(ProxyError::UpstreamBodyTimeout),
+                    (false, false) => Broken::Upstream(ProxyError::UpstreamTruncated),
+                })
             }
         }
     }

@@ -332,11 +332,11 @@ impl<'c> Upload<'c> {
         self.waits.set(false);
         self.inbox.replace(block);
         match received {
+            _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),
             Ok(1..) if self.rate_min > 0 && self.is_too_slow(clock::now().since(began)) => {
                 Err(Failure::Downstream(ProxyError::RequestTimeout))
             }
             Ok(1..) => Ok(()),
-            _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),
             _ => Err(Failure::Downstream(ProxyError::ClientClosed)),
         }
     }

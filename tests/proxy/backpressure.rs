@@ -5,7 +5,7 @@ use crate::support::{Driver, Gate, Gateway, Setup, Upstream, assert_same_bytes, 
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// More than the kernel's buffers of both hops can hold together.
 const BODY: usize = 64 << 20;
@@ -129,5 +129,71 @@ on_both_drivers! {
         });
         drop(client);
         gateway.assert_nothing_left();
+    }
+
+    fn an_early_answer_that_does_not_say_close_keeps_the_connection(driver: Driver) {
+        let (held_back, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+        let (stuck, waiting) = (held_back.clone(), go_on.clone());
+        let upstream = Upstream::scripted(move |conn| {
+            while let Some(head) = conn.head() {
+                if head.method == "POST" {
+                    stuck.wait();
+                }
+                conn.reply(200, &head.method);
+                if head.method == "POST" {
+                    // it has answered before it reads
+                    waiting.wait();
+                    conn.body(&head);
+                }
+            }
+        });
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "max_body = \"100MiB\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut client = gateway.client();
+        client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n\r\n"));
+        let body = noise(14, BODY);
+        let written = AtomicUsize::new(0);
+        let early = std::thread::scope(|scope| {
+            let stream = client.stream_handle();
+            let (body, held_back, go_on, written) = (&body, &held_back, &go_on, &written);
+            scope.spawn(move || write_until_held_back(&stream, body, held_back, go_on, written));
+            held_back.wait();
+            client.limit(crate::support::PATIENCE);
+            let early = client.read("POST");
+            go_on.open();
+            early
+        });
+        assert_eq!((early.status, early.text().as_str()), (200, "POST"));
+        if early.header("connection") != Some("close") {
+            assert_eq!(written.load(Ordering::SeqCst), BODY, "the body was promised to be taken");
+            assert_eq!(client.get("/").text(), "GET");
+        }
+    }
+
+    fn a_client_that_reads_slowly_is_not_cut(driver: Driver) {
+        let body: Arc<[u8]> = noise(13, 24 << 20).into();
+        let sent = body.clone();
+        let upstream = Upstream::answering(move |_, conn| {
+            conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", sent.len()));
+            conn.send(&sent);
+        });
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "body_timeout = \"1s\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut client = gateway.client();
+        client.stream().set_small_buffers();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let began = Instant::now();
+        let mut got = 0;
+        assert_eq!(client.read_head().unwrap().0, 200);
+        // for twice the timeout a little every now and then, which is less than one of the gateway's writes
+        while began.elapsed() < Duration::from_millis(2200) {
+            let piece = client.take(20_000).expect("the gateway waits as long as something is read");
+            assert_same_bytes(&piece, &body[got..got + piece.len()]);
+            got += piece.len();
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        assert_same_bytes(&client.take(body.len() - got).unwrap(), &body[got..]);
     }
 }

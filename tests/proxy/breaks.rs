@@ -2,8 +2,8 @@
 //! for ever, and nothing of a broken exchange gets into the next one.
 
 use crate::support::{
-    Client, Driver, Gateway, PATIENCE, Upstream, behind, behind_endpoints, eventually, first_then, lock,
-    on_both_drivers,
+    Client, Driver, Gateway, PATIENCE, Upstream, assert_same_bytes, behind, behind_endpoints, eventually, first_then,
+    lock, noise, on_both_drivers,
 };
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -329,5 +329,24 @@ on_both_drivers! {
         assert_eq!(gateway.metric("ringgate_tunnels", &[]), 0.0);
         assert_eq!(gateway.get("/next").text(), "/next");
         assert!(upstream.requests().iter().all(|request| request.target != "/smuggled"));
+    }
+
+    fn a_response_before_one_that_breaks_off_arrives_whole(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            if request.target == "/whole" {
+                conn.send([b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n", &noise(1, 500_000)[..]].concat());
+            } else {
+                conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+                conn.stream().cut();
+            }
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", "outlier = { enabled = false }"));
+        let mut client = gateway.client();
+        client.stream().set_small_buffers();
+        client.send("GET /whole HTTP/1.1\r\nHost: x\r\n\r\nGET /half HTTP/1.1\r\nHost: x\r\n\r\n");
+        eventually("both are answered", || (upstream.requests().len() == 2).then_some(()));
+        gateway.await_gauges();
+        assert_same_bytes(&client.read("GET").body, &noise(1, 500_000));
+        client.try_read("GET").expect_err("half a body is none");
     }
 }

@@ -225,4 +225,24 @@ on_both_drivers! {
         }
         gateway.assert_nothing_left();
     }
+
+    fn a_byte_that_comes_with_the_deadline_does_not_undo_it(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup {
+            listener: "header_timeout = \"100ms\"\nmax_head = \"256KiB\"",
+            config: &config,
+            ..Setup::default()
+        };
+        let gateway = Gateway::start_with(driver, &setup);
+        for _ in 0..20 {
+            let mut client = gateway.client();
+            client.send("GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+            let sent = Instant::now();
+            while sent.elapsed() < Duration::from_millis(130) && client.try_send("x").is_ok() {
+                std::thread::yield_now();
+            }
+            client.read("GET").assert_rejected(408, "request_timeout");
+        }
+    }
 }

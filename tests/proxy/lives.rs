@@ -4,6 +4,13 @@ use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, eventuall
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+/// Responses in each framing, as far as they come.
+const BEGINNINGS: [&str; 3] = [
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n",
+    "HTTP/1.1 200 OK\r\n\r\nhell",
+];
+
 fn start(driver: Driver, listener: &str, upstream: &Upstream) -> Gateway {
     let config = behind(&[upstream], "", "");
     Gateway::start_with(driver, &Setup { listener, config: &config, workers: 2, ..Setup::default() })
@@ -145,5 +152,27 @@ on_both_drivers! {
             }
             assert_eq!(upstream.connections(), connections, "{keep_alive}");
         }
+    }
+
+    fn a_client_that_leaves_within_a_response_frees_its_place(driver: Driver) {
+        let upstream = Upstream::scripted(|conn| {
+            let Some(request) = conn.request() else { return };
+            conn.send(BEGINNINGS[request.target[1..].parse::<usize>().expect("a number")]);
+            conn.wait_for_close();
+        });
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "body_timeout = \"600s\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        for reset in [false, true] {
+            for (response, bytes) in BEGINNINGS.iter().enumerate() {
+                let mut client = gateway.client();
+                client.send(format!("GET /{response} HTTP/1.1\r\nHost: x\r\n\r\n"));
+                assert_eq!(client.read_head().unwrap().0, 200, "{bytes}");
+                if reset {
+                    client.stream().reset_on_close();
+                }
+            }
+        }
+        gateway.assert_nothing_left();
     }
 }
