@@ -42,8 +42,8 @@
 //! | route | `worker::plan`, [`policy::router`] | 404, 405 with Allow |
 //! | admit | `worker::plan`, [`policy::admission`] | 429 with RateLimit fields, 503 |
 //! | pick | [`policy::exchange`] → [`policy::cluster`] | 503 |
-//! | checkout, send, await_head | `worker::attempt`, `worker::upload` | the policy's next action: another endpoint, a backoff, 502, 504 |
-//! | classify | `worker::exchange` → [`policy::exchange`] | retry elsewhere, or commit to this response |
+//! | checkout, send, await_head | `worker::attempt`, `worker::upload`, [`net::upstream`] | the policy's next action: another endpoint, a backoff, 502, 504 |
+//! | classify | `worker::answer` → [`policy::exchange`] | retry elsewhere, or commit to this response |
 //! | relay | `worker::relay`; after a 101 `worker::tunnel` | cut the connection, never a fake end |
 //! | record, checkin | `worker::record`, [`net::pool`] | – |
 //!
@@ -69,7 +69,8 @@
 //!
 //! # Memory and time
 //!
-//! Idle connections wait by poll and hold no buffer; active ones hold one or two blocks from the worker's stock. Deadlines are rows of
+//! Idle connections of clients wait by poll and hold no buffer; active ones hold one or two blocks from the worker's stock. A pooled
+//! connection to an endpoint has its next receive in flight, with a block, as long as those are few ([`net::upstream`]). Deadlines are rows of
 //! one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that is given up
 //! is a pending operation dropped ([`net::timer`]). A panic in a
 //! connection ends that connection ([`net::guarded`]); a worker that panics elsewhere or stalls is replaced on its core with the same

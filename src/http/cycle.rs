@@ -43,11 +43,13 @@ pub struct Cycle {
     request: Progress,
     response: Progress,
     is_persistent: bool,
+    /// The client wanted to keep the connection, and may have sent its next request already.
+    client_persists: bool,
 }
 
 impl Default for Cycle {
     fn default() -> Self {
-        Self { request: Progress::Idle, response: Progress::Idle, is_persistent: true }
+        Self { request: Progress::Idle, response: Progress::Idle, is_persistent: true, client_persists: true }
     }
 }
 
@@ -56,6 +58,7 @@ impl Cycle {
     pub fn on_request_head(&mut self, framing: Framing, persistent: bool, withheld: bool) {
         debug_assert_eq!(self.request, Progress::Idle, "one request per cycle");
         self.is_persistent &= persistent;
+        self.client_persists = persistent;
         self.request = match framing {
             _ if framing.is_empty() => Progress::Done,
             _ if withheld => Progress::Withheld,
@@ -130,6 +133,13 @@ impl Cycle {
             }
     }
 
+    /// Whether there may be bytes of the client behind what was read of it. A connection that is closed with such bytes unread is reset,
+    /// which takes what the client has not read yet of its responses (RFC 9112 §9.6).
+    #[must_use]
+    pub fn may_send_more(&self) -> bool {
+        self.request != Progress::Done || self.client_persists
+    }
+
     /// What becomes of a client's connection.
     #[must_use]
     pub fn next_downstream(&self) -> Next {
@@ -164,7 +174,7 @@ mod tests {
         for request in ALL {
             for response in ALL {
                 for is_persistent in [false, true] {
-                    let cycle = Cycle { request, response, is_persistent };
+                    let cycle = Cycle { request, response, is_persistent, client_persists: true };
                     let pair = (cycle.next_downstream(), cycle.next_upstream());
                     let expected = match (request, response, is_persistent) {
                         (Progress::Broken, ..) | (_, Progress::Broken, _) => (Next::Close, Next::Close),

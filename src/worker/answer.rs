@@ -42,7 +42,7 @@ pub(super) struct Answering<'a, F> {
 
 /// What an answer has led to.
 pub(super) enum Answered {
-    /// It was passed on, or something was in its place: the last bytes for the client, and whether that one may still be sending.
+    /// It was passed on, or something was in its place: the last bytes for the client, and whether that one is there to read them.
     Over {
         last: (Block, bool),
         /// How long the endpoint keeps the connection for another request; `None`: it is closed.
@@ -246,7 +246,7 @@ impl Line<'_> {
                 self.record.response_bytes += last.unread().len() as u64;
                 self.cycle.on_response_done();
                 self.attempts.step(Event::BodyDone, self.now);
-                ((last, !upload.is_complete()), keep.filter(|_| !excess && going.is_through()))
+                ((last, true), keep.filter(|_| !excess && going.is_through()))
             }
             Err(Broken::Upstream(error)) => {
                 self.attempts.step(Event::BodyFailed, self.now);

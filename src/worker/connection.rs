@@ -163,13 +163,13 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
         let arrived = clock::now();
         let hot = arrived.since(connection.served_at.get()) < HOT;
         let mut record = Record::new(connection, arrived);
-        let Served { mut last, close, unread, at } =
+        let Served { mut last, close, linger: lingers, at } =
             exchange::exchange(worker, connection, &mut inbox, &mut record, arrived).await;
         let patience = connection.config(worker).body_timeout;
         if close {
             let sent = send(worker, connection, last, patience).await;
             record.finish(worker, clock::now(), sent);
-            if sent.is_ok() && unread {
+            if sent.is_ok() && lingers {
                 linger(worker, connection, inbox).await;
             } else {
                 worker.put(inbox);

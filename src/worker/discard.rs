@@ -40,7 +40,7 @@ pub(super) async fn conclude(
         record.on_answered(served.at);
         if let Err(error) = sent {
             record.on_broken(error);
-            return Served { close: true, unread: false, ..served };
+            return Served { close: true, linger: false, ..served };
         }
         match rest.discard(worker, connection).await {
             Ok(()) => cycle.on_request_done(),
@@ -49,10 +49,7 @@ pub(super) async fn conclude(
         served.at = clock::now();
     }
     let close = cycle.next_downstream() != Next::Reuse;
-    // behind a response that broke off there may be requests that were sent ahead of it
-    let more = cycle.request() != Progress::Done || cycle.response() == Progress::Broken;
-    let unread = close && served.unread && more;
-    Served { close, unread, ..served }
+    Served { close, linger: close && served.linger && cycle.may_send_more(), ..served }
 }
 
 /// What is still to come of a request.

@@ -17,7 +17,7 @@ use super::upload::{Going, Incoming, Standing, Upload};
 use crate::error::{Fault, ProxyError};
 use crate::http::Version;
 use crate::http::body::Body;
-use crate::http::cycle::{Cycle, Progress};
+use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
 use crate::http::reply::{self, ReplyTo};
 use crate::http::scan::HeadScanner;
@@ -40,8 +40,8 @@ pub(super) struct Served {
     pub(super) last: Block,
     /// The client's connection ends with them.
     pub(super) close: bool,
-    /// The client may still be sending.
-    pub(super) unread: bool,
+    /// … but not before the client had time to read them, because it may still be sending.
+    pub(super) linger: bool,
     /// About now.
     pub(super) at: Instant,
 }
@@ -64,8 +64,7 @@ pub(super) async fn exchange(
             record.response_bytes = out.unread().len() as u64;
             let mut body = Body::new(framing, u64::MAX);
             let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
-            let unread = cycle.request() != Progress::Done;
-            let served = Served { last: out, close: false, unread, at: arrived };
+            let served = Served { last: out, close: false, linger: true, at: arrived };
             conclude(worker, connection, (&mut cycle, rest), record, served).await
         }
         Way::Forward(to) => forward((worker, connection), inbox, &mut cycle, record, to, arrived).await,
@@ -125,7 +124,7 @@ fn refuse_head(
     record.on_error(error);
     record.response_bytes = last.unread().len() as u64;
     inbox.clear();
-    Served { last, close: true, unread: true, at: arrived }
+    Served { last, close: true, linger: true, at: arrived }
 }
 
 /// A request on its way through; what the steps of the line share.
@@ -174,19 +173,19 @@ async fn forward(
         offer,
         now: arrived,
     };
-    let (last, unread) = line.run(&upload).await;
+    let (last, linger) = line.run(&upload).await;
     let Line { cycle, record, now, .. } = line;
     record.request_bytes += upload.body_bytes();
     record.on_attempts(&attempts);
     drop(slot); // before what is left of the request is waited for
-    let served = Served { last, close: false, unread, at: now };
+    let served = Served { last, close: false, linger, at: now };
     let served = conclude(worker, connection, (cycle, upload.rest()), record, served).await;
     *inbox = upload.finish();
     served
 }
 
 impl Line<'_> {
-    /// From the first pick to the last bytes for the client, which it returns, with whether the client may still be sending.
+    /// From the first pick to the last bytes for the client, which it returns, with whether the client is there to read them.
     async fn run(&mut self, upload: &Upload<'_>) -> (Block, bool) {
         let mut action = self.attempts.step(Event::Start, self.now);
         loop {
@@ -323,6 +322,6 @@ impl Line<'_> {
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
         reply::error(last.vec_mut(), error, extra, &to);
         self.record.response_bytes = last.unread().len() as u64;
-        (last, !upload.is_complete())
+        (last, true)
     }
 }
