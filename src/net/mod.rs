@@ -23,6 +23,7 @@ pub mod receipt;
 pub mod stream;
 pub mod timer;
 pub mod upstream;
+mod wheel;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -12,8 +12,8 @@
 
 use super::clock;
 use super::stream::{Stream, shutdown_fd};
+use super::wheel::{Doing, Row, Wheel};
 use crate::units::Instant;
-use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
@@ -25,47 +25,11 @@ use std::time::Duration;
 
 /// Length of a tick.
 pub const TICK: Duration = Duration::from_millis(10);
-const TICK_NANOS: u64 = 10_000_000;
-/// Slots of the wheel: five seconds; what is further away comes round again.
-const SLOTS: u64 = 512;
 
 /// Looks at what is being sent within the time that its peer may take nothing of it.
 const SEND_LOOKS: u32 = 4;
 /// Looks after which a client that has ended its direction counts as gone.
 const CLIENT_ENDED_LOOKS: u8 = 2;
-
-/// What a socket under watch is doing, for [`Timers::hurry_idle`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    Nothing,
-    Waiting,
-    Idling,
-    Tunnelling,
-}
-
-#[derive(Debug)]
-struct Row {
-    deadline: Instant,
-    /// The tick of the slot that will look at this row; `u64::MAX`: none will.
-    scheduled: u64,
-    generation: u32,
-    expired: bool,
-    doing: Doing,
-    fd: RawFd,
-    how: Shutdown,
-    /// How long the peer may take nothing of what is being sent; zero: nothing is being sent.
-    patience: Duration,
-    /// When the peer was last known to take something.
-    since: Instant,
-    /// What it had not taken with the last look; negative: there was none.
-    queued: libc::c_int,
-    waker: Option<Waker>,
-    /// For whom the socket is being waited for; -1: nobody in particular.
-    client: RawFd,
-    /// How often in a row the client was found to have ended its direction.
-    client_ended: u8,
-    client_gone: bool,
-}
 
 impl Row {
     /// When to look again after what is being sent, if the peer has taken something of it lately.
@@ -80,128 +44,6 @@ impl Row {
         self.queued = queued;
         let end = self.since + self.patience;
         (end > now).then(|| end.min(now + self.patience / SEND_LOOKS))
-    }
-}
-
-/// Rows and slots: all of the logic, none of the waiting.
-#[derive(Debug)]
-struct Wheel {
-    rows: Slab<Row>,
-    slots: Vec<Vec<(u32, u32)>>,
-    in_use: [u64; (SLOTS / 64) as usize],
-    /// The last tick whose slot has been looked at.
-    tick: u64,
-    generation: u32,
-}
-
-impl Wheel {
-    fn new(now: Instant) -> Self {
-        // some room from the start (16 KiB in all): otherwise each slot would allocate at its first use, which comes at any time
-        let slots = (0..SLOTS).map(|_| Vec::with_capacity(4)).collect();
-        Self {
-            rows: Slab::new(),
-            slots,
-            in_use: [0; (SLOTS / 64) as usize],
-            tick: now.as_nanos() / TICK_NANOS,
-            generation: 0,
-        }
-    }
-
-    fn add(&mut self) -> usize {
-        self.generation = self.generation.wrapping_add(1);
-        self.rows.insert(Row {
-            deadline: Instant::NEVER,
-            scheduled: u64::MAX,
-            generation: self.generation,
-            expired: false,
-            doing: Doing::Nothing,
-            fd: -1,
-            how: Shutdown::Both,
-            patience: Duration::ZERO,
-            since: Instant::default(),
-            queued: -1,
-            waker: None,
-            client: -1,
-            client_ended: 0,
-            client_gone: false,
-        })
-    }
-
-    /// Sets a row's deadline; true when the wheel has an earlier slot in use than before.
-    fn set(&mut self, index: usize, deadline: Instant) -> bool {
-        let row = &mut self.rows[index];
-        row.deadline = deadline;
-        row.expired = false;
-        deadline != Instant::NEVER && self.schedule(index)
-    }
-
-    fn schedule(&mut self, index: usize) -> bool {
-        let row = &mut self.rows[index];
-        let wanted = row.deadline.as_nanos().div_ceil(TICK_NANOS).clamp(self.tick + 1, self.tick + SLOTS - 1);
-        if row.scheduled <= wanted && row.scheduled > self.tick {
-            return false;
-        }
-        row.scheduled = wanted;
-        let slot = (wanted % SLOTS) as usize;
-        self.slots[slot].push((u32::try_from(index).expect("fewer rows than descriptors"), row.generation));
-        self.in_use[slot / 64] |= 1 << (slot % 64);
-        true
-    }
-
-    /// Looks at every slot up to `now`; `fire` gets each row whose deadline has passed, and may give it another one.
-    fn advance(&mut self, now: Instant, mut fire: impl FnMut(&mut Row) -> Option<Instant>) {
-        let to = now.as_nanos() / TICK_NANOS;
-        // after a stall longer than the wheel, one round sees every slot
-        let mut tick = self.tick.max(to.saturating_sub(SLOTS));
-        while tick < to {
-            tick += 1;
-            self.tick = tick;
-            let slot = (tick % SLOTS) as usize;
-            if self.in_use[slot / 64] & (1 << (slot % 64)) == 0 {
-                continue;
-            }
-            self.in_use[slot / 64] &= !(1 << (slot % 64));
-            let mut entries = std::mem::take(&mut self.slots[slot]);
-            for (index, generation) in entries.drain(..) {
-                self.look_at(index as usize, generation, now, &mut fire);
-            }
-            // `look_at` may have put something into this very slot, one round later
-            entries.append(&mut self.slots[slot]);
-            self.slots[slot] = entries;
-        }
-    }
-
-    fn look_at(
-        &mut self,
-        index: usize,
-        generation: u32,
-        now: Instant,
-        fire: &mut impl FnMut(&mut Row) -> Option<Instant>,
-    ) {
-        let Some(row) = self.rows.get_mut(index) else { return };
-        // a removed row's place may be another's by now, and a row that was moved earlier has been seen already
-        if row.generation != generation || row.scheduled > self.tick {
-            return;
-        }
-        row.scheduled = u64::MAX;
-        if row.deadline <= now {
-            if let Some(later) = fire(row) {
-                row.deadline = later;
-                self.schedule(index);
-            } else {
-                row.deadline = Instant::NEVER;
-                row.expired = true;
-            }
-        } else if row.deadline != Instant::NEVER {
-            self.schedule(index);
-        }
-    }
-
-    /// The time of the next slot in use.
-    fn next(&self) -> Option<Instant> {
-        (self.tick + 1..self.tick + SLOTS)
-            .find(|tick| self.in_use[(tick % SLOTS) as usize / 64] & (1 << (tick % SLOTS % 64)) != 0)
-            .map(|tick| Instant::from_nanos(tick * TICK_NANOS))
     }
 }
 
@@ -506,89 +348,6 @@ mod tests {
     use crate::net::block::Block;
     use crate::net::testing::{on_each_driver, pair};
     use std::io::{Read, Write};
-
-    fn at(millis: u64) -> Instant {
-        Instant::from_nanos(millis * 1_000_000)
-    }
-
-    fn fired(wheel: &mut Wheel, now: Instant) -> usize {
-        let mut count = 0;
-        wheel.advance(now, |_| {
-            count += 1;
-            None
-        });
-        count
-    }
-
-    #[test]
-    fn a_deadline_fires_once_and_never_early() {
-        let mut wheel = Wheel::new(at(1_003));
-        let row = wheel.add();
-        assert!(wheel.set(row, at(1_042)));
-        assert_eq!(wheel.next(), Some(at(1_050)));
-        assert_eq!(fired(&mut wheel, at(1_041)), 0);
-        assert_eq!(fired(&mut wheel, at(1_050)), 1);
-        assert!(wheel.rows[row].expired);
-        assert_eq!(fired(&mut wheel, at(9_000)), 0);
-        assert_eq!(wheel.next(), None);
-    }
-
-    #[test]
-    fn moving_later_is_lazy_and_moving_earlier_is_not() {
-        let mut wheel = Wheel::new(at(0));
-        let row = wheel.add();
-        wheel.set(row, at(100));
-        assert!(!wheel.set(row, at(60_000)), "later: the wheel is not touched");
-        assert_eq!(fired(&mut wheel, at(200)), 0);
-        assert!(wheel.set(row, at(250)), "earlier than its slot");
-        assert_eq!(fired(&mut wheel, at(250)), 1);
-    }
-
-    #[test]
-    fn deadlines_beyond_the_wheel_come_round() {
-        let mut wheel = Wheel::new(at(0));
-        let row = wheel.add();
-        wheel.set(row, at(33_333));
-        for now in (0..33_333).step_by(10) {
-            assert_eq!(fired(&mut wheel, at(now)), 0);
-            assert!(wheel.next().is_some());
-        }
-        assert_eq!(fired(&mut wheel, at(33_340)), 1);
-    }
-
-    #[test]
-    fn a_stall_longer_than_the_wheel_loses_nothing() {
-        let mut wheel = Wheel::new(at(0));
-        let rows: Vec<_> = (0..1_000).map(|_| wheel.add()).collect();
-        for (i, row) in rows.iter().enumerate() {
-            wheel.set(*row, at(10 + i as u64 * 7));
-        }
-        assert_eq!(fired(&mut wheel, at(1_000_000)), 1_000);
-    }
-
-    #[test]
-    fn a_removed_row_does_not_fire_for_its_successor() {
-        let mut wheel = Wheel::new(at(0));
-        let old = wheel.add();
-        wheel.set(old, at(50));
-        wheel.rows.remove(old);
-        let new = wheel.add();
-        assert_eq!(old, new, "the slab reuses the place");
-        wheel.set(new, at(5_000));
-        assert_eq!(fired(&mut wheel, at(100)), 0);
-        assert_eq!(fired(&mut wheel, at(5_000)), 1);
-    }
-
-    #[test]
-    fn a_disarmed_row_stays_quiet_and_can_be_armed_again() {
-        let mut wheel = Wheel::new(at(0));
-        let row = wheel.add();
-        wheel.set(row, at(50));
-        wheel.set(row, Instant::NEVER);
-        assert_eq!(fired(&mut wheel, at(100)), 0);
-        wheel.set(row, at(150));
-        assert_eq!(fired(&mut wheel, at(150)), 1);
-    }
 
     #[test]
     fn a_sleep_never_ends_early() {
