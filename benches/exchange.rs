@@ -265,7 +265,7 @@ impl Decider {
         else {
             panic!("a valid response")
         };
-        let event = Event::Head { status: head.status(), retry_after: head.retry_after(0) };
+        let event = Event::Head { status: head.status(), retry_after: head.retry_after(|| 0) };
         assert_eq!(exchange.step(event, &mut self.cluster, answered, &mut self.rng), Action::Relay);
         self.deadline.on_latency(answered.since(began), answered);
         self.down.clear();

@@ -193,11 +193,11 @@ impl<'b> ResponseHead<'b> {
     /// When to come back: `Retry-After` as seconds or as a date (RFC 9110 §10.2.3), which is compared with `unix_seconds`, the wall
     /// clock. A date that has passed is zero; more than `TIMEOUT_MAX` is `TIMEOUT_MAX`.
     #[must_use]
-    pub fn retry_after(&self, unix_seconds: u64) -> Option<Duration> {
+    pub fn retry_after(&self, unix_seconds: impl FnOnce() -> u64) -> Option<Duration> {
         let value = self.fields.of(Kind::RetryAfter).next()?;
         let seconds = match number(value, u64::MAX) {
             Some(seconds) => seconds,
-            None => date::parse(value)?.saturating_sub(unix_seconds),
+            None => date::parse(value)?.saturating_sub(unix_seconds()),
         };
         Some(Duration::from_secs(seconds).min(limits::TIMEOUT_MAX))
     }

@@ -203,10 +203,10 @@ impl Watch {
     /// What counts is what the peer has taken from the kernel, not what the kernel has taken from us: that goes in steps of a third of
     /// the socket's buffer, which may be megabytes, and more than a slow reader takes in any sensible time.
     pub fn over_send<'a>(&'a self, stream: &'a Stream, patience: Duration, now: Instant) -> Guard<'a> {
-        let guard = self.over_fd(stream.fd(), now + patience / SEND_LOOKS, Shutdown::Both, Doing::Waiting);
-        let row = &mut self.timers.wheel.borrow_mut().rows[self.index];
-        (row.patience, row.since, row.queued) = (patience, now, -1);
-        guard
+        self.guard(now + patience / SEND_LOOKS, |row| {
+            (row.fd, row.how, row.doing) = (stream.fd(), Shutdown::Both, Doing::Waiting);
+            (row.patience, row.since, row.queued) = (patience, now, -1);
+        })
     }
 
     /// The kernel has taken a part of what is being sent.
@@ -232,14 +232,18 @@ impl Watch {
     }
 
     fn over_fd(&self, fd: RawFd, deadline: Instant, how: Shutdown, doing: Doing) -> Guard<'_> {
-        {
-            let mut wheel = self.timers.wheel.borrow_mut();
-            let row = &mut wheel.rows[self.index];
+        self.guard(deadline, |row| {
             (row.fd, row.how, row.doing) = (fd, how, doing);
             (row.client_ended, row.client_gone) = (0, false);
             row.patience = Duration::ZERO;
+        })
+    }
+
+    fn guard(&self, deadline: Instant, set: impl FnOnce(&mut Row)) -> Guard<'_> {
+        let sooner = self.timers.wheel.borrow_mut().set_with(self.index, deadline, set);
+        if sooner {
+            self.timers.arm();
         }
-        self.timers.set(self.index, deadline);
         Guard { watch: self }
     }
 

@@ -91,14 +91,24 @@ impl Wheel {
 
     /// Sets a row's deadline; true when the wheel has an earlier slot in use than before.
     pub(super) fn set(&mut self, index: usize, deadline: Instant) -> bool {
+        self.set_with(index, deadline, |_| {})
+    }
+
+    /// The same, with what else there is to be changed about the row.
+    pub(super) fn set_with(&mut self, index: usize, deadline: Instant, change: impl FnOnce(&mut Row)) -> bool {
         let row = &mut self.rows[index];
         row.deadline = deadline;
         row.expired = false;
+        change(row);
         deadline != Instant::NEVER && self.schedule(index)
     }
 
     fn schedule(&mut self, index: usize) -> bool {
         let row = &mut self.rows[index];
+        // nearly always there is a slot that will look at the row before the deadline
+        if row.scheduled > self.tick && row.deadline.as_nanos() >= row.scheduled.saturating_mul(TICK_NANOS) {
+            return false;
+        }
         let wanted = row.deadline.as_nanos().div_ceil(TICK_NANOS).clamp(self.tick + 1, self.tick + SLOTS - 1);
         if row.scheduled <= wanted && row.scheduled > self.tick {
             return false;

@@ -142,7 +142,7 @@ impl Line<'_> {
                     return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
                 }
             };
-        let retry_after = head.retry_after(worker.wall(self.now).as_secs());
+        let retry_after = head.retry_after(|| worker.wall(self.now).as_secs());
         let action = self.step(Event::Head { status: head.status(), retry_after }, upload);
         if action != Action::Relay {
             let left = block.unread().len() - head.head_bytes();

@@ -69,7 +69,8 @@ pub(super) struct Worker {
     log_texts: RefCell<Vec<super::record::Texts>>,
     /// What [`clock::wall`] is ahead of [`clock::now`].
     epoch: Cell<Duration>,
-    date: Cell<(u64, HttpDate)>,
+    /// A formatted second, and when it is over.
+    date: Cell<(Instant, HttpDate)>,
     listeners: Vec<Rc<Listener>>,
     /// Downstream connections, over all listeners.
     pub(super) connections: Cell<usize>,
@@ -130,7 +131,7 @@ impl Worker {
             connection_slots: RefCell::new(hands_in(&shared.connection_slots)),
             log_texts: RefCell::default(),
             epoch: Cell::new(epoch()),
-            date: Cell::new((0, date::format(0))),
+            date: Cell::new((Instant::default(), date::format(0))),
             listeners,
             connections: Cell::new(0),
             active_upstream: RefCell::new(vec![0; config.clusters.len()]),
@@ -273,13 +274,15 @@ impl Worker {
 
     /// `Date` at `now`.
     pub(super) fn date(&self, now: Instant) -> HttpDate {
-        let seconds = self.wall(now).as_secs();
-        let (formatted_for, text) = self.date.get();
-        if formatted_for == seconds {
+        let (until, text) = self.date.get();
+        if now < until {
             return text;
         }
-        let text = date::format(seconds);
-        self.date.set((seconds, text));
+        let wall = self.wall(now);
+        let text = date::format(wall.as_secs());
+        // no longer than to the next beat, which notices a clock that was set
+        let left = Duration::from_secs(1) - Duration::from_nanos(u64::from(wall.subsec_nanos()));
+        self.date.set((now + left.min(super::BEAT), text));
         text
     }
 

@@ -287,7 +287,7 @@ fn what_an_endpoint_says_about_time_is_learned() {
     let now = 784_111_777;
     let retry_after = |text: &str, expected: Option<u64>| {
         let check =
-            |head: &ResponseHead<'_>| assert_eq!(head.retry_after(now), expected.map(Duration::from_secs), "{text}");
+            |head: &ResponseHead<'_>| assert_eq!(head.retry_after(|| now), expected.map(Duration::from_secs), "{text}");
         with(&format!("Retry-After: {text}\r\n"), &check);
     };
     retry_after("120", Some(120));
@@ -297,7 +297,7 @@ fn what_an_endpoint_says_about_time_is_learned() {
     retry_after("999999999999", Some(86_400));
     retry_after("soon", None);
     retry_after("-1", None);
-    with("", &|head| assert_eq!((head.retry_after(now), head.idle_timeout()), (None, None)));
+    with("", &|head| assert_eq!((head.retry_after(|| now), head.idle_timeout()), (None, None)));
     with("Keep-Alive: max=5, Timeout=7\r\n", &|head| assert_eq!(head.idle_timeout(), Some(Duration::from_secs(7))));
     with("Keep-Alive: timeout=x\r\n", &|head| assert_eq!(head.idle_timeout(), None));
 }
