@@ -144,8 +144,8 @@ pub const BLOCK_SMALL: usize = 8 << 10;
 pub const BLOCK_LARGE: usize = 80 << 10;
 /// Blocks that a worker keeps for reuse, in bytes over all sizes.
 pub const BLOCKS_KEPT_BYTES: usize = 16 << 20;
-/// Connections of one worker that may wait for their next request with a receive (and so a buffer) armed; the rest wait by poll
-/// and hold nothing.
+/// Connections of one worker that may wait for a request, or the rest of its head, with a receive (and so a buffer) armed: 13 MiB; the
+/// rest wait by poll and hold nothing but what has arrived.
 pub const ARMED_RECEIVES_MAX: usize = 1_024;
 /// Connections of one worker to endpoints that may wait in a pool with a receive (and so a buffer) armed: 8 MiB; the rest are looked at
 /// when they are taken out.

@@ -8,5 +8,6 @@
 
 pub mod admin;
 mod crew;
+mod memory;
 pub mod probes;
 pub mod supervisor;

@@ -5,10 +5,11 @@
 
 use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use super::crew::Crew;
+use super::memory::{self, Memory};
 use super::probes::Probes;
 use crate::config::{Address, Bind, Config, Listener};
 use crate::net::listener::{self, Bound};
-use crate::net::{clock, descriptors};
+use crate::net::{clock, descriptors, heap};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
 use crate::policy::attempt::ChangeKind;
@@ -279,9 +280,13 @@ impl Control {
         );
         tokio::spawn(probes.run());
         let mut look = tokio::time::interval(LOOK);
+        let mut memory = Memory::default();
         while *self.wished.borrow() == Wish::Run {
             tokio::select! {
-                _ = look.tick() => self.crew.look(clock::now()),
+                _ = look.tick() => {
+                    self.crew.look(clock::now());
+                    memory.look(clock::now(), memory::resident_bytes, heap::give_back);
+                }
                 Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
                 Some(report) = self.reported.recv() => log_report(&self.config, report),
                 _ = self.wished.changed() => {}

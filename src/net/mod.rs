@@ -16,6 +16,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod driver;
 pub mod guarded;
+pub mod heap;
 pub mod listener;
 pub mod mailbox;
 pub mod pool;

@@ -41,9 +41,15 @@ impl Row {
         if queued < self.queued {
             self.since = now;
         }
-        self.queued = queued;
+        let is_first = std::mem::replace(&mut self.queued, queued) < 0;
         let end = self.since + self.patience;
-        (end > now).then(|| end.min(now + self.patience / SEND_LOOKS))
+        let next = now + self.patience / SEND_LOOKS;
+        match end > now {
+            // one look tells nothing, so there are two at least
+            _ if is_first => Some(next),
+            true => Some(end.min(next)),
+            false => None,
+        }
     }
 }
 
@@ -251,6 +257,14 @@ impl Watch {
     pub fn move_to(&self, deadline: Instant) {
         if !self.expired() {
             self.timers.set(self.index, deadline);
+        }
+    }
+
+    /// Moves the deadline of the guard that lives, unless that is about what is being sent, which has its own measure.
+    pub fn extend(&self, deadline: Instant) {
+        let is_sending = !self.timers.wheel.borrow().rows[self.index].patience.is_zero();
+        if !is_sending {
+            self.move_to(deadline);
         }
     }
 

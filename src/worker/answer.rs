@@ -23,7 +23,6 @@ use crate::net::clock;
 use crate::net::upstream::Upstream;
 use crate::policy::exchange::{Action, Event};
 use crate::policy::retry::Sent;
-use crate::units::Instant;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::time::Duration;
@@ -36,8 +35,6 @@ pub(super) struct Answering<'a, F> {
     /// The request.
     pub(super) going: Going<'a, F>,
     pub(super) upload: &'a Upload<'a>,
-    /// End of the attempt: the head must be whole by then.
-    pub(super) until: Instant,
 }
 
 /// What an answer has led to.
@@ -66,7 +63,8 @@ impl Line<'_> {
         let commit = match self.await_head(&mut answering).await {
             Ok(commit) => commit,
             Err((action, keep)) => {
-                answering.going.settle(answering.upstream.stream(), Shutdown::Both).await;
+                let stream = answering.upstream.stream();
+                answering.going.settle(stream, Shutdown::Both, &self.worker.timers).await;
                 self.worker.put(std::mem::take(&mut answering.block));
                 return Ok(Answered::Next { action, keep });
             }
@@ -92,7 +90,8 @@ impl Line<'_> {
             if scanner.is_ready(bytes) || bytes.len() >= RESPONSE_HEAD_BYTES_MAX {
                 if ResponseHead::may_be_error(bytes) {
                     // not wanted any more; what was not yet taken by the endpoint comes back
-                    answering.going.settle(answering.upstream.stream(), Shutdown::Write).await;
+                    let stream = answering.upstream.stream();
+                    answering.going.settle(stream, Shutdown::Write, &self.worker.timers).await;
                 }
                 match self.classify(answering) {
                     Verdict::Commit(commit) => return Ok(commit),
@@ -113,9 +112,10 @@ impl Line<'_> {
 
     /// Receives more of the head.
     async fn receive_more(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<(), Failure> {
-        let Answering { upstream, block, going, until, .. } = answering;
+        let Answering { upstream, block, going, upload } = answering;
         let watch = &self.connection.watch;
-        let _guard = watch.over(upstream.stream(), *until, Shutdown::Both).on_behalf_of(&self.connection.stream);
+        let _guard =
+            watch.over(upstream.stream(), upload.until(), Shutdown::Both).on_behalf_of(&self.connection.stream);
         upstream.arm(std::mem::take(block));
         let received = going.beside(pin!(upstream.received())).await;
         self.now = clock::now();
@@ -239,7 +239,7 @@ impl Line<'_> {
         self.now = relay.now;
         self.record.response_bytes = sent_bytes;
         // a client may need our response to see that the rest of its request is not wanted
-        going.settle(upstream.stream(), Shutdown::Both).await;
+        going.settle(upstream.stream(), Shutdown::Both, &self.worker.timers).await;
         self.settle(upload);
         match relayed {
             Ok(last) => {

@@ -44,6 +44,9 @@ use std::time::Duration;
 /// the request. One that ends later is a failure like any other.
 const STALE_WITHIN: Duration = Duration::from_millis(20);
 
+/// What an idle connection's send buffer takes whatever its size.
+const SEND_AT_ONCE: usize = 4 << 10;
+
 /// Looks for the reset that follows an end, one a tick: some 200 ms, more than a round trip within a region.
 const RECEIPT_LOOKS: usize = 20;
 
@@ -228,7 +231,7 @@ impl<'c> Conversation<'c> {
             let heard = self.listen(going).await;
             if heard.is_err() {
                 // nobody will hear what it still says
-                going.settle(stream, Shutdown::Both).await;
+                going.settle(stream, Shutdown::Both, &self.worker.timers).await;
             }
             heard
         };
@@ -240,7 +243,7 @@ impl<'c> Conversation<'c> {
             && self.ended
             && !self.to.repeatable
         {
-            let sent = ask_for_receipt(self.upstream.stream(), &self.client.watch, self.upload, self.to.until).await;
+            let sent = ask_for_receipt(self.upstream.stream(), &self.client.watch, self.upload).await;
             return Err(Failure::Reset { sent, reused });
         }
         Err(verdict)
@@ -316,10 +319,11 @@ impl<'c> Conversation<'c> {
         }
     }
 
-    /// Submits the first send. `Some`, a count of looks, when the request is whole with it: then it is the answer that wakes us and not
-    /// that send, which the kernel takes at once nearly always. Should it not, the next nudge ([`Watch::nudge`]) has us look after it.
+    /// Submits the first send. `Some`, a count of looks, when the request is whole with it and small: then it is the answer that wakes us
+    /// and not that send, which the kernel takes at once. Should it not, for want of memory, the next nudge ([`Watch::nudge`]) has us
+    /// look after it.
     async fn submit(&self, going: &mut Going<'_, impl Sending>) -> Option<u32> {
-        let is_whole = self.upload.is_complete();
+        let is_whole = self.upload.is_complete() && self.upload.ready_bytes() <= SEND_AT_ONCE;
         poll_fn(|cx| {
             let mut nobody = Context::from_waker(Waker::noop());
             let _ = going.poll_on(if is_whole { &mut nobody } else { cx });
@@ -435,7 +439,7 @@ fn put_ahead<'b>(worker: &Worker, ahead: &'b mut Block) -> &'b mut Vec<u8> {
 
 /// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
 /// connection just as a request is sent. The reset that proves it comes a round trip after the end, so it is waited for.
-async fn ask_for_receipt(stream: &Stream, watch: &Watch, upload: &Upload<'_>, until: Instant) -> Sent {
+async fn ask_for_receipt(stream: &Stream, watch: &Watch, upload: &Upload<'_>) -> Sent {
     let Some(sent_bytes) = upload.sent_whole_bytes() else { return Sent::Maybe };
     for _ in 0..RECEIPT_LOOKS {
         match stream.receipt(sent_bytes) {
@@ -444,7 +448,7 @@ async fn ask_for_receipt(stream: &Stream, watch: &Watch, upload: &Upload<'_>, un
             Receipt::Pending => {}
         }
         let next = clock::now() + timer::TICK;
-        if next >= until {
+        if next >= upload.until() {
             break;
         }
         watch.sleep_until(next).await;

@@ -12,7 +12,6 @@ use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::config;
 use crate::error::ProxyError;
-use crate::limits::ARMED_RECEIVES_MAX;
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::Stream;
@@ -105,11 +104,42 @@ impl Connection {
     }
 }
 
-/// Why [`serve`] returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
-    Idle,
-    Closed,
+/// What a connection waits for outside of [`serve`], where it holds neither a block nor the room to serve a request.
+#[derive(Debug)]
+enum Wait {
+    /// Its first request.
+    First,
+    /// Its next one.
+    Next,
+    /// The rest of a head.
+    Rest(Box<Begun>),
+    /// Nothing more.
+    Over,
+}
+
+/// A request that has begun to arrive.
+#[derive(Debug)]
+struct Begun {
+    bytes: Vec<u8>,
+    arrived: Instant,
+    /// More has arrived since.
+    due: bool,
+}
+
+impl Begun {
+    /// Takes the bytes out of a block, which is given back.
+    fn new(worker: &Worker, inbox: Block, arrived: Instant) -> Box<Self> {
+        let bytes = inbox.unread().to_vec();
+        worker.put(inbox);
+        Box::new(Self { bytes, arrived, due: true })
+    }
+
+    fn move_into(&self, worker: &Worker, inbox: &mut Block) {
+        if self.bytes.len() > inbox.room() {
+            worker.grow(inbox, self.bytes.len());
+        }
+        inbox.vec_mut().extend_from_slice(&self.bytes);
+    }
 }
 
 /// Runs a connection to its end.
@@ -131,50 +161,73 @@ pub(super) async fn run(
         ends_at: clock::now() + config.connection_age_max.mul_f64(worker.rng.borrow_mut().random_range(AGE_SPREAD)),
         requests: Cell::default(),
     };
-    let mut inbox = None;
+    let mut begun = None;
     if config.proxy_protocol {
         let Some(taken) = Box::pin(proxied::take_header(worker, &connection)).await else { return };
         connection.peer = taken.client;
         connection.destination = taken.destination.map(Box::new);
-        inbox = Some(Box::new(taken.behind));
         if !seat.claim_for(taken.client.client()) {
             return;
         }
+        if !taken.behind.is_empty() {
+            let first = Begun::new(worker, taken.behind, clock::now());
+            begun = Some(Box::new(Begun { due: false, ..*first }));
+        } else {
+            worker.put(taken.behind);
+        }
     }
-    while Box::pin(serve(worker, &connection, inbox.take(), config.header_timeout)).await == Rest::Idle {
-        // A worker that drains gives a request that is under way the length of a tick; the receive that follows finds it, or the end.
-        let wait = if worker.is_draining() { Duration::ZERO } else { config.idle_timeout };
-        let _guard = connection.watch.over_idle(&connection.stream, clock::now() + wait);
-        if connection.stream.readable().await.is_err() {
-            break;
+    if begun.is_none() && worker.is_crowded() && wait(worker, &connection, &Wait::First).await.is_err() {
+        return;
+    }
+    loop {
+        let next = Box::pin(serve(worker, &connection, begun.take())).await;
+        if matches!(next, Wait::Over) || wait(worker, &connection, &next).await.is_err() {
+            return;
+        }
+        if let Wait::Rest(rest) = next {
+            begun = Some(rest);
         }
     }
 }
 
-/// Serves requests for as long as they come quickly.
-async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<Block>>, first_wait: Duration) -> Rest {
+/// Waits until something has arrived; what it is, or that the time is over, a receive will tell.
+async fn wait(worker: &Worker, connection: &Connection, wait: &Wait) -> io::Result<()> {
     let Connection { stream, watch, .. } = connection;
-    let mut inbox = begun.map_or_else(|| worker.blocks.borrow_mut().small(), |block| *block);
-    if inbox.is_empty() && !receive_first(connection, &mut inbox, first_wait).await {
+    let config = connection.config(worker);
+    let _guard = match wait {
+        Wait::First => watch.over_idle(stream, clock::now() + config.header_timeout),
+        // a worker that drains gives a request that is under way the length of a tick; the receive that follows finds it, or the end
+        Wait::Next if worker.is_draining() => watch.over_idle(stream, clock::now()),
+        Wait::Next | Wait::Over => watch.over_idle(stream, clock::now() + config.idle_timeout),
+        Wait::Rest(begun) => watch.over(stream, begun.arrived + config.header_timeout, Shutdown::Read),
+    };
+    stream.readable().await
+}
+
+/// Serves requests for as long as they come quickly.
+async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
+    let Connection { stream, watch, .. } = connection;
+    let mut inbox = worker.blocks.borrow_mut().small();
+    let mut began = None;
+    if let Some(begun) = begun {
+        begun.move_into(worker, &mut inbox);
+        began = Some((begun.arrived, begun.due));
+    } else if !receive_first(worker, connection, &mut inbox).await {
         worker.put(inbox);
-        return Rest::Closed;
+        return Wait::Over;
     }
     loop {
-        let arrived = clock::now();
+        let (arrived, due) = began.take().unwrap_or_else(|| (clock::now(), false));
         let hot = arrived.since(connection.served_at.get()) < HOT;
         let mut record = Record::new(connection, arrived);
-        let Served { mut last, close, linger: lingers, at } =
-            exchange::exchange(worker, connection, &mut inbox, &mut record, arrived).await;
+        let served = exchange::exchange(worker, connection, &mut inbox, &mut record, (arrived, due)).await;
+        let Some(Served { mut last, close, linger: lingers, at }) = served else {
+            return Wait::Rest(Begun::new(worker, inbox, arrived));
+        };
         let patience = connection.config(worker).body_timeout;
         if close {
-            let sent = send(worker, connection, last, patience).await;
-            record.finish(worker, clock::now(), sent);
-            if sent.is_ok() && lingers {
-                linger(worker, connection, inbox).await;
-            } else {
-                worker.put(inbox);
-            }
-            return Rest::Closed;
+            finish(worker, connection, last, record, (inbox, lingers)).await;
+            return Wait::Over;
         }
         if !inbox.is_empty() {
             // pipelined: the next request is here already (RFC 9112 §9.3.2)
@@ -182,7 +235,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
             record.finish(worker, clock::now(), sent);
             if sent.is_err() {
                 worker.put(inbox);
-                return Rest::Closed;
+                return Wait::Over;
             }
             continue;
         }
@@ -191,7 +244,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
         let (sent_at, received);
         {
             let _guard = watch.over_send(stream, patience, at);
-            let stays = hot && worker.armed.get() < ARMED_RECEIVES_MAX && !worker.is_draining();
+            let stays = hot && !worker.is_crowded() && !worker.is_draining();
             let mut sending = pin!(stream.send_noting(last, || watch.on_sent(clock::now())));
             let early = poll_once(sending.as_mut()).await;
             let receiving = stays.then(|| stream.receive(std::mem::take(&mut inbox)));
@@ -206,11 +259,11 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
             let sent = sent.map_err(|_| connection.send_failure());
             record.finish(worker, sent_at, sent);
             if sent.is_err() {
-                return Rest::Closed;
+                return Wait::Over;
             }
             let Some(receiving) = receiving else {
                 worker.put(inbox);
-                return Rest::Idle;
+                return Wait::Next;
             };
             drop(_guard);
             received = wait_armed(worker, connection, sent_at, receiving).await;
@@ -218,8 +271,26 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
         inbox = received.1;
         if !matches!(received.0, Ok(1..)) {
             worker.put(inbox);
-            return Rest::Closed;
+            return Wait::Over;
         }
+    }
+}
+
+/// Sends the last bytes of a connection. `lingers`: the client may still be sending, and is given time to read them.
+async fn finish(
+    worker: &Worker,
+    connection: &Connection,
+    last: Block,
+    mut record: Record,
+    (inbox, lingers): (Block, bool),
+) {
+    let patience = connection.config(worker).body_timeout;
+    let sent = send(worker, connection, last, patience).await;
+    record.finish(worker, clock::now(), sent);
+    if sent.is_ok() && lingers {
+        linger(worker, connection, inbox).await;
+    } else {
+        worker.put(inbox);
     }
 }
 
@@ -237,8 +308,10 @@ async fn wait_armed(
     receiving.await
 }
 
-async fn receive_first(connection: &Connection, inbox: &mut Block, wait: Duration) -> bool {
+async fn receive_first(worker: &Worker, connection: &Connection, inbox: &mut Block) -> bool {
+    let wait = connection.config(worker).header_timeout;
     let _guard = connection.watch.over_idle(&connection.stream, clock::now() + wait);
+    let _armed = worker.arm();
     let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
     *inbox = block;
     matches!(received, Ok(1..))

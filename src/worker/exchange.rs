@@ -46,20 +46,23 @@ pub(super) struct Served {
     pub(super) at: Instant,
 }
 
-/// Serves the request whose first bytes are in the inbox.
+/// Serves the request whose first bytes are in the inbox and arrived at `arrived`. With `due` more of it has arrived since.
+///
+/// `None`: its head is not all there, and too many connections wait in here; its bytes are still in the inbox.
 pub(super) async fn exchange(
     worker: &Rc<Worker>,
     connection: &Connection,
     inbox: &mut Block,
     record: &mut Record,
-    arrived: Instant,
-) -> Served {
-    let Plan { head_bytes, mut cycle, way } = match read_head(worker, connection, inbox, record, arrived).await {
-        Ok(plan) => plan,
-        Err(error) => return refuse_head(worker, connection, inbox, record, (error, arrived)),
+    (arrived, due): (Instant, bool),
+) -> Option<Served> {
+    let Plan { head_bytes, mut cycle, way } = match read_head(worker, connection, inbox, record, (arrived, due)).await {
+        Ok(Some(plan)) => plan,
+        Ok(None) => return None,
+        Err(error) => return Some(refuse_head(worker, connection, inbox, record, (error, arrived))),
     };
     inbox.consume(head_bytes);
-    match way {
+    Some(match way {
         Way::Answer { out, framing } => {
             record.response_bytes = out.unread().len() as u64;
             let mut body = Body::new(framing, u64::MAX);
@@ -68,26 +71,35 @@ pub(super) async fn exchange(
             conclude(worker, connection, (&mut cycle, rest), record, served).await
         }
         Way::Forward(to) => forward((worker, connection), inbox, &mut cycle, record, to, arrived).await,
-    }
+    })
 }
 
-/// Receives until the head is whole, within `header_timeout` of its first byte.
+/// Receives until the head is whole, within `header_timeout` of its first byte. `None`: there is no room to wait in here.
 async fn read_head(
     worker: &Rc<Worker>,
     connection: &Connection,
     inbox: &mut Block,
     record: &mut Record,
-    arrived: Instant,
-) -> Result<Plan, ProxyError> {
+    (arrived, mut due): (Instant, bool),
+) -> Result<Option<Plan>, ProxyError> {
     let config = connection.config(worker);
     let mut scanner = HeadScanner::default();
+    if due && clock::now() >= arrived + config.header_timeout {
+        return Err(ProxyError::RequestTimeout);
+    }
     loop {
-        // a head that has reached its limit is judged even without an end in sight
-        if (scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max)
-            && let Some(plan) = plan::plan(worker, connection, inbox.unread(), record, arrived)?
-        {
-            return Ok(plan);
+        if !std::mem::take(&mut due) {
+            // a head that has reached its limit is judged even without an end in sight
+            if (scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max)
+                && let Some(plan) = plan::plan(worker, connection, inbox.unread(), record, arrived)?
+            {
+                return Ok(Some(plan));
+            }
+            if worker.is_crowded() {
+                return Ok(None);
+            }
         }
+        let _armed = worker.arm();
         inbox.compact();
         if inbox.room() == 0 {
             worker.grow(inbox, config.head_bytes_max);
@@ -264,7 +276,7 @@ impl Line<'_> {
         let mut conversation = Conversation::new((self.worker, self.connection), upload, opened, asked, to);
         let heard = conversation.hold(&mut going, self.now).await;
         self.now = clock::now();
-        let answering = Answering { upstream: &opened.upstream, block: heard?, going, upload, until: to.until };
+        let answering = Answering { upstream: &opened.upstream, block: heard?, going, upload };
         self.answer(answering).await
     }
 

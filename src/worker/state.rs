@@ -11,7 +11,7 @@ use crate::config::ProxyVersion;
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
-use crate::limits::{ARMED_UPSTREAM_MAX, BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
+use crate::limits::{ARMED_RECEIVES_MAX, ARMED_UPSTREAM_MAX, BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
 use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
 use crate::net::listener::Listener;
@@ -53,7 +53,7 @@ pub(super) struct Worker {
     pub(super) rng: RefCell<Rng>,
     pub(super) scratch: RefCell<Scratch>,
     pub(super) router_cache: RefCell<RouterCache>,
-    /// Connections that wait for their next request with a receive armed.
+    /// Connections that wait for a request, or the rest of its head, with a receive armed.
     pub(super) armed: Cell<usize>,
     /// Connections to endpoints with a receive armed, waiting for a response or in a pool.
     armed_upstream: Rc<Cell<usize>>,
@@ -251,6 +251,11 @@ impl Worker {
         larger.vec_mut().extend_from_slice(block.unread());
         larger.vec_mut().reserve_exact((bytes_max + 1 + TAILROOM).saturating_sub(block.unread().len()));
         blocks.put(std::mem::replace(block, larger));
+    }
+
+    /// Whether so many connections wait with a receive armed that others must do without.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.armed.get() >= ARMED_RECEIVES_MAX
     }
 
     /// Counts a connection that waits with a receive armed, until the guard is dropped.

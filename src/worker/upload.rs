@@ -24,14 +24,19 @@ use crate::limits::{DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::Stream;
+use crate::net::timer::Timers;
 use crate::policy::retry::Sent;
 use crate::units::Instant;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::Shutdown;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+/// How long a send that was told to end may take to do so.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// A request that is being sent; outlives its attempts.
 pub(super) struct Upload<'c> {
@@ -58,6 +63,8 @@ pub(super) struct Upload<'c> {
     waited: Cell<Duration>,
     /// The time of the attempt, which begins to run once the client has sent everything.
     time: Cell<Duration>,
+    /// The end of the attempt, as far as is known.
+    until: Cell<Instant>,
     attempt: Signals,
 }
 
@@ -142,6 +149,7 @@ impl<'c> Upload<'c> {
             rate_min: incoming.rate_min,
             waited: Cell::new(Duration::ZERO),
             time: Cell::new(Duration::MAX),
+            until: Cell::new(Instant::NEVER),
             attempt: Signals::default(),
         }
     }
@@ -161,12 +169,23 @@ impl<'c> Upload<'c> {
     /// The end of an attempt that begins at `now` and may take until `until`: while the client is still sending, only T_max counts,
     /// because its slowness is not the endpoint's. The rest of the attempt's time runs from the end of the body on.
     pub(super) fn time_attempt(&self, until: Instant, now: Instant) -> Instant {
-        if self.is_complete() {
-            self.time.set(Duration::MAX);
-            return until;
-        }
-        self.time.set(until.since(now));
-        self.attempts.deadline()
+        let (time, until) = match self.is_complete() {
+            true => (Duration::MAX, until),
+            false => (until.since(now), self.attempts.deadline()),
+        };
+        self.time.set(time);
+        self.until.set(until);
+        until
+    }
+
+    /// The end of the attempt, which may have been moved since [`Upload::time_attempt`].
+    pub(super) fn until(&self) -> Instant {
+        self.until.get()
+    }
+
+    /// Bytes that are ready to be sent.
+    pub(super) fn ready_bytes(&self) -> usize {
+        self.outbound.borrow().unread().len()
     }
 
     /// Whether an attempt can be made with what is here: either nothing went out, or all of it can go out again.
@@ -260,6 +279,9 @@ impl<'c> Upload<'c> {
                 self.on_complete();
                 return Ok(());
             }
+            if self.attempt.stop.get() {
+                return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
+            }
             if self.withheld.get() {
                 poll_fn(|_| if self.attempt.go.get() { Poll::Ready(()) } else { Poll::Pending }).await;
             }
@@ -276,7 +298,8 @@ impl<'c> Upload<'c> {
         if self.time.get() != Duration::MAX && !self.attempt.answered.get() {
             // one that cannot be sent again has all the time that is left
             let time = if self.is_replayable() { self.time.get() } else { Duration::MAX };
-            self.client.watch.move_to((clock::now() + time).min(self.attempts.deadline()));
+            self.until.set((clock::now() + time).min(self.attempts.deadline()));
+            self.client.watch.move_to(self.until.get());
         }
     }
 
@@ -303,7 +326,7 @@ impl<'c> Upload<'c> {
         self.progress.set(progress);
         self.outbound.replace(outbound);
         if self.attempt.answered.get() {
-            self.client.watch.move_to(clock::now() + self.patience);
+            self.client.watch.extend(clock::now() + self.patience);
         }
         sent.map_err(|_| Failure::Reset { sent: Sent::Maybe, reused: false })
     }
@@ -434,15 +457,17 @@ impl<'g, F: Sending> Going<'g, F> {
     }
 
     /// Ends it without losing a byte: what the client has sent is either in hand or still to be received. The endpoint gets no more.
-    pub(super) async fn settle(&mut self, upstream: &Stream, how: Shutdown) {
+    pub(super) async fn settle(&mut self, upstream: &Stream, how: Shutdown, timers: &Rc<Timers>) {
         if !self.is_under_way() {
             return;
         }
         let Signals { stop, moving, .. } = self.signals;
         stop.set(true);
         if moving.get() {
-            // a send that the endpoint does not take ends by this
+            // a send that the endpoint does not take ends by this, or, on a unix socket under epoll, by the end of both directions
             upstream.shutdown(how);
+            let watch = timers.watch();
+            let _guard = watch.over(upstream, clock::now() + SETTLE, Shutdown::Both);
             poll_fn(|cx| {
                 let _ = self.poll_on(cx);
                 if self.is_under_way() && moving.get() { Poll::Pending } else { Poll::Ready(()) }

@@ -1,9 +1,14 @@
 //! Both directions at once: a service may answer while it is still reading (RFC 9112 §9.5), and whoever breaks off then must not leave
 //! something that looks whole.
 
+use crate::support::upstream::Conn;
 use crate::support::{
-    Client, Driver, Gateway, Upstream, behind, behind_endpoints, eventually, first_then, noise, on_both_drivers,
+    Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, noise,
+    on_both_drivers,
 };
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const PIECE: usize = 1_000;
 const PIECES: usize = 20;
@@ -99,5 +104,61 @@ on_both_drivers! {
         client.send(&body[PIECE..]);
         assert_eq!(client.read("PUT").text(), body.len().to_string());
         assert_eq!(taking.requests()[0].body, body);
+    }
+
+    fn a_refusal_by_a_service_that_does_not_read_on_is_passed_on(driver: Driver) {
+        let over = Arc::new(Gate::default());
+        let held = over.clone();
+        let script = move |conn: &mut Conn| {
+            conn.head();
+            conn.send("HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\nno");
+            // reads nothing and keeps the connection
+            held.wait();
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let services = [Upstream::scripted(script.clone()), Upstream::scripted_on_unix_socket(&dir.path().join("s.sock"), script)];
+        for service in &services {
+            let config = behind(&[service], "[route.retry]\nattempts = 1", "");
+            let setup = Setup { listener: "max_body = \"100MiB\"", config: &config, ..Setup::default() };
+            let gateway = Gateway::start_with(driver, &setup);
+            let mut client = gateway.client();
+            let stream = client.stream_handle();
+            std::thread::scope(|scope| {
+                // more than all buffers on the way can hold; it ends when the gateway has closed the connection
+                scope.spawn(move || (&*stream).write_all(&[post(64 << 20).into_bytes(), noise(3, 64 << 20)].concat()));
+                let response = client.read("POST");
+                assert_eq!((response.status, response.text().as_str()), (503, "no"), "{}", service.address());
+                client.stream().cut();
+            });
+            gateway.assert_nothing_left();
+        }
+        over.open();
+    }
+
+    fn a_steady_reader_is_not_cut_for_uploading_too(driver: Driver) {
+        let upstream = Upstream::scripted(|conn| {
+            conn.head();
+            conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 24 << 20));
+            conn.send(noise(4, 24 << 20));
+            conn.wait_for_close();
+        });
+        let config = behind(&[&upstream], "", "");
+        let setup = Setup { listener: "body_timeout = \"1s\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut client = gateway.client();
+        client.stream().set_small_buffers();
+        client.send(post(60));
+        assert_eq!(client.read_head().unwrap().0, 200);
+        let began = Instant::now();
+        let mut sent = 0;
+        // a byte up and a little down, for longer than the timeout; then nothing goes up any more, and reading goes on
+        while began.elapsed() < Duration::from_millis(2_500) {
+            if sent < 30 {
+                client.send("x");
+                sent += 1;
+            }
+            client.take(10_000).expect("the gateway waits as long as something is read");
+            std::thread::park_timeout(Duration::from_millis(40));
+        }
     }
 }

@@ -175,4 +175,35 @@ on_both_drivers! {
         }
         gateway.assert_nothing_left();
     }
+
+    fn heads_that_come_in_pieces_from_thousands_are_all_understood(driver: Driver) {
+        // more than may wait with a buffer
+        const CLIENTS: usize = 1_300;
+        let config = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nrespond = { status = 200, body = \"ok\" }\n";
+        let setup = Setup { workers: 1, listener: "header_timeout = \"60s\"", config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| gateway.client()).collect();
+        for piece in ["GET / HT", "TP/1.1\r\nHost: x\r\nX-A", "nything: value\r\n\r", "\n"] {
+            clients.iter_mut().for_each(|client| client.send(piece));
+        }
+        for client in &mut clients {
+            assert_eq!(client.read("GET").text(), "ok");
+            client.send("GET / HTTP/1.1\r\nHo");
+        }
+        clients.iter_mut().for_each(|client| client.send("st: x\r\n\r\n"));
+        clients.iter_mut().for_each(|client| assert_eq!(client.read("GET").text(), "ok"));
+    }
+
+    fn a_head_that_is_late_in_a_crowd_is_told_so(driver: Driver) {
+        const CLIENTS: usize = 1_300;
+        let config = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nrespond = { status = 200, body = \"ok\" }\n";
+        let setup = Setup { workers: 1, listener: "header_timeout = \"3s\"", config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| gateway.client()).collect();
+        clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: x\r\n"));
+        for client in &mut clients {
+            client.read("GET").assert_rejected(408, "request_timeout");
+        }
+        gateway.assert_nothing_left();
+    }
 }

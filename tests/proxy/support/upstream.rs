@@ -93,7 +93,12 @@ impl Upstream {
 
     /// The same as [`Upstream::answering`], on a unix socket.
     pub(crate) fn on_unix_socket(path: &Path, answer: impl Fn(&Request, &mut Conn) + Send + Sync + 'static) -> Self {
-        let mut upstream = Self::stopped(format!("unix:{}", path.display()), Box::new(answer_each(answer)));
+        Self::scripted_on_unix_socket(path, answer_each(answer))
+    }
+
+    /// The same as [`Upstream::scripted`], on a unix socket.
+    pub(crate) fn scripted_on_unix_socket(path: &Path, script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Self {
+        let mut upstream = Self::stopped(format!("unix:{}", path.display()), Box::new(script));
         upstream.start();
         upstream
     }
