@@ -53,13 +53,15 @@ pub struct Running {
 ///
 /// # Errors
 /// What `start` returns, or an I/O error when the services cannot be started on loopback or the terminal cannot be written.
-pub fn run<E: From<io::Error>>(options: &Options, start: impl FnOnce(&str) -> Result<Running, E>) -> Result<(), E> {
+pub fn run<E: From<io::Error>>(options: &Options, start: impl Fn(&str) -> Result<Running, E>) -> Result<(), E> {
     let stop = Arc::new(Stop::default());
     stop::on_signal(&stop)?;
     let services = ["apples", "pears", "plums"].map(Service::start);
     let mut services = services.into_iter().collect::<io::Result<Vec<_>>>()?;
     let (edge, admin) = (free_or_any(EDGE), free_or_any(ADMIN));
-    let running = start(&config(edge, admin, &services))?;
+    // somebody may have taken a port since; any two will do then
+    let any = SocketAddr::new(EDGE.ip(), 0);
+    let running = start(&config(edge, admin, &services)).or_else(|_| start(&config(any, any, &services)))?;
     let load = Load::start(running.edge, &stop);
     let outcome = show(options, &running, &mut services, &load, &stop);
     stop.stop();
