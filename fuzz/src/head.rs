@@ -130,7 +130,7 @@ fn see_response(buf: &[u8], method: &Method, scratch: &mut HeadScratch) -> Seen 
                 head.content_length(),
                 head.is_persistent(),
                 head.idle_timeout(),
-                head.retry_after(784_111_777),
+                head.retry_after(|| 784_111_777),
                 lines(&head.fields()),
             ),
             head.head_bytes(),
@@ -187,7 +187,7 @@ fn check_response(bytes: &[u8], method: &Method) {
     let status = head.status().as_u16();
     assert!((100..=599).contains(&status) && status != 101, "{status}");
     assert!(head.reason().bytes().all(|b| b == b'\t' || b == b' ' || b.is_ascii_graphic()), "{:?}", head.reason());
-    assert!(head.retry_after(784_111_777).is_none_or(|wait| wait <= limits::TIMEOUT_MAX));
+    assert!(head.retry_after(|| 784_111_777).is_none_or(|wait| wait <= limits::TIMEOUT_MAX));
     assert!(head.idle_timeout().is_none_or(|wait| wait <= limits::TIMEOUT_MAX));
     assert!(!head.is_persistent() || head.framing() != Framing::UntilClose);
     let has_no_body = *method == Method::HEAD || status < 200 || matches!(status, 204 | 304);
