@@ -38,20 +38,12 @@ pub(super) struct Answering<'a, F> {
 }
 
 /// What an answer has led to.
-pub(super) enum Answered {
+pub(super) struct Answered {
     /// It was passed on, or something was in its place: the last bytes for the client, and whether that one is there to read them.
-    Over {
-        last: (Block, bool),
-        /// How long the endpoint keeps the connection for another request; `None`: it is closed.
-        keep: Option<Duration>,
-    },
-    /// It is not passed on.
-    Next {
-        /// What is done instead.
-        action: Action,
-        /// As above.
-        keep: Option<Duration>,
-    },
+    /// `Err`: it is not passed on, and this is done instead.
+    pub(super) outcome: Result<(Block, bool), Action>,
+    /// How long the endpoint keeps the connection for another request; `None`: it is closed.
+    pub(super) keep: Option<Duration>,
 }
 
 impl Line<'_> {
@@ -66,15 +58,15 @@ impl Line<'_> {
                 let stream = answering.upstream.stream();
                 answering.going.settle(stream, Shutdown::Both, &self.worker.timers).await;
                 self.worker.put(std::mem::take(&mut answering.block));
-                return Ok(Answered::Next { action, keep });
+                return Ok(Answered { outcome: Err(action), keep });
             }
         };
         Ok(match commit.switching {
             // boxed: few requests become tunnels, and every connection would hold the room for one
-            true => Answered::Over { last: Box::pin(self.tunnel(commit, answering)).await, keep: None },
+            true => Answered { outcome: Ok(Box::pin(self.tunnel(commit, answering)).await), keep: None },
             false => {
                 let (last, keep) = self.relay(commit, answering).await;
-                Answered::Over { last, keep }
+                Answered { outcome: Ok(last), keep }
             }
         })
     }

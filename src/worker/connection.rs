@@ -353,7 +353,7 @@ async fn linger(worker: &Worker, connection: &Connection, mut inbox: Block) {
 }
 
 /// Polls once, to have an operation submitted before the next one.
-pub(super) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|cx| {
         Poll::Ready(match future.as_mut().poll(cx) {
             Poll::Ready(done) => Some(done),

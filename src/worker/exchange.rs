@@ -237,17 +237,11 @@ impl Line<'_> {
                 self.fail(failure, upload)
             })?;
             match self.converse(&opened, to, upload).await {
-                Ok(Answered::Over { last, keep }) => {
+                Ok(Answered { outcome, keep }) => {
                     if let Some(keep) = keep {
                         self.worker.checkin(to.cluster, to.endpoint, opened.upstream, keep, self.now);
                     }
-                    return Ok(last);
-                }
-                Ok(Answered::Next { action, keep }) => {
-                    if let Some(keep) = keep {
-                        self.worker.checkin(to.cluster, to.endpoint, opened.upstream, keep, self.now);
-                    }
-                    return Err(action);
+                    return outcome;
                 }
                 Err(failure) => {
                     if matches!(failure, Failure::Reset { reused: true, .. }) {
