@@ -56,44 +56,48 @@ pub(super) async fn exchange(
     record: &mut Record,
     (arrived, due): (Instant, bool),
 ) -> Option<Served> {
-    let Plan { head_bytes, mut cycle, way } = match read_head(worker, connection, inbox, record, (arrived, due)).await {
-        Ok(Some(plan)) => plan,
+    let (plan, now) = match read_head(worker, connection, inbox, record, (arrived, due)).await {
+        Ok(Some(planned)) => planned,
         Ok(None) => return None,
-        Err(error) => return Some(refuse_head(worker, connection, inbox, record, (error, arrived))),
+        Err(error) => return Some(refuse_head(worker, connection, inbox, record, error)),
     };
+    let Plan { head_bytes, mut cycle, way } = plan;
     inbox.consume(head_bytes);
     Some(match way {
         Way::Answer { out, framing } => {
             record.response_bytes = out.unread().len() as u64;
             let mut body = Body::new(framing, u64::MAX);
             let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
-            let served = Served { last: out, close: false, linger: true, at: arrived };
+            let served = Served { last: out, close: false, linger: true, at: now };
             conclude(worker, connection, (&mut cycle, rest), record, served).await
         }
-        Way::Forward(to) => forward((worker, connection), inbox, &mut cycle, record, to, arrived).await,
+        Way::Forward(to) => forward((worker, connection), inbox, &mut cycle, record, to, (arrived, now)).await,
     })
 }
 
-/// Receives until the head is whole, within `header_timeout` of its first byte. `None`: there is no room to wait in here.
+/// Receives until the head is whole, within `header_timeout` of its first byte, and says when it was. `None`: there is no room to wait
+/// in here.
 async fn read_head(
     worker: &Rc<Worker>,
     connection: &Connection,
     inbox: &mut Block,
     record: &mut Record,
     (arrived, mut due): (Instant, bool),
-) -> Result<Option<Plan>, ProxyError> {
+) -> Result<Option<(Plan, Instant)>, ProxyError> {
     let config = connection.config(worker);
     let mut scanner = HeadScanner::default();
-    if due && clock::now() >= arrived + config.header_timeout {
+    // a head may take long to arrive, and what is decided about it must not be decided for the moment of its first byte
+    let mut now = if due { clock::now() } else { arrived };
+    if now >= arrived + config.header_timeout {
         return Err(ProxyError::RequestTimeout);
     }
     loop {
         if !std::mem::take(&mut due) {
             // a head that has reached its limit is judged even without an end in sight
             if (scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max)
-                && let Some(plan) = plan::plan(worker, connection, inbox.unread(), record, arrived)?
+                && let Some(plan) = plan::plan(worker, connection, inbox.unread(), record, now)?
             {
-                return Ok(Some(plan));
+                return Ok(Some((plan, now)));
             }
             if worker.is_crowded() {
                 return Ok(None);
@@ -111,7 +115,7 @@ async fn read_head(
         match received {
             // also when some bytes have come with it: what follows would be the end that it has made
             _ if connection.watch.expired() => return Err(ProxyError::RequestTimeout),
-            Ok(1..) => {}
+            Ok(1..) => now = clock::now(),
             _ => return Err(ProxyError::ClientClosed),
         }
     }
@@ -123,20 +127,21 @@ fn refuse_head(
     connection: &Connection,
     inbox: &mut Block,
     record: &mut Record,
-    (error, arrived): (ProxyError, Instant),
+    error: ProxyError,
 ) -> Served {
     let mut last = worker.blocks.borrow_mut().small();
+    let now = clock::now();
     if error != ProxyError::ClientClosed {
         let server = &connection.config(worker).server;
         let to =
-            ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date(arrived), server };
+            ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date(now), server };
         reply::error(last.vec_mut(), error, &[], &to);
     }
     record.on_unread(worker, connection, inbox.unread());
     record.on_error(error);
     record.response_bytes = last.unread().len() as u64;
     inbox.clear();
-    Served { last, close: true, linger: true, at: arrived }
+    Served { last, close: true, linger: true, at: now }
 }
 
 /// A request on its way through; what the steps of the line share.
@@ -162,7 +167,7 @@ async fn forward(
     cycle: &mut Cycle,
     record: &mut Record,
     forward: Forward,
-    arrived: Instant,
+    (arrived, now): (Instant, Instant),
 ) -> Served {
     let Forward { route, cluster, method, version, framing, withheld, bytes_max, idempotent, hash, .. } = forward;
     let Forward { offer, outbound, slot, .. } = forward;
@@ -172,19 +177,8 @@ async fn forward(
     let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
     let incoming = Incoming { framing, bytes_max, withheld, patience, rate_min };
     let mut upload = Upload::new(worker, connection, &attempts, std::mem::take(inbox), outbound, incoming);
-    let mut line = Line {
-        worker,
-        connection,
-        attempts: &attempts,
-        cycle,
-        record,
-        route,
-        method,
-        version,
-        idempotent,
-        offer,
-        now: arrived,
-    };
+    let mut line =
+        Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent, offer, now };
     let (last, linger) = line.run(&upload).await;
     let Line { cycle, record, now, .. } = line;
     record.request_bytes += upload.body_bytes();
@@ -199,7 +193,11 @@ async fn forward(
 impl Line<'_> {
     /// From the first pick to the last bytes for the client, which it returns, with whether the client is there to read them.
     async fn run(&mut self, upload: &Upload<'_>) -> (Block, bool) {
-        let mut action = self.attempts.step(Event::Start, self.now);
+        let mut action = match self.now < self.attempts.deadline() {
+            true => self.attempts.step(Event::Start, self.now),
+            // the client has used up T_max for the head alone, and no endpoint is to blame
+            false => Action::Reply(ProxyError::RequestTimeout),
+        };
         loop {
             action = match action {
                 Action::Attempt { endpoint, connect_until, until } => {
@@ -312,8 +310,9 @@ impl Line<'_> {
             return (last, false);
         }
         self.settle(upload);
-        if error.fault() == Fault::Downstream && !upload.is_complete() {
-            self.cycle.on_request_broken(); // its body is what was wrong
+        // its body is what was wrong; or it was too slow (RFC 9110 §15.5.9: 408 ends the connection)
+        if error == ProxyError::RequestTimeout || (error.fault() == Fault::Downstream && !upload.is_complete()) {
+            self.cycle.on_request_broken();
         }
         let close = self.cycle.announces_close(upload.left());
         self.cycle.on_response_head(Framing::Fixed(0), !close);

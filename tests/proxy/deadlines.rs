@@ -214,6 +214,38 @@ on_both_drivers! {
         assert!(upstream.requests().len() <= 1);
     }
 
+    fn a_head_that_arrives_slowly_takes_nothing_from_the_endpoint_s_time(driver: Driver) {
+        let upstream = Upstream::answering(|_, conn| {
+            let asked = Instant::now();
+            eventually("the service takes a while", || (asked.elapsed() >= Duration::from_millis(100)).then_some(()));
+            conn.reply(200, "ok");
+        });
+        let route = "timeout = \"60s\"\n[route.retry]\nattempts = 0\nper_try_timeout = \"2s\"";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], route, ""));
+        let mut client = gateway.client();
+        let began = Instant::now();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n");
+        eventually("a try's time passes", || (began.elapsed() >= Duration::from_millis(2200)).then_some(()));
+        client.send("\r\n");
+        assert_eq!(client.read("GET").text(), "ok");
+        assert_eq!(upstream.requests().len(), 1);
+    }
+
+    fn a_client_that_needs_all_the_time_for_its_head_is_told_so_and_no_endpoint_is_blamed(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "timeout = \"300ms\"", ""));
+        for _ in 0..6 {
+            let mut client = gateway.client();
+            let began = Instant::now();
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n");
+            eventually("T_max passes", || (began.elapsed() >= Duration::from_millis(400)).then_some(()));
+            client.send("\r\n");
+            client.read("GET").assert_rejected(408, "request_timeout");
+            client.assert_closed();
+        }
+        assert_eq!(upstream.connections(), 0);
+    }
+
     fn a_connection_that_says_nothing_is_closed(driver: Driver) {
         let upstream = Upstream::always("ok");
         let config = behind(&[&upstream], "", "");
