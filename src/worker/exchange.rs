@@ -19,6 +19,7 @@ use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
+use crate::http::glimpse::Glimpse;
 use crate::http::reply::{self, ReplyTo};
 use crate::http::scan::HeadScanner;
 use crate::http::trailers::Trailers;
@@ -133,8 +134,10 @@ fn refuse_head(
     let now = clock::now();
     if error != ProxyError::ClientClosed {
         let server = &connection.config(worker).server;
+        // RFC 9110 §9.3.2: no content for HEAD, whatever is wrong with the rest of it
+        let head_only = Glimpse::of(inbox.unread()).method == b"HEAD";
         let to =
-            ReplyTo { version: Version::Http11, head_only: false, close: true, date: &worker.date(now), server };
+            ReplyTo { version: Version::Http11, head_only, close: true, date: &worker.date(now), server };
         reply::error(last.vec_mut(), error, &[], &to);
     }
     record.on_unread(worker, connection, inbox.unread());

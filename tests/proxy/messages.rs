@@ -181,6 +181,30 @@ on_both_drivers! {
         assert!(upstream.requests().is_empty());
     }
 
+    fn a_refused_head_request_is_answered_without_a_body(driver: Driver) {
+        let upstream = echo_target();
+        let config = behind(&[&upstream], "", "");
+        let listener = "max_head = \"2KiB\"\nheader_timeout = \"300ms\"";
+        let gateway = Gateway::start_with(driver, &Setup { listener, config: &config, ..Setup::default() });
+        let long = format!("HEAD / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(4000));
+        for (bytes, status) in [
+            ("HEAD / HTTP/1.1\r\n\r\n", 400),
+            ("HEAD / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+            ("HEAD / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+            ("\r\nHEAD / HTTP/1.1\r\nHost: x\r\nExpect: more\r\n\r\n", 417),
+            ("HEAD / HTTP/1.1\r\nHost: x\r\nX-Slow:", 408),
+            (long.as_str(), 431),
+        ] {
+            let mut client = gateway.client();
+            client.send(bytes);
+            let answer = String::from_utf8(client.read_to_end().expect("an answer")).expect("text");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            // RFC 9110 §9.3.2: the length is told, and no content follows
+            assert!(answer.contains("\r\nContent-Length: ") && answer.ends_with("\r\n\r\n"), "{answer}");
+        }
+        assert!(upstream.requests().is_empty());
+    }
+
     fn heads_that_are_too_large_are_refused(driver: Driver) {
         let upstream = echo_target();
         let config = behind(&[&upstream], "", "");
