@@ -113,6 +113,16 @@ impl<'b> Fields<'b> {
         self.table.iter().filter(|f| f.kind != Kind::Dropped).map(move |f| (f.name(buf), f.value(buf)))
     }
 
+    /// All that the `Connection` fields name, as one list. Most heads have none, and nothing is allocated.
+    pub(super) fn nominated(&self) -> Vec<u8> {
+        let mut options = Vec::new();
+        for value in self.of(Kind::Connection) {
+            options.extend_from_slice(value);
+            options.push(b',');
+        }
+        options
+    }
+
     /// The values of all fields of a kind, in order.
     pub(super) fn of(&self, kind: Kind) -> impl DoubleEndedIterator<Item = &'b [u8]> + use<'b> {
         let buf = self.buf;
@@ -152,7 +162,7 @@ pub(super) struct Seen<'b> {
     pub(super) trailers: bool,
     pub(super) expect: Expectation,
     /// A `Connection` field names something that is not one of the options above.
-    nominates: bool,
+    pub(super) nominates: bool,
 }
 
 /// Reads the header section of `buf`, which is exactly one head, into `table`.

@@ -224,6 +224,12 @@ impl<'b> RequestHead<'b> {
         self.seen.trailers
     }
 
+    /// What `Connection` nominates: for [`super::trailers::Trailers::begin`]. Empty unless it names more than the usual options.
+    #[must_use]
+    pub fn nominated(&self) -> Vec<u8> {
+        if self.seen.nominates { self.fields.nominated() } else { Vec::new() }
+    }
+
     /// The client's own request id, if it is fit to be kept: up to `REQUEST_ID_BYTES_MAX` visible ASCII bytes.
     #[must_use]
     pub fn request_id(&self) -> Option<&'b [u8]> {

@@ -158,6 +158,12 @@ impl<'b> ResponseHead<'b> {
         self.fields
     }
 
+    /// What `Connection` nominates: for [`super::trailers::Trailers::begin`]. Empty unless it names more than the usual options.
+    #[must_use]
+    pub fn nominated(&self) -> Vec<u8> {
+        if self.seen.nominates { self.fields.nominated() } else { Vec::new() }
+    }
+
     /// How the body ends.
     #[must_use]
     pub fn framing(&self) -> Framing {

@@ -1,14 +1,15 @@
 //! The trailer section of a chunked body: bounded, checked like a header section, and cut down to what may go on.
 //!
 //! A trailer arrives after decisions were made on the head, so one that frames, routes, authenticates or describes the content must
-//! not be merged or passed on (RFC 9110 §6.5.1); hop-by-hop fields and names with an underscore end here as in heads. The rest
-//! (`grpc-status`, `Server-Timing`, checksums …) goes on.
+//! not be merged or passed on (RFC 9110 §6.5.1); hop-by-hop fields, those that the head's `Connection` nominates and names with an
+//! underscore end here as in heads. What the route sets or removes does not come by this way either: some services merge trailers into
+//! the head. The rest (`grpc-status`, `Server-Timing`, checksums …) goes on.
 
 use super::body::BodyError;
 use super::fields::{Kind, classify};
-use super::headers::push;
-use super::text::{is_token, is_value_byte, trim};
-use crate::config::Underscores;
+use super::headers::{overrides, push};
+use super::text::{is_token, is_value_byte, list, trim};
+use crate::config::{HeaderRules, Underscores};
 use crate::limits;
 
 /// Takes a trailer section a byte at a time and keeps what may be forwarded. Reused from body to body.
@@ -20,15 +21,40 @@ pub struct Trailers {
     kept: Vec<u8>,
     section_bytes: usize,
     after_cr: bool,
+    /// Names that end here, a list as in `Connection`.
+    nominated: Vec<u8>,
 }
 
 impl Trailers {
+    /// For a body whose head nominates these names in `Connection`: no trailer of such a name goes on (RFC 9110 §7.6.1). Forgets the
+    /// last body's.
+    pub fn begin(&mut self, nominated: Vec<u8>) {
+        self.clear();
+        self.nominated = nominated;
+    }
+
+    /// Drops those that the route's rules set or remove.
+    pub fn apply(&mut self, rules: &HeaderRules) {
+        let name = |line: &[u8]| memchr::memchr(b':', line).unwrap_or(line.len());
+        let mut at = 0;
+        while at < self.kept.len() {
+            let line = &self.kept[at..];
+            let len = memchr::memchr(b'\n', line).map_or(line.len(), |end| end + 1);
+            if overrides(rules, &line[..name(line)]) {
+                self.kept.drain(at..at + len);
+            } else {
+                at += len;
+            }
+        }
+    }
+
     /// Forgets the last body's trailers; for the beginning of a body.
     pub fn clear(&mut self) {
         self.line.clear();
         self.kept.clear();
         self.section_bytes = 0;
         self.after_cr = false;
+        self.nominated.clear();
     }
 
     /// The trailers that go on, as `name: value CRLF` lines; empty if there are none.
@@ -64,7 +90,8 @@ impl Trailers {
         if !is_token(name) {
             return Err(BodyError::Malformed); // RFC 9112 §5.1, §5.2: a space before the colon, a folded line
         }
-        if may_go_on(name) {
+        let is_nominated = || list(&self.nominated).any(|option| option.eq_ignore_ascii_case(name));
+        if may_go_on(name) && !is_nominated() {
             push(&mut self.kept, name, value);
         }
         self.line.clear();

@@ -174,7 +174,15 @@ impl Line<'_> {
         let to = encode::response(out.vec_mut(), &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        Commit { out, from: head.framing(), to, keep: keep(head), before, switching: false }
+        Commit {
+            out,
+            from: head.framing(),
+            to,
+            nominated: head.nominated(),
+            keep: keep(head),
+            before,
+            switching: false,
+        }
     }
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>) -> Commit {
@@ -182,7 +190,8 @@ impl Line<'_> {
         let rules = &self.worker.shared.config.routes[self.route.index()].response_headers;
         encode::switching(out.vec_mut(), head, rules, &self.connection.config(self.worker).server);
         self.record.on_status(head.status());
-        Commit { out, from: Framing::None, to: Framing::None, keep: None, before: *self.cycle, switching: true }
+        let (none, before) = (Framing::None, *self.cycle);
+        Commit { out, from: none, to: none, nominated: Vec::new(), keep: None, before, switching: true }
     }
 
     /// The upgraded connection, to its end. T_max, retries and `body_timeout` are over; the places under `max_concurrent` and
@@ -210,9 +219,11 @@ impl Line<'_> {
         commit: Commit,
         answering: Answering<'_, impl Sending>,
     ) -> ((Block, bool), Option<Duration>) {
-        let Commit { out, from, to, keep, before, .. } = commit;
+        let Commit { out, from, to, nominated, keep, before, .. } = commit;
         let Answering { upstream, block, mut going, upload, .. } = answering;
         upload.on_answered();
+        let mut trailers = Trailers::default();
+        trailers.begin(nominated);
         let mut relay = Relay {
             worker: self.worker,
             connection: self.connection,
@@ -224,7 +235,8 @@ impl Line<'_> {
             sent_bytes: 0,
             excess: false,
             now: self.now,
-            trailers: Trailers::default(),
+            trailers,
+            rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
         };
         let relayed = relay.run(out, block).await;
         let (excess, sent_bytes) = (relay.excess, relay.sent_bytes);

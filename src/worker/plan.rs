@@ -64,6 +64,8 @@ pub(super) struct Forward {
     pub(super) method: Method,
     pub(super) version: Version,
     pub(super) framing: Framing,
+    /// What `Connection` nominates, of trailers too.
+    pub(super) nominated: Vec<u8>,
     pub(super) withheld: bool,
     pub(super) bytes_max: u64,
     pub(super) idempotent: bool,
@@ -236,6 +238,7 @@ impl Planner<'_> {
             method: head.method().clone(),
             version: head.version(),
             framing: head.framing(),
+            nominated: head.nominated(),
             withheld: self.is_withheld(),
             bytes_max,
             idempotent: is_idempotent(head.method()),

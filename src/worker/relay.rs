@@ -11,6 +11,7 @@ use super::attempt::Failure;
 use super::connection::Connection;
 use super::state::Worker;
 use super::upload::{Going, Sending};
+use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
 use crate::http::framing::Framing;
@@ -45,6 +46,8 @@ pub(super) struct Relay<'a, 'g, F> {
     /// When the last piece arrived.
     pub(super) now: Instant,
     pub(super) trailers: Trailers,
+    /// The route's, for responses.
+    pub(super) rules: &'a HeaderRules,
 }
 
 /// Why a response was not passed on whole.
@@ -155,6 +158,9 @@ impl<F: Sending> Relay<'_, '_, F> {
         if self.framing != Framing::Chunked {
             block.set_unread(payload);
             return Ok(decoded.done);
+        }
+        if decoded.done {
+            self.trailers.apply(self.rules);
         }
         let end = decoded.done.then(|| self.trailers.lines());
         let chunk = frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?;

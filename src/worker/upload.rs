@@ -16,6 +16,7 @@ use super::attempts::Attempts;
 use super::connection::Connection;
 use super::discard::Rest;
 use super::state::Worker;
+use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
@@ -50,6 +51,7 @@ pub(super) struct Upload<'c> {
     body: RefCell<Body>,
     framing: Framing,
     trailers: RefCell<Trailers>,
+    rules: &'c HeaderRules,
     patience: Duration,
     progress: Cell<Progress>,
     /// The client waits for `100 Continue`, and has not been told yet.
@@ -106,10 +108,14 @@ enum Progress {
 }
 
 /// How a request's body comes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Incoming {
+#[derive(Debug)]
+pub(super) struct Incoming<'c> {
     /// Its framing as the client declared it, which is also how it goes up.
     pub(super) framing: Framing,
+    /// What its head's `Connection` nominates, of trailers too.
+    pub(super) nominated: Vec<u8>,
+    /// The route's, for requests.
+    pub(super) rules: &'c HeaderRules,
     /// Payload bytes allowed.
     pub(super) bytes_max: u64,
     /// The client waits for `100 Continue`.
@@ -128,8 +134,10 @@ impl<'c> Upload<'c> {
         attempts: &'c Attempts<'c>,
         inbox: Block,
         outbound: Block,
-        incoming: Incoming,
+        incoming: Incoming<'c>,
     ) -> Self {
+        let mut trailers = Trailers::default();
+        trailers.begin(incoming.nominated);
         Self {
             worker,
             client,
@@ -139,7 +147,8 @@ impl<'c> Upload<'c> {
             outbound: RefCell::new(outbound),
             body: RefCell::new(Body::new(incoming.framing, incoming.bytes_max)),
             framing: incoming.framing,
-            trailers: RefCell::default(),
+            trailers: RefCell::new(trailers),
+            rules: incoming.rules,
             patience: incoming.patience,
             progress: Cell::new(Progress::Kept),
             withheld: Cell::new(incoming.withheld),
@@ -389,6 +398,9 @@ impl<'c> Upload<'c> {
         })?;
         let payload = &inbox.unread()[decoded.payload.clone()];
         self.body_bytes.set(self.body_bytes() + payload.len() as u64);
+        if decoded.done {
+            trailers.apply(self.rules);
+        }
         let end = decoded.done.then(|| trailers.lines());
         push_piece(self.outbound.borrow_mut().vec_mut(), self.framing, payload, end);
         inbox.consume(decoded.consumed);

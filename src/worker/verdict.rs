@@ -30,6 +30,8 @@ pub(super) struct Commit {
     pub(super) from: Framing,
     /// How the client's does.
     pub(super) to: Framing,
+    /// What the endpoint's `Connection` nominates, of trailers too.
+    pub(super) nominated: Vec<u8>,
     /// How long the endpoint keeps its connection; `None`: it does not.
     pub(super) keep: Option<Duration>,
     /// The client's connection before this response, in case nothing of it can be sent.

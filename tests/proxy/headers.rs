@@ -103,6 +103,30 @@ on_both_drivers! {
         assert_eq!((response.header("x-cache"), response.header("server")), (Some("none"), None));
     }
 
+    fn trailers_end_where_headers_of_their_names_do(driver: Driver) {
+        // RFC 9110 §7.6.1: what Connection names goes from the trailers too; and no rule is evaded through them
+        const SECTION: &str = "0\r\nX-Hop: 1\r\nX-Sum: 2\r\nx-SECRET: 3\r\nX-Env: 4\r\n\r\n";
+        const KEPT: &str = "5\r\nhello\r\n0\r\nX-Sum: 2\r\n\r\n";
+        let upstream = Upstream::scripted(|conn| {
+            while conn.head().is_some() {
+                let body = conn.take(KEPT.len()).unwrap_or_default();
+                assert_eq!(String::from_utf8_lossy(&body), KEPT);
+                conn.send(format!("HTTP/1.1 200 OK\r\nConnection: X-Hop\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n{SECTION}"));
+            }
+        });
+        let rules = "request_headers = { set = { x-env = \"prod\" }, remove = [\"x-secret\"] }\n\
+                     response_headers = { set = { x-env = \"prod\" }, remove = [\"x-secret\"] }";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], rules, ""));
+        let mut client = gateway.client();
+        for _ in 0..2 {
+            client.send(format!(
+                "POST / HTTP/1.1\r\nHost: x\r\nConnection: x-other, x-hop\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n{SECTION}"
+            ));
+            assert_eq!(client.read_head().unwrap().0, 200);
+            assert_eq!(String::from_utf8_lossy(&client.take(KEPT.len()).unwrap()), KEPT);
+        }
+    }
+
     fn a_response_has_a_date(driver: Driver) {
         let upstream = Upstream::answering(|request, conn| {
             let date = if request.target == "/given" { "Date: Tue, 15 Nov 1994 08:12:31 GMT\r\n" } else { "" };
