@@ -6,9 +6,9 @@
 use super::Version;
 use super::date::HttpDate;
 use super::encode::push_connection;
-use super::headers::push;
+use super::headers::{overrides, push, push_set};
 use super::text::push_number;
-use crate::config::ServerField;
+use crate::config::{HeaderRules, ServerField};
 use crate::error::ProxyError;
 use http::StatusCode;
 
@@ -32,6 +32,15 @@ pub struct ReplyTo<'a> {
     pub date: &'a HttpDate,
     /// The listener's: a text is what replies say too, anything else says nothing.
     pub server: &'a ServerField,
+    /// The route's, where it is the route that answers (`respond`, `redirect`). `None`: it is the gateway.
+    pub rules: Option<&'a HeaderRules>,
+}
+
+impl ReplyTo<'_> {
+    /// Whether the rules say something about a field: then the reply's own is not written.
+    fn rules_on(&self, name: &[u8]) -> bool {
+        self.rules.is_some_and(|rules| overrides(rules, name))
+    }
 }
 
 /// A reply of the gateway.
@@ -52,7 +61,7 @@ pub fn reply(out: &mut Vec<u8>, reply: &Reply<'_>, to: &ReplyTo<'_>) {
     // RFC 9110 §15.3.5, §15.4.5: no content, and for 204 no Content-Length (§8.6)
     let has_content = !matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     push_start(out, reply.status, to);
-    if let Some(content_type) = reply.content_type.filter(|_| has_content) {
+    if let Some(content_type) = reply.content_type.filter(|_| has_content && !to.rules_on(b"content-type")) {
         push(out, b"Content-Type", content_type);
     }
     for (name, value) in reply.extra {
@@ -96,6 +105,14 @@ pub fn redirect(
     to: &ReplyTo<'_>,
 ) {
     push_start(out, status, to);
+    if !to.rules_on(b"location") {
+        push_location(out, location, path, query);
+    }
+    push_length(out, 0);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_location(out: &mut Vec<u8>, location: &str, path: &str, query: Option<&str>) {
     out.extend_from_slice(b"Location: ");
     for (i, part) in location.split("{path}").enumerate() {
         if i > 0 {
@@ -108,8 +125,6 @@ pub fn redirect(
         out.extend_from_slice(part.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
-    push_length(out, 0);
-    out.extend_from_slice(b"\r\n");
 }
 
 fn push_start(out: &mut Vec<u8>, status: StatusCode, to: &ReplyTo<'_>) {
@@ -118,11 +133,18 @@ fn push_start(out: &mut Vec<u8>, status: StatusCode, to: &ReplyTo<'_>) {
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    push(out, b"Date", to.date);
-    if let ServerField::Set(value) = to.server {
+    if !to.rules_on(b"date") {
+        push(out, b"Date", to.date);
+    }
+    if let ServerField::Set(value) = to.server
+        && !to.rules_on(b"server")
+    {
         push(out, b"Server", value.as_bytes());
     }
     push_connection(out, to.version, to.close);
+    if let Some(rules) = to.rules {
+        push_set(out, rules);
+    }
 }
 
 fn push_length(out: &mut Vec<u8>, bytes: usize) {

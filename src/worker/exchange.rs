@@ -137,7 +137,7 @@ fn refuse_head(
         // RFC 9110 §9.3.2: no content for HEAD, whatever is wrong with the rest of it
         let head_only = Glimpse::of(inbox.unread()).method == b"HEAD";
         let to =
-            ReplyTo { version: Version::Http11, head_only, close: true, date: &worker.date(now), server };
+            ReplyTo { version: Version::Http11, head_only, close: true, date: &worker.date(now), server, rules: None };
         reply::error(last.vec_mut(), error, &[], &to);
     }
     record.on_unread(worker, connection, inbox.unread());
@@ -326,6 +326,7 @@ impl Line<'_> {
             close,
             date: &self.worker.date(self.now),
             server: &self.connection.config(self.worker).server,
+            rules: None,
         };
         let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };

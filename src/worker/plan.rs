@@ -192,7 +192,7 @@ impl Planner<'_> {
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
-                self.answer(cycle, |out, to| {
+                self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     let reply = Reply {
                         status: *status,
                         content_type: Some(content_type.as_bytes()),
@@ -204,7 +204,7 @@ impl Planner<'_> {
             }
             Target::Redirect { to: location, status } => {
                 record.on_status(*status);
-                self.answer(cycle, |out, to| {
+                self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     reply::redirect(out, *status, location, head.path(), head.query(), to);
                 })
             }
@@ -320,21 +320,26 @@ impl Planner<'_> {
 
     fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Way {
         record.on_error(error);
-        self.answer(cycle, |out, to| reply::error(out, error, extra, to))
+        self.answer(cycle, None, |out, to| reply::error(out, error, extra, to))
     }
 
     /// What the gateway itself says to OPTIONS.
     fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Way {
         record.on_status(StatusCode::OK);
         let allow: [(&str, &[u8]); 1] = [("Allow", ALLOW_ANY)];
-        self.answer(cycle, |out, to| {
+        self.answer(cycle, None, |out, to| {
             let nothing = Reply { status: StatusCode::OK, content_type: None, body: b"", extra: &allow };
             reply::reply(out, &nothing, to);
         })
     }
 
-    /// An answer of the gateway's own, before the request's body.
-    fn answer(&self, cycle: &mut Cycle, write: impl FnOnce(&mut Vec<u8>, &ReplyTo<'_>)) -> Way {
+    /// An answer of the gateway's own, before the request's body; by `rules`, if it is the route's.
+    fn answer(
+        &self,
+        cycle: &mut Cycle,
+        rules: Option<&config::HeaderRules>,
+        write: impl FnOnce(&mut Vec<u8>, &ReplyTo<'_>),
+    ) -> Way {
         let head = self.head;
         let framing = head.framing();
         let left = match framing {
@@ -351,6 +356,7 @@ impl Planner<'_> {
             close,
             date: &date,
             server: &self.config.server,
+            rules,
         };
         write(out.vec_mut(), &to);
         cycle.on_response_head(Framing::Fixed(0), !close);

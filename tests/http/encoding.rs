@@ -187,6 +187,16 @@ fn the_rules_may_replace_host_and_what_the_gateway_adds_but_not_framing() {
 }
 
 #[test]
+fn the_rules_may_replace_the_count_of_forwards() {
+    let bytes = b"OPTIONS /a HTTP/1.1\r\nHost: a\r\nMax-Forwards: 5\r\n\r\n";
+    let sent = |rules| up(bytes, &Up { rules, ..Up::default() }).to_ascii_lowercase();
+    assert!(sent(HeaderRules::default()).contains("max-forwards: 4\r\n"));
+    assert!(!sent(rules(&[], &["max-forwards"])).contains("max-forwards"));
+    let set = sent(rules(&[("max-forwards", "1")], &[]));
+    assert_eq!((set.matches("max-forwards").count(), set.contains("max-forwards: 1\r\n")), (1, true), "{set}");
+}
+
+#[test]
 fn the_target_goes_up_as_it_was_decided() {
     let absolute = b"GET http://A.example:8080/x?y HTTP/1.1\r\nHost: a.example:8080\r\n\r\n";
     assert!(up(absolute, &Up::default()).starts_with("GET /x?y HTTP/1.1\r\nHost: A.example:8080\r\n"));
@@ -374,7 +384,7 @@ fn interim_responses_carry_only_their_fields() {
 }
 
 fn reply_to(date: &HttpDate) -> ReplyTo<'_> {
-    ReplyTo { version: Version::Http11, head_only: false, close: true, date, server: &ServerField::Pass }
+    ReplyTo { version: Version::Http11, head_only: false, close: true, date, server: &ServerField::Pass, rules: None }
 }
 
 #[test]
@@ -482,4 +492,22 @@ fn direct_replies_and_redirects_are_whole_responses() {
     let mut out = Vec::new();
     reply::redirect(&mut out, StatusCode::FOUND, "https://b/", "/c", Some("d"), &to);
     assert!(String::from_utf8(out).unwrap().contains("\r\nLocation: https://b/\r\n"));
+}
+
+#[test]
+fn the_rules_of_a_route_apply_to_what_it_answers_itself() {
+    let date = date();
+    let set = [("content-type", "text/html"), ("cache-control", "no-store"), ("content-length", "9")];
+    let rules = rules(&set, &["date", "location"]);
+    let to = ReplyTo { rules: Some(&rules), ..reply_to(&date) };
+    let mut out = Vec::new();
+    let direct = Reply { status: StatusCode::OK, content_type: Some(b"text/plain"), body: b"hi", extra: &[] };
+    reply::reply(&mut out, &direct, &to);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-type: text/html\r\ncache-control: no-store\r\nContent-Length: 2\r\n\r\nhi"
+    );
+    let mut out = Vec::new();
+    reply::redirect(&mut out, StatusCode::FOUND, "https://b/", "/c", None, &to);
+    assert!(!String::from_utf8(out).unwrap().contains("Location"));
 }

@@ -106,6 +106,20 @@ on_both_drivers! {
         assert_eq!(client.get("/say").status, 418);
     }
 
+    fn the_header_rules_of_a_route_apply_to_its_own_answers(driver: Driver) {
+        let rules = "response_headers = { set = { cache-control = \"no-store\" }, remove = [\"date\"] }\n";
+        let config = format!(
+            "{}{rules}\n[[route]]\nmatch = {{ path = \"/go\" }}\nredirect = {{ to = \"https://new.example/\", status = 302 }}\n{rules}",
+            named("say", "{ path = \"/say\" }").trim_end().to_owned() + "\n"
+        );
+        let gateway = Gateway::start(driver, &config);
+        for (path, status) in [("/say", 200), ("/go", 302)] {
+            let answer = gateway.get(path);
+            assert_eq!((answer.status, answer.header("cache-control"), answer.header("date")), (status, Some("no-store"), None));
+        }
+        assert_eq!(gateway.get("/nowhere").header("cache-control"), None, "an error is the gateway's own");
+    }
+
     fn a_split_shares_requests_by_weight(driver: Driver) {
         let (many, few, none) = (Upstream::always("many"), Upstream::always("few"), Upstream::always("none"));
         let config = format!(
