@@ -60,7 +60,9 @@ pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
     push(out, b"Host", ruled.unwrap_or(head.authority().unwrap_or(request.host_fallback).as_bytes()));
     headers::copy(out, &head.fields(), rules, |kind| passes_up(kind, request));
     headers::push_forwarding(out, head, request.forwarding, rules);
-    if let Some(left) = head.max_forwards() {
+    if let Some(left) = head.max_forwards()
+        && !headers::overrides(rules, b"max-forwards")
+    {
         out.extend_from_slice(b"Max-Forwards: ");
         push_number(out, left.saturating_sub(1));
         out.extend_from_slice(b"\r\n");
