@@ -13,6 +13,7 @@ use super::framing::Framing;
 use super::path::{self, EncodedSeparators};
 use super::target::{Authority, Target};
 use super::text::{list, trim};
+use super::trailers::Trailers;
 use super::upgrade::Offer;
 use super::{Parsed, Version};
 use crate::config;
@@ -224,10 +225,10 @@ impl<'b> RequestHead<'b> {
         self.seen.trailers
     }
 
-    /// What `Connection` nominates: for [`super::trailers::Trailers::begin`]. Empty unless it names more than the usual options.
+    /// To take the body's trailers with.
     #[must_use]
-    pub fn nominated(&self) -> Vec<u8> {
-        if self.seen.nominates { self.fields.nominated() } else { Vec::new() }
+    pub fn trailers(&self) -> Trailers {
+        if self.seen.nominates { Trailers::without(self.fields.nominated()) } else { Trailers::default() }
     }
 
     /// The client's own request id, if it is fit to be kept: up to `REQUEST_ID_BYTES_MAX` visible ASCII bytes.

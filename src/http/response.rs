@@ -6,6 +6,7 @@
 use super::fields::{self, Fields, HeadScratch, Kind, Seen};
 use super::framing::Framing;
 use super::text::{list, number};
+use super::trailers::Trailers;
 use super::upgrade::Offer;
 use super::{Parsed, Version, date};
 use crate::config::Underscores;
@@ -158,10 +159,10 @@ impl<'b> ResponseHead<'b> {
         self.fields
     }
 
-    /// What `Connection` nominates: for [`super::trailers::Trailers::begin`]. Empty unless it names more than the usual options.
+    /// To take the body's trailers with.
     #[must_use]
-    pub fn nominated(&self) -> Vec<u8> {
-        if self.seen.nominates { self.fields.nominated() } else { Vec::new() }
+    pub fn trailers(&self) -> Trailers {
+        if self.seen.nominates { Trailers::without(self.fields.nominated()) } else { Trailers::default() }
     }
 
     /// How the body ends.

@@ -26,15 +26,20 @@ pub struct Trailers {
 }
 
 impl Trailers {
-    /// For a body whose head nominates these names in `Connection`: no trailer of such a name goes on (RFC 9110 §7.6.1). Forgets the
-    /// last body's.
-    pub fn begin(&mut self, nominated: Vec<u8>) {
-        self.clear();
-        self.nominated = nominated;
+    /// For a body whose head nominates these names in `Connection`: no trailer of such a name goes on (RFC 9110 §7.6.1).
+    pub(super) fn without(nominated: Vec<u8>) -> Self {
+        Self { nominated, ..Self::default() }
     }
 
-    /// Drops those that the route's rules set or remove.
-    pub fn apply(&mut self, rules: &HeaderRules) {
+    /// The lines of a body that is `done`, without those that the route's rules set or remove.
+    pub fn end(&mut self, done: bool, rules: &HeaderRules) -> Option<&[u8]> {
+        if done {
+            self.apply(rules);
+        }
+        done.then_some(&*self.kept)
+    }
+
+    fn apply(&mut self, rules: &HeaderRules) {
         let name = |line: &[u8]| memchr::memchr(b':', line).unwrap_or(line.len());
         let mut at = 0;
         while at < self.kept.len() {

@@ -174,15 +174,7 @@ impl Line<'_> {
         let to = encode::response(out.vec_mut(), &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        Commit {
-            out,
-            from: head.framing(),
-            to,
-            nominated: head.nominated(),
-            keep: keep(head),
-            before,
-            switching: false,
-        }
+        Commit { out, from: head.framing(), to, trailers: head.trailers(), keep: keep(head), before, switching: false }
     }
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>) -> Commit {
@@ -191,7 +183,7 @@ impl Line<'_> {
         encode::switching(out.vec_mut(), head, rules, &self.connection.config(self.worker).server);
         self.record.on_status(head.status());
         let (none, before) = (Framing::None, *self.cycle);
-        Commit { out, from: none, to: none, nominated: Vec::new(), keep: None, before, switching: true }
+        Commit { out, from: none, to: none, trailers: Trailers::default(), keep: None, before, switching: true }
     }
 
     /// The upgraded connection, to its end. T_max, retries and `body_timeout` are over; the places under `max_concurrent` and
@@ -219,11 +211,9 @@ impl Line<'_> {
         commit: Commit,
         answering: Answering<'_, impl Sending>,
     ) -> ((Block, bool), Option<Duration>) {
-        let Commit { out, from, to, nominated, keep, before, .. } = commit;
+        let Commit { out, from, to, trailers, keep, before, .. } = commit;
         let Answering { upstream, block, mut going, upload, .. } = answering;
         upload.on_answered();
-        let mut trailers = Trailers::default();
-        trailers.begin(nominated);
         let mut relay = Relay {
             worker: self.worker,
             connection: self.connection,

@@ -5,6 +5,7 @@
 
 use super::Report;
 use super::state::{Slot, Worker};
+use crate::config::HeaderRules;
 use crate::net::clock;
 use crate::observe::labels::{AttemptOutcome, EjectReason, RetryReason};
 use crate::policy::attempt::ChangeKind;
@@ -77,6 +78,11 @@ impl<'w> Attempts<'w> {
 
     pub(super) fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// The route's rules for what goes up.
+    pub(super) fn request_rules(&self) -> &HeaderRules {
+        &self.worker.shared.config.routes[self.route.index()].request_headers
     }
 
     /// Endpoints attempted, in order.

@@ -173,13 +173,12 @@ async fn forward(
     (arrived, now): (Instant, Instant),
 ) -> Served {
     let Forward { route, cluster, method, version, framing, withheld, bytes_max, idempotent, hash, .. } = forward;
-    let Forward { offer, outbound, slot, nominated, .. } = forward;
+    let Forward { offer, outbound, slot, trailers, .. } = forward;
     let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
     let config = connection.config(worker);
     let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
-    let rules = &worker.shared.config.routes[route.index()].request_headers;
-    let incoming = Incoming { framing, nominated, rules, bytes_max, withheld, patience, rate_min };
+    let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
     let mut upload = Upload::new(worker, connection, &attempts, std::mem::take(inbox), outbound, incoming);
     let mut line =
         Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent, offer, now };

@@ -16,6 +16,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{HeadPolicy, RequestHead};
 use crate::http::headers::Forwarding;
 use crate::http::reply::{self, ALLOW_ANY, Reply, ReplyTo};
+use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
 use crate::http::{Parsed, Version};
 use crate::limits::BLOCK_SMALL;
@@ -64,8 +65,8 @@ pub(super) struct Forward {
     pub(super) method: Method,
     pub(super) version: Version,
     pub(super) framing: Framing,
-    /// What `Connection` nominates, of trailers too.
-    pub(super) nominated: Vec<u8>,
+    /// For those of the request.
+    pub(super) trailers: Trailers,
     pub(super) withheld: bool,
     pub(super) bytes_max: u64,
     pub(super) idempotent: bool,
@@ -238,7 +239,7 @@ impl Planner<'_> {
             method: head.method().clone(),
             version: head.version(),
             framing: head.framing(),
-            nominated: head.nominated(),
+            trailers: head.trailers(),
             withheld: self.is_withheld(),
             bytes_max,
             idempotent: is_idempotent(head.method()),

@@ -159,10 +159,7 @@ impl<F: Sending> Relay<'_, '_, F> {
             block.set_unread(payload);
             return Ok(decoded.done);
         }
-        if decoded.done {
-            self.trailers.apply(self.rules);
-        }
-        let end = decoded.done.then(|| self.trailers.lines());
+        let end = self.trailers.end(decoded.done, self.rules);
         let chunk = frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?;
         block.set_unread(chunk);
         Ok(decoded.done)

@@ -8,15 +8,13 @@
 //! An upload is driven beside whatever its attempt waits for ([`Going`]): the response, and then, as long as that is no refusal, its
 //! body too, because an endpoint may answer while it reads (RFC 9112 §9.5). All state is in cells, so that the answering side can look.
 //!
-//! A client that waits for `100 Continue` is not read from before it was told ([`Upload::let_go`]); who tells it is
-//! [`super::attempt`], which hears the endpoint.
+//! A client that waits for `100 Continue` is not read from before [`super::attempt`], which hears the endpoint, has told it.
 
 use super::attempt::Failure;
 use super::attempts::Attempts;
 use super::connection::Connection;
 use super::discard::Rest;
 use super::state::Worker;
-use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
@@ -51,7 +49,6 @@ pub(super) struct Upload<'c> {
     body: RefCell<Body>,
     framing: Framing,
     trailers: RefCell<Trailers>,
-    rules: &'c HeaderRules,
     patience: Duration,
     progress: Cell<Progress>,
     /// The client waits for `100 Continue`, and has not been told yet.
@@ -109,13 +106,11 @@ enum Progress {
 
 /// How a request's body comes.
 #[derive(Debug)]
-pub(super) struct Incoming<'c> {
+pub(super) struct Incoming {
     /// Its framing as the client declared it, which is also how it goes up.
     pub(super) framing: Framing,
-    /// What its head's `Connection` nominates, of trailers too.
-    pub(super) nominated: Vec<u8>,
-    /// The route's, for requests.
-    pub(super) rules: &'c HeaderRules,
+    /// For what may follow it.
+    pub(super) trailers: Trailers,
     /// Payload bytes allowed.
     pub(super) bytes_max: u64,
     /// The client waits for `100 Continue`.
@@ -134,10 +129,8 @@ impl<'c> Upload<'c> {
         attempts: &'c Attempts<'c>,
         inbox: Block,
         outbound: Block,
-        incoming: Incoming<'c>,
+        incoming: Incoming,
     ) -> Self {
-        let mut trailers = Trailers::default();
-        trailers.begin(incoming.nominated);
         Self {
             worker,
             client,
@@ -147,8 +140,7 @@ impl<'c> Upload<'c> {
             outbound: RefCell::new(outbound),
             body: RefCell::new(Body::new(incoming.framing, incoming.bytes_max)),
             framing: incoming.framing,
-            trailers: RefCell::new(trailers),
-            rules: incoming.rules,
+            trailers: RefCell::new(incoming.trailers),
             patience: incoming.patience,
             progress: Cell::new(Progress::Kept),
             withheld: Cell::new(incoming.withheld),
@@ -398,10 +390,7 @@ impl<'c> Upload<'c> {
         })?;
         let payload = &inbox.unread()[decoded.payload.clone()];
         self.body_bytes.set(self.body_bytes() + payload.len() as u64);
-        if decoded.done {
-            trailers.apply(self.rules);
-        }
-        let end = decoded.done.then(|| trailers.lines());
+        let end = trailers.end(decoded.done, self.attempts.request_rules());
         push_piece(self.outbound.borrow_mut().vec_mut(), self.framing, payload, end);
         inbox.consume(decoded.consumed);
         if inbox.is_empty() {

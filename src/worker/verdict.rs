@@ -3,6 +3,7 @@
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
 use crate::http::response::ResponseHead;
+use crate::http::trailers::Trailers;
 use crate::net::block::Block;
 use crate::policy::exchange::Action;
 use std::time::Duration;
@@ -30,8 +31,8 @@ pub(super) struct Commit {
     pub(super) from: Framing,
     /// How the client's does.
     pub(super) to: Framing,
-    /// What the endpoint's `Connection` nominates, of trailers too.
-    pub(super) nominated: Vec<u8>,
+    /// For those of the response.
+    pub(super) trailers: Trailers,
     /// How long the endpoint keeps its connection; `None`: it does not.
     pub(super) keep: Option<Duration>,
     /// The client's connection before this response, in case nothing of it can be sent.
