@@ -74,12 +74,12 @@ impl Stream {
     }
 
     /// Waits until a receive would not wait. Holds no buffer and may be dropped.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.shared().readable(false).await
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.shared().readable(false)
     }
 
-    async fn writable(&self) -> io::Result<()> {
-        self.shared().writable(false).await
+    fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        self.shared().writable(false)
     }
 
     /// Ends one or both directions; errors mean that the peer was faster.

@@ -4,7 +4,7 @@
 //! when descriptors run out, accepting pauses until some have been given back, instead of spinning on the error.
 
 use super::Refusal;
-use super::connection::{self, Peer};
+use super::connection::{self, Connection, Peer};
 use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::net::clock;
@@ -48,7 +48,7 @@ fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
         worker.recorder.connection_refused(listener, RefuseReason::ProxyProtocol);
         return;
     }
-    let Some(mut seat) = ConnectionSeat::take(worker, listener) else {
+    let Some(seat) = ConnectionSeat::take(worker, listener) else {
         return; // dropped, and so closed
     };
     // behind a PROXY header the client is somebody else, who claims the seat when that has been read
@@ -56,11 +56,11 @@ fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
         return;
     }
     let Ok(stream) = Stream::from_fd(accepted.fd) else { return };
-    let worker = Rc::clone(worker);
+    let mut connection = Connection::new(worker, listener, stream, peer);
     drop(monoio::spawn(async move {
-        if guarded(connection::run(&worker, &mut seat, listener, stream, peer)).await.is_none() {
-            worker.recorder.panic_caught();
+        if guarded(connection::run(&seat, &mut connection)).await.is_none() {
+            seat.worker().recorder.panic_caught();
         }
-        drop(seat);
+        drop((connection, seat));
     }));
 }

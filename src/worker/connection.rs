@@ -87,6 +87,20 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    pub(super) fn new(worker: &Worker, listener: ListenerId, stream: Stream, peer: Peer) -> Self {
+        let age_max = worker.shared.config.listeners[listener.index()].connection_age_max;
+        Self {
+            stream,
+            watch: worker.timers.watch(),
+            listener,
+            peer,
+            destination: None,
+            served_at: Cell::default(),
+            ends_at: clock::now() + age_max.mul_f64(worker.rng.borrow_mut().random_range(AGE_SPREAD)),
+            requests: Cell::default(),
+        }
+    }
+
     /// Why the client has not taken what was sent to it: its time was over, or it has left.
     pub(super) fn send_failure(&self) -> ProxyError {
         if self.watch.expired() { ProxyError::ClientWriteTimeout } else { ProxyError::ClientClosed }
@@ -143,65 +157,60 @@ impl Begun {
 }
 
 /// Runs a connection to its end.
-pub(super) async fn run(
-    worker: &Rc<Worker>,
-    seat: &mut ConnectionSeat,
-    listener: ListenerId,
-    stream: Stream,
-    peer: Peer,
-) {
-    let config = &worker.shared.config.listeners[listener.index()];
-    let mut connection = Connection {
-        stream,
-        watch: worker.timers.watch(),
-        listener,
-        peer,
-        destination: None,
-        served_at: Cell::default(),
-        ends_at: clock::now() + config.connection_age_max.mul_f64(worker.rng.borrow_mut().random_range(AGE_SPREAD)),
-        requests: Cell::default(),
-    };
-    let mut begun = None;
-    if config.proxy_protocol {
-        let Some(taken) = Box::pin(proxied::take_header(worker, &connection)).await else { return };
-        connection.peer = taken.client;
-        connection.destination = taken.destination.map(Box::new);
-        if !seat.claim_for(taken.client.client()) {
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async function holds its arguments twice, and what an idle connection holds counts"
+)]
+pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Future<Output = ()> {
+    async move {
+        let worker = seat.worker();
+        let config = connection.config(worker);
+        let mut begun = None;
+        if config.proxy_protocol {
+            let Some(taken) = Box::pin(proxied::take_header(worker, connection)).await else { return };
+            connection.peer = taken.client;
+            connection.destination = taken.destination.map(Box::new);
+            if !seat.claim_for(taken.client.client()) {
+                return;
+            }
+            if !taken.behind.is_empty() {
+                let first = Begun::new(worker, taken.behind, clock::now());
+                begun = Some(Box::new(Begun { due: false, ..*first }));
+            } else {
+                worker.put(taken.behind);
+            }
+        }
+        if begun.is_none() && worker.is_crowded() && wait(worker, connection, &Wait::First).await.is_err() {
             return;
         }
-        if !taken.behind.is_empty() {
-            let first = Begun::new(worker, taken.behind, clock::now());
-            begun = Some(Box::new(Begun { due: false, ..*first }));
-        } else {
-            worker.put(taken.behind);
-        }
-    }
-    if begun.is_none() && worker.is_crowded() && wait(worker, &connection, &Wait::First).await.is_err() {
-        return;
-    }
-    loop {
-        let next = Box::pin(serve(worker, &connection, begun.take())).await;
-        if matches!(next, Wait::Over) || wait(worker, &connection, &next).await.is_err() {
-            return;
-        }
-        if let Wait::Rest(rest) = next {
-            begun = Some(rest);
+        loop {
+            let next = Box::pin(serve(worker, connection, begun.take())).await;
+            if matches!(next, Wait::Over) || wait(worker, connection, &next).await.is_err() {
+                return;
+            }
+            if let Wait::Rest(rest) = next {
+                begun = Some(rest);
+            }
         }
     }
 }
 
 /// Waits until something has arrived; what it is, or that the time is over, a receive will tell.
-async fn wait(worker: &Worker, connection: &Connection, wait: &Wait) -> io::Result<()> {
+fn wait(worker: &Worker, connection: &Connection, wait: &Wait) -> impl Future<Output = io::Result<()>> {
     let Connection { stream, watch, .. } = connection;
     let config = connection.config(worker);
-    let _guard = match wait {
+    let guard = match wait {
         Wait::First => watch.over_idle(stream, clock::now() + config.header_timeout),
         // a worker that drains gives a request that is under way the length of a tick; the receive that follows finds it, or the end
         Wait::Next if worker.is_draining() => watch.over_idle(stream, clock::now()),
         Wait::Next | Wait::Over => watch.over_idle(stream, clock::now() + config.idle_timeout),
         Wait::Rest(begun) => watch.over(stream, begun.arrived + config.header_timeout, Shutdown::Read),
     };
-    stream.readable().await
+    async move {
+        let readable = stream.readable().await;
+        drop(guard);
+        readable
+    }
 }
 
 /// Serves requests for as long as they come quickly.

@@ -7,6 +7,7 @@ use super::state::Worker;
 use crate::observe::labels::RefuseReason;
 use crate::policy::client_slots::Taken;
 use crate::units::ListenerId;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -14,7 +15,7 @@ use std::rc::Rc;
 pub(super) struct ConnectionSeat {
     worker: Rc<Worker>,
     listener: ListenerId,
-    client_slot: Option<usize>,
+    client_slot: Cell<Option<usize>>,
 }
 
 impl ConnectionSeat {
@@ -27,15 +28,20 @@ impl ConnectionSeat {
         }
         worker.recorder.connection_opened(listener);
         worker.connections.set(worker.connections.get() + 1);
-        Some(Self { worker: Rc::clone(worker), listener, client_slot: None })
+        Some(Self { worker: Rc::clone(worker), listener, client_slot: Cell::default() })
+    }
+
+    /// The worker that the connection lives on.
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
     }
 
     /// Counts the connection as one of `client`'s; false when the client has its `max_connections_per_client`, which has been counted.
-    pub(super) fn claim_for(&mut self, client: Option<IpAddr>) -> bool {
+    pub(super) fn claim_for(&self, client: Option<IpAddr>) -> bool {
         let slots = &self.worker.shared.client_slots[self.listener.index()];
         let (Some(slots), Some(client)) = (slots, client) else { return true };
         match slots.acquire(client) {
-            Taken::Slot(slot) => self.client_slot = Some(slot),
+            Taken::Slot(slot) => self.client_slot.set(Some(slot)),
             Taken::Uncounted => {}
             Taken::Refused => {
                 self.worker.recorder.connection_refused(self.listener, RefuseReason::MaxPerClient);
@@ -50,7 +56,7 @@ impl Drop for ConnectionSeat {
     fn drop(&mut self) {
         let worker = &self.worker;
         let index = self.listener.index();
-        if let (Some(slot), Some(slots)) = (self.client_slot, &worker.shared.client_slots[index]) {
+        if let (Some(slot), Some(slots)) = (self.client_slot.get(), &worker.shared.client_slots[index]) {
             slots.release(slot);
         }
         worker.connection_slots.borrow_mut()[index].release();

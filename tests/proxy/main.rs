@@ -16,6 +16,7 @@ mod demo;
 mod drain;
 mod duplex;
 mod failover;
+mod garbage;
 mod harness;
 mod headers;
 mod interim;
