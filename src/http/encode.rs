@@ -129,7 +129,11 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     let framing = head.framing().for_downstream(response.version);
     out.reserve(head.head_bytes() + 256);
     push_status_line(out, head);
-    headers::copy(out, &head.fields(), response.rules, |kind| passes_down(kind, framing, response.server));
+    // RFC 9110 §15.5.22: a 426 names the protocol that is required
+    let requires = head.status() == StatusCode::UPGRADE_REQUIRED && head.upgrade().is_some();
+    headers::copy(out, &head.fields(), response.rules, |kind| {
+        passes_down(kind, framing, response.server) || (requires && kind == Kind::Upgrade)
+    });
     push_server(out, response.server, response.rules);
     let date_is_ruled = response.rules.set.iter().any(|(name, _)| name == http::header::DATE);
     if !date_is_ruled && head.fields().of(Kind::Date).next().is_none() {
@@ -147,6 +151,9 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
         _ => push_framing(out, framing),
     }
     push_connection(out, response.version, response.close || framing == Framing::UntilClose);
+    if requires {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+    }
     out.extend_from_slice(b"\r\n");
     framing
 }

@@ -123,6 +123,12 @@ impl<'b> ResponseHead<'b> {
         buf.get(b"HTTP/1.1 ".len()).is_some_and(|first| matches!(first, b'4' | b'5'))
     }
 
+    /// Whether what begins with `buf` is a 408, if it is a response; looks at the status line only.
+    #[must_use]
+    pub fn may_be_request_timeout(buf: &[u8]) -> bool {
+        buf.get(b"HTTP/1.1 ".len()..).is_some_and(|status| status.starts_with(b"408"))
+    }
+
     /// Whether it is interim (1xx but 101): another head follows. At most [`limits::INTERIM_RESPONSES_MAX`] of them, which the caller
     /// counts.
     #[must_use]
@@ -136,7 +142,7 @@ impl<'b> ResponseHead<'b> {
         self.status == StatusCode::SWITCHING_PROTOCOLS
     }
 
-    /// What a 101 changes to.
+    /// What a 101 changes to, or a 426 requires.
     pub(super) fn upgrade(&self) -> Option<&'b [u8]> {
         self.seen.upgrade
     }

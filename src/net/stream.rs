@@ -90,12 +90,26 @@ impl Stream {
     /// True when the peer has ended the connection, or sent what nobody asked for: such a connection cannot carry a request.
     #[must_use]
     pub fn is_spent(&self) -> bool {
+        match self.peek() {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// True when bytes of the peer wait to be received, with which a close would be a reset.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        matches!(self.peek(), Ok(1..))
+    }
+
+    /// How much of one byte could be received now; 0 is the peer's end.
+    fn peek(&self) -> io::Result<usize> {
         let mut byte = 0_u8;
         // SAFETY: one byte of room, peeked at, without waiting.
         let got = unsafe {
             libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
         };
-        got >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
     /// What the peer's kernel has let us know of the last `sent` bytes. Worth asking once the peer has ended its direction.

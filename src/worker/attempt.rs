@@ -167,6 +167,7 @@ pub(super) struct Conversation<'c> {
     upstream: &'c Upstream,
     asked: Asked<'c>,
     to: Try,
+    began: Instant,
     /// The connection came from the pool, and nothing has been heard on it.
     reused: bool,
     /// The endpoint has ended its direction.
@@ -213,6 +214,7 @@ impl<'c> Conversation<'c> {
             upstream,
             asked,
             to,
+            began: Instant::default(),
             reused: *reused,
             ended: false,
             withheld: upload.standing() == Standing::Withheld,
@@ -224,6 +226,7 @@ impl<'c> Conversation<'c> {
 
     /// Has the request sent and listens until the final response begins. Returns what has arrived of it.
     pub(super) async fn hold(&mut self, going: &mut Going<'_, impl Sending>, now: Instant) -> Result<Block, Failure> {
+        self.began = now;
         let until = self.upload.time_attempt(self.to.until, now);
         let heard = {
             let stream = self.upstream.stream();
@@ -340,8 +343,8 @@ impl<'c> Conversation<'c> {
             self.worker.put(block);
             return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
         }
-        if std::mem::take(&mut self.reused) && !self.upload.has_left() {
-            // an answer to a request that has not left: it belongs to another one, as does whatever may follow it
+        // an answer to a request that has not left belongs to another one, as does whatever may follow it
+        if std::mem::take(&mut self.reused) && (!self.upload.has_left() || self.is_farewell(&block)) {
             self.worker.put(block);
             self.reused = true;
             return Err(Failure::Reset { sent: Sent::Maybe, reused: true });
@@ -365,6 +368,15 @@ impl<'c> Conversation<'c> {
         }
         self.upstream.arm(block);
         Ok(None)
+    }
+
+    /// Whether the first thing that is heard on a pooled connection is a server's word that it has waited long enough for a request, which
+    /// has crossed with this one (RFC 9110 §15.5.9: the request may be repeated).
+    fn is_farewell(&self, block: &Block) -> bool {
+        ResponseHead::may_be_request_timeout(block.unread())
+            && self.to.repeatable
+            && self.upload.can_begin()
+            && clock::now().since(self.began) < STALE_WITHIN
     }
 
     /// Takes what has arrived: interim responses are put aside for the client, and dropped from the block.

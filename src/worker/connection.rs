@@ -296,7 +296,8 @@ async fn finish(
     let patience = connection.config(worker).body_timeout;
     let sent = send(worker, connection, last, patience).await;
     record.finish(worker, clock::now(), sent);
-    if sent.is_ok() && lingers {
+    // a client that has said its last word and goes on all the same (RFC 9112 §9.6) still gets its response whole
+    if sent.is_ok() && (lingers || !inbox.is_empty() || connection.stream.has_unread()) {
         linger(worker, connection, inbox).await;
     } else {
         worker.put(inbox);

@@ -95,7 +95,10 @@ impl<'a> Tunnel<'a> {
             None if self.worker.tunnels_have_ended() => Some(ProxyError::Draining),
             None => Some(ProxyError::TunnelTimeout),
         };
-        self.upstream.shutdown(Shutdown::Both);
+        if broken != Some(Err(Side::Client)) {
+            // not before a reset, which would come behind an end that looks orderly
+            self.upstream.shutdown(Shutdown::Both);
+        }
         Ended { up_bytes: self.up_bytes.get(), down_bytes: self.down_bytes.get(), error }
     }
 

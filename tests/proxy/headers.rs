@@ -45,6 +45,21 @@ on_both_drivers! {
         assert_eq!(client.get("/").status, 200, "the service's close is not the client's");
     }
 
+    fn a_protocol_that_is_required_is_named(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            let status = request.target.trim_start_matches('/');
+            conn.send(format!(
+                "HTTP/1.1 {status} X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n"
+            ));
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        let response = client.get("/426");
+        assert_eq!(response.header("upgrade"), Some("websocket"), "RFC 9110 §15.5.22");
+        assert_eq!(response.header("connection"), Some("upgrade"), "RFC 9110 §7.8");
+        assert_eq!(client.get("/200").header("upgrade"), None, "an offer of the last hop");
+    }
+
     fn a_stranger_does_not_choose_its_forwarded_address(driver: Driver) {
         let upstream = Upstream::always("ok");
         let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));

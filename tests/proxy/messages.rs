@@ -1,6 +1,7 @@
 //! HTTP/1.1 messages one after another: keep-alive, pipelining, HEAD, 204, 304, and what is refused.
 
-use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, on_both_drivers};
+use crate::support::{Client, Driver, Gateway, Setup, Upstream, assert_same_bytes, behind, noise, on_both_drivers};
+use std::io::ErrorKind;
 
 /// Answers with the request's target.
 fn echo_target() -> Upstream {
@@ -34,6 +35,26 @@ on_both_drivers! {
         let response = client.request("GET", "/", &[("Connection", "close")], b"");
         assert_eq!((response.status, response.header("connection")), (200, Some("close")));
         client.assert_closed();
+    }
+
+    fn what_comes_behind_a_last_request_does_not_cost_its_response(driver: Driver) {
+        let body = noise(1, 4 << 20);
+        let sent = body.clone();
+        let upstream = Upstream::answering(move |_, conn| {
+            conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", sent.len()));
+            conn.send(&sent);
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let behind = "GET /late HTTP/1.1\r\nHost: x\r\n\r\n";
+        for (version, connection) in [("1.1", "Connection: close\r\n"), ("1.0", "")] {
+            let mut client = gateway.client();
+            let last = format!("GET / HTTP/{version}\r\nHost: x\r\n{connection}\r\n");
+            // RFC 9112 §9.6 forbids it; closing with bytes unread would be a reset all the same, which takes the response with it
+            client.send(last + &behind.repeat(1_000));
+            assert_same_bytes(&client.read("GET").body, &body);
+            assert_eq!(client.read_more().unwrap_err().kind(), ErrorKind::UnexpectedEof, "{version}");
+        }
+        assert_eq!(upstream.requests().len(), 2, "nothing behind the last request is one");
     }
 
     fn an_http_1_0_request_is_answered_and_the_connection_closed(driver: Driver) {

@@ -5,9 +5,10 @@ use crate::support::{
     Client, Driver, Gate, Gateway, PATIENCE, Setup, Upstream, assert_same_bytes, behind, eventually, noise,
     on_both_drivers,
 };
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use tungstenite::{Message, WebSocket};
 
@@ -230,11 +231,13 @@ on_both_drivers! {
     }
 
     fn a_reset_is_passed_on_as_a_reset(driver: Driver) {
-        let upstream = switching(|conn| {
+        let (ended, seen) = channel();
+        let upstream = switching(move |conn| {
             if conn.take(1).expect("which way") == b"r" {
                 conn.reset();
             } else {
-                conn.wait_for_close();
+                let end = conn.stream().read(&mut [0; 1]).map_err(|error| error.kind());
+                ended.send(end).expect("somebody wants to know");
             }
         });
         let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
@@ -249,6 +252,7 @@ on_both_drivers! {
         };
         client.stream().reset_on_close();
         drop(client);
+        assert_eq!(seen.recv_timeout(PATIENCE).expect("an end"), Err(ErrorKind::ConnectionReset));
         eventually("both are over", || (tunnels(&gateway) == 0.0).then_some(()));
         assert_eq!(gateway.metric("ringgate_rejected_total", &[("reason", "upstream_truncated")]), 1.0);
         assert_eq!(gateway.metric("ringgate_rejected_total", &[("reason", "client_closed")]), 1.0);
