@@ -13,30 +13,96 @@ use crate::config::{HeaderRules, Underscores};
 use crate::limits;
 
 /// Takes a trailer section a byte at a time and keeps what may be forwarded. Reused from body to body.
+///
+/// Small and without an allocation as long as there is nothing to take or to know, which is nearly always.
 #[derive(Debug, Default)]
 pub struct Trailers {
+    section: Option<Box<Section>>,
+    section_bytes: u32,
+    after_cr: bool,
+}
+
+#[derive(Debug, Default)]
+struct Section {
     /// The line that is being read.
     line: Vec<u8>,
     /// `name: value CRLF` of what goes on.
     kept: Vec<u8>,
-    section_bytes: usize,
-    after_cr: bool,
     /// Names that end here, a list as in `Connection`.
     nominated: Vec<u8>,
 }
 
+const _: () = assert!(limits::TRAILER_BYTES_MAX < u32::MAX as usize);
+
 impl Trailers {
     /// For a body whose head nominates these names in `Connection`: no trailer of such a name goes on (RFC 9110 §7.6.1).
     pub(super) fn without(nominated: Vec<u8>) -> Self {
-        Self { nominated, ..Self::default() }
+        Self { section: Some(Box::new(Section { nominated, ..Section::default() })), ..Self::default() }
     }
 
     /// The lines of a body that is `done`, without those that the route's rules set or remove.
     pub fn end(&mut self, done: bool, rules: &HeaderRules) -> Option<&[u8]> {
-        if done {
-            self.apply(rules);
+        if !done {
+            return None;
         }
-        done.then_some(&*self.kept)
+        if let Some(section) = &mut self.section {
+            section.apply(rules);
+        }
+        Some(self.lines())
+    }
+
+    /// Forgets the last body's trailers; for the beginning of a body.
+    pub fn clear(&mut self) {
+        if let Some(section) = &mut self.section {
+            section.line.clear();
+            section.kept.clear();
+            section.nominated.clear();
+        }
+        self.section_bytes = 0;
+        self.after_cr = false;
+    }
+
+    /// The trailers that go on, as `name: value CRLF` lines; empty if there are none.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        self.section.as_ref().map_or(&[], |section| &section.kept)
+    }
+
+    /// Takes the next byte of the section; true when it was the last one.
+    pub(super) fn take(&mut self, byte: u8) -> Result<bool, BodyError> {
+        self.section_bytes += 1;
+        if self.section_bytes as usize > limits::TRAILER_BYTES_MAX {
+            return Err(BodyError::Malformed);
+        }
+        match (self.after_cr, byte) {
+            (false, b'\r') => self.after_cr = true,
+            (false, _) if is_value_byte(byte) => self.section.get_or_insert_default().line.push(byte),
+            (true, b'\n') => {
+                self.after_cr = false;
+                match &mut self.section {
+                    Some(section) if !section.line.is_empty() => section.end_line()?,
+                    _ => return Ok(true),
+                }
+            }
+            _ => return Err(BodyError::Malformed), // RFC 9112 §2.2: bare CR or LF; RFC 9110 §5.5: control bytes
+        }
+        Ok(false)
+    }
+}
+
+impl Section {
+    fn end_line(&mut self) -> Result<(), BodyError> {
+        let colon = memchr::memchr(b':', &self.line).ok_or(BodyError::Malformed)?;
+        let (name, value) = (&self.line[..colon], trim(&self.line[colon + 1..]));
+        if !is_token(name) {
+            return Err(BodyError::Malformed); // RFC 9112 §5.1, §5.2: a space before the colon, a folded line
+        }
+        let is_nominated = || list(&self.nominated).any(|option| option.eq_ignore_ascii_case(name));
+        if may_go_on(name) && !is_nominated() {
+            push(&mut self.kept, name, value);
+        }
+        self.line.clear();
+        Ok(())
     }
 
     fn apply(&mut self, rules: &HeaderRules) {
@@ -51,56 +117,6 @@ impl Trailers {
                 at += len;
             }
         }
-    }
-
-    /// Forgets the last body's trailers; for the beginning of a body.
-    pub fn clear(&mut self) {
-        self.line.clear();
-        self.kept.clear();
-        self.section_bytes = 0;
-        self.after_cr = false;
-        self.nominated.clear();
-    }
-
-    /// The trailers that go on, as `name: value CRLF` lines; empty if there are none.
-    #[must_use]
-    pub fn lines(&self) -> &[u8] {
-        &self.kept
-    }
-
-    /// Takes the next byte of the section; true when it was the last one.
-    pub(super) fn take(&mut self, byte: u8) -> Result<bool, BodyError> {
-        self.section_bytes += 1;
-        if self.section_bytes > limits::TRAILER_BYTES_MAX {
-            return Err(BodyError::Malformed);
-        }
-        match (self.after_cr, byte) {
-            (false, b'\r') => self.after_cr = true,
-            (false, _) if is_value_byte(byte) => self.line.push(byte),
-            (true, b'\n') => {
-                self.after_cr = false;
-                if self.line.is_empty() {
-                    return Ok(true);
-                }
-                self.end_line()?;
-            }
-            _ => return Err(BodyError::Malformed), // RFC 9112 §2.2: bare CR or LF; RFC 9110 §5.5: control bytes
-        }
-        Ok(false)
-    }
-
-    fn end_line(&mut self) -> Result<(), BodyError> {
-        let colon = memchr::memchr(b':', &self.line).ok_or(BodyError::Malformed)?;
-        let (name, value) = (&self.line[..colon], trim(&self.line[colon + 1..]));
-        if !is_token(name) {
-            return Err(BodyError::Malformed); // RFC 9112 §5.1, §5.2: a space before the colon, a folded line
-        }
-        let is_nominated = || list(&self.nominated).any(|option| option.eq_ignore_ascii_case(name));
-        if may_go_on(name) && !is_nominated() {
-            push(&mut self.kept, name, value);
-        }
-        self.line.clear();
-        Ok(())
     }
 }
 
