@@ -113,14 +113,10 @@ impl<'b> Fields<'b> {
         self.table.iter().filter(|f| f.kind != Kind::Dropped).map(move |f| (f.name(buf), f.value(buf)))
     }
 
-    /// All that the `Connection` fields name, as one list. Most heads have none, and nothing is allocated.
-    pub(super) fn nominated(&self) -> Vec<u8> {
-        let mut options = Vec::new();
-        for value in self.of(Kind::Connection) {
-            options.extend_from_slice(value);
-            options.push(b',');
-        }
-        options
+    /// All that the `Connection` fields name, at most [`limits::CONNECTION_OPTIONS_MAX`] of a head that nominates any. Taken apart once:
+    /// the fields may be as long as the head, and every trailer is compared.
+    pub(super) fn nominated(&self) -> Vec<Box<[u8]>> {
+        self.of(Kind::Connection).flat_map(list).map(Box::from).collect()
     }
 
     /// The values of all fields of a kind, in order.

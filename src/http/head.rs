@@ -228,7 +228,10 @@ impl<'b> RequestHead<'b> {
     /// To take the body's trailers with.
     #[must_use]
     pub fn trailers(&self) -> Trailers {
-        if self.seen.nominates { Trailers::without(self.fields.nominated()) } else { Trailers::default() }
+        if self.seen.nominates && self.framing == Framing::Chunked {
+            return Trailers::without(self.fields.nominated());
+        }
+        Trailers::default()
     }
 
     /// The client's own request id, if it is fit to be kept: up to `REQUEST_ID_BYTES_MAX` visible ASCII bytes.

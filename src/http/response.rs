@@ -168,7 +168,10 @@ impl<'b> ResponseHead<'b> {
     /// To take the body's trailers with.
     #[must_use]
     pub fn trailers(&self) -> Trailers {
-        if self.seen.nominates { Trailers::without(self.fields.nominated()) } else { Trailers::default() }
+        if self.seen.nominates && self.framing == Framing::Chunked {
+            return Trailers::without(self.fields.nominated());
+        }
+        Trailers::default()
     }
 
     /// How the body ends.

@@ -8,7 +8,7 @@
 use super::body::BodyError;
 use super::fields::{Kind, classify};
 use super::headers::{overrides, push};
-use super::text::{is_token, is_value_byte, list, trim};
+use super::text::{is_token, is_value_byte, trim};
 use crate::config::{HeaderRules, Underscores};
 use crate::limits;
 
@@ -28,15 +28,15 @@ struct Section {
     line: Vec<u8>,
     /// `name: value CRLF` of what goes on.
     kept: Vec<u8>,
-    /// Names that end here, a list as in `Connection`.
-    nominated: Vec<u8>,
+    /// Names that end here.
+    nominated: Vec<Box<[u8]>>,
 }
 
 const _: () = assert!(limits::TRAILER_BYTES_MAX < u32::MAX as usize);
 
 impl Trailers {
     /// For a body whose head nominates these names in `Connection`: no trailer of such a name goes on (RFC 9110 §7.6.1).
-    pub(super) fn without(nominated: Vec<u8>) -> Self {
+    pub(super) fn without(nominated: Vec<Box<[u8]>>) -> Self {
         Self { section: Some(Box::new(Section { nominated, ..Section::default() })), ..Self::default() }
     }
 
@@ -97,7 +97,7 @@ impl Section {
         if !is_token(name) {
             return Err(BodyError::Malformed); // RFC 9112 §5.1, §5.2: a space before the colon, a folded line
         }
-        let is_nominated = || list(&self.nominated).any(|option| option.eq_ignore_ascii_case(name));
+        let is_nominated = || self.nominated.iter().any(|option| option.eq_ignore_ascii_case(name));
         if may_go_on(name) && !is_nominated() {
             push(&mut self.kept, name, value);
         }
