@@ -371,12 +371,21 @@ impl<'c> Conversation<'c> {
     }
 
     /// Whether the first thing that is heard on a pooled connection is a server's word that it has waited long enough for a request, which
-    /// has crossed with this one (RFC 9110 §15.5.9: the request may be repeated).
+    /// has crossed with this one (RFC 9110 §15.5.9: it closes the connection, and the request may be repeated). A 408 that leaves the
+    /// connection open is the service's answer: repeated, every such request would reach it twice.
     fn is_farewell(&self, block: &Block) -> bool {
         ResponseHead::may_be_request_timeout(block.unread())
             && self.to.repeatable
             && self.upload.can_begin()
             && clock::now().since(self.began) < STALE_WITHIN
+            && self.says_close(block)
+    }
+
+    fn says_close(&self, block: &Block) -> bool {
+        let mut scratch = self.worker.scratch.borrow_mut();
+        let Asked { method, offer, .. } = self.asked;
+        let head = ResponseHead::parse_answer(block.unread(), method, offer, &mut scratch.head);
+        matches!(head, Ok(Parsed::Complete(head)) if !head.is_persistent())
     }
 
     /// Takes what has arrived: interim responses are put aside for the client, and dropped from the block.

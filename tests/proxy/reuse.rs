@@ -233,6 +233,17 @@ on_both_drivers! {
         assert_eq!([post(), post()].into_iter().filter(|&status| status == 408).count(), 1, "no POST is sent twice");
     }
 
+    fn a_408_that_leaves_the_connection_open_is_an_answer(driver: Driver) {
+        let upstream = Upstream::answering(|_, conn| conn.reply(408, "too slow"));
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", NO_EJECTION));
+        let mut client = gateway.client();
+        for method in ["GET", "DELETE", "PUT", "GET"] {
+            let response = client.request(method, "/", &[], b"");
+            assert_eq!((response.status, response.text().as_str()), (408, "too slow"), "{method}");
+        }
+        assert_eq!((upstream.requests().len(), upstream.connections()), (4, 1), "asked once each, on one connection");
+    }
+
     fn a_connection_that_ends_on_its_second_request_costs_a_get_nothing_and_no_post_is_sent_twice(driver: Driver) {
         let next = Arc::new(AtomicUsize::new(0));
         let row = Arc::clone(&next);
