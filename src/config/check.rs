@@ -10,7 +10,7 @@ use super::check_upstream::clusters;
 use super::file;
 use super::names::{Cores, Workers};
 use super::problem::{Errors, Sink};
-use super::read::{List, Node, Path, Read, Written};
+use super::read::{KeyOf, List, Node, Path, Read, Written};
 use super::values::{DriverWord, FormatWord};
 use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
@@ -253,12 +253,12 @@ fn binds(file: &file::File, sink: &mut Sink<'_>) {
         listeners.filter_map(|written| written.value.listen.as_ref().map(|listen| (&written.value.at, listen)));
     let admin =
         file.admin.as_ref().and_then(|table| table.value.listen.as_ref().map(|listen| (&table.value.at, listen)));
-    let mut taken: Vec<(String, &Bind)> = Vec::new();
+    let mut taken: Vec<(KeyOf<'_>, &Bind)> = Vec::new();
     for (at, listen) in admin.into_iter().chain(listeners) {
         let (path, bind) = (at.key("listen"), &listen.value.0);
         if let Some((other, address)) = taken.iter().find(|(_, other)| overlap(other, bind)) {
             let message = format!("{other} listens there already ({address})");
-            sink.value(&path, listen.span.clone(), message, None);
+            sink.value(path, listen.span.clone(), message, None);
         }
         taken.push((path, bind));
     }

@@ -8,7 +8,7 @@
 use super::problem::{Refusal, Sink, listed, nearest};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::sync::OnceLock;
 use toml::Spanned;
@@ -43,10 +43,14 @@ impl fmt::Display for Path<'_> {
             Self::Root => Ok(()),
             Self::Key(Self::Root, key) => write_key(f, key),
             Self::Key(parent, key) => {
-                write!(f, "{parent}.")?;
+                parent.fmt(f)?;
+                f.write_char('.')?;
                 write_key(f, key)
             }
-            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
+            Self::Index(parent, index) => {
+                parent.fmt(f)?;
+                write!(f, "[{index}]")
+            }
         }
     }
 }
@@ -129,8 +133,24 @@ pub struct Place {
 impl Place {
     /// The path of one of its keys.
     #[must_use]
-    pub(crate) fn key(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    pub(crate) fn key<'a>(&'a self, key: &'a str) -> KeyOf<'a> {
+        KeyOf { place: self, key }
+    }
+}
+
+/// The path of a table's key, not written out before somebody wants to read it: in a file of ten thousand routes nobody does.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyOf<'a> {
+    place: &'a Place,
+    key: &'a str,
+}
+
+impl fmt::Display for KeyOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.place.path.is_empty() {
+            write!(f, "{}.", self.place.path)?;
+        }
+        f.write_str(self.key)
     }
 }
 
@@ -257,7 +277,9 @@ impl<'a> TableReader<'a> {
             sink.value(node.path, node.span(), "must be a table".to_owned(), help);
             return None;
         };
-        for (key, _) in in_file_order(table).iter().filter(|(key, _)| !keys.contains(&key.get_ref().as_ref())) {
+        let is_unknown = |key: &Spanned<Cow<'_, str>>| !keys.contains(&key.get_ref().as_ref());
+        let unknown = if table.keys().any(is_unknown) { in_file_order(table) } else { Vec::new() };
+        for (key, _) in unknown.iter().filter(|(key, _)| is_unknown(key)) {
             let path = Path::Key(&node.path, key.get_ref());
             let message = format!("unknown key; known here: {}", listed(keys.iter().copied()));
             let later =
