@@ -9,8 +9,9 @@ use super::check_route::routes;
 use super::check_upstream::clusters;
 use super::file;
 use super::names::{Cores, Workers};
+use super::place::{KeyOf, Path};
 use super::problem::{Errors, Sink};
-use super::read::{KeyOf, List, Node, Path, Read, Written};
+use super::read::{List, Node, Read, Written};
 use super::values::{DriverWord, FormatWord};
 use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
@@ -173,7 +174,7 @@ fn listener_name(table: &file::Listener) -> Option<String> {
 
 /// Two tables of one kind have one name.
 pub(super) fn duplicate_name(
-    at: &super::read::Place,
+    at: &super::place::Place,
     name: Option<std::ops::Range<usize>>,
     first: &str,
     sink: &mut Sink<'_>,

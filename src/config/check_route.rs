@@ -3,8 +3,9 @@
 use super::check::{duplicate_name, value};
 use super::file::{self, RouteTimeout};
 use super::names::{EditableHeader, MethodText, Name, RetryWord};
+use super::place::{KeyOf, Place};
 use super::problem::{Sink, did_you_mean, listed};
-use super::read::{KeyOf, List, Map, Place, Scalar, Written};
+use super::read::{List, Map, Scalar, Written};
 use super::values::duration;
 use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
 use crate::limits::METHODS_MAX;
