@@ -59,13 +59,28 @@
 //!
 //! # Why nothing is shared
 //!
-//! On a request's path a worker writes: its own cells and buffers (one thread), its own counters (cache-padded, one writer,
-//! load and store), its own log ring's head. It reads what others write in these places only, each bounded and rare:
+//! There is no lock on a request's path, and no cache line that two cores write per request. Verb by verb, what a worker writes and what
+//! it reads of others:
+//!
+//! | verb | writes | reads of what is shared |
+//! |---|---|---|
+//! | `read_head` | a block, the head's table ([`http::fields::HeadScratch`]): this thread's | the listener's configuration, which nobody writes |
+//! | `route` | this worker's [`policy::router::RouterCache`] | the compiled routes, which nobody writes |
+//! | `admit` | a lease, local slots: this worker's; now and then one of the lines below | – |
+//! | `pick` | the cluster as this worker sees it, its own random state ([`policy::cluster`]) | – |
+//! | `checkout`, `checkin` | this worker's pool ([`net::pool`]) | – |
+//! | `send`, `await_head`, `relay` | blocks, this worker's ring, its deadlines ([`net::timer`]) | – |
+//! | `classify` | the exchange and the cluster, both this worker's | – |
+//! | `record` | this worker's counters, its usage table and its log ring's head: loads and stores of one writer, on lines that no other worker's stand on ([`observe::stats`], [`observe::usage`], [`observe::access_log`]) | the log ring's tail, which the log's thread moves once a batch |
+//!
+//! What workers do share, each bounded and rare:
 //!
 //! - a rate limit per route: a compare-and-swap on the limit's own cache line when its lease is used up, at most every token below some
 //!   hundred requests a second, else every few milliseconds ([`policy::token_bucket`]);
-//! - a limit per client or header: one line of a table that belongs to that client ([`policy::key_table`]);
-//! - `max_concurrent`, `max_requests`, `max_connections`: slots, taken in batches where the limit allows ([`policy::concurrency`]).
+//! - a limit per client or header: one line of a table that belongs to that client ([`policy::key_table`]); two cores write it only when
+//!   one client has connections on both;
+//! - `max_concurrent`, `max_requests`, `max_connections`: slots, taken in batches where the limit allows ([`policy::concurrency`]);
+//! - `max_connections_per_client`: one word of a table when a connection begins and when it ends ([`policy::client_slots`]).
 //!
 //! # Memory and time
 //!

@@ -9,8 +9,9 @@ use super::check_route::routes;
 use super::check_upstream::clusters;
 use super::file;
 use super::names::{Cores, Workers};
+use super::place::{KeyOf, Path};
 use super::problem::{Errors, Sink};
-use super::read::{List, Node, Path, Read, Written};
+use super::read::{List, Node, Read, Written};
 use super::values::{DriverWord, FormatWord};
 use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
@@ -173,7 +174,7 @@ fn listener_name(table: &file::Listener) -> Option<String> {
 
 /// Two tables of one kind have one name.
 pub(super) fn duplicate_name(
-    at: &super::read::Place,
+    at: &super::place::Place,
     name: Option<std::ops::Range<usize>>,
     first: &str,
     sink: &mut Sink<'_>,
@@ -253,12 +254,12 @@ fn binds(file: &file::File, sink: &mut Sink<'_>) {
         listeners.filter_map(|written| written.value.listen.as_ref().map(|listen| (&written.value.at, listen)));
     let admin =
         file.admin.as_ref().and_then(|table| table.value.listen.as_ref().map(|listen| (&table.value.at, listen)));
-    let mut taken: Vec<(String, &Bind)> = Vec::new();
+    let mut taken: Vec<(KeyOf<'_>, &Bind)> = Vec::new();
     for (at, listen) in admin.into_iter().chain(listeners) {
         let (path, bind) = (at.key("listen"), &listen.value.0);
         if let Some((other, address)) = taken.iter().find(|(_, other)| overlap(other, bind)) {
             let message = format!("{other} listens there already ({address})");
-            sink.value(&path, listen.span.clone(), message, None);
+            sink.value(path, listen.span.clone(), message, None);
         }
         taken.push((path, bind));
     }

@@ -3,8 +3,9 @@
 use super::check::{duplicate_name, value};
 use super::file::{self, RouteTimeout};
 use super::names::{EditableHeader, MethodText, Name, RetryWord};
+use super::place::{KeyOf, Place};
 use super::problem::{Sink, did_you_mean, listed};
-use super::read::{List, Map, Place, Scalar, Written};
+use super::read::{List, Map, Scalar, Written};
 use super::values::duration;
 use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
 use crate::limits::METHODS_MAX;
@@ -91,7 +92,7 @@ impl<'a> RouteReader<'a, '_, '_> {
     fn name(&mut self, table: &'a file::Route, matcher: Option<&Match>) -> Option<String> {
         let name = match &table.name {
             Some(name) => name.value.0.clone(),
-            None if self.sink.reported(&table.at.key("name")) => return None,
+            None if self.sink.reported(table.at.key("name")) => return None,
             None => {
                 let shown = default_name(matcher?);
                 let fits = Name::parse(&DeValue::String(shown.as_str().into()));
@@ -113,10 +114,10 @@ impl<'a> RouteReader<'a, '_, '_> {
         let headers = pairs(&table.header, |name| name.0.clone(), |value| value.0.clone());
         let query = pairs(&table.query, |name| name.0.clone(), |value| value.0.clone());
         if let Some(headers) = &table.header {
-            self.unique(&table.at.key("header"), headers.value.0.iter().map(|(name, _)| (&name.value.0, &name.span)));
+            self.unique(table.at.key("header"), headers.value.0.iter().map(|(name, _)| (&name.value.0, &name.span)));
         }
         if let Some(list) = &table.method {
-            self.count_methods(&table.at.key("method"), list);
+            self.count_methods(table.at.key("method"), list);
         }
         let matcher = Match {
             host: value(&table.host).map(|host| host.0).unwrap_or_default(),
@@ -134,7 +135,7 @@ impl<'a> RouteReader<'a, '_, '_> {
 
     fn count_methods<const MIN: usize, const MAX: usize>(
         &mut self,
-        path: &str,
+        path: KeyOf<'_>,
         list: &Written<List<MethodText, MIN, MAX>>,
     ) {
         let before = self.methods.len();
@@ -146,7 +147,7 @@ impl<'a> RouteReader<'a, '_, '_> {
     }
 
     /// No header twice; names differ in case only in the file.
-    fn unique<'h>(&mut self, path: &str, names: impl Iterator<Item = (&'h HeaderName, &'h Range<usize>)>) {
+    fn unique<'h>(&mut self, path: KeyOf<'_>, names: impl Iterator<Item = (&'h HeaderName, &'h Range<usize>)>) {
         let mut seen = HashSet::new();
         for (name, span) in names {
             if !seen.insert(name) {
@@ -163,7 +164,7 @@ impl<'a> RouteReader<'a, '_, '_> {
             ("redirect", table.redirect.as_ref().map(|key| key.span.clone())),
         ];
         let present: Vec<_> = given.iter().filter_map(|(key, span)| Some((*key, span.clone()?))).collect();
-        let wrong = given.iter().any(|(key, _)| self.sink.reported(&table.at.key(key)));
+        let wrong = given.iter().any(|(key, _)| self.sink.reported(table.at.key(key)));
         match present.as_slice() {
             [] if wrong => {}
             [] => {
@@ -179,15 +180,15 @@ impl<'a> RouteReader<'a, '_, '_> {
                 }
             }
         }
-        let upstream = table.upstream.as_ref().map(|name| self.upstream(&table.at.key("upstream"), name));
-        let split = table.split.as_ref().map(|list| self.split(&table.at.key("split"), list));
+        let upstream = table.upstream.as_ref().map(|name| self.upstream(table.at.key("upstream"), name));
+        let split = table.split.as_ref().map(|list| self.split(table.at.key("split"), list));
         let respond = table.respond.as_ref().map(|respond| self.respond(&respond.value));
         let redirect = table.redirect.as_ref().map(|redirect| self.redirect(&redirect.value));
         let upstream = upstream.map(|id| id.map(|id| Target::Upstream(vec![(id, Weight(1))])));
         upstream.or(split).or(respond).or(redirect)?
     }
 
-    fn upstream(&mut self, path: &str, name: &Written<Name>) -> Option<ClusterId> {
+    fn upstream(&mut self, path: KeyOf<'_>, name: &Written<Name>) -> Option<ClusterId> {
         let known = self.upstreams.get(name.value.0.as_str()).copied();
         if known.is_none() {
             let names = self.upstream_names.iter().copied();
@@ -204,12 +205,12 @@ impl<'a> RouteReader<'a, '_, '_> {
 
     fn split<const MIN: usize, const MAX: usize>(
         &mut self,
-        path: &str,
+        path: KeyOf<'_>,
         list: &Written<List<file::SplitPart, MIN, MAX>>,
     ) -> Option<Target> {
         let mut parts: Vec<(ClusterId, Weight)> = Vec::with_capacity(list.value.0.len());
         for part in list.value.0.iter().map(|part| &part.value) {
-            let id = part.upstream.as_ref().and_then(|name| self.upstream(&part.at.key("upstream"), name));
+            let id = part.upstream.as_ref().and_then(|name| self.upstream(part.at.key("upstream"), name));
             let (Some(id), Some(weight)) = (id, &part.weight) else { continue };
             if parts.iter().any(|(other, _)| *other == id) {
                 let span = part.upstream.as_ref().map_or(0..0, |name| name.span.clone());
@@ -277,8 +278,8 @@ impl<'a> RouteReader<'a, '_, '_> {
 
     fn header_rules(&mut self, table: &file::HeaderRules, of_request: bool) -> Option<HeaderRules> {
         let (set, remove) = (&table.set.as_ref()?.value.0, &table.remove.as_ref()?.value.0);
-        self.unique(&table.at.key("set"), set.iter().map(|(name, _)| (&name.value.0, &name.span)));
-        self.unique(&table.at.key("remove"), remove.iter().map(|name| (&name.value.0, &name.span)));
+        self.unique(table.at.key("set"), set.iter().map(|(name, _)| (&name.value.0, &name.span)));
+        self.unique(table.at.key("remove"), remove.iter().map(|name| (&name.value.0, &name.span)));
         if let Some(host) = remove.iter().find(|name| name.value.0 == http::header::HOST) {
             let message = "a request has a Host (RFC 9112 §3.2); set it instead".to_owned();
             self.sink.value(table.at.key("remove"), host.span.clone(), message, None);

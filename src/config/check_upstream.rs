@@ -98,7 +98,7 @@ fn health_check(table: &file::HealthCheck, sink: &mut Sink<'_>) -> Option<Health
             let message = "a probe either asks for a path or only connects; leave path or tcp out".to_owned();
             sink.value(at.key("tcp"), tcp.span.clone(), message, None);
         }
-        (None, None) if !sink.reported(&at.key("path")) => {
+        (None, None) if !sink.reported(at.key("path")) => {
             let help = "write path = \"/healthz\", or tcp = true to only connect".to_owned();
             sink.place(at.key("path"), at.offset, "missing: a probe asks for a path".to_owned(), Some(help));
         }

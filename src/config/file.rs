@@ -11,9 +11,10 @@ use super::names::{
     Workers,
 };
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
+use super::place::Place;
 use super::problem::Sink;
 use super::read::{
-    List, Map, Node, ObjectSchema, Place, Read, Scalar, TableReader, Written, key_name, read_key, schema_key, table,
+    List, Map, Node, ObjectSchema, Read, Scalar, TableReader, Written, key_name, read_key, schema_key, table,
 };
 use super::values::{BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, PerTime, SECOND, Share, Size, Time};
 use crate::limits::{

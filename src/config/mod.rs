@@ -12,6 +12,7 @@ pub mod file;
 mod knobs;
 mod names;
 mod paths;
+mod place;
 pub mod problem;
 mod read;
 #[cfg(test)]

@@ -180,8 +180,8 @@ impl<'t> Sink<'t> {
     }
 
     /// Whether something was wrong with the value at this path.
-    pub(crate) fn reported(&self, path: &str) -> bool {
-        self.paths.contains(path)
+    pub(crate) fn reported(&self, path: impl fmt::Display) -> bool {
+        !self.paths.is_empty() && self.paths.contains(&path.to_string())
     }
 
     /// Whether the table that begins at `offset` stands in braces, and not under a header.

@@ -5,56 +5,14 @@
 //! A [`Scalar`] is a value without parts; [`table!`] writes a table's mirror type, its reader and its JSON schema from one list of
 //! keys, so that the three cannot disagree. Nothing here knows a key or a range.
 
+use super::place::{Path, Place};
 use super::problem::{Refusal, Sink, listed, nearest};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-/// The way from the document's root to a node; lives on the stack while the document is walked.
-#[derive(Clone, Copy)]
-pub(crate) enum Path<'a> {
-    /// The document.
-    Root,
-    /// A key of a table.
-    Key(&'a Path<'a>, &'a str),
-    /// An entry of a list, from 0.
-    Index(&'a Path<'a>, usize),
-}
-
-impl Path<'_> {
-    /// The keys alone, as a table's header has them: `route.limit` for `route[2].limit`.
-    fn without_rows(&self) -> String {
-        match self {
-            Self::Root => String::new(),
-            Self::Key(Self::Root, _) => self.to_string(),
-            Self::Key(parent, key) => format!("{}.{}", parent.without_rows(), Path::Key(&Path::Root, key)),
-            Self::Index(parent, _) => parent.without_rows(),
-        }
-    }
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Root => Ok(()),
-            Self::Key(Self::Root, key) => write_key(f, key),
-            Self::Key(parent, key) => {
-                write!(f, "{parent}.")?;
-                write_key(f, key)
-            }
-            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
-        }
-    }
-}
-
-fn write_key(f: &mut fmt::Formatter<'_>, key: &str) -> fmt::Result {
-    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    if bare { f.write_str(key) } else { write!(f, "{key:?}") }
-}
 
 /// A value and where it stands.
 #[derive(Clone, Copy)]
@@ -115,23 +73,6 @@ pub struct Written<T> {
     pub span: Range<usize>,
     /// False when it is the default.
     pub given: bool,
-}
-
-/// Where a table stands.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// Its path, such as `route[2].retry`; empty for the document.
-    pub path: String,
-    /// Its first byte in the file.
-    pub offset: usize,
-}
-
-impl Place {
-    /// The path of one of its keys.
-    #[must_use]
-    pub(crate) fn key(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
-    }
 }
 
 /// Between `MIN` and `MAX` values of one kind.
@@ -257,7 +198,9 @@ impl<'a> TableReader<'a> {
             sink.value(node.path, node.span(), "must be a table".to_owned(), help);
             return None;
         };
-        for (key, _) in in_file_order(table).iter().filter(|(key, _)| !keys.contains(&key.get_ref().as_ref())) {
+        let is_unknown = |key: &Spanned<Cow<'_, str>>| !keys.contains(&key.get_ref().as_ref());
+        let unknown = if table.keys().any(is_unknown) { in_file_order(table) } else { Vec::new() };
+        for (key, _) in unknown.iter().filter(|(key, _)| is_unknown(key)) {
             let path = Path::Key(&node.path, key.get_ref());
             let message = format!("unknown key; known here: {}", listed(keys.iter().copied()));
             let later =

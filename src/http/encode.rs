@@ -135,8 +135,7 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
         passes_down(kind, framing, response.server) || (requires && kind == Kind::Upgrade)
     });
     push_server(out, response.server, response.rules);
-    let date_is_ruled = response.rules.set.iter().any(|(name, _)| name == http::header::DATE);
-    if !date_is_ruled && head.fields().of(Kind::Date).next().is_none() {
+    if head.fields().of(Kind::Date).next().is_none() && !headers::overrides(response.rules, b"date") {
         push(out, b"Date", response.date);
     }
     for (name, value) in response.extra {

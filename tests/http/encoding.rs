@@ -373,6 +373,16 @@ fn rules_and_extras_apply_to_responses() {
     );
 }
 
+// RFC 9110 §6.6.1 has a recipient add a Date that is missing; an operator who removes it does not want it back.
+#[test]
+fn a_removed_date_is_not_made_anew() {
+    let how = Down { rules: rules(&[], &["date"]), ..Down::default() };
+    for sent in ["", DATE] {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{sent}Content-Length: 0\r\n\r\n");
+        assert_eq!(down(bytes.as_bytes(), &how).0, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    }
+}
+
 #[test]
 fn interim_responses_carry_only_their_fields() {
     let bytes = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x\r\nX: y\r\n\r\n";
