@@ -114,7 +114,7 @@ impl Body {
     }
 
     /// Takes the bytes `filled` of `block`, which follow those of the last call. May move payload within `filled`. Trailers are added to
-    /// `trailers`, which the caller has cleared before the body.
+    /// `trailers`, which are those of this body.
     ///
     /// # Errors
     /// [`BodyError::Malformed`], [`BodyError::TooLarge`]; after either the body, and its connection, are lost.

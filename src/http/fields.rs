@@ -345,6 +345,8 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Parsed;
+    use crate::http::head::{HeadPolicy, RequestHead};
 
     #[test]
     fn known_names_are_known_in_any_case_and_nothing_else_is() {
@@ -373,5 +375,17 @@ mod tests {
             );
         }
         assert_eq!(classify(b"", Underscores::Drop), Kind::Other);
+    }
+
+    /// Each trailer is compared with them: what is compared must be names, few of them, and not a field's text read again.
+    #[test]
+    fn what_connection_nominates_is_taken_apart_once() {
+        for (connection, names) in [(format!("close, b{}", ", ".repeat(7_000)), 2), ("b".repeat(14_000), 1)] {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+            let mut scratch = HeadScratch::default();
+            let parsed = RequestHead::parse(head.as_bytes(), &HeadPolicy::default(), &mut scratch);
+            let Ok(Parsed::Complete(head)) = parsed else { panic!("{parsed:?}") };
+            assert_eq!(head.fields().nominated().len(), names);
+        }
     }
 }

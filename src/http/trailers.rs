@@ -12,7 +12,7 @@ use super::text::{is_token, is_value_byte, trim};
 use crate::config::{HeaderRules, Underscores};
 use crate::limits;
 
-/// Takes a trailer section a byte at a time and keeps what may be forwarded. Reused from body to body.
+/// Takes a trailer section a byte at a time and keeps what may be forwarded; for one body.
 ///
 /// Small and without an allocation as long as there is nothing to take or to know, which is nearly always.
 #[derive(Debug, Default)]
@@ -49,17 +49,6 @@ impl Trailers {
             section.apply(rules);
         }
         Some(self.lines())
-    }
-
-    /// Forgets the last body's trailers; for the beginning of a body.
-    pub fn clear(&mut self) {
-        if let Some(section) = &mut self.section {
-            section.line.clear();
-            section.kept.clear();
-            section.nominated.clear();
-        }
-        self.section_bytes = 0;
-        self.after_cr = false;
     }
 
     /// The trailers that go on, as `name: value CRLF` lines; empty if there are none.

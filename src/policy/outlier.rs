@@ -32,7 +32,7 @@ impl Reason {
     #[must_use]
     pub const fn token(self) -> &'static str {
         match self {
-            Self::Consecutive => "consecutive",
+            Self::Consecutive => "consecutive_failures",
             Self::SuccessRatio => "success_ratio",
             Self::Probe => "probe",
         }

@@ -343,11 +343,13 @@ impl<'c> Conversation<'c> {
             self.worker.put(block);
             return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
         }
+        let farewell = self.reused && self.upload.has_left() && self.is_farewell(&block);
         // an answer to a request that has not left belongs to another one, as does whatever may follow it
-        if std::mem::take(&mut self.reused) && (!self.upload.has_left() || self.is_farewell(&block)) {
+        if std::mem::take(&mut self.reused) && (farewell || !self.upload.has_left()) {
             self.worker.put(block);
             self.reused = true;
-            return Err(Failure::Reset { sent: Sent::Maybe, reused: true });
+            let sent = if farewell { Sent::Nothing } else { Sent::Maybe };
+            return Err(Failure::Reset { sent, reused: true });
         }
         let heard = match self.hear(&mut block) {
             Ok(heard) => heard,

@@ -100,6 +100,9 @@ pub struct AdminState {
 
 type Shared = State<Arc<AdminState>>;
 
+const NO_SUCH_PAGE: &str =
+    "no such page; there are GET /metrics, /healthz, /readyz, /upstreams, /routes, /config, /usage, and POST /drain";
+
 /// The admin API's routes.
 pub fn router(state: AdminState) -> Router {
     Router::new()
@@ -112,7 +115,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/usage", get(usage_top))
         .route("/drain", post(drain))
         .route("/reload", post(reload))
-        .fallback(async || error(StatusCode::NOT_FOUND, "not_found", "no such page; see GET /metrics, /healthz, …"))
+        .fallback(async || error(StatusCode::NOT_FOUND, "not_found", NO_SUCH_PAGE))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page wants another method")
         })
