@@ -150,6 +150,13 @@ pub const ARMED_RECEIVES_MAX: usize = 1_024;
 /// Connections of one worker to endpoints that may wait in a pool with a receive (and so a buffer) armed: 8 MiB; the rest are looked at
 /// when they are taken out.
 pub const ARMED_UPSTREAM_MAX: usize = 1_024;
+/// Blocks of one worker that its ring may fill by itself; a power of two. More than the twenty or so completions that a turn brings,
+/// and few enough to stay in the second-level cache.
+pub const RECEIVE_BUFFERS: u16 = 128;
+/// Blocks that a connection may be ahead of whoever reads from it, before it is received from only when asked.
+pub const PIECES_AHEAD: usize = 4;
+/// Blocks that wait to be read over all connections of a worker: 8 MiB. Beyond it, received is only into blocks of those who ask.
+pub const PIECES_AHEAD_MAX: usize = 1_024;
 /// Connections taken from one listener in one turn before others get theirs.
 pub const ACCEPT_BATCH: usize = 64;
 
@@ -178,6 +185,7 @@ const _: () = assert!(BLOCK_LARGE >= RESPONSE_HEAD_BYTES_MAX, "a response head f
 const _: () = assert!(REPLAY_BYTES_MAX >= BLOCK_SMALL && REPLAY_BYTES_MAX < BLOCK_LARGE);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < BLOCK_SMALL && TRAILER_BYTES_MAX <= BLOCK_SMALL);
 const _: () = assert!(LIMIT_TABLE_BUCKETS.is_power_of_two() && LOG_RING_BYTES.is_power_of_two());
+const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two() && (RECEIVE_BUFFERS as usize) < PIECES_AHEAD_MAX);
 const _: () = assert!(WORKERS_MAX <= u16::MAX as usize && ROUTES_MAX <= u32::MAX as usize);
 const _: () = assert!(METHODS_MAX <= u64::BITS as usize);
 const _: () = assert!(REGEX_BYTES_MAX <= REGEX_SET_BYTES_MAX && REGEX_CACHE_BYTES_MIN <= REGEX_CACHE_BYTES_MAX);

@@ -55,7 +55,10 @@ mod tests {
 
     #[test]
     fn a_missing_io_uring_is_explained() {
-        assert_eq!(drivers(&Step::ALL, Some("0")), "io_uring-defer-taskrun, io_uring-coop-taskrun, io_uring, epoll");
+        assert_eq!(
+            drivers(&Step::ALL, Some("0")),
+            "io_uring-multishot, io_uring-defer-taskrun, io_uring-coop-taskrun, io_uring, epoll"
+        );
         assert!(drivers(&[Step::Epoll], Some("2")).ends_with("kernel.io_uring_disabled)"));
         assert!(drivers(&[Step::Epoll], Some("0")).contains("container"));
     }

@@ -26,6 +26,22 @@ impl Block {
         Self { bytes, start: 0 }
     }
 
+    /// A block over the first `len` bytes of `bytes`' memory.
+    ///
+    /// # Safety
+    /// They are inside of its capacity and were written.
+    pub(super) unsafe fn from_filled(mut bytes: Vec<u8>, len: usize) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { bytes.set_len(len) };
+        Self { bytes, start: 0 }
+    }
+
+    /// Its memory, forgetting what is in it.
+    pub(super) fn into_vec(mut self) -> Vec<u8> {
+        self.bytes.clear();
+        self.bytes
+    }
+
     /// What has not been read yet.
     #[must_use]
     pub fn unread(&self) -> &[u8] {

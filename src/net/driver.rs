@@ -1,15 +1,21 @@
 //! The driver ladder: the best event loop that this kernel allows.
 //!
+//! The best step is a ring of our own ([`super::ring`], Linux 6.1); below it monoio runs the tasks, on its ring or on epoll.
+//!
 //! `SINGLE_ISSUER | DEFER_TASKRUN` (Linux 6.1) runs completions only when the loop asks for them, which is worth a third of a
 //! relay's CPU; `COOP_TASKRUN` (5.19) saves the interrupts; a plain ring needs 5.6 or so; epoll works where io_uring is forbidden
 //! (Docker's and containerd's default seccomp profiles, `kernel.io_uring_disabled`). monoio's own fusion driver fails when a flag
 //! is refused, so the steps are tried here, on the thread that will run the loop, as `SINGLE_ISSUER` demands.
 
+use super::block::Blocks;
+use super::ring::{self, Ring};
 use crate::config;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::rc::Rc;
 
 /// Submission queue entries; a turn that wants more submits in between.
 const ENTRIES: u32 = 4_096;
@@ -20,6 +26,8 @@ const COMPLETIONS: u32 = 32_768;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Step {
+    /// A ring of our own, with multishot receives and buffers that the kernel chooses.
+    Multishot,
     /// io_uring with `SINGLE_ISSUER | DEFER_TASKRUN`.
     Defer,
     /// io_uring with `SINGLE_ISSUER | COOP_TASKRUN`.
@@ -32,12 +40,13 @@ pub enum Step {
 
 impl Step {
     /// All, best first.
-    pub const ALL: [Self; 4] = [Self::Defer, Self::Coop, Self::Plain, Self::Epoll];
+    pub const ALL: [Self; 5] = [Self::Multishot, Self::Defer, Self::Coop, Self::Plain, Self::Epoll];
 
     /// Its name in the log and the metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Multishot => "io_uring-multishot",
             Self::Defer => "io_uring-defer-taskrun",
             Self::Coop => "io_uring-coop-taskrun",
             Self::Plain => "io_uring",
@@ -53,6 +62,7 @@ impl fmt::Display for Step {
 }
 
 enum AnyRuntime {
+    Own(&'static Ring),
     Ring(Runtime<IoUringDriver>),
     Epoll(Runtime<LegacyDriver>),
 }
@@ -61,6 +71,7 @@ enum AnyRuntime {
 pub struct EventLoop {
     runtime: AnyRuntime,
     step: Step,
+    stock: Rc<RefCell<Blocks>>,
 }
 
 impl fmt::Debug for EventLoop {
@@ -77,17 +88,32 @@ impl EventLoop {
     pub fn new(driver: config::Driver) -> io::Result<Self> {
         let steps = match driver {
             config::Driver::Auto => &Step::ALL[..],
-            config::Driver::IoUring => &Step::ALL[..3],
-            config::Driver::Epoll => &Step::ALL[3..],
+            config::Driver::IoUring => &Step::ALL[..4],
+            config::Driver::Epoll => &Step::ALL[4..],
         };
         let mut refused = io::Error::other("no step to try");
         for step in steps {
-            match build(*step) {
-                Ok(runtime) => return Ok(Self { runtime, step: *step }),
+            match Self::at(*step) {
+                Ok(event_loop) => return Ok(event_loop),
                 Err(error) => refused = error,
             }
         }
         Err(refused)
+    }
+
+    /// One step of the ladder and no other.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn at(step: Step) -> io::Result<Self> {
+        let stock = Rc::default();
+        Ok(Self { runtime: build(step, &stock)?, step, stock })
+    }
+
+    /// The blocks of this thread.
+    #[must_use]
+    pub fn stock(&self) -> Rc<RefCell<Blocks>> {
+        Rc::clone(&self.stock)
     }
 
     /// The step that held.
@@ -99,16 +125,26 @@ impl EventLoop {
     /// Runs `main` and everything it spawns, until `main` ends.
     pub fn block_on<F: Future>(&mut self, main: F) -> F::Output {
         match &mut self.runtime {
+            AnyRuntime::Own(ring) => ring.block_on(main),
             AnyRuntime::Ring(runtime) => runtime.block_on(main),
             AnyRuntime::Epoll(runtime) => runtime.block_on(main),
         }
     }
 }
 
-fn build(step: Step) -> io::Result<AnyRuntime> {
+/// Has `future` run by the event loop of this thread.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    match ring::current() {
+        Some(ring) => ring.tasks().spawn(future),
+        None => drop(monoio::spawn(future)),
+    }
+}
+
+fn build(step: Step, stock: &Rc<RefCell<Blocks>>) -> io::Result<AnyRuntime> {
     let mut ring = io_uring::IoUring::builder();
     ring.setup_cqsize(COMPLETIONS);
     match step {
+        Step::Multishot => return Ok(AnyRuntime::Own(Ring::leak(ENTRIES, COMPLETIONS, Rc::clone(stock))?)),
         Step::Defer => ring.setup_single_issuer().setup_defer_taskrun().setup_submit_all(),
         Step::Coop => ring.setup_single_issuer().setup_coop_taskrun().setup_submit_all(),
         Step::Plain => &mut ring,
@@ -122,7 +158,7 @@ fn build(step: Step) -> io::Result<AnyRuntime> {
 #[must_use]
 pub fn available() -> Vec<Step> {
     // a thread of its own: a single-issuer ring belongs to its thread, and a runtime is never dropped on one that lives on
-    let probe = || Step::ALL.into_iter().filter(|step| build(*step).is_ok()).collect();
+    let probe = || Step::ALL.into_iter().filter(|step| EventLoop::at(*step).is_ok()).collect();
     std::thread::spawn(probe).join().unwrap_or_default()
 }
 

@@ -5,20 +5,52 @@
 
 use super::block::Block;
 use super::receipt::Receipt;
+use super::ring::{self, socket::Socket as RingSocket};
 use crate::config::Address;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
+use pin_project_lite::pin_project;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::cell::UnsafeCell;
 use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// A stream socket owned by this core.
 #[derive(Debug)]
 pub struct Stream {
-    inner: UnsafeCell<TcpStream>,
+    kind: Kind,
+}
+
+/// Whose event loop it belongs to.
+#[derive(Debug)]
+enum Kind {
+    Ring(RingSocket),
+    /// Boxed, because it is four times as large.
+    Monoio(Box<UnsafeCell<TcpStream>>),
+}
+
+pin_project! {
+    /// A future of either event loop.
+    #[project = EitherPinned]
+    enum Either<R, M> {
+        Ring { #[pin] future: R },
+        Monoio { #[pin] future: M },
+    }
+}
+
+impl<T, R: Future<Output = T>, M: Future<Output = T>> Future for Either<R, M> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match self.project() {
+            EitherPinned::Ring { future } => future.poll(cx),
+            EitherPinned::Monoio { future } => future.poll(cx),
+        }
+    }
 }
 
 impl Stream {
@@ -27,24 +59,47 @@ impl Stream {
     /// # Errors
     /// What the driver says when it cannot register the descriptor (epoll only).
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        if let Some(ring) = ring::current() {
+            return Ok(Self { kind: Kind::Ring(RingSocket::new(ring, fd)) });
+        }
         // SAFETY: the descriptor is owned and handed over; a TcpStream of std is nothing but the descriptor.
         let socket = unsafe { std::net::TcpStream::from_raw_fd(fd.into_raw_fd()) };
-        Ok(Self { inner: UnsafeCell::new(TcpStream::from_std(socket)?) })
+        Ok(Self { kind: Kind::Monoio(Box::new(UnsafeCell::new(TcpStream::from_std(socket)?))) })
     }
 
     /// The descriptor, valid as long as `self`.
     #[must_use]
     pub fn fd(&self) -> RawFd {
-        self.shared().as_raw_fd()
+        match &self.kind {
+            Kind::Ring(socket) => socket.fd(),
+            Kind::Monoio(stream) => shared(stream).as_raw_fd(),
+        }
+    }
+
+    /// Has the kernel receive what comes, as long as it is small, into buffers of its own choice. True: it does, and who receives need
+    /// not bring a block.
+    pub fn listen(&self) -> bool {
+        matches!(&self.kind, Kind::Ring(socket) if socket.listen())
+    }
+
+    /// The socket, on an event loop where what was received belongs to it and not to who waits.
+    pub(super) fn on_ring(&self) -> Option<&RingSocket> {
+        match &self.kind {
+            Kind::Ring(socket) => Some(socket),
+            Kind::Monoio(_) => None,
+        }
     }
 
     /// Receives into the block's room; the operation is submitted by this call, not by the first poll.
-    /// The block comes back in any case, with the bytes appended; `Ok(0)` is the peer's end.
+    /// The block comes back in any case, or another in the place of an empty one, with the bytes appended; `Ok(0)` is the peer's end.
     pub fn receive(&self, into: Block) -> impl Future<Output = (io::Result<usize>, Block)> + use<'_> {
-        debug_assert!(into.room() > 0, "a receive without room looks like the peer's end");
-        // SAFETY: `read` and `write` of monoio only clone the shared descriptor out of `self` before they return; no reference
-        // to the TcpStream lives in their futures' state that another call could alias mutably (its own `Split` rests on the same).
-        unsafe { &mut *self.inner.get() }.read(into)
+        match &self.kind {
+            Kind::Ring(socket) => Either::Ring { future: socket.receive(into) },
+            Kind::Monoio(stream) => {
+                debug_assert!(into.room() > 0, "a receive without room looks like the peer's end");
+                Either::Monoio { future: exclusive(stream).read(into) }
+            }
+        }
     }
 
     /// Sends all that is unread in the block, which comes back with nothing unread, or an error.
@@ -55,8 +110,11 @@ impl Stream {
     /// The same, calling `progress` whenever the kernel has taken a part and not all.
     pub async fn send_noting(&self, mut block: Block, mut progress: impl FnMut()) -> (io::Result<()>, Block) {
         while !block.is_empty() {
-            // SAFETY: as in `receive`.
-            let (result, back) = unsafe { &mut *self.inner.get() }.write(block).await;
+            let sending = match &self.kind {
+                Kind::Ring(socket) => Either::Ring { future: socket.send(block) },
+                Kind::Monoio(stream) => Either::Monoio { future: exclusive(stream).write(block) },
+            };
+            let (result, back) = sending.await;
             block = back;
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), block),
@@ -75,11 +133,17 @@ impl Stream {
 
     /// Waits until a receive would not wait. Holds no buffer and may be dropped.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        self.shared().readable(false)
+        match &self.kind {
+            Kind::Ring(socket) => Either::Ring { future: socket.readable() },
+            Kind::Monoio(stream) => Either::Monoio { future: shared(stream).readable(false) },
+        }
     }
 
     fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        self.shared().writable(false)
+        match &self.kind {
+            Kind::Ring(socket) => Either::Ring { future: socket.writable() },
+            Kind::Monoio(stream) => Either::Monoio { future: shared(stream).writable(false) },
+        }
     }
 
     /// Ends one or both directions; errors mean that the peer was faster.
@@ -90,6 +154,11 @@ impl Stream {
     /// True when the peer has ended the connection, or sent what nobody asked for: such a connection cannot carry a request.
     #[must_use]
     pub fn is_spent(&self) -> bool {
+        if let Some(socket) = self.on_ring()
+            && socket.is_receiving()
+        {
+            return socket.has_received();
+        }
         match self.peek() {
             Ok(_) => true,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
@@ -99,7 +168,8 @@ impl Stream {
     /// True when bytes of the peer wait to be received, with which a close would be a reset.
     #[must_use]
     pub fn has_unread(&self) -> bool {
-        matches!(self.peek(), Ok(1..))
+        let taken_in = self.on_ring().is_some_and(RingSocket::has_received);
+        taken_in || matches!(self.peek(), Ok(1..))
     }
 
     /// How much of one byte could be received now; 0 is the peer's end.
@@ -134,11 +204,18 @@ impl Stream {
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd()) };
         ask(socket2::SockRef::from(&fd))
     }
+}
 
-    fn shared(&self) -> &TcpStream {
-        // SAFETY: the exclusive references that `receive` and `send` make end before they return.
-        unsafe { &*self.inner.get() }
-    }
+fn shared(stream: &UnsafeCell<TcpStream>) -> &TcpStream {
+    // SAFETY: the exclusive references that `receive` and `send` make end before they return.
+    unsafe { &*stream.get() }
+}
+
+#[expect(clippy::mut_from_ref, reason = "monoio wants it; see below")]
+fn exclusive(stream: &UnsafeCell<TcpStream>) -> &mut TcpStream {
+    // SAFETY: `read` and `write` of monoio only clone the shared descriptor out of it before they return; no reference to the
+    // TcpStream lives in their futures' state that another call could alias mutably (its own `Split` rests on the same).
+    unsafe { &mut *stream.get() }
 }
 
 /// `shutdown(2)`, errors ignored: the only one that can occur is that the connection is gone already.

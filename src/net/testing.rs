@@ -1,9 +1,8 @@
 //! What the tests of this room need: an event loop of each kind, and sockets with a blocking peer.
 
-use super::driver::EventLoop;
+use super::driver::{EventLoop, Step, spawn};
 use super::stream::Stream;
 use super::timer::Timers;
-use crate::config::Driver;
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::net::{TcpListener, TcpStream};
@@ -14,19 +13,23 @@ use std::time::Duration;
 /// Far more than any test here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs `body` on the best event loop that the kernel allows, and on epoll, with timers that run.
+/// Runs `body` on our ring and on monoio's, as far as the kernel allows, and on epoll, with timers that run.
 pub(crate) fn on_each_driver<F: Future<Output = ()>>(body: impl Fn(Rc<Timers>) -> F + Clone + Send + 'static) {
-    for driver in [Driver::Auto, Driver::Epoll] {
+    for step in [Step::Multishot, Step::Defer, Step::Epoll] {
         let body = body.clone();
         let (done, wait) = channel();
         // a thread of its own, because a runtime is never dropped (see `worker::run`)
         let thread = std::thread::spawn(move || {
-            let mut event_loop = ManuallyDrop::new(EventLoop::new(driver).unwrap());
-            println!("on {}", event_loop.step());
+            let event_loop = match EventLoop::at(step) {
+                Err(error) if step != Step::Epoll => return println!("not on {step}: {error}"),
+                tried => tried.unwrap(),
+            };
+            let mut event_loop = ManuallyDrop::new(event_loop);
+            println!("on {step}");
             event_loop.block_on(async {
                 let timers = Timers::new().unwrap();
                 let running = Rc::clone(&timers);
-                drop(monoio::spawn(async move { running.run().await }));
+                spawn(async move { running.run().await });
                 body(timers).await;
             });
             done.send(()).unwrap();
@@ -35,7 +38,7 @@ pub(crate) fn on_each_driver<F: Future<Output = ()>>(body: impl Fn(Rc<Timers>) -
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {
                 thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e))
             }
-            Err(RecvTimeoutError::Timeout) => panic!("still waiting on {driver:?}"),
+            Err(RecvTimeoutError::Timeout) => panic!("still waiting on {step}"),
         }
     }
 }

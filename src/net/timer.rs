@@ -364,6 +364,7 @@ fn poll_now(fd: RawFd, wanted: i16) -> i16 {
 mod tests {
     use super::*;
     use crate::net::block::Block;
+    use crate::net::driver::spawn;
     use crate::net::testing::{on_each_driver, pair};
     use std::io::{Read, Write};
 
@@ -385,16 +386,16 @@ mod tests {
         on_each_driver(|timers| async move {
             let began = clock::now();
             let order = Rc::new(RefCell::new(Vec::new()));
-            let sleep = |millis: u64| {
+            for millis in [90, 30, 60] {
                 let (watch, order) = (timers.watch(), Rc::clone(&order));
-                monoio::spawn(async move {
+                spawn(async move {
                     watch.sleep_until(began + Duration::from_millis(millis)).await;
                     order.borrow_mut().push(millis);
-                })
-            };
-            let sleeps = [90, 30, 60].map(sleep);
-            for sleep in sleeps {
-                sleep.await;
+                });
+            }
+            let watch = timers.watch();
+            while order.borrow().len() < 3 {
+                watch.sleep_until(clock::now() + TICK).await;
             }
             assert_eq!(*order.borrow(), [30, 60, 90]);
         });

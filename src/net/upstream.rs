@@ -5,10 +5,11 @@
 //! what nobody asked for, and taking the connection out costs a look at memory instead of a system call. So the operation belongs to
 //! the connection and not to whoever waits, and nobody's leaving can drop it: a receive that is dropped may take bytes with it.
 //!
-//! One future per connection, boxed when it is made, runs receive after receive; it is polled in place by whoever holds the connection.
+//! On a ring of ours it belongs to the socket. With monoio one future per connection, boxed when it is made, runs receive after receive; it is polled in place by whoever holds the connection.
 //! While it lies in the pool nobody is woken.
 
 use super::block::Block;
+use super::ring::socket::Socket;
 use super::stream::Stream;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -25,9 +26,9 @@ pub type Received = (io::Result<usize>, Block);
 /// See the module.
 pub struct Upstream {
     line: Rc<Line>,
-    /// `None` only while it is being dropped.
+    /// `None` on a ring of ours, where what was received belongs to the socket, and while it is being dropped.
     reader: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
-    /// A receive was submitted and its result not taken.
+    /// A receive was submitted with a block, and its result not taken.
     is_armed: Cell<bool>,
     /// Over all connections that share it: those that are armed, and so hold a block.
     armed: Rc<Cell<usize>>,
@@ -46,9 +47,10 @@ impl Upstream {
     /// A connection without a receive. `armed` counts those with one, over all connections that were made with it.
     #[must_use]
     pub fn new(stream: Stream, armed: &Rc<Cell<usize>>) -> Self {
+        let on_ring = stream.on_ring().is_some();
         let line = Rc::new(Line { stream, wanted: Cell::new(None), got: RefCell::new(None) });
-        let reader = Box::pin(read_on(Rc::clone(&line)));
-        Self { line, reader: RefCell::new(Some(reader)), is_armed: Cell::new(false), armed: Rc::clone(armed) }
+        let reader = (!on_ring).then(|| Box::pin(read_on(Rc::clone(&line))) as Pin<Box<dyn Future<Output = ()>>>);
+        Self { line, reader: RefCell::new(reader), is_armed: Cell::new(false), armed: Rc::clone(armed) }
     }
 
     /// The connection itself, to send on, to watch, to shut down. It must not be received from while it is armed.
@@ -60,14 +62,36 @@ impl Upstream {
     /// Whether a receive is in flight, or over and not taken yet.
     #[must_use]
     pub fn is_armed(&self) -> bool {
-        self.is_armed.get()
+        self.is_armed.get() || self.stream().on_ring().is_some_and(Socket::is_receiving)
+    }
+
+    /// Has a receive in flight, if it costs no block ([`Stream::listen`]) or as many connections as may hold one do not yet.
+    pub fn stand_by(&self, armed_max: usize, block: impl FnOnce() -> Block) {
+        // one on a ring that is not listened to has just carried bulk, and is looked at when it is taken out
+        if !self.is_armed()
+            && !self.stream().listen()
+            && self.stream().on_ring().is_none()
+            && self.armed.get() < armed_max
+        {
+            self.arm(block());
+        }
+    }
+
+    /// Has a receive in flight, with a block if it needs one.
+    pub fn expect(&self, block: impl FnOnce() -> Block) {
+        if !self.is_armed() && !self.stream().listen() {
+            self.arm(block());
+        }
     }
 
     /// Submits a receive into the block's room.
     pub fn arm(&self, into: Block) {
-        debug_assert!(!self.is_armed(), "one receive at a time");
+        debug_assert!(!self.is_armed.get(), "one receive at a time");
         self.is_armed.set(true);
         self.armed.set(self.armed.get() + 1);
+        if let Some(socket) = self.stream().on_ring() {
+            return self.line.wanted.set(socket.ask(into));
+        }
         self.line.wanted.set(Some(into));
         // nobody waits yet: whoever does will poll again
         let _ = self.run(&mut Context::from_waker(Waker::noop()));
@@ -75,13 +99,20 @@ impl Upstream {
 
     /// Takes what the receive in flight has come to; never ready without one.
     pub fn poll_received(&self, cx: &mut Context<'_>) -> Poll<Received> {
-        if !self.run(cx) {
-            return Poll::Pending;
+        let received = match self.stream().on_ring() {
+            Some(socket) => {
+                let mut into = self.line.wanted.take();
+                let polled = socket.poll_received(&mut into, cx);
+                self.line.wanted.set(into);
+                polled
+            }
+            None if self.run(cx) => self.line.got.borrow_mut().take().map_or(Poll::Pending, Poll::Ready),
+            None => Poll::Pending,
+        };
+        if received.is_ready() && self.is_armed.replace(false) {
+            self.armed.set(self.armed.get() - 1);
         }
-        let Some(received) = self.line.got.borrow_mut().take() else { return Poll::Pending };
-        self.is_armed.set(false);
-        self.armed.set(self.armed.get() - 1);
-        Poll::Ready(received)
+        received
     }
 
     /// Waits for what the receive in flight comes to. May be dropped: the receive goes on.
@@ -93,7 +124,7 @@ impl Upstream {
     /// knows by itself what had arrived by the last turn of the loop; another one is looked at.
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        match self.is_armed() {
+        match self.is_armed.get() && self.stream().on_ring().is_none() {
             true => self.run(&mut Context::from_waker(Waker::noop())),
             false => self.line.stream.is_spent(),
         }
@@ -127,20 +158,20 @@ impl Drop for Upstream {
     /// A receive in flight is ended and waited for, not dropped: its descriptor is then closed here and now and not by the driver, in the
     /// middle of reading its completions.
     fn drop(&mut self) {
-        if !self.is_armed() {
+        if !self.is_armed.get() {
             return;
         }
         self.armed.set(self.armed.get() - 1);
-        if self.run(&mut Context::from_waker(Waker::noop())) {
+        if self.stream().on_ring().is_some() || self.run(&mut Context::from_waker(Waker::noop())) {
             return;
         }
         self.stream().shutdown(Shutdown::Both);
         if let Some(mut reader) = self.reader.take() {
             let line = Rc::clone(&self.line);
-            drop(monoio::spawn(poll_fn(move |cx| {
+            super::driver::spawn(poll_fn(move |cx| {
                 let _endless = reader.as_mut().poll(cx);
                 if line.got.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
-            })));
+            }));
         }
     }
 }

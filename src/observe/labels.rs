@@ -196,6 +196,8 @@ labels! {
     DriverRung {
         /// Not known yet.
         Unknown = "unknown";
+        /// io_uring, multishot receives into buffers that the kernel chooses (Linux 6.1).
+        IoUringMultishot = "io_uring_multishot";
         /// io_uring, SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1).
         IoUringDeferTaskrun = "io_uring_defer_taskrun";
         /// io_uring, COOP_TASKRUN (Linux 5.19).

@@ -8,6 +8,7 @@ use super::connection::{self, Connection, Peer};
 use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::net::clock;
+use crate::net::driver;
 use crate::net::guarded::guarded;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::stream::{Stream, shutdown_fd};
@@ -57,10 +58,10 @@ fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
     }
     let Ok(stream) = Stream::from_fd(accepted.fd) else { return };
     let mut connection = Connection::new(worker, listener, stream, peer);
-    drop(monoio::spawn(async move {
+    driver::spawn(async move {
         if guarded(connection::run(&seat, &mut connection)).await.is_none() {
             seat.worker().recorder.panic_caught();
         }
         drop((connection, seat));
-    }));
+    });
 }

@@ -275,9 +275,7 @@ impl<'c> Conversation<'c> {
         });
         // the request goes out before the receive goes in
         let mut calm = self.submit(going).await;
-        if !self.upstream.is_armed() {
-            self.upstream.arm(self.worker.blocks.borrow_mut().small());
-        }
+        self.upstream.expect(|| self.worker.blocks.borrow_mut().small());
         loop {
             let happened = poll_fn(|cx| {
                 if let Some(looks) = &mut calm {

@@ -256,7 +256,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
             let stays = hot && !worker.is_crowded() && !worker.is_draining();
             let mut sending = pin!(stream.send_noting(last, || watch.on_sent(clock::now())));
             let early = poll_once(sending.as_mut()).await;
-            let receiving = stays.then(|| stream.receive(std::mem::take(&mut inbox)));
+            let receiving = stays.then(|| receive_next(worker, stream, std::mem::take(&mut inbox)));
             let sent;
             (sent, last) = match early {
                 Some(done) => done,
@@ -316,6 +316,18 @@ async fn wait_armed(
     let _guard = connection.watch.over_idle(&connection.stream, since + wait);
     let _armed = worker.arm();
     receiving.await
+}
+
+/// Has what comes next received: into a block that it brings itself, or into this one.
+fn receive_next<'c>(
+    worker: &Worker,
+    stream: &'c Stream,
+    mut inbox: Block,
+) -> impl Future<Output = (io::Result<usize>, Block)> + use<'c> {
+    if stream.listen() {
+        worker.put(std::mem::take(&mut inbox));
+    }
+    stream.receive(inbox)
 }
 
 async fn receive_first(worker: &Worker, connection: &Connection, inbox: &mut Block) -> bool {

@@ -33,7 +33,8 @@ mod verdict;
 pub use report::{Refusal, Report};
 pub use shared::Shared;
 
-use crate::net::driver::{EventLoop, Step};
+use crate::net::block::Blocks;
+use crate::net::driver::{self, EventLoop, Step};
 use crate::net::guarded::guarded;
 use crate::net::listener::Listener;
 use crate::net::mailbox::Mailbox;
@@ -43,6 +44,7 @@ use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
 use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
 use state::Worker;
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -95,6 +97,7 @@ struct Hands {
     recorder: Recorder,
     log: Option<LogSender>,
     retired: Arc<AtomicBool>,
+    stock: Rc<RefCell<Blocks>>,
 }
 
 /// Runs a worker on the calling thread until it has drained. `ready` hears which event loop runs, or why none does.
@@ -107,9 +110,9 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>
         Ok(event_loop) => ManuallyDrop::new(event_loop),
         Err(error) => return ready(Err(error)),
     };
-    let step = event_loop.step();
+    let (step, stock) = (event_loop.step(), event_loop.stock());
     event_loop.block_on(async {
-        match begin(seat, shared, step) {
+        match begin(seat, shared, step, stock) {
             Ok(worker) => {
                 ready(Ok(step));
                 worker.ended().await;
@@ -122,17 +125,18 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>
     });
 }
 
-fn begin(seat: Seat, shared: &Arc<Shared>, step: Step) -> io::Result<Rc<Worker>> {
+fn begin(seat: Seat, shared: &Arc<Shared>, step: Step, stock: Rc<RefCell<Blocks>>) -> io::Result<Rc<Worker>> {
     let Seat { id, sockets, mailbox, log, retired } = seat;
     let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
     let recorder = shared.stats.recorder(id);
     recorder.driver(match step {
+        Step::Multishot => DriverRung::IoUringMultishot,
         Step::Defer => DriverRung::IoUringDeferTaskrun,
         Step::Coop => DriverRung::IoUringCoopTaskrun,
         Step::Plain => DriverRung::IoUring,
         Step::Epoll => DriverRung::Epoll,
     });
-    let hands = Hands { recorder, log, retired };
+    let hands = Hands { recorder, log, retired, stock };
     let worker = Worker::new(shared, listeners.clone(), hands)?;
     for (index, listener) in listeners.into_iter().enumerate() {
         spawn(&worker, accept::accept(Rc::clone(&worker), ListenerId::from_index(index), listener));
@@ -151,12 +155,12 @@ fn begin(seat: Seat, shared: &Arc<Shared>, step: Step) -> io::Result<Rc<Worker>>
 /// the panic ended the thread, and a successor is put in its place at once.
 fn spawn(worker: &Rc<Worker>, task: impl Future<Output = ()> + 'static) {
     let worker = Rc::clone(worker);
-    drop(monoio::spawn(async move {
+    driver::spawn(async move {
         if guarded(task).await.is_none() {
             worker.recorder.panic_caught();
             worker.retire();
         }
-    }));
+    });
 }
 
 async fn beat(worker: Rc<Worker>) {

@@ -49,7 +49,7 @@ pub(super) struct Worker {
     pub(super) recorder: Recorder,
     pub(super) log: Option<LogSender>,
     pub(super) timers: Rc<Timers>,
-    pub(super) blocks: RefCell<Blocks>,
+    pub(super) blocks: Rc<RefCell<Blocks>>,
     pub(super) rng: RefCell<Rng>,
     pub(super) scratch: RefCell<Scratch>,
     pub(super) router_cache: RefCell<RouterCache>,
@@ -102,7 +102,7 @@ impl Worker {
     /// # Errors
     /// No descriptor is left.
     pub(super) fn new(shared: &Arc<Shared>, listeners: Vec<Rc<Listener>>, hands: Hands) -> io::Result<Rc<Self>> {
-        let Hands { recorder, log, retired } = hands;
+        let Hands { recorder, log, retired, stock } = hands;
         #[expect(clippy::disallowed_methods, reason = "the one seed of this worker's own generator")]
         let mut rng = Rng::from_rng(&mut rand::rng());
         let config = &shared.config;
@@ -116,7 +116,7 @@ impl Worker {
             recorder,
             log,
             timers: Timers::new()?,
-            blocks: RefCell::default(),
+            blocks: stock,
             clusters: RefCell::new(config.clusters.iter().map(|c| Cluster::new(c, workers, &mut rng)).collect()),
             rng: RefCell::new(rng),
             scratch: RefCell::default(),
@@ -330,10 +330,8 @@ impl Worker {
             return;
         }
         let pool = &mut self.pools.borrow_mut()[cluster.index()];
-        if let Some(kept) = pool.checkin(endpoint, upstream, keep, now)
-            && self.armed_upstream.get() < ARMED_UPSTREAM_MAX
-        {
-            kept.arm(self.blocks.borrow_mut().small());
+        if let Some(kept) = pool.checkin(endpoint, upstream, keep, now) {
+            kept.stand_by(ARMED_UPSTREAM_MAX, || self.blocks.borrow_mut().small());
         }
     }
 

@@ -1,0 +1,79 @@
+//! Buffers that the kernel chooses from when something has arrived, so that nobody who waits holds one.
+//!
+//! They are ordinary blocks of the worker's stock: the ring that is shared with the kernel (`IORING_REGISTER_PBUF_RING`) holds their
+//! addresses. One that was filled leaves as a [`Block`], without a copy, and another takes its place before the next system call. There
+//! are few of them, and the stock gives out last what came back first, so what is received into is still in the caches.
+
+use super::super::block::{Block, Blocks};
+use crate::limits::{BLOCK_SMALL, RECEIVE_BUFFERS};
+use io_uring::IoUring;
+use io_uring::types::BufRingEntry;
+use std::io;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// The only group of buffers of a ring.
+pub(super) const GROUP: u16 = 0;
+
+/// The ring that is shared with the kernel, which wants it on a page boundary.
+#[repr(C, align(4096))]
+struct Shared([[u8; size_of::<BufRingEntry>()]; RECEIVE_BUFFERS as usize]);
+
+/// See the module.
+pub(super) struct Buffers {
+    /// Lives as long as the ring, which is never dropped.
+    shared: *mut BufRingEntry,
+    /// By buffer id: what the kernel has.
+    given: Vec<Option<Vec<u8>>>,
+    /// Ids that it has not.
+    free: Vec<u16>,
+    tail: u16,
+}
+
+impl Buffers {
+    /// Registers the ring, still empty.
+    ///
+    /// # Errors
+    /// The kernel has no such rings (before 5.19).
+    pub(super) fn register(ring: &IoUring) -> io::Result<Self> {
+        let shared = Box::into_raw(Box::new(Shared([[0; _]; _])));
+        // SAFETY: one page-aligned allocation of so many entries, which is not freed.
+        unsafe { ring.submitter().register_buf_ring(shared.expose_provenance() as u64, RECEIVE_BUFFERS, GROUP)? };
+        Ok(Self {
+            shared: shared.cast(),
+            given: (0..RECEIVE_BUFFERS).map(|_| None).collect(),
+            free: (0..RECEIVE_BUFFERS).rev().collect(),
+            tail: 0,
+        })
+    }
+
+    /// Gives the kernel a block of the stock for each one that was filled.
+    pub(super) fn refill(&mut self, stock: &mut Blocks) {
+        if self.free.is_empty() {
+            return;
+        }
+        while let Some(id) = self.free.pop() {
+            let mut bytes = stock.small().into_vec();
+            let slot = usize::from(self.tail & (RECEIVE_BUFFERS - 1));
+            // SAFETY: the slot is inside of the allocation; the kernel does not look at it before the tail says so, and has let go of
+            // what stood there: no more buffers are given than there are slots.
+            let entry = unsafe { &mut *self.shared.add(slot) };
+            entry.set_addr(bytes.as_mut_ptr().expose_provenance() as u64);
+            entry.set_len(BLOCK_SMALL as u32);
+            entry.set_bid(id);
+            self.given[usize::from(id)] = Some(bytes);
+            self.tail = self.tail.wrapping_add(1);
+        }
+        // SAFETY: the tail overlays a field of the first entry that nothing else uses; the kernel reads it at any time, so it is
+        // written atomically, and behind the entries.
+        unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.shared).cast_mut()) }.store(self.tail, Ordering::Release);
+    }
+
+    /// Takes what the kernel has filled with `received` bytes; `None` for an id that it cannot have.
+    pub(super) fn take(&mut self, id: u16, received: usize) -> Option<Block> {
+        let bytes = self.given.get_mut(usize::from(id))?.take()?;
+        self.free.push(id);
+        // SAFETY: the kernel has written `received` bytes from the beginning of the vector's memory on, and no more than the
+        // `BLOCK_SMALL` that it was told of.
+        Some(unsafe { Block::from_filled(bytes, received.min(BLOCK_SMALL)) })
+    }
+}

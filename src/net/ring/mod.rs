@@ -1,0 +1,264 @@
+//! A ring of our own: the first step of the ladder ([`super::driver`]), for Linux 6.1 and later.
+//!
+//! What it has over monoio's, and why it exists: a socket that is listened to has one receive that stays in the kernel for as long as the
+//! connection is busy (multishot), and the kernel chooses the buffer when bytes are there ([`buffers`]). So a receive is neither tried in
+//! vain nor submitted nor armed once a request, and whoever waits holds no buffer. What was received belongs to the [`socket`] and not to
+//! whoever waits for it, so a wait may be dropped. Tasks are those of [`super::tasks`].
+//!
+//! An operation is a row of one slab, and its number travels through the kernel and back. A row stays until the kernel has let go of it,
+//! whoever has lost interest meanwhile, and the block that the kernel reads or writes stays with it.
+//!
+//! Descriptors are closed by the ring as well, in the order of submission: one that were closed at once could be another connection's by
+//! the time that an operation submitted before reaches the kernel.
+//!
+//! A ring lives as long as its process: a worker's thread has one, and what is still in flight when a worker ends may point into it.
+
+mod buffers;
+mod operation;
+pub(super) mod socket;
+
+use super::block::{Block, Blocks};
+use super::tasks::Tasks;
+use crate::limits::PIECES_AHEAD_MAX;
+use buffers::Buffers;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use monoio::buf::IoBufMut as _;
+use operation::{Operation, Pieces};
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+/// `io_uring_enter(2)`: run what has become due, and wait for completions.
+const ENTER_GETEVENTS: u32 = 1;
+/// Of operations about which only failures would be told, and nobody asks.
+const UNHEARD: u64 = u64::MAX;
+
+thread_local! {
+    static CURRENT: Cell<Option<&'static Ring>> = const { Cell::new(None) };
+}
+
+/// The ring of this thread's event loop, if it is one of ours.
+pub(super) fn current() -> Option<&'static Ring> {
+    CURRENT.get()
+}
+
+/// See the module.
+pub(super) struct Ring {
+    tasks: Tasks,
+    io: RefCell<IoUring>,
+    operations: RefCell<Slab<Operation>>,
+    buffers: RefCell<Buffers>,
+    stock: Rc<RefCell<Blocks>>,
+    /// Blocks that were received and not read yet, over all sockets.
+    ahead: Cell<usize>,
+}
+
+/// The number of an operation.
+pub(super) type Number = u32;
+
+impl Ring {
+    /// Makes the ring of this thread, once and for ever.
+    ///
+    /// # Errors
+    /// The kernel is older than 6.1, or refuses.
+    pub(super) fn leak(entries: u32, completions: u32, stock: Rc<RefCell<Blocks>>) -> io::Result<&'static Self> {
+        let io = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(completions)
+            .build(entries)?;
+        let ring: &'static Self = Box::leak(Box::new(Self {
+            tasks: Tasks::default(),
+            buffers: RefCell::new(Buffers::register(&io)?),
+            io: RefCell::new(io),
+            operations: RefCell::default(),
+            stock,
+            ahead: Cell::new(0),
+        }));
+        CURRENT.set(Some(ring));
+        Ok(ring)
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Runs `main` and everything that is spawned, until `main` ends.
+    pub(super) fn block_on<F: Future>(&self, main: F) -> F::Output {
+        self.tasks.block_on(self, main)
+    }
+
+    /// Hands everything that was submitted to the kernel, with `wait` until something has completed, and hands out what has.
+    pub(super) fn turn(&self, wait: bool) {
+        // connections that are behind do not get the kernel's buffers refilled; they go on with their own
+        if self.ahead.get() < PIECES_AHEAD_MAX {
+            self.buffers.borrow_mut().refill(&mut self.stock.borrow_mut());
+        }
+        let mut floods = Vec::new();
+        {
+            let mut io = self.io.borrow_mut();
+            enter(&mut io, wait);
+            for completion in io.completion() {
+                floods.extend(self.complete(&completion));
+            }
+        }
+        for number in floods {
+            self.cancel(number);
+        }
+    }
+
+    /// Queues an operation for the next turn.
+    fn push(&self, entry: &squeue::Entry) {
+        // SAFETY: what an entry points to is owned by its row, which stays until the kernel is done with it.
+        while unsafe { self.io.borrow_mut().submission().push(entry) }.is_err() {
+            self.turn(false);
+        }
+    }
+
+    /// Queues an operation that has a row.
+    fn submit(&self, operation: Operation, entry: impl FnOnce(&mut Operation) -> squeue::Entry) -> Number {
+        let mut operations = self.operations.borrow_mut();
+        let vacant = operations.vacant_entry();
+        let number = vacant.key();
+        let entry = entry(vacant.insert(operation)).user_data(number as u64);
+        drop(operations);
+        self.push(&entry);
+        Number::try_from(number).expect("fewer than four billion operations")
+    }
+
+    fn cancel(&self, number: Number) {
+        let entry = opcode::AsyncCancel::new(u64::from(number)).build();
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UNHEARD));
+    }
+
+    /// Closes a descriptor behind everything that was submitted for it.
+    fn close(&self, fd: RawFd) {
+        let entry = opcode::Close::new(types::Fd(fd)).build();
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UNHEARD));
+    }
+
+    /// Counts blocks that were received and not read yet.
+    fn count_ahead(&self, change: isize) {
+        self.ahead.set(self.ahead.get().saturating_add_signed(change));
+    }
+
+    fn put(&self, block: Block) {
+        self.stock.borrow_mut().put(block);
+    }
+
+    /// Takes down what an operation has come to, and wakes who waits for it. Returns the number of one that has run too far ahead.
+    fn complete(&self, completion: &cqueue::Entry) -> Option<Number> {
+        let (number, result, flags) = (completion.user_data(), completion.result(), completion.flags());
+        let more = cqueue::more(flags);
+        let received = usize::try_from(result).unwrap_or(0);
+        let filled = cqueue::buffer_select(flags).and_then(|id| self.buffers.borrow_mut().take(id, received));
+        let mut operations = self.operations.borrow_mut();
+        // that of what is unheard is none
+        let operation = usize::try_from(number).ok().and_then(|number| operations.get_mut(number))?;
+        match operation {
+            Operation::Listen(pieces) => {
+                match filled {
+                    Some(block) if received > 0 => {
+                        self.count_ahead(1);
+                        pieces.push(block);
+                    }
+                    Some(block) => self.put(block),
+                    None => {}
+                }
+                let flooded = pieces.on_completion(result, more);
+                return flooded.then_some(Number::try_from(number).unwrap_or_default());
+            }
+            Operation::Receive { block, result: kept, waker } => {
+                if let Some(block) = block {
+                    // SAFETY: the kernel has written so many bytes at the pointer that it was given.
+                    unsafe { block.set_init(received) };
+                }
+                settle(kept, result, waker);
+            }
+            Operation::Send { result: kept, waker, .. } | Operation::Poll { result: kept, waker } => {
+                settle(kept, result, waker);
+            }
+            Operation::Abandoned(_) if more => filled.into_iter().for_each(|block| self.put(block)),
+            Operation::Abandoned(block) => {
+                let kept = block.take();
+                operations.remove(number as usize);
+                filled.into_iter().chain(kept).for_each(|block| self.put(block));
+            }
+        }
+        None
+    }
+
+    /// Looks at an operation.
+    fn with<T>(&self, number: Number, look: impl FnOnce(&mut Operation) -> T) -> T {
+        look(&mut self.operations.borrow_mut()[number as usize])
+    }
+
+    fn remove(&self, number: Number) -> Operation {
+        self.operations.borrow_mut().remove(number as usize)
+    }
+
+    /// Gives an operation up: it is called off if the kernel still has it, and forgotten.
+    fn abandon(&self, number: Number) {
+        let mut operations = self.operations.borrow_mut();
+        let row = &mut operations[number as usize];
+        let in_flight = row.is_in_flight();
+        let blocks = match std::mem::replace(row, Operation::Abandoned(None)) {
+            Operation::Listen(pieces) => self.forget(pieces),
+            Operation::Receive { block, .. } => block,
+            Operation::Send { block, .. } => Some(block),
+            Operation::Poll { .. } | Operation::Abandoned(_) => None,
+        };
+        if in_flight {
+            *row = Operation::Abandoned(blocks);
+            drop(operations);
+            self.cancel(number);
+        } else {
+            operations.remove(number as usize);
+            drop(operations);
+            blocks.into_iter().for_each(|block| self.put(block));
+        }
+    }
+
+    /// Puts back what nobody will read.
+    fn forget(&self, pieces: Pieces) -> Option<Block> {
+        for block in pieces.into_blocks() {
+            self.count_ahead(-1);
+            self.put(block);
+        }
+        None
+    }
+}
+
+fn settle(kept: &mut Option<i32>, result: i32, waker: &mut Option<Waker>) {
+    *kept = Some(result);
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+/// Has an operation wake the task of this context.
+fn wait_in(operation: &mut Operation, cx: &Context<'_>) {
+    if let Some(waker) = operation.waker()
+        && !waker.as_ref().is_some_and(|set| set.will_wake(cx.waker()))
+    {
+        *waker = Some(cx.waker().clone());
+    }
+}
+
+/// One `io_uring_enter(2)`.
+fn enter(io: &mut IoUring, wait: bool) {
+    let queued = io.submission().len();
+    let queued = u32::try_from(queued).expect("no more than the queue has");
+    // SAFETY: no argument is passed that the kernel would read.
+    let entered = unsafe { io.submitter().enter::<libc::sigset_t>(queued, u32::from(wait), ENTER_GETEVENTS, None) };
+    if let Err(error) = entered {
+        // a signal, or no memory for the moment: what was not taken stays queued for the next turn
+        let passes = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));
+        assert!(passes, "the ring is broken: {error}");
+    }
+}

@@ -1,0 +1,354 @@
+//! A socket on a ring of ours.
+//!
+//! It is received from in one of two ways. *Listened to*, while it is busy with small things: the kernel puts what arrives into blocks of
+//! its choice, and they wait here. *Asked*, for a first request and for bulk: one receive into the block of whoever asks, which may be
+//! large. A connection goes over to being asked when somebody brings a large block or when it runs too far ahead of whoever reads; it is
+//! listened to again when what it brings has become small. The receive belongs to the socket either way: who waits may leave.
+
+use super::super::block::Block;
+use super::operation::{Next, Operation, Pieces};
+use super::{Number, Ring, buffers, wait_in};
+use io_uring::{opcode, types};
+use monoio::buf::IoBufMut as _;
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::{IntoRawFd as _, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// What a receive has come to, with the bytes appended to the block.
+type Received = (io::Result<usize>, Block);
+
+/// A descriptor, and the receive that is in flight for it.
+pub(in super::super) struct Socket {
+    ring: &'static Ring,
+    fd: RawFd,
+    receiving: Cell<Option<Number>>,
+    /// What comes does not fit into small blocks.
+    is_bulk: Cell<bool>,
+}
+
+/// What an operation has for who receives.
+enum Found {
+    Nothing,
+    Piece(Block),
+    /// The operation is over, with its block if it was one that was asked for.
+    Over(Option<Block>, i32),
+}
+
+impl Socket {
+    pub(in super::super) fn new(ring: &'static Ring, fd: OwnedFd) -> Self {
+        Self { ring, fd: fd.into_raw_fd(), receiving: Cell::new(None), is_bulk: Cell::new(false) }
+    }
+
+    pub(in super::super) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Whether a receive is in flight, or over and not taken yet.
+    pub(in super::super) fn is_receiving(&self) -> bool {
+        self.receiving.get().is_some()
+    }
+
+    /// Whether something was received, or the end, and not taken yet.
+    pub(in super::super) fn has_received(&self) -> bool {
+        self.receiving.get().is_some_and(|number| self.ring.with(number, |operation| operation.is_readable()))
+    }
+
+    /// Has the socket listened to from now on, if what it brings is small. True: whoever receives need not bring a block.
+    pub(in super::super) fn listen(&self) -> bool {
+        let Some(number) = self.receiving.get() else {
+            if self.is_bulk.get() {
+                return false;
+            }
+            let entry = opcode::RecvMulti::new(types::Fd(self.fd), buffers::GROUP).build();
+            self.receiving.set(Some(self.ring.submit(Operation::Listen(Pieces::new()), |_| entry)));
+            return true;
+        };
+        let is_listening = |operation: &mut Operation| match operation {
+            Operation::Listen(pieces) => !pieces.is_cancelled,
+            _ => false,
+        };
+        self.ring.with(number, is_listening)
+    }
+
+    /// Receives into the block's room, unless something was received already or is about to be; submitted by this call.
+    pub(in super::super) fn receive(&self, into: Block) -> Receive<'_> {
+        Receive { socket: self, into: self.ask(into) }
+    }
+
+    /// The same for somebody who will come back for the result ([`Socket::poll_received`]) with the block that is returned, if one is.
+    pub(in super::super) fn ask(&self, into: Block) -> Option<Block> {
+        if into.is_large() {
+            self.is_bulk.set(true);
+        }
+        let Some(number) = self.receiving.get() else {
+            self.submit_receive(into);
+            return None;
+        };
+        if into.is_large() {
+            let called_off = |operation: &mut Operation| match operation {
+                Operation::Listen(pieces) => !std::mem::replace(&mut pieces.is_cancelled, true),
+                _ => false,
+            };
+            if self.ring.with(number, called_off) {
+                self.ring.cancel(number);
+            }
+        }
+        Some(into)
+    }
+
+    /// Takes what has been received. `into` is what [`Socket::ask`] gave back.
+    pub(in super::super) fn poll_received(&self, into: &mut Option<Block>, cx: &Context<'_>) -> Poll<Received> {
+        loop {
+            let Some(number) = self.receiving.get() else {
+                // what was in flight came to nothing, for want of a buffer or because it was called off
+                let room = into.take().filter(|block| block.room() > 0);
+                self.submit_receive(room.unwrap_or_else(|| self.ring.stock.borrow_mut().small()));
+                continue;
+            };
+            match self.ring.with(number, |operation| find(operation, cx)) {
+                Found::Nothing => return Poll::Pending,
+                Found::Piece(piece) => return Poll::Ready(self.deliver(number, piece, into.take())),
+                Found::Over(block, result) => {
+                    self.receiving.set(None);
+                    self.ring.remove(number);
+                    if let Some(received) = self.conclude(block, result, into) {
+                        return Poll::Ready(received);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until a receive would be over at once.
+    pub(in super::super) fn readable(&self) -> Ready<'_> {
+        // one that is in flight will tell, or be the first to know that it has ended
+        let wait = if self.is_receiving() { Wait::Received } else { self.poll(libc::POLLIN) };
+        Ready { socket: self, wait }
+    }
+
+    /// Waits until a send would be over at once.
+    pub(in super::super) fn writable(&self) -> Ready<'_> {
+        Ready { socket: self, wait: self.poll(libc::POLLOUT) }
+    }
+
+    /// Sends what is unread in the block, as much as the kernel takes at once.
+    pub(in super::super) fn send(&self, block: Block) -> Send {
+        let entry = |operation: &mut Operation| {
+            let unread = match operation {
+                Operation::Send { block, .. } => block.unread(),
+                _ => &[],
+            };
+            let len = u32::try_from(unread.len()).unwrap_or(u32::MAX);
+            opcode::Send::new(types::Fd(self.fd), unread.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build()
+        };
+        let number = self.ring.submit(Operation::Send { block, result: None, waker: None }, entry);
+        Send { ring: self.ring, number: Some(number) }
+    }
+
+    fn poll(&self, events: libc::c_short) -> Wait {
+        let entry = opcode::PollAdd::new(types::Fd(self.fd), u32::from(events.cast_unsigned())).build();
+        Wait::Events(self.ring.submit(Operation::Poll { result: None, waker: None }, |_| entry))
+    }
+
+    fn submit_receive(&self, into: Block) {
+        debug_assert!(into.room() > 0, "a receive without room looks like the peer's end");
+        let entry = |operation: &mut Operation| {
+            let (to, len) = match operation {
+                Operation::Receive { block: Some(block), .. } => (block.write_ptr(), block.bytes_total()),
+                _ => (std::ptr::null_mut(), 0),
+            };
+            opcode::Recv::new(types::Fd(self.fd), to, u32::try_from(len).unwrap_or(u32::MAX)).build()
+        };
+        let asked = Operation::Receive { block: Some(into), result: None, waker: None };
+        self.receiving.set(Some(self.ring.submit(asked, entry)));
+    }
+
+    /// Hands out a piece of what was received by listening.
+    fn deliver(&self, number: Number, mut piece: Block, into: Option<Block>) -> Received {
+        let count = piece.unread().len();
+        let Some(mut into) = self.unless_empty(into) else {
+            self.ring.count_ahead(-1);
+            return (Ok(count), piece);
+        };
+        let count = count.min(into.room());
+        into.vec_mut().extend_from_slice(&piece.unread()[..count]);
+        piece.consume(count);
+        if piece.is_empty() {
+            self.ring.count_ahead(-1);
+            self.ring.put(piece);
+        } else {
+            self.ring.with(number, |operation| operation.push_front(piece));
+        }
+        (Ok(count), into)
+    }
+
+    /// What an operation that is over has come to; `None`: to nothing, and another is to be asked, with what `into` holds by then.
+    fn conclude(&self, block: Option<Block>, result: i32, into: &mut Option<Block>) -> Option<Received> {
+        let block = block.or_else(|| into.take()).unwrap_or_default();
+        match result {
+            1.. => {
+                if !block.is_large() && block.room() > 0 {
+                    self.is_bulk.set(false);
+                }
+                let received = usize::try_from(result).unwrap_or_default();
+                let Some(mut into) = self.unless_empty(into.take()) else { return Some((Ok(received), block)) };
+                into.vec_mut().extend_from_slice(&block.all()[block.all().len() - received..]);
+                self.ring.put(block);
+                Some((Ok(received), into))
+            }
+            0 => Some((Ok(0), block)),
+            _ if matches!(-result, libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
+                *into = Some(block);
+                None
+            }
+            _ => Some((Err(io::Error::from_raw_os_error(-result)), block)),
+        }
+    }
+
+    /// A block with nothing in it is not needed where another one is there that has something.
+    fn unless_empty(&self, into: Option<Block>) -> Option<Block> {
+        let into = into?;
+        if into.all().is_empty() {
+            self.ring.put(into);
+            return None;
+        }
+        Some(into)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(number) = self.receiving.get() {
+            self.ring.abandon(number);
+        }
+        self.ring.close(self.fd);
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("fd", &self.fd).field("receiving", &self.receiving).finish_non_exhaustive()
+    }
+}
+
+fn find(operation: &mut Operation, cx: &Context<'_>) -> Found {
+    match operation {
+        Operation::Listen(pieces) => match pieces.next() {
+            Next::Piece(piece) => return Found::Piece(piece),
+            Next::Over(end) => return Found::Over(None, end.unwrap_or(-libc::ECANCELED)),
+            Next::Nothing => {}
+        },
+        Operation::Receive { block, result: Some(result), .. } => return Found::Over(block.take(), *result),
+        _ => {}
+    }
+    wait_in(operation, cx);
+    Found::Nothing
+}
+
+/// See [`Socket::receive`].
+pub(in super::super) struct Receive<'a> {
+    socket: &'a Socket,
+    into: Option<Block>,
+}
+
+impl Future for Receive<'_> {
+    type Output = Received;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Received> {
+        let socket = self.socket;
+        socket.poll_received(&mut self.into, cx)
+    }
+}
+
+/// See [`Socket::readable`].
+pub(in super::super) struct Ready<'a> {
+    socket: &'a Socket,
+    wait: Wait,
+}
+
+/// What tells that a socket is ready.
+enum Wait {
+    /// The receive that is in flight.
+    Received,
+    /// An operation that waits for just that.
+    Events(Number),
+    Over,
+}
+
+impl Future for Ready<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Socket { ring, receiving, .. } = self.socket;
+        let number = match self.wait {
+            Wait::Events(number) => Some(number),
+            Wait::Received => receiving.get(),
+            Wait::Over => None,
+        };
+        // who has taken what there was in the meantime may do the same again
+        let Some(number) = number else { return Poll::Ready(Ok(())) };
+        let result = ring.with(number, |operation| {
+            if !operation.is_readable() {
+                wait_in(operation, cx);
+                return None;
+            }
+            Some(if let Operation::Poll { result: Some(events), .. } = operation { *events } else { 0 })
+        });
+        let Some(events) = result else { return Poll::Pending };
+        if let Wait::Events(number) = std::mem::replace(&mut self.wait, Wait::Over) {
+            ring.remove(number);
+        }
+        Poll::Ready(if events < 0 { Err(io::Error::from_raw_os_error(-events)) } else { Ok(()) })
+    }
+}
+
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
+        if let Wait::Events(number) = self.wait {
+            self.socket.ring.abandon(number);
+        }
+    }
+}
+
+/// See [`Socket::send`].
+pub(in super::super) struct Send {
+    ring: &'static Ring,
+    /// `None` when it is over.
+    number: Option<Number>,
+}
+
+impl Future for Send {
+    type Output = Received;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Received> {
+        let number = self.number.expect("polled after it was over");
+        let is_over = self.ring.with(number, |operation| {
+            let is_over = !operation.is_in_flight();
+            if !is_over {
+                wait_in(operation, cx);
+            }
+            is_over
+        });
+        if !is_over {
+            return Poll::Pending;
+        }
+        self.number = None;
+        let Operation::Send { block, result, .. } = self.ring.remove(number) else {
+            unreachable!("it was submitted so")
+        };
+        let result = result.unwrap_or_default();
+        Poll::Ready((usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)), block))
+    }
+}
+
+impl Drop for Send {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.ring.abandon(number);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The tasks of one event loop, and their turns: what monoio's executor is to the other steps of the ladder, for a ring of ours.
+//!
+//! A worker's tasks never leave their thread, so nothing here is atomic or counted: a waker is a task's number. To wake is to put the
+//! number into the run queue of the loop that runs on this thread. Numbers are reused, so a waker that outlives its task may wake another,
+//! which looks, finds nothing, and waits on, as any future must. A waker that is used on another thread wakes nobody here; workers
+//! hear from other threads by [`super::mailbox`] only.
+//!
+//! A turn: every task that is queued runs, then everything they have submitted goes to the kernel with one system call, which also
+//! waits if nobody is left to run. Tasks that keep waking themselves cannot keep the turn from ending.
+
+use super::ring::Ring;
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::ptr;
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+/// The number of the future that [`Tasks::block_on`] was given.
+const MAIN: usize = usize::MAX;
+/// Tasks that run in a turn beyond those that were queued when it began.
+const EXTRA_RUNS: usize = 64;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Tasks {
+    rows: RefCell<Slab<Row>>,
+    queue: RefCell<VecDeque<usize>>,
+    main_is_due: Cell<bool>,
+}
+
+struct Row {
+    /// `None` while it runs.
+    future: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    is_queued: bool,
+}
+
+impl Tasks {
+    /// Has `future` run by this loop from its next turn on.
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        let task = self.rows.borrow_mut().insert(Row { future: Some(Box::pin(future)), is_queued: true });
+        self.queue.borrow_mut().push_back(task);
+    }
+
+    /// Runs `main` and all tasks until `main` ends.
+    pub(super) fn block_on<F: Future>(&self, ring: &Ring, main: F) -> F::Output {
+        let mut main = pin!(main);
+        let waker = waker(MAIN);
+        let mut cx = Context::from_waker(&waker);
+        self.main_is_due.set(true);
+        loop {
+            if self.main_is_due.take()
+                && let Poll::Ready(output) = main.as_mut().poll(&mut cx)
+            {
+                return output;
+            }
+            self.run_queued();
+            let is_idle = !self.main_is_due.get() && self.queue.borrow().is_empty();
+            ring.turn(is_idle);
+        }
+    }
+
+    fn run_queued(&self) {
+        let queued = self.queue.borrow().len();
+        for _ in 0..queued + EXTRA_RUNS {
+            let Some(task) = self.queue.borrow_mut().pop_front() else { return };
+            self.run(task);
+        }
+    }
+
+    fn run(&self, task: usize) {
+        let begun = self.rows.borrow_mut().get_mut(task).and_then(|row| {
+            row.is_queued = false;
+            row.future.take()
+        });
+        let Some(mut future) = begun else { return };
+        let waker = waker(task);
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Pending => self.rows.borrow_mut()[task].future = Some(future),
+            Poll::Ready(()) => {
+                self.rows.borrow_mut().remove(task);
+            }
+        }
+    }
+
+    fn wake(&self, task: usize) {
+        if task == MAIN {
+            return self.main_is_due.set(true);
+        }
+        if let Some(row) = self.rows.borrow_mut().get_mut(task)
+            && !std::mem::replace(&mut row.is_queued, true)
+        {
+            self.queue.borrow_mut().push_back(task);
+        }
+    }
+}
+
+fn waker(task: usize) -> Waker {
+    // SAFETY: the functions of the table follow the contract of `RawWakerVTable`: the pointer is a number that is never followed, so
+    // there is nothing to count or free, and they touch nothing but the calling thread's own loop.
+    unsafe { Waker::from_raw(RawWaker::new(ptr::without_provenance(task), &VTABLE)) }
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(
+    |task| RawWaker::new(task, &VTABLE),
+    |task| wake(task.addr()),
+    |task| wake(task.addr()),
+    |_| {},
+);
+
+fn wake(task: usize) {
+    if let Some(ring) = super::ring::current() {
+        ring.tasks().wake(task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::{EventLoop, Step};
+    use crate::net::clock;
+    use crate::net::driver::spawn;
+    use crate::net::timer::{TICK, Timers};
+    use std::cell::{Cell, RefCell};
+    use std::future::{Future, poll_fn};
+    use std::mem::ManuallyDrop;
+    use std::rc::Rc;
+    use std::task::{Poll, Waker};
+
+    /// On a thread of its own; nothing where the kernel has no such ring.
+    fn on_our_loop<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
+        let run = move || {
+            let Ok(event_loop) = EventLoop::at(Step::Multishot) else { return };
+            ManuallyDrop::new(event_loop).block_on(body());
+        };
+        std::thread::spawn(run).join().unwrap();
+    }
+
+    /// Ready when polled for the second time; wakes itself in between.
+    async fn yield_now() {
+        let mut polled = false;
+        poll_fn(move |cx| {
+            if std::mem::replace(&mut polled, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    #[test]
+    fn tasks_run_in_the_order_in_which_they_were_woken() {
+        on_our_loop(|| async {
+            let order = Rc::new(RefCell::new(Vec::new()));
+            for task in 0..3 {
+                let order = Rc::clone(&order);
+                spawn(async move {
+                    for round in 0..2 {
+                        order.borrow_mut().push((round, task));
+                        yield_now().await;
+                    }
+                });
+            }
+            while order.borrow().len() < 6 {
+                yield_now().await;
+            }
+            assert_eq!(*order.borrow(), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]);
+        });
+    }
+
+    #[test]
+    fn a_task_that_always_wakes_itself_starves_nobody() {
+        on_our_loop(|| async {
+            let timers = Timers::new().unwrap();
+            let running = Rc::clone(&timers);
+            spawn(async move { running.run().await });
+            let turns = Rc::new(Cell::new(0_u64));
+            let counted = Rc::clone(&turns);
+            spawn(async move {
+                loop {
+                    counted.set(counted.get() + 1);
+                    yield_now().await;
+                }
+            });
+            timers.watch().sleep_until(clock::now() + 3 * TICK).await;
+            assert!(turns.get() > 1, "and it ran meanwhile");
+        });
+    }
+
+    #[test]
+    fn a_waker_that_outlives_its_task_and_one_from_elsewhere_do_no_harm() {
+        on_our_loop(|| async {
+            let kept = Rc::new(RefCell::new(None::<Waker>));
+            let keep = Rc::clone(&kept);
+            spawn(poll_fn(move |cx| {
+                *keep.borrow_mut() = Some(cx.waker().clone());
+                Poll::Ready(())
+            }));
+            while kept.borrow().is_none() {
+                yield_now().await;
+            }
+            let waker = kept.borrow_mut().take().unwrap();
+            waker.wake_by_ref();
+            std::thread::spawn(move || waker.wake()).join().unwrap();
+            yield_now().await;
+        });
+    }
+}
