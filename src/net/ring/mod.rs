@@ -18,6 +18,7 @@ mod operation;
 pub(super) mod socket;
 
 use super::block::{Block, Blocks};
+use super::clock;
 use super::tasks::Tasks;
 use crate::limits::PIECES_AHEAD_MAX;
 use buffers::Buffers;
@@ -81,6 +82,7 @@ impl Ring {
             ahead: Cell::new(0),
         }));
         CURRENT.set(Some(ring));
+        clock::begin_turn();
         Ok(ring)
     }
 
@@ -103,6 +105,7 @@ impl Ring {
         {
             let mut io = self.io.borrow_mut();
             enter(&mut io, wait);
+            clock::begin_turn();
             for completion in io.completion() {
                 floods.extend(self.complete(&completion));
             }
