@@ -1,6 +1,6 @@
 //! Blocks: the buffers that bytes travel in, and each worker's stock of them.
 //!
-//! A block is a `Vec<u8>` with a read position: a receive appends to it, a send takes from its unread part, so one block can be
+//! A block is a vector of bytes with a read position: a receive appends to it, a send takes from its unread part, so one block can be
 //! filled by one socket and emptied by another without a copy. The kernel writes into the vector's spare capacity, which is
 //! therefore never zeroed. An idle connection holds no block.
 
@@ -11,126 +11,142 @@ use std::ops::Range;
 /// Bytes behind every received piece that are left for what an encoder writes there: the end of a chunk and of a body.
 pub const TAILROOM: usize = 16;
 
-/// Bytes on their way; `bytes[start..]` is unread.
+/// Bytes on their way; `bytes[start..]` is unread. A single pointer, because blocks are handed on at every step of a request, and `None`
+/// when there is no memory behind it, as in the one that is left where a block was taken.
 #[derive(Debug, Default)]
 pub struct Block {
+    body: Option<Box<Body>>,
+}
+
+#[derive(Debug, Default)]
+struct Body {
     bytes: Vec<u8>,
     start: usize,
 }
+
+static EMPTY: Body = Body { bytes: Vec::new(), start: 0 };
 
 impl Block {
     /// An empty block over `bytes`' memory.
     #[must_use]
     pub fn from_vec(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
-        Self { bytes, start: 0 }
-    }
-
-    /// A block over the first `len` bytes of `bytes`' memory.
-    ///
-    /// # Safety
-    /// They are inside of its capacity and were written.
-    pub(super) unsafe fn from_filled(mut bytes: Vec<u8>, len: usize) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { bytes.set_len(len) };
-        Self { bytes, start: 0 }
-    }
-
-    /// Its memory, forgetting what is in it.
-    pub(super) fn into_vec(mut self) -> Vec<u8> {
-        self.bytes.clear();
-        self.bytes
+        Self { body: Some(Box::new(Body { bytes, start: 0 })) }
     }
 
     /// What has not been read yet.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        let Body { bytes, start } = self.body();
+        &bytes[*start..]
     }
 
     /// The same, to be changed in place.
     pub fn unread_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..]
+        match &mut self.body {
+            Some(body) => &mut body.bytes[body.start..],
+            None => &mut [],
+        }
     }
 
     /// Everything, read or not.
     #[must_use]
     pub fn all(&self) -> &[u8] {
-        &self.bytes
+        &self.body().bytes
     }
 
     /// Marks `count` more bytes as read; the memory is used again once all are.
     pub fn consume(&mut self, count: usize) {
-        self.start += count;
-        assert!(self.start <= self.bytes.len(), "consumed more than there is");
+        assert!(count <= self.unread().len(), "consumed more than there is");
+        if let Some(body) = &mut self.body {
+            body.start += count;
+        }
     }
 
     /// Marks everything as read and forgets it.
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.start = 0;
+        if let Some(body) = &mut self.body {
+            body.bytes.clear();
+            body.start = 0;
+        }
     }
 
     /// Makes `range` of [`Block::all`] the unread part and forgets what lies behind it.
     pub fn set_unread(&mut self, range: Range<usize>) {
-        self.bytes.truncate(range.end);
-        self.start = range.start;
-        assert!(self.start <= self.bytes.len(), "a range outside of the block");
+        assert!(range.start <= range.end && range.end <= self.all().len(), "a range outside of the block");
+        if let Some(body) = &mut self.body {
+            body.bytes.truncate(range.end);
+            body.start = range.start;
+        }
     }
 
     /// Empties the block and leaves `headroom` bytes before what will be appended, to be written later.
     pub fn clear_with_headroom(&mut self, headroom: usize) {
-        self.bytes.clear();
-        self.bytes.resize(headroom, 0);
-        self.start = headroom;
+        let Body { bytes, start } = self.body_mut();
+        bytes.clear();
+        bytes.resize(headroom, 0);
+        *start = headroom;
     }
 
     /// Where the unread part lies in [`Block::all`].
     #[must_use]
     pub fn range(&self) -> Range<usize> {
-        self.start..self.bytes.len()
+        self.consumed()..self.all().len()
     }
 
     /// How much of the block has been read.
     #[must_use]
     pub fn consumed(&self) -> usize {
-        self.start
+        self.body().start
     }
 
     /// Marks everything as unread again, so that it can be sent once more.
     pub fn rewind(&mut self) {
-        self.start = 0;
+        if let Some(body) = &mut self.body {
+            body.start = 0;
+        }
     }
 
     /// The vector, to be appended to by an encoder.
     pub fn vec_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.body_mut().bytes
     }
 
     /// Bytes that a receive may append: all that is free but [`TAILROOM`].
     #[must_use]
     pub fn room(&self) -> usize {
-        (self.bytes.capacity() - self.bytes.len()).saturating_sub(TAILROOM)
+        let Body { bytes, .. } = self.body();
+        (bytes.capacity() - bytes.len()).saturating_sub(TAILROOM)
     }
 
     /// True for a block that can hold a large piece.
     #[must_use]
     pub fn is_large(&self) -> bool {
-        self.bytes.capacity() >= BLOCK_LARGE
+        self.body().bytes.capacity() >= BLOCK_LARGE
     }
 
     /// Moves the unread bytes to the front, so that the room behind them is as large as it can be.
     pub fn compact(&mut self) {
-        if self.start > 0 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+        if let Some(Body { bytes, start }) = self.body.as_deref_mut()
+            && *start > 0
+        {
+            bytes.drain(..*start);
+            *start = 0;
         }
     }
 
     /// True when nothing is unread.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.start == self.bytes.len()
+        self.unread().is_empty()
+    }
+
+    fn body(&self) -> &Body {
+        self.body.as_deref().unwrap_or(&EMPTY)
+    }
+
+    fn body_mut(&mut self) -> &mut Body {
+        self.body.get_or_insert_default()
     }
 }
 
@@ -142,7 +158,7 @@ unsafe impl IoBuf for Block {
     }
 
     fn bytes_init(&self) -> usize {
-        self.bytes.len() - self.start
+        self.unread().len()
     }
 }
 
@@ -150,7 +166,7 @@ unsafe impl IoBuf for Block {
 // `set_init` is called with the number of bytes that the kernel has written there.
 unsafe impl IoBufMut for Block {
     fn write_ptr(&mut self) -> *mut u8 {
-        self.bytes.spare_capacity_mut().as_mut_ptr().cast()
+        self.vec_mut().spare_capacity_mut().as_mut_ptr().cast()
     }
 
     fn bytes_total(&mut self) -> usize {
@@ -158,8 +174,9 @@ unsafe impl IoBufMut for Block {
     }
 
     unsafe fn set_init(&mut self, received: usize) {
+        let bytes = self.vec_mut();
         // SAFETY: the caller has written `received` bytes behind the last one.
-        unsafe { self.bytes.set_len(self.bytes.len() + received) };
+        unsafe { bytes.set_len(bytes.len() + received) };
     }
 }
 
@@ -173,20 +190,20 @@ pub struct Blocks {
     large: Stock,
 }
 
-/// Places for blocks that a stock keeps even when it is empty (1.5 KiB), so that the places of a small steady load are not freed with
+/// Places for blocks that a stock keeps even when it is empty (512 bytes), so that the places of a small steady load are not freed with
 /// one beat and made again with the next.
 const STOCK_ROOM: usize = 64;
 
 /// Blocks of one size.
 #[derive(Debug, Default)]
 struct Stock {
-    blocks: Vec<Vec<u8>>,
+    blocks: Vec<Block>,
     /// The fewest there were since the last trim: so many were not needed.
     low: usize,
 }
 
 impl Stock {
-    fn take(&mut self) -> Option<Vec<u8>> {
+    fn take(&mut self) -> Option<Block> {
         let block = self.blocks.pop();
         self.low = self.low.min(self.blocks.len());
         block
@@ -202,21 +219,22 @@ impl Stock {
 impl Blocks {
     /// A block of [`BLOCK_SMALL`] bytes.
     pub fn small(&mut self) -> Block {
-        Block::from_vec(self.small.take().unwrap_or_else(|| Vec::with_capacity(SMALL)))
+        self.small.take().unwrap_or_else(|| Block::from_vec(Vec::with_capacity(SMALL)))
     }
 
     /// A block of [`BLOCK_LARGE`] bytes.
     pub fn large(&mut self) -> Block {
-        Block::from_vec(self.large.take().unwrap_or_else(|| Vec::with_capacity(LARGE)))
+        self.large.take().unwrap_or_else(|| Block::from_vec(Vec::with_capacity(LARGE)))
     }
 
     /// Gives a block back. One that grew to neither size is freed: growth is rare and must not be kept.
-    pub fn put(&mut self, block: Block) {
-        let bytes = block.bytes;
-        let kept = self.kept_bytes() + bytes.capacity() <= BLOCKS_KEPT_BYTES;
-        match bytes.capacity() {
-            SMALL if kept => self.small.blocks.push(bytes),
-            LARGE if kept => self.large.blocks.push(bytes),
+    pub fn put(&mut self, mut block: Block) {
+        block.clear();
+        let bytes = block.body().bytes.capacity();
+        let kept = self.kept_bytes() + bytes <= BLOCKS_KEPT_BYTES;
+        match bytes {
+            SMALL if kept => self.small.blocks.push(block),
+            LARGE if kept => self.large.blocks.push(block),
             _ => {}
         }
     }

@@ -144,7 +144,7 @@ fn build(step: Step, stock: &Rc<RefCell<Blocks>>) -> io::Result<AnyRuntime> {
     let mut ring = io_uring::IoUring::builder();
     ring.setup_cqsize(COMPLETIONS);
     match step {
-        Step::Multishot => return Ok(AnyRuntime::Own(Ring::leak(ENTRIES, COMPLETIONS, Rc::clone(stock))?)),
+        Step::Multishot => return Ok(AnyRuntime::Own(Ring::leak(Rc::clone(stock))?)),
         Step::Defer => ring.setup_single_issuer().setup_defer_taskrun().setup_submit_all(),
         Step::Coop => ring.setup_single_issuer().setup_coop_taskrun().setup_submit_all(),
         Step::Plain => &mut ring,

@@ -8,6 +8,7 @@ use super::super::block::{Block, Blocks};
 use crate::limits::{BLOCK_SMALL, RECEIVE_BUFFERS};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
+use monoio::buf::IoBufMut as _;
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -23,7 +24,7 @@ pub(super) struct Buffers {
     /// Lives as long as the ring, which is never dropped.
     shared: *mut BufRingEntry,
     /// By buffer id: what the kernel has.
-    given: Vec<Option<Vec<u8>>>,
+    given: Vec<Option<Block>>,
     /// Ids that it has not.
     free: Vec<u16>,
     tail: u16,
@@ -52,15 +53,15 @@ impl Buffers {
             return;
         }
         while let Some(id) = self.free.pop() {
-            let mut bytes = stock.small().into_vec();
+            let mut block = stock.small();
             let slot = usize::from(self.tail & (RECEIVE_BUFFERS - 1));
             // SAFETY: the slot is inside of the allocation; the kernel does not look at it before the tail says so, and has let go of
             // what stood there: no more buffers are given than there are slots.
             let entry = unsafe { &mut *self.shared.add(slot) };
-            entry.set_addr(bytes.as_mut_ptr().expose_provenance() as u64);
+            entry.set_addr(block.write_ptr().expose_provenance() as u64);
             entry.set_len(BLOCK_SMALL as u32);
             entry.set_bid(id);
-            self.given[usize::from(id)] = Some(bytes);
+            self.given[usize::from(id)] = Some(block);
             self.tail = self.tail.wrapping_add(1);
         }
         // SAFETY: the tail overlays a field of the first entry that nothing else uses; the kernel reads it at any time, so it is
@@ -70,10 +71,11 @@ impl Buffers {
 
     /// Takes what the kernel has filled with `received` bytes; `None` for an id that it cannot have.
     pub(super) fn take(&mut self, id: u16, received: usize) -> Option<Block> {
-        let bytes = self.given.get_mut(usize::from(id))?.take()?;
+        let mut block = self.given.get_mut(usize::from(id))?.take()?;
         self.free.push(id);
-        // SAFETY: the kernel has written `received` bytes from the beginning of the vector's memory on, and no more than the
-        // `BLOCK_SMALL` that it was told of.
-        Some(unsafe { Block::from_filled(bytes, received.min(BLOCK_SMALL)) })
+        // SAFETY: the kernel has written `received` bytes at the pointer that it was given, and no more than the `BLOCK_SMALL` that it
+        // was told of.
+        unsafe { block.set_init(received.min(BLOCK_SMALL)) };
+        Some(block)
     }
 }

@@ -33,6 +33,11 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+/// Submission queue entries. The queue is written and read round and round, so it should stay in the caches: 16 KiB. A turn that wants
+/// more submits in between.
+const ENTRIES: u32 = 256;
+/// Completion queue entries: 32 KiB. A turn brings some twenty receives, and what it has submitted; the kernel keeps what does not fit.
+const COMPLETIONS: u32 = 2_048;
 /// `io_uring_enter(2)`: run what has become due, and wait for completions.
 const ENTER_GETEVENTS: u32 = 1;
 /// Of operations about which only failures would be told, and nobody asks.
@@ -66,13 +71,13 @@ impl Ring {
     ///
     /// # Errors
     /// The kernel is older than 6.1, or refuses.
-    pub(super) fn leak(entries: u32, completions: u32, stock: Rc<RefCell<Blocks>>) -> io::Result<&'static Self> {
+    pub(super) fn leak(stock: Rc<RefCell<Blocks>>) -> io::Result<&'static Self> {
         let io = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_submit_all()
-            .setup_cqsize(completions)
-            .build(entries)?;
+            .setup_cqsize(COMPLETIONS)
+            .build(ENTRIES)?;
         let ring: &'static Self = Box::leak(Box::new(Self {
             tasks: Tasks::default(),
             buffers: RefCell::new(Buffers::register(&io)?),
