@@ -92,9 +92,8 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         return print(&version::text());
     }
     match line.command {
-        Some(Command::Run { file }) => with_config(&file.path, |config, _| match start::run(config, &file.path) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(EXIT_START, error),
+        Some(Command::Run { file }) => with_config(&file.path, |config, router| {
+            start::run(config, router, &file.path).map_or_else(|error| fail(EXIT_START, error), |()| ExitCode::SUCCESS)
         }),
         Some(Command::Demo { seconds }) => match start::demo(seconds) {
             Ok(()) => ExitCode::SUCCESS,

@@ -5,15 +5,16 @@ use anyhow::{Context, anyhow};
 use ringgate::config::{self, Bind, Config};
 use ringgate::control::supervisor::{self, Gateway};
 use ringgate::demo::{self, Options, Running};
+use ringgate::policy::router::Router;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// Runs the gateway with the configuration of `file`; returns after a drain.
-pub(crate) fn run(config: Config, file: &Path) -> anyhow::Result<()> {
+/// Runs the gateway with the configuration of `file` and its compiled routes; returns after a drain.
+pub(crate) fn run(config: Config, router: Router, file: &Path) -> anyhow::Result<()> {
     log_to_stderr();
     let (version, revision) = (env!("CARGO_PKG_VERSION"), version::revision());
     tracing::info!("ringgate version={version} revision={revision} config={}", file.display());
-    Ok(supervisor::run(config)?)
+    Ok(supervisor::run(config, router)?)
 }
 
 /// Runs the demo; returns when it was ended.

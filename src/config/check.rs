@@ -7,18 +7,18 @@
 use super::addresses::{FileMode, TrustedPeer};
 use super::check_route::routes;
 use super::check_upstream::clusters;
+use super::document::{Document, Entangled, Sections};
 use super::file;
 use super::names::{Cores, Workers};
-use super::place::{KeyOf, Path};
+use super::place::KeyOf;
 use super::problem::{Errors, Sink};
-use super::read::{List, Node, Read, Written};
+use super::read::{List, Read, Written};
 use super::values::{DriverWord, FormatWord};
 use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::net::IpAddr;
-use toml::de::{DeTable, DeValue};
 
 /// Permissions of a unix socket where the file does not say: every local user may connect, as with nginx. Who may not is kept out by
 /// the folder's permissions or by `mode`.
@@ -59,16 +59,27 @@ pub(crate) fn parse_for(text: &str, file_name: &str, cores: &[usize]) -> Result<
     if text.len() as u64 > CONFIG_BYTES_MAX {
         return Err(Errors::of_file(file_name, format!("larger than {CONFIG_BYTES_MAX} bytes"), None));
     }
-    let mut sink = Sink::new(file_name, text);
-    let (document, syntax) = DeTable::parse_recoverable(text);
-    if !syntax.is_empty() {
-        return Err(syntax_errors(sink, &syntax));
+    if let Some(sections) = Sections::cut(text)
+        && let Ok(document) = Document::in_sections(&sections)
+        && let Ok(outcome) = checked(&document, Sink::new(file_name, text), cores)
+    {
+        return outcome;
     }
-    let root = DeValue::Table(document.into_inner());
-    let file = file::File::read(Node { value: &root, start: 0, end: 0, path: Path::Root }, &mut sink);
-    let config = file.and_then(|file| config(&file, cores, &mut sink));
-    sink.finish()?;
-    Ok(config.expect("what is missing was reported"))
+    parse_whole(text, file_name, cores)
+}
+
+/// As [`parse_for`], without taking the text apart: what that must agree with.
+pub(super) fn parse_whole(text: &str, file_name: &str, cores: &[usize]) -> Result<Config, Errors> {
+    let document = Document::whole(text).map_err(|syntax| syntax_errors(Sink::new(file_name, text), &syntax))?;
+    checked(&document, Sink::new(file_name, text), cores).expect("a whole document has no sections")
+}
+
+fn checked(document: &Document<'_>, mut sink: Sink<'_>, cores: &[usize]) -> Result<Result<Config, Errors>, Entangled> {
+    let config = match file::File::read(document.root(), &mut sink) {
+        Some(file) => config(document, &file, cores, &mut sink)?,
+        None => None,
+    };
+    Ok(sink.finish().map(|()| config.expect("what is missing was reported")))
 }
 
 /// The parser goes on after an error and may stumble over its consequences: one report a line is enough.
@@ -83,7 +94,12 @@ fn syntax_errors(mut sink: Sink<'_>, errors: &[toml::de::Error]) -> Errors {
     sink.finish().expect_err("there is at least one")
 }
 
-fn config(file: &file::File, cores: &[usize], sink: &mut Sink<'_>) -> Option<Config> {
+fn config(
+    document: &Document<'_>,
+    file: &file::File,
+    cores: &[usize],
+    sink: &mut Sink<'_>,
+) -> Result<Option<Config>, Entangled> {
     let gateway = file.gateway.as_ref().and_then(|table| gateway(&table.value, cores, sink));
     let admin = file.admin.as_ref().and_then(|table| table.value.listen.as_ref());
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
@@ -91,16 +107,22 @@ fn config(file: &file::File, cores: &[usize], sink: &mut Sink<'_>) -> Option<Con
     binds(file, sink);
     let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
     let names: Vec<&str> = names.unwrap_or_default();
-    let routes = file.route.as_ref().and_then(|list| routes(list, &names, sink));
+    let routes = match &file.route {
+        Some(list) => routes(document, &list.value, &names, sink)?,
+        None => None,
+    };
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
-    Some(Config {
-        gateway: gateway?,
-        admin: Admin { listen: admin?.value.0.clone() },
-        access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
-        listeners: listeners?,
-        routes: routes?,
-        clusters: clusters?,
-    })
+    let complete = || {
+        Some(Config {
+            gateway: gateway?,
+            admin: Admin { listen: admin?.value.0.clone() },
+            access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
+            listeners: listeners?,
+            routes: routes?,
+            clusters: clusters?,
+        })
+    };
+    Ok(complete())
 }
 
 /// The value of a key that was readable; what was not has been reported.

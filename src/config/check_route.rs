@@ -1,67 +1,71 @@
 //! The routes of the file: what their keys must agree on, with each other and with the upstreams.
 
 use super::check::{duplicate_name, value};
+use super::document::{Document, Entangled};
 use super::file::{self, RouteTimeout};
 use super::names::{EditableHeader, MethodText, Name, RetryWord};
 use super::place::{KeyOf, Place};
 use super::problem::{Sink, did_you_mean, listed};
-use super::read::{List, Map, Scalar, Written};
+use super::read::{Later, List, Map, Scalar, Written};
 use super::values::duration;
 use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
 use crate::limits::METHODS_MAX;
 use crate::units::{ClusterId, Rate, Weight};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
-use std::collections::{HashMap, HashSet};
+use http::{HeaderName, Method, StatusCode};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use std::ops::Range;
 use std::time::Duration;
 use toml::de::DeValue;
 
 /// All routes, in file order; `upstreams` are the names that they may use, in the order of their ids.
-pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
-    list: &'a Written<List<file::Route, MIN, MAX>>,
-    upstreams: &[&'a str],
+///
+/// # Errors
+/// As [`Document::routes`].
+pub(super) fn routes<const MIN: usize, const MAX: usize>(
+    document: &Document<'_>,
+    list: &Later<file::Route, MIN, MAX>,
+    upstreams: &[&str],
     sink: &mut Sink<'_>,
-) -> Option<Vec<Route>> {
+) -> Result<Option<Vec<Route>>, Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
     let mut upstream_names = upstreams.to_vec();
     upstream_names.sort_unstable();
-    let mut reader = RouteReader {
+    let mut taken = Taken {
         upstreams: ids,
         upstream_names,
-        names: HashMap::new(),
-        matches: HashMap::new(),
-        methods: HashSet::new(),
-        sink,
+        names: FxHashMap::with_capacity_and_hasher(document.routes_expected(), FxBuildHasher),
+        matches: FxHashMap::with_capacity_and_hasher(document.routes_expected(), FxBuildHasher),
+        methods: FxHashSet::default(),
     };
-    let routes: Vec<_> = list.value.0.iter().filter_map(|written| reader.route(&written.value)).collect();
-    (routes.len() == list.value.0.len()).then_some(routes)
+    let mut routes = Vec::with_capacity(document.routes_expected());
+    let count = document.routes(list, sink, |row, table, sink| {
+        routes.extend(RouteReader { row, taken: &mut taken, sink }.route(table));
+    })?;
+    Ok(count.filter(|count| *count == routes.len()).map(|_| routes))
 }
-
 /// What routes have in common: the names they refer to, and what earlier ones have taken.
-struct RouteReader<'a, 's, 't> {
-    upstreams: HashMap<&'a str, ClusterId>,
+struct Taken<'a> {
+    upstreams: FxHashMap<&'a str, ClusterId>,
     /// The same, sorted, for messages.
     upstream_names: Vec<&'a str>,
-    names: HashMap<String, &'a str>,
-    matches: HashMap<MatchKey, &'a str>,
+    /// By what it is called, the row of the last route.
+    names: FxHashMap<String, usize>,
+    /// By what it matches, the row of the last route.
+    matches: FxHashMap<Box<[u8]>, usize>,
     /// All methods that routes name; a set of them is one word of the router.
-    methods: HashSet<Method>,
+    methods: FxHashSet<Method>,
+}
+
+/// One route while it is checked.
+struct RouteReader<'r, 'a, 's, 't> {
+    row: usize,
+    taken: &'r mut Taken<'a>,
     sink: &'s mut Sink<'t>,
 }
 
-/// A match in a form in which equal ones are equal.
-#[derive(PartialEq, Eq, Hash)]
-struct MatchKey {
-    host: HostMatch,
-    path: String,
-    methods: Vec<String>,
-    headers: Vec<(String, Vec<u8>)>,
-    query: Vec<(String, String)>,
-}
-
-impl<'a> RouteReader<'a, '_, '_> {
+impl RouteReader<'_, '_, '_, '_> {
     /// Every part is looked at before any part that is missing ends it.
-    fn route(&mut self, table: &'a file::Route) -> Option<Route> {
+    fn route(&mut self, table: &file::Route) -> Option<Route> {
         let matcher = table.r#match.as_ref().and_then(|matcher| self.matcher(&table.at, &matcher.value));
         let name = self.name(table, matcher.as_ref());
         let target = self.target(table);
@@ -89,7 +93,7 @@ impl<'a> RouteReader<'a, '_, '_> {
     }
 
     /// The name as given, or what the route matches: unlike a number, that stays the same when routes are added or moved.
-    fn name(&mut self, table: &'a file::Route, matcher: Option<&Match>) -> Option<String> {
+    fn name(&mut self, table: &file::Route, matcher: Option<&Match>) -> Option<String> {
         let name = match &table.name {
             Some(name) => name.value.0.clone(),
             None if self.sink.reported(table.at.key("name")) => return None,
@@ -103,14 +107,14 @@ impl<'a> RouteReader<'a, '_, '_> {
                 fits.ok()?.0
             }
         };
-        if let Some(first) = self.names.insert(name.clone(), &table.at.path) {
+        if let Some(first) = self.taken.names.insert(name.clone(), self.row) {
             let span = table.name.as_ref().map(|name| name.span.clone());
-            duplicate_name(&table.at, span, first, self.sink);
+            duplicate_name(&table.at, span, &format!("route[{first}]"), self.sink);
         }
         Some(name)
     }
 
-    fn matcher(&mut self, at: &'a Place, table: &file::Match) -> Option<Match> {
+    fn matcher(&mut self, at: &Place, table: &file::Match) -> Option<Match> {
         let headers = pairs(&table.header, |name| name.0.clone(), |value| value.0.clone());
         let query = pairs(&table.query, |name| name.0.clone(), |value| value.0.clone());
         if let Some(headers) = &table.header {
@@ -126,8 +130,8 @@ impl<'a> RouteReader<'a, '_, '_> {
             headers: headers?,
             query: query?,
         };
-        if let Some(first) = self.matches.insert(match_key(&matcher), &at.path) {
-            let message = format!("never reached: {first} matches the same requests and stands before it");
+        if let Some(first) = self.taken.matches.insert(match_key(&matcher), self.row) {
+            let message = format!("never reached: route[{first}] matches the same requests and stands before it");
             self.sink.place(at.key("match"), table.at.offset, message, None);
         }
         Some(matcher)
@@ -138,9 +142,9 @@ impl<'a> RouteReader<'a, '_, '_> {
         path: KeyOf<'_>,
         list: &Written<List<MethodText, MIN, MAX>>,
     ) {
-        let before = self.methods.len();
-        self.methods.extend(list.value.0.iter().map(|method| method.value.0.clone()));
-        if before <= METHODS_MAX && self.methods.len() > METHODS_MAX {
+        let before = self.taken.methods.len();
+        self.taken.methods.extend(list.value.0.iter().map(|method| method.value.0.clone()));
+        if before <= METHODS_MAX && self.taken.methods.len() > METHODS_MAX {
             let message = format!("all routes together name more than {METHODS_MAX} methods");
             self.sink.value(path, list.span.clone(), message, None);
         }
@@ -148,7 +152,7 @@ impl<'a> RouteReader<'a, '_, '_> {
 
     /// No header twice; names differ in case only in the file.
     fn unique<'h>(&mut self, path: KeyOf<'_>, names: impl Iterator<Item = (&'h HeaderName, &'h Range<usize>)>) {
-        let mut seen = HashSet::new();
+        let mut seen = FxHashSet::default();
         for (name, span) in names {
             if !seen.insert(name) {
                 self.sink.place(path, span.start, format!("{name} stands there twice"), None);
@@ -189,10 +193,10 @@ impl<'a> RouteReader<'a, '_, '_> {
     }
 
     fn upstream(&mut self, path: KeyOf<'_>, name: &Written<Name>) -> Option<ClusterId> {
-        let known = self.upstreams.get(name.value.0.as_str()).copied();
+        let known = self.taken.upstreams.get(name.value.0.as_str()).copied();
         if known.is_none() {
-            let names = self.upstream_names.iter().copied();
-            let message = match self.upstream_names.as_slice() {
+            let names = self.taken.upstream_names.iter().copied();
+            let message = match self.taken.upstream_names.as_slice() {
                 [] => "there is no such upstream, nor any other".to_owned(),
                 _ => format!("there is no such upstream; there are: {}", listed(names.clone())),
             };
@@ -369,20 +373,43 @@ fn default_name(matcher: &Match) -> String {
     }
 }
 
-fn match_key(matcher: &Match) -> MatchKey {
-    let bytes = |value: &HeaderValue| value.as_bytes().to_vec();
-    let mut key = MatchKey {
-        host: matcher.host.clone(),
-        path: default_name(&Match { path: matcher.path.clone(), ..Match::default() }),
-        methods: matcher.methods.iter().map(ToString::to_string).collect(),
-        headers: matcher.headers.iter().map(|(name, value)| (name.to_string(), bytes(value))).collect(),
-        query: matcher.query.clone(),
+/// A match in a form in which equal ones are equal: a list of texts, each with its length before it, and the lists within it in order.
+/// In one piece, because there is one for every route.
+fn match_key(matcher: &Match) -> Box<[u8]> {
+    let mut key = Vec::with_capacity(64);
+    let (kind, host) = match &matcher.host {
+        HostMatch::Any => (0, ""),
+        HostMatch::Exact(host) => (1, host.as_str()),
+        HostMatch::Wildcard(host) => (2, host.as_str()),
     };
-    key.methods.sort_unstable();
-    key.methods.dedup();
-    key.headers.sort_unstable();
-    key.query.sort_unstable();
-    key
+    push_part(&mut key, kind, host.as_bytes());
+    let (kind, path) = match &matcher.path {
+        PathMatch::Exact(path) => (0, path),
+        PathMatch::Prefix(path) => (1, path),
+        PathMatch::Regex(pattern) => (2, pattern),
+    };
+    push_part(&mut key, kind, path.as_bytes());
+    let mut methods: Vec<_> = matcher.methods.iter().map(Method::as_str).collect();
+    methods.sort_unstable();
+    methods.dedup();
+    methods.iter().for_each(|method| push_part(&mut key, 3, method.as_bytes()));
+    let mut headers: Vec<_> =
+        matcher.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
+    let mut query: Vec<_> = matcher.query.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+    for (kind, pairs) in [(4, &mut headers), (5, &mut query)] {
+        pairs.sort_unstable();
+        for (name, value) in pairs {
+            push_part(&mut key, kind, name);
+            push_part(&mut key, kind, value);
+        }
+    }
+    key.into_boxed_slice()
+}
+
+fn push_part(key: &mut Vec<u8>, kind: u8, text: &[u8]) {
+    key.push(kind);
+    key.extend_from_slice(&text.len().to_ne_bytes());
+    key.extend_from_slice(text);
 }
 
 /// The pairs of a table, in file order.

@@ -14,7 +14,7 @@ use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, 
 use super::place::Place;
 use super::problem::Sink;
 use super::read::{
-    List, Map, Node, ObjectSchema, Read, Scalar, TableReader, Written, key_name, read_key, schema_key, table,
+    Later, List, Map, Node, ObjectSchema, Read, Scalar, TableReader, Written, key_name, read_key, schema_key, table,
 };
 use super::values::{BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, PerTime, SECOND, Share, Size, Time};
 use crate::limits::{
@@ -51,7 +51,7 @@ table! {
         required listener: List<Listener, 1, LISTENERS_MAX>;
         /// Which request goes where. The most specific route wins: host exact > wildcard > any; path exact > longest prefix > regex > any (`/*`);
         /// then more conditions; then the order in the file.
-        required route: List<Route, 1, ROUTES_MAX>;
+        required route: Later<Route, 1, ROUTES_MAX>;
         /// Groups of endpoints, by name.
         default upstream: Map<Name, Upstream, CLUSTERS_MAX> = {};
     }

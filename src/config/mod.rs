@@ -8,6 +8,7 @@ mod addresses;
 pub mod check;
 mod check_route;
 mod check_upstream;
+mod document;
 pub mod file;
 mod knobs;
 mod names;

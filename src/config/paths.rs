@@ -94,7 +94,9 @@ fn is_dot_segment(segment: &str) -> bool {
 
 /// Requests are matched in one spelling of their path (RFC 3986 §6.2.2); another spelling here would never match.
 fn check_normal(path: &str) -> Result<(), Refusal> {
-    if path.contains('\\') || path.contains("//") || path.split('/').any(is_dot_segment) {
+    // the path begins with a slash, so that every segment has one before it
+    let dotted = path.contains("/.") && path.split('/').any(is_dot_segment);
+    if dotted || path.contains('\\') || path.contains("//") {
         return Err(Refusal::why("a normalised path has no \"\\\", no \"//\" and no \".\" or \"..\" segment"));
     }
     for (at, _) in path.match_indices('%') {

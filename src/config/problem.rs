@@ -5,6 +5,7 @@
 //! shows all of them. It never decides what is allowed: the types of [`super::values`] and [`super::names`] and the checks of
 //! [`super::check`] do.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -126,8 +127,8 @@ impl Refusal {
 pub(crate) struct Sink<'t> {
     file: &'t str,
     text: &'t str,
-    /// Byte offset of each line's first character.
-    lines: Vec<usize>,
+    /// Byte offset of each line's first character; counted when something is wrong.
+    lines: OnceCell<Vec<usize>>,
     found: Vec<(usize, Problem)>,
     /// Paths of what was found, so that a wrong value is not reported as a missing one too.
     paths: HashSet<String>,
@@ -135,8 +136,7 @@ pub(crate) struct Sink<'t> {
 
 impl<'t> Sink<'t> {
     pub(crate) fn new(file: &'t str, text: &'t str) -> Self {
-        let lines = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1)).collect();
-        Self { file, text, lines, found: Vec::new(), paths: HashSet::new() }
+        Self { file, text, lines: OnceCell::new(), found: Vec::new(), paths: HashSet::new() }
     }
 
     /// Something is wrong with the value at `span`.
@@ -174,8 +174,8 @@ impl<'t> Sink<'t> {
     /// The text is not TOML.
     pub(crate) fn syntax(&mut self, offset: usize, message: String) {
         let line = self.position(offset).0;
-        let end = self.lines.get(line).copied().unwrap_or(self.text.len());
-        let written = self.written(self.lines[line - 1]..end);
+        let end = self.lines().get(line).copied().unwrap_or(self.text.len());
+        let written = self.written(self.lines()[line - 1]..end);
         self.push(offset, Problem { written, message, ..self.blank() });
     }
 
@@ -215,10 +215,15 @@ impl<'t> Sink<'t> {
         self.found.push((offset, Problem { line, column, ..problem }));
     }
 
+    fn lines(&self) -> &[usize] {
+        let starts = || std::iter::once(0).chain(memchr::memchr_iter(b'\n', self.text.as_bytes()).map(|at| at + 1));
+        self.lines.get_or_init(|| starts().collect())
+    }
+
     /// Line and column of a byte offset, both from 1.
     pub(crate) fn position(&self, offset: usize) -> (usize, usize) {
-        let line = self.lines.partition_point(|start| *start <= offset);
-        let start = self.lines[line - 1];
+        let line = self.lines().partition_point(|start| *start <= offset);
+        let start = self.lines()[line - 1];
         let before = self.text.get(start..offset.min(self.text.len())).unwrap_or_default();
         (line, before.chars().count() + 1)
     }

@@ -5,11 +5,12 @@
 //! A [`Scalar`] is a value without parts; [`table!`] writes a table's mirror type, its reader and its JSON schema from one list of
 //! keys, so that the three cannot disagree. Nothing here knows a key or a range.
 
-use super::place::{Path, Place};
+use super::place::{Origin, Path, Place};
 use super::problem::{Refusal, Sink, listed, nearest};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use std::borrow::Cow;
-use std::ops::Range;
+use std::marker::PhantomData;
+use std::ops::{Range, RangeInclusive};
 use std::sync::OnceLock;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -22,11 +23,19 @@ pub(crate) struct Node<'a> {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) path: Path<'a>,
+    /// What the spans within `value` count from.
+    pub(crate) origin: Origin<'a>,
 }
 
 impl<'a> Node<'a> {
-    pub(crate) fn new(value: &'a Spanned<DeValue<'a>>, path: Path<'a>) -> Self {
-        Self { value: value.get_ref(), start: value.span().start, end: value.span().end, path }
+    pub(crate) fn new(value: &'a Spanned<DeValue<'a>>, path: Path<'a>, origin: Origin<'a>) -> Self {
+        let Range { start, end } = origin.span(value.span());
+        Self { value: value.get_ref(), start, end, path, origin }
+    }
+
+    /// Bytes of the file where a key of this table stands.
+    fn key_span(&self, key: &Spanned<Cow<'_, str>>) -> Range<usize> {
+        self.origin.span(key.span())
     }
 
     pub(crate) fn span(&self) -> Range<usize> {
@@ -81,33 +90,45 @@ pub struct List<T, const MIN: usize, const MAX: usize>(pub Vec<Written<T>>);
 
 impl<T: Read, const MIN: usize, const MAX: usize> Read for List<T, MIN, MAX> {
     fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
-        let DeValue::Array(array) = node.value else {
-            match node.value {
-                DeValue::Table(_) if !sink.is_inline(node.start) => {
-                    let help = format!("write [[{}]]", node.path.without_rows());
-                    sink.place(node.path, node.start, "must be a list of tables".to_owned(), Some(help));
-                }
-                value => {
-                    let bracketed = matches!(value, DeValue::String(_) | DeValue::Table(_));
-                    let help = bracketed.then(|| "put it in brackets: [ … ]".to_owned());
-                    sink.value(node.path, node.span(), "must be a list".to_owned(), help);
-                }
-            }
-            return None;
-        };
-        if array.len() < MIN || array.len() > MAX {
-            let message = format!("{} entries; must be {MIN} to {MAX}", array.len());
-            sink.value(node.path, node.span(), message, None);
-            return None;
-        }
-        let mut list = Vec::with_capacity(array.len());
-        for (index, value) in array.iter().enumerate() {
-            let entry = Node::new(value, Path::Index(&node.path, index));
-            let read = T::read(entry, sink);
-            list.extend(read.map(|value| Written { value, span: entry.span(), given: true }));
-        }
+        let mut list = Vec::with_capacity(node.value.as_array().map_or(0, |array| array.len().min(MAX)));
+        each(node, MIN..=MAX, sink, |_, entry, _| list.push(entry))?;
         Some(Self(list))
     }
+}
+
+/// Reads the entries of a list one after the other and hands each on; says how many there are if there are not too few or too many.
+pub(crate) fn each<T: Read>(
+    node: Node<'_>,
+    allowed: RangeInclusive<usize>,
+    sink: &mut Sink<'_>,
+    mut visit: impl FnMut(usize, Written<T>, &mut Sink<'_>),
+) -> Option<usize> {
+    let DeValue::Array(array) = node.value else {
+        match node.value {
+            DeValue::Table(_) if !sink.is_inline(node.start) => {
+                let help = format!("write [[{}]]", node.path.without_rows());
+                sink.place(node.path, node.start, "must be a list of tables".to_owned(), Some(help));
+            }
+            value => {
+                let bracketed = matches!(value, DeValue::String(_) | DeValue::Table(_));
+                let help = bracketed.then(|| "put it in brackets: [ … ]".to_owned());
+                sink.value(node.path, node.span(), "must be a list".to_owned(), help);
+            }
+        }
+        return None;
+    };
+    if !allowed.contains(&array.len()) {
+        let message = format!("{} entries; must be {} to {}", array.len(), allowed.start(), allowed.end());
+        sink.value(node.path, node.span(), message, None);
+        return None;
+    }
+    for (index, value) in array.iter().enumerate() {
+        let entry = Node::new(value, Path::Index(&node.path, index), node.origin);
+        if let Some(value) = T::read(entry, sink) {
+            visit(index, Written { value, span: entry.span(), given: true }, sink);
+        }
+    }
+    Some(array.len())
 }
 
 impl<T: JsonSchema, const MIN: usize, const MAX: usize> JsonSchema for List<T, MIN, MAX> {
@@ -122,6 +143,31 @@ impl<T: JsonSchema, const MIN: usize, const MAX: usize> JsonSchema for List<T, M
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let items = serde_json::Value::from(generator.subschema_for::<T>());
         schemars::json_schema!({ "type": "array", "items": items, "minItems": MIN, "maxItems": MAX })
+    }
+}
+
+/// A list as [`List`], whose entries are read one by one when their turn comes, and not with the table that it stands in: so many that
+/// it matters what all of them together take.
+#[derive(Clone, Copy, Debug)]
+pub struct Later<T, const MIN: usize, const MAX: usize>(PhantomData<T>);
+
+impl<T, const MIN: usize, const MAX: usize> Read for Later<T, MIN, MAX> {
+    fn read(_: Node<'_>, _: &mut Sink<'_>) -> Option<Self> {
+        Some(Self(PhantomData))
+    }
+}
+
+impl<T: JsonSchema, const MIN: usize, const MAX: usize> JsonSchema for Later<T, MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        List::<T, MIN, MAX>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        List::<T, MIN, MAX>::json_schema(generator)
     }
 }
 
@@ -143,11 +189,11 @@ impl<K: Scalar, V: Read, const MAX: usize> Read for Map<K, V, MAX> {
         for (key, value) in in_file_order(table) {
             let path = Path::Key(&node.path, key.get_ref());
             let name = K::parse(&DeValue::String(Cow::Borrowed(key.get_ref())));
-            let name = name.map_err(|refusal| sink.refuse(path, key.span().start, None, K::allowed(), refusal));
-            let entry = Node::new(value, path);
+            let name = name.map_err(|refusal| sink.refuse(path, node.key_span(key).start, None, K::allowed(), refusal));
+            let entry = Node::new(value, path, node.origin);
             let value = V::read(entry, sink);
             map.extend(name.ok().zip(value).map(|(name, value)| {
-                let name = Written { value: name, span: key.span(), given: true };
+                let name = Written { value: name, span: node.key_span(key), given: true };
                 (name, Written { value, span: entry.span(), given: true })
             }));
         }
@@ -207,29 +253,28 @@ impl<'a> TableReader<'a> {
                 || NOT_YET.contains(&key.get_ref().as_ref()).then(|| "this version does not have it".to_owned());
             let near = || nearest(key.get_ref(), keys.iter().copied()).map(|near| format!("did you mean {near:?}?"));
             let help = later().or_else(near);
-            sink.place(path, key.span().start, message, help);
+            sink.place(path, node.key_span(key).start, message, help);
         }
         Some(Self { node: *node, table })
     }
 
     pub(crate) fn place(&self) -> Place {
-        Place { path: self.node.path.to_string(), offset: self.node.start }
+        Place { path: self.node.path.text(), offset: self.node.start }
     }
 
     /// The key's value; `None` when it is absent or wrong.
     pub(crate) fn optional<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
-        let node = Node::new(self.table.get(key)?, Path::Key(&self.node.path, key));
-        let value = T::read(node, sink)?;
-        Some(Written { value, span: node.span(), given: true })
+        self.given(key, self.table.get(key)?, sink)
     }
 
     /// The key's value; absent is an error.
     pub(crate) fn required<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
-        if !self.table.contains_key(key) {
+        let Some(value) = self.table.get(key) else {
             let path = Path::Key(&self.node.path, key);
             sink.place(path, self.node.start, "missing: this key has no default".to_owned(), None);
-        }
-        self.optional(key, sink)
+            return None;
+        };
+        self.given(key, value, sink)
     }
 
     /// The key's value, or the default that is written in `text`, which is read once.
@@ -240,8 +285,8 @@ impl<'a> TableReader<'a> {
         cell: &OnceLock<T>,
         sink: &mut Sink<'_>,
     ) -> Option<Written<T>> {
-        if self.table.contains_key(key) {
-            return self.optional(key, sink);
+        if let Some(value) = self.table.get(key) {
+            return self.given(key, value, sink);
         }
         let value = cell.get_or_init(|| read_default(text)).clone();
         Some(Written { value, span: self.node.span(), given: false })
@@ -249,13 +294,19 @@ impl<'a> TableReader<'a> {
 
     /// The key's table; an absent one is read as an empty one, so that it consists of defaults.
     pub(crate) fn table<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
-        if self.table.contains_key(key) {
-            return self.optional(key, sink);
+        if let Some(value) = self.table.get(key) {
+            return self.given(key, value, sink);
         }
         let empty = DeValue::Table(DeTable::new());
         let path = Path::Key(&self.node.path, key);
-        let value = T::read(Node { value: &empty, start: self.node.start, end: self.node.start, path }, sink)?;
+        let value = T::read(Node { value: &empty, end: self.node.start, path, ..self.node }, sink)?;
         Some(Written { value, span: self.node.span(), given: false })
+    }
+
+    fn given<T: Read>(&self, key: &str, value: &'a Spanned<DeValue<'a>>, sink: &mut Sink<'_>) -> Option<Written<T>> {
+        let node = Node::new(value, Path::Key(&self.node.path, key), self.node.origin);
+        let value = T::read(node, sink)?;
+        Some(Written { value, span: node.span(), given: true })
     }
 }
 
@@ -263,7 +314,7 @@ impl<'a> TableReader<'a> {
 fn read_default<T: Read>(text: &'static str) -> T {
     let value = DeValue::parse(text).unwrap_or_else(|error| panic!("default {text} is not TOML: {error}"));
     let mut sink = Sink::new("default", text);
-    let read = T::read(Node::new(&value, Path::Root), &mut sink);
+    let read = T::read(Node::new(&value, Path::Root, Origin::FILE), &mut sink);
     read.unwrap_or_else(|| panic!("default {text} is not allowed: {:?}", sink.finish()))
 }
 

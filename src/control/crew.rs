@@ -205,6 +205,7 @@ mod tests {
     use crate::config::{self, Bind};
     use crate::net::clock;
     use crate::observe::stats::Stats;
+    use crate::policy::router::Router;
     use crate::units::RouteId;
     use crate::worker::failing::{self, HEADER, Way};
     use std::cell::Cell;
@@ -238,8 +239,8 @@ mod tests {
             let bound = listener::bind(&config.listeners[0].bind, 2).unwrap();
             let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
             let stats = Stats::new(&config, 2);
-            let shared =
-                Arc::new(Shared::try_new(config, Arc::clone(&stats), tokio::sync::mpsc::channel(16).0).unwrap());
+            let router = Router::try_new(&config).unwrap();
+            let shared = Arc::new(Shared::new(config, router, Arc::clone(&stats), tokio::sync::mpsc::channel(16).0));
             let sockets = bound.sockets.into_iter().map(|socket| vec![socket]).collect();
             let mut crew = Crew::new(shared, None, sockets);
             (crew.stall, crew.pause) = (SHORT_STALL, Duration::ZERO);

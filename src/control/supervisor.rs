@@ -13,6 +13,7 @@ use crate::net::{clock, descriptors, heap};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
 use crate::policy::attempt::ChangeKind;
+use crate::policy::router::Router;
 use crate::units::{Instant, Rng};
 use crate::worker::{Command, Refusal, Report, Shared};
 use rand::SeedableRng;
@@ -58,12 +59,22 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds every listener, starts the workers and the control thread, and returns when all of them run.
+    /// Compiles the routes, and then as [`Gateway::start_with`].
     ///
     /// # Errors
-    /// An address is taken or forbidden, the access log cannot be opened, the routes cannot be compiled, a thread cannot be started,
-    /// or the driver asked for is not available.
+    /// The routes cannot be compiled, or as [`Gateway::start_with`].
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let router = Router::try_new(&config).map_err(|e| StartError(e.to_string()))?;
+        Self::start_with(config, router)
+    }
+
+    /// Binds every listener, starts the workers and the control thread, and returns when all of them run. `router` is compiled from
+    /// `config`.
+    ///
+    /// # Errors
+    /// An address is taken or forbidden, the access log cannot be opened, a thread cannot be started, or the driver asked for is not
+    /// available.
+    pub fn start_with(config: Config, router: Router) -> Result<Self, StartError> {
         let workers = config.gateway.cores.len();
         note_descriptors(&config);
         let (sockets, mut addresses) = bind_all(&config, workers)?;
@@ -81,8 +92,7 @@ impl Gateway {
         let stats = Stats::new(&config, workers);
         let log = open_log(&config, &stats)?;
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
-        let shared =
-            Shared::try_new(Arc::clone(&config), Arc::clone(&stats), reports).map_err(|e| StartError(e.to_string()))?;
+        let shared = Shared::new(Arc::clone(&config), router, Arc::clone(&stats), reports);
         let mut crew = Crew::new(Arc::new(shared), log.clone(), sockets);
         let steps = crew.start(clock::now()).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
@@ -175,8 +185,8 @@ impl Gateway {
 /// code; SIGUSR1 opens the access log anew.
 ///
 /// # Errors
-/// As [`Gateway::start`].
-pub fn run(config: Config) -> Result<(), StartError> {
+/// As [`Gateway::start_with`].
+pub fn run(config: Config, router: Router) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -185,7 +195,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
         let _inside = runtime.enter();
         Signals::listen().map_err(|e| StartError(format!("cannot handle signals: {e}")))?
     };
-    let gateway = Gateway::start(config)?;
+    let gateway = Gateway::start_with(config, router)?;
     runtime.block_on(signals.obey(&gateway));
     gateway.join();
     Ok(())

@@ -59,6 +59,9 @@ enum Bucket {
     Keyed(Gcra),
 }
 
+/// Room for most members of `RateLimit-Policy`: a short name, a quota, a window.
+const POLICY_BYTES: usize = 40;
+
 #[derive(Debug)]
 struct RouteLimits {
     limiters: Box<[Limiter]>,
@@ -117,7 +120,7 @@ impl RouteLimits {
     fn new(route: &Route, workers: usize, old: Option<&Self>) -> Self {
         let limiters: Box<[Limiter]> =
             route.limits.iter().enumerate().map(|(row, limit)| Limiter::new(route, row, limit, workers, old)).collect();
-        let mut policies = Vec::new();
+        let mut policies = Vec::with_capacity(limiters.len() * POLICY_BYTES);
         limit_fields::write_policies(
             limiters.iter().map(|limiter| (limiter.name.as_str(), &limiter.limit)),
             &mut policies,

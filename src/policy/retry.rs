@@ -49,7 +49,7 @@ pub enum Sent {
 }
 
 /// The rules of one route, small enough to be copied into each exchange.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
     /// Retries beyond the first try.
     pub retries_max: u8,

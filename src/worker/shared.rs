@@ -11,7 +11,7 @@ use crate::policy::admission::Limits;
 use crate::policy::client_slots::ClientSlots;
 use crate::policy::concurrency::SharedSlots;
 use crate::policy::key_table::KeyTable;
-use crate::policy::router::{Router, RouterError};
+use crate::policy::router::Router;
 use std::hash::RandomState;
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
@@ -38,11 +38,9 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Compiles what the workers of `config` need.
-    ///
-    /// # Errors
-    /// The routes cannot be compiled.
-    pub fn try_new(config: Arc<Config>, stats: Arc<Stats>, reports: Sender<Report>) -> Result<Self, RouterError> {
+    /// What the workers of `config` need; `router` is compiled from it.
+    #[must_use]
+    pub fn new(config: Arc<Config>, router: Router, stats: Arc<Stats>, reports: Sender<Report>) -> Self {
         let workers = config.gateway.cores.len();
         let table = Arc::new(KeyTable::new(LIMIT_TABLE_BUCKETS, RandomState::new()));
         let endpoint_slots = config
@@ -53,8 +51,8 @@ impl Shared {
                 None => Vec::new(),
             })
             .collect();
-        Ok(Self {
-            router: Router::try_new(&config)?,
+        Self {
+            router,
             limits: Arc::new(Limits::new(&config, table, workers, None)),
             endpoint_slots,
             connection_slots: config
@@ -71,7 +69,7 @@ impl Shared {
             config,
             stats,
             reports,
-        })
+        }
     }
 
     /// Tells the control thread, without waiting: a full queue loses the report's line in the log, not what the metrics say.

@@ -7,7 +7,7 @@ use super::accept;
 use super::report::Complaints;
 use super::shared::Shared;
 use super::{Command, Hands};
-use crate::config::ProxyVersion;
+use crate::config::{ProxyVersion, Route};
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
@@ -107,10 +107,6 @@ impl Worker {
         let mut rng = Rng::from_rng(&mut rand::rng());
         let config = &shared.config;
         let workers = config.gateway.cores.len();
-        let route_state = |route: &crate::config::Route| RouteState {
-            deadline: RouteDeadline::new(route.timeout),
-            retry: Rc::new(Rules::new(&route.retry)),
-        };
         let pool = |c: &crate::config::Cluster| Pool::new(c.endpoints.len(), c.idle_max, c.idle_timeout);
         let worker = Rc::new(Self {
             recorder,
@@ -123,7 +119,7 @@ impl Worker {
             router_cache: RefCell::default(),
             armed: Cell::new(0),
             armed_upstream: Rc::default(),
-            routes: RefCell::new(config.routes.iter().map(route_state).collect()),
+            routes: RefCell::new(route_states(&config.routes)),
             pools: RefCell::new(config.clusters.iter().map(pool).collect()),
             limit_texts: RefCell::default(),
             admission: RefCell::new(Admission::new(Arc::clone(&shared.limits))),
@@ -399,6 +395,20 @@ impl Worker {
 
 fn epoch() -> Duration {
     clock::wall().saturating_sub(Duration::from_nanos(clock::now().as_nanos()))
+}
+
+/// Routes with the same rules one after the other share them, as most do: those that say nothing about retries.
+fn route_states(routes: &[Route]) -> Vec<RouteState> {
+    let mut states: Vec<RouteState> = Vec::with_capacity(routes.len());
+    for route in routes {
+        let rules = Rules::new(&route.retry);
+        let retry = match states.last() {
+            Some(last) if *last.retry == rules => Rc::clone(&last.retry),
+            _ => Rc::new(rules),
+        };
+        states.push(RouteState { deadline: RouteDeadline::new(route.timeout), retry });
+    }
+    states
 }
 
 fn hands_in(slots: &[Arc<SharedSlots>]) -> Vec<LocalSlots> {

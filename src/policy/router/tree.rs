@@ -135,13 +135,15 @@ fn hash(parent: NodeId, segment: &[u8]) -> usize {
 pub(super) struct TreeBuilder {
     edges: FxHashMap<(NodeId, Box<[u8]>), NodeId>,
     drafts: Vec<Draft>,
+    /// In the order in which they were added; `true` for a prefix. One list, because most nodes have one route or none.
+    routes: Vec<(NodeId, bool, Candidate)>,
 }
 
 #[derive(Debug)]
 struct Draft {
     parent: NodeId,
-    exact: Vec<Candidate>,
-    prefix: Vec<Candidate>,
+    exact: u32,
+    prefix: u32,
     patterns: u32,
 }
 
@@ -156,20 +158,22 @@ impl TreeBuilder {
     }
 
     fn add_node(&mut self, parent: NodeId) -> NodeId {
-        self.drafts.push(Draft { parent, exact: Vec::new(), prefix: Vec::new(), patterns: NONE });
+        self.drafts.push(Draft { parent, exact: 0, prefix: 0, patterns: NONE });
         narrow(self.drafts.len() - 1)
     }
 
     /// Behind those of the same path that were added before.
     pub(super) fn add_exact(&mut self, root: NodeId, path: &str, candidate: Candidate) {
         let node = self.grow(root, path);
-        self.drafts[node as usize].exact.push(candidate);
+        self.drafts[node as usize].exact += 1;
+        self.routes.push((node, false, candidate));
     }
 
     /// `prefix` without the `/*`; empty: every path.
     pub(super) fn add_prefix(&mut self, root: NodeId, prefix: &str, candidate: Candidate) {
         let node = self.grow(root, prefix);
-        self.drafts[node as usize].prefix.push(candidate);
+        self.drafts[node as usize].prefix += 1;
+        self.routes.push((node, true, candidate));
     }
 
     pub(super) fn set_patterns(&mut self, root: NodeId, row: usize) {
@@ -192,15 +196,16 @@ impl TreeBuilder {
         node
     }
 
-    pub(super) fn build(self) -> Tree {
-        let (mut nodes, mut candidates): (Vec<Node>, Vec<Candidate>) = (Vec::new(), Vec::new());
-        for draft in self.drafts {
+    pub(super) fn build(mut self) -> Tree {
+        self.routes.sort_by_key(|(node, is_prefix, _)| (*node, *is_prefix));
+        let candidates: Box<[Candidate]> = self.routes.into_iter().map(|(_, _, candidate)| candidate).collect();
+        let (mut nodes, mut first): (Vec<Node>, u32) = (Vec::with_capacity(self.drafts.len()), 0);
+        for Draft { parent, exact, prefix, patterns } in self.drafts {
             // A parent stands before its children.
-            let above = nodes.get(draft.parent as usize);
-            let shorter = above.map_or(NONE, |above| if above.prefix > 0 { draft.parent } else { above.shorter });
-            let (exact, prefix) = (narrow(draft.exact.len()), narrow(draft.prefix.len()));
-            nodes.push(Node { first: narrow(candidates.len()), exact, prefix, shorter, patterns: draft.patterns });
-            candidates.extend(draft.exact.into_iter().chain(draft.prefix));
+            let above = nodes.get(parent as usize);
+            let shorter = above.map_or(NONE, |above| if above.prefix > 0 { parent } else { above.shorter });
+            nodes.push(Node { first, exact, prefix, shorter, patterns });
+            first += exact + prefix;
         }
         let empty = Edge { parent: NONE, child: NONE, length: 0, bytes: [0; INLINE] };
         let mut edges = vec![empty; (2 * self.edges.len()).next_power_of_two().max(2)];
@@ -220,7 +225,7 @@ impl TreeBuilder {
             }
             edges[place] = Edge { parent, child, length: narrow(segment.len()), bytes };
         }
-        Tree { edges: edges.into(), long: long.into(), nodes: nodes.into(), candidates: candidates.into() }
+        Tree { edges: edges.into(), long: long.into(), nodes: nodes.into(), candidates }
     }
 }
 
