@@ -19,6 +19,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+/// What a send buffer takes whatever its size, when everything sent before has been answered.
+pub const SEND_AT_ONCE: usize = 4 << 10;
+
 /// A stream socket owned by this core.
 #[derive(Debug)]
 pub struct Stream {
@@ -102,6 +105,29 @@ impl Stream {
         }
     }
 
+    /// Sends what is small and is taken by the kernel at once, without waiting for it and without hearing of it: if it fails, the
+    /// connection is shut down, which whoever receives will notice. Given back where that cannot be.
+    pub fn post(&self, block: Block) -> Result<(), Block> {
+        match &self.kind {
+            Kind::Ring(socket) if block.unread().len() <= SEND_AT_ONCE => socket.post(block),
+            _ => Err(block),
+        }
+    }
+
+    /// Sends what is unread in the block, like [`Stream::send`]; nobody waits for that, because what was sent last has been answered,
+    /// and the whole of it is no more than [`SEND_AT_ONCE`].
+    pub async fn send_unawaited(&self, block: Block) -> (io::Result<()>, Block) {
+        let Kind::Ring(socket) = &self.kind else { return self.send(block).await };
+        let (sent, mut block) = socket.send(block, true).await;
+        match sent {
+            Ok(sent) => {
+                block.consume(sent);
+                self.send(block).await
+            }
+            Err(error) => (Err(error), block),
+        }
+    }
+
     /// Sends all that is unread in the block, which comes back with nothing unread, or an error.
     pub async fn send(&self, block: Block) -> (io::Result<()>, Block) {
         self.send_noting(block, || {}).await
@@ -109,9 +135,12 @@ impl Stream {
 
     /// The same, calling `progress` whenever the kernel has taken a part and not all.
     pub async fn send_noting(&self, mut block: Block, mut progress: impl FnMut()) -> (io::Result<()>, Block) {
+        if let Kind::Ring(socket) = &self.kind {
+            socket.posted().await;
+        }
         while !block.is_empty() {
             let sending = match &self.kind {
-                Kind::Ring(socket) => Either::Ring { future: socket.send(block) },
+                Kind::Ring(socket) => Either::Ring { future: socket.send(block, false) },
                 Kind::Monoio(stream) => Either::Monoio { future: exclusive(stream).write(block) },
             };
             let (result, back) = sending.await;

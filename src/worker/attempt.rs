@@ -44,9 +44,6 @@ use std::time::Duration;
 /// the request. One that ends later is a failure like any other.
 const STALE_WITHIN: Duration = Duration::from_millis(20);
 
-/// What an idle connection's send buffer takes whatever its size.
-const SEND_AT_ONCE: usize = 4 << 10;
-
 /// Looks for the reset that follows an end, one a tick: some 200 ms, more than a round trip within a region.
 const RECEIPT_LOOKS: usize = 20;
 
@@ -324,7 +321,7 @@ impl<'c> Conversation<'c> {
     /// and not that send, which the kernel takes at once. Should it not, for want of memory, the next nudge ([`Watch::nudge`]) has us
     /// look after it.
     async fn submit(&self, going: &mut Going<'_, impl Sending>) -> Option<u32> {
-        let is_whole = self.upload.is_complete() && self.upload.ready_bytes() <= SEND_AT_ONCE;
+        let is_whole = self.upload.goes_at_once();
         poll_fn(|cx| {
             let mut nobody = Context::from_waker(Waker::noop());
             let _ = going.poll_on(if is_whole { &mut nobody } else { cx });

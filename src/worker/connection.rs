@@ -215,7 +215,7 @@ fn wait(worker: &Worker, connection: &Connection, wait: &Wait) -> impl Future<Ou
 
 /// Serves requests for as long as they come quickly.
 async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
-    let Connection { stream, watch, .. } = connection;
+    let stream = &connection.stream;
     let mut inbox = worker.blocks.borrow_mut().small();
     let mut began = None;
     if let Some(begun) = begun {
@@ -230,7 +230,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
         let hot = arrived.since(connection.served_at.get()) < HOT;
         let mut record = Record::new(connection, arrived);
         let served = exchange::exchange(worker, connection, &mut inbox, &mut record, (arrived, due)).await;
-        let Some(Served { mut last, close, linger: lingers, at }) = served else {
+        let Some(Served { last, close, linger: lingers, at }) = served else {
             return Wait::Rest(Begun::new(worker, inbox, arrived));
         };
         let patience = connection.config(worker).body_timeout;
@@ -249,40 +249,63 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
             continue;
         }
         inbox.clear();
-        // The response goes out and the next receive goes in with the same turn of the loop.
-        let (sent_at, received);
-        {
-            let _guard = watch.over_send(stream, patience, at);
-            let stays = hot && !worker.is_crowded() && !worker.is_draining();
-            let mut sending = pin!(stream.send_noting(last, || watch.on_sent(clock::now())));
-            let early = poll_once(sending.as_mut()).await;
-            let receiving = stays.then(|| receive_next(worker, stream, std::mem::take(&mut inbox)));
-            let sent;
-            (sent, last) = match early {
-                Some(done) => done,
-                None => sending.await,
-            };
-            sent_at = clock::now();
-            connection.served_at.set(sent_at);
-            worker.put(last);
-            let sent = sent.map_err(|_| connection.send_failure());
-            record.finish(worker, sent_at, sent);
-            if sent.is_err() {
-                return Wait::Over;
+        let stays = hot && !worker.is_crowded() && !worker.is_draining();
+        let posted = if stays { stream.post(last) } else { Err(last) };
+        let received = match posted {
+            Ok(()) => {
+                connection.served_at.set(at);
+                record.finish(worker, at, Ok(()));
+                let receiving = receive_next(worker, stream, inbox);
+                wait_armed(worker, connection, at, receiving).await
             }
-            let Some(receiving) = receiving else {
-                worker.put(inbox);
-                return Wait::Next;
-            };
-            drop(_guard);
-            received = wait_armed(worker, connection, sent_at, receiving).await;
-        }
+            Err(last) => match send_and_receive(worker, connection, (last, record), inbox, (at, stays)).await {
+                Ok(received) => received,
+                Err(wait) => return wait,
+            },
+        };
         inbox = received.1;
         if !matches!(received.0, Ok(1..)) {
             worker.put(inbox);
             return Wait::Over;
         }
     }
+}
+
+/// Sends the last bytes of a response; the next receive goes in with the same turn of the loop, if the connection stays hot.
+///
+/// # Errors
+/// It does not, and this is what it waits for.
+async fn send_and_receive(
+    worker: &Worker,
+    connection: &Connection,
+    (last, mut record): (Block, Record),
+    inbox: Block,
+    (at, stays): (Instant, bool),
+) -> Result<(io::Result<usize>, Block), Wait> {
+    let Connection { stream, watch, .. } = connection;
+    let guard = watch.over_send(stream, connection.config(worker).body_timeout, at);
+    let mut sending = pin!(stream.send_noting(last, || watch.on_sent(clock::now())));
+    let early = poll_once(sending.as_mut()).await;
+    let (receiving, inbox) = match stays {
+        true => (Some(receive_next(worker, stream, inbox)), Block::default()),
+        false => (None, inbox),
+    };
+    let (sent, last) = match early {
+        Some(done) => done,
+        None => sending.await,
+    };
+    let sent_at = clock::now();
+    connection.served_at.set(sent_at);
+    worker.put(last);
+    worker.put(inbox);
+    let sent = sent.map_err(|_| connection.send_failure());
+    record.finish(worker, sent_at, sent);
+    if sent.is_err() {
+        return Err(Wait::Over);
+    }
+    let Some(receiving) = receiving else { return Err(Wait::Next) };
+    drop(guard);
+    Ok(wait_armed(worker, connection, sent_at, receiving).await)
 }
 
 /// Sends the last bytes of a connection. `lingers`: the client may still be sending, and is given time to read them.

@@ -22,7 +22,7 @@ use crate::http::trailers::Trailers;
 use crate::limits::{DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
-use crate::net::stream::Stream;
+use crate::net::stream::{SEND_AT_ONCE, Stream};
 use crate::net::timer::Timers;
 use crate::policy::retry::Sent;
 use crate::units::Instant;
@@ -31,7 +31,7 @@ use std::future::{Future, poll_fn};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// How long a send that was told to end may take to do so.
@@ -184,9 +184,9 @@ impl<'c> Upload<'c> {
         self.until.get()
     }
 
-    /// Bytes that are ready to be sent.
-    pub(super) fn ready_bytes(&self) -> usize {
-        self.outbound.borrow().unread().len()
+    /// Whether the whole request is here, and the kernel takes it at once: then nobody waits for its being sent.
+    pub(super) fn goes_at_once(&self) -> bool {
+        self.is_complete() && !self.has_left() && self.outbound.borrow().unread().len() <= SEND_AT_ONCE
     }
 
     /// Whether an attempt can be made with what is here: either nothing went out, or all of it can go out again.
@@ -308,10 +308,14 @@ impl<'c> Upload<'c> {
         if self.outbound.borrow().is_empty() {
             return Ok(());
         }
+        let unawaited = self.goes_at_once();
         let kept = self.progress.replace(Progress::Lost);
         let outbound = self.outbound.take();
         self.attempt.moving.set(true);
-        let (sent, mut outbound) = upstream.send_noting(outbound, || self.attempt.has_left.set(true)).await;
+        let (sent, mut outbound) = match unawaited {
+            true => upstream.send_unawaited(outbound).await,
+            false => upstream.send_noting(outbound, || self.attempt.has_left.set(true)).await,
+        };
         self.attempt.moving.set(false);
         self.attempt.has_left.set(true);
         // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
@@ -464,6 +468,11 @@ impl<'g, F: Sending> Going<'g, F> {
         }
         let Signals { stop, moving, .. } = self.signals;
         stop.set(true);
+        // its last piece may have gone with the turn that brought what it is settled for
+        let _ = self.poll_on(&mut Context::from_waker(Waker::noop()));
+        if !self.is_under_way() {
+            return;
+        }
         if moving.get() {
             // a send that the endpoint does not take ends by this, or, on a unix socket under epoll, by the end of both directions
             upstream.shutdown(how);

@@ -19,6 +19,7 @@ pub(super) mod socket;
 
 use super::block::{Block, Blocks};
 use super::clock;
+use super::stream::shutdown_fd;
 use super::tasks::Tasks;
 use crate::limits::PIECES_AHEAD_MAX;
 use buffers::Buffers;
@@ -29,6 +30,7 @@ use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -61,6 +63,8 @@ pub(super) struct Ring {
     stock: Rc<RefCell<Blocks>>,
     /// Blocks that were received and not read yet, over all sockets.
     ahead: Cell<usize>,
+    /// Operations submitted since the last turn that will be over at once, and that nobody waits for.
+    unawaited: Cell<u32>,
 }
 
 /// The number of an operation.
@@ -85,6 +89,7 @@ impl Ring {
             operations: RefCell::default(),
             stock,
             ahead: Cell::new(0),
+            unawaited: Cell::new(0),
         }));
         CURRENT.set(Some(ring));
         clock::begin_turn();
@@ -101,6 +106,9 @@ impl Ring {
     }
 
     /// Hands everything that was submitted to the kernel, with `wait` until something has completed, and hands out what has.
+    ///
+    /// What completes at once and matters to nobody does not end the wait: with one connection in use, that would be every other system
+    /// call. Should it not complete at once, one other completion is noticed late, by the next, or by a tick of the worker's timers.
     pub(super) fn turn(&self, wait: bool) {
         // connections that are behind do not get the kernel's buffers refilled; they go on with their own
         if self.ahead.get() < PIECES_AHEAD_MAX {
@@ -109,7 +117,8 @@ impl Ring {
         let mut floods = Vec::new();
         {
             let mut io = self.io.borrow_mut();
-            enter(&mut io, wait);
+            let unawaited = self.unawaited.take();
+            enter(&mut io, if wait { 1 + unawaited } else { 0 });
             clock::begin_turn();
             for completion in io.completion() {
                 floods.extend(self.complete(&completion));
@@ -191,6 +200,15 @@ impl Ring {
             Operation::Send { result: kept, waker, .. } | Operation::Poll { result: kept, waker } => {
                 settle(kept, result, waker);
             }
+            Operation::Post { block, fd, waker } => {
+                // one that failed, or was cut short by its failure, is the end of the connection, which whoever receives will notice
+                if block.take().is_some_and(|block| self.on_posted(block, received)) {
+                    shutdown_fd(*fd, Shutdown::Both);
+                }
+                if let Some(waker) = waker.take() {
+                    waker.wake();
+                }
+            }
             Operation::Abandoned(_) if more => filled.into_iter().for_each(|block| self.put(block)),
             Operation::Abandoned(block) => {
                 let kept = block.take();
@@ -199,6 +217,13 @@ impl Ring {
             }
         }
         None
+    }
+
+    /// Takes a block back that was to be sent; true when it was not sent whole.
+    fn on_posted(&self, block: Block, sent: usize) -> bool {
+        let is_cut = sent < block.unread().len();
+        self.put(block);
+        is_cut
     }
 
     /// Looks at an operation.
@@ -217,7 +242,7 @@ impl Ring {
         let in_flight = row.is_in_flight();
         let blocks = match std::mem::replace(row, Operation::Abandoned(None)) {
             Operation::Listen(pieces) => self.forget(pieces),
-            Operation::Receive { block, .. } => block,
+            Operation::Receive { block, .. } | Operation::Post { block, .. } => block,
             Operation::Send { block, .. } => Some(block),
             Operation::Poll { .. } | Operation::Abandoned(_) => None,
         };
@@ -258,12 +283,12 @@ fn wait_in(operation: &mut Operation, cx: &Context<'_>) {
     }
 }
 
-/// One `io_uring_enter(2)`.
-fn enter(io: &mut IoUring, wait: bool) {
+/// One `io_uring_enter(2)`, until at least `wanted` completions are there.
+fn enter(io: &mut IoUring, wanted: u32) {
     let queued = io.submission().len();
     let queued = u32::try_from(queued).expect("no more than the queue has");
     // SAFETY: no argument is passed that the kernel would read.
-    let entered = unsafe { io.submitter().enter::<libc::sigset_t>(queued, u32::from(wait), ENTER_GETEVENTS, None) };
+    let entered = unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, ENTER_GETEVENTS, None) };
     if let Err(error) = entered {
         // a signal, or no memory for the moment: what was not taken stays queued for the next turn
         let passes = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));

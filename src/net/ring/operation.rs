@@ -3,6 +3,7 @@
 use super::super::block::Block;
 use crate::limits::PIECES_AHEAD;
 use std::collections::VecDeque;
+use std::os::fd::RawFd;
 use std::task::Waker;
 
 /// A row of the ring's slab. A result is a count of bytes, a mask of events, or a negated error number.
@@ -13,6 +14,8 @@ pub(super) enum Operation {
     Receive { block: Option<Block>, result: Option<i32>, waker: Option<Waker> },
     /// Send what is unread in the block, as much as is taken.
     Send { block: Block, result: Option<i32>, waker: Option<Waker> },
+    /// Send all of the block, about which nobody asks; `None` when it is done.
+    Post { block: Option<Block>, fd: RawFd, waker: Option<Waker> },
     /// Wait until something can be done.
     Poll { result: Option<i32>, waker: Option<Waker> },
     /// Nobody waits any more; the kernel may still use the block.
@@ -25,6 +28,7 @@ impl Operation {
         match self {
             Self::Listen(pieces) => pieces.in_flight,
             Self::Receive { result, .. } | Self::Send { result, .. } | Self::Poll { result, .. } => result.is_none(),
+            Self::Post { block, .. } => block.is_some(),
             Self::Abandoned(_) => true,
         }
     }
@@ -48,7 +52,10 @@ impl Operation {
     pub(super) fn waker(&mut self) -> Option<&mut Option<Waker>> {
         match self {
             Self::Listen(pieces) => Some(&mut pieces.waker),
-            Self::Receive { waker, .. } | Self::Send { waker, .. } | Self::Poll { waker, .. } => Some(waker),
+            Self::Receive { waker, .. }
+            | Self::Send { waker, .. }
+            | Self::Post { waker, .. }
+            | Self::Poll { waker, .. } => Some(waker),
             Self::Abandoned(_) => None,
         }
     }

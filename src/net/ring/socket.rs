@@ -8,11 +8,11 @@
 use super::super::block::Block;
 use super::operation::{Next, Operation, Pieces};
 use super::{Number, Ring, buffers, wait_in};
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 use monoio::buf::IoBufMut as _;
 use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{IntoRawFd as _, OwnedFd, RawFd};
 use std::pin::Pin;
@@ -26,6 +26,7 @@ pub(in super::super) struct Socket {
     ring: &'static Ring,
     fd: RawFd,
     receiving: Cell<Option<Number>>,
+    posted: Cell<Option<Number>>,
     /// What comes does not fit into small blocks.
     is_bulk: Cell<bool>,
 }
@@ -40,7 +41,13 @@ enum Found {
 
 impl Socket {
     pub(in super::super) fn new(ring: &'static Ring, fd: OwnedFd) -> Self {
-        Self { ring, fd: fd.into_raw_fd(), receiving: Cell::new(None), is_bulk: Cell::new(false) }
+        Self {
+            ring,
+            fd: fd.into_raw_fd(),
+            receiving: Cell::new(None),
+            posted: Cell::new(None),
+            is_bulk: Cell::new(false),
+        }
     }
 
     pub(in super::super) fn fd(&self) -> RawFd {
@@ -135,18 +142,61 @@ impl Socket {
         Ready { socket: self, wait: self.poll(libc::POLLOUT) }
     }
 
-    /// Sends what is unread in the block, as much as the kernel takes at once.
-    pub(in super::super) fn send(&self, block: Block) -> Send {
-        let entry = |operation: &mut Operation| {
-            let unread = match operation {
-                Operation::Send { block, .. } => block.unread(),
-                _ => &[],
-            };
-            let len = u32::try_from(unread.len()).unwrap_or(u32::MAX);
-            opcode::Send::new(types::Fd(self.fd), unread.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build()
+    /// Sends what is unread in the block, as much as the kernel takes at once. `unawaited`: that is all of it, and nobody waits for that.
+    pub(in super::super) fn send(&self, block: Block, unawaited: bool) -> Send {
+        if unawaited {
+            self.ring.unawaited.set(self.ring.unawaited.get() + 1);
+        }
+        let flags = if unawaited { libc::MSG_WAITALL } else { 0 };
+        let entry = |operation: &mut Operation| match operation {
+            Operation::Send { block, .. } => self.send_entry(block, flags),
+            _ => opcode::Nop::new().build(),
         };
         let number = self.ring.submit(Operation::Send { block, result: None, waker: None }, entry);
         Send { ring: self.ring, number: Some(number) }
+    }
+
+    /// Sends all that is unread in a small block, without anybody hearing of it: if it fails, the connection is shut down. Only while the
+    /// socket is listened to, so that this is noticed, and while its peer has said nothing more; else, or when the last one is not done
+    /// yet, the block is given back.
+    pub(in super::super) fn post(&self, block: Block) -> Result<(), Block> {
+        if !self.listen() || self.has_received() || self.is_posting() {
+            return Err(block);
+        }
+        self.ring.unawaited.set(self.ring.unawaited.get() + 1);
+        let entry = |operation: &mut Operation| match operation {
+            Operation::Post { block: Some(block), .. } => self.send_entry(block, libc::MSG_WAITALL),
+            _ => opcode::Nop::new().build(),
+        };
+        let post = Operation::Post { block: Some(block), fd: self.fd, waker: None };
+        self.posted.set(Some(self.ring.submit(post, entry)));
+        Ok(())
+    }
+
+    /// Waits until what was posted is sent: what is sent at the same time could overtake it.
+    pub(in super::super) async fn posted(&self) {
+        poll_fn(|cx| {
+            let Some(number) = self.posted.get() else { return Poll::Ready(()) };
+            self.ring.with(number, |operation| wait_in(operation, cx));
+            if self.is_posting() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    fn is_posting(&self) -> bool {
+        let Some(number) = self.posted.get() else { return false };
+        let in_flight = self.ring.with(number, |operation| operation.is_in_flight());
+        if !in_flight {
+            self.ring.remove(number);
+            self.posted.set(None);
+        }
+        in_flight
+    }
+
+    fn send_entry(&self, block: &Block, flags: libc::c_int) -> squeue::Entry {
+        let unread = block.unread();
+        let len = u32::try_from(unread.len()).unwrap_or(u32::MAX);
+        opcode::Send::new(types::Fd(self.fd), unread.as_ptr(), len).flags(libc::MSG_NOSIGNAL | flags).build()
     }
 
     fn poll(&self, events: libc::c_short) -> Wait {
@@ -222,7 +272,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(number) = self.receiving.get() {
+        for number in [self.receiving.get(), self.posted.get()].into_iter().flatten() {
             self.ring.abandon(number);
         }
         self.ring.close(self.fd);
