@@ -142,6 +142,10 @@ pub const REQUEST_COUNTERS_MAX: usize = 1 << 16;
 pub const BLOCK_SMALL: usize = 8 << 10;
 /// See [`BLOCK_SMALL`]; holds a body that may be replayed, with its head.
 pub const BLOCK_LARGE: usize = 80 << 10;
+/// The block of a body that comes and goes as fast as the gateway can pass it on: a quarter less CPU a byte than with [`BLOCK_LARGE`].
+pub const BLOCK_BULK: usize = 256 << 10;
+/// Blocks of that size that a worker has, in use or in stock: 16 MiB. Bodies beyond them go through large ones.
+pub const BULK_BLOCKS_MAX: usize = 64;
 /// Blocks that a worker keeps for reuse, in bytes over all sizes.
 pub const BLOCKS_KEPT_BYTES: usize = 16 << 20;
 /// Connections of one worker that may wait for a request, or the rest of its head, with a receive (and so a buffer) armed: 13 MiB; the
@@ -182,6 +186,7 @@ pub const STALL: Duration = Duration::from_secs(5);
 
 const _: () = assert!(BLOCK_SMALL >= HEAD_BYTES_MIN && BLOCK_SMALL > PROXY_HEADER_BYTES_MAX);
 const _: () = assert!(BLOCK_LARGE >= RESPONSE_HEAD_BYTES_MAX, "a response head fits in one block");
+const _: () = assert!(BLOCK_LARGE < BLOCK_BULK && BULK_BLOCKS_MAX * BLOCK_BULK <= BLOCKS_KEPT_BYTES);
 const _: () = assert!(REPLAY_BYTES_MAX >= BLOCK_SMALL && REPLAY_BYTES_MAX < BLOCK_LARGE);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < BLOCK_SMALL && TRAILER_BYTES_MAX <= BLOCK_SMALL);
 const _: () = assert!(LIMIT_TABLE_BUCKETS.is_power_of_two() && LOG_RING_BYTES.is_power_of_two());

@@ -4,8 +4,9 @@
 //! filled by one socket and emptied by another without a copy. The kernel writes into the vector's spare capacity, which is
 //! therefore never zeroed. An idle connection holds no block.
 
-use crate::limits::{BLOCK_LARGE, BLOCK_SMALL, BLOCKS_KEPT_BYTES};
+use crate::limits::{BLOCK_BULK, BLOCK_LARGE, BLOCK_SMALL, BLOCKS_KEPT_BYTES, BULK_BLOCKS_MAX};
 use monoio::buf::{IoBuf, IoBufMut};
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Bytes behind every received piece that are left for what an encoder writes there: the end of a chunk and of a body.
@@ -22,22 +23,37 @@ pub struct Block {
 struct Body {
     bytes: Vec<u8>,
     start: usize,
+    /// One of the few of its size that a worker may have.
+    is_counted: bool,
 }
 
-static EMPTY: Body = Body { bytes: Vec::new(), start: 0 };
+static EMPTY: Body = Body { bytes: Vec::new(), start: 0, is_counted: false };
+
+thread_local! {
+    /// Those of [`BULK_BLOCKS_MAX`] that this worker has.
+    static BULK_BLOCKS: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if self.is_counted {
+            BULK_BLOCKS.set(BULK_BLOCKS.get() - 1);
+        }
+    }
+}
 
 impl Block {
     /// An empty block over `bytes`' memory.
     #[must_use]
     pub fn from_vec(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
-        Self { body: Some(Box::new(Body { bytes, start: 0 })) }
+        Self { body: Some(Box::new(Body { bytes, start: 0, is_counted: false })) }
     }
 
     /// What has not been read yet.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
-        let Body { bytes, start } = self.body();
+        let Body { bytes, start, .. } = self.body();
         &bytes[*start..]
     }
 
@@ -82,7 +98,7 @@ impl Block {
 
     /// Empties the block and leaves `headroom` bytes before what will be appended, to be written later.
     pub fn clear_with_headroom(&mut self, headroom: usize) {
-        let Body { bytes, start } = self.body_mut();
+        let Body { bytes, start, .. } = self.body_mut();
         bytes.clear();
         bytes.resize(headroom, 0);
         *start = headroom;
@@ -125,9 +141,15 @@ impl Block {
         self.body().bytes.capacity() >= BLOCK_LARGE
     }
 
+    /// True for a block of the largest size.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        self.body().bytes.capacity() >= BLOCK_BULK
+    }
+
     /// Moves the unread bytes to the front, so that the room behind them is as large as it can be.
     pub fn compact(&mut self) {
-        if let Some(Body { bytes, start }) = self.body.as_deref_mut()
+        if let Some(Body { bytes, start, .. }) = self.body.as_deref_mut()
             && *start > 0
         {
             bytes.drain(..*start);
@@ -182,12 +204,14 @@ unsafe impl IoBufMut for Block {
 
 const SMALL: usize = BLOCK_SMALL + TAILROOM;
 const LARGE: usize = BLOCK_LARGE + TAILROOM;
+const BULK: usize = BLOCK_BULK + TAILROOM;
 
 /// A worker's stock of blocks, by size; what comes back beyond [`BLOCKS_KEPT_BYTES`] is freed.
 #[derive(Debug, Default)]
 pub struct Blocks {
     small: Stock,
     large: Stock,
+    bulk: Stock,
 }
 
 /// Places for blocks that a stock keeps even when it is empty (512 bytes), so that the places of a small steady load are not freed with
@@ -227,6 +251,20 @@ impl Blocks {
         self.large.take().unwrap_or_else(|| Block::from_vec(Vec::with_capacity(LARGE)))
     }
 
+    /// A block of [`BLOCK_BULK`] bytes, unless [`BULK_BLOCKS_MAX`] are in use.
+    pub fn bulk(&mut self) -> Option<Block> {
+        self.bulk.take().or_else(|| {
+            let count = BULK_BLOCKS.get();
+            if count >= BULK_BLOCKS_MAX {
+                return None;
+            }
+            BULK_BLOCKS.set(count + 1);
+            let mut block = Block::from_vec(Vec::with_capacity(BULK));
+            block.body_mut().is_counted = true;
+            Some(block)
+        })
+    }
+
     /// Gives a block back. One that grew to neither size is freed: growth is rare and must not be kept.
     pub fn put(&mut self, mut block: Block) {
         block.clear();
@@ -235,6 +273,7 @@ impl Blocks {
         match bytes {
             SMALL if kept => self.small.blocks.push(block),
             LARGE if kept => self.large.blocks.push(block),
+            BULK if kept => self.bulk.blocks.push(block),
             _ => {}
         }
     }
@@ -242,13 +281,14 @@ impl Blocks {
     /// Bytes in stock.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
-        self.small.blocks.len() * SMALL + self.large.blocks.len() * LARGE
+        self.small.blocks.len() * SMALL + self.large.blocks.len() * LARGE + self.bulk.blocks.len() * BULK
     }
 
     /// Frees half of what was not needed since the last call, so that a burst's memory goes back and a steady load's does not.
     pub fn trim(&mut self) {
         self.small.trim();
         self.large.trim();
+        self.bulk.trim();
     }
 }
 
@@ -287,5 +327,20 @@ mod tests {
         assert!(half <= full / 2 + LARGE);
         blocks.put(Block::from_vec(Vec::with_capacity(LARGE + 1)));
         assert_eq!(blocks.kept_bytes(), half);
+    }
+
+    #[test]
+    fn there_are_few_bulk_blocks_and_one_that_is_dropped_makes_room() {
+        let mut blocks = Blocks::default();
+        let mut all: Vec<_> = std::iter::from_fn(|| blocks.bulk()).collect();
+        assert_eq!(all.len(), BULK_BLOCKS_MAX);
+        assert!(all.iter().all(|block| block.is_bulk() && block.room() == BLOCK_BULK));
+        drop(all.pop());
+        all.extend(blocks.bulk());
+        assert!(all.len() == BULK_BLOCKS_MAX && blocks.bulk().is_none());
+        blocks.put(all.pop().unwrap());
+        assert!(blocks.bulk().is_some(), "from the stock");
+        drop((all, blocks));
+        assert_eq!(BULK_BLOCKS.get(), 0);
     }
 }

@@ -5,9 +5,10 @@
 
 use super::attempt::Failure;
 use super::exchange::Line;
+use super::going::{Going, Sending};
 use super::relay::{Broken, Relay};
 use super::tunnel::Tunnel;
-use super::upload::{Going, Sending, Upload};
+use super::upload::Upload;
 use super::verdict::{Commit, Verdict, keep};
 use crate::error::ProxyError;
 use crate::http::Parsed;
@@ -223,6 +224,7 @@ impl Line<'_> {
             framing: to,
             patience: self.connection.config(self.worker).body_timeout,
             sent_bytes: 0,
+            fast: false,
             excess: false,
             now: self.now,
             trailers,

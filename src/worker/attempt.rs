@@ -13,9 +13,10 @@
 //! can prove that the endpoint never read it.
 
 use super::connection::Connection;
+use super::going::{Going, Sending};
 use super::proxied;
 use super::state::Worker;
-use super::upload::{Going, Sending, Standing, Upload};
+use super::upload::{Standing, Upload};
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::reply::CONTINUE;

@@ -87,7 +87,7 @@ impl Rest<'_> {
                 return Err(Unwanted);
             }
             self.inbox.clear();
-            let block = worker.widen(std::mem::take(self.inbox), Some(0));
+            let block = worker.widen(std::mem::take(self.inbox), Some(0), false);
             let deadline = until.min(clock::now() + patience);
             let _guard = client.watch.over(&client.stream, deadline, Shutdown::Read);
             let (received, block) = client.stream.receive(block).await;

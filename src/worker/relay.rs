@@ -9,8 +9,8 @@
 
 use super::attempt::Failure;
 use super::connection::Connection;
+use super::going::{Going, Sending};
 use super::state::Worker;
-use super::upload::{Going, Sending};
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
@@ -41,6 +41,8 @@ pub(super) struct Relay<'a, 'g, F> {
     pub(super) patience: Duration,
     /// Sent so far, head and body.
     pub(super) sent_bytes: u64,
+    /// The last receive has filled its block.
+    pub(super) fast: bool,
     /// Bytes came behind the end: the endpoint's connection is not to be used again.
     pub(super) excess: bool,
     /// When the last piece arrived.
@@ -84,6 +86,10 @@ impl<F: Sending> Relay<'_, '_, F> {
                 return Ok(block);
             }
             if block.is_empty() {
+                if out.room() > block.room() {
+                    // empty as well by now, and one large block is enough
+                    std::mem::swap(&mut out, &mut block);
+                }
                 block = self.receive(block).await?;
                 done = match self.dress(&mut block) {
                     Ok(done) => done,
@@ -115,7 +121,8 @@ impl<F: Sending> Relay<'_, '_, F> {
 
     /// The next bytes of the endpoint; none at its end, which the body may or may not allow.
     async fn receive(&mut self, block: Block) -> Result<Block, Broken> {
-        let mut block = self.worker.widen(block, self.body.left().or(Some(BLOCK_SMALL as u64 + 1)));
+        let left = self.body.left().or((!self.fast).then_some(BLOCK_SMALL as u64 + 1));
+        let mut block = self.worker.widen(block, left, self.fast);
         block.clear_with_headroom(CHUNK_HEADROOM);
         let watch = &self.connection.watch;
         let stream = self.upstream.stream();
@@ -127,6 +134,7 @@ impl<F: Sending> Relay<'_, '_, F> {
             false => self.upstream.received().await,
         };
         self.now = clock::now();
+        self.fast = received.1.room() == 0;
         // after either the end is ours and not the endpoint's, also the one that the next receive would find
         let (stalled, left) = (watch.expired(), watch.client_gone());
         match received {

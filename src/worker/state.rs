@@ -11,7 +11,7 @@ use crate::config::{ProxyVersion, Route};
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
-use crate::limits::{ARMED_RECEIVES_MAX, ARMED_UPSTREAM_MAX, BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
+use crate::limits::{ARMED_RECEIVES_MAX, ARMED_UPSTREAM_MAX, BLOCK_LARGE, BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
 use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
 use crate::net::listener::Listener;
@@ -223,21 +223,24 @@ impl Worker {
         self.blocks.borrow_mut().put(block);
     }
 
-    /// Room for a receive: an empty block is exchanged for one that fits what is still to come (`None`: unknown).
-    pub(super) fn widen(&self, block: Block, left: Option<u64>) -> Block {
-        let wants_large = left.is_none_or(|left| left > BLOCK_SMALL as u64);
-        let mut blocks = self.blocks.borrow_mut();
-        match (block.is_empty(), wants_large) {
-            (true, true) if !block.is_large() => {
-                blocks.put(block);
-                blocks.large()
-            }
-            (true, false) if block.room() == 0 => {
-                blocks.put(block);
-                blocks.small()
-            }
-            _ => block,
+    /// Room for a receive: an empty block is exchanged for one that fits what is still to come (`None`: unknown). `fast`: the last receive
+    /// has filled its block, so more may be there already than a large block holds.
+    pub(super) fn widen(&self, block: Block, left: Option<u64>, fast: bool) -> Block {
+        if !block.is_empty() {
+            return block;
         }
+        let mut blocks = self.blocks.borrow_mut();
+        let exceeds = |bytes: usize| left.is_none_or(|left| left > bytes as u64);
+        let wanted = match (block.is_large(), exceeds(BLOCK_SMALL)) {
+            (true, true) if fast && exceeds(BLOCK_LARGE) && !block.is_bulk() => blocks.bulk(),
+            (true, true) if !fast && block.is_bulk() => Some(blocks.large()),
+            (false, true) => Some(blocks.large()),
+            (_, false) if block.room() == 0 => Some(blocks.small()),
+            _ => None,
+        };
+        let Some(wanted) = wanted else { return block };
+        blocks.put(block);
+        wanted
     }
 
     /// Makes room for a head of up to `bytes_max` bytes in a block that is full.

@@ -5,7 +5,7 @@
 //! request can be tried a second time only where nothing was sent. The body is never read before a connection stands, so a
 //! connect failure can be retried whatever the body's size.
 //!
-//! An upload is driven beside whatever its attempt waits for ([`Going`]): the response, and then, as long as that is no refusal, its
+//! An upload is driven beside whatever its attempt waits for ([`super::going`]): the response, and then, as long as that is no refusal, its
 //! body too, because an endpoint may answer while it reads (RFC 9112 §9.5). All state is in cells, so that the answering side can look.
 //!
 //! A client that waits for `100 Continue` is not read from before [`super::attempt`], which hears the endpoint, has told it.
@@ -14,6 +14,7 @@ use super::attempt::Failure;
 use super::attempts::Attempts;
 use super::connection::Connection;
 use super::discard::Rest;
+use super::going::Signals;
 use super::state::Worker;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
@@ -23,19 +24,13 @@ use crate::limits::{DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::{SEND_AT_ONCE, Stream};
-use crate::net::timer::Timers;
 use crate::policy::retry::Sent;
 use crate::units::Instant;
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::net::Shutdown;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
-
-/// How long a send that was told to end may take to do so.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// A request that is being sent; outlives its attempts.
 pub(super) struct Upload<'c> {
@@ -57,6 +52,8 @@ pub(super) struct Upload<'c> {
     waits: Cell<bool>,
     /// A receive was dropped that the client's next bytes may have gone into.
     severed: Cell<bool>,
+    /// The last receive has filled its block.
+    fast: Cell<bool>,
     rate_min: u64,
     /// Time spent waiting for the client, while a rate is asked of it.
     waited: Cell<Duration>,
@@ -64,22 +61,7 @@ pub(super) struct Upload<'c> {
     time: Cell<Duration>,
     /// The end of the attempt, as far as is known.
     until: Cell<Instant>,
-    attempt: Signals,
-}
-
-/// What [`Upload::run`] and the one who hears the endpoint tell each other during one attempt.
-#[derive(Debug, Default)]
-struct Signals {
-    /// The endpoint's connection has taken something.
-    has_left: Cell<bool>,
-    /// The client was told to send the body that it holds back.
-    go: Cell<bool>,
-    /// The final response has begun: it tells how long is too long.
-    answered: Cell<bool>,
-    /// Nothing more is to be sent.
-    stop: Cell<bool>,
-    /// Bytes are under way, from the client or to the endpoint: dropping the upload now would lose them, and a poll or two complete it.
-    moving: Cell<bool>,
+    pub(super) attempt: Signals,
 }
 
 /// Where the client is with its body.
@@ -147,6 +129,7 @@ impl<'c> Upload<'c> {
             body_bytes: Cell::new(0),
             waits: Cell::new(false),
             severed: Cell::new(false),
+            fast: Cell::new(false),
             rate_min: incoming.rate_min,
             waited: Cell::new(Duration::ZERO),
             time: Cell::new(Duration::MAX),
@@ -349,7 +332,15 @@ impl<'c> Upload<'c> {
             // what is wrong with the socket, the receive will say
             let _ = self.client.stream.readable().await;
         }
-        let block = self.worker.widen(self.take_inbox(), left);
+        let mut block = self.take_inbox();
+        {
+            let mut outbound = self.outbound.borrow_mut();
+            if block.all().is_empty() && outbound.all().is_empty() && outbound.room() > block.room() {
+                // one large block is enough
+                std::mem::swap(&mut block, &mut outbound);
+            }
+        }
+        let block = self.worker.widen(block, left, self.fast.get());
         let kept = self.progress.replace(Progress::Lost);
         self.severed.set(true);
         self.attempt.moving.set(by_poll);
@@ -358,6 +349,7 @@ impl<'c> Upload<'c> {
         self.severed.set(false);
         self.progress.set(kept);
         self.waits.set(false);
+        self.fast.set(block.room() == 0);
         self.inbox.replace(block);
         match received {
             _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),
@@ -386,104 +378,31 @@ impl<'c> Upload<'c> {
             return Ok(());
         }
         let filled = inbox.unread_mut();
-        let range = 0..filled.len();
+        let filled_bytes = filled.len();
         let mut trailers = self.trailers.borrow_mut();
-        let decoded = body.decode(filled, range, &mut trailers).map_err(|error| {
+        let decoded = body.decode(filled, 0..filled_bytes, &mut trailers).map_err(|error| {
             self.severed.set(true); // nobody knows where the next request begins
             Failure::Downstream(error.downstream())
         })?;
+        self.body_bytes.set(self.body_bytes() + decoded.payload.len() as u64);
+        let mut outbound = self.outbound.borrow_mut();
+        let is_all = decoded.payload == (0..filled_bytes);
+        if is_all
+            && self.framing != Framing::Chunked
+            && self.progress.get() == Progress::Lost
+            && outbound.all().is_empty()
+        {
+            // nothing is kept of it, and it goes up as it came
+            std::mem::swap(&mut *inbox, &mut *outbound);
+            return Ok(());
+        }
         let payload = &inbox.unread()[decoded.payload.clone()];
-        self.body_bytes.set(self.body_bytes() + payload.len() as u64);
         let end = trailers.end(decoded.done, self.attempts.request_rules());
-        push_piece(self.outbound.borrow_mut().vec_mut(), self.framing, payload, end);
+        push_piece(outbound.vec_mut(), self.framing, payload, end);
         inbox.consume(decoded.consumed);
         if inbox.is_empty() {
             inbox.clear();
         }
         Ok(())
-    }
-}
-
-/// What [`Upload::run`] returns.
-pub(super) trait Sending: Future<Output = Result<(), Failure>> {}
-
-impl<F: Future<Output = Result<(), Failure>>> Sending for F {}
-
-/// The upload of one attempt under way ([`Upload::run`]), to be driven beside what the attempt waits for.
-pub(super) struct Going<'g, F> {
-    signals: &'g Signals,
-    sending: Pin<&'g mut F>,
-    done: Option<Result<(), Failure>>,
-}
-
-impl<'g, F: Sending> Going<'g, F> {
-    pub(super) fn new(upload: &'g Upload<'_>, sending: Pin<&'g mut F>) -> Self {
-        Self { signals: &upload.attempt, sending, done: None }
-    }
-
-    /// Drives it on, and says so when it is the client that has failed.
-    pub(super) fn poll_on(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
-        if self.done.is_none()
-            && let Poll::Ready(done) = self.sending.as_mut().poll(cx)
-        {
-            self.done = Some(done);
-        }
-        match self.done {
-            Some(Err(failure @ Failure::Downstream(_))) => Err(failure),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether it is under way.
-    pub(super) fn is_under_way(&self) -> bool {
-        self.done.is_none()
-    }
-
-    /// Whether the endpoint has been sent the whole request.
-    pub(super) fn is_through(&self) -> bool {
-        matches!(self.done, Some(Ok(())))
-    }
-
-    /// Waits for `other`, and for the upload meanwhile.
-    ///
-    /// # Errors
-    /// The client has failed; `other` is dropped.
-    pub(super) async fn beside<T>(&mut self, mut other: Pin<&mut impl Future<Output = T>>) -> Result<T, Failure> {
-        poll_fn(|cx| {
-            if let Poll::Ready(output) = other.as_mut().poll(cx) {
-                return Poll::Ready(Ok(output));
-            }
-            match self.poll_on(cx) {
-                Ok(()) => Poll::Pending,
-                Err(failure) => Poll::Ready(Err(failure)),
-            }
-        })
-        .await
-    }
-
-    /// Ends it without losing a byte: what the client has sent is either in hand or still to be received. The endpoint gets no more.
-    pub(super) async fn settle(&mut self, upstream: &Stream, how: Shutdown, timers: &Rc<Timers>) {
-        if !self.is_under_way() {
-            return;
-        }
-        let Signals { stop, moving, .. } = self.signals;
-        stop.set(true);
-        // its last piece may have gone with the turn that brought what it is settled for
-        let _ = self.poll_on(&mut Context::from_waker(Waker::noop()));
-        if !self.is_under_way() {
-            return;
-        }
-        if moving.get() {
-            // a send that the endpoint does not take ends by this, or, on a unix socket under epoll, by the end of both directions
-            upstream.shutdown(how);
-            let watch = timers.watch();
-            let _guard = watch.over(upstream, clock::now() + SETTLE, Shutdown::Both);
-            poll_fn(|cx| {
-                let _ = self.poll_on(cx);
-                if self.is_under_way() && moving.get() { Poll::Pending } else { Poll::Ready(()) }
-            })
-            .await;
-        }
-        self.done.get_or_insert(Err(Failure::Reset { sent: Sent::Maybe, reused: false }));
     }
 }
