@@ -7,7 +7,7 @@
 //!
 //! | plane | runs | may |
 //! |---|---|---|
-//! | data | [`worker`]: one per core, pinned, monoio on io_uring (or epoll), no tokio | never lock, never block, never log, allocate nothing per request in steady state |
+//! | data | [`worker`]: one per core, pinned, on a ring of its own (below Linux 6.1 and without io_uring: monoio), no tokio | never lock, never block, never log, allocate nothing per request in steady state |
 //! | control | [`control`]: one thread, tokio current-thread, the well-kept ecosystem | be slow: check config, probe health, serve the admin API, watch the workers |
 //!
 //! They talk in three ways only. A worker is *given* an immutable [`worker::Shared`] (configuration, compiled routes, limits) when it
@@ -82,10 +82,20 @@
 //! - `max_concurrent`, `max_requests`, `max_connections`: slots, taken in batches where the limit allows ([`policy::concurrency`]);
 //! - `max_connections_per_client`: one word of a table when a connection begins and when it ends ([`policy::client_slots`]).
 //!
+//! # The event loop
+//!
+//! [`net::driver`] is a ladder. Its first step is our own ring (`net::ring`) with our own tasks (`net::tasks`): a turn runs every task
+//! that was woken, then hands everything that they submitted to the kernel with one system call, which also waits. A busy socket is
+//! *listened to*: one multishot receive stays in the kernel, which chooses a buffer when bytes are there, so that nobody who waits holds
+//! one; bulk is *asked* for, into a block that grows to 256 KiB. What was received belongs to the socket, so a wait may be dropped. Small
+//! answers are *posted*: nobody waits for a send that the kernel takes at once. Time is read once a turn. The steps below run the same
+//! connections on monoio's ring and on epoll; [`net::stream`] is where the two meet, and nothing above it knows which one runs.
+//!
 //! # Memory and time
 //!
-//! Idle connections of clients wait by poll and hold no buffer; active ones hold one or two blocks from the worker's stock. A pooled
-//! connection to an endpoint has its next receive in flight, with a block, as long as those are few ([`net::upstream`]). Deadlines are rows of
+//! Idle connections of clients hold no buffer, and neither do connections to endpoints that wait in a pool (below the first step of the
+//! ladder: as long as those are few, each has its next receive in flight with a block, [`net::upstream`]). A connection that serves
+//! holds one or two blocks from the worker's stock. Deadlines are rows of
 //! one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that is given up
 //! is a pending operation dropped ([`net::timer`]). A panic in a
 //! connection ends that connection ([`net::guarded`]); a worker that panics elsewhere or stalls is replaced on its core with the same

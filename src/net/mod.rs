@@ -1,7 +1,8 @@
-//! The only room that knows monoio, sockets, timers and clocks.
+//! The only room that knows rings, monoio, sockets, timers and clocks.
 //!
-//! Everything here is mechanism: it moves bytes and tells the time, and decides nothing. The hazards of monoio 0.2.4 that this
-//! room works around, once, so that nobody else needs to know them:
+//! Everything here is mechanism: it moves bytes and tells the time, and decides nothing. Where the kernel allows it, the event loop is
+//! our own ([`ring`], [`tasks`]); else it is monoio's ([`driver`]), whose hazards (0.2.4) this room works around, once, so that nobody
+//! else needs to know them:
 //!
 //! - no `enable_timer`: a sleep costs 640 bytes and two clock reads a turn. One timerfd and one lazy wheel per worker instead
 //!   ([`timer`]); a deadline on I/O is a `shutdown(2)` of the socket, so no pending receive is dropped
