@@ -16,6 +16,8 @@
 mod buffers;
 mod operation;
 pub(super) mod socket;
+#[cfg(test)]
+mod tests;
 
 use super::block::{Block, Blocks};
 use super::clock;

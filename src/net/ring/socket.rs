@@ -92,7 +92,7 @@ impl Socket {
             self.is_bulk.set(true);
         }
         let Some(number) = self.receiving.get() else {
-            self.submit_receive(into);
+            self.submit_receive(Some(into));
             return None;
         };
         if into.is_large() {
@@ -112,8 +112,7 @@ impl Socket {
         loop {
             let Some(number) = self.receiving.get() else {
                 // what was in flight came to nothing, for want of a buffer or because it was called off
-                let room = into.take().filter(|block| block.room() > 0);
-                self.submit_receive(room.unwrap_or_else(|| self.ring.stock.borrow_mut().small()));
+                self.submit_receive(into.take());
                 continue;
             };
             match self.ring.with(number, |operation| find(operation, cx)) {
@@ -204,7 +203,10 @@ impl Socket {
         Wait::Events(self.ring.submit(Operation::Poll { result: None, waker: None }, |_| entry))
     }
 
-    fn submit_receive(&self, into: Block) {
+    /// Asks for a receive into this block, or into another if it is none.
+    fn submit_receive(&self, into: Option<Block>) {
+        let into = into.filter(|block| block.room() > 0 || !block.all().is_empty());
+        let into = into.unwrap_or_else(|| self.ring.stock.borrow_mut().small());
         debug_assert!(into.room() > 0, "a receive without room looks like the peer's end");
         let entry = |operation: &mut Operation| {
             let (to, len) = match operation {
@@ -238,25 +240,38 @@ impl Socket {
 
     /// What an operation that is over has come to; `None`: to nothing, and another is to be asked, with what `into` holds by then.
     fn conclude(&self, block: Option<Block>, result: i32, into: &mut Option<Block>) -> Option<Received> {
-        let block = block.or_else(|| into.take()).unwrap_or_default();
-        match result {
-            1.. => {
-                if !block.is_large() && block.room() > 0 {
+        let received = usize::try_from(result).unwrap_or_default();
+        let block = match block {
+            Some(block) => {
+                if received > 0 && !block.is_large() && block.room() > 0 {
                     self.is_bulk.set(false);
                 }
-                let received = usize::try_from(result).unwrap_or_default();
-                let Some(mut into) = self.unless_empty(into.take()) else { return Some((Ok(received), block)) };
-                into.vec_mut().extend_from_slice(&block.all()[block.all().len() - received..]);
-                self.ring.put(block);
-                Some((Ok(received), into))
+                self.merge(block, received, into.take())
             }
-            0 => Some((Ok(0), block)),
+            None => into.take().unwrap_or_default(),
+        };
+        match result {
+            0.. => Some((Ok(received), block)),
             _ if matches!(-result, libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
                 *into = Some(block);
                 None
             }
             _ => Some((Err(io::Error::from_raw_os_error(-result)), block)),
         }
+    }
+
+    /// The block that was received into; or the one that whoever waits by now has brought, with the same bytes appended.
+    fn merge(&self, mut block: Block, received: usize, into: Option<Block>) -> Block {
+        let Some(into) = into else { return block };
+        let arrived = block.all().len() - received..block.all().len();
+        let Some(mut into) = self.unless_empty(Some(into)) else {
+            // what stands before them was somebody else's
+            block.set_unread(arrived);
+            return block;
+        };
+        into.vec_mut().extend_from_slice(&block.all()[arrived]);
+        self.ring.put(block);
+        into
     }
 
     /// A block with nothing in it is not needed where another one is there that has something.
