@@ -6,7 +6,7 @@
 //! listened to again when what it brings has become small. The receive belongs to the socket either way: who waits may leave.
 
 use super::super::block::Block;
-use super::operation::{Next, Operation, Pieces};
+use super::operation::{Next, Operation, Pieces, is_void};
 use super::{Number, Ring, buffers, wait_in};
 use io_uring::{opcode, squeue, types};
 use monoio::buf::IoBufMut as _;
@@ -56,17 +56,28 @@ impl Socket {
 
     /// Whether a receive is in flight, or over and not taken yet.
     pub(in super::super) fn is_receiving(&self) -> bool {
-        self.receiving.get().is_some()
+        self.received().is_some()
     }
 
     /// Whether something was received, or the end, and not taken yet.
     pub(in super::super) fn has_received(&self) -> bool {
-        self.receiving.get().is_some_and(|number| self.ring.with(number, |operation| operation.is_readable()))
+        self.received().is_some_and(|number| self.ring.with(number, |operation| operation.is_readable()))
+    }
+
+    /// The receive that is in flight, or over with something to tell. One that came to nothing is forgotten here: it would look as if the
+    /// peer had spoken, or ended.
+    fn received(&self) -> Option<Number> {
+        let number = self.receiving.get()?;
+        if self.ring.with(number, |operation| operation.is_void()) {
+            self.receiving.set(None);
+            self.ring.remove(number);
+        }
+        self.receiving.get()
     }
 
     /// Has the socket listened to from now on, if what it brings is small. True: whoever receives need not bring a block.
     pub(in super::super) fn listen(&self) -> bool {
-        let Some(number) = self.receiving.get() else {
+        let Some(number) = self.received() else {
             if self.is_bulk.get() {
                 return false;
             }
@@ -91,7 +102,7 @@ impl Socket {
         if into.is_large() {
             self.is_bulk.set(true);
         }
-        let Some(number) = self.receiving.get() else {
+        let Some(number) = self.received() else {
             self.submit_receive(Some(into));
             return None;
         };
@@ -252,7 +263,7 @@ impl Socket {
         };
         match result {
             0.. => Some((Ok(received), block)),
-            _ if matches!(-result, libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
+            _ if is_void(result) => {
                 *into = Some(block);
                 None
             }
@@ -348,14 +359,20 @@ impl Future for Ready<'_> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Socket { ring, receiving, .. } = self.socket;
+        let socket = self.socket;
         let number = match self.wait {
-            Wait::Events(number) => Some(number),
-            Wait::Received => receiving.get(),
-            Wait::Over => None,
+            Wait::Events(number) => number,
+            Wait::Received => match socket.received() {
+                Some(number) => number,
+                // it has come to nothing, or somebody has taken what it brought
+                None => {
+                    self.wait = socket.poll(libc::POLLIN);
+                    return self.poll(cx);
+                }
+            },
+            Wait::Over => return Poll::Ready(Ok(())),
         };
-        // who has taken what there was in the meantime may do the same again
-        let Some(number) = number else { return Poll::Ready(Ok(())) };
+        let ring = socket.ring;
         let result = ring.with(number, |operation| {
             if !operation.is_readable() {
                 wait_in(operation, cx);

@@ -306,6 +306,38 @@ fn nobody_hangs_when_the_buffers_are_used_up() {
 }
 
 #[test]
+fn a_receive_that_came_to_nothing_is_no_sign_of_the_peer() {
+    on_ring(|ring| async {
+        let (stream, mut peer) = pair();
+        let stop_listening = async || {
+            assert!(stream.listen());
+            let number = listening(ring).unwrap();
+            ring.cancel(Number::try_from(number).unwrap());
+            until(|| is_over(ring)).await;
+        };
+        stop_listening().await;
+        assert!(!stream.is_spent() && listening(ring).is_none());
+        stop_listening().await;
+        assert!(!stream.has_unread());
+        stop_listening().await;
+        assert!(poll_once(pin!(stream.readable())).await.is_none());
+        // the same while somebody waits
+        assert!(stream.listen());
+        let mut ready = pin!(stream.readable());
+        assert!(poll_once(ready.as_mut()).await.is_none());
+        stop_listening().await;
+        assert!(poll_once(ready.as_mut()).await.is_none());
+        peer.write_all(b"now").unwrap();
+        ready.await.unwrap();
+        assert!(stream.is_spent() && stream.has_unread());
+        assert_eq!(receive(&stream).await.unwrap(), b"now");
+        drop(peer);
+        stream.readable().await.unwrap();
+        assert!(stream.is_spent() && !stream.has_unread());
+    });
+}
+
+#[test]
 fn a_reset_and_an_end_of_our_own_end_the_listening() {
     on_ring(|_| async {
         let (stream, mut peer) = pair();
