@@ -113,7 +113,7 @@ impl Ring {
     /// call. Should it not complete at once, one other completion is noticed late, by the next, or by a tick of the worker's timers.
     pub(super) fn turn(&self, wait: bool) {
         // connections that are behind do not get the kernel's buffers refilled; they go on with their own
-        if self.ahead.get() < PIECES_AHEAD_MAX {
+        if !self.is_behind() {
             self.buffers.borrow_mut().refill(&mut self.stock.borrow_mut());
         }
         let mut floods = Vec::new();
@@ -159,6 +159,11 @@ impl Ring {
     fn close(&self, fd: RawFd) {
         let entry = opcode::Close::new(types::Fd(fd)).build();
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UNHEARD));
+    }
+
+    /// Whether so much waits to be read that the kernel gets no more buffers: nothing new need be listened to.
+    fn is_behind(&self) -> bool {
+        self.ahead.get() >= PIECES_AHEAD_MAX
     }
 
     /// Counts blocks that were received and not read yet.

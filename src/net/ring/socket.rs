@@ -75,10 +75,11 @@ impl Socket {
         self.receiving.get()
     }
 
-    /// Has the socket listened to from now on, if what it brings is small. True: whoever receives need not bring a block.
+    /// Has the socket listened to from now on, if what it brings is small and the kernel gets buffers for it. True: whoever receives need
+    /// not bring a block.
     pub(in super::super) fn listen(&self) -> bool {
         let Some(number) = self.received() else {
-            if self.is_bulk.get() {
+            if self.is_bulk.get() || self.ring.is_behind() {
                 return false;
             }
             let entry = opcode::RecvMulti::new(types::Fd(self.fd), buffers::GROUP).build();

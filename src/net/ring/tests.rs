@@ -9,6 +9,7 @@ use crate::net::block::TAILROOM;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::testing::{on_our_ring, pair};
+use crate::net::upstream::Upstream;
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -302,6 +303,25 @@ fn nobody_hangs_when_the_buffers_are_used_up() {
             peer.write_all(b"again").unwrap();
             assert_eq!(receive(stream).await.unwrap(), b"again");
         }
+    });
+}
+
+#[test]
+fn while_others_are_behind_nothing_more_is_listened_to() {
+    on_ring(|ring| async {
+        let (stream, mut peer) = pair();
+        let upstream = Upstream::new(stream, &Rc::default());
+        let others = PIECES_AHEAD_MAX.cast_signed();
+        ring.count_ahead(others);
+        upstream.stand_by(1, || panic!("it is looked at when it is taken out"));
+        assert!(!upstream.is_armed() && !upstream.is_spent());
+        upstream.expect(|| block(b"", 64));
+        assert!(upstream.is_armed() && listening(ring).is_none());
+        peer.write_all(b"one").unwrap();
+        assert_eq!(upstream.received().await.1.unread(), b"one");
+        ring.count_ahead(-others);
+        upstream.stand_by(1, || panic!("the kernel brings one"));
+        assert!(upstream.is_armed() && listening(ring).is_some());
     });
 }
 
