@@ -431,6 +431,29 @@ fn what_was_sent_before_a_drop_goes_nowhere_else() {
     });
 }
 
+/// A connection that takes no more.
+fn clogged() -> (Stream, TcpStream) {
+    let (stream, peer) = pair();
+    // SAFETY: the bytes live as long as the call.
+    let send = |bytes: &[u8]| unsafe {
+        libc::send(stream.fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    for bytes in [&[7; 64 << 10][..], &[7]] {
+        while send(bytes) > 0 {}
+    }
+    (stream, peer)
+}
+
+#[test]
+fn what_nobody_waits_for_holds_nobody_up() {
+    on_ring(|_| async {
+        let (clogged, (stream, mut peer)) = ((0..16).map(|_| clogged()).collect::<Vec<_>>(), pair());
+        assert!(clogged.iter().all(|(clogged, _)| clogged.post(block(b"posted", 0)).is_ok()));
+        peer.write_all(b"x").unwrap();
+        assert_eq!(receive(&stream).await.unwrap(), b"x");
+    });
+}
+
 #[test]
 fn more_than_the_queue_has_room_for_is_carried_out_in_order() {
     on_ring(|_| async {
