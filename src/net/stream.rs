@@ -114,6 +114,13 @@ impl Stream {
         }
     }
 
+    /// Waits until what was posted is sent, or has failed; a drop would take it back.
+    pub async fn posted(&self) {
+        if let Kind::Ring(socket) = &self.kind {
+            socket.posted().await;
+        }
+    }
+
     /// Sends what is unread in the block, like [`Stream::send`]; nobody waits for that, because what was sent last has been answered,
     /// and the whole of it is no more than [`SEND_AT_ONCE`].
     pub async fn send_unawaited(&self, block: Block) -> (io::Result<()>, Block) {
@@ -135,9 +142,7 @@ impl Stream {
 
     /// The same, calling `progress` whenever the kernel has taken a part and not all.
     pub async fn send_noting(&self, mut block: Block, mut progress: impl FnMut()) -> (io::Result<()>, Block) {
-        if let Kind::Ring(socket) = &self.kind {
-            socket.posted().await;
-        }
+        self.posted().await;
         while !block.is_empty() {
             let sending = match &self.kind {
                 Kind::Ring(socket) => Either::Ring { future: socket.send(block, false) },

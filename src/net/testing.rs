@@ -1,6 +1,7 @@
 //! What the tests of this room need: an event loop of each kind, and sockets with a blocking peer.
 
 use super::driver::{EventLoop, Step, spawn};
+use super::ring::{self, Ring};
 use super::stream::Stream;
 use super::timer::Timers;
 use std::future::Future;
@@ -16,30 +17,36 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs `body` on our ring and on monoio's, as far as the kernel allows, and on epoll, with timers that run.
 pub(crate) fn on_each_driver<F: Future<Output = ()>>(body: impl Fn(Rc<Timers>) -> F + Clone + Send + 'static) {
     for step in [Step::Multishot, Step::Defer, Step::Epoll] {
-        let body = body.clone();
-        let (done, wait) = channel();
-        // a thread of its own, because a runtime is never dropped (see `worker::run`)
-        let thread = std::thread::spawn(move || {
-            let event_loop = match EventLoop::at(step) {
-                Err(error) if step != Step::Epoll => return println!("not on {step}: {error}"),
-                tried => tried.unwrap(),
-            };
-            let mut event_loop = ManuallyDrop::new(event_loop);
-            println!("on {step}");
-            event_loop.block_on(async {
-                let timers = Timers::new().unwrap();
-                let running = Rc::clone(&timers);
-                spawn(async move { running.run().await });
-                body(timers).await;
-            });
-            done.send(()).unwrap();
+        on(step, body.clone());
+    }
+}
+
+/// Runs `body` on our ring; nothing where the kernel has no such ring.
+pub(super) fn on_our_ring<F: Future<Output = ()>>(body: impl Fn(&'static Ring) -> F + Send + 'static) {
+    on(Step::Multishot, move |_| body(ring::current().expect("it runs on one")));
+}
+
+fn on<F: Future<Output = ()>>(step: Step, body: impl Fn(Rc<Timers>) -> F + Send + 'static) {
+    let (done, wait) = channel();
+    // a thread of its own, because a runtime is never dropped (see `worker::run`)
+    let thread = std::thread::spawn(move || {
+        let event_loop = match EventLoop::at(step) {
+            Err(error) if step != Step::Epoll => return println!("not on {step}: {error}"),
+            tried => tried.unwrap(),
+        };
+        let mut event_loop = ManuallyDrop::new(event_loop);
+        println!("on {step}");
+        event_loop.block_on(async {
+            let timers = Timers::new().unwrap();
+            let running = Rc::clone(&timers);
+            spawn(async move { running.run().await });
+            body(timers).await;
         });
-        match wait.recv_timeout(PATIENCE) {
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => {
-                thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e))
-            }
-            Err(RecvTimeoutError::Timeout) => panic!("still waiting on {step}"),
-        }
+        done.send(()).unwrap();
+    });
+    match wait.recv_timeout(PATIENCE) {
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)),
+        Err(RecvTimeoutError::Timeout) => panic!("still waiting on {step}"),
     }
 }
 

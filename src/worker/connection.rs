@@ -186,12 +186,15 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
         loop {
             let next = Box::pin(serve(worker, connection, begun.take())).await;
             if matches!(next, Wait::Over) || wait(worker, connection, &next).await.is_err() {
-                return;
+                break;
             }
             if let Wait::Rest(rest) = next {
                 begun = Some(rest);
             }
         }
+        // a client that has ended its direction may still be reading
+        let _guard = connection.watch.over_send(&connection.stream, config.body_timeout, clock::now());
+        connection.stream.posted().await;
     }
 }
 

@@ -16,6 +16,8 @@
 mod buffers;
 mod operation;
 pub(super) mod socket;
+#[cfg(test)]
+mod tests;
 
 use super::block::{Block, Blocks};
 use super::clock;
@@ -42,6 +44,9 @@ const ENTRIES: u32 = 256;
 const COMPLETIONS: u32 = 2_048;
 /// `io_uring_enter(2)`: run what has become due, and wait for completions.
 const ENTER_GETEVENTS: u32 = 1;
+/// How late a completion is noticed at most when an operation that should be over at once is not: a tick of the timers. Without an end to
+/// that wait two clients that take nothing of their responses could hold up a worker for good.
+const LATE_NANOS: u32 = 10_000_000;
 /// Of operations about which only failures would be told, and nobody asks.
 const UNHEARD: u64 = u64::MAX;
 
@@ -108,10 +113,10 @@ impl Ring {
     /// Hands everything that was submitted to the kernel, with `wait` until something has completed, and hands out what has.
     ///
     /// What completes at once and matters to nobody does not end the wait: with one connection in use, that would be every other system
-    /// call. Should it not complete at once, one other completion is noticed late, by the next, or by a tick of the worker's timers.
+    /// call. Should it not complete at once, because its peer takes nothing, others are noticed late, by [`LATE_NANOS`].
     pub(super) fn turn(&self, wait: bool) {
         // connections that are behind do not get the kernel's buffers refilled; they go on with their own
-        if self.ahead.get() < PIECES_AHEAD_MAX {
+        if !self.is_behind() {
             self.buffers.borrow_mut().refill(&mut self.stock.borrow_mut());
         }
         let mut floods = Vec::new();
@@ -157,6 +162,11 @@ impl Ring {
     fn close(&self, fd: RawFd) {
         let entry = opcode::Close::new(types::Fd(fd)).build();
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UNHEARD));
+    }
+
+    /// Whether so much waits to be read that the kernel gets no more buffers: nothing new need be listened to.
+    fn is_behind(&self) -> bool {
+        self.ahead.get() >= PIECES_AHEAD_MAX
     }
 
     /// Counts blocks that were received and not read yet.
@@ -283,15 +293,21 @@ fn wait_in(operation: &mut Operation, cx: &Context<'_>) {
     }
 }
 
-/// One `io_uring_enter(2)`, until at least `wanted` completions are there.
+/// One `io_uring_enter(2)`, until at least `wanted` completions are there; or, if that is more than one, for [`LATE_NANOS`].
 fn enter(io: &mut IoUring, wanted: u32) {
     let queued = io.submission().len();
     let queued = u32::try_from(queued).expect("no more than the queue has");
-    // SAFETY: no argument is passed that the kernel would read.
-    let entered = unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, ENTER_GETEVENTS, None) };
+    let entered = if wanted > 1 {
+        let late = types::Timespec::new().nsec(LATE_NANOS);
+        io.submitter().submit_with_args(wanted as usize, &types::SubmitArgs::new().timespec(&late))
+    } else {
+        // SAFETY: no argument is passed that the kernel would read.
+        unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, ENTER_GETEVENTS, None) }
+    };
     if let Err(error) = entered {
-        // a signal, or no memory for the moment: what was not taken stays queued for the next turn
-        let passes = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));
+        // the time, a signal, or no memory for the moment: what was not taken stays queued for the next turn
+        let passes =
+            matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));
         assert!(passes, "the ring is broken: {error}");
     }
 }

@@ -41,6 +41,11 @@ impl Operation {
         }
     }
 
+    /// Whether it is over and says nothing about the peer: listening was called off, or there was no buffer.
+    pub(super) fn is_void(&self) -> bool {
+        matches!(self, Self::Listen(pieces) if !pieces.in_flight && pieces.first.is_none() && pieces.end.is_none())
+    }
+
     /// Puts the rest of the piece back that was taken last.
     pub(super) fn push_front(&mut self, piece: Block) {
         if let Self::Listen(pieces) = self {
@@ -71,7 +76,7 @@ pub(super) struct Pieces {
         reason = "a connection that is ahead is rare, and this row is as large as its largest part"
     )]
     more: Option<Box<VecDeque<Block>>>,
-    /// How it ended: 0 for the peer's end, or an error.
+    /// How the connection ended: 0 for the peer's end, or an error; `None` when the kernel has only stopped listening.
     end: Option<i32>,
     in_flight: bool,
     /// It was called off.
@@ -82,7 +87,7 @@ pub(super) struct Pieces {
 /// What a socket that is listened to has for who reads.
 pub(super) enum Next {
     Piece(Block),
-    /// Nothing more will come: 0 for the peer's end, or an error; `None` when the kernel has only stopped listening.
+    /// Nothing more will come, for the reason in `Pieces`.
     Over(Option<i32>),
     Nothing,
 }
@@ -117,7 +122,7 @@ impl Pieces {
     /// Takes a completion down; true when the peer is too far ahead of whoever reads, so that the operation is to be cancelled.
     pub(super) fn on_completion(&mut self, result: i32, more: bool) -> bool {
         self.in_flight = more;
-        if !more && result <= 0 {
+        if !more && result <= 0 && !is_void(result) {
             self.end = Some(result);
         }
         if let Some(waker) = self.waker.take() {
@@ -130,4 +135,9 @@ impl Pieces {
     pub(super) fn into_blocks(self) -> impl Iterator<Item = Block> {
         self.first.into_iter().chain(self.more.into_iter().flat_map(|more| *more))
     }
+}
+
+/// Whether a receive's result says nothing about the connection, so that another is to be asked.
+pub(super) fn is_void(result: i32) -> bool {
+    matches!(-result, libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN)
 }

@@ -6,7 +6,7 @@
 //! listened to again when what it brings has become small. The receive belongs to the socket either way: who waits may leave.
 
 use super::super::block::Block;
-use super::operation::{Next, Operation, Pieces};
+use super::operation::{Next, Operation, Pieces, is_void};
 use super::{Number, Ring, buffers, wait_in};
 use io_uring::{opcode, squeue, types};
 use monoio::buf::IoBufMut as _;
@@ -56,18 +56,30 @@ impl Socket {
 
     /// Whether a receive is in flight, or over and not taken yet.
     pub(in super::super) fn is_receiving(&self) -> bool {
-        self.receiving.get().is_some()
+        self.received().is_some()
     }
 
     /// Whether something was received, or the end, and not taken yet.
     pub(in super::super) fn has_received(&self) -> bool {
-        self.receiving.get().is_some_and(|number| self.ring.with(number, |operation| operation.is_readable()))
+        self.received().is_some_and(|number| self.ring.with(number, |operation| operation.is_readable()))
     }
 
-    /// Has the socket listened to from now on, if what it brings is small. True: whoever receives need not bring a block.
+    /// The receive that is in flight, or over with something to tell. One that came to nothing is forgotten here: it would look as if the
+    /// peer had spoken, or ended.
+    fn received(&self) -> Option<Number> {
+        let number = self.receiving.get()?;
+        if self.ring.with(number, |operation| operation.is_void()) {
+            self.receiving.set(None);
+            self.ring.remove(number);
+        }
+        self.receiving.get()
+    }
+
+    /// Has the socket listened to from now on, if what it brings is small and the kernel gets buffers for it. True: whoever receives need
+    /// not bring a block.
     pub(in super::super) fn listen(&self) -> bool {
-        let Some(number) = self.receiving.get() else {
-            if self.is_bulk.get() {
+        let Some(number) = self.received() else {
+            if self.is_bulk.get() || self.ring.is_behind() {
                 return false;
             }
             let entry = opcode::RecvMulti::new(types::Fd(self.fd), buffers::GROUP).build();
@@ -91,8 +103,8 @@ impl Socket {
         if into.is_large() {
             self.is_bulk.set(true);
         }
-        let Some(number) = self.receiving.get() else {
-            self.submit_receive(into);
+        let Some(number) = self.received() else {
+            self.submit_receive(Some(into));
             return None;
         };
         if into.is_large() {
@@ -112,8 +124,7 @@ impl Socket {
         loop {
             let Some(number) = self.receiving.get() else {
                 // what was in flight came to nothing, for want of a buffer or because it was called off
-                let room = into.take().filter(|block| block.room() > 0);
-                self.submit_receive(room.unwrap_or_else(|| self.ring.stock.borrow_mut().small()));
+                self.submit_receive(into.take());
                 continue;
             };
             match self.ring.with(number, |operation| find(operation, cx)) {
@@ -204,7 +215,10 @@ impl Socket {
         Wait::Events(self.ring.submit(Operation::Poll { result: None, waker: None }, |_| entry))
     }
 
-    fn submit_receive(&self, into: Block) {
+    /// Asks for a receive into this block, or into another if it is none.
+    fn submit_receive(&self, into: Option<Block>) {
+        let into = into.filter(|block| block.room() > 0 || !block.all().is_empty());
+        let into = into.unwrap_or_else(|| self.ring.stock.borrow_mut().small());
         debug_assert!(into.room() > 0, "a receive without room looks like the peer's end");
         let entry = |operation: &mut Operation| {
             let (to, len) = match operation {
@@ -238,25 +252,38 @@ impl Socket {
 
     /// What an operation that is over has come to; `None`: to nothing, and another is to be asked, with what `into` holds by then.
     fn conclude(&self, block: Option<Block>, result: i32, into: &mut Option<Block>) -> Option<Received> {
-        let block = block.or_else(|| into.take()).unwrap_or_default();
-        match result {
-            1.. => {
-                if !block.is_large() && block.room() > 0 {
+        let received = usize::try_from(result).unwrap_or_default();
+        let block = match block {
+            Some(block) => {
+                if received > 0 && !block.is_large() && block.room() > 0 {
                     self.is_bulk.set(false);
                 }
-                let received = usize::try_from(result).unwrap_or_default();
-                let Some(mut into) = self.unless_empty(into.take()) else { return Some((Ok(received), block)) };
-                into.vec_mut().extend_from_slice(&block.all()[block.all().len() - received..]);
-                self.ring.put(block);
-                Some((Ok(received), into))
+                self.merge(block, received, into.take())
             }
-            0 => Some((Ok(0), block)),
-            _ if matches!(-result, libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
+            None => into.take().unwrap_or_default(),
+        };
+        match result {
+            0.. => Some((Ok(received), block)),
+            _ if is_void(result) => {
                 *into = Some(block);
                 None
             }
             _ => Some((Err(io::Error::from_raw_os_error(-result)), block)),
         }
+    }
+
+    /// The block that was received into; or the one that whoever waits by now has brought, with the same bytes appended.
+    fn merge(&self, mut block: Block, received: usize, into: Option<Block>) -> Block {
+        let Some(into) = into else { return block };
+        let arrived = block.all().len() - received..block.all().len();
+        let Some(mut into) = self.unless_empty(Some(into)) else {
+            // what stands before them was somebody else's
+            block.set_unread(arrived);
+            return block;
+        };
+        into.vec_mut().extend_from_slice(&block.all()[arrived]);
+        self.ring.put(block);
+        into
     }
 
     /// A block with nothing in it is not needed where another one is there that has something.
@@ -333,14 +360,20 @@ impl Future for Ready<'_> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Socket { ring, receiving, .. } = self.socket;
+        let socket = self.socket;
         let number = match self.wait {
-            Wait::Events(number) => Some(number),
-            Wait::Received => receiving.get(),
-            Wait::Over => None,
+            Wait::Events(number) => number,
+            Wait::Received => match socket.received() {
+                Some(number) => number,
+                // it has come to nothing, or somebody has taken what it brought
+                None => {
+                    self.wait = socket.poll(libc::POLLIN);
+                    return self.poll(cx);
+                }
+            },
+            Wait::Over => return Poll::Ready(Ok(())),
         };
-        // who has taken what there was in the meantime may do the same again
-        let Some(number) = number else { return Poll::Ready(Ok(())) };
+        let ring = socket.ring;
         let result = ring.with(number, |operation| {
             if !operation.is_readable() {
                 wait_in(operation, cx);

@@ -1,0 +1,127 @@
+//! What is sent, whoever waits for it, and what becomes of it when a socket is dropped.
+
+use super::*;
+
+#[test]
+fn a_dropped_socket_is_closed_at_once_whatever_is_in_flight() {
+    on_ring(|_| async {
+        for (listens, resets) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (stream, peer) = pair();
+            assert!(!listens || stream.listen());
+            let waits = (!listens).then(|| stream.receive(block(b"", 64)));
+            turn().await;
+            if resets {
+                stream.reset_on_close();
+            }
+            drop(waits);
+            drop(stream);
+            let (got, end) = rest(peer).await;
+            assert_eq!(
+                (got.len(), end.err().map(|error| error.kind())),
+                (0, resets.then_some(io::ErrorKind::ConnectionReset))
+            );
+        }
+        // a send that its peer does not take
+        let (stream, peer) = pair();
+        {
+            let mut sending = pin!(stream.send(block(&pattern(16 << 20), 0)));
+            assert!(poll_once(sending.as_mut()).await.is_none());
+            turn().await;
+        }
+        drop(stream);
+        let (got, end) = rest(peer).await;
+        assert!(end.is_ok() && got.len() < 16 << 20 && got == pattern(got.len()));
+    });
+}
+
+#[test]
+fn what_was_sent_before_a_drop_goes_nowhere_else() {
+    on_ring(|_| async {
+        for _ in 0..50 {
+            let (first, first_peer) = pair();
+            assert!(first.listen());
+            assert!(poll_once(pin!(first.send(block(b"last words", 0)))).await.is_none());
+            drop(first);
+            // in the same turn, and with the number that would be free by now
+            let (second, second_peer) = pair();
+            second.send(block(b"something else", 0)).await.0.unwrap();
+            assert_eq!(rest(first_peer).await.0, b"last words");
+            drop(second);
+            assert_eq!(rest(second_peer).await.0, b"something else");
+        }
+    });
+}
+
+/// A connection that takes no more.
+fn clogged() -> (Stream, UnixStream) {
+    let (ours, peer) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let stream = Stream::from_fd(ours.into()).unwrap();
+    // SAFETY: the bytes live as long as the call.
+    let send = |bytes: &[u8]| unsafe {
+        libc::send(stream.fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    for bytes in [&[b'7'; 64 << 10][..], b"7"] {
+        while send(bytes) > 0 {}
+    }
+    (stream, peer)
+}
+
+#[test]
+fn what_nobody_waits_for_holds_nobody_up() {
+    on_ring(|_| async {
+        let (clogged, (stream, mut peer)) = ((0..16).map(|_| clogged()).collect::<Vec<_>>(), pair());
+        assert!(clogged.iter().all(|(clogged, _)| clogged.post(block(b"posted", 0)).is_ok()));
+        peer.write_all(b"x").unwrap();
+        assert_eq!(receive(&stream).await.unwrap(), b"x");
+    });
+}
+
+#[test]
+fn what_was_posted_to_a_slow_reader_that_has_ended_is_waited_for() {
+    on_ring(|_| async {
+        let (stream, mut peer) = clogged();
+        assert!(stream.post(block(b"posted", 0)).is_ok());
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(receive(&stream).await.unwrap(), b"");
+        assert!(poll_once(pin!(stream.posted())).await.is_none(), "nothing was read yet");
+        peer.set_nonblocking(true).unwrap();
+        let mut got = Vec::new();
+        {
+            let mut posted = pin!(stream.posted());
+            while poll_once(posted.as_mut()).await.is_none() {
+                let _ = peer.read_to_end(&mut got);
+                turn().await;
+            }
+        }
+        drop(stream);
+        got.extend(rest(peer).await.0);
+        assert!(got.ends_with(b"7posted"));
+    });
+}
+
+#[test]
+fn more_than_the_queue_has_room_for_is_carried_out_in_order() {
+    on_ring(|_| async {
+        const MANY: usize = 3 * ENTRIES as usize;
+        let (stream, mut peer) = pair();
+        let mut sends: Vec<_> =
+            pattern(MANY).into_iter().map(|byte| Box::pin(stream.send(block(&[byte], 0)))).collect();
+        for sending in &mut sends {
+            assert!(poll_once(sending.as_mut()).await.is_none_or(|(sent, _)| sent.is_ok()));
+        }
+        // some of them are over since, as the queue had to be emptied
+        turn().await;
+        let mut got = vec![0; MANY];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got == pattern(MANY));
+        let waits: Vec<_> = (0..MANY).map(|_| stream.readable()).collect();
+        peer.write_all(b"x").unwrap();
+        for ready in waits {
+            ready.await.unwrap();
+        }
+        assert_eq!(receive(&stream).await.unwrap(), b"x");
+        // and called off all at once
+        drop((0..MANY).map(|_| stream.readable()).collect::<Vec<_>>());
+    });
+}
