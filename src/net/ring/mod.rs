@@ -44,7 +44,7 @@ const ENTRIES: u32 = 256;
 const COMPLETIONS: u32 = 2_048;
 /// `io_uring_enter(2)`: run what has become due, and wait for completions.
 const ENTER_GETEVENTS: u32 = 1;
-/// How late a completion is noticed at most when an operation that should be over at once is not: a tick of the timers. Without an end to
+/// How late a completion is noticed at most when an operation that should be over at once is not: two ticks of the timers. Without an end to
 /// that wait two clients that take nothing of their responses could hold up a worker for good.
 const LATE_NANOS: u32 = 20_000_000;
 /// Of operations about which only failures would be told, and nobody asks.
