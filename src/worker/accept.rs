@@ -12,6 +12,7 @@ use crate::net::driver;
 use crate::net::guarded::guarded;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::stream::{Stream, shutdown_fd};
+use crate::net::timer::TICK;
 use crate::observe::labels::RefuseReason;
 use crate::units::ListenerId;
 use std::net::Shutdown;
@@ -24,13 +25,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Accepts on one listener until the worker drains.
 pub(super) async fn accept(worker: Rc<Worker>, id: ListenerId, listener: Rc<Listener>) {
     let watch = worker.timers.watch();
+    let mut in_vain = 0;
     while listener.ready().await.is_ok() && !worker.is_draining() {
-        if let Err(error) = listener.accept_batch(|accepted| admit(&worker, id, accepted)) {
-            if !worker.is_draining() {
-                worker.recorder.accept_exhausted(id);
-                worker.complain(id, Refusal::Exhausted(error.raw_os_error().unwrap_or_default()));
+        match listener.accept_batch(|accepted| admit(&worker, id, accepted)) {
+            // Once: another worker was faster, on a unix socket, which they share. Again and again: one that drains has shut it down, which
+            // makes it ready for ever, and on epoll whoever waits for what is ready gives no turn to the task that would hear of the drain.
+            Ok(0) if in_vain > 0 => watch.sleep_until(clock::now() + TICK).await,
+            Ok(0) => in_vain += 1,
+            Ok(_) => in_vain = 0,
+            Err(error) => {
+                if !worker.is_draining() {
+                    worker.recorder.accept_exhausted(id);
+                    worker.complain(id, Refusal::Exhausted(error.raw_os_error().unwrap_or_default()));
+                }
+                watch.sleep_until(clock::now() + PAUSE).await;
             }
-            watch.sleep_until(clock::now() + PAUSE).await;
         }
     }
 }

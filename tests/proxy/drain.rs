@@ -68,6 +68,21 @@ on_both_drivers! {
         assert_eq!(gateway.running().wait().code(), Some(0));
     }
 
+    fn workers_that_share_a_unix_socket_all_hear_of_a_drain(driver: Driver) {
+        // the first of them to hear shuts it down under the others, to whom it then looks ready for ever
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = Upstream::always("ok");
+        let config = behind(&[&upstream], "", "");
+        for round in 0..4 {
+            let listen = format!("unix:{}", dir.path().join(format!("{round}.sock")).display());
+            let setup = Setup { workers: 8, drain_timeout: "600s", listen: &listen, config: &config, ..Setup::default() };
+            let mut gateway = Gateway::start_with(driver, &setup);
+            assert_eq!(gateway.get("/").status, 200);
+            gateway.running().signal("TERM");
+            assert_eq!(gateway.running().wait().code(), Some(0));
+        }
+    }
+
     fn a_second_signal_ends_at_once(driver: Driver) {
         let gate = Arc::new(Gate::default());
         let upstream = holding(&gate);
