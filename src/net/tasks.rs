@@ -120,6 +120,7 @@ mod tests {
     use super::super::driver::{EventLoop, Step};
     use crate::net::clock;
     use crate::net::driver::spawn;
+    use crate::net::testing::yield_now;
     use crate::net::timer::{TICK, Timers};
     use std::cell::{Cell, RefCell};
     use std::future::{Future, poll_fn};
@@ -134,19 +135,6 @@ mod tests {
             ManuallyDrop::new(event_loop).block_on(body());
         };
         std::thread::spawn(run).join().unwrap();
-    }
-
-    /// Ready when polled for the second time; wakes itself in between.
-    async fn yield_now() {
-        let mut polled = false;
-        poll_fn(move |cx| {
-            if std::mem::replace(&mut polled, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
     }
 
     #[test]

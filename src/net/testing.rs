@@ -4,11 +4,12 @@ use super::driver::{EventLoop, Step, spawn};
 use super::ring::{self, Ring};
 use super::stream::Stream;
 use super::timer::Timers;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::mem::ManuallyDrop;
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::task::Poll;
 use std::time::Duration;
 
 /// Far more than any test here takes.
@@ -48,6 +49,19 @@ fn on<F: Future<Output = ()>>(step: Step, body: impl Fn(Rc<Timers>) -> F + Send 
         Ok(()) | Err(RecvTimeoutError::Disconnected) => thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)),
         Err(RecvTimeoutError::Timeout) => panic!("still waiting on {step}"),
     }
+}
+
+/// Lets the loop turn once: ready when polled for the second time, and wakes itself in between.
+pub(super) async fn yield_now() {
+    let mut polled = false;
+    poll_fn(move |cx| {
+        if std::mem::replace(&mut polled, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A connection: our end, and the peer's.

@@ -9,7 +9,7 @@ use crate::limits::{BLOCK_SMALL, PIECES_AHEAD, RECEIVE_BUFFERS};
 use crate::net::block::TAILROOM;
 use crate::net::clock;
 use crate::net::stream::Stream;
-use crate::net::testing::{on_our_ring, pair};
+use crate::net::testing::{on_our_ring, pair, yield_now};
 use crate::net::upstream::Upstream;
 use std::future::poll_fn;
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ fn on_ring<F: Future<Output = ()>>(body: impl Fn(&'static Ring) -> F + std::mark
     on_our_ring(move |ring| {
         let body = body(ring);
         async move {
-            turn().await;
+            yield_now().await;
             let rows = || ring.operations.borrow().len();
             // that of the timers
             let before = rows();
@@ -38,25 +38,12 @@ fn on_ring<F: Future<Output = ()>>(body: impl Fn(&'static Ring) -> F + std::mark
     });
 }
 
-/// Lets the loop turn once.
-async fn turn() {
-    let mut polled = false;
-    poll_fn(move |cx| {
-        if std::mem::replace(&mut polled, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 /// Lets the loop turn until it is so.
 async fn until(mut is_so: impl FnMut() -> bool) {
     let end = clock::now() + PATIENCE;
     while !is_so() {
         assert!(clock::now() < end, "still not so");
-        turn().await;
+        yield_now().await;
     }
 }
 
@@ -192,7 +179,7 @@ fn a_peer_far_ahead_is_stopped_and_every_byte_arrives_in_order() {
         let most = PIECES_AHEAD + usize::from(RECEIVE_BUFFERS) + 1;
         assert!((PIECES_AHEAD + 1..=most).contains(&ahead), "{ahead}");
         for _ in 0..100 {
-            turn().await;
+            yield_now().await;
         }
         assert_eq!(ring.ahead.get(), ahead, "nobody listens any more");
         assert!(receive_all(&stream, sent.len()).await == sent);
@@ -211,7 +198,7 @@ fn bulk_goes_into_large_blocks_and_what_is_small_is_listened_to_again() {
         let mut bulk = pin!(stream.receive(ring.stock.borrow_mut().large()));
         while listening(ring).is_some() {
             assert!(poll_once(bulk.as_mut()).await.is_none());
-            turn().await;
+            yield_now().await;
         }
         peer.write_all(&[7; 3 * BLOCK_SMALL]).unwrap();
         let (received, got) = bulk.await;
@@ -282,7 +269,7 @@ fn nobody_hangs_when_the_buffers_are_used_up() {
     on_ring(|ring| async {
         let pairs: Vec<_> = (0..8).map(|_| pair()).collect();
         assert!(pairs.iter().all(|(stream, _)| stream.listen()));
-        turn().await;
+        yield_now().await;
         // from now on the kernel gets no more of them
         let others = PIECES_AHEAD_MAX.cast_signed();
         ring.count_ahead(others);
@@ -376,7 +363,7 @@ fn a_reset_and_an_end_of_our_own_end_the_listening() {
         assert!(stream.listen());
         let mut wait = pin!(receive(&stream));
         assert!(poll_once(wait.as_mut()).await.is_none());
-        turn().await;
+        yield_now().await;
         stream.shutdown(Shutdown::Read);
         assert_eq!(wait.await.unwrap(), b"");
         peer.write_all(b"later").unwrap();

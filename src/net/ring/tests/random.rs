@@ -33,7 +33,7 @@ async fn fumble(ring: &'static Ring, all: &[u8], rng: &mut Rng) {
             2 => drop(stream.listen()),
             3 => drop(poll_once(pin!(stream.receive(bring(rng)))).await.map(&mut check)),
             4 => drop(poll_once(pin!(stream.readable())).await.map(|ready| ready.unwrap())),
-            _ => turn().await,
+            _ => yield_now().await,
         }
     }
     peer.shutdown(Shutdown::Write).unwrap();

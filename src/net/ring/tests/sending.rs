@@ -9,7 +9,7 @@ fn a_dropped_socket_is_closed_at_once_whatever_is_in_flight() {
             let (stream, peer) = pair();
             assert!(!listens || stream.listen());
             let waits = (!listens).then(|| stream.receive(block(b"", 64)));
-            turn().await;
+            yield_now().await;
             if resets {
                 stream.reset_on_close();
             }
@@ -26,7 +26,7 @@ fn a_dropped_socket_is_closed_at_once_whatever_is_in_flight() {
         {
             let mut sending = pin!(stream.send(block(&pattern(16 << 20), 0)));
             assert!(poll_once(sending.as_mut()).await.is_none());
-            turn().await;
+            yield_now().await;
         }
         drop(stream);
         let (got, end) = rest(peer).await;
@@ -91,7 +91,7 @@ fn what_was_posted_to_a_slow_reader_that_has_ended_is_waited_for() {
             let mut posted = pin!(stream.posted());
             while poll_once(posted.as_mut()).await.is_none() {
                 let _ = peer.read_to_end(&mut got);
-                turn().await;
+                yield_now().await;
             }
         }
         drop(stream);
@@ -111,7 +111,7 @@ fn more_than_the_queue_has_room_for_is_carried_out_in_order() {
             assert!(poll_once(sending.as_mut()).await.is_none_or(|(sent, _)| sent.is_ok()));
         }
         // some of them are over since, as the queue had to be emptied
-        turn().await;
+        yield_now().await;
         let mut got = vec![0; MANY];
         peer.read_exact(&mut got).unwrap();
         assert!(got == pattern(MANY));
