@@ -11,6 +11,9 @@ use std::ops::Range;
 
 /// Bytes behind every received piece that are left for what an encoder writes there: the end of a chunk and of a body.
 pub const TAILROOM: usize = 16;
+/// Bytes before what is received into a small block, where they are left free: with the room of the endpoint's head behind them, the head
+/// of the response is written there, so that head and body go on in one piece and the body is not moved.
+pub const HEADROOM: usize = 128;
 
 /// Bytes on their way; `bytes[start..]` is unread. A single pointer, because blocks are handed on at every step of a request, and `None`
 /// when there is no memory behind it, as in the one that is left where a block was taken.
@@ -102,6 +105,16 @@ impl Block {
         bytes.clear();
         bytes.resize(headroom, 0);
         *start = headroom;
+    }
+
+    /// Writes `head` right before the unread part, over what was read before; it is unread then. False if it does not fit there.
+    #[must_use]
+    pub fn put_before(&mut self, head: &[u8]) -> bool {
+        let Body { bytes, start, .. } = self.body_mut();
+        let Some(at) = start.checked_sub(head.len()) else { return false };
+        bytes[at..*start].copy_from_slice(head);
+        *start = at;
+        true
     }
 
     /// Where the unread part lies in [`Block::all`].
@@ -202,7 +215,7 @@ unsafe impl IoBufMut for Block {
     }
 }
 
-const SMALL: usize = BLOCK_SMALL + TAILROOM;
+const SMALL: usize = HEADROOM + BLOCK_SMALL + TAILROOM;
 const LARGE: usize = BLOCK_LARGE + TAILROOM;
 const BULK: usize = BLOCK_BULK + TAILROOM;
 
@@ -241,9 +254,16 @@ impl Stock {
 }
 
 impl Blocks {
-    /// A block of [`BLOCK_SMALL`] bytes.
+    /// A block of [`BLOCK_SMALL`] bytes, and [`HEADROOM`].
     pub fn small(&mut self) -> Block {
         self.small.take().unwrap_or_else(|| Block::from_vec(Vec::with_capacity(SMALL)))
+    }
+
+    /// The same, with [`HEADROOM`] before what will be received.
+    pub fn small_with_headroom(&mut self) -> Block {
+        let mut block = self.small();
+        block.clear_with_headroom(HEADROOM);
+        block
     }
 
     /// A block of [`BLOCK_LARGE`] bytes.
@@ -309,7 +329,7 @@ mod tests {
         }
         assert_eq!(block.unread(), b"bcde");
         block.compact();
-        assert_eq!((block.all(), block.room()), (&b"bcde"[..], BLOCK_SMALL - 4));
+        assert_eq!((block.all(), block.room()), (&b"bcde"[..], HEADROOM + BLOCK_SMALL - 4));
     }
 
     #[test]

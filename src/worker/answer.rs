@@ -7,6 +7,7 @@ use super::attempt::Failure;
 use super::exchange::Line;
 use super::going::{Going, Sending};
 use super::relay::{Broken, Relay};
+use super::state::Scratch;
 use super::tunnel::Tunnel;
 use super::upload::Upload;
 use super::verdict::{Commit, Verdict, keep};
@@ -17,7 +18,6 @@ use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
-use crate::http::trailers::Trailers;
 use crate::limits::RESPONSE_HEAD_BYTES_MAX;
 use crate::net::block::Block;
 use crate::net::clock;
@@ -48,12 +48,38 @@ pub(super) struct Answered {
 }
 
 impl Line<'_> {
-    /// Takes an answer to its end.
+    /// Takes an answer to its end that is all there with its first piece, as most are: nothing is waited for.
+    ///
+    /// # Errors
+    /// Something is to be waited for, and this is known of the answer.
+    pub(super) fn answer_at_once(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<Answered, Verdict> {
+        if !answering.going.is_through() || !HeadScanner::default().is_ready(answering.block.unread()) {
+            return Err(Verdict::More);
+        }
+        match self.classify(answering) {
+            Verdict::Commit(commit) if commit.is_whole => {
+                answering.upload.on_answered();
+                Ok(self.pass_last((0, commit.out), commit.keep))
+            }
+            verdict => Err(verdict),
+        }
+    }
+
+    /// Takes an answer to its end, of which so much is known.
     ///
     /// # Errors
     /// Never a failure that another connection to the same endpoint could mend.
-    pub(super) async fn answer(&mut self, mut answering: Answering<'_, impl Sending>) -> Result<Answered, Failure> {
-        let commit = match self.await_head(&mut answering).await {
+    pub(super) async fn answer(
+        &mut self,
+        mut answering: Answering<'_, impl Sending>,
+        known: Verdict,
+    ) -> Result<Answered, Failure> {
+        let head = match known {
+            Verdict::More => self.await_head(&mut answering).await,
+            Verdict::Next { action, keep } => Err((action, keep)),
+            Verdict::Commit(commit) => Ok(commit),
+        };
+        let commit = match head {
             Ok(commit) => commit,
             Err((action, keep)) => {
                 let stream = answering.upstream.stream();
@@ -65,10 +91,7 @@ impl Line<'_> {
         Ok(match commit.switching {
             // boxed: few requests become tunnels, and every connection would hold the room for one
             true => Answered { outcome: Ok(Box::pin(self.tunnel(commit, answering)).await), keep: None },
-            false => {
-                let (last, keep) = self.relay(commit, answering).await;
-                Answered { outcome: Ok(last), keep }
-            }
+            false => self.relay(commit, answering).await,
         })
     }
 
@@ -127,14 +150,14 @@ impl Line<'_> {
         let Answering { block, going, upload, .. } = answering;
         let worker = self.worker;
         let mut scratch = worker.scratch.borrow_mut();
-        let head =
-            match ResponseHead::parse_answer(block.unread(), &self.method, self.offer.as_deref(), &mut scratch.head) {
-                Ok(Parsed::Complete(head)) => head,
-                Ok(Parsed::Partial) => return Verdict::More,
-                Err(error) => {
-                    return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
-                }
-            };
+        let Scratch { head, response, .. } = &mut *scratch;
+        let head = match ResponseHead::parse_answer(block.unread(), &self.method, self.offer.as_deref(), head) {
+            Ok(Parsed::Complete(head)) => head,
+            Ok(Parsed::Partial) => return Verdict::More,
+            Err(error) => {
+                return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
+            }
+        };
         let retry_after = head.retry_after(|| worker.wall(self.now).as_secs());
         let action = self.step(Event::Head { status: head.status(), retry_after }, upload);
         if action != Action::Relay {
@@ -147,22 +170,48 @@ impl Line<'_> {
             return Verdict::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
         }
         let head_bytes = head.head_bytes();
-        let commit = match head.is_switching() {
-            true => self.commit_to_tunnel(&head),
-            false => self.commit(&head, upload),
+        response.clear();
+        let mut commit = match head.is_switching() {
+            true => self.commit_to_tunnel(&head, response),
+            false => self.commit(&head, upload, response),
         };
         block.consume(head_bytes);
+        self.lay_out(&mut commit, response, block, going.is_through());
         Verdict::Commit(commit)
     }
 
-    fn commit(&mut self, head: &ResponseHead<'_>, upload: &Upload<'_>) -> Commit {
+    /// Puts the client's head where it is sent from: right before the body, if all of that has arrived, else into a block of its own.
+    fn lay_out(&self, commit: &mut Commit, head: &[u8], block: &mut Block, is_through: bool) {
+        let arrived = block.unread().len();
+        let body_bytes = match commit.from {
+            Framing::None if !commit.switching => Some(0),
+            Framing::Fixed(bytes) => usize::try_from(bytes).ok(),
+            _ => None,
+        };
+        if let Some(bytes) = body_bytes.filter(|&bytes| is_through && bytes <= arrived) {
+            if bytes < arrived {
+                // nobody knows what stands behind the end
+                commit.keep = None;
+                block.set_unread(block.consumed()..block.consumed() + bytes);
+            }
+            if block.put_before(head) {
+                commit.out = std::mem::take(block);
+                commit.is_whole = true;
+                return;
+            }
+        }
+        commit.out = self.worker.blocks.borrow_mut().small();
+        commit.out.vec_mut().extend_from_slice(head);
+    }
+
+    /// Encodes the client's head into `out`.
+    fn commit(&mut self, head: &ResponseHead<'_>, upload: &Upload<'_>, out: &mut Vec<u8>) -> Commit {
         self.settle(upload);
         if self.worker.is_draining() {
             self.cycle.on_drain();
         }
         let before = *self.cycle;
         let close = self.cycle.announces_close(upload.left());
-        let mut out = self.worker.blocks.borrow_mut().small();
         let response = DownstreamResponse {
             head,
             version: self.version,
@@ -172,19 +221,17 @@ impl Line<'_> {
             extra: &[],
             date: &self.worker.date(self.now),
         };
-        let to = encode::response(out.vec_mut(), &response);
+        let to = encode::response(out, &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        Commit { out, from: head.framing(), to, trailers: head.trailers(), keep: keep(head), before, switching: false }
+        Commit { to, trailers: head.trailers(), keep: keep(head), ..Commit::new(head.framing(), before) }
     }
 
-    fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>) -> Commit {
-        let mut out = self.worker.blocks.borrow_mut().small();
+    fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
         let rules = &self.worker.shared.config.routes[self.route.index()].response_headers;
-        encode::switching(out.vec_mut(), head, rules, &self.connection.config(self.worker).server);
+        encode::switching(out, head, rules, &self.connection.config(self.worker).server);
         self.record.on_status(head.status());
-        let (none, before) = (Framing::None, *self.cycle);
-        Commit { out, from: none, to: none, trailers: Trailers::default(), keep: None, before, switching: true }
+        Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }
 
     /// The upgraded connection, to its end. T_max, retries and `body_timeout` are over; the places under `max_concurrent` and
@@ -206,14 +253,18 @@ impl Line<'_> {
         (Block::default(), false)
     }
 
-    /// `relay → checkin`: passes the body on. Also says how long the endpoint keeps its connection, if it can be used again.
-    async fn relay(
-        &mut self,
-        commit: Commit,
-        answering: Answering<'_, impl Sending>,
-    ) -> ((Block, bool), Option<Duration>) {
-        let Commit { out, from, to, trailers, keep, before, .. } = commit;
-        let Answering { upstream, block, mut going, upload, .. } = answering;
+    /// The end of a response of which `sent_bytes` were sent, and `last` is left.
+    fn pass_last(&mut self, (sent_bytes, last): (u64, Block), keep: Option<Duration>) -> Answered {
+        self.record.response_bytes = sent_bytes + last.unread().len() as u64;
+        self.cycle.on_response_done();
+        self.attempts.step(Event::BodyDone, self.now);
+        Answered { outcome: Ok((last, true)), keep }
+    }
+
+    /// `relay → checkin`: passes the body on.
+    async fn relay(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Answered {
+        let Commit { mut out, from, to, trailers, keep, before, .. } = commit;
+        let Answering { upstream, mut block, mut going, upload, .. } = answering;
         upload.on_answered();
         let mut relay = Relay {
             worker: self.worker,
@@ -230,33 +281,32 @@ impl Line<'_> {
             trailers,
             rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
         };
-        let relayed = relay.run(out, block).await;
+        let relayed = match commit.is_whole {
+            true => Ok(()),
+            false => relay.run(&mut out, &mut block).await,
+        };
         let (excess, sent_bytes) = (relay.excess, relay.sent_bytes);
         self.now = relay.now;
+        self.worker.put(block);
         self.record.response_bytes = sent_bytes;
         // a client may need our response to see that the rest of its request is not wanted
         going.settle(upstream.stream(), Shutdown::Both, &self.worker.timers).await;
         self.settle(upload);
-        match relayed {
-            Ok(last) => {
-                self.record.response_bytes += last.unread().len() as u64;
-                self.cycle.on_response_done();
-                self.attempts.step(Event::BodyDone, self.now);
-                ((last, true), keep.filter(|_| !excess && going.is_through()))
-            }
-            Err(Broken::Upstream(error)) => {
-                self.attempts.step(Event::BodyFailed, self.now);
-                if sent_bytes == 0 {
-                    *self.cycle = before;
-                    return (self.reply(error, upload), None);
-                }
-                ((Block::default(), self.break_off(error, to)), None)
-            }
-            Err(Broken::Downstream(error)) => {
-                self.attempts.step(Event::DownstreamGone, self.now);
-                ((Block::default(), self.break_off(error, to)), None)
-            }
-        }
+        let broken = match relayed {
+            Ok(()) => return self.pass_last((sent_bytes, out), keep.filter(|_| !excess && going.is_through())),
+            Err(broken) => broken,
+        };
+        self.worker.put(out);
+        let (Broken::Upstream(error) | Broken::Downstream(error)) = broken;
+        let by_upstream = matches!(broken, Broken::Upstream(_));
+        self.attempts.step(if by_upstream { Event::BodyFailed } else { Event::DownstreamGone }, self.now);
+        let outcome = if by_upstream && sent_bytes == 0 {
+            *self.cycle = before;
+            self.reply(error, upload)
+        } else {
+            (Block::default(), self.break_off(error, to))
+        };
+        Answered { outcome: Ok(outcome), keep: None }
     }
 
     /// The response that was begun will not be ended. Returns whether the client is to be given time to read what there is of it.

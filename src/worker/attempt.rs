@@ -273,7 +273,7 @@ impl<'c> Conversation<'c> {
         });
         // the request goes out before the receive goes in
         let mut calm = self.submit(going).await;
-        self.upstream.expect(|| self.worker.blocks.borrow_mut().small());
+        self.upstream.expect(|| self.worker.blocks.borrow_mut().small_with_headroom());
         loop {
             let happened = poll_fn(|cx| {
                 if let Some(looks) = &mut calm {
@@ -305,9 +305,14 @@ impl<'c> Conversation<'c> {
             .await;
             match happened {
                 Happened::Received(received) => {
-                    if let Some(answer) = self.take(received).await? {
-                        return Ok(answer);
+                    let (heard, block) = self.take(received)?;
+                    if !self.ahead.is_empty() {
+                        Box::pin(self.tell()).await?;
                     }
+                    if heard == Heard::Answer {
+                        return Ok(block);
+                    }
+                    self.go_on(block);
                 }
                 Happened::ClientFailed(failure) => return Err(failure),
                 Happened::Impatience => {
@@ -331,8 +336,8 @@ impl<'c> Conversation<'c> {
         .await
     }
 
-    /// Takes what was received: `Some` with it when the answer has begun, `None` after the next receive was submitted.
-    async fn take(&mut self, (received, mut block): Received) -> Result<Option<Block>, Failure> {
+    /// Takes what was received, and says what it is.
+    fn take(&mut self, (received, mut block): Received) -> Result<(Heard, Block), Failure> {
         // what arrives with the deadline is late: the connection has been shut down, and what follows would look like its end
         if !matches!(received, Ok(1..)) || self.client.watch.expired() {
             self.ended = matches!(received, Ok(0));
@@ -347,25 +352,22 @@ impl<'c> Conversation<'c> {
             let sent = if farewell { Sent::Nothing } else { Sent::Maybe };
             return Err(Failure::Reset { sent, reused: true });
         }
-        let heard = match self.hear(&mut block) {
-            Ok(heard) => heard,
+        match self.hear(&mut block) {
+            Ok(heard) => Ok((heard, block)),
             Err(error) => {
                 self.worker.put(block);
-                return Err(Failure::BadHead(error));
+                Err(Failure::BadHead(error))
             }
-        };
-        if !self.ahead.is_empty() {
-            Box::pin(self.tell()).await?;
         }
-        if heard == Heard::Answer {
-            return Ok(Some(block));
-        }
+    }
+
+    /// Submits the next receive, behind what is there of a head.
+    fn go_on(&self, mut block: Block) {
         if block.room() == 0 {
             block.compact();
             self.worker.grow(&mut block, RESPONSE_HEAD_BYTES_MAX);
         }
         self.upstream.arm(block);
-        Ok(None)
     }
 
     /// Whether the first thing that is heard on a pooled connection is a server's word that it has waited long enough for a request, which

@@ -272,8 +272,11 @@ impl Line<'_> {
         let mut conversation = Conversation::new((self.worker, self.connection), upload, opened, asked, to);
         let heard = conversation.hold(&mut going, self.now).await;
         self.now = clock::now();
-        let answering = Answering { upstream: &opened.upstream, block: heard?, going, upload };
-        self.answer(answering).await
+        let mut answering = Answering { upstream: &opened.upstream, block: heard?, going, upload };
+        match self.answer_at_once(&mut answering) {
+            Ok(answered) => Ok(answered),
+            Err(verdict) => self.answer(answering, verdict).await,
+        }
     }
 
     /// Tells what an attempt has failed of. A client's failure is the end.

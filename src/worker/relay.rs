@@ -62,92 +62,84 @@ pub(super) enum Broken {
 }
 
 impl<F: Sending> Relay<'_, '_, F> {
-    /// Passes the body on. `out` holds the client's head, `block` what came behind the endpoint's.
-    /// Returns the last bytes to be sent.
-    pub(super) async fn run(&mut self, mut out: Block, mut block: Block) -> Result<Block, Broken> {
-        let mut done = match self.dress(&mut block) {
-            Ok(done) => done,
-            Err(error) => return self.fail(out, block, error),
-        };
+    /// Passes the body on. `out` holds the client's head, and at the end the last bytes to be sent; `block` what came behind the
+    /// endpoint's.
+    pub(super) async fn run(&mut self, out: &mut Block, block: &mut Block) -> Result<(), Broken> {
+        let mut done = self.dress(block).map_err(Broken::Upstream)?;
         if block.unread().len() <= out.room() {
             out.vec_mut().extend_from_slice(block.unread());
             block.clear();
         }
         loop {
             if done && block.is_empty() {
-                self.worker.put(block);
-                return Ok(out);
+                return Ok(());
             }
             if !out.is_empty() {
-                out = self.send(out).await?;
+                self.send(out).await?;
             }
             if done {
-                self.worker.put(out);
-                return Ok(block);
+                std::mem::swap(out, block);
+                return Ok(());
             }
             if block.is_empty() {
                 if out.room() > block.room() {
                     // empty as well by now, and one large block is enough
-                    std::mem::swap(&mut out, &mut block);
+                    std::mem::swap(out, block);
                 }
-                block = self.receive(block).await?;
-                done = match self.dress(&mut block) {
-                    Ok(done) => done,
-                    Err(error) => return self.fail(out, block, error),
-                };
+                self.receive(block).await?;
+                done = self.dress(block).map_err(Broken::Upstream)?;
             }
-            std::mem::swap(&mut out, &mut block);
+            std::mem::swap(out, block);
         }
     }
 
-    async fn send(&mut self, block: Block) -> Result<Block, Broken> {
+    /// Sends what is in the block, which is empty then.
+    async fn send(&mut self, block: &mut Block) -> Result<(), Broken> {
         let bytes = block.unread().len() as u64;
         let watch = &self.connection.watch;
         let _guard = watch.over_send(&self.connection.stream, self.patience, clock::now());
         let progress = || watch.on_sent(clock::now());
-        let mut sending = pin!(self.connection.stream.send_noting(block, progress));
-        let (sent, mut block) = match self.going.is_under_way() {
+        let mut sending = pin!(self.connection.stream.send_noting(std::mem::take(block), progress));
+        let (sent, back) = match self.going.is_under_way() {
             true => self.going.beside(sending).await.map_err(client_failed)?,
             false => sending.as_mut().await,
         };
+        *block = back;
+        block.clear();
         if sent.is_err() {
-            self.worker.put(block);
             return Err(Broken::Downstream(self.connection.send_failure()));
         }
         self.sent_bytes += bytes;
-        block.clear();
-        Ok(block)
+        Ok(())
     }
 
     /// The next bytes of the endpoint; none at its end, which the body may or may not allow.
-    async fn receive(&mut self, block: Block) -> Result<Block, Broken> {
+    async fn receive(&mut self, block: &mut Block) -> Result<(), Broken> {
         let left = self.body.left().or((!self.fast).then_some(BLOCK_SMALL as u64 + 1));
-        let mut block = self.worker.widen(block, left, self.fast);
-        block.clear_with_headroom(CHUNK_HEADROOM);
+        let mut room = self.worker.widen(std::mem::take(block), left, self.fast);
+        room.clear_with_headroom(CHUNK_HEADROOM);
         let watch = &self.connection.watch;
         let stream = self.upstream.stream();
         let _guard =
             watch.over(stream, clock::now() + self.patience, Shutdown::Both).on_behalf_of(&self.connection.stream);
-        self.upstream.arm(block);
-        let received = match self.going.is_under_way() {
+        self.upstream.arm(room);
+        let (received, back) = match self.going.is_under_way() {
             true => self.going.beside(pin!(self.upstream.received())).await.map_err(client_failed)?,
             false => self.upstream.received().await,
         };
         self.now = clock::now();
-        self.fast = received.1.room() == 0;
+        *block = back;
+        self.fast = block.room() == 0;
         // after either the end is ours and not the endpoint's, also the one that the next receive would find
         let (stalled, left) = (watch.expired(), watch.client_gone());
         match received {
-            (Ok(1..), block) if !stalled && !left => Ok(block),
-            (Ok(0), block) if !stalled && !left && self.body.on_eof().is_ok() => Ok(block),
-            (_, block) => {
-                self.worker.put(block);
-                Err(match (left, stalled) {
-                    (true, _) => Broken::Downstream(ProxyError::ClientClosed),
-                    (false, true) => Broken::Upstream(ProxyError::UpstreamBodyTimeout),
-                    (false, false) => Broken::Upstream(ProxyError::UpstreamTruncated),
-                })
-            }
+            Ok(1..) if !stalled && !left => Ok(()),
+            Ok(0) if !stalled && !left && self.body.on_eof().is_ok() => Ok(()),
+            _ => Err(match (left, stalled) {
+                (true, _) => Broken::Downstream(ProxyError::ClientClosed),
+                (false, true) => Broken::Upstream(ProxyError::UpstreamBodyTimeout),
+                (false, false) => Broken::Upstream(ProxyError::UpstreamTruncated),
+            }),
         }
     }
 
@@ -183,12 +175,6 @@ impl<F: Sending> Relay<'_, '_, F> {
             block.vec_mut().extend_from_slice(LAST_CHUNK);
         }
         true
-    }
-
-    fn fail(&self, out: Block, block: Block, error: ProxyError) -> Result<Block, Broken> {
-        self.worker.put(out);
-        self.worker.put(block);
-        Err(Broken::Upstream(error))
     }
 }
 

@@ -94,6 +94,8 @@ pub(super) struct RouteState {
 pub(super) struct Scratch {
     pub(super) head: HeadScratch,
     pub(super) path: Vec<u8>,
+    /// A response's head for the client.
+    pub(super) response: Vec<u8>,
 }
 
 impl Worker {

@@ -25,8 +25,10 @@ pub(super) enum Verdict {
 
 /// A response that is passed on.
 pub(super) struct Commit {
-    /// The head for the client.
+    /// The head for the client; all of the response, if it is whole.
     pub(super) out: Block,
+    /// The whole response has arrived already, and nothing is left to be sent to the endpoint.
+    pub(super) is_whole: bool,
     /// How the endpoint's body ends.
     pub(super) from: Framing,
     /// How the client's does.
@@ -39,6 +41,22 @@ pub(super) struct Commit {
     pub(super) before: Cycle,
     /// It is a 101: no response follows, but a tunnel.
     pub(super) switching: bool,
+}
+
+impl Commit {
+    /// Of a response with a body like that, which the client gets as it is.
+    pub(super) fn new(framing: Framing, before: Cycle) -> Self {
+        Self {
+            out: Block::default(),
+            is_whole: false,
+            from: framing,
+            to: framing,
+            trailers: Trailers::default(),
+            keep: None,
+            before,
+            switching: false,
+        }
+    }
 }
 
 /// How long the endpoint keeps the connection for another request, by what it says; `None`: it closes it.

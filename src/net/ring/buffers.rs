@@ -53,7 +53,7 @@ impl Buffers {
             return;
         }
         while let Some(id) = self.free.pop() {
-            let mut block = stock.small();
+            let mut block = stock.small_with_headroom();
             let slot = usize::from(self.tail & (RECEIVE_BUFFERS - 1));
             // SAFETY: the slot is inside of the allocation; the kernel does not look at it before the tail says so, and has let go of
             // what stood there: no more buffers are given than there are slots.
