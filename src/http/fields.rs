@@ -185,9 +185,7 @@ pub(super) fn read<'b>(
             previous.canonical &= previous.line_end() == name_start;
         }
         let kind = classify(name, underscores);
-        if kind != Kind::Other {
-            seen.note(kind, header.value)?;
-        }
+        seen.note(kind, header.value)?;
         let colon = name_start + name.len();
         table.push(Field {
             name_start: name_start as u32,
@@ -204,9 +202,7 @@ pub(super) fn read<'b>(
     if let Some(last) = table.last_mut() {
         last.canonical &= last.line_end() == buf.len() - 2;
     }
-    if seen.nominates {
-        drop_nominated(buf, table)?;
-    }
+    seen.settle(buf, table)?;
     Ok(seen)
 }
 
@@ -216,8 +212,10 @@ pub(super) fn offset(buf: &[u8], part: &[u8]) -> usize {
 }
 
 impl<'b> Seen<'b> {
-    fn note(&mut self, kind: Kind, value: &'b [u8]) -> Result<(), Malformed> {
+    /// Notes one field.
+    pub(super) fn note(&mut self, kind: Kind, value: &'b [u8]) -> Result<(), Malformed> {
         match kind {
+            Kind::Other | Kind::EndToEnd => {}
             Kind::Refused => return Err(Malformed),
             Kind::Host => {
                 self.hosts += 1;
@@ -235,6 +233,11 @@ impl<'b> Seen<'b> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Marks what was nominated, when all fields are in the table.
+    pub(super) fn settle(&self, buf: &[u8], table: &mut [Field]) -> Result<(), Malformed> {
+        if self.nominates { drop_nominated(buf, table) } else { Ok(()) }
     }
 
     fn note_options(&mut self, value: &[u8]) -> Result<(), Malformed> {

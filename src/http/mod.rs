@@ -22,6 +22,7 @@ pub mod framing;
 pub mod glimpse;
 pub mod head;
 pub mod headers;
+mod lines;
 pub mod path;
 pub mod proxy_header;
 pub mod reply;

@@ -3,17 +3,16 @@
 //! Everything wrong is [`ProxyError::UpstreamProtocol`] (a 502), and the connection is never used again. A status outside 100 to 599 is
 //! wrong (RFC 9110 §15), and so is a 101 that does not take up what the client has offered.
 
-use super::fields::{self, Fields, HeadScratch, Kind, Seen};
+use super::fields::{Fields, HeadScratch, Kind, Seen};
 use super::framing::Framing;
+use super::lines::{self, Lines, StatusLine, Unreadable};
 use super::text::{list, number};
 use super::trailers::Trailers;
 use super::upgrade::Offer;
 use super::{Parsed, Version, date};
-use crate::config::Underscores;
 use crate::error::ProxyError;
 use crate::limits;
 use http::{Method, StatusCode};
-use std::mem::MaybeUninit;
 use std::time::Duration;
 
 /// A response's head. Borrows the buffer that it was parsed from and the scratch that it was parsed with.
@@ -27,7 +26,6 @@ pub struct ResponseHead<'b> {
     framing: Framing,
     /// Whether the head announced no body that it must not have.
     honest: bool,
-    len: usize,
 }
 
 impl<'b> ResponseHead<'b> {
@@ -51,39 +49,32 @@ impl<'b> ResponseHead<'b> {
         offer: Option<&Offer>,
         scratch: &'b mut HeadScratch,
     ) -> Result<Parsed<Self>, ProxyError> {
-        // RFC 9112 §2.2 lets servers skip empty lines before a request; before a response they are garbage
-        if matches!(buf.first(), Some(b'\r' | b'\n')) {
-            return Err(ProxyError::UpstreamProtocol);
-        }
-        let mut space = [const { MaybeUninit::uninit() }; limits::RESPONSE_HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut []);
-        let parsed =
-            httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, buf, &mut space);
-        match parsed {
-            Ok(httparse::Status::Complete(len)) if len <= limits::RESPONSE_HEAD_BYTES_MAX => {
-                Self::check(&buf[..len], &response, (method, offer), scratch).map(Parsed::Complete)
+        let (line, at) = match lines::status_line(buf) {
+            Ok(Lines::Whole(line, at)) => (line, at),
+            Ok(Lines::Cut) => return unfinished(buf),
+            Err(_) => return Err(ProxyError::UpstreamProtocol),
+        };
+        let table = &mut scratch.fields;
+        match lines::field_lines(buf, at, limits::RESPONSE_HEADERS_MAX, table) {
+            Ok(Lines::Whole(seen, len)) if len <= limits::RESPONSE_HEAD_BYTES_MAX => {
+                Self::check(Fields { buf: &buf[..len], table }, line, seen, (method, offer)).map(Parsed::Complete)
             }
-            Ok(httparse::Status::Partial) if buf.len() < limits::RESPONSE_HEAD_BYTES_MAX => Ok(Parsed::Partial),
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => Err(ProxyError::UpstreamHeadTooLarge),
-            Err(_) => Err(ProxyError::UpstreamProtocol),
+            Ok(Lines::Cut) => unfinished(buf),
+            Ok(Lines::Whole(..)) | Err(Unreadable::TooMany) => Err(ProxyError::UpstreamHeadTooLarge),
+            Err(Unreadable::Malformed) => Err(ProxyError::UpstreamProtocol),
         }
     }
 
     fn check(
-        buf: &'b [u8],
-        response: &httparse::Response<'_, 'b>,
+        fields: Fields<'b>,
+        StatusLine { version, code, reason }: StatusLine<'b>,
+        seen: Seen<'b>,
         (method, offer): (&Method, Option<&Offer>),
-        scratch: &'b mut HeadScratch,
     ) -> Result<Self, ProxyError> {
-        let (Some(code @ 100..=599), Some(reason), Some(version)) = (response.code, response.reason, response.version)
-        else {
+        if !(100..=599).contains(&code) {
             return Err(ProxyError::UpstreamProtocol);
-        };
+        }
         let status = StatusCode::from_u16(code).map_err(|_| ProxyError::UpstreamProtocol)?;
-        let version = if version == 0 { Version::Http10 } else { Version::Http11 };
-        let table = &mut scratch.fields;
-        let seen =
-            fields::read(buf, response.headers, Underscores::Keep, table).map_err(|_| ProxyError::UpstreamProtocol)?;
         let (framing, honest) = seen.lengths.response(version, status, method)?;
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // RFC 9110 §15.2.2, §7.8: only in answer to an Upgrade, with both fields, and to what was offered
@@ -92,13 +83,13 @@ impl<'b> ResponseHead<'b> {
                 return Err(ProxyError::UpstreamProtocol);
             }
         }
-        Ok(Self { status, version, reason, fields: Fields { buf, table }, seen, framing, honest, len: buf.len() })
+        Ok(Self { status, version, reason, fields, seen, framing, honest })
     }
 
     /// Bytes of the buffer that the head took; the body begins behind them.
     #[must_use]
     pub fn head_bytes(&self) -> usize {
-        self.len
+        self.fields.buf.len()
     }
 
     /// The status, 100 to 599.
@@ -216,5 +207,14 @@ impl<'b> ResponseHead<'b> {
             None => date::parse(value)?.saturating_sub(unix_seconds()),
         };
         Some(Duration::from_secs(seconds).min(limits::TIMEOUT_MAX))
+    }
+}
+
+/// More of a head is to come, if it may.
+fn unfinished<T>(buf: &[u8]) -> Result<Parsed<T>, ProxyError> {
+    if buf.len() < limits::RESPONSE_HEAD_BYTES_MAX {
+        Ok(Parsed::Partial)
+    } else {
+        Err(ProxyError::UpstreamHeadTooLarge)
     }
 }

@@ -12,6 +12,7 @@ use ringgate::http::fields::HeadScratch;
 use ringgate::http::framing::Framing;
 use ringgate::http::head::{HeadPolicy, RequestHead};
 use ringgate::http::headers::Forwarding;
+use ringgate::http::response::ResponseHead;
 use ringgate::http::trailers::Trailers;
 
 const SEED: u64 = 0x9112;
@@ -99,6 +100,57 @@ fn what_is_taken_httparse_takes_too_and_reads_the_same() {
             prop_assert!(wanted.any(|h| h.name.as_bytes() == name && h.value == value));
         }
     });
+}
+
+fn response() -> impl Strategy<Value = Vec<u8>> {
+    let version =
+        prop_oneof![12 => Just("HTTP/1.1"), 2 => Just("HTTP/1.0"), 1 => Just("HTTP/1.2"), 1 => Just("http/1.1")];
+    let code = prop_oneof![12 => "[1-5][0-9][0-9]", 1 => "[0-9x ]{0,4}"];
+    let reason = prop_oneof![8 => " [ -~]{0,9}", 2 => Just(String::new()), 1 => "[ \t]{0,3}é?[!-~]{0,3}[ \t]{0,2}"];
+    // the others have bytes that are no text
+    let lines =
+        proptest::collection::vec((prop_oneof![9 => line(), 1 => "[A-Za-z]{1,3}:[\\x00-\\x7fé]{0,12}"], end()), 0..8);
+    (version, code, reason, end(), lines).prop_map(|(version, code, reason, first_end, lines)| {
+        let mut text = format!("{version} {code}{reason}{first_end}");
+        lines.iter().for_each(|(line, end)| text += &format!("{line}{end}"));
+        (text + "\r\nbody").into_bytes()
+    })
+}
+
+/// The lines of a response are read by this crate alone: httparse says what they are.
+#[test]
+fn a_response_is_read_as_httparse_reads_it() {
+    let (taken, refused) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    proptest!(config(8_000), |(bytes in response(), cut in prop_oneof![3 => Just(usize::MAX), 1 => 0_usize..200])| {
+        let bytes = &bytes[..bytes.len().min(cut)];
+        let mut scratch = HeadScratch::default();
+        let ours = ResponseHead::parse(bytes, &http::Method::GET, &mut scratch);
+        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut plain = httparse::Response::new(&mut fields);
+        let theirs = plain.parse(bytes);
+        match &ours {
+            Ok(Parsed::Complete(head)) => {
+                taken.set(taken.get() + 1);
+                prop_assert_eq!(theirs.unwrap(), httparse::Status::Complete(head.head_bytes()));
+                prop_assert_eq!(plain.code, Some(head.status().as_u16()));
+                prop_assert_eq!(plain.version, Some(u8::from(head.version() == ringgate::http::Version::Http11)));
+                prop_assert_eq!(plain.reason, Some(head.reason()));
+                let passed: Vec<_> = head.fields().iter().collect();
+                let mut wanted = plain.headers.iter();
+                for (name, value) in &passed {
+                    prop_assert!(wanted.any(|h| h.name.as_bytes() == *name && h.value == *value));
+                }
+                if !String::from_utf8_lossy(bytes).to_lowercase().contains("connection") {
+                    prop_assert_eq!(passed.len(), plain.headers.len());
+                }
+            }
+            Ok(Parsed::Partial) => prop_assert_eq!(theirs, Ok(httparse::Status::Partial)),
+            // it takes more: bare LFs, codes outside of 100 to 599, lengths that differ
+            Err(_) => refused.set(refused.get() + u32::from(theirs.is_err())),
+        }
+    });
+    println!("{} taken, {} refused by both", taken.get(), refused.get());
+    assert!(taken.get() > 1_500 && refused.get() > 400, "{} taken, {} refused by both", taken.get(), refused.get());
 }
 
 #[test]
