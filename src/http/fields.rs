@@ -241,6 +241,11 @@ impl<'b> Seen<'b> {
     }
 
     fn note_options(&mut self, value: &[u8]) -> Result<(), Malformed> {
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            // nearly all of them
+            self.keep_alive = true;
+            return Ok(());
+        }
         for option in list(value) {
             if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;

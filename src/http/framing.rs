@@ -86,6 +86,12 @@ impl LengthFields {
     /// One Content-Length field. A list of the same number, or the field repeated, is that number (RFC 9110 §8.6); signs, blanks
     /// inside, empty elements, anything but digits, and more than 2⁶³ − 1 are faulty.
     pub fn note_content_length(&mut self, value: &[u8]) {
+        if self.length == Length::Absent
+            && let Some(bytes) = number(value, CONTENT_LENGTH_MAX)
+        {
+            self.length = Length::Bytes(bytes);
+            return;
+        }
         for element in value.split(|&b| b == b',') {
             let found = number(trim(element), CONTENT_LENGTH_MAX).map_or(Length::Faulty, Length::Bytes);
             self.length = match self.length {

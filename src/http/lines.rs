@@ -109,8 +109,8 @@ pub(super) fn field_lines<'b>(
             _ if table.len() == fields_max => return Err(Unreadable::TooMany),
             _ => {}
         }
-        let name_len = buf[at..].iter().take_while(|&&byte| is_token_byte(byte)).count();
-        let colon = at + name_len;
+        let colon = token_end(buf, at);
+        let name_len = colon - at;
         match buf.get(colon) {
             Some(b':') if name_len > 0 => {}
             None => return Ok(Lines::Cut),
@@ -147,10 +147,37 @@ pub(super) fn field_lines<'b>(
     Ok(Lines::Whole(seen, at + 2))
 }
 
+/// A one in every byte.
+const ONES: u64 = u64::MAX / 0xff;
+/// The highest bit of every byte, where the answers about it stand.
+const HIGHS: u64 = ONES << 7;
+
+/// The first byte from `at` on that no token may hold (RFC 9110 §5.6.2), or the end of `buf`.
+fn token_end(buf: &[u8], mut at: usize) -> usize {
+    while let Some(eight) = buf[at..].first_chunk::<8>() {
+        let bytes = u64::from_le_bytes(*eight);
+        // names are of letters and `-`; sums of seven bits and less than a byte reach no other byte
+        let lower = (bytes | (ONES * 0x20)) & !HIGHS;
+        let letters = (lower + ONES * (0x80 - b'a' as u64)) & !(lower + ONES * (0x7f - b'z' as u64)) & !bytes;
+        let minus = bytes ^ (ONES * b'-' as u64);
+        let minuses = !(((minus & !HIGHS) + !HIGHS) | minus);
+        let others = !(letters | minuses) & HIGHS;
+        if others == 0 {
+            at += 8;
+            continue;
+        }
+        at += others.trailing_zeros() as usize / 8;
+        if !is_token_byte(buf[at]) {
+            return at;
+        }
+        at += 1;
+    }
+    at + buf[at..].iter().take_while(|&&byte| is_token_byte(byte)).count()
+}
+
 /// The first byte from `at` on that no value may hold (RFC 9110 §5.5: HTAB, SP, VCHAR and obs-text may stand there), or the end of `buf`.
+#[inline]
 fn value_end(buf: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::MAX / 0xff;
-    const HIGHS: u64 = ONES << 7;
     while let Some(eight) = buf[at..].first_chunk::<8>() {
         let bytes = u64::from_le_bytes(*eight);
         // a byte's high bit: it is below 0x20, or 0x7f. Borrows reach only bytes behind the first such one (Mycroft 1987)
@@ -177,6 +204,20 @@ mod tests {
     use proptest::prelude::*;
 
     /// Every byte at every place of a word, behind others of all kinds.
+    #[test]
+    fn a_name_ends_where_the_first_byte_stands_that_is_of_no_token() {
+        for byte in 0..=u8::MAX {
+            for at in 0..20 {
+                for fill in [b'a', b'-', b'Z', b'_', b'9', 0x80] {
+                    let mut bytes = [fill; 24];
+                    bytes[at] = byte;
+                    let wanted = bytes.iter().position(|&b| !is_token_byte(b)).unwrap_or(bytes.len());
+                    assert_eq!(token_end(&bytes, 0), wanted, "{byte:#x} at {at} among {fill:#x}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_value_ends_where_the_first_byte_stands_that_it_may_not_hold() {
         for byte in 0..=u8::MAX {

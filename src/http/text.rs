@@ -58,6 +58,11 @@ pub(super) fn number(text: &[u8], max: u64) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
+    if text.len() < 20 {
+        // nineteen digits fit
+        let sum = text.iter().try_fold(0_u64, |sum, &b| b.is_ascii_digit().then(|| 10 * sum + u64::from(b - b'0')))?;
+        return (sum <= max).then_some(sum);
+    }
     text.iter().try_fold(0_u64, |sum, &b| {
         let digit = u64::from(b.is_ascii_digit().then(|| b - b'0')?);
         sum.checked_mul(10)?.checked_add(digit).filter(|&sum| sum <= max)
@@ -79,6 +84,12 @@ pub(super) fn push_number(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
+fn push_octet(out: &mut Vec<u8>, octet: u8) {
+    let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+    let zeros = usize::from(octet < 100) + usize::from(octet < 10);
+    out.extend_from_slice(&digits[zeros..]);
+}
+
 /// Appends an address: `192.0.2.1`, `2001:db8::1`. An IPv4 address inside IPv6 is written as IPv4.
 pub(super) fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
@@ -87,7 +98,7 @@ pub(super) fn push_address(out: &mut Vec<u8>, address: IpAddr) {
                 if i > 0 {
                     out.push(b'.');
                 }
-                push_number(out, u64::from(octet));
+                push_octet(out, octet);
             }
         }
         IpAddr::V6(v6) => write!(out, "{v6}").expect("a vector takes all"),
@@ -102,6 +113,7 @@ mod tests {
     fn numbers_are_digits_only_and_bounded() {
         assert_eq!(number(b"0", 9), Some(0));
         assert_eq!(number(b"18446744073709551615", u64::MAX), Some(u64::MAX));
+        assert_eq!(number(b"9999999999999999999", u64::MAX), Some(9_999_999_999_999_999_999));
         for bad in [&b""[..], b"-1", b"+1", b" 1", b"1 ", b"0x1", b"18446744073709551616", b"1_0"] {
             assert_eq!(number(bad, u64::MAX), None, "{}", bad.escape_ascii());
         }
@@ -114,6 +126,11 @@ mod tests {
             let mut out = Vec::new();
             push_number(&mut out, n);
             assert_eq!(out, n.to_string().into_bytes());
+        }
+        for octet in 0..=u8::MAX {
+            let mut out = Vec::new();
+            push_octet(&mut out, octet);
+            assert_eq!(out, octet.to_string().into_bytes());
         }
         for address in ["192.0.2.1", "255.255.255.255", "2001:db8::1", "::1"] {
             let mut out = Vec::new();

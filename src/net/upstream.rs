@@ -99,20 +99,28 @@ impl Upstream {
 
     /// Takes what the receive in flight has come to; never ready without one.
     pub fn poll_received(&self, cx: &mut Context<'_>) -> Poll<Received> {
-        let received = match self.stream().on_ring() {
-            Some(socket) => {
-                let mut into = self.line.wanted.take();
-                let polled = socket.poll_received(&mut into, cx);
-                self.line.wanted.set(into);
-                polled
-            }
-            None if self.run(cx) => self.line.got.borrow_mut().take().map_or(Poll::Pending, Poll::Ready),
-            None => Poll::Pending,
-        };
-        if received.is_ready() && self.is_armed.replace(false) {
-            self.armed.set(self.armed.get() - 1);
+        let Some(socket) = self.stream().on_ring() else { return self.poll_reader(cx) };
+        let mut into = self.line.wanted.take();
+        let received = socket.poll_received(&mut into, cx);
+        self.line.wanted.set(into);
+        if received.is_ready() {
+            self.on_received();
         }
         received
+    }
+
+    fn poll_reader(&self, cx: &mut Context<'_>) -> Poll<Received> {
+        if !self.run(cx) {
+            return Poll::Pending;
+        }
+        self.on_received();
+        self.line.got.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn on_received(&self) {
+        if self.is_armed.replace(false) {
+            self.armed.set(self.armed.get() - 1);
+        }
     }
 
     /// Waits for what the receive in flight comes to. May be dropped: the receive goes on.

@@ -222,14 +222,18 @@ impl<'c> Conversation<'c> {
         }
     }
 
-    /// Has the request sent and listens until the final response begins. Returns what has arrived of it.
-    pub(super) async fn hold(&mut self, going: &mut Going<'_, impl Sending>, now: Instant) -> Result<Block, Failure> {
+    /// Has the request sent and listens until the final response begins; what has arrived of it is put into `answer`.
+    pub(super) async fn hold(
+        &mut self,
+        going: &mut Going<'_, impl Sending>,
+        (now, answer): (Instant, &mut Block),
+    ) -> Result<(), Failure> {
         self.began = now;
         let until = self.upload.time_attempt(self.to.until, now);
         let heard = {
             let stream = self.upstream.stream();
             let _guard = self.client.watch.over(stream, until, Shutdown::Both).on_behalf_of(&self.client.stream);
-            let heard = self.listen(going).await;
+            let heard = self.listen(going, answer).await;
             if heard.is_err() {
                 // nobody will hear what it still says
                 going.settle(stream, Shutdown::Both, &self.worker.timers).await;
@@ -237,7 +241,7 @@ impl<'c> Conversation<'c> {
             heard
         };
         self.worker.put(std::mem::take(&mut self.ahead));
-        let Err(failure) = heard else { return heard };
+        let Err(failure) = heard else { return Ok(()) };
         let verdict = self.verdict(failure);
         // what may be repeated anyway needs no proof
         if let Failure::Reset { sent: Sent::Maybe, reused } = verdict
@@ -263,7 +267,7 @@ impl<'c> Conversation<'c> {
         }
     }
 
-    async fn listen(&mut self, going: &mut Going<'_, impl Sending>) -> Result<Block, Failure> {
+    async fn listen(&mut self, going: &mut Going<'_, impl Sending>, answer: &mut Block) -> Result<(), Failure> {
         let patience = self.withheld.then(|| self.worker.timers.watch());
         let mut impatience = pin!(async {
             match &patience {
@@ -305,14 +309,14 @@ impl<'c> Conversation<'c> {
             .await;
             match happened {
                 Happened::Received(received) => {
-                    let (heard, block) = self.take(received)?;
+                    let heard = self.take(received, answer)?;
                     if !self.ahead.is_empty() {
                         Box::pin(self.tell()).await?;
                     }
                     if heard == Heard::Answer {
-                        return Ok(block);
+                        return Ok(());
                     }
-                    self.go_on(block);
+                    self.go_on(std::mem::take(answer));
                 }
                 Happened::ClientFailed(failure) => return Err(failure),
                 Happened::Impatience => {
@@ -336,29 +340,22 @@ impl<'c> Conversation<'c> {
         .await
     }
 
-    /// Takes what was received, and says what it is.
-    fn take(&mut self, (received, mut block): Received) -> Result<(Heard, Block), Failure> {
+    /// Takes what was received, into `answer`, and says what it is.
+    fn take(&mut self, (received, block): Received, answer: &mut Block) -> Result<Heard, Failure> {
+        *answer = block;
         // what arrives with the deadline is late: the connection has been shut down, and what follows would look like its end
         if !matches!(received, Ok(1..)) || self.client.watch.expired() {
             self.ended = matches!(received, Ok(0));
-            self.worker.put(block);
             return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
         }
-        let farewell = self.reused && self.upload.has_left() && self.is_farewell(&block);
+        let farewell = self.reused && self.upload.has_left() && self.is_farewell(answer);
         // an answer to a request that has not left belongs to another one, as does whatever may follow it
         if std::mem::take(&mut self.reused) && (farewell || !self.upload.has_left()) {
-            self.worker.put(block);
             self.reused = true;
             let sent = if farewell { Sent::Nothing } else { Sent::Maybe };
             return Err(Failure::Reset { sent, reused: true });
         }
-        match self.hear(&mut block) {
-            Ok(heard) => Ok((heard, block)),
-            Err(error) => {
-                self.worker.put(block);
-                Err(Failure::BadHead(error))
-            }
-        }
+        self.hear(answer).map_err(Failure::BadHead)
     }
 
     /// Submits the next receive, behind what is there of a head.

@@ -128,15 +128,13 @@ impl<'w> Attempts<'w> {
         let worker = self.worker;
         let mut exchange = self.exchange.borrow_mut();
         let budget_stopped = exchange.was_stopped_by_budget();
-        let action = {
-            let mut clusters = worker.clusters.borrow_mut();
-            let cluster = &mut clusters[self.cluster.index()];
-            let action = exchange.step(event, cluster, now, &mut worker.rng.borrow_mut());
-            for change in cluster.take_changes() {
-                self.count_change(change.endpoint, change.kind);
-            }
-            action
-        };
+        let mut clusters = worker.clusters.borrow_mut();
+        let cluster = &mut clusters[self.cluster.index()];
+        let action = exchange.step(event, cluster, now, &mut worker.rng.borrow_mut());
+        for change in cluster.take_changes() {
+            self.count_change(change.endpoint, change.kind);
+        }
+        drop(clusters);
         if let Event::Head { status, .. } = event {
             self.on_head(status.is_server_error(), now);
         }

@@ -270,9 +270,14 @@ impl Line<'_> {
         let mut sending = pin!(upload.run(opened.upstream.stream()));
         let mut going = Going::new(upload, sending.as_mut());
         let mut conversation = Conversation::new((self.worker, self.connection), upload, opened, asked, to);
-        let heard = conversation.hold(&mut going, self.now).await;
+        let mut block = Block::default();
+        let heard = conversation.hold(&mut going, (self.now, &mut block)).await;
         self.now = clock::now();
-        let mut answering = Answering { upstream: &opened.upstream, block: heard?, going, upload };
+        if let Err(failure) = heard {
+            self.worker.put(block);
+            return Err(failure);
+        }
+        let mut answering = Answering { upstream: &opened.upstream, block, going, upload };
         match self.answer_at_once(&mut answering) {
             Ok(answered) => Ok(answered),
             Err(verdict) => self.answer(answering, verdict).await,
