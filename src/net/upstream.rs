@@ -5,8 +5,8 @@
 //! what nobody asked for, and taking the connection out costs a look at memory instead of a system call. So the operation belongs to
 //! the connection and not to whoever waits, and nobody's leaving can drop it: a receive that is dropped may take bytes with it.
 //!
-//! On a ring of ours it belongs to the socket. With monoio one future per connection, boxed when it is made, runs receive after receive; it is polled in place by whoever holds the connection.
-//! While it lies in the pool nobody is woken.
+//! On a ring of ours it belongs to the socket. With monoio one future per connection, boxed when it is made, runs receive after receive; it
+//! is polled in place by whoever holds the connection. While it lies in the pool nobody is woken.
 
 use super::block::Block;
 use super::ring::socket::Socket;
@@ -23,8 +23,10 @@ use std::task::{Context, Poll, Waker};
 /// What a receive has come to, with the block it went into.
 pub type Received = (io::Result<usize>, Block);
 
-/// See the module.
-pub struct Upstream {
+/// See the module. A pointer, because it goes from the pool to a request and back.
+pub struct Upstream(Box<Inner>);
+
+struct Inner {
     line: Rc<Line>,
     /// `None` on a ring of ours, where what was received belongs to the socket, and while it is being dropped.
     reader: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
@@ -50,19 +52,24 @@ impl Upstream {
         let on_ring = stream.on_ring().is_some();
         let line = Rc::new(Line { stream, wanted: Cell::new(None), got: RefCell::new(None) });
         let reader = (!on_ring).then(|| Box::pin(read_on(Rc::clone(&line))) as Pin<Box<dyn Future<Output = ()>>>);
-        Self { line, reader: RefCell::new(reader), is_armed: Cell::new(false), armed: Rc::clone(armed) }
+        Self(Box::new(Inner {
+            line,
+            reader: RefCell::new(reader),
+            is_armed: Cell::new(false),
+            armed: Rc::clone(armed),
+        }))
     }
 
     /// The connection itself, to send on, to watch, to shut down. It must not be received from while it is armed.
     #[must_use]
     pub fn stream(&self) -> &Stream {
-        &self.line.stream
+        &self.0.line.stream
     }
 
     /// Whether a receive is in flight, or over and not taken yet.
     #[must_use]
     pub fn is_armed(&self) -> bool {
-        self.is_armed.get() || self.stream().on_ring().is_some_and(Socket::is_receiving)
+        self.0.is_armed.get() || self.stream().on_ring().is_some_and(Socket::is_receiving)
     }
 
     /// Has a receive in flight, if it costs no block ([`Stream::listen`]) or as many connections as may hold one do not yet.
@@ -71,7 +78,7 @@ impl Upstream {
         if !self.is_armed()
             && !self.stream().listen()
             && self.stream().on_ring().is_none()
-            && self.armed.get() < armed_max
+            && self.0.armed.get() < armed_max
         {
             self.arm(block());
         }
@@ -86,13 +93,13 @@ impl Upstream {
 
     /// Submits a receive into the block's room.
     pub fn arm(&self, into: Block) {
-        debug_assert!(!self.is_armed.get(), "one receive at a time");
-        self.is_armed.set(true);
-        self.armed.set(self.armed.get() + 1);
+        debug_assert!(!self.0.is_armed.get(), "one receive at a time");
+        self.0.is_armed.set(true);
+        self.0.armed.set(self.0.armed.get() + 1);
         if let Some(socket) = self.stream().on_ring() {
-            return self.line.wanted.set(socket.ask(into));
+            return self.0.line.wanted.set(socket.ask(into));
         }
-        self.line.wanted.set(Some(into));
+        self.0.line.wanted.set(Some(into));
         // nobody waits yet: whoever does will poll again
         let _ = self.run(&mut Context::from_waker(Waker::noop()));
     }
@@ -100,9 +107,9 @@ impl Upstream {
     /// Takes what the receive in flight has come to; never ready without one.
     pub fn poll_received(&self, cx: &mut Context<'_>) -> Poll<Received> {
         let Some(socket) = self.stream().on_ring() else { return self.poll_reader(cx) };
-        let mut into = self.line.wanted.take();
+        let mut into = self.0.line.wanted.take();
         let received = socket.poll_received(&mut into, cx);
-        self.line.wanted.set(into);
+        self.0.line.wanted.set(into);
         if received.is_ready() {
             self.on_received();
         }
@@ -114,12 +121,12 @@ impl Upstream {
             return Poll::Pending;
         }
         self.on_received();
-        self.line.got.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)
+        self.0.line.got.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)
     }
 
     fn on_received(&self) {
-        if self.is_armed.replace(false) {
-            self.armed.set(self.armed.get() - 1);
+        if self.0.is_armed.replace(false) {
+            self.0.armed.set(self.0.armed.get() - 1);
         }
     }
 
@@ -132,18 +139,18 @@ impl Upstream {
     /// knows by itself what had arrived by the last turn of the loop; another one is looked at.
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        match self.is_armed.get() && self.stream().on_ring().is_none() {
+        match self.0.is_armed.get() && self.stream().on_ring().is_none() {
             true => self.run(&mut Context::from_waker(Waker::noop())),
-            false => self.line.stream.is_spent(),
+            false => self.0.line.stream.is_spent(),
         }
     }
 
     /// Lets the reader run; true when there is a result to be taken.
     fn run(&self, cx: &mut Context<'_>) -> bool {
-        if let Some(reader) = &mut *self.reader.borrow_mut() {
+        if let Some(reader) = &mut *self.0.reader.borrow_mut() {
             let _endless = reader.as_mut().poll(cx);
         }
-        self.line.got.borrow().is_some()
+        self.0.line.got.borrow().is_some()
     }
 }
 
@@ -158,7 +165,7 @@ async fn read_on(line: Rc<Line>) {
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("fd", &self.stream().fd()).field("is_armed", &self.is_armed).finish()
+        f.debug_struct("Upstream").field("fd", &self.stream().fd()).field("is_armed", &self.0.is_armed).finish()
     }
 }
 
@@ -166,16 +173,16 @@ impl Drop for Upstream {
     /// A receive in flight is ended and waited for, not dropped: its descriptor is then closed here and now and not by the driver, in the
     /// middle of reading its completions.
     fn drop(&mut self) {
-        if !self.is_armed.get() {
+        if !self.0.is_armed.get() {
             return;
         }
-        self.armed.set(self.armed.get() - 1);
+        self.0.armed.set(self.0.armed.get() - 1);
         if self.stream().on_ring().is_some() || self.run(&mut Context::from_waker(Waker::noop())) {
             return;
         }
         self.stream().shutdown(Shutdown::Both);
-        if let Some(mut reader) = self.reader.take() {
-            let line = Rc::clone(&self.line);
+        if let Some(mut reader) = self.0.reader.take() {
+            let line = Rc::clone(&self.0.line);
             super::driver::spawn(poll_fn(move |cx| {
                 let _endless = reader.as_mut().poll(cx);
                 if line.got.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }

@@ -151,7 +151,7 @@ impl Line<'_> {
         let worker = self.worker;
         let mut scratch = worker.scratch.borrow_mut();
         let Scratch { head, response, .. } = &mut *scratch;
-        let head = match ResponseHead::parse_answer(block.unread(), &self.method, self.offer.as_deref(), head) {
+        let head = match ResponseHead::parse_answer(block.unread(), self.method, self.offer.as_deref(), head) {
             Ok(Parsed::Complete(head)) => head,
             Ok(Parsed::Partial) => return Verdict::More,
             Err(error) => {

@@ -261,7 +261,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
                 let receiving = receive_next(worker, stream, inbox);
                 wait_armed(worker, connection, at, receiving).await
             }
-            Err(last) => match send_and_receive(worker, connection, (last, record), inbox, (at, stays)).await {
+            Err(last) => match send_and_receive(worker, connection, (last, &mut record), inbox, (at, stays)).await {
                 Ok(received) => received,
                 Err(wait) => return wait,
             },
@@ -281,7 +281,7 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
 async fn send_and_receive(
     worker: &Worker,
     connection: &Connection,
-    (last, mut record): (Block, Record),
+    (last, record): (Block, &mut Record),
     inbox: Block,
     (at, stays): (Instant, bool),
 ) -> Result<(io::Result<usize>, Block), Wait> {

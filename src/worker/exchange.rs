@@ -58,34 +58,35 @@ pub(super) async fn exchange(
     record: &mut Record,
     (arrived, due): (Instant, bool),
 ) -> Option<Served> {
-    let (plan, now) = match read_head(worker, connection, inbox, record, (arrived, due)).await {
-        Ok(Some(planned)) => planned,
-        Ok(None) => return None,
+    // filled and used where it stands: it is large, and moved from hand to hand it would cost more than it takes to make
+    let mut plan = None;
+    let now = match read_head(worker, connection, (inbox, &mut plan), record, (arrived, due)).await {
+        Ok(now) => now,
         Err(error) => return Some(refuse_head(worker, connection, inbox, record, error)),
     };
-    let Plan { head_bytes, mut cycle, way } = plan;
-    inbox.consume(head_bytes);
+    let Plan { head_bytes, cycle, way } = plan.as_mut()?;
+    inbox.consume(*head_bytes);
     Some(match way {
         Way::Answer { out, framing } => {
             record.response_bytes = out.unread().len() as u64;
-            let mut body = Body::new(framing, u64::MAX);
+            let mut body = Body::new(*framing, u64::MAX);
             let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
-            let served = Served { last: out, close: false, linger: true, at: now };
-            conclude(worker, connection, (&mut cycle, rest), record, served).await
+            let served = Served { last: std::mem::take(out), close: false, linger: true, at: now };
+            conclude(worker, connection, (cycle, rest), record, served).await
         }
-        Way::Forward(to) => forward((worker, connection), inbox, &mut cycle, record, to, (arrived, now)).await,
+        Way::Forward(to) => forward((worker, connection), inbox, cycle, record, to, (arrived, now)).await,
     })
 }
 
-/// Receives until the head is whole, within `header_timeout` of its first byte, and says when it was. `None`: there is no room to wait
-/// in here.
+/// Receives until the head is whole, within `header_timeout` of its first byte, plans, and says when it was. Without a plan there is no
+/// room to wait in here.
 async fn read_head(
     worker: &Rc<Worker>,
     connection: &Connection,
-    inbox: &mut Block,
+    (inbox, plan): (&mut Block, &mut Option<Plan>),
     record: &mut Record,
     (arrived, mut due): (Instant, bool),
-) -> Result<Option<(Plan, Instant)>, ProxyError> {
+) -> Result<Instant, ProxyError> {
     let config = connection.config(worker);
     let mut scanner = HeadScanner::default();
     // a head may take long to arrive, and what is decided about it must not be decided for the moment of its first byte
@@ -96,13 +97,11 @@ async fn read_head(
     loop {
         if !std::mem::take(&mut due) {
             // a head that has reached its limit is judged even without an end in sight
-            if (scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max)
-                && let Some(plan) = plan::plan(worker, connection, inbox.unread(), record, now)?
-            {
-                return Ok(Some((plan, now)));
+            if scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max {
+                plan::plan(worker, connection, inbox.unread(), record, (now, plan))?;
             }
-            if worker.is_crowded() {
-                return Ok(None);
+            if plan.is_some() || worker.is_crowded() {
+                return Ok(now);
             }
         }
         let _armed = worker.arm();
@@ -156,7 +155,7 @@ pub(super) struct Line<'w> {
     pub(super) cycle: &'w mut Cycle,
     pub(super) record: &'w mut Record,
     pub(super) route: RouteId,
-    pub(super) method: Method,
+    pub(super) method: &'w Method,
     pub(super) version: Version,
     idempotent: bool,
     pub(super) offer: Option<Box<Offer>>,
@@ -170,17 +169,19 @@ async fn forward(
     inbox: &mut Block,
     cycle: &mut Cycle,
     record: &mut Record,
-    forward: Forward,
+    forward: &mut Forward,
     (arrived, now): (Instant, Instant),
 ) -> Served {
-    let Forward { route, cluster, method, version, framing, withheld, bytes_max, idempotent, hash, .. } = forward;
-    let Forward { offer, outbound, slot, trailers, .. } = forward;
+    let Forward { route, cluster, version, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
+    let Forward { method, offer, outbound, slot, trailers, .. } = forward;
+    let (offer, slot) = (offer.take(), slot.take());
     let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
     let config = connection.config(worker);
     let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
-    let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
-    let mut upload = Upload::new(worker, connection, &attempts, std::mem::take(inbox), outbound, incoming);
+    let incoming = Incoming { framing, trailers: std::mem::take(trailers), bytes_max, withheld, patience, rate_min };
+    let blocks = (std::mem::take(inbox), std::mem::take(outbound));
+    let mut upload = Upload::new(worker, connection, &attempts, blocks, incoming);
     let mut line =
         Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent, offer, now };
     let (last, linger) = line.run(&upload).await;
@@ -261,7 +262,7 @@ impl Line<'_> {
     /// `send → await_head → classify → relay` on one connection.
     async fn converse(&mut self, opened: &Opened, to: Try, upload: &Upload<'_>) -> Result<Answered, Failure> {
         let asked = Asked {
-            method: &self.method,
+            method: self.method,
             version: self.version,
             rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
             offer: self.offer.as_deref(),
@@ -330,7 +331,7 @@ impl Line<'_> {
         self.cycle.on_response_head(Framing::Fixed(0), !close);
         let to = ReplyTo {
             version: self.version,
-            head_only: self.method == Method::HEAD,
+            head_only: *self.method == Method::HEAD,
             close,
             date: &self.worker.date(self.now),
             server: &self.connection.config(self.worker).server,

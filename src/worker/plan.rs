@@ -79,7 +79,8 @@ pub(super) struct Forward {
     pub(super) slot: Option<Slot>,
 }
 
-/// Parses what is in the inbox; `None` while the head is not all there. What will be counted and logged goes into `record`.
+/// Parses what is in the inbox, and puts the plan into `into`; nothing while the head is not all there. What will be counted and logged
+/// goes into `record`.
 ///
 /// # Errors
 /// What is wrong with the head; the connection must be closed.
@@ -88,18 +89,19 @@ pub(super) fn plan(
     connection: &Connection,
     buf: &[u8],
     record: &mut Record,
-    now: Instant,
-) -> Result<Option<Plan>, ProxyError> {
+    (now, into): (Instant, &mut Option<Plan>),
+) -> Result<(), ProxyError> {
     let config = connection.config(worker);
     let mut scratch = worker.scratch.borrow_mut();
     let scratch = &mut *scratch;
     let head = match RequestHead::parse(buf, &HeadPolicy::of(config), &mut scratch.head)? {
-        Parsed::Partial => return Ok(None),
+        Parsed::Partial => return Ok(()),
         Parsed::Complete(head) => head,
     };
     let at_hand = buf.len() - head.head_bytes();
     let planner = Planner { worker, connection, config, head: &head, at_hand, now };
-    Ok(Some(planner.plan(record, &mut scratch.path)))
+    *into = Some(planner.plan(record, &mut scratch.path));
+    Ok(())
 }
 
 /// Where an admitted request goes.

@@ -109,8 +109,7 @@ impl<'c> Upload<'c> {
         worker: &'c Worker,
         client: &'c Connection,
         attempts: &'c Attempts<'c>,
-        inbox: Block,
-        outbound: Block,
+        (inbox, outbound): (Block, Block),
         incoming: Incoming,
     ) -> Self {
         Self {
