@@ -24,24 +24,20 @@ use std::task::{Context, Poll, Waker};
 pub type Received = (io::Result<usize>, Block);
 
 /// See the module. A pointer, because it goes from the pool to a request and back.
-pub struct Upstream(Box<Inner>);
-
-struct Inner {
-    line: Rc<Line>,
-    /// `None` on a ring of ours, where what was received belongs to the socket, and while it is being dropped.
-    reader: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
-    /// A receive was submitted with a block, and its result not taken.
-    is_armed: Cell<bool>,
-    /// Over all connections that share it: those that are armed, and so hold a block.
-    armed: Rc<Cell<usize>>,
-}
+pub struct Upstream(Rc<Line>);
 
 /// What the connection and its reader share.
 struct Line {
     stream: Stream,
     /// For the next receive.
     wanted: Cell<Option<Block>>,
-    /// The last receive's, until it is taken.
+    /// A receive was submitted with a block, and its result not taken.
+    is_armed: Cell<bool>,
+    /// Over all connections that share it: those that are armed, and so hold a block.
+    armed: Rc<Cell<usize>>,
+    /// `None` on a ring of ours, where what was received belongs to the socket. It holds the line: whoever drops the connection takes it out.
+    reader: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
+    /// The reader's last receive, until it is taken.
     got: RefCell<Option<Received>>,
 }
 
@@ -49,21 +45,24 @@ impl Upstream {
     /// A connection without a receive. `armed` counts those with one, over all connections that were made with it.
     #[must_use]
     pub fn new(stream: Stream, armed: &Rc<Cell<usize>>) -> Self {
-        let on_ring = stream.on_ring().is_some();
-        let line = Rc::new(Line { stream, wanted: Cell::new(None), got: RefCell::new(None) });
-        let reader = (!on_ring).then(|| Box::pin(read_on(Rc::clone(&line))) as Pin<Box<dyn Future<Output = ()>>>);
-        Self(Box::new(Inner {
-            line,
-            reader: RefCell::new(reader),
+        let line = Rc::new(Line {
+            stream,
+            wanted: Cell::new(None),
             is_armed: Cell::new(false),
             armed: Rc::clone(armed),
-        }))
+            reader: RefCell::new(None),
+            got: RefCell::new(None),
+        });
+        if line.stream.on_ring().is_none() {
+            line.reader.replace(Some(Box::pin(read_on(Rc::clone(&line)))));
+        }
+        Self(line)
     }
 
     /// The connection itself, to send on, to watch, to shut down. It must not be received from while it is armed.
     #[must_use]
     pub fn stream(&self) -> &Stream {
-        &self.0.line.stream
+        &self.0.stream
     }
 
     /// Whether a receive is in flight, or over and not taken yet.
@@ -97,9 +96,9 @@ impl Upstream {
         self.0.is_armed.set(true);
         self.0.armed.set(self.0.armed.get() + 1);
         if let Some(socket) = self.stream().on_ring() {
-            return self.0.line.wanted.set(socket.ask(into));
+            return self.0.wanted.set(socket.ask(into));
         }
-        self.0.line.wanted.set(Some(into));
+        self.0.wanted.set(Some(into));
         // nobody waits yet: whoever does will poll again
         let _ = self.run(&mut Context::from_waker(Waker::noop()));
     }
@@ -107,9 +106,9 @@ impl Upstream {
     /// Takes what the receive in flight has come to; never ready without one.
     pub fn poll_received(&self, cx: &mut Context<'_>) -> Poll<Received> {
         let Some(socket) = self.stream().on_ring() else { return self.poll_reader(cx) };
-        let mut into = self.0.line.wanted.take();
+        let mut into = self.0.wanted.take();
         let received = socket.poll_received(&mut into, cx);
-        self.0.line.wanted.set(into);
+        self.0.wanted.set(into);
         if received.is_ready() {
             self.on_received();
         }
@@ -121,7 +120,7 @@ impl Upstream {
             return Poll::Pending;
         }
         self.on_received();
-        self.0.line.got.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)
+        self.0.got.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)
     }
 
     fn on_received(&self) {
@@ -141,7 +140,7 @@ impl Upstream {
     pub fn is_spent(&self) -> bool {
         match self.0.is_armed.get() && self.stream().on_ring().is_none() {
             true => self.run(&mut Context::from_waker(Waker::noop())),
-            false => self.0.line.stream.is_spent(),
+            false => self.0.stream.is_spent(),
         }
     }
 
@@ -150,7 +149,7 @@ impl Upstream {
         if let Some(reader) = &mut *self.0.reader.borrow_mut() {
             let _endless = reader.as_mut().poll(cx);
         }
-        self.0.line.got.borrow().is_some()
+        self.0.got.borrow().is_some()
     }
 }
 
@@ -173,21 +172,21 @@ impl Drop for Upstream {
     /// A receive in flight is ended and waited for, not dropped: its descriptor is then closed here and now and not by the driver, in the
     /// middle of reading its completions.
     fn drop(&mut self) {
-        if !self.0.is_armed.get() {
-            return;
+        let is_armed = self.0.is_armed.get();
+        if is_armed {
+            self.0.armed.set(self.0.armed.get() - 1);
         }
-        self.0.armed.set(self.0.armed.get() - 1);
-        if self.stream().on_ring().is_some() || self.run(&mut Context::from_waker(Waker::noop())) {
+        let is_over = !is_armed || self.run(&mut Context::from_waker(Waker::noop()));
+        let Some(mut reader) = self.0.reader.take() else { return };
+        if is_over {
             return;
         }
         self.stream().shutdown(Shutdown::Both);
-        if let Some(mut reader) = self.0.reader.take() {
-            let line = Rc::clone(&self.0.line);
-            super::driver::spawn(poll_fn(move |cx| {
-                let _endless = reader.as_mut().poll(cx);
-                if line.got.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
-            }));
-        }
+        let line = Rc::clone(&self.0);
+        super::driver::spawn(poll_fn(move |cx| {
+            let _endless = reader.as_mut().poll(cx);
+            if line.got.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        }));
     }
 }
 

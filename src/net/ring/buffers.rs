@@ -1,8 +1,10 @@
 //! Buffers that the kernel chooses from when something has arrived, so that nobody who waits holds one.
 //!
 //! They are ordinary blocks of the worker's stock: the ring that is shared with the kernel (`IORING_REGISTER_PBUF_RING`) holds their
-//! addresses. One that was filled leaves as a [`Block`], without a copy, and another takes its place before the next system call. There
-//! are few of them, and the stock gives out last what came back first, so what is received into is still in the caches.
+//! addresses. One that was filled leaves as a [`Block`], without a copy, and another takes its place before the next system call.
+//!
+//! The kernel fills them in the order in which they were given, so the one that is filled next is the one that has not been touched for the
+//! longest time. Therefore it has no more of them than a turn takes, twice over: they are still in the caches.
 
 use super::super::block::{Block, Blocks};
 use crate::limits::{BLOCK_SMALL, RECEIVE_BUFFERS};
@@ -14,6 +16,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The only group of buffers of a ring.
 pub(super) const GROUP: u16 = 0;
+
+/// All of them, twice over, are no more than there are.
+const PEAK_MAX: u32 = (RECEIVE_BUFFERS as u32 / 2) << 8;
 
 /// The ring that is shared with the kernel, which wants it on a page boundary.
 #[repr(C, align(4096))]
@@ -28,7 +33,14 @@ pub(super) struct Buffers {
     /// Ids that it has not.
     free: Vec<u16>,
     tail: u16,
+    /// Filled since the last turn.
+    taken: u32,
+    /// What turns take at most, in 256ths of a buffer; forgotten slowly.
+    peak: u32,
 }
+
+/// Buffers that the kernel has beyond twice what turns take.
+const SPARE: u32 = 8;
 
 impl Buffers {
     /// Registers the ring, still empty.
@@ -44,15 +56,27 @@ impl Buffers {
             given: (0..RECEIVE_BUFFERS).map(|_| None).collect(),
             free: (0..RECEIVE_BUFFERS).rev().collect(),
             tail: 0,
+            taken: 0,
+            peak: PEAK_MAX,
         })
     }
 
-    /// Gives the kernel a block of the stock for each one that was filled.
+    /// The kernel has had none for something that arrived.
+    pub(super) fn on_shortage(&mut self) {
+        self.peak = PEAK_MAX;
+    }
+
+    /// Gives the kernel as many blocks of the stock as it is to have. Once a turn.
     pub(super) fn refill(&mut self, stock: &mut Blocks) {
-        if self.free.is_empty() {
+        let taken = std::mem::take(&mut self.taken) << 8;
+        self.peak = taken.max(self.peak - (self.peak >> 8)).min(PEAK_MAX);
+        let wanted = SPARE + (self.peak >> 7);
+        if self.count() >= wanted as usize || self.free.is_empty() {
             return;
         }
-        while let Some(id) = self.free.pop() {
+        while self.count() < wanted as usize
+            && let Some(id) = self.free.pop()
+        {
             let mut block = stock.small_with_headroom();
             let slot = usize::from(self.tail & (RECEIVE_BUFFERS - 1));
             // SAFETY: the slot is inside of the allocation; the kernel does not look at it before the tail says so, and has let go of
@@ -69,10 +93,16 @@ impl Buffers {
         unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.shared).cast_mut()) }.store(self.tail, Ordering::Release);
     }
 
+    /// How many the kernel has.
+    pub(super) fn count(&self) -> usize {
+        self.given.len() - self.free.len()
+    }
+
     /// Takes what the kernel has filled with `received` bytes; `None` for an id that it cannot have.
     pub(super) fn take(&mut self, id: u16, received: usize) -> Option<Block> {
         let mut block = self.given.get_mut(usize::from(id))?.take()?;
         self.free.push(id);
+        self.taken += 1;
         // SAFETY: the kernel has written `received` bytes at the pointer that it was given, and no more than the `BLOCK_SMALL` that it
         // was told of.
         unsafe { block.set_init(received.min(BLOCK_SMALL)) };

@@ -187,6 +187,9 @@ impl Ring {
         let more = cqueue::more(flags);
         let received = usize::try_from(result).unwrap_or(0);
         let filled = cqueue::buffer_select(flags).and_then(|id| self.buffers.borrow_mut().take(id, received));
+        if result == -libc::ENOBUFS {
+            self.buffers.borrow_mut().on_shortage();
+        }
         let mut operations = self.operations.borrow_mut();
         // that of what is unheard is none
         let operation = usize::try_from(number).ok().and_then(|number| operations.get_mut(number))?;

@@ -164,7 +164,7 @@ impl Socket {
             _ => opcode::Nop::new().build(),
         };
         let number = self.ring.submit(Operation::Send { block, result: None, waker: None }, entry);
-        Send { ring: self.ring, number: Some(number) }
+        Send { ring: self.ring, number }
     }
 
     /// Sends all that is unread in a small block, without anybody hearing of it: if it fails, the connection is shut down. Only while the
@@ -400,15 +400,18 @@ impl Drop for Ready<'_> {
 /// See [`Socket::send`].
 pub(in super::super) struct Send {
     ring: &'static Ring,
-    /// `None` when it is over.
-    number: Option<Number>,
+    /// [`OVER`] when it is. No `Option`, so that this is returned in two registers.
+    number: Number,
 }
+
+/// The number of no operation.
+const OVER: Number = Number::MAX;
 
 impl Future for Send {
     type Output = Received;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Received> {
-        let number = self.number.expect("polled after it was over");
+        let number = self.number;
         let is_over = self.ring.with(number, |operation| {
             let is_over = !operation.is_in_flight();
             if !is_over {
@@ -419,7 +422,7 @@ impl Future for Send {
         if !is_over {
             return Poll::Pending;
         }
-        self.number = None;
+        self.number = OVER;
         let Operation::Send { block, result, .. } = self.ring.remove(number) else {
             unreachable!("it was submitted so")
         };
@@ -430,8 +433,8 @@ impl Future for Send {
 
 impl Drop for Send {
     fn drop(&mut self) {
-        if let Some(number) = self.number {
-            self.ring.abandon(number);
+        if self.number != OVER {
+            self.ring.abandon(self.number);
         }
     }
 }

@@ -297,6 +297,38 @@ fn nobody_hangs_when_the_buffers_are_used_up() {
 }
 
 #[test]
+fn the_kernel_has_twice_as_many_buffers_as_turns_take() {
+    on_ring(|ring| async {
+        let pairs: Vec<_> = (0..100).map(|_| pair()).collect();
+        let count = || ring.buffers.borrow().count();
+        yield_now().await;
+        assert_eq!(count(), usize::from(RECEIVE_BUFFERS), "all of them, while nothing is known");
+        let (stream, mut peer) = (&pairs[0].0, &pairs[0].1);
+        let mut rounds = 0;
+        while count() > 12 {
+            assert!(stream.listen());
+            peer.write_all(b"one").unwrap();
+            assert_eq!(receive(stream).await.unwrap(), b"one");
+            rounds += 1;
+            assert!(rounds < 10_000, "still {}", count());
+        }
+        // many at once: who gets no buffer is received from all the same, and soon there is one for each
+        for round in 0_u32..3 {
+            assert!(pairs.iter().all(|(stream, _)| stream.listen()));
+            yield_now().await;
+            for mut peer in pairs.iter().map(|(_, peer)| peer) {
+                peer.write_all(&round.to_ne_bytes()).unwrap();
+            }
+            for (stream, _) in &pairs {
+                assert_eq!(receive(stream).await.unwrap(), round.to_ne_bytes());
+            }
+        }
+        yield_now().await;
+        assert!(count() > 100, "{}", count());
+    });
+}
+
+#[test]
 fn while_others_are_behind_nothing_more_is_listened_to() {
     on_ring(|ring| async {
         let (stream, mut peer) = pair();
