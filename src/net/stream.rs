@@ -131,6 +131,7 @@ impl Stream {
                 block.consume(sent);
                 self.send(block).await
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.send(block).await,
             Err(error) => (Err(error), block),
         }
     }
