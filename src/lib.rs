@@ -86,20 +86,20 @@
 //!
 //! [`net::driver`] is a ladder. Its first step is our own ring (`net::ring`) with our own tasks (`net::tasks`): a turn runs every task
 //! that was woken, then hands everything that they submitted to the kernel with one system call, which also waits. A busy socket is
-//! *listened to*: one multishot receive stays in the kernel, which chooses a buffer when bytes are there, so that nobody who waits holds
-//! one; bulk is *asked* for, into a block that grows to 256 KiB. What was received belongs to the socket, so a wait may be dropped. Small
-//! answers are *posted*: nobody waits for a send that the kernel takes at once. Time is read once a turn. The steps below run the same
-//! connections on monoio's ring and on epoll; [`net::stream`] is where the two meet, and nothing above it knows which one runs.
+//! *listened to*: one multishot receive stays in the kernel, which chooses a buffer when bytes are there (it has twice as many as turns
+//! take), so that nobody who waits holds one; bulk is *asked* for, into a block that grows to 256 KiB. What was received belongs to the
+//! socket, so a wait may be dropped. Small answers are *posted*: nobody waits for a send that the kernel takes at once. Time is read once
+//! a turn. The steps below run the same connections on monoio's ring and on epoll; [`net::stream`] is where the two meet, and nothing
+//! above it knows which one runs.
 //!
 //! # Memory and time
 //!
 //! Idle connections of clients hold no buffer, and neither do connections to endpoints that wait in a pool (below the first step of the
 //! ladder: as long as those are few, each has its next receive in flight with a block, [`net::upstream`]). A connection that serves
-//! holds one or two blocks from the worker's stock. Deadlines are rows of
-//! one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that is given up
-//! is a pending operation dropped ([`net::timer`]). A panic in a
-//! connection ends that connection ([`net::guarded`]); a worker that panics elsewhere or stalls is replaced on its core with the same
-//! listening sockets (`control::crew`).
+//! holds one or two blocks from the worker's stock; a small response goes on in the block that it came in, with the client's head written
+//! over the endpoint's. Deadlines are rows of one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that
+//! is given up is a pending operation dropped ([`net::timer`]). A panic in a connection ends that connection ([`net::guarded`]); a worker
+//! that panics elsewhere or stalls is replaced on its core with the same listening sockets (`control::crew`).
 
 pub mod limits;
 pub mod units;
