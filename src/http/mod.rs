@@ -2,9 +2,9 @@
 //!
 //! In the order of a request: [`head`] parses it ([`scan`] says when that is worth trying, [`fields`] is the table of headers,
 //! [`target`] and [`path`] take the request line apart), [`framing`] decides where its body ends, [`headers`] which fields go on,
-//! [`encode`] rebuilds it for the endpoint, [`body`] takes its body through, [`response`] parses the answer (its lines are read in
-//! `lines`, without httparse), [`reply`] is what the gateway says itself, [`upgrade`] which other protocols may be spoken, [`cycle`] whether the connections live on, and [`glimpse`] what
-//! a request that was refused looked like.
+//! [`encode`] rebuilds it for the endpoint, [`body`] takes its body through, [`response`] parses the answer (`lines` reads its lines,
+//! without httparse), [`reply`] is what the gateway says itself, [`upgrade`] which other protocols may be spoken, [`cycle`] whether the
+//! connections live on, and [`glimpse`] what a request that was refused looked like.
 //! [`proxy_header`] is what may stand before the first request.
 //!
 //! What leaves is rebuilt from what was understood, never passed through: one request line, one `Host`, one framing. Nothing here

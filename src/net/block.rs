@@ -333,6 +333,20 @@ mod tests {
     }
 
     #[test]
+    fn a_head_goes_over_what_was_read_and_not_beyond() {
+        let mut block = Blocks::default().small_with_headroom();
+        assert!(block.is_empty() && block.room() == BLOCK_SMALL);
+        block.vec_mut().extend_from_slice(b"readbody");
+        block.consume(4);
+        assert!(!block.put_before(&[b'x'; HEADROOM + 5]), "one more than there is");
+        assert_eq!(block.unread(), b"body");
+        assert!(block.put_before(&[b'x'; HEADROOM + 4]));
+        assert_eq!(block.unread(), [&[b'x'; HEADROOM + 4][..], b"body"].concat());
+        assert!(!block.put_before(b"y") && block.put_before(b""));
+        assert!(!Block::default().put_before(b"y"));
+    }
+
+    #[test]
     fn the_stock_is_bounded_and_keeps_only_its_sizes() {
         let mut blocks = Blocks::default();
         for _ in 0..2 * BLOCKS_KEPT_BYTES / BLOCK_LARGE {

@@ -265,22 +265,30 @@ mod tests {
     #[test]
     fn a_dropped_one_is_closed_and_not_counted_any_more() {
         on_each_driver(|timers| async move {
-            let (upstream, mut peer, armed) = upstream();
-            upstream.arm(block());
-            drop(upstream);
-            assert_eq!(armed.get(), 0);
-            peer.set_nonblocking(true).unwrap();
-            let watch = timers.watch();
-            let until = crate::net::clock::now() + std::time::Duration::from_secs(30);
-            loop {
-                match peer.read(&mut [0; 8]) {
-                    Ok(0) => break,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    other => panic!("{other:?}"),
+            for how in ["armed", "armed and heard", "as it was made"] {
+                let (upstream, mut peer, armed) = upstream();
+                if how != "as it was made" {
+                    upstream.arm(block());
                 }
-                let now = crate::net::clock::now();
-                assert!(now < until, "still open");
-                watch.sleep_until(now + crate::net::timer::TICK).await;
+                if how == "armed and heard" {
+                    peer.write_all(b"heard").unwrap();
+                    assert_eq!(upstream.received().await.1.unread(), b"heard");
+                }
+                drop(upstream);
+                assert_eq!(armed.get(), 0);
+                peer.set_nonblocking(true).unwrap();
+                let watch = timers.watch();
+                let until = crate::net::clock::now() + std::time::Duration::from_secs(30);
+                loop {
+                    match peer.read(&mut [0; 8]) {
+                        Ok(0) => break,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        other => panic!("{other:?}"),
+                    }
+                    let now = crate::net::clock::now();
+                    assert!(now < until, "still open: {how}");
+                    watch.sleep_until(now + crate::net::timer::TICK).await;
+                }
             }
         });
     }
