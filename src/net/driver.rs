@@ -132,6 +132,14 @@ impl EventLoop {
     }
 }
 
+/// Tells the event loop where the running task keeps the larger part of its state, so that it can be fetched into the caches before the
+/// task's turn. Only a hint, which some event loops have no use for: the memory is not looked at, and may be gone.
+pub fn hint_state<T>(state: &T) {
+    if let Some(ring) = super::ring::current() {
+        ring.tasks().hint_state((&raw const *state).cast(), size_of::<T>());
+    }
+}
+
 /// Has `future` run by the event loop of this thread.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     match ring::current() {

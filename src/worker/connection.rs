@@ -13,9 +13,9 @@ use super::state::Worker;
 use crate::config;
 use crate::error::ProxyError;
 use crate::net::block::Block;
-use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
+use crate::net::{clock, driver};
 use crate::units::{Instant, ListenerId};
 use rand::RngExt as _;
 use std::cell::Cell;
@@ -184,7 +184,9 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
             return;
         }
         loop {
-            let next = Box::pin(serve(worker, connection, begun.take())).await;
+            let serving = Box::pin(serve(worker, connection, begun.take()));
+            driver::hint_state(&*serving);
+            let next = serving.await;
             if matches!(next, Wait::Over) || wait(worker, connection, &next).await.is_err() {
                 break;
             }
