@@ -168,5 +168,9 @@ fn check_fields(
     assert_eq!(message.values("connection").contains(&&b"close"[..]), closes, "{}", sent.escape_ascii());
     assert!(!message.values("date").is_empty(), "{}", sent.escape_ascii());
     assert_eq!(message.values("ratelimit").last(), Some(&&b"\"a\";r=1"[..]));
-    assert!(message.values("upgrade").is_empty() && message.values("te").is_empty());
+    assert!(message.values("te").is_empty());
+    // RFC 9110 §15.5.22: a 426 names the protocol that is required
+    let names = !message.values("upgrade").is_empty();
+    assert!(!names || head.status().as_u16() == 426, "{}", sent.escape_ascii());
+    assert_eq!(names, message.values("connection").contains(&&b"upgrade"[..]), "{}", sent.escape_ascii());
 }
