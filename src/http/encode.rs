@@ -16,7 +16,7 @@ use super::head::RequestHead;
 use super::headers::{self, Forwarding, push};
 use super::response::ResponseHead;
 use super::text::push_number;
-use super::upgrade::Offer;
+use super::upgrade::{self, Offer};
 use crate::config::{HeaderRules, ServerField};
 use http::StatusCode;
 
@@ -130,7 +130,9 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     out.reserve(head.head_bytes() + 256);
     push_status_line(out, head);
     // RFC 9110 §15.5.22: a 426 names the protocol that is required
-    let requires = head.status() == StatusCode::UPGRADE_REQUIRED && head.upgrade().is_some();
+    let mut required = head.fields().of(Kind::Upgrade).peekable();
+    let requires =
+        head.status() == StatusCode::UPGRADE_REQUIRED && required.peek().is_some() && required.all(upgrade::is_list);
     headers::copy(out, &head.fields(), response.rules, |kind| {
         passes_down(kind, framing, response.server) || (requires && kind == Kind::Upgrade)
     });

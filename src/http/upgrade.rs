@@ -58,18 +58,39 @@ impl std::fmt::Debug for Offer {
     }
 }
 
-/// `protocol = protocol-name ["/" protocol-version]`, both tokens, and not HTTP again.
+/// A protocol, and not HTTP again.
 fn may_go_on(protocol: &[u8]) -> bool {
-    let mut parts = protocol.splitn(2, |&b| b == b'/');
-    let name = parts.next().unwrap_or_default();
+    let name = protocol.split(|&b| b == b'/').next().unwrap_or_default();
     let carries_http =
         [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"].iter().any(|other| name.eq_ignore_ascii_case(other));
-    is_token(name) && parts.next().is_none_or(is_token) && !carries_http
+    is_protocol(protocol) && !carries_http
+}
+
+/// `protocol = protocol-name ["/" protocol-version]`, both tokens.
+fn is_protocol(protocol: &[u8]) -> bool {
+    let mut parts = protocol.splitn(2, |&b| b == b'/');
+    parts.all(is_token)
+}
+
+/// Whether the field's value is a list of protocols without an empty element (RFC 9110 §7.8, §5.6.1.1).
+pub(super) fn is_list(value: &[u8]) -> bool {
+    value.split(|&b| b == b',').map(trim).all(is_protocol)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upgrade_is_a_list_of_protocols() {
+        for good in ["websocket", "h2c", "HTTP/2.0, SHTTP/1.3", "a ,\tb/c"] {
+            assert!(is_list(good.as_bytes()), "{good}");
+        }
+        for bad in ["", "a,", ",a", "a b", "/1", "a/", "a/b/c", "h2'\u{b7}"] {
+            assert!(!is_list(bad.as_bytes()), "{bad}");
+        }
+    }
+
     use crate::http::Parsed;
     use crate::http::fields::HeadScratch;
     use crate::http::head::{HeadPolicy, RequestHead};
