@@ -154,8 +154,8 @@ pub const ARMED_RECEIVES_MAX: usize = 1_024;
 /// Connections of one worker to endpoints that may wait in a pool with a receive (and so a buffer) armed: 8 MiB; the rest are looked at
 /// when they are taken out.
 pub const ARMED_UPSTREAM_MAX: usize = 1_024;
-/// Blocks of one worker that its ring may fill by itself; a power of two. More than the twenty or so completions that a turn brings,
-/// and few enough to stay in the second-level cache.
+/// Blocks of one worker that its ring may fill by itself, at most; a power of two. It has as many as turns take, twice over: rarely more
+/// than fifty.
 pub const RECEIVE_BUFFERS: u16 = 128;
 /// Blocks that a connection may be ahead of whoever reads from it, before it is received from only when asked.
 pub const PIECES_AHEAD: usize = 4;

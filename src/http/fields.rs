@@ -1,9 +1,9 @@
 //! The header section of a head: a table of where each field stands, what it is, and whether it may go on.
 //!
-//! One pass over what httparse found does three things: it makes the parse strict (httparse takes bare LFs; RFC 9112 §2.2 lets us
-//! refuse them), it sorts the fields whose meaning the gateway must know by length and spelling, and it notes what they say. The
-//! table holds offsets, not slices, so that it is 16 bytes a field, can be kept by the connection, and lets runs of unchanged
-//! lines be copied with one move.
+//! One pass, for a request over what httparse found and for a response over its bytes (`lines`), does three things: it makes the parse
+//! strict (httparse takes bare LFs; RFC 9112 §2.2 lets us refuse them), it sorts the fields whose meaning the gateway must know by length
+//! and spelling, and it notes what they say. The table holds offsets, not slices, so that it is 16 bytes a field, can be kept by the
+//! connection, and lets runs of unchanged lines be copied with one move.
 //!
 //! What it does not do: judge what the fields mean for this side; that is [`crate::http::head`] and [`crate::http::response`].
 

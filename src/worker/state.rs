@@ -332,7 +332,7 @@ impl Worker {
         }
         let pool = &mut self.pools.borrow_mut()[cluster.index()];
         if let Some(kept) = pool.checkin(endpoint, upstream, keep, now) {
-            kept.stand_by(ARMED_UPSTREAM_MAX, || self.blocks.borrow_mut().small());
+            kept.stand_by(ARMED_UPSTREAM_MAX, || self.blocks.borrow_mut().small_with_headroom());
         }
     }
 

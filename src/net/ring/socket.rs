@@ -218,7 +218,7 @@ impl Socket {
     /// Asks for a receive into this block, or into another if it is none.
     fn submit_receive(&self, into: Option<Block>) {
         let into = into.filter(|block| block.room() > 0 || !block.all().is_empty());
-        let into = into.unwrap_or_else(|| self.ring.stock.borrow_mut().small());
+        let into = into.unwrap_or_else(|| self.ring.stock.borrow_mut().small_with_headroom());
         debug_assert!(into.room() > 0, "a receive without room looks like the peer's end");
         let entry = |operation: &mut Operation| {
             let (to, len) = match operation {
