@@ -130,9 +130,10 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     out.reserve(head.head_bytes() + 256);
     push_status_line(out, head);
     // RFC 9110 §15.5.22: a 426 names the protocol that is required
-    let mut required = head.fields().of(Kind::Upgrade).peekable();
-    let requires =
-        head.status() == StatusCode::UPGRADE_REQUIRED && required.peek().is_some() && required.all(upgrade::is_list);
+    let requires = head.status() == StatusCode::UPGRADE_REQUIRED && {
+        let mut required = head.fields().of(Kind::Upgrade);
+        required.next().is_some_and(upgrade::is_list) && required.next().is_none()
+    };
     headers::copy(out, &head.fields(), response.rules, |kind| {
         passes_down(kind, framing, response.server) || (requires && kind == Kind::Upgrade)
     });
@@ -151,9 +152,12 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
         }
         _ => push_framing(out, framing),
     }
-    push_connection(out, response.version, response.close || framing == Framing::UntilClose);
-    if requires {
-        out.extend_from_slice(b"Connection: upgrade\r\n");
+    let close = response.close || framing == Framing::UntilClose;
+    match (requires, close, response.version) {
+        (false, ..) => push_connection(out, response.version, close),
+        (true, true, _) => out.extend_from_slice(b"Connection: close, upgrade\r\n"),
+        (true, false, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive, upgrade\r\n"),
+        (true, false, Version::Http11) => out.extend_from_slice(b"Connection: upgrade\r\n"),
     }
     out.extend_from_slice(b"\r\n");
     framing

@@ -48,9 +48,8 @@ on_both_drivers! {
     fn a_protocol_that_is_required_is_named(driver: Driver) {
         let upstream = Upstream::answering(|request, conn| {
             let status = request.target.trim_start_matches('/');
-            conn.send(format!(
-                "HTTP/1.1 {status} X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n"
-            ));
+            let upgrade = request.header("x-upgrade").unwrap_or("Upgrade: websocket").replace('|', "\r\n");
+            conn.send(format!("HTTP/1.1 {status} X\r\n{upgrade}\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n"));
         });
         let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
         let mut client = gateway.client();
@@ -58,6 +57,13 @@ on_both_drivers! {
         assert_eq!(response.header("upgrade"), Some("websocket"), "RFC 9110 §15.5.22");
         assert_eq!(response.header("connection"), Some("upgrade"), "RFC 9110 §7.8");
         assert_eq!(client.get("/200").header("upgrade"), None, "an offer of the last hop");
+        for strange in ["Upgrade: h2'\u{b7}", "Upgrade: a b", "Upgrade: a|Upgrade: b", "Upgrade:"] {
+            let response = client.request("GET", "/426", &[("X-Upgrade", strange)], b"");
+            assert_eq!((response.status, response.header("upgrade"), response.header("connection")), (426, None, None), "{strange}");
+        }
+        let last = client.request("GET", "/426", &[("Connection", "close")], b"");
+        assert_eq!((last.header("upgrade"), last.header("connection")), (Some("websocket"), Some("close, upgrade")));
+        assert_eq!(last.headers.iter().filter(|(name, _)| name == "connection").count(), 1);
     }
 
     fn a_stranger_does_not_choose_its_forwarded_address(driver: Driver) {
