@@ -7,8 +7,8 @@
 //! Stricter than RFC 9112 asks for: lines end in CRLF (§2.2 lets recipients take a bare LF), and no line is folded (§5.2).
 
 use super::Version;
-use super::fields::{Field, Malformed, Seen, classify};
-use super::text::is_token_byte;
+use super::fields::{Field, Malformed, Seen, classify, offset};
+use super::text::{is_token_byte, is_value_byte, trim};
 use crate::config::Underscores;
 
 /// What could be read.
@@ -116,30 +116,23 @@ pub(super) fn field_lines<'b>(
             None => return Ok(Lines::Cut),
             Some(_) => return Err(Unreadable::Malformed),
         }
-        let mut value_start = colon + 1;
-        while let Some(b' ' | b'\t') = buf.get(value_start) {
-            value_start += 1;
-        }
-        let line_end = value_end(buf, value_start);
+        let line_end = value_end(buf, colon + 1);
         match buf[line_end..] {
             [b'\r', b'\n', ..] => {}
             [] | [b'\r'] => return Ok(Lines::Cut),
             _ => return Err(Unreadable::Malformed),
         }
-        let mut end = line_end;
-        while end > value_start && matches!(buf[end - 1], b' ' | b'\t') {
-            end -= 1;
-        }
-        let name = &buf[at..colon];
-        let kind = classify(name, Underscores::Keep);
-        seen.note(kind, &buf[value_start..end])?;
+        let value = trim(&buf[colon + 1..line_end]);
+        let value_start = offset(buf, value);
+        let kind = classify(&buf[at..colon], Underscores::Keep);
+        seen.note(kind, value)?;
         table.push(Field {
             name_start: at as u32,
             value_start: value_start as u32,
-            value_len: (end - value_start) as u32,
+            value_len: value.len() as u32,
             name_len: u16::try_from(name_len).map_err(|_| Malformed)?,
             kind,
-            canonical: value_start == colon + 2 && buf[colon + 1] == b' ' && end == line_end,
+            canonical: value_start == colon + 2 && buf[colon + 1] == b' ' && value_start + value.len() == line_end,
         });
         at = line_end + 2;
     }
@@ -194,13 +187,12 @@ fn value_end(buf: &[u8], mut at: usize) -> usize {
         }
         at += 1;
     }
-    at + buf[at..].iter().take_while(|&&byte| super::text::is_value_byte(byte)).count()
+    at + buf[at..].iter().take_while(|&&byte| is_value_byte(byte)).count()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::text::is_value_byte;
     use proptest::prelude::*;
 
     /// Every byte at every place of a word, behind others of all kinds.

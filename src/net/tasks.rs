@@ -87,6 +87,7 @@ impl Tasks {
         let mut cx = Context::from_waker(&waker);
         self.main_is_due.set(true);
         loop {
+            self.running.set(MAIN);
             if self.main_is_due.take()
                 && let Poll::Ready(output) = main.as_mut().poll(&mut cx)
             {
