@@ -86,18 +86,16 @@ kinds! {
     ConcurrencyLimited = "concurrency_limited", Gateway, 503, "too many requests at once";
     /// Every endpoint that is left is at its `max_requests`.
     UpstreamSaturated = "upstream_saturated", Gateway, 503, "every endpoint is at its limit of requests";
-    /// No endpoint may be tried.
+    /// No endpoint could be reached, or none may be tried.
     NoHealthyEndpoint = "no_healthy_endpoint", Gateway, 503, "no endpoint is available";
+    /// The gateway is out of descriptors, ports or memory for another connection.
+    Exhausted = "gateway_exhausted", Gateway, 503, "the gateway has no room for another connection";
     /// The gateway is stopping.
     Draining = "draining", Gateway, 503, "the gateway is shutting down";
     /// An upgraded connection carried no byte for `tunnel_timeout`. Only logged and counted: a tunnel has no responses.
     TunnelTimeout = "tunnel_timeout", Gateway, 504, "the tunnel was idle for too long";
     /// A defect of the gateway.
     Internal = "internal_error", Gateway, 500, "the gateway failed to serve this request";
-    /// The connection to the endpoint was refused or could not be made.
-    ConnectFailed = "upstream_connect_failed", Upstream, 502, "the service could not be reached";
-    /// The connection to the endpoint took longer than `connect_timeout`.
-    ConnectTimeout = "upstream_connect_timeout", Upstream, 504, "the service could not be reached in time";
     /// No response head within the request's or the attempt's time.
     UpstreamTimeout = "upstream_timeout", Upstream, 504, "the service did not answer in time";
     /// The connection broke before a whole response head.

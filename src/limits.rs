@@ -94,20 +94,36 @@ pub const INTERIM_RESPONSES_MAX: usize = 8;
 pub const REPLAY_BYTES_MAX: usize = 64 << 10;
 /// Attempts of one request, the first one included (`retry.attempts` + 1).
 pub const ATTEMPTS_MAX: usize = 16;
-/// Backoff before the same endpoint is tried again: full jitter below a bound that doubles from here …
+/// Endpoints that one request may go on to because it could not be sent to the one before. They are no retries, and each is another
+/// endpoint: what bounds them is the number of endpoints, T_max, and this.
+pub const FAILOVERS_MAX: usize = 16;
+/// Endpoints that one request meets, repeats included.
+pub const VISITS_MAX: usize = ATTEMPTS_MAX + FAILOVERS_MAX;
+/// Backoff before the same endpoint is tried again: full jitter below a bound that doubles from here to `retry.backoff_max`. Envoy's
+/// default.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(25);
-/// … to here. Envoy's defaults.
-pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// The shortest per-try timeout that is worth an attempt: below it, a loopback service would fail too.
 pub const TRY_MIN: Duration = Duration::from_millis(1);
 /// Time constant of an endpoint's availability and of its smoothed round trip: Finagle's and Linkerd's ten seconds.
 pub const AVAILABILITY_DECAY: Duration = Duration::from_secs(10);
 /// A failed attempt counts as a round trip of at least this in `peak_ewma`; Linkerd's penalty.
 pub const RTT_PENALTY: Duration = Duration::from_secs(5);
+/// How long a failure counts as a request in flight when two endpoints are compared.
+pub const DOUBT: Duration = Duration::from_secs(1);
 /// The round trip of an endpoint while no endpoint of its cluster has been measured; Envoy's default.
 pub const RTT_DEFAULT: Duration = Duration::from_millis(10);
-/// Longest time for which an upstream's Retry-After keeps traffic from an endpoint; Linkerd's cap.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// How long nobody asks an endpoint that was put aside and has failed hard once more: what a full outage costs, and how soon its end is
+/// seen.
+pub const DEAD: Duration = Duration::from_millis(100);
+/// For so long after that it is still taken to be dead until it is reached, and asked by one request at a time.
+pub const DEAD_KNOWN: Duration = Duration::from_secs(1);
+/// Successes in a row that bring an endpoint back before the doubled time of its ejection is over. One that fails half of its requests
+/// has them once in 256 times.
+pub const PROOFS: u32 = 8;
+/// `per_try_timeout = "auto"`: at least this …
+pub const TRY_AUTO_MIN: Duration = Duration::from_millis(250);
+/// … and this many times the p99 of the route.
+pub const TRY_AUTO_FACTOR: u32 = 3;
 /// A tier carries this many percent of what its available endpoints are of all: Envoy's overprovisioning factor 1.4.
 pub const TIER_OVERPROVISION_PERCENT: u64 = 140;
 /// Share of its load with which a readmitted endpoint begins, in percent; Envoy's slow start.
@@ -197,5 +213,6 @@ const _: () = assert!(REGEX_BYTES_MAX <= REGEX_SET_BYTES_MAX && REGEX_CACHE_BYTE
 const _: () = assert!(ATTEMPTS_MAX <= ENDPOINTS_MAX);
 const _: () =
     assert!(RING_POINTS_MAX >= ENDPOINTS_MAX && MAGLEV_SLOTS > ENDPOINTS_MAX && ENDPOINTS_MAX <= u16::MAX as usize);
-const _: () = assert!(BACKOFF_MIN.as_nanos() <= BACKOFF_MAX.as_nanos());
+const _: () = assert!(VISITS_MAX <= u8::MAX as usize);
+const _: () = assert!(DEAD.as_nanos() < DEAD_KNOWN.as_nanos());
 const _: () = assert!(LOG_FIELD_BYTES_MAX * 8 < LOG_RING_BYTES);

@@ -54,7 +54,7 @@ id!(
 );
 id!(
     /// Row of one cluster's endpoints; meaningless without its [`ClusterId`].
-    EndpointId(u32)
+    EndpointId(u16)
 );
 
 /// Nanoseconds of `CLOCK_MONOTONIC`. Only `net::clock` reads the clock; everybody else is told.

@@ -323,7 +323,7 @@ impl RouteReader<'_, '_, '_, '_> {
             Timeout::Adaptive { max, .. } => *max,
         });
         if let (Some(per_try), Some(longest)) = (&table.per_try_timeout, longest)
-            && per_try.value.0 > longest
+            && per_try.value.0.is_some_and(|per_try| per_try > longest)
         {
             let message = format!("longer than the whole request may take, {} (timeout)", duration(longest));
             self.sink.value(table.at.key("per_try_timeout"), per_try.span.clone(), message, None);
@@ -332,7 +332,8 @@ impl RouteReader<'_, '_, '_, '_> {
             attempts: u32::try_from(value(&table.attempts)?.0).ok()?,
             on: retry_on(&table.on.as_ref()?.value.0),
             non_idempotent: value(&table.non_idempotent)?,
-            per_try_timeout: value(&table.per_try_timeout).map(|timeout| timeout.0),
+            per_try_timeout: value(&table.per_try_timeout)?.0,
+            backoff_max: value(&table.backoff_max)?.0,
             min_remaining: value(&table.min_remaining)?.0,
         })
     }

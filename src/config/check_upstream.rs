@@ -44,6 +44,8 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
         endpoints: endpoints?,
         health_check: health_check.map_or(Some(None), |check| check.map(Some))?,
         outlier: outlier?,
+        retry_after_max: value(&table.retry_after_max)?.0,
+        spill: value(&table.spill)?,
         slow_start: value(&table.slow_start)?.0,
     })
 }

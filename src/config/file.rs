@@ -5,7 +5,7 @@
 //! [`super::check`]'s business.
 
 use super::addresses::{At, FileMode, Host, Listen, TrustedPeer};
-use super::knobs::{ByteRate, ProxyVersion, Separators, ServerField, Underscores};
+use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::names::{
     Cores, EditableHeader, Expect, Hash, Header, HeaderText, LimitPer, LogTo, MethodText, Name, Redacted, RetryWord,
     Workers,
@@ -297,12 +297,16 @@ table! {
     Retry {
         /// Retries beyond the first try, 0 to 15; 0 turns retries off.
         default attempts: Int<0, { ATTEMPTS_MAX as u64 - 1 }> = 2;
-        /// What is retried: connect, reset, timeout and statuses from 400 to 599.
+        /// What is retried: connect (nobody could be reached; what was not sent goes on to another endpoint in any case), reset, timeout and
+        /// statuses from 400 to 599.
         default on: List<RetryWord, 1, ENTRIES_MAX> = ["connect", "reset", "timeout", "502", "503", "504"];
         /// Retry methods that are not idempotent too, such as POST.
         default non_idempotent: bool = false;
-        /// Longest time of one try, 1ms to 1d; where it is not given, what is left of T_max divided fairly among the tries left.
-        optional per_try_timeout: Timeout;
+        /// Longest time of one try, 1ms to 1d; or auto: what the route's requests usually take, three times over, at least 250ms and at most
+        /// what is left of T_max divided fairly among the tries left.
+        default per_try_timeout: PerTry = "auto";
+        /// Longest wait before a retry, 1ms to 1h. Where an endpoint asks for a longer one (Retry-After), its answer is passed on.
+        default backoff_max: Time<1, HOUR> = "250ms";
         /// Smallest share of T_max that must be left for a retry.
         default min_remaining: Share = "10%";
     }
@@ -333,6 +337,11 @@ table! {
         optional health_check: HealthCheck;
         /// Ejection of endpoints that fail requests.
         table outlier: Outlier;
+        /// Longest time for which an endpoint is left alone that asks for it (503 with Retry-After), 0s to 1d; 0s: never.
+        default retry_after_max: Time<0, DAY> = "30s";
+        /// proportional: tiers share the load by the health they have left (factor 1.4). none: a lower tier only when the one above it has
+        /// nobody left.
+        default spill: Spill = "proportional";
         /// How long an endpoint's share grows after it comes back, 0s to 1h; 0s gives it all at once.
         default slow_start: Time<0, HOUR> = "10s";
     }
@@ -393,9 +402,9 @@ table! {
         default min_requests: Int<1, 1_000_000> = 10;
         /// The window, 1s to 1h.
         default window: Time<SECOND, HOUR> = "10s";
-        /// First ejection, 100ms to 1h; it doubles each time …
+        /// How long an ejection lasts before it is probed, 100ms to 1h; for an endpoint that relapses after it came back it doubles …
         default eject: Time<100, HOUR> = "10s";
-        /// … up to this, 100ms to 1d.
+        /// … up to this, 100ms to 1d, unless eight probes in a row succeed before.
         default eject_max: Time<100, DAY> = "300s";
     }
 }

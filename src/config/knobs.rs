@@ -3,10 +3,12 @@
 use super::names::HeaderText;
 use super::problem::Refusal;
 use super::read::{Scalar, scalar_schema};
+use super::file::Timeout;
 use super::values::{Size, one_of, text, word, words};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 use std::borrow::Cow;
+use std::time::Duration;
 use toml::de::DeValue;
 
 words! {
@@ -42,6 +44,39 @@ words! {
         V2 = "v2",
     }
 }
+
+words! {
+    /// `upstream.spill`: when a lower tier is used.
+    Spill {
+        /// Tiers share the load by the health they have left.
+        Proportional = "proportional",
+        /// When the one above it has nobody left.
+        None = "none",
+    }
+}
+
+/// `retry.per_try_timeout`: a duration, or `None` for "auto".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerTry(pub Option<Duration>);
+
+impl Scalar for PerTry {
+    fn allowed() -> String {
+        format!("\"auto\", or {}", Timeout::allowed())
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        match value.as_str() {
+            Some("auto") => Ok(Self(None)),
+            _ => Timeout::parse(value).map(|timeout| Self(Some(timeout.0))),
+        }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [{ "const": "auto" }, Timeout::schema()] })
+    }
+}
+
+scalar_schema!(PerTry);
 
 /// `listener.server`
 #[derive(Clone, Debug, PartialEq, Eq)]

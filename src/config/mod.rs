@@ -23,7 +23,7 @@ mod warnings;
 
 pub use check::{load, parse};
 pub use file::schema;
-pub use knobs::{ProxyVersion, Separators, ServerField, Underscores};
+pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use problem::{Errors, Problem};
 pub use warnings::warnings;
 
@@ -327,8 +327,10 @@ pub struct Retry {
     pub on: RetryOn,
     /// Retry methods that are not idempotent too.
     pub non_idempotent: bool,
-    /// `None`: what is left of T_max, divided fairly among the attempts left.
+    /// `None`: it follows the route, and is at most what is left of T_max, divided fairly among the attempts left.
     pub per_try_timeout: Option<Duration>,
+    /// Longest wait before a retry.
+    pub backoff_max: Duration,
     /// Smallest share of T_max that must be left.
     pub min_remaining: Ratio,
 }
@@ -371,6 +373,10 @@ pub struct Cluster {
     pub health_check: Option<HealthCheck>,
     /// Passive ejection.
     pub outlier: Option<Outlier>,
+    /// Longest pause that an endpoint gets which asks for one (503 with Retry-After); zero: none.
+    pub retry_after_max: Duration,
+    /// When a lower tier is used.
+    pub spill: Spill,
     /// Ramp after a return; zero: none.
     pub slow_start: Duration,
 }
@@ -494,7 +500,7 @@ pub struct Outlier {
     pub min_requests: u32,
     /// The window.
     pub window: Duration,
-    /// First ejection; doubles each time …
+    /// An ejection up to its first probe; for one that relapses it doubles …
     pub eject: Duration,
     /// … up to this.
     pub eject_max: Duration,

@@ -15,7 +15,7 @@ use crate::observe::stats::Stats;
 use crate::policy::attempt::ChangeKind;
 use crate::policy::router::Router;
 use crate::units::{Instant, Rng};
-use crate::worker::{Command, Refusal, Report, Shared};
+use crate::worker::{Command, Refusal, Report, Shared, eject_reason, readmit_reason};
 use rand::SeedableRng;
 use std::fs::Permissions;
 use std::io;
@@ -342,6 +342,10 @@ fn log_report(config: &Config, report: Report) {
             let cluster = &config.clusters[cluster.index()];
             log_change(&cluster.name, &cluster.endpoints[endpoint.index()].address, worker.index(), change);
         }
+        Report::BudgetExhausted { worker, cluster } => {
+            let (upstream, worker) = (&config.clusters[cluster.index()].name, worker.index());
+            tracing::warn!("retry budget exhausted upstream={upstream} worker={worker}: requests are not retried");
+        }
         Report::Refusing { worker, listener, refusal } => {
             let listener = &config.listeners[listener.index()];
             log_refusal(listener, worker.index(), refusal);
@@ -364,21 +368,36 @@ fn log_refusal(listener: &Listener, worker: usize, refusal: Refusal) {
 }
 
 fn log_change(upstream: &str, endpoint: &Address, worker: usize, change: ChangeKind) {
+    let time = |until: Instant| until.since(clock::now());
     match change {
-        ChangeKind::Ejected { reason, until } => {
-            let time = until.since(clock::now());
-            let reason = reason.token();
+        ChangeKind::Ejected { reason, evidence, until } => {
+            let (reason, evidence, time) = (eject_reason(reason).token(), evidence.token(), time(until));
             tracing::warn!(
-                "ejected upstream={upstream} endpoint={endpoint} reason={reason} for={time:.1?} worker={worker}"
+                "ejected upstream={upstream} endpoint={endpoint} reason={reason} evidence={evidence} for={time:.1?} worker={worker}"
+            );
+        }
+        ChangeKind::EjectionRefused { reason } => {
+            let reason = eject_reason(reason).token();
+            tracing::warn!(
+                "ejection refused upstream={upstream} endpoint={endpoint} reason={reason} worker={worker}: too few would be left"
+            );
+        }
+        ChangeKind::Shunned { reason, until } => {
+            let (reason, time) = (eject_reason(reason).token(), time(until));
+            tracing::warn!(
+                "shunned upstream={upstream} endpoint={endpoint} reason={reason} for={time:.1?} worker={worker}"
             );
         }
         ChangeKind::Paused { until } => {
-            let time = until.since(clock::now());
+            let time = time(until);
             tracing::warn!(
                 "paused upstream={upstream} endpoint={endpoint} reason=retry_after for={time:.1?} worker={worker}"
             );
         }
-        ChangeKind::Readmitted => tracing::info!("readmitted upstream={upstream} endpoint={endpoint} worker={worker}"),
+        ChangeKind::Readmitted { by } => {
+            let reason = readmit_reason(by).token();
+            tracing::info!("readmitted upstream={upstream} endpoint={endpoint} reason={reason} worker={worker}");
+        }
         // the probes have logged their verdict, once for all workers
         ChangeKind::Unhealthy | ChangeKind::Healthy => {}
     }

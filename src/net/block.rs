@@ -26,21 +26,24 @@ pub struct Block {
 struct Body {
     bytes: Vec<u8>,
     start: usize,
-    /// One of the few of its size that a worker may have.
-    is_counted: bool,
+    /// The size it was made with for a worker's stock; 0: not for one.
+    made_bytes: usize,
 }
 
-static EMPTY: Body = Body { bytes: Vec::new(), start: 0, is_counted: false };
+static EMPTY: Body = Body { bytes: Vec::new(), start: 0, made_bytes: 0 };
 
 thread_local! {
     /// Those of [`BULK_BLOCKS_MAX`] that this worker has.
     static BULK_BLOCKS: Cell<usize> = const { Cell::new(0) };
+    /// Bytes of all blocks that were made for this worker's stock, in it or lent.
+    static MADE_BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if self.is_counted {
-            BULK_BLOCKS.set(BULK_BLOCKS.get() - 1);
+        if self.made_bytes > 0 {
+            MADE_BYTES.set(MADE_BYTES.get() - self.made_bytes);
+            BULK_BLOCKS.set(BULK_BLOCKS.get() - usize::from(self.made_bytes == BULK));
         }
     }
 }
@@ -50,7 +53,15 @@ impl Block {
     #[must_use]
     pub fn from_vec(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
-        Self { body: Some(Box::new(Body { bytes, start: 0, is_counted: false })) }
+        Self { body: Some(Box::new(Body { bytes, start: 0, made_bytes: 0 })) }
+    }
+
+    /// One for a worker's stock.
+    fn make(bytes: usize) -> Self {
+        let mut block = Self::from_vec(Vec::with_capacity(bytes));
+        block.body_mut().made_bytes = bytes;
+        MADE_BYTES.set(MADE_BYTES.get() + bytes);
+        block
     }
 
     /// What has not been read yet.
@@ -256,7 +267,7 @@ impl Stock {
 impl Blocks {
     /// A block of [`BLOCK_SMALL`] bytes, and [`HEADROOM`].
     pub fn small(&mut self) -> Block {
-        self.small.take().unwrap_or_else(|| Block::from_vec(Vec::with_capacity(SMALL)))
+        self.small.take().unwrap_or_else(|| Block::make(SMALL))
     }
 
     /// The same, with [`HEADROOM`] before what will be received.
@@ -268,7 +279,7 @@ impl Blocks {
 
     /// A block of [`BLOCK_LARGE`] bytes.
     pub fn large(&mut self) -> Block {
-        self.large.take().unwrap_or_else(|| Block::from_vec(Vec::with_capacity(LARGE)))
+        self.large.take().unwrap_or_else(|| Block::make(LARGE))
     }
 
     /// A block of [`BLOCK_BULK`] bytes, unless [`BULK_BLOCKS_MAX`] are in use.
@@ -279,9 +290,7 @@ impl Blocks {
                 return None;
             }
             BULK_BLOCKS.set(count + 1);
-            let mut block = Block::from_vec(Vec::with_capacity(BULK));
-            block.body_mut().is_counted = true;
-            Some(block)
+            Some(Block::make(BULK))
         })
     }
 
@@ -302,6 +311,12 @@ impl Blocks {
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         self.small.blocks.len() * SMALL + self.large.blocks.len() * LARGE + self.bulk.blocks.len() * BULK
+    }
+
+    /// Bytes of the blocks that are lent, as they were made: to connections, and to the kernel for what it will receive.
+    #[must_use]
+    pub fn lent_bytes(&self) -> usize {
+        MADE_BYTES.get().saturating_sub(self.kept_bytes())
     }
 
     /// Frees half of what was not needed since the last call, so that a burst's memory goes back and a steady load's does not.
@@ -361,6 +376,17 @@ mod tests {
         assert!(half <= full / 2 + LARGE);
         blocks.put(Block::from_vec(Vec::with_capacity(LARGE + 1)));
         assert_eq!(blocks.kept_bytes(), half);
+    }
+
+    #[test]
+    fn what_is_lent_is_known_until_it_comes_back_or_is_dropped() {
+        let mut blocks = Blocks::default();
+        let (small, large) = (blocks.small(), blocks.large());
+        assert_eq!((blocks.lent_bytes(), blocks.kept_bytes()), (SMALL + LARGE, 0));
+        blocks.put(small);
+        assert_eq!((blocks.lent_bytes(), blocks.kept_bytes()), (LARGE, SMALL));
+        drop(large);
+        assert_eq!(blocks.lent_bytes(), 0);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub(crate) fn cluster(name: &str, addresses: Vec<Address>, health_check: Option<
         endpoints: addresses.into_iter().map(endpoint).collect(),
         health_check,
         outlier: None,
+        retry_after_max: Duration::from_secs(30),
+        spill: crate::config::Spill::Proportional,
         slow_start: Duration::from_secs(10),
     }
 }
@@ -119,6 +121,7 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
             on: RetryOn { connect: true, reset: true, timeout: true, statuses: vec![StatusCode::BAD_GATEWAY] },
             non_idempotent: false,
             per_try_timeout: None,
+            backoff_max: Duration::from_millis(250),
             min_remaining: Ratio::try_new(0.1).expect("a ratio"),
         },
     }

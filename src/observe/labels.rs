@@ -96,6 +96,8 @@ labels! {
         Truncated = "truncated";
         /// The client went away first; says nothing about the endpoint.
         Cancelled = "cancelled";
+        /// The gateway was out of descriptors, ports or memory for a connection; says nothing about the endpoint, which saw nothing.
+        Exhausted = "exhausted";
     }
 }
 
@@ -103,7 +105,7 @@ impl AttemptOutcome {
     /// Does it speak against the endpoint?
     #[must_use]
     pub const fn is_failure(self) -> bool {
-        !matches!(self, Self::Success | Self::Cancelled)
+        !matches!(self, Self::Success | Self::Cancelled | Self::Exhausted)
     }
 }
 
@@ -134,7 +136,7 @@ labels! {
 }
 
 labels! {
-    /// `reason` of `ringgate_endpoint_ejections_total`.
+    /// `reason` of `ringgate_endpoint_ejections_total`, of ejections that the cap refused, and of shunnings.
     EjectReason {
         /// `outlier.consecutive` failures in a row.
         Consecutive = "consecutive_failures";
@@ -146,6 +148,22 @@ labels! {
         HealthCheck = "health_check";
         /// The endpoint asked to be left alone (Retry-After).
         RetryAfter = "retry_after";
+    }
+}
+
+labels! {
+    /// `reason` of `ringgate_endpoint_readmissions_total`.
+    ReadmitReason {
+        /// The probe request after an ejection succeeded.
+        Probe = "probe";
+        /// It answered a request that nobody else could answer.
+        LastResort = "last_resort";
+        /// Active health checks call it healthy again.
+        HealthCheck = "health_check";
+        /// The time for which it was paused or shunned is over.
+        Time = "time";
+        /// It was shunned and has answered well.
+        Answers = "answers";
     }
 }
 
@@ -162,6 +180,8 @@ labels! {
         Ejected = "ejected";
         /// Left alone for a time because it asked for it (Retry-After).
         Paused = "paused";
+        /// Failing, and asked only when nobody else is left.
+        Shunned = "shunned";
         /// Unhealthy by active checks.
         Unhealthy = "unhealthy";
         /// Weight 0.
@@ -237,6 +257,7 @@ mod tests {
         assert!(MethodLabel::ALL.iter().enumerate().all(|(i, m)| m.index() == i));
         assert!(AttemptOutcome::ALL.iter().enumerate().all(|(i, o)| o.index() == i));
         assert!(EjectReason::ALL.iter().enumerate().all(|(i, o)| o.index() == i));
+        assert!(ReadmitReason::ALL.iter().enumerate().all(|(i, o)| o.index() == i));
         assert!(EndpointState::ALL.iter().enumerate().all(|(i, o)| o.index() == i));
     }
 }

@@ -9,7 +9,9 @@
 //! What this does not do: decide anything, or read a clock.
 
 use super::counter::Counter;
-use super::labels::{AttemptOutcome, DriverRung, EjectReason, EndpointState, MethodLabel, RefuseReason, RetryReason};
+use super::labels::{
+    AttemptOutcome, DriverRung, EjectReason, EndpointState, MethodLabel, ReadmitReason, RefuseReason, RetryReason,
+};
 use super::stats::{ClusterStats, RequestKey, RouteStats, Stats, WorkerStats};
 use super::usage::{Usage, UsageIndex, UsageKey};
 use crate::error::ProxyError;
@@ -166,10 +168,38 @@ impl Recorder {
         }
     }
 
-    /// Counts an ejection.
+    /// Counts a request that goes on to another endpoint because it could not be sent to the one before.
+    pub fn failover(&self, cluster: ClusterId) {
+        if let Some(cluster) = self.cluster(cluster) {
+            cluster.failovers.add(1);
+        }
+    }
+
+    /// Counts an ejection, or a pause.
     pub fn ejected(&self, cluster: ClusterId, endpoint: EndpointId, reason: EjectReason) {
         if let Some(cluster) = self.cluster(cluster) {
             cluster.endpoints[endpoint.index()].ejections[reason.index()].add(1);
+        }
+    }
+
+    /// Counts an ejection that was not made because too few endpoints would have been left.
+    pub fn ejection_refused(&self, cluster: ClusterId, endpoint: EndpointId, reason: EjectReason) {
+        if let Some(cluster) = self.cluster(cluster) {
+            cluster.endpoints[endpoint.index()].refused[reason.index()].add(1);
+        }
+    }
+
+    /// Counts the beginning of a shunning.
+    pub fn shunned(&self, cluster: ClusterId, endpoint: EndpointId, reason: EjectReason) {
+        if let Some(cluster) = self.cluster(cluster) {
+            cluster.endpoints[endpoint.index()].shunnings[reason.index()].add(1);
+        }
+    }
+
+    /// Counts a return.
+    pub fn readmitted(&self, cluster: ClusterId, endpoint: EndpointId, reason: ReadmitReason) {
+        if let Some(cluster) = self.cluster(cluster) {
+            cluster.endpoints[endpoint.index()].readmissions[reason.index()].add(1);
         }
     }
 
@@ -265,10 +295,10 @@ impl Recorder {
         }
     }
 
-    /// Counts clients that rate limit tables forgot to make room for others.
-    pub fn limit_evictions(&self, evictions: u64) {
+    /// Publishes how many clients the table of rate limits has forgotten to make room for others. One worker does: it is one table for all.
+    pub fn publish_limit_evictions(&self, evictions: u64) {
         if let Some(memory) = self.memory() {
-            memory.event_loop.limit_evictions.add(evictions);
+            memory.event_loop.limit_evictions.set(evictions);
         }
     }
 

@@ -17,7 +17,9 @@ pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
 
 use super::counter::{Arena, Counter, Rows, counters};
 use super::histogram::Histogram;
-use super::labels::{AttemptOutcome, EjectReason, EndpointState, ProbeState, RefuseReason, RetryReason, WorkerState};
+use super::labels::{
+    AttemptOutcome, EjectReason, EndpointState, ProbeState, ReadmitReason, RefuseReason, RetryReason, WorkerState,
+};
 use super::recorder::Recorder;
 use super::usage::{Usage, UsageKey, UsageTable};
 use crate::config::{Cluster, Config};
@@ -117,6 +119,7 @@ impl RouteStats {
 pub(crate) struct ClusterStats {
     pub(crate) duration: Histogram,
     pub(crate) retries: [Counter; RetryReason::ALL.len()],
+    pub(crate) failovers: Counter,
     pub(crate) budget_exhausted: Counter,
     pub(crate) connections_idle: Counter,
     pub(crate) connections_active: Counter,
@@ -128,6 +131,7 @@ impl ClusterStats {
         Self {
             duration: Histogram::new(),
             retries: counters(),
+            failovers: Counter::default(),
             budget_exhausted: Counter::default(),
             connections_idle: Counter::default(),
             connections_active: Counter::default(),
@@ -141,6 +145,10 @@ impl ClusterStats {
 pub(crate) struct EndpointStats {
     pub(crate) attempts: [Counter; AttemptOutcome::ALL.len()],
     pub(crate) ejections: [Counter; EjectReason::ALL.len()],
+    /// Ejections that the cap on soft evidence refused.
+    pub(crate) refused: [Counter; EjectReason::ALL.len()],
+    pub(crate) shunnings: [Counter; EjectReason::ALL.len()],
+    pub(crate) readmissions: [Counter; ReadmitReason::ALL.len()],
     /// 0: the worker has not said yet; else an [`EndpointState`]'s index plus one.
     pub(crate) state: Counter,
     /// Instant in nanoseconds; 0: neither ejected nor paused.
@@ -155,6 +163,9 @@ impl EndpointStats {
         Self {
             attempts: counters(),
             ejections: counters(),
+            refused: counters(),
+            shunnings: counters(),
+            readmissions: counters(),
             state: Counter::default(),
             ejected_until: Counter::default(),
             in_flight: Counter::default(),
@@ -336,15 +347,18 @@ impl Stats {
         let mut millionths = 0;
         for cluster in self.workers.iter().filter_map(|worker| worker.clusters.get(cluster.index())) {
             let stats = &cluster.endpoints[endpoint.index()];
-            view.attempts.iter_mut().zip(&stats.attempts).for_each(|(sum, n)| *sum += n.get());
-            view.ejections.iter_mut().zip(&stats.ejections).for_each(|(sum, n)| *sum += n.get());
+            add_up(&mut view.attempts, &stats.attempts);
+            add_up(&mut view.ejections, &stats.ejections);
+            add_up(&mut view.refused, &stats.refused);
+            add_up(&mut view.shunnings, &stats.shunnings);
+            add_up(&mut view.readmissions, &stats.readmissions);
             view.in_flight += stats.in_flight.get();
             let Some(state) = stats.state() else { continue };
             view.workers += 1;
             view.workers_available += usize::from(state.is_available());
             view.states[state.index()] += 1;
             millionths += stats.availability.get();
-            if matches!(state, EndpointState::Ejected | EndpointState::Paused) {
+            if matches!(state, EndpointState::Ejected | EndpointState::Paused | EndpointState::Shunned) {
                 view.ejected_until = view.ejected_until.max(Some(Instant::from_nanos(stats.ejected_until.get())));
             }
         }
@@ -423,6 +437,10 @@ impl WorkerStats {
             }
         }
     }
+}
+
+fn add_up(sums: &mut [u64], counters: &[Counter]) {
+    sums.iter_mut().zip(counters).for_each(|(sum, counter)| *sum += counter.get());
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Plain values without behaviour; the rules are in [`crate::policy::cluster`] and [`crate::policy::exchange`].
 
-use crate::policy::outlier::Reason;
+use crate::policy::outlier::{Evidence, Reason};
 use crate::policy::visited::Visited;
 use crate::units::{EndpointId, Instant};
 
@@ -24,7 +24,7 @@ pub struct Ask<'a> {
 /// Why no endpoint took a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// Every endpoint that could was tried by this request.
+    /// Every endpoint that could was tried by this request, or is known to be dead.
     Tried,
     /// Some were not tried, but all of those are at their limit of requests.
     Full,
@@ -35,15 +35,15 @@ pub enum Shortage {
 /// On which terms an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Terms {
-    /// The endpoint was available.
+    /// The endpoint was available, or shunned and nobody else was left.
     Usual,
     /// The one probe after an ejection.
     Probe {
         /// When its slot frees itself.
         lease: Instant,
     },
-    /// No endpoint was available.
-    FailOpen,
+    /// The endpoint was put aside or is called down by its checks, and all others have failed this request or there are none.
+    LastResort,
 }
 
 /// The receipt for one attempt in flight.
@@ -76,7 +76,21 @@ pub enum ChangeKind {
     Ejected {
         /// Why.
         reason: Reason,
+        /// On which evidence.
+        evidence: Evidence,
         /// Until it is probed.
+        until: Instant,
+    },
+    /// Not put aside, because the cap on soft evidence forbids it; shunned instead, or shunned already.
+    EjectionRefused {
+        /// Why it would have been.
+        reason: Reason,
+    },
+    /// Picked only when nobody else is left.
+    Shunned {
+        /// Why.
+        reason: Reason,
+        /// Until then at most.
         until: Instant,
     },
     /// Left alone because it asked for it (Retry-After).
@@ -84,10 +98,28 @@ pub enum ChangeKind {
         /// Until then; a longer wish that follows is not told again.
         until: Instant,
     },
-    /// Back, on its ramp.
-    Readmitted,
+    /// Back.
+    Readmitted {
+        /// Why.
+        by: Readmission,
+    },
     /// By active checks.
     Unhealthy,
     /// By active checks.
     Healthy,
+}
+
+/// What brought an endpoint back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Readmission {
+    /// The probe after its ejection succeeded.
+    Probe,
+    /// It answered a request that nobody else could answer.
+    LastResort,
+    /// Active checks call it healthy again.
+    HealthCheck,
+    /// The time for which it was paused or shunned is over.
+    Time,
+    /// It was shunned and has answered well, or those it was worse than were no better.
+    Answers,
 }

@@ -1,31 +1,70 @@
 //! One cluster as one worker knows it: who may take a request, and what its outcome teaches.
 //!
 //! The cluster combines what the other pages know singly: the balancer of each tier, the spill between tiers, ejections and
-//! their probes, ramps, penalties, health, the retry budget. A worker owns its clusters alone; nothing is shared or locked, and
-//! workers learn separately (active health, which the control thread knows, is told to each by [`Cluster::set_health`]).
+//! their probes, ramps, pauses, health, the retry budget. Where an endpoint stands all workers know together
+//! ([`crate::policy::standings`]), and the budget is one account for all ([`crate::policy::budget`]); what is measured per request
+//! (in flight, round trips, availability, turns) each worker has for itself. Active health, which the control thread knows, is told to
+//! each by [`Cluster::set_health`].
 //!
 //! An [`Attempt`] is the receipt for a request in flight: made by [`Cluster::begin`], consumed by [`Cluster::end`], never
 //! copied, so nothing is counted twice. Time works lazily: the earliest moment at which time alone changes something is
-//! remembered, and the first call after it looks through all endpoints; calls in between cost nothing for it.
+//! remembered, and the first call after it, or after another worker's change, looks through all endpoints; calls in between cost one
+//! look at the version of the standings.
 //!
-//! Order of [`Cluster::begin`]: an endpoint that waits for its probe; the drawn tier; the other tiers, best first; and only when no endpoint of
-//! any tier is *available*, any endpoint at all (fail open). Whether to retry is not decided here but in [`crate::policy::exchange`].
+//! # Who takes a request, in this order
+//!
+//! 1. An endpoint that waits for its probe, if a failure could be mended.
+//! 2. The available ones: the drawn tier, then the others, best first.
+//! 3. The shunned ones. Where nobody is available they are the available ones, and the balancer chooses among them.
+//! 4. When all of those have failed this request, or there are none: *the last resort*. The paused and the ejected, soonest due first,
+//!    then those that checks call down. An ejection is a hint about whom to ask first, and no reason to fail a request.
+//!    Endpoints that are freshly dead are left out.
+//!
+//! # What evidence may do
+//!
+//! Hard evidence (nobody could be reached there) takes out any endpoint, to the last and with it. Soft evidence (it answered, badly; or
+//! not in time) takes out at most half of what is left, and never the last of the cluster, over all tiers: it may be the requests that
+//! are bad, or the service as a whole. What cannot be ejected for that is *shunned*. Pauses count like soft ejections.
+//!
+//! Whether to retry is not decided here but in [`crate::policy::exchange`].
 
+mod learn;
 mod pick;
 
 use crate::config;
-use crate::limits::{CHANGES_MAX, RETRY_AFTER_MAX, RTT_PENALTY, TIERS_MAX};
-use crate::policy::attempt::{Ask, Attempt, Change, ChangeKind, Shortage, Terms};
+use crate::limits::{CHANGES_MAX, TIERS_MAX};
+use crate::policy::attempt::{Ask, Attempt, Change, ChangeKind, Readmission, Shortage, Terms};
 use crate::policy::balancer::Strategy;
 use crate::policy::balancer::rtt::Rtt;
-use crate::policy::budget::Budget;
+use crate::policy::budget::{Account, Budget};
 use crate::policy::chance::hash_key;
 use crate::policy::endpoint::Endpoint;
-use crate::policy::outlier::{Reason, Standing};
+use crate::policy::standings::{Standing, Standings};
 use crate::policy::tiers::Shares;
 use crate::units::{EndpointId, Instant, Rng};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// What all workers share of one cluster.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// Where its endpoints stand.
+    pub standings: Arc<Standings>,
+    /// What its traffic has paid for retries.
+    pub account: Arc<Account>,
+}
+
+impl Common {
+    /// Of a cluster of which nothing is known yet.
+    #[must_use]
+    pub fn new(config: &config::Cluster) -> Self {
+        Self {
+            standings: Arc::new(Standings::new(config.endpoints.len())),
+            account: Arc::new(Account::new(&config.retry_budget)),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Tier {
@@ -35,8 +74,6 @@ struct Tier {
     strategy: Strategy,
     /// Members of positive weight.
     positive: u32,
-    /// Of those, ejected and not readmitted.
-    away: u32,
 }
 
 /// One cluster on one worker.
@@ -46,6 +83,9 @@ pub struct Cluster {
     tiers: Vec<Tier>,
     shares: Shares,
     available: u32,
+    standings: Arc<Standings>,
+    /// The version of the standings that the endpoints' copies are of; `None`: of none.
+    seen: Option<u64>,
     /// Endpoints whose ejection is over and that nobody probes.
     ready: Vec<EndpointId>,
     ramping: u32,
@@ -57,15 +97,17 @@ pub struct Cluster {
     outlier: Option<config::Outlier>,
     slow_start: Duration,
     connect_timeout: Duration,
+    pause_max: Duration,
     requests_max: u32,
     hashed: bool,
+    strict: bool,
     changes: VecDeque<Change>,
 }
 
 impl Cluster {
-    /// A cluster of which nothing is known yet; `workers` divide the floor of its retry budget. Hash tables are built here.
+    /// A cluster as a worker finds it that begins. Hash tables are built here.
     #[must_use]
-    pub fn new(config: &config::Cluster, workers: usize, rng: &mut Rng) -> Self {
+    pub fn new(config: &config::Cluster, common: &Common, rng: &mut Rng) -> Self {
         let mut priorities: Vec<u8> = config.endpoints.iter().map(|e| e.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();
@@ -83,46 +125,43 @@ impl Cluster {
             .collect();
         Self {
             tiers,
-            shares: Shares::new(std::iter::empty()),
+            shares: Shares::new(std::iter::empty(), true),
             available: 0,
+            standings: Arc::clone(&common.standings),
+            seen: None,
             ready: Vec::with_capacity(endpoints.len()),
             endpoints,
             ramping: 0,
             next_change: Instant::NEVER,
             stale: true,
-            budget: Budget::new(&config.retry_budget, workers),
+            budget: Budget::new(Arc::clone(&common.account)),
             outlier: config.outlier,
             slow_start: config.slow_start,
             connect_timeout: config.connect_timeout,
+            pause_max: config.retry_after_max,
             requests_max: config.requests_max.unwrap_or(u32::MAX),
             hashed: matches!(config.balance, config::Balance::RingHash(_) | config::Balance::Maglev(_)),
+            strict: config.spill == config::Spill::None,
             changes: VecDeque::new(),
         }
     }
 
-    /// Takes over what `old` knew of the endpoints that both have, so that a reload forgets nothing. Requests in flight stay with
-    /// the old cluster.
+    /// Takes over what `old` knew of the endpoints that both have, so that a reload forgets nothing; the first worker does so with the
+    /// standings too. Requests in flight stay with the old cluster.
     pub fn inherit(&mut self, old: &Self, now: Instant) {
-        let known: HashMap<u64, &Endpoint> = old.endpoints.iter().map(|e| (e.identity, e)).collect();
-        for endpoint in &mut self.endpoints {
-            if let Some(old) = known.get(&endpoint.identity) {
-                let (weight, tier) = (endpoint.weight, endpoint.tier);
-                *endpoint = Endpoint { weight, tier, in_flight: 0, started: 0, finished: 0, ..(*old).clone() };
-                endpoint.outlier.cancel_probe(now); // a probe in flight is the old cluster's
-                if self.outlier.is_none() && endpoint.outlier.standing() != Standing::Serving {
-                    endpoint.outlier.readmit(now);
-                }
+        let known: HashMap<u64, usize> = old.endpoints.iter().enumerate().map(|(row, e)| (e.identity, row)).collect();
+        let first = self.standings.version() == 0;
+        for (row, endpoint) in self.endpoints.iter_mut().enumerate() {
+            let Some(old_row) = known.get(&endpoint.identity) else { continue };
+            let (weight, tier, from) = (endpoint.weight, endpoint.tier, &old.endpoints[*old_row]);
+            *endpoint = Endpoint { weight, tier, in_flight: 0, started: 0, finished: 0, ..from.clone() };
+            if first && self.outlier.is_some() {
+                let (id, old_id) = (EndpointId::from_index(row), EndpointId::from_index(*old_row));
+                self.standings.inherit(id, &old.standings, old_id);
             }
         }
-        for tier in &mut self.tiers {
-            let away = |id: &&EndpointId| {
-                let endpoint = &self.endpoints[id.index()];
-                endpoint.weight > 0 && endpoint.outlier.standing() != Standing::Serving
-            };
-            tier.away = tier.members.iter().filter(away).count() as u32;
-        }
-        self.sweep(now);
-        self.stale = true;
+        self.seen = None;
+        self.refresh(now);
     }
 
     /// What is known of each endpoint; ids are rows.
@@ -142,19 +181,20 @@ impl Cluster {
         self.connect_timeout
     }
 
-    /// Endpoints that are available at `now`, over all tiers.
+    /// Endpoints that are available at `now`, over all tiers; where none is, those that are shunned.
     pub fn available(&mut self, now: Instant) -> usize {
         self.refresh(now);
         self.available as usize
     }
 
-    /// Takes what happened since the last call, oldest first.
+    /// Takes what happened since the last call, oldest first. Each change is told by one worker.
     pub fn take_changes(&mut self) -> impl Iterator<Item = Change> + '_ {
         self.changes.drain(..)
     }
 
     /// Active checks changed their mind about an endpoint. One that becomes healthy is also readmitted if it was ejected, and ramps up.
     pub fn set_health(&mut self, id: EndpointId, healthy: bool, now: Instant) {
+        self.refresh(now);
         let Some(endpoint) = self.endpoints.get_mut(id.index()) else { return };
         if endpoint.healthy == healthy {
             return;
@@ -164,11 +204,14 @@ impl Cluster {
         self.note(id, now, if healthy { ChangeKind::Healthy } else { ChangeKind::Unhealthy });
         if !healthy {
             self.end_ramp(id);
-        } else if self.endpoints[id.index()].outlier.standing() == Standing::Serving {
+            return;
+        }
+        self.standings.revive(id);
+        if self.endpoints[id.index()].standing.ejected_on().is_some() {
+            self.readmit(id, Readmission::HealthCheck, now);
+        } else {
             self.endpoints[id.index()].rtt = Rtt::UNKNOWN;
             self.begin_ramp(id, now);
-        } else {
-            self.readmit(id, now);
         }
     }
 
@@ -185,97 +228,36 @@ impl Cluster {
     /// [`Shortage`] when nobody takes the request.
     pub fn begin(&mut self, ask: &Ask<'_>, now: Instant, rng: &mut Rng) -> Result<Attempt, Shortage> {
         self.refresh(now);
-        let (endpoint, terms) = if let Some(probe) = self.pick_probe(ask, now) {
-            probe
-        } else if self.available > 0 {
-            (self.pick(ask, now, rng).ok_or_else(|| self.shortage(ask, now))?, Terms::Usual)
-        } else {
-            (self.pick_any(ask, rng).ok_or_else(|| self.shortage(ask, now))?, Terms::FailOpen)
-        };
+        let picked = self
+            .pick_probe(ask, now)
+            .or_else(|| self.pick(ask, now, rng).map(|id| (id, Terms::Usual)))
+            .or_else(|| self.pick_rest(ask, now, rng));
+        let Some((endpoint, terms)) = picked else { return Err(self.shortage(ask, now)) };
         let chosen = &mut self.endpoints[endpoint.index()];
         chosen.in_flight += 1;
         chosen.started += 1;
         Ok(Attempt { endpoint, terms, began: now })
     }
 
-    /// Whether a request that tried `tried` could meet an endpoint it does not know, fail-open rules included. Saturation is not
-    /// looked at.
+    /// Whether a request that tried `tried` could meet an endpoint that it does not know and that may well answer: one that is left, or, where
+    /// nobody is, one that is not known to be dead. Saturation is not looked at.
     pub fn has_other(&mut self, tried: &[EndpointId], now: Instant) -> bool {
         self.refresh(now);
-        let open = self.available == 0;
-        let counts = |e: &Endpoint| if open { e.weight > 0 } else { e.is_available(now) };
-        let all = if open { self.tiers.iter().map(|t| t.positive).sum() } else { self.available };
+        if self.available == 0 {
+            let ids = (0..self.endpoints.len()).map(EndpointId::from_index);
+            let may = |id: &EndpointId| self.endpoints[id.index()].weight > 0 && !self.standings.is_dead(*id, now);
+            return ids.filter(may).any(|id| !tried.contains(&id));
+        }
         let distinct = |i: usize| !tried[..i].contains(&tried[i]);
-        let known = (0..tried.len()).filter(|i| distinct(*i) && counts(&self.endpoints[tried[*i].index()])).count();
-        all as usize > known
+        let counts = |i: usize| self.tier_of(tried[i]).available.binary_search(&tried[i]).is_ok();
+        let known = (0..tried.len()).filter(|i| distinct(*i) && counts(*i)).count();
+        self.available as usize > known
     }
 
-    /// A response head came that is not a failure: the endpoint answers. A probe has succeeded with it.
-    pub fn on_answer(&mut self, attempt: &Attempt, now: Instant) {
-        let endpoint = &mut self.endpoints[attempt.endpoint.index()];
-        endpoint.rtt.on_sample(now.since(attempt.began), now);
-        if attempt.terms != Terms::Usual && endpoint.outlier.standing() != Standing::Serving {
-            self.readmit(attempt.endpoint, now);
-        }
-    }
-
-    /// The attempt succeeded as a whole.
-    pub fn on_success(&mut self, attempt: &Attempt, now: Instant) {
-        let endpoint = &mut self.endpoints[attempt.endpoint.index()];
-        endpoint.availability.on_outcome(true, now);
-        if let Some(rules) = &self.outlier {
-            endpoint.outlier.on_success(attempt.began, now, rules);
-        }
-    }
-
-    /// The endpoint answered 429: alive, but it wants less. Counts against its availability and round trip, not towards ejection.
-    pub fn on_throttled(&mut self, attempt: &Attempt, now: Instant) {
-        let endpoint = &mut self.endpoints[attempt.endpoint.index()];
-        endpoint.availability.on_outcome(false, now);
-        endpoint.rtt.on_sample(now.since(attempt.began).max(RTT_PENALTY), now);
-    }
-
-    /// The attempt failed by the endpoint's fault. May eject it.
-    pub fn on_failure(&mut self, attempt: &Attempt, now: Instant, rng: &mut Rng) {
-        let id = attempt.endpoint;
-        let endpoint = &mut self.endpoints[id.index()];
-        endpoint.availability.on_outcome(false, now);
-        endpoint.rtt.on_sample(now.since(attempt.began).max(RTT_PENALTY), now);
-        let Some(rules) = self.outlier else { return };
-        match (attempt.terms, endpoint.outlier.standing()) {
-            (Terms::Probe { .. }, Standing::Ready { .. }) => self.eject(id, Reason::Probe, &rules, now, rng),
-            (Terms::Probe { lease: own }, Standing::Probing { lease }) if own == lease => {
-                self.eject(id, Reason::Probe, &rules, now, rng);
-            }
-            _ => {
-                let reason = endpoint.outlier.on_failure(attempt.began, now, &rules);
-                if let Some(reason) = reason
-                    && self.may_eject(id, now)
-                {
-                    self.eject(id, reason, &rules, now, rng);
-                }
-            }
-        }
-    }
-
-    /// The attempt was given up without telling anything about the endpoint but that it takes at least this long.
-    pub fn on_given_up(&mut self, attempt: &Attempt, now: Instant) {
-        self.endpoints[attempt.endpoint.index()].rtt.on_given_up(now.since(attempt.began), now);
-    }
-
-    /// The endpoint asked (Retry-After) for no requests for `time`, of which at most [`RETRY_AFTER_MAX`] is granted.
-    pub fn penalise(&mut self, id: EndpointId, time: Duration, now: Instant) {
-        let until = now + time.min(RETRY_AFTER_MAX);
-        let endpoint = &mut self.endpoints[id.index()];
-        if until > now && until > endpoint.penalised_until {
-            let begins = endpoint.penalised_until <= now;
-            endpoint.penalised_until = until;
-            self.next_change = self.next_change.min(until);
-            self.stale = true;
-            if begins {
-                self.note(id, now, ChangeKind::Paused { until });
-            }
-        }
+    /// Whether an endpoint may still be there though it could not be reached: nobody has put it aside yet.
+    pub fn has_hope(&mut self, now: Instant) -> bool {
+        self.refresh(now);
+        self.endpoints.iter().any(Endpoint::is_left)
     }
 
     /// The attempt was not made after all: as if it had never begun.
@@ -296,48 +278,45 @@ impl Cluster {
     }
 
     fn free_probe(&mut self, attempt: &Attempt, now: Instant) {
-        let detector = &mut self.endpoints[attempt.endpoint.index()].outlier;
-        if let Terms::Probe { lease } = attempt.terms
-            && detector.standing() == (Standing::Probing { lease })
+        let Terms::Probe { lease } = attempt.terms else { return };
+        let id = attempt.endpoint;
+        if let from @ Standing::Probing { evidence, lease: holds } = self.standings.get(id)
+            && holds == lease
         {
-            detector.cancel_probe(now);
-            self.ready.push(attempt.endpoint);
+            self.change(id, from, Standing::Ejected { evidence, due: now }, now);
         }
     }
 
-    /// At most half of a tier (but one at least) may be away, and never its last available endpoint.
-    fn may_eject(&mut self, id: EndpointId, now: Instant) -> bool {
+    /// Makes a change that takes nobody away softly, and sees it at once.
+    fn change(&mut self, id: EndpointId, from: Standing, to: Standing, now: Instant) -> bool {
+        let changed = self.standings.change(id, from, to);
         self.refresh(now);
-        let endpoint = &self.endpoints[id.index()];
-        let tier = &self.tiers[usize::from(endpoint.tier)];
-        let others = tier.available.len().saturating_sub(usize::from(endpoint.is_available(now)));
-        others > 0 && tier.away < (tier.positive / 2).max(1)
+        changed
     }
 
-    fn eject(&mut self, id: EndpointId, reason: Reason, rules: &config::Outlier, now: Instant, rng: &mut Rng) {
-        let endpoint = &mut self.endpoints[id.index()];
-        if endpoint.outlier.standing() == Standing::Serving {
-            self.tiers[usize::from(endpoint.tier)].away += 1;
+    /// Brings an endpoint back, if it is away. With the first one that comes back where all others were shunned, these are not: they were
+    /// compared with nobody.
+    fn readmit(&mut self, id: EndpointId, by: Readmission, now: Instant) {
+        let from = self.standings.get(id);
+        if from == Standing::Serving {
+            return;
         }
-        let until = endpoint.outlier.eject(now, rules, rng);
-        self.ready.retain(|ready| *ready != id);
-        self.end_ramp(id);
-        self.next_change = self.next_change.min(until);
-        self.stale = true;
-        self.note(id, now, ChangeKind::Ejected { reason, until });
-    }
-
-    fn readmit(&mut self, id: EndpointId, now: Instant) {
-        let endpoint = &mut self.endpoints[id.index()];
-        endpoint.outlier.readmit(now);
-        // the round trip of an endpoint that came back is unknown, and its old penalty would keep it from being asked
-        endpoint.rtt = Rtt::UNKNOWN;
-        let tier = &mut self.tiers[usize::from(endpoint.tier)];
-        tier.away = tier.away.saturating_sub(u32::from(endpoint.weight > 0));
-        self.ready.retain(|ready| *ready != id);
-        self.begin_ramp(id, now);
-        self.stale = true;
-        self.note(id, now, ChangeKind::Readmitted);
+        let alone = !self.endpoints.iter().any(Endpoint::is_available);
+        let ramps = self.slow_start > Duration::ZERO && !matches!(from, Standing::Paused { .. });
+        if self.standings.readmit(id, from, now, ramps) {
+            self.note(id, now, ChangeKind::Readmitted { by });
+        }
+        if alone {
+            let shunned = (0..self.endpoints.len()).map(EndpointId::from_index);
+            for other in shunned {
+                if let from @ Standing::Shunned { .. } = self.standings.get(other)
+                    && self.standings.readmit(other, from, now, false)
+                {
+                    self.note(other, now, ChangeKind::Readmitted { by: Readmission::Answers });
+                }
+            }
+        }
+        self.refresh(now);
     }
 
     fn begin_ramp(&mut self, id: EndpointId, now: Instant) {
@@ -361,40 +340,57 @@ impl Cluster {
         self.changes.push_back(Change { endpoint, at, kind });
     }
 
-    /// Brings everything that is kept beside the endpoints up to `now`.
-    fn refresh(&mut self, now: Instant) {
-        if now >= self.next_change {
+    fn tier_of(&self, id: EndpointId) -> &Tier {
+        &self.tiers[usize::from(self.endpoints[id.index()].tier)]
+    }
+
+    /// Brings everything that is kept beside the standings up to `now`.
+    pub fn refresh(&mut self, now: Instant) {
+        if now >= self.next_change || self.seen != Some(self.standings.version()) {
             self.sweep(now);
         }
         if !self.stale {
             return;
         }
         self.stale = false;
+        // nobody is worse than the others where all are shunned
+        let serves = match self.endpoints.iter().any(Endpoint::is_available) {
+            true => Endpoint::is_available,
+            false => Endpoint::is_left,
+        };
         for tier in &mut self.tiers {
-            let available = tier.members.iter().filter(|id| self.endpoints[id.index()].is_available(now));
+            let available = tier.members.iter().filter(|id| serves(&self.endpoints[id.index()]));
             tier.available.clear();
             tier.available.extend(available);
             tier.strategy.rebuild(&tier.available, &self.endpoints);
         }
-        self.shares = Shares::new(self.tiers.iter().map(|t| (t.available.len(), t.positive as usize)));
+        let counts = self.tiers.iter().map(|t| (t.available.len(), t.positive as usize));
+        self.shares = Shares::new(counts, self.strict);
         self.available = self.tiers.iter().map(|t| t.available.len() as u32).sum();
     }
 
-    /// Lets time pass for every endpoint.
+    /// Looks at every endpoint: what other workers have changed, and what time has.
     fn sweep(&mut self, now: Instant) {
+        // before the standings are read: what changes meanwhile is seen next time
+        self.seen = Some(self.standings.version());
         self.ready.clear();
         (self.next_change, self.ramping) = (Instant::NEVER, 0);
-        for (i, endpoint) in self.endpoints.iter_mut().enumerate() {
-            self.next_change = self.next_change.min(endpoint.outlier.on_time(now));
-            if let Standing::Ready { .. } = endpoint.outlier.standing() {
-                self.ready.push(EndpointId::from_index(i));
+        for row in 0..self.endpoints.len() {
+            let id = EndpointId::from_index(row);
+            let standing = self.let_time_pass(id, now);
+            self.next_change = self.next_change.min(standing.changes_at(now));
+            if standing.ready_since(now).is_some() {
+                self.ready.push(id);
             }
-            if endpoint.penalised_until > now {
-                self.next_change = self.next_change.min(endpoint.penalised_until);
+            let (readmitted, ramp_from) = self.standings.returned(id);
+            let endpoint = &mut self.endpoints[row];
+            endpoint.standing = standing;
+            if readmitted > endpoint.readmitted {
+                endpoint.return_at(readmitted, ramp_from);
             }
             if let Some(from) = endpoint.ramp_from {
                 let over = from + self.slow_start;
-                if over <= now {
+                if over <= now || standing != Standing::Serving {
                     endpoint.ramp_from = None;
                 } else {
                     self.ramping += 1;
@@ -404,6 +400,37 @@ impl Cluster {
         }
         self.stale = true;
     }
+
+    /// Ends a pause or a shunning that is over. Where it stands then.
+    fn let_time_pass(&mut self, id: EndpointId, now: Instant) -> Standing {
+        let standing = self.standings.get(id);
+        let (Standing::Paused { until } | Standing::Shunned { until }) = standing else { return standing };
+        if until > now {
+            return standing;
+        }
+        // the balancer has known it all the time if it was shunned, and it has not been away for long if it was paused
+        if self.standings.readmit(id, standing, now, false) {
+            self.note(id, now, ChangeKind::Readmitted { by: Readmission::Time });
+        }
+        self.standings.get(id)
+    }
+
+    /// Asserts what must hold whatever has happened; for tests and debug builds.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check_invariants(&self) {
+        for endpoint in &self.endpoints {
+            assert_eq!(endpoint.started, endpoint.finished + u64::from(endpoint.in_flight));
+        }
+        let soft = self.endpoints.iter().filter(|e| e.standing.is_soft()).count();
+        if self.seen == Some(self.standings.version()) && !self.stale {
+            assert!(soft <= self.standings.soft() as usize, "who is away softly is counted");
+            let ramping = self.endpoints.iter().filter(|e| e.ramp_from.is_some()).count();
+            assert_eq!(ramping, self.ramping as usize);
+        }
+        assert!(self.tiers.iter().all(|tier| tier.available.is_sorted()));
+    }
 }
 
 impl Tier {
@@ -412,7 +439,7 @@ impl Tier {
         let members: Vec<_> = (0..endpoints.len()).filter(of_tier).map(EndpointId::from_index).collect();
         let positive = members.iter().filter(|id| endpoints[id.index()].weight > 0).count() as u32;
         let strategy = Strategy::new(balance, &members, endpoints, rng);
-        Self { available: Vec::with_capacity(members.len()), members, strategy, positive, away: 0 }
+        Self { available: Vec::with_capacity(members.len()), members, strategy, positive }
     }
 }
 

@@ -1,13 +1,15 @@
 //! What one worker knows about one endpoint.
 //!
-//! A plain record: decisions about it are the balancer's, the detector's and the cluster's. An endpoint is *available* when nothing
-//! keeps traffic from it: its weight is positive, active checks call it healthy, it is not ejected, and no Retry-After holds.
-//! In flight and weight stand first: they are what a choice between two endpoints reads.
+//! A plain record: decisions about it are the balancer's and the cluster's. Where it stands all workers know together
+//! ([`crate::policy::standings`]); what is here is this worker's copy of that, and what it has measured for itself. An endpoint is
+//! *available* when nothing keeps traffic from it: its weight is positive, active checks call it healthy, it was not put aside, and
+//! it is not shunned. In flight and weight stand first: they are what a choice between two endpoints reads.
 
 use crate::limits::RAMP_MIN_PERCENT;
 use crate::policy::availability::Availability;
 use crate::policy::balancer::rtt::Rtt;
-use crate::policy::outlier::{Detector, Standing};
+use crate::policy::outlier::Successes;
+use crate::policy::standings::Standing;
 use crate::units::Instant;
 use std::time::Duration;
 
@@ -26,12 +28,18 @@ pub struct Endpoint {
     pub rtt: Rtt,
     /// When its ramp began; `None`: whole load.
     pub ramp_from: Option<Instant>,
-    /// No requests until then, by the endpoint's own word (Retry-After).
-    pub penalised_until: Instant,
+    /// Where it stands, as of the version of the standings that this worker has seen.
+    pub standing: Standing,
+    /// When it last began to serve; what was attempted before tells nothing about it.
+    pub readmitted: Instant,
     /// Share of recent attempts that succeeded.
     pub availability: Availability,
-    /// Passive ejection.
-    pub outlier: Detector,
+    /// Successes that the window of its failures does not hold yet.
+    pub successes: Successes,
+    /// Failures in a row, as far as this worker has seen …
+    pub doubts: u32,
+    /// … and until when they count.
+    pub doubted_until: Instant,
     /// Attempts begun since the start.
     pub started: u64,
     /// Attempts ended since the start; always `started` − `in_flight`.
@@ -51,22 +59,45 @@ impl Endpoint {
             healthy: true,
             rtt: Rtt::UNKNOWN,
             ramp_from: None,
-            penalised_until: Instant::default(),
+            standing: Standing::Serving,
+            readmitted: Instant::default(),
             availability: Availability::new(),
-            outlier: Detector::new(),
+            successes: Successes::default(),
+            doubts: 0,
+            doubted_until: Instant::default(),
             started: 0,
             finished: 0,
             identity,
         }
     }
 
-    /// Whether nothing keeps traffic from it at `now`.
+    /// Whether nothing keeps traffic from it.
     #[must_use]
-    pub fn is_available(&self, now: Instant) -> bool {
-        self.weight > 0
-            && self.healthy
-            && self.penalised_until <= now
-            && matches!(self.outlier.standing(), Standing::Serving)
+    pub fn is_available(&self) -> bool {
+        self.weight > 0 && self.healthy && self.standing == Standing::Serving
+    }
+
+    /// Whether it takes requests, if only when nobody else is left.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.weight > 0 && self.healthy && matches!(self.standing, Standing::Serving | Standing::Shunned { .. })
+    }
+
+    /// What it has in flight, and as much more as this worker has reason to doubt it: an endpoint that fails at once has little in flight,
+    /// and must not look idle for that.
+    #[must_use]
+    pub fn load(&self, now: Instant) -> u32 {
+        let doubts = if now < self.doubted_until { self.doubts } else { 0 };
+        self.in_flight.saturating_add(doubts)
+    }
+
+    /// It serves again since `at`: what was measured before is no longer true, and would keep it from being asked.
+    pub fn return_at(&mut self, at: Instant, ramp_from: Option<Instant>) {
+        self.readmitted = at;
+        self.ramp_from = ramp_from;
+        self.rtt = Rtt::UNKNOWN;
+        self.doubts = 0;
+        self.successes.clear();
     }
 
     /// Its share of its load at `now`: from 10 % to 100 % over `slow_start` after it came back, else 1.

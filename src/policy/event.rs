@@ -4,7 +4,7 @@
 
 use crate::error::ProxyError;
 use crate::policy::deadline::Deadline;
-use crate::policy::retry::{Rules, Sent};
+use crate::policy::retry::{Cause, Rules, Sent};
 use crate::units::{EndpointId, Instant};
 use http::StatusCode;
 use std::rc::Rc;
@@ -23,6 +23,19 @@ pub struct Facts {
     pub replayable: bool,
     /// What the hash strategies hash, from [`crate::policy::chance::hash_key`].
     pub key: Option<u64>,
+    /// What a try of this route may take by what its requests usually take; `None`: unknown.
+    pub try_time: Option<Duration>,
+}
+
+/// What the attempt of the last [`Action::Attempt`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// The request's first.
+    First,
+    /// The one before could not be made, so nothing was sent: the request goes on to another endpoint.
+    Failover,
+    /// The request may reach a service for another time, because of this.
+    Retry(Cause),
 }
 
 /// What happened.
@@ -32,6 +45,8 @@ pub enum Event {
     Start,
     /// The endpoint is at its limit over all cores; nothing was attempted.
     Saturated,
+    /// The gateway itself lacks what a connection needs (descriptors, ports, memory); says nothing about the endpoint.
+    Exhausted,
     /// No connection: refused, unreachable.
     ConnectFailed,
     /// No connection within [`Action::Attempt`]'s `connect_until`.

@@ -10,19 +10,32 @@
 //! and there is an endpoint that this request has not met. If not (a single endpoint, the last attempt, a POST), the attempt has
 //! all that is left, and a service that never answers costs exactly T_max.
 //!
+//! By default an attempt that is cut short gets no more than what requests of its route usually take, a few times over and at least
+//! [`TRY_AUTO_MIN`]: a hung endpoint then costs a fraction of a second and not a third of T_max.
+//!
+//! What was not sent at all is no retry. When an attempt could not be made, the request goes on to the next endpoint that it has not
+//! met, at once, whatever its method and body, until T_max or until every endpoint was met; that takes nothing from `retry.attempts` and
+//! nothing from the budget. Only when nobody could be reached, and somebody may yet be (no worker has put it aside), is asking again a
+//! retry, after a backoff. Else the answer is 503 at once.
+//!
+//! A retry that takes the place of an answer is made before the answer is let go: where the endpoint turns out to be full, the answer in
+//! hand is passed on after all, and nothing was counted or paid.
+//!
 //! T_max bounds everything up to the response head. A body that is being relayed is bounded by its owner (time without a byte).
 
 use crate::error::ProxyError;
-use crate::policy::attempt::{Ask, Attempt, Shortage, Terms};
+use crate::limits::{FAILOVERS_MAX, TRY_AUTO_MIN};
+use crate::policy::attempt::{Ask, Attempt, Shortage};
 use crate::policy::cluster::Cluster;
 use crate::policy::deadline::Deadline;
+use crate::policy::outlier::Evidence;
 use crate::policy::retry::{self, Cause, Sent};
 use crate::policy::visited::Visited;
 use crate::units::{EndpointId, Instant, Rng};
 use http::StatusCode;
 use std::time::Duration;
 
-pub use crate::policy::event::{Action, Event, Facts};
+pub use crate::policy::event::{Action, Event, Facts, Occasion};
 
 #[derive(Debug)]
 enum State {
@@ -47,7 +60,11 @@ pub struct Exchange {
     state: State,
     tried: Visited,
     refused: Visited,
+    /// An answer in hand, in whose place the attempt that is being made would be.
+    behind: Option<(Attempt, bool)>,
+    occasion: Occasion,
     retries_left: u8,
+    failovers: u8,
     backoffs: u8,
     retry_reason: Option<Cause>,
     budget_stopped: bool,
@@ -65,6 +82,9 @@ impl Exchange {
             state: State::Idle,
             tried: Visited::EMPTY,
             refused: Visited::EMPTY,
+            behind: None,
+            occasion: Occasion::First,
+            failovers: 0,
             backoffs: 0,
             retry_reason: None,
             budget_stopped: false,
@@ -78,7 +98,23 @@ impl Exchange {
         self.tried.as_slice()
     }
 
-    /// Why the last retry was made.
+    /// What the last attempt is.
+    #[must_use]
+    pub fn occasion(&self) -> Occasion {
+        self.occasion
+    }
+
+    /// The attempt that was asked for last is being made: the answer in hand is let go.
+    pub fn on_entered(&mut self, cluster: &mut Cluster, now: Instant) {
+        if let Some((attempt, failed)) = self.behind.take() {
+            if !failed {
+                cluster.on_success(&attempt, now);
+            }
+            cluster.end(attempt, now);
+        }
+    }
+
+    /// Why the last retry was decided on.
     #[must_use]
     pub fn retry_reason(&self) -> Option<Cause> {
         self.retry_reason
@@ -116,6 +152,9 @@ impl Exchange {
 
     /// Decides. An event that does not fit the state is a defect of the owner: it ends the exchange.
     pub fn step(&mut self, event: Event, cluster: &mut Cluster, now: Instant, rng: &mut Rng) -> Action {
+        if event != Event::Saturated {
+            self.on_entered(cluster, now);
+        }
         match (std::mem::replace(&mut self.state, State::Over), event) {
             (State::Idle, Event::Start) => self.start(cluster, now, rng),
             (State::BackingOff, Event::BackoffOver) => self.resume(cluster, now, rng),
@@ -125,10 +164,14 @@ impl Exchange {
                 debug_assert!(broke || matches!(event, Event::BodyDone | Event::DownstreamGone), "{event:?}");
                 match (failed, broke) {
                     (true, _) => {}
-                    (false, true) => cluster.on_failure(&attempt, now, rng),
+                    (false, true) => cluster.on_failure(&attempt, Evidence::Soft, now, rng),
                     (false, false) => cluster.on_success(&attempt, now),
                 }
                 cluster.end(attempt, now);
+                Action::Finish
+            }
+            (State::BackingOff, Event::DownstreamGone) => {
+                cluster.budget().refund(now); // paid for, and not made
                 Action::Finish
             }
             (state, event) => {
@@ -148,7 +191,7 @@ impl Exchange {
         if now >= self.facts.deadline.at {
             return Action::Reply(ProxyError::UpstreamTimeout);
         }
-        match self.begin(Visited::EMPTY, cluster, now, rng) {
+        match self.begin(Occasion::First, Visited::EMPTY, cluster, now, rng) {
             Ok(action) => action,
             Err(shortage) => self.without_endpoint(shortage),
         }
@@ -160,10 +203,14 @@ impl Exchange {
             return Action::Reply(ProxyError::UpstreamTimeout);
         }
         self.refused = Visited::EMPTY;
-        let begun = self.begin(self.tried, cluster, now, rng);
-        match begun.or_else(|_| self.begin(Visited::EMPTY, cluster, now, rng)) {
+        let occasion = self.retry_reason.map_or(Occasion::First, Occasion::Retry);
+        let begun = self.begin(occasion, self.tried, cluster, now, rng);
+        match begun.or_else(|_| self.begin(occasion, Visited::EMPTY, cluster, now, rng)) {
             Ok(action) => action,
-            Err(shortage) => self.without_endpoint(shortage),
+            Err(shortage) => {
+                cluster.budget().refund(now);
+                self.without_endpoint(shortage)
+            }
         }
     }
 
@@ -177,11 +224,15 @@ impl Exchange {
 
     fn begin(
         &mut self,
+        occasion: Occasion,
         avoid: Visited,
         cluster: &mut Cluster,
         now: Instant,
         rng: &mut Rng,
     ) -> Result<Action, Shortage> {
+        if self.tried.is_full() {
+            return Err(Shortage::Tried);
+        }
         let expendable = self.retries_left > 0 && self.may_repeat(Sent::Maybe) && cluster.budget().covers_retry(now);
         let ask = Ask {
             tried: avoid.as_slice(),
@@ -193,6 +244,7 @@ impl Exchange {
         let attempt = cluster.begin(&ask, now, rng)?;
         let endpoint = attempt.endpoint;
         self.tried.push(endpoint);
+        self.occasion = occasion;
         let until = now + self.time_of_attempt(cluster, now);
         self.state = State::Trying { attempt, until };
         Ok(Action::Attempt { endpoint, connect_until: until.min(now + cluster.connect_timeout()), until })
@@ -208,7 +260,11 @@ impl Exchange {
             && self.may_repeat(Sent::Maybe)
             && cluster.has_other(self.tried.as_slice(), now)
             && cluster.budget().covers_retry(now);
-        if cut_helps { left / (u32::from(self.retries_left) + 1) } else { left }
+        if !cut_helps {
+            return left;
+        }
+        let share = left / (u32::from(self.retries_left) + 1);
+        self.facts.try_time.map_or(share, |usual| share.min(usual.max(TRY_AUTO_MIN)))
     }
 
     fn may_repeat(&self, sent: Sent) -> bool {
@@ -223,22 +279,26 @@ impl Exchange {
         now: Instant,
         rng: &mut Rng,
     ) -> Action {
+        use Evidence::{Hard, Soft};
         use ProxyError as E;
-        // nobody was available and an endpoint tried all the same could not be reached: the reply names the cause
-        let unreachable = |reply| if attempt.terms == Terms::FailOpen { E::NoHealthyEndpoint } else { reply };
-        let (cause, sent, blamed, reply) = match event {
+        // a client that allows a millisecond must not be able to eject anyone
+        let shortened = self.facts.deadline.shortened;
+        let (cause, sent, evidence, reply) = match event {
             Event::Head { status, retry_after } => {
                 return self.on_head(attempt, status, retry_after, cluster, now, rng);
             }
             Event::Saturated => return self.on_saturated(attempt, cluster, now, rng),
-            Event::ConnectFailed => (Cause::Connect, Sent::Nothing, true, unreachable(E::ConnectFailed)),
+            Event::Exhausted => (Cause::Connect, Sent::Nothing, None, E::Exhausted),
+            Event::ConnectFailed => (Cause::Connect, Sent::Nothing, Some(Hard), E::NoHealthyEndpoint),
             Event::ConnectTimedOut => {
-                (Cause::Connect, Sent::Nothing, !self.facts.deadline.shortened, unreachable(E::ConnectTimeout))
+                let waited = now.since(attempt.began);
+                let in_full = waited >= cluster.connect_timeout().min(TRY_AUTO_MIN);
+                let evidence = if in_full { Hard } else { Soft };
+                (Cause::Connect, Sent::Nothing, (in_full || !shortened).then_some(evidence), E::NoHealthyEndpoint)
             }
-            Event::ResetBeforeHead { sent, reused } => (Cause::Reset, sent, !reused, E::UpstreamReset),
-            Event::BadHead(reply) => (Cause::Reset, Sent::Maybe, true, reply),
-            // a client that allows a millisecond must not be able to eject anyone
-            Event::TimedOut => (Cause::Timeout, Sent::Maybe, !self.facts.deadline.shortened, E::UpstreamTimeout),
+            Event::ResetBeforeHead { sent, reused } => (Cause::Reset, sent, (!reused).then_some(Soft), E::UpstreamReset),
+            Event::BadHead(reply) => (Cause::Reset, Sent::Maybe, Some(Soft), reply),
+            Event::TimedOut => (Cause::Timeout, Sent::Maybe, (!shortened).then_some(Soft), E::UpstreamTimeout),
             Event::Start | Event::BackoffOver | Event::BodyDone | Event::BodyFailed | Event::DownstreamGone => {
                 debug_assert_eq!(event, Event::DownstreamGone, "does not fit an attempt");
                 cluster.on_given_up(&attempt, now);
@@ -246,16 +306,35 @@ impl Exchange {
                 return Action::Finish;
             }
         };
-        if blamed {
-            cluster.on_failure(&attempt, now, rng);
-        } else {
-            cluster.on_given_up(&attempt, now);
+        match evidence {
+            Some(evidence) => cluster.on_failure(&attempt, evidence, now, rng),
+            None => cluster.on_given_up(&attempt, now),
         }
         cluster.end(attempt, now);
         if now >= self.facts.deadline.at {
             return Action::Reply(E::UpstreamTimeout);
         }
+        if sent == Sent::Nothing
+            && let Some(action) = self.fail_over(cluster, now, rng)
+        {
+            return action;
+        }
         self.retry(cause, sent, None, cluster, now, rng).unwrap_or(Action::Reply(reply))
+    }
+
+    /// Nothing was sent: on to the next endpoint that this request has not met. `None` when there is none.
+    fn fail_over(&mut self, cluster: &mut Cluster, now: Instant, rng: &mut Rng) -> Option<Action> {
+        if usize::from(self.failovers) >= FAILOVERS_MAX {
+            return None;
+        }
+        match self.begin(Occasion::Failover, self.tried, cluster, now, rng) {
+            Ok(action) => {
+                self.failovers += 1;
+                Some(action)
+            }
+            Err(Shortage::Full) => Some(self.without_endpoint(Shortage::Full)),
+            Err(Shortage::Tried | Shortage::Nothing) => None,
+        }
     }
 
     fn on_head(
@@ -267,28 +346,30 @@ impl Exchange {
         now: Instant,
         rng: &mut Rng,
     ) -> Action {
-        let verdict = Verdict::of(status);
-        match verdict {
-            Verdict::Failure => cluster.on_failure(&attempt, now, rng),
-            Verdict::Throttled => {
-                cluster.on_answer(&attempt, now);
-                cluster.on_throttled(&attempt, now);
-            }
-            Verdict::Fine => cluster.on_answer(&attempt, now),
+        let failed = is_failure(status);
+        if failed {
+            cluster.on_failure(&attempt, Evidence::Soft, now, rng);
+        } else {
+            cluster.on_answer(&attempt, now);
         }
-        let pause = retry_after.filter(|_| matches!(status.as_u16(), 429 | 503));
+        // that of a 429 speaks about the client
+        let pause = retry_after.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE);
         if let Some(pause) = pause {
-            cluster.penalise(attempt.endpoint, pause, now);
+            cluster.pause(attempt.endpoint, pause, now);
         }
-        if let Some(action) = self.retry(Cause::Status(status), Sent::Maybe, pause, cluster, now, rng) {
-            if verdict == Verdict::Fine {
-                cluster.on_success(&attempt, now);
+        match self.retry(Cause::Status(status), Sent::Maybe, retry_after, cluster, now, rng) {
+            None => {
+                self.state = State::Relaying { attempt, failed };
+                Action::Relay
             }
-            cluster.end(attempt, now);
-            return action;
+            Some(action) => {
+                self.behind = Some((attempt, failed));
+                if !matches!(action, Action::Attempt { .. }) {
+                    self.on_entered(cluster, now);
+                }
+                action
+            }
         }
-        self.state = State::Relaying { attempt, failed: verdict != Verdict::Fine };
-        Action::Relay
     }
 
     /// The endpoint was full after all: as if it had not been chosen.
@@ -296,13 +377,23 @@ impl Exchange {
         let endpoint = attempt.endpoint;
         cluster.undo(attempt, now);
         self.tried.pop();
-        let begun =
-            if self.refused.push(endpoint) { self.begin(self.tried, cluster, now, rng) } else { Err(Shortage::Full) };
-        match begun {
-            Ok(action) => action,
-            Err(Shortage::Tried | Shortage::Full) => self.without_endpoint(Shortage::Full),
-            Err(Shortage::Nothing) => self.without_endpoint(Shortage::Nothing),
+        let begun = match self.refused.push(endpoint) {
+            true => self.begin(self.occasion, self.tried, cluster, now, rng),
+            false => Err(Shortage::Full),
+        };
+        let shortage = match begun {
+            Ok(action) => return action,
+            Err(shortage) => shortage,
+        };
+        if let Occasion::Retry(_) = self.occasion {
+            self.retries_left += 1;
+            cluster.budget().refund(now);
         }
+        if let Some((attempt, failed)) = self.behind.take() {
+            self.state = State::Relaying { attempt, failed };
+            return Action::Relay;
+        }
+        self.without_endpoint(if shortage == Shortage::Nothing { shortage } else { Shortage::Full })
     }
 
     /// The next attempt or the backoff before it; `None` when there is to be none.
@@ -320,12 +411,16 @@ impl Exchange {
         if self.retries_left == 0 || !allowed || !self.may_repeat(sent) || !rules.leaves_time(deadline, now) {
             return None;
         }
+        if sent == Sent::Nothing && !cluster.has_hope(now) {
+            return None;
+        }
         if !cluster.budget().withdraw(now) {
             self.budget_stopped = true;
             return None;
         }
         self.retries_left -= 1;
-        let action = self.begin(self.tried, cluster, now, rng).ok().or_else(|| self.back_off(pause, now, rng));
+        let begun = self.begin(Occasion::Retry(cause), self.tried, cluster, now, rng);
+        let action = begun.ok().or_else(|| self.back_off(pause, now, rng));
         if action.is_some() {
             self.retry_reason = Some(cause);
         } else {
@@ -335,11 +430,13 @@ impl Exchange {
         action
     }
 
-    /// No other endpoint is left: wait before one is tried again, if the wait leaves time for that.
+    /// No other endpoint is left: wait before one is tried again, if the wait leaves time for that, and none is asked for that is longer
+    /// than the longest backoff.
     fn back_off(&mut self, pause: Option<Duration>, now: Instant, rng: &mut Rng) -> Option<Action> {
         let Facts { deadline, retry: rules, .. } = &self.facts;
-        let until = now + retry::backoff(u32::from(self.backoffs), rng).max(pause.unwrap_or_default());
-        rules.leaves_time(deadline, until).then(|| {
+        let pause = pause.unwrap_or_default();
+        let until = now + retry::backoff(u32::from(self.backoffs), rules.backoff_max, rng).max(pause);
+        (pause <= rules.backoff_max && !self.tried.is_full() && rules.leaves_time(deadline, until)).then(|| {
             self.backoffs += 1;
             self.state = State::BackingOff;
             Action::Backoff { until }
@@ -347,24 +444,10 @@ impl Exchange {
     }
 }
 
-/// What a status says about its endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Fine,
-    Throttled,
-    Failure,
-}
-
-impl Verdict {
-    /// 5xx are failures, except 501 and 505, which are answers about the request (HAProxy's `observe layer7`).
-    fn of(status: StatusCode) -> Self {
-        match status.as_u16() {
-            429 => Self::Throttled,
-            501 | 505 => Self::Fine,
-            500..=599 => Self::Failure,
-            _ => Self::Fine,
-        }
-    }
+/// Whether a status speaks against its endpoint. 5xx do, except 501 and 505, which are answers about the request (HAProxy's
+/// `observe layer7`). 429 does not: it speaks about the client.
+fn is_failure(status: StatusCode) -> bool {
+    status.is_server_error() && !matches!(status.as_u16(), 501 | 505)
 }
 
 #[cfg(test)]

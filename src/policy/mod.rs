@@ -15,12 +15,15 @@ pub mod event;
 pub mod exchange;
 pub mod health;
 pub mod key_table;
+pub mod latencies;
 pub mod limit_fields;
 pub mod outlier;
 pub mod retry;
 pub mod router;
+pub mod standings;
 pub mod tiers;
 pub mod token_bucket;
+pub mod try_time;
 pub mod visited;
 
 #[cfg(test)]

@@ -1,22 +1,53 @@
-//! Passive ejection: when an endpoint's failures put it aside, for how long, and how it comes back.
+//! Passive ejection: when an endpoint's failures put it aside, and for how long.
 //!
 //! Two signs, either suffices: `consecutive` failures in a row, or a success ratio below `min_success` over a sliding window of ten
 //! buckets once it holds `min_requests`. Both work with two endpoints and a request now and then, which statistics over many
-//! endpoints (Envoy's success rate) do not. An ejection lasts `eject`, doubled with each one that follows and capped, less up to a tenth of
-//! jitter; each stretch of good behaviour forgives one doubling. When it is over, exactly one request probes the
-//! endpoint (Nygard 2007, "circuit breaker", half open): success readmits, failure ejects for longer. The slot of a probe
-//! is a lease, so a request that vanishes cannot keep it.
+//! endpoints (Envoy's success rate) do not.
 //!
-//! How many endpoints of a tier may be away is the cluster's question; a detector knows one endpoint.
+//! Evidence is of two kinds. *Hard*: the connection was refused, the endpoint unreachable, or no connection stood in time; there is
+//! nothing to believe, and it may take out any number of endpoints. *Soft*: it answered badly, late or not at all; such evidence can be
+//! a request's fault or the network's, so [`crate::policy::cluster`] caps what it may take out.
+//!
+//! All workers write one [`Track`] per endpoint, so the same number of failures in all suffices whatever the number of workers. It costs
+//! what it says: a line that is written on a failure and on the first success after it. Successes are counted by each worker for
+//! itself ([`Successes`]) and join the shared window with that worker's next failure, the only moment at which the ratio is asked for.
+//!
+//! An ejection lasts `eject`, less up to a tenth of jitter, and is followed by a probe. A failing probe is the same fault going on: it
+//! costs another `eject`, no more. What doubles the time, up to `eject_max`, is a relapse: an ejection soon after a readmission. Each
+//! stretch of good behaviour forgives one doubling. Within the doubled time an endpoint can still prove itself: it is probed every
+//! `eject`, and [`PROOFS`] successes in a row bring it back, which one that fails half of its requests hardly ever has.
 
 use crate::config::Outlier;
+use crate::limits::PROOFS;
 use crate::policy::chance;
-use crate::units::{Instant, Rng};
+use crate::policy::standings::coarse;
+use crate::units::{self, Instant, Rng};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 const BUCKETS: usize = 10;
 
-/// Why an endpoint was ejected.
+/// How good a failure is as evidence against its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Evidence {
+    /// No connection could be made.
+    Hard,
+    /// The endpoint answered badly, too late, or broke off.
+    Soft,
+}
+
+impl Evidence {
+    /// The word for it in logs.
+    #[must_use]
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Hard => "hard",
+            Self::Soft => "soft",
+        }
+    }
+}
+
+/// Why an endpoint was ejected or shunned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Failures in a row.
@@ -25,176 +56,195 @@ pub enum Reason {
     SuccessRatio,
     /// The probe after an ejection failed.
     Probe,
+    /// It asked for a pause (Retry-After) that the cap does not allow.
+    RetryAfter,
 }
 
-impl Reason {
-    /// The word for it in metrics and logs.
-    #[must_use]
-    pub const fn token(self) -> &'static str {
-        match self {
-            Self::Consecutive => "consecutive_failures",
-            Self::SuccessRatio => "success_ratio",
-            Self::Probe => "probe",
-        }
-    }
-}
-
-/// Where an endpoint stands.
+/// What an ejection costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It takes requests.
-    Serving,
-    /// It takes none.
-    Ejected {
-        /// Until then.
-        until: Instant,
-    },
-    /// The ejection is over; the next suitable request probes it.
-    Ready {
-        /// Since then.
-        since: Instant,
-    },
-    /// One request probes it.
-    Probing {
-        /// When the slot frees itself.
-        lease: Instant,
-    },
-}
-
-/// The failures of one endpoint and what follows from them.
-#[derive(Clone, Debug)]
-pub struct Detector {
-    standing: Standing,
-    consecutive: u32,
-    /// Ejections not yet forgiven.
+pub struct Sentence {
+    /// When the first probe is due.
+    pub due: Instant,
+    /// From when on one probe suffices; before it, [`PROOFS`] in a row do.
+    pub whole: Instant,
+    /// Ejections that the next one will count.
     severity: u32,
-    readmitted: Instant,
-    window: Window,
 }
 
-impl Detector {
-    /// Serving, nothing seen.
-    #[must_use]
-    pub fn new() -> Self {
-        let window = Window { buckets: [(0, 0); BUCKETS], tick: 0 };
-        Self { standing: Standing::Serving, consecutive: 0, severity: 0, readmitted: Instant::default(), window }
-    }
+/// The failures of one endpoint, as all workers know them together.
+#[derive(Debug, Default)]
+pub struct Track {
+    /// Failures in a row.
+    consecutive: AtomicU32,
+    /// Ejections not yet forgiven.
+    severity: AtomicU32,
+    /// Successes in a row while it is put aside or shunned.
+    proofs: AtomicU32,
+    window: [AtomicU64; BUCKETS],
+}
 
-    /// Where it stands.
-    #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.standing
-    }
-
-    /// An attempt that began at `began` succeeded. One from before the readmission tells nothing about the endpoint of now.
-    pub fn on_success(&mut self, began: Instant, now: Instant, rules: &Outlier) {
-        if self.judges(began) {
-            self.consecutive = 0;
-            self.window.add(true, now, rules.window);
+impl Track {
+    /// A request succeeded: writes only after failures.
+    pub fn on_success(&self) {
+        if self.consecutive.load(Ordering::Relaxed) != 0 {
+            self.consecutive.store(0, Ordering::Relaxed);
         }
     }
 
-    /// An attempt that began at `began` failed; `Some` when the endpoint should be ejected.
-    pub fn on_failure(&mut self, began: Instant, now: Instant, rules: &Outlier) -> Option<Reason> {
-        if !self.judges(began) {
-            return None;
-        }
-        self.consecutive = self.consecutive.saturating_add(1);
-        self.window.add(false, now, rules.window);
-        if self.consecutive >= rules.consecutive {
+    /// A request failed; `Some` when the endpoint should be put aside. `own` are the successes that only this worker knows of.
+    pub fn on_failure(&self, own: &mut Successes, now: Instant, rules: &Outlier) -> Option<Reason> {
+        let in_a_row = self.consecutive.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        own.drain(now, rules.window, |tick, count| self.add(tick, (count, 0)));
+        self.add(tick_of(now, rules.window), (0, 1));
+        if in_a_row >= rules.consecutive {
             return Some(Reason::Consecutive);
         }
-        let (succeeded, failed) = self.window.sums();
+        let (succeeded, failed) = self.sums(tick_of(now, rules.window));
         let all = succeeded + failed;
         let poor =
             all >= u64::from(rules.min_requests.max(1)) && (succeeded as f64) < rules.min_success.get() * all as f64;
         poor.then_some(Reason::SuccessRatio)
     }
 
-    /// Puts the endpoint aside; returns until when.
-    pub fn eject(&mut self, now: Instant, rules: &Outlier, rng: &mut Rng) -> Instant {
-        if self.standing == Standing::Serving {
-            // a stretch as long as the longer of the window and the base time, without ejection, forgives one doubling
-            let stretch = rules.window.max(rules.eject).max(Duration::from_millis(1));
-            let stretches = now.since(self.readmitted).as_nanos() / stretch.as_nanos();
-            self.severity = self.severity.saturating_sub(u32::try_from(stretches).unwrap_or(u32::MAX));
-        }
-        let doubled = rules.eject.saturating_mul(1u32.checked_shl(self.severity).unwrap_or(u32::MAX));
-        let time = doubled.min(rules.eject_max.max(rules.eject)).mul_f64(1.0 - chance::unit(rng) / 10.0);
-        self.severity = (self.severity + 1).min(31);
-        self.standing = Standing::Ejected { until: now + time };
-        now + time
+    /// A success of an endpoint that was put aside, or that is shunned; how many there were in a row.
+    pub fn on_proof(&self) -> u32 {
+        self.proofs.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    /// Lets it serve again, with a clean slate; earlier ejections are not forgotten at once.
-    pub fn readmit(&mut self, now: Instant) {
-        self.standing = Standing::Serving;
-        self.consecutive = 0;
-        self.readmitted = now;
-        self.window = Window { buckets: [(0, 0); BUCKETS], tick: 0 };
+    /// A failure of one: its proofs are void.
+    pub fn on_disproof(&self) {
+        self.proofs.store(0, Ordering::Relaxed);
     }
 
-    /// Time passed: ends an ejection or a lease that is over. Returns when time alone changes the standing next.
-    pub fn on_time(&mut self, now: Instant) -> Instant {
-        match self.standing {
-            Standing::Ejected { until } if until <= now => self.standing = Standing::Ready { since: until },
-            Standing::Probing { lease } if lease <= now => self.standing = Standing::Ready { since: now },
-            _ => {}
-        }
-        match self.standing {
-            Standing::Ejected { until: at } | Standing::Probing { lease: at } => at,
-            Standing::Serving | Standing::Ready { .. } => Instant::NEVER,
+    /// What an ejection now costs an endpoint that has served since `readmitted` (zero: since the start); [`Track::serve`] makes it count.
+    pub fn sentence(&self, readmitted: Instant, now: Instant, rules: &Outlier, rng: &mut Rng) -> Sentence {
+        // a stretch as long as the longer of the window and the base time, without ejection, forgives one doubling
+        let stretch = rules.window.max(rules.eject).max(Duration::from_millis(1));
+        let forgiven = u32::try_from(now.since(readmitted).as_nanos() / stretch.as_nanos()).unwrap_or(u32::MAX);
+        let severity = self.severity.load(Ordering::Relaxed).saturating_sub(forgiven);
+        let doubled = rules.eject.saturating_mul(1u32.checked_shl(severity).unwrap_or(u32::MAX));
+        let jitter = 1.0 - chance::unit(rng) / 10.0;
+        Sentence {
+            due: coarse(now + rules.eject.mul_f64(jitter)),
+            whole: coarse(now + doubled.min(rules.eject_max.max(rules.eject)).mul_f64(jitter)),
+            severity: (severity + 1).min(31),
         }
     }
 
-    /// Takes the probe's slot until `lease`.
-    pub fn begin_probe(&mut self, lease: Instant) {
-        debug_assert!(matches!(self.standing, Standing::Ready { .. }));
-        self.standing = Standing::Probing { lease };
+    /// The endpoint was ejected.
+    pub fn serve(&self, sentence: Sentence) {
+        self.severity.store(sentence.severity, Ordering::Relaxed);
+        self.on_disproof();
     }
 
-    /// Frees the slot: the probing request ended without telling anything.
-    pub fn cancel_probe(&mut self, now: Instant) {
-        if let Standing::Probing { .. } = self.standing {
-            self.standing = Standing::Ready { since: now };
+    /// Whether `proofs` in a row bring an endpoint back whose ejection is over at `whole`.
+    #[must_use]
+    pub fn suffices(proofs: u32, whole: Instant, now: Instant) -> bool {
+        proofs >= PROOFS || now >= whole
+    }
+
+    /// A clean slate; earlier ejections are not forgotten at once.
+    pub fn clear(&self) {
+        self.consecutive.store(0, Ordering::Relaxed);
+        self.proofs.store(0, Ordering::Relaxed);
+        self.window.iter().for_each(|bucket| bucket.store(0, Ordering::Relaxed));
+    }
+
+    /// Takes over what `old` knows.
+    pub fn inherit(&self, old: &Self) {
+        let copy = |to: &AtomicU32, from: &AtomicU32| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        copy(&self.consecutive, &old.consecutive);
+        copy(&self.severity, &old.severity);
+        copy(&self.proofs, &old.proofs);
+        for (to, from) in self.window.iter().zip(&old.window) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
-    /// Whether an attempt from `began` bears on the endpoint as it is now.
-    fn judges(&self, began: Instant) -> bool {
-        self.standing == Standing::Serving && began >= self.readmitted
+    fn add(&self, tick: u64, (succeeded, failed): (u32, u32)) {
+        let bucket = &self.window[(tick % BUCKETS as u64) as usize];
+        let add = |word: u64| {
+            let old = Counts::of(word);
+            let base = if old.tick == tick & Counts::TICK_MASK { old } else { Counts { tick, ..Counts::default() } };
+            let succeeded = base.succeeded.saturating_add(succeeded);
+            Some(Counts { tick, succeeded, failed: base.failed.saturating_add(failed) }.word())
+        };
+        // the closure always returns a value
+        let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    fn sums(&self, tick: u64) -> (u64, u64) {
+        let counts = self.window.iter().map(|bucket| Counts::of(bucket.load(Ordering::Relaxed)));
+        let recent = |c: &Counts| tick.wrapping_sub(c.tick) & Counts::TICK_MASK < BUCKETS as u64;
+        counts.filter(recent).fold((0, 0), |(s, f), c| (s + u64::from(c.succeeded), f + u64::from(c.failed)))
     }
 }
 
-impl Default for Detector {
-    fn default() -> Self {
-        Self::new()
+/// One bucket: the low bits of its tick, and two counts that stop at their largest value.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    tick: u64,
+    succeeded: u32,
+    failed: u32,
+}
+
+impl Counts {
+    const TICK_MASK: u64 = (1 << 24) - 1;
+    const COUNT_MAX: u32 = (1 << 20) - 1;
+
+    fn of(word: u64) -> Self {
+        let count = |shift: u32| (word >> shift) as u32 & Self::COUNT_MAX;
+        Self { tick: word >> 40, succeeded: count(20), failed: count(0) }
+    }
+
+    fn word(self) -> u64 {
+        let count = |count: u32| u64::from(count.min(Self::COUNT_MAX));
+        (self.tick & Self::TICK_MASK) << 40 | count(self.succeeded) << 20 | count(self.failed)
     }
 }
 
-/// Successes and failures of the last ten tenths of a window; an idle one expires by itself.
-#[derive(Clone, Debug)]
-struct Window {
-    buckets: [(u32, u32); BUCKETS],
+/// One worker's successes at one endpoint that the shared window does not hold yet, by tenths of the window.
+#[derive(Clone, Debug, Default)]
+pub struct Successes {
+    buckets: [u32; BUCKETS],
     /// The tenth that was written last, counted from the clock's zero.
     tick: u64,
 }
 
-impl Window {
-    fn add(&mut self, success: bool, now: Instant, length: Duration) {
-        let tenth = (crate::units::nanos(length) / BUCKETS as u64).max(1);
-        let tick = now.as_nanos() / tenth;
-        let passed = tick.saturating_sub(self.tick).min(BUCKETS as u64);
-        (0..passed).for_each(|back| self.buckets[((tick - back) % BUCKETS as u64) as usize] = (0, 0));
-        self.tick = self.tick.max(tick);
-        let (succeeded, failed) = &mut self.buckets[(self.tick % BUCKETS as u64) as usize];
-        let count = if success { succeeded } else { failed };
+impl Successes {
+    /// One more.
+    pub fn add(&mut self, now: Instant, window: Duration) {
+        self.turn(tick_of(now, window));
+        let count = &mut self.buckets[(self.tick % BUCKETS as u64) as usize];
         *count = count.saturating_add(1);
     }
 
-    fn sums(&self) -> (u64, u64) {
-        self.buckets.iter().fold((0, 0), |(s, f), b| (s + u64::from(b.0), f + u64::from(b.1)))
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.buckets = [0; BUCKETS];
     }
+
+    fn drain(&mut self, now: Instant, window: Duration, mut take: impl FnMut(u64, u32)) {
+        self.turn(tick_of(now, window));
+        for back in 0..BUCKETS as u64 {
+            let Some(tick) = self.tick.checked_sub(back) else { break };
+            let count = std::mem::take(&mut self.buckets[(tick % BUCKETS as u64) as usize]);
+            if count > 0 {
+                take(tick, count);
+            }
+        }
+    }
+
+    fn turn(&mut self, tick: u64) {
+        let passed = tick.saturating_sub(self.tick).min(BUCKETS as u64);
+        (0..passed).for_each(|back| self.buckets[((tick - back) % BUCKETS as u64) as usize] = 0);
+        self.tick = self.tick.max(tick);
+    }
+}
+
+/// The tenth of the window that `now` is in, counted from the clock's zero.
+fn tick_of(now: Instant, window: Duration) -> u64 {
+    now.as_nanos() / (units::nanos(window) / BUCKETS as u64).max(1)
 }
 
 #[cfg(test)]
@@ -203,101 +253,114 @@ mod tests {
     use crate::policy::testing::{at, outlier};
     use rand::SeedableRng;
 
-    fn fail(detector: &mut Detector, times: u32, now: Instant) -> Option<Reason> {
-        (0..times).filter_map(|_| detector.on_failure(now, now, &outlier())).last()
+    fn fail(track: &Track, times: u32, now: Instant) -> Option<Reason> {
+        (0..times).filter_map(|_| track.on_failure(&mut Successes::default(), now, &outlier())).last()
     }
 
-    fn seconds_away(detector: &mut Detector, now: Instant, rng: &mut Rng) -> f64 {
-        detector.eject(now, &outlier(), rng).since(now).as_secs_f64()
+    fn seconds(track: &Track, readmitted: Instant, now: Instant, rng: &mut Rng) -> (f64, f64) {
+        let sentence @ Sentence { due, whole, .. } = track.sentence(readmitted, now, &outlier(), rng);
+        track.serve(sentence);
+        (due.since(now).as_secs_f64(), whole.since(now).as_secs_f64())
     }
 
     #[test]
-    fn five_failures_in_a_row_eject_and_a_success_between_them_does_not() {
-        let mut detector = Detector::new();
-        assert_eq!(fail(&mut detector, 4, at(0)), None);
-        detector.on_success(at(1), at(1), &outlier());
-        assert_eq!(fail(&mut detector, 4, at(2)), None);
-        assert_eq!(fail(&mut detector, 1, at(3)), Some(Reason::Consecutive));
+    fn five_failures_in_a_row_eject_whoever_sees_them_and_a_success_between_them_does_not() {
+        let track = Track::default();
+        assert_eq!(fail(&track, 4, at(0)), None);
+        track.on_success();
+        assert_eq!(fail(&track, 4, at(2)), None);
+        assert_eq!(fail(&track, 1, at(3)), Some(Reason::Consecutive), "each with a worker of its own");
     }
 
     #[test]
     fn a_poor_ratio_ejects_once_the_window_holds_enough() {
-        let mut detector = Detector::new();
+        let (track, mut own) = (Track::default(), Successes::default());
         let mut first = None;
         for i in 0..20u64 {
             let now = at(i * 100);
             if i % 3 == 0 {
-                detector.on_success(now, now, &outlier());
-            } else if let Some(reason) = detector.on_failure(now, now, &outlier()) {
+                track.on_success();
+                own.add(now, outlier().window);
+            } else if let Some(reason) = track.on_failure(&mut own, now, &outlier()) {
                 first = first.or(Some((i, reason)));
             }
         }
-        assert_eq!(
-            first,
-            Some((10, Reason::SuccessRatio)),
-            "the tenth request succeeded, the eleventh shows the ratio"
-        );
+        let expected = Some((10, Reason::SuccessRatio));
+        assert_eq!(first, expected, "the tenth request succeeded, the eleventh shows the ratio");
+    }
+
+    #[test]
+    fn workers_add_up_to_the_ratio_that_one_alone_would_see() {
+        let track = Track::default();
+        let mut own: Vec<Successes> = (0..16).map(|_| Successes::default()).collect();
+        let mut reasons = Vec::new();
+        for i in 0..160usize {
+            let now = at(i as u64 * 10);
+            own[i % 16].add(now, outlier().window);
+            track.on_success();
+            // three in ten fail
+            if i % 10 < 3 {
+                reasons.extend(track.on_failure(&mut own[i % 16], now, &outlier()));
+            }
+        }
+        assert_eq!(reasons, [], "77 % is more than half");
     }
 
     #[test]
     fn a_ratio_at_the_limit_or_failures_too_far_apart_do_not_eject() {
-        let (mut even, mut rare) = (Detector::new(), Detector::new());
+        let (even, rare) = (Track::default(), Track::default());
+        let (mut own, mut none) = (Successes::default(), Successes::default());
         for i in 0..100u64 {
             let now = at(i * 100);
-            even.on_success(now, now, &outlier());
-            assert_eq!(even.on_failure(now, now, &outlier()), None);
+            even.on_success();
+            own.add(now, outlier().window);
+            assert_eq!(even.on_failure(&mut own, now, &outlier()), None);
             let now = at(i * 2_000);
-            assert_eq!(rare.on_failure(now, now, &outlier()).filter(|r| *r == Reason::SuccessRatio), None);
+            assert_eq!(rare.on_failure(&mut none, now, &outlier()).filter(|r| *r == Reason::SuccessRatio), None);
         }
     }
 
     #[test]
-    fn ejections_double_up_to_the_cap_and_jitter_only_shortens_them() {
+    fn relapses_double_the_whole_time_up_to_the_cap_but_not_the_time_to_the_first_probe() {
         let mut rng = Rng::seed_from_u64(71);
-        let mut detector = Detector::new();
+        let track = Track::default();
         for expected in [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0] {
-            let away = seconds_away(&mut detector, at(0), &mut rng);
-            assert!((expected * 0.9..=expected).contains(&away), "{away} of {expected}");
+            let (due, whole) = seconds(&track, at(0), at(0), &mut rng);
+            assert!((9.0..=10.0).contains(&due), "{due}");
+            assert!((expected * 0.9..=expected).contains(&whole), "{whole} of {expected}");
         }
     }
 
     #[test]
     fn good_behaviour_forgives_one_doubling_per_stretch() {
         let mut rng = Rng::seed_from_u64(72);
-        let mut detector = Detector::new();
-        let total: f64 = (0..4).map(|_| seconds_away(&mut detector, at(0), &mut rng)).sum();
+        let track = Track::default();
+        let total: f64 = (0..4).map(|_| seconds(&track, at(0), at(0), &mut rng).1).sum();
         assert!((135.0..=150.0).contains(&total), "10 + 20 + 40 + 80, got {total}");
-        detector.readmit(at(0));
-        let away = seconds_away(&mut detector, at(20_000), &mut rng);
-        assert!((36.0..=40.0).contains(&away), "two stretches of ten seconds: 160 s became 40 s, got {away}");
-        detector.readmit(at(0));
-        let away = seconds_away(&mut detector, at(1_000_000), &mut rng);
-        assert!((9.0..=10.0).contains(&away), "{away}");
+        let (_, whole) = seconds(&track, at(0), at(20_000), &mut rng);
+        assert!((36.0..=40.0).contains(&whole), "two stretches of ten seconds: 160 s became 40 s, got {whole}");
+        let (_, whole) = seconds(&track, at(0), at(1_000_000), &mut rng);
+        assert!((9.0..=10.0).contains(&whole), "a second fault minutes later is no relapse: {whole}");
     }
 
     #[test]
-    fn an_ejection_that_is_over_waits_for_one_probe() {
-        let mut rng = Rng::seed_from_u64(73);
-        let mut detector = Detector::new();
-        let until = detector.eject(at(0), &outlier(), &mut rng);
-        assert_eq!(detector.on_time(at(1)), until);
-        assert_eq!(detector.standing(), Standing::Ejected { until });
-        assert_eq!(detector.on_time(until), Instant::NEVER);
-        assert_eq!(detector.standing(), Standing::Ready { since: until });
-        detector.begin_probe(at(20_000));
-        assert_eq!(detector.on_time(at(19_999)), at(20_000));
-        detector.on_time(at(20_000));
-        assert_eq!(detector.standing(), Standing::Ready { since: at(20_000) }, "the lease ended");
-        detector.begin_probe(at(30_000));
-        detector.cancel_probe(at(21_000));
-        assert_eq!(detector.standing(), Standing::Ready { since: at(21_000) });
+    fn before_the_whole_time_is_over_only_a_row_of_proofs_suffices() {
+        assert!(Track::suffices(1, at(10), at(10)));
+        assert!(!Track::suffices(PROOFS - 1, at(10), at(9)));
+        assert!(Track::suffices(PROOFS, at(10), at(9)));
+        let track = Track::default();
+        assert_eq!((0..PROOFS).map(|_| track.on_proof()).last(), Some(PROOFS));
+        track.on_disproof();
+        assert_eq!(track.on_proof(), 1);
     }
 
     #[test]
-    fn attempts_from_before_the_readmission_say_nothing() {
-        let mut detector = Detector::new();
-        detector.readmit(at(100));
-        assert_eq!((0..50).find_map(|_| detector.on_failure(at(99), at(200), &outlier())), None);
-        assert_eq!(fail(&mut detector, 5, at(200)), Some(Reason::Consecutive));
+    fn a_bucket_stops_at_its_largest_count_and_forgets_an_older_tick() {
+        let track = Track::default();
+        track.add(3, (u32::MAX, u32::MAX));
+        assert_eq!(track.sums(3), (u64::from(Counts::COUNT_MAX), u64::from(Counts::COUNT_MAX)));
+        track.add(13, (1, 0));
+        assert_eq!(track.sums(13), (1, 0));
+        assert_eq!(track.sums(23), (0, 0));
     }
 }

@@ -1,12 +1,15 @@
 //! Retry rules of one route: which failures may be tried again, and how long to wait before the same endpoint is.
 //!
+//! A retry is a request that may reach a service for the second time. One that was not sent at all goes on to the next endpoint
+//! without being one ([`crate::policy::exchange`]).
+//!
 //! A retry needs all of: attempts left; R = (T_max − T_now) / T_max at least `min_remaining`; a failure class or status listed in `on`;
 //! and a request that may go out twice. Where nothing was sent that is any request; otherwise its method is idempotent
 //! (RFC 9110 §9.2.2) or the route opted in, and its body is still there to be replayed. The cluster's budget
 //! ([`crate::policy::budget`]) has the last word; which endpoint is next is [`crate::policy::exchange`]'s.
 
 use crate::config;
-use crate::limits::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN, TRY_MIN};
+use crate::limits::{ATTEMPTS_MAX, BACKOFF_MIN, TRY_MIN};
 use crate::policy::chance;
 use crate::policy::deadline::Deadline;
 use crate::units::{Instant, Rng};
@@ -53,8 +56,10 @@ pub enum Sent {
 pub struct Rules {
     /// Retries beyond the first try.
     pub retries_max: u8,
-    /// Cuts every attempt to this; `None`: what is left is divided.
+    /// Cuts every attempt to this; `None`: it follows the route, and what is left is divided.
     pub per_try_timeout: Option<Duration>,
+    /// Longest wait before a retry.
+    pub backoff_max: Duration,
     min_remaining: f64,
     connect: bool,
     reset: bool,
@@ -75,6 +80,7 @@ impl Rules {
         Self {
             retries_max: retry.attempts.min(ATTEMPTS_MAX as u32 - 1) as u8,
             per_try_timeout: retry.per_try_timeout,
+            backoff_max: retry.backoff_max,
             min_remaining: retry.min_remaining.get(),
             connect: retry.on.connect,
             reset: retry.on.reset,
@@ -117,10 +123,10 @@ pub fn is_idempotent(method: &Method) -> bool {
 }
 
 /// The wait before the `nth` (from 0) retry on the same endpoint: full jitter (Brooker 2015, "Exponential backoff and jitter"),
-/// uniform below a bound that doubles from [`BACKOFF_MIN`] to [`BACKOFF_MAX`].
+/// uniform below a bound that doubles from [`BACKOFF_MIN`] to `max`.
 #[must_use]
-pub fn backoff(nth: u32, rng: &mut Rng) -> Duration {
-    let bound = BACKOFF_MIN.saturating_mul(1u32.checked_shl(nth).unwrap_or(u32::MAX)).min(BACKOFF_MAX);
+pub fn backoff(nth: u32, max: Duration, rng: &mut Rng) -> Duration {
+    let bound = BACKOFF_MIN.saturating_mul(1u32.checked_shl(nth).unwrap_or(u32::MAX)).min(max);
     bound.mul_f64(chance::unit(rng))
 }
 
@@ -185,7 +191,7 @@ mod tests {
     fn backoffs_are_uniform_below_a_bound_that_doubles_to_a_quarter_second() {
         let mut rng = Rng::seed_from_u64(81);
         for (nth, bound) in [(0, 25.0), (1, 50.0), (2, 100.0), (3, 200.0), (4, 250.0), (31, 250.0), (32, 250.0)] {
-            let waits: Vec<f64> = (0..4_000).map(|_| backoff(nth, &mut rng).as_secs_f64() * 1e3).collect();
+            let waits: Vec<f64> = (0..4_000).map(|_| backoff(nth, retry().backoff_max, &mut rng).as_secs_f64() * 1e3).collect();
             assert!(waits.iter().all(|wait| (0.0..bound).contains(wait)));
             let mean = waits.iter().sum::<f64>() / waits.len() as f64;
             assert!((mean / bound - 0.5).abs() < 0.03, "{nth}: mean {mean} of {bound}");

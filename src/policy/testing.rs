@@ -1,6 +1,6 @@
 //! What the tests of the combining pages share: a cluster's and a route's configuration, and a clock.
 
-use crate::config::{Address, Balance, Cluster, Endpoint, Outlier, Retry, RetryBudget, RetryOn};
+use crate::config::{Address, Balance, Cluster, Endpoint, Outlier, Retry, RetryBudget, RetryOn, Spill};
 use crate::units::{Instant, Ratio, Weight};
 use http::StatusCode;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,6 +41,8 @@ pub(crate) fn cluster(balance: Balance, priorities: &[u8]) -> Cluster {
         proxy_protocol: crate::config::ProxyVersion::Off,
         requests_max: None,
         retry_budget: RetryBudget { ratio: ratio(0.2), min_per_second: 3 },
+        retry_after_max: Duration::from_secs(30),
+        spill: Spill::Proportional,
         endpoints: priorities.iter().enumerate().map(endpoint).collect(),
         health_check: None,
         outlier: Some(outlier()),
@@ -56,6 +58,7 @@ pub(crate) fn retry() -> Retry {
         on: RetryOn { connect: true, reset: true, timeout: true, statuses },
         non_idempotent: false,
         per_try_timeout: None,
+        backoff_max: Duration::from_millis(250),
         min_remaining: ratio(0.1),
     }
 }

@@ -4,6 +4,9 @@
 //! half of them 70 %, and what it cannot carry spills to the next. When all tiers together are not whole, each carries in
 //! proportion to its health. The factor and the rule are Envoy's (docs, "Priority levels"); unlike Envoy there is no panic threshold: the
 //! cluster fails open only when no endpoint is available anywhere. It is assumed that a tier can carry the load that spills to it.
+//!
+//! A *strict* cluster (`spill = "none"`) spills nothing: the best tier that has anybody left carries everything (HAProxy's and nginx's
+//! `backup`).
 
 use crate::limits::{TIER_OVERPROVISION_PERCENT, TIERS_MAX};
 
@@ -21,8 +24,11 @@ pub struct Shares {
 impl Shares {
     /// From `(available, all)` endpoints of each tier, best first; at most [`TIERS_MAX`] tiers, `available` ≤ `all`.
     #[must_use]
-    pub fn new(tiers: impl Iterator<Item = (usize, usize)> + Clone) -> Self {
+    pub fn new(tiers: impl Iterator<Item = (usize, usize)> + Clone, strict: bool) -> Self {
         let health = |(available, all): (usize, usize)| {
+            if strict {
+                return if available > 0 { WHOLE } else { 0 };
+            }
             let health = (available as u64 * WHOLE * TIER_OVERPROVISION_PERCENT).checked_div(all as u64 * 100);
             health.unwrap_or(0).min(WHOLE)
         };
@@ -61,7 +67,7 @@ mod tests {
     use super::*;
 
     fn percent(tiers: &[(usize, usize)]) -> Vec<u32> {
-        let shares = Shares::new(tiers.iter().copied());
+        let shares = Shares::new(tiers.iter().copied(), false);
         let mut counts = vec![0u32; tiers.len()];
         (0..=u16::MAX).filter_map(|point| shares.tier_of(point)).for_each(|tier| counts[tier] += 1);
         counts.iter().map(|c| (f64::from(*c) * 100.0 / WHOLE as f64).round() as u32).collect()
@@ -87,14 +93,22 @@ mod tests {
     #[test]
     fn no_tier_is_drawn_when_nothing_is_available() {
         assert_eq!(percent(&[(0, 2), (0, 0)]), [0, 0]);
-        assert_eq!(Shares::new([(0, 2)].into_iter()).sole(), None);
-        assert_eq!(Shares::new([].into_iter()).tier_of(0), None);
+        assert_eq!(Shares::new([(0, 2)].into_iter(), false).sole(), None);
+        assert_eq!(Shares::new([].into_iter(), false).tier_of(0), None);
+    }
+
+    #[test]
+    fn a_strict_cluster_spills_nothing_while_anybody_is_left() {
+        let sole = |tiers: &[(usize, usize)]| Shares::new(tiers.iter().copied(), true).sole();
+        assert_eq!(sole(&[(1, 100), (100, 100)]), Some(0));
+        assert_eq!(sole(&[(0, 100), (1, 100), (5, 5)]), Some(1));
+        assert_eq!(sole(&[(0, 1), (0, 1)]), None);
     }
 
     #[test]
     fn a_lone_carrying_tier_needs_no_draw() {
-        assert_eq!(Shares::new([(2, 2), (1, 1)].into_iter()).sole(), Some(0));
-        assert_eq!(Shares::new([(0, 2), (1, 1)].into_iter()).sole(), Some(1));
-        assert_eq!(Shares::new([(1, 2), (1, 1)].into_iter()).sole(), None);
+        assert_eq!(Shares::new([(2, 2), (1, 1)].into_iter(), false).sole(), Some(0));
+        assert_eq!(Shares::new([(0, 2), (1, 1)].into_iter(), false).sole(), Some(1));
+        assert_eq!(Shares::new([(1, 2), (1, 1)].into_iter(), false).sole(), None);
     }
 }

@@ -78,6 +78,8 @@ pub(super) struct Asked<'a> {
 pub(super) enum Failure {
     /// No connection.
     Refused,
+    /// The gateway lacks what a connection needs.
+    Exhausted,
     /// No connection in time.
     ConnectTimedOut,
     /// The connection ended or broke before a response.
@@ -100,6 +102,7 @@ impl Failure {
     pub(super) fn event(self) -> Event {
         match self {
             Self::Refused => Event::ConnectFailed,
+            Self::Exhausted => Event::Exhausted,
             Self::ConnectTimedOut => Event::ConnectTimedOut,
             Self::Reset { sent, reused } => Event::ResetBeforeHead { sent, reused },
             Self::BadHead(error) => Event::BadHead(error),
@@ -143,17 +146,24 @@ pub(super) fn was_stale(failure: Failure, to: Try, upload: &Upload<'_>, began: I
 async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream, Failure> {
     let watch = &client.watch;
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
-    let connecting = stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|_| Failure::Refused)?;
+    let connecting =
+        stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|error| unconnected(&error))?;
     let _guard = watch.over_connecting(connecting.fd(), to.connect_until);
-    let made = async {
-        let stream = connecting.established().await?;
-        proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await?;
-        Ok::<_, std::io::Error>(stream)
-    };
-    match made.await {
-        Ok(stream) => Ok(stream),
-        Err(_) if watch.expired() => Err(Failure::ConnectTimedOut),
-        Err(_) => Err(Failure::Refused),
+    let unless_late = |failure| if watch.expired() { Failure::ConnectTimedOut } else { failure };
+    let stream = connecting.established().await.map_err(|error| unless_late(unconnected(&error)))?;
+    worker.clusters.borrow_mut()[to.cluster.index()].on_connected(to.endpoint);
+    let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
+    let broken = Failure::Reset { sent: Sent::Nothing, reused: false };
+    introduced.map_err(|_| unless_late(broken)).map(|()| stream)
+}
+
+/// What it means that no connection could be made.
+fn unconnected(error: &std::io::Error) -> Failure {
+    match error.raw_os_error() {
+        // no descriptor, no memory, or no port of ours left towards this endpoint
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EADDRNOTAVAIL) => Failure::Exhausted,
+        Some(libc::ETIMEDOUT) => Failure::ConnectTimedOut,
+        _ => Failure::Refused,
     }
 }
 

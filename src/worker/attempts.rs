@@ -3,14 +3,12 @@
 //! The policy decides ([`crate::policy::exchange`]); this hands it the cluster, the clock and the generator, holds the endpoint's
 //! place under `max_requests`, and writes down what happened. Dropping it, by whatever path, ends the attempt in flight.
 
-use super::Report;
 use super::state::{Slot, Worker};
 use crate::config::HeaderRules;
+use crate::limits::VISITS_MAX;
 use crate::net::clock;
-use crate::observe::labels::{AttemptOutcome, EjectReason, RetryReason};
-use crate::policy::attempt::ChangeKind;
-use crate::policy::exchange::{Action, Event, Exchange, Facts};
-use crate::policy::outlier::Reason;
+use crate::observe::labels::{AttemptOutcome, RetryReason};
+use crate::policy::exchange::{Action, Event, Exchange, Facts, Occasion};
 use crate::policy::retry::Cause;
 use crate::policy::visited::Visited;
 use crate::units::{ClusterId, EndpointId, Instant, RouteId};
@@ -27,6 +25,30 @@ pub(super) struct Attempts<'w> {
     current: Cell<Option<Current>>,
     slot: RefCell<Option<Slot>>,
     upstream_time: Cell<Option<Duration>>,
+    outcomes: Cell<Outcomes>,
+}
+
+/// How the attempts that are over have ended, in order; kept for the access log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcomes {
+    list: [AttemptOutcome; VISITS_MAX],
+    len: u8,
+}
+
+impl Outcomes {
+    /// None is over yet.
+    pub(super) const NONE: Self = Self { list: [AttemptOutcome::Cancelled; VISITS_MAX], len: 0 };
+
+    fn push(&mut self, outcome: AttemptOutcome) {
+        if let Some(next) = self.list.get_mut(usize::from(self.len)) {
+            *next = outcome;
+            self.len += 1;
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[AttemptOutcome] {
+        &self.list[..usize::from(self.len)]
+    }
 }
 
 /// The attempt in flight.
@@ -62,6 +84,7 @@ impl<'w> Attempts<'w> {
                 idempotent,
                 replayable,
                 key,
+                try_time: route.try_time.get(brings.route, &worker.shared.try_times, arrived),
             }
         };
         worker.count_active(cluster, 1);
@@ -73,6 +96,7 @@ impl<'w> Attempts<'w> {
             current: Cell::new(None),
             slot: RefCell::new(None),
             upstream_time: Cell::new(None),
+            outcomes: Cell::new(Outcomes::NONE),
         }
     }
 
@@ -94,6 +118,11 @@ impl<'w> Attempts<'w> {
         tried
     }
 
+    /// How they ended, but for one that is under way.
+    pub(super) fn outcomes(&self) -> Outcomes {
+        self.outcomes.get()
+    }
+
     /// From the start of the last attempt to its response head.
     pub(super) fn upstream_time(&self) -> Option<Duration> {
         self.upstream_time.get()
@@ -111,15 +140,25 @@ impl<'w> Attempts<'w> {
 
     /// Tells what happened and asks what is next.
     pub(super) fn step(&self, event: Event, now: Instant) -> Action {
+        if let Event::Head { status, .. } = event {
+            self.on_head(status.is_server_error(), now);
+        }
         let mut action = self.decide(event, now);
         // an endpoint that is full over all cores is only found out by asking for a place there
         while let Action::Attempt { endpoint, .. } = action {
             if let Ok(slot) = self.worker.enter_endpoint(self.cluster, endpoint) {
-                *self.slot.borrow_mut() = slot;
-                self.current.set(Some(Current { endpoint, began: now, answered: None }));
-                break;
+                self.count_end(event, now);
+                self.enter(endpoint, slot, now);
+                return action;
             }
             action = self.decide(Event::Saturated, now);
+        }
+        if action != Action::Relay {
+            self.count_end(event, now);
+            self.slot.borrow_mut().take();
+        }
+        if matches!(event, Event::TimedOut | Event::ConnectTimedOut) && matches!(action, Action::Reply(_)) {
+            self.on_latency(self.exchange.borrow().deadline().total, now);
         }
         action
     }
@@ -131,28 +170,26 @@ impl<'w> Attempts<'w> {
         let mut clusters = worker.clusters.borrow_mut();
         let cluster = &mut clusters[self.cluster.index()];
         let action = exchange.step(event, cluster, now, &mut worker.rng.borrow_mut());
-        for change in cluster.take_changes() {
-            self.count_change(change.endpoint, change.kind);
-        }
-        drop(clusters);
-        if let Event::Head { status, .. } = event {
-            self.on_head(status.is_server_error(), now);
-        }
-        if action != Action::Relay {
-            self.count_end(event, now);
-            self.slot.borrow_mut().take();
-        }
-        let retried = matches!(action, Action::Attempt { .. } | Action::Backoff { .. });
-        if retried && let (Some(cause), true) = (exchange.retry_reason(), is_failure(event)) {
-            worker.recorder.retry(self.cluster, retry_reason(cause));
-        }
+        worker.tell_changes(self.cluster, cluster);
         if exchange.was_stopped_by_budget() && !budget_stopped {
             worker.recorder.retry_budget_exhausted(self.cluster);
-        }
-        if matches!(event, Event::TimedOut | Event::ConnectTimedOut) && matches!(action, Action::Reply(_)) {
-            self.on_latency(exchange.deadline().total, now);
+            worker.complain_of_budget(self.cluster, now);
         }
         action
+    }
+
+    /// The attempt that was asked for is being made, and counted as what it is.
+    fn enter(&self, endpoint: EndpointId, slot: Option<Slot>, now: Instant) {
+        *self.slot.borrow_mut() = slot;
+        self.current.set(Some(Current { endpoint, began: now, answered: None }));
+        let mut exchange = self.exchange.borrow_mut();
+        let recorder = &self.worker.recorder;
+        match exchange.occasion() {
+            Occasion::First => return,
+            Occasion::Failover => recorder.failover(self.cluster),
+            Occasion::Retry(cause) => recorder.retry(self.cluster, retry_reason(cause)),
+        }
+        exchange.on_entered(&mut self.worker.clusters.borrow_mut()[self.cluster.index()], now);
     }
 
     fn on_head(&self, failed: bool, now: Instant) {
@@ -163,6 +200,10 @@ impl<'w> Attempts<'w> {
         self.current.set(Some(current));
         self.upstream_time.set(Some(elapsed));
         self.on_latency(elapsed, now);
+        if !failed {
+            let route = &mut self.worker.routes.borrow_mut()[self.route.index()];
+            route.try_time.on_answer(elapsed, self.route, &self.worker.shared.try_times, now);
+        }
     }
 
     fn on_latency(&self, latency: Duration, now: Instant) {
@@ -174,6 +215,7 @@ impl<'w> Attempts<'w> {
         let (outcome, elapsed) = match (event, answered) {
             (Event::BodyFailed | Event::TimedOut, Some((_, elapsed))) => (AttemptOutcome::Truncated, elapsed),
             (_, Some(answered)) => answered,
+            (Event::Exhausted, None) => (AttemptOutcome::Exhausted, now.since(began)),
             (Event::ConnectFailed, None) => (AttemptOutcome::ConnectFailed, now.since(began)),
             (Event::ConnectTimedOut, None) => (AttemptOutcome::ConnectTimeout, now.since(began)),
             (Event::TimedOut, None) => (AttemptOutcome::Timeout, now.since(began)),
@@ -182,19 +224,11 @@ impl<'w> Attempts<'w> {
             (_, None) => (AttemptOutcome::Cancelled, now.since(began)),
         };
         self.worker.recorder.attempt(self.cluster, endpoint, outcome, elapsed);
-    }
-
-    fn count_change(&self, endpoint: EndpointId, kind: ChangeKind) {
-        let (worker, cluster) = (self.worker.recorder.worker(), self.cluster);
-        self.worker.shared.report(Report::Endpoint { worker, cluster, endpoint, change: kind });
-        let reason = match kind {
-            ChangeKind::Ejected { reason: Reason::Consecutive, .. } => EjectReason::Consecutive,
-            ChangeKind::Ejected { reason: Reason::SuccessRatio, .. } => EjectReason::SuccessRatio,
-            ChangeKind::Ejected { reason: Reason::Probe, .. } => EjectReason::ProbeFailed,
-            ChangeKind::Paused { .. } => EjectReason::RetryAfter,
-            ChangeKind::Readmitted | ChangeKind::Unhealthy | ChangeKind::Healthy => return,
-        };
-        self.worker.recorder.ejected(self.cluster, endpoint, reason);
+        if self.worker.log.is_some() {
+            let mut outcomes = self.outcomes.get();
+            outcomes.push(outcome);
+            self.outcomes.set(outcomes);
+        }
     }
 }
 
@@ -205,10 +239,6 @@ impl Drop for Attempts<'_> {
         }
         self.worker.count_active(self.cluster, -1);
     }
-}
-
-fn is_failure(event: Event) -> bool {
-    !matches!(event, Event::Start | Event::Saturated | Event::BackoffOver)
 }
 
 fn retry_reason(cause: Cause) -> RetryReason {

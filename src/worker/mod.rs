@@ -31,7 +31,7 @@ mod tunnel;
 mod upload;
 mod verdict;
 
-pub use report::{Refusal, Report};
+pub use report::{Refusal, Report, eject_reason, readmit_reason};
 pub use shared::Shared;
 
 use crate::net::block::Blocks;

@@ -3,7 +3,7 @@
 //! The head is gone from the inbox by the time the response has been sent, so the texts that the access log wants are copied while it
 //! is parsed, into a reused buffer, and only when there is an access log.
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Outcomes};
 use super::connection::Connection;
 use super::state::Worker;
 use crate::error::ProxyError;
@@ -40,6 +40,7 @@ pub(super) struct Record {
     cluster: Option<ClusterId>,
     /// Endpoints, in order; only for the log.
     tried: Visited,
+    outcomes: Outcomes,
     upstream_time: Option<Duration>,
     texts: Option<Texts>,
 }
@@ -83,6 +84,7 @@ impl Record {
             response_bytes: 0,
             cluster: None,
             tried: Visited::EMPTY,
+            outcomes: Outcomes::NONE,
             upstream_time: None,
             texts: None,
         }
@@ -126,6 +128,7 @@ impl Record {
         self.upstream_time = attempts.upstream_time();
         if self.texts.is_some() {
             self.tried = attempts.tried();
+            self.outcomes = attempts.outcomes();
         }
     }
 
@@ -204,6 +207,7 @@ impl Record {
                 attempts: u8::try_from(self.tried.as_slice().len()).unwrap_or(u8::MAX),
                 upstream: self.cluster,
                 endpoints: self.tried.as_slice(),
+                outcomes: self.outcomes.as_slice(),
                 request_id: texts.get(3),
                 user_agent: texts.get(4),
                 referer: texts.get(5),

@@ -5,13 +5,16 @@
 
 use super::state::Worker;
 use crate::net::clock;
-use crate::observe::labels::EndpointState;
+use crate::observe::labels::{EjectReason, EndpointState, ReadmitReason};
 use crate::observe::recorder::EndpointGauges;
-use crate::policy::attempt::ChangeKind;
+use crate::policy::attempt::{Change, ChangeKind, Readmission};
+use crate::policy::cluster::Cluster;
 use crate::policy::endpoint::Endpoint;
-use crate::policy::outlier::Standing;
+use crate::policy::outlier::Reason;
+use crate::policy::standings::Standing;
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Ratio, WorkerId};
-use std::cell::Cell;
+use rustc_hash::FxHashMap;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 /// How long a worker is silent about connections that are not taken once it has said so, for each reason.
@@ -30,6 +33,13 @@ pub enum Report {
         endpoint: EndpointId,
         /// What.
         change: ChangeKind,
+    },
+    /// A request was not retried because the cluster's retry budget is spent. Each worker says so at most every ten seconds.
+    BudgetExhausted {
+        /// Who noticed.
+        worker: WorkerId,
+        /// Whose budget.
+        cluster: ClusterId,
     },
     /// Connections are not taken. Each worker says so at most every ten seconds, however many there are.
     Refusing {
@@ -56,6 +66,7 @@ pub enum Refusal {
 pub(super) struct Complaints {
     refused: Cell<Instant>,
     exhausted: Cell<Instant>,
+    budgets: RefCell<FxHashMap<ClusterId, Instant>>,
 }
 
 impl Complaints {
@@ -82,9 +93,42 @@ impl Worker {
         }
     }
 
+    /// Has the operator told that a cluster's retry budget is spent, now and then.
+    pub(super) fn complain_of_budget(&self, cluster: ClusterId, now: Instant) {
+        let mut budgets = self.complaints.budgets.borrow_mut();
+        let quiet_until = budgets.entry(cluster).or_default();
+        if now >= *quiet_until {
+            *quiet_until = now + COMPLAINT_PAUSE;
+            self.shared.report(Report::BudgetExhausted { worker: self.recorder.worker(), cluster });
+        }
+    }
+
+    /// Counts what has happened to endpoints, and has the operator told.
+    pub(super) fn tell_changes(&self, id: ClusterId, cluster: &mut Cluster) {
+        for Change { endpoint, kind, .. } in cluster.take_changes() {
+            let recorder = &self.recorder;
+            match kind {
+                ChangeKind::Ejected { reason, .. } => recorder.ejected(id, endpoint, eject_reason(reason)),
+                ChangeKind::Paused { .. } => recorder.ejected(id, endpoint, EjectReason::RetryAfter),
+                ChangeKind::EjectionRefused { reason } => {
+                    recorder.ejection_refused(id, endpoint, eject_reason(reason));
+                }
+                ChangeKind::Shunned { reason, .. } => recorder.shunned(id, endpoint, eject_reason(reason)),
+                ChangeKind::Readmitted { by } => recorder.readmitted(id, endpoint, readmit_reason(by)),
+                // each worker is told of both by the checks, which count them
+                ChangeKind::Unhealthy | ChangeKind::Healthy => {}
+            }
+            let worker = self.recorder.worker();
+            self.shared.report(Report::Endpoint { worker, cluster: id, endpoint, change: kind });
+        }
+    }
+
     /// Publishes what this worker thinks of every endpoint.
     pub(super) fn publish_endpoints(&self, now: Instant) {
-        for (cluster, state) in self.clusters.borrow().iter().enumerate() {
+        for (cluster, state) in self.clusters.borrow_mut().iter_mut().enumerate() {
+            // also where nobody asks: what time and other workers have changed
+            state.refresh(now);
+            self.tell_changes(ClusterId::from_index(cluster), state);
             for (index, endpoint) in state.endpoints().iter().enumerate() {
                 let (state, ejected_until) = endpoint_state(endpoint, now);
                 let gauges = EndpointGauges {
@@ -100,16 +144,39 @@ impl Worker {
     }
 }
 
+/// The word of the metrics for why an endpoint was put aside; the log says the same.
+#[must_use]
+pub fn eject_reason(reason: Reason) -> EjectReason {
+    match reason {
+        Reason::Consecutive => EjectReason::Consecutive,
+        Reason::SuccessRatio => EjectReason::SuccessRatio,
+        Reason::Probe => EjectReason::ProbeFailed,
+        Reason::RetryAfter => EjectReason::RetryAfter,
+    }
+}
+
+/// The word of the metrics for what brought an endpoint back; the log says the same.
+#[must_use]
+pub fn readmit_reason(by: Readmission) -> ReadmitReason {
+    match by {
+        Readmission::Probe => ReadmitReason::Probe,
+        Readmission::LastResort => ReadmitReason::LastResort,
+        Readmission::HealthCheck => ReadmitReason::HealthCheck,
+        Readmission::Time => ReadmitReason::Time,
+        Readmission::Answers => ReadmitReason::Answers,
+    }
+}
+
 fn endpoint_state(endpoint: &Endpoint, now: Instant) -> (EndpointState, Instant) {
-    match endpoint.outlier.standing() {
+    match endpoint.standing {
         _ if endpoint.weight == 0 => (EndpointState::Drained, Instant::default()),
         _ if !endpoint.healthy => (EndpointState::Unhealthy, Instant::default()),
-        Standing::Ejected { until } => (EndpointState::Ejected, until),
-        Standing::Ready { since } => (EndpointState::Ejected, since),
+        Standing::Ejected { due, .. } => (EndpointState::Ejected, due),
         Standing::Probing { .. } => (EndpointState::Probing, Instant::default()),
-        Standing::Serving if endpoint.penalised_until > now => (EndpointState::Paused, endpoint.penalised_until),
+        Standing::Paused { until } if until > now => (EndpointState::Paused, until),
+        Standing::Shunned { until } => (EndpointState::Shunned, until),
         Standing::Serving if endpoint.ramp_from.is_some() => (EndpointState::Ramping, Instant::default()),
-        Standing::Serving => (EndpointState::Available, Instant::default()),
+        Standing::Serving | Standing::Paused { .. } => (EndpointState::Available, Instant::default()),
     }
 }
 
@@ -135,9 +202,10 @@ mod tests {
         assert_eq!(endpoint_state(&endpoint, now).0, EndpointState::Available);
         endpoint.ramp_from = Some(now);
         assert_eq!(endpoint_state(&endpoint, now).0, EndpointState::Ramping);
-        endpoint.penalised_until = until;
+        endpoint.standing = Standing::Paused { until };
         assert_eq!(endpoint_state(&endpoint, now), (EndpointState::Paused, until));
-        assert_eq!(endpoint_state(&endpoint, until).0, EndpointState::Ramping, "the pause is over");
+        endpoint.standing = Standing::Shunned { until };
+        assert_eq!(endpoint_state(&endpoint, now), (EndpointState::Shunned, until));
         endpoint.healthy = false;
         assert_eq!(endpoint_state(&endpoint, now).0, EndpointState::Unhealthy);
         endpoint.weight = 0;

@@ -1,7 +1,8 @@
 //! What all workers of a gateway read, and the reservoirs that they take leases from.
 //!
-//! Everything here is immutable but for the reservoirs, the key table and the slots; those are atomics, touched when a lease is taken, when
-//! a limited client or header value is looked up, and when a connection begins or ends.
+//! Everything here is immutable but for the reservoirs, the key table, the slots, the budgets and the standings of endpoints; those are
+//! atomics, touched when a lease is taken, when a limited client or header value is looked up, when a connection begins or ends, and
+//! when something fails or comes back.
 
 use super::Report;
 use crate::config::Config;
@@ -9,9 +10,11 @@ use crate::limits::LIMIT_TABLE_BUCKETS;
 use crate::observe::stats::Stats;
 use crate::policy::admission::Limits;
 use crate::policy::client_slots::ClientSlots;
+use crate::policy::cluster::Common;
 use crate::policy::concurrency::SharedSlots;
 use crate::policy::key_table::KeyTable;
 use crate::policy::router::Router;
+use crate::policy::try_time::TryTimes;
 use std::hash::RandomState;
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
@@ -29,6 +32,10 @@ pub struct Shared {
     pub(super) limits: Arc<Limits>,
     /// To the control thread, which tells the operator.
     reports: Sender<Report>,
+    /// Where endpoints stand, and retry budgets, by cluster.
+    pub clusters: Vec<Common>,
+    /// How long a try takes, by route.
+    pub(super) try_times: TryTimes,
     /// `max_requests`, by cluster and endpoint; empty for a cluster without.
     pub(super) endpoint_slots: Vec<Vec<Arc<SharedSlots>>>,
     /// `max_connections`, by listener.
@@ -54,6 +61,8 @@ impl Shared {
         Self {
             router,
             limits: Arc::new(Limits::new(&config, table, workers, None)),
+            clusters: config.clusters.iter().map(Common::new).collect(),
+            try_times: TryTimes::new(config.routes.len()),
             endpoint_slots,
             connection_slots: config
                 .listeners

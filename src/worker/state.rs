@@ -27,6 +27,7 @@ use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
+use crate::policy::try_time::TryTime;
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng, RouteId, WorkerId};
 use http::HeaderName;
 use rand::SeedableRng;
@@ -87,6 +88,7 @@ pub(super) struct Worker {
 pub(super) struct RouteState {
     pub(super) deadline: RouteDeadline,
     pub(super) retry: Rc<Rules>,
+    pub(super) try_time: TryTime,
 }
 
 /// Buffers that one call at a time parses and encodes with.
@@ -108,14 +110,15 @@ impl Worker {
         #[expect(clippy::disallowed_methods, reason = "the one seed of this worker's own generator")]
         let mut rng = Rng::from_rng(&mut rand::rng());
         let config = &shared.config;
-        let workers = config.gateway.cores.len();
+        let commons = config.clusters.iter().zip(&shared.clusters);
+        let clusters = commons.map(|(config, common)| Cluster::new(config, common, &mut rng)).collect();
         let pool = |c: &crate::config::Cluster| Pool::new(c.endpoints.len(), c.idle_max, c.idle_timeout);
         let worker = Rc::new(Self {
             recorder,
             log,
             timers: Timers::new()?,
             blocks: stock,
-            clusters: RefCell::new(config.clusters.iter().map(|c| Cluster::new(c, workers, &mut rng)).collect()),
+            clusters: RefCell::new(clusters),
             rng: RefCell::new(rng),
             scratch: RefCell::default(),
             router_cache: RefCell::default(),
@@ -182,7 +185,7 @@ impl Worker {
         self.timers.look_for_gone_clients();
         if self.recorder.worker() == WorkerId(0) {
             // one table for all workers: one of them tells
-            self.recorder.limit_evictions(self.shared.limits.table().evictions());
+            self.recorder.publish_limit_evictions(self.shared.limits.table().evictions());
         }
         if self.retired.load(Ordering::Relaxed) && !self.draining.get() {
             self.retire();
@@ -192,7 +195,10 @@ impl Worker {
             let active = self.active_upstream.borrow()[index];
             self.recorder.publish_upstream_connections(ClusterId::from_index(index), pool.idle(), active);
         }
-        self.blocks.borrow_mut().trim();
+        let mut blocks = self.blocks.borrow_mut();
+        blocks.trim();
+        self.recorder.publish_buffers(blocks.lent_bytes(), blocks.kept_bytes());
+        drop(blocks);
         self.publish_endpoints(now);
     }
 
@@ -411,7 +417,7 @@ fn route_states(routes: &[Route]) -> Vec<RouteState> {
             Some(last) if *last.retry == rules => Rc::clone(&last.retry),
             _ => Rc::new(rules),
         };
-        states.push(RouteState { deadline: RouteDeadline::new(route.timeout), retry });
+        states.push(RouteState { deadline: RouteDeadline::new(route.timeout), retry, try_time: TryTime::default() });
     }
     states
 }

@@ -96,6 +96,10 @@ impl Formatter {
         for (n, endpoint) in self.endpoints(record).enumerate() {
             put(out, format_args!("{}\"{endpoint}\"", if n > 0 { "," } else { "" }));
         }
+        out.extend_from_slice(b"],\"outcomes\":[");
+        for (n, outcome) in record.outcomes.iter().enumerate() {
+            put(out, format_args!("{}\"{}\"", if n > 0 { "," } else { "" }, outcome.token()));
+        }
         out.push(b']');
         self.json_text(out, "request_id", record.request_id, self.redact.request_id);
         self.json_text(out, "user_agent", record.user_agent, self.redact.user_agent);
@@ -149,6 +153,10 @@ impl Formatter {
         put(out, format_args!(" attempts={} endpoints=\"", record.attempts));
         for (n, endpoint) in self.endpoints(record).enumerate() {
             put(out, format_args!("{}{endpoint}", if n > 0 { "," } else { "" }));
+        }
+        out.extend_from_slice(b"\" outcomes=\"");
+        for (n, outcome) in record.outcomes.iter().enumerate() {
+            put(out, format_args!("{}{}", if n > 0 { "," } else { "" }, outcome.token()));
         }
         out.extend_from_slice(b"\" request_id=");
         combined_quoted(out, record.request_id, self.redact.request_id);
@@ -388,7 +396,7 @@ mod tests {
             "method": "GET", "host": "api.example.com", "target": "/orders/7?token=secret&page=2", "version": "1.1",
             "status": 502, "error": "upstream_reset", "request_bytes": 300, "response_bytes": 5_000_000_000u64,
             "duration_ms": 12.345, "upstream_ms": 11.0, "upstream": "orders", "attempts": 2,
-            "endpoints": ["10.0.0.2:8080", "10.0.0.1:8080"], "request_id": "01J", "user_agent": "curl/8",
+            "endpoints": ["10.0.0.2:8080", "10.0.0.1:8080"], "outcomes": ["connect_failed", "reset"], "request_id": "01J", "user_agent": "curl/8",
             "referer": "https://example.com/",
         });
         assert_eq!(value, expected);
@@ -404,6 +412,7 @@ mod tests {
             upstream_time: None,
             upstream: None,
             endpoints: &[],
+            outcomes: &[],
             attempts: 0,
             host: b"",
             request_id: b"",
@@ -422,7 +431,7 @@ mod tests {
             line(LogFormat::Combined, &[], &bare),
             "- - - [14/Nov/2023:22:13:20 +0000] \"GET /orders/7?token=secret&page=2 HTTP/1.1\" 502 5000000000 \"-\" \"-\" \
              listener=\"edge\" route=\"-\" host=\"-\" error=- request_bytes=300 duration=0.012345 upstream_time=- \
-             upstream=\"-\" attempts=0 endpoints=\"\" request_id=\"-\"\n"
+             upstream=\"-\" attempts=0 endpoints=\"\" outcomes=\"\" request_id=\"-\"\n"
         );
     }
 
@@ -445,7 +454,7 @@ mod tests {
             "2001:db8::1 - - [14/Nov/2023:22:13:20 +0000] \"GET /orders/7?token=[redacted]&page=2 HTTP/1.1\" 502 5000000000 \
              \"https://example.com/\" \"curl/8\" listener=\"edge\" route=\"orders\" host=\"api.example.com\" \
              error=upstream_reset request_bytes=300 duration=0.012345 upstream_time=0.011000 upstream=\"orders\" attempts=2 \
-             endpoints=\"10.0.0.2:8080,10.0.0.1:8080\" request_id=\"01J\"\n"
+             endpoints=\"10.0.0.2:8080,10.0.0.1:8080\" outcomes=\"connect_failed,reset\" request_id=\"01J\"\n"
         );
     }
 

@@ -5,6 +5,7 @@
 
 use crate::error::ProxyError;
 use crate::limits;
+use crate::observe::labels::AttemptOutcome;
 use crate::units::{ClusterId, EndpointId, ListenerId, RouteId, nanos};
 use http::StatusCode;
 use std::net::IpAddr;
@@ -46,14 +47,32 @@ pub struct LogRecord<'a> {
     pub attempts: u8,
     /// The cluster that was chosen.
     pub upstream: Option<ClusterId>,
-    /// Endpoints tried, in order; at most [`limits::ATTEMPTS_MAX`] are kept.
+    /// Endpoints tried, in order; at most [`limits::VISITS_MAX`] are kept.
     pub endpoints: &'a [EndpointId],
+    /// How the tries ended, in the same order.
+    pub outcomes: &'a [AttemptOutcome],
     /// `X-Request-Id`.
     pub request_id: &'a [u8],
     /// `User-Agent`.
     pub user_agent: &'a [u8],
     /// `Referer`.
     pub referer: &'a [u8],
+}
+
+/// Room for the tries of a record that is unpacked.
+#[derive(Debug)]
+pub(super) struct Tries {
+    endpoints: [EndpointId; limits::VISITS_MAX],
+    outcomes: [AttemptOutcome; limits::VISITS_MAX],
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        Self {
+            endpoints: [EndpointId(0); limits::VISITS_MAX],
+            outcomes: [AttemptOutcome::Cancelled; limits::VISITS_MAX],
+        }
+    }
 }
 
 /// Stands for an id or duration that is not there.
@@ -63,7 +82,7 @@ const NONE_U64: u64 = u64::MAX;
 const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
 /// The largest packed record: six texts, the endpoints, and less than 128 bytes of numbers.
-pub(super) const PACKED_BYTES_MAX: usize = 6 * (2 + limits::LOG_FIELD_BYTES_MAX) + 4 * limits::ATTEMPTS_MAX + 128;
+pub(super) const PACKED_BYTES_MAX: usize = 6 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 128;
 
 impl<'a> LogRecord<'a> {
     /// Appends the packed record to `out`: at most [`PACKED_BYTES_MAX`] bytes.
@@ -82,17 +101,20 @@ impl<'a> LogRecord<'a> {
         out.extend_from_slice(&self.upstream_time.map_or(NONE_U64, nanos).to_le_bytes());
         out.push(self.attempts);
         out.extend_from_slice(&self.upstream.map_or(NONE_U32, |upstream| upstream.0).to_le_bytes());
-        let endpoints = &self.endpoints[..self.endpoints.len().min(limits::ATTEMPTS_MAX)];
-        // ATTEMPTS_MAX fits in a byte.
+        let endpoints = &self.endpoints[..self.endpoints.len().min(limits::VISITS_MAX)];
+        let outcomes = &self.outcomes[..self.outcomes.len().min(limits::VISITS_MAX)];
+        // VISITS_MAX fits in a byte.
         out.push(endpoints.len() as u8);
         endpoints.iter().for_each(|endpoint| out.extend_from_slice(&endpoint.0.to_le_bytes()));
+        out.push(outcomes.len() as u8);
+        outcomes.iter().for_each(|outcome| out.push(outcome.index() as u8));
         for text in [self.method, self.target, self.host, self.request_id, self.user_agent, self.referer] {
             pack_text(out, text);
         }
     }
 
-    /// Reads what [`LogRecord::pack`] wrote; `tried` keeps the endpoints. `None` when the bytes are no packed record.
-    pub(super) fn unpack(bytes: &'a [u8], tried: &'a mut [EndpointId; limits::ATTEMPTS_MAX]) -> Option<Self> {
+    /// Reads what [`LogRecord::pack`] wrote; `tries` keeps where they went and how they ended. `None` when the bytes are no packed record.
+    pub(super) fn unpack(bytes: &'a [u8], tries: &'a mut Tries) -> Option<Self> {
         let mut from = Unpack(bytes);
         let time_unix_ms = from.u64()?;
         let listener = ListenerId(from.u16()?);
@@ -106,9 +128,13 @@ impl<'a> LogRecord<'a> {
         let upstream_time = Some(from.u64()?).filter(|nanos| *nanos != NONE_U64).map(Duration::from_nanos);
         let attempts = from.u8()?;
         let upstream = from.some_u32()?.map(ClusterId);
-        let endpoints = tried.get_mut(..usize::from(from.u8()?))?;
+        let endpoints = tries.endpoints.get_mut(..usize::from(from.u8()?))?;
         for endpoint in &mut *endpoints {
-            *endpoint = EndpointId(from.u32()?);
+            *endpoint = EndpointId(from.u16()?);
+        }
+        let outcomes = tries.outcomes.get_mut(..usize::from(from.u8()?))?;
+        for outcome in &mut *outcomes {
+            *outcome = *AttemptOutcome::ALL.get(usize::from(from.u8()?))?;
         }
         Some(Self {
             time_unix_ms,
@@ -125,6 +151,7 @@ impl<'a> LogRecord<'a> {
             attempts,
             upstream,
             endpoints,
+            outcomes,
             method: from.text()?,
             target: from.text()?,
             host: from.text()?,
@@ -156,7 +183,7 @@ fn pack_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-const _: () = assert!(limits::LOG_FIELD_BYTES_MAX <= u16::MAX as usize && limits::ATTEMPTS_MAX <= u8::MAX as usize);
+const _: () = assert!(limits::LOG_FIELD_BYTES_MAX <= u16::MAX as usize && limits::VISITS_MAX <= u8::MAX as usize);
 
 /// Takes values off the front.
 struct Unpack<'a>(&'a [u8]);
@@ -230,6 +257,7 @@ pub(super) mod tests {
             attempts: 2,
             upstream: Some(ClusterId(0)),
             endpoints: &[EndpointId(1), EndpointId(0)],
+            outcomes: &[AttemptOutcome::ConnectFailed, AttemptOutcome::Reset],
             request_id: b"01J",
             user_agent: b"curl/8",
             referer: b"https://example.com/",
@@ -240,10 +268,10 @@ pub(super) mod tests {
         let mut bytes = Vec::new();
         record.pack(&mut bytes);
         assert!(bytes.len() <= PACKED_BYTES_MAX);
-        let mut tried = [EndpointId(0); limits::ATTEMPTS_MAX];
+        let mut tried = Tries::default();
         assert_eq!(LogRecord::unpack(&bytes, &mut tried).as_ref(), Some(record));
         for len in 0..bytes.len() {
-            let mut tried = [EndpointId(0); limits::ATTEMPTS_MAX];
+            let mut tried = Tries::default();
             assert_eq!(LogRecord::unpack(&bytes[..len], &mut tried), None, "cut at {len}");
         }
     }
@@ -258,6 +286,7 @@ pub(super) mod tests {
             upstream_time: None,
             upstream: None,
             endpoints: &[],
+            outcomes: &[],
             version: None,
             method: b"",
             referer: b"",
@@ -279,14 +308,15 @@ pub(super) mod tests {
             user_agent: text,
             referer: text,
             endpoints: &many,
+            outcomes: &[AttemptOutcome::Reset; 100],
             ..full()
         };
         let mut bytes = Vec::new();
         record.pack(&mut bytes);
         assert!(bytes.len() <= PACKED_BYTES_MAX);
-        let mut tried = [EndpointId(0); limits::ATTEMPTS_MAX];
+        let mut tried = Tries::default();
         let cut = LogRecord::unpack(&bytes, &mut tried).unwrap();
         assert_eq!(cut.target.len(), limits::LOG_FIELD_BYTES_MAX);
-        assert_eq!(cut.endpoints.len(), limits::ATTEMPTS_MAX);
+        assert_eq!((cut.endpoints.len(), cut.outcomes.len()), (limits::VISITS_MAX, limits::VISITS_MAX));
     }
 }

@@ -130,10 +130,9 @@ impl LogSender {
 mod tests {
     use super::super::record::tests::full;
     use super::*;
-    use crate::units::EndpointId;
 
     fn unpacked_request_bytes(packed: &[u8]) -> u64 {
-        let mut tried = [EndpointId(0); limits::ATTEMPTS_MAX];
+        let mut tried = super::super::record::Tries::default();
         LogRecord::unpack(packed, &mut tried).expect("rings hold whole records").request_bytes
     }
 

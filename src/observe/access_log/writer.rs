@@ -13,7 +13,6 @@ use super::ring::{LogRing, LogSender};
 use crate::config::{AccessLog, Config, LogPath};
 use crate::limits;
 use crate::observe::stats::Stats;
-use crate::units::EndpointId;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -188,7 +187,7 @@ impl Writer {
         let mut packed = Vec::new();
         for ring in lock(&self.rings).iter() {
             while self.output.pending.len() < limits::LOG_PENDING_BYTES && ring.pop(&mut packed) {
-                let mut tried = [EndpointId(0); limits::ATTEMPTS_MAX];
+                let mut tried = super::record::Tries::default();
                 match LogRecord::unpack(&packed, &mut tried) {
                     Some(record) => self.formatter.line(&record, &mut self.output.pending),
                     // Only a defect of ours makes such a record; the log goes on without it.

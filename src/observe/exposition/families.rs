@@ -9,9 +9,10 @@ use super::{Family, Samples, Scrape};
 use crate::error::ProxyError;
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
-    AttemptOutcome, DriverRung, EjectReason, MethodLabel, ProbeState, RefuseReason, RetryReason, WorkerState,
+    AttemptOutcome, DriverRung, EjectReason, MethodLabel, ProbeState, ReadmitReason, RefuseReason, RetryReason,
+    WorkerState,
 };
-use crate::observe::stats::{ListenerStats, LoopStats, RequestKey, WorkerStats};
+use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey, WorkerStats};
 use crate::units::{ClusterId, EndpointId, WorkerId};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -103,6 +104,16 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "ringgate_failovers_total",
+        help: "Requests that went on to another endpoint because they could not be sent to the one before; no retries.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            let failovers = scrape.cluster_sum(row, |cluster| cluster.failovers.get());
+            out.sample(&[("upstream", &scrape.cluster(row).name)], failovers);
+        },
+    },
+    Family {
         name: "ringgate_retry_budget_exhausted_total",
         help: "Retries that were not made because the budget was spent.",
         kind: COUNTER,
@@ -138,15 +149,36 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ringgate_endpoint_ejections_total",
-        help: "Ejections, by reason; each worker ejects for itself.",
+        help: "Ejections and pauses, by reason; all workers eject together.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| by_reason(scrape, row, out, |view| &view.ejections),
+    },
+    Family {
+        name: "ringgate_endpoint_ejections_refused_total",
+        help: "Ejections that were not made because too few endpoints would have been left, by reason.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| by_reason(scrape, row, out, |view| &view.refused),
+    },
+    Family {
+        name: "ringgate_endpoint_shunnings_total",
+        help: "Times that an endpoint began to be asked only when nobody else is left, by reason.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| by_reason(scrape, row, out, |view| &view.shunnings),
+    },
+    Family {
+        name: "ringgate_endpoint_readmissions_total",
+        help: "Returns of endpoints that were ejected, paused or shunned, by what brought them back.",
         kind: COUNTER,
         rows: per_cluster,
         render: |scrape, row, out| {
             each_endpoint(scrape, row, |cluster, name, endpoint| {
                 let view = scrape.stats.endpoint(cluster, endpoint);
-                for reason in EjectReason::ALL {
+                for reason in ReadmitReason::ALL {
                     let labels = [("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())];
-                    out.sample(&labels, view.ejections[reason.index()]);
+                    out.sample(&labels, view.readmissions[reason.index()]);
                 }
             });
         },
@@ -424,6 +456,15 @@ fn each_endpoint(scrape: &Scrape, row: usize, mut each: impl FnMut(ClusterId, (&
         let address = endpoint.address.to_string();
         each(ClusterId::from_index(row), (&cluster.name, &address), EndpointId::from_index(number));
     }
+}
+
+fn by_reason(scrape: &Scrape, row: usize, out: &mut Samples<'_>, numbers: fn(&EndpointView) -> &[u64]) {
+    each_endpoint(scrape, row, |cluster, name, endpoint| {
+        let view = scrape.stats.endpoint(cluster, endpoint);
+        for (reason, number) in EjectReason::ALL.iter().zip(numbers(&view)) {
+            out.sample(&[("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())], *number);
+        }
+    });
 }
 
 fn listener(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&ListenerStats) -> u64) {

@@ -4,7 +4,7 @@
 
 use crate::error::ProxyError;
 use crate::observe::histogram::HistogramSum;
-use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, ProbeState, WorkerState};
+use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, ProbeState, ReadmitReason, WorkerState};
 use crate::observe::usage::Usage;
 use crate::units::Instant;
 
@@ -30,7 +30,7 @@ pub struct EndpointView {
     pub workers_available: usize,
     /// How many workers see it in which state, by [`EndpointState::index`].
     pub states: [usize; EndpointState::ALL.len()],
-    /// The latest end of an ejection or pause over all workers that keep it away.
+    /// The latest end of an ejection, pause or shunning over all workers that keep it away.
     pub ejected_until: Option<Instant>,
     /// Requests in flight.
     pub in_flight: u64,
@@ -38,6 +38,12 @@ pub struct EndpointView {
     pub attempts: [u64; AttemptOutcome::ALL.len()],
     /// Ejections by [`EjectReason::index`].
     pub ejections: [u64; EjectReason::ALL.len()],
+    /// Ejections that the cap refused, by [`EjectReason::index`].
+    pub refused: [u64; EjectReason::ALL.len()],
+    /// Shunnings by [`EjectReason::index`].
+    pub shunnings: [u64; EjectReason::ALL.len()],
+    /// Readmissions by [`ReadmitReason::index`].
+    pub readmissions: [u64; ReadmitReason::ALL.len()],
     /// Mean availability over the workers that have said something, in [0, 1]; `None` when none has.
     pub availability: Option<f64>,
 }

@@ -18,7 +18,8 @@ pub(super) fn first_taking(
     available: &[EndpointId],
     c: &Candidates<'_>,
 ) -> Option<EndpointId> {
-    let take = |id: EndpointId| c.endpoint(id).is_available(c.now) && c.take(id);
+    // the walk goes over all members, and only some of them are available
+    let take = |id: EndpointId| available.binary_search(&id).is_ok() && c.take(id);
     walk.take(STEPS_MAX).find(|id| take(*id)).or_else(|| {
         let score = |id: &EndpointId| {
             let endpoint = c.endpoint(*id);

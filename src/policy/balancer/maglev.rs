@@ -46,7 +46,7 @@ impl Maglev {
                     break slot;
                 }
             };
-            slots[slot] = id.0 as u16;
+            slots[slot] = id.0;
         }
         Self { slots }
     }
@@ -56,7 +56,7 @@ impl Maglev {
     pub fn choose(&self, available: &[EndpointId], c: &Candidates<'_>) -> Option<EndpointId> {
         let start = ((u128::from(c.key) * self.slots.len() as u128) >> 64) as usize;
         let walk = self.slots[start..].iter().chain(self.slots.iter().cycle());
-        hash::first_taking(walk.map(|row| EndpointId(u32::from(*row))), available, c)
+        hash::first_taking(walk.map(|row| EndpointId(*row)), available, c)
     }
 }
 

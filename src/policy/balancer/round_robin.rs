@@ -40,7 +40,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn take(tier: &mut Tier, n: usize) -> Vec<u32> {
-        (0..n).map(|_| tier.choose().expect("one is available").0).collect()
+        (0..n).map(|_| u32::from(tier.choose().expect("one is available").0)).collect()
     }
 
     #[test]

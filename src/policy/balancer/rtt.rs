@@ -1,9 +1,10 @@
 //! Peak EWMA: an endpoint's smoothed round trip, quick to believe the worst.
 //!
-//! A sample above the estimate replaces it, one below pulls it down with time constant τ = 10 s: e^(−Δt/τ) of the old value stays.
-//! So a slow endpoint is seen at its first slow answer and earns its way back. Between samples the estimate fades too, so an
-//! endpoint that nobody asks any more (it was slow once) comes to be asked again. From Finagle's peak EWMA (M. Jankowski 2015); the
-//! estimate counts as unknown until the first sample; what unknown is worth is the caller's to say.
+//! A sample above the estimate replaces it, one below pulls it down with time constant τ = 10 s: 1 − Δt/τ of the old value stays.
+//! So a slow endpoint is seen at its first slow answer and earns its way back. From Finagle's peak EWMA (M. Jankowski 2015), which lets
+//! the estimate fade with the same constant between samples: then a failure that counts as five seconds keeps an endpoint away from
+//! rivals of a millisecond for 85. Here it fades in a line, to unknown after τ, so that one bad moment costs ten seconds whatever it
+//! was. The estimate counts as unknown until the first sample too; what unknown is worth is the caller's to say.
 
 use crate::limits::AVAILABILITY_DECAY;
 use crate::units::{Instant, nanos};
@@ -40,14 +41,15 @@ impl Rtt {
         }
     }
 
-    /// Nanoseconds at `now`; `None` when never measured.
+    /// Nanoseconds at `now`; `None` when not measured for as long as an estimate lasts.
     #[must_use]
     pub fn get(&self, now: Instant) -> Option<f32> {
-        (self.estimate >= 0.0).then(|| self.estimate * self.kept(now))
+        let kept = self.kept(now);
+        (self.estimate >= 0.0 && kept > 0.0).then_some(self.estimate * kept)
     }
 
     fn kept(&self, now: Instant) -> f32 {
-        (-now.since(self.at).as_secs_f32() / AVAILABILITY_DECAY.as_secs_f32()).exp()
+        (1.0 - now.since(self.at).as_secs_f32() / AVAILABILITY_DECAY.as_secs_f32()).max(0.0)
     }
 }
 
@@ -72,15 +74,18 @@ mod tests {
         assert!((millis(&rtt, at(1)) - 100.0).abs() < 0.01);
         rtt.on_sample(Duration::from_millis(10), at(1));
         assert!((millis(&rtt, at(1)) - 100.0).abs() < 0.01, "no time has passed");
-        rtt.on_sample(Duration::from_millis(10), at(11));
-        assert!((millis(&rtt, at(11)) - 43.1).abs() < 0.1, "{}", millis(&rtt, at(11)));
+        rtt.on_sample(Duration::from_millis(10), at(6));
+        assert!((millis(&rtt, at(6)) - 55.0).abs() < 0.1, "{}", millis(&rtt, at(6)));
+        rtt.on_sample(Duration::from_millis(10), at(16));
+        assert!((millis(&rtt, at(16)) - 10.0).abs() < 0.1, "{}", millis(&rtt, at(16)));
     }
 
     #[test]
     fn an_endpoint_that_nobody_asks_fades() {
         let mut rtt = Rtt::UNKNOWN;
         rtt.on_sample(Duration::from_secs(5), at(0));
-        assert!(millis(&rtt, at(70)) < 5.0);
+        assert!((millis(&rtt, at(5)) - 2_500.0).abs() < 1.0);
+        assert_eq!(rtt.get(at(10)), None, "a single failure does not last longer than a ramp");
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Tier {
 
     pub(crate) fn rebuild(&mut self) {
         let all = (0..self.endpoints.len()).map(EndpointId::from_index);
-        self.available = all.filter(|id| self.endpoints[id.index()].is_available(self.now)).collect();
+        self.available = all.filter(|id| self.endpoints[id.index()].is_available()).collect();
         self.strategy.rebuild(&self.available, &self.endpoints);
     }
 

@@ -3,7 +3,8 @@
 //! Mitzenmacher 2001 ("The power of two choices in randomized load balancing"): the fullest of n servers is nearly as empty as if all had
 //! been compared, and no two workers herd onto the same one. Both candidates are drawn in proportion to their weights. `least_request`
 //! takes the one with fewer in flight per weight, `peak_ewma` the one with the smaller round trip × (in flight per weight + 1). A tie goes
-//! to the candidate drawn first, so an idle cluster is shared exactly by weight.
+//! to the candidate drawn first, so an idle cluster is shared exactly by weight. Failures in a row count as requests in flight for a
+//! while ([`Endpoint::load`]): an endpoint that refuses quickly is idle, and must not draw traffic for that.
 
 use super::{Candidates, alias::Alias};
 use crate::limits::RTT_DEFAULT;
@@ -81,13 +82,13 @@ impl TwoChoices {
     fn is_better(&self, a: &Endpoint, b: &Endpoint, now: Instant) -> bool {
         match self.cost {
             Cost::InFlight => {
-                u64::from(a.in_flight) * u64::from(b.weight) < u64::from(b.in_flight) * u64::from(a.weight)
+                u64::from(a.load(now)) * u64::from(b.weight) < u64::from(b.load(now)) * u64::from(a.weight)
             }
             Cost::RoundTrip => {
                 // an endpoint that was never measured is taken to be like the other one
                 let (rtt_a, rtt_b) = (a.rtt.get(now), b.rtt.get(now));
                 let default = nanos(RTT_DEFAULT) as f32;
-                let load = |e: &Endpoint| e.in_flight as f32 * self.weight_mean / e.weight.max(1) as f32 + 1.0;
+                let load = |e: &Endpoint| e.load(now) as f32 * self.weight_mean / e.weight.max(1) as f32 + 1.0;
                 let cost_a = rtt_a.or(rtt_b).unwrap_or(default) * load(a);
                 cost_a < rtt_b.or(rtt_a).unwrap_or(default) * load(b)
             }
@@ -149,6 +150,19 @@ mod tests {
         assert_eq!(tier.counts(100), [100, 0]);
         tier.endpoints[0].in_flight = 5;
         assert_eq!(tier.counts(100), [0, 100], "10 ms × 6 against 50 ms × 1");
+    }
+
+    #[test]
+    fn failing_quickly_is_no_reason_to_be_chosen() {
+        for balance in [Balance::LeastRequest, Balance::PeakEwma] {
+            let mut tier = Tier::new(&balance, &[1, 1], 49);
+            tier.endpoints[0].doubts = 2;
+            tier.endpoints[0].doubted_until = tier.now + Duration::from_secs(1);
+            tier.endpoints[1].in_flight = 1;
+            assert_eq!(tier.counts(100), [0, 100], "{balance:?}");
+            tier.now = tier.now + Duration::from_secs(1);
+            assert_eq!(tier.counts(100), [100, 0], "{balance:?}: doubts end");
+        }
     }
 
     #[test]

@@ -129,7 +129,7 @@ mod tests {
     }
 
     fn turns(tier: &mut Tier, n: usize) -> Vec<u32> {
-        (0..n).map(|_| tier.choose().expect("one is available").0).collect()
+        (0..n).map(|_| u32::from(tier.choose().expect("one is available").0)).collect()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who takes a request: probes, tiers, failing open, and the name of the shortage when nobody does.
+//! Who takes a request: probes, tiers, the rest, and the name of the shortage when nobody does.
 //!
 //! Nothing is counted here; [`Cluster::begin`] does that with the answer.
 
@@ -7,33 +7,37 @@ use crate::limits::{PROBE_LEASE_MAX, PROBE_PATIENCE};
 use crate::policy::attempt::{Ask, Shortage, Terms};
 use crate::policy::balancer::Candidates;
 use crate::policy::chance::{self, mix};
-use crate::policy::endpoint::Endpoint;
-use crate::policy::outlier::Standing;
+use crate::policy::standings::{Standing, coarse};
 use crate::units::{EndpointId, Instant, Rng};
 use rand::Rng as _;
 
 impl Cluster {
     pub(super) fn pick_probe(&mut self, ask: &Ask<'_>, now: Instant) -> Option<(EndpointId, Terms)> {
+        if self.ready.is_empty() {
+            return None;
+        }
         let suits = |id: &EndpointId| {
             let endpoint = &self.endpoints[id.index()];
-            let Standing::Ready { since } = endpoint.outlier.standing() else { return false };
+            let Some(since) = endpoint.standing.ready_since(now) else { return false };
             let due = ask.expendable || self.available == 0 || now.since(since) >= PROBE_PATIENCE;
-            due && endpoint.healthy
-                && endpoint.weight > 0
-                && endpoint.penalised_until <= now
-                && endpoint.in_flight < self.requests_max
-                && !ask.tried.contains(id)
-                && !ask.refused.contains(*id)
+            due && endpoint.healthy && endpoint.weight > 0 && self.has_room(*id, ask)
         };
-        let position = self.ready.iter().position(suits)?;
-        let id = self.ready.swap_remove(position);
-        let lease = ask.deadline.min(now + PROBE_LEASE_MAX);
-        self.endpoints[id.index()].outlier.begin_probe(lease);
-        self.next_change = self.next_change.min(lease);
-        Some((id, Terms::Probe { lease }))
+        let id = self.ready.iter().copied().find(suits)?;
+        let from = self.endpoints[id.index()].standing;
+        let evidence = from.ejected_on()?;
+        // one at a time asks an endpoint that is known to be dead, as a probe or as the last resort
+        if !self.standings.claim(id, now) {
+            return None;
+        }
+        let lease = coarse(ask.deadline.min(now + PROBE_LEASE_MAX));
+        let begun = self.change(id, from, Standing::Probing { evidence, lease }, now);
+        begun.then_some((id, Terms::Probe { lease }))
     }
 
     pub(super) fn pick(&mut self, ask: &Ask<'_>, now: Instant, rng: &mut Rng) -> Option<EndpointId> {
+        if self.available == 0 {
+            return None;
+        }
         let key = match (self.hashed, ask.key) {
             (true, Some(key)) => mix(key),
             (true, None) => rng.next_u64(),
@@ -72,34 +76,61 @@ impl Cluster {
         None
     }
 
-    /// Nobody is available: an endpoint that only asked for a pause, else one that was ejected, else one that checks call
-    /// unhealthy; the better tier first, a random one of equals. O(n), and only then.
-    pub(super) fn pick_any(&self, ask: &Ask<'_>, rng: &mut Rng) -> Option<EndpointId> {
-        let (n, from) = (self.endpoints.len(), chance::below(rng, self.endpoints.len()));
-        let takes = |i: &usize| {
-            let (id, endpoint) = (EndpointId::from_index(*i), &self.endpoints[*i]);
-            endpoint.weight > 0
-                && endpoint.in_flight < self.requests_max
-                && !ask.tried.contains(&id)
-                && !ask.refused.contains(id)
+    /// No available endpoint takes the request: a shunned one, and if all of them have failed it (or there are none) an endpoint that was put
+    /// aside, soonest due first, then one that checks call down; the better tier first, a random one of equals. O(n), and only then.
+    pub(super) fn pick_rest(&mut self, ask: &Ask<'_>, now: Instant, rng: &mut Rng) -> Option<(EndpointId, Terms)> {
+        let n = self.endpoints.len();
+        let from = chance::below(rng, n);
+        let ids = || (0..n).map(|i| EndpointId::from_index((from + i) % n));
+        let is_left = |id: &EndpointId| self.endpoints[id.index()].is_left();
+        let shunned = ids().filter(|id| is_left(id) && self.has_room(*id, ask));
+        if let Some(id) = shunned.min_by_key(|id| self.endpoints[id.index()].tier) {
+            return Some((id, Terms::Usual));
+        }
+        if ids().any(|id| is_left(&id) && !ask.tried.contains(&id)) {
+            return None; // somebody is only full
+        }
+        // place in the drawn order last: a random one of equals
+        let rank = |(place, id): &(usize, EndpointId)| {
+            let endpoint = &self.endpoints[id.index()];
+            let paused = matches!(endpoint.standing, Standing::Paused { .. });
+            let due = endpoint.standing.changes_at(Instant::default());
+            (!endpoint.healthy, !paused, due, endpoint.tier, *place)
         };
-        let rank = |i: &usize| {
-            let endpoint = &self.endpoints[*i];
-            (!endpoint.healthy, endpoint.outlier.standing() != Standing::Serving, endpoint.tier)
+        let may_answer = |(_, id): &(usize, EndpointId)| {
+            let endpoint = &self.endpoints[id.index()];
+            endpoint.weight > 0 && !is_left(id) && self.has_room(*id, ask) && !self.standings.is_dead(*id, now)
         };
-        (0..n).map(|i| (from + i) % n).filter(takes).min_by_key(rank).map(EndpointId::from_index)
+        let mut lost = None;
+        loop {
+            let others = ids().enumerate().filter(may_answer).filter(|one| lost.is_none_or(|lost| rank(one) > lost));
+            let best = others.min_by_key(rank)?;
+            if self.standings.claim(best.1, now) {
+                return Some((best.1, Terms::LastResort));
+            }
+            // somebody else has just begun to ask it
+            lost = Some(rank(&best));
+        }
+    }
+
+    fn has_room(&self, id: EndpointId, ask: &Ask<'_>) -> bool {
+        let free = self.endpoints[id.index()].in_flight < self.requests_max;
+        free && !ask.tried.contains(&id) && !ask.refused.contains(id)
     }
 
     pub(super) fn shortage(&self, ask: &Ask<'_>, now: Instant) -> Shortage {
-        let open = self.available == 0;
-        let counts = |e: &Endpoint| if open { e.weight > 0 } else { e.is_available(now) };
-        let mut eligible = (0..self.endpoints.len()).filter(|i| counts(&self.endpoints[*i])).peekable();
-        if eligible.peek().is_none() {
+        let ids = || (0..self.endpoints.len()).map(EndpointId::from_index);
+        let untried = |id: &EndpointId| !ask.tried.contains(id);
+        let is_full = |id: &EndpointId| !self.has_room(*id, ask);
+        let is_left = |id: &EndpointId| self.endpoints[id.index()].is_left();
+        let may_be_asked = |id: &EndpointId| is_left(id) || !self.standings.is_dead(*id, now);
+        let mut positive = ids().filter(|id| self.endpoints[id.index()].weight > 0).peekable();
+        if positive.peek().is_none() {
             Shortage::Nothing
-        } else if eligible.all(|i| ask.tried.contains(&EndpointId::from_index(i))) {
-            Shortage::Tried
-        } else {
+        } else if positive.any(|id| untried(&id) && may_be_asked(&id) && is_full(&id)) {
             Shortage::Full
+        } else {
+            Shortage::Tried
         }
     }
 }

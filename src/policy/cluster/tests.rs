@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::config::{Balance, HashKey};
+use crate::limits::PROOFS;
 use crate::policy::balancer::testing::assert_shares;
+use crate::policy::outlier::{Evidence, Reason};
+use crate::policy::standings::coarse;
 use crate::policy::testing::{at, cluster as config};
 use crate::policy::visited::Visited;
 use crate::units::Weight;
@@ -15,8 +18,17 @@ struct World {
 
 impl World {
     fn new(config: &config::Cluster, seed: u64) -> Self {
-        let mut rng = Rng::seed_from_u64(seed);
-        Self { cluster: Cluster::new(config, 1, &mut rng), rng }
+        Self::workers(config, seed, 1).remove(0)
+    }
+
+    /// Several workers of one gateway.
+    fn workers(config: &config::Cluster, seed: u64, n: u64) -> Vec<Self> {
+        let common = Common::new(config);
+        let one = |seed: u64| {
+            let mut rng = Rng::seed_from_u64(seed);
+            Self { cluster: Cluster::new(config, &common, &mut rng), rng }
+        };
+        (0..n).map(|worker| one(seed + 1_000 * worker)).collect()
     }
 
     fn begin(&mut self, tried: &[u32], now: Instant) -> Result<Attempt, Shortage> {
@@ -24,7 +36,7 @@ impl World {
     }
 
     fn ask(&mut self, tried: &[u32], expendable: bool, key: Option<u64>, now: Instant) -> Result<Attempt, Shortage> {
-        let tried: Vec<EndpointId> = tried.iter().map(|id| EndpointId(*id)).collect();
+        let tried: Vec<EndpointId> = tried.iter().map(|id| EndpointId(*id as u16)).collect();
         let deadline = now + Duration::from_secs(2);
         let ask = Ask { tried: &tried, refused: &Visited::EMPTY, key, expendable, deadline };
         self.cluster.begin(&ask, now, &mut self.rng)
@@ -33,7 +45,7 @@ impl World {
     /// One request that ends at once, well or not; where it went.
     fn request(&mut self, works: impl Fn(u32) -> bool, now: Instant) -> u32 {
         let attempt = self.begin(&[], now).expect("one takes it");
-        let id = attempt.endpoint.0;
+        let id = u32::from(attempt.endpoint.0);
         self.conclude(attempt, works(id), now);
         id
     }
@@ -43,7 +55,7 @@ impl World {
             self.cluster.on_answer(&attempt, now);
             self.cluster.on_success(&attempt, now);
         } else {
-            self.cluster.on_failure(&attempt, now, &mut self.rng);
+            self.cluster.on_failure(&attempt, Evidence::Soft, now, &mut self.rng);
         }
         self.cluster.end(attempt, now);
     }
@@ -70,10 +82,40 @@ impl World {
     }
 
     fn ejected_until(&self, id: u32) -> Option<Instant> {
-        match self.cluster.endpoints()[id as usize].outlier.standing() {
-            Standing::Ejected { until } => Some(until),
+        match self.standing(id) {
+            Standing::Ejected { due, .. } => Some(due),
             _ => None,
         }
+    }
+
+    fn standing(&self, id: u32) -> Standing {
+        self.cluster.standings.get(EndpointId(id as u16))
+    }
+
+    /// An attempt that cannot be made; where.
+    fn refuse(&mut self, tried: &[u32], now: Instant) -> Result<u32, Shortage> {
+        let attempt = self.begin(tried, now)?;
+        let id = u32::from(attempt.endpoint.0);
+        self.cluster.on_failure(&attempt, Evidence::Hard, now, &mut self.rng);
+        self.cluster.end(attempt, now);
+        Ok(id)
+    }
+
+    /// What a request meets that cannot be sent to any of `dead`: the dead ones, then who takes it, if anybody does.
+    fn walk(&mut self, dead: &[u32], now: Instant) -> (Vec<u32>, Option<u32>) {
+        let mut met = Vec::new();
+        while let Ok(attempt) = self.begin(&met, now) {
+            let id = u32::from(attempt.endpoint.0);
+            if !dead.contains(&id) {
+                self.cluster.on_connected(attempt.endpoint);
+                self.conclude(attempt, true, now);
+                return (met, Some(id));
+            }
+            self.cluster.on_failure(&attempt, Evidence::Hard, now, &mut self.rng);
+            self.cluster.end(attempt, now);
+            met.push(id);
+        }
+        (met, None)
     }
 
     fn counts(&mut self, requests: u32, now: Instant) -> Vec<u32> {
@@ -86,27 +128,33 @@ impl World {
 #[test]
 fn of_two_endpoints_the_failing_one_is_ejected_and_gets_nothing_more() {
     for (seed, balance) in
-        [Balance::Random, Balance::RoundRobin, Balance::Weighted, Balance::LeastRequest].iter().enumerate()
+        [Balance::Random, Balance::RoundRobin, Balance::Weighted].iter().enumerate()
     {
         let mut world = World::new(&config(balance.clone(), &[0, 0]), seed as u64);
         let until = world.eject(1, at(0));
         assert!(until > at(8_999) && until <= at(10_000));
         assert_eq!(world.counts(100, at(5_000)), [100, 0]);
         let changes: Vec<_> = world.cluster.take_changes().map(|c| (c.endpoint.0, c.kind)).collect();
-        assert_eq!(changes, [(1, ChangeKind::Ejected { reason: Reason::Consecutive, until })]);
+        let [(1, ChangeKind::Ejected { reason: Reason::Consecutive, evidence: Evidence::Soft, until: told })] = changes[..]
+        else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(coarse(told), until);
         assert_eq!(world.cluster.take_changes().count(), 0);
     }
 }
 
 #[test]
-fn the_last_available_endpoint_is_never_ejected_and_at_most_half_of_a_tier_is() {
+fn soft_evidence_never_ejects_the_last_endpoint_and_at_most_half_of_all() {
     for n in [1usize, 2, 3, 4, 7, 10] {
         let mut world = World::new(&config(Balance::RoundRobin, &vec![0; n]), 90 + n as u64);
         world.fail_all(1_000);
         let away = (0..n).filter(|i| world.ejected_until(*i as u32).is_some()).count();
         let expected = if n == 1 { 0 } else { (n / 2).max(1) };
         assert_eq!(away, expected, "of {n}");
-        assert_eq!(world.cluster.available(at(0)), n - expected);
+        assert_eq!(world.cluster.available(at(0)), n - expected, "the shunned ones, because nobody else is left");
+        let shunned = (0..n).filter(|i| matches!(world.standing(*i as u32), Standing::Shunned { .. })).count();
+        assert_eq!(shunned, n - expected);
     }
 }
 
@@ -122,18 +170,18 @@ fn after_an_ejection_exactly_one_request_probes_and_success_readmits() {
     }
     world.conclude(probe, true, until);
     assert_eq!(world.cluster.endpoints()[2].ramp_from, Some(until));
-    assert_eq!(world.cluster.take_changes().last().map(|c| c.kind), Some(ChangeKind::Readmitted));
+    assert_eq!(world.cluster.take_changes().last().map(|c| c.kind), Some(ChangeKind::Readmitted { by: Readmission::Probe }));
     let full = until + Duration::from_secs(10);
     assert_eq!(world.counts(300, full), [100, 100, 100]);
 }
 
 #[test]
-fn a_failed_probe_ejects_for_longer() {
+fn a_failed_probe_is_the_same_fault_going_on_and_ejects_for_no_longer() {
     let mut world = World::new(&config(Balance::RoundRobin, &[0, 0]), 102);
     let until = world.eject(1, at(0));
     assert_eq!(world.request(|i| i != 1, until), 1);
     let again = world.ejected_until(1).expect("ejected again").since(until).as_secs_f64();
-    assert!((18.0..=20.0).contains(&again), "{again}");
+    assert!((9.0..=10.0).contains(&again), "{again}");
     let last = world.cluster.take_changes().last().map(|c| c.kind);
     assert!(matches!(last, Some(ChangeKind::Ejected { reason: Reason::Probe, .. })));
 }
@@ -148,6 +196,7 @@ fn a_probe_whose_request_vanishes_frees_its_slot() {
     assert_eq!(forgotten.endpoint, EndpointId(1), "the next request probes");
     let lease = until + Duration::from_secs(2);
     assert_eq!(world.request(|_| true, lease - Duration::from_millis(1)), 0);
+    let lease = coarse(lease) + Duration::from_nanos(8);
     let next = world.begin(&[], lease).unwrap();
     assert_eq!(next.endpoint, EndpointId(1), "the lease of a request that never ended is over");
     world.cluster.end(forgotten, lease);
@@ -216,8 +265,9 @@ fn an_unhealthy_endpoint_is_away_until_it_is_healthy_and_that_ends_an_ejection_t
     world.cluster.set_health(EndpointId(1), true, at(60_001));
     assert_eq!(world.counts(100, at(80_000)), [50, 50]);
     let kinds: Vec<_> = world.cluster.take_changes().map(|c| c.kind).skip(1).collect();
-    assert_eq!(kinds, [ChangeKind::Unhealthy, ChangeKind::Healthy, ChangeKind::Readmitted]);
-    assert_eq!(world.cluster.tiers[0].away, 0);
+    let by = Readmission::HealthCheck;
+    assert_eq!(kinds, [ChangeKind::Unhealthy, ChangeKind::Healthy, ChangeKind::Readmitted { by }]);
+    assert_eq!(world.cluster.standings.soft(), 0);
 }
 
 #[test]
@@ -261,7 +311,7 @@ fn a_retry_walks_through_the_tiers_before_it_repeats() {
     let mut tried = Vec::new();
     for expected_tier in [0, 0, 1, 2] {
         let attempt = world.begin(&tried, at(0)).unwrap();
-        let id = attempt.endpoint.0;
+        let id = u32::from(attempt.endpoint.0);
         assert_eq!(world.cluster.endpoints()[id as usize].tier, expected_tier);
         tried.push(id);
         world.conclude(attempt, true, at(0));
@@ -276,7 +326,7 @@ fn the_cluster_fails_open_only_when_no_endpoint_of_any_tier_is_available() {
     assert_eq!(world.counts(20, at(0)), [0, 0, 20]);
     world.cluster.set_health(EndpointId(2), false, at(0));
     let attempt = world.begin(&[], at(0)).unwrap();
-    assert_eq!(attempt.terms, Terms::FailOpen);
+    assert_eq!(attempt.terms, Terms::LastResort);
     assert!(attempt.endpoint.0 < 2, "the better tier first");
     world.conclude(attempt, true, at(0));
     assert_eq!(world.begin(&[0, 1, 2], at(0)).unwrap_err(), Shortage::Tried);
@@ -284,13 +334,19 @@ fn the_cluster_fails_open_only_when_no_endpoint_of_any_tier_is_available() {
 
 #[test]
 fn failing_open_prefers_an_endpoint_that_only_asked_for_a_pause() {
-    let mut world = World::new(&config(Balance::RoundRobin, &[0, 0, 1]), 112);
+    let mut world = World::new(&config(Balance::RoundRobin, &[0, 0, 0, 0]), 112);
     world.eject(0, at(0));
-    world.cluster.set_health(EndpointId(1), false, at(0));
-    world.cluster.penalise(EndpointId(2), Duration::from_secs(5), at(0));
+    world.cluster.pause(EndpointId(2), Duration::from_secs(5), at(0));
+    [1, 3].iter().for_each(|id| world.cluster.set_health(EndpointId(*id), false, at(0)));
     assert_eq!(world.cluster.available(at(0)), 0);
-    assert_eq!(world.counts(10, at(0)), [0, 0, 10]);
+    assert_eq!(world.begin(&[], at(0)).unwrap().endpoint, EndpointId(2));
     assert_eq!(world.begin(&[2], at(0)).unwrap().endpoint, EndpointId(0), "then one that is ejected");
+    let last = world.begin(&[2, 0], at(0)).unwrap();
+    assert!([1, 3].contains(&last.endpoint.0) && last.terms == Terms::LastResort, "then those that are called down");
+    let (probe, request) = (world.begin(&[2, 0, 1], at(0)).unwrap(), at(1));
+    world.conclude(probe, true, request);
+    world.conclude(last, true, request);
+    assert_eq!(world.cluster.available(request), 0, "which a success does not change: the checks decide");
 }
 
 #[test]
@@ -299,22 +355,33 @@ fn success_while_failing_open_readmits_an_ejected_endpoint() {
     world.eject(0, at(0));
     world.cluster.set_health(EndpointId(1), false, at(1));
     assert_eq!(world.request(|_| true, at(2)), 0);
-    assert_eq!(world.cluster.endpoints()[0].outlier.standing(), Standing::Serving);
+    assert_eq!(world.standing(0), Standing::Serving);
+    let last = world.cluster.take_changes().last().map(|change| change.kind);
+    assert_eq!(last, Some(ChangeKind::Readmitted { by: Readmission::LastResort }));
     assert_eq!(world.cluster.available(at(2)), 1);
 }
 
 #[test]
 fn retry_after_keeps_traffic_away_for_as_long_as_it_says_and_no_longer_than_the_limit() {
     let mut world = World::new(&config(Balance::RoundRobin, &[0, 0]), 114);
-    world.cluster.penalise(EndpointId(1), Duration::from_secs(2), at(0));
-    world.cluster.penalise(EndpointId(1), Duration::from_secs(3), at(0));
-    world.cluster.penalise(EndpointId(1), Duration::from_secs(1), at(0));
+    world.cluster.pause(EndpointId(1), Duration::from_secs(2), at(0));
+    world.cluster.pause(EndpointId(1), Duration::from_secs(3), at(0));
+    world.cluster.pause(EndpointId(1), Duration::from_secs(1), at(0));
     let told: Vec<_> = world.cluster.take_changes().map(|change| (change.endpoint, change.kind)).collect();
     assert_eq!(told, [(EndpointId(1), ChangeKind::Paused { until: at(2_000) })], "a pause is told when it begins");
     assert_eq!(world.counts(10, at(2_999)), [10, 0]);
     assert_eq!(world.counts(10, at(3_000)), [5, 5]);
-    world.cluster.penalise(EndpointId(1), Duration::MAX, at(3_000));
-    assert_eq!(world.counts(10, at(3_000) + RETRY_AFTER_MAX), [5, 5]);
+    world.cluster.pause(EndpointId(1), Duration::MAX, at(3_000));
+    assert_eq!(world.counts(10, at(32_999)), [10, 0]);
+    assert_eq!(world.counts(10, at(33_000)), [5, 5], "retry_after_max");
+    world.cluster.pause(EndpointId(1), Duration::from_secs(9), at(40_000));
+    world.cluster.pause(EndpointId(0), Duration::from_secs(9), at(40_000));
+    assert_eq!(world.counts(10, at(40_001)), [10, 0], "the last one is not paused, whatever it wants");
+    let mut config = config(Balance::RoundRobin, &[0, 0]);
+    config.retry_after_max = Duration::ZERO;
+    let mut deaf = World::new(&config, 114);
+    deaf.cluster.pause(EndpointId(1), Duration::from_secs(2), at(0));
+    assert_eq!(deaf.counts(10, at(0)), [5, 5]);
 }
 
 #[test]
@@ -324,7 +391,7 @@ fn full_and_drained_endpoints_get_nothing_and_the_shortage_has_a_name() {
     config.endpoints[1].weight = Weight(0);
     let mut world = World::new(&config, 115);
     let held: Vec<Attempt> = (0..2).map(|_| world.begin(&[], at(0)).unwrap()).collect();
-    let ids: Vec<u32> = held.iter().map(|a| a.endpoint.0).collect();
+    let ids: Vec<u16> = held.iter().map(|a| a.endpoint.0).collect();
     assert!(ids.contains(&0) && ids.contains(&2));
     assert_eq!(world.begin(&[], at(0)).unwrap_err(), Shortage::Full);
     assert_eq!(world.begin(&[0], at(0)).unwrap_err(), Shortage::Full);
@@ -366,7 +433,7 @@ fn without_outlier_detection_nothing_is_ejected() {
 #[test]
 fn other_endpoints_are_those_that_the_request_has_not_met() {
     let mut world = World::new(&config(Balance::RoundRobin, &[0, 0, 1]), 119);
-    let ids = |ids: &[u32]| ids.iter().map(|i| EndpointId(*i)).collect::<Vec<_>>();
+    let ids = |ids: &[u16]| ids.iter().map(|i| EndpointId(*i)).collect::<Vec<_>>();
     assert!(world.cluster.has_other(&ids(&[0, 1, 1, 0]), at(0)));
     assert!(!world.cluster.has_other(&ids(&[0, 1, 2]), at(0)));
     world.cluster.set_health(EndpointId(2), false, at(0));
@@ -378,8 +445,8 @@ fn other_endpoints_are_those_that_the_request_has_not_met() {
 fn a_reload_forgets_nothing_about_endpoints_that_stay() {
     let old_config = config(Balance::RoundRobin, &[0, 0, 0]);
     let mut old = World::new(&old_config, 120);
+    old.cluster.set_health(EndpointId(2), false, at(0));
     let until = old.eject(1, at(0));
-    old.cluster.penalise(EndpointId(2), Duration::from_secs(5), at(0));
     let mut config = old_config.clone();
     config.endpoints.remove(0);
     config.endpoints[0].weight = Weight(7);
@@ -387,11 +454,12 @@ fn a_reload_forgets_nothing_about_endpoints_that_stay() {
     new.cluster.inherit(&old.cluster, at(1));
     assert_eq!(new.ejected_until(0), Some(until));
     assert_eq!(new.cluster.endpoints()[0].weight, 7);
-    assert_eq!(new.cluster.tiers[0].away, 1);
-    assert_eq!(new.cluster.available(at(1)), 0);
-    assert_eq!(new.cluster.available(at(5_000)), 1);
+    assert_eq!(new.cluster.standings.soft(), 1);
+    assert_eq!(new.cluster.available(at(1)), 0, "one is ejected, one unhealthy");
+    new.cluster.set_health(EndpointId(1), true, at(2));
+    assert_eq!(new.cluster.available(at(2)), 1);
     assert_eq!(new.request(|_| true, until), 0, "the probe");
-    assert_eq!(new.cluster.tiers[0].away, 0);
+    assert_eq!(new.cluster.standings.soft(), 0);
 }
 
 #[test]
@@ -420,13 +488,199 @@ fn a_timeless_storm_of_failures_and_probes_keeps_every_count_consistent() {
         }
         let endpoints = world.cluster.endpoints();
         assert_eq!(endpoints.iter().map(|e| e.in_flight as usize).sum::<usize>(), held.len());
-        for (row, tier) in world.cluster.tiers.iter().enumerate() {
-            let of_tier = endpoints.iter().filter(|e| usize::from(e.tier) == row);
-            let away = of_tier.filter(|e| e.outlier.standing() != Standing::Serving).count();
-            assert_eq!(away, tier.away as usize);
-            assert!(away <= (tier.positive as usize / 2).max(1));
-        }
-        assert_eq!(endpoints.iter().filter(|e| e.ramp_from.is_some()).count(), world.cluster.ramping as usize);
+        let soft = (0..5).filter(|id| world.standing(*id).is_soft()).count();
+        assert_eq!(soft, world.cluster.standings.soft() as usize);
+        assert!(soft <= 2, "half of five");
+        world.cluster.check_invariants();
     }
     assert!(world.cluster.take_changes().count() > 10);
+}
+
+#[test]
+fn hard_evidence_takes_out_any_number_to_the_last_and_with_it() {
+    let mut world = World::new(&config(Balance::RoundRobin, &[0, 0, 0, 1]), 130);
+    for _ in 0..5 {
+        assert_eq!(world.walk(&[0, 1, 2, 3], at(0)).1, None);
+    }
+    assert!((0..4).all(|id| world.standing(id).is_hard()));
+    assert_eq!(world.cluster.available(at(0)), 0);
+}
+
+#[test]
+fn two_dead_of_three_fail_nobody_and_cost_little() {
+    for (seed, balance) in
+        [Balance::Random, Balance::RoundRobin, Balance::Weighted, Balance::LeastRequest, Balance::PeakEwma]
+            .into_iter()
+            .enumerate()
+    {
+        let mut world = World::new(&config(balance.clone(), &[0, 0, 0]), 140 + seed as u64);
+        let mut refusals = 0;
+        for i in 0..1_000 {
+            let (met, served) = world.walk(&[0, 2], at(i));
+            assert_eq!(served, Some(1), "{balance:?}");
+            refusals += met.len();
+        }
+        assert!((2..=10).contains(&refusals), "{balance:?}: five each at most, {refusals}");
+    }
+}
+
+#[test]
+fn workers_learn_together() {
+    let mut workers = World::workers(&config(Balance::RoundRobin, &[0, 0]), 150, 16);
+    let mut refusals = 0;
+    for i in 0..320 {
+        let (met, served) = workers[i % 16].walk(&[0], at(i as u64));
+        assert_eq!(served, Some(1));
+        refusals += met.len();
+    }
+    assert_eq!(refusals, 5, "over all of them");
+    let told: usize = workers.iter_mut().map(|worker| worker.cluster.take_changes().count()).sum();
+    assert_eq!(told, 1, "one tells it");
+    // one probes for all, and all see what came of it
+    let due = workers[3].ejected_until(0).unwrap();
+    let probe = workers[3].begin(&[], due).unwrap();
+    assert_eq!(probe.endpoint, EndpointId(0));
+    assert!(workers.iter_mut().skip(4).all(|worker| worker.request(|_| true, due) == 1));
+    workers[3].conclude(probe, true, due);
+    let full = due + Duration::from_secs(10);
+    assert!(workers.iter_mut().all(|worker| worker.counts(20, full) == [10, 10]));
+}
+
+#[test]
+fn a_dead_primary_tier_sends_everybody_to_its_backup() {
+    let mut world = World::new(&config(Balance::LeastRequest, &[0, 1]), 151);
+    let met: usize = (0..400).map(|i| world.walk(&[0], at(i))).map(|(met, served)| {
+        assert_eq!(served, Some(1));
+        met.len()
+    }).sum();
+    assert_eq!(met, 5);
+}
+
+#[test]
+fn an_ejected_endpoint_that_is_back_serves_when_the_other_one_goes() {
+    let mut world = World::new(&config(Balance::RoundRobin, &[0, 0]), 152);
+    (0..50).for_each(|i| assert_eq!(world.walk(&[0], at(i)).1, Some(1)));
+    assert!(world.standing(0).is_hard());
+    for i in 100..200 {
+        assert_eq!(world.walk(&[1], at(i)).1, Some(0), "the ejection is a hint");
+    }
+    assert_eq!(world.standing(0), Standing::Serving);
+}
+
+#[test]
+fn a_full_outage_costs_ten_attempts_a_second_and_its_end_is_seen_in_a_tenth_of_one() {
+    let mut world = World::new(&config(Balance::LeastRequest, &[0, 0]), 153);
+    let mut attempts = 0;
+    for i in 0..50_000u64 {
+        let now = Instant::from_nanos(i * 200_000);
+        let (met, served) = world.walk(&[0, 1], now);
+        assert_eq!(served, None);
+        attempts += met.len();
+    }
+    assert!((150..=230).contains(&attempts), "{attempts} in ten seconds at two endpoints");
+    let end = at(10_000);
+    let first = (0..).map(|i| end + Duration::from_micros(200 * i)).find(|now| world.walk(&[], *now).1.is_some());
+    assert!(first.is_some_and(|first| first.since(end) <= Duration::from_millis(100)), "{first:?}");
+    let later = first.unwrap() + Duration::from_millis(1);
+    assert!((0..100).all(|i| world.walk(&[], later + Duration::from_millis(i)).1.is_some()));
+}
+
+#[test]
+fn who_relapses_must_prove_more_but_comes_back_quickly_when_it_is_well() {
+    let mut config = config(Balance::RoundRobin, &[0, 0]);
+    config.outlier.as_mut().unwrap().eject = Duration::from_secs(3);
+    config.slow_start = Duration::from_secs(3);
+    let mut world = World::new(&config, 154);
+    // a fault of 25 seconds, in which one of two answers every second request badly
+    let mut turn = 0;
+    for i in 0..25_000 {
+        turn += 1;
+        world.request(|id| id == 0 || turn % 2 == 0 || turn % 3 == 0, at(i));
+    }
+    let counts = world.counts(200, at(25_000 + 3_100));
+    assert!(counts[1] > 0, "its proofs are made: {counts:?} {:?}", world.standing(1));
+    assert_eq!(world.counts(100, at(25_000 + 9_000)), [50, 50], "two ramps and an ejection later");
+}
+
+#[test]
+fn a_relapse_is_brought_back_by_a_row_of_probes_before_its_doubled_time() {
+    let mut world = World::new(&config(Balance::RoundRobin, &[0, 0]), 155);
+    let first = world.eject(1, at(0));
+    while world.standing(1) != Standing::Serving {
+        world.request(|_| true, first);
+    }
+    let relapse = first + Duration::from_secs(1);
+    let due = world.eject(1, relapse);
+    assert!(due.since(relapse) <= Duration::from_secs(10));
+    assert!(world.cluster.standings.whole(EndpointId(1)).since(relapse) > Duration::from_secs(15));
+    let probes = (0..100).filter(|_| matches!(world.request(|_| true, due), 1)).count();
+    assert!(probes >= PROOFS as usize, "{probes}");
+    assert_eq!(world.standing(1), Standing::Serving);
+}
+
+#[test]
+fn a_shunned_endpoint_is_asked_only_when_nobody_else_is_left() {
+    let mut world = World::new(&config(Balance::RoundRobin, &[0, 0, 0]), 156);
+    // two of three fail softly: one is ejected, the other shunned
+    for _ in 0..200 {
+        world.request(|id| id == 0, at(0));
+    }
+    let soft = [1, 2].map(|id| world.standing(id).is_soft());
+    assert_eq!(soft.iter().filter(|is| **is).count(), 1, "{soft:?}");
+    assert_eq!(world.counts(100, at(1)), [100, 0, 0]);
+    let shunned = if soft[0] { 2 } else { 1 };
+    assert_eq!(world.begin(&[0], at(1)).unwrap().endpoint, EndpointId(shunned), "for who has met the other one");
+    let kinds: Vec<_> = world.cluster.take_changes().map(|change| change.kind).collect();
+    assert!(kinds.iter().any(|kind| matches!(kind, ChangeKind::EjectionRefused { reason: Reason::Consecutive })));
+    assert!(kinds.iter().any(|kind| matches!(kind, ChangeKind::Shunned { .. })));
+}
+
+#[test]
+fn a_shunned_endpoint_that_answers_well_is_shunned_no_more() {
+    let mut world = World::new(&config(Balance::RoundRobin, &[0]), 157);
+    world.fail_all(20);
+    assert!(matches!(world.standing(0), Standing::Shunned { .. }));
+    (0..5).for_each(|i| assert_eq!(world.request(|_| true, at(i)), 0));
+    assert_eq!(world.standing(0), Standing::Serving);
+    let last = world.cluster.take_changes().last().map(|change| change.kind);
+    assert_eq!(last, Some(ChangeKind::Readmitted { by: Readmission::Answers }));
+}
+
+#[test]
+fn a_full_outage_of_answers_does_not_make_one_endpoint_carry_all_when_it_ends() {
+    let mut world = World::new(&config(Balance::RoundRobin, &[0, 0, 0]), 158);
+    for i in 0..1_000 {
+        world.request(|_| false, at(i));
+    }
+    let now = at(20_000);
+    let shares = world.counts(3_000, now);
+    assert!(shares.iter().filter(|share| **share > 500).count() >= 2, "{shares:?}");
+}
+
+#[test]
+fn one_bad_moment_under_peak_ewma_costs_no_more_than_a_ramp() {
+    let mut world = World::new(&config(Balance::PeakEwma, &[0, 0, 0]), 159);
+    let mut served = [0; 3];
+    let mut failed = false;
+    for i in 0..2_000u64 {
+        let now = at(i * 10);
+        let attempt = world.begin(&[], now).unwrap();
+        let id = usize::from(attempt.endpoint.0);
+        let works = failed || id != 1 || i < 100;
+        failed |= !works;
+        served[id] += u32::from(i > 1_200);
+        world.conclude(attempt, works, now + Duration::from_millis(1));
+    }
+    assert!(failed && served[1] > 150, "{served:?}");
+}
+
+#[test]
+fn a_strict_cluster_uses_a_lower_tier_only_when_nobody_is_left_above() {
+    let mut config = config(Balance::RoundRobin, &[0, 0, 0, 0, 5]);
+    config.spill = config::Spill::None;
+    let mut world = World::new(&config, 160);
+    [0, 1, 2].iter().for_each(|id| world.cluster.set_health(EndpointId(*id), false, at(0)));
+    assert_eq!(world.counts(100, at(0)), [0, 0, 0, 100, 0]);
+    world.cluster.set_health(EndpointId(3), false, at(0));
+    assert_eq!(world.counts(100, at(0)), [0, 0, 0, 0, 100]);
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{self, Balance, Retry};
-use crate::policy::outlier::Standing;
+use crate::policy::cluster::Common;
+use crate::policy::standings::Standing;
 use crate::policy::retry::Rules;
 use crate::policy::testing::{at, cluster as config, ratio, retry};
 use rand::SeedableRng;
@@ -36,8 +37,15 @@ impl World {
         let total = Duration::from_secs(2);
         let deadline = Deadline { at: at(2_000), total, shortened: false };
         let facts =
-            Facts { deadline, retry: Rc::new(Rules::new(retry)), idempotent: true, replayable: true, key: None };
-        Self { cluster: Cluster::new(cluster, 1, &mut rng), rng, facts }
+            Facts {
+                deadline,
+                retry: Rc::new(Rules::new(retry)),
+                idempotent: true,
+                replayable: true,
+                key: None,
+                try_time: None,
+            };
+        Self { cluster: Cluster::new(cluster, &Common::new(cluster), &mut rng), rng, facts }
     }
 
     fn start(&mut self, millis: u64) -> (Exchange, Action) {
@@ -48,6 +56,9 @@ impl World {
 
     fn step(&mut self, exchange: &mut Exchange, event: Event, millis: u64) -> Action {
         let action = exchange.step(event, &mut self.cluster, at(millis), &mut self.rng);
+        if is_attempt(action) {
+            exchange.on_entered(&mut self.cluster, at(millis));
+        }
         let in_flight: u32 = self.cluster.endpoints().iter().map(|e| e.in_flight).sum();
         assert_eq!(in_flight, u32::from(matches!(action, Action::Attempt { .. } | Action::Relay)), "after {event:?}");
         action
@@ -92,7 +103,7 @@ fn a_good_response_is_relayed_and_counted_once() {
 }
 
 #[test]
-fn retries_post_when_nothing_was_sent() {
+fn a_post_that_was_not_sent_goes_on_to_another_endpoint() {
     let mut world = World::new(2);
     world.facts.idempotent = false;
     world.facts.replayable = false;
@@ -100,6 +111,7 @@ fn retries_post_when_nothing_was_sent() {
         let (exchange, action) = world.run(&[event]);
         assert!(is_attempt(action), "{event:?}: {action:?}");
         assert_ne!(exchange.tried()[0], exchange.tried()[1]);
+        assert_eq!((exchange.occasion(), exchange.retry_reason()), (Occasion::Failover, None));
         let mut exchange = exchange;
         world.step(&mut exchange, Event::DownstreamGone, 2);
     }
@@ -148,11 +160,11 @@ fn another_endpoint_is_tried_at_once_and_the_same_one_after_a_backoff() {
     assert!(until >= at(10) && until <= at(35));
     assert!(is_attempt(exchange.step(Event::BackoffOver, &mut world.cluster, until, &mut world.rng)));
     assert_eq!(exchange.tried().len(), 3);
-    assert_eq!(
-        world.step(&mut exchange, REFUSED, 50),
-        Action::Reply(ProxyError::ConnectFailed),
-        "attempts are used up"
-    );
+    assert_eq!(exchange.occasion(), Occasion::Retry(Cause::Connect));
+    let action = world.step(&mut exchange, REFUSED, 50);
+    let Action::Backoff { until } = action else { panic!("one retry is left: {action:?}") };
+    assert!(is_attempt(exchange.step(Event::BackoffOver, &mut world.cluster, until, &mut world.rng)));
+    assert_eq!(world.step(&mut exchange, REFUSED, 150), Action::Reply(ProxyError::NoHealthyEndpoint), "none is left");
 }
 
 #[test]
@@ -172,8 +184,9 @@ fn classes_that_are_not_listed_are_not_retried() {
     let mut config_retry = retry();
     config_retry.on = config::RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new() };
     let mut world = World::of(&config(Balance::RoundRobin, &[0, 0]), &config_retry);
-    assert_eq!(world.run(&[REFUSED]).1, Action::Reply(ProxyError::ConnectFailed));
-    assert_eq!(world.run(&[Event::ConnectTimedOut]).1, Action::Reply(ProxyError::ConnectTimeout));
+    let unreachable = Action::Reply(ProxyError::NoHealthyEndpoint);
+    assert_eq!(world.run(&[REFUSED, REFUSED]).1, unreachable, "no retry, and so no backoff");
+    assert_eq!(world.run(&[Event::ConnectTimedOut, Event::ConnectTimedOut]).1, unreachable);
     assert_eq!(world.run(&[RESET]).1, Action::Reply(ProxyError::UpstreamReset));
     assert_eq!(world.run(&[Event::TimedOut]).1, Action::Reply(ProxyError::UpstreamTimeout));
 }
@@ -184,12 +197,13 @@ fn the_budget_stops_retries_and_says_so() {
     config.retry_budget = config::RetryBudget { ratio: ratio(0.0), min_per_second: 0 };
     config.outlier = None;
     let mut world = World::of(&config, &retry());
-    let (exchange, action) = world.run(&[REFUSED]);
-    assert_eq!(action, Action::Reply(ProxyError::ConnectFailed));
+    let (exchange, action) = world.run(&[RESET]);
+    assert_eq!(action, Action::Reply(ProxyError::UpstreamReset));
     assert!(exchange.was_stopped_by_budget());
+    assert!(is_attempt(world.run(&[REFUSED]).1), "what was not sent costs nothing");
     config.retry_budget = config::RetryBudget { ratio: ratio(0.2), min_per_second: 0 };
     let mut world = World::of(&config, &Retry { attempts: 1, ..retry() });
-    let retried = (0..1_000).filter(|_| world.run(&[REFUSED, REFUSED]).0.tried().len() == 2).count();
+    let retried = (0..1_000).filter(|_| world.run(&[RESET, RESET]).0.tried().len() == 2).count();
     assert_eq!(retried, 200);
 }
 
@@ -251,10 +265,13 @@ fn nothing_begins_at_or_after_the_deadline_or_in_its_last_tenth() {
     let mut world = World::new(3);
     assert_eq!(world.start(2_000).1, Action::Reply(ProxyError::UpstreamTimeout));
     let (mut exchange, _) = world.start(0);
-    assert_eq!(world.step(&mut exchange, REFUSED, 1_801), Action::Reply(ProxyError::ConnectFailed), "R < 10 %");
+    assert_eq!(world.step(&mut exchange, RESET, 1_801), Action::Reply(ProxyError::UpstreamReset), "R < 10 %");
     let (mut exchange, _) = world.start(0);
-    assert!(is_attempt(world.step(&mut exchange, REFUSED, 1_800)), "R = 10 %");
+    assert!(is_attempt(world.step(&mut exchange, RESET, 1_800)), "R = 10 %");
     assert_eq!(world.step(&mut exchange, Event::ConnectTimedOut, 2_000), Action::Reply(ProxyError::UpstreamTimeout));
+    let (mut exchange, _) = world.start(0);
+    assert!(is_attempt(world.step(&mut exchange, REFUSED, 1_999)), "no retry: until T_max");
+    assert_eq!(world.step(&mut exchange, REFUSED, 2_000), Action::Reply(ProxyError::UpstreamTimeout));
     let mut single = World::new(1);
     let (mut exchange, _) = single.start(0);
     assert!(matches!(single.step(&mut exchange, REFUSED, 1_000), Action::Backoff { .. }));
@@ -262,24 +279,27 @@ fn nothing_begins_at_or_after_the_deadline_or_in_its_last_tenth() {
 }
 
 #[test]
-fn retry_after_is_waited_for_if_it_fits_and_passed_on_if_not() {
+fn retry_after_is_waited_for_if_it_is_no_longer_than_a_backoff_and_passed_on_if_not() {
     let mut single = World::new(1);
-    let (mut exchange, action) = single.run(&[head_after(503, 500)]);
+    let (mut exchange, action) = single.run(&[head_after(503, 250)]);
     let Action::Backoff { until } = action else { panic!("{action:?}") };
-    assert!(until >= at(501) && until <= at(502));
-    assert!(is_attempt(single.step(&mut exchange, Event::BackoffOver, 502)));
-    single.step(&mut exchange, Event::DownstreamGone, 503);
+    assert_eq!(until, at(251));
+    assert!(is_attempt(single.step(&mut exchange, Event::BackoffOver, 252)));
+    single.step(&mut exchange, Event::DownstreamGone, 253);
     let mut single = World::new(1);
-    assert_eq!(single.run(&[head_after(503, 1_900)]).1, Action::Relay);
+    assert_eq!(single.run(&[head_after(503, 251)]).1, Action::Relay);
     let mut two = World::new(2);
     let (exchange, action) = two.run(&[head_after(503, 60_000)]);
     assert!(is_attempt(action), "another endpoint did not ask for a pause");
-    assert_eq!(two.cluster.endpoints()[exchange.tried()[0].index()].penalised_until, at(60_001));
+    let Standing::Paused { until } = two.cluster.endpoints()[exchange.tried()[0].index()].standing else {
+        panic!("not paused")
+    };
+    assert!(until > at(30_000) && until <= at(30_001), "thirty seconds at most: {until:?}");
 }
 
 #[test]
-fn retry_after_is_obeyed_for_429_and_503_only() {
-    for (status, penalised) in [(429, true), (503, true), (200, false), (500, false), (404, false)] {
+fn retry_after_is_obeyed_for_503_only() {
+    for (status, penalised) in [(429, false), (503, true), (200, false), (500, false), (404, false)] {
         let mut world = World::of(&config(Balance::RoundRobin, &[0, 0]), &Retry { attempts: 0, ..retry() });
         let (mut exchange, action) = world.run(&[head_after(status, 5_000)]);
         assert_eq!(action, Action::Relay);
@@ -312,7 +332,7 @@ fn failures_are_held_against_the_endpoint_but_a_closed_pooled_connection_is_not(
         assert_eq!(world.failures(exchange.tried()[0]) > 0.0, blamed, "{event:?}");
         world.step(&mut exchange, Event::DownstreamGone, 2);
     }
-    let judged = [(200, false), (404, false), (500, true), (501, false), (503, true), (505, false), (429, true)];
+    let judged = [(200, false), (404, false), (500, true), (501, false), (503, true), (505, false), (429, false)];
     for (status, blamed) in judged {
         let mut world = World::of(&config(Balance::RoundRobin, &[0, 0]), &Retry { attempts: 0, ..retry() });
         let (mut exchange, _) = world.run(&[head(status)]);
@@ -369,13 +389,13 @@ fn a_client_that_leaves_frees_the_probe() {
         let action = world.step(&mut exchange, if works { head(200) } else { RESET }, 1);
         world.step(&mut exchange, if is_attempt(action) { Event::DownstreamGone } else { Event::BodyDone }, 1);
     }
-    let standing = |world: &World| world.cluster.endpoints()[1].outlier.standing();
+    let standing = |world: &World| world.cluster.endpoints()[1].standing;
     assert!(matches!(standing(&world), Standing::Ejected { .. }));
     let (mut exchange, _) = world.start(10_001);
     assert_eq!(exchange.tried(), [EndpointId(1)]);
     assert!(matches!(standing(&world), Standing::Probing { .. }));
     world.step(&mut exchange, Event::DownstreamGone, 10_002);
-    assert!(matches!(standing(&world), Standing::Ready { .. }));
+    assert!(standing(&world).ready_since(at(10_002)).is_some());
     let (mut exchange, _) = world.start(10_003);
     assert_eq!(world.step(&mut exchange, head(200), 10_004), Action::Relay);
     assert_eq!(standing(&world), Standing::Serving, "the head is enough; the body may be endless");
@@ -427,7 +447,110 @@ fn a_request_of_many_attempts_stays_within_its_inline_memory() {
     let patient = Retry { attempts: 15, min_remaining: ratio(0.0), ..retry() };
     let mut world = World::of(&config(Balance::RoundRobin, &[0; 20]), &patient);
     let (exchange, action) = world.run(&[REFUSED; 16]);
-    assert_eq!(action, Action::Reply(ProxyError::ConnectFailed));
-    assert_eq!(exchange.tried().len(), 16);
+    assert!(is_attempt(action));
+    assert_eq!(exchange.tried().len(), 17, "sixteen failovers");
     assert!(size_of::<Exchange>() <= 384, "{}", size_of::<Exchange>());
+}
+
+#[test]
+fn what_was_not_sent_meets_every_endpoint_of_every_tier_and_takes_nothing_from_retries_or_budget() {
+    let mut cluster = config(Balance::RoundRobin, &[0, 0, 0, 1, 2]);
+    cluster.retry_budget = config::RetryBudget { ratio: ratio(0.0), min_per_second: 0 };
+    let none = Retry { attempts: 0, ..retry() };
+    let mut world = World::of(&cluster, &none);
+    (world.facts.idempotent, world.facts.replayable) = (false, false);
+    let (mut exchange, action) = world.run(&[REFUSED; 4]);
+    assert!(is_attempt(action));
+    world.step(&mut exchange, Event::DownstreamGone, 9);
+    let mut met: Vec<u16> = exchange.tried().iter().map(|id| id.0).collect();
+    met.sort_unstable();
+    assert_eq!(met, [0, 1, 2, 3, 4]);
+    let (exchange, action) = world.run(&[REFUSED; 5]);
+    assert_eq!(action, Action::Reply(ProxyError::NoHealthyEndpoint));
+    assert!(!exchange.was_stopped_by_budget());
+}
+
+#[test]
+fn a_request_goes_on_to_at_most_sixteen_others() {
+    let mut world = World::of(&config(Balance::RoundRobin, &[0; 40]), &Retry { attempts: 0, ..retry() });
+    let (exchange, action) = world.run(&[REFUSED; 17]);
+    assert_eq!(action, Action::Reply(ProxyError::NoHealthyEndpoint));
+    assert_eq!(exchange.tried().len(), 1 + FAILOVERS_MAX);
+}
+
+#[test]
+fn once_everybody_is_known_to_be_out_the_answer_comes_at_once() {
+    let mut world = World::new(2);
+    let mut last = Action::Finish;
+    for i in 0..10 {
+        let (mut exchange, mut action) = world.start(i);
+        while let Action::Attempt { .. } | Action::Backoff { .. } = action {
+            let event = if is_attempt(action) { REFUSED } else { Event::BackoffOver };
+            action = world.step(&mut exchange, event, i);
+        }
+        last = action;
+    }
+    assert_eq!(last, Action::Reply(ProxyError::NoHealthyEndpoint));
+    let (exchange, action) = world.start(10);
+    assert_eq!((action, exchange.tried().len()), (Action::Reply(ProxyError::NoHealthyEndpoint), 0));
+}
+
+#[test]
+fn our_own_shortage_is_never_held_against_an_endpoint() {
+    let mut world = World::of(&config(Balance::RoundRobin, &[0, 0]), &Retry { attempts: 0, ..retry() });
+    for _ in 0..100 {
+        let (exchange, action) = world.run(&[Event::Exhausted, Event::Exhausted]);
+        assert_eq!(action, Action::Reply(ProxyError::Exhausted));
+        assert_eq!(exchange.tried().len(), 2, "another endpoint may have a pooled connection");
+    }
+    assert_eq!(world.cluster.available(at(5)), 2);
+    assert!((0..2).all(|id| world.failures(EndpointId(id)) == 0.0));
+}
+
+#[test]
+fn a_try_follows_the_route_while_somebody_else_could_answer() {
+    let mut world = World::new(3);
+    world.facts.try_time = Some(Duration::from_millis(30));
+    let (mut exchange, action) = world.start(0);
+    assert_eq!(until(action), at(250), "at least");
+    let action = world.step(&mut exchange, Event::TimedOut, 250);
+    assert_eq!(until(action), at(500));
+    assert_eq!(until(world.step(&mut exchange, Event::TimedOut, 500)), at(2_000), "the last has what is left");
+    let mut first = |facts: &dyn Fn(&mut Facts)| {
+        facts(&mut world.facts);
+        let mut world = World { facts: world.facts.clone(), ..World::new(3) };
+        until(world.start(0).1)
+    };
+    assert_eq!(first(&|facts| facts.try_time = Some(Duration::from_millis(400))), at(400));
+    let fair = at(0) + Duration::from_secs(2) / 3;
+    assert_eq!(first(&|facts| facts.try_time = Some(Duration::from_secs(60))), fair, "at most the fair share");
+    assert_eq!(first(&|facts| facts.idempotent = false), at(2_000), "a POST is not cut");
+}
+
+#[test]
+fn a_retry_that_finds_its_endpoint_full_gives_the_answer_in_hand_and_costs_nothing() {
+    let mut cluster = config(Balance::RoundRobin, &[0, 0]);
+    cluster.retry_budget = config::RetryBudget { ratio: ratio(0.0), min_per_second: 1 };
+    let mut world = World::of(&cluster, &retry());
+    for _ in 0..100 {
+        let (mut exchange, _) = world.start(0);
+        let action = exchange.step(head(503), &mut world.cluster, at(1), &mut world.rng);
+        assert!(is_attempt(action));
+        assert_eq!(world.step(&mut exchange, Event::Saturated, 1), Action::Relay);
+        assert_eq!(exchange.tried().len(), 1);
+        world.step(&mut exchange, Event::BodyDone, 2);
+    }
+    assert!(world.cluster.endpoints().iter().all(|e| e.in_flight == 0 && e.started == e.finished));
+}
+
+#[test]
+fn a_client_that_leaves_during_a_backoff_gets_its_retry_back() {
+    let mut cluster = config(Balance::RoundRobin, &[0]);
+    cluster.retry_budget = config::RetryBudget { ratio: ratio(0.0), min_per_second: 1 };
+    let mut world = World::of(&cluster, &retry());
+    for _ in 0..100 {
+        let (mut exchange, action) = world.run(&[head(503)]);
+        assert!(matches!(action, Action::Backoff { .. }), "{action:?}");
+        assert_eq!(world.step(&mut exchange, Event::DownstreamGone, 2), Action::Finish);
+    }
 }
