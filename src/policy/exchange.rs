@@ -377,10 +377,16 @@ impl Exchange {
         let endpoint = attempt.endpoint;
         cluster.undo(attempt, now);
         self.tried.pop();
+        let (occasion, has_waited) = (self.occasion, self.backoffs > 0);
         let begun = match self.refused.push(endpoint) {
-            true => self.begin(self.occasion, self.tried, cluster, now, rng),
+            true => self.begin(occasion, self.tried, cluster, now, rng),
             false => Err(Shortage::Full),
         };
+        // a retry that has waited has no answer in hand any more, and may go where it has been
+        let begun = begun.or_else(|shortage| match has_waited && self.behind.is_none() {
+            true => self.begin(occasion, Visited::EMPTY, cluster, now, rng),
+            false => Err(shortage),
+        });
         let shortage = match begun {
             Ok(action) => return action,
             Err(shortage) => shortage,

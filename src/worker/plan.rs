@@ -296,15 +296,17 @@ impl Planner<'_> {
         else {
             return None;
         };
-        Some(match key {
-            HashKey::ClientIp => match client {
+        // who has no key yet (the first request of a session) must not meet all others who have none: the balancer draws for it
+        let text = |value: Option<&[u8]>| value.filter(|value| !value.is_empty()).map(hash_key);
+        match key {
+            HashKey::ClientIp => Some(match client {
                 IpAddr::V4(ip) => hash_key(&ip.octets()),
                 IpAddr::V6(ip) => hash_key(&ip.octets()),
-            },
-            HashKey::Header(name) => hash_key(self.head.fields().get(name.as_str()).unwrap_or_default()),
-            HashKey::Cookie(name) => hash_key(cookie(self.head, name).unwrap_or_default()),
-            HashKey::Path => hash_key(self.head.path().as_bytes()),
-        })
+            }),
+            HashKey::Header(name) => text(self.head.fields().get(name.as_str())),
+            HashKey::Cookie(name) => text(cookie(self.head, name)),
+            HashKey::Path => Some(hash_key(self.head.path().as_bytes())),
+        }
     }
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).
