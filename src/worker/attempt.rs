@@ -29,7 +29,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::receipt::Receipt;
 use crate::net::stream::{self, Stream};
-use crate::net::timer::{self, Watch};
+use crate::net::timer;
 use crate::net::upstream::{Received, Upstream};
 use crate::policy::exchange::Event;
 use crate::policy::retry::Sent;
@@ -144,13 +144,14 @@ async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream
     let watch = &client.watch;
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
     let connecting = stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|_| Failure::Refused)?;
-    let _guard = watch.over_connecting(connecting.fd(), to.connect_until);
+    let _guard = watch.over_connecting(connecting.fd(), to.connect_until).on_behalf_of(&client.stream);
     let made = async {
         let stream = connecting.established().await?;
         proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await?;
         Ok::<_, std::io::Error>(stream)
     };
     match made.await {
+        _ if watch.client_gone() => Err(Failure::Downstream(ProxyError::ClientClosed)),
         Ok(stream) => Ok(stream),
         Err(_) if watch.expired() => Err(Failure::ConnectTimedOut),
         Err(_) => Err(Failure::Refused),
@@ -248,7 +249,7 @@ impl<'c> Conversation<'c> {
             && self.ended
             && !self.to.repeatable
         {
-            let sent = ask_for_receipt(self.upstream.stream(), &self.client.watch, self.upload).await;
+            let sent = self.await_receipt().await?;
             return Err(Failure::Reset { sent, reused });
         }
         Err(verdict)
@@ -260,11 +261,33 @@ impl<'c> Conversation<'c> {
         let watch = &self.client.watch;
         let sent = if self.upload.has_sent() { Sent::Maybe } else { Sent::Nothing };
         match watch.expired() {
-            _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
+            // one that has left just now is not tried again for
+            _ if watch.client_gone() || self.client.stream.is_reset() => Failure::Downstream(ProxyError::ClientClosed),
             true if self.upload.waits_for_client() => Failure::Downstream(ProxyError::RequestTimeout),
             true => Failure::TimedOut,
             false => Failure::Reset { sent, reused: self.reused },
         }
+    }
+
+    /// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
+    /// connection just as a request is sent. The reset that proves it comes a round trip after the end, so it is waited for.
+    async fn await_receipt(&self) -> Result<Sent, Failure> {
+        let Some(sent_bytes) = self.upload.sent_whole_bytes() else { return Ok(Sent::Maybe) };
+        for _ in 0..RECEIPT_LOOKS {
+            match self.upstream.stream().receipt(sent_bytes) {
+                Receipt::Never => return Ok(Sent::Nothing),
+                Receipt::Perhaps => return Ok(Sent::Maybe),
+                Receipt::Pending => {}
+            }
+            let next = clock::now() + timer::TICK;
+            if next >= self.upload.until() {
+                break;
+            }
+            if !self.client.watch.pause_until(next, &self.client.stream).await {
+                return Err(Failure::Downstream(ProxyError::ClientClosed));
+            }
+        }
+        Ok(Sent::Maybe)
     }
 
     async fn listen(&mut self, going: &mut Going<'_, impl Sending>, answer: &mut Block) -> Result<(), Failure> {
@@ -453,23 +476,4 @@ fn put_ahead<'b>(worker: &Worker, ahead: &'b mut Block) -> &'b mut Vec<u8> {
         *ahead = worker.blocks.borrow_mut().small();
     }
     ahead.vec_mut()
-}
-
-/// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
-/// connection just as a request is sent. The reset that proves it comes a round trip after the end, so it is waited for.
-async fn ask_for_receipt(stream: &Stream, watch: &Watch, upload: &Upload<'_>) -> Sent {
-    let Some(sent_bytes) = upload.sent_whole_bytes() else { return Sent::Maybe };
-    for _ in 0..RECEIPT_LOOKS {
-        match stream.receipt(sent_bytes) {
-            Receipt::Never => return Sent::Nothing,
-            Receipt::Perhaps => return Sent::Maybe,
-            Receipt::Pending => {}
-        }
-        let next = clock::now() + timer::TICK;
-        if next >= upload.until() {
-            break;
-        }
-        watch.sleep_until(next).await;
-    }
-    Sent::Maybe
 }

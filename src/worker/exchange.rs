@@ -214,9 +214,13 @@ impl Line<'_> {
                     }
                 }
                 Action::Backoff { until } => {
-                    self.connection.watch.sleep_until(until).await;
+                    let Connection { stream, watch, .. } = self.connection;
+                    let is_there = watch.pause_until(until, stream).await;
                     self.now = clock::now();
-                    self.attempts.step(Event::BackoffOver, self.now)
+                    match is_there {
+                        true => self.attempts.step(Event::BackoffOver, self.now),
+                        false => self.fail(Failure::Downstream(ProxyError::ClientClosed), upload),
+                    }
                 }
                 Action::Reply(error) => return self.reply(error, upload),
                 // neither is an answer to an event of this loop

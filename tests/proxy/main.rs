@@ -13,6 +13,7 @@ mod breaks;
 mod command_line;
 mod deadlines;
 mod demo;
+mod departures;
 mod drain;
 mod duplex;
 mod failover;
