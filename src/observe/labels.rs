@@ -96,6 +96,8 @@ labels! {
         Truncated = "truncated";
         /// The client went away first; says nothing about the endpoint.
         Cancelled = "cancelled";
+        /// It went out on a pooled connection that the endpoint was about to close, and once more on a new one; says nothing about it either.
+        Stale = "stale";
     }
 }
 
@@ -103,7 +105,13 @@ impl AttemptOutcome {
     /// Does it speak against the endpoint?
     #[must_use]
     pub const fn is_failure(self) -> bool {
-        !matches!(self, Self::Success | Self::Cancelled)
+        !matches!(self, Self::Success | Self::Cancelled | Self::Stale)
+    }
+
+    /// Does the time that it took say something about the endpoint?
+    #[must_use]
+    pub const fn is_timed(self) -> bool {
+        !matches!(self, Self::Cancelled | Self::Stale)
     }
 }
 

@@ -235,7 +235,7 @@ impl Exchange {
             Event::ConnectTimedOut => {
                 (Cause::Connect, Sent::Nothing, !self.facts.deadline.shortened, unreachable(E::ConnectTimeout))
             }
-            Event::ResetBeforeHead { sent, reused } => (Cause::Reset, sent, !reused, E::UpstreamReset),
+            Event::ResetBeforeHead { sent, excused } => (Cause::Reset, sent, !excused, E::UpstreamReset),
             Event::BadHead(reply) => (Cause::Reset, Sent::Maybe, true, reply),
             // a client that allows a millisecond must not be able to eject anyone
             Event::TimedOut => (Cause::Timeout, Sent::Maybe, !self.facts.deadline.shortened, E::UpstreamTimeout),

@@ -33,5 +33,6 @@ mod retries;
 mod reuse;
 mod routing;
 mod sockets;
+mod stale;
 mod tools;
 mod tunnels;
