@@ -57,6 +57,9 @@
 //! progress instead (`body_timeout` without a byte, in either direction), because a large download is not a slow service. A tunnel (an upgraded connection)
 //! is bounded by `tunnel_timeout` without a byte in both directions, and by a drain.
 //!
+//! Whatever is awaited on behalf of a client before its response (a connection, a head, a receipt, the end of a backoff) is awaited no
+//! longer than it is there ([`net::timer::Guard::on_behalf_of`]): a wait that does not watch its client is a defect.
+//!
 //! # Why nothing is shared
 //!
 //! There is no lock on a request's path, and no cache line that two cores write per request. Verb by verb, what a worker writes and what

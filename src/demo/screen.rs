@@ -12,7 +12,7 @@ use std::time::Duration;
 const UPSTREAM: (&str, &str) = ("upstream", "fruit");
 
 /// Attempts that do not speak against their endpoint.
-const NO_FAILURES: [(&str, &str); 2] = [("outcome", "success"), ("outcome", "cancelled")];
+const NO_FAILURES: [(&str, &str); 3] = [("outcome", "success"), ("outcome", "cancelled"), ("outcome", "stale")];
 
 /// Where and how things are shown.
 pub(super) struct Screen {

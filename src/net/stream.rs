@@ -200,6 +200,13 @@ impl Stream {
         }
     }
 
+    /// True when the peer has reset the connection: it neither sends any more nor takes anything. One that has only ended its direction
+    /// may still read.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        poll_now(self.fd(), 0) != 0
+    }
+
     /// True when bytes of the peer wait to be received, with which a close would be a reset.
     #[must_use]
     pub fn has_unread(&self) -> bool {
@@ -251,6 +258,14 @@ fn exclusive(stream: &UnsafeCell<TcpStream>) -> &mut TcpStream {
     // SAFETY: `read` and `write` of monoio only clone the shared descriptor out of it before they return; no reference to the
     // TcpStream lives in their futures' state that another call could alias mutably (its own `Split` rests on the same).
     unsafe { &mut *stream.get() }
+}
+
+/// What is true of a socket at this moment, among `wanted` and the two that are always told: an error, and the end of both directions.
+pub(super) fn poll_now(fd: RawFd, wanted: i16) -> i16 {
+    let mut asked = libc::pollfd { fd, events: wanted, revents: 0 };
+    // SAFETY: one live pollfd, and no waiting.
+    unsafe { libc::poll(&raw mut asked, 1, 0) };
+    asked.revents
 }
 
 /// `shutdown(2)`, errors ignored: the only one that can occur is that the connection is gone already.

@@ -11,7 +11,7 @@
 //! Resolution is one tick (10 ms), never early. The timerfd is armed for the next slot in use only: an idle worker sleeps.
 
 use super::clock;
-use super::stream::{Stream, shutdown_fd};
+use super::stream::{Stream, poll_now, shutdown_fd};
 use super::wheel::{Doing, Row, Wheel};
 use crate::units::Instant;
 use std::cell::{Cell, RefCell};
@@ -20,7 +20,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// Length of a tick.
@@ -32,6 +32,17 @@ const SEND_LOOKS: u32 = 4;
 const CLIENT_ENDED_LOOKS: u8 = 2;
 
 impl Row {
+    /// What is watched from now on.
+    fn set(&mut self, fd: RawFd, how: Shutdown, doing: Doing) {
+        (self.fd, self.how, self.doing) = (fd, how, doing);
+        self.patience = Duration::ZERO;
+    }
+
+    /// The client has been heard, or something is being sent to it: what was seen of it before does not count.
+    fn begin_looks(&mut self) {
+        (self.client_ended, self.client_gone) = (0, false);
+    }
+
     /// When to look again after what is being sent, if the peer has taken something of it lately.
     fn send_goes_on(&mut self, now: Instant) -> Option<Instant> {
         if self.patience.is_zero() {
@@ -124,6 +135,8 @@ impl Timers {
     ///
     /// One that has reset its connection is gone. One that has only ended its direction may still read (`shutdown(2)`, half-close), so
     /// it is given until the next but one look: an answer that takes longer is an answer for nobody (nginx and HAProxy give no time).
+    /// What counts is the whole wait for the answer, over all attempts and what is between them: the looks begin anew when something is
+    /// sent to the client, not when something else is waited for.
     pub fn look_for_gone_clients(&self) {
         for (_, row) in &mut self.wheel.borrow_mut().rows {
             if row.client < 0 || row.client_gone {
@@ -137,7 +150,9 @@ impl Timers {
             row.client_ended = if events & libc::POLLRDHUP == 0 { 0 } else { row.client_ended + 1 };
             if reset || row.client_ended > CLIENT_ENDED_LOOKS {
                 row.client_gone = true;
-                shutdown_fd(row.fd, Shutdown::Both);
+                if row.doing != Doing::Nothing {
+                    shutdown_fd(row.fd, Shutdown::Both);
+                }
             }
         }
     }
@@ -212,6 +227,7 @@ impl Watch {
         self.guard(now + patience / SEND_LOOKS, |row| {
             (row.fd, row.how, row.doing) = (stream.fd(), Shutdown::Both, Doing::Waiting);
             (row.patience, row.since, row.queued) = (patience, now, -1);
+            row.begin_looks();
         })
     }
 
@@ -223,7 +239,10 @@ impl Watch {
 
     /// The same as [`Watch::over`] for a connection between two requests, which [`Timers::hurry_idle`] may end.
     pub fn over_idle<'a>(&'a self, stream: &'a Stream, deadline: Instant) -> Guard<'a> {
-        self.over_fd(stream.fd(), deadline, Shutdown::Read, Doing::Idling)
+        self.guard(deadline, |row| {
+            row.set(stream.fd(), Shutdown::Read, Doing::Idling);
+            row.begin_looks();
+        })
     }
 
     /// The same for a connection that is one end of a tunnel, which [`Timers::hurry_tunnels`] may hurry; its owner waits by
@@ -237,12 +256,13 @@ impl Watch {
         self.over_fd(fd, deadline, Shutdown::Both, Doing::Waiting)
     }
 
+    /// While the guard lives: no socket is watched, only the time, and [`Watch::passed`] waits for that.
+    pub fn over_pause(&self, deadline: Instant) -> Guard<'_> {
+        self.over_fd(-1, deadline, Shutdown::Both, Doing::Nothing)
+    }
+
     fn over_fd(&self, fd: RawFd, deadline: Instant, how: Shutdown, doing: Doing) -> Guard<'_> {
-        self.guard(deadline, |row| {
-            (row.fd, row.how, row.doing) = (fd, how, doing);
-            (row.client_ended, row.client_gone) = (0, false);
-            row.patience = Duration::ZERO;
-        })
+        self.guard(deadline, |row| row.set(fd, how, doing))
     }
 
     fn guard(&self, deadline: Instant, set: impl FnOnce(&mut Row)) -> Guard<'_> {
@@ -274,7 +294,7 @@ impl Watch {
         self.timers.wheel.borrow().rows[self.index].expired
     }
 
-    /// True when the last guard's client has left ([`Timers::look_for_gone_clients`]).
+    /// True when the client of the last guard that had one has left ([`Timers::look_for_gone_clients`]).
     #[must_use]
     pub fn client_gone(&self) -> bool {
         self.timers.wheel.borrow().rows[self.index].client_gone
@@ -295,18 +315,27 @@ impl Watch {
         self.passed().await;
     }
 
-    /// Waits until the deadline that was set last, wherever it is moved meanwhile.
+    /// The same on behalf of `client`, and no longer than that is there. Returns whether it is: who has just waited for it looks once more.
+    pub async fn pause_until(&self, deadline: Instant, client: &Stream) -> bool {
+        let _guard = self.over_pause(deadline).on_behalf_of(client);
+        self.passed().await;
+        !self.client_gone() && !client.is_reset()
+    }
+
+    /// Waits until the deadline that was set last, wherever it is moved meanwhile, or until the guard's client has left.
     pub async fn passed(&self) {
-        poll_fn(|cx| {
-            let mut wheel = self.timers.wheel.borrow_mut();
-            let row = &mut wheel.rows[self.index];
-            if row.expired {
-                return Poll::Ready(());
-            }
-            row.waker = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        poll_fn(|cx| self.poll_passed(cx)).await;
+    }
+
+    /// The same for who waits for something else besides.
+    pub fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut wheel = self.timers.wheel.borrow_mut();
+        let row = &mut wheel.rows[self.index];
+        if row.expired || (row.client >= 0 && row.client_gone) {
+            return Poll::Ready(());
+        }
+        row.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -352,14 +381,6 @@ fn queued(fd: RawFd) -> libc::c_int {
     bytes
 }
 
-/// What is true of a socket at this moment, among `wanted` and the two that are always told.
-fn poll_now(fd: RawFd, wanted: i16) -> i16 {
-    let mut asked = libc::pollfd { fd, events: wanted, revents: 0 };
-    // SAFETY: one live pollfd, and no waiting.
-    unsafe { libc::poll(&raw mut asked, 1, 0) };
-    asked.revents
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,6 +388,7 @@ mod tests {
     use crate::net::driver::spawn;
     use crate::net::testing::{on_each_driver, pair};
     use std::io::{Read, Write};
+    use std::pin::pin;
 
     #[test]
     fn a_sleep_never_ends_early() {
@@ -398,6 +420,54 @@ mod tests {
                 watch.sleep_until(clock::now() + TICK).await;
             }
             assert_eq!(*order.borrow(), [30, 60, 90]);
+        });
+    }
+
+    #[test]
+    fn a_pause_ends_with_its_client_and_says_so() {
+        on_each_driver(|timers| async move {
+            let far = clock::now() + Duration::from_secs(3_600);
+            for (leave, looks) in [(Shutdown::Write, 3), (Shutdown::Both, 1)] {
+                let ((client, peer), watch) = (pair(), timers.watch());
+                assert!(watch.pause_until(clock::now() + TICK, &client).await, "it is there");
+                let mut pausing = pin!(watch.pause_until(far, &client));
+                let mut paused = async || poll_fn(|cx| Poll::Ready(pausing.as_mut().poll(cx))).await;
+                assert!(paused().await.is_pending());
+                peer.shutdown(leave).unwrap();
+                client.readable().await.unwrap();
+                if leave == Shutdown::Both {
+                    // both directions are over once we have ended ours: as good as a reset
+                    client.shutdown(Shutdown::Write);
+                }
+                for _ in 1..looks {
+                    timers.look_for_gone_clients();
+                    assert!(paused().await.is_pending(), "it may still read");
+                }
+                timers.look_for_gone_clients();
+                assert_eq!(paused().await, Poll::Ready(false));
+            }
+        });
+    }
+
+    #[test]
+    fn looks_at_a_client_go_on_from_wait_to_wait_until_something_is_sent_to_it() {
+        on_each_driver(|timers| async move {
+            let ((client, peer), (upstream, _endpoint), watch) = (pair(), pair(), timers.watch());
+            let far = clock::now() + Duration::from_secs(3_600);
+            peer.shutdown(Shutdown::Write).unwrap();
+            client.readable().await.unwrap();
+            let look_twice = || {
+                let guard = watch.over(&upstream, far, Shutdown::Both).on_behalf_of(&client);
+                timers.look_for_gone_clients();
+                drop(guard);
+                let _guard = watch.over_pause(far).on_behalf_of(&client);
+                timers.look_for_gone_clients();
+                watch.client_gone()
+            };
+            assert!(!look_twice());
+            drop(watch.over_send(&client, Duration::from_secs(3_600), clock::now()));
+            assert!(!look_twice(), "it takes what it is sent");
+            assert!(look_twice());
         });
     }
 

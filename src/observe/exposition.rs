@@ -289,6 +289,8 @@ mod tests {
             recorder.finished(&Finished { error: Some(ProxyError::NoRoute), ..finished(None) });
             recorder.rate_limited_dry_run(RouteId(0));
             recorder.attempt(ClusterId(1), EndpointId(0), AttemptOutcome::Reset, Duration::from_millis(2));
+            recorder.attempt(ClusterId(1), EndpointId(0), AttemptOutcome::Stale, Duration::from_millis(2));
+            recorder.stale_connection(ClusterId(1));
             recorder.connection_opened(ListenerId(0));
             recorder.driver(DriverRung::Epoll);
             recorder.turn(Instant::from_nanos(8_000_000_000));
@@ -311,7 +313,11 @@ mod tests {
         let odd = "unix:/run/\"odd\".sock";
         let attempts = [("upstream", "local"), ("endpoint", odd), ("outcome", "reset")];
         is("ringgate_upstream_attempts_total", &attempts, 2.0);
+        let stale = [("upstream", "local"), ("endpoint", odd), ("outcome", "stale")];
+        is("ringgate_upstream_attempts_total", &stale, 2.0);
         is("ringgate_upstream_duration_seconds_count", &[("upstream", "local")], 2.0);
+        is("ringgate_stale_connections_total", &[("upstream", "local")], 2.0);
+        is("ringgate_stale_connections_total", &[("upstream", "orders")], 0.0);
         is("ringgate_retries_total", &[("upstream", "orders"), ("reason", "timeout")], 0.0);
         is("ringgate_retry_budget_exhausted_total", &[("upstream", "orders")], 0.0);
         is("ringgate_endpoint_available", &[("upstream", "local"), ("endpoint", odd)], 1.0);

@@ -98,6 +98,8 @@ labels! {
         Cancelled = "cancelled";
         /// The gateway was out of descriptors, ports or memory for a connection; says nothing about the endpoint, which saw nothing.
         Exhausted = "exhausted";
+        /// It went out on a pooled connection that the endpoint was about to close, and once more on a new one; says nothing about it either.
+        Stale = "stale";
     }
 }
 
@@ -105,7 +107,13 @@ impl AttemptOutcome {
     /// Does it speak against the endpoint?
     #[must_use]
     pub const fn is_failure(self) -> bool {
-        !matches!(self, Self::Success | Self::Cancelled | Self::Exhausted)
+        !matches!(self, Self::Success | Self::Cancelled | Self::Exhausted | Self::Stale)
+    }
+
+    /// Does the time that it took say something about the endpoint?
+    #[must_use]
+    pub const fn is_timed(self) -> bool {
+        !matches!(self, Self::Cancelled | Self::Exhausted | Self::Stale)
     }
 }
 

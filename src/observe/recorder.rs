@@ -145,11 +145,11 @@ impl Recorder {
     }
 
     /// Counts one attempt that is over. `elapsed` runs from its start to the response head, or to its failure; it is not counted
-    /// into the duration when the attempt was cancelled, which says nothing about the upstream.
+    /// into the duration when that says nothing about the upstream: the attempt was cancelled, or met a connection that was closed.
     pub fn attempt(&self, cluster: ClusterId, endpoint: EndpointId, outcome: AttemptOutcome, elapsed: Duration) {
         let Some(cluster) = self.cluster(cluster) else { return };
         cluster.endpoints[endpoint.index()].attempts[outcome.index()].add(1);
-        if outcome != AttemptOutcome::Cancelled {
+        if outcome.is_timed() {
             cluster.duration.observe(units::nanos(elapsed));
         }
     }
@@ -158,6 +158,13 @@ impl Recorder {
     pub fn retry(&self, cluster: ClusterId, reason: RetryReason) {
         if let Some(cluster) = self.cluster(cluster) {
             cluster.retries[reason.index()].add(1);
+        }
+    }
+
+    /// Counts a pooled connection that was closed when a request was sent on it.
+    pub fn stale_connection(&self, cluster: ClusterId) {
+        if let Some(cluster) = self.cluster(cluster) {
+            cluster.connections_stale.add(1);
         }
     }
 

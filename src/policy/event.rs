@@ -55,8 +55,9 @@ pub enum Event {
     ResetBeforeHead {
         /// How much may have reached the service.
         sent: Sent,
-        /// It was a pooled connection, which a healthy service may close at any time: not held against the endpoint.
-        reused: bool,
+        /// Not held against the endpoint: it was a pooled connection that a healthy service may have closed just before, or an upload that
+        /// waited for its client.
+        excused: bool,
     },
     /// What came is not a response that can be passed on; with the reply for it.
     BadHead(ProxyError),

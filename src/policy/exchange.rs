@@ -296,7 +296,7 @@ impl Exchange {
                 let evidence = if in_full { Hard } else { Soft };
                 (Cause::Connect, Sent::Nothing, (in_full || !shortened).then_some(evidence), E::NoHealthyEndpoint)
             }
-            Event::ResetBeforeHead { sent, reused } => (Cause::Reset, sent, (!reused).then_some(Soft), E::UpstreamReset),
+            Event::ResetBeforeHead { sent, excused } => (Cause::Reset, sent, (!excused).then_some(Soft), E::UpstreamReset),
             Event::BadHead(reply) => (Cause::Reset, Sent::Maybe, Some(Soft), reply),
             Event::TimedOut => (Cause::Timeout, Sent::Maybe, (!shortened).then_some(Soft), E::UpstreamTimeout),
             Event::Start | Event::BackoffOver | Event::BodyDone | Event::BodyFailed | Event::DownstreamGone => {

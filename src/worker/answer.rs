@@ -23,7 +23,6 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::upstream::Upstream;
 use crate::policy::exchange::{Action, Event};
-use crate::policy::retry::Sent;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::time::Duration;
@@ -141,7 +140,7 @@ impl Line<'_> {
             _ if watch.client_gone() => Err(Failure::Downstream(ProxyError::ClientClosed)),
             _ if watch.expired() => Err(Failure::TimedOut),
             Ok(1..) => Ok(()),
-            _ => Err(Failure::Reset { sent: Sent::Maybe, reused: false }),
+            _ => Err(Failure::BROKEN),
         }
     }
 

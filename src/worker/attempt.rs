@@ -7,10 +7,11 @@
 //! the others go to the client as they come. A retry can still follow them (RFC 9110 §15.2: they say nothing about the final one).
 //! All that is sent to the client before its response is sent here, one after another.
 //!
-//! A pooled connection may have been closed by its server at the very moment it was taken. When a reused one ends without a byte of
-//! response and the request may be sent twice anyway, the same endpoint is tried once more on a new connection, within the same
-//! attempt: that is housekeeping, not a failure of the endpoint. A request that must not be sent twice is repeated too when the kernel
-//! can prove that the endpoint never read it.
+//! A pooled connection may have been closed by its server at the very moment it was taken. When one ends without a byte of response, so
+//! early that this explains it, the same endpoint is tried once more on a new connection, within the same attempt: that is housekeeping,
+//! not a failure of the endpoint. It is done once a request, and only if the request may be sent twice anyway, or nothing of it was sent,
+//! or the kernel can prove that the endpoint never read it. A route that allows no retries (`attempts = 0`) is taken at its word: there it
+//! is done only if not a byte was sent. What the endpoint may have read of the first try is counted as a try of its own.
 
 use super::connection::Connection;
 use super::going::{Going, Sending};
@@ -29,7 +30,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::receipt::Receipt;
 use crate::net::stream::{self, Stream};
-use crate::net::timer::{self, Watch};
+use crate::net::timer;
 use crate::net::upstream::{Received, Upstream};
 use crate::policy::exchange::Event;
 use crate::policy::retry::Sent;
@@ -41,8 +42,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// A pooled connection that ends this soon after a request was sent on it had been closed before: its server cannot have worked on
-/// the request. One that ends later is a failure like any other.
+/// A pooled connection that ends this soon after a request was sent on it had been closed before, most likely. One that ends later is a
+/// failure like any other, unless it is proven that nobody has read the request.
 const STALE_WITHIN: Duration = Duration::from_millis(20);
 
 /// Looks for the reset that follows an end, one a tick: some 200 ms, more than a round trip within a region.
@@ -59,6 +60,8 @@ pub(super) struct Try {
     pub(super) until: Instant,
     /// The request may be sent a second time without asking anybody.
     pub(super) repeatable: bool,
+    /// Not a byte of it may be sent a second time, whatever is known of the first.
+    pub(super) strict: bool,
 }
 
 /// What was asked, as far as the meaning of an answer depends on it.
@@ -86,8 +89,8 @@ pub(super) enum Failure {
     Reset {
         /// How much of the request may have reached the service.
         sent: Sent,
-        /// The connection came from the pool.
-        reused: bool,
+        /// Whose fault it was.
+        ending: Ending,
     },
     /// What came is no response.
     BadHead(ProxyError),
@@ -97,14 +100,31 @@ pub(super) enum Failure {
     Downstream(ProxyError),
 }
 
+/// Why a connection has ended before a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The endpoint has failed.
+    Failed,
+    /// It came from the pool, and its server had closed it before the request was there.
+    Stale {
+        /// It is not known that the server has read nothing of the request.
+        may_be_read: bool,
+    },
+    /// The endpoint has given up an upload that was waiting for its client.
+    Starved,
+}
+
 impl Failure {
+    /// The connection is of no more use, and nothing else is known.
+    pub(super) const BROKEN: Self = Self::Reset { sent: Sent::Maybe, ending: Ending::Failed };
+
     /// The same for the policy. A client's failure never comes here.
     pub(super) fn event(self) -> Event {
         match self {
             Self::Refused => Event::ConnectFailed,
             Self::Exhausted => Event::Exhausted,
             Self::ConnectTimedOut => Event::ConnectTimedOut,
-            Self::Reset { sent, reused } => Event::ResetBeforeHead { sent, reused },
+            Self::Reset { sent, ending } => Event::ResetBeforeHead { sent, excused: ending != Ending::Failed },
             Self::BadHead(error) => Event::BadHead(error),
             Self::TimedOut => Event::TimedOut,
             Self::Downstream(_) => Event::DownstreamGone,
@@ -135,12 +155,14 @@ pub(super) async fn open(
     Ok(Opened { upstream: worker.upstream(stream), reused: false })
 }
 
-/// Whether what has become of a pooled connection is no failure of the endpoint, so that a new one may be tried in its place.
-pub(super) fn was_stale(failure: Failure, to: Try, upload: &Upload<'_>, began: Instant, now: Instant) -> bool {
-    let Failure::Reset { sent, reused: true } = failure else { return false };
-    let repeatable = to.repeatable && now.since(began) < STALE_WITHIN;
+/// Whether a request whose pooled connection was closed may be sent on a new one.
+pub(super) fn may_repair(sent: Sent, to: Try, upload: &Upload<'_>) -> bool {
+    let may_repeat = match to.strict {
+        true => !upload.has_sent(),
+        false => to.repeatable || sent == Sent::Nothing,
+    };
     // a part of the request may be gone with the connection, and half a request must not be sent
-    upload.can_begin() && (repeatable || sent == Sent::Nothing)
+    may_repeat && upload.can_begin()
 }
 
 async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream, Failure> {
@@ -148,13 +170,21 @@ async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
     let connecting =
         stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|error| unconnected(&error))?;
-    let _guard = watch.over_connecting(connecting.fd(), to.connect_until);
-    let unless_late = |failure| if watch.expired() { Failure::ConnectTimedOut } else { failure };
-    let stream = connecting.established().await.map_err(|error| unless_late(unconnected(&error)))?;
+    let _guard = watch.over_connecting(connecting.fd(), to.connect_until).on_behalf_of(&client.stream);
+    let unless_ended = |failure| match watch.expired() {
+        _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
+        true => Failure::ConnectTimedOut,
+        false => failure,
+    };
+    let stream = connecting.established().await.map_err(|error| unless_ended(unconnected(&error)))?;
     worker.clusters.borrow_mut()[to.cluster.index()].on_connected(to.endpoint);
     let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
-    let broken = Failure::Reset { sent: Sent::Nothing, reused: false };
-    introduced.map_err(|_| unless_late(broken)).map(|()| stream)
+    let broken = Failure::Reset { sent: Sent::Nothing, ending: Ending::Failed };
+    introduced.map_err(|_| unless_ended(broken))?;
+    match watch.client_gone() {
+        true => Err(Failure::Downstream(ProxyError::ClientClosed)),
+        false => Ok(stream),
+    }
 }
 
 /// What it means that no connection could be made.
@@ -243,38 +273,75 @@ impl<'c> Conversation<'c> {
         let heard = {
             let stream = self.upstream.stream();
             let _guard = self.client.watch.over(stream, until, Shutdown::Both).on_behalf_of(&self.client.stream);
-            let heard = self.listen(going, answer).await;
-            if heard.is_err() {
-                // nobody will hear what it still says
-                going.settle(stream, Shutdown::Both, &self.worker.timers).await;
+            match self.listen(going, answer).await {
+                Ok(()) => Ok(()),
+                Err(failure) => {
+                    let (at, starved) = (clock::now(), self.upload.waits_for_client());
+                    // nobody will hear what it still says
+                    going.settle(stream, Shutdown::Both, &self.worker.timers).await;
+                    Err(self.verdict(failure, at, starved))
+                }
             }
-            heard
         };
         self.worker.put(std::mem::take(&mut self.ahead));
-        let Err(failure) = heard else { return Ok(()) };
-        let verdict = self.verdict(failure);
-        // what may be repeated anyway needs no proof
-        if let Failure::Reset { sent: Sent::Maybe, reused } = verdict
-            && self.ended
-            && !self.to.repeatable
-        {
-            let sent = ask_for_receipt(self.upstream.stream(), &self.client.watch, self.upload).await;
-            return Err(Failure::Reset { sent, reused });
+        match heard {
+            Err(Failure::Reset { sent: Sent::Maybe, ending }) if self.ended => {
+                Err(self.look_for_receipt(ending).await?)
+            }
+            heard => heard,
         }
-        Err(verdict)
     }
 
-    /// What a connection that has ended means.
-    fn verdict(&self, failure: Failure) -> Failure {
+    /// What a connection means that has ended, `at` that time, while the upload was waiting for its client (`starved`) or not.
+    fn verdict(&self, failure: Failure, at: Instant, starved: bool) -> Failure {
         let Failure::Reset { .. } = failure else { return failure };
         let watch = &self.client.watch;
-        let sent = if self.upload.has_sent() { Sent::Maybe } else { Sent::Nothing };
+        let (sent, may_be_read) = match self.upload.has_sent() {
+            true => (Sent::Maybe, true),
+            false => (Sent::Nothing, false),
+        };
+        let raced = self.reused && (!may_be_read || at.since(self.began) < STALE_WITHIN);
         match watch.expired() {
-            _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
-            true if self.upload.waits_for_client() => Failure::Downstream(ProxyError::RequestTimeout),
+            // one that has left just now is not tried again for
+            _ if watch.client_gone() || self.client.stream.is_reset() => Failure::Downstream(ProxyError::ClientClosed),
+            true if starved => Failure::Downstream(ProxyError::RequestTimeout),
             true => Failure::TimedOut,
-            false => Failure::Reset { sent, reused: self.reused },
+            false if raced => Failure::Reset { sent, ending: Ending::Stale { may_be_read } },
+            false if starved => Failure::Reset { sent, ending: Ending::Starved },
+            false => Failure::Reset { sent, ending: Ending::Failed },
         }
+    }
+
+    /// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
+    /// connection just as a request is sent. What may be repeated anyway is not worth waiting for the proof.
+    async fn look_for_receipt(&self, ending: Ending) -> Result<Failure, Failure> {
+        let receipt = match self.upload.sent_whole_bytes() {
+            Some(sent_bytes) if self.to.repeatable => self.upstream.stream().receipt(sent_bytes),
+            Some(sent_bytes) => self.await_receipt(sent_bytes).await?,
+            None => Receipt::Perhaps,
+        };
+        let sent = if receipt == Receipt::Never { Sent::Nothing } else { Sent::Maybe };
+        let ending = match ending {
+            Ending::Stale { .. } => Ending::Stale { may_be_read: receipt == Receipt::Perhaps },
+            _ if self.reused && receipt == Receipt::Never => Ending::Stale { may_be_read: false },
+            ending => ending,
+        };
+        Ok(Failure::Reset { sent, ending })
+    }
+
+    /// The reset that proves that nobody has read the request comes a round trip after the end, so it is waited for.
+    async fn await_receipt(&self, sent_bytes: usize) -> Result<Receipt, Failure> {
+        for _ in 0..RECEIPT_LOOKS {
+            let receipt = self.upstream.stream().receipt(sent_bytes);
+            let next = clock::now() + timer::TICK;
+            if receipt != Receipt::Pending || next >= self.upload.until() {
+                return Ok(receipt);
+            }
+            if !self.client.watch.pause_until(next, &self.client.stream).await {
+                return Err(Failure::Downstream(ProxyError::ClientClosed));
+            }
+        }
+        Ok(Receipt::Pending)
     }
 
     async fn listen(&mut self, going: &mut Going<'_, impl Sending>, answer: &mut Block) -> Result<(), Failure> {
@@ -356,14 +423,13 @@ impl<'c> Conversation<'c> {
         // what arrives with the deadline is late: the connection has been shut down, and what follows would look like its end
         if !matches!(received, Ok(1..)) || self.client.watch.expired() {
             self.ended = matches!(received, Ok(0));
-            return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
+            return Err(Failure::BROKEN);
         }
         let farewell = self.reused && self.upload.has_left() && self.is_farewell(answer);
         // an answer to a request that has not left belongs to another one, as does whatever may follow it
         if std::mem::take(&mut self.reused) && (farewell || !self.upload.has_left()) {
             self.reused = true;
-            let sent = if farewell { Sent::Nothing } else { Sent::Maybe };
-            return Err(Failure::Reset { sent, reused: true });
+            return Err(Failure::BROKEN);
         }
         self.hear(answer).map_err(Failure::BadHead)
     }
@@ -383,6 +449,7 @@ impl<'c> Conversation<'c> {
     fn is_farewell(&self, block: &Block) -> bool {
         ResponseHead::may_be_request_timeout(block.unread())
             && self.to.repeatable
+            && !self.to.strict
             && self.upload.can_begin()
             && clock::now().since(self.began) < STALE_WITHIN
             && self.says_close(block)
@@ -463,23 +530,4 @@ fn put_ahead<'b>(worker: &Worker, ahead: &'b mut Block) -> &'b mut Vec<u8> {
         *ahead = worker.blocks.borrow_mut().small();
     }
     ahead.vec_mut()
-}
-
-/// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
-/// connection just as a request is sent. The reset that proves it comes a round trip after the end, so it is waited for.
-async fn ask_for_receipt(stream: &Stream, watch: &Watch, upload: &Upload<'_>) -> Sent {
-    let Some(sent_bytes) = upload.sent_whole_bytes() else { return Sent::Maybe };
-    for _ in 0..RECEIPT_LOOKS {
-        match stream.receipt(sent_bytes) {
-            Receipt::Never => return Sent::Nothing,
-            Receipt::Perhaps => return Sent::Maybe,
-            Receipt::Pending => {}
-        }
-        let next = clock::now() + timer::TICK;
-        if next >= upload.until() {
-            break;
-        }
-        watch.sleep_until(next).await;
-    }
-    Sent::Maybe
 }

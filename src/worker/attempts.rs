@@ -22,6 +22,8 @@ pub(super) struct Attempts<'w> {
     route: RouteId,
     cluster: ClusterId,
     exchange: RefCell<Exchange>,
+    /// The route allows no retries.
+    strict: bool,
     current: Cell<Option<Current>>,
     slot: RefCell<Option<Slot>>,
     upstream_time: Cell<Option<Duration>>,
@@ -88,11 +90,13 @@ impl<'w> Attempts<'w> {
             }
         };
         worker.count_active(cluster, 1);
+        let strict = facts.retry.retries_max == 0;
         Self {
             worker,
             route,
             cluster,
             exchange: RefCell::new(Exchange::new(facts)),
+            strict,
             current: Cell::new(None),
             slot: RefCell::new(None),
             upstream_time: Cell::new(None),
@@ -131,6 +135,20 @@ impl<'w> Attempts<'w> {
     /// The body has outgrown what is kept: this attempt is the last one that can send it.
     pub(super) fn forbid_replay(&self) {
         self.exchange.borrow_mut().forbid_replay();
+    }
+
+    /// Whether the route allows no retries, of whatever kind.
+    pub(super) fn are_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// The attempt in flight has met a pooled connection that was closed. `tried`: it goes on with a new one, and the endpoint may have
+    /// read the request on the old one, which was a try too.
+    pub(super) fn on_stale(&self, tried: bool, now: Instant) {
+        self.worker.recorder.stale_connection(self.cluster);
+        if let Some(Current { endpoint, began, .. }) = self.current.get().filter(|_| tried) {
+            self.worker.recorder.attempt(self.cluster, endpoint, AttemptOutcome::Stale, now.since(began));
+        }
     }
 
     /// T_max.

@@ -6,7 +6,7 @@
 //! protocol the two sides speak beyond "a head and a body", nor whether they are encrypted.
 
 use super::answer::{Answered, Answering};
-use super::attempt::{self, Asked, Conversation, Failure, Opened, Try};
+use super::attempt::{self, Asked, Conversation, Ending, Failure, Opened, Try};
 use super::attempts::{Attempts, Brings};
 use super::connection::Connection;
 use super::discard::{Rest, conclude};
@@ -158,6 +158,8 @@ pub(super) struct Line<'w> {
     pub(super) method: &'w Method,
     pub(super) version: Version,
     idempotent: bool,
+    /// It has met a pooled connection that was closed, and takes none any more.
+    met_stale: bool,
     pub(super) offer: Option<Box<Offer>>,
     /// When the last thing that was waited for has happened: what is decided without waiting is decided at one time, and the clock
     /// is read once.
@@ -182,8 +184,20 @@ async fn forward(
     let incoming = Incoming { framing, trailers: std::mem::take(trailers), bytes_max, withheld, patience, rate_min };
     let blocks = (std::mem::take(inbox), std::mem::take(outbound));
     let mut upload = Upload::new(worker, connection, &attempts, blocks, incoming);
-    let mut line =
-        Line { worker, connection, attempts: &attempts, cycle, record, route, method, version, idempotent, offer, now };
+    let mut line = Line {
+        worker,
+        connection,
+        attempts: &attempts,
+        cycle,
+        record,
+        route,
+        method,
+        version,
+        idempotent,
+        met_stale: false,
+        offer,
+        now,
+    };
     let (last, linger) = line.run(&upload).await;
     let Line { cycle, record, now, .. } = line;
     record.request_bytes += upload.body_bytes();
@@ -206,17 +220,21 @@ impl Line<'_> {
         loop {
             action = match action {
                 Action::Attempt { endpoint, connect_until, until } => {
-                    let cluster = self.attempts.cluster();
-                    let to = Try { cluster, endpoint, connect_until, until, repeatable: self.idempotent };
+                    let (cluster, strict) = (self.attempts.cluster(), self.attempts.are_strict());
+                    let to = Try { cluster, endpoint, connect_until, until, repeatable: self.idempotent, strict };
                     match self.attempt(to, upload).await {
                         Ok(last) => return last,
                         Err(action) => action,
                     }
                 }
                 Action::Backoff { until } => {
-                    self.connection.watch.sleep_until(until).await;
+                    let Connection { stream, watch, .. } = self.connection;
+                    let is_there = watch.pause_until(until, stream).await;
                     self.now = clock::now();
-                    self.attempts.step(Event::BackoffOver, self.now)
+                    match is_there {
+                        true => self.attempts.step(Event::BackoffOver, self.now),
+                        false => self.fail(Failure::Downstream(ProxyError::ClientClosed), upload),
+                    }
                 }
                 Action::Reply(error) => return self.reply(error, upload),
                 // neither is an answer to an event of this loop
@@ -227,14 +245,12 @@ impl Line<'_> {
 
     /// One attempt: to the end of the exchange, or to what is to be done instead.
     async fn attempt(&mut self, to: Try, upload: &Upload<'_>) -> Result<(Block, bool), Action> {
-        let mut reuse = true;
         loop {
             if !upload.can_begin() {
                 // a part of the request is gone with the last attempt, and half a request must not be sent
                 return Err(self.fail(Failure::Downstream(ProxyError::UpstreamReset), upload));
             }
-            let began = self.now;
-            let opened = attempt::open(self.worker, self.connection, to, reuse, began).await;
+            let opened = attempt::open(self.worker, self.connection, to, !self.met_stale, self.now).await;
             let opened = opened.map_err(|failure| {
                 self.now = clock::now();
                 self.fail(failure, upload)
@@ -246,15 +262,18 @@ impl Line<'_> {
                     }
                     return outcome;
                 }
-                Err(failure) => {
-                    if matches!(failure, Failure::Reset { reused: true, .. }) {
-                        self.worker.forget_idle(to.cluster, to.endpoint);
-                    }
-                    if !attempt::was_stale(failure, to, upload, began, self.now) {
+                Err(Failure::Reset { sent, ending: Ending::Stale { may_be_read } }) => {
+                    // the others were closed with it, most likely; and once is enough: from now on, every end is a failure
+                    self.worker.forget_idle(to.cluster, to.endpoint);
+                    self.met_stale = true;
+                    let repaired = attempt::may_repair(sent, to, upload);
+                    self.attempts.on_stale(repaired && may_be_read, self.now);
+                    if !repaired {
+                        let failure = Failure::Reset { sent, ending: Ending::Stale { may_be_read } };
                         return Err(self.fail(failure, upload));
                     }
-                    reuse = false;
                 }
+                Err(failure) => return Err(self.fail(failure, upload)),
             }
         }
     }

@@ -8,7 +8,6 @@ use super::upload::Upload;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
-use crate::policy::retry::Sent;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::net::Shutdown;
@@ -115,6 +114,6 @@ impl<'g, F: Sending> Going<'g, F> {
             })
             .await;
         }
-        self.done.get_or_insert(Err(Failure::Reset { sent: Sent::Maybe, reused: false }));
+        self.done.get_or_insert(Err(Failure::BROKEN));
     }
 }

@@ -24,7 +24,6 @@ use crate::limits::{DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::{SEND_AT_ONCE, Stream};
-use crate::policy::retry::Sent;
 use crate::units::Instant;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -263,7 +262,7 @@ impl<'c> Upload<'c> {
                 return Ok(());
             }
             if self.attempt.stop.get() {
-                return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
+                return Err(Failure::BROKEN);
             }
             if self.withheld.get() {
                 poll_fn(|_| if self.attempt.go.get() { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -271,7 +270,7 @@ impl<'c> Upload<'c> {
             self.receive().await?;
             self.take_in()?;
             if self.attempt.stop.get() {
-                return Err(Failure::Reset { sent: Sent::Maybe, reused: false });
+                return Err(Failure::BROKEN);
             }
         }
     }
@@ -315,7 +314,7 @@ impl<'c> Upload<'c> {
         if self.attempt.answered.get() {
             self.client.watch.extend(clock::now() + self.patience);
         }
-        sent.map_err(|_| Failure::Reset { sent: Sent::Maybe, reused: false })
+        sent.map_err(|_| Failure::BROKEN)
     }
 
     /// Receives more of the body. While it could still be thrown away or sent again it is waited for by poll, which may be dropped

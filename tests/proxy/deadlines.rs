@@ -1,11 +1,10 @@
 //! Time limits: of the whole request, of one attempt, of a connection attempt, of a client that is slow.
 
+use crate::support::upstream::Blackhole;
 use crate::support::{
     Driver, Gate, Gateway, PATIENCE, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
 };
-use socket2::{Domain, Socket, Type};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,30 +14,6 @@ fn silent() -> Upstream {
         conn.head();
         conn.wait_for_close();
     })
-}
-
-/// Accepts nothing and answers no SYN: the queue of connections that nobody takes is full.
-struct Blackhole {
-    address: SocketAddr,
-    _sockets: Vec<Socket>,
-}
-
-impl Blackhole {
-    fn new() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
-        listener.listen(0).expect("listens");
-        let address = listener.local_addr().expect("bound").as_socket().expect("IPv4");
-        let mut sockets = vec![listener];
-        for _ in 0..8 {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-            socket.set_nonblocking(true).expect("always allowed");
-            // in progress is all that it may be
-            let _ = socket.connect(&address.into());
-            sockets.push(socket);
-        }
-        Self { address, _sockets: sockets }
-    }
 }
 
 on_both_drivers! {
@@ -77,7 +52,7 @@ on_both_drivers! {
     fn a_connection_that_is_not_made_in_time_is_given_up(driver: Driver) {
         let (blackhole, second) = (Blackhole::new(), Upstream::always("second"));
         let limit = "connect_timeout = \"200ms\"";
-        let endpoint = format!("{{ address = \"{}\" }}", blackhole.address);
+        let endpoint = format!("{{ address = \"{}\" }}", blackhole.address());
         let gateway = Gateway::start(driver, &behind_endpoints(&endpoint, "[route.retry]\nattempts = 0", limit));
         let sent = Instant::now();
         gateway.get("/").assert_rejected(504, "upstream_connect_timeout");

@@ -296,16 +296,24 @@ on_both_drivers! {
                 _ => panic!("{method}: {response:?}"),
             }
         }
+        let attempts = |labels: &[_]| gateway.metric("ringgate_upstream_attempts_total", labels) as usize;
+        let (all, failed) = (attempts(&[]), attempts(&[("outcome", "reset")]));
+        let stale = gateway.metric("ringgate_stale_connections_total", &[]) as usize;
         drop(gateway);
         let unanswered = || lock(&race.unanswered).join(" ");
         for path in &refused {
             eventually("a POST that was refused had reached the service", || unanswered().contains(path).then_some(()));
         }
+        // what failed may have been read or not, everything else was counted exactly when it was
+        let read = || lock(&race.read).values().sum::<usize>();
+        eventually("all that was counted was read", || (read() + failed >= all).then_some(()));
+        assert!(stale > 0 && read() <= all, "{} read, {all} counted, {failed} of them failed", read());
         let read = lock(&race.read).clone();
         let twice: Vec<_> = read.iter().filter(|(target, count)| target.starts_with("/POST") && **count > 1).collect();
         assert!(twice.is_empty(), "{twice:?}");
         let closed = race.closed.load(Ordering::SeqCst);
-        println!("{closed} connections closed, {} POSTs refused: {refused:?}", refused.len());
+        println!("{closed} connections closed, {stale} of them too late, {all} attempts, {failed} failed");
+        println!("{} POSTs refused: {refused:?}", refused.len());
         assert!(closed > REQUESTS / 10, "{closed}");
     }
 

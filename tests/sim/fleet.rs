@@ -59,8 +59,8 @@ impl Mood {
             Self::Hangs => (Phase::NoHead, Event::TimedOut, Event::BodyDone),
             Self::Resets => {
                 let sent = if below(rng, 3) == 0 { Sent::Nothing } else { Sent::Maybe };
-                let reused = below(rng, 2) == 0;
-                (Phase::Head(quick), Event::ResetBeforeHead { sent, reused }, Event::BodyDone)
+                let excused = below(rng, 2) == 0;
+                (Phase::Head(quick), Event::ResetBeforeHead { sent, excused }, Event::BodyDone)
             }
             Self::Fails(status) => (Phase::Head(quick), head(status, None), Event::BodyDone),
             Self::Throttles => (Phase::Head(quick), head(429, None), Event::BodyDone),

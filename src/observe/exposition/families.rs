@@ -82,7 +82,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ringgate_upstream_duration_seconds",
-        help: "From the start of an attempt to the response head or the failure; cancelled attempts are left out.",
+        help: "From the start of an attempt to the response head or the failure; cancelled and stale ones are left out.",
         kind: HISTOGRAM,
         rows: per_cluster,
         render: |scrape, row, out| {
@@ -121,6 +121,16 @@ pub(super) const FAMILIES: &[Family] = &[
         render: |scrape, row, out| {
             let exhausted = scrape.cluster_sum(row, |cluster| cluster.budget_exhausted.get());
             out.sample(&[("upstream", &scrape.cluster(row).name)], exhausted);
+        },
+    },
+    Family {
+        name: "ringgate_stale_connections_total",
+        help: "Pooled connections that the service had closed when a request was sent on them.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            let stale = scrape.cluster_sum(row, |cluster| cluster.connections_stale.get());
+            out.sample(&[("upstream", &scrape.cluster(row).name)], stale);
         },
     },
     Family {

@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use std::rc::Rc;
 
 const REFUSED: Event = Event::ConnectFailed;
-const RESET: Event = Event::ResetBeforeHead { sent: Sent::Maybe, reused: false };
+const RESET: Event = Event::ResetBeforeHead { sent: Sent::Maybe, excused: false };
 
 fn head(status: u16) -> Event {
     Event::Head { status: StatusCode::from_u16(status).unwrap(), retry_after: None }
@@ -107,7 +107,7 @@ fn a_post_that_was_not_sent_goes_on_to_another_endpoint() {
     let mut world = World::new(2);
     world.facts.idempotent = false;
     world.facts.replayable = false;
-    for event in [REFUSED, Event::ConnectTimedOut, Event::ResetBeforeHead { sent: Sent::Nothing, reused: true }] {
+    for event in [REFUSED, Event::ConnectTimedOut, Event::ResetBeforeHead { sent: Sent::Nothing, excused: true }] {
         let (exchange, action) = world.run(&[event]);
         assert!(is_attempt(action), "{event:?}: {action:?}");
         assert_ne!(exchange.tried()[0], exchange.tried()[1]);
@@ -323,7 +323,7 @@ fn a_timeout_that_the_client_asked_for_is_not_held_against_the_endpoint() {
 
 #[test]
 fn failures_are_held_against_the_endpoint_but_a_closed_pooled_connection_is_not() {
-    let stale = Event::ResetBeforeHead { sent: Sent::Maybe, reused: true };
+    let stale = Event::ResetBeforeHead { sent: Sent::Maybe, excused: true };
     let cases = [(REFUSED, true), (RESET, true), (Event::TimedOut, true), (stale, false)];
     for (event, blamed) in cases {
         let mut world = World::new(2);

@@ -297,6 +297,35 @@ impl Conn {
     }
 }
 
+/// Accepts nothing and answers no SYN: the queue of connections that nobody takes is full.
+pub(crate) struct Blackhole {
+    address: SocketAddr,
+    _sockets: Vec<Socket>,
+}
+
+impl Blackhole {
+    pub(crate) fn new() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+        listener.listen(0).expect("listens");
+        let address = listener.local_addr().expect("bound").as_socket().expect("IPv4");
+        let mut sockets = vec![listener];
+        for _ in 0..8 {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.set_nonblocking(true).expect("always allowed");
+            // in progress is all that it may be
+            let _ = socket.connect(&address.into());
+            sockets.push(socket);
+        }
+        Self { address, _sockets: sockets }
+    }
+
+    /// Its address as the configuration writes it.
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+}
+
 /// A socket that keeps a port without listening on it, and its address: who listens there with SO_REUSEADDR may come and go.
 pub(crate) fn keep_a_port() -> (Socket, SocketAddr) {
     let place = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
