@@ -175,7 +175,8 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// A connection of the admin API that was not written to for this long is closed: idle, or sending its request too slowly, or not
 /// reading.
 pub const ADMIN_IDLE: Duration = Duration::from_secs(30);
-/// Active health checks under way at once, over all clusters: bounds sockets, and spares the network at start.
+/// Active health checks under way at once, over all clusters: bounds sockets, and spares the network at start. Half of these places
+/// are divided among the clusters and kept for them, so that hanging endpoints of one do not hold up another's checks.
 pub const PROBES_MAX: usize = 256;
 /// Response head of a health check, interim responses included.
 pub const PROBE_HEAD_BYTES_MAX: usize = 16 << 10;

@@ -1,8 +1,8 @@
 //! Active health checks: asks every endpoint of every cluster that has a `health_check`, again and again.
 //!
-//! One loop holds the order in which checks are due; at most [`limits::PROBES_MAX`] are under way, the rest wait their turn. The
-//! first check of every endpoint is due at once, and its result counts at once; later ones follow after the interval, give or take
-//! 10 %, so that the checks of many gateways do not march in step. `rise` successes or `fall` failures in a row change the verdict.
+//! [`schedule`] says which check begins when: at most [`limits::PROBES_MAX`] are under way, and none of the clusters can take the others'
+//! places. The first check of every endpoint is due at once, and its result counts at once; `rise` successes or `fall` failures in a
+//! row change the verdict.
 //!
 //! An HTTP check is one GET on a connection of its own, which is closed after the response head: the body says nothing. Speaking
 //! that much HTTP/1.1 with httparse is shorter than binding a client library, and it measures what the gateway would meet:
@@ -10,32 +10,32 @@
 //!
 //! What this does not do: tell the workers (the caller's `report` does), or judge latency.
 
+mod schedule;
+
 use crate::config::{Address, Config, HealthCheck, Probe, ProxyVersion};
 use crate::http::proxy_header;
 use crate::limits;
 use crate::observe::labels::ProbeState;
 use crate::observe::stats::Stats;
-use crate::units::{self, ClusterId, EndpointId, Rng};
-use rand::RngExt;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use crate::units::{ClusterId, EndpointId, Instant, Rng};
+use schedule::Schedule;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 /// All active checks of one configuration.
 pub struct Probes<F> {
     config: Arc<Config>,
     stats: Arc<Stats>,
-    clock: fn() -> units::Instant,
+    clock: fn() -> Instant,
     rng: Rng,
     report: F,
+    /// The schedule's targets, row by row.
     targets: Vec<Target>,
-    /// When a target is due; targets under way are not in it.
-    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    schedule: Schedule,
 }
 
 /// One endpoint that is checked.
@@ -43,36 +43,50 @@ struct Target {
     cluster: ClusterId,
     endpoint: EndpointId,
     verdict: Verdict,
-    started: Instant,
 }
 
-impl<F: FnMut(ClusterId, EndpointId, bool)> Probes<F> {
-    /// Checks for the endpoints of `config`. `report` is called with every change of a verdict, and with the first one; `clock`
-    /// stamps the results in `stats`; `rng` draws the jitter.
-    pub fn new(config: Arc<Config>, stats: Arc<Stats>, clock: fn() -> units::Instant, rng: Rng, report: F) -> Self {
-        let now = Instant::now();
-        let mut targets = Vec::new();
-        for (row, cluster) in config.clusters.iter().enumerate().filter(|(_, cluster)| cluster.health_check.is_some()) {
+/// A check that is over and says something of its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The endpoint's cluster.
+    pub cluster: ClusterId,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// What this check alone says.
+    pub passed: bool,
+    /// Whether the endpoint is healthy, if this check changed the verdict or gave the first one.
+    pub change: Option<bool>,
+}
+
+impl<F: FnMut(Checked)> Probes<F> {
+    /// Checks for the endpoints of `config`. `report` is called with every check that is over; `clock` is what checks are scheduled by
+    /// and stamps the results in `stats`; `rng` draws the jitter.
+    pub fn new(config: Arc<Config>, stats: Arc<Stats>, clock: fn() -> Instant, rng: Rng, report: F) -> Self {
+        let (mut targets, mut upstreams) = (Vec::new(), Vec::new());
+        for (row, cluster) in config.clusters.iter().enumerate() {
+            let Some(check) = &cluster.health_check else { continue };
+            upstreams.push((cluster.endpoints.len(), check.interval));
             targets.extend((0..cluster.endpoints.len()).map(|number| Target {
                 cluster: ClusterId::from_index(row),
                 endpoint: EndpointId::from_index(number),
                 verdict: Verdict::default(),
-                started: now,
             }));
         }
-        let due = (0..targets.len()).map(|target| Reverse((now, target))).collect();
-        Self { config, stats, clock, rng, report, targets, due }
+        let schedule = Schedule::new(limits::PROBES_MAX, &upstreams, clock());
+        Self { config, stats, clock, rng, report, targets, schedule }
     }
 
     /// Checks until the future is dropped, on a tokio runtime. Checks under way end with it.
     pub async fn run(mut self) {
         let mut under_way = JoinSet::new();
         loop {
-            let next_due = self.due.peek().map(|Reverse((at, _))| *at).filter(|_| under_way.len() < limits::PROBES_MAX);
+            let now = (self.clock)();
+            while let Some(target) = self.schedule.begin(now) {
+                self.start(target, &mut under_way);
+            }
+            let due = self.schedule.next_due();
             tokio::select! {
-                () = sleep_until(next_due.unwrap_or_else(Instant::now)), if next_due.is_some() => {
-                    self.start_due(&mut under_way);
-                }
+                () = sleep(due.unwrap_or(now).since(now)), if due.is_some() => {}
                 Some(result) = under_way.join_next() => match result {
                     Ok((target, passed)) => self.on_result(target, passed),
                     // A check has no business panicking: a defect of ours, which must not end in silence.
@@ -84,33 +98,23 @@ impl<F: FnMut(ClusterId, EndpointId, bool)> Probes<F> {
         }
     }
 
-    fn start_due(&mut self, under_way: &mut JoinSet<(usize, bool)>) {
-        let now = Instant::now();
-        while under_way.len() < limits::PROBES_MAX
-            && let Some(Reverse((at, target))) = self.due.peek().copied()
-            && at <= now
-        {
-            self.due.pop();
-            self.targets[target].started = now;
-            let Target { cluster, endpoint, .. } = self.targets[target];
-            let config = Arc::clone(&self.config);
-            under_way.spawn(async move {
-                let cluster = &config.clusters[cluster.index()];
-                let check = cluster.health_check.as_ref().expect("only clusters with a check have targets");
-                (target, is_healthy(&cluster.endpoints[endpoint.index()].address, check, cluster.proxy_protocol).await)
-            });
-        }
+    fn start(&self, target: usize, under_way: &mut JoinSet<(usize, bool)>) {
+        let Target { cluster, endpoint, .. } = self.targets[target];
+        let config = Arc::clone(&self.config);
+        under_way.spawn(async move {
+            let cluster = &config.clusters[cluster.index()];
+            let check = cluster.health_check.as_ref().expect("only clusters with a check have targets");
+            (target, is_healthy(&cluster.endpoints[endpoint.index()].address, check, cluster.proxy_protocol).await)
+        });
     }
 
     fn on_result(&mut self, target: usize, passed: bool) {
-        let Target { cluster, endpoint, ref mut verdict, started } = self.targets[target];
+        self.schedule.end(target, &mut self.rng);
+        let Target { cluster, endpoint, ref mut verdict } = self.targets[target];
         let check = self.config.clusters[cluster.index()].health_check.as_ref();
         let check = check.expect("only clusters with a check have targets");
         let change = verdict.on_result(passed, check.rise, check.fall);
         self.stats.record_probe(cluster, endpoint, passed, verdict.state, (self.clock)());
-        let wait = check.interval.mul_f64(self.rng.random_range(0.9..=1.1));
-        // A check that took longer than the interval is followed by the next at once.
-        self.due.push(Reverse((started + wait, target)));
         if let Some(healthy) = change {
             tracing::info!(
                 upstream = self.config.clusters[cluster.index()].name,
@@ -118,8 +122,8 @@ impl<F: FnMut(ClusterId, EndpointId, bool)> Probes<F> {
                 healthy,
                 "health check verdict"
             );
-            (self.report)(cluster, endpoint, healthy);
         }
+        (self.report)(Checked { cluster, endpoint, passed, change });
     }
 }
 
@@ -359,21 +363,30 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_reported_and_every_check_is_in_the_numbers() {
+    fn every_check_is_reported_and_in_the_numbers() {
         block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let config = one_cluster(vec![Address::Tcp(listener.local_addr().unwrap())]);
             let stats = Stats::new(&config, 1);
-            let (changed, mut changes) = mpsc::unbounded_channel();
-            let report = move |cluster, endpoint, healthy| changed.send((cluster, endpoint, healthy)).unwrap();
+            let (changed, mut checks) = mpsc::unbounded_channel();
+            let report = move |checked| changed.send(checked).unwrap();
             let probes = Probes::new(config, Arc::clone(&stats), fixture::clock, Rng::seed_from_u64(1), report);
             let status = Arc::new(AtomicU16::new(200));
             tokio::spawn(serve_status(listener, Arc::clone(&status)));
             let running = tokio::spawn(probes.run());
             let (cluster, endpoint) = (ClusterId(0), EndpointId(0));
-            for (code, healthy) in [(200, true), (500, false), (204, true)] {
+            for (code, healthy, unchanged) in [(200, true, 0), (500, false, 2), (204, true, 1)] {
                 status.store(code, Ordering::Relaxed);
-                assert_eq!(changes.recv().await, Some((cluster, endpoint, healthy)));
+                let mut against = 0;
+                let checked = loop {
+                    let checked = checks.recv().await.unwrap();
+                    assert_eq!((checked.cluster, checked.endpoint), (cluster, endpoint));
+                    if checked.change.is_some() {
+                        break checked;
+                    }
+                    against += usize::from(checked.passed == healthy);
+                };
+                assert_eq!((checked.passed, checked.change, against), (healthy, Some(healthy), unchanged));
                 let expected = if healthy { ProbeState::Healthy } else { ProbeState::Unhealthy };
                 let probe = stats.probe(cluster, endpoint).unwrap();
                 assert_eq!(probe.state, expected);
@@ -393,12 +406,12 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let config = one_cluster(vec![Address::Tcp(listener.local_addr().unwrap()); endpoints]);
             let mut config = (*config).clone();
-            let check = HealthCheck { timeout: PATIENCE, interval: PATIENCE, ..fixture::health_check(http()) };
+            let check = HealthCheck { timeout: PATIENCE, interval: 60 * PATIENCE, ..fixture::health_check(http()) };
             config.clusters[0].health_check = Some(check);
             let config = Arc::new(config);
             let stats = Stats::new(&config, 1);
             let (changed, mut changes) = mpsc::unbounded_channel();
-            let report = move |_, endpoint, healthy| changed.send((endpoint, healthy)).unwrap();
+            let report = move |checked: Checked| changed.send((checked.endpoint, checked.passed)).unwrap();
             let probes = Probes::new(config, stats, fixture::clock, Rng::seed_from_u64(1), report);
             tokio::spawn(probes.run());
             let mut waiting = Vec::new();
