@@ -1,15 +1,18 @@
 //! One check of one endpoint: a connection of its own, a question, and what the answer says.
 //!
-//! It measures what the gateway would meet: a connection, a response head as strict as any endpoint's ([`ResponseHead`]), in time. The
-//! connection is closed after the head.
+//! It measures what the gateway would meet: a connection, a response as strict as any endpoint's ([`ResponseHead`], [`Body`]), in time.
+//! The connection is closed after the head, unless the body matters: of that the first [`limits::PROBE_BODY_BYTES_MAX`] bytes are read,
+//! all of them before they are looked at, since a regex may speak of the end.
 //!
 //! A check that could not be made for want of something of our own (descriptors, memory, ports) is [`Miss::Exhausted`]: it says nothing
 //! of the endpoint, and a gateway that runs out of descriptors must not find every endpoint down.
 
-use crate::config::{Address, HealthCheck, Probe, ProxyVersion};
+use crate::config::{Address, HealthCheck, HttpProbe, Probe, ProxyVersion};
+use crate::http::body::Body;
 use crate::http::fields::HeadScratch;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
+use crate::http::trailers::Trailers;
 use crate::http::{Parsed, proxy_header};
 use crate::limits;
 use crate::observe::labels::FailureReason;
@@ -70,36 +73,69 @@ async fn ask(
         ProxyVersion::V1 => proxy_header::push_v1(&mut question, None),
         ProxyVersion::V2 => proxy_header::push_v2_local(&mut question),
     }
-    if let Probe::Http { path, .. } = probe {
-        push_head(&mut question, path, address);
+    if let Probe::Http(http) = probe {
+        push_head(&mut question, http, address);
     }
     stream.write_all(&question).await.map_err(|error| broken(&error))?;
-    let Probe::Http { expect: (low, high), .. } = probe else { return Ok(()) };
-    let status = read_head(&mut stream, &Method::GET).await?;
-    if (*low..=*high).contains(&status.as_u16()) { Ok(()) } else { Err(Miss::Failed(Failure::of_status(status))) }
+    let Probe::Http(http) = probe else { return Ok(()) };
+    let answer = read_head(&mut stream, &http.method).await?;
+    let (lowest, highest) = http.expect;
+    if !(lowest..=highest).contains(&answer.status.as_u16()) {
+        return Err(Miss::Failed(Failure::of_status(answer.status)));
+    }
+    match &http.body {
+        Some(wanted) if !wanted.is_match(&read_body(&mut stream, answer).await?) => Err(FailureReason::Body.into()),
+        _ => Ok(()),
+    }
 }
 
-fn push_head(out: &mut Vec<u8>, path: &str, address: &Address) {
-    let host = match address {
-        Address::Tcp(tcp) => tcp.to_string(),
-        Address::Unix(_) => "localhost".to_owned(),
+fn push_head(out: &mut Vec<u8>, http: &HttpProbe, address: &Address) {
+    let host = match (&http.host, address) {
+        (Some(host), _) => host.clone(),
+        (None, Address::Tcp(tcp)) => tcp.to_string(),
+        (None, Address::Unix(_)) => "localhost".to_owned(),
     };
-    let version = env!("CARGO_PKG_VERSION");
-    let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: ringgate-health/{version}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    out.extend_from_slice(head.as_bytes());
+    let line = |name: &str, value: &[u8]| [name.as_bytes(), b": ", value, b"\r\n"].concat();
+    out.extend_from_slice(format!("{} {} HTTP/1.1\r\n", http.method, http.path).as_bytes());
+    out.extend(line("Host", host.as_bytes()));
+    for (name, value) in &http.headers {
+        out.extend(line(name.as_str(), value.as_bytes()));
+    }
+    for (name, value) in [("User-Agent", concat!("ringgate-health/", env!("CARGO_PKG_VERSION"))), ("Accept", "*/*")] {
+        if !http.headers.iter().any(|(given, _)| given.as_str().eq_ignore_ascii_case(name)) {
+            out.extend(line(name, value.as_bytes()));
+        }
+    }
+    if matches!(http.method, Method::POST | Method::PUT | Method::PATCH) {
+        // RFC 9110 §8.6: methods that come with content say that there is none
+        out.extend(line("Content-Length", b"0"));
+    }
+    out.extend_from_slice(b"Connection: close\r\n\r\n");
 }
 
-/// The status of the first response that is not interim.
-async fn read_head(stream: &mut (impl AsyncRead + Unpin), method: &Method) -> Result<StatusCode, Miss> {
+/// A response's head, and what came with it.
+struct Answer {
+    status: StatusCode,
+    body: Body,
+    trailers: Trailers,
+    /// What follows the head.
+    rest: Vec<u8>,
+}
+
+/// The first response that is not interim.
+async fn read_head(stream: &mut (impl AsyncRead + Unpin), method: &Method) -> Result<Answer, Miss> {
     let (mut bytes, mut scratch) = (Vec::new(), HeadScratch::default());
     let (mut scanner, mut interim) = (HeadScanner::default(), 0);
     loop {
         if scanner.is_ready(&bytes) {
             match ResponseHead::parse(&bytes, method, &mut scratch).map_err(|_| FailureReason::Protocol)? {
                 Parsed::Partial => {}
-                Parsed::Complete(head) if !head.is_interim() => return Ok(head.status()),
+                Parsed::Complete(head) if !head.is_interim() => {
+                    let body = Body::new(head.framing(), u64::MAX);
+                    let (status, trailers) = (head.status(), head.trailers());
+                    let rest = bytes.split_off(head.head_bytes());
+                    return Ok(Answer { status, body, trailers, rest });
+                }
                 Parsed::Complete(_) if interim == limits::INTERIM_RESPONSES_MAX => {
                     return Err(FailureReason::Protocol.into());
                 }
@@ -116,6 +152,25 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin), method: &Method) -> Re
         }
         if read_more(stream, &mut bytes).await? == 0 {
             return Err(FailureReason::Closed.into());
+        }
+    }
+}
+
+/// The body without its framing; of a long one the beginning.
+async fn read_body(stream: &mut (impl AsyncRead + Unpin), answer: Answer) -> Result<Vec<u8>, Miss> {
+    let Answer { mut body, mut trailers, rest: mut block, .. } = answer;
+    let mut content = Vec::new();
+    loop {
+        let filled = 0..block.len();
+        let decoded = body.decode(&mut block, filled, &mut trailers).map_err(|_| FailureReason::Protocol)?;
+        content.extend_from_slice(&block[decoded.payload]);
+        if body.is_done() || content.len() >= limits::PROBE_BODY_BYTES_MAX {
+            content.truncate(limits::PROBE_BODY_BYTES_MAX);
+            return Ok(content);
+        }
+        block.clear();
+        if read_more(stream, &mut block).await? == 0 {
+            return body.on_eof().map(|()| content).map_err(|_| FailureReason::Closed.into());
         }
     }
 }
@@ -151,7 +206,9 @@ fn broken(error: &io::Error) -> Miss {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::BodyMatch;
     use crate::observe::fixture;
+    use http::{HeaderName, HeaderValue};
     use std::time::Duration;
     use tokio::net::{TcpListener, UnixListener};
 
@@ -164,7 +221,7 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn http() -> Probe {
-        Probe::Http { path: "/healthz".into(), expect: (200, 399) }
+        Probe::Http(HttpProbe::get("/healthz", (200, 399)))
     }
 
     fn patient(probe: Probe) -> HealthCheck {
@@ -228,6 +285,89 @@ pub(super) mod tests {
                 assert_eq!(result, *expected, "{}", String::from_utf8_lossy(reply));
                 assert!(request.starts_with("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
             }
+        });
+    }
+
+    /// A check of the body.
+    fn looking_for(written: &str) -> Probe {
+        Probe::Http(HttpProbe {
+            body: Some(BodyMatch::try_new(written).unwrap()),
+            ..HttpProbe::get("/healthz", (200, 399))
+        })
+    }
+
+    #[test]
+    fn the_body_is_read_by_its_framing_and_searched_whole() {
+        let (ok, body) = (Ok(()), failed(FailureReason::Body));
+        let cases: &[(&str, &str, Result<(), Miss>)] = &[
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup ok", "ok", ok),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup ok", "ok", body),
+            ("HTTP/1.1 200 OK\r\n\r\nup ok", "~ok$", ok),
+            ("HTTP/1.1 200 OK\r\n\r\nup ok?", "~ok$", body),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nup \r\n1\r\no\r\n1\r\nk\r\n0\r\nX: y\r\n\r\n",
+                "~^up ok$",
+                ok,
+            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\nok", "ok", body),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", ok),
+            ("HTTP/1.1 204 No Content\r\n\r\n", "~^$", ok),
+            ("HTTP/1.1 204 No Content\r\n\r\nok", "ok", body),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "ok", body),
+            ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nok", "ok", status(503)),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "ok", failed(FailureReason::Closed)),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "ok", failed(FailureReason::Closed)),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nok\r\n", "ok", failed(FailureReason::Protocol)),
+        ];
+        block_on(async {
+            for (reply, wanted, expected) in cases {
+                assert_eq!(
+                    check_against(reply.as_bytes(), looking_for(wanted)).await.0,
+                    *expected,
+                    "{wanted} in {reply}"
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn the_beginning_of_a_long_body_is_looked_at() {
+        let reply = |before: usize| {
+            let mut reply = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n".to_vec();
+            let content = reply.len();
+            reply.resize(content + 1_000_000, b'.');
+            reply[content + before..][..2].copy_from_slice(b"ok");
+            reply
+        };
+        block_on(async {
+            let last = limits::PROBE_BODY_BYTES_MAX - 2;
+            assert_eq!(check_against(&reply(last), looking_for("ok")).await.0, Ok(()));
+            assert_eq!(check_against(&reply(last + 1), looking_for("ok")).await.0, failed(FailureReason::Body));
+        });
+    }
+
+    #[test]
+    fn the_request_is_what_the_file_says() {
+        let named = |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let probe = HttpProbe {
+            method: Method::POST,
+            host: Some("app.example.com".to_owned()),
+            headers: vec![named("x-token", "s3cr3t"), named("accept", "text/plain")],
+            ..HttpProbe::get("/deep?x=1", (200, 200))
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = format!(
+            "POST /deep?x=1 HTTP/1.1\r\nHost: app.example.com\r\nx-token: s3cr3t\r\naccept: text/plain\r\n\
+             User-Agent: ringgate-health/{version}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let head = HttpProbe { method: Method::HEAD, ..HttpProbe::get("/", (200, 200)) };
+        block_on(async {
+            let (result, request) = check_against(b"HTTP/1.1 200 OK\r\n\r\n", Probe::Http(probe)).await;
+            assert_eq!((result, request), (Ok(()), expected));
+            let (result, request) =
+                check_against(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", Probe::Http(head)).await;
+            assert_eq!(result, Ok(()));
+            assert!(request.starts_with("HEAD / HTTP/1.1\r\n") && !request.contains("Content-Length"), "{request}");
         });
     }
 
