@@ -6,8 +6,9 @@
 //! which they were due.
 //!
 //! Intuition: kept places cannot be taken, so an upstream that answers is checked on time whatever the others do, and common ones let
-//! an upstream of thousands of endpoints use what the rest leaves. With more upstreams than places nobody can keep one: then each
-//! upstream has at most one check under way, and 256 of them must hang at once to make the others wait, for a timeout at most.
+//! an upstream of thousands of endpoints use what the rest leaves. With more upstreams than places nobody can keep one: then each has
+//! at most one check under way, and as many of them as there are places must hang at once to make the others wait, for no longer than
+//! their timeouts.
 //!
 //! When: the first check of a target is due at once, the second after a random part of the interval, each later one after the interval
 //! give or take 10 %. So neither the endpoints of one gateway nor the gateways before one endpoint march in step, although all of them
