@@ -135,7 +135,7 @@ impl Scalar for ProbeHost {
             return Err(Refusal::why("a port is a number from 0 to 65535"));
         }
         let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        if !bracketed.is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()) {
+        if bracketed.is_none_or(|ip| ip.parse::<Ipv6Addr>().is_err()) {
             check_host(host)?;
         }
         Ok(Self(written.to_owned()))

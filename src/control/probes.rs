@@ -4,7 +4,7 @@
 //! places. The first check of every endpoint is due at once, and its result counts at once; `rise` successes or `fall` failures in a
 //! row change the verdict.
 //!
-//! [`check`] is one check. Why the last one failed stands in the log when an endpoint goes down, in `/upstreams` as long as it is down,
+//! [`mod@check`] is one check. Why the last one failed stands in the log when an endpoint goes down, in `/upstreams` as long as it is down,
 //! and in the metrics, in the same words ([`crate::observe::labels::FailureReason`]). A check that could not be made for want of
 //! something of our own is counted, and otherwise as if it had not been.
 //!
@@ -64,8 +64,8 @@ pub struct Checked {
 }
 
 impl<F: FnMut(Checked)> Probes<F> {
-    /// Checks for the endpoints of `config`. `report` is called with every check that says something; `clock` is what checks are scheduled by
-    /// and stamps the results in `stats`; `rng` draws the jitter.
+    /// Checks for the endpoints of `config`. `report` is called with every check that says something; `clock` is what checks are
+    /// scheduled by and stamps the results in `stats`; `rng` draws the jitter.
     pub fn new(config: Arc<Config>, stats: Arc<Stats>, clock: fn() -> Instant, rng: Rng, report: F) -> Self {
         let (mut targets, mut upstreams) = (Vec::new(), Vec::new());
         for (row, cluster) in config.clusters.iter().enumerate() {
@@ -107,11 +107,9 @@ impl<F: FnMut(Checked)> Probes<F> {
         let Target { cluster, endpoint, .. } = self.targets[target];
         let config = Arc::clone(&self.config);
         under_way.spawn(async move {
-            let address = &config.clusters[cluster.index()].endpoints[endpoint.index()].address;
-            (
-                target,
-                check(address, health_check(&config, cluster), config.clusters[cluster.index()].proxy_protocol).await,
-            )
+            let of = &config.clusters[cluster.index()];
+            let address = &of.endpoints[endpoint.index()].address;
+            (target, check(address, health_check(&config, cluster), of.proxy_protocol).await)
         });
     }
 
