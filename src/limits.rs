@@ -191,10 +191,14 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// A connection of the admin API that was not written to for this long is closed: idle, or sending its request too slowly, or not
 /// reading.
 pub const ADMIN_IDLE: Duration = Duration::from_secs(30);
-/// Active health checks under way at once, over all clusters: bounds sockets, and spares the network at start.
+/// Active health checks under way at once, over all clusters: bounds sockets, and spares the network at start. Half of these places
+/// are divided among the clusters and kept for them, so that hanging endpoints of one do not hold up another's checks.
 pub const PROBES_MAX: usize = 256;
-/// Response head of a health check, interim responses included.
+/// Response head of a health check, and each interim one before it.
 pub const PROBE_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a body that a health check looks at; all checks together hold at most [`PROBES_MAX`] times as much. A page that says how a
+/// service feels is a thousandth of it.
+pub const PROBE_BODY_BYTES_MAX: usize = 64 << 10;
 /// Messages that wait for a worker.
 pub const MAILBOX_MAX: usize = 1_024;
 /// A worker that has not turned its loop for this long counts as stalled.

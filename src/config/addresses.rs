@@ -234,7 +234,7 @@ impl Scalar for Host {
 }
 
 /// Labels as in RFC 1123 §2.1, and the underscore, which real names have.
-fn check_host(name: &str) -> Result<(), Refusal> {
+pub(super) fn check_host(name: &str) -> Result<(), Refusal> {
     if name.contains('*') {
         return Err(Refusal::why("a wildcard stands only for the first labels, as \"*.\""));
     }

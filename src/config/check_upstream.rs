@@ -3,12 +3,15 @@
 use super::check::value;
 use super::file;
 use super::names::{Expect, Hash, Name};
+use super::probe::ProbeHost;
 use super::problem::Sink;
 use super::read::{Map, Written};
 use super::values::{BalanceWord, duration};
-use super::{Address, Balance, Cluster, Endpoint, HashKey, HealthCheck, Outlier, Probe, RetryBudget};
+use super::{Address, Balance, Cluster, Endpoint, HashKey, HealthCheck, HttpProbe, Outlier, Probe, RetryBudget};
 use crate::units::Weight;
+use http::{HeaderName, HeaderValue, Method};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Statuses that pass a probe where the file does not say: what most checkers take (HAProxy's `http-check` default).
 const EXPECT_DEFAULT: (u16, u16) = (200, 399);
@@ -106,21 +109,59 @@ fn health_check(table: &file::HealthCheck, sink: &mut Sink<'_>) -> Option<Health
         }
         _ => {}
     }
-    if let (Some(_), Some(expect)) = (tcp, &table.expect) {
-        let message = "has no effect: a probe that only connects sees no status".to_owned();
-        sink.value(at.key("expect"), expect.span.clone(), message, None);
+    if tcp.is_some() {
+        nothing_asked(table, sink);
     }
-    let expect = value(&table.expect).map_or(EXPECT_DEFAULT, |Expect(low, high)| (low, high));
-    let probe = match (value(&table.path), tcp) {
-        (Some(path), None) => Probe::Http { path: path.0, expect },
-        _ => Probe::Tcp,
-    };
+    let probe = http_probe(table, sink);
     Some(HealthCheck {
-        probe,
+        probe: if tcp.is_some() { Probe::Tcp } else { Probe::Http(probe?) },
         interval: value(&table.interval)?.0,
         timeout: value(&table.timeout)?.0,
         rise: u32::try_from(value(&table.rise)?.0).ok()?,
         fall: u32::try_from(value(&table.fall)?.0).ok()?,
+    })
+}
+
+/// Keys about a request and its response, beside `tcp`.
+fn nothing_asked(table: &file::HealthCheck, sink: &mut Sink<'_>) {
+    let given = [
+        ("method", span_of(&table.method)),
+        ("host", span_of(&table.host)),
+        ("headers", span_of(&table.headers)),
+        ("expect", span_of(&table.expect)),
+        ("body", span_of(&table.body)),
+    ];
+    for (key, span) in given.into_iter().filter_map(|(key, span)| Some((key, span?))) {
+        let message = "has no effect: a probe that only connects asks nothing".to_owned();
+        sink.value(table.at.key(key), span, message, None);
+    }
+}
+
+/// Where a key stands, if the file has it.
+fn span_of<T>(key: &Option<Written<T>>) -> Option<Range<usize>> {
+    key.as_ref().filter(|key| key.given).map(|key| key.span.clone())
+}
+
+fn http_probe(table: &file::HealthCheck, sink: &mut Sink<'_>) -> Option<HttpProbe> {
+    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for (name, text) in table.headers.iter().flat_map(|map| &map.value.0) {
+        if headers.iter().any(|(seen, _)| *seen == name.value.0) {
+            sink.place(table.at.key("headers"), name.span.start, format!("{} stands there twice", name.value.0), None);
+        }
+        headers.push((name.value.0.clone(), text.value.0.clone()));
+    }
+    let method = value(&table.method)?.0;
+    if let (Some(body), true) = (&table.body, method == Method::HEAD) {
+        let message = "has no effect: the response to a HEAD has no body (RFC 9110 §9.3.2)".to_owned();
+        sink.value(table.at.key("body"), body.span.clone(), message, None);
+    }
+    Some(HttpProbe {
+        method,
+        path: value(&table.path)?.0,
+        host: value(&table.host).map(|ProbeHost(host)| host),
+        headers,
+        expect: value(&table.expect).map_or(EXPECT_DEFAULT, |Expect(low, high)| (low, high)),
+        body: value(&table.body),
     })
 }
 

@@ -12,6 +12,7 @@ use super::names::{
 };
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
 use super::place::Place;
+use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
 use super::problem::Sink;
 use super::read::{
     Later, List, Map, Node, ObjectSchema, Read, Scalar, TableReader, Written, key_name, read_key, schema_key, table,
@@ -372,10 +373,16 @@ table! {
 table! {
     /// Active probes of every endpoint: path for HTTP, or tcp = true.
     HealthCheck {
-        /// GET this path and look at the status.
+        /// Ask for this path and look at the status.
         optional path: ProbePath;
         /// Only connect.
         optional tcp: bool;
+        /// The request's method.
+        default method: MethodText = "GET";
+        /// The Host header, with a port or without; the endpoint's address (localhost for a unix socket) where it is not given.
+        optional host: ProbeHost;
+        /// More headers of the request, by name.
+        default headers: Map<ProbeHeader, HeaderText, ENTRIES_MAX> = {};
         /// Between probes of one endpoint, 100ms to 1h.
         default interval: Time<100, HOUR> = "2s";
         /// For one probe, 1ms to 1h.
@@ -386,6 +393,8 @@ table! {
         default fall: Int<1, 100> = 3;
         /// Statuses that pass: "200" or "200-399" (the default).
         optional expect: Expect;
+        /// What the body must have in it: a text, or "~regex". Its first 64 KiB are looked at; the body is not read where this is not given.
+        optional body: BodyMatch;
     }
 }
 

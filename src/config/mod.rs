@@ -14,6 +14,7 @@ mod knobs;
 mod names;
 mod paths;
 mod place;
+mod probe;
 pub mod problem;
 mod read;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod warnings;
 pub use check::{load, parse};
 pub use file::schema;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem};
 pub use warnings::warnings;
 
@@ -465,7 +467,7 @@ impl std::fmt::Display for Bind {
 pub struct HealthCheck {
     /// What a probe does.
     pub probe: Probe,
-    /// Between probes of one endpoint, with 10 % jitter.
+    /// Between probes of one endpoint, give or take 10 %.
     pub interval: Duration,
     /// For one probe.
     pub timeout: Duration,
@@ -473,20 +475,6 @@ pub struct HealthCheck {
     pub rise: u32,
     /// Failures in a row until a healthy endpoint is unhealthy.
     pub fall: u32,
-}
-
-/// What a probe does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// Connect and close.
-    Tcp,
-    /// GET a path and look at the status.
-    Http {
-        /// Path and query.
-        path: String,
-        /// Inclusive range of statuses that pass.
-        expect: (u16, u16),
-    },
 }
 
 /// `upstream.outlier`

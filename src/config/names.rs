@@ -111,7 +111,7 @@ impl Scalar for Cores {
     }
 }
 
-/// An entry of `match.method`
+/// An entry of `match.method`, and `health_check.method`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MethodText(pub Method);
 
@@ -127,7 +127,7 @@ impl Scalar for MethodText {
             return Err(Refusal::why("methods are case-sensitive (RFC 9110 §9.1)").help(help));
         }
         if written == "CONNECT" {
-            return Err(Refusal::why("the gateway opens no tunnels: CONNECT never reaches a route"));
+            return Err(Refusal::why("the gateway opens no tunnels, and a CONNECT asks for one"));
         }
         if written.len() > METHOD_BYTES_MAX {
             return Err(Refusal::why(format!(

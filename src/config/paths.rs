@@ -10,7 +10,7 @@ use super::read::{Scalar, scalar_schema};
 use super::values::text;
 use crate::limits::{PATH_BYTES_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
 use http::HeaderValue;
-use regex_automata::meta::Regex;
+use regex_automata::meta::{Config, Regex};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 use std::borrow::Cow;
@@ -28,7 +28,7 @@ impl Scalar for PathText {
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         let written = text(value)?;
         if let Some(pattern) = written.strip_prefix('~') {
-            check_regex(pattern)?;
+            compile_regex(pattern, Regex::config())?;
             return Ok(Self(PathMatch::Regex(pattern.to_owned())));
         }
         check_path(written)?;
@@ -47,13 +47,16 @@ impl Scalar for PathText {
     }
 }
 
-/// Compiles with the bounds that the router uses.
-fn check_regex(pattern: &str) -> Result<(), Refusal> {
+/// Compiles within `limits::REGEX_BYTES_MAX`, as the router does.
+pub(super) fn compile_regex(pattern: &str, config: Config) -> Result<Regex, Refusal> {
     if pattern.is_empty() || pattern.len() > PATH_BYTES_MAX {
         return Err(Refusal::why(format!("a regex has 1 to {PATH_BYTES_MAX} bytes")));
     }
-    let config = Regex::config().nfa_size_limit(Some(REGEX_BYTES_MAX));
-    let Err(error) = Regex::builder().configure(config).build(pattern) else { return Ok(()) };
+    let config = config.nfa_size_limit(Some(REGEX_BYTES_MAX));
+    let error = match Regex::builder().configure(config).build(pattern) {
+        Ok(regex) => return Ok(regex),
+        Err(error) => error,
+    };
     if error.size_limit().is_some() {
         let help = "bounded repetitions such as {1000} cost most";
         return Err(Refusal::why(format!("the regex needs more than {REGEX_BYTES_MAX} bytes")).help(help));

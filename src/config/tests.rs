@@ -81,7 +81,11 @@ fn the_optional_keys_of_the_documented_file_load_too() {
     assert_eq!((log.path, log.format), (LogPath::Stdout, LogFormat::Json));
     assert_eq!(log.redact, ["authorization", "cookie"]);
     let check = config.clusters[0].health_check.as_ref().unwrap();
-    assert_eq!(check.probe, Probe::Http { path: "/healthz".to_owned(), expect: (200, 399) });
+    let Probe::Http(probe) = &check.probe else { panic!("{:?}", check.probe) };
+    assert_eq!((&probe.method, probe.path.as_str(), probe.expect), (&Method::GET, "/healthz", (200, 399)));
+    assert_eq!(probe.host.as_deref(), Some("app.example.com"));
+    assert!(probe.headers.is_empty());
+    assert_eq!(probe.body.as_ref().map(BodyMatch::as_str), Some("ok"));
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
     assert_eq!((check.rise, check.fall), (2, 3));
 }
@@ -212,7 +216,24 @@ fn a_switched_off_outlier_is_none_and_hashes_have_keys() {
     assert_eq!(cluster("balance = \"maglev\"").balance, Balance::Maglev(HashKey::ClientIp));
     let cookie = cluster("balance = \"ring_hash\"\nhash = \"cookie:Session\"").balance;
     assert_eq!(cookie, Balance::RingHash(HashKey::Cookie("Session".to_owned())));
-    assert_eq!(cluster("health_check = { tcp = true }").health_check.unwrap().probe, Probe::Tcp);
+}
+
+#[test]
+fn a_probe_connects_or_asks() {
+    let probe = |keys: &str| cluster(&format!("health_check = {{ {keys} }}")).health_check.unwrap().probe;
+    assert_eq!(probe("tcp = true"), Probe::Tcp);
+    assert_eq!(probe("path = \"/\""), Probe::Http(HttpProbe::get("/", (200, 399))));
+    let asked = probe(
+        "path = \"/h?x\", method = \"OPTIONS\", host = \"a:80\", headers = { X-A = \"1\" }, expect = \"204\", body = \"~^ok\"",
+    );
+    let expected = HttpProbe {
+        method: Method::OPTIONS,
+        host: Some("a:80".to_owned()),
+        headers: vec![(HeaderName::from_static("x-a"), HeaderValue::from_static("1"))],
+        body: Some(BodyMatch::try_new("~^ok").unwrap()),
+        ..HttpProbe::get("/h?x", (204, 204))
+    };
+    assert_eq!(asked, Probe::Http(expected));
 }
 
 #[test]

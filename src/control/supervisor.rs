@@ -6,7 +6,7 @@
 use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use super::crew::Crew;
 use super::memory::{self, Memory};
-use super::probes::Probes;
+use super::probes::{Checked, Probes};
 use crate::config::{Address, Bind, Config, Listener};
 use crate::net::listener::{self, Bound};
 use crate::net::{clock, descriptors, heap};
@@ -283,9 +283,11 @@ impl Control {
             Arc::clone(&self.stats),
             clock::now,
             rng,
-            move |cluster, endpoint, healthy| {
-                // nobody listens any more once the drain has begun
-                let _ = report.send(Command::Health { cluster, endpoint, healthy });
+            move |Checked { cluster, endpoint, change, .. }| {
+                if let Some(healthy) = change {
+                    // nobody listens any more once the drain has begun
+                    let _ = report.send(Command::Health { cluster, endpoint, healthy });
+                }
             },
         );
         tokio::spawn(probes.run());

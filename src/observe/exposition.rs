@@ -181,6 +181,7 @@ mod tests {
     use crate::observe::fixture;
     use crate::observe::labels::{AttemptOutcome, DriverRung, MethodLabel, ProbeState};
     use crate::observe::recorder::Finished;
+    use crate::observe::stats::Failure;
     use crate::units::{ClusterId, EndpointId, ListenerId, RouteId, WorkerId};
     use http::StatusCode;
     use std::collections::{HashMap, HashSet};
@@ -295,7 +296,11 @@ mod tests {
             recorder.driver(DriverRung::Epoll);
             recorder.turn(Instant::from_nanos(8_000_000_000));
         }
-        stats.record_probe(ClusterId(0), EndpointId(0), true, ProbeState::Healthy, Instant::from_nanos(7_500_000_000));
+        let down = Failure::of_status(StatusCode::SERVICE_UNAVAILABLE);
+        let times = [6_500_000_000, 7_500_000_000].map(Instant::from_nanos);
+        stats.record_probe(ClusterId(0), EndpointId(0), Err(down), ProbeState::Healthy, times[0]);
+        stats.record_probe(ClusterId(0), EndpointId(0), Ok(()), ProbeState::Healthy, times[1]);
+        stats.record_probe_exhausted(ClusterId(0), EndpointId(0));
         let samples = parse(&scrape(&stats));
         let is = |name: &str, labels: &[(&str, &str)], expected: f64| {
             assert_eq!(value(&samples, name, labels), Some(expected), "{name} {labels:?}");
@@ -328,6 +333,12 @@ mod tests {
         let first = [("upstream", "orders"), ("endpoint", "10.0.0.1:8080")];
         is("ringgate_health_check_healthy", &first, 1.0);
         is("ringgate_health_check_age_seconds", &first, 2.5);
+        let [upstream, endpoint] = first;
+        for result in ["passed", "failed", "exhausted"] {
+            is("ringgate_health_checks_total", &[upstream, endpoint, ("result", result)], 1.0);
+        }
+        is("ringgate_health_check_failures_total", &[upstream, endpoint, ("reason", "status")], 1.0);
+        is("ringgate_health_check_failures_total", &[upstream, endpoint, ("reason", "timeout")], 0.0);
         is("ringgate_worker_driver_info", &[("worker", "1"), ("driver", "epoll")], 1.0);
         is("ringgate_worker_last_turn_age_seconds", &[("worker", "0")], 2.0);
         is("ringgate_worker_running", &[("worker", "0")], 0.0);

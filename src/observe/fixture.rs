@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// The configuration.
 pub(crate) fn config() -> Arc<Config> {
-    let http = Probe::Http { path: "/healthz".into(), expect: (200, 399) };
+    let http = Probe::Http(HttpProbe::get("/healthz", (200, 399)));
     let unix = Address::Unix("/run/\"odd\".sock".into());
     let routes = vec![
         route("orders", "/orders", Target::Upstream(vec![(ClusterId(0), Weight(95)), (ClusterId(1), Weight(5))])),

@@ -249,6 +249,26 @@ labels! {
     }
 }
 
+labels! {
+    /// `reason` of `ringgate_health_check_failures_total`: why an active health check failed.
+    FailureReason {
+        /// Nobody takes connections there.
+        Refused = "refused";
+        /// No way there: no route, no such socket, forbidden.
+        Unreachable = "unreachable";
+        /// It took longer than `health_check.timeout`.
+        Timeout = "timeout";
+        /// A status that does not pass.
+        Status = "status";
+        /// A body without what `health_check.body` looks for.
+        Body = "body";
+        /// Something that is not HTTP/1.1.
+        Protocol = "protocol";
+        /// The connection ended before a response head, or within a body that is looked at.
+        Closed = "closed";
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

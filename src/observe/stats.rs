@@ -11,8 +11,10 @@
 //! Architecture invariant: no lock and no read-modify-write on a worker's memory; a scrape never waits for a worker, nor a worker
 //! for a scrape.
 
+mod probe;
 mod view;
 
+pub use probe::Failure;
 pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
 
 use super::counter::{Arena, Counter, Rows, counters};
@@ -26,10 +28,11 @@ use crate::config::{Cluster, Config};
 use crate::error::ProxyError;
 use crate::limits;
 use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
+use probe::ProbeCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The `route` label of requests that matched no route.
 pub const NO_ROUTE: &str = "-";
@@ -226,16 +229,6 @@ pub(crate) struct WorkerLife {
     restarts: AtomicU64,
 }
 
-/// Health checks of one endpoint.
-#[derive(Debug, Default)]
-pub(crate) struct ProbeCell {
-    state: AtomicU64,
-    /// Instant in nanoseconds of the end of the last check; 0: none yet.
-    checked: AtomicU64,
-    passed: AtomicU64,
-    failed: AtomicU64,
-}
-
 impl Stats {
     /// Memory for `workers` workers under `config`.
     ///
@@ -312,34 +305,36 @@ impl Stats {
         (0..self.workers.len()).map(WorkerId::from_index)
     }
 
-    /// Takes down the end of one health check. `state` is the verdict after it (rise and fall considered). Does nothing for a
-    /// cluster without health checks.
+    /// Takes down the end of one health check that says something of the endpoint. `state` is the verdict after it (rise and fall
+    /// considered). Does nothing for a cluster without health checks.
     pub fn record_probe(
         &self,
         cluster: ClusterId,
         endpoint: EndpointId,
-        passed: bool,
+        result: Result<(), Failure>,
         state: ProbeState,
         now: Instant,
     ) {
-        if let Some(cell) = self.control.probes[cluster.index()].get(endpoint.index()) {
-            if passed { &cell.passed } else { &cell.failed }.fetch_add(1, Relaxed);
-            cell.state.store(state.index() as u64, Relaxed);
-            cell.checked.store(now.as_nanos().max(1), Release);
+        if let Some(cell) = self.probe_cell(cluster, endpoint) {
+            cell.record(result, state, now);
+        }
+    }
+
+    /// Takes down a health check that could not be made for want of something of our own, and so says nothing.
+    pub fn record_probe_exhausted(&self, cluster: ClusterId, endpoint: EndpointId) {
+        if let Some(cell) = self.probe_cell(cluster, endpoint) {
+            cell.record_exhausted();
         }
     }
 
     /// Health checks of one endpoint; `None` when its cluster has none.
     #[must_use]
     pub fn probe(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<ProbeView> {
-        let cell = self.control.probes[cluster.index()].get(endpoint.index())?;
-        let checked = cell.checked.load(Acquire);
-        Some(ProbeView {
-            state: ProbeState::ALL[cell.state.load(Relaxed) as usize],
-            checked: (checked > 0).then(|| Instant::from_nanos(checked)),
-            passed: cell.passed.load(Relaxed),
-            failed: cell.failed.load(Relaxed),
-        })
+        self.probe_cell(cluster, endpoint).map(ProbeCell::view)
+    }
+
+    fn probe_cell(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<&ProbeCell> {
+        self.control.probes[cluster.index()].get(endpoint.index())
     }
 
     /// One endpoint over all workers now.
@@ -477,11 +472,17 @@ mod tests {
         let stats = Stats::new(&fixture::config(), 1);
         let (checked, unchecked) = (ClusterId(0), ClusterId(1));
         assert_eq!(stats.probe(checked, EndpointId(0)).unwrap().state, ProbeState::Unknown);
-        stats.record_probe(checked, EndpointId(0), true, ProbeState::Healthy, Instant::from_nanos(5));
-        stats.record_probe(checked, EndpointId(0), false, ProbeState::Healthy, Instant::from_nanos(7));
-        stats.record_probe(unchecked, EndpointId(0), true, ProbeState::Healthy, Instant::from_nanos(5));
+        stats.record_probe(checked, EndpointId(0), Ok(()), ProbeState::Healthy, Instant::from_nanos(5));
+        stats.record_probe(
+            checked,
+            EndpointId(0),
+            Err(crate::observe::labels::FailureReason::Timeout.into()),
+            ProbeState::Healthy,
+            Instant::from_nanos(7),
+        );
+        stats.record_probe(unchecked, EndpointId(0), Ok(()), ProbeState::Healthy, Instant::from_nanos(5));
         let view = stats.probe(checked, EndpointId(0)).unwrap();
-        assert_eq!((view.passed, view.failed, view.checked), (1, 1, Some(Instant::from_nanos(7))));
+        assert_eq!((view.passed, view.failed(), view.checked), (1, 1, Some(Instant::from_nanos(7))));
         assert_eq!(stats.probe(unchecked, EndpointId(0)), None);
     }
 }

@@ -20,6 +20,7 @@ mod failover;
 mod garbage;
 mod harness;
 mod headers;
+mod health_checks;
 mod interim;
 mod knobs;
 mod limits;

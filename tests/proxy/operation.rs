@@ -19,7 +19,7 @@ fn log_to(file: &Path) -> String {
 }
 
 /// Waits for a line with all of these words on standard error.
-fn said(gateway: &mut Gateway, words: &[&str]) {
+pub(crate) fn said(gateway: &mut Gateway, words: &[&str]) {
     eventually("it is said on standard error", || {
         let said = gateway.running().stderr();
         said.iter().any(|line| words.iter().all(|word| line.contains(word))).then_some(())

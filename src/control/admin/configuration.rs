@@ -6,8 +6,8 @@
 
 use super::rows::{array, glue};
 use crate::config::{
-    AccessLog, Balance, Bind, Cluster, Config, Driver, HashKey, HeaderRules, HealthCheck, HostMatch, Limit, LimitKey,
-    Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, Retry, Rewrite, Route, Target, Timeout,
+    AccessLog, Balance, Bind, BodyMatch, Cluster, Config, Driver, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
+    LimitKey, Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, Retry, Rewrite, Route, Target, Timeout,
 };
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -245,7 +245,15 @@ fn cluster(cluster: &Cluster) -> Value {
 fn health_check(check: &HealthCheck) -> Value {
     let probe = match &check.probe {
         Probe::Tcp => json!({ "tcp": true }),
-        Probe::Http { path, expect: (low, high) } => json!({ "path": path, "expect": format!("{low}-{high}") }),
+        Probe::Http(http) => json!({
+            "method": http.method.as_str(),
+            "path": http.path,
+            "host": http.host,
+            // names only: a value may be a secret
+            "headers": http.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            "expect": format!("{}-{}", http.expect.0, http.expect.1),
+            "body": http.body.as_ref().map(BodyMatch::as_str),
+        }),
     };
     json!({
         "probe": probe,
@@ -270,6 +278,7 @@ fn outlier(outlier: &Outlier) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HttpProbe;
     use crate::observe::fixture;
     use http::{HeaderName, HeaderValue};
 
@@ -286,6 +295,10 @@ mod tests {
         assert_eq!(value["route"][0]["retry"]["min_remaining"], "10%");
         assert_eq!(value["route"][1]["target"]["respond"]["status"], 200);
         assert_eq!(value["upstream"][0]["health_check"]["interval"], "20ms");
+        let probe = json!({
+            "method": "GET", "path": "/healthz", "host": null, "headers": [], "expect": "200-399", "body": null,
+        });
+        assert_eq!(value["upstream"][0]["health_check"]["probe"], probe);
         assert_eq!(value["upstream"][1]["endpoints"][0]["address"], "unix:/run/\"odd\".sock");
         assert!(value["access_log"].is_null());
     }
@@ -293,8 +306,11 @@ mod tests {
     #[test]
     fn values_of_headers_that_are_set_are_not_shown() {
         let secret = (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer s3cr3t"));
-        let shown = header_rules(&HeaderRules { set: vec![secret], remove: Vec::new() });
+        let shown = header_rules(&HeaderRules { set: vec![secret.clone()], remove: Vec::new() });
         assert_eq!(shown, json!({ "set": ["authorization"], "remove": [] }));
+        let probe = Probe::Http(HttpProbe { headers: vec![secret], ..HttpProbe::get("/", (200, 200)) });
+        let shown = health_check(&fixture::health_check(probe));
+        assert_eq!(shown["probe"]["headers"], json!(["authorization"]));
     }
 
     #[test]

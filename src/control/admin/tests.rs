@@ -6,6 +6,7 @@ use crate::error::ProxyError;
 use crate::observe::fixture;
 use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, MethodLabel, ProbeState};
 use crate::observe::recorder::{EndpointGauges, Finished};
+use crate::observe::stats::Failure;
 use crate::units::{ClusterId, EndpointId, Ratio, RouteId, WorkerId};
 use serde_json::Value;
 use std::sync::atomic::AtomicUsize;
@@ -184,7 +185,12 @@ fn upstreams_merge_what_the_workers_and_the_checks_say() {
         let second = gateway.stats.recorder(WorkerId(1));
         second.publish_endpoint(cluster, endpoint, &gauges(EndpointState::Available, 2, 1.0));
         second.attempt(cluster, endpoint, AttemptOutcome::Success, Duration::from_millis(5));
-        gateway.stats.record_probe(cluster, endpoint, true, ProbeState::Healthy, fixture::clock());
+        let down = Failure::of_status(StatusCode::SERVICE_UNAVAILABLE);
+        gateway.stats.record_probe(cluster, endpoint, Err(down), ProbeState::Unhealthy, fixture::clock());
+        gateway.stats.record_probe(cluster, endpoint, Ok(()), ProbeState::Unhealthy, fixture::clock());
+        gateway.stats.record_probe(cluster, EndpointId(0), Err(down), ProbeState::Unhealthy, fixture::clock());
+        gateway.stats.record_probe(cluster, EndpointId(0), Ok(()), ProbeState::Healthy, fixture::clock());
+        gateway.stats.record_probe_exhausted(cluster, endpoint);
 
         let value = get_json(start(state), "/upstreams").await;
         assert_eq!(value["workers"], 2);
@@ -196,8 +202,13 @@ fn upstreams_merge_what_the_workers_and_the_checks_say() {
         assert_eq!(row["states"], json!({ "available": 1, "ejected": 1 }));
         let readmitted = row["readmitted_in_seconds"].as_f64().unwrap();
         assert!((500.0..=600.0).contains(&readmitted), "{readmitted}");
-        assert_eq!(row["health_check"]["state"], "healthy");
-        assert!(row["health_check"]["last_check_age_seconds"].as_f64().unwrap() >= 0.0);
+        let check = &row["health_check"];
+        assert_eq!((&check["state"], &check["reason"]), (&json!("unhealthy"), &json!("status 503")));
+        assert_eq!((&check["passed"], &check["failed"], &check["exhausted"]), (&json!(1), &json!(1), &json!(1)));
+        assert_eq!(check["failures"], json!({ "status": 1 }));
+        assert!(check["last_check_age_seconds"].as_f64().unwrap() >= 0.0);
+        let healthy = &value["upstreams"][0]["endpoints"][0]["health_check"];
+        assert_eq!((&healthy["state"], &healthy["reason"]), (&json!("healthy"), &Value::Null), "an old reason is none");
         assert_eq!((&row["in_flight"], &row["availability"]), (&json!(3), &json!(0.5)));
         assert_eq!((&row["attempts"], &row["failures"]), (&json!(2), &json!(1)));
         assert_eq!(row["outcomes"], json!({ "success": 1, "timeout": 1 }));

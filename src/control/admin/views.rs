@@ -7,7 +7,7 @@ use super::rows::{array, glue};
 use super::{AdminState, configuration};
 use crate::config::Endpoint;
 use crate::error::ProxyError;
-use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, ProbeState};
+use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, FailureReason, ProbeState};
 use crate::observe::stats::{NO_ROUTE, RouteView, Stats};
 use crate::observe::usage::{Usage, UsageKey};
 use crate::units::{ClusterId, EndpointId, Instant, RouteId};
@@ -64,9 +64,12 @@ fn health_check(stats: &Stats, cluster: ClusterId, id: EndpointId, now: Instant)
     let state: ProbeState = probe.state;
     json!({
         "state": state.token(),
+        "reason": probe.reason().map(|failure| failure.to_string()),
         "last_check_age_seconds": probe.checked.map(|checked| now.since(checked).as_secs_f64()),
         "passed": probe.passed,
-        "failed": probe.failed,
+        "failed": probe.failed(),
+        "failures": counted(FailureReason::ALL.iter().map(|reason| reason.token()), probe.failed),
+        "exhausted": probe.exhausted,
     })
 }
 

@@ -9,7 +9,8 @@ use super::{Family, Samples, Scrape};
 use crate::error::ProxyError;
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
-    AttemptOutcome, DriverRung, EjectReason, MethodLabel, ProbeState, ReadmitReason, RefuseReason, RetryReason,
+    AttemptOutcome, DriverRung, EjectReason, FailureReason, MethodLabel, ProbeState, ReadmitReason, RefuseReason,
+    RetryReason,
     WorkerState,
 };
 use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey, WorkerStats};
@@ -208,7 +209,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ringgate_health_check_healthy",
-        help: "Verdict of the active checks: 1 healthy, 0 unhealthy; absent before the first check.",
+        help: "Verdict of the active checks: 1 healthy, 0 unhealthy; absent before the first check that says something.",
         kind: GAUGE,
         rows: per_cluster,
         render: |scrape, row, out| {
@@ -223,7 +224,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ringgate_health_checks_total",
-        help: "Active checks that are over, by result.",
+        help: "Active checks that are over, by result; exhausted ones could not be made for want of descriptors, memory or ports, and say nothing.",
         kind: COUNTER,
         rows: per_cluster,
         render: |scrape, row, out| {
@@ -231,14 +232,30 @@ pub(super) const FAMILIES: &[Family] = &[
                 if let Some(probe) = scrape.stats.probe(cluster, endpoint) {
                     let labels = |result| [("upstream", name.0), ("endpoint", name.1), ("result", result)];
                     out.sample(&labels("passed"), probe.passed);
-                    out.sample(&labels("failed"), probe.failed);
+                    out.sample(&labels("failed"), probe.failed());
+                    out.sample(&labels("exhausted"), probe.exhausted);
+                }
+            });
+        },
+    },
+    Family {
+        name: "ringgate_health_check_failures_total",
+        help: "Active checks that failed, by reason.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let Some(probe) = scrape.stats.probe(cluster, endpoint) else { return };
+                for reason in FailureReason::ALL {
+                    let labels = [("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())];
+                    out.sample(&labels, probe.failed[reason.index()]);
                 }
             });
         },
     },
     Family {
         name: "ringgate_health_check_age_seconds",
-        help: "Time since the last active check ended; far above the interval means that checking has stalled.",
+        help: "Time since the last active check that says something ended; far above the interval means that checking has stalled.",
         kind: GAUGE,
         rows: per_cluster,
         render: |scrape, row, out| {

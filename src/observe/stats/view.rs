@@ -2,9 +2,12 @@
 //!
 //! Plain values, detached from the memory they were read from.
 
+use super::Failure;
 use crate::error::ProxyError;
 use crate::observe::histogram::HistogramSum;
-use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, ProbeState, ReadmitReason, WorkerState};
+use crate::observe::labels::{
+    AttemptOutcome, EjectReason, EndpointState, FailureReason, ProbeState, ReadmitReason, WorkerState,
+};
 use crate::observe::usage::Usage;
 use crate::units::Instant;
 
@@ -13,12 +16,30 @@ use crate::units::Instant;
 pub struct ProbeView {
     /// The verdict after rise and fall.
     pub state: ProbeState,
-    /// When the last check ended; `None`: there was none yet.
+    /// Why the last check that failed did; `None`: none has.
+    pub last_failure: Option<Failure>,
+    /// When the last check that says something ended; `None`: there was none yet.
     pub checked: Option<Instant>,
     /// Checks that passed.
     pub passed: u64,
-    /// Checks that failed.
-    pub failed: u64,
+    /// Checks that failed, by [`FailureReason::index`].
+    pub failed: [u64; FailureReason::ALL.len()],
+    /// Checks that say nothing, because the gateway lacked what it takes to make them.
+    pub exhausted: u64,
+}
+
+impl ProbeView {
+    /// Checks that failed, whyever.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.iter().sum()
+    }
+
+    /// Why it is unhealthy, if it is.
+    #[must_use]
+    pub fn reason(&self) -> Option<Failure> {
+        self.last_failure.filter(|_| self.state == ProbeState::Unhealthy)
+    }
 }
 
 /// One endpoint over all workers, at one moment.
