@@ -8,9 +8,10 @@ use http::StatusCode;
 use rand::SeedableRng;
 use ringgate::config::{self, Address, Balance, HashKey, RetryBudget, RetryOn};
 use ringgate::policy::attempt::Ask;
-use ringgate::policy::cluster::Cluster;
+use ringgate::policy::cluster::{Cluster, Common};
 use ringgate::policy::deadline::Deadline;
 use ringgate::policy::exchange::{Event, Exchange, Facts};
+use ringgate::policy::outlier::Evidence;
 use ringgate::policy::retry::Rules;
 use ringgate::policy::visited::Visited;
 use ringgate::units::{Instant, Ratio, Rng, Weight};
@@ -51,9 +52,11 @@ fn cluster(balance: &Balance, endpoints: u32, weight: impl Fn(u32) -> u32) -> Cl
         endpoints: (0..endpoints).map(endpoint).collect(),
         health_check: None,
         outlier: None,
+        retry_after_max: Duration::from_secs(30),
+        spill: config::Spill::Proportional,
         slow_start: Duration::from_secs(10),
     };
-    Cluster::new(&config, 1, &mut Rng::seed_from_u64(1))
+    Cluster::new(&config, &Common::new(&config), &mut Rng::seed_from_u64(1))
 }
 
 /// One request: chosen, counted, judged, ended; a microsecond passes.
@@ -71,7 +74,7 @@ fn request(cluster: &mut Cluster, works: bool, now: &mut Instant, rng: &mut Rng)
         cluster.on_answer(&attempt, *now);
         cluster.on_success(&attempt, *now);
     } else {
-        cluster.on_failure(&attempt, *now, rng);
+        cluster.on_failure(&attempt, Evidence::Soft, *now, rng);
     }
     cluster.end(attempt, *now);
 }
@@ -97,6 +100,7 @@ fn bench_exchange(c: &mut Criterion) {
         on: RetryOn { connect: true, reset: true, timeout: true, statuses },
         non_idempotent: false,
         per_try_timeout: None,
+        backoff_max: Duration::from_millis(250),
         min_remaining: ratio(0.1),
     }));
     let mut cluster = cluster(&Balance::LeastRequest, 10, |_| 100);
@@ -106,7 +110,8 @@ fn bench_exchange(c: &mut Criterion) {
             now += Duration::from_micros(1);
             let total = Duration::from_secs(2);
             let deadline = Deadline { at: now + total, total, shortened: false };
-            let facts = Facts { deadline, retry: Rc::clone(&rules), idempotent: true, replayable: true, key: None };
+            let retry = Rc::clone(&rules);
+            let facts = Facts { deadline, retry, idempotent: true, replayable: true, key: None, try_time: None };
             let mut exchange = Exchange::new(facts);
             black_box(exchange.step(Event::Start, &mut cluster, now, &mut rng));
             let head = Event::Head { status: StatusCode::OK, retry_after: None };

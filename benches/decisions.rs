@@ -20,7 +20,7 @@ use ringgate::observe::labels::AttemptOutcome;
 use ringgate::observe::recorder::{Finished, Recorder};
 use ringgate::observe::stats::Stats;
 use ringgate::policy::admission::{Admission, Admitted, Limits};
-use ringgate::policy::cluster::Cluster;
+use ringgate::policy::cluster::{Cluster, Common};
 use ringgate::policy::deadline::RouteDeadline;
 use ringgate::policy::exchange::{Action, Event, Exchange, Facts};
 use ringgate::policy::key_table::KeyTable;
@@ -150,7 +150,7 @@ impl Decider {
             router: Router::try_new(&config).expect("routes that compile"),
             cache: RouterCache::default(),
             admission: Admission::new(Arc::new(limits)),
-            cluster: Cluster::new(&config.clusters[0], 1, &mut rng),
+            cluster: Cluster::new(&config.clusters[0], &Common::new(&config.clusters[0]), &mut rng),
             deadline: RouteDeadline::new(config.routes[0].timeout),
             rules: Rc::new(Rules::new(&config.routes[0].retry)),
             recorder: Stats::new(&config, 1).recorder(WorkerId(0)),
@@ -202,6 +202,7 @@ impl Decider {
             idempotent: is_idempotent(head.method()),
             replayable: true,
             key: None,
+            try_time: None,
         });
         let action = exchange.step(Event::Start, &mut self.cluster, began, &mut self.rng);
         let Action::Attempt { endpoint, .. } = action else { panic!("an endpoint") };

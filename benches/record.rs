@@ -6,6 +6,7 @@ use ringgate::config::{
     Admin, Bind, Config, Driver, Gateway, HeaderRules, Match, Retry, RetryOn, Rewrite, Route, Target, Timeout,
 };
 use ringgate::observe::access_log::{LogRecord, LogRing, LogSender};
+use ringgate::observe::labels::AttemptOutcome;
 use ringgate::observe::labels::MethodLabel;
 use ringgate::observe::recorder::{Finished, Recorder};
 use ringgate::observe::stats::Stats;
@@ -36,6 +37,7 @@ fn route(number: usize) -> Route {
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new() },
             non_idempotent: false,
             per_try_timeout: None,
+            backoff_max: Duration::from_millis(250),
             min_remaining: Ratio::try_new(0.1).expect("a ratio"),
         },
     }
@@ -115,6 +117,7 @@ fn log(criterion: &mut Criterion) {
         attempts: 1,
         upstream: None,
         endpoints: &[],
+        outcomes: &[AttemptOutcome::Success],
         request_id: b"0123456789abcdef0123456789abcdef",
         user_agent:
             b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Safari/537.36",

@@ -1,9 +1,9 @@
 //! Words and texts of the file that say how a listener or an upstream speaks: what is odd but legal, what is hidden, PROXY headers.
 
+use super::file::Timeout;
 use super::names::HeaderText;
 use super::problem::Refusal;
 use super::read::{Scalar, scalar_schema};
-use super::file::Timeout;
 use super::values::{Size, one_of, text, word, words};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;

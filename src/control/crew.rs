@@ -101,6 +101,11 @@ impl Crew {
         Ok(steps)
     }
 
+    /// What the workers share.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Delivers a command to every worker.
     pub(super) fn tell(&self, command: Command) {
         for post in &self.posts {

@@ -276,6 +276,7 @@ impl Control {
             }
         });
         let (report, mut verdicts) = mpsc::unbounded_channel();
+        let shared = Arc::clone(self.crew.shared());
         #[expect(clippy::disallowed_methods, reason = "the one seed of the probes' own generator")]
         let rng = Rng::from_rng(&mut rand::rng());
         let probes = Probes::new(
@@ -283,7 +284,10 @@ impl Control {
             Arc::clone(&self.stats),
             clock::now,
             rng,
-            move |Checked { cluster, endpoint, change, .. }| {
+            move |Checked { cluster, endpoint, passed, change }| {
+                if passed {
+                    shared.clusters[cluster.index()].standings.on_check_passed(endpoint, clock::now());
+                }
                 if let Some(healthy) = change {
                     // nobody listens any more once the drain has begun
                     let _ = report.send(Command::Health { cluster, endpoint, healthy });

@@ -341,6 +341,9 @@ impl Stats {
     #[must_use]
     pub fn endpoint(&self, cluster: ClusterId, endpoint: EndpointId) -> EndpointView {
         let mut view = EndpointView::default();
+        // those of active checks, which know it once for all workers
+        view.ejections[EjectReason::HealthCheck.index()] =
+            self.probe_cell(cluster, endpoint).map_or(0, ProbeCell::downs);
         let mut millionths = 0;
         for cluster in self.workers.iter().filter_map(|worker| worker.clusters.get(cluster.index())) {
             let stats = &cluster.endpoints[endpoint.index()];

@@ -296,7 +296,14 @@ mod tests {
         };
         let on = RetryOn { connect: true, reset: true, timeout: true, statuses: Vec::new() };
         let min_remaining = Ratio::try_new(0.1).unwrap();
-        let retry = Retry { attempts: 0, on, non_idempotent: false, per_try_timeout: None, backoff_max: Duration::from_millis(250), min_remaining };
+        let retry = Retry {
+            attempts: 0,
+            on,
+            non_idempotent: false,
+            per_try_timeout: None,
+            backoff_max: Duration::from_millis(250),
+            min_remaining,
+        };
         Route {
             name: name.into(),
             matcher: Match::default(),

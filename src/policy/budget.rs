@@ -8,7 +8,7 @@
 //!
 //! There is one [`Account`] for all workers, so a budget means the same whatever their number. What requests deposit a worker collects
 //! and hands in when it is worth a retry, at most every [`LEASE`], or when it wants to withdraw; a withdrawal is one compare-and-swap,
-//! made only when something has failed. Two workers that cross the end of a second at the same moment may together take one retry too
+//! made only when something has failed. What a worker has not handed in, less than a retry, counts from when it is. Two workers that cross the end of a second at the same moment may together take one retry too
 //! many; nothing else is inexact.
 
 use crate::config::RetryBudget;
@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn several_threads_never_get_more_than_there_is() {
-        let account = Arc::new(Account::new(&RetryBudget { ratio: Ratio::try_new(0.0).unwrap(), min_per_second: 1_000 }));
+        let account =
+            Arc::new(Account::new(&RetryBudget { ratio: Ratio::try_new(0.0).unwrap(), min_per_second: 1_000 }));
         let granted: usize = std::thread::scope(|scope| {
             let hands: Vec<_> = (0..4)
                 .map(|_| {

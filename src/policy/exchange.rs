@@ -200,6 +200,7 @@ impl Exchange {
     /// After a backoff: an endpoint that was not tried if there is one by now, else any.
     fn resume(&mut self, cluster: &mut Cluster, now: Instant, rng: &mut Rng) -> Action {
         if now >= self.facts.deadline.at {
+            cluster.budget().refund(now);
             return Action::Reply(ProxyError::UpstreamTimeout);
         }
         self.refused = Visited::EMPTY;
@@ -296,7 +297,9 @@ impl Exchange {
                 let evidence = if in_full { Hard } else { Soft };
                 (Cause::Connect, Sent::Nothing, (in_full || !shortened).then_some(evidence), E::NoHealthyEndpoint)
             }
-            Event::ResetBeforeHead { sent, excused } => (Cause::Reset, sent, (!excused).then_some(Soft), E::UpstreamReset),
+            Event::ResetBeforeHead { sent, excused } => {
+                (Cause::Reset, sent, (!excused).then_some(Soft), E::UpstreamReset)
+            }
             Event::BadHead(reply) => (Cause::Reset, Sent::Maybe, Some(Soft), reply),
             Event::TimedOut => (Cause::Timeout, Sent::Maybe, (!shortened).then_some(Soft), E::UpstreamTimeout),
             Event::Start | Event::BackoffOver | Event::BodyDone | Event::BodyFailed | Event::DownstreamGone => {

@@ -38,7 +38,15 @@ impl Latencies {
     #[must_use]
     pub fn new(samples_min: u32) -> Self {
         let zero = Instant::default();
-        Self { samples_min, counts: [0; BUCKETS], total: 0, halved: zero, cached: None, computed: zero, since_computed: 0 }
+        Self {
+            samples_min,
+            counts: [0; BUCKETS],
+            total: 0,
+            halved: zero,
+            cached: None,
+            computed: zero,
+            since_computed: 0,
+        }
     }
 
     /// One more.

@@ -191,7 +191,8 @@ mod tests {
     fn backoffs_are_uniform_below_a_bound_that_doubles_to_a_quarter_second() {
         let mut rng = Rng::seed_from_u64(81);
         for (nth, bound) in [(0, 25.0), (1, 50.0), (2, 100.0), (3, 200.0), (4, 250.0), (31, 250.0), (32, 250.0)] {
-            let waits: Vec<f64> = (0..4_000).map(|_| backoff(nth, retry().backoff_max, &mut rng).as_secs_f64() * 1e3).collect();
+            let waits: Vec<f64> =
+                (0..4_000).map(|_| backoff(nth, retry().backoff_max, &mut rng).as_secs_f64() * 1e3).collect();
             assert!(waits.iter().all(|wait| (0.0..bound).contains(wait)));
             let mean = waits.iter().sum::<f64>() / waits.len() as f64;
             assert!((mean / bound - 0.5).abs() < 0.03, "{nth}: mean {mean} of {bound}");

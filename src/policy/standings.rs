@@ -64,10 +64,7 @@ impl Standing {
     /// Whether it was put aside on evidence that leaves nothing to believe.
     #[must_use]
     pub fn is_hard(self) -> bool {
-        matches!(
-            self,
-            Self::Ejected { evidence: Evidence::Hard, .. } | Self::Probing { evidence: Evidence::Hard, .. }
-        )
+        matches!(self, Self::Ejected { evidence: Evidence::Hard, .. } | Self::Probing { evidence: Evidence::Hard, .. })
     }
 
     /// Why it was ejected, if it was.
@@ -331,10 +328,7 @@ impl Standings {
     }
 
     fn swap(&self, id: EndpointId, from: Standing, to: Standing) -> bool {
-        self.row(id)
-            .standing
-            .compare_exchange(from.word(), to.word(), Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+        self.row(id).standing.compare_exchange(from.word(), to.word(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     fn grow(&self) {

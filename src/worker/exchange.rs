@@ -356,7 +356,8 @@ impl Line<'_> {
             server: &self.connection.config(self.worker).server,
             rules: None,
         };
-        let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);
+        let busy =
+            matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
         reply::error(last.vec_mut(), error, extra, &to);
         self.record.response_bytes = last.unread().len() as u64;

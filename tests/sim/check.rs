@@ -1,7 +1,7 @@
 //! What must hold at every step, by bookkeeping of the simulator's own.
 
-use ringgate::policy::cluster::Cluster;
-use ringgate::policy::outlier::Standing;
+use ringgate::policy::cluster::{Cluster, Common};
+use ringgate::policy::standings::Standing;
 use ringgate::units::{EndpointId, Instant};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,13 +15,20 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(ratio: f64, min_per_second: u32) -> Self {
+    /// Less than a retry each worker may count later than it was deposited.
+    pub(crate) fn new(ratio: f64, min_per_second: u32, workers: usize) -> Self {
         let ratio_permille = (ratio * 1_000.0).round() as i64;
-        Self { ratio_permille, floor: i64::from(min_per_second) * 10_000, balance: HashMap::new() }
+        let late = if ratio > 0.0 { workers as i64 * 1_000 } else { 0 };
+        Self { ratio_permille, floor: i64::from(min_per_second) * 10_000 + late, balance: HashMap::new() }
     }
 
     pub(crate) fn on_request(&mut self, now: Instant) {
         *self.balance.entry(second(now)).or_default() += self.ratio_permille;
+    }
+
+    /// A retry that was paid for was not made.
+    pub(crate) fn on_refund(&mut self, now: Instant) {
+        *self.balance.entry(second(now)).or_default() += 1_000;
     }
 
     /// retries ≤ budget.
@@ -64,14 +71,16 @@ pub(crate) struct Begun<'a> {
     pub(crate) endpoint: EndpointId,
     /// What the request had tried before.
     pub(crate) tried: &'a [EndpointId],
+    /// What it has found full since it last waited.
+    pub(crate) refused: &'a [EndpointId],
     pub(crate) until: Instant,
     pub(crate) deadline: Instant,
     pub(crate) now: Instant,
 }
 
-/// True when the attempt is a probe.
+/// True when the attempt is a probe for certain, and not the last resort beside somebody else's probe.
 pub(crate) fn attempt(begun: &Begun<'_>, cluster: &mut Cluster, requests_max: u32) -> bool {
-    let Begun { endpoint, tried, until, deadline, now } = *begun;
+    let Begun { endpoint, tried, refused, until, deadline, now } = *begun;
     assert!(now < deadline, "an attempt begins after its deadline");
     assert!(now < until && until <= deadline);
     let available = cluster.available(now);
@@ -79,39 +88,60 @@ pub(crate) fn attempt(begun: &Begun<'_>, cluster: &mut Cluster, requests_max: u3
     let chosen = &all[endpoint.index()];
     assert!(chosen.weight > 0, "a drained endpoint got a request");
     assert!(chosen.in_flight <= requests_max, "an endpoint is over its limit");
+    let untried = |i: &usize| {
+        let e = &all[*i];
+        let id = EndpointId::from_index(*i);
+        e.is_available() && e.in_flight < requests_max && !tried.contains(&id) && !refused.contains(&id)
+    };
+    let better = (0..all.len()).find(untried);
     if tried.contains(&endpoint) {
-        let untried = |i: &usize| {
-            let e = &all[*i];
-            e.is_available(now) && e.in_flight < requests_max && !tried.contains(&EndpointId::from_index(*i))
-        };
-        assert_eq!((0..all.len()).find(untried), None, "{endpoint:?} again although another was not tried");
+        assert_eq!(better, None, "{endpoint:?} again although another was not tried");
     }
-    let probing = matches!(chosen.outlier.standing(), Standing::Probing { .. });
+    let probing = matches!(chosen.standing, Standing::Probing { .. });
+    // the last resort, and who is shunned, only when all that are available have failed this request
     assert!(
-        available == 0 || probing || chosen.is_available(now),
-        "{endpoint:?} is {:?} and got a request though {available} are available",
-        chosen.outlier.standing()
+        probing || chosen.is_available() || better.is_none(),
+        "{endpoint:?} is {:?} and got a request though {better:?} of {available} was not tried",
+        chosen.standing
     );
-    probing && available > 0
+    probing && better.is_some()
 }
 
-/// What holds between any two steps; `live` attempts by endpoint.
+/// What a request that gets an error has left out.
+pub(crate) struct GivenUp<'a> {
+    pub(crate) tried: &'a [EndpointId],
+    /// Endpoints that have been reachable for a while.
+    pub(crate) reachable: &'a [EndpointId],
+    pub(crate) now: Instant,
+}
+
+/// A request that could not be sent fails only when every endpoint that would have taken it was tried.
+pub(crate) fn given_up(up: &GivenUp<'_>, cluster: &Cluster, requests_max: u32) {
+    for id in up.reachable.iter().filter(|id| !up.tried.contains(id)) {
+        let endpoint = &cluster.endpoints()[id.index()];
+        let takes = endpoint.weight > 0 && endpoint.in_flight < requests_max;
+        assert!(!takes, "{id:?} is {:?} and reachable, and was not asked at {:?}", endpoint.standing, up.now);
+    }
+}
+
+/// What holds between any two steps; `live` attempts by endpoint of one worker.
 pub(crate) fn cluster(cluster: &Cluster, live: &HashMap<EndpointId, u32>) {
-    let mut tiers: HashMap<u8, (usize, usize)> = HashMap::new();
     for (i, endpoint) in cluster.endpoints().iter().enumerate() {
         let expected = live.get(&EndpointId::from_index(i)).copied().unwrap_or(0);
         assert_eq!(endpoint.in_flight, expected, "in flight of {i}");
-        assert_eq!(
-            endpoint.started,
-            endpoint.finished + u64::from(endpoint.in_flight),
-            "started = finished + in flight"
-        );
-        let (all, away) = tiers.entry(endpoint.tier).or_default();
-        *all += usize::from(endpoint.weight > 0);
-        *away += usize::from(endpoint.outlier.standing() != Standing::Serving);
     }
-    for (tier, (all, away)) in tiers {
-        assert!(away <= (all / 2).max(1) && (all < 2 || away < all), "tier {tier}: {away} of {all} are away");
-        assert!(all != 1 || away == 0, "the only endpoint of tier {tier} is away");
-    }
+    cluster.check_invariants();
+}
+
+/// What holds of that which workers share; `cluster` knows who is healthy. Half of all is more than half of what is left at times, when others
+/// are lost after that.
+pub(crate) fn common(common: &Common, cluster: &Cluster) {
+    let rows = || cluster.endpoints().iter().enumerate();
+    let is_soft = |row: usize| common.standings.get(EndpointId::from_index(row)).is_soft();
+    let soft = rows().filter(|(row, _)| is_soft(*row)).count();
+    assert_eq!(soft, common.standings.soft() as usize, "who is away softly is counted");
+    // a check that calls an endpoint down leaves nothing to believe
+    let away = rows().filter(|(row, endpoint)| is_soft(*row) && endpoint.healthy).count();
+    let positive = rows().filter(|(_, endpoint)| endpoint.weight > 0).count();
+    assert!(away <= (positive / 2).max(1) && (positive != 1 || away == 0), "{away} of {positive} are away softly");
 }

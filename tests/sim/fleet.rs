@@ -25,6 +25,11 @@ pub(crate) enum Mood {
 }
 
 impl Mood {
+    /// Whether a connection to it can be made.
+    pub(crate) fn is_reachable(self) -> bool {
+        !matches!(self, Self::Refuses | Self::Unreachable)
+    }
+
     /// Half of them well, so that a simulation is not all outage.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         match below(rng, 22) {

@@ -11,7 +11,7 @@ mod world;
 
 use world::World;
 
-const SEEDS: u64 = 256;
+const SEEDS: u64 = 1_000;
 
 /// Prints the seed when the simulation under it fails.
 struct Announce(u64);
@@ -39,10 +39,15 @@ fn seeds() -> Vec<u64> {
 #[test]
 fn every_invariant_holds_at_every_step_of_every_seed() {
     let seeds = seeds();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut total = world::Report::default();
-    for seed in &seeds {
-        total += simulate(*seed);
-    }
+    std::thread::scope(|scope| {
+        let part = |n: usize| seeds.iter().skip(n).step_by(threads).map(|seed| simulate(*seed));
+        let parts: Vec<_> = (0..threads).map(|n| scope.spawn(move || part(n).collect::<Vec<_>>())).collect();
+        for part in parts {
+            part.join().expect("every invariant holds").into_iter().for_each(|report| total += report);
+        }
+    });
     println!("{total:?}");
     if seeds.len() as u64 == SEEDS {
         total.assert_that_everything_happened();

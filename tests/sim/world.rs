@@ -1,19 +1,21 @@
 //! One simulation: a made-up cluster, its clients, a queue of virtual time, and the loop that asks the exchanges.
 
-use crate::check::{self, Begun, Ledger, Probes};
+use crate::check::{self, Begun, GivenUp, Ledger, Probes};
 use crate::fleet::{Meeting, Mood, Phase};
 use crate::gate::{Gate, Said};
 use http::StatusCode;
 use rand::SeedableRng;
-use ringgate::config::{self, Address, Balance, HashKey, Outlier, RetryBudget, RetryOn, Timeout};
+use ringgate::config::{self, Address, Balance, HashKey, Outlier, RetryBudget, RetryOn, Spill, Timeout};
+use ringgate::error::ProxyError;
 use ringgate::policy::attempt::ChangeKind;
 use ringgate::policy::chance::{below, mix};
-use ringgate::policy::cluster::Cluster;
+use ringgate::policy::cluster::{Cluster, Common};
 use ringgate::policy::deadline::{Deadline, RouteDeadline};
-use ringgate::policy::event::{Action, Event, Facts};
+use ringgate::policy::event::{Action, Event, Facts, Occasion};
 use ringgate::policy::exchange::Exchange;
 use ringgate::policy::retry::{Rules, Sent};
-use ringgate::units::{EndpointId, Instant, Ratio, Rng, Weight};
+use ringgate::policy::try_time::{TryTime, TryTimes};
+use ringgate::units::{EndpointId, Instant, Ratio, Rng, RouteId, Weight};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +25,9 @@ use std::time::Duration;
 const REQUESTS: usize = 300;
 /// Volleys at the gate beside them, which put the limits to the test.
 const VOLLEYS: u64 = 24;
+
+/// How long an endpoint may be back before everybody knows: it was asked a moment before, and that has yet to fail.
+const SEEN: Duration = Duration::from_millis(250);
 
 /// What happened, over one simulation or many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,12 +41,15 @@ pub(crate) struct Report {
     /// Requests that the gate did not let pass.
     refused: u64,
     attempts: u64,
+    failovers: u64,
     retries: u64,
     backoffs: u64,
     budget_stops: u64,
     saturated: u64,
     ejected: u64,
+    shunned: u64,
     readmitted: u64,
+    unreachable: u64,
     probes: u64,
     /// Of every action in order.
     trace: u64,
@@ -56,12 +64,15 @@ impl std::ops::AddAssign for Report {
         self.admission += other.admission;
         self.refused += other.refused;
         self.attempts += other.attempts;
+        self.failovers += other.failovers;
         self.retries += other.retries;
         self.backoffs += other.backoffs;
         self.budget_stops += other.budget_stops;
         self.saturated += other.saturated;
         self.ejected += other.ejected;
+        self.shunned += other.shunned;
         self.readmitted += other.readmitted;
+        self.unreachable += other.unreachable;
         self.probes += other.probes;
         self.trace ^= other.trace;
     }
@@ -82,12 +93,15 @@ impl Report {
             limited_by_route,
             limited_by_client,
             crowded,
+            self.failovers,
             self.retries,
             self.backoffs,
             self.budget_stops,
             self.saturated,
             self.ejected,
+            self.shunned,
             self.readmitted,
+            self.unreachable,
             self.probes,
         ];
         assert!(seen.iter().all(|count| *count >= 100), "{self:?}");
@@ -112,10 +126,15 @@ enum Due {
 struct Live {
     exchange: Exchange,
     /// Whose slot it holds.
+    gate: usize,
+    /// Whose cluster it uses.
     worker: usize,
     deadline: Deadline,
     /// Idempotent, and its body can be sent again.
     repeatable: bool,
+    /// Attempts that an endpoint may have seen.
+    deliveries: u32,
+    refused: Vec<EndpointId>,
     serial: u32,
     on: Option<EndpointId>,
     meeting: Option<Meeting>,
@@ -129,16 +148,23 @@ pub(crate) struct World {
     /// Of the gate and who comes to it, for the same reason.
     gate_rng: Rng,
     now: Instant,
-    cluster: Cluster,
+    common: Common,
+    /// By worker.
+    clusters: Vec<Cluster>,
+    try_times: TryTimes,
+    /// By worker.
+    tries: Vec<TryTime>,
     config: config::Cluster,
     rules: Rc<Rules>,
     route: RouteDeadline,
-    moods: Vec<Mood>,
+    /// With when they began.
+    moods: Vec<(Mood, Instant)>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     /// By serial, which also orders what is due at the same time.
     dues: HashMap<u64, Due>,
     live: BTreeMap<usize, Live>,
-    in_flight: HashMap<EndpointId, u32>,
+    /// By worker.
+    in_flight: Vec<HashMap<EndpointId, u32>>,
     gate: Gate,
     /// Workers' slots that the last volley holds.
     held: Vec<usize>,
@@ -155,20 +181,26 @@ impl World {
         let mut gate_rng = Rng::seed_from_u64(mix(!seed));
         let config = draw_cluster(&mut rng);
         let budget = config.retry_budget;
+        let common = Common::new(&config);
+        let workers = 1 + below(&mut rng, 4);
+        let now = Instant::from_nanos(mix(seed) >> 16);
         let mut world = Self {
-            cluster: Cluster::new(&config, 1, &mut policy_rng),
+            clusters: (0..workers).map(|_| Cluster::new(&config, &common, &mut policy_rng)).collect(),
+            common,
+            try_times: TryTimes::new(1),
+            tries: vec![TryTime::default(); workers],
             rules: Rc::new(Rules::new(&draw_retry(&mut rng))),
             route: RouteDeadline::new(draw_timeout(&mut rng)),
-            moods: config.endpoints.iter().map(|_| Mood::draw(&mut rng)).collect(),
-            ledger: Ledger::new(budget.ratio.get(), budget.min_per_second),
+            moods: config.endpoints.iter().map(|_| (Mood::draw(&mut rng), now)).collect(),
+            ledger: Ledger::new(budget.ratio.get(), budget.min_per_second, workers),
             config,
             rng,
             policy_rng,
-            now: Instant::from_nanos(mix(seed) >> 16),
+            now,
             queue: BinaryHeap::new(),
             dues: HashMap::new(),
             live: BTreeMap::new(),
-            in_flight: HashMap::new(),
+            in_flight: vec![HashMap::new(); workers],
             gate: Gate::draw(&mut gate_rng),
             gate_rng,
             held: Vec::new(),
@@ -191,10 +223,12 @@ impl World {
             self.now = at;
             let due = self.dues.remove(&serial).expect("everything queued is due once");
             self.turn(due);
-            check::cluster(&self.cluster, &self.in_flight);
+            self.clusters.iter().zip(&self.in_flight).for_each(|(cluster, live)| check::cluster(cluster, live));
+            check::common(&self.common, &self.clusters[0]);
         }
         assert!(self.live.is_empty(), "every exchange ends");
-        assert!(self.cluster.endpoints().iter().all(|e| e.in_flight == 0 && e.started == e.finished));
+        let mut endpoints = self.clusters.iter().flat_map(|cluster| cluster.endpoints());
+        assert!(endpoints.all(|e| e.in_flight == 0 && e.started == e.finished));
         self.held.drain(..).for_each(|worker| self.gate.release(worker));
         self.gate.assert_empty();
         self.report.probes = self.probes.seen;
@@ -224,14 +258,20 @@ impl World {
                 }
             }
             Due::Mood(endpoint) if active => {
-                self.moods[endpoint] = Mood::draw(&mut self.rng);
+                self.moods[endpoint] = (Mood::draw(&mut self.rng), self.now);
                 let next = self.upto(12_000);
                 self.schedule(next, Due::Mood(endpoint));
             }
             Due::Check(endpoint) if active => {
-                let well = !matches!(self.moods[endpoint], Mood::Refuses | Mood::Unreachable | Mood::Hangs);
-                self.cluster.on_probe(EndpointId::from_index(endpoint), well, self.now);
-                self.cluster.set_health(EndpointId::from_index(endpoint), well, self.now);
+                let well = !matches!(self.moods[endpoint].0, Mood::Refuses | Mood::Unreachable | Mood::Hangs);
+                let id = EndpointId::from_index(endpoint);
+                if well {
+                    self.common.standings.on_check_passed(id, self.now);
+                }
+                for cluster in &mut self.clusters {
+                    cluster.on_probe(id, well, self.now);
+                    cluster.set_health(id, well, self.now);
+                }
                 let next = self.upto(20_000);
                 self.schedule(next, Due::Check(endpoint));
             }
@@ -243,15 +283,16 @@ impl World {
             }
             Due::Mood(_) | Due::Check(_) => {}
         }
-        for change in self.cluster.take_changes() {
+        for change in self.clusters.iter_mut().flat_map(Cluster::take_changes) {
             match change.kind {
                 ChangeKind::Ejected { until, .. } => {
                     assert!(until > change.at);
                     self.report.ejected += 1;
                 }
-                ChangeKind::Readmitted => self.report.readmitted += 1,
+                ChangeKind::Readmitted { .. } => self.report.readmitted += 1,
+                ChangeKind::Shunned { .. } => self.report.shunned += 1,
                 ChangeKind::Paused { until } => assert!(until > change.at),
-                ChangeKind::Unhealthy | ChangeKind::Healthy => {}
+                ChangeKind::EjectionRefused { .. } | ChangeKind::Unhealthy | ChangeKind::Healthy => {}
             }
         }
     }
@@ -263,10 +304,13 @@ impl World {
         let idempotent = below(&mut self.rng, 3) > 0;
         let key = (below(&mut self.rng, 5) > 0).then(|| below(&mut self.rng, 50) as u64);
         let replayable = below(&mut self.rng, 5) > 0;
-        let exchange = Exchange::new(Facts { deadline, retry: Rc::clone(&self.rules), idempotent, replayable, key });
+        let worker = below(&mut self.rng, self.clusters.len());
+        let try_time = self.tries[worker].get(RouteId(0), &self.try_times, self.now);
+        let retry = Rc::clone(&self.rules);
+        let exchange = Exchange::new(Facts { deadline, retry, idempotent, replayable, key, try_time });
         let id = self.report.requests as usize;
         self.report.requests += 1;
-        let Some(worker) = self.gate.admit(self.now, &mut self.gate_rng) else {
+        let Some(gate) = self.gate.admit(self.now, &mut self.gate_rng) else {
             self.report.refused += 1;
             return;
         };
@@ -275,9 +319,12 @@ impl World {
             id,
             Live {
                 exchange,
+                gate,
                 worker,
                 deadline,
                 repeatable: idempotent && replayable,
+                deliveries: 0,
+                refused: Vec::new(),
                 serial: 0,
                 on: None,
                 meeting: None,
@@ -292,27 +339,41 @@ impl World {
 
     fn step(&mut self, id: usize, event: Event) {
         let mut live = self.live.remove(&id).expect("it lives");
-        let (tried, reason) = (live.exchange.tried().to_vec(), live.exchange.retry_reason());
+        let tried = live.exchange.tried().to_vec();
         let was_waiting = live.on.is_none() && !tried.is_empty();
         if let Some(endpoint) = live.on.take() {
-            *self.in_flight.get_mut(&endpoint).expect("counted") -= 1;
+            *self.in_flight[live.worker].get_mut(&endpoint).expect("counted") -= 1;
             self.probes.on_end(id);
         }
-        let action = live.exchange.step(event, &mut self.cluster, self.now, &mut self.policy_rng);
+        live.deliveries += u32::from(was_seen(event));
+        assert!(live.repeatable || live.deliveries <= 1, "delivered twice: {event:?}");
+        let cluster = &mut self.clusters[live.worker];
+        let mut action = live.exchange.step(event, cluster, self.now, &mut self.policy_rng);
+        // as if the endpoint had not been chosen: it was full over all cores
+        if matches!(event, Event::Start | Event::BackoffOver) {
+            live.refused.clear();
+        }
+        while let Action::Attempt { endpoint, .. } = action
+            && below(&mut self.rng, 60) == 0
+        {
+            live.refused.push(endpoint);
+            action = live.exchange.step(Event::Saturated, cluster, self.now, &mut self.policy_rng);
+            self.report.saturated += 1;
+        }
         live.serial += 1;
         self.trace(id, event, action);
-        if let Action::Attempt { .. } | Action::Backoff { .. } = action
-            && !was_waiting
-            && !matches!(event, Event::Start | Event::Saturated)
-        {
-            assert!(may_repeat(event, &live), "{event:?} was retried");
-            assert!(live.exchange.retry_reason().is_some() || reason.is_some());
-            self.ledger.on_retry(self.now);
-            self.report.retries += 1;
+        let goes_on = matches!(action, Action::Attempt { .. } | Action::Backoff { .. });
+        assert!(!goes_on || may_repeat(event, &live), "{event:?} was retried");
+        let is_retry = matches!(live.exchange.occasion(), Occasion::Retry(_));
+        match action {
+            Action::Backoff { .. } => self.ledger.on_retry(self.now),
+            Action::Attempt { .. } if is_retry && !was_waiting => self.ledger.on_retry(self.now),
+            Action::Reply(_) | Action::Finish if was_waiting => self.ledger.on_refund(self.now),
+            _ => {}
         }
         match action {
             Action::Attempt { endpoint, connect_until, until } => {
-                self.attempt(id, &mut live, endpoint, &tried, (connect_until, until), event);
+                self.attempt(id, &mut live, endpoint, &tried, (connect_until, until));
             }
             Action::Backoff { until } => {
                 assert!(until < live.deadline.at, "a backoff beyond the deadline");
@@ -320,10 +381,12 @@ impl World {
                 self.due_step(id, live.serial, until, Event::BackoffOver);
             }
             Action::Relay => {
-                let Event::Head { .. } = event else { panic!("{event:?} was relayed") };
+                let fits = matches!(event, Event::Head { .. } | Event::Saturated);
+                assert!(fits, "{event:?} was relayed");
                 let meeting = live.meeting.take().expect("an attempt met something");
+                // of a retry that found its endpoint full, the answer before it
                 live.on = tried.last().copied();
-                *self.in_flight.entry(tried[tried.len() - 1]).or_default() += 1;
+                *self.in_flight[live.worker].entry(tried[tried.len() - 1]).or_default() += 1;
                 self.route.on_latency(live.deadline.total - live.deadline.at.since(self.now), self.now);
                 self.due_step(id, live.serial, self.now + meeting.body_time, meeting.body);
             }
@@ -339,49 +402,69 @@ impl World {
         endpoint: EndpointId,
         tried: &[EndpointId],
         (connect_until, until): (Instant, Instant),
-        event: Event,
     ) {
-        let tried = if event == Event::Saturated { &tried[..tried.len() - 1] } else { tried };
+        let (now, worker) = (self.now, live.worker);
         let requests_max = self.config.requests_max.unwrap_or(u32::MAX);
-        let begun = Begun { endpoint, tried, until, deadline: live.deadline.at, now: self.now };
-        if check::attempt(&begun, &mut self.cluster, requests_max) {
-            self.probes.on_attempt(endpoint, id, live.deadline.at, self.now);
-        }
+        let begun = Begun { endpoint, tried, refused: &live.refused, until, deadline: live.deadline.at, now };
+        let is_probe = check::attempt(&begun, &mut self.clusters[worker], requests_max);
         assert_eq!(live.exchange.tried().len(), tried.len() + 1);
-        *self.in_flight.entry(endpoint).or_default() += 1;
+        *self.in_flight[worker].entry(endpoint).or_default() += 1;
         live.on = Some(endpoint);
-        self.report.attempts += 1;
-        if below(&mut self.rng, 60) == 0 {
-            return self.due_step(id, live.serial, self.now, Event::Saturated);
+        if is_probe {
+            self.probes.on_attempt(endpoint, id, live.deadline.at, now);
         }
-        let meeting = self.moods[endpoint.index()].meet(&mut self.rng);
+        live.exchange.on_entered(&mut self.clusters[worker], now);
+        self.report.attempts += 1;
+        match live.exchange.occasion() {
+            Occasion::First => {}
+            Occasion::Failover => self.report.failovers += 1,
+            Occasion::Retry(_) => self.report.retries += 1,
+        }
+        let mood = self.moods[endpoint.index()].0;
+        let meeting = mood.meet(&mut self.rng);
+        if mood.is_reachable() {
+            self.clusters[worker].on_connected(endpoint);
+        }
         live.meeting = Some(meeting);
         let (at, met) = match meeting.phase {
-            Phase::Connect(after) if self.now + after < connect_until => (self.now + after, meeting.event),
+            Phase::Connect(after) if now + after < connect_until => (now + after, meeting.event),
             Phase::Connect(_) | Phase::NoConnection => (connect_until, Event::ConnectTimedOut),
-            Phase::Head(after) if self.now + after < until => (self.now + after, meeting.event),
+            Phase::Head(after) if now + after < until => (now + after, meeting.event),
             Phase::Head(_) | Phase::NoHead => (until, Event::TimedOut),
         };
         self.due_step(id, live.serial, at, met);
     }
 
     fn conclude(&mut self, live: &Live, event: Event, action: Action) {
-        let saturated = action == Action::Reply(ringgate::error::ProxyError::UpstreamSaturated);
+        let saturated = action == Action::Reply(ProxyError::UpstreamSaturated);
         assert!(live.exchange.is_over() || saturated);
-        self.gate.release(live.worker);
+        self.gate.release(live.gate);
         self.report.budget_stops += u64::from(live.exchange.was_stopped_by_budget());
-        self.report.saturated += u64::from(saturated);
         match (event, action) {
             (Event::DownstreamGone, _) => self.report.abandoned += 1,
-            (_, Action::Reply(_)) => {
+            (_, Action::Reply(reply)) => {
                 assert!(self.now <= live.deadline.at, "the reply comes after T_max");
                 if event == Event::TimedOut {
                     self.route.on_latency(live.deadline.total, self.now);
+                }
+                if reply == ProxyError::NoHealthyEndpoint {
+                    self.give_up(live);
                 }
                 self.report.replied += 1;
             }
             _ => self.report.relayed += 1,
         }
+    }
+
+    /// Nobody could be reached: then everybody was asked who could be, for as long as that takes to be seen.
+    fn give_up(&mut self, live: &Live) {
+        self.report.unreachable += 1;
+        let since = |began: Instant| self.now.since(began) > SEEN;
+        let moods = self.moods.iter().enumerate().filter(|(_, (mood, began))| mood.is_reachable() && since(*began));
+        let reachable: Vec<_> = moods.map(|(row, _)| EndpointId::from_index(row)).collect();
+        let up = GivenUp { tried: live.exchange.tried(), reachable: &reachable, now: self.now };
+        let requests_max = self.config.requests_max.unwrap_or(u32::MAX);
+        check::given_up(&up, &self.clusters[live.worker], requests_max);
     }
 
     fn trace(&mut self, id: usize, event: Event, action: Action) {
@@ -407,9 +490,16 @@ impl World {
 
 /// The rule in other words: a request that may have arrived goes out again only if that does no harm.
 fn may_repeat(event: Event, live: &Live) -> bool {
+    let was_there = matches!(event, Event::Start | Event::BackoffOver);
+    was_there || !was_seen(event) || live.repeatable
+}
+
+/// Whether an attempt that ends like this may have reached a service.
+fn was_seen(event: Event) -> bool {
     match event {
-        Event::ConnectFailed | Event::ConnectTimedOut | Event::ResetBeforeHead { sent: Sent::Nothing, .. } => true,
-        _ => live.repeatable,
+        Event::ResetBeforeHead { sent, .. } => sent == Sent::Maybe,
+        Event::Head { .. } | Event::BadHead(_) | Event::TimedOut => true,
+        _ => false,
     }
 }
 
@@ -433,6 +523,7 @@ fn draw_retry(rng: &mut Rng) -> config::Retry {
             statuses: statuses[below(rng, 4)..].to_vec(),
         },
         non_idempotent: false,
+        backoff_max: Duration::from_millis(1 + below(rng, 400) as u64),
         per_try_timeout: (below(rng, 2) == 0).then(|| Duration::from_millis(50 + below(rng, 500) as u64)),
         min_remaining: ratio(below(rng, 30) as f64 / 100.0),
     }
@@ -477,6 +568,8 @@ fn draw_cluster(rng: &mut Rng) -> config::Cluster {
         endpoints,
         health_check: None,
         outlier: (below(rng, 8) > 0).then_some(outlier),
+        retry_after_max: Duration::from_millis(below(rng, 2) as u64 * 30_000),
+        spill: if below(rng, 2) == 0 { Spill::Proportional } else { Spill::None },
         slow_start: Duration::from_millis(below(rng, 2) as u64 * 3_000),
     }
 }

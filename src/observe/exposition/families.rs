@@ -10,8 +10,7 @@ use crate::error::ProxyError;
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
     AttemptOutcome, DriverRung, EjectReason, FailureReason, MethodLabel, ProbeState, ReadmitReason, RefuseReason,
-    RetryReason,
-    WorkerState,
+    RetryReason, WorkerState,
 };
 use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey, WorkerStats};
 use crate::units::{ClusterId, EndpointId, WorkerId};

@@ -67,6 +67,8 @@ pub(crate) struct ProbeCell {
     passed: AtomicU64,
     failed: [AtomicU64; FailureReason::ALL.len()],
     exhausted: AtomicU64,
+    /// Verdicts that took the endpoint out.
+    downs: AtomicU64,
 }
 
 impl ProbeCell {
@@ -82,8 +84,16 @@ impl ProbeCell {
                 failure.pack()
             }
         };
-        self.verdict.store(failure << 8 | state.index() as u64, Relaxed);
+        let before = self.verdict.swap(failure << 8 | state.index() as u64, Relaxed) & 0xFF;
+        if state == ProbeState::Unhealthy && before != state.index() as u64 {
+            self.downs.fetch_add(1, Relaxed);
+        }
         self.checked.store(now.as_nanos().max(1), Release);
+    }
+
+    /// Verdicts that took the endpoint out, so far.
+    pub(super) fn downs(&self) -> u64 {
+        self.downs.load(Relaxed)
     }
 
     pub(super) fn record_exhausted(&self) {

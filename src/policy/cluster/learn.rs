@@ -97,12 +97,13 @@ impl Cluster {
                     self.set_aside(id, (standing, evidence), Reason::Probe, due, now);
                 }
             }
-            (_, from @ (Standing::Ejected { .. } | Standing::Paused { .. })) if evidence == Evidence::Hard => {
+            (_, from @ Standing::Paused { .. }) if evidence == Evidence::Hard => {
+                let due = now + rules.eject.mul_f64(1.0 - chance::unit(rng) / 10.0);
+                self.set_aside(id, (from, evidence), Reason::Consecutive, due, now);
+            }
+            (_, from @ Standing::Ejected { due, .. }) if evidence == Evidence::Hard && !from.is_hard() => {
                 self.standings.track(id).on_disproof();
-                if !from.is_hard() {
-                    let due = from.changes_at(Instant::default());
-                    self.set_aside(id, (from, evidence), Reason::Consecutive, due, now);
-                }
+                self.change(id, from, Standing::Ejected { evidence, due }, now);
             }
             _ => self.standings.track(id).on_disproof(),
         }

@@ -92,15 +92,6 @@ impl World {
         self.cluster.standings.get(EndpointId(id as u16))
     }
 
-    /// An attempt that cannot be made; where.
-    fn refuse(&mut self, tried: &[u32], now: Instant) -> Result<u32, Shortage> {
-        let attempt = self.begin(tried, now)?;
-        let id = u32::from(attempt.endpoint.0);
-        self.cluster.on_failure(&attempt, Evidence::Hard, now, &mut self.rng);
-        self.cluster.end(attempt, now);
-        Ok(id)
-    }
-
     /// What a request meets that cannot be sent to any of `dead`: the dead ones, then who takes it, if anybody does.
     fn walk(&mut self, dead: &[u32], now: Instant) -> (Vec<u32>, Option<u32>) {
         let mut met = Vec::new();
@@ -127,15 +118,14 @@ impl World {
 
 #[test]
 fn of_two_endpoints_the_failing_one_is_ejected_and_gets_nothing_more() {
-    for (seed, balance) in
-        [Balance::Random, Balance::RoundRobin, Balance::Weighted].iter().enumerate()
-    {
+    for (seed, balance) in [Balance::Random, Balance::RoundRobin, Balance::Weighted].iter().enumerate() {
         let mut world = World::new(&config(balance.clone(), &[0, 0]), seed as u64);
         let until = world.eject(1, at(0));
         assert!(until > at(8_999) && until <= at(10_000));
         assert_eq!(world.counts(100, at(5_000)), [100, 0]);
         let changes: Vec<_> = world.cluster.take_changes().map(|c| (c.endpoint.0, c.kind)).collect();
-        let [(1, ChangeKind::Ejected { reason: Reason::Consecutive, evidence: Evidence::Soft, until: told })] = changes[..]
+        let [(1, ChangeKind::Ejected { reason: Reason::Consecutive, evidence: Evidence::Soft, until: told })] =
+            changes[..]
         else {
             panic!("{changes:?}")
         };
@@ -170,7 +160,10 @@ fn after_an_ejection_exactly_one_request_probes_and_success_readmits() {
     }
     world.conclude(probe, true, until);
     assert_eq!(world.cluster.endpoints()[2].ramp_from, Some(until));
-    assert_eq!(world.cluster.take_changes().last().map(|c| c.kind), Some(ChangeKind::Readmitted { by: Readmission::Probe }));
+    assert_eq!(
+        world.cluster.take_changes().last().map(|c| c.kind),
+        Some(ChangeKind::Readmitted { by: Readmission::Probe })
+    );
     let full = until + Duration::from_secs(10);
     assert_eq!(world.counts(300, full), [100, 100, 100]);
 }
@@ -549,10 +542,13 @@ fn workers_learn_together() {
 #[test]
 fn a_dead_primary_tier_sends_everybody_to_its_backup() {
     let mut world = World::new(&config(Balance::LeastRequest, &[0, 1]), 151);
-    let met: usize = (0..400).map(|i| world.walk(&[0], at(i))).map(|(met, served)| {
-        assert_eq!(served, Some(1));
-        met.len()
-    }).sum();
+    let met: usize = (0..400)
+        .map(|i| world.walk(&[0], at(i)))
+        .map(|(met, served)| {
+            assert_eq!(served, Some(1));
+            met.len()
+        })
+        .sum();
     assert_eq!(met, 5);
 }
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::config::{self, Balance, Retry};
 use crate::policy::cluster::Common;
-use crate::policy::standings::Standing;
 use crate::policy::retry::Rules;
+use crate::policy::standings::Standing;
 use crate::policy::testing::{at, cluster as config, ratio, retry};
 use rand::SeedableRng;
 use std::rc::Rc;
@@ -36,15 +36,14 @@ impl World {
         let mut rng = Rng::seed_from_u64(7);
         let total = Duration::from_secs(2);
         let deadline = Deadline { at: at(2_000), total, shortened: false };
-        let facts =
-            Facts {
-                deadline,
-                retry: Rc::new(Rules::new(retry)),
-                idempotent: true,
-                replayable: true,
-                key: None,
-                try_time: None,
-            };
+        let facts = Facts {
+            deadline,
+            retry: Rc::new(Rules::new(retry)),
+            idempotent: true,
+            replayable: true,
+            key: None,
+            try_time: None,
+        };
         Self { cluster: Cluster::new(cluster, &Common::new(cluster), &mut rng), rng, facts }
     }
 
