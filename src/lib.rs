@@ -60,6 +60,23 @@
 //! Whatever is awaited on behalf of a client before its response (a connection, a head, a receipt, the end of a backoff) is awaited no
 //! longer than it is there ([`net::timer::Guard::on_behalf_of`]): a wait that does not watch its client is a defect.
 //!
+//! # When endpoints fail
+//!
+//! The rules, and where they are decided. README.md says the same for users; `tests/sim` holds them over a thousand seeds, `tests/drills`
+//! with real processes.
+//!
+//! - A failure before anything was sent is no retry ([`policy::exchange`]): on to the next endpoint that the request has not met, whatever
+//!   its method and body, until T_max, every endpoint, or [`limits::FAILOVERS_MAX`].
+//! - Evidence is hard (nobody could be reached) or soft ([`policy::outlier`]). Hard evidence takes out any number, soft evidence at most half
+//!   of what is left and never the last of the cluster; what it may not eject is shunned ([`policy::cluster`]).
+//! - An ejection is a hint: the order in which a cluster is asked ends with the ejected and those called down, but for the freshly dead
+//!   ([`policy::standings`]).
+//! - A failing probe is the same fault going on; only a relapse doubles, and proofs in a row end it early ([`policy::outlier`]).
+//! - All workers learn together. Where an endpoint stands is one word that they share, the retry budget one account ([`policy::budget`]);
+//!   the time of a try follows the route, by what any of them has seen ([`policy::try_time`]).
+//! - A retry is counted and paid when it is made. One that takes the place of an answer is entered before the answer is let go.
+//! - Our own shortage is never an endpoint's fault.
+//!
 //! # Why nothing is shared
 //!
 //! There is no lock on a request's path, and no cache line that two cores write per request. Verb by verb, what a worker writes and what
@@ -70,10 +87,10 @@
 //! | `read_head` | a block, the head's table ([`http::fields::HeadScratch`]): this thread's | the listener's configuration, which nobody writes |
 //! | `route` | this worker's [`policy::router::RouterCache`] | the compiled routes, which nobody writes |
 //! | `admit` | a lease, local slots: this worker's; now and then one of the lines below | – |
-//! | `pick` | the cluster as this worker sees it, its own random state ([`policy::cluster`]) | – |
+//! | `pick` | the cluster as this worker sees it, its own random state ([`policy::cluster`]) | the version of the standings, which is written when an endpoint's standing changes |
 //! | `checkout`, `checkin` | this worker's pool ([`net::pool`]) | – |
 //! | `send`, `await_head`, `relay` | blocks, this worker's ring, its deadlines ([`net::timer`]) | – |
-//! | `classify` | the exchange and the cluster, both this worker's | – |
+//! | `classify` | the exchange and the cluster, both this worker's; after a failure the endpoint's line | the count of failures in a row, which is written on a failure and on the first success after it |
 //! | `record` | this worker's counters, its usage table and its log ring's head: loads and stores of one writer, on lines that no other worker's stand on ([`observe::stats`], [`observe::usage`], [`observe::access_log`]) | the log ring's tail, which the log's thread moves once a batch |
 //!
 //! What workers do share, each bounded and rare:
@@ -83,6 +100,9 @@
 //! - a limit per client or header: one line of a table that belongs to that client ([`policy::key_table`]); two cores write it only when
 //!   one client has connections on both;
 //! - `max_concurrent`, `max_requests`, `max_connections`: slots, taken in batches where the limit allows ([`policy::concurrency`]);
+//! - where an endpoint stands, and its failures: words that are written when something fails or comes back ([`policy::standings`]);
+//! - a retry budget: what requests deposit is handed in every few milliseconds, a retry withdraws with one compare-and-swap
+//!   ([`policy::budget`]);
 //! - `max_connections_per_client`: one word of a table when a connection begins and when it ends ([`policy::client_slots`]).
 //!
 //! # The event loop

@@ -376,7 +376,7 @@ headers    request: x-debug removed
         for line in lines {
             assert!(answer.lines().any(|found| found == line), "{line:?} is not in\n{answer}");
         }
-        assert!(answer.contains("POST is not idempotent: only while nothing was sent\n"), "{answer}");
+        assert!(answer.contains("POST is not idempotent: only what nobody has read\n"), "{answer}");
     }
 
     #[test]
@@ -385,7 +385,7 @@ headers    request: x-debug removed
             "limit = [{ rate = \"100/s\", burst = 200, per = \"client_ip\" }",
             "limit = [{ rate = \"5/d\", per = \"header:x-key\" }",
         );
-        let first = "\n           first try at most 500ms (then another endpoint), unless per_try_timeout is set\n";
+        let first = "\n           first try at most 500ms (then another endpoint), once the route is known 3 × its p99, at least 250ms\n";
         let url = "http://api.example.com/orders/7";
         let get = answer(&file, "GET", url, &[]);
         assert!(get.contains(first), "{get}");

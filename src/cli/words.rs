@@ -5,6 +5,7 @@ use ringgate::config::{
     Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Match, PathMatch, RetryOn, Route,
     Timeout,
 };
+use ringgate::limits::TRY_AUTO_MIN;
 use std::time::Duration;
 
 /// `host api.example.com, path /orders/*`
@@ -90,12 +91,13 @@ pub(crate) fn first_try(route: &Route, method: &Method, elsewhere: bool) -> Opti
     Some(match route.timeout {
         Timeout::Fixed(fixed) => {
             format!(
-                "first try at most {} (then another endpoint), unless per_try_timeout is set",
-                duration(fixed / tries)
+                "first try at most {} (then another endpoint), once the route is known 3 × its p99, at least {}",
+                duration(fixed / tries),
+                duration(TRY_AUTO_MIN.min(fixed / tries))
             )
         }
         Timeout::Adaptive { .. } => {
-            format!("first try at most 1/{tries} of that (then another endpoint), unless per_try_timeout is set")
+            format!("first try at most 1/{tries} of that (then another endpoint), once the route is known 3 × its p99")
         }
     })
 }
@@ -109,7 +111,7 @@ pub(crate) fn retry(route: &Route, method: &Method) -> String {
     let sent = match (method.is_idempotent(), retry.non_idempotent) {
         (true, _) => format!("{method} is idempotent: also after it was sent"),
         (false, true) => format!("{method} also after it was sent (non_idempotent)"),
-        (false, false) => format!("{method} is not idempotent: only while nothing was sent"),
+        (false, false) => format!("{method} is not idempotent: only what nobody has read"),
     };
     let per_try = retry.per_try_timeout.map_or_else(String::new, |timeout| format!(", {} a try", duration(timeout)));
     let left = retry.min_remaining.get() * 100.0;

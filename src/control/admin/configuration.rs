@@ -7,7 +7,8 @@
 use super::rows::{array, glue};
 use crate::config::{
     AccessLog, Balance, Bind, BodyMatch, Cluster, Config, Driver, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
-    LimitKey, Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, Retry, Rewrite, Route, Target, Timeout,
+    LimitKey, Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, Retry, Rewrite, Route, Spill, Target,
+    Timeout,
 };
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -184,7 +185,8 @@ fn retry(retry: &Retry) -> Value {
         "attempts": retry.attempts,
         "on": on,
         "non_idempotent": retry.non_idempotent,
-        "per_try_timeout": retry.per_try_timeout.map(duration),
+        "per_try_timeout": retry.per_try_timeout.map_or_else(|| "auto".to_owned(), duration),
+        "backoff_max": duration(retry.backoff_max),
         "min_remaining": percent(retry.min_remaining.get()),
     })
 }
@@ -192,6 +194,13 @@ fn retry(retry: &Retry) -> Value {
 /// A share as the file writes it: `"10%"`, `"12.5%"`.
 fn percent(share: f64) -> String {
     format!("{}%", (share * 1e6).round() / 1e4)
+}
+
+fn spill(spill: Spill) -> &'static str {
+    match spill {
+        Spill::Proportional => "proportional",
+        Spill::None => "none",
+    }
 }
 
 /// `balance` of a cluster, with the key that the hashes use.
@@ -238,6 +247,8 @@ fn cluster(cluster: &Cluster) -> Value {
         "endpoints": cluster.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
         "health_check": cluster.health_check.as_ref().map(health_check),
         "outlier": cluster.outlier.as_ref().map(outlier),
+        "retry_after_max": duration(cluster.retry_after_max),
+        "spill": spill(cluster.spill),
         "slow_start": duration(cluster.slow_start),
     })
 }
