@@ -56,7 +56,7 @@ fn cluster(balance: &Balance, endpoints: u32, weight: impl Fn(u32) -> u32) -> Cl
         spill: config::Spill::Proportional,
         slow_start: Duration::from_secs(10),
     };
-    Cluster::new(&config, &Common::new(&config), &mut Rng::seed_from_u64(1))
+    Cluster::new(&config, &Common::new(&config, 1), &mut Rng::seed_from_u64(1))
 }
 
 /// One request: chosen, counted, judged, ended; a microsecond passes.

@@ -150,7 +150,7 @@ impl Decider {
             router: Router::try_new(&config).expect("routes that compile"),
             cache: RouterCache::default(),
             admission: Admission::new(Arc::new(limits)),
-            cluster: Cluster::new(&config.clusters[0], &Common::new(&config.clusters[0]), &mut rng),
+            cluster: Cluster::new(&config.clusters[0], &Common::new(&config.clusters[0], 1), &mut rng),
             deadline: RouteDeadline::new(config.routes[0].timeout),
             rules: Rc::new(Rules::new(&config.routes[0].retry)),
             recorder: Stats::new(&config, 1).recorder(WorkerId(0)),

@@ -104,8 +104,8 @@ pub struct Budget {
     /// Deposits not handed in.
     collected: i64,
     handed_in: Instant,
-    /// What [`Budget::covers_retry`] found out last, and when.
-    covered: (bool, Instant),
+    /// What [`Budget::covers`] found in the account last, in thousandths of a retry, and when.
+    seen: (i64, Instant),
 }
 
 impl Budget {
@@ -113,7 +113,7 @@ impl Budget {
     #[must_use]
     pub fn new(account: Arc<Account>) -> Self {
         let zero = Instant::default();
-        Self { account, collected: 0, handed_in: zero, covered: (false, zero) }
+        Self { account, collected: 0, handed_in: zero, seen: (0, zero) }
     }
 
     /// A request came (not its retries).
@@ -124,16 +124,15 @@ impl Budget {
         }
     }
 
-    /// Whether [`Budget::withdraw`] would grant a retry, as of a few milliseconds ago: for those who plan, not for those who pay.
+    /// Whether [`Budget::withdraw`] would grant so many retries, as of a few milliseconds ago: for those who plan, not for those who pay.
     #[must_use]
-    pub fn covers_retry(&mut self, now: Instant) -> bool {
-        let (covered, at) = self.covered;
-        if at != Instant::default() && now.since(at) < LEASE && now >= at {
-            return covered || self.collected >= RETRY;
+    pub fn covers(&mut self, retries: usize, now: Instant) -> bool {
+        let (_, at) = self.seen;
+        if at == Instant::default() || now < at || now.since(at) >= LEASE {
+            self.seen = (self.account.sum(tick_of(now)), now);
         }
-        let covered = self.collected + self.account.sum(tick_of(now)) >= RETRY;
-        self.covered = (covered, now);
-        covered
+        let wanted = i64::try_from(retries).unwrap_or(i64::MAX).saturating_mul(RETRY);
+        self.seen.0 + self.collected >= wanted
     }
 
     /// Pays for a retry; false, and nothing is paid, when the balance does not cover it.
@@ -141,19 +140,21 @@ impl Budget {
     pub fn withdraw(&mut self, now: Instant) -> bool {
         self.hand_in(now);
         let granted = self.account.withdraw(tick_of(now));
-        self.covered = (granted && self.account.sum(tick_of(now)) >= RETRY, now);
+        self.seen = (self.account.sum(tick_of(now)), now);
         granted
     }
 
     /// Returns what was withdrawn for a retry that is not made after all.
     pub fn refund(&mut self, now: Instant) {
         self.account.add(RETRY, tick_of(now));
-        self.covered = (true, now);
+        self.seen.0 += RETRY;
     }
 
     fn hand_in(&mut self, now: Instant) {
         if self.collected > 0 {
-            self.account.add(std::mem::take(&mut self.collected), tick_of(now));
+            let collected = std::mem::take(&mut self.collected);
+            self.account.add(collected, tick_of(now));
+            self.seen.0 += collected;
             self.handed_in = now;
         }
     }
@@ -179,9 +180,9 @@ mod tests {
         let mut b = budget(0.2, 0);
         assert_eq!(granted(&mut b, at(0)), 0);
         (0..1_000).for_each(|i| b.deposit(at(i)));
-        assert!(b.covers_retry(at(1_000)));
+        assert!(b.covers(1, at(1_000)));
         assert_eq!(granted(&mut b, at(1_000)), 200);
-        assert!(!b.covers_retry(at(1_000)));
+        assert!(!b.covers(1, at(1_000)));
     }
 
     #[test]
@@ -236,10 +237,10 @@ mod tests {
     fn deposits_expire_after_ten_seconds() {
         let mut b = budget(1.0, 0);
         b.deposit(at(1_000));
-        assert!(b.covers_retry(at(1_000)));
+        assert!(b.covers(1, at(1_000)));
         b.hand_in(at(1_000));
         assert_eq!(b.account.balance(at(10_999)), 1);
-        assert!(!b.covers_retry(at(11_000)));
+        assert!(!b.covers(1, at(11_000)));
         b.deposit(at(1_000_000));
         assert_eq!(granted(&mut b, at(1_000_001)), 1);
     }
@@ -249,7 +250,7 @@ mod tests {
         let mut b = budget(0.0, 1);
         assert_eq!(granted(&mut b, at(5)), 10);
         b.refund(at(6));
-        assert!(b.covers_retry(at(6)));
+        assert!(b.covers(1, at(6)));
         assert_eq!(granted(&mut b, at(6)), 1);
     }
 

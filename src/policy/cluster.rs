@@ -53,15 +53,17 @@ pub struct Common {
     pub standings: Arc<Standings>,
     /// What its traffic has paid for retries.
     pub account: Arc<Account>,
+    workers: usize,
 }
 
 impl Common {
-    /// Of a cluster of which nothing is known yet.
+    /// Of a cluster of which nothing is known yet, for so many workers.
     #[must_use]
-    pub fn new(config: &config::Cluster) -> Self {
+    pub fn new(config: &config::Cluster, workers: usize) -> Self {
         Self {
             standings: Arc::new(Standings::new(config.endpoints.len())),
             account: Arc::new(Account::new(&config.retry_budget)),
+            workers,
         }
     }
 }
@@ -94,6 +96,9 @@ pub struct Cluster {
     /// The available sets are to be made anew.
     stale: bool,
     budget: Budget,
+    workers: usize,
+    /// Attempts in flight, over all endpoints.
+    in_flight: usize,
     outlier: Option<config::Outlier>,
     slow_start: Duration,
     connect_timeout: Duration,
@@ -135,6 +140,8 @@ impl Cluster {
             next_change: Instant::NEVER,
             stale: true,
             budget: Budget::new(Arc::clone(&common.account)),
+            workers: common.workers.max(1),
+            in_flight: 0,
             outlier: config.outlier,
             slow_start: config.slow_start,
             connect_timeout: config.connect_timeout,
@@ -236,6 +243,7 @@ impl Cluster {
         let chosen = &mut self.endpoints[endpoint.index()];
         chosen.in_flight += 1;
         chosen.started += 1;
+        self.in_flight += 1;
         Ok(Attempt { endpoint, terms, began: now })
     }
 
@@ -254,6 +262,14 @@ impl Cluster {
         self.available as usize > known
     }
 
+    /// Whether the budget would cover a retry of everything that is in flight. Only then an attempt may be cut short: when the whole service
+    /// slows down all of them run out of time together, and one that was cut and cannot be made again has failed by our impatience
+    /// alone. Other workers are taken to have as much in flight as this one, but for the one or two that tell nothing about others.
+    pub fn affords_cuts(&mut self, now: Instant) -> bool {
+        let elsewhere = self.in_flight.saturating_sub(2).saturating_mul(self.workers - 1);
+        self.budget.covers(1 + self.in_flight + elsewhere, now)
+    }
+
     /// Whether an endpoint may still be there though it could not be reached: nobody has put it aside yet.
     pub fn has_hope(&mut self, now: Instant) -> bool {
         self.refresh(now);
@@ -265,6 +281,7 @@ impl Cluster {
         let endpoint = &mut self.endpoints[attempt.endpoint.index()];
         endpoint.started -= 1;
         endpoint.in_flight -= 1;
+        self.in_flight -= 1;
         self.free_probe(&attempt, now);
     }
 
@@ -274,6 +291,7 @@ impl Cluster {
         debug_assert!(endpoint.in_flight > 0, "an attempt ends once");
         endpoint.in_flight -= 1;
         endpoint.finished += 1;
+        self.in_flight -= 1;
         self.free_probe(&attempt, now);
     }
 
@@ -423,6 +441,7 @@ impl Cluster {
         for endpoint in &self.endpoints {
             assert_eq!(endpoint.started, endpoint.finished + u64::from(endpoint.in_flight));
         }
+        assert_eq!(self.in_flight, self.endpoints.iter().map(|e| e.in_flight as usize).sum::<usize>());
         let soft = self.endpoints.iter().filter(|e| e.standing.is_soft()).count();
         if self.seen == Some(self.standings.version()) && !self.stale {
             assert!(soft <= self.standings.soft() as usize, "who is away softly is counted");

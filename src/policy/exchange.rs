@@ -6,8 +6,8 @@
 //! any point says [`Event::DownstreamGone`].
 //!
 //! How long an attempt gets: `per_try_timeout` where the route has one. Otherwise what is left of T_max is divided by the attempts
-//! left, but only if cutting this attempt short could help: timeouts are retried, the request may go out twice, the budget would grant it,
-//! and there is an endpoint that this request has not met. If not (a single endpoint, the last attempt, a POST), the attempt has
+//! left, but only if cutting this attempt short could help: timeouts are retried, the request may go out twice, the budget would grant it
+//! even if everything in flight ran out of time with it, and there is an endpoint that this request has not met. If not (a single endpoint, the last attempt, a POST), the attempt has
 //! all that is left, and a service that never answers costs exactly T_max.
 //!
 //! By default an attempt that is cut short gets no more than what requests of its route usually take, a few times over and at least
@@ -234,7 +234,7 @@ impl Exchange {
         if self.tried.is_full() {
             return Err(Shortage::Tried);
         }
-        let expendable = self.retries_left > 0 && self.may_repeat(Sent::Maybe) && cluster.budget().covers_retry(now);
+        let expendable = self.retries_left > 0 && self.may_repeat(Sent::Maybe) && cluster.budget().covers(1, now);
         let ask = Ask {
             tried: avoid.as_slice(),
             refused: &self.refused,
@@ -260,7 +260,7 @@ impl Exchange {
             && self.facts.retry.covers(Cause::Timeout)
             && self.may_repeat(Sent::Maybe)
             && cluster.has_other(self.tried.as_slice(), now)
-            && cluster.budget().covers_retry(now);
+            && cluster.affords_cuts(now);
         if !cut_helps {
             return left;
         }

@@ -61,7 +61,7 @@ impl Shared {
         Self {
             router,
             limits: Arc::new(Limits::new(&config, table, workers, None)),
-            clusters: config.clusters.iter().map(Common::new).collect(),
+            clusters: config.clusters.iter().map(|cluster| Common::new(cluster, workers)).collect(),
             try_times: TryTimes::new(config.routes.len()),
             endpoint_slots,
             connection_slots: config

@@ -181,8 +181,8 @@ impl World {
         let mut gate_rng = Rng::seed_from_u64(mix(!seed));
         let config = draw_cluster(&mut rng);
         let budget = config.retry_budget;
-        let common = Common::new(&config);
         let workers = 1 + below(&mut rng, 4);
+        let common = Common::new(&config, workers);
         let now = Instant::from_nanos(mix(seed) >> 16);
         let mut world = Self {
             clusters: (0..workers).map(|_| Cluster::new(&config, &common, &mut policy_rng)).collect(),

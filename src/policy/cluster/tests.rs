@@ -23,7 +23,7 @@ impl World {
 
     /// Several workers of one gateway.
     fn workers(config: &config::Cluster, seed: u64, n: u64) -> Vec<Self> {
-        let common = Common::new(config);
+        let common = Common::new(config, n as usize);
         let one = |seed: u64| {
             let mut rng = Rng::seed_from_u64(seed);
             Self { cluster: Cluster::new(config, &common, &mut rng), rng }

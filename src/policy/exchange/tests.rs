@@ -44,7 +44,7 @@ impl World {
             key: None,
             try_time: None,
         };
-        Self { cluster: Cluster::new(cluster, &Common::new(cluster), &mut rng), rng, facts }
+        Self { cluster: Cluster::new(cluster, &Common::new(cluster, 1), &mut rng), rng, facts }
     }
 
     fn start(&mut self, millis: u64) -> (Exchange, Action) {
