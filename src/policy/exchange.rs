@@ -10,7 +10,8 @@
 //! and there is an endpoint that this request has not met. If not (a single endpoint, the last attempt, a POST), the attempt has
 //! all that is left, and a service that never answers costs exactly T_max.
 //!
-//! T_max bounds everything up to the response head. A body that is being relayed is bounded by its owner (time without a byte).
+//! T_max bounds everything up to the response head. A body that is being relayed is bounded by its owner (time without a byte). A response
+//! that breaks before its owner has passed on a byte of it is as good as none, and tried again like a connection that broke before its head.
 
 use crate::error::ProxyError;
 use crate::policy::attempt::{Ask, Attempt, Shortage, Terms};
@@ -102,6 +103,14 @@ impl Exchange {
         matches!(self.state, State::Over)
     }
 
+    /// Whether a response that breaks could be had elsewhere, by the rules alone: the last try is no exception, because a response that
+    /// was not begun leaves room for a reply.
+    #[must_use]
+    pub fn may_replace_answer(&self) -> bool {
+        let rules = &self.facts.retry;
+        rules.retries_max > 0 && rules.covers(Cause::Reset) && self.may_repeat(Sent::Maybe)
+    }
+
     /// The request's body has outgrown what is kept for a replay. Returns the attempt's new `until`: since a timeout can no longer be
     /// retried, an attempt that was cut short for that has all the time that is left.
     pub fn forbid_replay(&mut self) -> Option<Instant> {
@@ -120,6 +129,13 @@ impl Exchange {
             (State::Idle, Event::Start) => self.start(cluster, now, rng),
             (State::BackingOff, Event::BackoffOver) => self.resume(cluster, now, rng),
             (State::Trying { attempt, .. }, event) => self.on_attempt(attempt, event, cluster, now, rng),
+            (State::Relaying { attempt, failed }, Event::AnswerBroken(reply)) => {
+                if !failed {
+                    cluster.on_failure(&attempt, now, rng);
+                }
+                cluster.end(attempt, now);
+                self.retry(Cause::Reset, Sent::Maybe, None, cluster, now, rng).unwrap_or(Action::Reply(reply))
+            }
             (State::Relaying { attempt, failed }, event) => {
                 let broke = matches!(event, Event::BodyFailed | Event::TimedOut);
                 debug_assert!(broke || matches!(event, Event::BodyDone | Event::DownstreamGone), "{event:?}");
@@ -239,7 +255,12 @@ impl Exchange {
             Event::BadHead(reply) => (Cause::Reset, Sent::Maybe, true, reply),
             // a client that allows a millisecond must not be able to eject anyone
             Event::TimedOut => (Cause::Timeout, Sent::Maybe, !self.facts.deadline.shortened, E::UpstreamTimeout),
-            Event::Start | Event::BackoffOver | Event::BodyDone | Event::BodyFailed | Event::DownstreamGone => {
+            Event::Start
+            | Event::BackoffOver
+            | Event::BodyDone
+            | Event::BodyFailed
+            | Event::AnswerBroken(_)
+            | Event::DownstreamGone => {
                 debug_assert_eq!(event, Event::DownstreamGone, "does not fit an attempt");
                 cluster.on_given_up(&attempt, now);
                 cluster.end(attempt, now);
