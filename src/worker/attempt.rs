@@ -243,10 +243,10 @@ impl<'c> Conversation<'c> {
     }
 
     /// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
-    /// connection just as a request is sent. What may be repeated anyway is not worth waiting for the proof.
+    /// connection just as a request is sent. Proof is waited for only where it decides something.
     async fn look_for_receipt(&self, ending: Ending) -> Result<Failure, Failure> {
         let receipt = match self.upload.sent_whole_bytes() {
-            Some(sent_bytes) if self.to.repeatable => self.upstream.stream().receipt(sent_bytes),
+            Some(sent_bytes) if self.to.repeatable || self.to.strict => self.upstream.stream().receipt(sent_bytes),
             Some(sent_bytes) => self.await_receipt(sent_bytes).await?,
             None => Receipt::Perhaps,
         };
