@@ -104,9 +104,9 @@ kinds! {
     UpstreamProtocol = "upstream_protocol_error", Upstream, 502, "the service sent an invalid response";
     /// The response head is larger than the gateway takes.
     UpstreamHeadTooLarge = "upstream_head_too_large", Upstream, 502, "the service sent too large a response head";
-    /// No byte of the response's body within `body_timeout`; after its head was passed on the client's connection is cut.
+    /// No byte of the response's body within `body_timeout`; once its head was passed on the client's connection is cut.
     UpstreamBodyTimeout = "upstream_body_timeout", Upstream, 504, "the service stalled within its response";
-    /// The body ended early after its head was passed on: the client's connection is cut, never a fake end.
+    /// The body ended early; once its head was passed on the client's connection is cut, never a fake end.
     UpstreamTruncated = "upstream_truncated", Upstream, 502, "the service broke off its response";
 }
 

@@ -44,7 +44,7 @@
 //! | pick | [`policy::exchange`] → [`policy::cluster`] | 503 |
 //! | checkout, send, await_head | `worker::attempt`, `worker::upload`, [`net::upstream`] | the policy's next action: another endpoint, a backoff, 502, 504 |
 //! | classify | `worker::answer` → [`policy::exchange`] | retry elsewhere, or commit to this response |
-//! | relay | `worker::relay`; after a 101 `worker::tunnel` | cut the connection, never a fake end |
+//! | relay | `worker::relay`; after a 101 `worker::tunnel` | before a byte was passed on: the policy's next action; then cut the connection, never a fake end |
 //! | record, checkin | `worker::record`, [`net::pool`] | – |
 //!
 //! Decisions are values: [`policy::exchange::Exchange::step`] takes an event and returns the next action, with `now` and `rng` as

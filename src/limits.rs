@@ -92,6 +92,9 @@ pub const INTERIM_RESPONSES_MAX: usize = 8;
 
 /// Body bytes kept so that an attempt can be repeated; the same as Pingora and Linkerd keep.
 pub const REPLAY_BYTES_MAX: usize = 64 << 10;
+/// How long the head of a response is held back for a small body that has not all come, which until then can be had from another endpoint.
+/// What is written at once, even in pieces, is there within a round trip; a service that trickles loses no more than this, once.
+pub const ANSWER_HELD_MAX: Duration = Duration::from_millis(100);
 /// Attempts of one request, the first one included (`retry.attempts` + 1).
 pub const ATTEMPTS_MAX: usize = 16;
 /// Endpoints that one request may go on to because it could not be sent to the one before. They are no retries, and each is another

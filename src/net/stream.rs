@@ -207,6 +207,12 @@ impl Stream {
         poll_now(self.fd(), 0) != 0
     }
 
+    /// True when a receive would be over at once: with bytes, the peer's end, or an error.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.on_ring().is_some_and(RingSocket::has_received) || poll_now(self.fd(), libc::POLLIN) != 0
+    }
+
     /// True when bytes of the peer wait to be received, with which a close would be a reset.
     #[must_use]
     pub fn has_unread(&self) -> bool {

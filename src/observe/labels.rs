@@ -122,7 +122,7 @@ labels! {
     RetryReason {
         /// No connection, or none in time.
         Connect = "connect";
-        /// The connection broke before a response head.
+        /// The connection broke before a response, or within it before anything of it was passed on.
         Reset = "reset";
         /// No response head in time.
         Timeout = "timeout";

@@ -72,6 +72,8 @@ pub enum Event {
     TimedOut,
     /// The response was passed on whole.
     BodyDone,
+    /// The service broke off its response, or stalled in it, before a byte of it was passed on; with the reply for it.
+    AnswerBroken(ProxyError),
     /// The service broke off its response.
     BodyFailed,
     /// The client is gone, or its request broke; also: the owner stops for its own reasons.
@@ -97,7 +99,7 @@ pub enum Action {
         /// Until then.
         until: Instant,
     },
-    /// Pass this response on, then say [`Event::BodyDone`] or [`Event::BodyFailed`].
+    /// Pass this response on, then say [`Event::BodyDone`] or [`Event::BodyFailed`], or [`Event::AnswerBroken`] before anything was passed on.
     Relay,
     /// Answer with this; the exchange is over.
     Reply(ProxyError),

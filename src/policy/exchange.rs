@@ -22,6 +22,8 @@
 //! hand is passed on after all, and nothing was counted or paid.
 //!
 //! T_max bounds everything up to the response head. A body that is being relayed is bounded by its owner (time without a byte).
+//! A response that breaks before its owner has passed on a byte of it is as good as none, and tried again like a connection that broke
+//! before its head.
 
 use crate::error::ProxyError;
 use crate::limits::{FAILOVERS_MAX, TRY_AUTO_MIN};
@@ -138,6 +140,14 @@ impl Exchange {
         matches!(self.state, State::Over)
     }
 
+    /// Whether a response that breaks could be had elsewhere, by the rules alone: the last try is no exception, because a response that
+    /// was not begun leaves room for a reply.
+    #[must_use]
+    pub fn may_replace_answer(&self) -> bool {
+        let rules = &self.facts.retry;
+        rules.retries_max > 0 && rules.covers(Cause::Reset) && self.may_repeat(Sent::Maybe)
+    }
+
     /// The request's body has outgrown what is kept for a replay. Returns the attempt's new `until`: since a timeout can no longer be
     /// retried, an attempt that was cut short for that has all the time that is left.
     pub fn forbid_replay(&mut self) -> Option<Instant> {
@@ -159,6 +169,13 @@ impl Exchange {
             (State::Idle, Event::Start) => self.start(cluster, now, rng),
             (State::BackingOff, Event::BackoffOver) => self.resume(cluster, now, rng),
             (State::Trying { attempt, .. }, event) => self.on_attempt(attempt, event, cluster, now, rng),
+            (State::Relaying { attempt, failed }, Event::AnswerBroken(reply)) => {
+                if !failed {
+                    cluster.on_failure(&attempt, Evidence::Soft, now, rng);
+                }
+                cluster.end(attempt, now);
+                self.retry(Cause::Reset, Sent::Maybe, None, cluster, now, rng).unwrap_or(Action::Reply(reply))
+            }
             (State::Relaying { attempt, failed }, event) => {
                 let broke = matches!(event, Event::BodyFailed | Event::TimedOut);
                 debug_assert!(broke || matches!(event, Event::BodyDone | Event::DownstreamGone), "{event:?}");
@@ -302,7 +319,12 @@ impl Exchange {
             }
             Event::BadHead(reply) => (Cause::Reset, Sent::Maybe, Some(Soft), reply),
             Event::TimedOut => (Cause::Timeout, Sent::Maybe, (!shortened).then_some(Soft), E::UpstreamTimeout),
-            Event::Start | Event::BackoffOver | Event::BodyDone | Event::BodyFailed | Event::DownstreamGone => {
+            Event::Start
+            | Event::BackoffOver
+            | Event::BodyDone
+            | Event::BodyFailed
+            | Event::AnswerBroken(_)
+            | Event::DownstreamGone => {
                 debug_assert_eq!(event, Event::DownstreamGone, "does not fit an attempt");
                 cluster.on_given_up(&attempt, now);
                 cluster.end(attempt, now);

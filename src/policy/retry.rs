@@ -21,7 +21,7 @@ use std::time::Duration;
 pub enum Cause {
     /// No connection.
     Connect,
-    /// The connection broke, or what came was no response.
+    /// The connection broke, before a response or within it before anything of it was passed on; or what came was no response.
     Reset,
     /// No response head in the attempt's time.
     Timeout,

@@ -3,8 +3,8 @@
 //! The request may still be on its way up. As long as the answer is no refusal the upload goes on beside it, because an endpoint may
 //! answer while it reads (RFC 9112 §9.5); a refusal ends it, which also brings back what could be sent to another endpoint.
 
-use super::attempt::Failure;
 use super::exchange::Line;
+use super::failure::Failure;
 use super::going::{Going, Sending};
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
@@ -18,7 +18,7 @@ use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
-use crate::limits::RESPONSE_HEAD_BYTES_MAX;
+use crate::limits::{ANSWER_HELD_MAX, RESPONSE_HEAD_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::upstream::Upstream;
@@ -265,6 +265,7 @@ impl Line<'_> {
         let Commit { mut out, from, to, trailers, keep, before, .. } = commit;
         let Answering { upstream, mut block, mut going, upload, .. } = answering;
         upload.on_answered();
+        let is_replaceable = going.is_through() && upload.can_begin() && self.attempts.may_replace_answer();
         let mut relay = Relay {
             worker: self.worker,
             connection: self.connection,
@@ -273,7 +274,11 @@ impl Line<'_> {
             body: Body::new(from, u64::MAX),
             framing: to,
             patience: self.connection.config(self.worker).body_timeout,
+            begun: false,
             sent_bytes: 0,
+            held_until: is_replaceable.then(|| self.now + ANSWER_HELD_MAX),
+            asked: false,
+            ended: false,
             fast: false,
             excess: false,
             now: self.now,
@@ -284,8 +289,8 @@ impl Line<'_> {
             true => Ok(()),
             false => relay.run(&mut out, &mut block).await,
         };
-        let (excess, sent_bytes) = (relay.excess, relay.sent_bytes);
-        self.now = relay.now;
+        let Relay { excess, begun, sent_bytes, now, .. } = relay;
+        self.now = now;
         self.worker.put(block);
         self.record.response_bytes = sent_bytes;
         // a client may need our response to see that the rest of its request is not wanted
@@ -296,16 +301,20 @@ impl Line<'_> {
             Err(broken) => broken,
         };
         self.worker.put(out);
-        let (Broken::Upstream(error) | Broken::Downstream(error)) = broken;
-        let by_upstream = matches!(broken, Broken::Upstream(_));
-        self.attempts.step(if by_upstream { Event::BodyFailed } else { Event::DownstreamGone }, self.now);
-        let outcome = if by_upstream && sent_bytes == 0 {
+        if !begun {
             *self.cycle = before;
-            self.reply(error, upload)
-        } else {
-            (Block::default(), self.break_off(error, to))
+            let action = match broken {
+                Broken::Upstream(error) => self.step(Event::AnswerBroken(error), upload),
+                Broken::Downstream(error) => self.fail(Failure::Downstream(error), upload),
+            };
+            return Answered { outcome: Err(action), keep: None };
+        }
+        let (event, error) = match broken {
+            Broken::Upstream(error) => (Event::BodyFailed, error),
+            Broken::Downstream(error) => (Event::DownstreamGone, error),
         };
-        Answered { outcome: Ok(outcome), keep: None }
+        self.attempts.step(event, self.now);
+        Answered { outcome: Ok((Block::default(), self.break_off(error, to))), keep: None }
     }
 
     /// The response that was begun will not be ended. Returns whether the client is to be given time to read what there is of it.

@@ -14,6 +14,7 @@
 //! is done only if not a byte was sent. What the endpoint may have read of the first try is counted as a try of its own.
 
 use super::connection::Connection;
+use super::failure::{Ending, Failure};
 use super::going::{Going, Sending};
 use super::proxied;
 use super::state::Worker;
@@ -32,7 +33,6 @@ use crate::net::receipt::Receipt;
 use crate::net::stream::{self, Stream};
 use crate::net::timer;
 use crate::net::upstream::{Received, Upstream};
-use crate::policy::exchange::Event;
 use crate::policy::retry::Sent;
 use crate::units::{ClusterId, EndpointId, Instant};
 use http::{Method, StatusCode};
@@ -74,62 +74,6 @@ pub(super) struct Asked<'a> {
     pub(super) rules: &'a HeaderRules,
     /// To change the protocol.
     pub(super) offer: Option<&'a Offer>,
-}
-
-/// Why an attempt has nothing to show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// No connection.
-    Refused,
-    /// The gateway lacks what a connection needs.
-    Exhausted,
-    /// No connection in time.
-    ConnectTimedOut,
-    /// The connection ended or broke before a response.
-    Reset {
-        /// How much of the request may have reached the service.
-        sent: Sent,
-        /// Whose fault it was.
-        ending: Ending,
-    },
-    /// What came is no response.
-    BadHead(ProxyError),
-    /// The attempt's time is over.
-    TimedOut,
-    /// The client is at fault: its body was malformed, too large, too slow, or broke off.
-    Downstream(ProxyError),
-}
-
-/// Why a connection has ended before a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// The endpoint has failed.
-    Failed,
-    /// It came from the pool, and its server had closed it before the request was there.
-    Stale {
-        /// It is not known that the server has read nothing of the request.
-        may_be_read: bool,
-    },
-    /// The endpoint has given up an upload that was waiting for its client.
-    Starved,
-}
-
-impl Failure {
-    /// The connection is of no more use, and nothing else is known.
-    pub(super) const BROKEN: Self = Self::Reset { sent: Sent::Maybe, ending: Ending::Failed };
-
-    /// The same for the policy. A client's failure never comes here.
-    pub(super) fn event(self) -> Event {
-        match self {
-            Self::Refused => Event::ConnectFailed,
-            Self::Exhausted => Event::Exhausted,
-            Self::ConnectTimedOut => Event::ConnectTimedOut,
-            Self::Reset { sent, ending } => Event::ResetBeforeHead { sent, excused: ending != Ending::Failed },
-            Self::BadHead(error) => Event::BadHead(error),
-            Self::TimedOut => Event::TimedOut,
-            Self::Downstream(_) => Event::DownstreamGone,
-        }
-    }
 }
 
 /// A connection to the endpoint of an attempt.
@@ -313,10 +257,10 @@ impl<'c> Conversation<'c> {
     }
 
     /// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
-    /// connection just as a request is sent. What may be repeated anyway is not worth waiting for the proof.
+    /// connection just as a request is sent. Proof is waited for only where it decides something.
     async fn look_for_receipt(&self, ending: Ending) -> Result<Failure, Failure> {
         let receipt = match self.upload.sent_whole_bytes() {
-            Some(sent_bytes) if self.to.repeatable => self.upstream.stream().receipt(sent_bytes),
+            Some(sent_bytes) if self.to.repeatable || self.to.strict => self.upstream.stream().receipt(sent_bytes),
             Some(sent_bytes) => self.await_receipt(sent_bytes).await?,
             None => Receipt::Perhaps,
         };

@@ -142,6 +142,11 @@ impl<'w> Attempts<'w> {
         self.strict
     }
 
+    /// Whether a response that breaks before a byte of it was passed on could be had elsewhere.
+    pub(super) fn may_replace_answer(&self) -> bool {
+        self.exchange.borrow().may_replace_answer()
+    }
+
     /// The attempt in flight has met a pooled connection that was closed. `tried`: it goes on with a new one, and the endpoint may have
     /// read the request on the old one, which was a try too.
     pub(super) fn on_stale(&self, tried: bool, now: Instant) {
@@ -231,7 +236,9 @@ impl<'w> Attempts<'w> {
     fn count_end(&self, event: Event, now: Instant) {
         let Some(Current { endpoint, began, answered }) = self.current.take() else { return };
         let (outcome, elapsed) = match (event, answered) {
-            (Event::BodyFailed | Event::TimedOut, Some((_, elapsed))) => (AttemptOutcome::Truncated, elapsed),
+            (Event::BodyFailed | Event::TimedOut | Event::AnswerBroken(_), Some((_, elapsed))) => {
+                (AttemptOutcome::Truncated, elapsed)
+            }
             (_, Some(answered)) => answered,
             (Event::Exhausted, None) => (AttemptOutcome::Exhausted, now.since(began)),
             (Event::ConnectFailed, None) => (AttemptOutcome::ConnectFailed, now.since(began)),

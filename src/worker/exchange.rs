@@ -6,10 +6,11 @@
 //! protocol the two sides speak beyond "a head and a body", nor whether they are encrypted.
 
 use super::answer::{Answered, Answering};
-use super::attempt::{self, Asked, Conversation, Ending, Failure, Opened, Try};
+use super::attempt::{self, Asked, Conversation, Opened, Try};
 use super::attempts::{Attempts, Brings};
 use super::connection::Connection;
 use super::discard::{Rest, conclude};
+use super::failure::{Ending, Failure};
 use super::going::Going;
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;

@@ -3,7 +3,7 @@
 //! [`Upload::run`] is one future, polled in place by whoever waits for the endpoint, so that neither needs a task of its own. Both sides
 //! tell each other in cells what the other has to know ([`Signals`]).
 
-use super::attempt::Failure;
+use super::failure::Failure;
 use super::upload::Upload;
 use crate::net::clock;
 use crate::net::stream::Stream;

@@ -17,6 +17,7 @@ mod discard;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
+mod failure;
 mod going;
 mod plan;
 mod proxied;

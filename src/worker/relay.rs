@@ -6,9 +6,13 @@
 //! response is all the memory it costs.
 //!
 //! The last piece is not sent here but handed back, so that the caller can send it and arm the next receive in the same turn.
+//!
+//! As long as nothing was sent, a response that breaks can be had from another endpoint, and the client sees nothing of it. So the first
+//! piece of one that may be replaced waits for the rest, if that fits behind it: for a moment, if its length is known; if not, only for
+//! what has arrived already, because an event stream's next event may be an hour away.
 
-use super::attempt::Failure;
 use super::connection::Connection;
+use super::failure::Failure;
 use super::going::{Going, Sending};
 use super::state::Worker;
 use crate::config::HeaderRules;
@@ -19,10 +23,12 @@ use crate::http::trailers::Trailers;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
 use crate::net::clock;
-use crate::net::upstream::Upstream;
+use crate::net::upstream::{Received, Upstream};
 use crate::units::Instant;
+use std::future::poll_fn;
 use std::net::Shutdown;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// A response that is being passed on.
@@ -39,8 +45,16 @@ pub(super) struct Relay<'a, 'g, F> {
     pub(super) framing: Framing,
     /// Without a byte from the endpoint, or without one taken by the client.
     pub(super) patience: Duration,
+    /// The client may have got something of it.
+    pub(super) begun: bool,
     /// Sent so far, head and body.
     pub(super) sent_bytes: u64,
+    /// Until when the beginning may be kept from the client; `None`: nothing would come of it.
+    pub(super) held_until: Option<Instant>,
+    /// A receive is in flight that the last wait has not seen the end of.
+    pub(super) asked: bool,
+    /// The endpoint has ended the connection, and the body with it.
+    pub(super) ended: bool,
     /// The last receive has filled its block.
     pub(super) fast: bool,
     /// Bytes came behind the end: the endpoint's connection is not to be used again.
@@ -69,6 +83,9 @@ impl<F: Sending> Relay<'_, '_, F> {
         if block.unread().len() <= out.room() {
             out.vec_mut().extend_from_slice(block.unread());
             block.clear();
+            if let Some(until) = self.held_until.filter(|_| !done) {
+                done = self.hold_back(out, block, until).await?;
+            }
         }
         loop {
             if done && block.is_empty() {
@@ -93,8 +110,32 @@ impl<F: Sending> Relay<'_, '_, F> {
         }
     }
 
+    /// Receives more into `out` before anything of it is sent, as long as it fits there and is expected to come at once; true when it is
+    /// all. What did not fit is left in `block`.
+    async fn hold_back(&mut self, out: &mut Block, block: &mut Block, until: Instant) -> Result<bool, Broken> {
+        loop {
+            let is_near = match self.body.left() {
+                Some(left) => left <= out.room() as u64,
+                None => self.upstream.stream().has_more(),
+            };
+            if !is_near || !self.receive_until(block, until).await? {
+                return Ok(false);
+            }
+            let done = self.dress(block).map_err(Broken::Upstream)?;
+            if block.unread().len() > out.room() {
+                return Ok(done);
+            }
+            out.vec_mut().extend_from_slice(block.unread());
+            block.clear();
+            if done {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Sends what is in the block, which is empty then.
     async fn send(&mut self, block: &mut Block) -> Result<(), Broken> {
+        self.begun = true;
         let bytes = block.unread().len() as u64;
         let watch = &self.connection.watch;
         let _guard = watch.over_send(&self.connection.stream, self.patience, clock::now());
@@ -115,31 +156,66 @@ impl<F: Sending> Relay<'_, '_, F> {
 
     /// The next bytes of the endpoint; none at its end, which the body may or may not allow.
     async fn receive(&mut self, block: &mut Block) -> Result<(), Broken> {
-        let left = self.body.left().or((!self.fast).then_some(BLOCK_SMALL as u64 + 1));
-        let mut room = self.worker.widen(std::mem::take(block), left, self.fast);
-        room.clear_with_headroom(CHUNK_HEADROOM);
         let watch = &self.connection.watch;
         let stream = self.upstream.stream();
         let _guard =
             watch.over(stream, clock::now() + self.patience, Shutdown::Both).on_behalf_of(&self.connection.stream);
-        self.upstream.arm(room);
-        let (received, back) = match self.going.is_under_way() {
+        self.ask(block);
+        let received = match self.going.is_under_way() {
             true => self.going.beside(pin!(self.upstream.received())).await.map_err(client_failed)?,
             false => self.upstream.received().await,
         };
-        self.now = clock::now();
-        *block = back;
-        self.fast = block.room() == 0;
         // after either the end is ours and not the endpoint's, also the one that the next receive would find
         let (stalled, left) = (watch.expired(), watch.client_gone());
+        let taken = self.take(received, block);
+        match (left, stalled) {
+            (true, _) => Err(Broken::Downstream(ProxyError::ClientClosed)),
+            (false, true) => Err(Broken::Upstream(ProxyError::UpstreamBodyTimeout)),
+            (false, false) => taken,
+        }
+    }
+
+    /// The same, but until then at most, when it goes on without anybody waiting: whether something has come. The connection is not touched.
+    async fn receive_until(&mut self, block: &mut Block, until: Instant) -> Result<bool, Broken> {
+        let watch = &self.connection.watch;
+        let stall = self.now + self.patience;
+        let _guard = watch.over_pause(until.min(stall)).on_behalf_of(&self.connection.stream);
+        self.ask(block);
+        let received = poll_fn(|cx| match self.upstream.poll_received(cx) {
+            Poll::Ready(received) => Poll::Ready(Some(received)),
+            Poll::Pending => watch.poll_passed(cx).map(|()| None),
+        });
+        match received.await {
+            Some(received) => self.take(received, block).map(|()| true),
+            None if watch.client_gone() => Err(Broken::Downstream(ProxyError::ClientClosed)),
+            None if stall <= until => Err(Broken::Upstream(ProxyError::UpstreamBodyTimeout)),
+            None => Ok(false),
+        }
+    }
+
+    /// Has the next piece received, into the block if it has room for what is expected, unless it is being received already.
+    fn ask(&mut self, block: &mut Block) {
+        if std::mem::replace(&mut self.asked, true) {
+            return;
+        }
+        let left = self.body.left().or((!self.fast).then_some(BLOCK_SMALL as u64 + 1));
+        let mut room = self.worker.widen(std::mem::take(block), left, self.fast);
+        room.clear_with_headroom(CHUNK_HEADROOM);
+        self.upstream.arm(room);
+    }
+
+    /// Takes what has been received.
+    fn take(&mut self, (received, back): Received, block: &mut Block) -> Result<(), Broken> {
+        self.asked = false;
+        self.now = clock::now();
+        // there is something in its place if it was received while something else was waited for
+        self.worker.put(std::mem::replace(block, back));
+        self.fast = block.room() == 0;
+        self.ended = matches!(received, Ok(0)) && self.body.on_eof().is_ok();
         match received {
-            Ok(1..) if !stalled && !left => Ok(()),
-            Ok(0) if !stalled && !left && self.body.on_eof().is_ok() => Ok(()),
-            _ => Err(match (left, stalled) {
-                (true, _) => Broken::Downstream(ProxyError::ClientClosed),
-                (false, true) => Broken::Upstream(ProxyError::UpstreamBodyTimeout),
-                (false, false) => Broken::Upstream(ProxyError::UpstreamTruncated),
-            }),
+            Ok(1..) => Ok(()),
+            _ if self.ended => Ok(()),
+            _ => Err(Broken::Upstream(ProxyError::UpstreamTruncated)),
         }
     }
 
@@ -166,9 +242,9 @@ impl<F: Sending> Relay<'_, '_, F> {
     }
 
     /// Nothing has arrived. Either nothing has been asked for yet (the first piece), or the endpoint has closed, and its body
-    /// allows that ([`Relay::receive`] has asked).
+    /// allows that.
     fn end_by_close(&mut self, block: &mut Block) -> bool {
-        if self.sent_bytes == 0 {
+        if !self.ended {
             return false;
         }
         if self.framing == Framing::Chunked {

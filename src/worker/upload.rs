@@ -10,10 +10,10 @@
 //!
 //! A client that waits for `100 Continue` is not read from before [`super::attempt`], which hears the endpoint, has told it.
 
-use super::attempt::Failure;
 use super::attempts::Attempts;
 use super::connection::Connection;
 use super::discard::Rest;
+use super::failure::Failure;
 use super::going::Signals;
 use super::state::Worker;
 use crate::error::ProxyError;

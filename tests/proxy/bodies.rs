@@ -129,7 +129,7 @@ on_both_drivers! {
             };
             conn.stream().cut();
         });
-        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "[route.retry]\nattempts = 0", ""));
         for path in ["/fixed", "/chunked", "/within-a-chunk"] {
             let error = gateway.client().try_get(path).expect_err("a broken body must not look whole");
             assert!(matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{path}: {error}");

@@ -30,6 +30,7 @@ mod misbehaviour;
 mod mixture;
 mod operation;
 mod proxy_protocol;
+mod replaced;
 mod retries;
 mod reuse;
 mod routing;

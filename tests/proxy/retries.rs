@@ -150,16 +150,4 @@ on_both_drivers! {
         let bodies: Vec<_> = upstream.requests().into_iter().map(|request| request.body).collect();
         assert_eq!(bodies, [b"one", b"two"]);
     }
-
-    fn a_reset_after_the_head_is_not_retried(driver: Driver) {
-        let first = Upstream::scripted(|conn| {
-            conn.request();
-            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
-            conn.stream().cut();
-        });
-        let second = Upstream::always("second");
-        let gateway = two(driver, &first, &second, "");
-        assert!(gateway.client().try_get("/").is_err(), "the client sees that the body broke off");
-        assert!(second.requests().is_empty());
-    }
 }

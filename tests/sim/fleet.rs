@@ -1,6 +1,7 @@
 //! The simulated services: what an endpoint does with an attempt, and how its mood changes.
 
 use http::StatusCode;
+use ringgate::error::ProxyError;
 use ringgate::policy::chance::below;
 use ringgate::policy::event::Event;
 use ringgate::policy::retry::Sent;
@@ -72,6 +73,10 @@ impl Mood {
             Self::AsksForPause => {
                 let status = if below(rng, 2) == 0 { 429 } else { 503 };
                 (Phase::Head(quick), head(status, Some(below(rng, 4_000) as u64)), Event::BodyDone)
+            }
+            // before or after something of it was passed on
+            Self::Truncates if below(rng, 2) == 0 => {
+                (Phase::Head(quick), head(200, None), Event::AnswerBroken(ProxyError::UpstreamTruncated))
             }
             Self::Truncates => (Phase::Head(quick), head(200, None), Event::BodyFailed),
             Self::Flaky if below(rng, 2) == 0 => return Self::Well.meet(rng),

@@ -443,7 +443,9 @@ impl World {
         match (event, action) {
             (Event::DownstreamGone, _) => self.report.abandoned += 1,
             (_, Action::Reply(reply)) => {
-                assert!(self.now <= live.deadline.at, "the reply comes after T_max");
+                // T_max is the head's, and that was there
+                let had_head = matches!(event, Event::AnswerBroken(_));
+                assert!(had_head || self.now <= live.deadline.at, "the reply comes after T_max");
                 if event == Event::TimedOut {
                     self.route.on_latency(live.deadline.total, self.now);
                 }
@@ -490,8 +492,8 @@ impl World {
 
 /// The rule in other words: a request that may have arrived goes out again only if that does no harm.
 fn may_repeat(event: Event, live: &Live) -> bool {
-    let was_there = matches!(event, Event::Start | Event::BackoffOver);
-    was_there || !was_seen(event) || live.repeatable
+    // an answer that breaks was counted as seen with its head
+    live.repeatable || !(was_seen(event) || matches!(event, Event::AnswerBroken(_)))
 }
 
 /// Whether an attempt that ends like this may have reached a service.

@@ -363,6 +363,48 @@ fn a_response_that_breaks_off_counts_as_a_failure_and_ends_the_exchange() {
 }
 
 #[test]
+fn a_response_that_breaks_before_it_was_passed_on_is_had_elsewhere() {
+    const BROKEN: Event = Event::AnswerBroken(ProxyError::UpstreamTruncated);
+    let mut world = World::new(2);
+    let (mut exchange, _) = world.run(&[head(200)]);
+    let broken = exchange.tried()[0];
+    assert!(exchange.may_replace_answer() && is_attempt(world.step(&mut exchange, BROKEN, 3)));
+    assert_eq!((exchange.retry_reason(), exchange.tried().len()), (Some(Cause::Reset), 2));
+    assert_ne!(exchange.tried()[1], broken);
+    assert!(world.failures(broken) > 0.0);
+    world.step(&mut exchange, head(200), 4);
+    assert_eq!(world.step(&mut exchange, Event::BodyDone, 5), Action::Finish);
+    // a status that counted as a failure already is not counted again
+    let mut world = World::new(2);
+    for _ in 0..4 {
+        let (mut exchange, _) = world.run(&[head(500)]);
+        assert!(is_attempt(world.step(&mut exchange, BROKEN, 3)));
+        world.step(&mut exchange, Event::DownstreamGone, 4);
+    }
+    assert_eq!(world.cluster.available(at(4)), 2, "four in a row, not eight");
+}
+
+#[test]
+fn a_response_that_breaks_is_replied_to_when_it_cannot_be_had_elsewhere() {
+    const BROKEN: Event = Event::AnswerBroken(ProxyError::UpstreamTruncated);
+    const REPLY: Action = Action::Reply(ProxyError::UpstreamTruncated);
+    let not_repeatable = |world: &mut World| world.facts.idempotent = false;
+    let not_kept = |world: &mut World| world.facts.replayable = false;
+    let none_left = |world: &mut World| world.facts.retry = Rc::new(Rules::new(&Retry { attempts: 0, ..retry() }));
+    for change in [not_repeatable as fn(&mut World), not_kept, none_left] {
+        let mut world = World::new(2);
+        change(&mut world);
+        let (mut exchange, _) = world.run(&[head(200)]);
+        assert!(!exchange.may_replace_answer());
+        assert_eq!(world.step(&mut exchange, BROKEN, 3), REPLY);
+        assert!(exchange.is_over());
+    }
+    let mut world = World::new(2);
+    let (mut exchange, _) = world.run(&[head(200)]);
+    assert_eq!(world.step(&mut exchange, BROKEN, 1_999), REPLY, "no time is left");
+}
+
+#[test]
 fn a_client_that_leaves_at_any_point_leaves_nothing_behind() {
     let paths: [&[Event]; 5] = [&[], &[REFUSED], &[REFUSED, REFUSED], &[head(200)], &[head(503), head(200)]];
     for path in paths {

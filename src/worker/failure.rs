@@ -1,0 +1,61 @@
+//! Why an attempt has nothing to show, and whose fault that is.
+
+use crate::error::ProxyError;
+use crate::policy::exchange::Event;
+use crate::policy::retry::Sent;
+
+/// Why an attempt has nothing to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No connection.
+    Refused,
+    /// The gateway lacks what a connection needs.
+    Exhausted,
+    /// No connection in time.
+    ConnectTimedOut,
+    /// The connection ended or broke before a response.
+    Reset {
+        /// How much of the request may have reached the service.
+        sent: Sent,
+        /// Whose fault it was.
+        ending: Ending,
+    },
+    /// What came is no response.
+    BadHead(ProxyError),
+    /// The attempt's time is over.
+    TimedOut,
+    /// The client is at fault: its body was malformed, too large, too slow, or broke off.
+    Downstream(ProxyError),
+}
+
+/// Why a connection has ended before a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The endpoint has failed.
+    Failed,
+    /// It came from the pool, and its server had closed it before the request was there.
+    Stale {
+        /// It is not known that the server has read nothing of the request.
+        may_be_read: bool,
+    },
+    /// The endpoint has given up an upload that was waiting for its client.
+    Starved,
+}
+
+impl Failure {
+    /// The connection is of no more use, and nothing else is known.
+    pub(super) const BROKEN: Self = Self::Reset { sent: Sent::Maybe, ending: Ending::Failed };
+
+    /// The same for the policy. A client's failure never comes here.
+    pub(super) fn event(self) -> Event {
+        match self {
+            Self::Refused => Event::ConnectFailed,
+            Self::Exhausted => Event::Exhausted,
+            Self::ConnectTimedOut => Event::ConnectTimedOut,
+            Self::Reset { sent, ending } => Event::ResetBeforeHead { sent, excused: ending != Ending::Failed },
+            Self::BadHead(error) => Event::BadHead(error),
+            Self::TimedOut => Event::TimedOut,
+            Self::Downstream(_) => Event::DownstreamGone,
+        }
+    }
+}
