@@ -213,7 +213,7 @@ impl Cluster {
             self.end_ramp(id);
             return;
         }
-        self.standings.revive(id);
+        self.standings.revive(id, now);
         if self.endpoints[id.index()].standing.ejected_on().is_some() {
             self.readmit(id, Readmission::HealthCheck, now);
         } else {

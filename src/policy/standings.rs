@@ -144,6 +144,8 @@ struct Row {
     whole: AtomicU64,
     /// Zero: not dead.
     dead_until: AtomicU64,
+    /// When it was last reached though it was put aside.
+    reached: AtomicU64,
     track: Track,
 }
 
@@ -263,7 +265,7 @@ impl Standings {
 
     /// A health check has passed: an ejection becomes due for its probe.
     pub fn on_check_passed(&self, id: EndpointId, now: Instant) {
-        self.revive(id);
+        self.revive(id, now);
         if let from @ Standing::Ejected { evidence, due } = self.get(id)
             && due > now
         {
@@ -271,17 +273,27 @@ impl Standings {
         }
     }
 
-    /// It has just failed hard though it was put aside.
-    pub fn set_dead(&self, id: EndpointId, now: Instant) {
-        self.row(id).dead_until.store((now + DEAD).as_nanos(), Ordering::Relaxed);
+    /// An attempt that began at `began` has just failed hard though the endpoint was put aside. One that has waited for long tells of the
+    /// time when it began, and one from before it was reached tells nothing.
+    pub fn set_dead(&self, id: EndpointId, began: Instant, now: Instant) {
+        let Row { dead_until, reached, .. } = self.row(id);
+        if began.as_nanos() >= reached.load(Ordering::Relaxed) {
+            dead_until.store((began + DEAD).max(now).as_nanos(), Ordering::Relaxed);
+        }
     }
 
-    /// It has been reached.
-    pub fn revive(&self, id: EndpointId) {
-        let dead_until = &self.row(id).dead_until;
-        if dead_until.load(Ordering::Relaxed) != 0 {
-            dead_until.store(0, Ordering::Relaxed);
+    /// A connection to it stands, or a check has passed. Writes only if it was dead.
+    pub fn revive(&self, id: EndpointId, now: Instant) {
+        if self.row(id).dead_until.load(Ordering::Relaxed) != 0 {
+            self.on_reached(id, now);
         }
+    }
+
+    /// It has answered though it was put aside.
+    pub fn on_reached(&self, id: EndpointId, now: Instant) {
+        let Row { dead_until, reached, .. } = self.row(id);
+        reached.store(now.as_nanos(), Ordering::Relaxed);
+        dead_until.store(0, Ordering::Relaxed);
     }
 
     /// Whether it is freshly dead: nobody is to ask.
@@ -397,13 +409,18 @@ mod tests {
     fn a_dead_endpoint_is_asked_by_one_at_a_time_until_it_is_reached_or_forgotten() {
         let standings = Standings::new(1);
         assert!(standings.claim(ID, at(1_000)) && standings.claim(ID, at(1_000)), "nobody knows that it is dead");
-        standings.set_dead(ID, at(1_000));
+        standings.set_dead(ID, at(1_000), at(1_000));
         assert!(standings.is_dead(ID, at(1_099)) && !standings.claim(ID, at(1_099)));
         assert!(standings.claim(ID, at(1_100)), "the first to ask");
         assert!(!standings.claim(ID, at(1_100)), "the others wait for what comes of it");
-        standings.revive(ID);
+        standings.revive(ID, at(1_101));
         assert!(standings.claim(ID, at(1_101)) && standings.claim(ID, at(1_101)));
-        standings.set_dead(ID, at(2_000));
+        standings.set_dead(ID, at(1_100), at(1_102));
+        assert!(standings.claim(ID, at(1_102)) && standings.claim(ID, at(1_102)), "that was before it was reached");
+        standings.set_dead(ID, at(1_200), at(1_700));
+        assert!(standings.claim(ID, at(1_700)), "half a second ago it was dead");
+        assert!(!standings.claim(ID, at(1_700)), "and may still be");
+        standings.set_dead(ID, at(2_000), at(2_000));
         let later = at(2_000) + DEAD + DEAD_KNOWN;
         assert!(standings.claim(ID, later) && standings.claim(ID, later));
     }
@@ -414,7 +431,7 @@ mod tests {
         standings.on_check_passed(ID, at(1));
         assert_eq!((standings.get(ID), standings.version()), (Standing::Serving, 0));
         assert!(standings.put_aside(ID, Standing::Serving, soft(10_000), 0));
-        standings.set_dead(ID, at(100));
+        standings.set_dead(ID, at(100), at(100));
         standings.on_check_passed(ID, at(150));
         assert_eq!(standings.get(ID).ready_since(at(150)), Some(at(150)));
         assert!(!standings.is_dead(ID, at(150)));

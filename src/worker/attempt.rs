@@ -121,7 +121,7 @@ async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream
         false => failure,
     };
     let stream = connecting.established().await.map_err(|error| unless_ended(unconnected(&error)))?;
-    worker.clusters.borrow_mut()[to.cluster.index()].on_connected(to.endpoint);
+    worker.clusters.borrow_mut()[to.cluster.index()].on_connected(to.endpoint, clock::now());
     let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
     let broken = Failure::Reset { sent: Sent::Nothing, ending: Ending::Failed };
     introduced.map_err(|_| unless_ended(broken))?;

@@ -27,7 +27,7 @@ const REQUESTS: usize = 300;
 const VOLLEYS: u64 = 24;
 
 /// How long an endpoint may be back before everybody knows: it was asked a moment before, and that has yet to fail.
-const SEEN: Duration = Duration::from_millis(250);
+const SEEN: Duration = Duration::from_millis(110);
 
 /// What happened, over one simulation or many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -423,7 +423,7 @@ impl World {
         let mood = self.moods[endpoint.index()].0;
         let meeting = mood.meet(&mut self.rng);
         if mood.is_reachable() {
-            self.clusters[worker].on_connected(endpoint);
+            self.clusters[worker].on_connected(endpoint, now);
         }
         live.meeting = Some(meeting);
         let (at, met) = match meeting.phase {

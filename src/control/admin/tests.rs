@@ -212,7 +212,7 @@ fn upstreams_merge_what_the_workers_and_the_checks_say() {
         assert_eq!((&row["in_flight"], &row["availability"]), (&json!(3), &json!(0.5)));
         assert_eq!((&row["attempts"], &row["failures"]), (&json!(2), &json!(1)));
         assert_eq!(row["outcomes"], json!({ "success": 1, "timeout": 1 }));
-        assert_eq!(row["ejections"], json!({ "consecutive_failures": 1 }));
+        assert_eq!(row["ejections"], json!({ "consecutive_failures": 1, "health_check": 1 }));
         assert!(value["upstreams"][1]["endpoints"][0]["health_check"].is_null());
     });
 }

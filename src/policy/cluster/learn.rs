@@ -15,8 +15,8 @@ const TRIES: usize = 4;
 
 impl Cluster {
     /// A connection to the endpoint stands: it is not dead.
-    pub fn on_connected(&mut self, id: EndpointId) {
-        self.standings.revive(id);
+    pub fn on_connected(&mut self, id: EndpointId, now: Instant) {
+        self.standings.revive(id, now);
     }
 
     /// A response head came that is not a failure: the endpoint answers. A probe has succeeded with it, and so has a last resort.
@@ -27,7 +27,7 @@ impl Cluster {
             Terms::Usual => return,
             Terms::Probe { .. } | Terms::LastResort => self.standings.get(id),
         };
-        self.standings.revive(id);
+        self.standings.on_reached(id, now);
         match (attempt.terms, standing) {
             (_, Standing::Serving | Standing::Shunned { .. }) => {}
             (Terms::Probe { lease: own }, from @ (Standing::Ejected { .. } | Standing::Probing { .. })) => {
@@ -82,7 +82,7 @@ impl Cluster {
         let Some(rules) = self.outlier else { return };
         let standing = self.standings.get(id);
         if evidence == Evidence::Hard && attempt.terms != Terms::Usual {
-            self.standings.set_dead(id, now);
+            self.standings.set_dead(id, attempt.began, now);
         }
         match (attempt.terms, standing) {
             (_, Standing::Serving | Standing::Shunned { .. }) => {

@@ -98,7 +98,7 @@ impl World {
         while let Ok(attempt) = self.begin(&met, now) {
             let id = u32::from(attempt.endpoint.0);
             if !dead.contains(&id) {
-                self.cluster.on_connected(attempt.endpoint);
+                self.cluster.on_connected(attempt.endpoint, now);
                 self.conclude(attempt, true, now);
                 return (met, Some(id));
             }
