@@ -71,7 +71,12 @@ impl Arguments {
     /// The drills that were asked for.
     pub(crate) fn drills(&self) -> anyhow::Result<Vec<Drill>> {
         anyhow::ensure!(self.scale > 0.0 && self.scale <= 10.0, "--scale {}: more than 0, at most 10", self.scale);
-        let is_meant = |drill: &Drill, word: &String| !word.is_empty() && drill.name.starts_with(word.as_str());
+        // h1-500 is not h1-5000
+        let is_whole = |word: &String| scripts::ALL.iter().any(|drill| drill.name == *word);
+        let is_meant = |drill: &Drill, word: &String| match is_whole(word) {
+            true => drill.name == *word,
+            false => !word.is_empty() && drill.name.starts_with(word.as_str()),
+        };
         for word in &self.drill {
             anyhow::ensure!(scripts::ALL.iter().any(|drill| is_meant(drill, word)), "--drill {word}: no such drill");
         }

@@ -12,7 +12,8 @@
 //! can fail the run (exit code 1).
 //!
 //! Everything runs on loopback, on ports that the kernel chooses, and ends with this process, however that ends. All of it takes about four
-//! minutes a gateway; `--scale 0.2` shortens what can be shortened.
+//! minutes a gateway; `--scale 0.2` shortens what can be shortened. Times are only as good as the machine is idle: where the load itself
+//! was late the tables say so, and `nice -n -10` helps.
 
 // A drill is a client with a timetable: it reads the clock and sleeps.
 #![allow(clippy::disallowed_methods)]

@@ -3,6 +3,7 @@
 //! `haproxy` has no health checks; `haproxy-check` has `option httpchk` with `check inter 1s`. Where a drill asks for it: `retry-on`
 //! with 500 besides what it is by default, and a `backup` server, which without checks is never used.
 
+use anyhow::Context;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -32,23 +33,21 @@ pub(super) fn configuration(variant: &Variant, setup: &Setup, place: &Place<'_>)
     )
 }
 
-/// Connection errors, retries and redispatches of each server: each follows one attempt that failed.
-pub(super) fn refused_attempts(csv: &str, endpoints: &[SocketAddr]) -> HashMap<SocketAddr, u64> {
-    let mut lines = csv.lines();
-    let titles: Vec<_> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
-    let column = |name: &str| titles.iter().position(|title| *title == name);
-    let (Some(server), Some(columns)) =
-        (column("svname"), ["econ", "wretr", "wredis"].map(column).into_iter().collect::<Option<Vec<_>>>())
-    else {
-        return HashMap::new();
-    };
+/// Connection errors, retries and redispatches of each server: each follows one attempt that failed. `Err` if this is no such page.
+pub(super) fn refused_attempts(page: &str, endpoints: &[SocketAddr]) -> anyhow::Result<HashMap<SocketAddr, u64>> {
+    // it is sent in chunks, also to HTTP/1.0: their sizes stand between the lines
+    let mut lines = page.lines().skip_while(|line| !line.starts_with("# "));
+    let titles: Vec<_> = lines.next().context("no titles")?.trim_start_matches("# ").split(',').collect();
+    let column = |name: &str| titles.iter().position(|title| *title == name).with_context(|| format!("no {name}"));
+    let server = column("svname")?;
+    let columns = ["econ", "wretr", "wredis"].map(column).into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let attempts = |line: &str| {
         let cells: Vec<_> = line.split(',').collect();
         let number: usize = cells.get(server)?.strip_prefix('s')?.parse().ok()?;
         let count = columns.iter().filter_map(|column| cells.get(*column)?.parse::<u64>().ok()).sum();
         Some((*endpoints.get(number)?, count))
     };
-    lines.filter_map(attempts).collect()
+    Ok(lines.filter_map(attempts).collect())
 }
 
 #[cfg(test)]
@@ -57,8 +56,11 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_their_titles() {
-        let csv = "# pxname,svname,econ,eresp,wretr,wredis,\nedge,FRONTEND,,,,,\napp,s0,2,9,3,1,\napp,s1,0,0,0,0,\n";
+        let page =
+            "1f\r\n# pxname,svname,econ,eresp,wretr,wredis,\nedge,FRONTEND,,,,,\napp,s0,2,9,3,1,\napp,s1,0,0,0,0,\n";
         let endpoints: Vec<SocketAddr> = ["127.0.0.1:9001", "127.0.0.1:9002"].map(|a| a.parse().expect("it is")).into();
-        assert_eq!(refused_attempts(csv, &endpoints), HashMap::from([(endpoints[0], 6), (endpoints[1], 0)]));
+        let counted = refused_attempts(page, &endpoints).expect("a page of figures");
+        assert_eq!(counted, HashMap::from([(endpoints[0], 6), (endpoints[1], 0)]));
+        assert!(refused_attempts("sorry", &endpoints).is_err());
     }
 }

@@ -111,10 +111,16 @@ impl Gateway {
             Kind::Ringgate => ringgate::refused_attempts(&page(self.admin.address(), "/metrics")?),
             Kind::Nginx => nginx::refused_attempts(&fs::read_to_string(self.folder.path().join(nginx::ERROR_LOG))?),
             Kind::Haproxy | Kind::HaproxyCheck => {
-                haproxy::refused_attempts(&page(self.admin.address(), "/stats;csv")?, &self.endpoints)
+                haproxy::refused_attempts(&page(self.admin.address(), "/stats;csv")?, &self.endpoints)?
             }
         };
-        Ok(self.endpoints.iter().map(|endpoint| counted.get(endpoint).copied().unwrap_or_default()).collect())
+        let count = |endpoint| match (counted.get(endpoint), self.kind) {
+            (Some(count), _) => Ok(*count),
+            // what has not happened is no line of a log
+            (None, Kind::Nginx) => Ok(0),
+            (None, _) => anyhow::bail!("it does not say how often connecting to {endpoint} failed"),
+        };
+        self.endpoints.iter().map(count).collect()
     }
 }
 
