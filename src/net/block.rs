@@ -236,6 +236,8 @@ pub struct Blocks {
     small: Stock,
     large: Stock,
     bulk: Stock,
+    /// Small ones that the kernel has, to be filled with what arrives next.
+    given: usize,
 }
 
 /// Places for blocks that a stock keeps even when it is empty (512 bytes), so that the places of a small steady load are not freed with
@@ -313,10 +315,15 @@ impl Blocks {
         self.small.blocks.len() * SMALL + self.large.blocks.len() * LARGE + self.bulk.blocks.len() * BULK
     }
 
-    /// Bytes of the blocks that are lent, as they were made: to connections, and to the kernel for what it will receive.
+    /// Bytes of the blocks that connections have, as they were made.
     #[must_use]
     pub fn lent_bytes(&self) -> usize {
-        MADE_BYTES.get().saturating_sub(self.kept_bytes())
+        MADE_BYTES.get().saturating_sub(self.kept_bytes() + self.given * SMALL)
+    }
+
+    /// So many small ones the kernel has for what it will receive; nobody uses them yet.
+    pub fn set_given(&mut self, count: usize) {
+        self.given = count;
     }
 
     /// Frees half of what was not needed since the last call, so that a burst's memory goes back and a steady load's does not.
@@ -385,7 +392,11 @@ mod tests {
         assert_eq!((blocks.lent_bytes(), blocks.kept_bytes()), (SMALL + LARGE, 0));
         blocks.put(small);
         assert_eq!((blocks.lent_bytes(), blocks.kept_bytes()), (LARGE, SMALL));
-        drop(large);
+        let given = blocks.small();
+        blocks.set_given(1);
+        assert_eq!(blocks.lent_bytes(), LARGE);
+        drop((large, given));
+        blocks.set_given(0);
         assert_eq!(blocks.lent_bytes(), 0);
     }
 

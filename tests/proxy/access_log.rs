@@ -40,6 +40,8 @@ on_both_drivers! {
         assert_eq!((line["status"].as_u64(), line["attempts"].as_u64()), (Some(200), Some(2)), "{line}");
         let endpoints = line["endpoints"].to_string();
         assert!(endpoints.contains(refusing.address()) && endpoints.contains(second.address()), "{line}");
+        let outcomes: Vec<_> = line["outcomes"].as_array().unwrap().iter().map(|outcome| outcome.as_str().unwrap()).collect();
+        assert_eq!(outcomes, ["connect_failed", "success"], "{line}");
         assert!(line.to_string().contains("/a?b=c") && line.to_string().contains("127.0.0.1"), "{line}");
     }
 
@@ -50,9 +52,10 @@ on_both_drivers! {
         refusing.stop();
         let config = log_to(&file, "") + &behind(&[&refusing], "[route.retry]\nattempts = 0", "");
         let gateway = Gateway::start(driver, &config);
-        gateway.get("/").assert_rejected(502, "upstream_connect_failed");
+        gateway.get("/").assert_rejected(503, "no_healthy_endpoint");
         let line = &objects(&file, 1)[0];
-        assert_eq!((line["error"].as_str(), line["status"].as_u64()), (Some("upstream_connect_failed"), Some(502)), "{line}");
+        assert_eq!((line["error"].as_str(), line["status"].as_u64()), (Some("no_healthy_endpoint"), Some(503)), "{line}");
+        assert_eq!(line["outcomes"][0].as_str(), Some("connect_failed"), "{line}");
     }
 
     fn secrets_are_not_written(driver: Driver) {

@@ -55,7 +55,7 @@ on_both_drivers! {
         let endpoint = format!("{{ address = \"{}\" }}", blackhole.address());
         let gateway = Gateway::start(driver, &behind_endpoints(&endpoint, "[route.retry]\nattempts = 0", limit));
         let sent = Instant::now();
-        gateway.get("/").assert_rejected(504, "upstream_connect_timeout");
+        gateway.get("/").assert_rejected(503, "no_healthy_endpoint");
         assert!(sent.elapsed() >= Duration::from_millis(190) && sent.elapsed() < Duration::from_secs(5));
         let endpoints = format!("{endpoint}, {{ address = \"{}\", priority = 1 }}", second.address());
         let gateway = Gateway::start(driver, &behind_endpoints(&endpoints, "", limit));

@@ -72,6 +72,7 @@ impl Buffers {
         self.peak = taken.max(self.peak - (self.peak >> 8)).min(PEAK_MAX);
         let wanted = SPARE + (self.peak >> 7);
         if self.count() >= wanted as usize || self.free.is_empty() {
+            stock.set_given(self.count());
             return;
         }
         while self.count() < wanted as usize
@@ -88,6 +89,7 @@ impl Buffers {
             self.given[usize::from(id)] = Some(block);
             self.tail = self.tail.wrapping_add(1);
         }
+        stock.set_given(self.count());
         // SAFETY: the tail overlays a field of the first entry that nothing else uses; the kernel reads it at any time, so it is
         // written atomically, and behind the entries.
         unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.shared).cast_mut()) }.store(self.tail, Ordering::Release);
