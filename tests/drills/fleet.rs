@@ -42,7 +42,7 @@ struct Running {
 impl Fleet {
     /// Reserves `count` places. Nothing listens there until started; answers will take `think`.
     pub(crate) fn try_new(count: usize, think: Duration) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = tempfile::Builder::new().prefix("drills-").tempdir()?;
         let place = |number: usize| {
             let journal = folder.path().join(format!("journal-{number}"));
             anyhow::Ok(Endpoint { port: Port::reserve()?, journal, think, running: None })

@@ -95,7 +95,6 @@ async fn drive(plan: Plan, stop: &AtomicBool) -> anyhow::Result<Traffic> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (begin, mut sent, mut samples) = (clock::now(), 0_u64, Vec::new());
     let gap_us = 1_000_000.0 / f64::from(plan.per_second);
-    #[expect(clippy::cast_precision_loss)]
     let due = |number: u64| begin + Duration::from_secs_f64(number as f64 * gap_us / 1e6);
     while !stop.load(Ordering::Relaxed) && plan.requests.is_none_or(|requests| sent < requests) {
         ticks.tick().await;

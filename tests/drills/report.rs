@@ -97,7 +97,6 @@ pub(crate) fn milliseconds(duration: Duration) -> String {
 
 /// `count` as a part of `whole`; nothing of nothing.
 pub(crate) fn share(count: usize, whole: usize) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss)]
     (whole > 0).then(|| count as f64 / whole as f64)
 }
 

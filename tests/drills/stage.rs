@@ -28,7 +28,6 @@ impl Stage<'_> {
 
     /// So many, at this scale, and at least `least`.
     pub(crate) fn count(&self, count: u32, least: u64) -> u64 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let scaled = (f64::from(count) * self.scale).round() as u64;
         scaled.max(least)
     }

@@ -135,7 +135,6 @@ impl Traffic {
 fn quantile(mut values: Vec<Duration>, q: f64) -> Option<Duration> {
     values.sort_unstable();
     let last = values.len().checked_sub(1)?;
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rank = ((values.len() as f64 * q).ceil() as usize).saturating_sub(1);
     Some(values[rank.min(last)])
 }

@@ -85,7 +85,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts it, and returns when it accepts connections.
     pub(crate) fn start(variant: &Variant, setup: &Setup) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = tempfile::Builder::new().prefix("drills-").tempdir()?;
         let (listen, admin) = (Port::reserve()?, Port::reserve()?);
         let place = Place { listen: listen.address(), admin: admin.address(), folder: folder.path() };
         let file = folder.path().join("configuration");

@@ -52,11 +52,18 @@ fn judged(mut report: Report, traffic: &Traffic, times: &HashMap<u64, u32>, kill
     report.none("never seen, 503", unsent);
     report.none("failed without a kill", failed_posts.only(|sample| !is_excused(sample, kills)).count());
     report.none("POSTs twice", twice);
+    let inexcusable = unseen_503_or_unexcused(&failed_posts, times, kills);
     let summary = format!(
-        "{failed_gets} GETs failed, {unsent} POSTs refused unsent ({} lost with the killed), {twice} done twice",
-        failed_posts.count() - unsent
+        "{failed_gets} GETs and {inexcusable} POSTs failed without need ({} more POSTs with a killed service), {twice} done twice",
+        failed_posts.count() - inexcusable
     );
     report.summed_up(summary)
+}
+
+/// POSTs that need not have failed, for either reason.
+fn unseen_503_or_unexcused(failed: &Traffic, times: &HashMap<u64, u32>, kills: &[Moment]) -> usize {
+    let was_unsent = |sample: &Sample| sample.status() == Some(503) && !times.contains_key(&sample.id);
+    failed.only(|sample| was_unsent(sample) || !is_excused(sample, kills)).count()
 }
 
 /// Whether something was killed while the request was under way, or just before.
