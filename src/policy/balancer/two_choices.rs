@@ -160,7 +160,7 @@ mod tests {
             tier.endpoints[0].doubted_until = tier.now + Duration::from_secs(1);
             tier.endpoints[1].in_flight = 1;
             assert_eq!(tier.counts(100), [0, 100], "{balance:?}");
-            tier.now = tier.now + Duration::from_secs(1);
+            tier.now += Duration::from_secs(1);
             assert_eq!(tier.counts(100), [100, 0], "{balance:?}: doubts end");
         }
     }

@@ -588,10 +588,8 @@ fn who_relapses_must_prove_more_but_comes_back_quickly_when_it_is_well() {
     config.slow_start = Duration::from_secs(3);
     let mut world = World::new(&config, 154);
     // a fault of 25 seconds, in which one of two answers every second request badly
-    let mut turn = 0;
-    for i in 0..25_000 {
-        turn += 1;
-        world.request(|id| id == 0 || turn % 2 == 0 || turn % 3 == 0, at(i));
+    for turn in 0..25_000 {
+        world.request(|id| id == 0 || turn % 2 == 0 || turn % 3 == 0, at(turn));
     }
     let counts = world.counts(200, at(25_000 + 3_100));
     assert!(counts[1] > 0, "its proofs are made: {counts:?} {:?}", world.standing(1));

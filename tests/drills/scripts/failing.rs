@@ -85,7 +85,7 @@ mod tests {
             status: 200,
             is_post: false,
         };
-        let is_first = |entry: &Entry| entry.at >= Duration::from_secs(100) + back && entry.id % period == 0;
+        let is_first = |entry: &Entry| entry.at >= Duration::from_secs(100) + back && entry.id.is_multiple_of(period);
         let (first, second) = (0..2_400).map(entry).partition(is_first);
         vec![first, second]
     }
