@@ -101,7 +101,7 @@ fn config(
     sink: &mut Sink<'_>,
 ) -> Result<Option<Config>, Entangled> {
     let gateway = file.gateway.as_ref().and_then(|table| gateway(&table.value, cores, sink));
-    let admin = file.admin.as_ref().and_then(|table| table.value.listen.as_ref());
+    let admin = file.admin.as_ref().and_then(|table| admin(&table.value));
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, sink));
     binds(file, sink);
@@ -115,7 +115,7 @@ fn config(
     let complete = || {
         Some(Config {
             gateway: gateway?,
-            admin: Admin { listen: admin?.value.0.clone() },
+            admin: admin?,
             access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
             listeners: listeners?,
             routes: routes?,
@@ -157,7 +157,13 @@ fn gateway(table: &file::Gateway, available: &[usize], sink: &mut Sink<'_>) -> O
         DriverWord::IoUring => Driver::IoUring,
         DriverWord::Epoll => Driver::Epoll,
     };
-    Some(Gateway { cores, driver, drain_timeout: value(&table.drain_timeout)?.0 })
+    let (drain_delay, drain_timeout) = (value(&table.drain_delay)?.0, value(&table.drain_timeout)?.0);
+    Some(Gateway { cores, driver, drain_delay, drain_timeout })
+}
+
+fn admin(table: &file::Admin) -> Option<Admin> {
+    let hosts = table.hosts.as_ref()?.value.0.iter().map(|host| host.value.0.clone()).collect();
+    Some(Admin { listen: value(&table.listen)?.0, hosts })
 }
 
 fn access_log(table: &file::AccessLog) -> Option<AccessLog> {
@@ -265,6 +271,7 @@ fn listener(table: &file::Listener) -> Option<Listener> {
         proxy_protocol: value(&table.proxy_protocol)?,
         header_underscores: value(&table.header_underscores)?,
         encoded_separators: value(&table.encoded_separators)?,
+        merge_slashes: value(&table.merge_slashes)?,
         server: value(&table.server)?,
     })
 }

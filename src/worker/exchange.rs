@@ -205,6 +205,8 @@ impl Line<'_> {
         };
         loop {
             action = match action {
+                // the drain's time is over, which is what this has failed of or would fail of
+                _ if self.worker.is_cutting() => return self.reply(ProxyError::Draining, upload),
                 Action::Attempt { endpoint, connect_until, until } => {
                     let cluster = self.attempts.cluster();
                     let to = Try { cluster, endpoint, connect_until, until, repeatable: self.idempotent };

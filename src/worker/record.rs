@@ -173,6 +173,9 @@ impl Record {
         if let (Err(error), None) = (sent, self.error) {
             self.on_error(error);
         }
+        if self.error.is_some() && worker.is_cutting() {
+            self.error = Some(ProxyError::Draining);
+        }
         let duration = now.since(self.started);
         worker.recorder.finished(&Finished {
             route: self.route,

@@ -11,13 +11,14 @@ use crate::config::{ProxyVersion, Route};
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
-use crate::limits::{ARMED_RECEIVES_MAX, ARMED_UPSTREAM_MAX, BLOCK_LARGE, BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
+use crate::limits::{ARMED_RECEIVES_MAX, ARMED_UPSTREAM_MAX, BLOCK_LARGE, BLOCK_SMALL, CUT_BEFORE_DRAIN_ENDS};
 use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
+use crate::net::driver;
 use crate::net::listener::Listener;
 use crate::net::pool::Pool;
 use crate::net::stream::Stream;
-use crate::net::timer::Timers;
+use crate::net::timer::{TICK, Timers};
 use crate::net::upstream::Upstream;
 use crate::observe::access_log::LogSender;
 use crate::observe::recorder::Recorder;
@@ -76,6 +77,8 @@ pub(super) struct Worker {
     pub(super) connections: Cell<usize>,
     active_upstream: RefCell<Vec<usize>>,
     draining: Cell<bool>,
+    /// The drain's time is over: what is still in flight is ended.
+    cutting: Cell<bool>,
     /// When tunnels end whatever they carry; `NEVER` before a drain.
     tunnels_end: Cell<Instant>,
     retired: Arc<AtomicBool>,
@@ -134,6 +137,7 @@ impl Worker {
             connections: Cell::new(0),
             active_upstream: RefCell::new(vec![0; config.clusters.len()]),
             draining: Cell::new(false),
+            cutting: Cell::new(false),
             tunnels_end: Cell::new(Instant::NEVER),
             retired,
             waiting_for_end: RefCell::default(),
@@ -147,6 +151,21 @@ impl Worker {
     pub(super) fn is_draining(&self) -> bool {
         // Relaxed: nothing else is read because of it
         self.draining.get() || self.retired.load(Ordering::Relaxed)
+    }
+
+    /// True once the drain's time is over, when every wait ends and what it was for has failed of that.
+    pub(super) fn is_cutting(&self) -> bool {
+        self.cutting.get()
+    }
+
+    /// Ends what is in flight: every wait, and again those that come of it, until nothing is left.
+    async fn cut(&self) {
+        self.cutting.set(true);
+        let watch = self.timers.watch();
+        while self.connections.get() > 0 {
+            self.timers.hurry_all(clock::now());
+            watch.sleep_until(clock::now() + TICK).await;
+        }
     }
 
     /// Makes room for a successor: no more connections, and the end once those that are here have ended.
@@ -170,7 +189,7 @@ impl Worker {
     /// Gives the tunnels what the drain has, but for the moment that it takes to close and log them.
     fn end_tunnels(&self) {
         let limit = self.shared.config.gateway.drain_timeout;
-        let end = clock::now() + (limit - (limit / 10).min(TUNNEL_END_BEFORE_DRAIN));
+        let end = clock::now() + (limit - (limit / 10).min(CUT_BEFORE_DRAIN_ENDS));
         self.tunnels_end.set(end);
         self.timers.hurry_tunnels(end);
     }
@@ -436,6 +455,10 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
             worker.timers.hurry_idle();
             worker.end_tunnels();
             worker.look_for_end();
+        }
+        Command::Cut => {
+            let worker = Rc::clone(worker);
+            driver::spawn(async move { worker.cut().await });
         }
         #[cfg(test)]
         Command::Fail(way) => way.fail(),
