@@ -78,7 +78,11 @@ impl Field {
 pub struct HeadScratch {
     pub(super) fields: Vec<Field>,
     pub(super) path: String,
+    /// The path without empty segments.
+    pub(super) merged: String,
     pub(super) host: String,
+    /// A head whose minor version is above 1, as 1.1.
+    pub(super) restated: Vec<u8>,
 }
 
 /// The fields of a parsed head; a cheap view.

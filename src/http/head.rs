@@ -6,11 +6,11 @@
 //!
 //! Kept as sent: names and values of fields, the query. Changed: the path ([`crate::http::path`]) and, for routing, the host's case.
 //! Methods: any token of up to [`limits::METHOD_BYTES_MAX`] bytes goes on, but TRACE (it echoes credentials back; 405) and CONNECT
-//! (501) do not. HTTP/1.2 and up is refused with 505 although RFC 9110 §2.5 would read it as 1.1: it does not exist.
+//! (501) do not. Minor versions above 1 are read as 1.1 (RFC 9110 §2.5), other major versions are refused with 505.
 
-use super::fields::{self, Expectation, Fields, HeadScratch, Kind, Seen};
+use super::fields::{self, Expectation, Field, Fields, HeadScratch, Kind, Seen};
 use super::framing::Framing;
-use super::path::{self, EncodedSeparators};
+use super::path::{self, EmptySegments, EncodedSeparators};
 use super::target::{Authority, Target};
 use super::text::{list, trim};
 use super::trailers::Trailers;
@@ -34,6 +34,8 @@ pub struct HeadPolicy {
     pub underscores: config::Underscores,
     /// `%2F` and `%5C` in the path.
     pub separators: EncodedSeparators,
+    /// Empty segments of the path.
+    pub empty: EmptySegments,
 }
 
 impl HeadPolicy {
@@ -48,6 +50,7 @@ impl HeadPolicy {
                 config::Separators::Reject => EncodedSeparators::Refuse,
                 config::Separators::Keep => EncodedSeparators::Keep,
             },
+            empty: if listener.merge_slashes { EmptySegments::Merge } else { EmptySegments::Keep },
         }
     }
 }
@@ -60,6 +63,7 @@ impl Default for HeadPolicy {
             headers_max: 100,
             underscores: config::Underscores::Drop,
             separators: EncodedSeparators::Refuse,
+            empty: EmptySegments::Keep,
         }
     }
 }
@@ -71,6 +75,7 @@ pub struct RequestHead<'b> {
     version: Version,
     target: &'b str,
     path: &'b str,
+    routed_path: &'b str,
     query: Option<&'b str>,
     host: Option<&'b str>,
     authority: Option<&'b str>,
@@ -88,6 +93,17 @@ impl<'b> RequestHead<'b> {
     /// method), `MethodNotAllowed` (TRACE), `ExpectationFailed`. After any of them the connection must be closed.
     pub fn parse(buf: &'b [u8], policy: &HeadPolicy, scratch: &'b mut HeadScratch) -> Result<Parsed<Self>, ProxyError> {
         let Some(empty) = empty_lines(buf)? else { return Ok(Parsed::Partial) };
+        let HeadScratch { fields, path, merged, host, restated } = scratch;
+        let scratch = Texts { fields, path, merged, host };
+        let buf = match later_minor(&buf[empty..]) {
+            None => buf,
+            Some(at) => {
+                restated.clear();
+                restated.extend_from_slice(buf);
+                restated[empty + at] = b'1';
+                restated
+            }
+        };
         let mut space = [const { MaybeUninit::uninit() }; limits::HEADERS_MAX];
         let space = &mut space[..policy.headers_max.min(limits::HEADERS_MAX)];
         let mut request = httparse::Request::new(&mut []);
@@ -105,20 +121,21 @@ impl<'b> RequestHead<'b> {
         buf: &'b [u8],
         request: &httparse::Request<'_, 'b>,
         policy: &HeadPolicy,
-        scratch: &'b mut HeadScratch,
+        scratch: Texts<'b>,
     ) -> Result<Self, ProxyError> {
         let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
             return Err(ProxyError::Internal); // httparse sets all three before it says Complete
         };
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
-        let HeadScratch { fields: table, path: path_scratch, host: host_scratch } = scratch;
+        let Texts { fields: table, path: path_scratch, merged, host: host_scratch } = scratch;
         let seen = fields::read(buf, request.headers, policy.underscores, table).map_err(|_| ProxyError::BadRequest)?;
         let fields = Fields { buf, table };
         let method = parse_method(method)?;
         let parts = Target::parse(target, &method)?;
         let path = match parts.path {
             "*" => "*",
-            path => path::normalize(path, policy.separators, path_scratch).map_err(|_| ProxyError::BadRequest)?,
+            path => path::normalize(path, policy.separators, policy.empty, path_scratch)
+                .map_err(|_| ProxyError::BadRequest)?,
         };
         let authority = effective_authority(&parts, &seen, version)?;
         let framing = seen.lengths.request(version)?;
@@ -130,6 +147,7 @@ impl<'b> RequestHead<'b> {
             version,
             target,
             path,
+            routed_path: path::merged(path, merged),
             query: parts.query,
             host: authority.map(|authority| lower_case(authority.host, host_scratch)),
             authority: authority.map(|authority| authority.text),
@@ -164,10 +182,16 @@ impl<'b> RequestHead<'b> {
         self.target
     }
 
-    /// The path in its one spelling: what to route on and to send. Begins with `/`, or is `*`.
+    /// The path in its one spelling: what to send. Begins with `/`, or is `*`.
     #[must_use]
     pub fn path(&self) -> &'b str {
         self.path
+    }
+
+    /// The same without empty segments: what to route on, so that `//admin` meets the rules of `/admin`.
+    #[must_use]
+    pub fn routed_path(&self) -> &'b str {
+        self.routed_path
     }
 
     /// What stood behind `?`, as it was sent.
@@ -305,6 +329,23 @@ fn too_large(buf: &[u8], policy: &HeadPolicy) -> ProxyError {
     }
 }
 
+/// Buffers that texts of a head may be put into.
+struct Texts<'b> {
+    fields: &'b mut Vec<Field>,
+    path: &'b mut String,
+    merged: &'b mut String,
+    host: &'b mut String,
+}
+
+/// Where the minor version of a request line stands that is above 1, and so to be read as 1 (RFC 9110 §2.5). Says the same of a line that
+/// has not fully arrived.
+fn later_minor(buf: &[u8]) -> Option<usize> {
+    let line = &buf[..memchr::memchr(b'\n', buf).unwrap_or(buf.len())];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let before = line.strip_suffix(&[*line.last().filter(|minor| (b'2'..=b'9').contains(*minor))?])?;
+    before.ends_with(b" HTTP/1.").then_some(before.len())
+}
+
 fn refusal(error: httparse::Error, buf: &[u8]) -> ProxyError {
     match error {
         httparse::Error::TooManyHeaders => ProxyError::HeaderTooLarge,
@@ -313,12 +354,11 @@ fn refusal(error: httparse::Error, buf: &[u8]) -> ProxyError {
     }
 }
 
-/// Whether the request line names a version of HTTP that is not 1.0 or 1.1; the preface of HTTP/2 does. Says the same of a line
-/// that has not fully arrived.
+/// Whether the request line names a major version of HTTP that is not 1; the preface of HTTP/2 does. Says the same of a line that has not
+/// fully arrived.
 fn is_other_version(buf: &[u8]) -> bool {
     let version = buf.splitn(3, |&b| b == b' ').nth(2).unwrap_or_default();
     match version.strip_prefix(b"HTTP/") {
-        Some([b'1', b'.', minor, ..]) => (b'2'..=b'9').contains(minor),
         Some([major, ..]) => major.is_ascii_digit() && *major != b'1',
         _ => false,
     }

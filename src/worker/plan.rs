@@ -10,6 +10,7 @@ use super::request_id;
 use super::state::{Slot, Worker};
 use crate::config::{self, HashKey, Target};
 use crate::error::ProxyError;
+use crate::http::body::Body;
 use crate::http::cycle::Cycle;
 use crate::http::encode::{self, UpstreamRequest};
 use crate::http::framing::Framing;
@@ -98,8 +99,8 @@ pub(super) fn plan(
         Parsed::Partial => return Ok(()),
         Parsed::Complete(head) => head,
     };
-    let at_hand = buf.len() - head.head_bytes();
-    let planner = Planner { worker, connection, config, head: &head, at_hand, now };
+    let behind = &buf[head.head_bytes()..];
+    let planner = Planner { worker, connection, config, head: &head, behind, now };
     *into = Some(planner.plan(record, &mut scratch.path));
     Ok(())
 }
@@ -117,8 +118,8 @@ struct Planner<'p> {
     connection: &'p Connection,
     config: &'p config::Listener,
     head: &'p RequestHead<'p>,
-    /// Bytes behind the head.
-    at_hand: usize,
+    /// What has arrived behind the head.
+    behind: &'p [u8],
     now: Instant,
 }
 
@@ -140,7 +141,7 @@ impl Planner<'_> {
 
     /// Whether the client waits to be told to send its body; not if it has begun to.
     fn is_withheld(&self) -> bool {
-        self.head.expects_continue() && self.at_hand == 0
+        self.head.expects_continue() && self.behind.is_empty()
     }
 
     fn client(&self) -> IpAddr {
@@ -159,7 +160,7 @@ impl Planner<'_> {
         let header = |name: &HeaderName| head.fields().get(name.as_str());
         let view = RequestView {
             host: head.host(),
-            path: head.path(),
+            path: head.routed_path(),
             query: head.query(),
             method: head.method(),
             header: &header,
@@ -336,6 +337,14 @@ impl Planner<'_> {
         })
     }
 
+    /// Whether a chunked body has arrived whole with its head, as small ones do.
+    fn has_last_chunk(&self) -> bool {
+        let mut copy = self.behind.to_vec();
+        let filled = 0..copy.len();
+        let decoded = Body::new(Framing::Chunked, u64::MAX).decode(&mut copy, filled, &mut self.head.trailers());
+        decoded.is_ok_and(|decoded| decoded.done)
+    }
+
     /// An answer of the gateway's own, before the request's body; by `rules`, if it is the route's.
     fn answer(
         &self,
@@ -346,9 +355,9 @@ impl Planner<'_> {
         let head = self.head;
         let framing = head.framing();
         let left = match framing {
-            Framing::Fixed(bytes) => Some(bytes.saturating_sub(self.at_hand as u64)),
+            Framing::Fixed(bytes) => Some(bytes.saturating_sub(self.behind.len() as u64)),
             Framing::None | Framing::UntilClose => Some(0),
-            Framing::Chunked => None,
+            Framing::Chunked => self.has_last_chunk().then_some(0),
         };
         let close = cycle.announces_close(left);
         let mut out = self.worker.blocks.borrow_mut().small();
