@@ -113,6 +113,7 @@ fn log(criterion: &mut Criterion) {
         version: Some((1, 1)),
         status: StatusCode::OK,
         error: None,
+        rule: None,
         request_bytes: 300,
         response_bytes: 1_200,
         duration: Duration::from_micros(900),

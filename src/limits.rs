@@ -51,6 +51,8 @@ pub const HEAD_BYTES_MIN: usize = 1 << 10;
 pub const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Largest `max_headers`: the parser's table of headers is on the stack while a head is parsed.
 pub const HEADERS_MAX: usize = 256;
+/// How often a request may pass gateways of this name before it counts as going round: more of them in a row than anybody builds.
+pub const ROUNDS_MAX: usize = 8;
 /// A method's name. The longest registered one (UPDATEREDIRECTREF) has 17 bytes.
 pub const METHOD_BYTES_MAX: usize = 32;
 /// A host's name without its port: DNS allows 253 bytes.

@@ -21,10 +21,11 @@ mod tests;
 mod values;
 mod warnings;
 
-pub use check::{load, parse};
+pub use check::{line_of_route, load, parse};
 pub use file::schema;
 pub use knobs::{ProxyVersion, Separators, ServerField, Underscores};
-pub use problem::{Errors, Problem};
+pub use problem::{Errors, Problem, printable};
+pub(crate) use values::bytes;
 pub use warnings::warnings;
 
 use crate::units::{ClusterId, Rate, Ratio, Weight};

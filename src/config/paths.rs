@@ -5,10 +5,10 @@
 //! compiled here once, with the memory bound of `limits::REGEX_BYTES_MAX`, to see that they can be.
 
 use super::PathMatch;
+use super::addresses::check_authority;
 use super::problem::Refusal;
 use super::read::{Scalar, scalar_schema};
 use super::values::text;
-use crate::http::target::Authority;
 use crate::limits::{PATH_BYTES_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
 use http::HeaderValue;
 use regex_automata::meta::Regex;
@@ -33,6 +33,7 @@ impl Scalar for PathText {
             return Ok(Self(PathMatch::Regex(pattern.to_owned())));
         }
         check_path(written)?;
+        no_placeholders(written)?;
         let (path, prefix) = written.strip_suffix("/*").map_or((written, false), |path| (path, true));
         if path.contains('*') {
             let why = "`*` stands only for whole segments at the end, as in \"/prefix/*\"";
@@ -133,6 +134,7 @@ impl Scalar for StripPrefix {
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         let written = text(value)?;
         check_path(written)?;
+        no_placeholders(written)?;
         let bare = written.strip_suffix("/*").unwrap_or(written).trim_end_matches('/');
         match bare {
             _ if bare == written => Ok(Self(written.to_owned())),
@@ -172,6 +174,15 @@ impl Scalar for RewriteTo {
     fn schema() -> serde_json::Value {
         json!({ "type": "string", "pattern": "^(/|\\{path\\})", "maxLength": PATH_BYTES_MAX })
     }
+}
+
+/// Braces stand percent-encoded in a URL (RFC 3986 §2), so here somebody expects them to stand for something.
+fn no_placeholders(path: &str) -> Result<(), Refusal> {
+    if !path.contains(['{', '}']) {
+        return Ok(());
+    }
+    let help = "match any segment with a regex: \"~^/users/[^/]+$\"";
+    Err(Refusal::why("there are no placeholders here, and braces stand percent-encoded in a path").help(help))
 }
 
 /// A placeholder begins with its own slash.
@@ -226,9 +237,7 @@ impl Scalar for RedirectTo {
         let Some((authority, target)) = split_authority(written) else {
             return Err(Refusal::plain().help(format!("did you mean \"https://{written}\"?")));
         };
-        if authority.is_some_and(|authority| Authority::try_new(authority.as_bytes()).is_err()) {
-            return Err(Refusal::why("what follows the scheme is not a host, or a host and a port"));
-        }
+        authority.map_or(Ok(()), check_authority)?;
         if written == "{path}" {
             return Err(Refusal::why("this redirects every request to itself"));
         }
@@ -347,7 +356,8 @@ mod tests {
     #[test]
     fn prefixes_end_without_slash_and_templates_begin_with_one() {
         accepts::<StripPrefix>(&["/a", "/a/b"]);
-        refuses::<StripPrefix>(&["", "/", "/a/", "/a/*", "a", "/*"]);
+        refuses::<StripPrefix>(&["", "/", "/a/", "/a/*", "a", "/*", "/{a}"]);
+        refuses::<PathText>(&["/users/{id}", "/{path}/*"]);
         accepts::<RewriteTo>(&["/v2{rest}", "/v2{path}", "{path}", "/x", "{path}/y"]);
         refuses::<RewriteTo>(&["", "{rest}", "v2", "/{x}", "/{rest", "/rest}", "/a?b", "/{}"]);
         // what would be refused if it were written out

@@ -10,6 +10,7 @@
 
 use super::fields::{self, Expectation, Field, Fields, HeadScratch, Kind, Seen};
 use super::framing::Framing;
+use super::headers::PSEUDONYM;
 use super::path::{self, EmptySegments, EncodedSeparators};
 use super::target::{Authority, Target};
 use super::text::{list, trim};
@@ -17,7 +18,7 @@ use super::trailers::Trailers;
 use super::upgrade::Offer;
 use super::{Parsed, Version};
 use crate::config;
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Rule};
 use crate::limits;
 use http::Method;
 use std::mem::MaybeUninit;
@@ -92,9 +93,21 @@ impl<'b> RequestHead<'b> {
     /// `BadRequest`, `UriTooLong`, `HeaderTooLarge`, `VersionNotSupported`, `NotImplemented` (CONNECT, a transfer coding, a giant
     /// method), `MethodNotAllowed` (TRACE), `ExpectationFailed`. After any of them the connection must be closed.
     pub fn parse(buf: &'b [u8], policy: &HeadPolicy, scratch: &'b mut HeadScratch) -> Result<Parsed<Self>, ProxyError> {
+        let HeadScratch { fields, path, merged, host, restated, broken } = scratch;
+        let texts = Texts { fields, path, merged, host };
+        Self::read(buf, policy, restated, texts).map_err(|Refused(error, rule)| {
+            *broken = rule;
+            error
+        })
+    }
+
+    fn read(
+        buf: &'b [u8],
+        policy: &HeadPolicy,
+        restated: &'b mut Vec<u8>,
+        scratch: Texts<'b>,
+    ) -> Result<Parsed<Self>, Refused> {
         let Some(empty) = empty_lines(buf)? else { return Ok(Parsed::Partial) };
-        let HeadScratch { fields, path, merged, host, restated } = scratch;
-        let scratch = Texts { fields, path, merged, host };
         let buf = match later_minor(&buf[empty..]) {
             None => buf,
             Some(at) => {
@@ -112,7 +125,7 @@ impl<'b> RequestHead<'b> {
                 Self::check(&buf[..empty + len], &request, policy, scratch).map(Parsed::Complete)
             }
             Ok(httparse::Status::Partial) if buf.len() < policy.head_bytes_max => Ok(Parsed::Partial),
-            Ok(_) => Err(too_large(&buf[empty..], policy)),
+            Ok(_) => Err(too_large(&buf[empty..], policy).into()),
             Err(error) => Err(refusal(error, &buf[empty..])),
         }
     }
@@ -122,25 +135,24 @@ impl<'b> RequestHead<'b> {
         request: &httparse::Request<'_, 'b>,
         policy: &HeadPolicy,
         scratch: Texts<'b>,
-    ) -> Result<Self, ProxyError> {
+    ) -> Result<Self, Refused> {
         let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
-            return Err(ProxyError::Internal); // httparse sets all three before it says Complete
+            return Err(ProxyError::Internal.into()); // httparse sets all three before it says Complete
         };
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
         let Texts { fields: table, path: path_scratch, merged, host: host_scratch } = scratch;
-        let seen = fields::read(buf, request.headers, policy.underscores, table).map_err(|_| ProxyError::BadRequest)?;
+        let seen = fields::read(buf, request.headers, policy.underscores, table)?;
         let fields = Fields { buf, table };
         let method = parse_method(method)?;
-        let parts = Target::parse(target, &method)?;
+        let parts = Target::parse(target, &method).map_err(|error| Refused::of(error, Rule::Target))?;
         let path = match parts.path {
             "*" => "*",
-            path => path::normalize(path, policy.separators, policy.empty, path_scratch)
-                .map_err(|_| ProxyError::BadRequest)?,
+            path => path::normalize(path, policy.separators, policy.empty, path_scratch).map_err(|_| Rule::Path)?,
         };
-        let authority = effective_authority(&parts, &seen, version)?;
-        let framing = seen.lengths.request(version)?;
+        let authority = effective_authority(&parts, &seen, version).map_err(|error| Refused::of(error, Rule::Host))?;
+        let framing = seen.lengths.request(version).map_err(|error| Refused::of(error, Rule::Length))?;
         if seen.expect == Expectation::Unknown && version == Version::Http11 {
-            return Err(ProxyError::ExpectationFailed);
+            return Err(ProxyError::ExpectationFailed.into());
         }
         Ok(Self {
             method,
@@ -275,6 +287,13 @@ impl<'b> RequestHead<'b> {
         self.fields.of(Kind::MaxForwards).next().and_then(|value| super::text::number(value, u64::from(u32::MAX)))
     }
 
+    /// How often the request has passed a gateway of this name (RFC 9110 §7.6.3).
+    #[must_use]
+    pub fn rounds(&self) -> usize {
+        let is_ours = |entry: &&[u8]| entry.split(|&b| b == b' ').nth(1).is_some_and(|by| by == PSEUDONYM);
+        self.fields.of(Kind::Via).flat_map(list).filter(is_ours).count()
+    }
+
     /// The address that the request comes from when `peer` sent it: the last one of `X-Forwarded-For` that is not a trusted proxy,
     /// as long as every hop behind it is. What an untrusted peer wrote is not looked at.
     #[must_use]
@@ -308,13 +327,13 @@ fn parse_address(text: &[u8]) -> Option<IpAddr> {
 }
 
 /// The bytes of the empty lines before the request line (RFC 9112 §2.2); `None` when only they have arrived.
-fn empty_lines(buf: &[u8]) -> Result<Option<usize>, ProxyError> {
+fn empty_lines(buf: &[u8]) -> Result<Option<usize>, Rule> {
     let mut at = 0;
     loop {
         match buf[at..] {
             [] | [b'\r'] => return Ok(None),
             [b'\r', b'\n', ..] if at < 2 * limits::EMPTY_LINES_MAX => at += 2,
-            [b'\r' | b'\n', ..] => return Err(ProxyError::BadRequest),
+            [b'\r' | b'\n', ..] => return Err(Rule::LineEnd),
             _ => return Ok(Some(at)),
         }
     }
@@ -346,11 +365,35 @@ fn later_minor(buf: &[u8]) -> Option<usize> {
     before.ends_with(b" HTTP/1.").then_some(before.len())
 }
 
-fn refusal(error: httparse::Error, buf: &[u8]) -> ProxyError {
+/// Why a head is not taken, and which rule it breaks if that is why.
+struct Refused(ProxyError, Option<Rule>);
+
+impl Refused {
+    fn of(error: ProxyError, rule: Rule) -> Self {
+        Self(error, Some(rule).filter(|_| error == ProxyError::BadRequest))
+    }
+}
+
+impl From<Rule> for Refused {
+    fn from(rule: Rule) -> Self {
+        Self(ProxyError::BadRequest, Some(rule))
+    }
+}
+
+impl From<ProxyError> for Refused {
+    fn from(error: ProxyError) -> Self {
+        Self(error, None)
+    }
+}
+
+fn refusal(error: httparse::Error, buf: &[u8]) -> Refused {
     match error {
-        httparse::Error::TooManyHeaders => ProxyError::HeaderTooLarge,
-        httparse::Error::Version if is_other_version(buf) => ProxyError::VersionNotSupported,
-        _ => ProxyError::BadRequest,
+        httparse::Error::TooManyHeaders => ProxyError::HeaderTooLarge.into(),
+        httparse::Error::Version if is_other_version(buf) => ProxyError::VersionNotSupported.into(),
+        httparse::Error::HeaderName => Rule::HeaderName.into(),
+        httparse::Error::HeaderValue => Rule::HeaderValue.into(),
+        httparse::Error::NewLine => Rule::LineEnd.into(),
+        _ => Rule::RequestLine.into(),
     }
 }
 
@@ -364,14 +407,14 @@ fn is_other_version(buf: &[u8]) -> bool {
     }
 }
 
-fn parse_method(name: &str) -> Result<Method, ProxyError> {
+fn parse_method(name: &str) -> Result<Method, Refused> {
     if name.len() > limits::METHOD_BYTES_MAX {
-        return Err(ProxyError::NotImplemented);
+        return Err(ProxyError::NotImplemented.into());
     }
     match Method::from_bytes(name.as_bytes()) {
-        Ok(Method::TRACE) => Err(ProxyError::MethodNotAllowed),
+        Ok(Method::TRACE) => Err(ProxyError::MethodNotAllowed.into()),
         Ok(method) => Ok(method),
-        Err(_) => Err(ProxyError::BadRequest),
+        Err(_) => Err(Rule::RequestLine.into()),
     }
 }
 

@@ -9,7 +9,7 @@ use super::encode::push_connection;
 use super::headers::{overrides, push, push_set};
 use super::text::push_number;
 use crate::config::{HeaderRules, ServerField};
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Rule};
 use http::StatusCode;
 
 /// Lets a client send the body that it holds back (RFC 9110 §15.2.1). Not for HTTP/1.0.
@@ -79,7 +79,17 @@ pub fn reply(out: &mut Vec<u8>, reply: &Reply<'_>, to: &ReplyTo<'_>) {
 /// Appends the reply that an error earns, with `extra` headers (`Retry-After` and the like). A 405 without an `Allow` of its own gets
 /// [`ALLOW_ANY`] (RFC 9110 §15.5.6 demands one).
 pub fn error(out: &mut Vec<u8>, error: ProxyError, extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
-    let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), "\"}\n"];
+    push_error(out, (error, None), extra, to);
+}
+
+/// Appends the reply to a request that breaks this rule: 400.
+pub fn malformed(out: &mut Vec<u8>, rule: Rule, to: &ReplyTo<'_>) {
+    push_error(out, (ProxyError::BadRequest, Some(rule)), &[], to);
+}
+
+fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
+    let (colon, word) = rule.map_or(("", ""), |rule| (": ", rule.word()));
+    let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
     push_start(out, error.status(), to);
     push(out, b"Content-Type", b"application/json");
     for (name, value) in extra {

@@ -15,7 +15,7 @@ use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
 use super::state::Worker;
 use super::upload::{Incoming, Standing, Upload};
-use crate::error::{Fault, ProxyError};
+use crate::error::{Fault, ProxyError, Rule};
 use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
@@ -138,7 +138,14 @@ fn refuse_head(
         let head_only = Glimpse::of(inbox.unread()).method == b"HEAD";
         let to =
             ReplyTo { version: Version::Http11, head_only, close: true, date: &worker.date(now), server, rules: None };
-        reply::error(last.vec_mut(), error, &[], &to);
+        let broken = worker.scratch.borrow().head.broken_rule().filter(|_| error == ProxyError::BadRequest);
+        match broken {
+            Some(rule) => {
+                record.on_malformed(rule);
+                reply::malformed(last.vec_mut(), rule, &to);
+            }
+            None => reply::error(last.vec_mut(), error, &[], &to),
+        }
     }
     record.on_unread(worker, connection, inbox.unread());
     record.on_error(error);
@@ -341,7 +348,14 @@ impl Line<'_> {
         };
         let busy = matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
-        reply::error(last.vec_mut(), error, extra, &to);
+        match error {
+            // its head was fine, so it is its body, and only chunks can be wrong
+            ProxyError::BadRequest => {
+                self.record.on_malformed(Rule::Chunk);
+                reply::malformed(last.vec_mut(), Rule::Chunk, &to);
+            }
+            error => reply::error(last.vec_mut(), error, extra, &to),
+        }
         self.record.response_bytes = last.unread().len() as u64;
         (last, true)
     }

@@ -13,6 +13,7 @@ mod answer;
 mod attempt;
 mod attempts;
 mod connection;
+mod cutting;
 mod discard;
 mod exchange;
 #[cfg(test)]

@@ -15,12 +15,12 @@ use crate::http::cycle::Cycle;
 use crate::http::encode::{self, UpstreamRequest};
 use crate::http::framing::Framing;
 use crate::http::head::{HeadPolicy, RequestHead};
-use crate::http::headers::Forwarding;
+use crate::http::headers::{self, Forwarding};
 use crate::http::reply::{self, ALLOW_ANY, Reply, ReplyTo};
 use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
 use crate::http::{Parsed, Version};
-use crate::limits::BLOCK_SMALL;
+use crate::limits::{BLOCK_SMALL, ROUNDS_MAX};
 use crate::net::block::Block;
 use crate::policy::admission::Admitted;
 use crate::policy::chance::hash_key;
@@ -30,6 +30,7 @@ use crate::policy::router::{RequestView, Routed, pick_split, rewrite};
 use crate::policy::token_bucket::Standing;
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -100,7 +101,7 @@ pub(super) fn plan(
         Parsed::Complete(head) => head,
     };
     let behind = &buf[head.head_bytes()..];
-    let planner = Planner { worker, connection, config, head: &head, behind, now };
+    let planner = Planner { worker, connection, config, head: &head, behind, now, peer_text: OnceCell::new() };
     *into = Some(planner.plan(record, &mut scratch.path));
     Ok(())
 }
@@ -121,6 +122,8 @@ struct Planner<'p> {
     /// What has arrived behind the head.
     behind: &'p [u8],
     now: Instant,
+    /// The peer's address in words, once somebody asks for it.
+    peer_text: OnceCell<String>,
 }
 
 impl Planner<'_> {
@@ -144,6 +147,27 @@ impl Planner<'_> {
         self.head.expects_continue() && self.behind.is_empty()
     }
 
+    /// What the endpoint will be told about the client.
+    fn forwarding<'f>(&self, request_id: &'f [u8]) -> Forwarding<'f> {
+        let peer = self.connection.peer;
+        Forwarding {
+            peer: peer.address.map(|address| address.ip().to_canonical()),
+            is_trusted: peer.trusted,
+            scheme: "http",
+            request_id,
+        }
+    }
+
+    /// A field as routes, limits and hashes see it.
+    fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+        let peer_text = || self.connection.peer.address.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default();
+        let text: &[u8] = match *name == "x-forwarded-for" {
+            true => self.peer_text.get_or_init(peer_text).as_bytes(),
+            false => &[],
+        };
+        headers::routed(self.head, name.as_str(), &self.forwarding(&[]), text)
+    }
+
     fn client(&self) -> IpAddr {
         let peer = self.connection.peer;
         if !peer.trusted {
@@ -157,7 +181,7 @@ impl Planner<'_> {
 
     fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr, path: &mut Vec<u8>) -> Way {
         let head = self.head;
-        let header = |name: &HeaderName| head.fields().get(name.as_str());
+        let header = |name: &HeaderName| self.field(name);
         let view = RequestView {
             host: head.host(),
             path: head.routed_path(),
@@ -221,6 +245,9 @@ impl Planner<'_> {
         if head.max_forwards() == Some(0) {
             return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
         }
+        if head.rounds() >= ROUNDS_MAX {
+            return self.refuse(cycle, record, ProxyError::LoopDetected, &[]);
+        }
         let rules = &worker.shared.config.routes[route.index()];
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
@@ -271,12 +298,7 @@ impl Planner<'_> {
                 str::from_utf8(path).unwrap_or(head.path())
             }
         };
-        let forwarding = Forwarding {
-            peer: self.connection.peer.address.map(|address| address.ip().to_canonical()),
-            is_trusted: self.connection.peer.trusted,
-            scheme: "http",
-            request_id,
-        };
+        let forwarding = self.forwarding(request_id);
         let request = UpstreamRequest {
             head,
             path: upward,
@@ -302,7 +324,7 @@ impl Planner<'_> {
                 IpAddr::V4(ip) => hash_key(&ip.octets()),
                 IpAddr::V6(ip) => hash_key(&ip.octets()),
             },
-            HashKey::Header(name) => hash_key(self.head.fields().get(name.as_str()).unwrap_or_default()),
+            HashKey::Header(name) => hash_key(self.field(name).unwrap_or_default()),
             HashKey::Cookie(name) => hash_key(cookie(self.head, name).unwrap_or_default()),
             HashKey::Path => hash_key(self.head.path().as_bytes()),
         })

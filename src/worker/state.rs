@@ -4,6 +4,7 @@
 //! never across an await; what could be a cell is one.
 
 use super::accept;
+use super::cutting;
 use super::report::Complaints;
 use super::shared::Shared;
 use super::{Command, Hands};
@@ -18,7 +19,7 @@ use crate::net::driver;
 use crate::net::listener::Listener;
 use crate::net::pool::Pool;
 use crate::net::stream::Stream;
-use crate::net::timer::{TICK, Timers};
+use crate::net::timer::Timers;
 use crate::net::upstream::Upstream;
 use crate::observe::access_log::LogSender;
 use crate::observe::recorder::Recorder;
@@ -78,7 +79,7 @@ pub(super) struct Worker {
     active_upstream: RefCell<Vec<usize>>,
     draining: Cell<bool>,
     /// The drain's time is over: what is still in flight is ended.
-    cutting: Cell<bool>,
+    pub(super) cutting: Cell<bool>,
     /// When tunnels end whatever they carry; `NEVER` before a drain.
     tunnels_end: Cell<Instant>,
     retired: Arc<AtomicBool>,
@@ -151,21 +152,6 @@ impl Worker {
     pub(super) fn is_draining(&self) -> bool {
         // Relaxed: nothing else is read because of it
         self.draining.get() || self.retired.load(Ordering::Relaxed)
-    }
-
-    /// True once the drain's time is over, when every wait ends and what it was for has failed of that.
-    pub(super) fn is_cutting(&self) -> bool {
-        self.cutting.get()
-    }
-
-    /// Ends what is in flight: every wait, and again those that come of it, until nothing is left.
-    async fn cut(&self) {
-        self.cutting.set(true);
-        let watch = self.timers.watch();
-        while self.connections.get() > 0 {
-            self.timers.hurry_all(clock::now());
-            watch.sleep_until(clock::now() + TICK).await;
-        }
     }
 
     /// Makes room for a successor: no more connections, and the end once those that are here have ended.
@@ -456,10 +442,7 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
             worker.end_tunnels();
             worker.look_for_end();
         }
-        Command::Cut => {
-            let worker = Rc::clone(worker);
-            driver::spawn(async move { worker.cut().await });
-        }
+        Command::Cut => driver::spawn(cutting::cut(Rc::clone(worker))),
         #[cfg(test)]
         Command::Fail(way) => way.fail(),
     }

@@ -266,7 +266,7 @@ fn the_configuration_is_shown() {
     block_on(async {
         let (_gateway, state) = Gateway::new();
         let value = get_json(start(state), "/config").await;
-        assert_eq!(value["upstream"][0]["name"], "orders");
+        assert_eq!(value["upstream"]["orders"]["balance"], "least_request");
         assert_eq!(value["listener"][0]["name"], "edge");
     });
 }
