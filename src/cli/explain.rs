@@ -146,6 +146,13 @@ fn listeners(page: &mut Page, config: &Config, ask: &Ask) {
             page.line("listener", &format!("none on port {port}; the same routes serve"));
         }
     }
+    let claims = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
+    };
+    if let Some((name, _)) = ask.headers.iter().find(|(name, _)| claims(name)) {
+        page.line("", &format!("{name} is taken for true here; it counts only if the peer is one of trusted_proxies"));
+    }
     for listener in met {
         page.line("listener", &format!("{} ({})", listener.name, listener.bind));
         page.line("", &words::listener(listener));
