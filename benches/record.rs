@@ -45,8 +45,13 @@ fn route(number: usize) -> Route {
 
 fn stats(routes: usize) -> Arc<Stats> {
     let config = Config {
-        gateway: Gateway { cores: vec![None], driver: Driver::Auto, drain_timeout: Duration::from_secs(1) },
-        admin: Admin { listen: Bind::Tcp(([127, 0, 0, 1], 0).into()) },
+        gateway: Gateway {
+            cores: vec![None],
+            driver: Driver::Auto,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(1),
+        },
+        admin: Admin { listen: Bind::Tcp(([127, 0, 0, 1], 0).into()), hosts: Vec::new() },
         access_log: None,
         listeners: Vec::new(),
         routes: (0..routes).map(route).collect(),
@@ -110,6 +115,7 @@ fn log(criterion: &mut Criterion) {
         version: Some((1, 1)),
         status: StatusCode::OK,
         error: None,
+        rule: None,
         request_bytes: 300,
         response_bytes: 1_200,
         duration: Duration::from_micros(900),

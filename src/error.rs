@@ -94,6 +94,8 @@ kinds! {
     Draining = "draining", Gateway, 503, "the gateway is shutting down";
     /// An upgraded connection carried no byte for `tunnel_timeout`. Only logged and counted: a tunnel has no responses.
     TunnelTimeout = "tunnel_timeout", Gateway, 504, "the tunnel was idle for too long";
+    /// The request has passed this gateway several times: it goes round (RFC 5842 §7.2).
+    LoopDetected = "loop_detected", Gateway, 508, "the request has come back here too often";
     /// A defect of the gateway.
     Internal = "internal_error", Gateway, 500, "the gateway failed to serve this request";
     /// No response head within the request's or the attempt's time.
@@ -110,6 +112,51 @@ kinds! {
     UpstreamTruncated = "upstream_truncated", Upstream, 502, "the service broke off its response";
 }
 
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident = $word:literal;)*) => {
+        /// Which rule a request breaks that is answered with [`ProxyError::BadRequest`]: one word in its reply and in the access log.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Rule { $($(#[$doc])* $name),* }
+
+        impl Rule {
+            /// All of them, in the order of their discriminants.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The word for it.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => $word),* }
+            }
+        }
+    };
+}
+
+rules! {
+    /// No `method SP target SP HTTP/1.x` (RFC 9112 §3).
+    RequestLine = "request_line";
+    /// A line does not end in CRLF, or an empty one stands where none may (RFC 9112 §2.2).
+    LineEnd = "line_end";
+    /// A name that is no token, a blank before its colon, a folded line (RFC 9112 §5.1, §5.2).
+    HeaderName = "header_name";
+    /// A control character in a value (RFC 9110 §5.5).
+    HeaderValue = "header_value";
+    /// A name with an underscore, where the listener rejects those.
+    Underscore = "underscore";
+    /// `Connection` is no list of tokens, or names too much (RFC 9110 §7.6.1).
+    Connection = "connection";
+    /// None of the forms of RFC 9112 §3.2.
+    Target = "target";
+    /// A path that services read in different ways.
+    Path = "path";
+    /// `Host` is missing, there twice, no host, or another than the target's (RFC 9112 §3.2).
+    Host = "host";
+    /// `Content-Length` and `Transfer-Encoding` do not say one length (RFC 9112 §6.3).
+    Length = "length";
+    /// The chunked coding or its trailers are broken (RFC 9112 §7.1).
+    Chunk = "chunk";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +168,6 @@ mod tests {
         assert_eq!(tokens.len(), ProxyError::ALL.len());
         assert!(ProxyError::ALL.iter().all(|e| e.status().as_u16() >= 400));
         assert!(ProxyError::ALL.iter().enumerate().all(|(i, e)| *e as usize == i));
+        assert!(Rule::ALL.iter().enumerate().all(|(i, rule)| *rule as usize == i));
     }
 }

@@ -38,8 +38,8 @@
 //! | verb | where | on failure |
 //! |---|---|---|
 //! | accept | `worker::accept` | close, count |
-//! | read_head | `worker::exchange`, [`http::head`] | 400 408 414 431 501 505, close |
-//! | route | `worker::plan`, [`policy::router`] | 404, 405 with Allow |
+//! | read_head | `worker::exchange`, [`http::head`] | 400 (with its [`error::Rule`]) 408 414 431 501 505, close |
+//! | route | `worker::plan`, [`policy::router`] | 404, 405 with Allow, 508 |
 //! | admit | `worker::plan`, [`policy::admission`] | 429 with RateLimit fields, 503 |
 //! | pick | [`policy::exchange`] → [`policy::cluster`] | 503 |
 //! | checkout, send, await_head | `worker::attempt`, `worker::upload`, [`net::upstream`] | the policy's next action: another endpoint, a backoff, 502, 504 |
@@ -76,6 +76,14 @@
 //!   the time of a try follows the route, by what any of them has seen ([`policy::try_time`]).
 //! - A retry is counted and paid when it is made. One that takes the place of an answer is entered before the answer is let go.
 //! - Our own shortage is never an endpoint's fault.
+//!
+//! # The end
+//!
+//! A drain is announced (`/readyz`, for `drain_delay`), then nothing new is taken, then what is in flight has `drain_timeout`. Shortly
+//! before that is over every wait is made to end ([`worker::Command::Cut`]), so that clients are told and the log has them. The admin
+//! API stays until the process ends, or a successor asks for its address (`control::admin`, `POST /handover`): one process at a time
+//! listens, so that nobody is answered by the one that leaves. Unix sockets are removed by who made them, by device and inode
+//! ([`net::socket_file`]).
 //!
 //! # Why nothing is shared
 //!

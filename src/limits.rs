@@ -51,6 +51,8 @@ pub const HEAD_BYTES_MIN: usize = 1 << 10;
 pub const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Largest `max_headers`: the parser's table of headers is on the stack while a head is parsed.
 pub const HEADERS_MAX: usize = 256;
+/// How often a request may pass gateways of this name before it counts as going round: more of them in a row than anybody builds.
+pub const ROUNDS_MAX: usize = 8;
 /// A method's name. The longest registered one (UPDATEREDIRECTREF) has 17 bytes.
 pub const METHOD_BYTES_MAX: usize = 32;
 /// A host's name without its port: DNS allows 253 bytes.
@@ -85,8 +87,9 @@ pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An `Upgrade` that is forwarded; "websocket" has nine bytes.
 pub const UPGRADE_BYTES_MAX: usize = 64;
-/// How long before `drain_timeout` passes the tunnels are ended, at most (a tenth of it, if that is less), so that they are logged.
-pub const TUNNEL_END_BEFORE_DRAIN: Duration = Duration::from_millis(500);
+/// How long before `drain_timeout` passes tunnels are ended and requests cut, at most (a tenth of it, if that is less), so that clients
+/// are told and the access log has them. It is also the time that this may take.
+pub const CUT_BEFORE_DRAIN_ENDS: Duration = Duration::from_millis(500);
 /// Interim (1xx) responses that one attempt may send before its final one.
 pub const INTERIM_RESPONSES_MAX: usize = 8;
 
@@ -189,7 +192,8 @@ pub const LOG_RING_BYTES: usize = 1 << 20;
 pub const LOG_PENDING_BYTES: usize = 1 << 20;
 /// Longest text (path, user agent, …) kept of one field in the access log.
 pub const LOG_FIELD_BYTES_MAX: usize = 2_048;
-/// Connections of the admin API; more wait to be accepted. Operators and a few scrapers, no more.
+/// Connections of the admin API; one more takes the place of whoever has not been written to for longest. Operators and a few scrapers,
+/// no more.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// A connection of the admin API that was not written to for this long is closed: idle, or sending its request too slowly, or not
 /// reading.

@@ -9,7 +9,7 @@ use ringgate::http::fields::{Fields, HeadScratch};
 use ringgate::http::framing::Framing;
 use ringgate::http::glimpse::Glimpse;
 use ringgate::http::head::{HeadPolicy, RequestHead};
-use ringgate::http::path::EncodedSeparators;
+use ringgate::http::path::{EmptySegments, EncodedSeparators};
 use ringgate::http::response::ResponseHead;
 use ringgate::http::scan::HeadScanner;
 use ringgate::http::{Parsed, Version};
@@ -21,7 +21,8 @@ const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// All that a caller can see of a head, and its length; `None` while it is not all there.
 type Seen = Result<Option<(String, usize)>, ProxyError>;
 
-/// Knobs: 0 request or response; then for requests 1–2 underscores, 3 separators, 4 a small limit of bytes, 5 of headers; for responses
+/// Knobs: 0 request or response; then for requests 1–2 underscores, 3 separators, 4 a small limit of bytes, 5 of headers, 6 empty segments;
+/// for responses
 /// 1–2 the method.
 pub fn check(input: &[u8]) {
     let Some((knobs, bytes)) = Knobs::split(input) else { return };
@@ -47,6 +48,7 @@ pub(crate) fn policy(knobs: Knobs) -> HeadPolicy {
     HeadPolicy {
         underscores: [Underscores::Drop, Underscores::Keep, Underscores::Reject, Underscores::Drop][knobs.number(1, 2)],
         separators: if knobs.bit(3) { EncodedSeparators::Keep } else { EncodedSeparators::Refuse },
+        empty: if knobs.bit(6) { EmptySegments::Merge } else { EmptySegments::Keep },
         head_bytes_max: if knobs.bit(4) { 128 } else { usual.head_bytes_max },
         headers_max: if knobs.bit(5) { 4 } else { usual.headers_max },
     }
@@ -94,11 +96,12 @@ fn see_request(buf: &[u8], policy: &HeadPolicy, scratch: &mut HeadScratch) -> Se
         Parsed::Partial => None,
         Parsed::Complete(head) => Some((
             format!(
-                "{} {:?} {} {} {:?} {:?} {:?} {:?} {} {} {:?} {} {:?} {:?} {} {}",
+                "{} {:?} {} {} {} {:?} {:?} {:?} {:?} {} {} {:?} {} {:?} {:?} {} {} {}",
                 head.method(),
                 head.version(),
                 head.target(),
                 head.path(),
+                head.routed_path(),
                 head.query(),
                 head.host(),
                 head.authority(),
@@ -109,6 +112,7 @@ fn see_request(buf: &[u8], policy: &HeadPolicy, scratch: &mut HeadScratch) -> Se
                 head.accepts_trailers(),
                 head.request_id(),
                 head.max_forwards(),
+                head.rounds(),
                 head.client(PEER, |_| true),
                 lines(&head.fields()),
             ),
@@ -152,6 +156,8 @@ fn check_request(bytes: &[u8], policy: &HeadPolicy) {
     let (path, query) = (head.path(), head.query().unwrap_or_default());
     assert!(path.starts_with('/') || (path == "*" && method == "OPTIONS"), "{path}");
     assert!(is_visible(path) && !path.contains(['?', '#', '\\']), "{path}");
+    let routed = head.routed_path();
+    assert!(!routed.contains("//") && (path.contains("//") || routed == path), "{routed} for {path}");
     assert!(is_visible(query) && !query.contains('#'), "{query}");
     assert!(is_visible(head.target()) && path.len() <= head.target().len().max(1));
     assert_eq!(head.host().is_some(), head.authority().is_some());
@@ -175,7 +181,11 @@ fn check_request(bytes: &[u8], policy: &HeadPolicy) {
         assert_eq!(head.client(PEER, |_| false), PEER, "an untrusted peer is believed");
     }
     let glimpse = Glimpse::of(bytes);
-    let minor = u8::from(head.version() == Version::Http11);
+    // minor versions above 1 are read as 1.1 (RFC 9110 §2.5)
+    let minor = match head.version() {
+        Version::Http10 => 0,
+        Version::Http11 => glimpse.version.map_or(1, |(_, minor)| minor.max(1)),
+    };
     let wanted = Glimpse { method: method.as_bytes(), target: head.target().as_bytes(), version: Some((1, minor)) };
     assert_eq!(glimpse, wanted, "the log shows another request line");
 }

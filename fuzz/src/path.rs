@@ -6,38 +6,45 @@ use ringgate::config::{HostMatch, Match, PathMatch, Rewrite};
 use ringgate::http::Parsed;
 use ringgate::http::fields::HeadScratch;
 use ringgate::http::head::{HeadPolicy, RequestHead};
-use ringgate::http::path::{AmbiguousPath, EncodedSeparators, normalize};
+use ringgate::http::path::{AmbiguousPath, EmptySegments, EncodedSeparators, merged, normalize};
 use ringgate::policy::router::{RequestView, Routed, Router, RouterCache, rewrite};
 use ringgate::units::RouteId;
 use std::cell::RefCell;
 
-/// Knobs: 0 whether encoded separators are kept.
+/// Knobs: 0 whether encoded separators are kept, 1 whether empty segments are merged.
 pub fn check(input: &[u8]) {
     let Some((knobs, bytes)) = Knobs::split(input) else { return };
     let separators = if knobs.bit(0) { EncodedSeparators::Keep } else { EncodedSeparators::Refuse };
+    let empty = if knobs.bit(1) { EmptySegments::Merge } else { EmptySegments::Keep };
     // what is no visible ASCII, and where a path ends, the parser of targets has seen to
     let rest = bytes.iter().filter(|b| b.is_ascii_graphic() && !b"?#".contains(b)).map(|&b| char::from(b));
     let path: String = std::iter::once('/').chain(rest).collect();
     let mut scratch = String::from("/what/was/here");
-    let normal = normalize(&path, separators, &mut scratch);
-    assert_eq!(normal.map(str::to_owned), expected(&path, separators), "{path}");
-    let policy = HeadPolicy { separators, ..HeadPolicy::default() };
+    let normal = normalize(&path, separators, empty, &mut scratch);
+    assert_eq!(normal.map(str::to_owned), expected(&path, separators, empty), "{path}");
+    let policy = HeadPolicy { separators, empty, ..HeadPolicy::default() };
     let Ok(normal) = normal else {
         assert_eq!(routed(&path, &policy), None, "a head with {path} is taken");
         return;
     };
     check_normal(normal, separators);
+    assert!(empty == EmptySegments::Keep || !normal.contains("//"), "{normal} of {path}");
     assert!(normal.len() <= path.len(), "{normal} of {path}");
-    let again = normalize(normal, separators, &mut String::new()).map(str::to_owned);
+    let again = normalize(normal, separators, empty, &mut String::new()).map(str::to_owned);
     assert_eq!(again.as_deref(), Ok(normal), "not a fixed point, from {path}");
+    // a service that merges what it gets comes to what was routed, in whatever order it does that
+    let mut scratch = String::new();
+    let routed_by = merged(normal, &mut scratch);
+    let by_service = normalize(normal, separators, EmptySegments::Merge, &mut String::new()).map(str::to_owned);
+    assert_eq!(by_service.as_deref(), Ok(routed_by), "a route is passed by {path}");
     let decision = routed(&path, &policy).expect("a path that is taken");
-    assert_eq!(decision, (normal.to_owned(), route(normal)), "{path} goes elsewhere");
-    check_rewritten(normal, separators);
+    assert_eq!(decision, (normal.to_owned(), route(routed_by)), "{path} goes elsewhere");
+    check_rewritten(normal, routed_by, separators);
 }
 
 fn check_normal(path: &str, separators: EncodedSeparators) {
     assert!(path.starts_with('/') && is_visible(path));
-    assert!(!path.contains("//") && !path.contains(['\\', '?', '#', '\0']), "{path}");
+    assert!(!path.contains(['\\', '?', '#', '\0']), "{path}");
     assert!(path.split('/').all(|segment| !matches!(segment, "." | "..")), "{path}");
     assert!(path.split('/').all(|segment| !segment.starts_with("..;") && !segment.starts_with(".;")), "{path}");
     for (at, _) in path.match_indices('%') {
@@ -54,7 +61,7 @@ fn is_unreserved(byte: u8) -> bool {
 }
 
 /// RFC 3986 §6.2.2 and §5.2.4 by the segment, and what is refused.
-fn expected(path: &str, separators: EncodedSeparators) -> Result<String, AmbiguousPath> {
+fn expected(path: &str, separators: EncodedSeparators, empty: EmptySegments) -> Result<String, AmbiguousPath> {
     let mut decoded: Vec<String> = Vec::new();
     for segment in path[1..].split('/') {
         let mut parts = segment.split('%');
@@ -74,9 +81,12 @@ fn expected(path: &str, separators: EncodedSeparators) -> Result<String, Ambiguo
         decoded.push(text);
     }
     let mut kept: Vec<&str> = Vec::new();
-    for segment in &decoded {
+    let last = decoded.len() - 1;
+    for (at, segment) in decoded.iter().enumerate() {
         match segment.as_str() {
-            "" | "." => {}
+            "." => {}
+            // the last one is what stands behind a final slash
+            "" if at == last || empty == EmptySegments::Merge => {}
             ".." => drop(kept.pop()),
             segment => kept.push(segment),
         }
@@ -91,7 +101,7 @@ fn routed(path: &str, policy: &HeadPolicy) -> Option<(String, Option<RouteId>)> 
     let head = format!("GET {path}?q=/../%2f HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut scratch = HeadScratch::default();
     match RequestHead::parse(head.as_bytes(), policy, &mut scratch) {
-        Ok(Parsed::Complete(head)) => Some((head.path().to_owned(), route(head.path()))),
+        Ok(Parsed::Complete(head)) => Some((head.path().to_owned(), route(head.routed_path()))),
         Ok(Parsed::Partial) => panic!("a whole head"),
         Err(_) => None,
     }
@@ -129,11 +139,11 @@ fn route(path: &str) -> Option<RouteId> {
     })
 }
 
-/// What goes up after a rewrite is as good a path as what came, and below what the route allows.
-fn check_rewritten(path: &str, separators: EncodedSeparators) {
+/// What goes up after a rewrite is as good a path as what came, below what the route allows, and of no other host.
+fn check_rewritten(path: &str, routed_by: &str, separators: EncodedSeparators) {
     for matched in paths() {
         let PathMatch::Prefix(prefix) = &matched else { continue };
-        if !path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        if !routed_by.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
             continue;
         }
         let (strip, template) = (Rewrite::StripPrefix(prefix.clone()), Rewrite::Template("/v2{rest}".to_owned()));
@@ -142,6 +152,7 @@ fn check_rewritten(path: &str, separators: EncodedSeparators) {
             rewrite(&rule, &matched, path, &mut out);
             let up = String::from_utf8(out).expect("visible ASCII");
             check_normal(&up, separators);
+            assert!(!up.starts_with("//"), "{up} of {path}");
             assert!(matches!(rule, Rewrite::StripPrefix(_)) || up == "/v2" || up.starts_with("/v2/"), "{up} of {path}");
         }
     }

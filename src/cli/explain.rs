@@ -6,7 +6,8 @@
 use super::words;
 use http::{HeaderName, Method, header};
 use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
-use ringgate::http::path::{EncodedSeparators, normalize};
+use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
+use ringgate::http::reply::push_location;
 use ringgate::http::target::Authority;
 use ringgate::policy::router::{Considered, RequestView, Routed, Router, RouterCache, Verdict, rewrite};
 use ringgate::units::ClusterId;
@@ -51,8 +52,8 @@ impl Ask {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let path = if path.is_empty() { "/" } else { path };
         let mut scratch = String::new();
-        // whether encoded separators are refused depends on the listener, and is said there
-        let path = normalize(path, EncodedSeparators::Keep, &mut scratch);
+        // whether encoded separators are refused and empty segments merged depends on the listener, and is said there
+        let path = normalize(path, EncodedSeparators::Keep, EmptySegments::Keep, &mut scratch);
         let path = path.map_err(|_| {
             format!("{target:?}: the gateway refuses this path with 400, since services read it in different ways")
         })?;
@@ -90,9 +91,10 @@ fn split_url(url: &str) -> Result<(Option<&str>, u16, &str), String> {
 pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
     let header =
         |name: &HeaderName| ask.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_bytes());
+    let mut scratch = String::new();
     let request = RequestView {
         host: ask.host.as_deref(),
-        path: &ask.path,
+        path: merged(&ask.path, &mut scratch),
         query: ask.query.as_deref(),
         method: &ask.method,
         header: &header,
@@ -144,9 +146,24 @@ fn listeners(page: &mut Page, config: &Config, ask: &Ask) {
             page.line("listener", &format!("none on port {port}; the same routes serve"));
         }
     }
+    let claims = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip")
+    };
+    if let Some((name, _)) = ask.headers.iter().find(|(name, _)| claims(name)) {
+        page.line("", &format!("{name} is taken for true here; it counts only if the peer is one of trusted_proxies"));
+    }
     for listener in met {
         page.line("listener", &format!("{} ({})", listener.name, listener.bind));
         page.line("", &words::listener(listener));
+        if ask.path.contains("//") {
+            let what = if listener.merge_slashes {
+                "merges the path's empty segments (merge_slashes)"
+            } else {
+                "passes the path's empty segments on; routes do not see them"
+            };
+            page.line("", what);
+        }
         let separates = ask.path.contains("%2F") || ask.path.contains("%5C");
         if separates && listener.encoded_separators == Separators::Reject {
             page.line(
@@ -221,11 +238,9 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
             );
         }
         Target::Redirect { to, status } => {
-            let query = ask.query.as_ref().map_or_else(String::new, |query| format!("?{query}"));
-            page.line(
-                "answer",
-                &format!("{status}, Location: {}", to.replace("{path}", &format!("{}{query}", ask.path))),
-            );
+            let mut location = Vec::new();
+            push_location(&mut location, to, &ask.path, ask.query.as_deref());
+            page.line("answer", &format!("{status}, Location: {}", String::from_utf8_lossy(&location)));
         }
         Target::Upstream(split) => {
             page.line("path", &path_line(route, ask));
@@ -441,7 +456,8 @@ headers    request: x-debug removed
         };
         let stays = |path: &str| {
             let mut scratch = String::new();
-            normalize(path, EncodedSeparators::Refuse, &mut scratch).is_ok_and(|normal| normal == path)
+            normalize(path, EncodedSeparators::Refuse, EmptySegments::Merge, &mut scratch)
+                .is_ok_and(|normal| normal == path)
         };
         for path in ["/a", "/a%20b", "/a%C3%A9", "/a;b=c", "/a/", "/...", "/.a"] {
             assert!(stays(path) && loads(path), "{path}");

@@ -10,7 +10,7 @@ mod words;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use ringgate::config::{self, Config};
-use ringgate::policy::router::Router;
+use ringgate::policy::router::{Router, RouterError};
 use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub(crate) struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start.\n\
-    Signals to `run`: SIGTERM or SIGINT drains and exits 0, a second one ends at once;\n    SIGUSR1 opens the access log anew; SIGHUP is ignored with a warning: the file is read at start.";
+    Signals to `run`: SIGTERM or SIGINT drains and exits 0, a second one ends at once with 143 or 130;\n    SIGUSR1 opens the access log anew; SIGHUP is ignored with a warning: the file is read at start.";
 
 /// Where packages put the configuration.
 const DEFAULT_FILE: &str = "/etc/ringgate/ringgate.toml";
@@ -101,13 +101,16 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         },
         Some(Command::Check { file }) => with_config(&file.path, |config, _| {
             for warning in config::warnings(&config) {
+                let line = format!("{}: warning: {warning}", file.path.display());
                 // standard error may be closed; the exit code still tells
-                let _ = writeln!(std::io::stderr().lock(), "{}: warning: {warning}", file.path.display());
+                let _ = writeln!(std::io::stderr().lock(), "{}", config::printable(&line));
             }
             print(&summary(&file.path, &config))
         }),
         Some(Command::Explain { file, method, url, headers }) => match explain::Ask::try_new(&method, &url, &headers) {
-            Ok(ask) => with_config(&file.path, |config, router| print(&explain::text(&config, &router, &ask))),
+            Ok(ask) => with_config(&file.path, |config, router| {
+                print(&config::printable(&explain::text(&config, &router, &ask)))
+            }),
             Err(error) => fail(EXIT_USAGE, error),
         },
         Some(Command::Schema) => print(&config::schema()),
@@ -133,7 +136,14 @@ fn with_config(path: &Path, go_on: impl FnOnce(Config, Router) -> ExitCode) -> E
     };
     match Router::try_new(&config) {
         Ok(router) => go_on(config, router),
-        Err(error) => fail(EXIT_CONFIG, format!("{}: {error}", path.display())),
+        Err(error) => {
+            let line = match &error {
+                RouterError::Regex { route, .. } => config::line_of_route(path, route.index()),
+                RouterError::TooManyMethods => None,
+            };
+            let line = line.map(|line| format!(":{line}")).unwrap_or_default();
+            fail(EXIT_CONFIG, format!("{}{line}: {error}", path.display()))
+        }
     }
 }
 
@@ -168,7 +178,7 @@ fn print(text: &str) -> ExitCode {
 
 fn fail(code: u8, error: impl Display) -> ExitCode {
     // standard error may be closed; the exit code still tells
-    let _ = writeln!(std::io::stderr().lock(), "{error}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", config::printable(&error.to_string()));
     ExitCode::from(code)
 }
 

@@ -14,6 +14,9 @@ pub(crate) fn run(config: Config, router: Router, file: &Path) -> anyhow::Result
     log_to_stderr();
     let (version, revision) = (env!("CARGO_PKG_VERSION"), version::revision());
     tracing::info!("ringgate version={version} revision={revision} config={}", file.display());
+    for warning in config::warnings(&config) {
+        tracing::warn!("{}: {}", file.display(), config::printable(&warning));
+    }
     Ok(supervisor::run(config, router)?)
 }
 

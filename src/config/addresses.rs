@@ -3,7 +3,7 @@
 //! Nothing is looked up: a host name as an endpoint's address is refused, since a gateway must not start or route by what a resolver
 //! happens to say. `match.host` compares names and never resolves them.
 
-use super::problem::Refusal;
+use super::problem::{Refusal, is_unprintable};
 use super::read::{Scalar, scalar_schema};
 use super::values::text;
 use super::{Address, Bind, HostMatch};
@@ -81,6 +81,9 @@ fn unix_path(written: &str) -> Result<Option<PathBuf>, Refusal> {
     if !path.starts_with('/') || path.contains('\0') {
         return Err(Refusal::why("the path of a unix socket is absolute"));
     }
+    if path.chars().any(is_unprintable) {
+        return Err(Refusal::why("a character of the path cannot be printed"));
+    }
     if path.len() > UNIX_PATH_BYTES_MAX {
         return Err(Refusal::why(format!("the path of a unix socket has at most {UNIX_PATH_BYTES_MAX} bytes")));
     }
@@ -97,6 +100,14 @@ fn refused_address(written: &str) -> Refusal {
         return Refusal::plain().help(format!("did you mean \"unix:{written}\"?"));
     }
     if let Ok(ip) = written.parse::<IpAddr>() {
+        // `::1:8080` is an address of its own, which hardly anybody means
+        if let Some((host, port)) = written.rsplit_once(':')
+            && host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+        {
+            return Refusal::why("an IPv6 address stands in brackets before its port")
+                .help(format!("did you mean \"[{host}]:{port}\"?"));
+        }
         let shown = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
         return Refusal::why("the port is missing").help(format!("did you mean \"{shown}:8080\"?"));
     }
@@ -233,6 +244,24 @@ impl Scalar for Host {
     }
 }
 
+/// `host` or `host:port` of a URL (RFC 3986 §3.2), without user.
+pub(super) fn check_authority(authority: &str) -> Result<(), Refusal> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    if port.is_some_and(|port| port.parse::<u16>().is_err() || !port.bytes().all(|b| b.is_ascii_digit())) {
+        return Err(Refusal::why(format!("{authority:?} is not a host, or a host and a port")));
+    }
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(ip) => {
+            ip.parse::<std::net::Ipv6Addr>().map(drop).map_err(|_| Refusal::why(format!("{host:?} is no address")))
+        }
+        None if host.is_empty() => Err(Refusal::why("the host is missing")),
+        None => check_host(&host.to_ascii_lowercase()),
+    }
+}
+
 /// Labels as in RFC 1123 §2.1, and the underscore, which real names have.
 pub(super) fn check_host(name: &str) -> Result<(), Refusal> {
     if name.contains('*') {
@@ -285,6 +314,9 @@ mod tests {
     fn refused_addresses_come_with_what_was_meant() {
         let help = |text: &str| At::parse(&DeValue::String(text.into())).unwrap_err().help.unwrap();
         assert_eq!(help("2001:db8:0:0:0:0:0:1:80"), "did you mean \"[2001:db8:0:0:0:0:0:1]:80\"?");
+        assert_eq!(help("::1:8080"), "did you mean \"[::1]:8080\"?");
+        assert_eq!(help("fe80::1:80"), "did you mean \"[fe80::1]:80\"?");
+        assert_eq!(help("fe80::1:ab"), "did you mean \"[fe80::1:ab]:8080\"?");
         assert_eq!(help("2001:db8::1"), "did you mean \"[2001:db8::1]:8080\"?");
         assert_eq!(help("/run/app.sock"), "did you mean \"unix:/run/app.sock\"?");
         assert_eq!(help("http://10.0.0.1:80/"), "did you mean \"10.0.0.1:80\"?");

@@ -31,18 +31,34 @@ const UNIX_MODE_DEFAULT: u32 = 0o666;
 pub fn load(path: &std::path::Path) -> Result<Config, Errors> {
     let name = path.display().to_string();
     let read = std::fs::File::open(path).and_then(|file| {
-        let mut text = String::new();
-        file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
-        Ok(text)
+        let mut bytes = Vec::new();
+        file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
     });
-    match read {
-        Ok(text) => parse(&text, &name),
+    match read.map(String::from_utf8) {
+        Ok(Ok(text)) => parse(&text, &name),
+        Ok(Err(error)) => {
+            let end = error.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(error.as_bytes());
+            let mut sink = Sink::new(&name, &text);
+            sink.syntax(end, "not TOML: a byte that is not UTF-8".to_owned());
+            Err(sink.finish().expect_err("there is one"))
+        }
         Err(error) => {
             let missing = error.kind() == std::io::ErrorKind::NotFound;
             let help = missing.then(|| "say which file with -c FILE".to_owned());
             Err(Errors::of_file(&name, format!("cannot be read: {error}"), help))
         }
     }
+}
+
+/// The line in which a route of the file begins: for what shows only when all routes are compiled together.
+#[must_use]
+pub fn line_of_route(path: &std::path::Path, row: usize) -> Option<usize> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let document = toml::de::DeTable::parse(&text).ok()?;
+    let route = document.get_ref().get("route")?.get_ref().as_array()?.get(row)?;
+    Some(Sink::new("", &text).line(route.span().start))
 }
 
 /// Checks the text of a file that messages call `file_name`.
@@ -88,10 +104,32 @@ fn syntax_errors(mut sink: Sink<'_>, errors: &[toml::de::Error]) -> Errors {
     for error in errors {
         let offset = error.span().map_or(0, |span| span.start);
         if reported.insert(sink.position(offset).0) {
-            sink.syntax(offset, format!("not TOML: {}", error.message()));
+            let first = if error.message().starts_with("duplicate key") { first_of(sink.text(), offset) } else { None };
+            let first = first.map(|first| format!(" (first in line {})", sink.line(first))).unwrap_or_default();
+            sink.syntax(offset, format!("not TOML: {}{first}", error.message()));
         }
     }
     sink.finish().expect_err("there is at least one")
+}
+
+/// Where the key or the header that stands at `offset` for a second time stood before, as far as lines tell: a key in the same table.
+fn first_of(text: &str, offset: usize) -> Option<usize> {
+    let start = text[..offset].rfind('\n').map_or(0, |end| end + 1);
+    let key = |line: &str| line.split(['=', '#']).next().unwrap_or_default().trim().to_owned();
+    let again = key(text[start..].lines().next()?);
+    let is_header = again.starts_with('[');
+    let mut end = start;
+    let mut first = None;
+    for line in text[..start].split_inclusive('\n').rev() {
+        end -= line.len();
+        if key(line) == again {
+            first = Some(end);
+        }
+        if !is_header && line.trim_start().starts_with('[') {
+            break;
+        }
+    }
+    first
 }
 
 fn config(
@@ -101,7 +139,7 @@ fn config(
     sink: &mut Sink<'_>,
 ) -> Result<Option<Config>, Entangled> {
     let gateway = file.gateway.as_ref().and_then(|table| gateway(&table.value, cores, sink));
-    let admin = file.admin.as_ref().and_then(|table| table.value.listen.as_ref());
+    let admin = file.admin.as_ref().and_then(|table| admin(&table.value));
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, sink));
     binds(file, sink);
@@ -115,7 +153,7 @@ fn config(
     let complete = || {
         Some(Config {
             gateway: gateway?,
-            admin: Admin { listen: admin?.value.0.clone() },
+            admin: admin?,
             access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
             listeners: listeners?,
             routes: routes?,
@@ -157,7 +195,13 @@ fn gateway(table: &file::Gateway, available: &[usize], sink: &mut Sink<'_>) -> O
         DriverWord::IoUring => Driver::IoUring,
         DriverWord::Epoll => Driver::Epoll,
     };
-    Some(Gateway { cores, driver, drain_timeout: value(&table.drain_timeout)?.0 })
+    let (drain_delay, drain_timeout) = (value(&table.drain_delay)?.0, value(&table.drain_timeout)?.0);
+    Some(Gateway { cores, driver, drain_delay, drain_timeout })
+}
+
+fn admin(table: &file::Admin) -> Option<Admin> {
+    let hosts = table.hosts.as_ref()?.value.0.iter().map(|host| host.value.0.clone()).collect();
+    Some(Admin { listen: value(&table.listen)?.0, hosts })
 }
 
 fn access_log(table: &file::AccessLog) -> Option<AccessLog> {
@@ -173,14 +217,18 @@ fn listeners<const MIN: usize, const MAX: usize>(
     list: &Written<List<file::Listener, MIN, MAX>>,
     sink: &mut Sink<'_>,
 ) -> Option<Vec<Listener>> {
-    let mut names: HashMap<String, String> = HashMap::new();
+    let mut names: HashMap<String, (String, usize)> = HashMap::new();
     let mut listeners = Vec::with_capacity(list.value.0.len());
     for written in &list.value.0 {
         let table = &written.value;
-        if let Some(name) = listener_name(table)
-            && let Some(first) = names.insert(name, table.at.path.clone())
-        {
-            duplicate_name(&table.at, table.name.as_ref().map(|name| name.span.clone()), &first, sink);
+        if let Some(name) = listener_name(table) {
+            match names.get(&name) {
+                Some((first, offset)) => {
+                    let first = format!("{first} (line {})", sink.line(*offset));
+                    duplicate_name(&table.at, table.name.as_ref().map(|name| name.span.clone()), &first, sink);
+                }
+                None => drop(names.insert(name, (table.at.path.clone(), table.at.offset))),
+            }
         }
         only_unix(table, sink);
         proxy_protocol(table, sink);
@@ -265,6 +313,7 @@ fn listener(table: &file::Listener) -> Option<Listener> {
         proxy_protocol: value(&table.proxy_protocol)?,
         header_underscores: value(&table.header_underscores)?,
         encoded_separators: value(&table.encoded_separators)?,
+        merge_slashes: value(&table.merge_slashes)?,
         server: value(&table.server)?,
     })
 }
@@ -276,14 +325,17 @@ fn binds(file: &file::File, sink: &mut Sink<'_>) {
         listeners.filter_map(|written| written.value.listen.as_ref().map(|listen| (&written.value.at, listen)));
     let admin =
         file.admin.as_ref().and_then(|table| table.value.listen.as_ref().map(|listen| (&table.value.at, listen)));
-    let mut taken: Vec<(KeyOf<'_>, &Bind)> = Vec::new();
+    let mut taken: Vec<(KeyOf<'_>, usize, &Bind)> = Vec::new();
     for (at, listen) in admin.into_iter().chain(listeners) {
         let (path, bind) = (at.key("listen"), &listen.value.0);
-        if let Some((other, address)) = taken.iter().find(|(_, other)| overlap(other, bind)) {
-            let message = format!("{other} listens there already ({address})");
+        if let Some((other, offset, address)) = taken.iter().find(|(_, _, other)| overlap(other, bind)) {
+            // the admin listener's default stands nowhere
+            let is_written = file.admin.as_ref().is_none_or(|admin| admin.given || *offset != admin.value.at.offset);
+            let line = if is_written { format!(", line {}", sink.line(*offset)) } else { String::new() };
+            let message = format!("{other} listens there already ({address}{line})");
             sink.value(path, listen.span.clone(), message, None);
         }
-        taken.push((path, bind));
+        taken.push((path, listen.span.start, bind));
     }
 }
 

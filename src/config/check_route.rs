@@ -4,8 +4,8 @@ use super::check::{duplicate_name, value};
 use super::document::{Document, Entangled};
 use super::file::{self, RouteTimeout};
 use super::names::{EditableHeader, MethodText, Name, RetryWord};
-use super::place::{KeyOf, Place};
-use super::problem::{Sink, did_you_mean, listed};
+use super::place::{FirstRoute, KeyOf, Place};
+use super::problem::{Sink, listed};
 use super::read::{Later, List, Map, Scalar, Written};
 use super::values::duration;
 use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
@@ -48,10 +48,10 @@ struct Taken<'a> {
     upstreams: FxHashMap<&'a str, ClusterId>,
     /// The same, sorted, for messages.
     upstream_names: Vec<&'a str>,
-    /// By what it is called, the row of the last route.
-    names: FxHashMap<String, usize>,
-    /// By what it matches, the row of the last route.
-    matches: FxHashMap<Box<[u8]>, usize>,
+    /// By what it is called, the first route.
+    names: FxHashMap<String, FirstRoute>,
+    /// By what it matches, the first route.
+    matches: FxHashMap<Box<[u8]>, FirstRoute>,
     /// All methods that routes name; a set of them is one word of the router.
     methods: FxHashSet<Method>,
 }
@@ -107,9 +107,11 @@ impl RouteReader<'_, '_, '_, '_> {
                 fits.ok()?.0
             }
         };
-        if let Some(first) = self.taken.names.insert(name.clone(), self.row) {
+        let here = FirstRoute::new(self.row, table.at.offset);
+        let first = *self.taken.names.entry(name.clone()).or_insert(here);
+        if first.row != here.row {
             let span = table.name.as_ref().map(|name| name.span.clone());
-            duplicate_name(&table.at, span, &format!("route[{first}]"), self.sink);
+            duplicate_name(&table.at, span, &first.named(self.sink), self.sink);
         }
         Some(name)
     }
@@ -130,8 +132,11 @@ impl RouteReader<'_, '_, '_, '_> {
             headers: headers?,
             query: query?,
         };
-        if let Some(first) = self.taken.matches.insert(match_key(&matcher), self.row) {
-            let message = format!("never reached: route[{first}] matches the same requests and stands before it");
+        let here = FirstRoute::new(self.row, at.offset);
+        let first = *self.taken.matches.entry(match_key(&matcher)).or_insert(here);
+        if first.row != here.row {
+            let first = first.named(self.sink);
+            let message = format!("never reached: {first} matches the same requests and stands before it");
             self.sink.place(at.key("match"), table.at.offset, message, None);
         }
         Some(matcher)
@@ -195,12 +200,12 @@ impl RouteReader<'_, '_, '_, '_> {
     fn upstream(&mut self, path: KeyOf<'_>, name: &Written<Name>) -> Option<ClusterId> {
         let known = self.taken.upstreams.get(name.value.0.as_str()).copied();
         if known.is_none() {
-            let names = self.taken.upstream_names.iter().copied();
-            let message = match self.taken.upstream_names.as_slice() {
+            let names = self.taken.upstream_names.as_slice();
+            let message = match names {
                 [] => "there is no such upstream, nor any other".to_owned(),
-                _ => format!("there is no such upstream; there are: {}", listed(names.clone())),
+                _ => format!("there is no such upstream; there are: {}", listed(names)),
             };
-            let near = did_you_mean(&name.value.0, names);
+            let near = self.sink.did_you_mean(&name.value.0, names);
             let help = near.or_else(|| Some(format!("add [upstream.{}]", name.value.0)));
             self.sink.value(path, name.span.clone(), message, help);
         }

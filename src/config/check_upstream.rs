@@ -74,13 +74,14 @@ fn balance(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Balance> {
 
 fn endpoints(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Vec<Endpoint>> {
     let list = &table.endpoints.as_ref()?.value.0;
-    let mut seen: HashMap<&Address, &str> = HashMap::new();
+    let mut seen: HashMap<&Address, &super::place::Place> = HashMap::new();
     let mut endpoints = Vec::with_capacity(list.len());
     for written in list {
         let endpoint = &written.value;
         if let Some(address) = &endpoint.address
-            && let Some(first) = seen.insert(&address.value.0, &endpoint.at.path)
+            && let Some(first) = seen.insert(&address.value.0, &endpoint.at)
         {
+            let first = format!("{} (line {})", first.path, sink.line(first.offset));
             let message = format!("{first} has this address too; give one of them a larger weight instead");
             sink.value(endpoint.at.key("address"), address.span.clone(), message, None);
         }

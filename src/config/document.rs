@@ -268,7 +268,7 @@ endpoints = [{ address = \"127.0.0.1:1\" }]
             places,
             [("route[52].name", last + 1), ("route[52].match", last + 2), ("route[52].respond.status", last + 3)]
         );
-        assert!(errors.problems()[1].message.contains("route[35] matches"), "{errors}");
+        assert!(errors.problems()[1].message.contains("route[35] (line 112) matches"), "{errors}");
     }
 
     #[test]

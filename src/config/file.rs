@@ -67,6 +67,8 @@ table! {
         default cores: Cores = "auto";
         /// Event loop: "auto" is io_uring where the kernel allows it, else epoll.
         default driver: DriverWord = "auto";
+        /// How long a drain goes on to take connections while /readyz says 503, so that balancers notice; 0s to 1h.
+        default drain_delay: Time<0, HOUR> = "0s";
         /// How long a drain waits for requests in flight, 0s to 1h.
         default drain_timeout: Time<0, HOUR> = "30s";
     }
@@ -77,6 +79,8 @@ table! {
     Admin {
         /// IP:PORT or unix:/PATH. It has no authentication: keep it on loopback or a private network.
         default listen: Listen = "127.0.0.1:9180";
+        /// Hosts that it answers to besides its own address and local names, against DNS rebinding: "a.example" or "*.example".
+        default hosts: List<Host, 0, ENTRIES_MAX> = [];
     }
 }
 
@@ -133,6 +137,8 @@ table! {
         default header_underscores: Underscores = "drop";
         /// %2F and %5C in a path: reject with 400, or keep.
         default encoded_separators: Separators = "reject";
+        /// true: empty segments of a path (//) are dropped. false: they go on, and match what the path without them matches.
+        default merge_slashes: bool = false;
         /// The Server header of responses: "pass" (the endpoint's), "remove", or the text that all get.
         default server: ServerField = "pass";
     }

@@ -22,11 +22,12 @@ mod tests;
 mod values;
 mod warnings;
 
-pub use check::{load, parse};
+pub use check::{line_of_route, load, parse};
 pub use file::schema;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use probe::{BodyMatch, HttpProbe, Probe};
-pub use problem::{Errors, Problem};
+pub use problem::{Errors, Problem, printable};
+pub(crate) use values::bytes;
 pub use warnings::warnings;
 
 use crate::units::{ClusterId, Rate, Ratio, Weight};
@@ -59,6 +60,8 @@ pub struct Gateway {
     pub cores: Vec<Option<usize>>,
     /// Which event loop.
     pub driver: Driver,
+    /// How long a drain goes on to take connections before it begins in earnest, while `/readyz` says 503.
+    pub drain_delay: Duration,
     /// How long a drain waits for requests in flight.
     pub drain_timeout: Duration,
 }
@@ -79,6 +82,8 @@ pub enum Driver {
 pub struct Admin {
     /// Where the admin API listens.
     pub listen: Bind,
+    /// Names that it answers to besides its own address and local ones; exact or wildcard.
+    pub hosts: Vec<HostMatch>,
 }
 
 /// A place to listen on.
@@ -162,6 +167,8 @@ pub struct Listener {
     pub header_underscores: Underscores,
     /// `%2F` and `%5C` in a path.
     pub encoded_separators: Separators,
+    /// Whether empty segments of a path are dropped.
+    pub merge_slashes: bool,
     /// `Server` of responses.
     pub server: ServerField,
 }

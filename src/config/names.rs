@@ -3,7 +3,7 @@
 //! Hop-by-hop headers belong to one connection (RFC 9110 §7.6.1), so rules about them would corrupt framing and are refused. A name
 //! that a typing error made is not looked for among all names of the world: `x-reqest-id` is a header like any other.
 
-use super::problem::{Refusal, did_you_mean, nearest};
+use super::problem::{Refusal, did_you_mean, is_unprintable, nearest};
 use super::read::{Scalar, scalar_schema};
 use super::values::{integer, text};
 use super::{HashKey, LimitKey, LogPath};
@@ -14,6 +14,9 @@ use serde_json::json;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use toml::de::DeValue;
+
+/// What stands in metrics and logs where something has no name.
+const NO_NAME: &str = "-";
 
 /// A name for metrics and logs: printable, without quotes or backslashes, which every format that shows it would have to escape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +29,9 @@ impl Scalar for Name {
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         let name = text(value)?;
+        if name == NO_NAME {
+            return Err(Refusal::why(format!("{NO_NAME:?} is what metrics and logs say where there is none")));
+        }
         let fits = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.trim() == name;
         let clean = name.bytes().all(|b| (b' '..=b'~').contains(&b) && !matches!(b, b'"' | b'\'' | b'\\'));
         if fits && clean { Ok(Self(name.to_owned())) } else { Err(Refusal::plain()) }
@@ -258,9 +264,8 @@ impl Scalar for LogTo {
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         match text(value)? {
             "stdout" => Ok(Self(LogPath::Stdout)),
-            path if path.starts_with('/') && !path.ends_with('/') && !path.contains('\0') => {
-                Ok(Self(LogPath::File(PathBuf::from(path))))
-            }
+            path if path.chars().any(is_unprintable) => Err(Refusal::why("a character of the path cannot be printed")),
+            path if path.starts_with('/') && !path.ends_with('/') => Ok(Self(LogPath::File(PathBuf::from(path)))),
             other => Err(Refusal { why: None, help: did_you_mean(other, ["stdout"]) }),
         }
     }
@@ -429,7 +434,7 @@ mod tests {
     #[test]
     fn names_are_printable_and_need_no_escapes() {
         accepts::<Name>(&["a", "api.example.com/orders/*", "with space", &"n".repeat(NAME_BYTES_MAX)]);
-        refuses::<Name>(&["", " a", "a ", "a\"b", "a\\b", "a\nb", "\u{e9}", &"n".repeat(NAME_BYTES_MAX + 1)]);
+        refuses::<Name>(&["", "-", " a", "a ", "a\"b", "a\\b", "a\nb", "\u{e9}", &"n".repeat(NAME_BYTES_MAX + 1)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! compiled here once, with the memory bound of `limits::REGEX_BYTES_MAX`, to see that they can be.
 
 use super::PathMatch;
+use super::addresses::check_authority;
 use super::problem::Refusal;
 use super::read::{Scalar, scalar_schema};
 use super::values::text;
@@ -32,6 +33,7 @@ impl Scalar for PathText {
             return Ok(Self(PathMatch::Regex(pattern.to_owned())));
         }
         check_path(written)?;
+        no_placeholders(written)?;
         let (path, prefix) = written.strip_suffix("/*").map_or((written, false), |path| (path, true));
         if path.contains('*') {
             let why = "`*` stands only for whole segments at the end, as in \"/prefix/*\"";
@@ -135,6 +137,7 @@ impl Scalar for StripPrefix {
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         let written = text(value)?;
         check_path(written)?;
+        no_placeholders(written)?;
         let bare = written.strip_suffix("/*").unwrap_or(written).trim_end_matches('/');
         match bare {
             _ if bare == written => Ok(Self(written.to_owned())),
@@ -163,14 +166,41 @@ impl Scalar for RewriteTo {
             return Err(Refusal::why("{rest} alone may be empty, and a path is not").help("use strip_prefix"));
         }
         check_placeholders(written, &["rest", "path"])?;
-        // what stands before and after the placeholders is all that can be wrong about the path that comes out
-        check_path(written.strip_prefix("{path}").map_or(written, |tail| if tail.is_empty() { "/" } else { tail }))?;
+        check_slashes(written)?;
+        // the paths that come out, for the shortest that go in and for others
+        for (path, rest) in [("/p", "/r"), ("/", ""), ("/p", "")] {
+            check_path(&written.replace("{path}", path).replace("{rest}", rest).replace("//", "/"))?;
+        }
         Ok(Self(written.to_owned()))
     }
 
     fn schema() -> serde_json::Value {
         json!({ "type": "string", "pattern": "^(/|\\{path\\})", "maxLength": PATH_BYTES_MAX })
     }
+}
+
+/// Braces stand percent-encoded in a URL (RFC 3986 §2), so here somebody expects them to stand for something.
+fn no_placeholders(path: &str) -> Result<(), Refusal> {
+    if !path.contains(['{', '}']) {
+        return Ok(());
+    }
+    let help = "match any segment with a regex: \"~^/users/[^/]+$\"";
+    Err(Refusal::why("there are no placeholders here, and braces stand percent-encoded in a path").help(help))
+}
+
+/// A placeholder begins with its own slash.
+fn check_slashes(text: &str) -> Result<(), Refusal> {
+    for placeholder in ["{path}", "{rest}"] {
+        let slashed = format!("/{placeholder}");
+        if text.contains(&slashed) {
+            let why = format!("{placeholder} begins with a slash: this would make two");
+            return Err(Refusal::why(why).help(format!("did you mean {:?}?", text.replace(&slashed, placeholder))));
+        }
+    }
+    if text.contains("//") {
+        return Err(Refusal::why("a normalised path has no \"//\""));
+    }
+    Ok(())
 }
 
 /// Only known words stand in braces.
@@ -207,18 +237,38 @@ impl Scalar for RedirectTo {
         if HeaderValue::from_str(written).is_err() || !written.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Refusal::why("a URL has only visible ASCII characters"));
         }
-        let place = ["https://", "http://", "/", "{path}"].iter().find_map(|start| written.strip_prefix(start));
-        match place {
-            Some("") if written != "/" && written != "{path}" => Err(Refusal::why("the host is missing")),
-            Some(_) if written != "{path}" => Ok(Self(written.to_owned())),
-            Some(_) => Err(Refusal::why("this redirects every request to itself")),
-            None => Err(Refusal::plain().help(format!("did you mean \"https://{written}\"?"))),
+        let Some((authority, target)) = split_authority(written) else {
+            return Err(Refusal::plain().help(format!("did you mean \"https://{written}\"?")));
+        };
+        authority.map_or(Ok(()), check_authority)?;
+        if written == "{path}" {
+            return Err(Refusal::why("this redirects every request to itself"));
         }
+        let path = &target[..target.find(['?', '#']).unwrap_or(target.len())];
+        if authority.is_none() && path.starts_with("//") {
+            let help = format!("write the scheme: \"https:{written}\"");
+            return Err(Refusal::why("what begins with // is another host").help(help));
+        }
+        if !path.is_empty() {
+            check_slashes(path)?;
+            check_path(&path.replace("{path}", "/").replace("//", "/"))?;
+        }
+        Ok(Self(written.to_owned()))
     }
 
     fn schema() -> serde_json::Value {
         json!({ "type": "string", "pattern": "^(https?://|/|\\{path\\})", "maxLength": PATH_BYTES_MAX })
     }
+}
+
+/// The authority of a URL, and what follows it; no authority in a path. `None`: neither.
+fn split_authority(url: &str) -> Option<(Option<&str>, &str)> {
+    if url.starts_with('/') || url.starts_with("{path}") {
+        return Some((None, url));
+    }
+    let rest = ["https://", "http://"].iter().find_map(|scheme| url.strip_prefix(scheme))?;
+    let (authority, target) = rest.split_at(rest.find(['/', '?', '#', '{']).unwrap_or(rest.len()));
+    Some((Some(authority), target))
 }
 
 /// `health_check.path`: path and query of a probe.
@@ -309,9 +359,21 @@ mod tests {
     #[test]
     fn prefixes_end_without_slash_and_templates_begin_with_one() {
         accepts::<StripPrefix>(&["/a", "/a/b"]);
-        refuses::<StripPrefix>(&["", "/", "/a/", "/a/*", "a", "/*"]);
+        refuses::<StripPrefix>(&["", "/", "/a/", "/a/*", "a", "/*", "/{a}"]);
+        refuses::<PathText>(&["/users/{id}", "/{path}/*"]);
         accepts::<RewriteTo>(&["/v2{rest}", "/v2{path}", "{path}", "/x", "{path}/y"]);
         refuses::<RewriteTo>(&["", "{rest}", "v2", "/{x}", "/{rest", "/rest}", "/a?b", "/{}"]);
+        // what would be refused if it were written out
+        refuses::<RewriteTo>(&[
+            "/{path}",
+            "/a/{rest}",
+            "/a//b{path}",
+            "/a/.{rest}",
+            "{path}..",
+            "/a%{path}",
+            "{path}..;x",
+        ]);
+        accepts::<RewriteTo>(&["/a{path}{path}", "/.a{rest}", "{path}.html"]);
     }
 
     #[test]
@@ -323,7 +385,28 @@ mod tests {
             "/new{path}",
             "https://a.example/?from={path}",
         ]);
+        accepts::<RedirectTo>(&[
+            "{path}/",
+            "https://a.example:8443/b{path}?c=d",
+            "/a?next={path}",
+            "http://[::1]:80/",
+            "/a#b",
+        ]);
         refuses::<RedirectTo>(&["", "{path}", "a.example", "https://", "/{host}", "/a b", "/a\r\nx: y", "ftp://a"]);
+        // another host than it seems, by the client's choice or not
+        refuses::<RedirectTo>(&[
+            "/{path}",
+            "//a.example",
+            "https://{path}",
+            "https:///a",
+            "https://a.example/{path}",
+            "https://u@a.example{path}",
+            "https://a b",
+            "https://a.example/..",
+            "/a/../b{path}",
+            "/%2f{path}",
+            "/\\a",
+        ]);
     }
 
     #[test]

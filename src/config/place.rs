@@ -1,5 +1,7 @@
 //! Where things stand in a file, as messages name it: `route[2].retry.on`.
 
+use super::problem::Sink;
+use crate::limits::{CONFIG_BYTES_MAX, ROUTES_MAX};
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 
@@ -126,5 +128,25 @@ impl fmt::Display for KeyOf<'_> {
             write!(f, "{}.", self.place.path)?;
         }
         f.write_str(self.key)
+    }
+}
+
+/// Where something stood first that routes have for themselves, in few bytes: there is one for every route.
+#[derive(Clone, Copy)]
+pub(super) struct FirstRoute {
+    pub(super) row: u32,
+    offset: u32,
+}
+
+const _: () = assert!(ROUTES_MAX <= u32::MAX as usize && CONFIG_BYTES_MAX <= u32::MAX as u64);
+
+impl FirstRoute {
+    pub(super) fn new(row: usize, offset: usize) -> Self {
+        Self { row: row as u32, offset: offset as u32 }
+    }
+
+    /// `route[3] (line 12)`
+    pub(super) fn named(self, sink: &Sink<'_>) -> String {
+        format!("route[{}] (line {})", self.row, sink.line(self.offset as usize))
     }
 }

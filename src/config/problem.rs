@@ -14,6 +14,11 @@ use std::ops::Range;
 const WRITTEN_CHARS_MAX: usize = 60;
 /// The longest list of allowed words that a message repeats; beyond it the documentation serves better.
 const LISTED_WORDS_MAX: usize = 24;
+/// Problems that are shown; the rest is counted. Who has more mends one and looks again.
+const SHOWN_MAX: usize = 100;
+/// Names that a word may be compared with in search of what was meant, over all errors of a file; then no more suggestions are made. Some
+/// tenths of a second, and enough for every word of ordinary files.
+const COMPARISONS_MAX: usize = 100_000;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,22 +41,43 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
+/// Whether a terminal would do something else with it than show it: control characters, and those that change the direction of what
+/// follows or cannot be seen ("Trojan Source", CVE-2021-42574).
+pub(crate) fn is_unprintable(c: char) -> bool {
+    let is_format = matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    c.is_control() || is_format
+}
+
+/// A text that may hold anything, for a terminal: what is not printable is escaped, but for the ends of lines.
+#[must_use]
+pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
+    let is_odd = |c: char| c != '\n' && is_unprintable(c);
+    if !text.contains(is_odd) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_odd(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown.into()
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
+        f.write_str(&printable(&self.file))?;
         if self.line > 0 {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
         f.write_str(":")?;
         if !self.path.is_empty() {
-            write!(f, " {}", self.path)?;
+            write!(f, " {}", printable(&self.path))?;
         }
         if let Some(written) = &self.written {
-            write!(f, "{}{written}", if self.path.is_empty() { " " } else { " = " })?;
+            write!(f, "{}{}", if self.path.is_empty() { " " } else { " = " }, printable(written))?;
         }
-        write!(f, "\n    {}", self.message)?;
-        for more in self.allowed.iter().chain(&self.help) {
-            write!(f, "\n    {more}")?;
+        for line in std::iter::once(&self.message).chain(&self.allowed).chain(&self.help) {
+            write!(f, "\n    {}", printable(line))?;
         }
         Ok(())
     }
@@ -86,11 +112,14 @@ impl Errors {
 
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.0 {
+        for problem in self.0.iter().take(SHOWN_MAX) {
             writeln!(f, "{problem}")?;
         }
+        if self.0.len() > SHOWN_MAX {
+            writeln!(f, "… and {} more", self.0.len() - SHOWN_MAX)?;
+        }
         let plural = if self.0.len() == 1 { "error" } else { "errors" };
-        write!(f, "{} {plural} in {}", self.0.len(), self.0[0].file)
+        write!(f, "{} {plural} in {}", self.0.len(), printable(&self.0[0].file))
     }
 }
 
@@ -132,11 +161,25 @@ pub(crate) struct Sink<'t> {
     found: Vec<(usize, Problem)>,
     /// Paths of what was found, so that a wrong value is not reported as a missing one too.
     paths: HashSet<String>,
+    /// Of [`COMPARISONS_MAX`], what is left.
+    comparisons: usize,
 }
 
 impl<'t> Sink<'t> {
     pub(crate) fn new(file: &'t str, text: &'t str) -> Self {
-        Self { file, text, lines: OnceCell::new(), found: Vec::new(), paths: HashSet::new() }
+        Self {
+            file,
+            text,
+            lines: OnceCell::new(),
+            found: Vec::new(),
+            paths: HashSet::new(),
+            comparisons: COMPARISONS_MAX,
+        }
+    }
+
+    /// What is looked at.
+    pub(crate) fn text(&self) -> &'t str {
+        self.text
     }
 
     /// Something is wrong with the value at `span`.
@@ -187,6 +230,17 @@ impl<'t> Sink<'t> {
     /// Whether the table that begins at `offset` stands in braces, and not under a header.
     pub(crate) fn is_inline(&self, offset: usize) -> bool {
         self.text.as_bytes().get(offset) == Some(&b'{')
+    }
+
+    /// The line of a byte offset, for messages that speak of another place.
+    pub(crate) fn line(&self, offset: usize) -> usize {
+        self.position(offset).0
+    }
+
+    /// As [`did_you_mean`] for one of many names, as long as that takes no time worth speaking of.
+    pub(crate) fn did_you_mean(&mut self, word: &str, known: &[&str]) -> Option<String> {
+        self.comparisons = self.comparisons.checked_sub(known.len())?;
+        did_you_mean(word, known.iter().copied())
     }
 
     /// `Ok` when nothing was wrong.
@@ -246,8 +300,10 @@ impl<'t> Sink<'t> {
 pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let word = word.to_lowercase();
     let tolerated = (word.chars().count() / 3).clamp(1, 4);
+    let length = word.chars().count();
     known
         .into_iter()
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= tolerated)
         .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= tolerated)
         .min_by_key(|(distance, _)| *distance)
@@ -260,9 +316,8 @@ pub(crate) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k s
 }
 
 /// `a, b, c` in the order given; says how many are left out of a long list.
-pub(crate) fn listed<'k>(words: impl IntoIterator<Item = &'k str>) -> String {
-    let words: Vec<_> = words.into_iter().collect();
-    let mut list = words.iter().take(LISTED_WORDS_MAX).copied().collect::<Vec<_>>().join(", ");
+pub(crate) fn listed(words: &[&str]) -> String {
+    let mut list = words[..words.len().min(LISTED_WORDS_MAX)].join(", ");
     if words.len() > LISTED_WORDS_MAX {
         list.push_str(&format!(" and {} more", words.len() - LISTED_WORDS_MAX));
     }
@@ -289,6 +344,29 @@ mod tests {
         assert_eq!(nearest("Upstraem", known), Some("upstream"));
         assert_eq!(nearest("hedge", known), None);
         assert_eq!(nearest("m", known), None);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let text = "a = \"\u{1b}]0;x\u{7}\u{202e}\u{9b}31m\u{200b}é\u{e0041}\"\n";
+        let mut sink = Sink::new("f\u{1b}[2J", text);
+        sink.value("a.\u{2066}", 4..text.len() - 1, "no \u{7f}".to_owned(), Some("\u{85}".to_owned()));
+        sink.syntax(0, "\u{8}".to_owned());
+        let shown = sink.finish().unwrap_err().to_string();
+        assert!(!shown.contains(|c: char| c != '\n' && is_unprintable(c)), "{shown:?}");
+        assert!(shown.contains("\\u{1b}]0;x\\u{7}\\u{202e}\\u{9b}31m\\u{200b}é\\u{e0041}"), "{shown}");
+        assert_eq!(printable("plain é\n"), "plain é\n");
+    }
+
+    #[test]
+    fn many_problems_are_counted_and_a_hundred_are_shown() {
+        let text = "x\n".repeat(150);
+        let mut sink = Sink::new("f", &text);
+        (0..150).for_each(|line| sink.place("x", 2 * line, format!("wrong {line}"), None));
+        let errors = sink.finish().unwrap_err();
+        let shown = errors.to_string();
+        assert_eq!((errors.problems().len(), shown.matches("wrong").count()), (150, 100));
+        assert!(shown.ends_with("wrong 99\n… and 50 more\n150 errors in f"), "{shown}");
     }
 
     #[test]

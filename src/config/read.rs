@@ -226,6 +226,11 @@ fn in_file_order<'a>(table: &'a DeTable<'a>) -> Vec<(&'a Spanned<Cow<'a, str>>, 
 /// Keys of the documentation's plan that no table has yet.
 const NOT_YET: &[&str] = &["hedge", "queue"];
 
+/// The key that somebody means who writes a text for a whole table.
+fn main_key(keys: &[&str]) -> Option<&'static str> {
+    ["address", "rate", "to", "body", "path"].into_iter().find(|key| keys.contains(key))
+}
+
 /// One table while it is read.
 pub(crate) struct TableReader<'a> {
     node: Node<'a>,
@@ -239,7 +244,7 @@ impl<'a> TableReader<'a> {
             // a key of this table where the table's name should stand: [upstream] for [upstream.NAME]
             let help = match node.path {
                 Path::Key(parent, key) if keys.contains(&key) => Some(format!("write [{parent}.NAME] above it")),
-                _ => None,
+                _ => node.value.as_str().zip(main_key(keys)).map(|(text, key)| format!("write {{ {key} = {text:?} }}")),
             };
             sink.value(node.path, node.span(), "must be a table".to_owned(), help);
             return None;
@@ -248,7 +253,7 @@ impl<'a> TableReader<'a> {
         let unknown = if table.keys().any(is_unknown) { in_file_order(table) } else { Vec::new() };
         for (key, _) in unknown.iter().filter(|(key, _)| is_unknown(key)) {
             let path = Path::Key(&node.path, key.get_ref());
-            let message = format!("unknown key; known here: {}", listed(keys.iter().copied()));
+            let message = format!("unknown key; known here: {}", listed(keys));
             let later =
                 || NOT_YET.contains(&key.get_ref().as_ref()).then(|| "this version does not have it".to_owned());
             let near = || nearest(key.get_ref(), keys.iter().copied()).map(|near| format!("did you mean {near:?}?"));

@@ -354,7 +354,7 @@ pub(crate) fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<
 
 /// `one of a, b, c` for a closed list.
 pub(crate) fn one_of<T>(words: &[(&str, T)]) -> String {
-    format!("one of {}", listed(words.iter().map(|(name, _)| *name)))
+    format!("one of {}", listed(&words.iter().map(|(name, _)| *name).collect::<Vec<_>>()))
 }
 
 /// Declares an enum whose variants are words of the file.

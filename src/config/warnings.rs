@@ -3,9 +3,10 @@
 //! Errors keep a gateway from starting; these do not, because each is right at times: an upstream stands ready for a route to come, and
 //! all endpoints are drained before a service is taken away. Forgotten, both are outages that nothing else points out.
 
-use super::{Config, Target};
+use super::{AccessLog, Address, Bind, Config, HeaderRules, LogPath, Target};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-/// One sentence each, in file order; empty for most files.
+/// One sentence each, in the order of the file's tables; empty for most files.
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut used = vec![false; config.clusters.len()];
@@ -14,19 +15,80 @@ pub fn warnings(config: &Config) -> Vec<String> {
             parts.iter().for_each(|(cluster, _)| used[cluster.index()] = true);
         }
     }
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = config.access_log.as_ref().and_then(missing_folder).into_iter().collect();
+    for route in &config.routes {
+        let rules = [("request_headers", &route.request_headers), ("response_headers", &route.response_headers)];
+        for (table, rules) in rules {
+            warnings.extend(placeholders(rules).map(|(header, word)| {
+                format!(
+                    "route {:?}: {table}.set.{header}: {word} stands for nothing here; values are set as they are written",
+                    route.name
+                )
+            }));
+        }
+    }
     for (cluster, used) in config.clusters.iter().zip(used) {
+        let name = &cluster.name;
         if !used {
-            warnings.push(format!("upstream.{}: no route uses it", cluster.name));
+            warnings.push(format!("upstream.{name}: no route uses it"));
         }
         if cluster.endpoints.iter().all(|endpoint| endpoint.weight.0 == 0) {
-            let name = &cluster.name;
             warnings.push(format!(
                 "upstream.{name}: every endpoint has weight 0, so all its requests are answered with 503"
             ));
         }
+        for endpoint in &cluster.endpoints {
+            let own = config.listeners.iter().find(|listener| leads_to(&endpoint.address, &listener.bind));
+            warnings.extend(own.map(|listener| {
+                format!(
+                    "upstream.{name}: {} is this gateway's own listener {:?}: requests that come back to the same route go \
+                     round until they are refused with 508",
+                    endpoint.address, listener.name
+                )
+            }));
+        }
     }
     warnings
+}
+
+/// The log's folder is made by nobody, so a gateway would not start here.
+fn missing_folder(log: &AccessLog) -> Option<String> {
+    let LogPath::File(path) = &log.path else { return None };
+    let folder = path.parent().filter(|folder| !folder.is_dir())?;
+    Some(format!(
+        "access_log.path: there is no folder {}, so the gateway would not start on this machine",
+        folder.display()
+    ))
+}
+
+/// Headers whose values look as if something were to be put in: `{client_ip}`. Braces of JSON, which some headers have, do not.
+fn placeholders(rules: &HeaderRules) -> impl Iterator<Item = (&str, &str)> {
+    rules.set.iter().filter_map(|(header, value)| {
+        let value = value.to_str().ok()?;
+        let open = value.find('{')?;
+        let length = value[open..].find('}')? + 1;
+        let word = &value[open..open + length];
+        let is_word = |b: u8| b.is_ascii_lowercase() || b == b'_';
+        let named = length > 2 && word[1..length - 1].bytes().all(is_word);
+        named.then_some((header.as_str(), word))
+    })
+}
+
+/// Whether a connection to `endpoint` is one to `listener`.
+fn leads_to(endpoint: &Address, listener: &Bind) -> bool {
+    match (endpoint, listener) {
+        (Address::Unix(endpoint), Bind::Unix(listener)) => endpoint == listener,
+        (Address::Tcp(endpoint), Bind::Tcp(listener)) if endpoint.port() == listener.port() => {
+            let (to, at) = (endpoint.ip().to_canonical(), listener.ip());
+            to == at.to_canonical() || (at.is_unspecified() && at.is_ipv4() == to.is_ipv4() && is_local(to))
+        }
+        _ => false,
+    }
+}
+
+/// Whether it is an address of this machine: then a socket can be bound to it. Nothing is sent.
+fn is_local(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
 }
 
 #[cfg(test)]
@@ -50,6 +112,48 @@ mod tests {
             [
                 "upstream.b: every endpoint has weight 0, so all its requests are answered with 503",
                 "upstream.c: no route uses it"
+            ]
+        );
+    }
+
+    #[test]
+    fn endpoints_that_are_listeners_are_told() {
+        let file = |listen: &str, address: &str| {
+            format!(
+                "[[listener]]\nname = \"edge\"\nlisten = \"{listen}\"\n[[route]]\nupstream = \"a\"\n\
+                 [upstream.a]\nendpoints = [{{ address = \"{address}\" }}]\n"
+            )
+        };
+        for (listen, address) in [
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::]:8080", "[::1]:8080"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ] {
+            let warnings = of(&file(listen, address));
+            assert!(warnings.len() == 1 && warnings[0].contains("own listener \"edge\""), "{warnings:?}");
+        }
+        for (listen, address) in [
+            ("127.0.0.1:8080", "127.0.0.1:8081"),
+            ("127.0.0.1:8080", "127.0.0.2:8080"),
+            ("0.0.0.0:8080", "192.0.2.7:8080"),
+            ("[::]:8080", "127.0.0.1:8080"),
+            ("unix:/run/a.sock", "unix:/run/b.sock"),
+        ] {
+            assert_eq!(of(&file(listen, address)), [""; 0], "{listen} {address}");
+        }
+    }
+
+    #[test]
+    fn a_log_without_its_folder_and_words_in_braces_are_told() {
+        let text = "[access_log]\npath = \"/nonexistent/folder/a.log\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
+                    [[route]]\nname = \"r\"\nrespond = {}\nresponse_headers = { set = { x-a = \"to {client_ip}\", \
+                    nel = '{\"max_age\": 1}', x-b = \"{}\", x-c = \"{A}\" } }\n";
+        assert_eq!(
+            of(text),
+            [
+                "access_log.path: there is no folder /nonexistent/folder, so the gateway would not start on this machine",
+                "route \"r\": response_headers.set.x-a: {client_ip} stands for nothing here; values are set as they are written"
             ]
         );
     }

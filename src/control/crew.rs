@@ -241,7 +241,7 @@ mod tests {
                  [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nrespond = {{ status = 200, body = \"hello\" }}\n"
             );
             let config = Arc::new(config::parse(&text, "test").unwrap_or_else(|errors| panic!("{errors}")));
-            let bound = listener::bind(&config.listeners[0].bind, 2).unwrap();
+            let bound = listener::bind(&config.listeners[0].bind, 0o666, 2).unwrap();
             let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
             let stats = Stats::new(&config, 2);
             let router = Router::try_new(&config).unwrap();

@@ -8,7 +8,9 @@ use super::crew::Crew;
 use super::memory::{self, Memory};
 use super::probes::{Checked, Probes};
 use crate::config::{Address, Bind, Config, Listener};
+use crate::limits::CUT_BEFORE_DRAIN_ENDS;
 use crate::net::listener::{self, Bound};
+use crate::net::socket_file::SocketFile;
 use crate::net::{clock, descriptors, heap};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
@@ -17,11 +19,8 @@ use crate::policy::router::Router;
 use crate::units::{Instant, Rng};
 use crate::worker::{Command, Refusal, Report, Shared, eject_reason, readmit_reason};
 use rand::SeedableRng;
-use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,6 +29,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How often the workers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// The same during a drain: who waits for the end of the process waits for the last look.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// Reports of workers that wait to be logged; what does not fit is lost, and is in the metrics all the same.
 const REPORTS_MAX: usize = 1_024;
 /// How long the last lines of the access log may take to be written.
@@ -45,6 +46,8 @@ pub struct StartError(String);
 enum Wish {
     Run,
     Drain,
+    /// Nobody ever does.
+    Never,
 }
 
 /// A running gateway.
@@ -54,8 +57,8 @@ pub struct Gateway {
     wish: watch::Sender<Wish>,
     control: JoinHandle<()>,
     log: Option<Arc<AccessLogThread>>,
-    /// Socket files to be removed at the end.
-    files: Vec<PathBuf>,
+    /// Of listeners; they remove themselves at the end.
+    _files: Vec<SocketFile>,
 }
 
 impl Gateway {
@@ -77,7 +80,7 @@ impl Gateway {
     pub fn start_with(config: Config, router: Router) -> Result<Self, StartError> {
         let workers = config.gateway.cores.len();
         note_descriptors(&config);
-        let (sockets, mut addresses) = bind_all(&config, workers)?;
+        let Bindings { sockets, mut addresses, files } = bind_all(&config, workers)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -107,6 +110,7 @@ impl Gateway {
             wish: wish.clone(),
             wished,
             reported,
+            memory: Memory::default(),
         };
         let control = std::thread::Builder::new()
             .name("control".to_owned())
@@ -118,14 +122,7 @@ impl Gateway {
         for (name, address) in &addresses {
             tracing::info!("listening listener={name} address={address}");
         }
-        let files = addresses
-            .iter()
-            .filter_map(|(_, bind)| match bind {
-                Bind::Unix(path) => Some(path.clone()),
-                Bind::Tcp(_) => None,
-            })
-            .collect();
-        Ok(Self { stats, addresses, wish, control, log, files })
+        Ok(Self { stats, addresses, wish, control, log, _files: files })
     }
 
     /// The gateway's numbers.
@@ -168,9 +165,6 @@ impl Gateway {
             && !log.stop(FLUSH)
         {
             tracing::warn!("the last lines of the access log could not be written");
-        }
-        for file in self.files {
-            let _ = std::fs::remove_file(file);
         }
     }
 
@@ -256,6 +250,7 @@ struct Control {
     wish: watch::Sender<Wish>,
     wished: watch::Receiver<Wish>,
     reported: mpsc::Receiver<Report>,
+    memory: Memory,
 }
 
 impl Control {
@@ -295,40 +290,61 @@ impl Control {
             },
         );
         tokio::spawn(probes.run());
+        self.watch_until(Instant::NEVER, &mut verdicts, Wish::Drain).await;
+        let delay = self.config.gateway.drain_delay;
+        self.lifecycle.set(Phase::Draining);
+        if !delay.is_zero() {
+            tracing::info!("draining in {delay:?} (drain_delay): /readyz says so, connections are still taken");
+            self.watch_until(clock::now() + delay, &mut verdicts, Wish::Never).await;
+        }
+        self.drain().await;
+    }
+
+    /// Looks after the workers until `until`, or until this is wished for.
+    async fn watch_until(&mut self, until: Instant, verdicts: &mut mpsc::UnboundedReceiver<Command>, wish: Wish) {
         let mut look = tokio::time::interval(LOOK);
-        let mut memory = Memory::default();
-        while *self.wished.borrow() == Wish::Run {
+        while *self.wished.borrow() < wish && clock::now() < until {
             tokio::select! {
                 _ = look.tick() => {
                     self.crew.look(clock::now());
-                    memory.look(clock::now(), memory::resident_bytes, heap::give_back);
+                    self.memory.look(clock::now(), memory::resident_bytes, heap::give_back);
                 }
                 Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
                 Some(report) = self.reported.recv() => log_report(&self.config, report),
                 _ = self.wished.changed() => {}
             }
         }
-        self.drain().await;
     }
 
     async fn drain(&mut self) {
         let limit = self.config.gateway.drain_timeout;
         tracing::info!("draining: no new connections; requests in flight have {limit:?}");
-        self.lifecycle.set(Phase::Draining);
         self.crew.drain();
-        let deadline: Instant = clock::now() + limit;
-        let mut look = tokio::time::interval(Duration::from_millis(10));
-        while !self.crew.is_done() {
-            look.tick().await;
-            if clock::now() > deadline {
-                let (connections, requests) = self.left();
-                tracing::warn!(
-                    "ending after {limit:?} (drain_timeout) with connections={connections} requests={requests} cut off"
-                );
-                return;
-            }
+        let cut = clock::now() + (limit - (limit / 10).min(CUT_BEFORE_DRAIN_ENDS));
+        if self.done_until(cut).await {
+            tracing::info!("drained");
+            return;
         }
-        tracing::info!("drained");
+        let (connections, requests) = self.left();
+        tracing::warn!(
+            "ending after {limit:?} (drain_timeout) with connections={connections} requests={requests} cut off"
+        );
+        self.crew.tell(Command::Cut);
+        self.done_until(cut + CUT_BEFORE_DRAIN_ENDS).await;
+    }
+
+    /// Waits until no worker runs any more, but not longer than `until`.
+    async fn done_until(&self, until: Instant) -> bool {
+        let mut look = tokio::time::interval(DRAIN_LOOK);
+        loop {
+            if self.crew.is_done() {
+                return true;
+            }
+            if clock::now() >= until {
+                return false;
+            }
+            look.tick().await;
+        }
     }
 
     /// Downstream connections that are open, and requests that endpoints have not answered whole.
@@ -409,27 +425,26 @@ fn log_change(upstream: &str, endpoint: &Address, worker: usize, change: ChangeK
     }
 }
 
-/// Binds each listener for every worker; `sockets[worker][listener]`.
-type Bindings = (Vec<Vec<OwnedFd>>, Vec<(String, Bind)>);
-
-fn bind_all(config: &Config, workers: usize) -> Result<Bindings, StartError> {
-    let mut sockets: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::new();
-    for listener in &config.listeners {
-        let bound = bind_one(listener, workers).map_err(|e| cannot_listen(&listener.name, &listener.bind, &e))?;
-        sockets.iter_mut().zip(bound.sockets).for_each(|(of_worker, socket)| of_worker.push(socket));
-        addresses.push((listener.name.clone(), bound.address));
-    }
-    Ok((sockets, addresses))
+/// All listeners, bound.
+struct Bindings {
+    /// `[worker][listener]`
+    sockets: Vec<Vec<OwnedFd>>,
+    /// By name.
+    addresses: Vec<(String, Bind)>,
+    files: Vec<SocketFile>,
 }
 
-fn bind_one(listener: &Listener, workers: usize) -> io::Result<Bound> {
-    let bound = listener::bind(&listener.bind, workers)?;
-    if let Bind::Unix(path) = &listener.bind {
-        // without this the umask decides, and that of most services keeps everybody else out
-        std::fs::set_permissions(path, Permissions::from_mode(listener.unix_mode))?;
+fn bind_all(config: &Config, workers: usize) -> Result<Bindings, StartError> {
+    let mut all =
+        Bindings { sockets: (0..workers).map(|_| Vec::new()).collect(), addresses: Vec::new(), files: Vec::new() };
+    for listener in &config.listeners {
+        let bound = listener::bind(&listener.bind, listener.unix_mode, workers);
+        let Bound { sockets, address, file } = bound.map_err(|e| cannot_listen(&listener.name, &listener.bind, &e))?;
+        all.sockets.iter_mut().zip(sockets).for_each(|(of_worker, socket)| of_worker.push(socket));
+        all.addresses.push((listener.name.clone(), address));
+        all.files.extend(file);
     }
-    Ok(bound)
+    Ok(all)
 }
 
 fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<AccessLogThread>>, StartError> {
@@ -458,6 +473,7 @@ fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> StartError {
         io::ErrorKind::PermissionDenied => {
             "it is not permitted; ports below 1024 need CAP_NET_BIND_SERVICE, a socket file a writable folder"
         }
+        io::ErrorKind::AlreadyExists => "move it away or choose another path",
         io::ErrorKind::AddrNotAvailable => "this machine has no such address",
         _ => "check the address",
     };

@@ -187,12 +187,13 @@ enum State {
 #[derive(Clone, Debug, Default)]
 struct Chunks {
     state: State,
+    /// Of the size that is being read, but for leading zeros.
     digits: u8,
-    /// Of the chunk line that is being read.
+    /// Of the chunk line that is being read, but for those.
     line_bytes: u16,
     /// Of the chunk that is being read.
     left: u64,
-    /// Bytes of extensions that no payload has paid for.
+    /// Bytes of extensions and leading zeros that no payload has paid for.
     extension_bytes: u64,
 }
 
@@ -248,6 +249,9 @@ impl Chunks {
 
     /// One byte of a chunk line before its LF.
     fn take_line_byte(&mut self, byte: u8) -> Result<State, BodyError> {
+        if byte == b'0' && self.left == 0 && matches!(self.state, State::SizeStart | State::Size) {
+            return self.take_zero();
+        }
         self.line_bytes += 1;
         if usize::from(self.line_bytes) > limits::CHUNK_LINE_BYTES_MAX {
             return Err(BodyError::Malformed);
@@ -268,6 +272,15 @@ impl Chunks {
             (State::Quoted | State::Escaped, _) if is_value_byte(byte) => Ok(State::Quoted),
             _ => Err(BodyError::Malformed),
         }
+    }
+
+    /// A zero before a size, or the size itself: any number of them (RFC 9112 §7.1: `1*HEXDIG`), as long as they do not add up.
+    fn take_zero(&mut self) -> Result<State, BodyError> {
+        self.extension_bytes += 1;
+        if self.extension_bytes > 2 * limits::CHUNK_EXTENSION_BYTES_MAX {
+            return Err(BodyError::Malformed);
+        }
+        Ok(State::Size)
     }
 
     fn take_digit(&mut self, byte: u8) -> Result<State, BodyError> {

@@ -122,13 +122,13 @@ impl Cycle {
     }
 
     /// Whether the head of the response must say `Connection: close`, when `left` bytes of the request's body are still to come (`None`:
-    /// unknown). Asked just before that head is written (RFC 9112 §9.6).
+    /// unknown, and nothing is promised that may not be kept). Asked just before that head is written (RFC 9112 §9.6).
     #[must_use]
     pub fn announces_close(&self, left: Option<u64>) -> bool {
         !self.is_persistent
             || match self.request {
                 Progress::Idle | Progress::Withheld | Progress::Broken => true,
-                Progress::Body => left.is_some_and(|left| left > limits::DISCARD_BYTES_MAX),
+                Progress::Body => left.is_none_or(|left| left > limits::DISCARD_BYTES_MAX),
                 Progress::Done => false,
             }
     }
@@ -246,7 +246,7 @@ mod tests {
         let mut cycle = Cycle::default();
         assert!(cycle.announces_close(None), "an answer to no request is the last");
         cycle.on_request_head(Framing::Chunked, true, false);
-        assert!(!cycle.announces_close(None));
+        assert!(cycle.announces_close(None), "nobody knows whether it will be little");
         assert!(!cycle.announces_close(Some(limits::DISCARD_BYTES_MAX)));
         assert!(cycle.announces_close(Some(limits::DISCARD_BYTES_MAX + 1)));
         cycle.on_request_broken();

@@ -95,7 +95,7 @@ fn push_hop(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
 
 fn passes_up(kind: Kind, request: &UpstreamRequest<'_>) -> bool {
     match kind {
-        Kind::Other | Kind::EndToEnd | Kind::Server | Kind::Date | Kind::RetryAfter => true,
+        Kind::Other | Kind::EndToEnd | Kind::Via | Kind::Server | Kind::Date | Kind::RetryAfter => true,
         Kind::Trailer => request.framing == Framing::Chunked,
         Kind::ForwardedOther => request.forwarding.is_trusted,
         Kind::MaxForwards => request.head.max_forwards().is_none(),

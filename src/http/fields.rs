@@ -10,6 +10,7 @@
 use super::framing::LengthFields;
 use super::text::{is_token, list};
 use crate::config::Underscores;
+use crate::error::Rule;
 use crate::limits;
 
 /// What a field is to the gateway.
@@ -42,6 +43,7 @@ pub(super) enum Kind {
     Date,
     RetryAfter,
     MaxForwards,
+    Via,
 }
 
 /// One field: offsets into the buffer that holds the head.
@@ -78,7 +80,21 @@ impl Field {
 pub struct HeadScratch {
     pub(super) fields: Vec<Field>,
     pub(super) path: String,
+    /// The path without empty segments.
+    pub(super) merged: String,
     pub(super) host: String,
+    /// A head whose minor version is above 1, as 1.1.
+    pub(super) restated: Vec<u8>,
+    /// What is wrong with the last head.
+    pub(super) broken: Option<Rule>,
+}
+
+impl HeadScratch {
+    /// The rule that the last request's head has broken, if it was refused with [`ProxyError::BadRequest`](crate::error::ProxyError).
+    #[must_use]
+    pub fn broken_rule(&self) -> Option<Rule> {
+        self.broken
+    }
 }
 
 /// The fields of a parsed head; a cheap view.
@@ -164,13 +180,13 @@ pub(super) struct Seen<'b> {
 /// Reads the header section of `buf`, which is exactly one head, into `table`.
 ///
 /// # Errors
-/// [`Malformed`]: a line that does not end in CRLF, a bad option in `Connection`, too many of them, a name that is refused.
+/// A line that does not end in CRLF, a bad option in `Connection`, too many of them, a name that is refused.
 pub(super) fn read<'b>(
     buf: &'b [u8],
     headers: &[httparse::Header<'b>],
     underscores: Underscores,
     table: &mut Vec<Field>,
-) -> Result<Seen<'b>, Malformed> {
+) -> Result<Seen<'b>, Rule> {
     table.clear();
     table.reserve(headers.len());
     let mut seen = Seen::default();
@@ -179,30 +195,31 @@ pub(super) fn read<'b>(
         let (name_start, value_start) = (offset(buf, name), offset(buf, header.value));
         // RFC 9112 §2.2: the line before ends in CRLF; a bare LF is where parsers disagree
         if name_start < 2 || buf[name_start - 2] != b'\r' {
-            return Err(Malformed);
+            return Err(Rule::LineEnd);
         }
         if let Some(previous) = table.last_mut() {
             previous.canonical &= previous.line_end() == name_start;
         }
         let kind = classify(name, underscores);
-        seen.note(kind, header.value)?;
+        let refused = if kind == Kind::Refused { Rule::Underscore } else { Rule::Connection };
+        seen.note(kind, header.value).map_err(|_| refused)?;
         let colon = name_start + name.len();
         table.push(Field {
             name_start: name_start as u32,
             value_start: value_start as u32,
             value_len: header.value.len() as u32,
-            name_len: u16::try_from(name.len()).map_err(|_| Malformed)?,
+            name_len: u16::try_from(name.len()).map_err(|_| Rule::HeaderName)?,
             kind,
             canonical: value_start == colon + 2 && buf[colon + 1] == b' ',
         });
     }
     if !buf.ends_with(b"\r\n\r\n") {
-        return Err(Malformed);
+        return Err(Rule::LineEnd);
     }
     if let Some(last) = table.last_mut() {
         last.canonical &= last.line_end() == buf.len() - 2;
     }
-    seen.settle(buf, table)?;
+    seen.settle(buf, table).map_err(|_| Rule::Connection)?;
     Ok(seen)
 }
 
@@ -291,7 +308,7 @@ pub(super) fn classify(name: &[u8], underscores: Underscores) -> Kind {
     let first = name.first().map_or(0, |first| first | 0x20);
     match (name.len(), first) {
         (2, b't') if is(name, b"te") => Kind::Te,
-        (3, b'v') if is(name, b"via") => Kind::EndToEnd,
+        (3, b'v') if is(name, b"via") => Kind::Via,
         (4, b'h') if is(name, b"host") => Kind::Host,
         (4, b'd') if is(name, b"date") => Kind::Date,
         (5, b'p') if is(name, b"proxy") => Kind::Dropped, // becomes HTTP_PROXY in a CGI's environment ("httpoxy")

@@ -6,18 +6,19 @@
 //!
 //! Kept as sent: names and values of fields, the query. Changed: the path ([`crate::http::path`]) and, for routing, the host's case.
 //! Methods: any token of up to [`limits::METHOD_BYTES_MAX`] bytes goes on, but TRACE (it echoes credentials back; 405) and CONNECT
-//! (501) do not. HTTP/1.2 and up is refused with 505 although RFC 9110 §2.5 would read it as 1.1: it does not exist.
+//! (501) do not. Minor versions above 1 are read as 1.1 (RFC 9110 §2.5), other major versions are refused with 505.
 
-use super::fields::{self, Expectation, Fields, HeadScratch, Kind, Seen};
+use super::fields::{self, Expectation, Field, Fields, HeadScratch, Kind, Seen};
 use super::framing::Framing;
-use super::path::{self, EncodedSeparators};
+use super::headers::PSEUDONYM;
+use super::path::{self, EmptySegments, EncodedSeparators};
 use super::target::{Authority, Target};
 use super::text::{list, trim};
 use super::trailers::Trailers;
 use super::upgrade::Offer;
 use super::{Parsed, Version};
 use crate::config;
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Rule};
 use crate::limits;
 use http::Method;
 use std::mem::MaybeUninit;
@@ -34,6 +35,8 @@ pub struct HeadPolicy {
     pub underscores: config::Underscores,
     /// `%2F` and `%5C` in the path.
     pub separators: EncodedSeparators,
+    /// Empty segments of the path.
+    pub empty: EmptySegments,
 }
 
 impl HeadPolicy {
@@ -48,6 +51,7 @@ impl HeadPolicy {
                 config::Separators::Reject => EncodedSeparators::Refuse,
                 config::Separators::Keep => EncodedSeparators::Keep,
             },
+            empty: if listener.merge_slashes { EmptySegments::Merge } else { EmptySegments::Keep },
         }
     }
 }
@@ -60,6 +64,7 @@ impl Default for HeadPolicy {
             headers_max: 100,
             underscores: config::Underscores::Drop,
             separators: EncodedSeparators::Refuse,
+            empty: EmptySegments::Keep,
         }
     }
 }
@@ -71,6 +76,7 @@ pub struct RequestHead<'b> {
     version: Version,
     target: &'b str,
     path: &'b str,
+    routed_path: &'b str,
     query: Option<&'b str>,
     host: Option<&'b str>,
     authority: Option<&'b str>,
@@ -87,7 +93,30 @@ impl<'b> RequestHead<'b> {
     /// `BadRequest`, `UriTooLong`, `HeaderTooLarge`, `VersionNotSupported`, `NotImplemented` (CONNECT, a transfer coding, a giant
     /// method), `MethodNotAllowed` (TRACE), `ExpectationFailed`. After any of them the connection must be closed.
     pub fn parse(buf: &'b [u8], policy: &HeadPolicy, scratch: &'b mut HeadScratch) -> Result<Parsed<Self>, ProxyError> {
+        let HeadScratch { fields, path, merged, host, restated, broken } = scratch;
+        let texts = Texts { fields, path, merged, host };
+        Self::read(buf, policy, restated, texts).map_err(|Refused(error, rule)| {
+            *broken = rule;
+            error
+        })
+    }
+
+    fn read(
+        buf: &'b [u8],
+        policy: &HeadPolicy,
+        restated: &'b mut Vec<u8>,
+        scratch: Texts<'b>,
+    ) -> Result<Parsed<Self>, Refused> {
         let Some(empty) = empty_lines(buf)? else { return Ok(Parsed::Partial) };
+        let buf = match later_minor(&buf[empty..]) {
+            None => buf,
+            Some(at) => {
+                restated.clear();
+                restated.extend_from_slice(buf);
+                restated[empty + at] = b'1';
+                restated
+            }
+        };
         let mut space = [const { MaybeUninit::uninit() }; limits::HEADERS_MAX];
         let space = &mut space[..policy.headers_max.min(limits::HEADERS_MAX)];
         let mut request = httparse::Request::new(&mut []);
@@ -96,7 +125,7 @@ impl<'b> RequestHead<'b> {
                 Self::check(&buf[..empty + len], &request, policy, scratch).map(Parsed::Complete)
             }
             Ok(httparse::Status::Partial) if buf.len() < policy.head_bytes_max => Ok(Parsed::Partial),
-            Ok(_) => Err(too_large(&buf[empty..], policy)),
+            Ok(_) => Err(too_large(&buf[empty..], policy).into()),
             Err(error) => Err(refusal(error, &buf[empty..])),
         }
     }
@@ -105,31 +134,32 @@ impl<'b> RequestHead<'b> {
         buf: &'b [u8],
         request: &httparse::Request<'_, 'b>,
         policy: &HeadPolicy,
-        scratch: &'b mut HeadScratch,
-    ) -> Result<Self, ProxyError> {
+        scratch: Texts<'b>,
+    ) -> Result<Self, Refused> {
         let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
-            return Err(ProxyError::Internal); // httparse sets all three before it says Complete
+            return Err(ProxyError::Internal.into()); // httparse sets all three before it says Complete
         };
         let version = if version == 0 { Version::Http10 } else { Version::Http11 };
-        let HeadScratch { fields: table, path: path_scratch, host: host_scratch } = scratch;
-        let seen = fields::read(buf, request.headers, policy.underscores, table).map_err(|_| ProxyError::BadRequest)?;
+        let Texts { fields: table, path: path_scratch, merged, host: host_scratch } = scratch;
+        let seen = fields::read(buf, request.headers, policy.underscores, table)?;
         let fields = Fields { buf, table };
         let method = parse_method(method)?;
-        let parts = Target::parse(target, &method)?;
+        let parts = Target::parse(target, &method).map_err(|error| Refused::of(error, Rule::Target))?;
         let path = match parts.path {
             "*" => "*",
-            path => path::normalize(path, policy.separators, path_scratch).map_err(|_| ProxyError::BadRequest)?,
+            path => path::normalize(path, policy.separators, policy.empty, path_scratch).map_err(|_| Rule::Path)?,
         };
-        let authority = effective_authority(&parts, &seen, version)?;
-        let framing = seen.lengths.request(version)?;
+        let authority = effective_authority(&parts, &seen, version).map_err(|error| Refused::of(error, Rule::Host))?;
+        let framing = seen.lengths.request(version).map_err(|error| Refused::of(error, Rule::Length))?;
         if seen.expect == Expectation::Unknown && version == Version::Http11 {
-            return Err(ProxyError::ExpectationFailed);
+            return Err(ProxyError::ExpectationFailed.into());
         }
         Ok(Self {
             method,
             version,
             target,
             path,
+            routed_path: path::merged(path, merged),
             query: parts.query,
             host: authority.map(|authority| lower_case(authority.host, host_scratch)),
             authority: authority.map(|authority| authority.text),
@@ -164,10 +194,16 @@ impl<'b> RequestHead<'b> {
         self.target
     }
 
-    /// The path in its one spelling: what to route on and to send. Begins with `/`, or is `*`.
+    /// The path in its one spelling: what to send. Begins with `/`, or is `*`.
     #[must_use]
     pub fn path(&self) -> &'b str {
         self.path
+    }
+
+    /// The same without empty segments: what to route on, so that `//admin` meets the rules of `/admin`.
+    #[must_use]
+    pub fn routed_path(&self) -> &'b str {
+        self.routed_path
     }
 
     /// What stood behind `?`, as it was sent.
@@ -251,6 +287,13 @@ impl<'b> RequestHead<'b> {
         self.fields.of(Kind::MaxForwards).next().and_then(|value| super::text::number(value, u64::from(u32::MAX)))
     }
 
+    /// How often the request has passed a gateway of this name (RFC 9110 §7.6.3).
+    #[must_use]
+    pub fn rounds(&self) -> usize {
+        let is_ours = |entry: &&[u8]| entry.split(|&b| b == b' ').nth(1).is_some_and(|by| by == PSEUDONYM);
+        self.fields.of(Kind::Via).flat_map(list).filter(is_ours).count()
+    }
+
     /// The address that the request comes from when `peer` sent it: the last one of `X-Forwarded-For` that is not a trusted proxy,
     /// as long as every hop behind it is. What an untrusted peer wrote is not looked at.
     #[must_use]
@@ -284,13 +327,13 @@ fn parse_address(text: &[u8]) -> Option<IpAddr> {
 }
 
 /// The bytes of the empty lines before the request line (RFC 9112 §2.2); `None` when only they have arrived.
-fn empty_lines(buf: &[u8]) -> Result<Option<usize>, ProxyError> {
+fn empty_lines(buf: &[u8]) -> Result<Option<usize>, Rule> {
     let mut at = 0;
     loop {
         match buf[at..] {
             [] | [b'\r'] => return Ok(None),
             [b'\r', b'\n', ..] if at < 2 * limits::EMPTY_LINES_MAX => at += 2,
-            [b'\r' | b'\n', ..] => return Err(ProxyError::BadRequest),
+            [b'\r' | b'\n', ..] => return Err(Rule::LineEnd),
             _ => return Ok(Some(at)),
         }
     }
@@ -305,33 +348,73 @@ fn too_large(buf: &[u8], policy: &HeadPolicy) -> ProxyError {
     }
 }
 
-fn refusal(error: httparse::Error, buf: &[u8]) -> ProxyError {
-    match error {
-        httparse::Error::TooManyHeaders => ProxyError::HeaderTooLarge,
-        httparse::Error::Version if is_other_version(buf) => ProxyError::VersionNotSupported,
-        _ => ProxyError::BadRequest,
+/// Buffers that texts of a head may be put into.
+struct Texts<'b> {
+    fields: &'b mut Vec<Field>,
+    path: &'b mut String,
+    merged: &'b mut String,
+    host: &'b mut String,
+}
+
+/// Where the minor version of a request line stands that is above 1, and so to be read as 1 (RFC 9110 §2.5). Says the same of a line that
+/// has not fully arrived.
+fn later_minor(buf: &[u8]) -> Option<usize> {
+    let line = &buf[..memchr::memchr(b'\n', buf).unwrap_or(buf.len())];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let before = line.strip_suffix(&[*line.last().filter(|minor| (b'2'..=b'9').contains(*minor))?])?;
+    before.ends_with(b" HTTP/1.").then_some(before.len())
+}
+
+/// Why a head is not taken, and which rule it breaks if that is why.
+struct Refused(ProxyError, Option<Rule>);
+
+impl Refused {
+    fn of(error: ProxyError, rule: Rule) -> Self {
+        Self(error, Some(rule).filter(|_| error == ProxyError::BadRequest))
     }
 }
 
-/// Whether the request line names a version of HTTP that is not 1.0 or 1.1; the preface of HTTP/2 does. Says the same of a line
-/// that has not fully arrived.
+impl From<Rule> for Refused {
+    fn from(rule: Rule) -> Self {
+        Self(ProxyError::BadRequest, Some(rule))
+    }
+}
+
+impl From<ProxyError> for Refused {
+    fn from(error: ProxyError) -> Self {
+        Self(error, None)
+    }
+}
+
+fn refusal(error: httparse::Error, buf: &[u8]) -> Refused {
+    match error {
+        httparse::Error::TooManyHeaders => ProxyError::HeaderTooLarge.into(),
+        httparse::Error::Version if is_other_version(buf) => ProxyError::VersionNotSupported.into(),
+        httparse::Error::HeaderName => Rule::HeaderName.into(),
+        httparse::Error::HeaderValue => Rule::HeaderValue.into(),
+        httparse::Error::NewLine => Rule::LineEnd.into(),
+        _ => Rule::RequestLine.into(),
+    }
+}
+
+/// Whether the request line names a major version of HTTP that is not 1; the preface of HTTP/2 does. Says the same of a line that has not
+/// fully arrived.
 fn is_other_version(buf: &[u8]) -> bool {
     let version = buf.splitn(3, |&b| b == b' ').nth(2).unwrap_or_default();
     match version.strip_prefix(b"HTTP/") {
-        Some([b'1', b'.', minor, ..]) => (b'2'..=b'9').contains(minor),
         Some([major, ..]) => major.is_ascii_digit() && *major != b'1',
         _ => false,
     }
 }
 
-fn parse_method(name: &str) -> Result<Method, ProxyError> {
+fn parse_method(name: &str) -> Result<Method, Refused> {
     if name.len() > limits::METHOD_BYTES_MAX {
-        return Err(ProxyError::NotImplemented);
+        return Err(ProxyError::NotImplemented.into());
     }
     match Method::from_bytes(name.as_bytes()) {
-        Ok(Method::TRACE) => Err(ProxyError::MethodNotAllowed),
+        Ok(Method::TRACE) => Err(ProxyError::MethodNotAllowed.into()),
         Ok(method) => Ok(method),
-        Err(_) => Err(ProxyError::BadRequest),
+        Err(_) => Err(Rule::RequestLine.into()),
     }
 }
 

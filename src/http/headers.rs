@@ -8,11 +8,14 @@
 //! Copies are made by runs: neighbouring lines that go on unchanged are one move.
 
 use super::Version;
-use super::fields::{Fields, Kind};
+use super::fields::{Fields, Kind, classify};
 use super::head::RequestHead;
 use super::text::push_address;
-use crate::config::HeaderRules;
+use crate::config::{HeaderRules, Underscores};
 use std::net::IpAddr;
+
+/// What the gateway calls itself in `Via` (RFC 9110 §7.6.3).
+pub(super) const PSEUDONYM: &[u8] = b"ringgate";
 
 /// What the gateway tells the endpoint about the client.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +102,26 @@ pub(super) fn push(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A field as routes, limits and hashes see it: what is said about the client is what the endpoint will be told, so that nobody chooses a
+/// route by an `X-Forwarded-*` of his own making. `peer_text` is what an untrusted peer's `X-Forwarded-For` is replaced with.
+#[must_use]
+pub fn routed<'v>(
+    head: &RequestHead<'v>,
+    name: &str,
+    forwarding: &Forwarding<'v>,
+    peer_text: &'v [u8],
+) -> Option<&'v [u8]> {
+    let fields = head.fields();
+    let trusted = || fields.get(name).filter(|value| forwarding.is_trusted && !value.is_empty());
+    match classify(name.as_bytes(), Underscores::Keep) {
+        Kind::XForwardedFor => trusted().or(Some(peer_text).filter(|text| !text.is_empty())),
+        Kind::XForwardedProto => trusted().or(Some(forwarding.scheme.as_bytes())),
+        Kind::XForwardedHost => trusted().or(head.authority().map(str::as_bytes)),
+        Kind::ForwardedOther => fields.get(name).filter(|_| forwarding.is_trusted),
+        _ => fields.get(name),
+    }
+}
+
 /// Appends X-Forwarded-For, -Proto, -Host, X-Request-Id and Via, but for those that the rules name.
 pub(super) fn push_forwarding(
     out: &mut Vec<u8>,
@@ -126,9 +149,11 @@ pub(super) fn push_forwarding(
     if wants(b"Via") {
         // RFC 9110 §7.6.3: the version that was received; a field of its own continues the list of those before it
         out.extend_from_slice(match head.version() {
-            Version::Http10 => b"Via: 1.0 ringgate\r\n",
-            Version::Http11 => b"Via: 1.1 ringgate\r\n",
+            Version::Http10 => b"Via: 1.0 ",
+            Version::Http11 => b"Via: 1.1 ",
         });
+        out.extend_from_slice(PSEUDONYM);
+        out.extend_from_slice(b"\r\n");
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A request's head, which anybody may send, is left to httparse, and [`super::fields`] makes a table of what that found. A response is
 //! the larger head of the two and comes from an endpoint that was chosen: here the table is made while its lines are read, which takes a
-//! third of the instructions. It takes nothing that httparse refuses, and reads it the same (`tests/http/properties.rs` compares them).
+//! third of the instructions. It takes nothing that httparse refuses but minor versions above 1, and reads it the same (`tests/http/properties.rs` compares them).
 //!
 //! Stricter than RFC 9112 asks for: lines end in CRLF (§2.2 lets recipients take a bare LF), and no line is folded (§5.2).
 
@@ -33,7 +33,7 @@ pub(super) struct StatusLine<'b> {
 /// Reads the status line that `buf` begins with.
 ///
 /// # Errors
-/// It is none, or its version is neither 1.0 nor 1.1.
+/// It is none, or its major version is not 1. Minor versions above 1 are read as 1.1 (RFC 9110 §2.5).
 pub(super) fn status_line(buf: &[u8]) -> Result<Lines<StatusLine<'_>>, Malformed> {
     const START: &[u8] = b"HTTP/1.";
     let known = buf.len().min(START.len());
@@ -45,7 +45,7 @@ pub(super) fn status_line(buf: &[u8]) -> Result<Lines<StatusLine<'_>>, Malformed
     };
     let version = match minor {
         b'0' => Version::Http10,
-        b'1' => Version::Http11,
+        b'1'..=b'9' => Version::Http11,
         _ => return Err(Malformed),
     };
     let code = [a, b, c].into_iter().fold(0, |code, digit| 10 * code + u16::from(digit - b'0'));
@@ -69,7 +69,7 @@ pub(super) fn status_line(buf: &[u8]) -> Result<Lines<StatusLine<'_>>, Malformed
 /// Whether a version's last digit, a blank and a code could begin so.
 fn is_cut_code(bytes: &[u8]) -> bool {
     let fits = |(at, &byte): (usize, &u8)| match at {
-        0 => matches!(byte, b'0' | b'1'),
+        0 => byte.is_ascii_digit(),
         1 => byte == b' ',
         _ => byte.is_ascii_digit(),
     };
@@ -247,7 +247,8 @@ mod tests {
         }
         for wrong in [
             "HTTP/2",
-            "HTTP/1.2 ",
+            "HTTP/1.x ",
+            "HTTP/1.10 ",
             "HTTP/1.1  ",
             "HTTP/1.1 2x",
             "HTTP/1.1 2000",

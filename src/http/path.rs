@@ -1,7 +1,8 @@
 //! One spelling per path, so that what is routed, limited and logged is what the endpoint sees (RFC 3986 §6.2).
 //!
-//! Dot segments are removed (§5.2.4), empty segments merged, percent-encoded unreserved characters decoded, other escapes written
-//! in upper case. Refused: what endpoints read in different ways (an encoded slash or backslash, a raw backslash, NUL, a broken
+//! Dot segments are removed (§5.2.4), percent-encoded unreserved characters decoded, other escapes written in upper case. Empty segments
+//! (`//`) go on unless the listener merges them, because object keys and URLs in paths have them; but many services take `//admin` for
+//! `/admin`, so what a path is *routed* by never has any ([`merged`]): a route cannot be passed by them. Refused: what endpoints read in different ways (an encoded slash or backslash, a raw backslash, NUL, a broken
 //! escape, a dot segment with a parameter, `/..;/`, which servlet containers take for `/../`). Decoding happens once: `%252e`
 //! stays what it is.
 //!
@@ -21,6 +22,16 @@ pub enum EncodedSeparators {
     Keep,
 }
 
+/// What becomes of empty segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmptySegments {
+    /// They go on.
+    #[default]
+    Keep,
+    /// `/a//b` is `/a/b`, before dot segments are looked at.
+    Merge,
+}
+
 /// The one spelling of `path`, which is visible ASCII, begins with `/` and has no query. Borrowed from `path` when it has it already, else
 /// from `scratch`, which is overwritten.
 ///
@@ -29,9 +40,10 @@ pub enum EncodedSeparators {
 pub fn normalize<'a>(
     path: &'a str,
     separators: EncodedSeparators,
+    empty: EmptySegments,
     scratch: &'a mut String,
 ) -> Result<&'a str, AmbiguousPath> {
-    if is_normal(path.as_bytes()) {
+    if is_normal(path.as_bytes(), empty) {
         return Ok(path);
     }
     scratch.clear();
@@ -41,20 +53,36 @@ pub fn normalize<'a>(
         match first {
             b'%' => bytes = unescape(rest, separators, scratch)?,
             b'\\' => return Err(AmbiguousPath),
-            b'/' => end_segment(scratch, false)?,
+            b'/' => end_segment(scratch, empty, false)?,
             &byte => scratch.push(char::from(byte)),
         }
     }
-    end_segment(scratch, true)?;
+    end_segment(scratch, empty, true)?;
     Ok(scratch)
 }
 
-/// Whether nothing needs a second look: no escape, no backslash, no `//`, and no segment that begins with a dot.
-fn is_normal(path: &[u8]) -> bool {
+/// `path`, which is in its one spelling, without its empty segments: what it is routed by. Borrowed from `path` when it has none, else
+/// from `scratch`, which is overwritten.
+pub fn merged<'a>(path: &'a str, scratch: &'a mut String) -> &'a str {
+    if memchr::memmem::find(path.as_bytes(), b"//").is_none() {
+        return path;
+    }
+    scratch.clear();
+    for part in path.split_inclusive('/') {
+        if part != "/" || scratch.is_empty() {
+            scratch.push_str(part);
+        }
+    }
+    scratch
+}
+
+/// Whether nothing needs a second look: no escape, no backslash, no segment that begins with a dot, and no `//` that is to be merged.
+fn is_normal(path: &[u8], empty: EmptySegments) -> bool {
+    let merge = empty == EmptySegments::Merge;
     let mut before = 0_u8;
     let mut odd = false;
     for &byte in path {
-        odd |= matches!(byte, b'%' | b'\\') | (before == b'/' && matches!(byte, b'/' | b'.'));
+        odd |= matches!(byte, b'%' | b'\\') | (before == b'/' && (byte == b'.' || (merge && byte == b'/')));
         before = byte;
     }
     !odd
@@ -85,19 +113,25 @@ fn hex(digit: u8) -> Result<u8, AmbiguousPath> {
 
 /// Closes the segment at the end of `out`: drops `.` and, with its parent, `..` (RFC 3986 §5.2.4); then begins the next one, unless
 /// it was the last.
-fn end_segment(out: &mut String, last: bool) -> Result<(), AmbiguousPath> {
+fn end_segment(out: &mut String, empty: EmptySegments, last: bool) -> Result<(), AmbiguousPath> {
     let start = out.rfind('/').map_or(0, |slash| slash + 1);
     let segment = &out[start..];
+    let mut stays = true;
     match segment {
-        "." => out.truncate(start),
+        "." => {
+            out.truncate(start);
+            stays = false;
+        }
         ".." => {
             let parent = out[..start.saturating_sub(1)].rfind('/').map_or(0, |slash| slash + 1);
             out.truncate(parent);
+            stays = false;
         }
+        "" => stays = empty == EmptySegments::Keep,
         _ if segment.starts_with(".;") || segment.starts_with("..;") => return Err(AmbiguousPath),
         _ => {}
     }
-    if (!last && !out.ends_with('/')) || out.is_empty() {
+    if (stays && !last) || out.is_empty() {
         out.push('/');
     }
     Ok(())
@@ -108,14 +142,17 @@ mod tests {
     use super::*;
 
     fn of(path: &str) -> Result<String, AmbiguousPath> {
-        normalize(path, EncodedSeparators::Refuse, &mut String::new()).map(str::to_owned)
+        normalize(path, EncodedSeparators::Refuse, EmptySegments::Merge, &mut String::new()).map(str::to_owned)
     }
 
     #[test]
     fn a_path_in_its_one_spelling_is_borrowed() {
         let mut scratch = String::from("untouched");
         for path in ["/", "/a", "/a/b.c/", "/a/b..c", "/a;x=1/b", "/~u/-_.html", "/a:b@c!$&'()*+,;="] {
-            assert_eq!(normalize(path, EncodedSeparators::Refuse, &mut scratch), Ok(path));
+            for empty in [EmptySegments::Keep, EmptySegments::Merge] {
+                assert_eq!(normalize(path, EncodedSeparators::Refuse, empty, &mut scratch), Ok(path));
+            }
+            assert_eq!(merged(path, &mut scratch), path);
         }
         assert_eq!(scratch, "untouched");
     }
@@ -163,6 +200,26 @@ mod tests {
     }
 
     #[test]
+    fn empty_segments_go_on_but_nothing_is_routed_by_them() {
+        for (path, kept, routed) in [
+            ("//", "//", "/"),
+            ("//a", "//a", "/a"),
+            ("/a//b/", "/a//b/", "/a/b/"),
+            ("/a///", "/a///", "/a/"),
+            ("/a//%2e/b", "/a//b", "/a/b"),
+            ("/a//../b", "/a/b", "/a/b"),
+            ("//../a", "/a", "/a"),
+            ("/a/..//b", "//b", "/b"),
+            ("//%61dmin//", "//admin//", "/admin/"),
+            ("/fetch/https://b.example/c", "/fetch/https://b.example/c", "/fetch/https:/b.example/c"),
+        ] {
+            let (mut scratch, mut second) = (String::new(), String::from("/old"));
+            let found = normalize(path, EncodedSeparators::Refuse, EmptySegments::Keep, &mut scratch).unwrap();
+            assert_eq!((found, merged(found, &mut second)), (kept, routed), "{path}");
+        }
+    }
+
+    #[test]
     fn what_endpoints_read_differently_is_refused() {
         for path in [
             "/%2f",
@@ -189,7 +246,8 @@ mod tests {
     #[test]
     fn kept_separators_do_not_separate() {
         let mut scratch = String::new();
-        let mut keep = |path| normalize(path, EncodedSeparators::Keep, &mut scratch).map(str::to_owned);
+        let mut keep =
+            |path| normalize(path, EncodedSeparators::Keep, EmptySegments::Merge, &mut scratch).map(str::to_owned);
         assert_eq!(keep("/a%2f..%2Fb").unwrap(), "/a%2F..%2Fb");
         assert_eq!(keep("/a%5cb/../c").unwrap(), "/c");
         assert!(keep("/a%00").is_err());
@@ -204,6 +262,14 @@ mod tests {
                 proptest::prop_assert!(once.starts_with('/'));
                 proptest::prop_assert!(!once.contains("//"));
                 proptest::prop_assert!(once.split('/').all(|segment| segment != "." && segment != ".."));
+            }
+            let (mut scratch, mut second, mut third) = (String::new(), String::new(), String::new());
+            if let Ok(kept) = normalize(&path, EncodedSeparators::Refuse, EmptySegments::Keep, &mut scratch) {
+                proptest::prop_assert_eq!(normalize(kept, EncodedSeparators::Refuse, EmptySegments::Keep, &mut second), Ok(kept));
+                // a service that merges what it gets, in whatever order, comes to what was routed
+                let routed = merged(kept, &mut third);
+                proptest::prop_assert_eq!(of(kept), Ok(routed.to_owned()));
+                proptest::prop_assert_eq!(of(routed), Ok(routed.to_owned()));
             }
         }
     }

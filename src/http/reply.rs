@@ -9,7 +9,7 @@ use super::encode::push_connection;
 use super::headers::{overrides, push, push_set};
 use super::text::push_number;
 use crate::config::{HeaderRules, ServerField};
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Rule};
 use http::StatusCode;
 
 /// Lets a client send the body that it holds back (RFC 9110 §15.2.1). Not for HTTP/1.0.
@@ -79,7 +79,17 @@ pub fn reply(out: &mut Vec<u8>, reply: &Reply<'_>, to: &ReplyTo<'_>) {
 /// Appends the reply that an error earns, with `extra` headers (`Retry-After` and the like). A 405 without an `Allow` of its own gets
 /// [`ALLOW_ANY`] (RFC 9110 §15.5.6 demands one).
 pub fn error(out: &mut Vec<u8>, error: ProxyError, extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
-    let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), "\"}\n"];
+    push_error(out, (error, None), extra, to);
+}
+
+/// Appends the reply to a request that breaks this rule: 400.
+pub fn malformed(out: &mut Vec<u8>, rule: Rule, to: &ReplyTo<'_>) {
+    push_error(out, (ProxyError::BadRequest, Some(rule)), &[], to);
+}
+
+fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
+    let (colon, word) = rule.map_or(("", ""), |rule| (": ", rule.word()));
+    let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
     push_start(out, error.status(), to);
     push(out, b"Content-Type", b"application/json");
     for (name, value) in extra {
@@ -95,7 +105,7 @@ pub fn error(out: &mut Vec<u8>, error: ProxyError, extra: &[(&str, &[u8])], to: 
     }
 }
 
-/// Appends a redirect to `location`, in which `{path}` stands for the request's `path` and `query`.
+/// Appends a redirect to `location`, in which `{path}` stands for the request's `path` and `query` (see [`push_location`]).
 pub fn redirect(
     out: &mut Vec<u8>,
     status: StatusCode,
@@ -106,25 +116,42 @@ pub fn redirect(
 ) {
     push_start(out, status, to);
     if !to.rules_on(b"location") {
+        out.extend_from_slice(b"Location: ");
         push_location(out, location, path, query);
+        out.extend_from_slice(b"\r\n");
     }
     push_length(out, 0);
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_location(out: &mut Vec<u8>, location: &str, path: &str, query: Option<&str>) {
-    out.extend_from_slice(b"Location: ");
+/// Appends what stands in `Location`: the template `location`, in which `{path}` stands for the request's `path` and `query`.
+///
+/// Where the path stands first, or behind a slash, its own slashes are one with that: `//host` would be another host (RFC 3986 §4.2).
+pub fn push_location(out: &mut Vec<u8>, location: &str, path: &str, query: Option<&str>) {
+    let start = out.len();
     for (i, part) in location.split("{path}").enumerate() {
         if i > 0 {
-            out.extend_from_slice(if path == "*" { b"/" } else { path.as_bytes() });
+            let path = if path == "*" { "/" } else { path };
+            match out[start..].last() {
+                None => out.extend_from_slice(single_slash(path).as_bytes()),
+                Some(b'/') => out.extend_from_slice(path.trim_start_matches('/').as_bytes()),
+                Some(_) => out.extend_from_slice(path.as_bytes()),
+            }
             if let Some(query) = query {
                 out.push(b'?');
                 out.extend_from_slice(query.as_bytes());
             }
         }
+        let is_joined = i > 0 && query.is_none() && out.last() == Some(&b'/');
+        let part = if is_joined { part.strip_prefix('/').unwrap_or(part) } else { part };
         out.extend_from_slice(part.as_bytes());
     }
-    out.extend_from_slice(b"\r\n");
+}
+
+/// A path with one slash at its beginning, however many there are.
+fn single_slash(path: &str) -> &str {
+    let slashes = path.len() - path.trim_start_matches('/').len();
+    &path[slashes.saturating_sub(1)..]
 }
 
 fn push_start(out: &mut Vec<u8>, status: StatusCode, to: &ReplyTo<'_>) {
@@ -151,4 +178,34 @@ fn push_length(out: &mut Vec<u8>, bytes: usize) {
     out.extend_from_slice(b"Content-Length: ");
     push_number(out, bytes as u64);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(template: &str, path: &str, query: Option<&str>) -> String {
+        let mut out = b"Location: ".to_vec();
+        push_location(&mut out, template, path, query);
+        String::from_utf8(out).unwrap().split_off("Location: ".len())
+    }
+
+    #[test]
+    fn a_location_is_the_template_with_path_and_query() {
+        assert_eq!(location("https://a.example{path}", "/b", Some("c=/d")), "https://a.example/b?c=/d");
+        assert_eq!(location("/new{path}", "/b//c", None), "/new/b//c");
+        assert_eq!(location("/new{path}", "*", None), "/new/");
+        assert_eq!(location("https://a.example/?from={path}", "//b", None), "https://a.example/?from=//b");
+        assert_eq!(location("{path}/", "/b", None), "/b/");
+    }
+
+    #[test]
+    fn no_path_of_a_client_makes_a_location_that_is_another_host() {
+        for path in ["/evil.example", "//evil.example", "///evil.example/x", "/", "//"] {
+            for template in ["{path}/", "/{path}", "{path}index.html", "/", "{path}{path}"] {
+                let location = location(template, path, None);
+                assert!(location.starts_with('/') && !location.starts_with("//"), "{template} of {path}: {location}");
+            }
+        }
+    }
 }

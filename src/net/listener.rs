@@ -3,6 +3,7 @@
 //! TCP sockets are one per worker and listener (`SO_REUSEPORT`), so the kernel spreads connections and no queue is shared; a unix
 //! socket is one, shared. `TCP_NODELAY` is set here because accepted sockets inherit it.
 
+use super::socket_file::SocketFile;
 use super::stream::Stream;
 use crate::config::Bind;
 use crate::limits::ACCEPT_BATCH;
@@ -25,16 +26,18 @@ pub struct Bound {
     pub sockets: Vec<OwnedFd>,
     /// Where it listens, with the port that the kernel chose if the file says 0.
     pub address: Bind,
+    /// Of a unix socket; to be kept until the end.
+    pub file: Option<SocketFile>,
 }
 
-/// Binds `bind` for `workers` workers.
+/// Binds `bind` for `workers` workers; a unix socket's file gets the permissions `unix_mode`.
 ///
 /// # Errors
 /// The address is taken, not ours, or needs a permission that is missing.
-pub fn bind(bind: &Bind, workers: usize) -> io::Result<Bound> {
+pub fn bind(bind: &Bind, unix_mode: u32, workers: usize) -> io::Result<Bound> {
     match bind {
         Bind::Tcp(address) => bind_tcp(*address, workers),
-        Bind::Unix(path) => bind_unix(path, workers),
+        Bind::Unix(path) => bind_unix(path, unix_mode, workers),
     }
 }
 
@@ -58,7 +61,7 @@ fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Bound> {
             Ok(socket.into())
         })
         .collect::<io::Result<_>>()?;
-    Ok(Bound { sockets, address: Bind::Tcp(address) })
+    Ok(Bound { sockets, address: Bind::Tcp(address), file: None })
 }
 
 fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -73,24 +76,12 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path, workers: usize) -> io::Result<Bound> {
-    let address = SockAddr::unix(path)?;
-    let socket = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None);
-    let listening = socket()?;
-    if let Err(error) = listening.bind(&address) {
-        // A socket file that nobody listens on is what a killed process leaves behind; one that answers is in use.
-        let stale = error.kind() == io::ErrorKind::AddrInUse
-            && socket()?.connect(&address).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
-        if !stale {
-            return Err(error);
-        }
-        std::fs::remove_file(path)?;
-        listening.bind(&address)?;
-    }
+fn bind_unix(path: &Path, mode: u32, workers: usize) -> io::Result<Bound> {
+    let (listening, file) = SocketFile::bind(path, mode)?;
     listening.listen(BACKLOG)?;
     let listening: OwnedFd = listening.into();
     let sockets = (0..workers).map(|_| listening.try_clone()).collect::<io::Result<_>>()?;
-    Ok(Bound { sockets, address: Bind::Unix(path.to_owned()) })
+    Ok(Bound { sockets, address: Bind::Unix(path.to_owned()), file: Some(file) })
 }
 
 /// One worker's end of a listener.
@@ -216,28 +207,30 @@ mod tests {
 
     #[test]
     fn every_worker_gets_a_socket_of_the_same_port() {
-        let bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 3).unwrap();
+        let bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 0, 3).unwrap();
         assert_eq!(bound.sockets.len(), 3);
         assert!(bound.sockets.iter().all(is_open));
         let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
         assert_ne!(address.port(), 0);
-        assert_eq!(bind(&Bind::Tcp(address), 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(&Bind::Tcp(address), 0, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
-    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+    fn workers_share_a_unix_socket_whose_file_goes_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("edge.sock");
-        let first = bind(&Bind::Unix(path.clone()), 1).unwrap();
-        assert_eq!(bind(&Bind::Unix(path.clone()), 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(first);
-        assert!(bind(&Bind::Unix(path), 2).is_ok());
+        let bound = bind(&Bind::Unix(path.clone()), 0o666, 2).unwrap();
+        assert_eq!((bound.sockets.len(), &bound.address), (2, &Bind::Unix(path.clone())));
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert_eq!(bind(&Bind::Unix(path.clone()), 0o666, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(bound);
+        assert!(!path.exists());
     }
 
     #[test]
     fn peers_are_read_as_the_kernel_wrote_them() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let bound = bind(&Bind::Tcp(address.parse().unwrap()), 1).unwrap();
+            let bound = bind(&Bind::Tcp(address.parse().unwrap()), 0, 1).unwrap();
             let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
             let mut client = std::net::TcpStream::connect(address).unwrap();
             client.write_all(b"x").unwrap();
@@ -249,7 +242,7 @@ mod tests {
     #[test]
     fn a_batch_is_bounded_and_its_sockets_neither_block_nor_survive_an_exec() {
         on_each_driver(|_| async {
-            let mut bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 1).unwrap();
+            let mut bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 0, 1).unwrap();
             let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
             let clients: Vec<_> =
                 (0..ACCEPT_BATCH + 20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
@@ -273,7 +266,7 @@ mod tests {
     #[test]
     fn a_listener_that_is_shut_down_wakes_whoever_waits() {
         on_each_driver(|_| async {
-            let mut bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 1).unwrap();
+            let mut bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 0, 1).unwrap();
             let listener = Listener::new(bound.sockets.remove(0)).unwrap();
             let mut ready = std::pin::pin!(listener.ready());
             let mut told = false;

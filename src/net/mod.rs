@@ -23,6 +23,7 @@ pub mod mailbox;
 pub mod pool;
 pub mod receipt;
 mod ring;
+pub mod socket_file;
 pub mod stream;
 mod tasks;
 pub mod timer;

@@ -130,6 +130,19 @@ impl Timers {
         self.arm();
     }
 
+    /// Has every wait end at `deadline`, whatever it is for, if it would be later; a send, however much its peer still takes.
+    pub fn hurry_all(&self, deadline: Instant) {
+        let mut wheel = self.wheel.borrow_mut();
+        let late = |row: &Row| row.deadline > deadline && row.deadline < Instant::NEVER;
+        let late: Vec<usize> = wheel.rows.iter().filter(|(_, row)| late(row)).map(|(index, _)| index).collect();
+        for index in late {
+            wheel.rows[index].patience = Duration::ZERO;
+            wheel.set(index, deadline);
+        }
+        drop(wheel);
+        self.arm();
+    }
+
     /// Looks after the clients for whom something is being waited for ([`Guard::on_behalf_of`]), and nudges who asked for it
     /// ([`Watch::nudge`]); called about twice a second.
     ///

@@ -26,8 +26,16 @@ pub(crate) fn config() -> Arc<Config> {
         ),
     ];
     Arc::new(Config {
-        gateway: Gateway { cores: vec![Some(0), None], driver: Driver::Auto, drain_timeout: Duration::from_secs(30) },
-        admin: Admin { listen: Bind::Tcp("127.0.0.1:0".parse().expect("a socket address")) },
+        gateway: Gateway {
+            cores: vec![Some(0), None],
+            driver: Driver::Auto,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(30),
+        },
+        admin: Admin {
+            listen: Bind::Tcp("127.0.0.1:0".parse().expect("a socket address")),
+            hosts: vec![HostMatch::Wildcard("ops.example".into()), HostMatch::Exact("ops.example".into())],
+        },
         access_log: None,
         listeners: vec![listener()],
         routes,
@@ -99,6 +107,7 @@ fn listener() -> Listener {
         proxy_protocol: false,
         header_underscores: crate::config::Underscores::Drop,
         encoded_separators: crate::config::Separators::Reject,
+        merge_slashes: false,
         server: crate::config::ServerField::Pass,
     }
 }

@@ -29,7 +29,8 @@ pub enum Admitted {
         /// Limits in dry run that would have rejected it: bit n is the route's n-th limit.
         dry_run: u8,
     },
-    /// 429: this row of the route's limits has no token.
+    /// 429: of the route's limits that have no token this row is the one whose next token is longest to come, so that a client that
+    /// waits for it is not refused by another.
     RateLimited {
         /// Row of [`Route::limits`].
         limit: usize,
@@ -98,7 +99,7 @@ impl Limits {
         Self { routes, table, workers }
     }
 
-    /// The value of a route's `RateLimit-Policy` field: all its limits.
+    /// The value of a route's `RateLimit-Policy` field: all its limits that reject. What is in dry run is no quota of the client's.
     #[must_use]
     pub fn policies(&self, route: RouteId) -> &[u8] {
         &self.routes[route.index()].policies
@@ -122,7 +123,7 @@ impl RouteLimits {
             route.limits.iter().enumerate().map(|(row, limit)| Limiter::new(route, row, limit, workers, old)).collect();
         let mut policies = Vec::with_capacity(limiters.len() * POLICY_BYTES);
         limit_fields::write_policies(
-            limiters.iter().map(|limiter| (limiter.name.as_str(), &limiter.limit)),
+            limiters.iter().filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), &it.limit)),
             &mut policies,
         );
         let slots = route.concurrent_max.map(|limit| match old.and_then(|old| old.slots.as_ref()) {
@@ -241,19 +242,31 @@ fn tokens<'h>(
             LimitKey::Header(name) => Some(table.header(limiter.id, header(name))),
         };
     }
-    if limiters.len() > 1 {
-        for (row, limiter) in limiters.iter().enumerate().filter(|(_, limiter)| !limiter.limit.dry_run) {
-            if let Decision::Reject(standing) = limiter.peek(&leases[row], table, keys[row], now) {
-                return Admitted::RateLimited { limit: row, standing };
-            }
-        }
+    // of those that reject, the one whose next token is longest to come
+    let longest = |leases: &[Lease]| {
+        let rejecting = limiters.iter().enumerate().filter(|(_, limiter)| !limiter.limit.dry_run);
+        let rejecting =
+            rejecting.filter_map(|(row, limiter)| match limiter.peek(&leases[row], table, keys[row], now) {
+                Decision::Admit => None,
+                Decision::Reject(standing) => Some((row, standing)),
+            });
+        rejecting.max_by_key(|(_, standing)| standing.reset)
+    };
+    if limiters.len() > 1
+        && let Some((limit, standing)) = longest(leases)
+    {
+        return Admitted::RateLimited { limit, standing };
     }
     let mut dry_run = 0;
     for (row, limiter) in limiters.iter().enumerate() {
         match limiter.take(&mut leases[row], table, keys[row], now) {
             Decision::Admit => {}
             Decision::Reject(_) if limiter.limit.dry_run => dry_run |= 1 << row,
-            Decision::Reject(standing) => return Admitted::RateLimited { limit: row, standing },
+            Decision::Reject(standing) => {
+                let other = longest(leases).filter(|(_, other)| other.reset > standing.reset);
+                let (limit, standing) = other.unwrap_or((row, standing));
+                return Admitted::RateLimited { limit, standing };
+            }
         }
     }
     Admitted::Pass { dry_run }
@@ -349,6 +362,33 @@ mod tests {
         }
         assert_eq!([ask(&mut admission, 2, None), ask(&mut admission, 2, None)], [PASS; 2]);
         assert_eq!(limited_by(ask(&mut admission, 3, None)), Some(0));
+    }
+
+    #[test]
+    fn of_several_limits_that_are_used_up_the_longest_wait_is_told() {
+        let slow = Limit { rate: Rate::try_new(10, Duration::from_secs(60)).unwrap(), ..limit(1, 1, LimitKey::Route) };
+        let slower = Limit { rate: Rate::try_new(1, Duration::from_secs(3_600)).unwrap(), ..slow.clone() };
+        let dry = Limit { dry_run: true, ..slower };
+        for limits_of_route in [
+            vec![limit(1, 1, LimitKey::Route), slow.clone(), dry.clone()],
+            vec![limit(1, 1, LimitKey::ClientIp), slow.clone()],
+            vec![limit(1, 1, LimitKey::Route), Limit { per: LimitKey::ClientIp, ..slow.clone() }],
+        ] {
+            let mut admission = Admission::new(limits(&[route("orders", limits_of_route, None)], None));
+            let mut ask = |now: Instant| admission.admit(RouteId(0), IpAddr::from([10, 0, 0, 1]), &|_| None, now);
+            let now = Instant::from_nanos(1_000_000_000);
+            assert!(matches!(ask(now), Admitted::Pass { .. }));
+            let Admitted::RateLimited { limit: 1, standing } = ask(now) else { panic!("the second is the slower") };
+            assert_eq!(standing.reset, Duration::from_secs(6));
+            assert!(matches!(ask(now + standing.reset), Admitted::Pass { .. }), "and its wait is enough");
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_of_a_limit_in_dry_run() {
+        let dry = Limit { dry_run: true, ..limit(7, 7, LimitKey::Route) };
+        let limits = limits(&[route("orders", vec![dry, limit(5, 5, LimitKey::Route)], None)], None);
+        assert_eq!(limits.policies(RouteId(0)), br#""orders-2";q=5;w=1"#);
     }
 
     #[test]

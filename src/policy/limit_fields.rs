@@ -9,7 +9,7 @@
 //!
 //! Only values are written, without name and line end. Partition keys (`pk`) are not told: they would disclose how clients are told apart.
 
-use super::token_bucket::Standing;
+use super::token_bucket::{Gcra, Standing};
 use crate::config::Limit;
 use crate::units::nanos;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub fn write_policies<'n>(limits: impl IntoIterator<Item = (&'n str, &'n Limit)>
 /// Tokens, and the seconds in which they come.
 fn quota_and_window(limit: &Limit) -> (u64, u64) {
     let (count, per) = (u128::from(limit.rate.count()), u128::from(nanos(limit.rate.per())));
-    let burst = u128::from(limit.burst.max(1));
+    let burst = u128::from(Gcra::new(limit.rate, limit.burst).burst());
     let window = (burst * per).div_ceil(count * SECOND_NANOS);
     let quota = window.saturating_mul(SECOND_NANOS).saturating_mul(count) / per;
     (u64::try_from(quota.max(burst)).unwrap_or(u64::MAX), u64::try_from(window).unwrap_or(u64::MAX))
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(policy(6_000, Duration::from_secs(60), 100), r#""orders";q=100;w=1"#);
         assert_eq!(policy(1, Duration::from_secs(3_600), 2), r#""orders";q=2;w=7200"#);
         assert_eq!(policy(3, second, 3), r#""orders";q=3;w=1"#);
-        assert_eq!(policy(1, second, u64::MAX), r#""orders";q=999999999999999;w=999999999999999"#);
+        assert_eq!(policy(1, second, u64::MAX), r#""orders";q=4611686018;w=4611686018"#);
     }
 
     #[test]

@@ -36,6 +36,9 @@ use std::time::Duration;
 pub const EARN: u64 = 100;
 /// The part of a burst that leases may keep back: at most 1/64, 1.6 %.
 pub const BURST_SHARE: u64 = 64;
+/// The longest that an empty bucket may take to be full, in nanoseconds: 146 years. B·I beyond it would leave a TAT no room before the
+/// clock's end, and a bucket whose TAT stands at the end never refills; such a burst is cut to what comes in this time.
+const REFILL_NANOS_MAX: u64 = 1 << 62;
 
 /// A limit as GCRA counts it: the interval between tokens and the burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +74,14 @@ impl Decision {
 }
 
 impl Gcra {
-    /// `burst` of 0 counts as 1: otherwise nothing would ever pass.
+    /// `burst` of 0 counts as 1: otherwise nothing would ever pass. One that takes longer than 146 years to come anew counts as what comes
+    /// in that time.
     ///
     /// The interval is whole nanoseconds, rounded up, so the rate errs below: by less than 1 ‰ up to a million a second.
     #[must_use]
     pub fn new(rate: Rate, burst: u64) -> Self {
-        Self { interval_nanos: rate.interval_nanos(), burst: burst.max(1) }
+        let interval_nanos = rate.interval_nanos();
+        Self { interval_nanos, burst: burst.min(REFILL_NANOS_MAX / interval_nanos).max(1) }
     }
 
     /// Nanoseconds between two tokens, at least 1.

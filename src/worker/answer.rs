@@ -210,7 +210,9 @@ impl Line<'_> {
             self.cycle.on_drain();
         }
         let before = *self.cycle;
-        let close = self.cycle.announces_close(upload.left());
+        // a refusal ends the upload; beside any other answer it goes on, to an end that need not be known
+        let is_refusal = head.status().is_client_error() || head.status().is_server_error();
+        let close = self.cycle.announces_close(upload.left().or((!is_refusal).then_some(0)));
         let response = DownstreamResponse {
             head,
             version: self.version,

@@ -16,7 +16,7 @@ use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
 use super::state::Worker;
 use super::upload::{Incoming, Standing, Upload};
-use crate::error::{Fault, ProxyError};
+use crate::error::{Fault, ProxyError, Rule};
 use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
@@ -139,7 +139,14 @@ fn refuse_head(
         let head_only = Glimpse::of(inbox.unread()).method == b"HEAD";
         let to =
             ReplyTo { version: Version::Http11, head_only, close: true, date: &worker.date(now), server, rules: None };
-        reply::error(last.vec_mut(), error, &[], &to);
+        let broken = worker.scratch.borrow().head.broken_rule().filter(|_| error == ProxyError::BadRequest);
+        match broken {
+            Some(rule) => {
+                record.on_malformed(rule);
+                reply::malformed(last.vec_mut(), rule, &to);
+            }
+            None => reply::error(last.vec_mut(), error, &[], &to),
+        }
     }
     record.on_unread(worker, connection, inbox.unread());
     record.on_error(error);
@@ -220,6 +227,8 @@ impl Line<'_> {
         };
         loop {
             action = match action {
+                // the drain's time is over, which is what this has failed of or would fail of
+                _ if self.worker.is_cutting() => return self.reply(ProxyError::Draining, upload),
                 Action::Attempt { endpoint, connect_until, until } => {
                     let (cluster, strict) = (self.attempts.cluster(), self.attempts.are_strict());
                     let to = Try { cluster, endpoint, connect_until, until, repeatable: self.idempotent, strict };
@@ -360,7 +369,14 @@ impl Line<'_> {
         let busy =
             matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
-        reply::error(last.vec_mut(), error, extra, &to);
+        match error {
+            // its head was fine, so it is its body, and only chunks can be wrong
+            ProxyError::BadRequest => {
+                self.record.on_malformed(Rule::Chunk);
+                reply::malformed(last.vec_mut(), Rule::Chunk, &to);
+            }
+            error => reply::error(last.vec_mut(), error, extra, &to),
+        }
         self.record.response_bytes = last.unread().len() as u64;
         (last, true)
     }

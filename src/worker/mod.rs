@@ -13,6 +13,7 @@ mod answer;
 mod attempt;
 mod attempts;
 mod connection;
+mod cutting;
 mod discard;
 mod exchange;
 #[cfg(test)]
@@ -73,6 +74,8 @@ pub enum Command {
     },
     /// Accept no more, finish what is in flight, end.
     Drain,
+    /// The drain's time is over: tell clients so where they have no answer yet, log what is in flight, end.
+    Cut,
     /// Fail, for the tests of those who notice.
     #[cfg(test)]
     Fail(failing::Way),

@@ -10,16 +10,17 @@ use super::request_id;
 use super::state::{Slot, Worker};
 use crate::config::{self, HashKey, Target};
 use crate::error::ProxyError;
+use crate::http::body::Body;
 use crate::http::cycle::Cycle;
 use crate::http::encode::{self, UpstreamRequest};
 use crate::http::framing::Framing;
 use crate::http::head::{HeadPolicy, RequestHead};
-use crate::http::headers::Forwarding;
+use crate::http::headers::{self, Forwarding};
 use crate::http::reply::{self, ALLOW_ANY, Reply, ReplyTo};
 use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
 use crate::http::{Parsed, Version};
-use crate::limits::BLOCK_SMALL;
+use crate::limits::{BLOCK_SMALL, ROUNDS_MAX};
 use crate::net::block::Block;
 use crate::policy::admission::Admitted;
 use crate::policy::chance::hash_key;
@@ -29,6 +30,7 @@ use crate::policy::router::{RequestView, Routed, pick_split, rewrite};
 use crate::policy::token_bucket::Standing;
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -98,8 +100,8 @@ pub(super) fn plan(
         Parsed::Partial => return Ok(()),
         Parsed::Complete(head) => head,
     };
-    let at_hand = buf.len() - head.head_bytes();
-    let planner = Planner { worker, connection, config, head: &head, at_hand, now };
+    let behind = &buf[head.head_bytes()..];
+    let planner = Planner { worker, connection, config, head: &head, behind, now, peer_text: OnceCell::new() };
     *into = Some(planner.plan(record, &mut scratch.path));
     Ok(())
 }
@@ -117,9 +119,11 @@ struct Planner<'p> {
     connection: &'p Connection,
     config: &'p config::Listener,
     head: &'p RequestHead<'p>,
-    /// Bytes behind the head.
-    at_hand: usize,
+    /// What has arrived behind the head.
+    behind: &'p [u8],
     now: Instant,
+    /// The peer's address in words, once somebody asks for it.
+    peer_text: OnceCell<String>,
 }
 
 impl Planner<'_> {
@@ -140,7 +144,28 @@ impl Planner<'_> {
 
     /// Whether the client waits to be told to send its body; not if it has begun to.
     fn is_withheld(&self) -> bool {
-        self.head.expects_continue() && self.at_hand == 0
+        self.head.expects_continue() && self.behind.is_empty()
+    }
+
+    /// What the endpoint will be told about the client.
+    fn forwarding<'f>(&self, request_id: &'f [u8]) -> Forwarding<'f> {
+        let peer = self.connection.peer;
+        Forwarding {
+            peer: peer.address.map(|address| address.ip().to_canonical()),
+            is_trusted: peer.trusted,
+            scheme: "http",
+            request_id,
+        }
+    }
+
+    /// A field as routes, limits and hashes see it.
+    fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+        let peer_text = || self.connection.peer.address.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default();
+        let text: &[u8] = match *name == "x-forwarded-for" {
+            true => self.peer_text.get_or_init(peer_text).as_bytes(),
+            false => &[],
+        };
+        headers::routed(self.head, name.as_str(), &self.forwarding(&[]), text)
     }
 
     fn client(&self) -> IpAddr {
@@ -156,10 +181,10 @@ impl Planner<'_> {
 
     fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr, path: &mut Vec<u8>) -> Way {
         let head = self.head;
-        let header = |name: &HeaderName| head.fields().get(name.as_str());
+        let header = |name: &HeaderName| self.field(name);
         let view = RequestView {
             host: head.host(),
-            path: head.path(),
+            path: head.routed_path(),
             query: head.query(),
             method: head.method(),
             header: &header,
@@ -220,6 +245,9 @@ impl Planner<'_> {
         if head.max_forwards() == Some(0) {
             return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
         }
+        if head.rounds() >= ROUNDS_MAX {
+            return self.refuse(cycle, record, ProxyError::LoopDetected, &[]);
+        }
         let rules = &worker.shared.config.routes[route.index()];
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
@@ -270,12 +298,7 @@ impl Planner<'_> {
                 str::from_utf8(path).unwrap_or(head.path())
             }
         };
-        let forwarding = Forwarding {
-            peer: self.connection.peer.address.map(|address| address.ip().to_canonical()),
-            is_trusted: self.connection.peer.trusted,
-            scheme: "http",
-            request_id,
-        };
+        let forwarding = self.forwarding(request_id);
         let request = UpstreamRequest {
             head,
             path: upward,
@@ -303,7 +326,7 @@ impl Planner<'_> {
                 IpAddr::V4(ip) => hash_key(&ip.octets()),
                 IpAddr::V6(ip) => hash_key(&ip.octets()),
             }),
-            HashKey::Header(name) => text(self.head.fields().get(name.as_str())),
+            HashKey::Header(name) => text(self.field(name)),
             HashKey::Cookie(name) => text(cookie(self.head, name)),
             HashKey::Path => Some(hash_key(self.head.path().as_bytes())),
         }
@@ -338,6 +361,14 @@ impl Planner<'_> {
         })
     }
 
+    /// Whether a chunked body has arrived whole with its head, as small ones do.
+    fn has_last_chunk(&self) -> bool {
+        let mut copy = self.behind.to_vec();
+        let filled = 0..copy.len();
+        let decoded = Body::new(Framing::Chunked, u64::MAX).decode(&mut copy, filled, &mut self.head.trailers());
+        decoded.is_ok_and(|decoded| decoded.done)
+    }
+
     /// An answer of the gateway's own, before the request's body; by `rules`, if it is the route's.
     fn answer(
         &self,
@@ -348,9 +379,9 @@ impl Planner<'_> {
         let head = self.head;
         let framing = head.framing();
         let left = match framing {
-            Framing::Fixed(bytes) => Some(bytes.saturating_sub(self.at_hand as u64)),
+            Framing::Fixed(bytes) => Some(bytes.saturating_sub(self.behind.len() as u64)),
             Framing::None | Framing::UntilClose => Some(0),
-            Framing::Chunked => None,
+            Framing::Chunked => self.has_last_chunk().then_some(0),
         };
         let close = cycle.announces_close(left);
         let mut out = self.worker.blocks.borrow_mut().small();

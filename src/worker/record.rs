@@ -6,7 +6,7 @@
 use super::attempts::{Attempts, Outcomes};
 use super::connection::Connection;
 use super::state::Worker;
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
 use crate::http::head::RequestHead;
@@ -29,6 +29,7 @@ pub(super) struct Record {
     version: Option<(u8, u8)>,
     status: StatusCode,
     error: Option<ProxyError>,
+    rule: Option<Rule>,
     started: Instant,
     /// When the response was over, if the exchange went on after it.
     answered: Option<Instant>,
@@ -77,6 +78,7 @@ impl Record {
             version: None,
             status: StatusCode::OK,
             error: None,
+            rule: None,
             started,
             answered: None,
             client: None,
@@ -160,6 +162,11 @@ impl Record {
         self.error = Some(error);
     }
 
+    /// The request breaks this rule.
+    pub(super) fn on_malformed(&mut self, rule: Rule) {
+        self.rule = Some(rule);
+    }
+
     /// The response that was begun has not been ended; its status stays.
     pub(super) fn on_broken(&mut self, error: ProxyError) {
         self.error = Some(error);
@@ -175,6 +182,9 @@ impl Record {
     pub(super) fn finish(&mut self, worker: &Worker, now: Instant, sent: Result<(), ProxyError>) {
         if let (Err(error), None) = (sent, self.error) {
             self.on_error(error);
+        }
+        if self.error.is_some() && worker.is_cutting() {
+            self.error = Some(ProxyError::Draining);
         }
         let duration = now.since(self.started);
         worker.recorder.finished(&Finished {
@@ -200,6 +210,7 @@ impl Record {
                 version: self.version,
                 status: self.status,
                 error: self.error,
+                rule: self.rule,
                 request_bytes: self.request_bytes,
                 response_bytes: self.response_bytes,
                 duration,

@@ -4,6 +4,7 @@
 //! never across an await; what could be a cell is one.
 
 use super::accept;
+use super::cutting;
 use super::report::Complaints;
 use super::shared::Shared;
 use super::{Command, Hands};
@@ -11,9 +12,10 @@ use crate::config::{ProxyVersion, Route};
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
-use crate::limits::{ARMED_RECEIVES_MAX, ARMED_UPSTREAM_MAX, BLOCK_LARGE, BLOCK_SMALL, TUNNEL_END_BEFORE_DRAIN};
+use crate::limits::{ARMED_RECEIVES_MAX, ARMED_UPSTREAM_MAX, BLOCK_LARGE, BLOCK_SMALL, CUT_BEFORE_DRAIN_ENDS};
 use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
+use crate::net::driver;
 use crate::net::listener::Listener;
 use crate::net::pool::Pool;
 use crate::net::stream::Stream;
@@ -77,6 +79,8 @@ pub(super) struct Worker {
     pub(super) connections: Cell<usize>,
     active_upstream: RefCell<Vec<usize>>,
     draining: Cell<bool>,
+    /// The drain's time is over: what is still in flight is ended.
+    pub(super) cutting: Cell<bool>,
     /// When tunnels end whatever they carry; `NEVER` before a drain.
     tunnels_end: Cell<Instant>,
     retired: Arc<AtomicBool>,
@@ -137,6 +141,7 @@ impl Worker {
             connections: Cell::new(0),
             active_upstream: RefCell::new(vec![0; config.clusters.len()]),
             draining: Cell::new(false),
+            cutting: Cell::new(false),
             tunnels_end: Cell::new(Instant::NEVER),
             retired,
             waiting_for_end: RefCell::default(),
@@ -173,7 +178,7 @@ impl Worker {
     /// Gives the tunnels what the drain has, but for the moment that it takes to close and log them.
     fn end_tunnels(&self) {
         let limit = self.shared.config.gateway.drain_timeout;
-        let end = clock::now() + (limit - (limit / 10).min(TUNNEL_END_BEFORE_DRAIN));
+        let end = clock::now() + (limit - (limit / 10).min(CUT_BEFORE_DRAIN_ENDS));
         self.tunnels_end.set(end);
         self.timers.hurry_tunnels(end);
     }
@@ -443,6 +448,7 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
             worker.end_tunnels();
             worker.look_for_end();
         }
+        Command::Cut => driver::spawn(cutting::cut(Rc::clone(worker))),
         #[cfg(test)]
         Command::Fail(way) => way.fail(),
     }

@@ -47,6 +47,7 @@ const TAKEN: &[Case] = &[
     ("many chunks", b"1\r\na\r\n2\r\nbc\r\n3\r\ndef\r\n0\r\n\r\n", b"abcdef", b"", 0),
     ("digits in both cases", b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", b"01234567890123456789", b"", 0),
     ("leading zeros (9112 7.1: 1*HEXDIG)", b"0005\r\nhello\r\n0000\r\n\r\n", b"hello", b"", 0),
+    ("many leading zeros", b"00000000000000000000000005\r\nhello\r\n00000000000000000000\r\n\r\n", b"hello", b"", 0),
     ("the next request stays", b"1\r\na\r\n0\r\n\r\nGET /", b"a", b"", 5),
     ("payload that looks like framing", b"7\r\n0\r\n\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n\r\n", b"", 0),
     ("an extension (9112 7.1.1)", b"1;a\r\nx\r\n0;b=c\r\n\r\n", b"x", b"", 0),
@@ -83,7 +84,7 @@ const REFUSED: &[(&str, &[u8])] = &[
     ("no hexadecimal", b"g\r\n"),
     ("a size beyond 63 bits", b"8000000000000000\r\n"),
     ("a size beyond 64 bits", b"10000000000000005\r\nhello\r\n0\r\n\r\n"),
-    ("seventeen digits", b"00000000000000005\r\nhello\r\n0\r\n\r\n"),
+    ("seventeen digits that count", b"10000000000000000\r\nhello\r\n0\r\n\r\n"),
     ("bare LF behind the size (9112 2.2)", b"5\nhello\r\n0\r\n\r\n"),
     ("bare CR behind the size", b"5\rhello\r\n0\r\n\r\n"),
     ("CR CR LF behind the size", b"5\r\r\nhello\r\n0\r\n\r\n"),
@@ -130,6 +131,10 @@ fn chunk_lines_extensions_and_trailers_are_bounded() {
     assert_eq!(whole(&chunks(83)), Err(BodyError::Malformed), "above 16 KiB");
     let signed = [b"400;chunk-signature=0123456789\r\n".to_vec(), vec![b'x'; 1024], b"\r\n".to_vec()].concat();
     assert_eq!(whole(&[signed.repeat(2_000), LAST_CHUNK.to_vec()].concat()), Ok(true), "payload pays for extensions");
+    let zeros = |count: usize| [vec![b'0'; count], b"1\r\nx\r\n0\r\n\r\n".to_vec()].concat();
+    assert_eq!(whole(&zeros(16 << 10)), Ok(true), "nor does their number matter");
+    assert_eq!(whole(&zeros((16 << 10) + 2)), Err(BodyError::Malformed), "but that they are nothing but zeros does");
+    assert_eq!(whole(&[b'0'; 40 << 10]), Err(BodyError::Malformed), "also without an end");
     let trailer = |bytes: usize| [b"0\r\nX: ".to_vec(), vec![b'y'; bytes - 7], b"\r\n\r\n".to_vec()].concat();
     assert_eq!(whole(&trailer(8192)), Ok(true));
     assert_eq!(whole(&trailer(8193)), Err(BodyError::Malformed));

@@ -3,7 +3,10 @@
 use crate::support::{Seen, fed_every_way, see_request};
 use ringgate::config::Underscores;
 use ringgate::error::ProxyError;
-use ringgate::http::head::HeadPolicy;
+use ringgate::http::Parsed;
+use ringgate::http::fields::HeadScratch;
+use ringgate::http::head::{HeadPolicy, RequestHead};
+use ringgate::http::path::EmptySegments;
 
 fn fed(bytes: &[u8]) -> Seen {
     fed_every_way(bytes, |buf| see_request(buf, &HeadPolicy::default()))
@@ -22,9 +25,11 @@ const TAKEN: &[(&str, &[u8], &str)] = &[
     ("what follows is not looked at", b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /\x00 nonsense", "GET / a None keep | Host: a"),
     ("query as sent", b"GET /a?b=%zz&c=/../?d HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a?b=%zz&c=/../?d a None keep | Host: a"),
     ("an empty query", b"GET /a? HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a? a None keep | Host: a"),
-    ("path in its one spelling (3986 6.2)", b"GET /a/../%62//c/. HTTP/1.1\r\nHost: a\r\n\r\n", "GET /b/c/ a None keep | Host: a"),
+    ("path in its one spelling (3986 6.2)", b"GET /a/../%62//c/. HTTP/1.1\r\nHost: a\r\n\r\n", "GET /b//c/ a None keep | Host: a"),
     ("double encoding is decoded once", b"GET /%252e%252e/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET /%252e%252e/ a None keep | Host: a"),
-    ("a path that looks like an authority", b"GET //evil/a HTTP/1.1\r\nHost: a\r\n\r\n", "GET /evil/a a None keep | Host: a"),
+    ("a path that looks like an authority", b"GET //evil/a HTTP/1.1\r\nHost: a\r\n\r\n", "GET //evil/a a None keep | Host: a"),
+    ("a minor version above 1 (9110 2.5)", b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", "GET / a None keep | Host: a"),
+    ("the highest minor version", b"GET /a HTTP/1.9\r\nHost: A\r\nX: y\r\n\r\n", "GET /a a None keep | Host: A | X: y"),
     ("odd but visible ASCII", b"GET /{a}|\"<b>^`?[c] HTTP/1.1\r\nHost: a\r\n\r\n", "GET /{a}|\"<b>^`?[c] a None keep | Host: a"),
     ("host in any case, with port", b"GET / HTTP/1.1\r\nHost: A.Example:8080\r\n\r\n", "GET / a.example None keep | Host: A.Example:8080"),
     ("a final dot names the same host", b"GET / HTTP/1.1\r\nHost: a.example.\r\n\r\n", "GET / a.example None keep | Host: a.example."),
@@ -115,7 +120,9 @@ const REFUSED: &[(&str, &[u8], ProxyError)] = &[
     ("HTTP/2", b"GET / HTTP/2\r\nHost: a\r\n\r\n", ProxyError::VersionNotSupported),
     ("HTTP/0.9 spelled out", b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", ProxyError::VersionNotSupported),
     ("HTTP/3.0", b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", ProxyError::VersionNotSupported),
-    ("HTTP/1.2", b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", ProxyError::VersionNotSupported),
+    ("HTTP/1.x", b"GET / HTTP/1.x\r\nHost: a\r\n\r\n", ProxyError::BadRequest),
+    ("HTTP/1.12 (9112 2.3: one digit)", b"GET / HTTP/1.12\r\nHost: a\r\n\r\n", ProxyError::BadRequest),
+    ("HTTP/3.0", b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", ProxyError::VersionNotSupported),
     ("a two-digit minor", b"GET / HTTP/1.10\r\nHost: a\r\n\r\n", BAD),
     ("no minor", b"GET / HTTP/1\r\nHost: a\r\n\r\n", BAD),
     ("the name in lower case", b"GET / http/1.1\r\nHost: a\r\n\r\n", BAD),
@@ -346,4 +353,16 @@ fn connection_nominates_a_bounded_number_of_names() {
         |count| format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {}\r\n\r\n", vec!["x"; count].join(","));
     assert!(fed(with_options(32).as_bytes()).is_ok());
     assert_eq!(fed(with_options(33).as_bytes()), Err(ProxyError::BadRequest));
+}
+
+#[test]
+fn what_is_routed_by_has_no_empty_segments_whether_they_go_on_or_not() {
+    for (empty, sent) in [(EmptySegments::Keep, "//admin//x/"), (EmptySegments::Merge, "/admin/x/")] {
+        let policy = HeadPolicy { empty, ..HeadPolicy::default() };
+        let mut scratch = HeadScratch::default();
+        let bytes = b"GET //admin//./x/ HTTP/1.1\r\nHost: a\r\n\r\n";
+        let parsed = RequestHead::parse(bytes, &policy, &mut scratch);
+        let Ok(Parsed::Complete(head)) = parsed else { panic!("{parsed:?}") };
+        assert_eq!((head.path(), head.routed_path()), (sent, "/admin/x/"));
+    }
 }

@@ -23,6 +23,12 @@ const TAKEN: &[(&str, Method, &[u8], &str)] = &[
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         "200 \"OK\" Chunked keep | Transfer-Encoding: chunked",
     ),
+    (
+        "a minor version above 1 (9110 2.5)",
+        Method::GET,
+        b"HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "200 \"OK\" Fixed(2) keep | Content-Length: 2",
+    ),
     ("neither (9112 6.3 item 8)", Method::GET, b"HTTP/1.1 200 OK\r\n\r\n", "200 \"OK\" UntilClose close"),
     (
         "no reason (9112 4)",

@@ -130,4 +130,23 @@ on_both_drivers! {
         assert!(gateway.running().wait().success());
         eventually("every line was written", || (gateway.running().stdout().len() == 20).then_some(()));
     }
+
+    fn a_named_pipe_without_a_reader_does_not_hang_the_start(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("access.fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut gateway = Gateway::start(driver, &(log_to(&pipe, "") + "[[route]]\nrespond = { body = \"ok\" }\n"));
+        assert_eq!(gateway.get("/first").text(), "ok");
+        eventually("it says that nobody reads", || {
+            gateway.running().stderr().iter().any(|line| line.contains("the access log cannot be written")).then_some(())
+        });
+        let text = std::thread::spawn(move || {
+            let mut text = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(std::fs::File::open(pipe).unwrap()), &mut text).unwrap();
+            text
+        });
+        assert!(text.join().unwrap().contains("/first"));
+        gateway.running().signal("TERM");
+        assert_eq!(gateway.running().wait().code(), Some(0));
+    }
 }

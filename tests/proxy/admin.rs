@@ -114,4 +114,13 @@ on_both_drivers! {
             gateway.get(path).assert_rejected(404, "no_route");
         }
     }
+
+    fn other_names_get_nothing_of_the_admin_listener(driver: Driver) {
+        let gateway = Gateway::start(driver, "[[route]]\nrespond = {}\n");
+        let ask = |host: &str| {
+            Client::connect(gateway.address("admin")).request("GET", "/metrics", &[("Host", host)], b"").status
+        };
+        assert_eq!(["evil.example", "127.0.0.1.evil.example", "10.9.9.9"].map(ask), [421; 3]);
+        assert_eq!(["localhost", "127.0.0.1:1", "test"].map(ask), [200; 3], "its own, and what the file says");
+    }
 }

@@ -76,3 +76,39 @@ fn explain_names_route_upstream_and_endpoint() {
         assert!(said.contains(part), "{part} is missing in:\n{said}");
     }
 }
+
+#[test]
+fn many_errors_are_counted_and_what_a_file_says_never_reaches_a_terminal_raw() {
+    let upstreams: String = (0..500)
+        .map(|n| format!("[upstream.service-{n:05}]\nendpoints = [{{ address = \"127.0.0.1:9\" }}]\n"))
+        .collect();
+    let routes: String = (0..3_000)
+        .map(|n| format!("[[route]]\nmatch = {{ path = \"/{n}\" }}\nupstream = \"servise-{n:05}\"\n"))
+        .collect();
+    let output = run(&["check"], &(routes + &upstreams));
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains("did you mean \"service-00000\"?"), "{}", output.stderr);
+    let ends = output.stderr.ends_with("3000 errors in ") || output.stderr.contains("… and 2900 more");
+    assert!(ends && output.stderr.lines().count() < 600, "{}", output.stderr.lines().count());
+
+    let output = run(&["check"], "[[route]]\nupstream = \"a\u{1b}]0;x\u{7}\u{202e}b\u{9b}2J\"\n");
+    let odd = output.stderr.chars().find(|c| (c.is_control() && *c != '\n') || matches!(*c, '\u{202e}' | '\u{9b}'));
+    assert_eq!((output.code, odd), (Some(1), None), "{}", output.stderr);
+    assert!(output.stderr.contains("\\u{1b}]0;x"), "{}", output.stderr);
+}
+
+#[test]
+fn run_warns_as_check_does() {
+    let unused = format!("{FINE}[upstream.spare]\nendpoints = [{{ address = \"127.0.0.1:9\" }}]\n");
+    let said = run(&["check"], &unused);
+    assert!(said.code == Some(0) && said.stderr.contains("upstream.spare: no route uses it"), "{}", text(&said));
+    // it says so before it finds that it cannot start
+    let broken = unused + "[access_log]\npath = \"/nonexistent/folder/a.log\"\n";
+    for (command, code) in [("check", 0), ("run", 3)] {
+        let said = run(&[command], &broken);
+        assert_eq!(said.code, Some(code), "{}", text(&said));
+        for warning in ["upstream.spare: no route uses it", "there is no folder /nonexistent/folder"] {
+            assert!(said.stderr.contains(warning), "{command}: {}", text(&said));
+        }
+    }
+}

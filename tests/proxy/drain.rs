@@ -1,5 +1,6 @@
 //! The end: a drain loses no request in flight and takes no new one; a second signal does not wait.
 
+use crate::support::gateway::{run_to_end, write_config};
 use crate::support::{Client, Driver, Gate, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
 use std::sync::Arc;
 
@@ -91,7 +92,7 @@ on_both_drivers! {
         eventually("it drains", || Client::try_connect(gateway.address("edge")).is_err().then_some(()));
         assert!(gateway.running().ended().is_none());
         gateway.running().signal("TERM");
-        gateway.running().wait();
+        assert_eq!(gateway.running().wait().code(), Some(143), "128 + SIGTERM");
         gate.open();
     }
 
@@ -131,5 +132,83 @@ on_both_drivers! {
         let whole: usize = threads.into_iter().map(|thread| thread.join().expect("only whole responses")).sum();
         assert_eq!(gateway.running().wait().code(), Some(0));
         assert_eq!(whole, upstream.requests().len(), "every request that reached the service was answered");
+    }
+
+    fn a_drain_may_be_announced_before_connections_are_refused(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let upstream = holding(&gate);
+        let config = behind(&[&upstream], "timeout = \"600s\"", "");
+        let dir = tempfile::tempdir().unwrap();
+        let file = Setup { drain_timeout: "600s", config: &config, ..Setup::default() }
+            .file(driver)
+            .replace("drain_timeout", "drain_delay = \"2s\"\ndrain_timeout");
+        let mut gateway = Gateway::start_file(dir, &file);
+        gateway.running().signal("TERM");
+        eventually("/readyz says so", || (gateway.admin("/readyz").status == 503).then_some(()));
+        assert_eq!(gateway.get("/").status, 200, "and connections are taken");
+        let mut held = gateway.client();
+        held.send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+        eventually("they are not any more", || Client::try_connect(gateway.address("edge")).is_err().then_some(()));
+        assert_eq!(gateway.admin("/readyz").text(), "draining\n", "the admin API is still there");
+        gate.open();
+        assert_eq!(held.read("GET").status, 200);
+        assert_eq!(gateway.running().wait().code(), Some(0));
+    }
+
+    fn what_a_drain_cuts_is_told_and_logged(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("access.log");
+        let upstream = Upstream::answering(|request, conn| match request.target.as_str() {
+            "/half" => drop(conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")),
+            _ => conn.wait_for_close(),
+        });
+        let config = format!("[access_log]\npath = \"{}\"\n\n", log.display())
+            + &behind(&[&upstream], "timeout = \"600s\"", "");
+        let setup = Setup { workers: 2, drain_timeout: "1s", config: &config, ..Setup::default() };
+        let mut gateway = Gateway::start_with(driver, &setup);
+        let (mut waiting, mut half, mut slow) = (gateway.client(), gateway.client(), gateway.client());
+        waiting.send("GET /none HTTP/1.1\r\nHost: x\r\n\r\n");
+        half.send("GET /half HTTP/1.1\r\nHost: x\r\n\r\n");
+        slow.send("POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
+        eventually("all are with the service", || (upstream.requests().len() >= 2).then_some(()));
+        gateway.running().signal("TERM");
+        waiting.read("GET").assert_rejected(503, "draining");
+        slow.read("POST").assert_rejected(503, "draining");
+        assert!(half.try_read("GET").is_err(), "no end is made up for what was begun");
+        assert_eq!(gateway.running().wait().code(), Some(0));
+        let text = std::fs::read_to_string(&log).unwrap();
+        let mut lines: Vec<_> = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a JSON line"))
+            .map(|line| format!("{} {} {}", line["target"], line["status"], line["error"]))
+            .collect();
+        lines.sort_unstable();
+        let draining = ["\"/half\" 200", "\"/none\" 503", "\"/slow\" 503"].map(|line| format!("{line} \"draining\""));
+        assert_eq!(lines, draining);
+    }
+
+    fn a_successor_takes_the_admin_address_of_one_that_drains(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let upstream = holding(&gate);
+        let (mut old, mut held) = one_in_flight(driver, &upstream, "600s");
+        let admin = old.address("admin").to_owned();
+        let route = "[[route]]\nrespond = { body = \"new\" }\n";
+        let file = Setup { config: route, ..Setup::default() }
+            .file(driver)
+            .replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"{admin}\""));
+        let dir = tempfile::tempdir().unwrap();
+        let refused = run_to_end(&["run", "-c", &write_config(dir.path(), &file)]);
+        assert_eq!(refused.code, Some(3), "one that serves keeps its address: {}", refused.stderr);
+        old.running().signal("TERM");
+        eventually("it drains", || Client::try_connect(old.address("edge")).is_err().then_some(()));
+        let mut watching = Client::connect(&admin);
+        assert_eq!(watching.get("/readyz").status, 503);
+        let new = Gateway::start_file(dir, &file);
+        assert_eq!((new.address("admin"), new.admin("/readyz").status), (admin.as_str(), 200));
+        assert_eq!(watching.get("/readyz").status, 503, "connections of before are still served");
+        gate.open();
+        assert_eq!(held.read("GET").status, 200);
+        assert_eq!(old.running().wait().code(), Some(0));
+        assert_eq!(new.admin("/readyz").status, 200);
     }
 }

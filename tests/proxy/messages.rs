@@ -266,4 +266,73 @@ on_both_drivers! {
             }
         }
     }
+
+    fn minor_versions_above_one_are_read_as_one(driver: Driver) {
+        let upstream = Upstream::answering(|_, conn| {
+            conn.send("HTTP/1.3 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        });
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let mut client = gateway.client();
+        for _ in 0..2 {
+            client.send("GET / HTTP/1.2\r\nHost: x\r\n\r\n");
+            assert_eq!(client.read("GET").text(), "ok", "and the connection is kept");
+        }
+        assert_eq!(upstream.connections(), 1, "and so is the service's");
+    }
+
+    fn a_malformed_request_is_told_which_rule_it_breaks(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("access.log");
+        let upstream = echo_target();
+        let config = format!("[access_log]\npath = \"{}\"\n\n", log.display()) + &behind(&[&upstream], "", "");
+        let gateway = Gateway::start(driver, &config);
+        let cases = [
+            ("GET / HTTP/1.1\r\n\r\n", "host"),
+            ("GET /a%2fb HTTP/1.1\r\nHost: x\r\n\r\n", "path"),
+            ("GET a HTTP/1.1\r\nHost: x\r\n\r\n", "target"),
+            ("GET / HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n", "header_name"),
+            ("GET / HTTP/1.1\r\nHost: x\r\nX: \u{1}\r\n\r\n", "header_value"),
+            ("GET / HTTP/1.1\nHost: x\n\n", "line_end"),
+            ("GET / HTTP/1.1\r\nHost: x\r\nConnection: a b\r\n\r\n", "connection"),
+            ("G@T / HTTP/1.1\r\nHost: x\r\n\r\n", "request_line"),
+            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "length"),
+            ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk"),
+        ];
+        for (bytes, rule) in cases {
+            let mut client = gateway.client();
+            client.send(bytes);
+            let response = client.read("GET");
+            response.assert_rejected(400, "bad_request");
+            assert_eq!(response.json()["message"], format!("the request is malformed: {rule}"), "{bytes:?}");
+        }
+        let text = crate::support::eventually("all are logged", || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            (text.lines().count() == cases.len()).then_some(text)
+        });
+        for ((bytes, rule), line) in cases.iter().zip(text.lines()) {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!((line["error"].as_str(), line["rule"].as_str()), (Some("bad_request"), Some(*rule)), "{bytes:?}");
+        }
+    }
+
+    fn an_early_refusal_promises_a_connection_only_if_it_will_be_kept(driver: Driver) {
+        let upstream = Upstream::scripted(|conn| {
+            while conn.head().is_some() {
+                conn.reply(413, "too large for me");
+            }
+        });
+        let config = behind(&[&upstream], "", "").replace("\"/*\"", "\"/app/*\"");
+        let gateway = Gateway::start(driver, &config);
+        for (path, status) in [("/nowhere", 404), ("/app/", 413)] {
+            let mut client = gateway.client();
+            client.send(format!("POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"));
+            let response = client.read("POST");
+            assert_eq!((response.status, response.header("connection")), (status, Some("close")), "{path}");
+        }
+        let mut client = gateway.client();
+        client.send("POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        let response = client.read("POST");
+        assert_eq!((response.status, response.header("connection")), (404, None), "all of it has arrived");
+        assert_eq!(client.get("/nowhere").status, 404, "so the connection is kept");
+    }
 }

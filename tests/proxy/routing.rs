@@ -1,6 +1,6 @@
 //! Which route a request meets, and what the route makes of it.
 
-use crate::support::{Driver, Gateway, Upstream, on_both_drivers};
+use crate::support::{Driver, Gateway, Setup, Upstream, behind, on_both_drivers};
 
 /// A route that answers with its own name.
 fn named(name: &str, matcher: &str) -> String {
@@ -138,5 +138,66 @@ on_both_drivers! {
         // 100 expected of 400, standard deviation 8.7: seven of them are once in 10^11 runs
         assert!((40..=160).contains(&few), "{few} of 400 went to the quarter");
         assert_eq!((many.requests().len() + few, none.requests().len()), (400, 0));
+    }
+
+    fn empty_segments_go_on_but_pass_no_route(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| conn.reply(200, &request.target));
+        let routes = "[[route]]\nmatch = { path = \"/admin/*\" }\nrespond = { status = 403 }\n\
+                      [[route]]\nmatch = { path = \"/cut/*\" }\nupstream = \"svc\"\nstrip_prefix = \"/cut\"\n\
+                      [[route]]\nmatch = { path = \"/old/*\" }\nredirect = { to = \"{path}/\", status = 302 }\n\n";
+        let config = routes.to_owned() + &behind(&[&upstream], "", "");
+        for (listener, sent) in [("", "//objects//a///b/"), ("merge_slashes = true", "/objects/a/b/")] {
+            let setup = Setup { listener, config: &config, ..Setup::default() };
+            let gateway = Gateway::start_with(driver, &setup);
+            assert_eq!(gateway.get("//objects//a///b/").text(), sent);
+            for path in ["/admin", "//admin", "/admin//", "///admin//x", "//x/..//admin/y", "/%61dmin//x"] {
+                assert_eq!(gateway.get(path).status, 403, "{path}");
+            }
+            assert_eq!(gateway.get("//cut///evil.example/x").text(), "/evil.example/x");
+            let location = gateway.get("//old/x").header("location").map(str::to_owned);
+            assert_eq!(location.as_deref(), Some("/old/x/"), "and not of another host");
+        }
+    }
+
+    fn a_route_is_not_chosen_by_what_an_untrusted_peer_says_of_itself(driver: Driver) {
+        let route = |name: &str, header: &str| {
+            format!("[[route]]\nname = \"{name}\"\nmatch = {{ header = {{ {header} }} }}\nrespond = {{ body = \"{name}\" }}\n")
+        };
+        let config = route("secure", "x-forwarded-proto = \"https\"")
+            + &route("inside", "x-real-ip = \"10.0.0.1\"")
+            + &route("from", "x-forwarded-for = \"10.0.0.1\"")
+            + &route("host", "x-forwarded-host = \"admin.example\"")
+            + &route("plain", "x-forwarded-proto = \"http\"")
+            + "[[route]]\nname = \"rest\"\nrespond = { body = \"rest\" }\n";
+        for (listener, believed) in [("", false), ("trusted_proxies = [\"127.0.0.0/8\"]", true)] {
+            let gateway = Gateway::start_with(driver, &Setup { listener, config: &config, ..Setup::default() });
+            for (name, value, chosen) in [
+                ("X-Forwarded-Proto", "https", "secure"),
+                ("X-Real-IP", "10.0.0.1", "inside"),
+                ("X-Forwarded-For", "10.0.0.1", "from"),
+                ("X-Forwarded-Host", "admin.example", "host"),
+            ] {
+                let expected = if believed { chosen } else { "plain" };
+                assert_eq!(gateway.request("GET", "/", &[(name, value)], b"").text(), expected, "{name} {listener}");
+            }
+        }
+    }
+
+    fn a_request_that_goes_round_is_ended(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let listen = format!("unix:{}", dir.path().join("edge.sock").display());
+        let config = format!("[[route]]\nname = \"all\"\nupstream = \"self\"\n[upstream.self]\nendpoints = [{{ address = \"{listen}\" }}]\n");
+        let mut gateway = Gateway::start_with(driver, &Setup { listen: &listen, config: &config, ..Setup::default() });
+        gateway.get("/").assert_rejected(508, "loop_detected");
+        let requests = gateway.metric("ringgate_requests_total", &[("route", "all")]);
+        assert!((2.0..20.0).contains(&requests), "{requests}");
+        let said = gateway.running().stderr().join("\n");
+        assert!(said.contains("own listener \"edge\""), "{said}");
+        let upstream = Upstream::always("ok");
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        let seven = "1.1 ringgate, ".repeat(7);
+        for (more, status) in [("1.0 other (ringgate)", 200), ("1.0 ringgate", 508)] {
+            assert_eq!(gateway.request("GET", "/", &[("Via", &seven), ("Via", more)], b"").status, status, "{more}");
+        }
     }
 }

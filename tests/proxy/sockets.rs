@@ -1,7 +1,7 @@
 //! Where the gateway listens and connects: IPv4, IPv6, unix sockets, and ports that are taken.
 
 use crate::support::gateway::{run_to_end, write_config};
-use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, behind_endpoints, on_both_drivers};
+use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, on_both_drivers};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
@@ -107,5 +107,36 @@ on_both_drivers! {
         let output = run_to_end(&["run", "-c", &write_config(dir.path(), &file)]);
         assert_eq!(output.code, Some(3), "{output:?}");
         assert!(output.stderr.contains(&address), "{output:?}");
+    }
+
+    fn only_a_socket_is_replaced_and_only_ones_own_removed(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let precious = dir.path().join("precious.db");
+        std::fs::write(&precious, "data").unwrap();
+        let path = format!("unix:{}", precious.display());
+        let route = "[[route]]\nrespond = {}\n";
+        let listener = Setup { listen: &path, config: route, ..Setup::default() }.file(driver);
+        let admin = Setup { config: route, ..Setup::default() }
+            .file(driver)
+            .replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"{path}\""));
+        for file in [listener, admin] {
+            let said = run_to_end(&["run", "-c", &write_config(dir.path(), &file)]);
+            assert_eq!(said.code, Some(3), "{}", said.stderr);
+            assert!(said.stderr.contains("no socket") && said.stderr.contains("move it away"), "{}", said.stderr);
+            assert_eq!(std::fs::read_to_string(&precious).unwrap(), "data");
+        }
+        let listen = format!("unix:{}", dir.path().join("edge.sock").display());
+        let setup = Setup { listen: &listen, drain_timeout: "600s", config: route, ..Setup::default() };
+        let mut old = Gateway::start_with(driver, &setup);
+        let mut held = old.client();
+        held.send("GET / HTTP/1.1\r\nHost: x\r\nX-");
+        eventually("it has begun", || (old.metric("ringgate_connections", &[]) == 1.0).then_some(()));
+        old.running().signal("TERM");
+        eventually("nothing new is taken", || Client::try_connect(&listen).is_err().then_some(()));
+        let new = Gateway::start_with(driver, &setup);
+        held.send("Y: z\r\n\r\n");
+        held.read("GET");
+        assert_eq!(old.running().wait().code(), Some(0));
+        assert_eq!(new.get("/").status, 200, "its socket is still there");
     }
 }

@@ -1,24 +1,28 @@
-//! The configuration in effect as JSON, with the keys of the file.
+//! The configuration in effect as JSON, with the keys of the file, in its tables and its units.
 //!
-//! Written by hand rather than derived, so that what is shown is a decision: the keys are the file's, durations are strings with
-//! units as in the file, and values of headers that a route sets are left out (they may be credentials for the service); their
-//! names are shown.
+//! Written by hand rather than derived, so that what is shown is a decision: values of headers that a route sets are hidden (they may be
+//! credentials for the service), and so are bodies of direct answers; their names and sizes are shown. Every key is there, `null`
+//! where it is not set; a test compares them with the file's schema.
 
 use super::rows::{array, glue};
 use crate::config::{
-    AccessLog, Balance, Bind, BodyMatch, Cluster, Config, Driver, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
-    LimitKey, Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, Retry, Rewrite, Route, Spill, Target,
-    Timeout,
+    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Config, Driver, HashKey, HeaderRules, HealthCheck, HostMatch,
+    Limit, LimitKey, Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, ProxyVersion, Retry, Rewrite,
+    Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
+use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Stands for a value that may be a secret.
+const HIDDEN: &str = "(hidden)";
 
 /// The whole configuration, row by row.
 pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use<> {
     let head = json!({
         "gateway": gateway(config),
-        "admin": { "listen": config.admin.listen.to_string() },
+        "admin": admin(&config.admin),
         "access_log": config.access_log.as_ref().map(access_log),
         "listener": config.listeners.iter().map(listener).collect::<Vec<_>>(),
     });
@@ -27,12 +31,28 @@ pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use
     head.pop();
     let (routes, clusters) = (Arc::clone(config), Arc::clone(config));
     let routes = (0..routes.routes.len()).map(move |row| route(&routes.routes[row], &routes));
-    let clusters = (0..clusters.clusters.len()).map(move |row| cluster(&clusters.clusters[row]));
-    glue(head + ",")
-        .chain(array("route", routes))
-        .chain(glue(","))
-        .chain(array("upstream", clusters))
-        .chain(glue("}\n"))
+    let clusters = (0..clusters.clusters.len()).map(move |row| {
+        let comma = if row == 0 { "" } else { "," };
+        let name = Value::from(clusters.clusters[row].name.as_str());
+        format!("{comma}\n{name}:{}", cluster(&clusters.clusters[row]))
+    });
+    glue(head + ",").chain(array("route", routes)).chain(glue(",\"upstream\":{")).chain(clusters).chain(glue("\n}}\n"))
+}
+
+fn admin(admin: &Admin) -> Value {
+    json!({
+        "listen": admin.listen.to_string(),
+        "hosts": admin.hosts.iter().map(host).collect::<Vec<_>>(),
+    })
+}
+
+/// A host as the file writes it; `null` for any.
+fn host(host: &HostMatch) -> Value {
+    match host {
+        HostMatch::Any => Value::Null,
+        HostMatch::Exact(host) => json!(host),
+        HostMatch::Wildcard(host) => json!(format!("*.{host}")),
+    }
 }
 
 /// A duration as the file writes it: `"1s"`, `"250ms"`, in the largest unit that is exact.
@@ -54,6 +74,7 @@ fn gateway(config: &Config) -> Value {
         "workers": config.gateway.cores.len(),
         "cores": config.gateway.cores,
         "driver": driver,
+        "drain_delay": duration(config.gateway.drain_delay),
         "drain_timeout": duration(config.gateway.drain_timeout),
     })
 }
@@ -81,20 +102,43 @@ fn listener(listener: &Listener) -> Value {
         "idle_timeout": duration(listener.idle_timeout),
         "body_timeout": duration(listener.body_timeout),
         "tunnel_timeout": duration(listener.tunnel_timeout),
-        "max_head_bytes": listener.head_bytes_max,
+        "max_head": bytes(listener.head_bytes_max as u64),
         "max_headers": listener.headers_max,
-        "max_body_bytes": listener.body_bytes_max,
+        "max_body": bytes(listener.body_bytes_max),
         "max_connections": listener.connections_max,
+        "max_connections_per_client": listener.client_connections_max.unwrap_or(0),
+        "max_requests_per_connection": listener.connection_requests_max.unwrap_or(0),
+        "max_connection_age": duration(listener.connection_age_max),
+        "min_body_rate": match listener.body_rate_min {
+            0 => "0".to_owned(),
+            rate => format!("{}/s", bytes(rate)),
+        },
         "trusted_proxies": trusted,
         "mode": unix.then(|| format!("{:04o}", listener.unix_mode)),
+        "proxy_protocol": listener.proxy_protocol,
+        "header_underscores": match listener.header_underscores {
+            Underscores::Drop => "drop",
+            Underscores::Keep => "keep",
+            Underscores::Reject => "reject",
+        },
+        "encoded_separators": match listener.encoded_separators {
+            Separators::Reject => "reject",
+            Separators::Keep => "keep",
+        },
+        "merge_slashes": listener.merge_slashes,
+        "server": match &listener.server {
+            ServerField::Pass => "pass".into(),
+            ServerField::Remove => "remove".into(),
+            ServerField::Set(value) => String::from_utf8_lossy(value.as_bytes()),
+        },
     })
 }
 
 fn route(route: &Route, config: &Config) -> Value {
-    let rewrite = match &route.rewrite {
-        Rewrite::None => Value::Null,
-        Rewrite::StripPrefix(prefix) => json!({ "strip_prefix": prefix }),
-        Rewrite::Template(template) => json!({ "rewrite": template }),
+    let (strip_prefix, rewrite) = match &route.rewrite {
+        Rewrite::None => (None, None),
+        Rewrite::StripPrefix(prefix) => (Some(prefix), None),
+        Rewrite::Template(template) => (None, Some(template)),
     };
     let timeout = match route.timeout {
         Timeout::Fixed(timeout) => json!(duration(timeout)),
@@ -102,28 +146,28 @@ fn route(route: &Route, config: &Config) -> Value {
             json!({ "adaptive": true, "k": k, "min": duration(min), "max": duration(max) })
         }
     };
+    let target = target(&route.target, config);
     json!({
         "name": route.name,
         "match": matcher(&route.matcher),
-        "target": target(&route.target, config),
+        "upstream": target["upstream"],
+        "split": target["split"],
+        "respond": target["respond"],
+        "redirect": target["redirect"],
+        "strip_prefix": strip_prefix,
         "rewrite": rewrite,
         "request_headers": header_rules(&route.request_headers),
         "response_headers": header_rules(&route.response_headers),
         "timeout": timeout,
         "limit": route.limits.iter().map(limit).collect::<Vec<_>>(),
         "max_concurrent": route.concurrent_max,
-        "max_body_bytes": route.body_bytes_max,
+        "max_body": route.body_bytes_max.map(bytes),
         "retry": retry(&route.retry),
     })
 }
 
 /// `match` of a route.
 pub(super) fn matcher(matcher: &Match) -> Value {
-    let host = match &matcher.host {
-        HostMatch::Any => Value::Null,
-        HostMatch::Exact(host) => json!(host),
-        HostMatch::Wildcard(host) => json!(format!("*.{host}")),
-    };
     let path = match &matcher.path {
         PathMatch::Exact(path) => path.clone(),
         PathMatch::Prefix(prefix) => format!("{prefix}/*"),
@@ -133,7 +177,7 @@ pub(super) fn matcher(matcher: &Match) -> Value {
         (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())
     };
     json!({
-        "host": host,
+        "host": host(&matcher.host),
         "path": path,
         "method": matcher.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
         "header": matcher.headers.iter().map(header).collect::<Map<String, Value>>(),
@@ -154,16 +198,21 @@ pub(super) fn target(target: &Target, config: &Config) -> Value {
         },
         Target::Respond { status, body, content_type } => json!({ "respond": {
             "status": status.as_u16(),
-            "body_bytes": body.len(),
+            "body": format!("({} bytes)", body.len()),
             "content_type": String::from_utf8_lossy(content_type.as_bytes()),
         }}),
         Target::Redirect { to, status } => json!({ "redirect": { "to": to, "status": status.as_u16() } }),
     }
 }
 
+/// Names only: a value may be a secret.
+fn hidden(headers: &[(HeaderName, HeaderValue)]) -> Map<String, Value> {
+    headers.iter().map(|(name, _)| (name.to_string(), HIDDEN.into())).collect()
+}
+
 fn header_rules(rules: &HeaderRules) -> Value {
     json!({
-        "set": rules.set.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        "set": hidden(&rules.set),
         "remove": rules.remove.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
     })
 }
@@ -203,25 +252,30 @@ fn spill(spill: Spill) -> &'static str {
     }
 }
 
-/// `balance` of a cluster, with the key that the hashes use.
-pub(super) fn balance(balance: &Balance) -> Value {
-    let hashed = |strategy: &str, key: &HashKey| {
-        let key = match key {
-            HashKey::ClientIp => "client_ip".to_owned(),
-            HashKey::Header(name) => format!("header:{name}"),
-            HashKey::Cookie(name) => format!("cookie:{name}"),
-            HashKey::Path => "path".to_owned(),
-        };
-        json!({ "strategy": strategy, "hash": key })
+/// `balance` and `hash` of a cluster, as the file writes them.
+fn balance_and_hash(balance: &Balance) -> (&'static str, Option<String>) {
+    let written = |key: &HashKey| match key {
+        HashKey::ClientIp => "client_ip".to_owned(),
+        HashKey::Header(name) => format!("header:{name}"),
+        HashKey::Cookie(name) => format!("cookie:{name}"),
+        HashKey::Path => "path".to_owned(),
     };
     match balance {
-        Balance::Random => json!({ "strategy": "random" }),
-        Balance::RoundRobin => json!({ "strategy": "round_robin" }),
-        Balance::Weighted => json!({ "strategy": "weighted" }),
-        Balance::LeastRequest => json!({ "strategy": "least_request" }),
-        Balance::PeakEwma => json!({ "strategy": "peak_ewma" }),
-        Balance::RingHash(key) => hashed("ring_hash", key),
-        Balance::Maglev(key) => hashed("maglev", key),
+        Balance::Random => ("random", None),
+        Balance::RoundRobin => ("round_robin", None),
+        Balance::Weighted => ("weighted", None),
+        Balance::LeastRequest => ("least_request", None),
+        Balance::PeakEwma => ("peak_ewma", None),
+        Balance::RingHash(key) => ("ring_hash", Some(written(key))),
+        Balance::Maglev(key) => ("maglev", Some(written(key))),
+    }
+}
+
+/// How a cluster chooses, for pages about clusters.
+pub(super) fn balance(balance: &Balance) -> Value {
+    match balance_and_hash(balance) {
+        (strategy, None) => json!({ "strategy": strategy }),
+        (strategy, Some(hash)) => json!({ "strategy": strategy, "hash": hash }),
     }
 }
 
@@ -233,12 +287,18 @@ fn cluster(cluster: &Cluster) -> Value {
             "priority": endpoint.priority,
         })
     };
+    let (balance, hash) = balance_and_hash(&cluster.balance);
     json!({
-        "name": cluster.name,
-        "balance": balance(&cluster.balance),
+        "balance": balance,
+        "hash": hash,
         "connect_timeout": duration(cluster.connect_timeout),
         "idle_timeout": duration(cluster.idle_timeout),
         "max_idle": cluster.idle_max,
+        "proxy_protocol": match cluster.proxy_protocol {
+            ProxyVersion::Off => "off",
+            ProxyVersion::V1 => "v1",
+            ProxyVersion::V2 => "v2",
+        },
         "max_requests": cluster.requests_max,
         "retry_budget": {
             "ratio": cluster.retry_budget.ratio.get(),
@@ -246,7 +306,7 @@ fn cluster(cluster: &Cluster) -> Value {
         },
         "endpoints": cluster.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
         "health_check": cluster.health_check.as_ref().map(health_check),
-        "outlier": cluster.outlier.as_ref().map(outlier),
+        "outlier": outlier(cluster.outlier.as_ref()),
         "retry_after_max": duration(cluster.retry_after_max),
         "spill": spill(cluster.spill),
         "slow_start": duration(cluster.slow_start),
@@ -254,35 +314,40 @@ fn cluster(cluster: &Cluster) -> Value {
 }
 
 fn health_check(check: &HealthCheck) -> Value {
-    let probe = match &check.probe {
-        Probe::Tcp => json!({ "tcp": true }),
+    let mut shown = match &check.probe {
+        Probe::Tcp => {
+            json!({ "tcp": true, "method": null, "path": null, "host": null, "headers": {}, "expect": null, "body": null })
+        }
         Probe::Http(http) => json!({
+            "tcp": false,
             "method": http.method.as_str(),
             "path": http.path,
             "host": http.host,
-            // names only: a value may be a secret
-            "headers": http.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            "headers": hidden(&http.headers),
             "expect": format!("{}-{}", http.expect.0, http.expect.1),
             "body": http.body.as_ref().map(BodyMatch::as_str),
         }),
     };
-    json!({
-        "probe": probe,
-        "interval": duration(check.interval),
-        "timeout": duration(check.timeout),
-        "rise": check.rise,
-        "fall": check.fall,
-    })
+    let when = [
+        ("interval", Value::from(duration(check.interval))),
+        ("timeout", duration(check.timeout).into()),
+        ("rise", check.rise.into()),
+        ("fall", check.fall.into()),
+    ];
+    when.into_iter().for_each(|(key, value)| shown[key] = value);
+    shown
 }
 
-fn outlier(outlier: &Outlier) -> Value {
+/// What is switched off has no numbers.
+fn outlier(outlier: Option<&Outlier>) -> Value {
     json!({
-        "consecutive": outlier.consecutive,
-        "min_success": outlier.min_success.get(),
-        "min_requests": outlier.min_requests,
-        "window": duration(outlier.window),
-        "eject": duration(outlier.eject),
-        "eject_max": duration(outlier.eject_max),
+        "enabled": outlier.is_some(),
+        "consecutive": outlier.map(|outlier| outlier.consecutive),
+        "min_success": outlier.map(|outlier| outlier.min_success.get()),
+        "min_requests": outlier.map(|outlier| outlier.min_requests),
+        "window": outlier.map(|outlier| duration(outlier.window)),
+        "eject": outlier.map(|outlier| duration(outlier.eject)),
+        "eject_max": outlier.map(|outlier| duration(outlier.eject_max)),
     })
 }
 
@@ -291,7 +356,7 @@ mod tests {
     use super::*;
     use crate::config::HttpProbe;
     use crate::observe::fixture;
-    use http::{HeaderName, HeaderValue};
+    use std::collections::BTreeSet;
 
     #[test]
     fn the_configuration_is_one_json_object_with_the_file_s_keys() {
@@ -299,29 +364,104 @@ mod tests {
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["gateway"]["drain_timeout"], "30s");
         assert_eq!(value["gateway"]["cores"], json!([0, null]));
-        assert_eq!(value["listener"][0]["max_head_bytes"], 16384);
+        assert_eq!(value["listener"][0]["max_head"], "16KiB");
         assert_eq!(value["route"][0]["match"]["path"], "/orders/*");
-        assert_eq!(value["route"][0]["target"]["split"][1], json!({ "upstream": "local", "weight": 5 }));
+        assert_eq!(value["route"][0]["split"][1], json!({ "upstream": "local", "weight": 5 }));
         assert_eq!(value["route"][0]["retry"]["on"], json!(["connect", "reset", "timeout", "502"]));
         assert_eq!(value["route"][0]["retry"]["min_remaining"], "10%");
-        assert_eq!(value["route"][1]["target"]["respond"]["status"], 200);
-        assert_eq!(value["upstream"][0]["health_check"]["interval"], "20ms");
-        let probe = json!({
-            "method": "GET", "path": "/healthz", "host": null, "headers": [], "expect": "200-399", "body": null,
-        });
-        assert_eq!(value["upstream"][0]["health_check"]["probe"], probe);
-        assert_eq!(value["upstream"][1]["endpoints"][0]["address"], "unix:/run/\"odd\".sock");
+        assert_eq!(value["route"][1]["respond"]["status"], 200);
+        assert_eq!(value["upstream"]["orders"]["health_check"]["interval"], "20ms");
+        assert_eq!(value["upstream"]["local"]["endpoints"][0]["address"], "unix:/run/\"odd\".sock");
         assert!(value["access_log"].is_null());
+    }
+
+    /// A file in which every key that excludes another stands somewhere.
+    const EVERYTHING: &str = r#"
+[access_log]
+[[listener]]
+listen = "unix:/run/ringgate.sock"
+[[route]]
+match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" } }
+upstream = "app"
+strip_prefix = "/a"
+request_headers = { set = { x-env = "prod" } }
+limit = [{ rate = "1/s" }]
+timeout = { adaptive = true }
+[[route]]
+match = { path = "/b/*" }
+split = [{ upstream = "app", weight = 1 }, { upstream = "b", weight = 1 }]
+rewrite = "/v2{rest}"
+[[route]]
+match = { path = "/c" }
+respond = { body = "c" }
+response_headers = { set = { x-d = "d" } }
+[[route]]
+match = { path = "/d" }
+redirect = { to = "/e" }
+[upstream.app]
+balance = "maglev"
+endpoints = [{ address = "10.0.0.1:1" }]
+health_check = { path = "/" }
+[upstream.b]
+endpoints = [{ address = "10.0.0.2:1" }]
+"#;
+
+    /// The keys of what is shown, with the tables that they stand in; names that users choose are `*`.
+    fn shown_keys(value: &Value, at: &str, keys: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(table) => {
+                let chosen =
+                    at == ".upstream" || at.ends_with(".set") || at.ends_with(".header") || at.ends_with(".query");
+                for (key, value) in table {
+                    let at = if chosen { format!("{at}.*") } else { format!("{at}.{key}") };
+                    shown_keys(value, &at, keys);
+                    keys.insert(at);
+                }
+            }
+            Value::Array(list) => list.iter().for_each(|value| shown_keys(value, at, keys)),
+            _ => {}
+        }
+    }
+
+    /// The same of the file's schema.
+    fn schema_keys(schema: &Value, node: &Value, at: &str, keys: &mut BTreeSet<String>) {
+        let target = |reference: &Value| {
+            let name = reference.as_str().and_then(|text| text.strip_prefix("#/$defs/")).expect("a definition");
+            &schema["$defs"][name]
+        };
+        let parts = node["anyOf"].as_array().into_iter().flatten().chain(node.get("items"));
+        for part in parts.chain(node.get("$ref").map(target)) {
+            schema_keys(schema, part, at, keys);
+        }
+        let named =
+            node["properties"].as_object().into_iter().flatten().map(|(key, value)| (format!("{at}.{key}"), value));
+        let chosen = node.get("additionalProperties").filter(|value| value.is_object());
+        for (at, value) in named.chain(chosen.map(|value| (format!("{at}.*"), value))) {
+            schema_keys(schema, value, &at, keys);
+            keys.insert(at);
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_file_is_shown_under_its_name_and_nothing_else() {
+        let config = Arc::new(crate::config::parse(EVERYTHING, "f").unwrap_or_else(|errors| panic!("{errors}")));
+        let text: String = pieces(&config).collect();
+        let (mut shown, mut wanted) = (BTreeSet::new(), BTreeSet::new());
+        shown_keys(&serde_json::from_str(&text).unwrap(), "", &mut shown);
+        let schema: Value = serde_json::from_str(&crate::config::schema()).unwrap();
+        schema_keys(&schema, &schema, "", &mut wanted);
+        assert!(wanted.len() > 100 && wanted.contains(".upstream.*.health_check.path"), "{wanted:?}");
+        assert_eq!(wanted.symmetric_difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new());
     }
 
     #[test]
     fn values_of_headers_that_are_set_are_not_shown() {
         let secret = (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer s3cr3t"));
         let shown = header_rules(&HeaderRules { set: vec![secret.clone()], remove: Vec::new() });
-        assert_eq!(shown, json!({ "set": ["authorization"], "remove": [] }));
+        assert_eq!(shown, json!({ "set": { "authorization": "(hidden)" }, "remove": [] }));
         let probe = Probe::Http(HttpProbe { headers: vec![secret], ..HttpProbe::get("/", (200, 200)) });
         let shown = health_check(&fixture::health_check(probe));
-        assert_eq!(shown["probe"]["headers"], json!(["authorization"]));
+        assert_eq!(shown["headers"], json!({ "authorization": "(hidden)" }));
     }
 
     #[test]

@@ -10,16 +10,20 @@
 //! | `GET /config` | the configuration in effect |
 //! | `GET /usage?by=requests\|errors\|bytes\|latency&top=20` | the heaviest (route, client) pairs, and the heaviest routes |
 //! | `POST /drain` | 202; the gateway stops taking connections and ends |
+//! | `POST /handover` | 202 and the listening socket is closed, for a successor, if the gateway drains; else 409 |
 //! | `POST /reload` | 501: the configuration is read once, at start |
 //!
 //! Answers that grow with the configuration are made row by row while they are sent (`rows`), so memory stays bounded. Nothing
 //! here is authenticated: the listener is on loopback unless the file says otherwise.
 //!
-//! A request that a web page in the operator's browser could make (a `POST` with an `Origin`) is refused.
+//! A request that a web page in the operator's browser could make is refused: a `POST` with an `Origin`, and whatever comes to a name
+//! that is not the listener's (`hosts`).
 //!
 //! What this does not do: keep state, or change anything but for `/drain`.
 
 mod configuration;
+mod handover;
+mod hosts;
 mod rows;
 mod server;
 mod views;
@@ -33,17 +37,20 @@ use crate::observe::labels::WorkerState;
 use crate::observe::stats::Stats;
 use crate::observe::usage::{self, UsageBy};
 use crate::units::Instant;
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
+use hosts::Hosts;
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use tokio::sync::Notify;
 
 /// Where the gateway stands in its life. Shared: the supervisor sets it, `/readyz` reads it.
 #[derive(Debug)]
@@ -102,9 +109,12 @@ type Shared = State<Arc<AdminState>>;
 
 const NO_SUCH_PAGE: &str =
     "no such page; there are GET /metrics, /healthz, /readyz, /upstreams, /routes, /config, /usage, and POST /drain";
+const NOT_FROM_A_PAGE: &str = "not from a web page";
+const NOT_ITS_NAME: &str =
+    "the admin API does not answer to this name; [admin] hosts lists those that it does besides its own address";
 
-/// The admin API's routes.
-pub fn router(state: AdminState) -> Router {
+/// The admin API's routes, for requests to `hosts`; `wanted` tells the listener that a successor wants its address.
+fn router(state: AdminState, hosts: Hosts, wanted: Arc<Notify>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || plain(StatusCode::OK, "ok\n")))
@@ -114,11 +124,14 @@ pub fn router(state: AdminState) -> Router {
         .route("/config", get(async |State(state): Shared| rows::json(configuration::pieces(&state.config))))
         .route("/usage", get(usage_top))
         .route("/drain", post(drain))
+        .route("/handover", post(handover))
         .route("/reload", post(reload))
         .fallback(async || error(StatusCode::NOT_FOUND, "not_found", NO_SUCH_PAGE))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page wants another method")
         })
+        .layer(Extension(wanted))
+        .layer(middleware::from_fn_with_state(Arc::new(hosts), only_to))
         .with_state(Arc::new(state))
 }
 
@@ -187,9 +200,28 @@ async fn reload() -> Response {
     error(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
 }
 
+/// Lets requests pass that are to one of `hosts`.
+async fn only_to(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
+    if hosts.are_asked(&request) {
+        return next.run(request).await;
+    }
+    error(StatusCode::MISDIRECTED_REQUEST, "misdirected", NOT_ITS_NAME)
+}
+
+async fn handover(State(state): Shared, Extension(wanted): Extension<Arc<Notify>>, headers: HeaderMap) -> Response {
+    if headers.contains_key(header::ORIGIN) {
+        return error(StatusCode::FORBIDDEN, "forbidden", NOT_FROM_A_PAGE);
+    }
+    if state.lifecycle.phase() != Phase::Draining {
+        return error(StatusCode::CONFLICT, "conflict", "this gateway does not drain; it needs its admin address");
+    }
+    wanted.notify_one();
+    (StatusCode::ACCEPTED, axum::Json(json!({ "handover": true }))).into_response()
+}
+
 async fn drain(State(state): Shared, headers: HeaderMap) -> Response {
     if headers.contains_key(header::ORIGIN) {
-        return error(StatusCode::FORBIDDEN, "forbidden", "not from a web page");
+        return error(StatusCode::FORBIDDEN, "forbidden", NOT_FROM_A_PAGE);
     }
     (state.drain)();
     (StatusCode::ACCEPTED, axum::Json(json!({ "draining": true }))).into_response()

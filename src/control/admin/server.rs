@@ -1,72 +1,133 @@
 //! The admin API's socket: TCP or unix, with bounds on connections and on patience.
 //!
 //! One rule bounds slow clients of every kind: a connection must have been written to within [`limits::ADMIN_IDLE`], or it is
-//! closed. A request that dribbles in, an answer that is not read and a connection that idles all fall under it.
+//! closed. A request that dribbles in, an answer that is not read and a connection that idles all fall under it. And there is always
+//! room: when all places are taken, a new connection gets that of whoever has not been written to for longest, so that stuck clients
+//! cannot keep a scraper out.
 
-use super::{AdminState, router};
+use super::{AdminState, handover, hosts::Hosts, router};
 use crate::config::Bind;
 use crate::limits;
+use crate::net::socket_file::SocketFile;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// How long to wait when a connection could not be accepted: the process is out of descriptors, and trying at once will not help.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+/// Permissions of a unix socket: the API has no authentication, so others than owner and group have no business there.
+const UNIX_MODE: u32 = 0o660;
+/// How long a predecessor that has agreed to let go of the address may take to do so, and how often to look.
+const HANDOVER: Duration = Duration::from_secs(2);
+const HANDOVER_LOOK: Duration = Duration::from_millis(10);
 
 /// The open admin socket.
 #[derive(Debug)]
 pub struct AdminListener {
-    socket: Socket,
-    slots: Arc<Semaphore>,
+    /// `None` once it was handed over.
+    socket: Option<Socket>,
+    seats: Vec<Seat>,
+    /// Counts writes over all connections, to know whose is the longest ago.
+    writes: Arc<AtomicU64>,
+    /// A successor wants the address.
+    wanted: Arc<Notify>,
+}
+
+/// The place of one connection, as the listener sees it.
+#[derive(Debug)]
+struct Seat {
+    /// Of [`AdminListener::writes`], when this connection was last written to.
+    written: Arc<AtomicU64>,
+    /// Ends it; closed when it has ended.
+    end: oneshot::Sender<()>,
 }
 
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "it removes the file when it is dropped")] SocketFile),
 }
 
 impl AdminListener {
-    /// Opens the socket. Must be called within the control thread's runtime. A socket file that nobody listens on any more is
-    /// replaced; a new one is for owner and group only.
+    /// Opens the socket. Must be called within the control thread's runtime, before it turns. A socket file that nobody listens on any
+    /// more is replaced; a new one is for owner and group only. A gateway that listens there and drains is asked to let go.
     ///
     /// # Errors
     /// When the address is taken or may not be used.
     pub fn bind(bind: &Bind) -> io::Result<Self> {
-        let socket = match bind {
-            Bind::Tcp(address) => Socket::Tcp(bind_tcp(*address)?),
-            Bind::Unix(path) => Socket::Unix(bind_unix(path)?),
+        let socket = match Socket::open(bind) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && handover::ask(bind) => take_over(bind)?,
+            opened => opened?,
         };
-        Ok(Self { socket, slots: Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX)) })
+        Ok(Self { socket: Some(socket), seats: Vec::new(), writes: Arc::default(), wanted: Arc::default() })
     }
 
     /// Where it listens; the port is the real one when 0 was asked for.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system does not tell, or it has been handed over.
     pub fn local(&self) -> io::Result<Bind> {
-        match &self.socket {
+        match self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)? {
             Socket::Tcp(listener) => listener.local_addr().map(Bind::Tcp),
-            Socket::Unix(listener) => {
+            Socket::Unix(listener, _) => {
                 let path = listener.local_addr()?.as_pathname().map(Path::to_path_buf);
                 path.map(Bind::Unix).ok_or_else(|| io::ErrorKind::Unsupported.into())
             }
         }
     }
 
-    async fn accept_one(&mut self) -> io::Result<Stream> {
-        match &self.socket {
-            Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-            Socket::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+    /// The next connection; never one, once the address has been handed over.
+    async fn next(&mut self) -> io::Result<Stream> {
+        let Some(socket) = &self.socket else { return std::future::pending().await };
+        tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = self.wanted.notified() => {
+                self.socket = None;
+                tracing::info!("the admin address is handed over to another process");
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// A place for one more: a free one, or that of the connection that was written to longest ago.
+    fn seat(&mut self, stream: Stream) -> Connection {
+        self.seats.retain(|seat| !seat.end.is_closed());
+        if self.seats.len() >= limits::ADMIN_CONNECTIONS_MAX {
+            let longest = self.seats.iter().enumerate().min_by_key(|(_, seat)| seat.written.load(Relaxed));
+            let (row, _) = longest.expect("there is at least one");
+            // it may just have ended by itself
+            let _ = self.seats.swap_remove(row).end.send(());
+        }
+        let written = Arc::new(AtomicU64::new(self.writes.fetch_add(1, Relaxed)));
+        let (end, ended) = oneshot::channel();
+        self.seats.push(Seat { written: Arc::clone(&written), end });
+        let patience = Box::pin(sleep_until(Instant::now() + limits::ADMIN_IDLE));
+        Connection { stream, patience, ended: Some(ended), written, writes: Arc::clone(&self.writes) }
+    }
+}
+
+impl Socket {
+    fn open(bind: &Bind) -> io::Result<Self> {
+        match bind {
+            Bind::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+            Bind::Unix(path) => bind_unix(path),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
         }
     }
 }
@@ -74,9 +135,24 @@ impl AdminListener {
 /// Answers until the future is dropped.
 ///
 /// # Errors
-/// Never in practice: failures to accept are waited out.
+/// When the listener does not know where it listens; failures to accept are waited out.
 pub async fn serve(listener: AdminListener, state: AdminState) -> io::Result<()> {
-    axum::serve(listener, router(state)).await
+    let hosts = Hosts::new(&listener.local()?, &state.config.admin.hosts);
+    let wanted = Arc::clone(&listener.wanted);
+    axum::serve(listener, router(state, hosts, wanted)).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing else runs yet, and the predecessor needs a moment")]
+fn take_over(bind: &Bind) -> io::Result<Socket> {
+    let until = Instant::now() + HANDOVER;
+    loop {
+        match Socket::open(bind) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(HANDOVER_LOOK);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
@@ -91,20 +167,10 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    if is_stale_socket(path) {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
-}
-
-/// A socket file that a process left behind when it ended.
-fn is_stale_socket(path: &Path) -> bool {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(refused)
+fn bind_unix(path: &Path) -> io::Result<Socket> {
+    let (socket, file) = SocketFile::bind(path, UNIX_MODE)?;
+    socket.listen(limits::ADMIN_CONNECTIONS_MAX as i32)?;
+    Ok(Socket::Unix(UnixListener::from_std(socket.into())?, file))
 }
 
 impl axum::serve::Listener for AdminListener {
@@ -112,14 +178,9 @@ impl axum::serve::Listener for AdminListener {
     type Addr = ();
 
     async fn accept(&mut self) -> (Connection, ()) {
-        let slots = Arc::clone(&self.slots);
-        let slot = slots.acquire_owned().await.expect("the semaphore is never closed");
         loop {
-            match self.accept_one().await {
-                Ok(stream) => {
-                    let patience = Box::pin(sleep_until(Instant::now() + limits::ADMIN_IDLE));
-                    return (Connection { stream, patience, _slot: slot }, ());
-                }
+            match self.next().await {
+                Ok(stream) => return (self.seat(stream), ()),
                 Err(error) => {
                     tracing::warn!(%error, "the admin API could not accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -145,12 +206,20 @@ pub struct Connection {
     stream: Stream,
     /// Ends when nothing was written for too long.
     patience: Pin<Box<Sleep>>,
-    _slot: OwnedSemaphorePermit,
+    /// Ends when somebody else needs the place; `None` once it has.
+    ended: Option<oneshot::Receiver<()>>,
+    written: Arc<AtomicU64>,
+    writes: Arc<AtomicU64>,
 }
 
 impl Connection {
-    /// What to say when the socket is not ready: wait, unless patience has run out.
+    /// What to say when the socket is not ready: wait, unless patience has run out or the place is needed.
     fn poll_patience<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let is_needed = self.ended.as_mut().is_none_or(|ended| Pin::new(ended).poll(cx).is_ready());
+        if is_needed {
+            self.ended = None;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         ready!(self.patience.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -176,6 +245,7 @@ impl AsyncWrite for Connection {
             return self.poll_patience(cx);
         }
         self.patience.as_mut().reset(Instant::now() + limits::ADMIN_IDLE);
+        self.written.store(self.writes.fetch_add(1, Relaxed), Relaxed);
         polled
     }
 

@@ -64,7 +64,7 @@ fn start(state: AdminState) -> std::net::SocketAddr {
 
 /// One exchange on a stream that is closed afterwards: status, head, body (chunks joined).
 async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> (u16, String, String) {
-    let request = request.replace("\r\n\r\n", "\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    let request = request.replace("\r\n\r\n", "\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).await.unwrap();
@@ -277,7 +277,7 @@ fn the_configuration_is_shown() {
     block_on(async {
         let (_gateway, state) = Gateway::new();
         let value = get_json(start(state), "/config").await;
-        assert_eq!(value["upstream"][0]["name"], "orders");
+        assert_eq!(value["upstream"]["orders"]["balance"], "least_request");
         assert_eq!(value["listener"][0]["name"], "edge");
     });
 }
@@ -305,22 +305,81 @@ fn a_unix_socket_works_and_a_stale_one_is_replaced() {
 }
 
 #[test]
-fn connections_beyond_the_bound_wait_until_others_have_ended() {
+fn clients_that_are_stuck_keep_nobody_out() {
     block_on(async {
         let (_gateway, state) = Gateway::new();
         let address = start(state);
         let mut held = Vec::new();
-        for _ in 0..limits::ADMIN_CONNECTIONS_MAX {
-            // One answer on each proves that it was accepted; keep-alive holds its slot.
+        for n in 0..limits::ADMIN_CONNECTIONS_MAX {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: admin\r\n\r\n").await.unwrap();
-            assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
+            if n % 2 == 0 {
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").await.unwrap();
+            } else {
+                // an answer proves that all before it were accepted; keep-alive holds its place
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+                assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
+            }
             held.push(stream);
         }
-        let waiting = get_page(address, "/healthz");
-        tokio::pin!(waiting);
-        assert!(timeout(Duration::from_millis(100), &mut waiting).await.is_err(), "one too many was served");
-        held.pop();
-        assert_eq!(waiting.await.0, 200);
+        assert_eq!(get_page(address, "/healthz").await.0, 200);
+        let left = held[0].read(&mut [0; 1024]).await;
+        assert!(matches!(left, Ok(0) | Err(_)), "the one that has been stuck for longest has made room: {left:?}");
+        held[1].write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        assert_ne!(held[1].read(&mut [0; 1024]).await.unwrap(), 0, "the others stay");
     });
+}
+
+#[test]
+fn requests_to_other_names_are_refused() {
+    block_on(async {
+        let (_gateway, state) = Gateway::new();
+        let address = start(state);
+        for (host, expected) in [("evil.example", 421), ("localhost:1", 200), ("127.0.0.1", 200), ("ops.example", 200)]
+        {
+            for path in ["/metrics", "/healthz"] {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut response = String::new();
+                stream.read_to_string(&mut response).await.unwrap();
+                assert!(response.starts_with(&format!("HTTP/1.1 {expected} ")), "{host}: {response}");
+            }
+        }
+    });
+}
+
+#[test]
+fn only_a_gateway_that_drains_hands_its_address_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for bind in [Bind::Tcp(free), Bind::Unix(folder.path().join("admin.sock"))] {
+        let (gateway, state) = Gateway::new();
+        let (bound, wait) = std::sync::mpsc::channel();
+        let at = bind.clone();
+        // a runtime of its own, as a process has: whoever asks for the address waits without turning his
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = AdminListener::bind(&at).unwrap();
+                let (ended, end) = tokio::sync::oneshot::channel::<()>();
+                bound.send(ended).unwrap();
+                tokio::select! {
+                    _ = serve(listener, state) => {}
+                    _ = end => {}
+                }
+            });
+        });
+        let ended = wait.recv().unwrap();
+        block_on(async {
+            gateway.lifecycle.set(Phase::Serving);
+            assert_eq!(AdminListener::bind(&bind).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+            gateway.lifecycle.set(Phase::Draining);
+            let _successor = AdminListener::bind(&bind).unwrap();
+            drop(ended);
+            thread.join().unwrap();
+            if let Bind::Unix(path) = &bind {
+                assert!(UnixStream::connect(path).await.is_ok(), "the successor's file stays");
+            }
+        });
+    }
 }

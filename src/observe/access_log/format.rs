@@ -84,6 +84,9 @@ impl Formatter {
         }
         put(out, format_args!(",\"status\":{}", record.status.as_u16()));
         optional_json(out, "error", record.error.map(|error| error.token()));
+        if let Some(rule) = record.rule {
+            put(out, format_args!(",\"rule\":\"{}\"", rule.word()));
+        }
         put(out, format_args!(",\"request_bytes\":{}", record.request_bytes));
         put(out, format_args!(",\"response_bytes\":{}", record.response_bytes));
         put(out, format_args!(",\"duration_ms\":{:.3}", record.duration.as_secs_f64() * 1e3));
@@ -143,6 +146,9 @@ impl Formatter {
         out.extend_from_slice(b" host=");
         combined_quoted(out, record.host, self.redact.host);
         put(out, format_args!(" error={}", record.error.map_or("-", |error| error.token())));
+        if let Some(rule) = record.rule {
+            put(out, format_args!(" rule={}", rule.word()));
+        }
         put(out, format_args!(" request_bytes={}", record.request_bytes));
         put(out, format_args!(" duration={:.6}", record.duration.as_secs_f64()));
         match record.upstream_time {
@@ -378,6 +384,7 @@ impl Civil {
 mod tests {
     use super::super::record::tests::full;
     use super::*;
+    use crate::error::{ProxyError, Rule};
     use crate::observe::fixture;
 
     fn line(format: LogFormat, redact: &[&str], record: &LogRecord<'_>) -> String {
@@ -433,6 +440,13 @@ mod tests {
              listener=\"edge\" route=\"-\" host=\"-\" error=- request_bytes=300 duration=0.012345 upstream_time=- \
              upstream=\"-\" attempts=0 endpoints=\"\" outcomes=\"\" request_id=\"-\"\n"
         );
+    }
+
+    #[test]
+    fn a_malformed_request_says_which_rule_it_breaks() {
+        let record = LogRecord { error: Some(ProxyError::BadRequest), rule: Some(Rule::Host), ..full() };
+        assert!(line(LogFormat::Json, &[], &record).contains("\"error\":\"bad_request\",\"rule\":\"host\","));
+        assert!(line(LogFormat::Combined, &[], &record).contains(" error=bad_request rule=host "));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Packing writes numbers in little endian and texts with their length, in the order of the struct; nothing is named, nothing
 //! formatted: that is the writer's work. Texts longer than [`limits::LOG_FIELD_BYTES_MAX`] are cut.
 
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Rule};
 use crate::limits;
 use crate::observe::labels::AttemptOutcome;
 use crate::units::{ClusterId, EndpointId, ListenerId, RouteId, nanos};
@@ -35,6 +35,8 @@ pub struct LogRecord<'a> {
     pub status: StatusCode,
     /// The gateway's own verdict.
     pub error: Option<ProxyError>,
+    /// The rule that a malformed request breaks.
+    pub rule: Option<Rule>,
     /// Bytes that came from the client.
     pub request_bytes: u64,
     /// Bytes that went to the client.
@@ -95,6 +97,7 @@ impl<'a> LogRecord<'a> {
         out.extend_from_slice(&[major, minor]);
         out.extend_from_slice(&self.status.as_u16().to_le_bytes());
         out.push(self.error.map_or(u8::MAX, |error| error as u8));
+        out.push(self.rule.map_or(u8::MAX, |rule| rule as u8));
         out.extend_from_slice(&self.request_bytes.to_le_bytes());
         out.extend_from_slice(&self.response_bytes.to_le_bytes());
         out.extend_from_slice(&nanos(self.duration).to_le_bytes());
@@ -123,6 +126,7 @@ impl<'a> LogRecord<'a> {
         let version = Some((from.u8()?, from.u8()?)).filter(|version| *version != NO_VERSION);
         let status = StatusCode::from_u16(from.u16()?).ok()?;
         let error = ProxyError::ALL.get(usize::from(from.u8()?)).copied();
+        let rule = Rule::ALL.get(usize::from(from.u8()?)).copied();
         let (request_bytes, response_bytes) = (from.u64()?, from.u64()?);
         let duration = Duration::from_nanos(from.u64()?);
         let upstream_time = Some(from.u64()?).filter(|nanos| *nanos != NONE_U64).map(Duration::from_nanos);
@@ -144,6 +148,7 @@ impl<'a> LogRecord<'a> {
             version,
             status,
             error,
+            rule,
             request_bytes,
             response_bytes,
             duration,
@@ -250,6 +255,7 @@ pub(super) mod tests {
             version: Some((1, 1)),
             status: StatusCode::BAD_GATEWAY,
             error: Some(ProxyError::UpstreamReset),
+            rule: None,
             request_bytes: 300,
             response_bytes: 5_000_000_000,
             duration: Duration::from_micros(12_345),
@@ -279,6 +285,7 @@ pub(super) mod tests {
     #[test]
     fn a_packed_record_comes_back_as_it_was() {
         round_trip(&full());
+        round_trip(&LogRecord { rule: Some(Rule::Chunk), ..full() });
         round_trip(&LogRecord {
             route: None,
             client: None,

@@ -4,8 +4,11 @@
 //! while the buffer is full the rings are left alone, so that in the end workers drop and count. A line is never written in two
 //! files: when the file is reopened in the middle of a line, the new file gets that line from its start.
 //!
-//! The thread waits at most 50 ms, and not at all while a ring is half full. It may block in a write (a pipe that nobody reads):
-//! that is why it is a thread of its own, and why [`AccessLogThread::stop`] gives up after a while.
+//! The thread waits at most 50 ms, and not at all while a ring is half full. It may block in a write (standard output that nobody
+//! reads): that is why it is a thread of its own, and why [`AccessLogThread::stop`] gives up after a while. A file is opened
+//! without waiting for anybody, so that a named pipe that nobody reads yet hangs nothing: it is tried again, once a second.
+//!
+//! What goes wrong is counted, and said when it begins, once a minute while it lasts, and when it is over.
 
 use super::format::Formatter;
 use super::record::LogRecord;
@@ -25,6 +28,12 @@ use std::time::Duration;
 
 /// The longest that a line waits in its ring while the writer keeps up.
 const TURN: Duration = Duration::from_millis(50);
+/// Turns between two tries to open a named pipe that nobody reads: a second.
+const TURNS_TO_OPEN: u32 = 20;
+/// Turns between two lines about a log that cannot be written: a minute.
+const TURNS_TO_COMPLAIN: u32 = 1_200;
+/// Turns that the last lines wait for a pipe whose reader is slow: a second and a half.
+const TURNS_TO_END: u32 = 30;
 
 /// One ring for each worker that runs, and for each that has ended and left something. A lock, because the control thread adds to it
 /// when a worker starts and the log's thread reads it; no worker ever sees it.
@@ -55,8 +64,9 @@ impl AccessLogThread {
         let writer = Writer {
             rings: Arc::clone(&rings),
             formatter: Formatter::new(config, log.format, &log.redact),
-            output: Output { path: log.path.clone(), sink: open(&log.path)?, pending: Vec::new(), written: 0 },
+            output: Output::new(log.path.clone(), open(&log.path)?),
             stats: Arc::clone(stats),
+            failing: 0,
         };
         let (orders, inbox) = sync_channel(16);
         let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&inbox))?;
@@ -101,13 +111,20 @@ fn lock(rings: &Rings) -> std::sync::MutexGuard<'_, Vec<Arc<LogRing>>> {
     rings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn open(path: &LogPath) -> io::Result<Box<dyn Write + Send>> {
-    Ok(match path {
+/// `None`: a named pipe that nobody reads.
+fn open(path: &LogPath) -> io::Result<Option<Box<dyn Write + Send>>> {
+    let LogPath::File(path) = path else {
         // The descriptor itself: `Stdout` would flush at every line.
-        LogPath::Stdout => Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
-        // Logs are nobody else's business: no access for others, whatever the umask.
-        LogPath::File(path) => Box::new(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?),
-    })
+        return Ok(Some(Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))));
+    };
+    // Logs are nobody else's business: no access for others, whatever the umask.
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK);
+    match options.open(path) {
+        Ok(file) => Ok(Some(Box::new(file))),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The thread's own state.
@@ -116,12 +133,17 @@ struct Writer {
     formatter: Formatter,
     output: Output,
     stats: Arc<Stats>,
+    /// Turns in a row in which the log could not be written.
+    failing: u32,
 }
 
 /// Where lines go, and the lines that are not there yet.
 struct Output {
     path: LogPath,
-    sink: Box<dyn Write + Send>,
+    /// `None`: a named pipe that nobody reads.
+    sink: Option<Box<dyn Write + Send>>,
+    /// Turns without one.
+    waiting: u32,
     /// Whole lines.
     pending: Vec<u8>,
     /// Bytes of `pending` that the sink has taken.
@@ -141,7 +163,11 @@ impl Writer {
                     }
                 }
                 Ok(Order::Stop(done)) => {
-                    self.drain();
+                    let waits = |inbox: &Receiver<Order>| inbox.recv_timeout(TURN).is_err();
+                    let mut turns = 0;
+                    while !self.drain() && self.failing == 0 && turns < TURNS_TO_END && waits(inbox) {
+                        turns += 1;
+                    }
                     self.count_lost();
                     let _ = done.send(());
                     return;
@@ -202,8 +228,24 @@ impl Writer {
     fn write(&mut self) -> bool {
         let (lines, result) = self.output.write();
         self.stats.control.log_lines_written.fetch_add(lines, Relaxed);
-        if result.is_err() {
-            self.stats.control.log_write_errors.fetch_add(1, Relaxed);
+        match &result {
+            // a pipe whose reader is slow
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                self.stats.control.log_write_errors.fetch_add(1, Relaxed);
+                if self.failing.is_multiple_of(TURNS_TO_COMPLAIN) {
+                    let path = &self.output.path;
+                    tracing::warn!(
+                        "the access log cannot be written, lines wait and are then dropped: {path:?}: {error}"
+                    );
+                }
+                self.failing = self.failing.wrapping_add(1);
+            }
+            Ok(()) if self.failing > 0 => {
+                tracing::info!("the access log is written again: {:?}", self.output.path);
+                self.failing = 0;
+            }
+            Ok(()) => {}
         }
         result.is_ok()
     }
@@ -228,6 +270,10 @@ impl Writer {
 }
 
 impl Output {
+    fn new(path: LogPath, sink: Option<Box<dyn Write + Send>>) -> Self {
+        Self { path, sink, waiting: 0, pending: Vec::new(), written: 0 }
+    }
+
     /// Writes what is pending: how many lines were completed, and whether the sink took all of it.
     fn write(&mut self) -> (u64, io::Result<()>) {
         let before = self.written;
@@ -242,7 +288,11 @@ impl Output {
 
     fn write_pending(&mut self) -> io::Result<()> {
         while self.written < self.pending.len() {
-            match self.sink.write(&self.pending[self.written..]) {
+            self.look_for_reader()?;
+            let Some(sink) = &mut self.sink else {
+                return Err(io::Error::other("nobody reads the named pipe"));
+            };
+            match sink.write(&self.pending[self.written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => self.written += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -252,8 +302,19 @@ impl Output {
         Ok(())
     }
 
+    /// Tries to open a named pipe that nobody has read, now and then.
+    fn look_for_reader(&mut self) -> io::Result<()> {
+        if self.sink.is_none() {
+            if self.waiting.is_multiple_of(TURNS_TO_OPEN) {
+                self.sink = open(&self.path)?;
+            }
+            self.waiting = self.waiting.wrapping_add(1);
+        }
+        Ok(())
+    }
+
     /// Goes on in another file, with the line that the old one has no end of.
-    fn replace_sink(&mut self, sink: Box<dyn Write + Send>) {
+    fn replace_sink(&mut self, sink: Option<Box<dyn Write + Send>>) {
         self.sink = sink;
         let line_start = self.pending[..self.written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         self.pending.drain(..line_start);
@@ -309,10 +370,10 @@ mod tests {
         let config = fixture::config();
         let stats = Stats::new(&config, 1);
         let ring = LogRing::new();
-        let output = Output { path: LogPath::Stdout, sink: Box::new(sink.clone()), pending: Vec::new(), written: 0 };
+        let output = Output::new(LogPath::Stdout, Some(Box::new(sink.clone())));
         let formatter = Formatter::new(&config, LogFormat::Combined, &[]);
         (
-            Writer { rings: Arc::new(Mutex::new(vec![Arc::clone(&ring)])), formatter, output, stats },
+            Writer { rings: Arc::new(Mutex::new(vec![Arc::clone(&ring)])), formatter, output, stats, failing: 0 },
             LogSender::new(ring),
         )
     }
@@ -350,7 +411,7 @@ mod tests {
         let (mut writer, sender) = writer(&old);
         (0..10).for_each(|n| send(&sender, n));
         writer.turn();
-        writer.output.replace_sink(Box::new(new.clone()));
+        writer.output.replace_sink(Some(Box::new(new.clone())));
         assert!(writer.drain());
         let whole_in_old = count_lines(old.text().as_bytes());
         assert!(whole_in_old > 0 && !old.text().ends_with('\n'));
@@ -410,6 +471,44 @@ mod tests {
         assert_whole_lines(&std::fs::read_to_string(&path).unwrap(), 0..1);
         assert_whole_lines(&std::fs::read_to_string(&rotated).unwrap(), 0..1);
         assert_eq!(stats.control.log_lines_written.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn a_named_pipe_that_nobody_reads_holds_up_nothing_and_gets_its_lines_once_somebody_does() {
+        use std::io::Read;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let log = AccessLog { path: LogPath::File(path.clone()), format: LogFormat::Combined, redact: Vec::new() };
+        let config = fixture::config();
+        let stats = Stats::new(&config, 1);
+        let thread = AccessLogThread::start(&config, &log, &stats).unwrap();
+        let sender = thread.sender();
+        send(&sender, 0);
+        assert!(!thread.flush(Duration::from_secs(60)), "nobody reads");
+        assert!(stats.control.log_write_errors.load(Relaxed) > 0);
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            File::open(path).unwrap().read_to_string(&mut text).unwrap();
+            text
+        });
+        while !thread.flush(Duration::from_secs(60)) {
+            std::thread::yield_now();
+        }
+        assert!(thread.stop(Duration::from_secs(60)));
+        assert_whole_lines(&reader.join().unwrap(), 0..1);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_now_and_then_and_not_at_every_turn() {
+        let disk = Disk::with_room(0);
+        let (mut writer, sender) = writer(&disk);
+        send(&sender, 0);
+        (0..3).for_each(|_| assert!(!writer.turn()));
+        assert_eq!(writer.failing, 3, "said at the first of them");
+        disk.0.lock().unwrap().1 = usize::MAX;
+        writer.turn();
+        assert_eq!(writer.failing, 0, "said that it is over");
     }
 
     #[test]

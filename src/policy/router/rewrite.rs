@@ -4,34 +4,48 @@ use crate::config::{PathMatch, Rewrite};
 use crate::units::{ClusterId, Rng, Weight};
 use rand::RngExt as _;
 
-/// Appends the path that goes to the upstream, without query; it always begins with `/`, but for `*`, which stays.
+/// Appends the path that goes to the upstream, without query; it always begins with `/`, but for `*`, which stays. A path that is made
+/// here begins with one slash, whatever the client's had, and has no empty segment that the client's had not: `//host` may be a host.
 ///
 /// `matched` is the route's own path condition. In a template, `{path}` is the whole path and `{rest}` what the route's `/prefix/*`
 /// left over, with its leading `/`: nothing for an exact path, the whole path for a regex (it consumes no prefix). A prefix is cut
-/// only between segments; a path that does not have it stays as it is.
+/// only between segments, past empty ones, by which nothing is routed; a path that does not have it stays as it is.
 pub fn rewrite(rewrite: &Rewrite, matched: &PathMatch, path: &str, out: &mut Vec<u8>) {
     let start = out.len();
     match rewrite {
+        Rewrite::None => return out.extend_from_slice(path.as_bytes()),
         _ if !path.starts_with('/') => return out.extend_from_slice(path.as_bytes()),
-        Rewrite::None => out.extend_from_slice(path.as_bytes()),
         Rewrite::StripPrefix(prefix) => out.extend_from_slice(below(prefix, path).unwrap_or(path).as_bytes()),
-        Rewrite::Template(template) => fill(template, matched, path, out),
+        Rewrite::Template(template) => fill(template, matched, path, (start, out)),
     }
-    if out.get(start) != Some(&b'/') {
-        out.insert(start, b'/');
+    let slashes = out[start..].iter().take_while(|byte| **byte == b'/').count();
+    match slashes {
+        0 => out.insert(start, b'/'),
+        _ => drop(out.drain(start..start + slashes - 1)),
     }
 }
 
 /// What stands behind `prefix`: empty or beginning with `/`.
 fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
-    let rest = path.strip_prefix(prefix.trim_end_matches('/'))?;
-    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+    let mut rest = path;
+    for segment in prefix.split('/').filter(|segment| !segment.is_empty()) {
+        rest = rest.trim_start_matches('/').strip_prefix(segment)?;
+        if !rest.is_empty() && !rest.starts_with('/') {
+            return None;
+        }
+    }
+    Some(rest)
 }
 
-fn fill(template: &str, matched: &PathMatch, path: &str, out: &mut Vec<u8>) {
+fn fill(template: &str, matched: &PathMatch, path: &str, (start, out): (usize, &mut Vec<u8>)) {
     let mut template = template;
+    let join = |text: &str, out: &mut Vec<u8>| {
+        // two slashes that meet are one
+        let text = if out[start..].ends_with(b"/") { text.strip_prefix('/').unwrap_or(text) } else { text };
+        out.extend_from_slice(text.as_bytes());
+    };
     while let Some(brace) = memchr::memchr(b'{', template.as_bytes()) {
-        out.extend_from_slice(&template.as_bytes()[..brace]);
+        join(&template[..brace], out);
         template = &template[brace..];
         let (value, taken) = if template.starts_with("{rest}") {
             (rest_of(matched, path), "{rest}".len())
@@ -40,10 +54,10 @@ fn fill(template: &str, matched: &PathMatch, path: &str, out: &mut Vec<u8>) {
         } else {
             ("{", 1)
         };
-        out.extend_from_slice(value.as_bytes());
+        join(value, out);
         template = &template[taken..];
     }
-    out.extend_from_slice(template.as_bytes());
+    join(template, out);
 }
 
 fn rest_of<'p>(matched: &PathMatch, path: &'p str) -> &'p str {
@@ -111,6 +125,23 @@ mod tests {
         assert_eq!(fill("/{other}{", prefix(), "/orders"), "/{other}{");
         assert_eq!(fill("v2", prefix(), "/orders"), "/v2");
         assert_eq!(rewritten(Rewrite::None, prefix(), "/orders/1"), "/orders/1");
+    }
+
+    #[test]
+    fn empty_segments_neither_hide_a_prefix_nor_make_a_host() {
+        let strip = |path| rewritten(Rewrite::StripPrefix("/a/b".into()), PathMatch::default(), path);
+        assert_eq!(strip("//a///b/c//d"), "/c//d");
+        assert_eq!(strip("/a/b//evil.example"), "/evil.example");
+        assert_eq!(strip("/a//bc"), "/a//bc");
+        let fill =
+            |template: &str, path| rewritten(Rewrite::Template(template.into()), PathMatch::Prefix("/a".into()), path);
+        assert_eq!(fill("{path}", "//evil.example"), "/evil.example");
+        assert_eq!(fill("/{path}", "/evil.example"), "/evil.example");
+        assert_eq!(fill("/v2/{rest}", "//a//b"), "/v2//b");
+        assert_eq!(fill("/v2{rest}/", "/a/b/"), "/v2/b/");
+        assert_eq!(fill("/v2{rest}", "/a//b//c"), "/v2//b//c");
+        assert_eq!(fill("{path}/y", "/"), "/y");
+        assert_eq!(rewritten(Rewrite::None, PathMatch::default(), "//a//b"), "//a//b");
     }
 
     #[test]

@@ -99,6 +99,22 @@ fn a_burst_of_nothing_counts_as_one_and_extreme_values_neither_overflow_nor_admi
 }
 
 #[test]
+fn a_burst_that_takes_centuries_to_come_anew_refills_like_any_other() {
+    let day = Rate::try_new(1, Duration::from_secs(86_400)).unwrap();
+    for (burst, uptime) in [(250_000, SECOND), (1_000_000_000, 20 * 365 * 86_400 * SECOND)] {
+        let reservoir = Reservoir::new(day, burst, 1);
+        let mut lease = Lease::new();
+        let now = at(uptime);
+        let passed = (0..burst).take_while(|_| lease.take(&reservoir, now).admits()).count();
+        assert!((53_000..54_000).contains(&passed), "{passed}: what comes in 146 years");
+        let Decision::Reject(standing) = lease.peek(&reservoir, now) else { panic!("the bucket is empty") };
+        assert_eq!(standing.reset, Duration::from_secs(86_400));
+        assert!(lease.take(&reservoir, now + standing.reset).admits());
+        assert!(!lease.take(&reservoir, now + standing.reset).admits());
+    }
+}
+
+#[test]
 fn peeking_takes_nothing() {
     let reservoir = Reservoir::new(per_second(1), 1, 1);
     let mut lease = Lease::new();

@@ -60,7 +60,7 @@ impl Setup<'_> {
     /// The configuration file.
     pub(crate) fn file(&self, driver: Driver) -> String {
         format!(
-            "[gateway]\nworkers = {}\ndriver = \"{}\"\ndrain_timeout = \"{}\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n\
+            "[gateway]\nworkers = {}\ndriver = \"{}\"\ndrain_timeout = \"{}\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"test\", \"x\"]\n\n\
              [[listener]]\nname = \"edge\"\nlisten = \"{}\"\n{}\n\n{}\n",
             self.workers,
             driver.name(),
@@ -220,8 +220,13 @@ impl Gateway {
     /// Starts, and returns when `/readyz` says so.
     #[track_caller]
     pub(crate) fn start_with(driver: Driver, setup: &Setup<'_>) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = write_config(dir.path(), &setup.file(driver));
+        Self::start_file(tempfile::tempdir().expect("a temporary directory"), &setup.file(driver))
+    }
+
+    /// Starts with this configuration, in a directory of its own, and returns when `/readyz` says so.
+    #[track_caller]
+    pub(crate) fn start_file(dir: TempDir, text: &str) -> Self {
+        let file = write_config(dir.path(), text);
         let mut gateway =
             Self { process: Process::spawn(&["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
         gateway.await_ready();
