@@ -10,4 +10,5 @@ pub mod admin;
 mod crew;
 mod memory;
 pub mod probes;
+mod reports;
 pub mod supervisor;

@@ -10,6 +10,7 @@
 //! Source: Prometheus "Exposition formats", text format 0.0.4.
 
 mod families;
+mod rows;
 
 use super::histogram::HistogramSum;
 use super::stats::{ClusterStats, Stats};

@@ -270,6 +270,13 @@ impl Cluster {
         self.budget.covers(1 + self.in_flight + elsewhere, now)
     }
 
+    /// Whether a retry is worth making. While somebody serves well it is. When all that are left are failing, a retry only adds to their load: then
+    /// one is made now and then, and finds out when that is over.
+    pub fn may_retry(&mut self, now: Instant) -> bool {
+        self.refresh(now);
+        self.endpoints.iter().any(Endpoint::is_available) || self.standings.claim_retry(now)
+    }
+
     /// Whether an endpoint may still be there though it could not be reached: nobody has put it aside yet.
     pub fn has_hope(&mut self, now: Instant) -> bool {
         self.refresh(now);

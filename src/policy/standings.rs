@@ -155,6 +155,8 @@ pub struct Standings {
     version: Version,
     /// Endpoints that are put aside softly, those included whose worker is about to.
     soft: AtomicU32,
+    /// When a retry was last made though nobody was left that serves well.
+    retried: AtomicU64,
     rows: Box<[Row]>,
 }
 
@@ -170,6 +172,7 @@ impl Standings {
         Self {
             version: Version::default(),
             soft: AtomicU32::new(0),
+            retried: AtomicU64::new(0),
             rows: (0..endpoints).map(|_| Row::default()).collect(),
         }
     }
@@ -317,6 +320,14 @@ impl Standings {
         dead_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
+    /// Whether a retry may be made though nobody is left that serves well: one in [`DEAD`] may.
+    #[must_use]
+    pub fn claim_retry(&self, now: Instant) -> bool {
+        let before = self.retried.load(Ordering::Relaxed);
+        let due = before == 0 || now.since(Instant::from_nanos(before)) >= DEAD;
+        due && self.retried.compare_exchange(before, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
     /// Takes over what `old` knows of one of its endpoints. Nobody else uses these standings yet.
     pub fn inherit(&self, id: EndpointId, old: &Self, old_id: EndpointId) {
         let (row, from) = (self.row(id), old.row(old_id));
@@ -423,6 +434,13 @@ mod tests {
         standings.set_dead(ID, at(2_000), at(2_000));
         let later = at(2_000) + DEAD + DEAD_KNOWN;
         assert!(standings.claim(ID, later) && standings.claim(ID, later));
+    }
+
+    #[test]
+    fn retries_that_are_probes_come_one_at_a_time() {
+        let standings = Standings::new(2);
+        assert!(standings.claim_retry(at(5)) && !standings.claim_retry(at(5)) && !standings.claim_retry(at(104)));
+        assert!(standings.claim_retry(at(105)) && !standings.claim_retry(at(106)));
     }
 
     #[test]

@@ -401,7 +401,7 @@ redirect = { to = "/e" }
 [upstream.app]
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]
-health_check = { path = "/" }
+health_check = { path = "/", headers = { x-check = "1" } }
 [upstream.b]
 endpoints = [{ address = "10.0.0.2:1" }]
 "#;
@@ -410,8 +410,8 @@ endpoints = [{ address = "10.0.0.2:1" }]
     fn shown_keys(value: &Value, at: &str, keys: &mut BTreeSet<String>) {
         match value {
             Value::Object(table) => {
-                let chosen =
-                    at == ".upstream" || at.ends_with(".set") || at.ends_with(".header") || at.ends_with(".query");
+                let chosen = at == ".upstream"
+                    || [".set", ".header", ".query", ".headers"].iter().any(|table| at.ends_with(table));
                 for (key, value) in table {
                     let at = if chosen { format!("{at}.*") } else { format!("{at}.{key}") };
                     shown_keys(value, &at, keys);

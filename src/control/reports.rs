@@ -1,0 +1,76 @@
+//! What workers report, as lines for the operator: the words are those of the metrics.
+
+use crate::config::{Address, Config, Listener};
+use crate::net::clock;
+use crate::policy::attempt::ChangeKind;
+use crate::units::Instant;
+use crate::worker::{Refusal, Report, eject_reason, readmit_reason};
+use std::io;
+
+/// Tells the operator what a worker has noticed.
+pub(super) fn log(config: &Config, report: Report) {
+    match report {
+        Report::Endpoint { worker, cluster, endpoint, change } => {
+            let cluster = &config.clusters[cluster.index()];
+            log_change(&cluster.name, &cluster.endpoints[endpoint.index()].address, worker.index(), change);
+        }
+        Report::BudgetExhausted { worker, cluster } => {
+            let (upstream, worker) = (&config.clusters[cluster.index()].name, worker.index());
+            tracing::warn!("retry budget exhausted upstream={upstream} worker={worker}: requests are not retried");
+        }
+        Report::Refusing { worker, listener, refusal } => {
+            let listener = &config.listeners[listener.index()];
+            log_refusal(listener, worker.index(), refusal);
+        }
+    }
+}
+
+fn log_refusal(listener: &Listener, worker: usize, refusal: Refusal) {
+    let name = &listener.name;
+    match refusal {
+        Refusal::ConnectionsMax => tracing::warn!(
+            "connections refused listener={name} max_connections={} worker={worker}: see ringgate_connections_refused_total",
+            listener.connections_max
+        ),
+        Refusal::Exhausted(errno) => tracing::error!(
+            "connections wait listener={name} worker={worker}: {}: raise the limit of descriptors (LimitNOFILE=, ulimit -n)",
+            io::Error::from_raw_os_error(errno)
+        ),
+    }
+}
+
+fn log_change(upstream: &str, endpoint: &Address, worker: usize, change: ChangeKind) {
+    let time = |until: Instant| until.since(clock::now());
+    match change {
+        ChangeKind::Ejected { reason, evidence, until } => {
+            let (reason, evidence, time) = (eject_reason(reason).token(), evidence.token(), time(until));
+            tracing::warn!(
+                "ejected upstream={upstream} endpoint={endpoint} reason={reason} evidence={evidence} for={time:.1?} worker={worker}"
+            );
+        }
+        ChangeKind::EjectionRefused { reason } => {
+            let reason = eject_reason(reason).token();
+            tracing::warn!(
+                "ejection refused upstream={upstream} endpoint={endpoint} reason={reason} worker={worker}: too few would be left"
+            );
+        }
+        ChangeKind::Shunned { reason, until } => {
+            let (reason, time) = (eject_reason(reason).token(), time(until));
+            tracing::warn!(
+                "shunned upstream={upstream} endpoint={endpoint} reason={reason} for={time:.1?} worker={worker}"
+            );
+        }
+        ChangeKind::Paused { until } => {
+            let time = time(until);
+            tracing::warn!(
+                "paused upstream={upstream} endpoint={endpoint} reason=retry_after for={time:.1?} worker={worker}"
+            );
+        }
+        ChangeKind::Readmitted { by } => {
+            let reason = readmit_reason(by).token();
+            tracing::info!("readmitted upstream={upstream} endpoint={endpoint} reason={reason} worker={worker}");
+        }
+        // the probes have logged their verdict, once for all workers
+        ChangeKind::Unhealthy | ChangeKind::Healthy => {}
+    }
+}

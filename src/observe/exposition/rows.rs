@@ -1,0 +1,84 @@
+//! What the rows of a family are, and the shapes that several families have.
+
+use super::{Samples, Scrape};
+use crate::error::ProxyError;
+use crate::observe::labels::{EjectReason, MethodLabel};
+use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey};
+use crate::units::{ClusterId, EndpointId};
+
+pub(super) fn once(_: &Scrape) -> usize {
+    1
+}
+
+pub(super) fn per_worker(scrape: &Scrape) -> usize {
+    scrape.stats.workers.len()
+}
+
+pub(super) fn per_listener(scrape: &Scrape) -> usize {
+    scrape.stats.config.listeners.len()
+}
+
+/// Routes, and the row of requests without a route.
+pub(super) fn per_route(scrape: &Scrape) -> usize {
+    scrape.stats.config.routes.len() + 1
+}
+
+pub(super) fn per_cluster(scrape: &Scrape) -> usize {
+    scrape.stats.config.clusters.len()
+}
+
+/// The counted keys, and one line for what found no room.
+pub(super) fn per_request_key(scrape: &Scrape) -> usize {
+    scrape.requests.len() + 1
+}
+
+pub(super) fn requests(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    let Some(&(key, count)) = scrape.requests.get(row) else {
+        let other: u64 = scrape.stats.workers.iter().map(|worker| worker.requests_other.get()).sum();
+        if other > 0 {
+            out.sample(&[("route", "other"), ("method", "other"), ("code", "other")], other);
+        }
+        return;
+    };
+    let RequestKey { route, method, status } = RequestKey::unpack(key);
+    let route = scrape.stats.row_name(route as usize);
+    let method = MethodLabel::ALL[usize::from(method)].token();
+    out.sample(&[("route", route), ("method", method), ("code", &status.to_string())], count);
+}
+
+pub(super) fn rejected(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    let Some(route) = scrape.stats.route_row(row) else { return };
+    let name = scrape.stats.row_name(row);
+    let tokens = ProxyError::ALL.iter().map(|error| error.token()).zip(route.rejected);
+    for (token, count) in tokens.chain([("rate_limited_dry_run", route.rate_limited_dry_run)]) {
+        if count > 0 {
+            out.sample(&[("route", name), ("reason", token)], count);
+        }
+    }
+}
+
+pub(super) fn each_endpoint(scrape: &Scrape, row: usize, mut each: impl FnMut(ClusterId, (&str, &str), EndpointId)) {
+    let cluster = scrape.cluster(row);
+    for (number, endpoint) in cluster.endpoints.iter().enumerate() {
+        let address = endpoint.address.to_string();
+        each(ClusterId::from_index(row), (&cluster.name, &address), EndpointId::from_index(number));
+    }
+}
+
+pub(super) fn by_reason(scrape: &Scrape, row: usize, out: &mut Samples<'_>, numbers: fn(&EndpointView) -> &[u64]) {
+    each_endpoint(scrape, row, |cluster, name, endpoint| {
+        let view = scrape.stats.endpoint(cluster, endpoint);
+        for (reason, number) in EjectReason::ALL.iter().zip(numbers(&view)) {
+            out.sample(&[("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())], *number);
+        }
+    });
+}
+
+pub(super) fn listener(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&ListenerStats) -> u64) {
+    let sum: u64 = scrape.stats.workers.iter().map(|worker| number(&worker.listeners[row])).sum();
+    out.sample(&[("listener", &scrape.stats.config.listeners[row].name)], sum);
+}
+
+pub(super) fn event_loop(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&LoopStats) -> u64) {
+    out.sample(&[("worker", &row.to_string())], number(&scrape.stats.workers[row].event_loop));
+}

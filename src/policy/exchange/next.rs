@@ -1,0 +1,111 @@
+//! What follows an attempt that came to nothing: the next endpoint, a retry, a backoff, or the answer in hand.
+
+use super::{Action, Exchange, Occasion, State};
+use crate::limits::FAILOVERS_MAX;
+use crate::policy::attempt::{Attempt, Shortage};
+use crate::policy::cluster::Cluster;
+use crate::policy::event::Facts;
+use crate::policy::retry::{self, Cause, Sent};
+use crate::policy::visited::Visited;
+use crate::units::{Instant, Rng};
+use std::time::Duration;
+
+impl Exchange {
+    /// Nothing was sent: on to the next endpoint that this request has not met. `None` when there is none.
+    pub(super) fn fail_over(&mut self, cluster: &mut Cluster, now: Instant, rng: &mut Rng) -> Option<Action> {
+        if usize::from(self.failovers) >= FAILOVERS_MAX {
+            return None;
+        }
+        match self.begin(Occasion::Failover, self.tried, cluster, now, rng) {
+            Ok(action) => {
+                self.failovers += 1;
+                Some(action)
+            }
+            Err(Shortage::Full) => Some(self.without_endpoint(Shortage::Full)),
+            Err(Shortage::Tried | Shortage::Nothing) => None,
+        }
+    }
+
+    /// The endpoint was full after all: as if it had not been chosen.
+    pub(super) fn on_saturated(
+        &mut self,
+        attempt: Attempt,
+        cluster: &mut Cluster,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Action {
+        let endpoint = attempt.endpoint;
+        cluster.undo(attempt, now);
+        self.tried.pop();
+        let (occasion, has_waited) = (self.occasion, self.backoffs > 0);
+        let begun = match self.refused.push(endpoint) {
+            true => self.begin(occasion, self.tried, cluster, now, rng),
+            false => Err(Shortage::Full),
+        };
+        // a retry that has waited has no answer in hand any more, and may go where it has been
+        let begun = begun.or_else(|shortage| match has_waited && self.behind.is_none() {
+            true => self.begin(occasion, Visited::EMPTY, cluster, now, rng),
+            false => Err(shortage),
+        });
+        let shortage = match begun {
+            Ok(action) => return action,
+            Err(shortage) => shortage,
+        };
+        if let Occasion::Retry(_) = self.occasion {
+            self.retries_left += 1;
+            cluster.budget().refund(now);
+        }
+        if let Some((attempt, failed)) = self.behind.take() {
+            self.state = State::Relaying { attempt, failed };
+            return Action::Relay;
+        }
+        self.without_endpoint(if shortage == Shortage::Nothing { shortage } else { Shortage::Full })
+    }
+
+    /// The next attempt or the backoff before it; `None` when there is to be none.
+    pub(super) fn retry(
+        &mut self,
+        cause: Cause,
+        sent: Sent,
+        pause: Option<Duration>,
+        cluster: &mut Cluster,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Option<Action> {
+        let Facts { deadline, retry: rules, .. } = &self.facts;
+        let allowed = rules.covers(cause) || (sent == Sent::Nothing && rules.covers(Cause::Connect));
+        if self.retries_left == 0 || !allowed || !self.may_repeat(sent) || !rules.leaves_time(deadline, now) {
+            return None;
+        }
+        if (sent == Sent::Nothing && !cluster.has_hope(now)) || !cluster.may_retry(now) {
+            return None;
+        }
+        if !cluster.budget().withdraw(now) {
+            self.budget_stopped = true;
+            return None;
+        }
+        self.retries_left -= 1;
+        let begun = self.begin(Occasion::Retry(cause), self.tried, cluster, now, rng);
+        let action = begun.ok().or_else(|| self.back_off(pause, now, rng));
+        if action.is_some() {
+            self.retry_reason = Some(cause);
+        } else {
+            self.retries_left += 1;
+            cluster.budget().refund(now);
+        }
+        action
+    }
+
+    /// No other endpoint is left: wait before one is tried again, if the wait leaves time for that, and none is asked for that is longer
+    /// than the longest backoff.
+    fn back_off(&mut self, pause: Option<Duration>, now: Instant, rng: &mut Rng) -> Option<Action> {
+        let Facts { deadline, retry: rules, .. } = &self.facts;
+        let pause = pause.unwrap_or_default();
+        let until = now + retry::backoff(u32::from(self.backoffs), rules.backoff_max, rng).max(pause);
+        (pause <= rules.backoff_max && !self.tried.is_full() && rules.leaves_time(deadline, until)).then(|| {
+            self.backoffs += 1;
+            self.state = State::BackingOff;
+            Action::Backoff { until }
+        })
+    }
+}

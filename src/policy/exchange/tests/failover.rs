@@ -1,0 +1,156 @@
+//! Going on without a retry, and retries that come to nothing.
+
+use super::*;
+use crate::limits::FAILOVERS_MAX;
+
+#[test]
+fn what_was_not_sent_meets_every_endpoint_of_every_tier_and_takes_nothing_from_retries_or_budget() {
+    let mut cluster = config(Balance::RoundRobin, &[0, 0, 0, 1, 2]);
+    cluster.retry_budget = config::RetryBudget { ratio: ratio(0.0), min_per_second: 0 };
+    let none = Retry { attempts: 0, ..retry() };
+    let mut world = World::of(&cluster, &none);
+    (world.facts.idempotent, world.facts.replayable) = (false, false);
+    let (mut exchange, action) = world.run(&[REFUSED; 4]);
+    assert!(is_attempt(action));
+    world.step(&mut exchange, Event::DownstreamGone, 9);
+    let mut met: Vec<u16> = exchange.tried().iter().map(|id| id.0).collect();
+    met.sort_unstable();
+    assert_eq!(met, [0, 1, 2, 3, 4]);
+    let (exchange, action) = world.run(&[REFUSED; 5]);
+    assert_eq!(action, Action::Reply(ProxyError::NoHealthyEndpoint));
+    assert!(!exchange.was_stopped_by_budget());
+}
+
+#[test]
+fn a_request_goes_on_to_at_most_sixteen_others() {
+    let mut world = World::of(&config(Balance::RoundRobin, &[0; 40]), &Retry { attempts: 0, ..retry() });
+    let (exchange, action) = world.run(&[REFUSED; 17]);
+    assert_eq!(action, Action::Reply(ProxyError::NoHealthyEndpoint));
+    assert_eq!(exchange.tried().len(), 1 + FAILOVERS_MAX);
+}
+
+#[test]
+fn once_everybody_is_known_to_be_out_the_answer_comes_at_once() {
+    let mut world = World::new(2);
+    let mut last = Action::Finish;
+    for i in 0..10 {
+        let (mut exchange, mut action) = world.start(i);
+        while let Action::Attempt { .. } | Action::Backoff { .. } = action {
+            let event = if is_attempt(action) { REFUSED } else { Event::BackoffOver };
+            action = world.step(&mut exchange, event, i);
+        }
+        last = action;
+    }
+    assert_eq!(last, Action::Reply(ProxyError::NoHealthyEndpoint));
+    let (exchange, action) = world.start(10);
+    assert_eq!((action, exchange.tried().len()), (Action::Reply(ProxyError::NoHealthyEndpoint), 0));
+}
+
+#[test]
+fn our_own_shortage_is_never_held_against_an_endpoint() {
+    let mut world = World::of(&config(Balance::RoundRobin, &[0, 0]), &Retry { attempts: 0, ..retry() });
+    for _ in 0..100 {
+        let (exchange, action) = world.run(&[Event::Exhausted, Event::Exhausted]);
+        assert_eq!(action, Action::Reply(ProxyError::Exhausted));
+        assert_eq!(exchange.tried().len(), 2, "another endpoint may have a pooled connection");
+    }
+    assert_eq!(world.cluster.available(at(5)), 2);
+    assert!((0..2).all(|id| world.failures(EndpointId(id)) == 0.0));
+}
+
+#[test]
+fn a_try_follows_the_route_while_somebody_else_could_answer() {
+    let mut world = World::new(3);
+    world.facts.try_time = Some(Duration::from_millis(30));
+    let (mut exchange, action) = world.start(0);
+    assert_eq!(until(action), at(250), "at least");
+    let action = world.step(&mut exchange, Event::TimedOut, 250);
+    assert_eq!(until(action), at(500));
+    assert_eq!(until(world.step(&mut exchange, Event::TimedOut, 500)), at(2_000), "the last has what is left");
+    let mut first = |facts: &dyn Fn(&mut Facts)| {
+        facts(&mut world.facts);
+        let mut world = World { facts: world.facts.clone(), ..World::new(3) };
+        until(world.start(0).1)
+    };
+    assert_eq!(first(&|facts| facts.try_time = Some(Duration::from_millis(400))), at(400));
+    let fair = at(0) + Duration::from_secs(2) / 3;
+    assert_eq!(first(&|facts| facts.try_time = Some(Duration::from_secs(60))), fair, "at most the fair share");
+    assert_eq!(first(&|facts| facts.idempotent = false), at(2_000), "a POST is not cut");
+}
+
+#[test]
+fn a_retry_that_finds_its_endpoint_full_gives_the_answer_in_hand_and_costs_nothing() {
+    let mut cluster = config(Balance::RoundRobin, &[0, 0]);
+    cluster.retry_budget = config::RetryBudget { ratio: ratio(0.0), min_per_second: 1 };
+    cluster.outlier = None;
+    let mut world = World::of(&cluster, &retry());
+    for _ in 0..100 {
+        let (mut exchange, _) = world.start(0);
+        let action = exchange.step(head(503), &mut world.cluster, at(1), &mut world.rng);
+        assert!(is_attempt(action));
+        assert_eq!(world.step(&mut exchange, Event::Saturated, 1), Action::Relay);
+        assert_eq!(exchange.tried().len(), 1);
+        world.step(&mut exchange, Event::BodyDone, 2);
+    }
+    assert!(world.cluster.endpoints().iter().all(|e| e.in_flight == 0 && e.started == e.finished));
+}
+
+#[test]
+fn a_client_that_leaves_during_a_backoff_gets_its_retry_back() {
+    let mut cluster = config(Balance::RoundRobin, &[0]);
+    cluster.retry_budget = config::RetryBudget { ratio: ratio(0.0), min_per_second: 1 };
+    cluster.outlier = None;
+    let mut world = World::of(&cluster, &retry());
+    for _ in 0..100 {
+        let (mut exchange, action) = world.run(&[head(503)]);
+        assert!(matches!(action, Action::Backoff { .. }), "{action:?}");
+        assert_eq!(world.step(&mut exchange, Event::DownstreamGone, 2), Action::Finish);
+    }
+}
+
+#[test]
+fn a_request_of_many_attempts_stays_within_its_inline_memory() {
+    let patient = Retry { attempts: 15, min_remaining: ratio(0.0), ..retry() };
+    let mut world = World::of(&config(Balance::RoundRobin, &[0; 20]), &patient);
+    let (exchange, action) = world.run(&[REFUSED; 16]);
+    assert!(is_attempt(action));
+    assert_eq!(exchange.tried().len(), 17, "sixteen failovers");
+    assert!(size_of::<Exchange>() <= 384, "{}", size_of::<Exchange>());
+}
+
+#[test]
+fn the_reply_says_that_nobody_is_healthy() {
+    let mut drained = config(Balance::RoundRobin, &[0]);
+    drained.endpoints[0].weight = crate::units::Weight(0);
+    assert_eq!(World::of(&drained, &retry()).start(0).1, Action::Reply(ProxyError::NoHealthyEndpoint));
+    let mut world = World::of(&config(Balance::RoundRobin, &[0, 0]), &Retry { attempts: 1, ..retry() });
+    [0, 1].iter().for_each(|id| world.cluster.set_health(EndpointId(*id), false, at(0)));
+    let (exchange, action) = world.run(&[REFUSED, REFUSED]);
+    assert_eq!(exchange.tried().len(), 2, "the cluster fails open");
+    assert_eq!(action, Action::Reply(ProxyError::NoHealthyEndpoint));
+}
+
+#[test]
+fn when_all_that_are_left_are_failing_retries_are_probes_whatever_the_load() {
+    let mut world = World::of(&config(Balance::RoundRobin, &[0, 0, 0]), &retry());
+    let mut attempts = 0;
+    // ten seconds in which all is well have paid for a thousand retries
+    for i in 0..5_000 {
+        let (mut exchange, _) = world.start(i * 2);
+        let total = Duration::from_secs(60);
+        world.facts.deadline = Deadline { at: at(i * 2) + total, total, shortened: false };
+        world.step(&mut exchange, head(200), i * 2);
+        world.step(&mut exchange, Event::BodyDone, i * 2);
+    }
+    for i in 5_000..10_000 {
+        let (mut exchange, mut action) = world.start(i * 2);
+        let total = Duration::from_secs(60);
+        world.facts.deadline = Deadline { at: at(i * 2) + total, total, shortened: false };
+        while let Action::Attempt { .. } = action {
+            attempts += 1;
+            action = world.step(&mut exchange, head(503), i * 2);
+        }
+        world.step(&mut exchange, Event::DownstreamGone, i * 2);
+    }
+    assert!((5_000..5_250).contains(&attempts), "{attempts} attempts for 5,000 requests in ten seconds");
+}
