@@ -131,9 +131,12 @@ impl Crew {
             && self.leavers.iter().all(|leaver| leaver.stalled || leaver.thread.is_finished())
     }
 
-    /// Replaces who panicked or stalled.
+    /// Replaces who panicked or stalled; in a drain, marks who has ended.
     pub(super) fn look(&mut self, now: Instant) {
         if self.draining {
+            for post in self.posts.iter().filter(|post| !post.is_held()) {
+                self.shared.stats.set_worker_state(post.id, WorkerState::Stopped);
+            }
             return;
         }
         self.leavers.retain(|leaver| !leaver.thread.is_finished());

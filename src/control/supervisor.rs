@@ -334,7 +334,7 @@ impl Control {
     }
 
     /// Waits until no worker runs any more, but not longer than `until`.
-    async fn done_until(&self, until: Instant) -> bool {
+    async fn done_until(&mut self, until: Instant) -> bool {
         let mut look = tokio::time::interval(DRAIN_LOOK);
         loop {
             if self.crew.is_done() {
@@ -344,6 +344,7 @@ impl Control {
                 return false;
             }
             look.tick().await;
+            self.crew.look(clock::now());
         }
     }
 
