@@ -1,7 +1,8 @@
 //! The admin listener: metrics that add up, health, and what the gateway knows of its upstreams and routes.
 
 use crate::support::gateway::series;
-use crate::support::{Client, Driver, Gateway, Upstream, behind, eventually, on_both_drivers};
+use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
+use serde_json::{Value, json};
 
 on_both_drivers! {
     fn metrics_count_what_clients_did(driver: Driver) {
@@ -92,6 +93,39 @@ on_both_drivers! {
         }
         assert_eq!(gateway.admin("/nothing").status, 404);
         assert_eq!(Client::connect(gateway.address("admin")).request("DELETE", "/metrics", &[], b"").status, 405);
+    }
+
+    fn what_is_configured_is_shown_under_the_file_s_keys(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let route = "[route.retry]\nattempts = 4\non = [\"connect\", \"503\"]\nnon_idempotent = true\nper_try_timeout = \"1500ms\"\n\
+             backoff_max = \"2s\"\nmin_remaining = \"20%\"";
+        let cluster = "connect_timeout = \"3s\"\nidle_timeout = \"20s\"\nmax_idle = 7\nmax_requests = 9\nproxy_protocol = \"v2\"\n\
+             retry_after_max = \"45s\"\nspill = \"none\"\nslow_start = \"4s\"\n\
+             retry_budget = { ratio = 0.5, min_per_second = 6 }\n\
+             outlier = { consecutive = 8, min_success = 0.25, min_requests = 20, window = \"30s\", eject = \"5s\", eject_max = \"50s\" }";
+        let listener = "max_connections_per_client = 11\nmax_requests_per_connection = 12\nmax_connection_age = \"13s\"\n\
+             min_body_rate = \"1KiB/s\"\nheader_underscores = \"keep\"\nencoded_separators = \"keep\"\nserver = \"edge\"";
+        let config = behind(&[&upstream], route, cluster);
+        let gateway = Gateway::start_with(driver, &Setup { listener, config: &config, ..Setup::default() });
+        let page = gateway.admin("/config").json();
+        let shown = |table: &Value, expected: Value| {
+            for (key, value) in expected.as_object().expect("a table") {
+                assert_eq!(&table[key], value, "{key} in {table}");
+            }
+        };
+        shown(&page["route"][0]["retry"], json!({
+            "attempts": 4, "on": ["connect", "503"], "non_idempotent": true, "per_try_timeout": "1500ms", "backoff_max": "2s",
+            "min_remaining": "20%",
+        }));
+        shown(&page["upstream"]["svc"], json!({
+            "connect_timeout": "3s", "idle_timeout": "20s", "max_idle": 7, "max_requests": 9, "proxy_protocol": "v2",
+            "retry_after_max": "45s", "spill": "none", "slow_start": "4s", "retry_budget": { "ratio": 0.5, "min_per_second": 6 },
+            "outlier": { "enabled": true, "consecutive": 8, "min_success": 0.25, "min_requests": 20, "window": "30s", "eject": "5s", "eject_max": "50s" },
+        }));
+        shown(&page["listener"][0], json!({
+            "max_connections_per_client": 11, "max_requests_per_connection": 12, "max_connection_age": "13s", "min_body_rate": "1KiB/s",
+            "proxy_protocol": false, "header_underscores": "keep", "encoded_separators": "keep", "server": "edge",
+        }));
     }
 
     fn usage_names_the_route_and_the_client(driver: Driver) {
