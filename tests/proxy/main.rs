@@ -17,6 +17,7 @@ mod departures;
 mod drain;
 mod duplex;
 mod failover;
+mod families;
 mod garbage;
 mod harness;
 mod headers;
