@@ -66,6 +66,7 @@ fn request(cluster: &mut Cluster, works: bool, now: &mut Instant, rng: &mut Rng)
         tried: &[],
         refused: &Visited::EMPTY,
         key: Some(now.as_nanos()),
+        probes: true,
         expendable: true,
         deadline: *now + Duration::from_secs(2),
     };

@@ -114,6 +114,8 @@ pub const TRY_MIN: Duration = Duration::from_millis(1);
 pub const AVAILABILITY_DECAY: Duration = Duration::from_secs(10);
 /// A failed attempt counts as a round trip of at least this in `peak_ewma`; Linkerd's penalty.
 pub const RTT_PENALTY: Duration = Duration::from_secs(5);
+/// How long an endpoint is shunned at least, however well it answers: who fails now and then must not come and go with every request.
+pub const SHUNNED_MIN: Duration = Duration::from_secs(1);
 /// How long a failure counts as a request in flight when two endpoints are compared.
 pub const DOUBT: Duration = Duration::from_secs(1);
 /// The round trip of an endpoint while no endpoint of its cluster has been measured; Envoy's default.

@@ -15,6 +15,8 @@ pub struct Ask<'a> {
     pub refused: &'a Visited,
     /// What the hash strategies hash; without it they draw.
     pub key: Option<u64>,
+    /// Whether it may probe an endpoint: with its first attempt only, or one request would pay for all endpoints that are due.
+    pub probes: bool,
     /// Whether a failure could be retried: such requests probe endpoints first.
     pub expendable: bool,
     /// T_max of the request.

@@ -247,19 +247,19 @@ impl Cluster {
         Ok(Attempt { endpoint, terms, began: now })
     }
 
-    /// Whether a request that tried `tried` could meet an endpoint that it does not know and that may well answer: one that is left, or, where
-    /// nobody is, one that is not known to be dead. Saturation is not looked at.
+    /// Whether a request that tried `tried` could meet an endpoint that it does not know and that is not known to be dead; one that was put
+    /// aside is the last resort. Saturation is not looked at.
     pub fn has_other(&mut self, tried: &[EndpointId], now: Instant) -> bool {
         self.refresh(now);
-        if self.available == 0 {
-            let ids = (0..self.endpoints.len()).map(EndpointId::from_index);
-            let may = |id: &EndpointId| self.endpoints[id.index()].weight > 0 && !self.standings.is_dead(*id, now);
-            return ids.filter(may).any(|id| !tried.contains(&id));
-        }
         let distinct = |i: usize| !tried[..i].contains(&tried[i]);
         let counts = |i: usize| self.tier_of(tried[i]).available.binary_search(&tried[i]).is_ok();
         let known = (0..tried.len()).filter(|i| distinct(*i) && counts(*i)).count();
-        self.available as usize > known
+        if self.available as usize > known {
+            return true;
+        }
+        let ids = (0..self.endpoints.len()).map(EndpointId::from_index);
+        let may = |id: &EndpointId| self.endpoints[id.index()].weight > 0 && !self.standings.is_dead(*id, now);
+        ids.filter(may).any(|id| !tried.contains(&id))
     }
 
     /// Whether the budget would cover a retry of everything that is in flight. Only then an attempt may be cut short: when the whole service
@@ -409,7 +409,9 @@ impl Cluster {
             }
             let (readmitted, ramp_from) = self.standings.returned(id);
             let endpoint = &mut self.endpoints[row];
-            endpoint.standing = standing;
+            if endpoint.standing != standing {
+                (endpoint.standing, endpoint.stands_since) = (standing, now);
+            }
             if readmitted > endpoint.readmitted {
                 endpoint.return_at(readmitted, ramp_from);
             }

@@ -30,6 +30,8 @@ pub struct Endpoint {
     pub ramp_from: Option<Instant>,
     /// Where it stands, as of the version of the standings that this worker has seen.
     pub standing: Standing,
+    /// Since when this worker has seen it there.
+    pub stands_since: Instant,
     /// When it last began to serve; what was attempted before tells nothing about it.
     pub readmitted: Instant,
     /// Share of recent attempts that succeeded.
@@ -60,6 +62,7 @@ impl Endpoint {
             rtt: Rtt::UNKNOWN,
             ramp_from: None,
             standing: Standing::Serving,
+            stands_since: Instant::default(),
             readmitted: Instant::default(),
             availability: Availability::new(),
             successes: Successes::default(),

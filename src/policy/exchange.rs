@@ -29,7 +29,7 @@ mod next;
 
 use crate::error::ProxyError;
 use crate::limits::TRY_AUTO_MIN;
-use crate::policy::attempt::{Ask, Attempt, Shortage};
+use crate::policy::attempt::{Ask, Attempt, Shortage, Terms};
 use crate::policy::cluster::Cluster;
 use crate::policy::deadline::Deadline;
 use crate::policy::outlier::Evidence;
@@ -72,6 +72,8 @@ pub struct Exchange {
     backoffs: u8,
     retry_reason: Option<Cause>,
     budget_stopped: bool,
+    /// The attempt has less time than is left, because that is what its route usually takes.
+    cut: bool,
     /// The request's deposit in the retry budget was made.
     deposited: bool,
 }
@@ -92,6 +94,7 @@ impl Exchange {
             backoffs: 0,
             retry_reason: None,
             budget_stopped: false,
+            cut: false,
             deposited: false,
         }
     }
@@ -258,6 +261,7 @@ impl Exchange {
             tried: avoid.as_slice(),
             refused: &self.refused,
             key: self.facts.key,
+            probes: self.tried.as_slice().is_empty(),
             expendable,
             deadline: self.facts.deadline.at,
         };
@@ -265,12 +269,13 @@ impl Exchange {
         let endpoint = attempt.endpoint;
         self.tried.push(endpoint);
         self.occasion = occasion;
-        let until = now + self.time_of_attempt(cluster, now);
+        let until = now + self.time_of_attempt(attempt.terms, cluster, now);
+        self.cut = self.facts.try_time.is_some() && until < self.facts.deadline.at;
         self.state = State::Trying { attempt, until };
         Ok(Action::Attempt { endpoint, connect_until: until.min(now + cluster.connect_timeout()), until })
     }
 
-    fn time_of_attempt(&self, cluster: &mut Cluster, now: Instant) -> Duration {
+    fn time_of_attempt(&self, terms: Terms, cluster: &mut Cluster, now: Instant) -> Duration {
         let left = self.facts.deadline.at.since(now);
         if let Some(timeout) = self.facts.retry.per_try_timeout {
             return timeout.min(left);
@@ -278,7 +283,8 @@ impl Exchange {
         let cut_helps = self.retries_left > 0
             && self.facts.retry.covers(Cause::Timeout)
             && self.may_repeat(Sent::Maybe)
-            && cluster.has_other(self.tried.as_slice(), now)
+            // from the last resort it is back to the first
+            && (terms == Terms::LastResort || cluster.has_other(self.tried.as_slice(), now))
             && cluster.affords_cuts(now);
         if !cut_helps {
             return left;

@@ -137,6 +137,8 @@ fn unconnected(error: &std::io::Error) -> Failure {
         // no descriptor, no memory, or no port of ours left towards this endpoint
         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EADDRNOTAVAIL) => Failure::Exhausted,
         Some(libc::ETIMEDOUT) => Failure::ConnectTimedOut,
+        // a unix socket whose queue is full: somebody is there, and has more to do than he takes
+        Some(libc::EAGAIN) => Failure::Reset { sent: Sent::Nothing, ending: Ending::Overrun },
         _ => Failure::Refused,
     }
 }
@@ -349,7 +351,7 @@ impl<'c> Conversation<'c> {
     }
 
     /// Submits the first send. `Some`, a count of looks, when the request is whole with it and small: then it is the answer that wakes us
-    /// and not that send, which the kernel takes at once. Should it not, for want of memory, the next nudge ([`Watch::nudge`]) has us
+    /// and not that send, which the kernel takes at once. Should it not, for want of memory, the next nudge ([`timer::Watch::nudge`]) has us
     /// look after it.
     async fn submit(&self, going: &mut Going<'_, impl Sending>) -> Option<u32> {
         let is_whole = self.upload.goes_at_once();

@@ -223,8 +223,9 @@ impl<'w> Attempts<'w> {
         self.current.set(Some(current));
         self.upstream_time.set(Some(elapsed));
         self.on_latency(elapsed, now);
-        if !failed {
-            let route = &mut self.worker.routes.borrow_mut()[self.route.index()];
+        let route = &mut self.worker.routes.borrow_mut()[self.route.index()];
+        // where it is asked for, and only there: it is a kilobyte for each route
+        if !failed && route.retry.per_try_timeout.is_none() && route.retry.retries_max > 0 {
             route.try_time.on_answer(elapsed, self.route, &self.worker.shared.try_times, now);
         }
     }

@@ -38,6 +38,8 @@ pub(super) enum Ending {
         /// It is not known that the server has read nothing of the request.
         may_be_read: bool,
     },
+    /// It was not taken, because too many others wait to be.
+    Overrun,
     /// The endpoint has given up an upload that was waiting for its client.
     Starved,
 }

@@ -4,6 +4,7 @@
 //! change seldom, and complaints about connections are rationed.
 
 use super::state::Worker;
+use crate::limits::SHUNNED_MIN;
 use crate::net::clock;
 use crate::observe::labels::{EjectReason, EndpointState, ReadmitReason};
 use crate::observe::recorder::EndpointGauges;
@@ -67,6 +68,7 @@ pub(super) struct Complaints {
     refused: Cell<Instant>,
     exhausted: Cell<Instant>,
     budgets: RefCell<FxHashMap<ClusterId, Instant>>,
+    shunned: RefCell<FxHashMap<(ClusterId, EndpointId), Instant>>,
 }
 
 impl Complaints {
@@ -118,9 +120,29 @@ impl Worker {
                 // each worker is told of both by the checks, which count them
                 ChangeKind::Unhealthy | ChangeKind::Healthy => {}
             }
-            let worker = self.recorder.worker();
-            self.shared.report(Report::Endpoint { worker, cluster: id, endpoint, change: kind });
+            if self.is_worth_a_line(id, endpoint, kind) {
+                let worker = self.recorder.worker();
+                self.shared.report(Report::Endpoint { worker, cluster: id, endpoint, change: kind });
+            }
         }
+    }
+
+    /// An endpoint that fails now and then is shunned and back again and again: the metrics count that, the log says it now and then.
+    fn is_worth_a_line(&self, cluster: ClusterId, endpoint: EndpointId, change: ChangeKind) -> bool {
+        let begins = match change {
+            ChangeKind::EjectionRefused { .. } => true,
+            ChangeKind::Shunned { .. } | ChangeKind::Readmitted { by: Readmission::Answers } => false,
+            _ => return true,
+        };
+        let now = clock::now();
+        let mut shunned = self.complaints.shunned.borrow_mut();
+        let since = shunned.entry((cluster, endpoint)).or_default();
+        let is_due = now.since(*since) >= COMPLAINT_PAUSE;
+        if begins && is_due {
+            *since = now;
+        }
+        // what belongs to a line that was written is written too
+        is_due || (!begins && now.since(*since) <= SHUNNED_MIN)
     }
 
     /// Publishes what this worker thinks of every endpoint.

@@ -2,7 +2,7 @@
 
 use super::Cluster;
 use crate::config::Outlier;
-use crate::limits::{DOUBT, RTT_PENALTY};
+use crate::limits::{DOUBT, RTT_PENALTY, SHUNNED_MIN};
 use crate::policy::attempt::{Attempt, ChangeKind, Readmission, Terms};
 use crate::policy::chance;
 use crate::policy::outlier::{Evidence, Reason, Track};
@@ -63,7 +63,7 @@ impl Cluster {
                 endpoint.successes.add(now, rules.window);
                 let track = self.standings.track(id);
                 track.on_success();
-                if track.on_proof() >= rules.consecutive {
+                if track.on_proof() >= rules.consecutive && now.since(endpoint.stands_since) >= SHUNNED_MIN {
                     self.readmit(id, Readmission::Answers, now);
                 }
             }
@@ -119,7 +119,9 @@ impl Cluster {
     ) {
         let id = attempt.endpoint;
         let endpoint = &mut self.endpoints[id.index()];
-        if attempt.began < endpoint.readmitted {
+        // not this worker's copy: a failure from before another one's readmission would be taken for a relapse
+        let (readmitted, _) = self.standings.returned(id);
+        if attempt.began < readmitted {
             return;
         }
         let track = self.standings.track(id);
@@ -129,7 +131,7 @@ impl Cluster {
         let Some(reason) = track.on_failure(&mut endpoint.successes, now, rules) else { return };
         // an endpoint that answers now and then can be reached
         let evidence = if reason == Reason::Consecutive { evidence } else { Evidence::Soft };
-        let sentence = track.sentence(endpoint.readmitted, now, rules, rng);
+        let sentence = track.sentence(readmitted, now, rules, rng);
         if self.set_aside(id, (standing, evidence), reason, sentence.due, now) {
             self.standings.set_whole(id, sentence.whole);
             self.standings.track(id).serve(sentence);

@@ -13,14 +13,17 @@ use rand::Rng as _;
 
 impl Cluster {
     pub(super) fn pick_probe(&mut self, ask: &Ask<'_>, now: Instant) -> Option<(EndpointId, Terms)> {
-        if self.ready.is_empty() {
+        if self.ready.is_empty() || !ask.probes {
             return None;
         }
+        // a strict backup is found out about when it is needed
+        let last = if self.strict { self.shares.sole() } else { None };
         let suits = |id: &EndpointId| {
             let endpoint = &self.endpoints[id.index()];
             let Some(since) = endpoint.standing.ready_since(now) else { return false };
             let due = ask.expendable || self.available == 0 || now.since(since) >= PROBE_PATIENCE;
-            due && endpoint.healthy && endpoint.weight > 0 && self.has_room(*id, ask)
+            let is_used = last.is_none_or(|last| usize::from(endpoint.tier) <= last);
+            due && is_used && endpoint.healthy && endpoint.weight > 0 && self.has_room(*id, ask)
         };
         let id = self.ready.iter().copied().find(suits)?;
         let from = self.endpoints[id.index()].standing;
@@ -76,8 +79,7 @@ impl Cluster {
         None
     }
 
-    /// No available endpoint takes the request: a shunned one, and if all of them have failed it (or there are none) an endpoint that was put
-    /// aside, soonest due first, then one that checks call down; the better tier first, a random one of equals. O(n), and only then.
+    /// No available endpoint takes the request: a shunned one, and if all of them have failed it, or are full, an endpoint that was put aside, soonest due first, then one that checks call down; the better tier first, a random one of equals. O(n), and only then.
     pub(super) fn pick_rest(&mut self, ask: &Ask<'_>, now: Instant, rng: &mut Rng) -> Option<(EndpointId, Terms)> {
         let n = self.endpoints.len();
         let from = chance::below(rng, n);
@@ -86,9 +88,6 @@ impl Cluster {
         let shunned = ids().filter(|id| is_left(id) && self.has_room(*id, ask));
         if let Some(id) = shunned.min_by_key(|id| self.endpoints[id.index()].tier) {
             return Some((id, Terms::Usual));
-        }
-        if ids().any(|id| is_left(&id) && !ask.tried.contains(&id)) {
-            return None; // somebody is only full
         }
         // place in the drawn order last: a random one of equals
         let rank = |(place, id): &(usize, EndpointId)| {

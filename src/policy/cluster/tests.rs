@@ -40,7 +40,7 @@ impl World {
     fn ask(&mut self, tried: &[u32], expendable: bool, key: Option<u64>, now: Instant) -> Result<Attempt, Shortage> {
         let tried: Vec<EndpointId> = tried.iter().map(|id| EndpointId(*id as u16)).collect();
         let deadline = now + Duration::from_secs(2);
-        let ask = Ask { tried: &tried, refused: &Visited::EMPTY, key, expendable, deadline };
+        let ask = Ask { tried: &tried, refused: &Visited::EMPTY, key, probes: tried.is_empty(), expendable, deadline };
         self.cluster.begin(&ask, now, &mut self.rng)
     }
 
@@ -411,8 +411,10 @@ fn other_endpoints_are_those_that_the_request_has_not_met() {
     assert!(world.cluster.has_other(&ids(&[0, 1, 1, 0]), at(0)));
     assert!(!world.cluster.has_other(&ids(&[0, 1, 2]), at(0)));
     world.cluster.set_health(EndpointId(2), false, at(0));
-    assert!(!world.cluster.has_other(&ids(&[0, 1]), at(0)));
-    assert!(world.cluster.has_other(&ids(&[2, 1]), at(0)));
+    assert!(world.cluster.has_other(&ids(&[0, 1]), at(0)), "the last resort");
+    world.cluster.standings.set_dead(EndpointId(2), at(0), at(0));
+    assert!(!world.cluster.has_other(&ids(&[0, 1]), at(1)), "which is known to be dead");
+    assert!(world.cluster.has_other(&ids(&[2, 1]), at(1)));
 }
 
 #[test]

@@ -80,7 +80,8 @@ impl Exchange {
         if (sent == Sent::Nothing && !cluster.has_hope(now)) || !cluster.may_retry(now) {
             return None;
         }
-        if !cluster.budget().withdraw(now) {
+        // what was cut by our own impatience is made again, if on credit: no more is cut before that is paid
+        if !cluster.budget().withdraw(now) && !(cause == Cause::Timeout && self.cut && cluster.budget().owe(now)) {
             self.budget_stopped = true;
             return None;
         }

@@ -147,7 +147,9 @@ fn a_shunned_endpoint_that_answers_well_is_shunned_no_more() {
     let mut world = World::new(&config(Balance::RoundRobin, &[0]), 157);
     world.fail_all(20);
     assert!(matches!(world.standing(0), Standing::Shunned { .. }));
-    (0..5).for_each(|i| assert_eq!(world.request(|_| true, at(i)), 0));
+    (0..500).for_each(|i| assert_eq!(world.request(|_| true, at(i)), 0));
+    assert!(matches!(world.standing(0), Standing::Shunned { .. }), "who comes back at once would come and go");
+    assert_eq!(world.request(|_| true, at(1_000)), 0);
     assert_eq!(world.standing(0), Standing::Serving);
     let last = world.cluster.take_changes().last().map(|change| change.kind);
     assert_eq!(last, Some(ChangeKind::Readmitted { by: Readmission::Answers }));

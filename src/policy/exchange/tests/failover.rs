@@ -154,3 +154,55 @@ fn when_all_that_are_left_are_failing_retries_are_probes_whatever_the_load() {
     }
     assert!((5_000..5_250).contains(&attempts), "{attempts} attempts for 5,000 requests in ten seconds");
 }
+
+#[test]
+fn a_request_probes_once_however_many_endpoints_are_due() {
+    let mut world = World::of(&config(Balance::RoundRobin, &[0; 30]), &Retry { attempts: 0, ..retry() });
+    let is_dead = |id: EndpointId| id.0 > 0;
+    let mut send = |millis: u64| {
+        world.facts.deadline.at = at(millis + 2_000);
+        let (mut exchange, mut action) = world.start(millis);
+        while let Action::Attempt { endpoint, .. } = action {
+            action = world.step(&mut exchange, if is_dead(endpoint) { REFUSED } else { head(200) }, millis);
+        }
+        world.step(&mut exchange, Event::DownstreamGone, millis);
+        (exchange.tried().len(), action)
+    };
+    for i in 0..500 {
+        send(i);
+    }
+    for i in 1..10 {
+        let (tried, action) = send(i * 60_000);
+        assert_eq!(action, Action::Relay);
+        assert!(tried <= 2, "{tried}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_hangs_is_left_for_one_that_was_put_aside() {
+    let mut world = World::new(2);
+    world.cluster.set_health(EndpointId(1), false, at(0));
+    world.facts.try_time = Some(Duration::from_millis(5));
+    let (mut exchange, action) = world.start(0);
+    assert_eq!((exchange.tried(), until(action)), (&[EndpointId(0)][..], at(250)));
+    let action = world.step(&mut exchange, Event::TimedOut, 250);
+    assert_eq!((exchange.tried()[1], until(action)), (EndpointId(1), at(500)), "which may hang too");
+    let action = world.step(&mut exchange, Event::TimedOut, 500);
+    let Action::Backoff { until: end } = action else { panic!("{action:?}") };
+    let action = exchange.step(Event::BackoffOver, &mut world.cluster, end, &mut world.rng);
+    assert_eq!(until(action), at(2_000), "and back again, with all that is left");
+}
+
+#[test]
+fn what_was_cut_short_is_made_again_if_on_credit() {
+    let mut cluster = config(Balance::RoundRobin, &[0, 0]);
+    cluster.retry_budget = config::RetryBudget { ratio: ratio(0.0), min_per_second: 1 };
+    let mut world = World::of(&cluster, &retry());
+    world.facts.try_time = Some(Duration::from_millis(5));
+    let (mut exchange, action) = world.start(0);
+    assert_eq!(until(action), at(250));
+    while world.cluster.budget().withdraw(at(1)) {}
+    assert!(is_attempt(world.step(&mut exchange, Event::TimedOut, 250)));
+    world.step(&mut exchange, Event::DownstreamGone, 251);
+    assert_eq!(until(world.start(300).1), at(2_000), "nothing more is cut before that is paid");
+}
