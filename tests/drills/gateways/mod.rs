@@ -199,7 +199,7 @@ fn await_listening(child: &mut Child, listen: SocketAddr, log: &Path) -> anyhow:
 fn page(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&admin, PAGE)?;
     stream.set_read_timeout(Some(PAGE))?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: drill.test\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut text = String::new();
     stream.take(PAGE_BYTES_MAX).read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").context("a page without a head")?;
