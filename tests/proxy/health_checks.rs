@@ -131,7 +131,7 @@ on_both_drivers! {
         assert_eq!((asked.header("host"), asked.count("host")), (Some("app.example.com:81"), 1));
         assert_eq!(asked.header("x-token"), Some("s3cr3t"));
         assert_eq!((asked.header("user-agent"), asked.count("user-agent")), (Some("checker"), 1));
-        let probe = gateway.admin("/config").json()["upstream"][0]["health_check"]["probe"].clone();
+        let probe = gateway.admin("/config").json()["upstream"]["svc"]["health_check"].clone();
         assert_eq!((&probe["method"], &probe["host"]), (&"OPTIONS".into(), &"app.example.com:81".into()), "{probe}");
         assert!(!gateway.admin("/config").text().contains("s3cr3t"), "a header's value may be a secret");
         sick.store(true, Ordering::SeqCst);
