@@ -1,6 +1,6 @@
 //! Passive ejection: when an endpoint's failures put it aside, and for how long.
 //!
-//! Two signs, either suffices: `consecutive` failures in a row, or a success ratio below `min_success` over a sliding window of ten
+//! Two signs, either suffices: `consecutive` failures in a row, or a success ratio below `min_success` (or at it, with twice as many requests) over a sliding window of ten
 //! buckets once it holds `min_requests`. Both work with two endpoints and a request now and then, which statistics over many
 //! endpoints (Envoy's success rate) do not.
 //!
@@ -101,9 +101,11 @@ impl Track {
         }
         let (succeeded, failed) = self.sums(tick_of(now, rules.window));
         let all = succeeded + failed;
-        let poor =
-            all >= u64::from(rules.min_requests.max(1)) && (succeeded as f64) < rules.min_success.get() * all as f64;
-        poor.then_some(Reason::SuccessRatio)
+        let (least, wanted) = (rules.min_success.get() * all as f64, u64::from(rules.min_requests.max(1)));
+        let below = all >= wanted && (succeeded as f64) < least;
+        // a service that fails every second request stays at a half for ever; twice as many requests tell that from chance
+        let at_the_limit = all >= 2 * wanted && least > 0.0 && succeeded as f64 <= least;
+        (below || at_the_limit).then_some(Reason::SuccessRatio)
     }
 
     /// A success of an endpoint that was put aside, or that is shunned; how many there were in a row.
@@ -307,14 +309,24 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_at_the_limit_or_failures_too_far_apart_do_not_eject() {
-        let (even, rare) = (Track::default(), Track::default());
+    fn a_ratio_at_the_limit_ejects_and_one_above_it_or_failures_too_far_apart_do_not() {
+        let (even, good, rare) = (Track::default(), Track::default(), Track::default());
         let (mut own, mut none) = (Successes::default(), Successes::default());
+        let mut first = None;
+        for i in 0..20u64 {
+            even.on_success();
+            own.add(at(i), outlier().window);
+            first = first.or(even.on_failure(&mut own, at(i), &outlier()).map(|reason| (i, reason)));
+        }
+        assert_eq!(first, Some((9, Reason::SuccessRatio)), "with the twentieth request");
+        let off = Outlier { min_success: crate::policy::testing::ratio(0.0), ..outlier() };
+        assert!((0..4).all(|i| even.on_failure(&mut none, at(i), &off) != Some(Reason::SuccessRatio)));
+        own.clear();
         for i in 0..100u64 {
             let now = at(i * 100);
-            even.on_success();
-            own.add(now, outlier().window);
-            assert_eq!(even.on_failure(&mut own, now, &outlier()), None);
+            good.on_success();
+            (0..2).for_each(|_| own.add(now, outlier().window));
+            assert_eq!(good.on_failure(&mut own, now, &outlier()), None);
             let now = at(i * 2_000);
             assert_eq!(rare.on_failure(&mut none, now, &outlier()).filter(|r| *r == Reason::SuccessRatio), None);
         }
