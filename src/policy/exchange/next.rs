@@ -81,7 +81,9 @@ impl Exchange {
             return None;
         }
         // what was cut by our own impatience is made again, if on credit: no more is cut before that is paid
-        if !cluster.budget().withdraw(now) && !(cause == Cause::Timeout && self.cut && cluster.budget().owe(now)) {
+        let on_credit = cause == Cause::Timeout && self.cut;
+        let paid = cluster.budget().withdraw(now) || (on_credit && cluster.budget().owe(now));
+        if !paid {
             self.budget_stopped = true;
             return None;
         }
