@@ -144,12 +144,11 @@ impl Budget {
         granted
     }
 
-    /// Takes a retry on credit, for an attempt that was cut short while the budget seemed to cover it; always true. Nothing more is covered
+    /// Takes a retry on credit, for an attempt that was cut short while the budget seemed to cover it. Nothing more is covered
     /// until deposits, or time, have paid for it.
-    pub fn owe(&mut self, now: Instant) -> bool {
+    pub fn owe(&mut self, now: Instant) {
         self.account.add(-RETRY, tick_of(now));
         self.seen = (self.account.sum(tick_of(now)), now);
-        true
     }
 
     /// Returns what was withdrawn for a retry that is not made after all.

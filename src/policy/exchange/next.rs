@@ -81,11 +81,12 @@ impl Exchange {
             return None;
         }
         // what was cut by our own impatience is made again, if on credit: no more is cut before that is paid
-        let on_credit = cause == Cause::Timeout && self.cut;
-        let paid = cluster.budget().withdraw(now) || (on_credit && cluster.budget().owe(now));
-        if !paid {
-            self.budget_stopped = true;
-            return None;
+        if !cluster.budget().withdraw(now) {
+            if cause != Cause::Timeout || !self.cut {
+                self.budget_stopped = true;
+                return None;
+            }
+            cluster.budget().owe(now);
         }
         self.retries_left -= 1;
         let begun = self.begin(Occasion::Retry(cause), self.tried, cluster, now, rng);
