@@ -413,7 +413,7 @@ table! {
         default consecutive: Int<1, 1_000> = 5;
         /// Smallest share of successes over the window, 0 to 1 or a percentage; 0 leaves only consecutive.
         default min_success: Share = 0.5;
-        /// Requests in the window before its share counts, 1 to 1000000.
+        /// Requests in the window before its share counts, 1 to 1000000; ten times as many in its latest tenths count alone.
         default min_requests: Int<1, 1_000_000> = 10;
         /// The window, 1s to 1h.
         default window: Time<SECOND, HOUR> = "10s";

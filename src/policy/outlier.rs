@@ -1,8 +1,9 @@
 //! Passive ejection: when an endpoint's failures put it aside, and for how long.
 //!
-//! Two signs, either suffices: `consecutive` failures in a row, or a success ratio below `min_success` (or at it, with twice as many requests) over a sliding window of ten
-//! buckets once it holds `min_requests`. Both work with two endpoints and a request now and then, which statistics over many
-//! endpoints (Envoy's success rate) do not.
+//! Two signs, either suffices: `consecutive` failures in a row, or a success ratio below `min_success` (or at it, with twice as many
+//! requests) over a sliding window of ten buckets once it holds `min_requests`. Both work with two endpoints and a request now and
+//! then, which statistics over many endpoints (Envoy's success rate) do not. What an endpoint did before its fault must not hide the
+//! fault until the window has moved on: where the latest buckets alone hold [`TELLING`] times as many requests, they suffice.
 //!
 //! Evidence is of two kinds. *Hard*: the connection was refused, the endpoint unreachable, or no connection stood in time; there is
 //! nothing to believe, and it may take out any number of endpoints. *Soft*: it answered badly, late or not at all; such evidence can be
@@ -26,6 +27,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 const BUCKETS: usize = 10;
+/// So many times `min_requests` in the latest buckets are judged without the older ones. With the default of ten an endpoint that fails
+/// three of ten requests, and is not to be ejected, has half of a hundred fail once in fifty thousand buckets.
+const TELLING: u64 = 10;
 
 /// How good a failure is as evidence against its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,13 +103,22 @@ impl Track {
         if in_a_row >= rules.consecutive {
             return Some(Reason::Consecutive);
         }
-        let (succeeded, failed) = self.sums(tick_of(now, rules.window));
-        let all = succeeded + failed;
-        let (least, wanted) = (rules.min_success.get() * all as f64, u64::from(rules.min_requests.max(1)));
-        let below = all >= wanted && (succeeded as f64) < least;
+        self.is_poor(tick_of(now, rules.window), rules).then_some(Reason::SuccessRatio)
+    }
+
+    /// Whether the window, or the latest part of it, holds too few successes.
+    fn is_poor(&self, tick: u64, rules: &Outlier) -> bool {
+        let wanted = u64::from(rules.min_requests.max(1));
+        let (mut succeeded, mut all) = (0, 0);
+        for bucket in self.latest_first(tick) {
+            succeeded += u64::from(bucket.succeeded);
+            all += u64::from(bucket.succeeded) + u64::from(bucket.failed);
+            if all >= TELLING * wanted && is_short(succeeded, all, rules, true) {
+                return true;
+            }
+        }
         // a service that fails every second request stays at a half for ever; twice as many requests tell that from chance
-        let at_the_limit = all >= 2 * wanted && least > 0.0 && succeeded as f64 <= least;
-        (below || at_the_limit).then_some(Reason::SuccessRatio)
+        all >= wanted && is_short(succeeded, all, rules, all >= 2 * wanted)
     }
 
     /// A success of an endpoint that was put aside, or that is shunned; how many there were in a row.
@@ -175,11 +188,20 @@ impl Track {
         let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    fn sums(&self, tick: u64) -> (u64, u64) {
-        let counts = self.window.iter().map(|bucket| Counts::of(bucket.load(Ordering::Relaxed)));
-        let recent = |c: &Counts| tick.wrapping_sub(c.tick) & Counts::TICK_MASK < BUCKETS as u64;
-        counts.filter(recent).fold((0, 0), |(s, f), c| (s + u64::from(c.succeeded), f + u64::from(c.failed)))
+    /// The buckets of the window that ends with `tick`, the latest first.
+    fn latest_first(&self, tick: u64) -> impl Iterator<Item = Counts> {
+        (0..BUCKETS as u64).filter_map(move |age| {
+            let tick = tick.wrapping_sub(age);
+            let counts = Counts::of(self.window[(tick % BUCKETS as u64) as usize].load(Ordering::Relaxed));
+            (counts.tick == tick & Counts::TICK_MASK).then_some(counts)
+        })
     }
+}
+
+/// Whether so many successes are fewer than `min_success` of `all`, or just as many where that suffices (`at_the_limit`).
+fn is_short(succeeded: u64, all: u64, rules: &Outlier, at_the_limit: bool) -> bool {
+    let least = rules.min_success.get() * all as f64;
+    (succeeded as f64) < least || (at_the_limit && least > 0.0 && succeeded as f64 <= least)
 }
 
 /// One bucket: the low bits of its tick, and two counts that stop at their largest value.
@@ -333,6 +355,26 @@ mod tests {
     }
 
     #[test]
+    fn good_seconds_before_a_fault_do_not_hide_it_and_a_smaller_fault_is_none() {
+        let judged_after = |fails_one_in: u64| {
+            let (track, mut own) = (Track::default(), Successes::default());
+            (0..2_000).for_each(|i| own.add(at(i * 5), outlier().window));
+            let fault = 10_000..15_000u64;
+            fault.step_by(5).position(|ms| {
+                if ms / 5 % fails_one_in == 0 {
+                    return track.on_failure(&mut own, at(ms), &outlier()).is_some();
+                }
+                track.on_success();
+                own.add(at(ms), outlier().window);
+                false
+            })
+        };
+        let found = judged_after(2);
+        assert!(found.is_some_and(|requests| requests <= 100), "half a second at 200/s: {found:?}");
+        assert_eq!(judged_after(3), None, "67 % is more than half");
+    }
+
+    #[test]
     fn relapses_double_the_whole_time_up_to_the_cap_but_not_the_time_to_the_first_probe() {
         let mut rng = Rng::seed_from_u64(71);
         let track = Track::default();
@@ -369,10 +411,15 @@ mod tests {
     #[test]
     fn a_bucket_stops_at_its_largest_count_and_forgets_an_older_tick() {
         let track = Track::default();
+        let held = |tick| {
+            let counts = track.latest_first(tick).map(|c| (c.succeeded, c.failed));
+            counts.filter(|c| *c != (0, 0)).collect::<Vec<_>>()
+        };
         track.add(3, (u32::MAX, u32::MAX));
-        assert_eq!(track.sums(3), (u64::from(Counts::COUNT_MAX), u64::from(Counts::COUNT_MAX)));
+        assert_eq!(held(3), [(Counts::COUNT_MAX, Counts::COUNT_MAX)]);
         track.add(13, (1, 0));
-        assert_eq!(track.sums(13), (1, 0));
-        assert_eq!(track.sums(23), (0, 0));
+        track.add(12, (2, 0));
+        assert_eq!(held(13), [(1, 0), (2, 0)]);
+        assert_eq!(held(23), []);
     }
 }
