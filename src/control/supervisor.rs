@@ -280,10 +280,12 @@ impl Control {
             clock::now,
             rng,
             move |Checked { cluster, endpoint, passed, change }| {
+                let standings = &shared.clusters[cluster.index()].standings;
                 if passed {
-                    shared.clusters[cluster.index()].standings.on_check_passed(endpoint, clock::now());
+                    standings.on_check_passed(endpoint, clock::now());
                 }
                 if let Some(healthy) = change {
+                    standings.set_healthy(endpoint, healthy);
                     // nobody listens any more once the drain has begun
                     let _ = report.send(Command::Health { cluster, endpoint, healthy });
                 }

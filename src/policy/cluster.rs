@@ -20,6 +20,9 @@
 //!    then those that checks call down. An ejection is a hint about whom to ask first, and no reason to fail a request.
 //!    Endpoints that are freshly dead are left out.
 //!
+//! A request that has failed once leaves out, as long as there are others, whoever could not be reached by the last one who tried: with
+//! nineteen of twenty endpoints dead it goes on to the twentieth, and does not meet the nineteen in a row.
+//!
 //! # What evidence may do
 //!
 //! Hard evidence (nobody could be reached there) takes out any endpoint, to the last and with it. Soft evidence (it answered, badly; or
@@ -30,6 +33,7 @@
 
 mod learn;
 mod pick;
+mod refresh;
 
 use crate::config;
 use crate::limits::{CHANGES_MAX, TIERS_MAX};
@@ -124,7 +128,11 @@ impl Cluster {
             let identity = hash_key(e.address.to_string().as_bytes()).wrapping_add(*twin);
             Endpoint::new(e.weight.0, tier_of(e.priority), identity)
         };
-        let endpoints: Vec<Endpoint> = config.endpoints.iter().map(&mut endpoint).collect();
+        let mut endpoints: Vec<Endpoint> = config.endpoints.iter().map(&mut endpoint).collect();
+        for (row, endpoint) in endpoints.iter_mut().enumerate() {
+            // one that takes another worker's place hears of changes only
+            endpoint.healthy = common.standings.is_healthy(EndpointId::from_index(row));
+        }
         let tiers: Vec<Tier> = (0..priorities.len().min(TIERS_MAX))
             .map(|tier| Tier::new(tier, &config.balance, &endpoints, rng))
             .collect();
@@ -312,13 +320,6 @@ impl Cluster {
         }
     }
 
-    /// Makes a change that takes nobody away softly, and sees it at once.
-    fn change(&mut self, id: EndpointId, from: Standing, to: Standing, now: Instant) -> bool {
-        let changed = self.standings.change(id, from, to);
-        self.refresh(now);
-        changed
-    }
-
     /// Brings an endpoint back, if it is away. With the first one that comes back where all others were shunned, these are not: they were
     /// compared with nobody.
     fn readmit(&mut self, id: EndpointId, by: Readmission, now: Instant) {
@@ -367,79 +368,6 @@ impl Cluster {
 
     fn tier_of(&self, id: EndpointId) -> &Tier {
         &self.tiers[usize::from(self.endpoints[id.index()].tier)]
-    }
-
-    /// Brings everything that is kept beside the standings up to `now`.
-    pub fn refresh(&mut self, now: Instant) {
-        if now >= self.next_change || self.seen != Some(self.standings.version()) {
-            self.sweep(now);
-        }
-        if !self.stale {
-            return;
-        }
-        self.stale = false;
-        // nobody is worse than the others where all are shunned
-        let serves = match self.endpoints.iter().any(Endpoint::is_available) {
-            true => Endpoint::is_available,
-            false => Endpoint::is_left,
-        };
-        for tier in &mut self.tiers {
-            let available = tier.members.iter().filter(|id| serves(&self.endpoints[id.index()]));
-            tier.available.clear();
-            tier.available.extend(available);
-            tier.strategy.rebuild(&tier.available, &self.endpoints);
-        }
-        let counts = self.tiers.iter().map(|t| (t.available.len(), t.positive as usize));
-        self.shares = Shares::new(counts, self.strict);
-        self.available = self.tiers.iter().map(|t| t.available.len() as u32).sum();
-    }
-
-    /// Looks at every endpoint: what other workers have changed, and what time has.
-    fn sweep(&mut self, now: Instant) {
-        // before the standings are read: what changes meanwhile is seen next time
-        self.seen = Some(self.standings.version());
-        self.ready.clear();
-        (self.next_change, self.ramping) = (Instant::NEVER, 0);
-        for row in 0..self.endpoints.len() {
-            let id = EndpointId::from_index(row);
-            let standing = self.let_time_pass(id, now);
-            self.next_change = self.next_change.min(standing.changes_at(now));
-            if standing.ready_since(now).is_some() {
-                self.ready.push(id);
-            }
-            let (readmitted, ramp_from) = self.standings.returned(id);
-            let endpoint = &mut self.endpoints[row];
-            if endpoint.standing != standing {
-                (endpoint.standing, endpoint.stands_since) = (standing, now);
-            }
-            if readmitted > endpoint.readmitted {
-                endpoint.return_at(readmitted, ramp_from);
-            }
-            if let Some(from) = endpoint.ramp_from {
-                let over = from + self.slow_start;
-                if over <= now || standing != Standing::Serving {
-                    endpoint.ramp_from = None;
-                } else {
-                    self.ramping += 1;
-                    self.next_change = self.next_change.min(over);
-                }
-            }
-        }
-        self.stale = true;
-    }
-
-    /// Ends a pause or a shunning that is over. Where it stands then.
-    fn let_time_pass(&mut self, id: EndpointId, now: Instant) -> Standing {
-        let standing = self.standings.get(id);
-        let (Standing::Paused { until } | Standing::Shunned { until }) = standing else { return standing };
-        if until > now {
-            return standing;
-        }
-        // the balancer has known it all the time if it was shunned, and it has not been away for long if it was paused
-        if self.standings.readmit(id, standing, now, false) {
-            self.note(id, now, ChangeKind::Readmitted { by: Readmission::Time });
-        }
-        self.standings.get(id)
     }
 
     /// Asserts what must hold whatever has happened; for tests and debug builds.

@@ -266,7 +266,8 @@ impl<'c> Conversation<'c> {
             Some(sent_bytes) => self.await_receipt(sent_bytes).await?,
             None => Receipt::Perhaps,
         };
-        let sent = if receipt == Receipt::Never { Sent::Nothing } else { Sent::Maybe };
+        // `attempts = 0`: what has left here is not sent again, proof or not
+        let sent = if receipt == Receipt::Never && !self.to.strict { Sent::Nothing } else { Sent::Maybe };
         let ending = match ending {
             Ending::Stale { .. } => Ending::Stale { may_be_read: receipt == Receipt::Perhaps },
             _ if self.reused && receipt == Receipt::Never => Ending::Stale { may_be_read: false },

@@ -19,6 +19,7 @@ pub mod weighted;
 
 use crate::config::Balance;
 use crate::policy::endpoint::Endpoint;
+use crate::policy::standings::Standings;
 use crate::policy::visited::Visited;
 use crate::units::{EndpointId, Instant, Rng};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct Candidates<'a> {
     pub tried: &'a [EndpointId],
     /// Found full by this request.
     pub refused: &'a Visited,
+    /// For a request that has failed before: who knows which endpoints could not be reached last; those are left out.
+    pub reached: Option<&'a Standings>,
     /// In flight per endpoint on this worker; `u32::MAX`: no limit.
     pub requests_max: u32,
     /// The ramp of endpoints that came back.
@@ -58,6 +61,7 @@ impl<'a> Candidates<'a> {
         endpoint.in_flight < self.requests_max
             && !self.tried.contains(&id)
             && !self.refused.contains(id)
+            && self.reached.is_none_or(|standings| !standings.is_unreached(id))
             && self.coin.is_none_or(|coin| coin < endpoint.ramp(self.now, self.slow_start))
     }
 

@@ -57,6 +57,7 @@ impl Tier {
             endpoints: &self.endpoints,
             tried: &self.tried,
             refused: &Visited::EMPTY,
+            reached: None,
             requests_max: self.requests_max,
             slow_start: Duration::from_secs(10),
             key: self.key,

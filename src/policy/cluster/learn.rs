@@ -79,6 +79,9 @@ impl Cluster {
         endpoint.rtt.on_sample(now.since(attempt.began).max(RTT_PENALTY), now);
         endpoint.doubts = endpoint.doubts.saturating_add(1);
         endpoint.doubted_until = now + DOUBT;
+        if evidence == Evidence::Hard {
+            self.standings.set_unreached(id);
+        }
         let Some(rules) = self.outlier else { return };
         let standing = self.standings.get(id);
         if evidence == Evidence::Hard && attempt.terms != Terms::Usual {

@@ -41,11 +41,7 @@ impl Cluster {
         if self.available == 0 {
             return None;
         }
-        let key = match (self.hashed, ask.key) {
-            (true, Some(key)) => mix(key),
-            (true, None) => rng.next_u64(),
-            (false, _) => 0,
-        };
+        let key = if self.hashed { Self::key(ask, rng) } else { 0 };
         // a key has its own tier and its own coin, so that it keeps its endpoint while shares and ramps stay
         let mut bits = |salt: u64| if self.hashed { mix(key ^ salt) } else { rng.next_u64() };
         let drawn = self.shares.sole().or_else(|| self.shares.tier_of((bits(1) >> 48) as u16)).unwrap_or(0);
@@ -54,61 +50,65 @@ impl Cluster {
             endpoints: &self.endpoints,
             tried: ask.tried,
             refused: ask.refused,
+            // who has failed once asks those first of whom nothing bad is known: others are not to be met one after the other
+            reached: (!ask.tried.is_empty()).then_some(&self.standings),
             requests_max: self.requests_max,
             slow_start: self.slow_start,
             key,
             coin,
             now,
         };
-        let others = (0..self.tiers.len()).filter(|tier| *tier != drawn);
-        for tier in std::iter::once(drawn).chain(others) {
-            let Tier { available, strategy, .. } = &mut self.tiers[tier];
-            if available.is_empty() {
-                continue;
-            }
-            candidates.coin = coin;
-            let mut chosen = strategy.choose(available, &candidates, rng);
-            if chosen.is_none() && coin.is_some() {
-                candidates.coin = None;
-                chosen = strategy.choose(available, &candidates, rng);
-            }
-            if chosen.is_some() {
-                return chosen;
-            }
+        let chosen = choose(&mut self.tiers, drawn, &candidates, rng);
+        if chosen.is_some() || candidates.reached.is_none() {
+            return chosen;
         }
-        None
+        candidates.reached = None;
+        choose(&mut self.tiers, drawn, &candidates, rng)
     }
 
-    /// No available endpoint takes the request: a shunned one, and if all of them have failed it, or are full, an endpoint that was put aside, soonest due first, then one that checks call down; the better tier first, a random one of equals. O(n), and only then.
+    /// What a request is spread by: its key, or without one a draw.
+    fn key(ask: &Ask<'_>, rng: &mut Rng) -> u64 {
+        ask.key.map_or_else(|| rng.next_u64(), mix)
+    }
+
+    /// No available endpoint takes the request: a shunned one, and if all of them have failed it, or are full, an endpoint that was put
+    /// aside, soonest due first, then one that checks call down; the better tier first. Of equals one is drawn by weight, or, where a key
+    /// is hashed, the key has its own: rendezvous hashing with weights (Schindelhauer and Schomaker 2005). O(n), and only then.
     pub(super) fn pick_rest(&mut self, ask: &Ask<'_>, now: Instant, rng: &mut Rng) -> Option<(EndpointId, Terms)> {
-        let n = self.endpoints.len();
-        let from = chance::below(rng, n);
-        let ids = || (0..n).map(|i| EndpointId::from_index((from + i) % n));
+        let key = if self.hashed { Self::key(ask, rng) } else { rng.next_u64() };
+        let ids = || (0..self.endpoints.len()).map(EndpointId::from_index);
         let is_left = |id: &EndpointId| self.endpoints[id.index()].is_left();
+        let distance = |id: &EndpointId| {
+            let endpoint = &self.endpoints[id.index()];
+            let uniform = chance::unit_of(mix(key ^ endpoint.identity));
+            -(1.0 - uniform).ln() / f64::from(endpoint.weight.max(1))
+        };
+        let tier = |id: &EndpointId| self.endpoints[id.index()].tier;
         let shunned = ids().filter(|id| is_left(id) && self.has_room(*id, ask));
-        if let Some(id) = shunned.min_by_key(|id| self.endpoints[id.index()].tier) {
+        let nearest = |a: &EndpointId, b: &EndpointId| distance(a).total_cmp(&distance(b));
+        if let Some(id) = shunned.min_by(|a, b| tier(a).cmp(&tier(b)).then_with(|| nearest(a, b))) {
             return Some((id, Terms::Usual));
         }
-        // place in the drawn order last: a random one of equals
-        let rank = |(place, id): &(usize, EndpointId)| {
+        let rank = |id: &EndpointId| {
             let endpoint = &self.endpoints[id.index()];
             let paused = matches!(endpoint.standing, Standing::Paused { .. });
-            let due = endpoint.standing.changes_at(Instant::default());
-            (!endpoint.healthy, !paused, due, endpoint.tier, *place)
+            (!endpoint.healthy, !paused, endpoint.standing.changes_at(Instant::default()), endpoint.tier)
         };
-        let may_answer = |(_, id): &(usize, EndpointId)| {
+        let in_order =
+            |a: &EndpointId, b: &EndpointId| rank(a).cmp(&rank(b)).then_with(|| nearest(a, b)).then_with(|| a.cmp(b));
+        let may_answer = |id: &EndpointId| {
             let endpoint = &self.endpoints[id.index()];
             endpoint.weight > 0 && !is_left(id) && self.has_room(*id, ask) && !self.standings.is_dead(*id, now)
         };
-        let mut lost = None;
+        let mut lost: Option<EndpointId> = None;
         loop {
-            let others = ids().enumerate().filter(may_answer).filter(|one| lost.is_none_or(|lost| rank(one) > lost));
-            let best = others.min_by_key(rank)?;
-            if self.standings.claim(best.1, now) {
-                return Some((best.1, Terms::LastResort));
+            let is_next = |id: &EndpointId| lost.is_none_or(|lost| in_order(id, &lost).is_gt());
+            let best = ids().filter(may_answer).filter(is_next).min_by(in_order)?;
+            if self.standings.claim(best, now) {
+                return Some((best, Terms::LastResort));
             }
             // somebody else has just begun to ask it
-            lost = Some(rank(&best));
+            lost = Some(best);
         }
     }
 
@@ -132,4 +132,23 @@ impl Cluster {
             Shortage::Tried
         }
     }
+}
+
+/// One of the drawn tier, or else of the others, best first. Where ramps decline all of a tier, none declines.
+fn choose(tiers: &mut [Tier], drawn: usize, candidates: &Candidates<'_>, rng: &mut Rng) -> Option<EndpointId> {
+    let others = (0..tiers.len()).filter(|tier| *tier != drawn);
+    for tier in std::iter::once(drawn).chain(others) {
+        let Tier { available, strategy, .. } = &mut tiers[tier];
+        if available.is_empty() {
+            continue;
+        }
+        let mut chosen = strategy.choose(available, candidates, rng);
+        if chosen.is_none() && candidates.coin.is_some() {
+            chosen = strategy.choose(available, &Candidates { coin: None, ..*candidates }, rng);
+        }
+        if chosen.is_some() {
+            return chosen;
+        }
+    }
+    None
 }

@@ -214,3 +214,69 @@ fn success_while_failing_open_readmits_an_ejected_endpoint() {
     assert_eq!(last, Some(ChangeKind::Readmitted { by: Readmission::LastResort }));
     assert_eq!(world.cluster.available(at(2)), 1);
 }
+
+#[test]
+fn who_has_failed_once_asks_those_first_of_whom_nothing_bad_is_known() {
+    for seed in 0..50 {
+        let mut workers = World::workers(&config(Balance::LeastRequest, &[0; 20]), 160 + seed, 4);
+        let dead: Vec<u32> = (0..20).filter(|id| *id != 7).collect();
+        // the first request may meet all of them
+        assert_eq!(workers[0].walk(&dead, at(0)).1, Some(7));
+        let known = |world: &World| {
+            dead.iter().filter(|id| world.cluster.standings.is_unreached(EndpointId(**id as u16))).count()
+        };
+        for i in 1..200 {
+            let world = &mut workers[i % 4];
+            let unknown = dead.len() - known(world);
+            let (met, served) = world.walk(&dead, at(i as u64));
+            assert_eq!(served, Some(7));
+            assert!(met.len() <= unknown + 1, "seed {seed}: {} met, {unknown} unknown", met.len());
+        }
+        workers[1].cluster.on_connected(EndpointId(3), at(300));
+        assert!(!workers[0].cluster.standings.is_unreached(EndpointId(3)), "one connection suffices");
+    }
+}
+
+#[test]
+fn where_checks_call_everybody_down_weights_and_keys_still_count() {
+    let down = |balance, seed| {
+        let mut config = config(balance, &[0, 0, 1]);
+        config.endpoints[0].weight = Weight(300);
+        let mut world = World::new(&config, seed);
+        (0..3).for_each(|id| world.cluster.set_health(EndpointId(id), false, at(0)));
+        world
+    };
+    let mut world = down(Balance::LeastRequest, 170);
+    let mut counts = [0; 3];
+    for _ in 0..4_000 {
+        let attempt = world.begin(&[], at(1)).unwrap();
+        assert_eq!(attempt.terms, Terms::LastResort);
+        counts[attempt.endpoint.index()] += 1;
+        world.conclude(attempt, true, at(1));
+    }
+    assert_eq!(counts[2], 0, "the better tier first");
+    assert_shares(&counts[..2], &[0.75, 0.25]);
+    let mut world = down(Balance::Maglev(HashKey::ClientIp), 171);
+    let mut first = std::collections::HashMap::new();
+    for turn in 0..600u64 {
+        let attempt = world.ask(&[], true, Some(turn % 100), at(1)).unwrap();
+        let place = *first.entry(turn % 100).or_insert(attempt.endpoint);
+        assert_eq!(attempt.endpoint, place, "key {}", turn % 100);
+        world.conclude(attempt, true, at(1));
+    }
+    let on_first = first.values().filter(|id| id.0 == 0).count();
+    assert!((60..=90).contains(&on_first), "{on_first} of 100 keys");
+}
+
+#[test]
+fn a_worker_that_begins_later_knows_what_checks_have_found() {
+    let config = config(Balance::RoundRobin, &[0, 0]);
+    let common = Common::new(&config, 1);
+    common.standings.set_healthy(EndpointId(1), false);
+    let mut rng = Rng::seed_from_u64(172);
+    let mut world = World { cluster: Cluster::new(&config, &common, &mut rng), rng };
+    assert_eq!(world.counts(10, at(0)), [10, 0]);
+    common.standings.set_healthy(EndpointId(1), true);
+    world.cluster.set_health(EndpointId(1), true, at(1));
+    assert_eq!(world.counts(10, at(60_000)), [5, 5]);
+}
