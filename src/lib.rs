@@ -66,7 +66,7 @@
 //! with real processes.
 //!
 //! - A failure before anything was sent is no retry ([`policy::exchange`]): on to the next endpoint that the request has not met, whatever
-//!   its method and body, until T_max, every endpoint, or [`limits::FAILOVERS_MAX`].
+//!   its method and body, until T_max, every endpoint, or [`limits::FAILOVERS_MAX`]; first to those whom the last one who tried could reach.
 //! - Evidence is hard (nobody could be reached) or soft ([`policy::outlier`]). Hard evidence takes out any number, soft evidence at most half
 //!   of what is left and never the last of the cluster; what it may not eject is shunned ([`policy::cluster`]).
 //! - An ejection is a hint: the order in which a cluster is asked ends with the ejected and those called down, but for the freshly dead
