@@ -75,7 +75,7 @@ impl Cluster {
     /// aside, soonest due first, then one that checks call down; the better tier first. Of equals one is drawn by weight, or, where a key
     /// is hashed, the key has its own: rendezvous hashing with weights (Schindelhauer and Schomaker 2005). O(n), and only then.
     pub(super) fn pick_rest(&mut self, ask: &Ask<'_>, now: Instant, rng: &mut Rng) -> Option<(EndpointId, Terms)> {
-        let key = if self.hashed { Self::key(ask, rng) } else { rng.next_u64() };
+        let key = Self::key(ask, rng);
         let ids = || (0..self.endpoints.len()).map(EndpointId::from_index);
         let is_left = |id: &EndpointId| self.endpoints[id.index()].is_left();
         let distance = |id: &EndpointId| {
