@@ -138,7 +138,7 @@ fn loopback(criterion: &mut Criterion) {
         });
     }
     group.finish();
-    gateway.drain_and_stop();
+    gateway.drain_and_stop().expect("it drains");
 }
 
 criterion_group!(benches, loopback);

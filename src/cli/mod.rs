@@ -1,4 +1,4 @@
-//! Commands, their options and their exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start.
+//! Commands, their options and their exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start, 4 could not go on.
 //!
 //! A command says what it has to say on standard output, and what is wrong on standard error. The decisions are made elsewhere:
 //! here they are put into words.
@@ -10,6 +10,7 @@ mod words;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use ringgate::config::{self, Config};
+use ringgate::control::supervisor::RunError;
 use ringgate::policy::router::{Router, RouterError};
 use std::fmt::Display;
 use std::io::Write;
@@ -22,6 +23,8 @@ const EXIT_CONFIG: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 /// The gateway cannot start: a port is taken, a permission is missing.
 const EXIT_START: u8 = 3;
+/// The gateway has run and could not go on: a defect of ours, after which it has drained.
+const EXIT_FAULT: u8 = 4;
 
 /// ringgate: an API gateway that keeps APIs answering while the services behind them fail.
 #[derive(Debug, Parser)]
@@ -34,7 +37,7 @@ pub(crate) struct CommandLine {
     command: Option<Command>,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start.\n\
+const EXIT_CODES: &str = "Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start, 4 could not go on.\n\
     Signals to `run`: SIGTERM or SIGINT drains and exits 0, a second one ends at once with 143 or 130;\n    SIGUSR1 opens the access log anew; SIGHUP is ignored with a warning: the file is read at start.";
 
 /// Where packages put the configuration.
@@ -92,9 +95,13 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         return print(&version::text());
     }
     match line.command {
-        Some(Command::Run { file }) => with_config(&file.path, |config, router| {
-            start::run(config, router, &file.path).map_or_else(|error| fail(EXIT_START, error), |()| ExitCode::SUCCESS)
-        }),
+        Some(Command::Run { file }) => {
+            with_config(&file.path, |config, router| match start::run(config, router, &file.path) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error @ RunError::Start(_)) => fail(EXIT_START, error),
+                Err(error @ RunError::Fault(_)) => fail(EXIT_FAULT, error),
+            })
+        }
         Some(Command::Demo { seconds }) => match start::demo(seconds) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_START, error),

@@ -3,21 +3,22 @@
 use super::version;
 use anyhow::{Context, anyhow};
 use ringgate::config::{self, Bind, Config};
-use ringgate::control::supervisor::{self, Gateway};
+use ringgate::control::supervisor::{self, Gateway, RunError};
 use ringgate::demo::{self, Options, Running};
 use ringgate::policy::router::Router;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
 /// Runs the gateway with the configuration of `file` and its compiled routes; returns after a drain.
-pub(crate) fn run(config: Config, router: Router, file: &Path) -> anyhow::Result<()> {
+pub(crate) fn run(config: Config, router: Router, file: &Path) -> Result<(), RunError> {
     log_to_stderr();
     let (version, revision) = (env!("CARGO_PKG_VERSION"), version::revision());
     tracing::info!("ringgate version={version} revision={revision} config={}", file.display());
     for warning in config::warnings(&config) {
         tracing::warn!("{}: {}", file.display(), config::printable(&warning));
     }
-    Ok(supervisor::run(config, router)?)
+    supervisor::run(config, router)
 }
 
 /// Runs the demo; returns when it was ended.
@@ -26,7 +27,7 @@ pub(crate) fn demo(seconds: Option<u64>) -> anyhow::Result<()> {
         let config = config::parse(text, "the demo's configuration").map_err(|errors| anyhow!("{errors}"))?;
         let gateway = Gateway::start(config)?;
         let (edge, admin) = (address(&gateway, "edge")?, address(&gateway, "admin")?);
-        Ok(Running { edge, admin, stop: Box::new(move || gateway.drain_and_stop()) })
+        Ok(Running { edge, admin, stop: Box::new(move || gateway.drain_and_stop().map_err(io::Error::other)) })
     })
 }
 

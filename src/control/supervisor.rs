@@ -10,6 +10,7 @@ use super::probes::{Checked, Probes};
 use super::reports;
 use crate::config::{Bind, Config};
 use crate::limits::CUT_BEFORE_DRAIN_ENDS;
+use crate::net::guarded::guarded;
 use crate::net::listener::{self, Bound};
 use crate::net::socket_file::SocketFile;
 use crate::net::{clock, descriptors, heap};
@@ -26,6 +27,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 /// How often the workers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -41,10 +43,29 @@ const FLUSH: Duration = Duration::from_secs(2);
 #[error("{0}")]
 pub struct StartError(String);
 
+/// A gateway that ran could not go on: something of its control plane has failed. It has drained, so nothing in flight was lost by that.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the gateway has drained and ended, because {0}")]
+pub struct Fault(String);
+
+/// Why [`run`] returns without having been told to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It did, and could not go on.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
 /// How a gateway is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wish {
     Run,
+    /// The control thread is to panic, for the test of what comes of that.
+    #[cfg(test)]
+    Panic,
     Drain,
     /// Nobody ever does.
     Never,
@@ -55,7 +76,7 @@ pub struct Gateway {
     stats: Arc<Stats>,
     addresses: Vec<(String, Bind)>,
     wish: watch::Sender<Wish>,
-    control: JoinHandle<()>,
+    control: JoinHandle<Result<(), Fault>>,
     log: Option<Arc<AccessLogThread>>,
     /// Of listeners; they remove themselves at the end.
     _files: Vec<SocketFile>,
@@ -111,6 +132,7 @@ impl Gateway {
             wished,
             reported,
             memory: Memory::default(),
+            tasks: JoinSet::new(),
         };
         let control = std::thread::Builder::new()
             .name("control".to_owned())
@@ -156,22 +178,27 @@ impl Gateway {
     }
 
     /// Waits until it has drained and ended.
-    pub fn join(self) {
-        let panicked = self.control.join().is_err();
-        if panicked {
-            tracing::error!("the control thread panicked");
-        }
+    ///
+    /// # Errors
+    /// It has ended by itself.
+    pub fn join(self) -> Result<(), Fault> {
+        let ended =
+            self.control.join().unwrap_or_else(|_| Err(Fault("the control thread has panicked twice".to_owned())));
         if let Some(log) = self.log.and_then(Arc::into_inner)
             && !log.stop(FLUSH)
         {
             tracing::warn!("the last lines of the access log could not be written");
         }
+        ended
     }
 
     /// Drains and waits for the end.
-    pub fn drain_and_stop(self) {
+    ///
+    /// # Errors
+    /// As [`Gateway::join`].
+    pub fn drain_and_stop(self) -> Result<(), Fault> {
         self.drain();
-        self.join();
+        self.join()
     }
 }
 
@@ -179,8 +206,8 @@ impl Gateway {
 /// code; SIGUSR1 opens the access log anew.
 ///
 /// # Errors
-/// As [`Gateway::start_with`].
-pub fn run(config: Config, router: Router) -> Result<(), StartError> {
+/// As [`Gateway::start_with`] and [`Gateway::join`].
+pub fn run(config: Config, router: Router) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -191,8 +218,7 @@ pub fn run(config: Config, router: Router) -> Result<(), StartError> {
     };
     let gateway = Gateway::start_with(config, router)?;
     runtime.block_on(signals.obey(&gateway));
-    gateway.join();
-    Ok(())
+    Ok(gateway.join()?)
 }
 
 /// The signals that [`run`] obeys.
@@ -251,10 +277,25 @@ struct Control {
     wished: watch::Receiver<Wish>,
     reported: mpsc::Receiver<Report>,
     memory: Memory,
+    /// What else this thread runs; none of it ends before the thread does.
+    tasks: JoinSet<()>,
 }
 
 impl Control {
-    async fn run(mut self, admin_listener: AdminListener) {
+    /// Looks after everything until it is told to end, or cannot go on, and then drains.
+    async fn run(mut self, admin_listener: AdminListener) -> Result<(), Fault> {
+        let watched = guarded(self.watch(admin_listener)).await;
+        let watched = watched.unwrap_or_else(|| Err(Fault("the control thread has panicked".to_owned())));
+        if let Err(Fault(reason)) = &watched {
+            tracing::error!("{reason}; the gateway drains and ends, with an exit code that says so");
+            self.lifecycle.set(Phase::Draining);
+        }
+        let drained = guarded(self.drain()).await;
+        watched.and(drained.ok_or_else(|| Fault("the control thread has panicked in the drain".to_owned())))
+    }
+
+    /// Starts what this thread runs, and stays until the drain is to begin.
+    async fn watch(&mut self, admin_listener: AdminListener) -> Result<(), Fault> {
         let wish = self.wish.clone();
         let state = AdminState {
             config: Arc::clone(&self.config),
@@ -265,7 +306,7 @@ impl Control {
                 wish.send_replace(Wish::Drain);
             }),
         };
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             if let Err(error) = admin::serve(admin_listener, state).await {
                 tracing::error!("the admin listener has ended: {error}");
             }
@@ -291,19 +332,27 @@ impl Control {
                 }
             },
         );
-        tokio::spawn(probes.run());
-        self.watch_until(Instant::NEVER, &mut verdicts, Wish::Drain).await;
+        self.tasks.spawn(probes.run());
+        self.watch_until(Instant::NEVER, &mut verdicts, Wish::Drain).await?;
         let delay = self.config.gateway.drain_delay;
         self.lifecycle.set(Phase::Draining);
         if !delay.is_zero() {
             tracing::info!("draining in {delay:?} (drain_delay): /readyz says so, connections are still taken");
-            self.watch_until(clock::now() + delay, &mut verdicts, Wish::Never).await;
+            self.watch_until(clock::now() + delay, &mut verdicts, Wish::Never).await?;
         }
-        self.drain().await;
+        Ok(())
     }
 
     /// Looks after the workers until `until`, or until this is wished for.
-    async fn watch_until(&mut self, until: Instant, verdicts: &mut mpsc::UnboundedReceiver<Command>, wish: Wish) {
+    ///
+    /// # Errors
+    /// Something else that this thread runs has ended.
+    async fn watch_until(
+        &mut self,
+        until: Instant,
+        verdicts: &mut mpsc::UnboundedReceiver<Command>,
+        wish: Wish,
+    ) -> Result<(), Fault> {
         let mut look = tokio::time::interval(LOOK);
         while *self.wished.borrow() < wish && clock::now() < until {
             tokio::select! {
@@ -313,9 +362,17 @@ impl Control {
                 }
                 Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
                 Some(report) = self.reported.recv() => reports::log(&self.config, report),
-                _ = self.wished.changed() => {}
+                Some(ended) = self.tasks.join_next() => return Err(Fault(match ended {
+                    Ok(()) => "the admin API or the health checks have ended".to_owned(),
+                    Err(error) => format!("the admin API or the health checks have panicked ({error})"),
+                })),
+                _ = self.wished.changed() => {
+                    #[cfg(test)]
+                    assert!(*self.wished.borrow() != Wish::Panic, "on purpose, on the control thread");
+                }
             }
         }
+        Ok(())
     }
 
     async fn drain(&mut self) {

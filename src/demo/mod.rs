@@ -45,8 +45,8 @@ pub struct Running {
     pub edge: SocketAddr,
     /// Where its admin listener is.
     pub admin: SocketAddr,
-    /// Drains and stops it; returns when it has.
-    pub stop: Box<dyn FnOnce()>,
+    /// Drains and stops it; returns when it has, with an error if it could not go on to its end.
+    pub stop: Box<dyn FnOnce() -> io::Result<()>>,
 }
 
 /// Runs the demo to its end: Ctrl-C, SIGTERM, or `options.seconds`. `start` makes a gateway from the text of a configuration file.
@@ -66,8 +66,7 @@ pub fn run<E: From<io::Error>>(options: &Options, start: impl Fn(&str) -> Result
     let outcome = show(options, &running, &mut services, &load, &stop);
     stop.stop();
     load.join();
-    (running.stop)();
-    outcome.map_err(E::from)
+    outcome.and((running.stop)()).map_err(E::from)
 }
 
 /// Plays the phases and shows what happens, until `stop`.

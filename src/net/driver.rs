@@ -8,13 +8,16 @@
 //! is refused, so the steps are tried here, on the thread that will run the loop, as `SINGLE_ISSUER` demands.
 
 use super::block::Blocks;
+use super::guarded::caught;
 use super::ring::{self, Ring};
+use super::wards;
 use crate::config;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 /// Submission queue entries; a turn that wants more submits in between.
@@ -62,7 +65,7 @@ impl fmt::Display for Step {
 }
 
 enum AnyRuntime {
-    Own(&'static Ring),
+    Own(ring::Owner),
     Ring(Runtime<IoUringDriver>),
     Epoll(Runtime<LegacyDriver>),
 }
@@ -125,9 +128,21 @@ impl EventLoop {
     /// Runs `main` and everything it spawns, until `main` ends.
     pub fn block_on<F: Future>(&mut self, main: F) -> F::Output {
         match &mut self.runtime {
-            AnyRuntime::Own(ring) => ring.block_on(main),
+            AnyRuntime::Own(owner) => owner.ring().block_on(main),
             AnyRuntime::Ring(runtime) => runtime.block_on(main),
             AnyRuntime::Epoll(runtime) => runtime.block_on(main),
+        }
+    }
+
+    /// Drops everything that was spawned where it stands, and gives back what the event loop has taken: descriptors, memory, operations
+    /// in the kernel. Also after a panic. Returns how many of these are left, because the kernel or somebody else still has them: they
+    /// are leaked. Nothing of this thread may use a socket afterwards.
+    pub fn end(self) -> usize {
+        drop(self.stock);
+        match self.runtime {
+            AnyRuntime::Own(owner) => owner.end(),
+            AnyRuntime::Ring(runtime) => end(runtime),
+            AnyRuntime::Epoll(runtime) => end(runtime),
         }
     }
 }
@@ -144,8 +159,25 @@ pub fn hint_state<T>(state: &T) {
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     match ring::current() {
         Some(ring) => ring.tasks().spawn(future),
-        None => drop(monoio::spawn(future)),
+        None => wards::spawn(future),
     }
+}
+
+/// Has every further turn of this thread's event loop fail, if it is one of ours.
+#[cfg(test)]
+pub(crate) fn break_it() -> bool {
+    ring::current().map(Ring::break_it).is_some()
+}
+
+/// Ends a runtime of monoio's. One that is dropped leaks the tasks that it still has, and may touch them: so it is dropped only when all
+/// have ended.
+fn end<D: monoio::Driver>(runtime: Runtime<D>) -> usize {
+    let mut runtime = ManuallyDrop::new(runtime);
+    let left = caught(|| runtime.block_on(wards::end())).unwrap_or(1);
+    if left == 0 {
+        drop(ManuallyDrop::into_inner(runtime));
+    }
+    left
 }
 
 fn build(step: Step, stock: &Rc<RefCell<Blocks>>) -> io::Result<AnyRuntime> {

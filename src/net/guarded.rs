@@ -10,6 +10,12 @@ pub fn guarded<F: Future>(future: F) -> impl Future<Output = Option<F::Output>> 
     Guarded { future: Some(future) }
 }
 
+/// The same for what is done in one go.
+pub fn caught<T>(what: impl FnOnce() -> T) -> Option<T> {
+    // AssertUnwindSafe: as below; whoever calls this gives up what `what` has touched, or finds it as its guards have left it.
+    catch_unwind(AssertUnwindSafe(what)).ok()
+}
+
 struct Guarded<F> {
     future: Option<F>,
 }

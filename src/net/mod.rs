@@ -11,6 +11,7 @@
 //! - no vectored writes: `write_vectored_all` corrupts on partial writes. One contiguous [`block::Block`] per send.
 //! - no wakers across threads: [`mailbox`] is a queue and an eventfd.
 //! - a panic in a task would end the core: [`guarded`] turns it into a value.
+//! - a runtime that is dropped leaks its tasks and what they hold: [`wards`] keeps them where they can be ended.
 
 pub mod block;
 pub mod clock;
@@ -28,6 +29,7 @@ pub mod stream;
 mod tasks;
 pub mod timer;
 pub mod upstream;
+mod wards;
 mod wheel;
 
 #[cfg(test)]

@@ -80,12 +80,6 @@ impl Pool {
         self.idle -= std::mem::take(&mut self.by_endpoint[endpoint.index()]).len();
     }
 
-    /// Closes all.
-    pub fn clear(&mut self) {
-        self.by_endpoint.iter_mut().for_each(Vec::clear);
-        self.idle = 0;
-    }
-
     /// Idle connections.
     #[must_use]
     pub fn idle(&self) -> usize {

@@ -10,7 +10,7 @@ use crate::config::Address;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 use pin_project_lite::pin_project;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::cell::UnsafeCell;
 use std::future::Future;
 use std::io;
@@ -18,6 +18,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// What a send buffer takes whatever its size, when everything sent before has been answered.
 pub const SEND_AT_ONCE: usize = 4 << 10;
@@ -244,13 +245,13 @@ impl Stream {
 
     /// Makes the close that follows a reset instead of an orderly end: the peer learns that what it got is not whole.
     pub fn reset_on_close(&self) {
-        let _ = self.with_socket(|socket| socket.set_linger(Some(std::time::Duration::ZERO)));
+        let _ = self.with_socket(|socket| socket.set_linger(Some(Duration::ZERO)));
     }
 
-    fn with_socket<T>(&self, ask: impl FnOnce(socket2::SockRef<'_>) -> T) -> T {
+    fn with_socket<T>(&self, ask: impl FnOnce(SockRef<'_>) -> T) -> T {
         // SAFETY: the descriptor lives as long as `self`, and so longer than this call.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd()) };
-        ask(socket2::SockRef::from(&fd))
+        ask(SockRef::from(&fd))
     }
 }
 
@@ -325,19 +326,51 @@ impl Connecting {
     /// Refused, unreachable, or shut down by a watch.
     pub async fn established(self) -> io::Result<Stream> {
         self.stream.writable().await?;
-        // a socket that was shut down while connecting has no pending error, but no peer either
         self.stream.with_socket(|socket| match socket.take_error()? {
             Some(error) => Err(error),
-            None => socket.peer_addr(),
+            None => meets_another(&socket),
         })?;
         Ok(self.stream)
     }
+}
+
+/// That a connection which stands has somebody else at its other end.
+///
+/// Where an endpoint of this machine is down, and its port is one of those that the kernel gives to connections that are made
+/// (`net.ipv4.ip_local_port_range`), a connection may be given just that port: then it meets itself (simultaneous open, RFC 9293 §3.5),
+/// and would answer a request with the request. To us that is an endpoint which refuses. It is reset, so that nothing of it keeps the port
+/// from a service that comes back.
+///
+/// # Errors
+/// It was shut down while connecting and has no peer, or is its own.
+pub fn meets_another(socket: &SockRef<'_>) -> io::Result<()> {
+    let peer = socket.peer_addr()?;
+    if peer.is_unix() || peer != socket.local_addr()? {
+        return Ok(());
+    }
+    socket.set_linger(Some(Duration::ZERO))?;
+    Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::clock;
+
+    #[test]
+    fn a_connection_that_meets_itself_is_refused() {
+        on_each_driver(|_| async {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+            // nobody listens there, and it connects all the same
+            let own = socket.local_addr().unwrap();
+            socket.connect(&own).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let connecting = Connecting { stream: Stream::from_fd(socket.into()).unwrap() };
+            let error = connecting.established().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        });
+    }
     use crate::net::testing::{on_each_driver, pair};
     use std::future::poll_fn;
     use std::io::{Read, Write};

@@ -11,6 +11,7 @@
 //! The state of a connection is some sixty cache lines, which those of many others have driven out of the near caches by the time that its
 //! turn comes. So in a long turn the state of the next task is fetched while one runs: a microsecond is enough for that.
 
+use super::guarded::caught;
 use super::ring::Ring;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -27,6 +28,8 @@ const EXTRA_RUNS: usize = 64;
 /// Tasks that are queued when a turn begins, from which on the caches do not hold the state of all connections: with ten (64 connections)
 /// fetching it brings nothing, and with three it costs two per cent.
 const MANY: usize = 16;
+/// What is dropped at the end may spawn something, and that too; nothing does so for ever.
+const LAST_ROUNDS: usize = 8;
 
 /// See the module.
 #[derive(Default)]
@@ -137,6 +140,20 @@ impl Tasks {
         }
     }
 
+    /// Drops every task where it stands, and what is spawned by that. A drop that panics is the affair of its own task.
+    pub(super) fn end(&self) {
+        for _ in 0..LAST_ROUNDS {
+            let rows = std::mem::take(&mut *self.rows.borrow_mut());
+            if rows.is_empty() {
+                break;
+            }
+            for (_, row) in rows {
+                let _ = caught(|| drop(row));
+            }
+        }
+        self.queue.borrow_mut().clear();
+    }
+
     fn wake(&self, task: usize) {
         if task == MAIN {
             return self.main_is_due.set(true);
@@ -178,15 +195,15 @@ mod tests {
     use crate::net::timer::{TICK, Timers};
     use std::cell::{Cell, RefCell};
     use std::future::{Future, poll_fn};
-    use std::mem::ManuallyDrop;
     use std::rc::Rc;
     use std::task::{Poll, Waker};
 
     /// On a thread of its own; nothing where the kernel has no such ring.
     fn on_our_loop<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
         let run = move || {
-            let Ok(event_loop) = EventLoop::at(Step::Multishot) else { return };
-            ManuallyDrop::new(event_loop).block_on(body());
+            let Ok(mut event_loop) = EventLoop::at(Step::Multishot) else { return };
+            event_loop.block_on(body());
+            assert_eq!(event_loop.end(), 0);
         };
         std::thread::spawn(run).join().unwrap();
     }

@@ -5,7 +5,6 @@ use super::ring::{self, Ring};
 use super::stream::Stream;
 use super::timer::Timers;
 use std::future::{Future, poll_fn};
-use std::mem::ManuallyDrop;
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -29,13 +28,12 @@ pub(super) fn on_our_ring<F: Future<Output = ()>>(body: impl Fn(&'static Ring) -
 
 fn on<F: Future<Output = ()>>(step: Step, body: impl Fn(Rc<Timers>) -> F + Send + 'static) {
     let (done, wait) = channel();
-    // a thread of its own, because a runtime is never dropped (see `worker::run`)
+    // a thread of its own: so is a worker
     let thread = std::thread::spawn(move || {
-        let event_loop = match EventLoop::at(step) {
+        let mut event_loop = match EventLoop::at(step) {
             Err(error) if step != Step::Epoll => return println!("not on {step}: {error}"),
             tried => tried.unwrap(),
         };
-        let mut event_loop = ManuallyDrop::new(event_loop);
         println!("on {step}");
         event_loop.block_on(async {
             let timers = Timers::new().unwrap();
@@ -43,6 +41,7 @@ fn on<F: Future<Output = ()>>(step: Step, body: impl Fn(Rc<Timers>) -> F + Send 
             spawn(async move { running.run().await });
             body(timers).await;
         });
+        assert_eq!(event_loop.end(), 0, "everything is given back");
         done.send(()).unwrap();
     });
     match wait.recv_timeout(PATIENCE) {

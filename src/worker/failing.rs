@@ -15,6 +15,8 @@ static GATES: [AtomicBool; 4] = [const { AtomicBool::new(false) }; 4];
 pub enum Way {
     /// Panic, outside of any connection.
     Panic,
+    /// Have the kernel refuse the event loop, if it is one of ours; else panic.
+    Break,
     /// Stand still until [`open`] is called for this gate.
     Stall {
         /// Row of the gates.
@@ -26,7 +28,8 @@ impl Way {
     /// Does it, on the worker's thread.
     pub(crate) fn fail(self) {
         match self {
-            Self::Panic => panic!("on purpose, outside of any connection"),
+            Self::Break if crate::net::driver::break_it() => {}
+            Self::Panic | Self::Break => panic!("on purpose, outside of any connection"),
             Self::Stall { gate } => {
                 while !GATES[gate].load(Ordering::Acquire) {
                     std::thread::park();
@@ -40,6 +43,11 @@ impl Way {
 pub(crate) fn open(gate: usize, stalled: &Thread) {
     GATES[gate].store(true, Ordering::Release);
     stalled.unpark();
+}
+
+/// Makes the gate hold the next one.
+pub(crate) fn close(gate: usize) {
+    GATES[gate].store(false, Ordering::Release);
 }
 
 /// Panics for a request that asks for it.

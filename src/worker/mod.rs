@@ -20,6 +20,7 @@ mod exchange;
 pub(crate) mod failing;
 mod failure;
 mod going;
+mod notice;
 mod plan;
 mod proxied;
 mod record;
@@ -33,15 +34,16 @@ mod tunnel;
 mod upload;
 mod verdict;
 
+pub use notice::{Notice, Reason};
 pub use report::{Refusal, Report, eject_reason, readmit_reason};
 pub use shared::Shared;
 
 use crate::net::block::Blocks;
+use crate::net::clock;
 use crate::net::driver::{self, EventLoop, Step};
-use crate::net::guarded::guarded;
+use crate::net::guarded::{caught, guarded};
 use crate::net::listener::Listener;
 use crate::net::mailbox::Mailbox;
-use crate::net::{clock, timer};
 use crate::observe::access_log::LogSender;
 use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
@@ -50,11 +52,9 @@ use state::Worker;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// How often a worker shows that it lives, reaps idle connections and trims its stock.
@@ -91,47 +91,52 @@ pub struct Seat {
     pub mailbox: Mailbox<Command>,
     /// Where access log records go.
     pub log: Option<LogSender>,
-    /// Set when this worker is to be, or has been, replaced: by the control thread, or by the worker itself when one of its own tasks
-    /// has panicked. It then takes no new connections, finishes what it has, and ends; what it counts is ignored from the moment its
-    /// successor begins ([`Recorder`]).
-    pub retired: Arc<AtomicBool>,
+    /// Given when this worker is to be, or has been, replaced. It then takes no new connections, finishes what it has, and ends; what it
+    /// counts is ignored from the moment its successor begins ([`Recorder`]).
+    pub notice: Arc<Notice>,
 }
 
 /// What a worker writes with.
 struct Hands {
     recorder: Recorder,
     log: Option<LogSender>,
-    retired: Arc<AtomicBool>,
+    notice: Arc<Notice>,
     stock: Rc<RefCell<Blocks>>,
 }
 
-/// Runs a worker on the calling thread until it has drained. `ready` hears which event loop runs, or why none does.
-pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>)) {
+/// Runs a worker on the calling thread until it has drained, or cannot go on. `ready` hears which event loop runs, or why none does.
+///
+/// However it ends, by then it has given back what it had: connections are closed, their slots are free, the ring is gone. Returns how many
+/// sockets and operations could not be given back, because the kernel still has them.
+pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>)) -> usize {
     if let Some(core) = shared.config.gateway.cores[seat.id.index()] {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
     }
-    // monoio leaks what is still spawned when a runtime is dropped, and may touch it: it is never dropped, not by a panic either
     let mut event_loop = match EventLoop::new(shared.config.gateway.driver) {
-        Ok(event_loop) => ManuallyDrop::new(event_loop),
-        Err(error) => return ready(Err(error)),
+        Ok(event_loop) => event_loop,
+        Err(error) => {
+            ready(Err(error));
+            return 0;
+        }
     };
-    let (step, stock) = (event_loop.step(), event_loop.stock());
-    event_loop.block_on(async {
+    let (step, stock, notice) = (event_loop.step(), event_loop.stock(), Arc::clone(&seat.notice));
+    let life = async {
         match begin(seat, shared, step, stock) {
             Ok(worker) => {
                 ready(Ok(step));
                 worker.ended().await;
-                worker.close_idle_upstream();
-                // closes that were queued by the last drops go out with one more turn of the loop
-                worker.timers.watch().sleep_until(clock::now() + 2 * timer::TICK).await;
             }
             Err(error) => ready(Err(error)),
         }
-    });
+    };
+    if caught(|| event_loop.block_on(life)).is_none() {
+        notice.give(Reason::Panicked);
+    }
+    event_loop.end()
 }
 
 fn begin(seat: Seat, shared: &Arc<Shared>, step: Step, stock: Rc<RefCell<Blocks>>) -> io::Result<Rc<Worker>> {
-    let Seat { id, sockets, mailbox, log, retired } = seat;
+    let Seat { id, sockets, mailbox, log, notice } = seat;
     let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
     let recorder = shared.stats.recorder(id);
     recorder.driver(match step {
@@ -141,30 +146,38 @@ fn begin(seat: Seat, shared: &Arc<Shared>, step: Step, stock: Rc<RefCell<Blocks>
         Step::Plain => DriverRung::IoUring,
         Step::Epoll => DriverRung::Epoll,
     });
-    let hands = Hands { recorder, log, retired, stock };
+    let hands = Hands { recorder, log, notice, stock };
     let worker = Worker::new(shared, listeners.clone(), hands)?;
     for (index, listener) in listeners.into_iter().enumerate() {
-        spawn(&worker, accept::accept(Rc::clone(&worker), ListenerId::from_index(index), listener));
+        let accepting = accept::accept(Rc::clone(&worker), ListenerId::from_index(index), listener);
+        spawn(&worker, Reason::Deaf, accepting);
     }
     let timers = Rc::clone(&worker.timers);
-    spawn(&worker, async move { timers.run().await });
-    spawn(&worker, beat(Rc::clone(&worker)));
+    spawn(&worker, Reason::Timeless, async move { timers.run().await });
+    spawn(&worker, Reason::Panicked, beat(Rc::clone(&worker)));
     let told = Rc::clone(&worker);
-    spawn(&worker, async move {
-        let _ = mailbox.run(|command| state::on_command(&told, command)).await;
+    spawn(&worker, Reason::Unreachable, async move {
+        // one at a time: whoever was told something that it cannot do must still hear of the drain
+        let obey = |command| {
+            if caught(|| state::on_command(&told, command)).is_none() {
+                told.recorder.panic_caught();
+                told.retire(Reason::Panicked);
+            }
+        };
+        let _ = mailbox.run(obey).await;
     });
     Ok(worker)
 }
 
-/// Runs one of the worker's own tasks. When it panics, the worker retires: its connections are finished, which they would not be if
-/// the panic ended the thread, and a successor is put in its place at once.
-fn spawn(worker: &Rc<Worker>, task: impl Future<Output = ()> + 'static) {
+/// Runs one of the worker's own tasks. When it panics, or ends before its time, the worker retires for this `reason`: its connections are
+/// finished, which they would not be if the thread ended, and a successor is put in its place at once.
+fn spawn(worker: &Rc<Worker>, reason: Reason, task: impl Future<Output = ()> + 'static) {
     let worker = Rc::clone(worker);
     driver::spawn(async move {
         if guarded(task).await.is_none() {
             worker.recorder.panic_caught();
-            worker.retire();
         }
+        worker.on_task_over(reason);
     });
 }
 

@@ -39,9 +39,9 @@ pub struct Shared {
     /// `max_requests`, by cluster and endpoint; empty for a cluster without.
     pub(super) endpoint_slots: Vec<Vec<Arc<SharedSlots>>>,
     /// `max_connections`, by listener.
-    pub(super) connection_slots: Vec<Arc<SharedSlots>>,
+    pub(crate) connection_slots: Vec<Arc<SharedSlots>>,
     /// `max_connections_per_client`, by listener; `None` for one without.
-    pub(super) client_slots: Vec<Option<ClientSlots>>,
+    pub(crate) client_slots: Vec<Option<ClientSlots>>,
 }
 
 impl Shared {

@@ -7,7 +7,7 @@ use super::accept;
 use super::cutting;
 use super::report::Complaints;
 use super::shared::Shared;
-use super::{Command, Hands};
+use super::{Command, Hands, Notice, Reason};
 use crate::config::{ProxyVersion, Route};
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
@@ -15,7 +15,6 @@ use crate::http::fields::HeadScratch;
 use crate::limits::{ARMED_RECEIVES_MAX, ARMED_UPSTREAM_MAX, BLOCK_LARGE, BLOCK_SMALL, CUT_BEFORE_DRAIN_ENDS};
 use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
-use crate::net::driver;
 use crate::net::listener::Listener;
 use crate::net::pool::Pool;
 use crate::net::stream::Stream;
@@ -39,7 +38,6 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -83,7 +81,9 @@ pub(super) struct Worker {
     pub(super) cutting: Cell<bool>,
     /// When tunnels end whatever they carry; `NEVER` before a drain.
     tunnels_end: Cell<Instant>,
-    retired: Arc<AtomicBool>,
+    notice: Arc<Notice>,
+    /// It cannot go on: what it still has is dropped with it.
+    is_broken: Cell<bool>,
     waiting_for_end: RefCell<Option<Waker>>,
     pub(super) complaints: Complaints,
 }
@@ -110,7 +110,7 @@ impl Worker {
     /// # Errors
     /// No descriptor is left.
     pub(super) fn new(shared: &Arc<Shared>, listeners: Vec<Rc<Listener>>, hands: Hands) -> io::Result<Rc<Self>> {
-        let Hands { recorder, log, retired, stock } = hands;
+        let Hands { recorder, log, notice, stock } = hands;
         #[expect(clippy::disallowed_methods, reason = "the one seed of this worker's own generator")]
         let mut rng = Rng::from_rng(&mut rand::rng());
         let config = &shared.config;
@@ -143,7 +143,8 @@ impl Worker {
             draining: Cell::new(false),
             cutting: Cell::new(false),
             tunnels_end: Cell::new(Instant::NEVER),
-            retired,
+            notice,
+            is_broken: Cell::new(false),
             waiting_for_end: RefCell::default(),
             complaints: Complaints::default(),
             shared: Arc::clone(shared),
@@ -153,16 +154,25 @@ impl Worker {
 
     /// True from the drain command on, or when a successor has taken over or will.
     pub(super) fn is_draining(&self) -> bool {
-        // Relaxed: nothing else is read because of it
-        self.draining.get() || self.retired.load(Ordering::Relaxed)
+        self.draining.get() || self.notice.is_given()
     }
 
     /// Makes room for a successor: no more connections, and the end once those that are here have ended.
-    pub(super) fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
+    pub(super) fn retire(&self, reason: Reason) {
+        self.notice.give(reason);
         self.draining.set(true);
         self.timers.hurry_idle();
         self.look_for_end();
+    }
+
+    /// One of the worker's own tasks is over, without which it cannot go on as it did.
+    pub(super) fn on_task_over(&self, reason: Reason) {
+        if !reason.may_finish() {
+            self.is_broken.set(true);
+        } else if self.is_draining() {
+            return; // as it should
+        }
+        self.retire(reason);
     }
 
     /// When a tunnel must end that has just carried a byte.
@@ -192,8 +202,10 @@ impl Worker {
             // one table for all workers: one of them tells
             self.recorder.publish_limit_evictions(self.shared.limits.table().evictions());
         }
-        if self.retired.load(Ordering::Relaxed) && !self.draining.get() {
-            self.retire();
+        if let Some(reason) = self.notice.reason()
+            && !self.draining.get()
+        {
+            self.retire(reason);
         }
         for (index, pool) in self.pools.borrow_mut().iter_mut().enumerate() {
             pool.reap(now);
@@ -207,10 +219,15 @@ impl Worker {
         self.publish_endpoints(now);
     }
 
-    /// Waits until the worker has drained.
+    /// Whether nothing is left to do, or nothing can be done any more.
+    fn is_over(&self) -> bool {
+        self.is_broken.get() || (self.draining.get() && self.connections.get() == 0)
+    }
+
+    /// Waits until the worker has drained, or cannot go on.
     pub(super) async fn ended(&self) {
         poll_fn(|cx| {
-            if self.draining.get() && self.connections.get() == 0 {
+            if self.is_over() {
                 return Poll::Ready(());
             }
             *self.waiting_for_end.borrow_mut() = Some(cx.waker().clone());
@@ -221,8 +238,7 @@ impl Worker {
 
     /// Wakes who waits for the end, if this is it.
     pub(super) fn look_for_end(&self) {
-        if self.draining.get()
-            && self.connections.get() == 0
+        if self.is_over()
             && let Some(waker) = self.waiting_for_end.borrow_mut().take()
         {
             waker.wake();
@@ -352,11 +368,6 @@ impl Worker {
         self.pools.borrow_mut()[cluster.index()].forget(endpoint);
     }
 
-    /// Closes every pooled connection: the worker ends, but its memory stays (see [`super::run`]).
-    pub(super) fn close_idle_upstream(&self) {
-        self.pools.borrow_mut().iter_mut().for_each(Pool::clear);
-    }
-
     /// Counts a request in flight to a cluster.
     pub(super) fn count_active(&self, cluster: ClusterId, change: isize) {
         let active = &mut self.active_upstream.borrow_mut()[cluster.index()];
@@ -448,7 +459,7 @@ pub(super) fn on_command(worker: &Rc<Worker>, command: Command) {
             worker.end_tunnels();
             worker.look_for_end();
         }
-        Command::Cut => driver::spawn(cutting::cut(Rc::clone(worker))),
+        Command::Cut => super::spawn(worker, Reason::Panicked, cutting::cut(Rc::clone(worker))),
         #[cfg(test)]
         Command::Fail(way) => way.fail(),
     }

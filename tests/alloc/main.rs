@@ -144,7 +144,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(gateway) = self.0.take() {
-            gateway.drain_and_stop();
+            gateway.drain_and_stop().expect("it drains");
         }
     }
 }

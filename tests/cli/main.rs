@@ -134,7 +134,7 @@ fn version_help_and_completions_exit_0() {
     let help = ringgate(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(
-        stdout(&help).contains("Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start"),
+        stdout(&help).contains("Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start, 4 could not go on"),
         "{}",
         stdout(&help)
     );

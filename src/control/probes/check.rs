@@ -15,9 +15,11 @@ use crate::http::scan::HeadScanner;
 use crate::http::trailers::Trailers;
 use crate::http::{Parsed, proxy_header};
 use crate::limits;
+use crate::net::stream::meets_another;
 use crate::observe::labels::FailureReason;
 use crate::observe::stats::Failure;
 use http::{Method, StatusCode};
+use socket2::SockRef;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -53,7 +55,11 @@ pub(super) async fn check(address: &Address, check: &HealthCheck, proxy: ProxyVe
 async fn connect_and_ask(address: &Address, probe: &Probe, proxy: ProxyVersion) -> Result<(), Miss> {
     let no_connection = |error| not_connected(address, &error);
     match address {
-        Address::Tcp(tcp) => ask(TcpStream::connect(tcp).await.map_err(no_connection)?, address, probe, proxy).await,
+        Address::Tcp(tcp) => {
+            let stream = TcpStream::connect(tcp).await.map_err(no_connection)?;
+            meets_another(&SockRef::from(&stream)).map_err(no_connection)?;
+            ask(stream, address, probe, proxy).await
+        }
         Address::Unix(path) => {
             ask(UnixStream::connect(path).await.map_err(no_connection)?, address, probe, proxy).await
         }

@@ -26,7 +26,7 @@ struct Shared([[u8; size_of::<BufRingEntry>()]; RECEIVE_BUFFERS as usize]);
 
 /// See the module.
 pub(super) struct Buffers {
-    /// Lives as long as the ring, which is never dropped.
+    /// Freed by [`Buffers::free`] and by nothing else: the kernel reads it.
     shared: *mut BufRingEntry,
     /// By buffer id: what the kernel has.
     given: Vec<Option<Block>>,
@@ -49,8 +49,14 @@ impl Buffers {
     /// The kernel has no such rings (before 5.19).
     pub(super) fn register(ring: &IoUring) -> io::Result<Self> {
         let shared = Box::into_raw(Box::new(Shared([[0; _]; _])));
-        // SAFETY: one page-aligned allocation of so many entries, which is not freed.
-        unsafe { ring.submitter().register_buf_ring(shared.expose_provenance() as u64, RECEIVE_BUFFERS, GROUP)? };
+        // SAFETY: one page-aligned allocation of so many entries, which is not freed before the kernel has forgotten it.
+        let registered =
+            unsafe { ring.submitter().register_buf_ring(shared.expose_provenance() as u64, RECEIVE_BUFFERS, GROUP) };
+        if let Err(error) = registered {
+            // SAFETY: the box that was just given away; the kernel has not taken it.
+            drop(unsafe { Box::from_raw(shared) });
+            return Err(error);
+        }
         Ok(Self {
             shared: shared.cast(),
             given: (0..RECEIVE_BUFFERS).map(|_| None).collect(),
@@ -59,6 +65,12 @@ impl Buffers {
             taken: 0,
             peak: PEAK_MAX,
         })
+    }
+
+    /// Gives back the memory that was shared with the kernel, which has forgotten it: the ring was unregistered, and is gone.
+    pub(super) fn free(self) {
+        // SAFETY: the box that `register` has given away, of the same type, and nobody has the pointer any more.
+        drop(unsafe { Box::from_raw(self.shared.cast::<Shared>()) });
     }
 
     /// The kernel has had none for something that arrived.

@@ -11,7 +11,8 @@
 //! Descriptors are closed by the ring as well, in the order of submission: one that were closed at once could be another connection's by
 //! the time that an operation submitted before reaches the kernel.
 //!
-//! A ring lives as long as its process: a worker's thread has one, and what is still in flight when a worker ends may point into it.
+//! A ring ends with its worker ([`Owner::end`]): its tasks are dropped, what is in flight is called off and waited for, and everything goes
+//! back to the kernel. What the kernel will not let go of is left behind, because it may still be written to.
 
 mod buffers;
 mod operation;
@@ -21,6 +22,7 @@ mod tests;
 
 use super::block::{Block, Blocks};
 use super::clock;
+use super::guarded::caught;
 use super::stream::shutdown_fd;
 use super::tasks::Tasks;
 use crate::limits::PIECES_AHEAD_MAX;
@@ -50,6 +52,8 @@ const LATE_NANOS: u32 = 20_000_000;
 /// So many of them do not end a wait: a turn of more has things to do anyway, and asking the kernel for many completions makes it put
 /// more into one turn than the caches hold (512 connections: 1.12 of the CPU).
 const UNAWAITED_MAX: u32 = 4;
+/// How long the kernel may take to let go of what is in flight at the end.
+const LAST_SECONDS: u64 = 1;
 /// Of operations about which only failures would be told, and nobody asks.
 const UNHEARD: u64 = u64::MAX;
 
@@ -73,24 +77,65 @@ pub(super) struct Ring {
     ahead: Cell<usize>,
     /// Operations submitted since the last turn that will be over at once, and that nobody waits for.
     unawaited: Cell<u32>,
+    /// Those that were made and not dropped yet: each holds on to this ring.
+    sockets: Cell<usize>,
+    /// The kernel has refused a turn for good: nothing is submitted any more, and nothing will complete.
+    is_broken: Cell<bool>,
 }
 
 /// The number of an operation.
 pub(super) type Number = u32;
 
+/// Who made the ring of this thread, and ends it.
+pub(super) struct Owner(*mut Ring);
+
+impl Owner {
+    /// The ring. Whatever holds on to it is a task of the ring, or counted as a socket of it.
+    pub(super) fn ring(&self) -> &'static Ring {
+        // SAFETY: it was leaked by `Ring::leak`, and `end` frees it only when nobody is left who could have asked.
+        unsafe { &*self.0 }
+    }
+
+    /// Drops every task, has the kernel let go of everything, and gives back the ring, which may be broken. Returns how many sockets and
+    /// operations are left, which can only stay as they are.
+    pub(super) fn end(self) -> usize {
+        let ring = self.ring();
+        ring.tasks.end();
+        ring.call_off();
+        CURRENT.set(None);
+        if ring.sockets.get() > 0 {
+            return ring.sockets.get();
+        }
+        // SAFETY: the pointer is that of a leaked box, and nobody uses it any more: tasks are dropped and no socket is left.
+        let Ring { tasks, io, operations, buffers, .. } = *unsafe { Box::from_raw(self.0) };
+        let (io, operations, buffers) = (io.into_inner(), operations.into_inner(), buffers.into_inner());
+        // a waker that is kept somewhere finds no ring, and no task
+        drop(tasks);
+        let left = operations.len() + usize::from(io.submitter().unregister_buf_ring(buffers::GROUP).is_err());
+        drop(io);
+        if left == 0 {
+            buffers.free();
+        } else {
+            // the kernel may write there
+            std::mem::forget((operations, buffers));
+        }
+        left
+    }
+}
+
 impl Ring {
-    /// Makes the ring of this thread, once and for ever.
+    /// Makes the ring of this thread.
     ///
     /// # Errors
     /// The kernel is older than 6.1, or refuses.
-    pub(super) fn leak(stock: Rc<RefCell<Blocks>>) -> io::Result<&'static Self> {
+    pub(super) fn leak(stock: Rc<RefCell<Blocks>>) -> io::Result<Owner> {
         let io = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(ENTRIES)?;
-        let ring: &'static Self = Box::leak(Box::new(Self {
+        let owner = Owner(Box::into_raw(Box::new(Self {
             tasks: Tasks::default(),
             buffers: RefCell::new(Buffers::register(&io)?),
             io: RefCell::new(io),
@@ -98,10 +143,12 @@ impl Ring {
             stock,
             ahead: Cell::new(0),
             unawaited: Cell::new(0),
-        }));
-        CURRENT.set(Some(ring));
+            sockets: Cell::new(0),
+            is_broken: Cell::new(false),
+        })));
+        CURRENT.set(Some(owner.ring()));
         clock::begin_turn();
-        Ok(ring)
+        Ok(owner)
     }
 
     pub(super) fn tasks(&self) -> &Tasks {
@@ -126,7 +173,11 @@ impl Ring {
         {
             let mut io = self.io.borrow_mut();
             let unawaited = Some(self.unawaited.take()).filter(|&count| count <= UNAWAITED_MAX);
-            enter(&mut io, if wait { 1 + unawaited.unwrap_or(0) } else { 0 });
+            let entered = enter(&mut io, if wait { 1 + unawaited.unwrap_or(0) } else { 0 });
+            if self.is_broken.get() || entered.is_err() {
+                self.is_broken.set(true);
+                panic!("the ring is broken: {:?}", entered.err());
+            }
             clock::begin_turn();
             for completion in io.completion() {
                 floods.extend(self.complete(&completion));
@@ -137,8 +188,31 @@ impl Ring {
         }
     }
 
+    /// Has the kernel let go of everything that is in flight, and takes down what has come of it. Must not panic, whatever is broken.
+    fn call_off(&self) {
+        if !self.is_broken.get() {
+            // closes, and what was posted
+            let _ = caught(|| self.turn(false));
+        }
+        let patience = types::Timespec::new().sec(LAST_SECONDS);
+        let _ = self.io.borrow().submitter().register_sync_cancel(Some(patience), types::CancelBuilder::any());
+        let mut io = self.io.borrow_mut();
+        for completion in io.completion() {
+            self.complete(&completion);
+        }
+    }
+
+    /// Makes the next turn fail as a kernel would that refuses it.
+    #[cfg(test)]
+    pub(super) fn break_it(&self) {
+        self.is_broken.set(true);
+    }
+
     /// Queues an operation for the next turn.
     fn push(&self, entry: &squeue::Entry) {
+        if self.is_broken.get() {
+            return;
+        }
         // SAFETY: what an entry points to is owned by its row, which stays until the kernel is done with it.
         while unsafe { self.io.borrow_mut().submission().push(entry) }.is_err() {
             self.turn(false);
@@ -163,6 +237,11 @@ impl Ring {
 
     /// Closes a descriptor behind everything that was submitted for it.
     fn close(&self, fd: RawFd) {
+        if self.is_broken.get() {
+            // SAFETY: whoever owned the descriptor has given it away.
+            unsafe { libc::close(fd) };
+            return;
+        }
         let entry = opcode::Close::new(types::Fd(fd)).build();
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UNHEARD));
     }
@@ -300,7 +379,10 @@ fn wait_in(operation: &mut Operation, cx: &Context<'_>) {
 }
 
 /// One `io_uring_enter(2)`, until at least `wanted` completions are there; or, if that is more than one, for [`LATE_NANOS`].
-fn enter(io: &mut IoUring, wanted: u32) {
+///
+/// # Errors
+/// The ring is broken.
+fn enter(io: &mut IoUring, wanted: u32) -> io::Result<()> {
     let queued = io.submission().len();
     let queued = u32::try_from(queued).expect("no more than the queue has");
     let entered = if wanted > 1 {
@@ -310,10 +392,9 @@ fn enter(io: &mut IoUring, wanted: u32) {
         // SAFETY: no argument is passed that the kernel would read.
         unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, ENTER_GETEVENTS, None) }
     };
-    if let Err(error) = entered {
-        // the time, a signal, or no memory for the moment: what was not taken stays queued for the next turn
-        let passes =
-            matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));
-        assert!(passes, "the ring is broken: {error}");
-    }
+    let Err(error) = entered else { return Ok(()) };
+    // the time, a signal, or no memory for the moment: what was not taken stays queued for the next turn
+    let passes =
+        matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));
+    if passes { Ok(()) } else { Err(error) }
 }

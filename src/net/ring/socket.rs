@@ -41,6 +41,7 @@ enum Found {
 
 impl Socket {
     pub(in super::super) fn new(ring: &'static Ring, fd: OwnedFd) -> Self {
+        ring.sockets.set(ring.sockets.get() + 1);
         Self {
             ring,
             fd: fd.into_raw_fd(),
@@ -303,6 +304,7 @@ impl Drop for Socket {
             self.ring.abandon(number);
         }
         self.ring.close(self.fd);
+        self.ring.sockets.set(self.ring.sockets.get() - 1);
     }
 }
 
