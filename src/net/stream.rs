@@ -132,7 +132,9 @@ impl Stream {
                 block.consume(sent);
                 self.send(block).await
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.send(block).await,
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                self.send(block).await
+            }
             Err(error) => (Err(error), block),
         }
     }

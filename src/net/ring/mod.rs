@@ -46,9 +46,6 @@ const ENTRIES: u32 = 256;
 const COMPLETIONS: u32 = 2_048;
 /// `io_uring_enter(2)`: run what has become due, and wait for completions.
 const ENTER_GETEVENTS: u32 = 1;
-/// How late a completion is noticed at most when an operation that should be over at once is not: two ticks of the timers. Without an end to
-/// that wait two clients that take nothing of their responses could hold up a worker for good.
-const LATE_NANOS: u32 = 20_000_000;
 /// So many of them do not end a wait: a turn of more has things to do anyway, and asking the kernel for many completions makes it put
 /// more into one turn than the caches hold (512 connections: 1.12 of the CPU).
 const UNAWAITED_MAX: u32 = 4;
@@ -163,13 +160,13 @@ impl Ring {
     /// Hands everything that was submitted to the kernel, with `wait` until something has completed, and hands out what has.
     ///
     /// What completes at once and matters to nobody does not end the wait: with one connection in use, that would be every other system
-    /// call. Should it not complete at once, because its peer takes nothing, others are noticed late, by [`LATE_NANOS`].
+    /// call. It does complete at once, as it is not to wait for a peer that takes nothing: then the rest is sent once more, and may wait.
     pub(super) fn turn(&self, wait: bool) {
         // connections that are behind do not get the kernel's buffers refilled; they go on with their own
         if !self.is_behind() {
             self.buffers.borrow_mut().refill(&mut self.stock.borrow_mut());
         }
-        let mut floods = Vec::new();
+        let mut to_do = Vec::new();
         {
             let mut io = self.io.borrow_mut();
             let unawaited = Some(self.unawaited.take()).filter(|&count| count <= UNAWAITED_MAX);
@@ -180,11 +177,14 @@ impl Ring {
             }
             clock::begin_turn();
             for completion in io.completion() {
-                floods.extend(self.complete(&completion));
+                to_do.extend(self.complete(&completion));
             }
         }
-        for number in floods {
-            self.cancel(number);
+        for then in to_do {
+            match then {
+                Then::Cancel(number) => self.cancel(number),
+                Then::SendRest(number) => self.send_rest(number),
+            }
         }
     }
 
@@ -260,8 +260,8 @@ impl Ring {
         self.stock.borrow_mut().put(block);
     }
 
-    /// Takes down what an operation has come to, and wakes who waits for it. Returns the number of one that has run too far ahead.
-    fn complete(&self, completion: &cqueue::Entry) -> Option<Number> {
+    /// Takes down what an operation has come to, and wakes who waits for it. Returns what is to be done about it.
+    fn complete(&self, completion: &cqueue::Entry) -> Option<Then> {
         let (number, result, flags) = (completion.user_data(), completion.result(), completion.flags());
         let more = cqueue::more(flags);
         let received = usize::try_from(result).unwrap_or(0);
@@ -283,7 +283,7 @@ impl Ring {
                     None => {}
                 }
                 let flooded = pieces.on_completion(result, more);
-                return flooded.then_some(Number::try_from(number).unwrap_or_default());
+                return flooded.then_some(Then::Cancel(Number::try_from(number).unwrap_or_default()));
             }
             Operation::Receive { block, result: kept, waker } => {
                 if let Some(block) = block {
@@ -295,7 +295,12 @@ impl Ring {
             Operation::Send { result: kept, waker, .. } | Operation::Poll { result: kept, waker } => {
                 settle(kept, result, waker);
             }
-            Operation::Post { block, fd, waker } => {
+            Operation::Post { block: Some(block), waits: waits @ false, .. } if is_left(block, result) => {
+                block.consume(received);
+                *waits = true;
+                return Some(Then::SendRest(Number::try_from(number).unwrap_or_default()));
+            }
+            Operation::Post { block, fd, waker, .. } => {
                 // one that failed, or was cut short by its failure, is the end of the connection, which whoever receives will notice
                 if block.take().is_some_and(|block| self.on_posted(block, received)) {
                     shutdown_fd(*fd, Shutdown::Both);
@@ -312,6 +317,18 @@ impl Ring {
             }
         }
         None
+    }
+
+    /// Sends what was posted and not taken, and waits until it is: in the kernel, where it holds nobody up.
+    fn send_rest(&self, number: Number) {
+        let entry = self.with(number, |operation| match operation {
+            Operation::Post { block: Some(block), fd, .. } => Some(socket::send_entry(*fd, block, libc::MSG_WAITALL)),
+            // it was given up since
+            _ => None,
+        });
+        if let Some(entry) = entry {
+            self.push(&entry.user_data(number.into()));
+        }
     }
 
     /// Takes a block back that was to be sent; true when it was not sent whole.
@@ -362,6 +379,19 @@ impl Ring {
     }
 }
 
+/// What is to be done after a completion.
+enum Then {
+    /// Call off an operation that has run too far ahead.
+    Cancel(Number),
+    /// Send what the kernel has not taken at once.
+    SendRest(Number),
+}
+
+/// Whether the kernel has taken a part, or nothing, for no other reason than that its peer takes nothing.
+fn is_left(block: &Block, result: i32) -> bool {
+    result == -libc::EAGAIN || (0..block.unread().len()).contains(&usize::try_from(result).unwrap_or(usize::MAX))
+}
+
 fn settle(kept: &mut Option<i32>, result: i32, waker: &mut Option<Waker>) {
     *kept = Some(result);
     if let Some(waker) = waker.take() {
@@ -378,23 +408,16 @@ fn wait_in(operation: &mut Operation, cx: &Context<'_>) {
     }
 }
 
-/// One `io_uring_enter(2)`, until at least `wanted` completions are there; or, if that is more than one, for [`LATE_NANOS`].
+/// One `io_uring_enter(2)`, until at least `wanted` completions are there.
 ///
 /// # Errors
 /// The ring is broken.
 fn enter(io: &mut IoUring, wanted: u32) -> io::Result<()> {
-    let queued = io.submission().len();
-    let queued = u32::try_from(queued).expect("no more than the queue has");
-    let entered = if wanted > 1 {
-        let late = types::Timespec::new().nsec(LATE_NANOS);
-        io.submitter().submit_with_args(wanted as usize, &types::SubmitArgs::new().timespec(&late))
-    } else {
-        // SAFETY: no argument is passed that the kernel would read.
-        unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, ENTER_GETEVENTS, None) }
-    };
+    let queued = u32::try_from(io.submission().len()).expect("no more than the queue has");
+    // SAFETY: no argument is passed that the kernel would read.
+    let entered = unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, ENTER_GETEVENTS, None) };
     let Err(error) = entered else { return Ok(()) };
-    // the time, a signal, or no memory for the moment: what was not taken stays queued for the next turn
-    let passes =
-        matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));
+    // a signal, or no memory for the moment: what was not taken stays queued for the next turn
+    let passes = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));
     if passes { Ok(()) } else { Err(error) }
 }

@@ -14,8 +14,8 @@ pub(super) enum Operation {
     Receive { block: Option<Block>, result: Option<i32>, waker: Option<Waker> },
     /// Send what is unread in the block, as much as is taken.
     Send { block: Block, result: Option<i32>, waker: Option<Waker> },
-    /// Send all of the block, about which nobody asks; `None` when it is done.
-    Post { block: Option<Block>, fd: RawFd, waker: Option<Waker> },
+    /// Send all of the block, about which nobody asks; `None` when it is done. `waits`: the kernel did not take it at once.
+    Post { block: Option<Block>, fd: RawFd, waits: bool, waker: Option<Waker> },
     /// Wait until something can be done.
     Poll { result: Option<i32>, waker: Option<Waker> },
     /// Nobody waits any more; the kernel may still use the block.

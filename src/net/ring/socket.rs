@@ -154,14 +154,15 @@ impl Socket {
         Ready { socket: self, wait: self.poll(libc::POLLOUT) }
     }
 
-    /// Sends what is unread in the block, as much as the kernel takes at once. `unawaited`: that is all of it, and nobody waits for that.
+    /// Sends what is unread in the block, as much as the kernel takes at once. `unawaited`: that is all of it as a rule, and nobody waits for
+    /// that; where it takes nothing the error is [`io::ErrorKind::WouldBlock`].
     pub(in super::super) fn send(&self, block: Block, unawaited: bool) -> Send {
         if unawaited {
             self.ring.unawaited.set(self.ring.unawaited.get() + 1);
         }
-        let flags = if unawaited { libc::MSG_WAITALL } else { 0 };
+        let flags = if unawaited { libc::MSG_DONTWAIT } else { 0 };
         let entry = |operation: &mut Operation| match operation {
-            Operation::Send { block, .. } => self.send_entry(block, flags),
+            Operation::Send { block, .. } => send_entry(self.fd, block, flags),
             _ => opcode::Nop::new().build(),
         };
         let number = self.ring.submit(Operation::Send { block, result: None, waker: None }, entry);
@@ -177,10 +178,10 @@ impl Socket {
         }
         self.ring.unawaited.set(self.ring.unawaited.get() + 1);
         let entry = |operation: &mut Operation| match operation {
-            Operation::Post { block: Some(block), .. } => self.send_entry(block, libc::MSG_WAITALL),
+            Operation::Post { block: Some(block), .. } => send_entry(self.fd, block, libc::MSG_DONTWAIT),
             _ => opcode::Nop::new().build(),
         };
-        let post = Operation::Post { block: Some(block), fd: self.fd, waker: None };
+        let post = Operation::Post { block: Some(block), fd: self.fd, waits: false, waker: None };
         self.posted.set(Some(self.ring.submit(post, entry)));
         Ok(())
     }
@@ -203,12 +204,6 @@ impl Socket {
             self.posted.set(None);
         }
         in_flight
-    }
-
-    fn send_entry(&self, block: &Block, flags: libc::c_int) -> squeue::Entry {
-        let unread = block.unread();
-        let len = u32::try_from(unread.len()).unwrap_or(u32::MAX);
-        opcode::Send::new(types::Fd(self.fd), unread.as_ptr(), len).flags(libc::MSG_NOSIGNAL | flags).build()
     }
 
     fn poll(&self, events: libc::c_short) -> Wait {
@@ -296,6 +291,13 @@ impl Socket {
         }
         Some(into)
     }
+}
+
+/// Sends what is unread in a block.
+pub(super) fn send_entry(fd: RawFd, block: &Block, flags: libc::c_int) -> squeue::Entry {
+    let unread = block.unread();
+    let len = u32::try_from(unread.len()).unwrap_or(u32::MAX);
+    opcode::Send::new(types::Fd(fd), unread.as_ptr(), len).flags(libc::MSG_NOSIGNAL | flags).build()
 }
 
 impl Drop for Socket {
