@@ -74,7 +74,8 @@
 //! - A failing probe is the same fault going on; only a relapse doubles, and proofs in a row end it early ([`policy::outlier`]).
 //! - All workers learn together. Where an endpoint stands is one word that they share, the retry budget one account ([`policy::budget`]);
 //!   the time of a try follows the route, by what any of them has seen ([`policy::try_time`]).
-//! - When nobody is left that serves well a retry is a probe, ten of which are made a second ([`policy::standings::Standings::claim_retry`]).
+//! - When nobody is left that serves well, or may be well again because nobody has failed there for a second, a retry is a probe, ten of which
+//!   are made a second ([`policy::standings::Standings::claim_retry`]).
 //! - A retry is counted and paid when it is made. One that takes the place of an answer is entered before the answer is let go.
 //! - Our own shortage is never an endpoint's fault.
 //!

@@ -278,11 +278,21 @@ impl Cluster {
         self.budget.covers(1 + self.in_flight + elsewhere, now)
     }
 
-    /// Whether a retry is worth making. While somebody serves well it is. When all that are left are failing, a retry only adds to their load: then
-    /// one is made now and then, and finds out when that is over.
-    pub fn may_retry(&mut self, now: Instant) -> bool {
+    /// Whether a retry is worth making for a request that has `tried` these: somebody serves well, or somebody is put aside at whom nobody has
+    /// failed lately, and who may be well again. When all are failing, a retry only adds to their load: then one is made now and then
+    /// ([`Standings::claim_retry`]), and finds out when that is over.
+    pub fn is_promising(&mut self, tried: &[EndpointId], now: Instant) -> bool {
         self.refresh(now);
-        self.endpoints.iter().any(Endpoint::is_available) || self.standings.claim_retry(now)
+        let may_serve = |(row, endpoint): (usize, &Endpoint)| {
+            let id = EndpointId::from_index(row);
+            endpoint.may_be_well() && !tried.contains(&id) && self.standings.has_rested(id, now)
+        };
+        self.endpoints.iter().any(Endpoint::is_available) || self.endpoints.iter().enumerate().any(may_serve)
+    }
+
+    /// What this cluster's workers share.
+    pub(super) fn standings(&self) -> &Standings {
+        &self.standings
     }
 
     /// Whether an endpoint may still be there though it could not be reached: nobody has put it aside yet.

@@ -80,6 +80,12 @@ impl Endpoint {
         self.weight > 0 && self.healthy && self.standing == Standing::Serving
     }
 
+    /// Whether it was put aside for failures that may be over: nothing that is known now speaks against it.
+    #[must_use]
+    pub fn may_be_well(&self) -> bool {
+        self.weight > 0 && self.healthy && !matches!(self.standing, Standing::Serving | Standing::Paused { .. })
+    }
+
     /// Whether it takes requests, if only when nobody else is left.
     #[must_use]
     pub fn is_left(&self) -> bool {

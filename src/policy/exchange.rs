@@ -72,6 +72,8 @@ pub struct Exchange {
     backoffs: u8,
     retry_reason: Option<Cause>,
     budget_stopped: bool,
+    /// There was to be no retry because nobody is left that serves well.
+    held_back: bool,
     /// The attempt has less time than is left, because that is what its route usually takes.
     cut: bool,
     /// The request's deposit in the retry budget was made.
@@ -94,6 +96,7 @@ impl Exchange {
             backoffs: 0,
             retry_reason: None,
             budget_stopped: false,
+            held_back: false,
             cut: false,
             deposited: false,
         }
@@ -131,6 +134,12 @@ impl Exchange {
     #[must_use]
     pub fn was_stopped_by_budget(&self) -> bool {
         self.budget_stopped
+    }
+
+    /// A retry was not made only because nobody is left that serves well.
+    #[must_use]
+    pub fn was_held_back(&self) -> bool {
+        self.held_back
     }
 
     /// T_max.

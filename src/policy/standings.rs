@@ -146,6 +146,8 @@ struct Row {
     dead_until: AtomicU64,
     /// When it was last reached though it was put aside.
     reached: AtomicU64,
+    /// When an attempt at it last failed.
+    failed: AtomicU64,
     /// The last who tried could not connect to it.
     unreached: AtomicBool,
     /// Active checks call it down.
@@ -289,6 +291,17 @@ impl Standings {
         }
     }
 
+    /// An attempt at it has failed.
+    pub fn set_failed(&self, id: EndpointId, now: Instant) {
+        self.row(id).failed.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether nobody has failed at it lately: what put it aside may be over.
+    #[must_use]
+    pub fn has_rested(&self, id: EndpointId, now: Instant) -> bool {
+        now.since(Instant::from_nanos(self.row(id).failed.load(Ordering::Relaxed))) >= DEAD_KNOWN
+    }
+
     /// A connection to it could not be made.
     pub fn set_unreached(&self, id: EndpointId) {
         self.row(id).unreached.store(true, Ordering::Relaxed);
@@ -353,10 +366,17 @@ impl Standings {
 
     /// Whether a retry may be made though nobody is left that serves well: one in [`DEAD`] may.
     #[must_use]
+    pub fn is_retry_due(&self, now: Instant) -> bool {
+        let before = self.retried.load(Ordering::Relaxed);
+        before == 0 || now.since(Instant::from_nanos(before)) >= DEAD
+    }
+
+    /// Makes this retry the one that may be made.
+    #[must_use]
     pub fn claim_retry(&self, now: Instant) -> bool {
         let before = self.retried.load(Ordering::Relaxed);
-        let due = before == 0 || now.since(Instant::from_nanos(before)) >= DEAD;
-        due && self.retried.compare_exchange(before, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.is_retry_due(now)
+            && self.retried.compare_exchange(before, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Takes over what `old` knows of one of its endpoints. Nobody else uses these standings yet.
@@ -374,6 +394,7 @@ impl Standings {
             (&row.ramp_from, &from.ramp_from),
             (&row.whole, &from.whole),
             (&row.dead_until, &from.dead_until),
+            (&row.failed, &from.failed),
         ] {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }

@@ -14,6 +14,7 @@ use ringgate::policy::deadline::{Deadline, RouteDeadline};
 use ringgate::policy::event::{Action, Event, Facts, Occasion};
 use ringgate::policy::exchange::Exchange;
 use ringgate::policy::retry::{Rules, Sent};
+use ringgate::policy::standings::Standing;
 use ringgate::policy::try_time::{TryTime, TryTimes};
 use ringgate::units::{EndpointId, Instant, Ratio, Rng, RouteId, Weight};
 use std::cmp::Reverse;
@@ -50,6 +51,7 @@ pub(crate) struct Report {
     shunned: u64,
     readmitted: u64,
     unreachable: u64,
+    held_back: u64,
     probes: u64,
     /// Of every action in order.
     trace: u64,
@@ -73,6 +75,7 @@ impl std::ops::AddAssign for Report {
         self.shunned += other.shunned;
         self.readmitted += other.readmitted;
         self.unreachable += other.unreachable;
+        self.held_back += other.held_back;
         self.probes += other.probes;
         self.trace ^= other.trace;
     }
@@ -102,6 +105,7 @@ impl Report {
             self.shunned,
             self.readmitted,
             self.unreachable,
+            self.held_back,
             self.probes,
         ];
         assert!(seen.iter().all(|count| *count >= 100), "{self:?}");
@@ -452,6 +456,9 @@ impl World {
                 if reply == ProxyError::NoHealthyEndpoint {
                     self.give_up(live);
                 }
+                if live.exchange.was_held_back() {
+                    self.hold_back(live);
+                }
                 self.report.replied += 1;
             }
             _ => self.report.relayed += 1,
@@ -467,6 +474,21 @@ impl World {
         let up = GivenUp { tried: live.exchange.tried(), reachable: &reachable, now: self.now };
         let requests_max = self.config.requests_max.unwrap_or(u32::MAX);
         check::given_up(&up, &self.clusters[live.worker], requests_max);
+    }
+
+    /// A retry was not made because nobody serves well: then there is nobody who has been well for a while, unless it failed just now.
+    fn hold_back(&mut self, live: &Live) {
+        self.report.held_back += 1;
+        let requests_max = self.config.requests_max.unwrap_or(u32::MAX);
+        for (row, (mood, began)) in self.moods.iter().enumerate() {
+            let (id, endpoint) = (EndpointId::from_index(row), &self.clusters[live.worker].endpoints()[row]);
+            let takes = endpoint.weight > 0 && endpoint.healthy && endpoint.in_flight < requests_max;
+            let is_well = matches!(mood, Mood::Well) && self.now.since(*began) > SEEN;
+            let is_paused = matches!(endpoint.standing, Standing::Paused { .. });
+            let may_serve = is_well && takes && !is_paused && !live.exchange.tried().contains(&id);
+            let has_rested = self.common.standings.has_rested(id, self.now);
+            assert!(!may_serve || !has_rested, "{id:?} is {:?} and well, and was not asked", endpoint.standing);
+        }
     }
 
     fn trace(&mut self, id: usize, event: Event, action: Action) {

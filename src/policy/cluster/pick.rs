@@ -72,7 +72,7 @@ impl Cluster {
     }
 
     /// No available endpoint takes the request: a shunned one, and if all of them have failed it, or are full, an endpoint that was put
-    /// aside, soonest due first, then one that checks call down; the better tier first. Of equals one is drawn by weight, or, where a key
+    /// aside, those first at whom nobody has failed lately, and then soonest due first; then one that checks call down; the better tier first. Of equals one is drawn by weight, or, where a key
     /// is hashed, the key has its own: rendezvous hashing with weights (Schindelhauer and Schomaker 2005). O(n), and only then.
     pub(super) fn pick_rest(&mut self, ask: &Ask<'_>, now: Instant, rng: &mut Rng) -> Option<(EndpointId, Terms)> {
         let key = Self::key(ask, rng);
@@ -92,7 +92,8 @@ impl Cluster {
         let rank = |id: &EndpointId| {
             let endpoint = &self.endpoints[id.index()];
             let paused = matches!(endpoint.standing, Standing::Paused { .. });
-            (!endpoint.healthy, !paused, endpoint.standing.changes_at(Instant::default()), endpoint.tier)
+            let is_tired = !self.standings.has_rested(*id, now);
+            (!endpoint.healthy, !paused, is_tired, endpoint.standing.changes_at(Instant::default()), endpoint.tier)
         };
         let in_order =
             |a: &EndpointId, b: &EndpointId| rank(a).cmp(&rank(b)).then_with(|| nearest(a, b)).then_with(|| a.cmp(b));

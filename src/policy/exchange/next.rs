@@ -77,7 +77,12 @@ impl Exchange {
         if self.retries_left == 0 || !allowed || !self.may_repeat(sent) || !rules.leaves_time(deadline, now) {
             return None;
         }
-        if (sent == Sent::Nothing && !cluster.has_hope(now)) || !cluster.may_retry(now) {
+        if sent == Sent::Nothing && !cluster.has_hope(now) {
+            return None;
+        }
+        let is_promising = cluster.is_promising(self.tried.as_slice(), now);
+        self.held_back = !is_promising && !cluster.standings().is_retry_due(now);
+        if self.held_back {
             return None;
         }
         // what was cut by our own impatience is made again, if on credit: no more is cut before that is paid
@@ -87,6 +92,12 @@ impl Exchange {
                 return None;
             }
             cluster.budget().owe(now);
+        }
+        // last, because it takes what only one in a while may have
+        self.held_back = !is_promising && !cluster.standings().claim_retry(now);
+        if self.held_back {
+            cluster.budget().refund(now);
+            return None;
         }
         self.retries_left -= 1;
         let begun = self.begin(Occasion::Retry(cause), self.tried, cluster, now, rng);

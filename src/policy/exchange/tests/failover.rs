@@ -206,3 +206,57 @@ fn what_was_cut_short_is_made_again_if_on_credit() {
     world.step(&mut exchange, Event::DownstreamGone, 251);
     assert_eq!(until(world.start(300).1), at(2_000), "nothing more is cut before that is paid");
 }
+
+/// The one that serves is killed under ten requests, while two that were put aside before have been back for long: nobody asked them since.
+#[test]
+fn whoever_was_put_aside_and_not_asked_since_gets_the_retries_of_all() {
+    let mut config = config(Balance::RoundRobin, &[0, 0, 0]);
+    config.retry_budget = config::RetryBudget { ratio: ratio(1.0), min_per_second: 100 };
+    let mut world = World::of(&config, &retry());
+    let is_away = |id: usize| id < 2;
+    let mut step = |exchange: &mut Exchange, event: Event, millis: u64| {
+        let World { cluster, rng, .. } = &mut world;
+        let action = exchange.step(event, cluster, at(millis), rng);
+        let on = exchange.tried().last().map(|id| id.index());
+        if is_attempt(action) {
+            exchange.on_entered(cluster, at(millis));
+        }
+        (action, on, cluster.available(at(millis)))
+    };
+    let facts = World::new(3).facts;
+    let start = |millis: u64| {
+        let deadline = Deadline { at: at(millis + 2_000), ..facts.deadline };
+        Exchange::new(Facts { deadline, ..facts.clone() })
+    };
+    let mut available = 3;
+    for i in 0..100 {
+        let mut exchange = start(i);
+        let mut event = Event::Start;
+        while let (Action::Attempt { .. }, on, left) = step(&mut exchange, event, i) {
+            available = left;
+            event = if is_away(on.unwrap()) { REFUSED } else { head(200) };
+        }
+        step(&mut exchange, Event::BodyDone, i);
+    }
+    assert_eq!(available, 1, "two are put aside");
+
+    let mut under_way: Vec<_> = (0..10).map(|_| start(3_000)).collect();
+    for exchange in &mut under_way {
+        assert_eq!(step(exchange, Event::Start, 3_000).1, Some(2));
+    }
+    for exchange in &mut under_way {
+        let (action, on, _) = step(exchange, RESET, 3_010);
+        assert!(is_attempt(action) && on.is_some_and(is_away), "{action:?} {on:?}");
+    }
+    // they are not back after all: once that is known, retries are few
+    for exchange in &mut under_way {
+        while let (Action::Attempt { .. }, ..) = step(exchange, RESET, 3_020) {}
+    }
+    let mut late: Vec<_> = (0..10).map(|_| start(3_030)).collect();
+    let begun: Vec<_> = late.iter_mut().map(|exchange| step(exchange, Event::Start, 3_030).0).collect();
+    assert!(begun.into_iter().all(is_attempt));
+    let retried =
+        late.iter_mut().map(|exchange| step(exchange, RESET, 3_040).0).filter(|action| is_attempt(*action)).count();
+    assert!(retried <= 1, "{retried} of 10 are retried");
+    assert!(late.iter().any(Exchange::was_held_back));
+}
