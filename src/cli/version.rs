@@ -2,7 +2,9 @@
 //!
 //! Drivers are tried and not guessed from the kernel's version: containers and sysctls forbid io_uring on kernels that have it.
 
-use ringgate::net::driver::{self, Step};
+use ringgate::net::driver::{self, Refused, Step};
+use ringgate::net::resources;
+use std::fmt::Write as _;
 use std::fs;
 
 /// All of it, with a final newline.
@@ -10,13 +12,15 @@ pub(crate) fn text() -> String {
     let revision = revision();
     let release = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
     let cores = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
-    let steps = driver::available();
+    // as `run` does before it tries them
+    let _ = resources::raise_locked();
+    let tried = driver::try_all();
     let disabled = read("/proc/sys/kernel/io_uring_disabled");
     format!(
-        "ringgate {} (revision {revision})\nkernel   {release}, may run on {}\ndrivers  {}\n",
+        "ringgate {} (revision {revision})\nkernel   {release}, may run on {}\n{}",
         env!("CARGO_PKG_VERSION"),
         super::count(cores, "core"),
-        drivers(&steps, disabled.as_deref()),
+        drivers(&tried, disabled.as_deref()),
     )
 }
 
@@ -25,15 +29,18 @@ pub(super) fn revision() -> &'static str {
     option_env!("RINGGATE_REVISION").unwrap_or("unknown")
 }
 
-/// The steps of the ladder that hold, best first; where io_uring is not among them, why, as far as the kernel says.
-fn drivers(steps: &[Step], disabled: Option<&str>) -> String {
-    let mut text = steps.iter().map(|step| step.name()).collect::<Vec<_>>().join(", ");
-    if !steps.iter().any(|step| *step != Step::Epoll) {
-        text.push_str(match disabled {
-            Some("1" | "2") => " (io_uring: forbidden by sysctl kernel.io_uring_disabled)",
-            Some(_) => " (io_uring: forbidden to this process, as container runtimes do by default)",
-            None => " (io_uring: this kernel has none, or a container forbids it)",
-        });
+/// The steps of the ladder that hold, best first, and a line for each that was refused, with what to do about it.
+fn drivers(tried: &[(Step, Result<(), Refused>)], disabled: Option<&str>) -> String {
+    let held: Vec<_> = tried.iter().filter(|(_, held)| held.is_ok()).map(|(step, _)| step.name()).collect();
+    let mut text = format!("drivers  {}\n", held.join(", "));
+    for (step, held) in tried {
+        if let Err(refused) = held {
+            // writing to a string cannot fail
+            let _ = writeln!(text, "refused  {step}: {}: {}", refused.error, refused.advice());
+        }
+    }
+    if let Some(value @ ("1" | "2")) = disabled {
+        let _ = writeln!(text, "sysctl   kernel.io_uring_disabled = {value}");
     }
     text
 }
@@ -45,6 +52,7 @@ fn read(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[test]
     fn the_version_names_the_package_the_kernel_and_the_drivers() {
@@ -54,12 +62,18 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_io_uring_is_explained() {
-        assert_eq!(
-            drivers(&Step::ALL, Some("0")),
-            "io_uring-multishot, io_uring-defer-taskrun, io_uring-coop-taskrun, io_uring, epoll"
-        );
-        assert!(drivers(&[Step::Epoll], Some("2")).ends_with("kernel.io_uring_disabled)"));
-        assert!(drivers(&[Step::Epoll], Some("0")).contains("container"));
+    fn what_is_refused_is_explained() {
+        let all: Vec<_> = Step::ALL.into_iter().map(|step| (step, Ok(()))).collect();
+        let names = "io_uring-multishot, io_uring-defer-taskrun, io_uring-coop-taskrun, io_uring, epoll";
+        assert_eq!(drivers(&all, Some("0")), format!("drivers  {names}\n"));
+        let refused = |step| match step {
+            Step::Epoll => Ok(()),
+            step => Err(Refused { step, error: io::Error::from_raw_os_error(1) }),
+        };
+        let tried: Vec<_> = Step::ALL.into_iter().map(|step| (step, refused(step))).collect();
+        let text = drivers(&tried, Some("2"));
+        assert!(text.starts_with("drivers  epoll\nrefused  io_uring-multishot: Operation not permitted"), "{text}");
+        assert_eq!(text.matches("\nrefused  ").count(), 4);
+        assert!(text.contains("seccomp") && text.ends_with("kernel.io_uring_disabled = 2\n"), "{text}");
     }
 }

@@ -8,17 +8,18 @@
 //! has stalled cannot be ended from outside; it is given notice, and does the same if it ever goes on. However a worker ends, it gives back
 //! what it had ([`worker::run`]).
 
+mod muster;
+
 use crate::limits;
 use crate::net::driver::Step;
 use crate::net::{listener, mailbox};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::labels::WorkerState;
 use crate::units::{Instant, WorkerId};
-use crate::worker::{self, Command, Notice, Reason, Seat, Shared};
+use crate::worker::{self, Command, Muster, Notice, Reason, Seat, Shared};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) struct Crew {
     shared: Arc<Shared>,
     log: Option<Arc<AccessLogThread>>,
     posts: Vec<Post>,
+    /// Of the ladder of drivers: all workers are on one.
+    step: Step,
     /// Who has been replaced and still finishes what it has.
     leavers: Vec<Leaver>,
     draining: bool,
@@ -78,6 +81,7 @@ impl Crew {
             shared,
             log,
             posts,
+            step: Step::Multishot,
             leavers: Vec::new(),
             draining: false,
             looked: Instant::default(),
@@ -86,21 +90,22 @@ impl Crew {
         }
     }
 
-    /// Starts every worker and waits until each has its event loop.
+    /// Starts every worker, on the best step of the ladder that all of them can have, and waits until each has begun.
     ///
     /// # Errors
     /// A thread could not be started, or its driver is refused.
-    pub(super) fn start(&mut self, now: Instant) -> io::Result<Vec<Step>> {
+    pub(super) fn start(&mut self, now: Instant) -> io::Result<Step> {
         let (shared, log) = (&self.shared, self.log.as_deref());
-        let ready = self.posts.iter_mut().map(|post| post.fill(shared, log, now)).collect::<io::Result<Vec<_>>>()?;
-        let steps = ready
-            .into_iter()
-            .map(|ready| ready.recv().unwrap_or_else(|_| Err(io::Error::other("a worker ended at once"))))
-            .collect::<io::Result<Vec<_>>>()?;
+        let recruit = |post: &mut Post| {
+            let (roll, recruit) = muster::roll();
+            post.fill(shared, log, Step::Multishot, recruit, now).map(|()| roll)
+        };
+        let rolls = self.posts.iter_mut().map(recruit).collect::<io::Result<Vec<_>>>()?;
+        self.step = muster::agree(&rolls)?;
         for post in &self.posts {
             self.shared.stats.set_worker_state(post.id, WorkerState::Running);
         }
-        Ok(steps)
+        Ok(self.step)
     }
 
     /// What the workers share.
@@ -167,7 +172,8 @@ impl Crew {
                 self.leavers.push(Leaver { id: post.id, holder, stalled });
             }
             stats.count_worker_restart(post.id);
-            if let Err(error) = post.fill(&self.shared, self.log.as_deref(), now) {
+            let successor = muster::Successor { worker: post.id, step: self.step };
+            if let Err(error) = post.fill(&self.shared, self.log.as_deref(), self.step, successor, now) {
                 tracing::error!("worker {} cannot be replaced: {error}", post.id.index());
             }
         }
@@ -185,8 +191,10 @@ impl Post {
         &mut self,
         shared: &Arc<Shared>,
         log: Option<&AccessLogThread>,
+        from: Step,
+        muster: impl Muster + Send + 'static,
         now: Instant,
-    ) -> io::Result<Receiver<io::Result<Step>>> {
+    ) -> io::Result<()> {
         self.filled = now;
         let (sender, mailbox) = mailbox::mailbox()?;
         let notice = Arc::new(Notice::default());
@@ -197,13 +205,10 @@ impl Post {
             log: log.map(AccessLogThread::sender),
             notice: Arc::clone(&notice),
         };
-        let (ready_sender, ready) = std::sync::mpsc::channel();
         let shared = Arc::clone(shared);
         let id = self.id.index();
         let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-            let left = worker::run(seat, &shared, |step| {
-                let _ = ready_sender.send(step);
-            });
+            let left = worker::run(seat, &shared, from, muster);
             if left > 0 {
                 tracing::warn!(
                     "worker {id} has ended, but {left} of its sockets and operations could not be given back"
@@ -211,7 +216,7 @@ impl Post {
             }
         })?;
         self.holder = Some(Holder { thread, mailbox: sender, notice });
-        Ok(ready)
+        Ok(())
     }
 }
 

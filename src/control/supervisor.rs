@@ -13,7 +13,7 @@ use crate::limits::CUT_BEFORE_DRAIN_ENDS;
 use crate::net::guarded::guarded;
 use crate::net::listener::{self, Bound};
 use crate::net::socket_file::SocketFile;
-use crate::net::{clock, descriptors, heap};
+use crate::net::{clock, heap, resources};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
 use crate::policy::router::Router;
@@ -101,6 +101,8 @@ impl Gateway {
     pub fn start_with(config: Config, router: Router) -> Result<Self, StartError> {
         let workers = config.gateway.cores.len();
         note_descriptors(&config);
+        // on some kernels rings count as locked memory; what is refused all the same is logged by who is refused
+        let _ = resources::raise_locked();
         let Bindings { sockets, mut addresses, files } = bind_all(&config, workers)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -118,7 +120,7 @@ impl Gateway {
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
         let shared = Shared::new(Arc::clone(&config), router, Arc::clone(&stats), reports);
         let mut crew = Crew::new(Arc::new(shared), log.clone(), sockets);
-        let steps = crew.start(clock::now()).map_err(|e| no_worker(&config, &e))?;
+        let step = crew.start(clock::now()).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
         lifecycle.set(Phase::Serving);
 
@@ -138,7 +140,7 @@ impl Gateway {
             .name("control".to_owned())
             .spawn(move || runtime.block_on(control.run(admin_listener)))
             .map_err(|e| StartError(format!("cannot start the control thread: {e}")))?;
-        for (index, step) in steps.iter().enumerate() {
+        for index in 0..workers {
             tracing::info!("worker={index} core={} driver={step}", core_name(&config, index));
         }
         for (name, address) in &addresses {
@@ -448,7 +450,7 @@ fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<Acces
 
 /// Asks for as many descriptors as the system gives, and says so when they are fewer than the configuration may need.
 fn note_descriptors(config: &Config) {
-    let granted = descriptors::raise_limit();
+    let granted = resources::raise_descriptors();
     // one for the client, one for the endpoint, and some for everything else
     let wanted = 2 * config.listeners.iter().map(|l| l.connections_max as u64).sum::<u64>() + 256;
     if granted < wanted {

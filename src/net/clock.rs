@@ -26,6 +26,11 @@ pub(super) fn begin_turn() {
     TURN.set(read(libc::CLOCK_MONOTONIC));
 }
 
+/// This thread has no event loop of ours any more, and its time goes on by itself.
+pub(super) fn end_turns() {
+    TURN.set(0);
+}
+
 /// Time since 1970-01-01T00:00:00Z, for logs and `Date`.
 #[must_use]
 pub fn wall() -> Duration {

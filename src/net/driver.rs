@@ -26,7 +26,7 @@ const ENTRIES: u32 = 4_096;
 const COMPLETIONS: u32 = 32_768;
 
 /// A step of the ladder, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Step {
     /// A ring of our own, with multishot receives and buffers that the kernel chooses.
@@ -64,6 +64,40 @@ impl fmt::Display for Step {
     }
 }
 
+/// A step that the kernel has refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// Which.
+    pub step: Step,
+    /// What the kernel said.
+    pub error: io::Error,
+}
+
+impl Refused {
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self.error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                "io_uring is forbidden to this process, by the sysctl kernel.io_uring_disabled or by a container's seccomp profile"
+            }
+            Some(libc::ENOSYS) => "this kernel has no io_uring, or a seccomp profile hides it",
+            Some(libc::EINVAL) => "this kernel is too old for it",
+            Some(libc::ENOMEM) => {
+                "too little memory may be locked: raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= of a service)"
+            }
+            Some(libc::EMFILE | libc::ENFILE) => {
+                "no descriptor is left: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE= of a service)"
+            }
+            _ => "the system refuses it",
+        }
+    }
+}
+
+/// None of the steps that the configuration allows holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoStep;
+
 enum AnyRuntime {
     Own(ring::Owner),
     Ring(Runtime<IoUringDriver>),
@@ -84,24 +118,23 @@ impl fmt::Debug for EventLoop {
 }
 
 impl EventLoop {
-    /// Climbs down the ladder until a step holds.
+    /// Climbs down the ladder, beginning at `from`, until a step holds, and adds those that were refused.
     ///
     /// # Errors
-    /// The error of the last step tried: for `io_uring` the kernel's refusal of a plain ring.
-    pub fn new(driver: config::Driver) -> io::Result<Self> {
+    /// No step holds that `driver` allows.
+    pub fn new(driver: config::Driver, from: Step, refused: &mut Vec<Refused>) -> Result<Self, NoStep> {
         let steps = match driver {
             config::Driver::Auto => &Step::ALL[..],
             config::Driver::IoUring => &Step::ALL[..4],
             config::Driver::Epoll => &Step::ALL[4..],
         };
-        let mut refused = io::Error::other("no step to try");
-        for step in steps {
+        for step in steps.iter().filter(|step| **step >= from) {
             match Self::at(*step) {
                 Ok(event_loop) => return Ok(event_loop),
-                Err(error) => refused = error,
+                Err(error) => refused.push(Refused { step: *step, error }),
             }
         }
-        Err(refused)
+        Err(NoStep)
     }
 
     /// One step of the ladder and no other.
@@ -194,23 +227,67 @@ fn build(step: Step, stock: &Rc<RefCell<Blocks>>) -> io::Result<AnyRuntime> {
     Ok(AnyRuntime::Ring(runtime))
 }
 
-/// Which steps this kernel allows, for `--version`.
+/// What this kernel says to each step, for `--version`.
 #[must_use]
-pub fn available() -> Vec<Step> {
-    // a thread of its own: a single-issuer ring belongs to its thread, and a runtime is never dropped on one that lives on
-    let probe = || Step::ALL.into_iter().filter(|step| EventLoop::at(*step).is_ok()).collect();
-    std::thread::spawn(probe).join().unwrap_or_default()
+pub fn try_all() -> Vec<(Step, Result<(), Refused>)> {
+    let probe = |step| match EventLoop::at(step) {
+        Ok(event_loop) => {
+            event_loop.end();
+            (step, Ok(()))
+        }
+        Err(error) => (step, Err(Refused { step, error })),
+    };
+    // a thread of its own: a single-issuer ring belongs to its thread
+    std::thread::spawn(move || Step::ALL.into_iter().map(probe).collect()).join().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::clock;
+    use crate::net::timer::{TICK, Timers};
 
     #[test]
     fn epoll_always_holds_and_runs() {
-        let mut event_loop = EventLoop::new(config::Driver::Epoll).unwrap();
-        assert_eq!(event_loop.step(), Step::Epoll);
+        let mut refused = Vec::new();
+        let mut event_loop = EventLoop::new(config::Driver::Epoll, Step::Multishot, &mut refused).unwrap();
+        assert_eq!((event_loop.step(), refused.len()), (Step::Epoll, 0));
         assert_eq!(event_loop.block_on(async { 3 }), 3);
-        assert_eq!(available().last(), Some(&Step::Epoll));
+        assert_eq!(event_loop.end(), 0);
+        assert!(matches!(try_all().last(), Some((Step::Epoll, Ok(())))));
+    }
+
+    #[test]
+    fn the_climb_begins_where_it_is_told() {
+        let mut refused = Vec::new();
+        let event_loop = EventLoop::new(config::Driver::Auto, Step::Epoll, &mut refused).unwrap();
+        assert_eq!((event_loop.step(), refused.len()), (Step::Epoll, 0));
+        assert_eq!(event_loop.end(), 0);
+        assert_eq!(EventLoop::new(config::Driver::IoUring, Step::Epoll, &mut refused).err(), Some(NoStep));
+    }
+
+    /// As a worker has that must climb down again, because another one got no ring.
+    #[test]
+    fn a_thread_may_have_one_event_loop_after_another() {
+        let one_after_another = || {
+            for step in [Step::Multishot, Step::Epoll, Step::Multishot, Step::Defer, Step::Epoll] {
+                let Ok(mut event_loop) = EventLoop::at(step) else { continue };
+                event_loop.block_on(async {
+                    let timers = Timers::new().unwrap();
+                    let running = Rc::clone(&timers);
+                    spawn(async move { running.run().await });
+                    timers.watch().sleep_until(clock::now() + 2 * TICK).await;
+                });
+                assert_eq!(event_loop.end(), 0, "{step}");
+            }
+        };
+        std::thread::spawn(one_after_another).join().unwrap();
+    }
+
+    #[test]
+    fn each_refusal_has_its_advice() {
+        let advice = |errno| Refused { step: Step::Multishot, error: io::Error::from_raw_os_error(errno) }.advice();
+        assert!(advice(libc::EPERM).contains("seccomp") && advice(libc::ENOMEM).contains("MEMLOCK"));
+        assert!(advice(libc::EINVAL).contains("old") && advice(libc::EMFILE).contains("NOFILE"));
     }
 }

@@ -15,7 +15,6 @@
 
 pub mod block;
 pub mod clock;
-pub mod descriptors;
 pub mod driver;
 pub mod guarded;
 pub mod heap;
@@ -23,6 +22,7 @@ pub mod listener;
 pub mod mailbox;
 pub mod pool;
 pub mod receipt;
+pub mod resources;
 mod ring;
 pub mod socket_file;
 pub mod stream;

@@ -38,9 +38,10 @@ pub use notice::{Notice, Reason};
 pub use report::{Refusal, Report, eject_reason, readmit_reason};
 pub use shared::Shared;
 
+use crate::config::Driver;
 use crate::net::block::Blocks;
 use crate::net::clock;
-use crate::net::driver::{self, EventLoop, Step};
+use crate::net::driver::{self, EventLoop, Refused, Step};
 use crate::net::guarded::{caught, guarded};
 use crate::net::listener::Listener;
 use crate::net::mailbox::Mailbox;
@@ -104,35 +105,79 @@ struct Hands {
     stock: Rc<RefCell<Blocks>>,
 }
 
-/// Runs a worker on the calling thread until it has drained, or cannot go on. `ready` hears which event loop runs, or why none does.
+/// What a worker has found on the ladder of drivers.
+#[derive(Debug)]
+pub struct Climbed {
+    /// The step that holds; `None` when none does.
+    pub step: Option<Step>,
+    /// Those that do not.
+    pub refused: Vec<Refused>,
+}
+
+/// What a worker is told that has climbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// To begin with what it has.
+    Begin,
+    /// To climb again, from this step on: another worker got no better one.
+    From(Step),
+    /// To end: there will be no gateway.
+    End,
+}
+
+/// Who hears how the beginning of a worker goes.
+pub trait Muster {
+    /// It has climbed.
+    fn climbed(&mut self, climbed: Climbed) -> Order;
+    /// It has begun, or could not.
+    fn begun(&mut self, begun: io::Result<()>);
+}
+
+/// Runs a worker on the calling thread until it has drained, or cannot go on; `from` is the best step of the ladder that it may have.
 ///
 /// However it ends, by then it has given back what it had: connections are closed, their slots are free, the ring is gone. Returns how many
 /// sockets and operations could not be given back, because the kernel still has them.
-pub fn run(seat: Seat, shared: &Arc<Shared>, ready: impl FnOnce(io::Result<Step>)) -> usize {
+pub fn run(seat: Seat, shared: &Arc<Shared>, from: Step, mut muster: impl Muster) -> usize {
     if let Some(core) = shared.config.gateway.cores[seat.id.index()] {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
     }
-    let mut event_loop = match EventLoop::new(shared.config.gateway.driver) {
-        Ok(event_loop) => event_loop,
-        Err(error) => {
-            ready(Err(error));
-            return 0;
-        }
-    };
+    let Some(mut event_loop) = climb(shared.config.gateway.driver, from, &mut muster) else { return 0 };
     let (step, stock, notice) = (event_loop.step(), event_loop.stock(), Arc::clone(&seat.notice));
     let life = async {
         match begin(seat, shared, step, stock) {
             Ok(worker) => {
-                ready(Ok(step));
+                muster.begun(Ok(()));
                 worker.ended().await;
             }
-            Err(error) => ready(Err(error)),
+            Err(error) => muster.begun(Err(error)),
         }
     };
     if caught(|| event_loop.block_on(life)).is_none() {
         notice.give(Reason::Panicked);
     }
     event_loop.end()
+}
+
+/// The event loop to begin with; `None` when there is none, or is to be none.
+fn climb(driver: Driver, mut from: Step, muster: &mut impl Muster) -> Option<EventLoop> {
+    loop {
+        let mut refused = Vec::new();
+        let Ok(event_loop) = EventLoop::new(driver, from, &mut refused) else {
+            muster.climbed(Climbed { step: None, refused });
+            return None;
+        };
+        match muster.climbed(Climbed { step: Some(event_loop.step()), refused }) {
+            Order::Begin => return Some(event_loop),
+            Order::From(step) => {
+                event_loop.end();
+                from = step;
+            }
+            Order::End => {
+                event_loop.end();
+                return None;
+            }
+        }
+    }
 }
 
 fn begin(seat: Seat, shared: &Arc<Shared>, step: Step, stock: Rc<RefCell<Blocks>>) -> io::Result<Rc<Worker>> {

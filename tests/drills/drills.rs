@@ -53,7 +53,7 @@ fn main() -> anyhow::Result<ExitCode> {
         service::run(*port, journal, std::time::Duration::from_millis(*think_ms))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let descriptors = ringgate::net::descriptors::raise_limit();
+    let descriptors = ringgate::net::resources::raise_descriptors();
     if descriptors < DESCRIPTORS_MIN {
         println!("only {descriptors} descriptors (ulimit -n): fast drills need {DESCRIPTORS_MIN}");
     }

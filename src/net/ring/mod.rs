@@ -100,6 +100,7 @@ impl Owner {
         ring.tasks.end();
         ring.call_off();
         CURRENT.set(None);
+        clock::end_turns();
         if ring.sockets.get() > 0 {
             return ring.sockets.get();
         }
