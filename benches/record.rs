@@ -145,7 +145,7 @@ fn scrape(criterion: &mut Criterion) {
     (0..10_000).for_each(|route| recorder.finished(&finished(route, 1)));
     criterion.bench_function("scrape_10000_routes", |bench| {
         bench.iter(|| {
-            let scrape = ringgate::observe::exposition::Scrape::new(Arc::clone(&stats), Instant::from_nanos(1));
+            let scrape = ringgate::observe::exposition::Scrape::new(Arc::clone(&stats), None, Instant::from_nanos(1));
             scrape.map(|piece| piece.len()).sum::<usize>()
         });
     });

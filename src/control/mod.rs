@@ -10,5 +10,6 @@ pub mod admin;
 mod crew;
 mod memory;
 pub mod probes;
+mod process;
 mod reports;
 pub mod supervisor;

@@ -1,6 +1,6 @@
 //! Active health checks: asks every endpoint of every cluster that has a `health_check`, again and again.
 //!
-//! [`schedule`] says which check begins when: at most [`limits::PROBES_MAX`] are under way, and none of the clusters can take the others'
+//! [`schedule`] says which check begins when: at most so many as there are places ([`crate::limits::PROBES_MAX`] or fewer) are under way, and none of the clusters can take the others'
 //! places. The first check of every endpoint is due at once, and its result counts at once; `rise` successes or `fall` failures in a
 //! row change the verdict.
 //!
@@ -14,7 +14,6 @@ mod check;
 mod schedule;
 
 use crate::config::{Address, Config, HealthCheck};
-use crate::limits;
 use crate::observe::labels::ProbeState;
 use crate::observe::stats::Stats;
 use crate::units::{ClusterId, EndpointId, Instant, Rng};
@@ -65,8 +64,15 @@ pub struct Checked {
 
 impl<F: FnMut(Checked)> Probes<F> {
     /// Checks for the endpoints of `config`. `report` is called with every check that says something; `clock` is what checks are
-    /// scheduled by and stamps the results in `stats`; `rng` draws the jitter.
-    pub fn new(config: Arc<Config>, stats: Arc<Stats>, clock: fn() -> Instant, rng: Rng, report: F) -> Self {
+    /// scheduled by and stamps the results in `stats`; `rng` draws the jitter; `places` checks are under way at most.
+    pub fn new(
+        config: Arc<Config>,
+        stats: Arc<Stats>,
+        clock: fn() -> Instant,
+        rng: Rng,
+        places: usize,
+        report: F,
+    ) -> Self {
         let (mut targets, mut upstreams) = (Vec::new(), Vec::new());
         for (row, cluster) in config.clusters.iter().enumerate() {
             let Some(check) = &cluster.health_check else { continue };
@@ -77,7 +83,7 @@ impl<F: FnMut(Checked)> Probes<F> {
                 verdict: Verdict::default(),
             }));
         }
-        let schedule = Schedule::new(limits::PROBES_MAX, &upstreams, clock());
+        let schedule = Schedule::new(places, &upstreams, clock());
         Self { config, stats, clock, rng, report, targets, schedule, shortage_said: None }
     }
 
@@ -199,6 +205,7 @@ impl Verdict {
 mod tests {
     use super::check::tests::{PATIENCE, answer_once, block_on, http};
     use super::*;
+    use crate::limits;
     use crate::observe::fixture;
     use rand::SeedableRng;
     use std::sync::atomic::{AtomicU16, Ordering};
@@ -244,7 +251,14 @@ mod tests {
             let stats = Stats::new(&config, 1);
             let (changed, mut checks) = mpsc::unbounded_channel();
             let report = move |checked| changed.send(checked).unwrap();
-            let probes = Probes::new(config, Arc::clone(&stats), fixture::clock, Rng::seed_from_u64(1), report);
+            let probes = Probes::new(
+                config,
+                Arc::clone(&stats),
+                fixture::clock,
+                Rng::seed_from_u64(1),
+                limits::PROBES_MAX,
+                report,
+            );
             let status = Arc::new(AtomicU16::new(200));
             tokio::spawn(serve_status(listener, Arc::clone(&status)));
             let running = tokio::spawn(probes.run());
@@ -278,7 +292,8 @@ mod tests {
         let config = one_cluster(vec![fixture::tcp("10.0.0.1:80")]);
         let stats = Stats::new(&config, 1);
         let report = |checked| panic!("reported: {checked:?}");
-        let mut probes = Probes::new(config, Arc::clone(&stats), fixture::clock, Rng::seed_from_u64(1), report);
+        let mut probes =
+            Probes::new(config, Arc::clone(&stats), fixture::clock, Rng::seed_from_u64(1), limits::PROBES_MAX, report);
         for exhausted in 1..10 {
             let now = probes.schedule.next_due().unwrap();
             assert_eq!(probes.schedule.begin(now), Some(0), "it is asked again in its time");
@@ -302,7 +317,7 @@ mod tests {
             let stats = Stats::new(&config, 1);
             let (changed, mut changes) = mpsc::unbounded_channel();
             let report = move |checked: Checked| changed.send((checked.endpoint, checked.passed)).unwrap();
-            let probes = Probes::new(config, stats, fixture::clock, Rng::seed_from_u64(1), report);
+            let probes = Probes::new(config, stats, fixture::clock, Rng::seed_from_u64(1), limits::PROBES_MAX, report);
             tokio::spawn(probes.run());
             let mut waiting = Vec::new();
             for _ in 0..limits::PROBES_MAX {

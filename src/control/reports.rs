@@ -32,6 +32,9 @@ fn log_refusal(listener: &Listener, worker: usize, refusal: Refusal) {
             "connections refused listener={name} max_connections={} worker={worker}: see ringgate_connections_refused_total",
             listener.connections_max
         ),
+        Refusal::Descriptors => tracing::warn!(
+            "connections refused listener={name} worker={worker}: descriptors are few (RLIMIT_NOFILE): raise LimitNOFILE=, ulimit -n"
+        ),
         Refusal::Exhausted(errno) => tracing::error!(
             "connections wait listener={name} worker={worker}: {}: raise the limit of descriptors (LimitNOFILE=, ulimit -n)",
             io::Error::from_raw_os_error(errno)

@@ -3,6 +3,8 @@
 //! Everything that can fail at a start fails here, before the first connection is accepted, with a sentence that says what to do.
 //! Afterwards one control thread (tokio, current-thread) serves the admin API, runs the probes and watches the workers ([`Crew`]).
 
+mod opening;
+
 use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use super::crew::Crew;
 use super::memory::{self, Memory};
@@ -11,7 +13,6 @@ use super::reports;
 use crate::config::{Bind, Config};
 use crate::limits::CUT_BEFORE_DRAIN_ENDS;
 use crate::net::guarded::guarded;
-use crate::net::listener::{self, Bound};
 use crate::net::socket_file::SocketFile;
 use crate::net::{clock, heap, resources};
 use crate::observe::access_log::AccessLogThread;
@@ -19,9 +20,9 @@ use crate::observe::stats::Stats;
 use crate::policy::router::Router;
 use crate::units::{Instant, Rng};
 use crate::worker::{Command, Report, Shared};
+use opening::{Bindings, bind_all, cannot_listen, core_name, fit_descriptors, no_worker, open_log};
 use rand::SeedableRng;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -100,7 +101,6 @@ impl Gateway {
     /// available.
     pub fn start_with(config: Config, router: Router) -> Result<Self, StartError> {
         let workers = config.gateway.cores.len();
-        note_descriptors(&config);
         // on some kernels rings count as locked memory; what is refused all the same is logged by who is refused
         let _ = resources::raise_locked();
         let Bindings { sockets, mut addresses, files } = bind_all(&config, workers)?;
@@ -108,7 +108,7 @@ impl Gateway {
             .enable_all()
             .build()
             .map_err(|e| StartError(format!("cannot start the control plane: {e}")))?;
-        let admin_listener = {
+        let mut admin_listener = {
             let _inside = runtime.enter();
             AdminListener::bind(&config.admin.listen).map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?
         };
@@ -118,7 +118,9 @@ impl Gateway {
         let stats = Stats::new(&config, workers);
         let log = open_log(&config, &stats)?;
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
-        let shared = Shared::new(Arc::clone(&config), router, Arc::clone(&stats), reports);
+        let fit = fit_descriptors(&config)?;
+        admin_listener.limit(fit.admin_max);
+        let shared = Shared::new(Arc::clone(&config), router, Arc::clone(&stats), reports, &fit);
         let mut crew = Crew::new(Arc::new(shared), log.clone(), sockets);
         let step = crew.start(clock::now()).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
@@ -135,6 +137,7 @@ impl Gateway {
             reported,
             memory: Memory::default(),
             tasks: JoinSet::new(),
+            probes_max: fit.probes_max,
         };
         let control = std::thread::Builder::new()
             .name("control".to_owned())
@@ -281,6 +284,7 @@ struct Control {
     memory: Memory,
     /// What else this thread runs; none of it ends before the thread does.
     tasks: JoinSet<()>,
+    probes_max: usize,
 }
 
 impl Control {
@@ -322,6 +326,7 @@ impl Control {
             Arc::clone(&self.stats),
             clock::now,
             rng,
+            self.probes_max,
             move |Checked { cluster, endpoint, passed, change }| {
                 let standings = &shared.clusters[cluster.index()].standings;
                 if passed {
@@ -417,71 +422,4 @@ impl Control {
         let active = |cluster| workers.iter().filter_map(move |worker| worker.clusters.get(cluster));
         (connections, clusters.flat_map(active).map(|cluster| cluster.connections_active.get()).sum())
     }
-}
-
-/// All listeners, bound.
-struct Bindings {
-    /// `[worker][listener]`
-    sockets: Vec<Vec<OwnedFd>>,
-    /// By name.
-    addresses: Vec<(String, Bind)>,
-    files: Vec<SocketFile>,
-}
-
-fn bind_all(config: &Config, workers: usize) -> Result<Bindings, StartError> {
-    let mut all =
-        Bindings { sockets: (0..workers).map(|_| Vec::new()).collect(), addresses: Vec::new(), files: Vec::new() };
-    for listener in &config.listeners {
-        let bound = listener::bind(&listener.bind, listener.unix_mode, workers);
-        let Bound { sockets, address, file } = bound.map_err(|e| cannot_listen(&listener.name, &listener.bind, &e))?;
-        all.sockets.iter_mut().zip(sockets).for_each(|(of_worker, socket)| of_worker.push(socket));
-        all.addresses.push((listener.name.clone(), address));
-        all.files.extend(file);
-    }
-    Ok(all)
-}
-
-fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<AccessLogThread>>, StartError> {
-    let Some(log) = &config.access_log else { return Ok(None) };
-    let thread = AccessLogThread::start(config, log, stats)
-        .map_err(|e| StartError(format!("cannot open the access log ({:?}): {e}", log.path)))?;
-    Ok(Some(Arc::new(thread)))
-}
-
-/// Asks for as many descriptors as the system gives, and says so when they are fewer than the configuration may need.
-fn note_descriptors(config: &Config) {
-    let granted = resources::raise_descriptors();
-    // one for the client, one for the endpoint, and some for everything else
-    let wanted = 2 * config.listeners.iter().map(|l| l.connections_max as u64).sum::<u64>() + 256;
-    if granted < wanted {
-        tracing::info!(
-            "{granted} descriptors are allowed (RLIMIT_NOFILE); the listeners' max_connections could need {wanted}: \
-             when they run out, new connections wait"
-        );
-    }
-}
-
-fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> StartError {
-    let what_to_do = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another address",
-        io::ErrorKind::PermissionDenied => {
-            "it is not permitted; ports below 1024 need CAP_NET_BIND_SERVICE, a socket file a writable folder"
-        }
-        io::ErrorKind::AlreadyExists => "move it away or choose another path",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-        _ => "check the address",
-    };
-    StartError(format!("listener {name:?} cannot listen on {bind}: {error}: {what_to_do}"))
-}
-
-fn no_worker(config: &Config, error: &io::Error) -> StartError {
-    StartError(format!(
-        "cannot start the workers with driver {:?}: {error}: io_uring may be forbidden here (container profile, \
-         kernel.io_uring_disabled); driver = \"epoll\" works everywhere",
-        config.gateway.driver
-    ))
-}
-
-fn core_name(config: &Config, worker: usize) -> String {
-    config.gateway.cores[worker].map_or_else(|| "any".to_owned(), |core| core.to_string())
 }

@@ -15,6 +15,15 @@ pub fn raise_locked() -> u64 {
     raise(libc::RLIMIT_MEMLOCK)
 }
 
+/// How many descriptors are allowed now.
+#[must_use]
+pub fn descriptors_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
+}
+
 fn raise(resource: libc::__rlimit_resource_t) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is live, and both calls only read or write it.

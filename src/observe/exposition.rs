@@ -26,9 +26,29 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A piece is handed out once it is this long.
 const PIECE_BYTES: usize = 16 << 10;
 
+/// What the system says about a process, under the names that all exporters use ("Writing client libraries", Prometheus).
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessNumbers {
+    /// User and system, since it began.
+    pub cpu_seconds: f64,
+    /// Open descriptors.
+    pub open_descriptors: u64,
+    /// How many may be open.
+    pub descriptors_max: u64,
+    /// Address space.
+    pub virtual_bytes: u64,
+    /// Memory.
+    pub resident_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Since 1970-01-01T00:00:00Z.
+    pub start_seconds: f64,
+}
+
 /// One scrape in progress: an iterator of pieces of text.
 pub struct Scrape {
     stats: Arc<Stats>,
+    process: Option<ProcessNumbers>,
     now: Instant,
     /// Where the walk stands: family, and row within it.
     family: usize,
@@ -38,11 +58,11 @@ pub struct Scrape {
 }
 
 impl Scrape {
-    /// A scrape of `stats` at `now` (which ages are measured from).
+    /// A scrape of `stats` at `now` (which ages are measured from), with what the system says about the process.
     #[must_use]
-    pub fn new(stats: Arc<Stats>, now: Instant) -> Self {
+    pub fn new(stats: Arc<Stats>, process: Option<ProcessNumbers>, now: Instant) -> Self {
         let requests = sum_requests(&stats);
-        Self { stats, now, family: 0, row: 0, requests }
+        Self { stats, process, now, family: 0, row: 0, requests }
     }
 
     fn clusters(&self, row: usize) -> impl Iterator<Item = &ClusterStats> {
@@ -188,6 +208,16 @@ mod tests {
     use std::collections::{HashMap, HashSet};
     use std::time::Duration;
 
+    const PROCESS: ProcessNumbers = ProcessNumbers {
+        cpu_seconds: 1.25,
+        open_descriptors: 30,
+        descriptors_max: 1_024,
+        virtual_bytes: 1 << 30,
+        resident_bytes: 1 << 25,
+        threads: 5,
+        start_seconds: 1.75e9,
+    };
+
     fn finished(route: Option<u32>) -> Finished {
         Finished {
             route: route.map(RouteId),
@@ -202,7 +232,7 @@ mod tests {
     }
 
     fn scrape(stats: &Arc<Stats>) -> String {
-        Scrape::new(Arc::clone(stats), Instant::from_nanos(10_000_000_000)).collect()
+        Scrape::new(Arc::clone(stats), Some(PROCESS), Instant::from_nanos(10_000_000_000)).collect()
     }
 
     /// A sample line of the grammar: name, labels, value.
@@ -402,7 +432,7 @@ mod tests {
         let recorder = stats.recorder(WorkerId(0));
         (0..10_000).for_each(|n| recorder.finished(&finished(Some(n))));
         let mut lines = HashMap::new();
-        for piece in Scrape::new(Arc::clone(&stats), Instant::from_nanos(0)) {
+        for piece in Scrape::new(Arc::clone(&stats), None, Instant::from_nanos(0)) {
             assert!(piece.len() < 2 * PIECE_BYTES && piece.ends_with('\n'), "{}", piece.len());
             for line in piece.lines() {
                 *lines.entry(line.split('{').next().unwrap().to_owned()).or_insert(0) += 1;

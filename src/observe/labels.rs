@@ -136,6 +136,8 @@ labels! {
     RefuseReason {
         /// The listener has `max_connections`.
         MaxConnections = "max_connections";
+        /// The descriptors that the system allows are given away (`RLIMIT_NOFILE`).
+        Descriptors = "descriptors";
         /// The client has `max_connections_per_client`.
         MaxPerClient = "max_connections_per_client";
         /// No PROXY header in time, a malformed one, or one from nobody who may send it.

@@ -10,6 +10,7 @@ pub mod client_slots;
 pub mod cluster;
 pub mod concurrency;
 pub mod deadline;
+pub mod descriptors;
 pub mod endpoint;
 pub mod event;
 pub mod exchange;

@@ -58,6 +58,8 @@ pub enum Report {
 pub enum Refusal {
     /// The listener has its `max_connections`; what comes is closed.
     ConnectionsMax,
+    /// All listeners together have as many connections as descriptors allow.
+    Descriptors,
     /// accept(2) fails with this `errno`, for want of descriptors or memory; what comes waits in the kernel's queue.
     Exhausted(i32),
 }
@@ -66,6 +68,7 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     refused: Cell<Instant>,
+    descriptors: Cell<Instant>,
     exhausted: Cell<Instant>,
     budgets: RefCell<FxHashMap<ClusterId, Instant>>,
     shunned: RefCell<FxHashMap<(ClusterId, EndpointId), Instant>>,
@@ -76,6 +79,7 @@ impl Complaints {
     fn admit(&self, refusal: Refusal, now: Instant) -> bool {
         let quiet_until = match refusal {
             Refusal::ConnectionsMax => &self.refused,
+            Refusal::Descriptors => &self.descriptors,
             Refusal::Exhausted(_) => &self.exhausted,
         };
         let admitted = now >= quiet_until.get();

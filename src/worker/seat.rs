@@ -6,6 +6,7 @@ use super::Refusal;
 use super::state::Worker;
 use crate::observe::labels::RefuseReason;
 use crate::policy::client_slots::Taken;
+use crate::policy::concurrency::LocalSlots;
 use crate::units::ListenerId;
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -19,11 +20,19 @@ pub(super) struct ConnectionSeat {
 }
 
 impl ConnectionSeat {
-    /// Room for one more connection on this listener; `None` when it has its `max_connections`, which has been counted.
+    /// Room for one more connection on this listener; `None` when it has its `max_connections`, or all listeners together what descriptors
+    /// allow, which has been counted.
     pub(super) fn take(worker: &Rc<Worker>, listener: ListenerId) -> Option<Self> {
         if !worker.connection_slots.borrow_mut()[listener.index()].acquire() {
             worker.recorder.connection_refused(listener, RefuseReason::MaxConnections);
             worker.complain(listener, Refusal::ConnectionsMax);
+            return None;
+        }
+        let has_descriptor = worker.descriptor_slots.borrow_mut().as_mut().is_none_or(LocalSlots::acquire);
+        if !has_descriptor {
+            worker.connection_slots.borrow_mut()[listener.index()].release();
+            worker.recorder.connection_refused(listener, RefuseReason::Descriptors);
+            worker.complain(listener, Refusal::Descriptors);
             return None;
         }
         worker.recorder.connection_opened(listener);
@@ -60,6 +69,9 @@ impl Drop for ConnectionSeat {
             slots.release(slot);
         }
         worker.connection_slots.borrow_mut()[index].release();
+        if let Some(slots) = worker.descriptor_slots.borrow_mut().as_mut() {
+            slots.release();
+        }
         worker.recorder.connection_closed(self.listener);
         worker.connections.set(worker.connections.get() - 1);
         worker.look_for_end();

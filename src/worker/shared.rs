@@ -12,6 +12,7 @@ use crate::policy::admission::Limits;
 use crate::policy::client_slots::ClientSlots;
 use crate::policy::cluster::Common;
 use crate::policy::concurrency::SharedSlots;
+use crate::policy::descriptors::Fit;
 use crate::policy::key_table::KeyTable;
 use crate::policy::router::Router;
 use crate::policy::try_time::TryTimes;
@@ -40,14 +41,18 @@ pub struct Shared {
     pub(super) endpoint_slots: Vec<Vec<Arc<SharedSlots>>>,
     /// `max_connections`, by listener.
     pub(crate) connection_slots: Vec<Arc<SharedSlots>>,
+    /// Connections over all listeners, where descriptors allow fewer than the listeners do.
+    pub(crate) descriptor_slots: Option<Arc<SharedSlots>>,
+    /// Idle connections to endpoints that a worker keeps.
+    pub(super) idle_max: usize,
     /// `max_connections_per_client`, by listener; `None` for one without.
     pub(crate) client_slots: Vec<Option<ClientSlots>>,
 }
 
 impl Shared {
-    /// What the workers of `config` need; `router` is compiled from it.
+    /// What the workers of `config` need, with the descriptors that there are; `router` is compiled from it.
     #[must_use]
-    pub fn new(config: Arc<Config>, router: Router, stats: Arc<Stats>, reports: Sender<Report>) -> Self {
+    pub fn new(config: Arc<Config>, router: Router, stats: Arc<Stats>, reports: Sender<Report>, fit: &Fit) -> Self {
         let workers = config.gateway.cores.len();
         let table = Arc::new(KeyTable::new(LIMIT_TABLE_BUCKETS, RandomState::new()));
         let endpoint_slots = config
@@ -70,6 +75,8 @@ impl Shared {
                 .map(|l| u32::try_from(l.connections_max).unwrap_or(u32::MAX))
                 .map(|limit| Arc::new(SharedSlots::new(limit, workers)))
                 .collect(),
+            descriptor_slots: fit.connections_max.map(|limit| Arc::new(SharedSlots::new(limit, workers))),
+            idle_max: fit.idle_max,
             client_slots: config
                 .listeners
                 .iter()

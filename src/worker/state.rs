@@ -33,12 +33,11 @@ use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng, RouteId, Wor
 use http::HeaderName;
 use rand::SeedableRng;
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 /// Texts of access log records kept for reuse.
@@ -67,6 +66,8 @@ pub(super) struct Worker {
     endpoint_slots: RefCell<Vec<Vec<LocalSlots>>>,
     /// `max_connections`, by listener.
     pub(super) connection_slots: RefCell<Vec<LocalSlots>>,
+    /// Of all listeners, where descriptors are few.
+    pub(super) descriptor_slots: RefCell<Option<LocalSlots>>,
     log_texts: RefCell<Vec<super::record::Texts>>,
     /// What [`clock::wall`] is ahead of [`clock::now`].
     epoch: Cell<Duration>,
@@ -76,15 +77,15 @@ pub(super) struct Worker {
     /// Downstream connections, over all listeners.
     pub(super) connections: Cell<usize>,
     active_upstream: RefCell<Vec<usize>>,
-    draining: Cell<bool>,
+    pub(super) draining: Cell<bool>,
     /// The drain's time is over: what is still in flight is ended.
     pub(super) cutting: Cell<bool>,
     /// When tunnels end whatever they carry; `NEVER` before a drain.
     tunnels_end: Cell<Instant>,
-    notice: Arc<Notice>,
+    pub(super) notice: Arc<Notice>,
     /// It cannot go on: what it still has is dropped with it.
-    is_broken: Cell<bool>,
-    waiting_for_end: RefCell<Option<Waker>>,
+    pub(super) is_broken: Cell<bool>,
+    pub(super) waiting_for_end: RefCell<Option<Waker>>,
     pub(super) complaints: Complaints,
 }
 
@@ -134,6 +135,7 @@ impl Worker {
             admission: RefCell::new(Admission::new(Arc::clone(&shared.limits))),
             endpoint_slots: RefCell::new(shared.endpoint_slots.iter().map(|s| hands_in(s)).collect()),
             connection_slots: RefCell::new(hands_in(&shared.connection_slots)),
+            descriptor_slots: RefCell::new(shared.descriptor_slots.as_ref().map(|s| LocalSlots::new(Arc::clone(s)))),
             log_texts: RefCell::default(),
             epoch: Cell::new(epoch()),
             date: Cell::new((Instant::default(), date::format(0))),
@@ -150,29 +152,6 @@ impl Worker {
             shared: Arc::clone(shared),
         });
         Ok(worker)
-    }
-
-    /// True from the drain command on, or when a successor has taken over or will.
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.get() || self.notice.is_given()
-    }
-
-    /// Makes room for a successor: no more connections, and the end once those that are here have ended.
-    pub(super) fn retire(&self, reason: Reason) {
-        self.notice.give(reason);
-        self.draining.set(true);
-        self.timers.hurry_idle();
-        self.look_for_end();
-    }
-
-    /// One of the worker's own tasks is over, without which it cannot go on as it did.
-    pub(super) fn on_task_over(&self, reason: Reason) {
-        if !reason.may_finish() {
-            self.is_broken.set(true);
-        } else if self.is_draining() {
-            return; // as it should
-        }
-        self.retire(reason);
     }
 
     /// When a tunnel must end that has just carried a byte.
@@ -217,32 +196,6 @@ impl Worker {
         self.recorder.publish_buffers(blocks.lent_bytes(), blocks.kept_bytes());
         drop(blocks);
         self.publish_endpoints(now);
-    }
-
-    /// Whether nothing is left to do, or nothing can be done any more.
-    fn is_over(&self) -> bool {
-        self.is_broken.get() || (self.draining.get() && self.connections.get() == 0)
-    }
-
-    /// Waits until the worker has drained, or cannot go on.
-    pub(super) async fn ended(&self) {
-        poll_fn(|cx| {
-            if self.is_over() {
-                return Poll::Ready(());
-            }
-            *self.waiting_for_end.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Wakes who waits for the end, if this is it.
-    pub(super) fn look_for_end(&self) {
-        if self.is_over()
-            && let Some(waker) = self.waiting_for_end.borrow_mut().take()
-        {
-            waker.wake();
-        }
     }
 
     // ---- buffers ----
@@ -357,7 +310,11 @@ impl Worker {
         if self.shared.config.clusters[cluster.index()].proxy_protocol != ProxyVersion::Off {
             return;
         }
-        let pool = &mut self.pools.borrow_mut()[cluster.index()];
+        let mut pools = self.pools.borrow_mut();
+        if self.shared.idle_max < usize::MAX && pools.iter().map(Pool::idle).sum::<usize>() >= self.shared.idle_max {
+            return;
+        }
+        let pool = &mut pools[cluster.index()];
         if let Some(kept) = pool.checkin(endpoint, upstream, keep, now) {
             kept.stand_by(ARMED_UPSTREAM_MAX, || self.blocks.borrow_mut().small_with_headroom());
         }

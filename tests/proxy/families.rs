@@ -6,7 +6,7 @@
 use crate::operation::said;
 use crate::support::gateway::series;
 use crate::support::{
-    Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
+    Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +24,8 @@ const STILL: &[(&str, &str)] = &[
         "ringgate_worker_panics_total",
         "nothing that can be sent makes a connection fail: src/control/crew.rs does it from inside",
     ),
+    ("process_start_time_seconds", "the process begins once"),
+    ("process_threads", "as many as it began with"),
     (
         "ringgate_access_log_lines_lost_total",
         "counted when nobody can ask any more: a line on standard error tells it (`a_full_disk`)",
@@ -41,6 +43,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     forgotten_clients,
     health_checks,
     crowds,
+    the_process,
     a_full_disk,
     a_drain,
 ];
@@ -314,6 +317,31 @@ fn crowds(driver: Driver) -> Moved {
     assert_eq!(second.read("GET").status, 200);
     watched.gateway.client().assert_closed();
     watched.moved(&["ringgate_accept_exhausted_total", "ringgate_connections_refused_total"])
+}
+
+/// Half a head, in so many blocks that memory has to be had from the system.
+fn the_process(driver: Driver) -> Moved {
+    let config = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nrespond = { status = 200, body = \"ok\" }\n";
+    let setup = Setup { listener: "header_timeout = \"600s\"", config, ..Setup::default() };
+    let mut watched = Watched::start_with(driver, &setup);
+    let _ = watched.gateway.running().limit_descriptors("4096");
+    let (address, mut held) = (watched.gateway.address("edge").to_owned(), Vec::new());
+    let half = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(6_000));
+    let families = [
+        "process_cpu_seconds_total",
+        "process_max_fds",
+        "process_open_fds",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+    ];
+    watched.moved_by(&families, || {
+        // not without end, should one of them stand still
+        for _ in 0..if held.len() < 2_000 { 20 } else { 0 } {
+            let mut client = Client::connect(&address);
+            client.send(&half);
+            held.push(client);
+        }
+    })
 }
 
 fn a_full_disk(driver: Driver) -> Moved {

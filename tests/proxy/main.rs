@@ -14,6 +14,7 @@ mod command_line;
 mod deadlines;
 mod demo;
 mod departures;
+mod descriptors;
 mod drain;
 mod duplex;
 mod failover;

@@ -31,6 +31,7 @@ mod views;
 pub use server::{AdminListener, serve};
 
 use crate::config::Config;
+use crate::control::process;
 use crate::limits;
 use crate::observe::exposition::{self, Scrape};
 use crate::observe::labels::WorkerState;
@@ -144,7 +145,7 @@ fn error(status: StatusCode, token: &str, message: &str) -> Response {
 }
 
 async fn metrics(State(state): Shared) -> Response {
-    let scrape = Scrape::new(Arc::clone(&state.stats), (state.clock)());
+    let scrape = Scrape::new(Arc::clone(&state.stats), process::numbers(), (state.clock)());
     ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], Body::new(rows::Pieces::new(scrape))).into_response()
 }
 

@@ -37,6 +37,7 @@ pub struct AdminListener {
     /// `None` once it was handed over.
     socket: Option<Socket>,
     seats: Vec<Seat>,
+    seats_max: usize,
     /// Counts writes over all connections, to know whose is the longest ago.
     writes: Arc<AtomicU64>,
     /// A successor wants the address.
@@ -69,7 +70,13 @@ impl AdminListener {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && handover::ask(bind) => take_over(bind)?,
             opened => opened?,
         };
-        Ok(Self { socket: Some(socket), seats: Vec::new(), writes: Arc::default(), wanted: Arc::default() })
+        Ok(Self {
+            socket: Some(socket),
+            seats: Vec::new(),
+            seats_max: limits::ADMIN_CONNECTIONS_MAX,
+            writes: Arc::default(),
+            wanted: Arc::default(),
+        })
     }
 
     /// Where it listens; the port is the real one when 0 was asked for.
@@ -84,6 +91,11 @@ impl AdminListener {
                 path.map(Bind::Unix).ok_or_else(|| io::ErrorKind::Unsupported.into())
             }
         }
+    }
+
+    /// Takes no more connections at once than descriptors allow.
+    pub fn limit(&mut self, seats_max: usize) {
+        self.seats_max = seats_max.clamp(1, limits::ADMIN_CONNECTIONS_MAX);
     }
 
     /// The next connection; never one, once the address has been handed over.
@@ -102,7 +114,7 @@ impl AdminListener {
     /// A place for one more: a free one, or that of the connection that was written to longest ago.
     fn seat(&mut self, stream: Stream) -> Connection {
         self.seats.retain(|seat| !seat.end.is_closed());
-        if self.seats.len() >= limits::ADMIN_CONNECTIONS_MAX {
+        if self.seats.len() >= self.seats_max {
             let longest = self.seats.iter().enumerate().min_by_key(|(_, seat)| seat.written.load(Relaxed));
             let (row, _) = longest.expect("there is at least one");
             // it may just have ended by itself

@@ -8,6 +8,7 @@ use super::*;
 use crate::config::{self, Bind};
 use crate::net::clock;
 use crate::observe::stats::Stats;
+use crate::policy::descriptors::Fit;
 use crate::policy::router::Router;
 use crate::units::RouteId;
 use crate::worker::failing::{self, HEADER, Way};
@@ -49,7 +50,8 @@ impl Staffed {
         let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
         let stats = Stats::new(&config, 2);
         let router = Router::try_new(&config).unwrap();
-        let shared = Arc::new(Shared::new(config, router, Arc::clone(&stats), tokio::sync::mpsc::channel(16).0));
+        let shared =
+            Arc::new(Shared::new(config, router, Arc::clone(&stats), tokio::sync::mpsc::channel(16).0, &Fit::WHOLE));
         let sockets = bound.sockets.into_iter().map(|socket| vec![socket]).collect();
         let mut crew = Crew::new(shared, None, sockets);
         (crew.stall, crew.pause) = (SHORT_STALL, Duration::ZERO);

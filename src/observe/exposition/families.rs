@@ -7,8 +7,8 @@
 
 use super::Family;
 use super::rows::{
-    by_reason, each_endpoint, event_loop, listener, once, per_cluster, per_listener, per_request_key, per_route,
-    per_worker, rejected, requests,
+    by_reason, each_endpoint, event_loop, listener, of_process, once, once_if_told, per_cluster, per_listener,
+    per_request_key, per_route, per_worker, rejected, requests,
 };
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
@@ -424,5 +424,54 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: GAUGE,
         rows: per_worker,
         render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.buffers_kept_bytes.get()),
+    },
+    Family {
+        name: "process_cpu_seconds_total",
+        help: "Processor time of user and system, in seconds.",
+        kind: COUNTER,
+        rows: once_if_told,
+        render: |scrape, _, out| of_process(scrape, out, |numbers| numbers.cpu_seconds),
+    },
+    Family {
+        name: "process_open_fds",
+        help: "Open descriptors.",
+        kind: GAUGE,
+        rows: once_if_told,
+        render: |scrape, _, out| of_process(scrape, out, |numbers| numbers.open_descriptors),
+    },
+    Family {
+        name: "process_max_fds",
+        help: "Descriptors that may be open (RLIMIT_NOFILE).",
+        kind: GAUGE,
+        rows: once_if_told,
+        render: |scrape, _, out| of_process(scrape, out, |numbers| numbers.descriptors_max),
+    },
+    Family {
+        name: "process_virtual_memory_bytes",
+        help: "Address space.",
+        kind: GAUGE,
+        rows: once_if_told,
+        render: |scrape, _, out| of_process(scrape, out, |numbers| numbers.virtual_bytes),
+    },
+    Family {
+        name: "process_resident_memory_bytes",
+        help: "Resident memory.",
+        kind: GAUGE,
+        rows: once_if_told,
+        render: |scrape, _, out| of_process(scrape, out, |numbers| numbers.resident_bytes),
+    },
+    Family {
+        name: "process_threads",
+        help: "Threads of the operating system.",
+        kind: GAUGE,
+        rows: once_if_told,
+        render: |scrape, _, out| of_process(scrape, out, |numbers| numbers.threads),
+    },
+    Family {
+        name: "process_start_time_seconds",
+        help: "When the process began, in seconds since 1970-01-01T00:00:00Z.",
+        kind: GAUGE,
+        rows: once_if_told,
+        render: |scrape, _, out| of_process(scrape, out, |numbers| numbers.start_seconds),
     },
 ];

@@ -1,13 +1,25 @@
 //! What the rows of a family are, and the shapes that several families have.
 
-use super::{Samples, Scrape};
+use super::{ProcessNumbers, Samples, Scrape};
 use crate::error::ProxyError;
 use crate::observe::labels::{EjectReason, MethodLabel};
 use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey};
 use crate::units::{ClusterId, EndpointId};
+use std::fmt::Display;
 
 pub(super) fn once(_: &Scrape) -> usize {
     1
+}
+
+/// None where the system does not tell.
+pub(super) fn once_if_told(scrape: &Scrape) -> usize {
+    usize::from(scrape.process.is_some())
+}
+
+pub(super) fn of_process<T: Display>(scrape: &Scrape, out: &mut Samples<'_>, number: fn(&ProcessNumbers) -> T) {
+    if let Some(numbers) = &scrape.process {
+        out.sample(&[], number(numbers));
+    }
 }
 
 pub(super) fn per_worker(scrape: &Scrape) -> usize {

@@ -105,7 +105,13 @@ impl Process {
     /// Starts the binary with these arguments, its surroundings cleaned.
     #[track_caller]
     pub(crate) fn spawn(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringgate"))
+        Self::spawn_by(Command::new(env!("CARGO_BIN_EXE_ringgate")), arguments)
+    }
+
+    /// The same by a command that begins with the binary, and ends as it.
+    #[track_caller]
+    fn spawn_by(mut command: Command, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(arguments)
             .env("NO_COLOR", "1")
             .env_remove("RUST_LOG")
@@ -203,6 +209,24 @@ pub(crate) fn run_to_end(arguments: &[&str]) -> Said {
     Said { code, stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
 }
 
+/// A process of the binary that is allowed so many descriptors.
+#[track_caller]
+fn limited(descriptors: u32, arguments: &[&str]) -> Process {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_ringgate")]);
+    Process::spawn_by(command, arguments)
+}
+
+/// Runs the binary to its end where it is allowed so many descriptors.
+#[track_caller]
+pub(crate) fn run_to_end_with_descriptors(limit: u32, arguments: &[&str]) -> Said {
+    let mut process = limited(limit, arguments);
+    let code = process.wait().code();
+    process.read_out();
+    Said { code, stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
+}
+
 /// A running gateway.
 pub(crate) struct Gateway {
     process: Process,
@@ -229,6 +253,17 @@ impl Gateway {
         let file = write_config(dir.path(), text);
         let mut gateway =
             Self { process: Process::spawn(&["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
+        gateway.await_ready();
+        gateway
+    }
+
+    /// Starts as [`Gateway::start`] where only so many descriptors are allowed (RLIMIT_NOFILE, soft and hard).
+    #[track_caller]
+    pub(crate) fn start_with_descriptors(driver: Driver, config: &str, limit: u32) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = write_config(dir.path(), &Setup { config, ..Setup::default() }.file(driver));
+        let mut gateway =
+            Self { process: limited(limit, &["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
         gateway.await_ready();
         gateway
     }

@@ -1,0 +1,97 @@
+//! What a gateway opens before it begins: listeners, the access log, and the descriptors that there are; and what is said when it cannot.
+
+use super::StartError;
+use crate::config::{Bind, Config};
+use crate::control::process;
+use crate::net::listener::{self, Bound};
+use crate::net::resources;
+use crate::net::socket_file::SocketFile;
+use crate::observe::access_log::AccessLogThread;
+use crate::observe::stats::Stats;
+use crate::policy::descriptors::{self, Fit, Wanted};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// All listeners, bound.
+pub(super) struct Bindings {
+    /// `[worker][listener]`
+    pub(super) sockets: Vec<Vec<OwnedFd>>,
+    /// By name.
+    pub(super) addresses: Vec<(String, Bind)>,
+    pub(super) files: Vec<SocketFile>,
+}
+
+pub(super) fn bind_all(config: &Config, workers: usize) -> Result<Bindings, StartError> {
+    let mut all =
+        Bindings { sockets: (0..workers).map(|_| Vec::new()).collect(), addresses: Vec::new(), files: Vec::new() };
+    for listener in &config.listeners {
+        let bound = listener::bind(&listener.bind, listener.unix_mode, workers);
+        let Bound { sockets, address, file } = bound.map_err(|e| cannot_listen(&listener.name, &listener.bind, &e))?;
+        all.sockets.iter_mut().zip(sockets).for_each(|(of_worker, socket)| of_worker.push(socket));
+        all.addresses.push((listener.name.clone(), address));
+        all.files.extend(file);
+    }
+    Ok(all)
+}
+
+pub(super) fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<AccessLogThread>>, StartError> {
+    let Some(log) = &config.access_log else { return Ok(None) };
+    let thread = AccessLogThread::start(config, log, stats)
+        .map_err(|e| StartError(format!("cannot open the access log ({:?}): {e}", log.path)))?;
+    Ok(Some(Arc::new(thread)))
+}
+
+/// Asks for as many descriptors as the system gives, and divides them; says so when they are fewer than the configuration may need. What
+/// is bound and opened at a start is open by now.
+pub(super) fn fit_descriptors(config: &Config) -> Result<Fit, StartError> {
+    let granted = resources::raise_descriptors();
+    let workers = config.gateway.cores.len() as u64;
+    let wanted = Wanted {
+        open: process::open_descriptors(),
+        workers,
+        listeners: config.listeners.len() as u64,
+        connections: config.listeners.iter().map(|listener| listener.connections_max as u64).sum(),
+        idle: workers * config.clusters.iter().map(|cluster| cluster.idle_max as u64).sum::<u64>(),
+        checked: config.clusters.iter().filter(|c| c.health_check.is_some()).map(|c| c.endpoints.len() as u64).sum(),
+    };
+    let fit = descriptors::fit(granted, &wanted).map_err(|least| {
+        StartError(format!(
+            "{granted} descriptors are allowed (RLIMIT_NOFILE), and {workers} workers need {least} at least: raise the \
+             limit (ulimit -n, LimitNOFILE= of a service) or lower gateway.workers"
+        ))
+    })?;
+    if let Some(connections) = fit.connections_max {
+        tracing::info!(
+            "{granted} descriptors are allowed (RLIMIT_NOFILE): at most {connections} connections of clients at once, of the \
+             {} that max_connections allows; one more is refused. Raise the limit (ulimit -n, LimitNOFILE= of a service)",
+            wanted.connections
+        );
+    }
+    Ok(fit)
+}
+
+pub(super) fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> StartError {
+    let what_to_do = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another address",
+        io::ErrorKind::PermissionDenied => {
+            "it is not permitted; ports below 1024 need CAP_NET_BIND_SERVICE, a socket file a writable folder"
+        }
+        io::ErrorKind::AlreadyExists => "move it away or choose another path",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+        _ => "check the address",
+    };
+    StartError(format!("listener {name:?} cannot listen on {bind}: {error}: {what_to_do}"))
+}
+
+pub(super) fn no_worker(config: &Config, error: &io::Error) -> StartError {
+    StartError(format!(
+        "cannot start the workers with driver {:?}: {error}: io_uring may be forbidden here (container profile, \
+         kernel.io_uring_disabled); driver = \"epoll\" works everywhere",
+        config.gateway.driver
+    ))
+}
+
+pub(super) fn core_name(config: &Config, worker: usize) -> String {
+    config.gateway.cores[worker].map_or_else(|| "any".to_owned(), |core| core.to_string())
+}

@@ -1,0 +1,52 @@
+//! Few descriptors: who is there is served, the newest is refused, nobody else is blamed, and operators get their answers.
+
+use crate::support::gateway::{run_to_end_with_descriptors, write_config};
+use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
+
+const LIMIT: u32 = 64;
+/// Everybody is served by an endpoint, whom an error would put aside at once.
+const STRICT: &str = "outlier = { consecutive = 1 }";
+
+on_both_drivers! {
+    fn a_gateway_with_few_descriptors_serves_some_and_refuses_the_rest(driver: Driver) {
+        let services = [Upstream::always("one"), Upstream::always("two")];
+        let config = behind(&[&services[0], &services[1]], "retry = { attempts = 0 }", STRICT);
+        let gateway = Gateway::start_with_descriptors(driver, &config, LIMIT);
+        for crowd in [100, 300] {
+            let mut clients: Vec<_> = (0..crowd).filter_map(|_| Client::try_connect(gateway.address("edge")).ok()).collect();
+            let mut served = 0;
+            for _ in 0..2 {
+                let answers = clients.iter_mut().map(|client| client.try_get("/"));
+                let answers: Vec<_> = answers.map(|answer| answer.ok().map(|answer| answer.status)).collect();
+                assert!(answers.iter().flatten().all(|status| *status == 200), "{answers:?}");
+                served = answers.iter().flatten().count();
+                assert!((1..crowd).contains(&served), "{served} of {crowd} were served");
+            }
+            println!("{served} of {crowd} are served, with descriptors open: {}", gateway.descriptors());
+            let refused = gateway.metric("ringgate_connections_refused_total", &[("reason", "descriptors")]);
+            assert!(refused as usize >= crowd - served, "{refused}");
+            assert!(gateway.metric("process_open_fds", &[]) <= f64::from(LIMIT));
+            assert_eq!(gateway.metric("process_max_fds", &[]), f64::from(LIMIT));
+            assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[]), 0.0, "nobody is blamed");
+            assert_eq!(gateway.metric("ringgate_accept_exhausted_total", &[]), 0.0, "there was always one to refuse with");
+            assert_eq!(gateway.metric("ringgate_upstream_attempts_total", &[("outcome", "exhausted")]), 0.0);
+            drop(clients);
+            gateway.await_gauges();
+        }
+        eventually("there is room again", || {
+            let mut client = Client::try_connect(gateway.address("edge")).ok()?;
+            client.try_get("/").is_ok_and(|answer| answer.status == 200).then_some(())
+        });
+    }
+}
+
+#[test]
+fn too_few_descriptors_for_anybody_are_an_error_that_says_how_many() {
+    let service = Upstream::always("one");
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup { config: &behind(&[&service], "", ""), workers: 8, ..Setup::default() };
+    let file = write_config(dir.path(), &setup.file(Driver::Epoll));
+    let said = run_to_end_with_descriptors(LIMIT, &["run", "-c", &file]);
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.stderr.contains("64 descriptors are allowed (RLIMIT_NOFILE), and 8 workers need"), "{said:?}");
+}
