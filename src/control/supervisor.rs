@@ -423,3 +423,6 @@ impl Control {
         (connections, clusters.flat_map(active).map(|cluster| cluster.connections_active.get()).sum())
     }
 }
+
+#[cfg(test)]
+mod tests;
