@@ -113,6 +113,14 @@ impl Crew {
         &self.shared
     }
 
+    /// Has a worker fail.
+    #[cfg(test)]
+    pub(super) fn order(&self, worker: usize, way: crate::worker::failing::Way) {
+        if let Some(holder) = &self.posts[worker].holder {
+            holder.mailbox.send(Command::Fail(way));
+        }
+    }
+
     /// Delivers a command to every worker, also to those that were replaced and still finish what they have.
     pub(super) fn tell(&self, command: Command) {
         let holders = self.posts.iter().filter_map(|post| Some((post.id, post.holder.as_ref()?)));

@@ -67,6 +67,9 @@ enum Wish {
     /// The control thread is to panic, for the test of what comes of that.
     #[cfg(test)]
     Panic,
+    /// A worker is to fail.
+    #[cfg(test)]
+    Fail(usize, crate::worker::failing::Way),
     Drain,
     /// Nobody ever does.
     Never,
@@ -375,7 +378,11 @@ impl Control {
                 })),
                 _ = self.wished.changed() => {
                     #[cfg(test)]
-                    assert!(*self.wished.borrow() != Wish::Panic, "on purpose, on the control thread");
+                    match *self.wished.borrow() {
+                        Wish::Panic => panic!("on purpose, on the control thread"),
+                        Wish::Fail(worker, way) => self.crew.order(worker, way),
+                        _ => {}
+                    }
                 }
             }
         }

@@ -11,7 +11,7 @@ pub(crate) const HEADER: &str = "x-test-panic";
 static GATES: [AtomicBool; 4] = [const { AtomicBool::new(false) }; 4];
 
 /// What a worker is told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// Panic, outside of any connection.
     Panic,

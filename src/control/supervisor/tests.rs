@@ -1,5 +1,7 @@
 //! A gateway that cannot go on ends as one that was told to.
 
+mod soak;
+
 use super::*;
 use crate::config;
 use std::io::{Read, Write};
