@@ -5,6 +5,8 @@
 //! has to be flat from the sixth part on; a line of numbers is printed every ten seconds. Without it a few seconds do for everything to
 //! happen once, and nothing is said of memory: other tests run in the same process.
 
+#![expect(clippy::disallowed_types, reason = "threads of clients wait for the end of the test")]
+
 use super::*;
 use crate::control::process;
 use crate::worker::failing::Way;
@@ -12,7 +14,6 @@ use std::env;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Instant as Clock;
 
 const BRIEFLY: Duration = Duration::from_secs(12);
 /// Between two faults of workers.
@@ -21,6 +22,9 @@ const SAMPLES: Duration = Duration::from_secs(10);
 /// Growth between the average of what was early and what was late that is no leak.
 const GROWTH: f64 = 1.10;
 const BIG: usize = 300_000;
+
+/// What a client does, again and again.
+type Act = fn(SocketAddr) -> io::Result<()>;
 
 /// Tells everybody when it is over; whoever waits between two acts waits here.
 #[derive(Default)]
@@ -59,7 +63,7 @@ fn a_gateway_under_everything_at_once_holds_what_it_held() {
     };
     let (end, done) = (End::default(), Done::default());
     let samples = std::thread::scope(|scope| {
-        let acts: [(&AtomicU64, u64, SocketAddr, fn(SocketAddr) -> io::Result<()>); 6] = [
+        let acts: [(&AtomicU64, u64, SocketAddr, Act); 6] = [
             (&done.kept, 5, edge, keep_alive),
             (&done.left, 20, edge, leave),
             (&done.uploaded, 20, edge, upload),
@@ -144,13 +148,13 @@ struct Sample {
 
 /// Has workers fail and takes samples until `length` is over.
 fn watch(gateway: &Gateway, end: &End, length: Duration) -> Vec<Sample> {
-    let (began, mut samples, mut fault) = (Clock::now(), Vec::new(), 0);
+    let (began, mut samples, mut fault) = (clock::now(), Vec::new(), 0);
     println!("{:>6} {:>9} {:>5} {:>5} {:>8}", "s", "RSS KiB", "fds", "conns", "restarts");
-    while began.elapsed() < length {
+    while clock::now().since(began) < length {
         let way = if fault % 2 == 0 { Way::Panic } else { Way::Break };
         gateway.wish.send_replace(Wish::Fail(fault / 2 % 2, way));
         fault += 1;
-        end.wait(FAULTS.min(SAMPLES).min(length - began.elapsed().min(length)));
+        end.wait(FAULTS.min(SAMPLES).min(length - clock::now().since(began).min(length)));
         let numbers = process::numbers().unwrap();
         let workers = &gateway.stats().workers;
         let connections: u64 = workers.iter().map(|worker| worker.listeners[0].connections.get()).sum();
@@ -161,7 +165,7 @@ fn watch(gateway: &Gateway, end: &End, length: Duration) -> Vec<Sample> {
             connections: connections as f64,
         });
         let kibibytes = numbers.resident_bytes >> 10;
-        let seconds = began.elapsed().as_secs();
+        let seconds = clock::now().since(began).as_secs();
         println!("{seconds:>6} {kibibytes:>9} {:>5} {connections:>5} {restarts:>8}", numbers.open_descriptors);
     }
     samples
