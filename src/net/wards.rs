@@ -67,13 +67,16 @@ fn poll(number: usize, cx: &mut Context<'_>) -> Poll<()> {
 /// Drops every future where it stands, and waits until the shells have ended and the driver has taken back what they had in flight. Returns
 /// how many are left.
 pub(super) async fn end() -> usize {
-    let Ok(pause) = Pause::new() else { return usize::MAX };
+    // first of all: it frees the descriptor that the pause needs, where none is left
+    drop_all();
+    let Ok(pause) = Pause::new() else { return WARDS.with_borrow(Slab::len).max(1) };
     let mut looks_afterwards = LOOKS_AFTERWARDS;
     for _ in 0..LAST_LOOKS {
-        drop_all();
         if pause.take().await.is_err() {
             break;
         }
+        // what was spawned by a drop
+        drop_all();
         if WARDS.with_borrow(Slab::is_empty) {
             looks_afterwards -= 1;
             if looks_afterwards == 0 {

@@ -35,7 +35,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -49,8 +49,9 @@ const ENTER_GETEVENTS: u32 = 1;
 /// So many of them do not end a wait: a turn of more has things to do anyway, and asking the kernel for many completions makes it put
 /// more into one turn than the caches hold (512 connections: 1.12 of the CPU).
 const UNAWAITED_MAX: u32 = 4;
-/// How long the kernel may take to let go of what is in flight at the end.
+/// How long the kernel may take at the end to let go of what is in flight, and how often it is asked to.
 const LAST_SECONDS: u64 = 1;
+const LAST_TURNS: u32 = 4;
 /// Of operations about which only failures would be told, and nobody asks.
 const UNHEARD: u64 = u64::MAX;
 
@@ -78,6 +79,10 @@ pub(super) struct Ring {
     sockets: Cell<usize>,
     /// The kernel has refused a turn for good: nothing is submitted any more, and nothing will complete.
     is_broken: Cell<bool>,
+    /// Operations that a broken ring was not given. Their rows stay, as nothing completes them, and the kernel has never seen them.
+    unsubmitted: Cell<usize>,
+    /// What is to be closed when nothing that was submitted for it can reach the kernel any more: only of a broken ring.
+    unclosed: RefCell<Vec<RawFd>>,
 }
 
 /// The number of an operation.
@@ -105,11 +110,12 @@ impl Owner {
             return ring.sockets.get();
         }
         // SAFETY: the pointer is that of a leaked box, and nobody uses it any more: tasks are dropped and no socket is left.
-        let Ring { tasks, io, operations, buffers, .. } = *unsafe { Box::from_raw(self.0) };
+        let Ring { tasks, io, operations, buffers, unsubmitted, .. } = *unsafe { Box::from_raw(self.0) };
         let (io, operations, buffers) = (io.into_inner(), operations.into_inner(), buffers.into_inner());
         // a waker that is kept somewhere finds no ring, and no task
         drop(tasks);
-        let left = operations.len() + usize::from(io.submitter().unregister_buf_ring(buffers::GROUP).is_err());
+        let left = operations.len() - unsubmitted.get()
+            + usize::from(io.submitter().unregister_buf_ring(buffers::GROUP).is_err());
         drop(io);
         if left == 0 {
             buffers.free();
@@ -143,6 +149,8 @@ impl Ring {
             unawaited: Cell::new(0),
             sockets: Cell::new(0),
             is_broken: Cell::new(false),
+            unsubmitted: Cell::new(0),
+            unclosed: RefCell::default(),
         })));
         CURRENT.set(Some(owner.ring()));
         clock::begin_turn();
@@ -196,11 +204,22 @@ impl Ring {
             let _ = caught(|| self.turn(false));
         }
         let patience = types::Timespec::new().sec(LAST_SECONDS);
-        let _ = self.io.borrow().submitter().register_sync_cancel(Some(patience), types::CancelBuilder::any());
-        let mut io = self.io.borrow_mut();
-        for completion in io.completion() {
-            self.complete(&completion);
+        for _ in 0..LAST_TURNS {
+            let mut io = self.io.borrow_mut();
+            // what the kernel has not taken over yet it must, or it is never over; a broken ring may take nothing
+            let _ = enter(&mut io, 0);
+            let _ = io.submitter().register_sync_cancel(Some(patience), types::CancelBuilder::any());
+            // what was called off is told by another turn
+            let _ = enter(&mut io, 0);
+            for completion in io.completion() {
+                self.complete(&completion);
+            }
+            if self.operations.borrow().is_empty() {
+                break;
+            }
         }
+        // SAFETY: whoever owned them has given them away.
+        self.unclosed.take().into_iter().for_each(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd) }));
     }
 
     /// Makes the next turn fail as a kernel would that refuses it.
@@ -227,6 +246,9 @@ impl Ring {
         let number = vacant.key();
         let entry = entry(vacant.insert(operation)).user_data(number as u64);
         drop(operations);
+        if self.is_broken.get() {
+            self.unsubmitted.set(self.unsubmitted.get() + 1);
+        }
         self.push(&entry);
         Number::try_from(number).expect("fewer than four billion operations")
     }
@@ -239,9 +261,8 @@ impl Ring {
     /// Closes a descriptor behind everything that was submitted for it.
     fn close(&self, fd: RawFd) {
         if self.is_broken.get() {
-            // SAFETY: whoever owned the descriptor has given it away.
-            unsafe { libc::close(fd) };
-            return;
+            // not here and now: what was queued for it would meet whoever gets its number next
+            return self.unclosed.borrow_mut().push(fd);
         }
         let entry = opcode::Close::new(types::Fd(fd)).build();
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UNHEARD));

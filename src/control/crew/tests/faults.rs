@@ -23,6 +23,8 @@ const CLIENTS: usize = 2;
 const GROWTH: u64 = 16 << 20;
 const KEYS: &str = "max_connections = 1_000\nmax_connections_per_client = 100";
 const GATE: usize = 3;
+/// Answers that a client of the other worker gets before the first fault.
+const NEIGHBOUR_IN_PEACE: usize = 2_000;
 
 #[test]
 fn nothing_stays_of_workers_that_failed() {
@@ -54,6 +56,10 @@ fn what_a_child_does() {
         staffed.suffer(way);
     }
     let begun = Held::now();
+    let neighbour = Neighbour::start(staffed.client_of(1));
+    staffed
+        .look_without_client_until("the neighbour was served in peace", |_| neighbour.served() >= NEIGHBOUR_IN_PEACE);
+    neighbour.tell("in peace");
     for (way, faults) in
         [(Way::Panic, faults), (Way::Break, faults), (Way::Stall { gate: GATE }, told.unwrap_or(FAULTS / STALLS_SHARE))]
     {
@@ -61,7 +67,9 @@ fn what_a_child_does() {
             staffed.suffer(way);
         }
         println!("{faults} faults ({way:?}): {:?}, before them {begun:?}", Held::now());
+        neighbour.tell("beside these faults");
     }
+    neighbour.end();
     load.end();
     staffed.drain();
 
@@ -133,6 +141,53 @@ impl Held {
     }
 }
 
+/// A client of worker 1, which fails only when the machine is so busy that it is taken for stalled. How long its answers take is told, and
+/// not judged: this is no place for a measurement that must hold everywhere.
+struct Neighbour {
+    stop: Arc<AtomicBool>,
+    took: Arc<Mutex<Vec<Duration>>>,
+    client: std::thread::JoinHandle<()>,
+}
+
+impl Neighbour {
+    fn start(client: Client) -> Self {
+        let (stop, took) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (stopped, taken, mut stream) = (Arc::clone(&stop), Arc::clone(&took), client.0);
+        let client = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let began = clock::now();
+                if ask(&mut stream).is_none() {
+                    return;
+                }
+                taken.lock().unwrap().push(clock::now().since(began));
+            }
+        });
+        Self { stop, took, client }
+    }
+
+    fn served(&self) -> usize {
+        self.took.lock().unwrap().len()
+    }
+
+    /// Of those since the last time.
+    fn tell(&self, when: &str) {
+        let mut took = std::mem::take(&mut *self.took.lock().unwrap());
+        took.sort_unstable();
+        let rank = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default();
+        println!(
+            "faults: a neighbour {when}: {} answers, p50 {:?}, p99 {:?} (no faults of its own)",
+            took.len(),
+            rank(50),
+            rank(99)
+        );
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.client.join().unwrap();
+    }
+}
+
 /// Clients that are served, or see an end; none of them ever waits in vain.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -164,22 +219,26 @@ impl Load {
 fn ask_until_it_ends(address: SocketAddr, stop: &AtomicBool, answers: &AtomicU64) {
     let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE) else { return };
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    while !stop.load(Ordering::Relaxed) {
-        if stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").is_err() {
-            return;
-        }
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\nhello") {
-            let mut piece = [0; 512];
-            match stream.read(&mut piece) {
-                Ok(0) => return,
-                Ok(received) => answer.extend_from_slice(&piece[..received]),
-                Err(error) => {
-                    let hangs = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-                    return assert!(!hangs, "an answer or an end comes");
-                }
-            }
-        }
+    while !stop.load(Ordering::Relaxed) && ask(&mut stream).is_some() {
         answers.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// One GET; `None` when the connection has ended instead.
+fn ask(stream: &mut TcpStream) -> Option<()> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nhello") {
+        let mut piece = [0; 512];
+        match stream.read(&mut piece) {
+            Ok(0) => return None,
+            Ok(received) => answer.extend_from_slice(&piece[..received]),
+            Err(error) => {
+                let hangs = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+                assert!(!hangs, "an answer or an end comes");
+                return None;
+            }
+        }
+    }
+    Some(())
 }
