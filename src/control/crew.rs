@@ -179,10 +179,10 @@ impl Crew {
                 tracing::error!("worker {} {reason}; it is replaced, the other workers go on", post.id.index());
                 self.leavers.push(Leaver { id: post.id, holder, stalled });
             }
-            stats.count_worker_restart(post.id);
             let successor = muster::Successor { worker: post.id, step: self.step };
-            if let Err(error) = post.fill(&self.shared, self.log.as_deref(), self.step, successor, now) {
-                tracing::error!("worker {} cannot be replaced: {error}", post.id.index());
+            match post.fill(&self.shared, self.log.as_deref(), self.step, successor, now) {
+                Ok(()) => stats.count_worker_restart(post.id),
+                Err(error) => tracing::error!("worker {} cannot be replaced: {error}", post.id.index()),
             }
         }
     }

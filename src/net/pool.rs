@@ -14,6 +14,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Idle {
     upstream: Upstream,
+    since: Instant,
     until: Instant,
 }
 
@@ -36,7 +37,7 @@ impl Pool {
     /// The connection to `endpoint` that was used last and is still good.
     pub fn checkout(&mut self, endpoint: EndpointId, now: Instant) -> Option<Upstream> {
         let idle = &mut self.by_endpoint[endpoint.index()];
-        while let Some(Idle { upstream, until }) = idle.pop() {
+        while let Some(Idle { upstream, until, .. }) = idle.pop() {
             self.idle -= 1;
             if now < until && !upstream.is_spent() {
                 return Some(upstream);
@@ -63,7 +64,7 @@ impl Pool {
         }
         self.idle += 1;
         let idle = &mut self.by_endpoint[endpoint.index()];
-        idle.push(Idle { upstream, until: now + wait });
+        idle.push(Idle { upstream, since: now, until: now + wait });
         idle.last().map(|kept| &kept.upstream)
     }
 
@@ -78,6 +79,23 @@ impl Pool {
     /// Closes every connection to `endpoint`: it has just broken one of them without a word.
     pub fn forget(&mut self, endpoint: EndpointId) {
         self.idle -= std::mem::take(&mut self.by_endpoint[endpoint.index()]).len();
+    }
+
+    /// Since when the one has been idle that has been it for longest. Of each endpoint's that is the first.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.by_endpoint.iter().filter_map(|idle| Some(idle.first()?.since)).min()
+    }
+
+    /// Closes that one.
+    pub fn close_longest_idle(&mut self) {
+        let since = |idle: &&mut Vec<Idle>| idle.first().map_or(Instant::NEVER, |first| first.since);
+        if let Some(idle) = self.by_endpoint.iter_mut().min_by_key(since)
+            && !idle.is_empty()
+        {
+            idle.remove(0);
+            self.idle -= 1;
+        }
     }
 
     /// Idle connections.
@@ -102,6 +120,28 @@ mod tests {
     fn pair() -> (Upstream, std::net::TcpStream) {
         let (stream, peer) = testing::pair();
         (Upstream::new(stream, &Rc::default()), peer)
+    }
+
+    #[test]
+    fn the_one_that_was_idle_for_longest_makes_room() {
+        on_each_driver(|_| async {
+            let mut pool = Pool::new(2, 8, TIMEOUT);
+            pool.close_longest_idle();
+            let now = clock::now();
+            let mut peers = Vec::new();
+            for (endpoint, after) in [(ENDPOINT, 1), (OTHER, 0), (ENDPOINT, 2)] {
+                let (upstream, peer) = pair();
+                assert!(pool.checkin(endpoint, upstream, Duration::MAX, now + Duration::from_secs(after)).is_some());
+                peers.push(peer);
+            }
+            assert_eq!(pool.idle_since(), Some(now));
+            pool.close_longest_idle();
+            assert_eq!((pool.idle(), pool.idle_since()), (2, Some(now + Duration::from_secs(1))));
+            assert!(pool.checkout(OTHER, now).is_none());
+            pool.close_longest_idle();
+            pool.close_longest_idle();
+            assert_eq!((pool.idle(), pool.idle_since()), (0, None));
+        });
     }
 
     #[test]

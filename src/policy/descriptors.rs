@@ -6,8 +6,8 @@
 
 use crate::limits::{ADMIN_CONNECTIONS_MAX, PROBES_MAX};
 
-/// What a worker has open by itself: its event loop (two), timers, both ends of its mailbox, a log or pause, what it is about to close.
-const PER_WORKER: u64 = 8;
+/// What a worker has open by itself: its event loop (two), timers, both ends of its mailbox, what it is about to close.
+const PER_WORKER: u64 = 6;
 /// For the process beside what it has open at its start: a log that is opened anew, a file of /proc that is read.
 const SPARE: u64 = 4;
 /// The admin API gets an eighth of what is left, but so many at least.
@@ -77,7 +77,9 @@ pub fn fit(granted: u64, wanted: &Wanted) -> Result<Fit, u64> {
     let admin = (left / SHARE).clamp(ADMIN_MIN, ADMIN_CONNECTIONS_MAX as u64);
     let probes = probes_wanted.min((left / SHARE).max(1));
     let left = left - admin - probes;
-    let idle_each = (left / IDLE_SHARE).min(wanted.idle) / wanted.workers;
+    // one at least, where it costs no more than it would spare
+    let one = u64::from(left >= 4 * wanted.workers && wanted.idle >= wanted.workers);
+    let idle_each = ((left / IDLE_SHARE).min(wanted.idle) / wanted.workers).max(one);
     let both = left - idle_each * wanted.workers;
     let connections = (both / 2).max(both.saturating_sub(AT_ONCE));
     Ok(Fit {
@@ -103,7 +105,7 @@ mod tests {
     #[test]
     fn a_small_limit_takes_few_clients_and_leaves_room_for_the_rest() {
         let fit = fit(64, &WANTED).unwrap();
-        assert_eq!(fit, Fit { connections_max: Some(6), idle_max: 1, admin_max: 4, probes_max: 1 });
+        assert_eq!(fit, Fit { connections_max: Some(8), idle_max: 2, admin_max: 4, probes_max: 1 });
     }
 
     #[test]

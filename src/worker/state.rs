@@ -311,8 +311,14 @@ impl Worker {
             return;
         }
         let mut pools = self.pools.borrow_mut();
-        if self.shared.idle_max < usize::MAX && pools.iter().map(Pool::idle).sum::<usize>() >= self.shared.idle_max {
-            return;
+        let idle_max = self.shared.idle_max;
+        if idle_max < usize::MAX && pools.iter().map(Pool::idle).sum::<usize>() >= idle_max {
+            // descriptors are few: the one that was used last is the one that will be used next
+            let longest = pools.iter_mut().filter(|pool| pool.idle() > 0).min_by_key(|pool| pool.idle_since());
+            match longest {
+                Some(pool) if idle_max > 0 => pool.close_longest_idle(),
+                _ => return,
+            }
         }
         let pool = &mut pools[cluster.index()];
         if let Some(kept) = pool.checkin(endpoint, upstream, keep, now) {
