@@ -114,7 +114,7 @@ impl Owner {
         let (io, operations, buffers) = (io.into_inner(), operations.into_inner(), buffers.into_inner());
         // a waker that is kept somewhere finds no ring, and no task
         drop(tasks);
-        let left = operations.len() - unsubmitted.get()
+        let left = operations.len().saturating_sub(unsubmitted.get())
             + usize::from(io.submitter().unregister_buf_ring(buffers::GROUP).is_err());
         drop(io);
         if left == 0 {
