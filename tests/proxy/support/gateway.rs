@@ -203,10 +203,7 @@ pub(crate) struct Said {
 /// Runs the binary to its end; fails after [`PATIENCE`].
 #[track_caller]
 pub(crate) fn run_to_end(arguments: &[&str]) -> Said {
-    let mut process = Process::spawn(arguments);
-    let code = process.wait().code();
-    process.read_out();
-    Said { code, stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
+    end_of(Process::spawn(arguments))
 }
 
 /// A process of the binary that is allowed so many descriptors.
@@ -221,7 +218,12 @@ fn limited(descriptors: u32, arguments: &[&str]) -> Process {
 /// Runs the binary to its end where it is allowed so many descriptors.
 #[track_caller]
 pub(crate) fn run_to_end_with_descriptors(limit: u32, arguments: &[&str]) -> Said {
-    let mut process = limited(limit, arguments);
+    end_of(limited(limit, arguments))
+}
+
+/// Waits for its end.
+#[track_caller]
+fn end_of(mut process: Process) -> Said {
     let code = process.wait().code();
     process.read_out();
     Said { code, stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
