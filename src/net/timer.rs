@@ -78,13 +78,7 @@ impl Timers {
     /// # Errors
     /// No descriptor is left.
     pub fn new() -> io::Result<Rc<Self>> {
-        // SAFETY: no memory is involved.
-        let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just given us this descriptor.
-        let timerfd = Stream::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })?;
+        let timerfd = new_timerfd()?;
         Ok(Rc::new(Self {
             wheel: RefCell::new(Wheel::new(clock::now())),
             timerfd,
@@ -199,16 +193,7 @@ impl Timers {
             return;
         }
         self.armed_for.set(next);
-        let nanos = next.as_nanos();
-        let at = libc::timespec {
-            tv_sec: (nanos / 1_000_000_000).cast_signed(),
-            tv_nsec: (nanos % 1_000_000_000).cast_signed(),
-        };
-        let spec = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
-        // SAFETY: `spec` is live, and the old value is not asked for.
-        unsafe {
-            libc::timerfd_settime(self.timerfd.fd(), libc::TFD_TIMER_ABSTIME, &raw const spec, std::ptr::null_mut())
-        };
+        set_timerfd(&self.timerfd, next);
     }
 
     fn set(&self, index: usize, deadline: Instant) {
@@ -217,6 +202,32 @@ impl Timers {
             self.arm();
         }
     }
+}
+
+/// A timer of the kernel's that tells by being readable. Must be made inside the worker's runtime.
+///
+/// # Errors
+/// No descriptor is left.
+pub(super) fn new_timerfd() -> io::Result<Stream> {
+    // SAFETY: no memory is involved.
+    let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor.
+    Stream::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has it become readable at `at`, and not before.
+pub(super) fn set_timerfd(timerfd: &Stream, at: Instant) {
+    let nanos = at.as_nanos();
+    let at = libc::timespec {
+        tv_sec: (nanos / 1_000_000_000).cast_signed(),
+        tv_nsec: (nanos % 1_000_000_000).cast_signed(),
+    };
+    let spec = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
+    // SAFETY: `spec` is live, and the old value is not asked for.
+    unsafe { libc::timerfd_settime(timerfd.fd(), libc::TFD_TIMER_ABSTIME, &raw const spec, std::ptr::null_mut()) };
 }
 
 /// One deadline, owned by a task; see [`Timers::watch`].

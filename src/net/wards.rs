@@ -4,13 +4,12 @@
 //! What monoio runs is a shell that knows a number; the future is a row of this thread's table. At the end the futures are dropped here,
 //! and the shells, which find nothing, end by themselves.
 
+use super::clock;
 use super::guarded::caught;
-use super::stream::Stream;
+use super::timer::{new_timerfd, set_timerfd};
 use slab::Slab;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -69,10 +68,12 @@ fn poll(number: usize, cx: &mut Context<'_>) -> Poll<()> {
 pub(super) async fn end() -> usize {
     // first of all: it frees the descriptor that the pause needs, where none is left
     drop_all();
-    let Ok(pause) = Pause::new() else { return WARDS.with_borrow(Slab::len).max(1) };
+    // one of its own: the timers of the worker may be what has failed
+    let Ok(pause) = new_timerfd() else { return WARDS.with_borrow(Slab::len).max(1) };
     let mut looks_afterwards = LOOKS_AFTERWARDS;
     for _ in 0..LAST_LOOKS {
-        if pause.take().await.is_err() {
+        set_timerfd(&pause, clock::now() + BETWEEN_LOOKS);
+        if pause.readable().await.is_err() {
             break;
         }
         // what was spawned by a drop
@@ -99,28 +100,5 @@ fn drop_all() {
         // a drop that panics is the affair of its own task
         let _ = caught(|| drop(future));
         waker.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// A timer of its own: those of the worker may be what has failed.
-struct Pause(Stream);
-
-impl Pause {
-    fn new() -> io::Result<Self> {
-        // SAFETY: no memory is involved.
-        let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just given us this descriptor.
-        Ok(Self(Stream::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })?))
-    }
-
-    async fn take(&self) -> io::Result<()> {
-        let at = libc::timespec { tv_sec: 0, tv_nsec: BETWEEN_LOOKS.subsec_nanos().into() };
-        let spec = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
-        // SAFETY: `spec` is live, and the old value is not asked for. Setting it makes it unreadable until it has passed.
-        unsafe { libc::timerfd_settime(self.0.fd(), 0, &raw const spec, std::ptr::null_mut()) };
-        self.0.readable().await
     }
 }
