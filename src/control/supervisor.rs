@@ -82,6 +82,9 @@ pub struct Gateway {
     wish: watch::Sender<Wish>,
     control: JoinHandle<Result<(), Fault>>,
     log: Option<Arc<AccessLogThread>>,
+    /// For tests of what the workers hold.
+    #[cfg(test)]
+    shared: Arc<Shared>,
     /// Of listeners; they remove themselves at the end.
     _files: Vec<SocketFile>,
 }
@@ -124,7 +127,8 @@ impl Gateway {
         let fit = fit_descriptors(&config)?;
         admin_listener.limit(fit.admin_max);
         let shared = Shared::new(Arc::clone(&config), router, Arc::clone(&stats), reports, &fit);
-        let mut crew = Crew::new(Arc::new(shared), log.clone(), sockets);
+        let shared = Arc::new(shared);
+        let mut crew = Crew::new(Arc::clone(&shared), log.clone(), sockets);
         let step = crew.start(clock::now()).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
         lifecycle.set(Phase::Serving);
@@ -152,7 +156,16 @@ impl Gateway {
         for (name, address) in &addresses {
             tracing::info!("listening listener={name} address={address}");
         }
-        Ok(Self { stats, addresses, wish, control, log, _files: files })
+        Ok(Self {
+            stats,
+            addresses,
+            wish,
+            control,
+            log,
+            #[cfg(test)]
+            shared,
+            _files: files,
+        })
     }
 
     /// The gateway's numbers.

@@ -1,27 +1,40 @@
 //! A gateway under everything at once, for as long as is asked for: what it holds stays what it was.
 //!
 //! Keep-alive GETs, clients that leave in the middle of a response, uploads, tunnels, connections for one request, scrapes, rotations of the
-//! log; and every ten seconds a worker panics, or its event loop breaks. `RINGGATE_SOAK_MINUTES` is how long, and then what the process holds
-//! has to be flat from the sixth part on; a line of numbers is printed every ten seconds. Without it a few seconds do for everything to
-//! happen once, and nothing is said of memory: other tests run in the same process.
+//! log; and every ten seconds a worker panics, or its event loop breaks. What a process holds can only be told for one that does nothing
+//! else, so this program starts itself once more for the gateway of each driver. `RINGGATE_SOAK_MINUTES` is how long, and then what that
+//! process holds has to be flat from the sixth part on; a line of numbers is printed every ten seconds. Without it a few seconds do for
+//! everything to happen once.
 
 #![expect(clippy::disallowed_types, reason = "threads of clients wait for the end of the test")]
 
 use super::*;
 use crate::control::process;
+use crate::units::WorkerId;
 use crate::worker::failing::Way;
 use std::env;
+use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Condvar, Mutex};
 
+const CHILD: &str = "control::supervisor::tests::soak::the_gateway_of_its_own";
+/// Driver, address of the service, and the access log, for the child.
+const WITH: &str = "RINGGATE_SOAK_WITH";
+const MINUTES: &str = "RINGGATE_SOAK_MINUTES";
 const BRIEFLY: Duration = Duration::from_secs(12);
-/// Between two faults of workers.
+/// Between two faults of workers, and then two lines of numbers.
 const FAULTS: Duration = Duration::from_secs(10);
-const SAMPLES: Duration = Duration::from_secs(10);
+const ROTATIONS: Duration = Duration::from_secs(5);
 /// Growth between the average of what was early and what was late that is no leak.
 const GROWTH: f64 = 1.10;
 const BIG: usize = 300_000;
+/// What the gateway says of itself.
+const COLUMNS: [&str; 6] = ["RSS KiB", "descriptors", "connections", "slots", "threads", "restarts"];
+/// So many of them, from the first, have to be flat.
+const FLAT: usize = 5;
 
 /// What a client does, again and again.
 type Act = fn(SocketAddr) -> io::Result<()>;
@@ -45,22 +58,25 @@ impl End {
 
 #[test]
 fn a_gateway_under_everything_at_once_holds_what_it_held() {
-    let minutes: Option<u32> = env::var("RINGGATE_SOAK_MINUTES").ok().map(|minutes| minutes.parse().unwrap());
-    let (length, dir) =
-        (minutes.map_or(BRIEFLY, |minutes| 60 * Duration::from_secs(minutes.into())), tempfile::tempdir().unwrap());
-    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let minutes: Option<u32> = env::var(MINUTES).ok().map(|minutes| minutes.parse().unwrap());
+    let length = minutes.map_or(BRIEFLY, |minutes| 60 * Duration::from_secs(minutes.into()));
+    std::thread::scope(|scope| {
+        for driver in ["auto", "epoll"] {
+            scope.spawn(move || soak(driver, length, minutes.is_some()));
+        }
+    });
+}
+
+fn soak(driver: &str, length: Duration, is_judged: bool) {
+    let (dir, service) = (tempfile::tempdir().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let address = service.local_addr().unwrap();
     std::thread::spawn(move || {
         for connection in service.incoming().flatten() {
             std::thread::spawn(move || serve(connection));
         }
     });
-    let log = dir.path().join("access.log");
-    let gateway = logging_gateway(address, &log);
-    let (Bind::Tcp(edge), Bind::Tcp(admin)) = (gateway.addresses()[0].1.clone(), gateway.addresses()[1].1.clone())
-    else {
-        panic!("TCP addresses")
-    };
+    let mut gateway = Apart::start(driver, address, &dir.path().join("access.log"));
+    let (edge, admin) = (gateway.edge, gateway.admin);
     let (end, done) = (End::default(), Done::default());
     let samples = std::thread::scope(|scope| {
         let acts: [(&AtomicU64, u64, SocketAddr, Act); 6] = [
@@ -80,37 +96,125 @@ fn a_gateway_under_everything_at_once_holds_what_it_held() {
                         Ok(()) => {
                             count.fetch_add(1, Ordering::Relaxed);
                         }
-                        Err(error) => assert!(!hangs(&error), "{error}"),
+                        Err(error) => assert!(!hangs(&error), "{driver}: {error}"),
                     }
                 }
             });
         }
-        let (end, gateway, log) = (&end, &gateway, &log);
-        scope.spawn(move || {
-            while !end.wait(Duration::from_secs(5)) {
-                std::fs::rename(log, log.with_extension("old")).unwrap();
-                gateway.reopen_log();
-            }
-        });
-        let samples = watch(gateway, end, length);
+        let samples = gateway.watch(driver, length);
         end.tell();
         samples
     });
-    println!("{done:?}");
-    assert!(done.all().iter().all(|count| *count > 0), "{done:?}");
-    if minutes.is_some() {
-        assert_flat(&samples);
+    gateway.end();
+    println!("{driver}: {done:?}");
+    assert!(done.all().iter().all(|count| *count > 0), "{driver}: {done:?}");
+    if is_judged {
+        assert_flat(driver, &samples);
     }
-    assert_eq!(gateway.drain_and_stop(), Ok(()));
+}
+
+/// A gateway in a process of its own, as the one who runs its clients sees it.
+struct Apart {
+    process: Child,
+    said: Lines<BufReader<ChildStdout>>,
+    edge: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Apart {
+    fn start(driver: &str, service: SocketAddr, log: &Path) -> Self {
+        let mut process = Command::new(env::current_exe().unwrap())
+            .args(["--exact", CHILD, "--nocapture", "--test-threads=1"])
+            .env(WITH, format!("{driver} {service} {}", log.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
+        let addresses = hear(&mut said, "listens");
+        let [edge, admin] = &addresses[..] else { panic!("{addresses:?}") };
+        Self { process, edge: edge.parse().unwrap(), admin: admin.parse().unwrap(), said }
+    }
+
+    /// Takes down what it holds until `length` is over.
+    fn watch(&mut self, driver: &str, length: Duration) -> Vec<Vec<u64>> {
+        let (began, mut samples) = (clock::now(), Vec::new());
+        println!("{driver}: s, {}", COLUMNS.join(", "));
+        while clock::now().since(began) < length {
+            let held = hear(&mut self.said, "holds");
+            println!("{driver}: {}, {}", clock::now().since(began).as_secs(), held.join(", "));
+            samples.push(held.iter().map(|number| number.parse().unwrap()).collect());
+        }
+        samples
+    }
+
+    /// Its end of input is its drain.
+    fn end(mut self) {
+        drop(self.process.stdin.take());
+        hear(&mut self.said, "has ended");
+        self.said.for_each(drop);
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+/// The rest of the next line that begins with `what`; other lines are the test harness's.
+fn hear(said: &mut Lines<BufReader<ChildStdout>>, what: &str) -> Vec<String> {
+    let line = said.find_map(|line| line.unwrap().split_once(what).map(|(_, rest)| rest.to_owned()));
+    line.unwrap_or_else(|| panic!("ended before it said what it {what}"))
+        .split(", ")
+        .skip(1)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn hangs(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-fn logging_gateway(service: SocketAddr, log: &Path) -> Gateway {
+/// The process of [`Apart`]; nothing, unless it is asked for. Has workers fail and the log rotated, and says what the process holds.
+#[test]
+fn the_gateway_of_its_own() {
+    let Ok(with) = env::var(WITH) else { return };
+    let [driver, service, log] = with.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{with}") };
+    let log = Path::new(log);
+    let gateway = logging_gateway(driver, service, log);
+    let (Bind::Tcp(edge), Bind::Tcp(admin)) = (gateway.addresses()[0].1.clone(), gateway.addresses()[1].1.clone())
+    else {
+        panic!("TCP addresses")
+    };
+    println!("listens, {edge}, {admin}");
+    let (told, tell) = channel();
+    std::thread::spawn(move || io::copy(&mut io::stdin(), &mut io::sink()).map(|_| drop::<Sender<()>>(told)));
+    let mut at = clock::now();
+    for turn in 0.. {
+        let way = if turn % 2 == 0 { Way::Panic } else { Way::Break };
+        gateway.wish.send_replace(Wish::Fail(turn / 2 % 2, way));
+        at += FAULTS;
+        while clock::now() < at {
+            if tell.recv_timeout(ROTATIONS.min(at.since(clock::now()))) == Err(RecvTimeoutError::Disconnected) {
+                assert_eq!(gateway.drain_and_stop(), Ok(()));
+                return println!("has ended");
+            }
+            std::fs::rename(log, log.with_extension("old")).unwrap();
+            gateway.reopen_log();
+        }
+        println!("holds, {}", what_is_held(&gateway).map(|number| number.to_string()).join(", "));
+    }
+}
+
+/// As the line of [`COLUMNS`] names them.
+fn what_is_held(gateway: &Gateway) -> [u64; COLUMNS.len()] {
+    let numbers = process::numbers().unwrap();
+    let connections = gateway.stats().workers.iter().map(|worker| worker.listeners[0].connections.get()).sum();
+    let restarts = (0..2).map(|worker| gateway.stats().worker(WorkerId(worker)).restarts).sum();
+    let slots = gateway.shared.connection_slots[0].held() as u64;
+    [numbers.resident_bytes >> 10, numbers.open_descriptors, connections, slots, numbers.threads, restarts]
+}
+
+fn logging_gateway(driver: &str, service: &str, log: &Path) -> Gateway {
     let text = format!(
-        "[gateway]\nworkers = 2\ndrain_timeout = \"5s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[access_log]\npath = {log:?}\n\
+        "[gateway]\nworkers = 2\ndriver = \"{driver}\"\ndrain_timeout = \"5s\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n[access_log]\npath = {log:?}\n\
          [[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\nmax_connections = 5_000\nmax_connections_per_client = 1_000\n\
          [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\nmax_concurrent = 1_000\n\
          limit = [ {{ rate = \"1000000/s\", burst = 100000, per = \"client_ip\" }} ]\n\
@@ -138,52 +242,17 @@ impl Done {
     }
 }
 
-/// What the process holds at a moment.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    resident: f64,
-    descriptors: f64,
-    connections: f64,
-}
-
-/// Has workers fail and takes samples until `length` is over.
-fn watch(gateway: &Gateway, end: &End, length: Duration) -> Vec<Sample> {
-    let (began, mut samples, mut fault) = (clock::now(), Vec::new(), 0);
-    println!("{:>6} {:>9} {:>5} {:>5} {:>8}", "s", "RSS KiB", "fds", "conns", "restarts");
-    while clock::now().since(began) < length {
-        let way = if fault % 2 == 0 { Way::Panic } else { Way::Break };
-        gateway.wish.send_replace(Wish::Fail(fault / 2 % 2, way));
-        fault += 1;
-        end.wait(FAULTS.min(SAMPLES).min(length - clock::now().since(began).min(length)));
-        let numbers = process::numbers().unwrap();
-        let workers = &gateway.stats().workers;
-        let connections: u64 = workers.iter().map(|worker| worker.listeners[0].connections.get()).sum();
-        let restarts: u64 = (0..2).map(|worker| gateway.stats().worker(crate::units::WorkerId(worker)).restarts).sum();
-        samples.push(Sample {
-            resident: numbers.resident_bytes as f64,
-            descriptors: numbers.open_descriptors as f64,
-            connections: connections as f64,
-        });
-        let kibibytes = numbers.resident_bytes >> 10;
-        let seconds = clock::now().since(began).as_secs();
-        println!("{seconds:>6} {kibibytes:>9} {:>5} {connections:>5} {restarts:>8}", numbers.open_descriptors);
-    }
-    samples
-}
-
 /// The first sixth is for everything to be there; of the rest, the second half is not more than the first.
-fn assert_flat(samples: &[Sample]) {
+fn assert_flat(driver: &str, samples: &[Vec<u64>]) {
     let rest = &samples[samples.len() / 6..];
     let (early, late) = rest.split_at(rest.len() / 2);
-    for (what, number) in [
-        ("resident", (|sample| sample.resident) as fn(&Sample) -> f64),
-        ("descriptors", |sample| sample.descriptors),
-        ("connections", |sample| sample.connections),
-    ] {
-        let average = |samples: &[Sample]| samples.iter().map(number).sum::<f64>() / samples.len() as f64;
+    for (column, what) in COLUMNS.iter().enumerate().take(FLAT) {
+        let average = |samples: &[Vec<u64>]| {
+            samples.iter().map(|sample| sample[column] as f64).sum::<f64>() / samples.len() as f64
+        };
         let (early, late) = (average(early), average(late));
-        println!("{what}: {early:.0} early, {late:.0} late");
-        assert!(late <= early * GROWTH + 2.0, "{what} grows from {early:.0} to {late:.0}");
+        println!("{driver}: {what}: {early:.0} early, {late:.0} late");
+        assert!(late <= early * GROWTH + 2.0, "{driver}: {what} grows from {early:.0} to {late:.0}");
     }
 }
 
