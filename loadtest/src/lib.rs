@@ -1,0 +1,25 @@
+//! ringgate-load: capacity planning that can be believed.
+//!
+//! It offers requests to a gateway (any HTTP server) at times that were decided beforehand, measures how long each took from the time it was
+//! *due*, looks for the rate at which a percentile is still met, injects faults while it does, and says INVALID rather than print a number
+//! it cannot stand behind. This page says where things are; `docs/capacity.md` is for who plans.
+//!
+//! # The rooms, in reading order
+//!
+//! | room | what is in it | what is not |
+//! |---|---|---|
+//! | [`units`] | moments, rates, cores | – |
+//! | `arrivals` | when each request is due: pure, from a seed | clocks |
+//! | [`load`] | a load as it is described: targets and their weights, rate, length, connections, timeout | how it is made |
+//! | `wire` | HTTP/1.1 as bytes in, outcomes out; the connection that carries it, behind one small interface | when anything is sent |
+//! | `engine` | one pinned thread per core with an epoll loop of its own, which shares no code with the gateway's | what a result means |
+//! | `stats` | histograms, slices of time, failures as infinity, bounds of quantiles: pure | clocks, sockets |
+//! | `search` | the state machine that looks for capacity: one observation in, the next trial out | clocks, sockets |
+//! | `validity` | the gates that a number has to pass | – |
+//! | [`result`] | `result.json`: everything that was seen, versioned; every verdict can be made from it again | – |
+//!
+//! Anything that decides is pure and takes a seed; only `engine` reads clocks and touches sockets.
+
+pub mod load;
+pub mod result;
+pub mod units;

@@ -1,0 +1,123 @@
+//! A load as it is described: what is asked, how often, for how long, over which connections.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Targets of one mix.
+pub const TARGETS_MAX: usize = 64;
+
+/// What is offered to one server.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Where connections go.
+    pub address: SocketAddr,
+    /// What is asked there; at least one, [`TARGETS_MAX`] at most.
+    pub targets: Arc<[Target]>,
+    /// When requests are due.
+    pub pace: Pace,
+    /// Requests that are due before this are made and not judged: caches and pools fill.
+    pub warm_up: Duration,
+    /// Over which requests are due that are judged, after [`Load::warm_up`].
+    pub length: Duration,
+    /// Ends of phases within `length`, ascending; empty for one phase.
+    pub phases: Vec<Duration>,
+    /// Length of a slice of the time series.
+    pub slice: Duration,
+    /// Connections that are opened at the start, over all threads.
+    pub connections: usize,
+    /// Connections there may be when all are busy, over all threads; at least `connections`.
+    pub connections_max: usize,
+    /// Each connection serves one request, and none waits open.
+    pub reconnects: bool,
+    /// From a request's due time: later answers are failures.
+    pub timeout: Duration,
+    /// Cores of the generator's threads, one each; empty for one thread that is not pinned.
+    pub cores: Vec<usize>,
+    /// Of arrivals and of the mix; printed.
+    pub seed: u64,
+}
+
+/// When requests are due.
+#[derive(Clone, Debug)]
+pub enum Pace {
+    /// Independent of each other, so many a second on average: what many users look like.
+    Poisson(f64),
+    /// Evenly spaced, so many a second.
+    Even(f64),
+    /// As they once came: time from the start and row of [`Load::targets`], ascending.
+    Recorded(Arc<[(Duration, u32)]>),
+    /// As fast as answers come, over [`Load::connections`]: saturation, which has no latency to speak of.
+    Closed,
+}
+
+impl Pace {
+    /// Requests a second, where that is decided beforehand.
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        match self {
+            Self::Poisson(rate) | Self::Even(rate) => Some(*rate),
+            Self::Recorded(times) => {
+                let last = times.last().map_or(0.0, |(at, _)| at.as_secs_f64());
+                (last > 0.0).then(|| times.len() as f64 / last)
+            }
+            Self::Closed => None,
+        }
+    }
+}
+
+/// One kind of request, and which answer to it is a good one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Its name in results; the path where none is given.
+    pub name: String,
+    /// Its part of all requests is this to the sum of all; more than 0.
+    pub weight: f64,
+    /// Such as `GET`.
+    pub method: String,
+    /// The request's bytes: head and body, as they are sent.
+    pub bytes: Arc<[u8]>,
+    /// Statuses that are good.
+    pub status: RangeInclusive<u16>,
+    /// What a good answer's body contains, as bytes; `None`: anything.
+    pub body_has: Option<Arc<[u8]>>,
+}
+
+impl Target {
+    /// A request of these parts; `Host`, and `Content-Length` where there is a body, are added unless they are among `fields`.
+    #[must_use]
+    pub fn new(
+        method: &str,
+        host: &str,
+        path: &str,
+        fields: &[(String, String)],
+        body: &[u8],
+        reconnects: bool,
+    ) -> Self {
+        let given = |name: &str| fields.iter().any(|(field, _)| field.eq_ignore_ascii_case(name));
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        let mut add = |name: &str, value: &str| {
+            head.extend([name, ": ", value, "\r\n"]);
+        };
+        if !given("host") {
+            add("Host", host);
+        }
+        if !given("user-agent") {
+            add("User-Agent", concat!("ringgate-load/", env!("CARGO_PKG_VERSION")));
+        }
+        for (name, value) in fields {
+            add(name, value);
+        }
+        let may_have_body = !matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "DELETE");
+        if (!body.is_empty() || may_have_body) && !given("content-length") {
+            add("Content-Length", &body.len().to_string());
+        }
+        if reconnects && !given("connection") {
+            add("Connection", "close");
+        }
+        head.push_str("\r\n");
+        let bytes = [head.as_bytes(), body].concat().into();
+        Self { name: path.to_owned(), weight: 1.0, method: method.to_owned(), bytes, status: 200..=299, body_has: None }
+    }
+}
