@@ -20,6 +20,10 @@
 //!
 //! Anything that decides is pure and takes a seed; only `engine` reads clocks and touches sockets.
 
+pub mod arrivals;
+pub mod engine;
 pub mod load;
 pub mod result;
+pub mod stats;
 pub mod units;
+pub mod wire;

@@ -23,6 +23,8 @@ pub struct Load {
     pub length: Duration,
     /// Ends of phases within `length`, ascending; empty for one phase.
     pub phases: Vec<Duration>,
+    /// What the rate is multiplied with in each phase; empty: nothing. The warm-up is as the first one.
+    pub factors: Vec<f64>,
     /// Length of a slice of the time series.
     pub slice: Duration,
     /// Connections that are opened at the start, over all threads.
@@ -119,5 +121,26 @@ impl Target {
         head.push_str("\r\n");
         let bytes = [head.as_bytes(), body].concat().into();
         Self { name: path.to_owned(), weight: 1.0, method: method.to_owned(), bytes, status: 200..=299, body_has: None }
+    }
+}
+
+/// Ten seconds after a second of warm-up.
+#[cfg(test)]
+pub(crate) fn load_for_tests() -> Load {
+    Load {
+        address: SocketAddr::from(([127, 0, 0, 1], 1)),
+        targets: [Target::new("GET", "a.test", "/", &[], b"", false)].into(),
+        pace: Pace::Poisson(1_000.0),
+        warm_up: Duration::from_secs(1),
+        length: Duration::from_secs(10),
+        phases: Vec::new(),
+        factors: Vec::new(),
+        slice: Duration::from_secs(1),
+        connections: 4,
+        connections_max: 64,
+        reconnects: false,
+        timeout: Duration::from_secs(5),
+        cores: Vec::new(),
+        seed: 7,
     }
 }

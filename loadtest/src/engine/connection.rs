@@ -1,0 +1,158 @@
+//! One connection of a generator: at most one request under way.
+
+use crate::load::Target;
+use crate::units::Moment;
+use crate::wire::{Codec as _, Failure, Http1, Link, Step, Taken, Tcp};
+
+/// A request under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    /// Row of the load's targets.
+    pub(super) target: u32,
+    /// When it was due.
+    pub(super) due: Moment,
+    /// When its first byte was sent, or its connection asked for.
+    pub(super) begun: Moment,
+}
+
+/// What a connection is there for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State {
+    /// Not connected yet; with a request that waits for it.
+    Connecting(Option<Request>),
+    /// It may take a request.
+    Idle,
+    /// Its request is under way; of it so many bytes are sent.
+    Busy(Request, usize),
+    /// Nothing; the row may be taken again.
+    Free,
+}
+
+/// A row of the generator's table.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) link: Option<Tcp>,
+    pub(super) state: State,
+    codec: Http1,
+    /// Grows with each use of the row, so that what speaks of an earlier one is known to.
+    pub(super) serial: u32,
+    /// It has served a request before.
+    is_used: bool,
+}
+
+/// What became of what was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// It goes on.
+    Nothing,
+    /// The request under way has ended: status, where there was one, and failure.
+    Ended { status: Option<u16>, failure: Option<Failure>, keeps: bool },
+    /// There is no request under way, and the connection has ended.
+    Gone,
+}
+
+impl Connection {
+    pub(super) fn new() -> Self {
+        Self { link: None, state: State::Free, codec: Http1::default(), serial: 0, is_used: false }
+    }
+
+    /// Takes the row for a new connection.
+    pub(super) fn take(&mut self, link: Tcp, request: Option<Request>) {
+        self.link = Some(link);
+        self.state = State::Connecting(request);
+        self.is_used = false;
+        self.serial = self.serial.wrapping_add(1);
+    }
+
+    /// Gives the row back; the socket closes.
+    pub(super) fn free(&mut self) {
+        self.link = None;
+        self.state = State::Free;
+        self.serial = self.serial.wrapping_add(1);
+    }
+
+    /// Begins `request` on an idle connection.
+    pub(super) fn begin(&mut self, request: Request, target: &Target, sent: &mut u64) -> Came {
+        self.codec.begin(target);
+        self.state = State::Busy(request, 0);
+        self.push(target, sent)
+    }
+
+    /// Sends what is left of the request under way.
+    pub(super) fn push(&mut self, target: &Target, sent: &mut u64) -> Came {
+        let (State::Busy(_, at), Some(link)) = (&mut self.state, &mut self.link) else { return Came::Nothing };
+        while *at < target.bytes.len() {
+            match link.send(&target.bytes[*at..]) {
+                Ok(0) => break,
+                Ok(some) => {
+                    *at += some;
+                    *sent += some as u64;
+                }
+                // an answer may stand in the socket: servers answer early and close
+                Err(Failure::Reset) => break,
+                Err(failure) => return Came::Ended { status: None, failure: Some(failure), keeps: false },
+            }
+        }
+        Came::Nothing
+    }
+
+    /// The socket is connected, or not.
+    pub(super) fn connected(&mut self) -> Result<(), Failure> {
+        self.link.as_mut().map_or(Ok(()), Link::connected)
+    }
+
+    /// Reads until there is no more, or the request under way has ended.
+    pub(super) fn pull(&mut self, target: Option<&Target>, buffer: &mut [u8], received: &mut u64) -> Came {
+        let Some(link) = &mut self.link else { return Came::Nothing };
+        loop {
+            let taken = link.receive(buffer);
+            let Some(target) = target else {
+                return match taken {
+                    Ok(Taken::Later) => Came::Nothing,
+                    Ok(Taken::Bytes(_)) => Came::Ended { status: None, failure: Some(Failure::Surplus), keeps: false },
+                    Ok(Taken::End) | Err(_) => Came::Gone,
+                };
+            };
+            let (step, is_all) = match taken {
+                Ok(Taken::Bytes(count)) => {
+                    *received += count as u64;
+                    (self.codec.receive(&buffer[..count], target), count < buffer.len())
+                }
+                Ok(Taken::Later) => return Came::Nothing,
+                Ok(Taken::End) => (self.codec.end(target), true),
+                Err(failure) => (Step::Failed(failure), true),
+            };
+            match step {
+                // less than the buffer takes was all there was; the kernel tells when there is more
+                Step::More if is_all => return Came::Nothing,
+                Step::More => {}
+                Step::Answered(answer) => {
+                    self.is_used = true;
+                    let whole = self.has_sent_all(target);
+                    return Came::Ended {
+                        status: Some(answer.status),
+                        failure: answer.failure,
+                        keeps: answer.keeps && whole,
+                    };
+                }
+                Step::Failed(failure) => {
+                    let failure = self.kind(failure);
+                    return Came::Ended { status: None, failure: Some(failure), keeps: false };
+                }
+            }
+        }
+    }
+
+    /// A reset or end without a byte of an answer on a connection that was kept is the server's way to be rid of it.
+    fn kind(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Reset | Failure::Stale if self.is_used && !self.codec.has_begun() => Failure::Stale,
+            Failure::Stale => Failure::Closed,
+            failure => failure,
+        }
+    }
+
+    fn has_sent_all(&self, target: &Target) -> bool {
+        matches!(self.state, State::Busy(_, sent) if sent == target.bytes.len())
+    }
+}

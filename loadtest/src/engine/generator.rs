@@ -1,0 +1,439 @@
+//! One thread of a load: its loop, its connections, its schedule.
+
+use super::clock::{self, timespec};
+use super::connection::{Came, Connection, Request, State};
+use super::watch::Watch;
+use crate::arrivals::{Arrival, Arrivals};
+use crate::load::{Load, Pace, Target};
+use crate::stats::Tallies;
+use crate::units::Moment;
+use crate::wire::{Failure, Link as _, Tcp};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
+use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
+use std::collections::VecDeque;
+use std::io;
+use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Events that are taken at once: few, since the clock is looked at between any two of them.
+const EVENTS: usize = 64;
+/// One answer is read in pieces of this size.
+const BUFFER: usize = 64 << 10;
+/// However long nothing is due, it is looked whether the load was stopped: nanoseconds.
+const NAP: u64 = 50_000_000;
+/// Watchers are told of requests in batches of this.
+const TOLD: u64 = 64;
+
+/// What one thread has seen.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) tallies: Tallies,
+    pub(super) ended: Moment,
+    pub(super) opened: u64,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    /// 0 to 1.
+    pub(super) busy: f64,
+    /// Nanoseconds.
+    pub(super) cpu: u64,
+}
+
+pub(super) struct Generator<'l> {
+    load: &'l Load,
+    targets: Arc<[Target]>,
+    watch: &'l Watch,
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
+    buffer: Vec<u8>,
+    arrivals: Option<Arrivals>,
+    next: Option<Arrival>,
+    connections: Vec<Connection>,
+    /// Rows to take again.
+    free: Vec<usize>,
+    /// Connections that may take a request, the longest idle first: all of them are used. Some have ended since.
+    idle: VecDeque<(usize, u32)>,
+    /// Requests that found every connection busy.
+    waiting: VecDeque<Request>,
+    /// Requests under way by due time, some of which have ended; all have the same timeout.
+    deadlines: VecDeque<(Moment, usize, u32)>,
+    connections_max: usize,
+    open: usize,
+    in_flight: u64,
+    in_flight_since: Moment,
+    /// The warm-up's begin, and that of what is judged.
+    start: Moment,
+    judged: Moment,
+    /// Nothing is due from here on.
+    end: Moment,
+    tallies: Tallies,
+    opened: u64,
+    sent: u64,
+    received: u64,
+    /// Judged requests that watchers have not been told of: ended, failed.
+    untold: (u64, u64),
+    /// Nanoseconds in which there was nothing to do.
+    idled: u64,
+}
+
+impl<'l> Generator<'l> {
+    /// Thread `row` of `threads`, pinned to `core`.
+    pub(super) fn new(load: &'l Load, row: usize, threads: usize, core: Option<usize>, watch: &'l Watch) -> io::Result<Self> {
+        if let Some(core) = core {
+            let mut set = CpuSet::new();
+            set.set(core);
+            sched_setaffinity(None, &set)?;
+        }
+        // else the kernel may wake it 50 µs late, to save power
+        set_current_timer_slack(NonZeroU64::new(1))?;
+        let share = |all: usize| all / threads + usize::from(row < all % threads);
+        let mut arrivals = Arrivals::new(load, row, threads);
+        let next = arrivals.as_mut().and_then(Iterator::next);
+        let connections = share(load.connections).max(1);
+        Ok(Self {
+            load,
+            targets: Arc::clone(&load.targets),
+            watch,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            events: Vec::with_capacity(EVENTS),
+            buffer: vec![0; BUFFER],
+            arrivals,
+            next,
+            connections: (0..connections).map(|_| Connection::new()).collect(),
+            free: (0..connections).rev().collect(),
+            idle: VecDeque::with_capacity(connections),
+            waiting: VecDeque::new(),
+            deadlines: VecDeque::with_capacity(1_024),
+            connections_max: share(load.connections_max).max(connections),
+            open: 0,
+            in_flight: 0,
+            in_flight_since: Moment::default(),
+            start: Moment(u64::MAX),
+            judged: Moment(u64::MAX),
+            end: Moment(u64::MAX),
+            tallies: Tallies::new(load),
+            opened: 0,
+            sent: 0,
+            received: 0,
+            untold: (0, 0),
+            idled: 0,
+        })
+    }
+
+    /// Opens the connections of the start and waits for them, until `deadline`; who is refused is asked again with the first requests.
+    pub(super) fn open(&mut self, deadline: Moment) -> io::Result<()> {
+        if self.load.reconnects {
+            return Ok(());
+        }
+        for _ in 0..self.connections.len() {
+            if self.connect(None).is_err() {
+                break;
+            }
+        }
+        let mut now = clock::now();
+        while self.open > self.idle.len() && now < deadline && !self.watch.is_stopped() {
+            now = self.poll(now, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// The load itself, from `start`.
+    pub(super) fn run(mut self, start: Moment) -> io::Result<Seen> {
+        self.start = start;
+        self.judged = start + self.load.warm_up;
+        self.end = self.judged + self.load.length;
+        let mut now = self.poll(clock::now(), start)?;
+        while now < start && !self.watch.is_stopped() {
+            now = self.poll(now, start)?;
+        }
+        let (cpu, began) = (clock::thread_cpu(), now);
+        (self.idled, self.in_flight_since) = (0, self.judged);
+        if matches!(self.load.pace, Pace::Closed) {
+            (0..self.connections.len()).for_each(|_| self.begin(now, 0, now));
+        }
+        while !self.has_ended(now) {
+            self.catch_up(now);
+            now = clock::now();
+            now = self.poll(now, self.wake())?;
+        }
+        self.fly(0, now);
+        self.tell(1);
+        let took = now.since(began).max(1);
+        Ok(Seen {
+            tallies: self.tallies,
+            ended: now,
+            opened: self.opened,
+            sent: self.sent,
+            received: self.received,
+            busy: 1.0 - self.idled as f64 / took as f64,
+            cpu: clock::thread_cpu() - cpu,
+        })
+    }
+
+    fn has_ended(&self, now: Moment) -> bool {
+        let is_over = if self.arrivals.is_some() { self.next.is_none() } else { now >= self.end };
+        self.watch.is_stopped() || (is_over && now >= self.end && self.in_flight == 0)
+    }
+
+    /// When something has to be done at the latest.
+    fn wake(&self) -> Moment {
+        let due = self.next.map(|arrival| self.moment(arrival));
+        let late = self.deadlines.front().map(|(due, ..)| *due + self.load.timeout);
+        let waits = self.waiting.front().map(|request| request.due + self.load.timeout);
+        due.into_iter().chain(late).chain(waits).min().unwrap_or(Moment(u64::MAX))
+    }
+
+    fn moment(&self, arrival: Arrival) -> Moment {
+        Moment(self.start.0.saturating_add(arrival.due))
+    }
+
+    /// Waits until something happens or `until`, and handles it; returns what time it is then.
+    fn poll(&mut self, now: Moment, until: Moment) -> io::Result<Moment> {
+        let nap = until.since(now).min(NAP);
+        let mut events = std::mem::take(&mut self.events);
+        events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timespec(nap))) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut woken = clock::now();
+        if nap > 0 {
+            self.idled += woken.since(now);
+        }
+        for row in 0..events.len() {
+            let (flags, data) = (events[row].flags, events[row].data.u64());
+            self.handle((data >> 32) as usize, data as u32, flags, woken);
+            self.catch_up(woken);
+            woken = clock::now();
+        }
+        self.events = events;
+        Ok(woken)
+    }
+
+    /// Begins what is due, and gives up what took too long.
+    fn catch_up(&mut self, mut now: Moment) {
+        while let Some(arrival) = self.next {
+            let due = self.moment(arrival);
+            if due > now {
+                break;
+            }
+            self.next = self.arrivals.as_mut().and_then(Iterator::next);
+            self.begin(due, arrival.target, now);
+            now = clock::now();
+        }
+        while let Some(&(due, row, serial)) = self.deadlines.front() {
+            let connection = &self.connections[row];
+            let is_under_way = connection.serial == serial && connection.request().is_some_and(|it| it.due == due);
+            if is_under_way && due + self.load.timeout > now {
+                break;
+            }
+            self.deadlines.pop_front();
+            if is_under_way {
+                self.settle(row, None, Some(Failure::Timeout), false, now);
+            }
+        }
+        while self.waiting.front().is_some_and(|request| request.due + self.load.timeout <= now) {
+            let request = self.waiting.pop_front().expect("there is one");
+            self.record(request, None, Some(Failure::Unsent), now);
+        }
+    }
+
+    /// Begins a request that is due.
+    fn begin(&mut self, due: Moment, target: u32, now: Moment) {
+        let request = Request { target, due, begun: now };
+        self.fly(1, now);
+        if due >= self.judged {
+            self.tallies.lag.saturating_record(now.since(due));
+        }
+        while let Some((row, serial)) = self.idle.pop_front() {
+            if self.connections[row].serial == serial {
+                return self.send(row, request, now);
+            }
+        }
+        if self.open < self.connections_max {
+            if let Err(failure) = self.connect(Some(request)) {
+                self.record(request, None, Some(failure), now);
+            }
+            return;
+        }
+        if due >= self.judged {
+            self.tallies.waited += 1;
+        }
+        self.waiting.push_back(request);
+    }
+
+    /// Enters a deadline; one that has waited for its connection stands before those that were due after it.
+    fn is_under_way(&mut self, due: Moment, row: usize, serial: u32) {
+        let later = self.deadlines.iter().rev().take_while(|(other, ..)| *other > due).count();
+        self.deadlines.insert(self.deadlines.len() - later, (due, row, serial));
+    }
+
+    fn send(&mut self, row: usize, request: Request, now: Moment) {
+        let serial = self.connections[row].serial;
+        self.is_under_way(request.due, row, serial);
+        let connection = &mut self.connections[row];
+        let target = &self.targets[request.target as usize];
+        if let Came::Ended { status, failure, keeps } = connection.begin(request, target, &mut self.sent) {
+            self.settle(row, status, failure, keeps, now);
+        }
+    }
+
+    /// Opens a connection, for `request` if there is one.
+    fn connect(&mut self, request: Option<Request>) -> Result<(), Failure> {
+        let link = Tcp::connect(self.load.address)?;
+        let row = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(Connection::new());
+            self.connections.len() - 1
+        });
+        self.connections[row].take(link, request);
+        let serial = self.connections[row].serial;
+        let link = self.connections[row].link.as_ref().expect("it was just taken");
+        let data = epoll::EventData::new_u64((row as u64) << 32 | u64::from(serial));
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        if epoll::add(&self.epoll, link.descriptor(), data, flags).is_err() {
+            self.connections[row].free();
+            self.free.push(row);
+            return Err(Failure::Local);
+        }
+        (self.open, self.opened) = (self.open + 1, self.opened + 1);
+        if let Some(request) = request {
+            self.is_under_way(request.due, row, serial);
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, row: usize, serial: u32, flags: epoll::EventFlags, now: Moment) {
+        if self.connections[row].serial != serial {
+            return;
+        }
+        if let State::Connecting(request) = self.connections[row].state {
+            match self.connections[row].connected() {
+                Ok(()) => match request {
+                    Some(request) => {
+                        let target = &self.targets[request.target as usize];
+                        if let Came::Ended { status, failure, keeps } =
+                            self.connections[row].begin(request, target, &mut self.sent)
+                        {
+                            self.settle(row, status, failure, keeps, now);
+                        }
+                    }
+                    None => self.release(row, now),
+                },
+                Err(failure) => self.settle(row, None, Some(failure), false, now),
+            }
+            return;
+        }
+        if flags.contains(epoll::EventFlags::OUT)
+            && let State::Busy(request, _) = self.connections[row].state
+        {
+            let target = &self.targets[request.target as usize];
+            if let Came::Ended { status, failure, keeps } = self.connections[row].push(target, &mut self.sent) {
+                return self.settle(row, status, failure, keeps, now);
+            }
+        }
+        let ends = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        if flags.intersects(ends) {
+            let target = self.connections[row].request().map(|request| &self.targets[request.target as usize]);
+            match self.connections[row].pull(target, &mut self.buffer, &mut self.received) {
+                Came::Nothing => {}
+                Came::Ended { status, failure, keeps } => {
+                    let closing = flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP);
+                    self.settle(row, status, failure, keeps && !closing, clock::now());
+                }
+                Came::Gone => self.close(row, now),
+            }
+        }
+    }
+
+    /// The request under way on a connection has ended, if there is one; so has the connection, unless it is kept.
+    fn settle(&mut self, row: usize, status: Option<u16>, failure: Option<Failure>, keeps: bool, now: Moment) {
+        if let Some(request) = self.connections[row].request() {
+            self.record(request, status, failure, now);
+        }
+        if keeps && !self.load.reconnects {
+            self.release(row, now);
+        } else {
+            self.close(row, now);
+        }
+    }
+
+    /// A connection may take a request.
+    fn release(&mut self, row: usize, now: Moment) {
+        let is_closed_loop = matches!(self.load.pace, Pace::Closed) && self.start.0 != u64::MAX;
+        if let Some(mut request) = self.waiting.pop_front() {
+            request.begun = now;
+            self.send(row, request, now);
+        } else if is_closed_loop && now < self.end && now >= self.start {
+            self.fly(1, now);
+            self.send(row, Request { target: 0, due: now, begun: now }, now);
+        } else {
+            let connection = &mut self.connections[row];
+            connection.state = State::Idle;
+            self.idle.push_back((row, connection.serial));
+        }
+    }
+
+    fn close(&mut self, row: usize, now: Moment) {
+        self.connections[row].free();
+        self.free.push(row);
+        self.open -= 1;
+        if let Some(request) = self.waiting.pop_front() {
+            if let Err(failure) = self.connect(Some(Request { begun: now, ..request })) {
+                self.record(request, None, Some(failure), now);
+            }
+        } else if matches!(self.load.pace, Pace::Closed) && now >= self.start && now < self.end {
+            self.fly(1, now);
+            let request = Request { target: 0, due: now, begun: now };
+            if let Err(failure) = self.connect(Some(request)) {
+                self.record(request, None, Some(failure), now);
+            }
+        }
+    }
+
+    fn record(&mut self, request: Request, status: Option<u16>, failure: Option<Failure>, now: Moment) {
+        self.fly(-1, now);
+        if request.due < self.judged {
+            return;
+        }
+        if let Some(status) = status {
+            self.tallies.statuses[usize::from(status) % 1_000] += 1;
+        }
+        let outcome = match failure {
+            Some(failure) => Err(failure),
+            None => Ok((now.since(request.due), now.since(request.begun))),
+        };
+        self.tallies.record(request.target as usize, request.due.since(self.judged), outcome);
+        self.untold.0 += 1;
+        self.untold.1 += u64::from(failure.is_some());
+        self.tell(TOLD);
+    }
+
+    fn tell(&mut self, from: u64) {
+        if self.untold.0 >= from {
+            self.watch.add(self.untold.0, self.untold.1);
+            self.untold = (0, 0);
+        }
+    }
+
+    /// One more or less in flight.
+    fn fly(&mut self, change: i64, now: Moment) {
+        let since = self.in_flight_since;
+        if now > since {
+            self.tallies.flew(self.in_flight, since.since(self.judged), now.since(self.judged));
+            self.in_flight_since = now;
+        }
+        self.in_flight = self.in_flight.saturating_add_signed(change);
+    }
+}
+
+impl Connection {
+    /// What it has under way.
+    fn request(&self) -> Option<Request> {
+        match self.state {
+            State::Connecting(request) => request,
+            State::Busy(request, _) => Some(request),
+            State::Idle | State::Free => None,
+        }
+    }
+}

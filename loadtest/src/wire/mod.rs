@@ -1,0 +1,121 @@
+//! What goes over a connection: a protocol as bytes in, outcomes out, and the connection that carries it.
+//!
+//! [`Codec`] is the small interface that HTTP/2 will have to fill as well, [`Link`] the one that TLS will. Neither knows when anything is due.
+
+mod chunks;
+mod http1;
+mod link;
+
+pub use http1::Http1;
+pub use link::{Link, Taken, Tcp};
+
+use crate::load::Target;
+
+/// Why a request is none that was answered well. Each counts as a latency of ∞.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Failure {
+    /// Nobody listens.
+    Refused,
+    /// The connection was reset before the answer was whole.
+    Reset,
+    /// The connection ended before the answer was whole.
+    Closed,
+    /// A kept connection ended, with nothing of an answer, when the request was already under way on it.
+    Stale,
+    /// No whole answer within the load's timeout of the due time.
+    Timeout,
+    /// What came is not HTTP/1.1.
+    Garbage,
+    /// More came than the answer.
+    Surplus,
+    /// A status that is not good.
+    Status,
+    /// A body without what it should contain.
+    Body,
+    /// Not even begun within the timeout: every connection was busy.
+    Unsent,
+    /// This machine could not: no descriptor, port or memory left. No fault of who is tested.
+    Local,
+    /// Any other error of a connection: no route, a network that is down.
+    Network,
+}
+
+impl Failure {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Refused,
+        Self::Reset,
+        Self::Closed,
+        Self::Stale,
+        Self::Timeout,
+        Self::Garbage,
+        Self::Surplus,
+        Self::Status,
+        Self::Body,
+        Self::Unsent,
+        Self::Local,
+        Self::Network,
+    ];
+
+    /// Its name in results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::Stale => "stale",
+            Self::Timeout => "timeout",
+            Self::Garbage => "garbage",
+            Self::Surplus => "surplus",
+            Self::Status => "status",
+            Self::Body => "body",
+            Self::Unsent => "unsent",
+            Self::Local => "local",
+            Self::Network => "network",
+        }
+    }
+
+    /// Its row among [`Failure::ALL`].
+    #[must_use]
+    pub const fn row(self) -> usize {
+        self as usize
+    }
+}
+
+/// An answer that is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// What is wrong with it, if anything.
+    pub failure: Option<Failure>,
+    /// The connection may serve another request.
+    pub keeps: bool,
+}
+
+/// What bytes have led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The answer is not whole.
+    More,
+    /// It is.
+    Answered(Answer),
+    /// There will be no answer, and the connection is of no use.
+    Failed(Failure),
+}
+
+/// A protocol that has one request under way on a connection.
+pub trait Codec {
+    /// A request was sent; what comes from now on is its answer.
+    fn begin(&mut self, target: &Target);
+
+    /// Bytes came.
+    fn receive(&mut self, bytes: &[u8], target: &Target) -> Step;
+
+    /// No more bytes will come.
+    fn end(&mut self, target: &Target) -> Step;
+
+    /// Something of the answer has come.
+    fn has_begun(&self) -> bool;
+}
