@@ -101,8 +101,9 @@ impl Connection {
         self.link.as_mut().map_or(Ok(()), Link::connected)
     }
 
-    /// Reads until there is no more, or the request under way has ended.
-    pub(super) fn pull(&mut self, target: Option<&Target>, buffer: &mut [u8], received: &mut u64) -> Came {
+    /// Reads until there is no more, or the request under way has ended. Less than the buffer takes is all there is for now, and the
+    /// kernel tells when there is more; but not when the connection `ends`, which it has told already.
+    pub(super) fn pull(&mut self, target: Option<&Target>, ends: bool, buffer: &mut [u8], received: &mut u64) -> Came {
         let Some(link) = &mut self.link else { return Came::Nothing };
         loop {
             let taken = link.receive(buffer);
@@ -116,14 +117,13 @@ impl Connection {
             let (step, is_all) = match taken {
                 Ok(Taken::Bytes(count)) => {
                     *received += count as u64;
-                    (self.codec.receive(&buffer[..count], target), count < buffer.len())
+                    (self.codec.receive(&buffer[..count], target), count < buffer.len() && !ends)
                 }
                 Ok(Taken::Later) => return Came::Nothing,
                 Ok(Taken::End) => (self.codec.end(target), true),
                 Err(failure) => (Step::Failed(failure), true),
             };
             match step {
-                // less than the buffer takes was all there was; the kernel tells when there is more
                 Step::More if is_all => return Came::Nothing,
                 Step::More => {}
                 Step::Answered(answer) => {

@@ -332,14 +332,13 @@ impl<'l> Generator<'l> {
                 return self.settle(row, status, failure, keeps, now);
             }
         }
-        let ends = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-        if flags.intersects(ends) {
+        let ends = flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR);
+        if ends || flags.contains(epoll::EventFlags::IN) {
             let target = self.connections[row].request().map(|request| &self.targets[request.target as usize]);
-            match self.connections[row].pull(target, &mut self.buffer, &mut self.received) {
+            match self.connections[row].pull(target, ends, &mut self.buffer, &mut self.received) {
                 Came::Nothing => {}
                 Came::Ended { status, failure, keeps } => {
-                    let closing = flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP);
-                    self.settle(row, status, failure, keeps && !closing, clock::now());
+                    self.settle(row, status, failure, keeps && !ends, clock::now());
                 }
                 Came::Gone => self.close(row, now),
             }
