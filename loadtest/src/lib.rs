@@ -21,9 +21,15 @@
 //! Anything that decides is pure and takes a seed; only `engine` reads clocks and touches sockets.
 
 pub mod arrivals;
+pub mod commands;
 pub mod engine;
 pub mod load;
+pub mod machine;
+pub mod measure;
 pub mod result;
+pub mod search;
 pub mod stats;
 pub mod units;
+pub mod url;
+pub mod validity;
 pub mod wire;

@@ -9,7 +9,7 @@ pub struct Watch(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     /// Nanoseconds of the machine's monotonic clock; 0: not begun.
     begun: AtomicU64,
     due: AtomicU64,
@@ -37,6 +37,18 @@ impl Watch {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.0.stop.load(Ordering::Relaxed)
+    }
+
+    /// What stops it when it is set: for signals.
+    #[must_use]
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.stop)
+    }
+
+    /// The same way to stop, and nothing counted yet: for the next load.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self(Arc::new(Inner { stop: self.stop_flag(), ..Inner::default() }))
     }
 
     /// How far it is.

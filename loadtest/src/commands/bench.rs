@@ -1,0 +1,97 @@
+//! One server under one load after the other.
+
+use super::progress::Progress;
+use crate::engine::{self, Measured, Watch, clock};
+use crate::load::Load;
+use crate::machine::Ticks;
+use crate::measure;
+use crate::result::Run;
+use crate::units::{digits, shown};
+use std::time::Duration;
+
+/// Between two looks at how far a load is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What loads of one command have in common.
+#[derive(Debug)]
+pub struct Bench<'b> {
+    /// Ends everything when it is stopped.
+    pub watch: &'b Watch,
+    /// Where it is said how far it is.
+    pub progress: &'b Progress,
+}
+
+/// What can be asked of the process of a server.
+pub trait Process {
+    /// CPU seconds of all its threads until now.
+    fn cpu(&mut self) -> Option<f64>;
+
+    /// Resident bytes.
+    fn resident(&mut self) -> Option<u64>;
+}
+
+/// A server whose process is not known.
+#[derive(Debug)]
+pub struct Unknown;
+
+impl Process for Unknown {
+    fn cpu(&mut self) -> Option<f64> {
+        None
+    }
+
+    fn resident(&mut self) -> Option<u64> {
+        None
+    }
+}
+
+impl Bench<'_> {
+    /// Makes a load and says what came of it.
+    ///
+    /// # Errors
+    /// The generator cannot run.
+    pub fn run(
+        &self,
+        load: &Load,
+        label: &str,
+        server: &str,
+        process: &mut dyn Process,
+    ) -> Result<(Measured, Run), engine::Error> {
+        let watch = self.watch.again();
+        let what = match load.pace.rate() {
+            Some(rate) => format!("{server}: {label}, {} requests/s", digits(rate)),
+            None => format!("{server}: {label}, as fast as it goes"),
+        };
+        let mut shown_run = self.progress.begin(what, load.warm_up + load.length);
+        let (before, cpu) = (Ticks::now(), process.cpu());
+        let measured = std::thread::scope(|scope| {
+            let running = scope.spawn(|| engine::offer(load, &watch));
+            while !running.is_finished() {
+                clock::wait(LOOK);
+                let progress = watch.progress();
+                if let Some(begun) = progress.begun {
+                    let passed = Duration::from_nanos((clock::now() + load.warm_up).since(begun));
+                    shown_run.tell(passed, progress.ended, progress.failed);
+                }
+            }
+            running.join().unwrap_or(Err(engine::Error::Panicked))
+        })?;
+        let mut run = measure::run(load, &measured, label, server, before);
+        run.server_cpu = process.cpu().zip(cpu).map(|(after, before)| after - before);
+        run.server_resident = process.resident();
+        shown_run.end(&summary(&run));
+        Ok((measured, run))
+    }
+}
+
+/// A run in a line.
+#[must_use]
+pub fn summary(run: &Run) -> String {
+    let percentile = |value: Option<f64>| shown(value.unwrap_or(f64::INFINITY));
+    let failed = run.due - run.good;
+    let failures = if failed > 0 { format!(", {} failed", digits(failed as f64)) } else { String::new() };
+    if run.rate.is_none() {
+        return format!("{} requests/s{failures} (saturation: it has no latency)", digits(run.good as f64 / run.length));
+    }
+    let (p50, p99) = (percentile(run.latency.p50), percentile(run.latency.p99));
+    format!("p50 {p50}, p99 {p99}{failures}")
+}

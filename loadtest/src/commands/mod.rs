@@ -1,0 +1,4 @@
+//! The commands, and what they share.
+
+pub mod bench;
+pub mod progress;

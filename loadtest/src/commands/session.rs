@@ -1,0 +1,107 @@
+//! One command from its start to its exit code.
+
+use super::options::OutputOptions;
+use super::progress::Progress;
+use crate::engine::{Watch, clock};
+use crate::machine;
+use crate::result::{Outcome, SCHEMA};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What a command was asked to do cannot be done: exit code 2, and this sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+impl From<String> for Refusal {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<crate::engine::Error> for Refusal {
+    fn from(error: crate::engine::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A command under way.
+#[derive(Debug)]
+pub struct Session {
+    /// Set by Ctrl-C; a second one ends the process at once.
+    pub watch: Watch,
+    /// What is said meanwhile.
+    pub progress: Progress,
+    /// What has been seen so far.
+    pub outcome: Outcome,
+    output: OutputOptions,
+}
+
+impl Session {
+    /// Listens to signals from here on.
+    ///
+    /// # Errors
+    /// The system does not let it.
+    pub fn begin(command: &str, title: String, output: &OutputOptions) -> Result<Self, Refusal> {
+        let watch = Watch::default();
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // in this order, so that the first one only sets the flag
+            let told = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, watch.stop_flag())
+                .and_then(|_| signal_hook::flag::register(signal, watch.stop_flag()));
+            told.map_err(|error| Refusal(format!("cannot listen to signals: {error}")))?;
+        }
+        let outcome = Outcome {
+            schema: SCHEMA,
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            command: command.to_owned(),
+            title,
+            started: clock::wall(),
+            environment: machine::environment(),
+            ..Outcome::default()
+        };
+        Ok(Self { watch, progress: Progress::new(output.quiet), outcome, output: output.clone() })
+    }
+
+    /// Writes what was asked for, says what came of it, and ends with its code.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn end(mut self) -> Result<ExitCode, Refusal> {
+        self.outcome.finished = clock::wall();
+        self.outcome.is_partial |= self.watch.is_stopped();
+        let Self { outcome, output, .. } = self;
+        if let Some(file) = &output.json {
+            write(file, &serde_json::to_string(&outcome).expect("a result is data"))?;
+        }
+        if let Some(file) = &output.html {
+            write(file, &crate::report::html(std::slice::from_ref(&outcome)))?;
+        }
+        println!("{}", crate::report::text(&outcome).trim_end());
+        Ok(ExitCode::from(outcome.exit_code()))
+    }
+}
+
+/// Writes a file as a whole: beside it first, so that nobody sees half of it.
+///
+/// # Errors
+/// It cannot be written; says which and why.
+pub fn write(file: &Path, text: &str) -> Result<(), Refusal> {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".new");
+    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file));
+    written.map_err(|error| Refusal(format!("cannot write {}: {error}", file.display())))
+}
+
+/// Reads a result.
+///
+/// # Errors
+/// It cannot be read, or is no result of this version.
+pub fn read(file: &Path) -> Result<Outcome, Refusal> {
+    let refused = |why: String| Refusal(format!("{}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
+    let outcome: Outcome = serde_json::from_str(&text).map_err(|error| refused(format!("no result: {error}")))?;
+    if outcome.schema != SCHEMA {
+        return Err(refused(format!("a result of schema {}, and this version reads {SCHEMA}", outcome.schema)));
+    }
+    Ok(outcome)
+}

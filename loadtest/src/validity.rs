@@ -1,0 +1,170 @@
+//! May a number be believed? Each gate says what was measured, what it should be, and what to do.
+
+use crate::result::{Gate, Run};
+use crate::units::{digits, shown};
+use crate::wire::Failure;
+
+/// A generator thread that works more than this of its time is near its own limit.
+const BUSY_MAX: f64 = 0.8;
+/// CPU that others may take from this machine.
+const STEAL_MAX: f64 = 0.02;
+/// Little's law holds so well, or something is counted wrongly.
+const LITTLE_MAX: f64 = 0.05;
+/// Share of requests that may wait for a connection.
+const WAITED_MAX: f64 = 0.01;
+/// Lateness that is always fine, in seconds: the precision of a wake-up.
+const LAG_ALWAYS: f64 = 100e-6;
+/// Where there is no bound to hold it against.
+const LAG_ANYWAY: f64 = 1e-3;
+/// Requests below which averages say nothing of Little's law.
+const LITTLE_MIN: u64 = 1_000;
+
+/// All gates of `runs`, judged by the worst of them. `bound` is what latencies are held against, in seconds.
+#[must_use]
+pub fn gates(runs: &[&Run], bound: Option<f64>) -> Vec<Gate> {
+    let mut gates = vec![lag(runs, bound), busy(runs), steal(runs), own_resources(runs)];
+    gates.extend(little(runs));
+    gates.extend(connections(runs));
+    gates
+}
+
+/// Of the upstream itself, asked without the gateway at half as much again as the gateway took: is it what limits?
+#[must_use]
+pub fn headroom(direct: &Run, bound: f64) -> Gate {
+    let rate = direct.rate.unwrap_or_default();
+    let p99 = direct.latency.p99.unwrap_or(f64::INFINITY);
+    Gate {
+        name: "upstream headroom".to_owned(),
+        holds: p99 <= bound / 2.0,
+        measured: format!("p99 of {} at {} requests/s without the gateway", shown(p99), digits(rate)),
+        wanted: format!("at most {}, half of the bound", shown(bound / 2.0)),
+        advice: "the upstream or this machine is the limit, not the gateway: give upstreams more cores or a cheaper answer".to_owned(),
+    }
+}
+
+fn worst(runs: &[&Run], of: impl Fn(&Run) -> f64) -> f64 {
+    runs.iter().map(|run| of(run)).fold(0.0, f64::max)
+}
+
+fn lag(runs: &[&Run], bound: Option<f64>) -> Gate {
+    let late = worst(runs, |run| run.lag.p999.unwrap_or(0.0));
+    let (limit, why) = match bound {
+        Some(bound) if bound / 10.0 > LAG_ALWAYS => (bound / 10.0, "a tenth of the bound"),
+        Some(_) => (LAG_ALWAYS, "the precision of a wake-up"),
+        None => (LAG_ANYWAY, "there is no bound to hold it against"),
+    };
+    Gate {
+        name: "schedule lag".to_owned(),
+        holds: late <= limit,
+        measured: format!("p99.9 of {}", shown(late)),
+        wanted: format!("at most {}: {why}", shown(limit)),
+        advice: "the generator sent late: give it a core of its own, or another host".to_owned(),
+    }
+}
+
+fn busy(runs: &[&Run]) -> Gate {
+    let busy = worst(runs, |run| if run.rate.is_some() { run.generator_busy } else { 0.0 });
+    Gate {
+        name: "generator busy".to_owned(),
+        holds: busy < BUSY_MAX,
+        measured: format!("{:.0} % of the busiest thread's time", busy * 100.0),
+        wanted: format!("below {:.0} %", BUSY_MAX * 100.0),
+        advice: "add generator cores (--cores) or hosts: it measures itself otherwise".to_owned(),
+    }
+}
+
+fn steal(runs: &[&Run]) -> Gate {
+    let steal = worst(runs, |run| run.steal);
+    Gate {
+        name: "CPU steal".to_owned(),
+        holds: steal < STEAL_MAX,
+        measured: format!("{:.1} % of the machine's time", steal * 100.0),
+        wanted: format!("below {:.0} %", STEAL_MAX * 100.0),
+        advice: "other guests of this host took the CPU: measure on a quiet host".to_owned(),
+    }
+}
+
+fn own_resources(runs: &[&Run]) -> Gate {
+    let count: u64 = runs.iter().filter_map(|run| run.failures.get(Failure::Local.name())).sum();
+    Gate {
+        name: "own resources".to_owned(),
+        holds: count == 0,
+        measured: format!("{count} requests without a descriptor, port or memory here"),
+        wanted: "none".to_owned(),
+        advice: "raise ulimit -n, or keep connections open: ports of closed ones are taken for a minute".to_owned(),
+    }
+}
+
+/// Requests in flight = arrivals a second × time in flight (Little 1961), which holds whatever the distributions are.
+fn little(runs: &[&Run]) -> Option<Gate> {
+    let off = |run: &&&Run| {
+        let (mean, lag) = (run.latency.mean?, run.lag.mean.unwrap_or(0.0));
+        let failed = 1.0 - run.good as f64 / run.due.max(1) as f64;
+        let expected = run.due as f64 / run.length * (mean - lag).max(0.0);
+        // the time of a failure is not known, and the last answers fall behind the end
+        let is_comparable = run.rate.is_some() && run.due >= LITTLE_MIN && failed < 0.001 && mean * 50.0 < run.length;
+        is_comparable.then(|| ((run.in_flight - expected).abs() / expected.max(0.1), run.in_flight, expected))
+    };
+    let (share, seen, expected) = runs.iter().filter_map(|run| off(&run)).max_by(|one, other| one.0.total_cmp(&other.0))?;
+    Some(Gate {
+        name: "Little's law".to_owned(),
+        holds: share <= LITTLE_MAX,
+        measured: format!("{} in flight, {} expected of rate and latency", digits(seen), digits(expected)),
+        wanted: format!("within {:.0} %", LITTLE_MAX * 100.0),
+        advice: "requests are counted wrongly or the machine stood still: repeat, and report it if it stays".to_owned(),
+    })
+}
+
+fn connections(runs: &[&Run]) -> Option<Gate> {
+    let paced: Vec<_> = runs.iter().filter(|run| run.rate.is_some() && run.refused.is_none()).collect();
+    let share = paced.iter().map(|run| run.waited as f64 / run.due.max(1) as f64).fold(None, |max: Option<f64>, share| {
+        Some(max.map_or(share, |max| max.max(share)))
+    })?;
+    Some(Gate {
+        name: "connections".to_owned(),
+        holds: share <= WAITED_MAX,
+        measured: format!("{:.2} % of requests waited for one", share * 100.0),
+        wanted: format!("at most {:.0} %", WAITED_MAX * 100.0),
+        advice: "allow more connections (connections_max): real clients would open them".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::Spectrum;
+
+    fn run() -> Run {
+        let latency = Spectrum { mean: Some(0.002), p99: Some(0.004), count: 20_000, ..Spectrum::default() };
+        Run { rate: Some(2_000.0), length: 10.0, due: 20_000, good: 20_000, in_flight: 4.0, latency, ..Run::default() }
+    }
+
+    fn failing(run: &Run, bound: Option<f64>) -> Vec<String> {
+        gates(&[run], bound).into_iter().filter(|gate| !gate.holds).map(|gate| gate.name).collect()
+    }
+
+    #[test]
+    fn each_gate_closes_for_its_reason_alone() {
+        assert_eq!(failing(&run(), Some(0.005)), Vec::<String>::new());
+        let lag = Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
+        for (name, run) in [
+            ("schedule lag", Run { lag, ..run() }),
+            ("generator busy", Run { generator_busy: 0.85, ..run() }),
+            ("CPU steal", Run { steal: 0.03, ..run() }),
+            ("own resources", Run { failures: [("local".to_owned(), 1)].into(), ..run() }),
+            ("Little's law", Run { in_flight: 4.3, ..run() }),
+            ("connections", Run { waited: 300, ..run() }),
+        ] {
+            assert_eq!(failing(&run, Some(0.005)), [name]);
+        }
+        let late = Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
+        assert!(failing(&Run { lag: late, ..run() }, None).is_empty(), "without a bound a millisecond is fine");
+    }
+
+    #[test]
+    fn an_upstream_has_headroom_at_half_of_the_bound() {
+        assert!(headroom(&run(), 0.008).holds && !headroom(&run(), 0.007).holds);
+        let failing = Run { latency: Spectrum::default(), ..run() };
+        assert!(!headroom(&failing, 1.0).holds, "a percentile of ∞ is none");
+    }
+}
