@@ -16,10 +16,17 @@
 //! | `stats` | histograms, slices of time, failures as infinity, bounds of quantiles: pure | clocks, sockets |
 //! | `search` | the state machine that looks for capacity: one observation in, the next trial out | clocks, sockets |
 //! | `validity` | the gates that a number has to pass | – |
+//! | [`upstream`] | the built-in services, with faults on command | the generator |
+//! | [`processes`] | children that never outlive us, their CPU and memory, ports that stay reserved, fleets of services | what they are for |
+//! | [`gateways`] | gateways under test: found, configured, started, reloaded, scraped | judgement of them |
 //! | [`result`] | `result.json`: everything that was seen, versioned; every verdict can be made from it again | – |
 //!
-//! Anything that decides is pure and takes a seed; only `engine` reads clocks and touches sockets.
+//! Anything that decides is pure and takes a seed; only `engine`, and who starts or plays a process, reads clocks and touches sockets.
 
+mod clock;
+pub mod gateways;
 pub mod load;
+pub mod processes;
 pub mod result;
 pub mod units;
+pub mod upstream;
