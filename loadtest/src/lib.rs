@@ -9,23 +9,29 @@
 //! | room | what is in it | what is not |
 //! |---|---|---|
 //! | [`units`] | moments, rates, cores | – |
-//! | `arrivals` | when each request is due: pure, from a seed | clocks |
+//! | [`arrivals`] | when each request is due: pure, from a seed | clocks |
 //! | [`load`] | a load as it is described: targets and their weights, rate, length, connections, timeout | how it is made |
-//! | `wire` | HTTP/1.1 as bytes in, outcomes out; the connection that carries it, behind one small interface | when anything is sent |
-//! | `engine` | one pinned thread per core with an epoll loop of its own, which shares no code with the gateway's | what a result means |
-//! | `stats` | histograms, slices of time, failures as infinity, bounds of quantiles: pure | clocks, sockets |
-//! | `search` | the state machine that looks for capacity: one observation in, the next trial out | clocks, sockets |
-//! | `validity` | the gates that a number has to pass | – |
+//! | [`wire`] | HTTP/1.1 as bytes in, outcomes out; the connection that carries it, behind one small interface | when anything is sent |
+//! | [`engine`] | one pinned thread per core with an epoll loop of its own, which shares no code with the gateway's | what a result means |
+//! | [`stats`] | histograms, slices of time, failures as infinity, bounds of quantiles: pure | clocks, sockets |
+//! | [`search`] | the state machine that looks for capacity: one observation in, the next trial out | clocks, sockets |
+//! | [`validity`] | the gates that a number has to pass | – |
+//! | [`upstream`] | the built-in services, with faults on command | the generator |
+//! | [`processes`] | children that never outlive us, their CPU and memory, ports that stay reserved, fleets of services | what they are for |
+//! | [`gateways`] | gateways under test: found, configured, started, reloaded, scraped | judgement of them |
 //! | [`result`] | `result.json`: everything that was seen, versioned; every verdict can be made from it again | – |
 //!
-//! Anything that decides is pure and takes a seed; only `engine` reads clocks and touches sockets.
+//! Anything that decides is pure and takes a seed; only [`engine`], and who starts or plays a process, reads clocks and touches sockets.
 
 pub mod arrivals;
+pub mod clock;
 pub mod commands;
 pub mod engine;
 pub mod load;
 pub mod machine;
 pub mod measure;
+pub mod gateways;
+pub mod processes;
 pub mod result;
 pub mod search;
 pub mod stats;
@@ -33,3 +39,4 @@ pub mod units;
 pub mod url;
 pub mod validity;
 pub mod wire;
+pub mod upstream;

@@ -1,6 +1,6 @@
 //! The machine that a load runs on: what it is, and what it did meanwhile.
 
-use crate::engine::clock;
+use crate::clock;
 use crate::result::Environment;
 use procfs::{Current as _, CurrentSI as _};
 

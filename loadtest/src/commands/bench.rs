@@ -1,7 +1,8 @@
 //! One server under one load after the other.
 
 use super::progress::Progress;
-use crate::engine::{self, Measured, Watch, clock};
+use crate::clock;
+use crate::engine::{self, Measured, Watch};
 use crate::load::Load;
 use crate::machine::Ticks;
 use crate::measure;

@@ -1,6 +1,6 @@
 //! What a command says while it works: bars with the time that is left on a terminal, else plain lines.
 
-use crate::engine::clock;
+use crate::clock;
 use crate::units::{Moment, digits};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;

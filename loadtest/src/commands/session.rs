@@ -2,7 +2,8 @@
 
 use super::options::OutputOptions;
 use super::progress::Progress;
-use crate::engine::{Watch, clock};
+use crate::clock;
+use crate::engine::Watch;
 use crate::machine;
 use crate::result::{Outcome, SCHEMA};
 use std::path::Path;

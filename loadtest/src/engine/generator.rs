@@ -1,6 +1,6 @@
 //! One thread of a load: its loop, its connections, its schedule.
 
-use super::clock::{self, timespec};
+use crate::clock::{self, timespec};
 use super::connection::{Came, Connection, Request, State};
 use super::watch::Watch;
 use crate::arrivals::{Arrival, Arrivals};
@@ -16,6 +16,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Events that are taken at once: few, since the clock is looked at between any two of them.
 const EVENTS: usize = 64;
@@ -193,7 +194,7 @@ impl<'l> Generator<'l> {
         let nap = until.since(now).min(NAP);
         let mut events = std::mem::take(&mut self.events);
         events.clear();
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timespec(nap))) {
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timespec(Duration::from_nanos(nap)))) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

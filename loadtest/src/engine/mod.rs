@@ -5,13 +5,13 @@
 //! is due with the kernel's precision of nanoseconds, and looks at the clock between any two things that it does, so that a burst of
 //! answers does not make requests late. How late they were is measured and is a gate of the result.
 
-pub mod clock;
 mod connection;
 mod generator;
 mod watch;
 
 pub use watch::{Progress, Watch};
 
+use crate::clock;
 use crate::load::{Load, Pace};
 use crate::stats::Tallies;
 use crate::units::{Moment, nanos};

@@ -1,0 +1,195 @@
+//! Gateways under test: found on this machine, configured alike, started, reloaded, scraped.
+//!
+//! All get the same workers and cores, the same pools of kept connections and no access log; what makes a difference when endpoints fail
+//! stands in the module of each, and is what its documentation begins with. A user's own configuration can take the place of the generated
+//! one. As children of [`crate::processes`] they never outlive the tool.
+//!
+//! What it does not do: judge them.
+
+mod envoy;
+mod haproxy;
+mod nginx;
+mod page;
+mod program;
+mod ringgate;
+mod setup;
+
+pub use program::Program;
+pub use ringgate::{BuiltIn, built_in};
+pub use setup::{Endpoint, Route, Setup};
+
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+use crate::processes::{Child, Error, FOLDER_PREFIX, Port, Spec};
+use setup::Place;
+
+/// How long a gateway may take to start or to load its configuration anew, on a machine that is busy.
+const START: Duration = Duration::from_secs(20);
+/// Name of the configuration in its folder.
+const FILE: &str = "configuration";
+
+/// Which gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// ringgate.
+    Ringgate,
+    /// nginx, the free edition.
+    Nginx,
+    /// HAProxy.
+    Haproxy,
+    /// Envoy.
+    Envoy,
+}
+
+/// A gateway that runs. Dropping it ends it.
+pub struct Gateway {
+    // first, since it has the ports and writes to the folder until it has ended
+    child: Child,
+    program: Program,
+    listen: Port,
+    admin: Port,
+    configuration: String,
+    _folder: TempDir,
+}
+
+impl Gateway {
+    /// Starts `program` and returns when it answers requests: any status will do, since endpoints may be down.
+    ///
+    /// # Errors
+    /// The setup makes no sense, an address is taken, or it does not answer in time: with what it has said itself.
+    pub fn start(program: &Program, setup: &Setup) -> Result<Self, Error> {
+        let name = program.kind.name();
+        let failed = |source: io::Error| Error::Start { name: name.to_owned(), source };
+        let folder = make_folder().map_err(failed)?;
+        let port = |wanted: Option<SocketAddr>| Port::reserve_at(wanted.unwrap_or((Ipv4Addr::LOCALHOST, 0).into()));
+        let (listen, admin) = (port(setup.listen).map_err(failed)?, port(setup.admin).map_err(failed)?);
+        let place = Place { listen: listen.address(), admin: admin.address(), folder: folder.path() };
+        let configuration =
+            setup.configuration(program.kind, place).map_err(|what| Error::Refused { name: name.to_owned(), what })?;
+        let file = folder.path().join(FILE);
+        std::fs::write(&file, &configuration).map_err(failed)?;
+        let (path, arguments) = program.command(&file, setup.workers);
+        let mut child = Child::start(&Spec {
+            name: name.to_owned(),
+            program: path,
+            arguments,
+            cores: setup.cores.clone(),
+            nice: None,
+            talks: false,
+            has_children: true,
+            folder: Some(folder.path().to_owned()),
+        })?;
+        let path = setup.routes.first().map_or("/", |route| route.prefix.as_str());
+        child.until("answer", START, || page::status(listen.address(), path).ok())?;
+        Ok(Self { program: program.clone(), listen, admin, configuration, child, _folder: folder })
+    }
+
+    /// Which it is, with its version.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listen.address()
+    }
+
+    /// Where its metrics or statistics are; nginx has none.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// What it was started with.
+    #[must_use]
+    pub fn configuration(&self) -> &str {
+        &self.configuration
+    }
+
+    /// Its process: CPU time, memory, signals, its end.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Loads its configuration anew without refusing anyone: nginx on SIGHUP, HAProxy on SIGUSR2. Returns when new workers run; old ones may
+    /// still finish what they have.
+    ///
+    /// # Errors
+    /// ringgate and Envoy cannot: it takes a successor process, which is not started here. No new worker has come in time.
+    pub fn reload(&mut self) -> Result<(), Error> {
+        let signal = match self.program.kind {
+            Kind::Nginx => Signal::HUP,
+            Kind::Haproxy => Signal::USR2,
+            Kind::Ringgate | Kind::Envoy => {
+                let what = "it reads its configuration at its start: a reload would take a successor process, which this tool \
+                            does not start"
+                    .to_owned();
+                return Err(Error::Refused { name: self.program.kind.name().to_owned(), what });
+            }
+        };
+        let before = self.child.descendants();
+        let pid = self.child.pid();
+        self.child
+            .signal(signal)
+            .map_err(|source| Error::Start { name: self.program.kind.name().to_owned(), source })?;
+        let has_new_worker = || {
+            let now = crate::processes::descendants(pid);
+            now.iter().any(|worker| !before.contains(worker)).then_some(())
+        };
+        self.child.until("load its configuration anew", START, has_new_worker)?;
+        let address = self.address();
+        self.child.until("answer after it has loaded its configuration", START, || page::status(address, "/").ok())?;
+        Ok(())
+    }
+
+    /// ringgate's `/metrics`: name with labels, and value.
+    ///
+    /// # Errors
+    /// It is another gateway, or does not answer.
+    pub fn metrics(&self) -> io::Result<BTreeMap<String, f64>> {
+        if self.program.kind != Kind::Ringgate {
+            return Err(io::Error::other(format!("{} has no /metrics", self.program.kind)));
+        }
+        Ok(page::samples(&page::page(self.admin.address(), "/metrics")?))
+    }
+}
+
+/// A folder that workers under another user may look into too.
+fn make_folder() -> io::Result<TempDir> {
+    let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir()?;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
+
+/// The gateways of `kinds` that there are, and for the others why not.
+#[must_use]
+pub fn find(kinds: &[Kind]) -> (Vec<Program>, Vec<String>) {
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for kind in kinds {
+        match kind.find() {
+            Ok(program) => found.push(program),
+            Err(why) => missing.push(why),
+        }
+    }
+    (found, missing)
+}
+
+/// What `program` would be started with, for made-up ports: for who wants to see it.
+///
+/// # Errors
+/// The setup makes no sense.
+pub fn example(kind: Kind, setup: &Setup) -> Result<String, String> {
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let folder = PathBuf::from("FOLDER");
+    let (listen, admin) = (setup.listen.unwrap_or(local(8080)), setup.admin.unwrap_or(local(9180)));
+    setup.configuration(kind, Place { listen, admin, folder: &folder })
+}
