@@ -17,9 +17,11 @@
 //! | `search` | the state machine that looks for capacity: one observation in, the next trial out | clocks, sockets |
 //! | `validity` | the gates that a number has to pass | – |
 //! | [`result`] | `result.json`: everything that was seen, versioned; every verdict can be made from it again | – |
+//! | [`report`] | what people see of a result: one HTML page, lines for a terminal, the difference between two | judging |
 //!
 //! Anything that decides is pure and takes a seed; only `engine` reads clocks and touches sockets.
 
 pub mod load;
+pub mod report;
 pub mod result;
 pub mod units;
