@@ -19,6 +19,11 @@
 //! | [`upstream`] | the built-in services, with faults on command | the generator |
 //! | [`processes`] | children that never outlive us, their CPU and memory, ports that stay reserved, fleets of services | what they are for |
 //! | [`gateways`] | gateways under test: found, configured, started, reloaded, scraped | judgement of them |
+//! | [`machine`], [`clock`], [`url`] | what it runs on, what time it is, where it goes | – |
+//! | [`measure`] | what was seen of one load, as results keep it, and whether a trial passes | – |
+//! | [`commands`] | the command line: one file a command | – |
+//! | [`merge`] | results of several generators as one | – |
+//! | [`report`] | what people see of a result: one HTML page, lines for a terminal, the difference between two | judging |
 //! | [`result`] | `result.json`: everything that was seen, versioned; every verdict can be made from it again | – |
 //!
 //! Anything that decides is pure and takes a seed; only [`engine`], and who starts or plays a process, reads clocks and touches sockets.
@@ -27,16 +32,18 @@ pub mod arrivals;
 pub mod clock;
 pub mod commands;
 pub mod engine;
+pub mod gateways;
 pub mod load;
 pub mod machine;
 pub mod measure;
-pub mod gateways;
+pub mod merge;
 pub mod processes;
+pub mod report;
 pub mod result;
 pub mod search;
 pub mod stats;
 pub mod units;
+pub mod upstream;
 pub mod url;
 pub mod validity;
 pub mod wire;
-pub mod upstream;

@@ -162,7 +162,8 @@ pub fn refusal(bound: &Bound, measured: &Measured, is_full: bool) -> Option<Stri
         if upper > bound.time {
             return Some(format!("{name} is {}, and may be {}", shown(estimate), shown(upper)));
         }
-        let means: Vec<f64> = tallies.slices.iter().filter(|slice| slice.good() > 0).map(|slice| slice.times.mean()).collect();
+        let means: Vec<f64> =
+            tallies.slices.iter().filter(|slice| slice.good() > 0).map(|slice| slice.times.mean()).collect();
         let in_flight: Vec<f64> = tallies.in_flight.iter().map(|part| *part as f64).collect();
         for (what, series) in [("latency", means), ("requests in flight", in_flight)] {
             if let Some(trend) = trend(&series).filter(|trend| trend.rises()) {

@@ -227,7 +227,8 @@ impl Search {
 
     /// The widest that can be stood for.
     fn give_up(&self) -> Step {
-        let with = |standing| self.votes.iter().filter(move |(_, votes)| votes.standing() == standing).map(|(rung, _)| *rung);
+        let with =
+            |standing| self.votes.iter().filter(move |(_, votes)| votes.standing() == standing).map(|(rung, _)| *rung);
         let breaks = with(Standing::Breaks).max();
         let holds = with(Standing::Holds).filter(|rung| breaks.is_none_or(|breaks| *rung < breaks)).max();
         self.done(holds, breaks, false)

@@ -47,7 +47,10 @@ impl Url {
         if is_owned || self.address.ip().to_canonical().is_loopback() {
             return Ok(());
         }
-        Err(format!("{} is not on this host: load is only put on loopback unless you say --i-own-this-target", self.text))
+        Err(format!(
+            "{} is not on this host: load is only put on loopback unless you say --i-own-this-target",
+            self.text
+        ))
     }
 }
 

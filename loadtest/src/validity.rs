@@ -38,7 +38,9 @@ pub fn headroom(direct: &Run, bound: f64) -> Gate {
         holds: p99 <= bound / 2.0,
         measured: format!("p99 of {} at {} requests/s without the gateway", shown(p99), digits(rate)),
         wanted: format!("at most {}, half of the bound", shown(bound / 2.0)),
-        advice: "the upstream or this machine is the limit, not the gateway: give upstreams more cores or a cheaper answer".to_owned(),
+        advice:
+            "the upstream or this machine is the limit, not the gateway: give upstreams more cores or a cheaper answer"
+                .to_owned(),
     }
 }
 
@@ -105,7 +107,8 @@ fn little(runs: &[&Run]) -> Option<Gate> {
         let is_comparable = run.rate.is_some() && run.due >= LITTLE_MIN && failed < 0.001 && mean * 50.0 < run.length;
         is_comparable.then(|| ((run.in_flight - expected).abs() / expected.max(0.1), run.in_flight, expected))
     };
-    let (share, seen, expected) = runs.iter().filter_map(|run| off(&run)).max_by(|one, other| one.0.total_cmp(&other.0))?;
+    let (share, seen, expected) =
+        runs.iter().filter_map(|run| off(&run)).max_by(|one, other| one.0.total_cmp(&other.0))?;
     Some(Gate {
         name: "Little's law".to_owned(),
         holds: share <= LITTLE_MAX,
@@ -117,9 +120,10 @@ fn little(runs: &[&Run]) -> Option<Gate> {
 
 fn connections(runs: &[&Run]) -> Option<Gate> {
     let paced: Vec<_> = runs.iter().filter(|run| run.rate.is_some() && run.refused.is_none()).collect();
-    let share = paced.iter().map(|run| run.waited as f64 / run.due.max(1) as f64).fold(None, |max: Option<f64>, share| {
-        Some(max.map_or(share, |max| max.max(share)))
-    })?;
+    let share = paced
+        .iter()
+        .map(|run| run.waited as f64 / run.due.max(1) as f64)
+        .fold(None, |max: Option<f64>, share| Some(max.map_or(share, |max| max.max(share))))?;
     Some(Gate {
         name: "connections".to_owned(),
         holds: share <= WAITED_MAX,

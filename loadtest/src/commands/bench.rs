@@ -91,7 +91,10 @@ pub fn summary(run: &Run) -> String {
     let failed = run.due - run.good;
     let failures = if failed > 0 { format!(", {} failed", digits(failed as f64)) } else { String::new() };
     if run.rate.is_none() {
-        return format!("{} requests/s{failures} (saturation: it has no latency)", digits(run.good as f64 / run.length));
+        return format!(
+            "{} requests/s{failures} (saturation: it has no latency)",
+            digits(run.good as f64 / run.length)
+        );
     }
     let (p50, p99) = (percentile(run.latency.p50), percentile(run.latency.p99));
     format!("p50 {p50}, p99 {p99}{failures}")

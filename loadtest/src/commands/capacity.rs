@@ -106,7 +106,12 @@ pub fn search(
     let direct = direct.zip(found.holds).map(|(direct, (rate, _))| {
         let trial = Trial { rate: rate * DIRECT, is_full: true };
         let load = at(direct, trial, wanted.length(trial), 0);
-        Bench { watch: &session.watch, progress: &session.progress }.run(&load, "direct", "upstream", &mut super::bench::Unknown)
+        Bench { watch: &session.watch, progress: &session.progress }.run(
+            &load,
+            "direct",
+            "upstream",
+            &mut super::bench::Unknown,
+        )
     });
     let direct = direct.transpose()?.map(|(_, run)| run);
     conclude(session, wanted, &found, &reasons, direct);
@@ -159,7 +164,9 @@ fn conclude(session: &mut Session, wanted: &Wanted, found: &Found, reasons: &[(f
             gates.push(validity::headroom(&direct, wanted.bound.time));
             outcome.runs.push(direct);
         }
-        None => outcome.remarks.push("the upstream itself was not measured (--direct URL): it may be what limits".to_owned()),
+        None => outcome
+            .remarks
+            .push("the upstream itself was not measured (--direct URL): it may be what limits".to_owned()),
     }
     outcome.gates = gates;
 }

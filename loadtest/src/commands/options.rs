@@ -122,7 +122,9 @@ impl LoadOptions {
     }
 
     fn target(&self, url: &Url) -> Result<Target, String> {
-        if self.method.is_empty() || !self.method.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_!#$%&'*+.^`|~".contains(&b)) {
+        if self.method.is_empty()
+            || !self.method.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_!#$%&'*+.^`|~".contains(&b))
+        {
             return Err(format!("--method {:?}: no method", self.method));
         }
         let body = match self.body.as_deref().map(|body| (body, body.strip_prefix('@'))) {
@@ -201,7 +203,10 @@ pub fn share(text: &str) -> Result<f64, String> {
         Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
         None => text.parse(),
     };
-    value.ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "must be a share such as 0.01% or 0.0001".to_owned())
+    value
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "must be a share such as 0.01% or 0.0001".to_owned())
 }
 
 fn statuses(text: &str) -> Result<RangeInclusive<u16>, String> {

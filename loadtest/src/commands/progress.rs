@@ -43,10 +43,13 @@ impl Progress {
     /// A run begins that takes so long.
     #[must_use]
     pub fn begin(&self, what: String, took: Duration) -> Run<'_> {
-        let bar = ProgressBar::with_draw_target(Some(took.as_millis() as u64), match self.is_terminal && !self.is_quiet {
-            true => ProgressDrawTarget::stderr_with_hz(8),
-            false => ProgressDrawTarget::hidden(),
-        });
+        let bar = ProgressBar::with_draw_target(
+            Some(took.as_millis() as u64),
+            match self.is_terminal && !self.is_quiet {
+                true => ProgressDrawTarget::stderr_with_hz(8),
+                false => ProgressDrawTarget::hidden(),
+            },
+        );
         let style = ProgressStyle::with_template("{msg:42} {bar:24} {elapsed:>4}, {eta} left {prefix}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(what.clone());

@@ -1,9 +1,9 @@
 //! One thread of a load: its loop, its connections, its schedule.
 
-use crate::clock::{self, timespec};
 use super::connection::{Came, Connection, Request, State};
 use super::watch::Watch;
 use crate::arrivals::{Arrival, Arrivals};
+use crate::clock::{self, timespec};
 use crate::load::{Load, Pace, Target};
 use crate::stats::Tallies;
 use crate::units::Moment;
@@ -80,7 +80,13 @@ pub(super) struct Generator<'l> {
 
 impl<'l> Generator<'l> {
     /// Thread `row` of `threads`, pinned to `core`.
-    pub(super) fn new(load: &'l Load, row: usize, threads: usize, core: Option<usize>, watch: &'l Watch) -> io::Result<Self> {
+    pub(super) fn new(
+        load: &'l Load,
+        row: usize,
+        threads: usize,
+        core: Option<usize>,
+        watch: &'l Watch,
+    ) -> io::Result<Self> {
         if let Some(core) = core {
             let mut set = CpuSet::new();
             set.set(core);
