@@ -13,6 +13,7 @@
 //! | [`load`] | a load as it is described: targets and their weights, rate, length, connections, timeout | how it is made |
 //! | [`wire`] | HTTP/1.1 as bytes in, outcomes out; the connection that carries it, behind one small interface | when anything is sent |
 //! | [`engine`] | one pinned thread per core with an epoll loop of its own, which shares no code with the gateway's | what a result means |
+//! | [`bootstrap`] | medians of a handful of runs, with intervals: pure | – |
 //! | [`stats`] | histograms, slices of time, failures as infinity, bounds of quantiles: pure | clocks, sockets |
 //! | [`search`] | the state machine that looks for capacity: one observation in, the next trial out | clocks, sockets |
 //! | [`validity`] | the gates that a number has to pass | – |
@@ -29,6 +30,7 @@
 //! Anything that decides is pure and takes a seed; only [`engine`], and who starts or plays a process, reads clocks and touches sockets.
 
 pub mod arrivals;
+pub mod bootstrap;
 pub mod clock;
 pub mod commands;
 pub mod engine;

@@ -31,6 +31,27 @@ pub trait Process {
     fn resident(&mut self) -> Option<u64>;
 }
 
+/// What is done to servers while a load runs.
+pub trait Script {
+    /// When there is something to do, from the first judged moment; `None`: never again.
+    fn due(&self) -> Option<Duration>;
+
+    /// Does what is due.
+    fn act(&mut self);
+}
+
+/// Nothing is done.
+#[derive(Debug)]
+pub struct NoScript;
+
+impl Script for NoScript {
+    fn due(&self) -> Option<Duration> {
+        None
+    }
+
+    fn act(&mut self) {}
+}
+
 /// A server whose process is not known.
 #[derive(Debug)]
 pub struct Unknown;
@@ -57,27 +78,55 @@ impl Bench<'_> {
         server: &str,
         process: &mut dyn Process,
     ) -> Result<(Measured, Run), engine::Error> {
+        self.play(load, label, server, process, &mut NoScript)
+    }
+
+    /// The same, while a script is played.
+    ///
+    /// # Errors
+    /// The generator cannot run.
+    pub fn play(
+        &self,
+        load: &Load,
+        label: &str,
+        server: &str,
+        process: &mut dyn Process,
+        script: &mut dyn Script,
+    ) -> Result<(Measured, Run), engine::Error> {
         let watch = self.watch.again();
         let what = match load.pace.rate() {
             Some(rate) => format!("{server}: {label}, {} requests/s", digits(rate)),
             None => format!("{server}: {label}, as fast as it goes"),
         };
         let mut shown_run = self.progress.begin(what, load.warm_up + load.length);
-        let (before, cpu) = (Ticks::now(), process.cpu());
+        let before = Ticks::now();
+        let mut cpu = None;
         let measured = std::thread::scope(|scope| {
             let running = scope.spawn(|| engine::offer(load, &watch));
             while !running.is_finished() {
-                clock::wait(LOOK);
                 let progress = watch.progress();
+                let until_begun = progress.begun.map(|begun| Duration::from_nanos(begun.since(clock::now())));
+                // what opening connections and warming up cost is not what requests cost
+                if cpu.is_none() && until_begun.is_some_and(|left| left.is_zero()) {
+                    cpu = Some(process.cpu());
+                }
                 if let Some(begun) = progress.begun {
                     let passed = Duration::from_nanos((clock::now() + load.warm_up).since(begun));
                     shown_run.tell(passed, progress.ended, progress.failed);
                 }
+                let act = progress.begun.zip(script.due()).map(|(begun, due)| begun + due);
+                if act.is_some_and(|at| at <= clock::now()) {
+                    script.act();
+                    continue;
+                }
+                let until_act = act.map(|at| Duration::from_nanos(at.since(clock::now())));
+                let waits = until_begun.filter(|left| !left.is_zero()).into_iter().chain(until_act);
+                clock::wait(waits.min().unwrap_or(LOOK).min(LOOK));
             }
             running.join().unwrap_or(Err(engine::Error::Panicked))
         })?;
         let mut run = measure::run(load, &measured, label, server, before);
-        run.server_cpu = process.cpu().zip(cpu).map(|(after, before)| after - before);
+        run.server_cpu = process.cpu().zip(cpu.flatten()).map(|(after, before)| after - before);
         run.server_resident = process.resident();
         shown_run.end(&summary(&run));
         Ok((measured, run))

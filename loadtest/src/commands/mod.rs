@@ -2,12 +2,15 @@
 
 pub mod bench;
 pub mod capacity;
+pub mod curve;
 pub mod files;
 pub mod find;
 pub mod options;
+pub mod peers;
 pub mod progress;
 pub mod rig;
 pub mod run;
+pub mod selftest;
 pub mod session;
 
 use clap::{Parser, Subcommand};
@@ -31,12 +34,18 @@ enum Command {
     Run(run::RunOptions),
     /// The highest rate at which a percentile is still met.
     Capacity(find::CapacityOptions),
+    /// Latency against rate.
+    Curve(curve::CurveOptions),
+    /// Gateways side by side at the same rate.
+    Peers(peers::PeersOptions),
     /// Results as one page.
     Report(files::ReportOptions),
     /// Two results beside each other.
     Compare(files::CompareOptions),
     /// Results of several generator hosts, as one.
     Merge(files::MergeOptions),
+    /// Servers of which is known what has to come out, and whether it does.
+    Selftest(selftest::SelftestOptions),
     /// A service with a known service time, and faults on command.
     Upstream(crate::upstream::Upstream),
     #[command(hide = true)]
@@ -54,6 +63,9 @@ pub fn obey(line: &Line) -> Result<ExitCode, Refusal> {
     match &line.command {
         Command::Run(options) => run::run(options),
         Command::Capacity(options) => find::capacity(options),
+        Command::Curve(options) => curve::curve(options),
+        Command::Peers(options) => peers::peers(options),
+        Command::Selftest(options) => selftest::selftest(options),
         Command::Report(options) => files::report(options),
         Command::Compare(options) => files::compare(options),
         Command::Merge(options) => files::merge(options),

@@ -67,6 +67,15 @@ impl Tally {
         self.due - self.good()
     }
 
+    /// All of them as one.
+    #[must_use]
+    pub fn sum(parts: &[&Self]) -> Self {
+        parts.iter().fold(Self::new(), |mut sum, part| {
+            sum.add(part);
+            sum
+        })
+    }
+
     fn record(&mut self, outcome: Result<u64, Failure>) {
         self.due += 1;
         match outcome {

@@ -1,0 +1,376 @@
+//! `drill`: faults in phases under load, on one gateway after the other.
+
+use super::bench::{Bench, Process, Script};
+use super::options::OutputOptions;
+use super::session::{Refusal, Session};
+use crate::drill;
+use crate::engine::Measured;
+use crate::gateways::{Endpoint, Gateway, Kind, Route, Setup};
+use crate::load::Load;
+use crate::measure::{described, phase_count};
+use crate::plan::{Act, Fault, GatewayAct, Plan};
+use crate::processes::{Fleet, Usage, resident_bytes};
+use crate::result::{Drill, Gate, Phase, PhaseCount, Run};
+use crate::stats::Tally;
+use crate::units::digits;
+use crate::upstream::{Counters, Service};
+use crate::validity;
+use clap::Args;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Faults in phases under load.
+#[derive(Clone, Debug, Args)]
+pub struct DrillOptions {
+    /// Plans, as in loadtest/plans; one after the other.
+    #[arg(required = true)]
+    plans: Vec<PathBuf>,
+    /// Only these of the plans' gateways, or others than theirs.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    gateways: Vec<super::find::KindWord>,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A plan has mistakes, or something does not start.
+pub fn drill(options: &DrillOptions) -> Result<ExitCode, Refusal> {
+    let plans = options.plans.iter().map(|file| Plan::open(file)).collect::<Vec<_>>();
+    let wrong: Vec<_> = plans.iter().filter_map(|plan| plan.as_ref().err()).map(ToString::to_string).collect();
+    if !wrong.is_empty() {
+        return Err(Refusal(wrong.join("\n")));
+    }
+    let plans: Vec<Plan> = plans.into_iter().flatten().collect();
+    let title = plans.iter().map(|plan| plan.name.as_str()).collect::<Vec<_>>().join("; ");
+    let mut session = Session::begin("drill", title, &options.output)?;
+    for plan in &plans {
+        let Some(gateway) = &plan.gateway else {
+            return Err(Refusal(format!("{}: a drill starts its gateway: [gateway] is missing", plan.text.name)));
+        };
+        let asked: Vec<Kind> = options.gateways.iter().map(|word| Kind::from(*word)).collect();
+        let kinds = if asked.is_empty() { gateway.kinds.clone() } else { asked };
+        session.outcome.seed = plan.load.seed;
+        session.outcome.plan = Some(plan.text.clone());
+        session.outcome.remarks.extend(plan.remarks.iter().cloned());
+        for (row, kind) in kinds.iter().enumerate() {
+            if session.watch.is_stopped() {
+                break;
+            }
+            match kind.find() {
+                Err(missing) if row > 0 => session.outcome.remarks.push(missing),
+                Err(missing) => return Err(Refusal(missing)),
+                Ok(program) => one(&mut session, plan, &program, row == 0)?,
+            }
+        }
+    }
+    let runs: Vec<&Run> = session.outcome.runs.iter().collect();
+    // a drill holds servers that answer late or never: connections are what is meant to run out
+    session.outcome.gates.extend(validity::gates(&runs, None).into_iter().filter(|gate| gate.name != "connections"));
+    session.end()
+}
+
+/// One gateway.
+fn one(session: &mut Session, plan: &Plan, program: &crate::gateways::Program, is_judged: bool) -> Result<(), Refusal> {
+    let mut stage = Stage::start(plan, program)?;
+    let name = program.kind.name();
+    let load = plan.load(stage.gateway.address());
+    if session.outcome.runs.is_empty() {
+        session.outcome.load = described(&load, &plan.name);
+        session.outcome.environment.generator_cores = load.cores.clone();
+        session.outcome.environment.gateway_cores = plan.gateway.as_ref().map(|it| it.cores.clone()).unwrap_or_default();
+    }
+    let mut process = ById { pid: stage.gateway.child().pid(), usage: Usage::default() };
+    let mut script = Playing::new(plan, &mut stage);
+    let bench = Bench { watch: &session.watch, progress: &session.progress };
+    let (measured, mut run) = bench.play(&load, "drill", name, &mut process, &mut script)?;
+    let counters = script.finish();
+    run.label = format!("drill: {}", plan.name);
+    let mut drill = judged(plan, &load, &measured, &run, &counters, name, is_judged);
+    drill.run = session.outcome.runs.len();
+    if program.kind == Kind::Ringgate {
+        drill.metrics = stage.gateway.metrics().unwrap_or_default();
+    }
+    if let Some(ending) = stage.gateway.child().has_ended() {
+        session.outcome.gates.push(died(name, &format!("{ending:?}")));
+    }
+    session.outcome.remarks.extend(stage.troubles.drain(..).map(|trouble| format!("{name}: {trouble}")));
+    if is_judged {
+        session.outcome.verdicts.extend(plan.thresholds.verdicts(&run));
+    }
+    session.outcome.runs.push(run);
+    session.outcome.drills.push(drill);
+    Ok(())
+}
+
+fn died(name: &str, how: &str) -> Gate {
+    Gate {
+        name: format!("{name} lives"),
+        holds: false,
+        measured: format!("it has ended: {how}"),
+        wanted: "running to the end".to_owned(),
+        advice: "look at what it has said".to_owned(),
+    }
+}
+
+/// A process that somebody else holds.
+struct ById {
+    pid: u32,
+    usage: Usage,
+}
+
+impl Process for ById {
+    fn cpu(&mut self) -> Option<f64> {
+        Some(self.usage.cpu(self.pid).as_secs_f64())
+    }
+
+    fn resident(&mut self) -> Option<u64> {
+        Some(resident_bytes(self.pid))
+    }
+}
+
+/// A gateway and all of its services.
+struct Stage {
+    gateway: Gateway,
+    fleets: Vec<Fleet>,
+    /// What could not be done.
+    troubles: Vec<String>,
+}
+
+impl Stage {
+    fn start(plan: &Plan, program: &crate::gateways::Program) -> Result<Self, Refusal> {
+        let told = |error: crate::processes::Error| Refusal(error.to_string());
+        let (mut fleets, mut routes) = (Vec::new(), Vec::new());
+        for (row, upstream) in plan.upstreams.iter().enumerate() {
+            let service = |instance: usize| Service {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                time: upstream.time,
+                body_bytes: upstream.body_bytes,
+                seed: plan.load.seed.wrapping_add((row * 1_000 + instance) as u64),
+            };
+            let services: Vec<_> = (0..upstream.instances).map(service).collect();
+            let mut fleet = Fleet::reserve(&services, &upstream.cores).map_err(told)?;
+            for instance in (0..upstream.instances).filter(|instance| !upstream.absent.contains(instance)) {
+                fleet.start(instance).map_err(told)?;
+            }
+            let addresses = fleet.addresses();
+            let first_backup = upstream.instances - upstream.backup;
+            let endpoint = |(row, address): (usize, &SocketAddr)| Endpoint { address: *address, is_backup: row >= first_backup };
+            routes.push(Route {
+                prefix: upstream.path.clone(),
+                upstream: upstream.name.clone(),
+                endpoints: addresses.iter().enumerate().map(endpoint).collect(),
+            });
+            fleets.push(fleet);
+        }
+        let gateway = plan.gateway.as_ref().ok_or_else(|| Refusal("a drill starts its gateway".to_owned()))?;
+        let setup = Setup {
+            listen: None,
+            admin: None,
+            workers: gateway.workers,
+            cores: gateway.cores.clone(),
+            routes,
+            retries_on_500: false,
+            health_checks: false,
+            own: gateway.configs.iter().find(|(kind, _)| *kind == program.kind).map(|(_, text)| text.clone()),
+        };
+        let gateway = Gateway::start(program, &setup).map_err(told)?;
+        Ok(Self { gateway, fleets, troubles: Vec::new() })
+    }
+
+    fn counters(&mut self) -> Counters {
+        let mut sum = Counters::default();
+        for fleet in &mut self.fleets {
+            for row in 0..fleet.len() {
+                // one that is frozen says nothing; it has done nothing either
+                let one = fleet.counters(row).unwrap_or_default();
+                sum = sum + one;
+            }
+        }
+        sum
+    }
+
+    fn apply(&mut self, row: usize, instance: usize, act: Act) {
+        let fleet = &mut self.fleets[row];
+        let done = match act {
+            Act::Kill => {
+                fleet.kill(instance);
+                Ok(())
+            }
+            Act::Start => fleet.start(instance),
+            Act::Tell(fault) => fleet.tell(instance, fault),
+            Act::Flap(_) => Ok(()),
+        };
+        if let Err(error) = done {
+            self.troubles.push(error.to_string());
+        }
+    }
+
+    fn apply_to_gateway(&mut self, act: GatewayAct) {
+        let done = match act {
+            GatewayAct::Reload => self.gateway.reload().map_err(|error| error.to_string()),
+            GatewayAct::Freeze(_) => self.gateway.child().freeze().map_err(|error| error.to_string()),
+        };
+        if let Err(error) = done {
+            self.troubles.push(error);
+        }
+    }
+}
+
+/// Something to do at a moment.
+#[derive(Clone, Debug)]
+enum Cue {
+    Count,
+    Upstream(usize, usize, Act),
+    Gateway(GatewayAct),
+    Thaw,
+}
+
+/// The script of a plan while it is played.
+struct Playing<'s> {
+    stage: &'s mut Stage,
+    /// Ascending.
+    cues: std::vec::IntoIter<(Duration, Cue)>,
+    next: Option<(Duration, Cue)>,
+    /// At the start of each phase.
+    counts: Vec<Counters>,
+}
+
+impl<'s> Playing<'s> {
+    fn new(plan: &Plan, stage: &'s mut Stage) -> Self {
+        let mut cues = cues(plan).into_iter();
+        let next = cues.next();
+        Self { stage, cues, next, counts: Vec::new() }
+    }
+
+    /// Counters at the starts of phases, and at the end.
+    fn finish(mut self) -> Vec<Counters> {
+        let last = self.stage.counters();
+        self.counts.push(last);
+        self.counts
+    }
+}
+
+impl Script for Playing<'_> {
+    fn due(&self) -> Option<Duration> {
+        self.next.as_ref().map(|(at, _)| *at)
+    }
+
+    fn act(&mut self) {
+        match std::mem::replace(&mut self.next, self.cues.next()) {
+            None => {}
+            Some((_, Cue::Count)) => {
+                let count = self.stage.counters();
+                self.counts.push(count);
+            }
+            Some((_, Cue::Upstream(row, instance, act))) => self.stage.apply(row, instance, act),
+            Some((_, Cue::Gateway(act))) => self.stage.apply_to_gateway(act),
+            Some((_, Cue::Thaw)) => {
+                if let Err(error) = self.stage.gateway.child().thaw() {
+                    self.stage.troubles.push(error.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// Everything that is done, with its moment from the first judged one. At one moment counts come first, then faults in the order of the plan.
+fn cues(plan: &Plan) -> Vec<(Duration, Cue)> {
+    let mut cues = Vec::new();
+    let mut begin = Duration::ZERO;
+    for phase in &plan.phases {
+        let end = begin + phase.length;
+        cues.push((begin, Cue::Count));
+        for timed in &phase.faults {
+            let at = begin + timed.after;
+            match &timed.fault {
+                Fault::Gateway(act) => {
+                    cues.push((at, Cue::Gateway(*act)));
+                    if let GatewayAct::Freeze(time) = act {
+                        cues.push((at + *time, Cue::Thaw));
+                    }
+                }
+                Fault::Upstream { row, instances, act, .. } => {
+                    for instance in instances {
+                        match act {
+                            Act::Flap(every) => flap(&mut cues, (at, end), *every, (*row, *instance)),
+                            act => cues.push((at, Cue::Upstream(*row, *instance, *act))),
+                        }
+                    }
+                }
+            }
+        }
+        begin = end;
+    }
+    cues.sort_by_key(|(at, _)| *at);
+    cues
+}
+
+/// Killed and started in turn, and there at the end.
+fn flap(cues: &mut Vec<(Duration, Cue)>, (from, to): (Duration, Duration), every: Duration, (row, instance): (usize, usize)) {
+    let mut at = from;
+    for turn in 0.. {
+        if at >= to {
+            break;
+        }
+        let act = if turn % 2 == 0 { Act::Kill } else { Act::Start };
+        cues.push((at, Cue::Upstream(row, instance, act)));
+        at += every;
+    }
+    cues.push((to, Cue::Upstream(row, instance, Act::Start)));
+}
+
+fn judged(
+    plan: &Plan,
+    load: &Load,
+    measured: &Measured,
+    run: &Run,
+    counters: &[Counters],
+    name: &str,
+    is_judged: bool,
+) -> Drill {
+    let phases = measured.tallies.phases();
+    let (mut seen, mut at, mut usual) = (Vec::new(), 0.0, 0.0);
+    for (row, phase) in plan.phases.iter().enumerate().take(phases) {
+        let length = phase.length.as_secs_f64();
+        let slices = drill::within(&run.series, at, length);
+        if row == 0 {
+            usual = drill::usual(slices);
+        }
+        let tallies: Vec<&Tally> = (0..load.targets.len()).map(|target| &measured.tallies.parts[target * phases + row]).collect();
+        let count = phase_count(&Tally::sum(&tallies));
+        let asked = counters.get(row).zip(counters.get(row + 1)).map(|(one, next)| next.requests.saturating_sub(one.requests));
+        let first = (at / load.slice.as_secs_f64()).round() as usize;
+        let flights = measured.tallies.in_flight_max.iter().skip(first).take(slices.len());
+        let of_targets: Vec<(&str, PhaseCount)> =
+            run.targets.iter().map(|target| (target.name.as_str(), target.phases.get(row).cloned().unwrap_or_default())).collect();
+        let bystanders = phase.bystanders.iter().map(|target| tallies[*target].failed()).sum();
+        let mut of = Phase {
+            name: phase.name.clone(),
+            faults: phase.faults.iter().map(|timed| faulted(timed.after, &timed.fault)).collect(),
+            at,
+            length,
+            detection: drill::detection(slices, at),
+            recovery: drill::recovery(slices, at, usual),
+            amplification: asked.filter(|_| count.due > 0).map(|asked| asked as f64 / count.due as f64),
+            in_flight_max: flights.copied().max().unwrap_or(0),
+            bystanders_failed: (!phase.bystanders.is_empty()).then_some(bystanders),
+            count,
+            verdicts: Vec::new(),
+        };
+        if is_judged {
+            let borrowed: Vec<(&str, &PhaseCount)> = of_targets.iter().map(|(name, count)| (*name, count)).collect();
+            of.verdicts = phase.verdicts(&of, &borrowed);
+        }
+        seen.push(of);
+        at += length;
+    }
+    Drill { gateway: name.to_owned(), phases: seen, ..Drill::default() }
+}
+
+fn faulted(after: Duration, fault: &Fault) -> String {
+    if after.is_zero() { fault.to_string() } else { format!("{fault} (after {} s)", digits(after.as_secs_f64())) }
+}

@@ -1,0 +1,178 @@
+//! `peers`: gateways side by side at the same rate, in turn, on the same cores.
+
+use super::bench::Bench;
+use super::find::KindWord;
+use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, time};
+use super::rig::{Cores, Rig};
+use super::session::{Refusal, Session};
+use crate::bootstrap::{interval, median};
+use crate::gateways::{Kind, find};
+use crate::load::{Load, Pace};
+use crate::machine;
+use crate::measure::described;
+use crate::result::{Peer, Peers, Ratio, Run};
+use crate::units::digits;
+use crate::url::Url;
+use crate::validity;
+use clap::Args;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Of the slowest gateway's saturation, this is offered: where all of them are at work and none is at its end.
+const SHARE: f64 = 0.5;
+/// Saturation is looked for so long.
+const SATURATION: Duration = Duration::from_millis(1_500);
+
+/// Gateways side by side.
+#[derive(Clone, Debug, Args)]
+pub struct PeersOptions {
+    /// Which; the first one is compared with all others. Those that are not installed are left out, and said so.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "ringgate,nginx,haproxy,envoy")]
+    gateways: Vec<KindWord>,
+    /// Requests a second, offered to each [default: half of what the slowest can take].
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
+    /// Rounds; every second one goes the other way round.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How long each run.
+    #[arg(long = "for", value_name = "TIME", default_value = "3s", value_parser = time)]
+    length: Duration,
+    /// Bytes of answers.
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
+    body_bytes: u32,
+    #[command(flatten)]
+    load: LoadOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+struct Contender {
+    name: String,
+    rig: Rig,
+    load: Load,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// It cannot be done as asked.
+pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
+    let seed = options.load.seed.unwrap_or_else(fresh_seed);
+    let kinds: Vec<Kind> = options.gateways.iter().map(|word| Kind::from(*word)).collect();
+    let (programs, missing) = find(&kinds);
+    if programs.len() < 2 {
+        return Err(Refusal(format!("at least two gateways are needed: {}", missing.join("; "))));
+    }
+    let cores = Cores::divide(&machine::cores());
+    let mut session = Session::begin("peers", "Gateways side by side".to_owned(), &options.output)?;
+    session.outcome.remarks.extend(missing);
+    let mut contenders = Vec::new();
+    for program in &programs {
+        let rig = Rig::start(program, &cores, 1, options.body_bytes as usize, seed)?;
+        let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
+        let cores = if options.load.cores.is_empty() { cores.generator.clone() } else { options.load.cores.clone() };
+        let load = LoadOptions { cores, seed: Some(seed), ..options.load.clone() }.load(&url, options.length)?;
+        contenders.push(Contender { name: program.kind.name().to_owned(), rig, load });
+    }
+    session.outcome.seed = seed;
+    session.outcome.load = described(&Load { pace: options.load.paced(1.0), ..contenders[0].load.clone() }, "each gateway in turn");
+    session.outcome.environment.generator_cores = contenders[0].load.cores.clone();
+    session.outcome.environment.gateway_cores = cores.gateway.clone();
+    session.outcome.environment.upstream_cores = cores.upstream.clone();
+    let rate = match options.rate {
+        Some(rate) => rate,
+        None => slowest(&mut session, &mut contenders)? * SHARE,
+    };
+    let rows = rounds(&mut session, &mut contenders, options, rate)?;
+    let versions: Vec<_> = programs.iter().map(|program| program.version.clone()).collect();
+    let judged: Vec<&Run> = rows.iter().flatten().map(|row| &session.outcome.runs[*row]).collect();
+    session.outcome.gates = validity::gates(&judged, None);
+    session.outcome.peers = Some(judge(&session.outcome.runs, &contenders, &versions, &rows, rate, seed));
+    drop(contenders);
+    session.end()
+}
+
+/// Requests a second that the slowest serves at its end.
+fn slowest(session: &mut Session, contenders: &mut [Contender]) -> Result<f64, Refusal> {
+    let mut slowest = f64::INFINITY;
+    for contender in contenders {
+        let load = Load { pace: Pace::Closed, length: SATURATION, ..contender.load.clone() };
+        let bench = Bench { watch: &session.watch, progress: &session.progress };
+        let (_, run) = bench.run(&load, "saturation", &contender.name, &mut contender.rig.gateway)?;
+        slowest = slowest.min(run.good as f64 / run.length);
+        session.outcome.runs.push(run);
+    }
+    if slowest > 0.0 { Ok(slowest) } else { Err(Refusal("a gateway has answered nothing".to_owned())) }
+}
+
+/// Rows of each contender's runs.
+fn rounds(
+    session: &mut Session,
+    contenders: &mut [Contender],
+    options: &PeersOptions,
+    rate: f64,
+) -> Result<Vec<Vec<usize>>, Refusal> {
+    let mut rows = vec![Vec::new(); contenders.len()];
+    for round in 0..options.rounds {
+        let there: Vec<usize> = (0..contenders.len()).collect();
+        let order: Vec<usize> = if round % 2 == 0 { there } else { there.into_iter().rev().collect() };
+        for row in order {
+            if session.watch.is_stopped() {
+                return Ok(rows);
+            }
+            let contender = &mut contenders[row];
+            let seed = contender.load.seed.wrapping_add(u64::from(round));
+            let load = Load { pace: options.load.paced(rate), seed, ..contender.load.clone() };
+            let bench = Bench { watch: &session.watch, progress: &session.progress };
+            let label = format!("round {}", round + 1);
+            let (_, run) = bench.run(&load, &label, &contender.name, &mut contender.rig.gateway)?;
+            rows[row].push(session.outcome.runs.len());
+            session.outcome.runs.push(run);
+        }
+    }
+    Ok(rows)
+}
+
+/// CPU microseconds per good request.
+fn cost(run: &Run) -> f64 {
+    run.server_cpu.unwrap_or(0.0) * 1e6 / run.good.max(1) as f64
+}
+
+fn judge(runs: &[Run], contenders: &[Contender], versions: &[String], rows: &[Vec<usize>], rate: f64, seed: u64) -> Peers {
+    let of = |row: usize| rows[row].iter().map(|row| &runs[*row]);
+    let peer = |(row, contender): (usize, &Contender)| {
+        let costs: Vec<f64> = of(row).map(cost).collect();
+        let p99s: Vec<f64> = of(row).map(|run| run.latency.p99.unwrap_or(f64::INFINITY)).collect();
+        let (due, good) = of(row).fold((0, 0), |(due, good), run| (due + run.due, good + run.good));
+        Peer {
+            name: contender.name.clone(),
+            version: versions[row].clone(),
+            runs: rows[row].clone(),
+            cpu: interval(&costs, seed),
+            p99: Some(median(&p99s)).filter(|p99| p99.is_finite()),
+            failures: (due - good) as f64 / due.max(1) as f64,
+            resident: of(row).last().and_then(|run| run.server_resident),
+        }
+    };
+    let ratio = |other: usize| {
+        let pairs: Vec<f64> = of(0).zip(of(other)).map(|(one, other)| cost(one) / cost(other).max(1e-9)).collect();
+        let cpu = interval(&pairs, seed);
+        let verdict = match () {
+            () if cpu.high < 1.0 => "better",
+            () if cpu.low > 1.0 => "worse",
+            () => "no difference shown",
+        };
+        Ratio { of: contenders[0].name.clone(), to: contenders[other].name.clone(), cpu, verdict: verdict.to_owned() }
+    };
+    Peers {
+        rate: digits_kept(rate),
+        peers: contenders.iter().enumerate().map(peer).collect(),
+        ratios: (1..contenders.len()).map(ratio).collect(),
+    }
+}
+
+/// A rate that was derived, to three digits as it is shown.
+fn digits_kept(rate: f64) -> f64 {
+    digits(rate).replace(',', "").parse().unwrap_or(rate)
+}

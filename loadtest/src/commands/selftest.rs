@@ -1,0 +1,245 @@
+//! `selftest`: servers of which is known what has to come out, and whether it does.
+
+use super::bench::{Bench, Unknown};
+use super::capacity::{self, Wanted};
+use super::options::{OutputOptions, fresh_seed};
+use super::session::{Refusal, Session};
+use crate::load::{Load, Pace, Target};
+use crate::machine;
+use crate::measure::Bound;
+use crate::processes::Fleet;
+use crate::result::{Outcome, Run, Verdict};
+use crate::stats::{merged, no_times, spectrum};
+use crate::units::{digits, shown};
+use crate::upstream::{Fault, Service, Time};
+use crate::validity;
+use clap::Args;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The server stands still for so long, …
+const STALL: f64 = 1.4;
+/// … in a run of this length.
+const STALLED_RUN: f64 = 30.0;
+const STALL_TOLERANCE: f64 = 0.05;
+/// Of the queue whose capacity is known.
+const MU: f64 = 8_000.0;
+const QUEUE_BOUND: f64 = 0.003;
+/// Threads that take the generator's core away.
+const HOGS: usize = 6;
+
+/// Servers of which is known what has to come out.
+#[derive(Clone, Debug, Args)]
+pub struct SelftestOptions {
+    /// How often, each time with other arrivals.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    seeds: u32,
+    /// The first seed [default: another one each time].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only these oracles.
+    #[arg(long, value_delimiter = ',', value_parser = ["stall", "queue", "failures", "throttled", "merge"])]
+    only: Vec<String>,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// It cannot be done as asked.
+pub fn selftest(options: &SelftestOptions) -> Result<ExitCode, Refusal> {
+    let first = options.seed.unwrap_or_else(fresh_seed);
+    let mut session = Session::begin("selftest", format!("{} seeds from {first}", options.seeds), &options.output)?;
+    session.outcome.seed = first;
+    let oracles: [(&str, fn(&mut Session, u64) -> Result<Verdict, Refusal>); 5] =
+        [("merge", merge), ("failures", failures), ("throttled", throttled), ("stall", stall), ("queue", queue)];
+    for seed in (0..u64::from(options.seeds)).map(|row| first.wrapping_add(row)) {
+        for (name, oracle) in &oracles {
+            let is_asked_for = options.only.is_empty() || options.only.iter().any(|only| only == name);
+            if !is_asked_for || session.watch.is_stopped() {
+                continue;
+            }
+            let verdict = oracle(&mut session, seed)?;
+            if session.watch.is_stopped() {
+                continue;
+            }
+            let word = if verdict.passed { "passed" } else { "FAILED" };
+            session.progress.say(&format!("seed {seed}, {name}: {word}: {}, wanted {}", verdict.measured, verdict.wanted));
+            session.outcome.verdicts.push(Verdict { name: format!("{}, seed {seed}", verdict.name), ..verdict });
+        }
+    }
+    session.end()
+}
+
+fn service(time: Time, seed: u64) -> Result<Fleet, Refusal> {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let service = Service { listen, time, body_bytes: 64, seed };
+    let first = machine::cores().into_iter().take(1).collect::<Vec<_>>();
+    Fleet::start_all(&[service], &first).map_err(|error| Refusal(error.to_string()))
+}
+
+fn load(fleet: &Fleet, rate: f64, length: f64, seed: u64) -> Load {
+    let address = fleet.addresses()[0];
+    let length = Duration::from_secs_f64(length);
+    Load {
+        address,
+        targets: [Target::new("GET", &address.to_string(), "/", &[], b"", false)].into(),
+        pace: Pace::Poisson(rate),
+        warm_up: Duration::from_millis(500),
+        length,
+        phases: Vec::new(),
+        factors: Vec::new(),
+        slice: super::options::slice_of(length),
+        connections: 64,
+        connections_max: 8_192,
+        reconnects: false,
+        timeout: Duration::from_secs(5),
+        cores: machine::cores().last().copied().into_iter().collect(),
+        seed,
+    }
+}
+
+fn told(error: impl std::fmt::Display) -> Refusal {
+    Refusal(error.to_string())
+}
+
+/// Whoever is due while the server stands still waits until it goes on: of all requests the share above x is (S − x) / T.
+fn stall(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+    let mut fleet = service(Time::Fixed(Duration::ZERO), seed)?;
+    let load = load(&fleet, 2_000.0, STALLED_RUN, seed);
+    let watch = session.watch.clone();
+    let bench = Bench { watch: &session.watch, progress: &session.progress };
+    let run = std::thread::scope(|scope| {
+        let fault = scope.spawn(|| {
+            let moment = crate::clock::now() + Duration::from_secs(10);
+            while crate::clock::now() < moment && !watch.is_stopped() {
+                crate::clock::wait(Duration::from_millis(20));
+            }
+            fleet.tell(0, Fault::Freeze(Duration::from_secs_f64(STALL)))
+        });
+        let run = bench.run(&load, "stall", "upstream", &mut Unknown).map(|(_, run)| run);
+        fault.join().unwrap_or(Ok(())).map_err(told)?;
+        run.map_err(told)
+    })?;
+    let expected = STALL - 0.01 * STALLED_RUN;
+    let seen = run.latency.p99.unwrap_or(f64::INFINITY);
+    session.outcome.runs.push(run);
+    Ok(Verdict {
+        name: "a stall is in the 99th percentile".to_owned(),
+        passed: (seen / expected - 1.0).abs() <= STALL_TOLERANCE,
+        measured: shown(seen),
+        wanted: format!("{} ± {:.0} %", shown(expected), STALL_TOLERANCE * 100.0),
+    })
+}
+
+/// The time in an M/M/1 queue is exponential with rate µ − λ, so its 99th percentile is X at λ = µ − ln 100 / X.
+fn queue(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+    let fleet = service(Time::MM1 { rate: MU }, seed)?;
+    let load = load(&fleet, 1_000.0, 4.0, seed);
+    let wanted = Wanted {
+        bound: Bound { quantile: 0.99, time: QUEUE_BOUND, failures: 0.000_1 },
+        width: 0.05,
+        trial: Duration::from_secs(4),
+        start: 3_000.0,
+        max: 100_000.0,
+    };
+    // a search of its own, whose gates and trials are judged here
+    let mut inner = Session::begin("capacity", "a queue".to_owned(), &OutputOptions { quiet: true, ..OutputOptions::default() })?;
+    inner.watch = session.watch.again();
+    capacity::search(&mut inner, &load, "upstream", &mut Unknown, &wanted, None)?;
+    let Outcome { capacity, gates, runs, .. } = inner.outcome;
+    session.outcome.runs.extend(runs);
+    let expected = MU - 100f64.ln() / QUEUE_BOUND;
+    let (holds, breaks) = capacity.map_or((0.0, 0.0), |it| (it.holds.unwrap_or(0.0), it.breaks.unwrap_or(f64::INFINITY)));
+    let doubts: Vec<_> = gates.iter().filter(|gate| !gate.holds).map(|gate| format!("{}: {}", gate.name, gate.measured)).collect();
+    let width = wanted.width;
+    Ok(Verdict {
+        name: "capacity of a queue that is known".to_owned(),
+        passed: holds <= expected * (1.0 + width) && breaks >= expected * (1.0 - width) && breaks <= holds * (1.0 + width) * 1.001,
+        measured: format!("{} to {} requests/s{}", digits(holds), digits(breaks), if doubts.is_empty() { String::new() } else { format!(" ({})", doubts.join(", ")) }),
+        wanted: format!("{} ± {:.0} %", digits(expected), width * 100.0),
+    })
+}
+
+/// With 2 % of failures one request in a hundred is ∞.
+fn failures(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+    let mut fleet = service(Time::Fixed(Duration::ZERO), seed)?;
+    fleet.tell(0, Fault::Error(0.02)).map_err(told)?;
+    let load = load(&fleet, 1_000.0, 4.0, seed);
+    let bench = Bench { watch: &session.watch, progress: &session.progress };
+    let (_, run) = bench.run(&load, "failures", "upstream", &mut Unknown)?;
+    let verdict = Verdict {
+        name: "2 % of failures make the 99th percentile infinite".to_owned(),
+        passed: run.latency.p99.is_none() && run.latency.p50.is_some() && run.latency.infinite > 0,
+        measured: format!("p99 of {}, p50 of {}", of(run.latency.p99), of(run.latency.p50)),
+        wanted: "p99 of ∞ and a p50".to_owned(),
+    };
+    session.outcome.runs.push(run);
+    Ok(verdict)
+}
+
+fn of(time: Option<f64>) -> String {
+    shown(time.unwrap_or(f64::INFINITY))
+}
+
+/// A generator whose core others take cannot keep its schedule, and has to say so.
+fn throttled(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+    let fleet = service(Time::Fixed(Duration::ZERO), seed)?;
+    let load = load(&fleet, 10_000.0, 2.0, seed);
+    let (over, core) = (AtomicBool::new(false), load.cores.first().copied());
+    let bench = Bench { watch: &session.watch, progress: &session.progress };
+    let run = std::thread::scope(|scope| {
+        for _ in 0..HOGS {
+            scope.spawn(|| {
+                if let Some(core) = core {
+                    let mut set = rustix::thread::CpuSet::new();
+                    set.set(core);
+                    // where it is not allowed the hogs take what they get
+                    let _ = rustix::thread::sched_setaffinity(None, &set);
+                }
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let run = bench.run(&load, "throttled", "upstream", &mut Unknown);
+        over.store(true, Ordering::Relaxed);
+        run
+    });
+    let (_, run) = run?;
+    let closed: Vec<Run> = vec![run];
+    let gates = validity::gates(&closed.iter().collect::<Vec<_>>(), Some(0.005));
+    let names: Vec<_> = gates.iter().filter(|gate| !gate.holds).map(|gate| gate.name.as_str()).collect();
+    let verdict = Verdict {
+        name: "a throttled generator is INVALID".to_owned(),
+        passed: !names.is_empty(),
+        measured: if names.is_empty() { "valid".to_owned() } else { format!("INVALID by {}", names.join(", ")) },
+        wanted: "INVALID".to_owned(),
+    };
+    session.outcome.runs.extend(closed);
+    Ok(verdict)
+}
+
+/// Histograms of parts, merged, are the histogram of all.
+fn merge(_: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (mut all, mut parts) = (no_times(), vec![no_times(); 5]);
+    for row in 0..200_000 {
+        let time = (-(1.0 - rng.random::<f64>()).ln() * 1e6) as u64 + 1_000;
+        all.saturating_record(time);
+        parts[row % 5].saturating_record(time);
+    }
+    let parts: Vec<_> = parts.iter().map(|part| spectrum(part, 11)).collect();
+    let (sum, whole) = (merged(&parts)?, spectrum(&all, 55));
+    Ok(Verdict {
+        name: "merged histograms are the histogram of all".to_owned(),
+        passed: sum == whole,
+        measured: format!("p99.9 of {} over {} requests", of(sum.p999), sum.count),
+        wanted: format!("p99.9 of {} over {} requests", of(whole.p999), whole.count),
+    })
+}
