@@ -16,6 +16,7 @@
 //! | `stats` | histograms, slices of time, failures as infinity, bounds of quantiles: pure | clocks, sockets |
 //! | `search` | the state machine that looks for capacity: one observation in, the next trial out | clocks, sockets |
 //! | `validity` | the gates that a number has to pass | – |
+//! | [`plan`] | what is to happen, as a file: read with all its errors at once, and judged against a result | how it is made to happen |
 //! | [`result`] | `result.json`: everything that was seen, versioned; every verdict can be made from it again | – |
 //!
 //! Anything that decides is pure and takes a seed; only `engine` reads clocks and touches sockets.
@@ -23,7 +24,10 @@
 pub mod arrivals;
 pub mod engine;
 pub mod load;
+pub mod plan;
 pub mod result;
+pub mod scalability;
+pub mod sizing;
 pub mod stats;
 pub mod units;
 pub mod wire;

@@ -226,7 +226,8 @@ impl<'t> Sink<'t> {
     }
 
     /// Whether something was wrong with the value at this path.
-    pub(crate) fn reported(&self, path: impl fmt::Display) -> bool {
+    #[must_use]
+    pub fn reported(&self, path: impl fmt::Display) -> bool {
         !self.paths.is_empty() && self.paths.contains(&path.to_string())
     }
 

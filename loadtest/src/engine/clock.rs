@@ -24,7 +24,10 @@ pub fn wall() -> f64 {
 
 /// A time as the kernel takes it.
 pub(super) fn timespec(nanoseconds: u64) -> Timespec {
-    Timespec { tv_sec: (nanoseconds / 1_000_000_000).cast_signed(), tv_nsec: (nanoseconds % 1_000_000_000).cast_signed() }
+    Timespec {
+        tv_sec: (nanoseconds / 1_000_000_000).cast_signed(),
+        tv_nsec: (nanoseconds % 1_000_000_000).cast_signed(),
+    }
 }
 
 fn nanoseconds(time: Timespec) -> u64 {

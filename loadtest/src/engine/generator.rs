@@ -79,7 +79,13 @@ pub(super) struct Generator<'l> {
 
 impl<'l> Generator<'l> {
     /// Thread `row` of `threads`, pinned to `core`.
-    pub(super) fn new(load: &'l Load, row: usize, threads: usize, core: Option<usize>, watch: &'l Watch) -> io::Result<Self> {
+    pub(super) fn new(
+        load: &'l Load,
+        row: usize,
+        threads: usize,
+        core: Option<usize>,
+        watch: &'l Watch,
+    ) -> io::Result<Self> {
         if let Some(core) = core {
             let mut set = CpuSet::new();
             set.set(core);

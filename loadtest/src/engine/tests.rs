@@ -91,14 +91,19 @@ fn whatever_a_server_does_has_an_end_and_a_kind() {
         ("is no HTTP", answering("220 smtp ready\r\n"), &[Failure::Garbage]),
         ("fails", answering("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), &[Failure::Status]),
         ("says too much", answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and"), &[Failure::Surplus]),
-        ("stops in the middle", server(|mut stream| {
-            has_request(&mut stream);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok");
-        }), &[Failure::Closed]),
+        (
+            "stops in the middle",
+            server(|mut stream| {
+                has_request(&mut stream);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok");
+            }),
+            &[Failure::Closed],
+        ),
         ("closes", server(|mut stream| _ = has_request(&mut stream)), &[Failure::Closed]),
         ("never ends a head", answering("HTTP/1.1 200 OK\r\nX: y\r\n"), &[Failure::Timeout, Failure::Unsent]),
     ] {
-        let timeout = if kinds.contains(&Failure::Timeout) { Duration::from_millis(800) } else { Duration::from_secs(20) };
+        let timeout =
+            if kinds.contains(&Failure::Timeout) { Duration::from_millis(800) } else { Duration::from_secs(20) };
         let measured = offer(&Load { timeout, ..load(address) }, &Watch::default()).unwrap();
         let seen = failures(&measured);
         assert_eq!(measured.tallies.due(), 300, "{name}");
@@ -145,7 +150,8 @@ fn a_body_goes_up_in_pieces_and_a_mix_has_its_shares() {
     });
     let body = vec![b'x'; 700_000];
     let target = Target::new("POST", "a.test", "/", &[], &body, false);
-    let load = Load { pace: Pace::Even(40.0), timeout: Duration::from_secs(20), targets: [target].into(), ..load(echo) };
+    let load =
+        Load { pace: Pace::Even(40.0), timeout: Duration::from_secs(20), targets: [target].into(), ..load(echo) };
     let measured = offer(&load, &Watch::default()).unwrap();
     assert_eq!((measured.tallies.due(), failures(&measured)), (40, vec![]));
     assert!(measured.sent > 40 * 700_000);

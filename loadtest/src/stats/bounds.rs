@@ -41,7 +41,8 @@ pub fn upper_bound<C: Counter>(times: &Histogram<C>, slices: &[Tally], q: f64) -
 /// How many times larger than for independent requests the variance of the share above `value` is; at least 1.
 fn design_effect(slices: &[Tally], value: u64) -> f64 {
     let over = |slice: &Tally| (slice.due - slice.times.count_between(0, value).min(slice.due)) as f64;
-    let counts: Vec<_> = slices.iter().filter(|slice| slice.due > 0).map(|slice| (slice.due as f64, over(slice))).collect();
+    let counts: Vec<_> =
+        slices.iter().filter(|slice| slice.due > 0).map(|slice| (slice.due as f64, over(slice))).collect();
     let (all, above) = counts.iter().fold((0.0, 0.0), |(all, above), (due, over)| (all + due, above + over));
     let share = above / all;
     if counts.len() < 2 || !(share > 0.0 && share < 1.0) {
@@ -81,7 +82,13 @@ pub fn trend(series: &[f64]) -> Option<Trend> {
     let (mut sign, mut slopes) = (0.0, Vec::with_capacity(n * n / 2));
     for (i, one) in series.iter().enumerate() {
         for (distance, other) in series[i + 1..].iter().enumerate() {
-            sign += if other > one { 1.0 } else if other < one { -1.0 } else { 0.0 };
+            sign += if other > one {
+                1.0
+            } else if other < one {
+                -1.0
+            } else {
+                0.0
+            };
             slopes.push((other - one) / (distance + 1) as f64);
         }
     }

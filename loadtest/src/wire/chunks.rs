@@ -69,7 +69,8 @@ impl Chunks {
         let digit = (byte as char).to_digit(16).map(u64::from);
         Ok(match (self.at, byte) {
             (At::Size { value, digits }, _) if digit.is_some() => {
-                let value = value.checked_mul(16).and_then(|value| value.checked_add(digit?)).ok_or(Failure::Garbage)?;
+                let value =
+                    value.checked_mul(16).and_then(|value| value.checked_add(digit?)).ok_or(Failure::Garbage)?;
                 At::Size { value, digits: digits.saturating_add(1) }
             }
             (At::Size { digits: 0, .. }, _) => return Err(Failure::Garbage),

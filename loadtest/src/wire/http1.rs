@@ -23,7 +23,11 @@ enum At {
     /// Nothing is expected.
     Idle,
     Head,
-    Body { status: u16, keeps: bool, body: Body },
+    Body {
+        status: u16,
+        keeps: bool,
+        body: Body,
+    },
 }
 
 /// One connection's state.
@@ -175,7 +179,12 @@ fn framing(head: &httparse::Response<'_, '_>, status: u16, method: &str) -> Resu
         let value = || std::str::from_utf8(field.value).map(str::trim).map_err(|_| Failure::Garbage);
         if field.name.eq_ignore_ascii_case("content-length") {
             let text = value()?;
-            let this: u64 = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten().ok_or(Failure::Garbage)?;
+            let this: u64 = text
+                .bytes()
+                .all(|b| b.is_ascii_digit())
+                .then(|| text.parse().ok())
+                .flatten()
+                .ok_or(Failure::Garbage)?;
             if length.is_some_and(|other| other != this) {
                 return Err(Failure::Garbage);
             }
@@ -246,7 +255,10 @@ mod tests {
             ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", false),
             ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok", true),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", true),
-            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+                true,
+            ),
             ("HTTP/1.1 200 OK\r\n\r\nuntil the end", false),
         ] {
             assert_eq!(read(text, &get()), answered(200, None, keeps), "{text:?}");

@@ -103,8 +103,16 @@ fn failure(error: Errno) -> Failure {
         Errno::CONNREFUSED => Failure::Refused,
         Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED => Failure::Reset,
         Errno::TIMEDOUT => Failure::Timeout,
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::NOSPC
-        | Errno::ACCESS | Errno::PERM | Errno::AGAIN => Failure::Local,
+        Errno::MFILE
+        | Errno::NFILE
+        | Errno::NOMEM
+        | Errno::NOBUFS
+        | Errno::ADDRNOTAVAIL
+        | Errno::ADDRINUSE
+        | Errno::NOSPC
+        | Errno::ACCESS
+        | Errno::PERM
+        | Errno::AGAIN => Failure::Local,
         _ => Failure::Network,
     }
 }
