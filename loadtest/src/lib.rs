@@ -25,6 +25,9 @@
 //! | [`commands`] | the command line: one file a command | – |
 //! | [`merge`] | results of several generators as one | – |
 //! | [`report`] | what people see of a result: one HTML page, lines for a terminal, the difference between two | judging |
+//! | [`plan`] | what is to happen, as a file: read with all its errors at once, and judged against a result | how it is made to happen |
+//! | [`drill`] | what a fault drill shows, phase by phase: pure | doing it |
+//! | [`sizing`], [`scalability`] | hosts for a peak; how throughput grows with workers: pure | – |
 //! | [`result`] | `result.json`: everything that was seen, versioned; every verdict can be made from it again | – |
 //!
 //! Anything that decides is pure and takes a seed; only [`engine`], and who starts or plays a process, reads clocks and touches sockets.
@@ -33,16 +36,20 @@ pub mod arrivals;
 pub mod bootstrap;
 pub mod clock;
 pub mod commands;
+pub mod drill;
 pub mod engine;
 pub mod gateways;
 pub mod load;
 pub mod machine;
 pub mod measure;
 pub mod merge;
+pub mod plan;
 pub mod processes;
 pub mod report;
 pub mod result;
+pub mod scalability;
 pub mod search;
+pub mod sizing;
 pub mod stats;
 pub mod units;
 pub mod upstream;

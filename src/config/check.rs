@@ -29,6 +29,14 @@ const UNIX_MODE_DEFAULT: u32 = 0o666;
 /// # Errors
 /// Everything that is wrong with it, or that it cannot be read. Cores that the process may not run on are errors too.
 pub fn load(path: &std::path::Path) -> Result<Config, Errors> {
+    parse(&text_of(path, "say which file with -c FILE")?, &path.display().to_string())
+}
+
+/// The text of the file at `path`; `missing` says what to do when there is none.
+///
+/// # Errors
+/// It cannot be read, or is not UTF-8.
+pub fn text_of(path: &std::path::Path, missing: &str) -> Result<String, Errors> {
     let name = path.display().to_string();
     let read = std::fs::File::open(path).and_then(|file| {
         let mut bytes = Vec::new();
@@ -36,7 +44,7 @@ pub fn load(path: &std::path::Path) -> Result<Config, Errors> {
         Ok(bytes)
     });
     match read.map(String::from_utf8) {
-        Ok(Ok(text)) => parse(&text, &name),
+        Ok(Ok(text)) => Ok(text),
         Ok(Err(error)) => {
             let end = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes());
@@ -45,8 +53,8 @@ pub fn load(path: &std::path::Path) -> Result<Config, Errors> {
             Err(sink.finish().expect_err("there is one"))
         }
         Err(error) => {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            let help = missing.then(|| "say which file with -c FILE".to_owned());
+            let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+            let help = is_missing.then(|| missing.to_owned());
             Err(Errors::of_file(&name, format!("cannot be read: {error}"), help))
         }
     }
@@ -99,7 +107,7 @@ fn checked(document: &Document<'_>, mut sink: Sink<'_>, cores: &[usize]) -> Resu
 }
 
 /// The parser goes on after an error and may stumble over its consequences: one report a line is enough.
-fn syntax_errors(mut sink: Sink<'_>, errors: &[toml::de::Error]) -> Errors {
+pub(super) fn syntax_errors(mut sink: Sink<'_>, errors: &[toml::de::Error]) -> Errors {
     let mut reported = std::collections::HashSet::new();
     for error in errors {
         let offset = error.span().map_or(0, |span| span.start);

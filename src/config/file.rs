@@ -11,21 +11,16 @@ use super::names::{
     Workers,
 };
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
-use super::place::Place;
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
 use super::problem::Sink;
-use super::read::{
-    Later, List, Map, Node, ObjectSchema, Read, Scalar, TableReader, Written, key_name, read_key, schema_key, table,
-};
+use super::read::{Later, List, Map, Node, Read, Scalar, table};
 use super::values::{BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, PerTime, SECOND, Share, Size, Time};
 use crate::limits::{
     ATTEMPTS_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX,
     ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX, WEIGHT_MAX,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde_json::json;
 use std::borrow::Cow;
-use std::sync::OnceLock;
 use toml::de::DeValue;
 
 /// A timeout of a request's parts: 1 ms to a day.
@@ -427,9 +422,5 @@ table! {
 /// The JSON schema of the file (draft 2020-12), as text that ends with a newline.
 #[must_use]
 pub fn schema() -> String {
-    let mut schema = SchemaGenerator::default().into_root_schema_for::<File>();
-    schema.insert("title".to_owned(), json!("ringgate configuration"));
-    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
-    text.push('\n');
-    text
+    super::reading::schema_of::<File>("ringgate configuration")
 }

@@ -17,6 +17,7 @@ mod place;
 mod probe;
 pub mod problem;
 mod read;
+pub mod reading;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -9,9 +9,7 @@ use super::values::{integer, text};
 use super::{HashKey, LimitKey, LogPath};
 use crate::limits::{METHOD_BYTES_MAX, NAME_BYTES_MAX, WORKERS_MAX};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
-use std::borrow::Cow;
 use std::path::PathBuf;
 use toml::de::DeValue;
 

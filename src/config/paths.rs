@@ -12,9 +12,7 @@ use super::values::text;
 use crate::limits::{PATH_BYTES_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
 use http::HeaderValue;
 use regex_automata::meta::{Config, Regex};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
-use std::borrow::Cow;
 use toml::de::DeValue;
 
 /// `match.path`

@@ -10,7 +10,7 @@ const TEXT_BYTES: usize = 32;
 
 /// The way from the document's root to a node; lives on the stack while the document is walked.
 #[derive(Clone, Copy)]
-pub(crate) enum Path<'a> {
+pub enum Path<'a> {
     /// The document.
     Root,
     /// A key of a table.
@@ -110,14 +110,14 @@ pub struct Place {
 impl Place {
     /// The path of one of its keys.
     #[must_use]
-    pub(crate) fn key<'a>(&'a self, key: &'a str) -> KeyOf<'a> {
+    pub fn key<'a>(&'a self, key: &'a str) -> KeyOf<'a> {
         KeyOf { place: self, key }
     }
 }
 
 /// The path of a table's key, not written out before somebody wants to read it: in a file of ten thousand routes nobody does.
 #[derive(Clone, Copy)]
-pub(crate) struct KeyOf<'a> {
+pub struct KeyOf<'a> {
     place: &'a Place,
     key: &'a str,
 }

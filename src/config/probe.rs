@@ -11,9 +11,7 @@ use crate::limits::{HOST_BYTES_MAX, PATH_BYTES_MAX, REGEX_CACHE_BYTES_MIN};
 use http::{HeaderName, HeaderValue, Method};
 use memchr::memmem;
 use regex_automata::meta::Regex;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
-use std::borrow::Cow;
 use std::net::Ipv6Addr;
 use toml::de::DeValue;
 

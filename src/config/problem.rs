@@ -127,33 +127,36 @@ impl std::error::Error for Errors {}
 
 /// Why a value is not accepted, before it is known where it stands.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Refusal {
+pub struct Refusal {
     /// What is wrong, when "must be …" alone does not say it.
-    pub(crate) why: Option<String>,
+    pub why: Option<String>,
     /// What was probably meant, or what to do.
-    pub(crate) help: Option<String>,
+    pub help: Option<String>,
 }
 
 impl Refusal {
     /// Not what is allowed, and that says enough.
-    pub(crate) fn plain() -> Self {
+    #[must_use]
+    pub fn plain() -> Self {
         Self::default()
     }
 
     /// Refused for this reason.
-    pub(crate) fn why(why: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn why(why: impl Into<String>) -> Self {
         Self { why: Some(why.into()), help: None }
     }
 
     /// With advice.
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 }
 
 /// Collects problems and knows the text they stand in.
-pub(crate) struct Sink<'t> {
+pub struct Sink<'t> {
     file: &'t str,
     text: &'t str,
     /// Byte offset of each line's first character; counted when something is wrong.
@@ -183,18 +186,18 @@ impl<'t> Sink<'t> {
     }
 
     /// Something is wrong with the value at `span`.
-    pub(crate) fn value(&mut self, path: impl fmt::Display, span: Range<usize>, message: String, help: Option<String>) {
+    pub fn value(&mut self, path: impl fmt::Display, span: Range<usize>, message: String, help: Option<String>) {
         let written = self.written(span.clone());
         self.push(span.start, Problem { path: path.to_string(), written, message, help, ..self.blank() });
     }
 
     /// Something is wrong at `offset`, where there is no value to repeat.
-    pub(crate) fn place(&mut self, path: impl fmt::Display, offset: usize, message: String, help: Option<String>) {
+    pub fn place(&mut self, path: impl fmt::Display, offset: usize, message: String, help: Option<String>) {
         self.push(offset, Problem { path: path.to_string(), message, help, ..self.blank() });
     }
 
     /// The value at `span` is not what it `must be`; a span of `None` is a key, which the path shows.
-    pub(crate) fn refuse(
+    pub fn refuse(
         &mut self,
         path: impl fmt::Display,
         at: usize,
@@ -223,7 +226,8 @@ impl<'t> Sink<'t> {
     }
 
     /// Whether something was wrong with the value at this path.
-    pub(crate) fn reported(&self, path: impl fmt::Display) -> bool {
+    #[must_use]
+    pub fn reported(&self, path: impl fmt::Display) -> bool {
         !self.paths.is_empty() && self.paths.contains(&path.to_string())
     }
 
@@ -233,12 +237,13 @@ impl<'t> Sink<'t> {
     }
 
     /// The line of a byte offset, for messages that speak of another place.
-    pub(crate) fn line(&self, offset: usize) -> usize {
+    #[must_use]
+    pub fn line(&self, offset: usize) -> usize {
         self.position(offset).0
     }
 
     /// As [`did_you_mean`] for one of many names, as long as that takes no time worth speaking of.
-    pub(crate) fn did_you_mean(&mut self, word: &str, known: &[&str]) -> Option<String> {
+    pub fn did_you_mean(&mut self, word: &str, known: &[&str]) -> Option<String> {
         self.comparisons = self.comparisons.checked_sub(known.len())?;
         did_you_mean(word, known.iter().copied())
     }
@@ -311,12 +316,13 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
 }
 
 /// `did you mean "…"?` for the nearest of `known`.
-pub(crate) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
+pub fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
     nearest(word, known).map(|candidate| format!("did you mean {candidate:?}?"))
 }
 
 /// `a, b, c` in the order given; says how many are left out of a long list.
-pub(crate) fn listed(words: &[&str]) -> String {
+#[must_use]
+pub fn listed(words: &[&str]) -> String {
     let mut list = words[..words.len().min(LISTED_WORDS_MAX)].join(", ");
     if words.len() > LISTED_WORDS_MAX {
         list.push_str(&format!(" and {} more", words.len() - LISTED_WORDS_MAX));

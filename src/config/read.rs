@@ -17,12 +17,15 @@ use toml::de::{DeTable, DeValue};
 
 /// A value and where it stands.
 #[derive(Clone, Copy)]
-pub(crate) struct Node<'a> {
-    pub(crate) value: &'a DeValue<'a>,
-    /// Bytes of the file.
+pub struct Node<'a> {
+    /// As it was parsed.
+    pub value: &'a DeValue<'a>,
+    /// Its first byte in the file.
     pub(crate) start: usize,
+    /// Behind its last byte in the file.
     pub(crate) end: usize,
-    pub(crate) path: Path<'a>,
+    /// The way to it.
+    pub path: Path<'a>,
     /// What the spans within `value` count from.
     pub(crate) origin: Origin<'a>,
 }
@@ -38,23 +41,28 @@ impl<'a> Node<'a> {
         self.origin.span(key.span())
     }
 
-    pub(crate) fn span(&self) -> Range<usize> {
+    /// Bytes of the file.
+    #[must_use]
+    pub fn span(&self) -> Range<usize> {
         self.start..self.end
     }
 }
 
 /// Something that a node can be read as.
-pub(crate) trait Read: Sized {
+pub trait Read: Sized {
     /// The value; or `None`, and `sink` knows why.
     fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self>;
 }
 
 /// A value without parts.
-pub(crate) trait Scalar: Sized {
+pub trait Scalar: Sized {
     /// What is allowed, so that "must be …" is a sentence.
     fn allowed() -> String;
 
-    /// The value, or why it is none.
+    /// The value.
+    ///
+    /// # Errors
+    /// Why it is none.
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal>;
 
     /// Its JSON schema, as an object.
@@ -232,14 +240,14 @@ fn main_key(keys: &[&str]) -> Option<&'static str> {
 }
 
 /// One table while it is read.
-pub(crate) struct TableReader<'a> {
+pub struct TableReader<'a> {
     node: Node<'a>,
     table: &'a DeTable<'a>,
 }
 
 impl<'a> TableReader<'a> {
     /// `None` when the node is no table; keys that are not among `keys` are reported.
-    pub(crate) fn open(node: &Node<'a>, keys: &[&str], sink: &mut Sink<'_>) -> Option<Self> {
+    pub fn open(node: &Node<'a>, keys: &[&str], sink: &mut Sink<'_>) -> Option<Self> {
         let DeValue::Table(table) = node.value else {
             // a key of this table where the table's name should stand: [upstream] for [upstream.NAME]
             let help = match node.path {
@@ -263,17 +271,19 @@ impl<'a> TableReader<'a> {
         Some(Self { node: *node, table })
     }
 
-    pub(crate) fn place(&self) -> Place {
+    /// Where the table stands.
+    #[must_use]
+    pub fn place(&self) -> Place {
         Place { path: self.node.path.text(), offset: self.node.start }
     }
 
     /// The key's value; `None` when it is absent or wrong.
-    pub(crate) fn optional<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
+    pub fn optional<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
         self.given(key, self.table.get(key)?, sink)
     }
 
     /// The key's value; absent is an error.
-    pub(crate) fn required<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
+    pub fn required<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
         let Some(value) = self.table.get(key) else {
             let path = Path::Key(&self.node.path, key);
             sink.place(path, self.node.start, "missing: this key has no default".to_owned(), None);
@@ -283,7 +293,7 @@ impl<'a> TableReader<'a> {
     }
 
     /// The key's value, or the default that is written in `text`, which is read once.
-    pub(crate) fn defaulted<T: Read + Clone>(
+    pub fn defaulted<T: Read + Clone>(
         &self,
         key: &str,
         text: &'static str,
@@ -298,7 +308,7 @@ impl<'a> TableReader<'a> {
     }
 
     /// The key's table; an absent one is read as an empty one, so that it consists of defaults.
-    pub(crate) fn table<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
+    pub fn table<T: Read>(&self, key: &str, sink: &mut Sink<'_>) -> Option<Written<T>> {
         if let Some(value) = self.table.get(key) {
             return self.given(key, value, sink);
         }
@@ -324,19 +334,21 @@ fn read_default<T: Read>(text: &'static str) -> T {
 }
 
 /// The JSON schema of a table, key by key.
-pub(crate) struct ObjectSchema {
+pub struct ObjectSchema {
     description: String,
     properties: serde_json::Map<String, serde_json::Value>,
     required: Vec<&'static str>,
 }
 
 impl ObjectSchema {
-    pub(crate) fn new(doc: &[&str]) -> Self {
+    /// A table without keys; `doc` says what it is.
+    #[must_use]
+    pub fn new(doc: &[&str]) -> Self {
         Self { description: prose(doc), properties: serde_json::Map::new(), required: Vec::new() }
     }
 
     /// One key; `default` as the file would write it, which is JSON too.
-    pub(crate) fn property<T: JsonSchema>(
+    pub fn property<T: JsonSchema>(
         &mut self,
         key: &'static str,
         doc: &[&str],
@@ -351,11 +363,14 @@ impl ObjectSchema {
         self.properties.insert(key.to_owned(), schema);
     }
 
-    pub(crate) fn require(&mut self, key: &'static str) {
+    /// The key has no default.
+    pub fn require(&mut self, key: &'static str) {
         self.required.push(key);
     }
 
-    pub(crate) fn finish(self) -> Schema {
+    /// The schema.
+    #[must_use]
+    pub fn finish(self) -> Schema {
         schemars::json_schema!({
             "type": "object",
             "description": self.description,
@@ -374,67 +389,84 @@ fn prose(doc: &[&str]) -> String {
 ///
 /// Each key is `required`, `optional` (absent is a meaning of its own), `default` (followed by `= literal`, written as in the file)
 /// or `table` (absent means: all its defaults). A raw identifier (`r#match`) stands for a key that is a keyword.
+#[macro_export]
+#[doc(hidden)] // documented as `config::reading::table`
 macro_rules! table {
     ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $key_doc:literal])* $kind:ident $key:ident: $type:ty $(= $default:tt)?;)* }) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug)]
         pub struct $name {
             /// Where the table stands.
-            pub at: Place,
-            $($(#[doc = $key_doc])* pub $key: Option<Written<$type>>,)*
+            pub at: $crate::config::reading::Place,
+            $($(#[doc = $key_doc])* pub $key: Option<$crate::config::reading::Written<$type>>,)*
         }
 
         impl $name {
             /// The table's keys, in the order of the documentation.
-            pub const KEYS: &[&str] = &[$(key_name(stringify!($key))),*];
+            pub const KEYS: &[&str] = &[$($crate::config::reading::key_name(stringify!($key))),*];
         }
 
-        impl Read for $name {
-            fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
-                let table = TableReader::open(&node, Self::KEYS, sink)?;
-                Some(Self { at: table.place(), $($key: read_key!($kind table, sink, $key, $type $(, $default)?)),* })
+        impl $crate::config::reading::Read for $name {
+            fn read(
+                node: $crate::config::reading::Node<'_>,
+                sink: &mut $crate::config::reading::Sink<'_>,
+            ) -> Option<Self> {
+                let table = $crate::config::reading::TableReader::open(&node, Self::KEYS, sink)?;
+                Some(Self { at: table.place(), $($key: $crate::read_key!($kind table, sink, $key, $type $(, $default)?)),* })
             }
         }
 
-        impl JsonSchema for $name {
-            fn schema_name() -> Cow<'static, str> {
+        impl $crate::config::reading::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
                 stringify!($name).into()
             }
 
-            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-                let mut object = ObjectSchema::new(&[$($doc),*]);
-                $(schema_key!($kind object, generator, $key, $type, [$($key_doc),*] $(, $default)?);)*
+            fn json_schema(
+                generator: &mut $crate::config::reading::SchemaGenerator,
+            ) -> $crate::config::reading::Schema {
+                let mut object = $crate::config::reading::ObjectSchema::new(&[$($doc),*]);
+                $($crate::schema_key!($kind object, generator, $key, $type, [$($key_doc),*] $(, $default)?);)*
                 object.finish()
             }
         }
     };
 }
 
+#[macro_export]
+#[doc(hidden)]
 macro_rules! read_key {
     (default $table:ident, $sink:ident, $key:ident, $type:ty, $default:tt) => {{
-        static DEFAULT: OnceLock<$type> = OnceLock::new();
-        $table.defaulted::<$type>(key_name(stringify!($key)), stringify!($default), &DEFAULT, $sink)
+        static DEFAULT: std::sync::OnceLock<$type> = std::sync::OnceLock::new();
+        $table.defaulted::<$type>(
+            $crate::config::reading::key_name(stringify!($key)),
+            stringify!($default),
+            &DEFAULT,
+            $sink,
+        )
     }};
     ($kind:ident $table:ident, $sink:ident, $key:ident, $type:ty) => {
-        $table.$kind::<$type>(key_name(stringify!($key)), $sink)
+        $table.$kind::<$type>($crate::config::reading::key_name(stringify!($key)), $sink)
     };
 }
 
+#[macro_export]
+#[doc(hidden)]
 macro_rules! schema_key {
     (default $object:ident, $generator:ident, $key:ident, $type:ty, [$($doc:literal),*], $default:tt) => {
-        $object.property::<$type>(key_name(stringify!($key)), &[$($doc),*], Some(stringify!($default)), $generator)
+        $object.property::<$type>($crate::config::reading::key_name(stringify!($key)), &[$($doc),*], Some(stringify!($default)), $generator)
     };
     (required $object:ident, $generator:ident, $key:ident, $type:ty, [$($doc:literal),*]) => {
-        $object.property::<$type>(key_name(stringify!($key)), &[$($doc),*], None, $generator);
-        $object.require(key_name(stringify!($key)))
+        $object.property::<$type>($crate::config::reading::key_name(stringify!($key)), &[$($doc),*], None, $generator);
+        $object.require($crate::config::reading::key_name(stringify!($key)))
     };
     ($kind:ident $object:ident, $generator:ident, $key:ident, $type:ty, [$($doc:literal),*]) => {
-        $object.property::<$type>(key_name(stringify!($key)), &[$($doc),*], None, $generator)
+        $object.property::<$type>($crate::config::reading::key_name(stringify!($key)), &[$($doc),*], None, $generator)
     };
 }
 
 /// The key that a field stands for: `r#match` is `match`.
-pub(crate) const fn key_name(field: &'static str) -> &'static str {
+#[must_use]
+pub const fn key_name(field: &'static str) -> &'static str {
     match field.as_bytes() {
         [b'r', b'#', ..] => field.split_at(2).1,
         _ => field,
@@ -442,26 +474,29 @@ pub(crate) const fn key_name(field: &'static str) -> &'static str {
 }
 
 /// The schema of scalars, which is always written where it is used.
+#[macro_export]
+#[doc(hidden)]
 macro_rules! scalar_schema {
     ($($type:ident $(<$($parameter:ident),*>)?),* $(,)?) => {$(
-        impl $(<$(const $parameter: u64),*>)? JsonSchema for $type $(<$($parameter),*>)? {
+        impl $(<$(const $parameter: u64),*>)? $crate::config::reading::JsonSchema for $type $(<$($parameter),*>)? {
             fn inline_schema() -> bool {
                 true
             }
 
-            fn schema_name() -> Cow<'static, str> {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
                 stringify!($type).into()
             }
 
-            fn schema_id() -> Cow<'static, str> {
+            fn schema_id() -> std::borrow::Cow<'static, str> {
                 format!(concat!(stringify!($type), "{:?}"), [0u64 $($(, $parameter)*)?]).into()
             }
 
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                Schema::try_from(Self::schema()).expect("scalars have schemas that are objects")
+            fn json_schema(_: &mut $crate::config::reading::SchemaGenerator) -> $crate::config::reading::Schema {
+                let schema = <Self as $crate::config::reading::Scalar>::schema();
+                $crate::config::reading::Schema::try_from(schema).expect("scalars have schemas that are objects")
             }
         }
     )*};
 }
 
-pub(crate) use {read_key, scalar_schema, schema_key, table};
+pub use {scalar_schema, table};

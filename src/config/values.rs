@@ -7,17 +7,18 @@
 use super::problem::{Refusal, did_you_mean, listed};
 use super::read::{Scalar, scalar_schema};
 use crate::units::{Rate, Ratio};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
-use std::borrow::Cow;
 use std::time::Duration;
 use toml::de::DeValue;
 
 /// Milliseconds of a second, minute, hour and day, for the ranges of [`Time`].
-pub(crate) const SECOND: u64 = 1_000;
-pub(crate) const MINUTE: u64 = 60 * SECOND;
-pub(crate) const HOUR: u64 = 60 * MINUTE;
-pub(crate) const DAY: u64 = 24 * HOUR;
+pub const SECOND: u64 = 1_000;
+/// As [`SECOND`].
+pub const MINUTE: u64 = 60 * SECOND;
+/// As [`SECOND`].
+pub const HOUR: u64 = 60 * MINUTE;
+/// As [`SECOND`].
+pub const DAY: u64 = 24 * HOUR;
 const _: () = assert!(crate::limits::TIMEOUT_MAX.as_millis() as u64 == DAY);
 
 /// A whole number from `MIN` to `MAX`.
@@ -46,13 +47,15 @@ impl<const MIN: u64, const MAX: u64> Scalar for Int<MIN, MAX> {
 }
 
 /// A non-negative integer in any of TOML's notations.
-pub(crate) fn integer(value: &DeValue<'_>) -> Option<u64> {
+#[must_use]
+pub fn integer(value: &DeValue<'_>) -> Option<u64> {
     let DeValue::Integer(integer) = value else { return None };
     u64::from_str_radix(integer.as_str().trim_start_matches('+'), integer.radix()).ok()
 }
 
 /// A number, whole or not.
-fn number(value: &DeValue<'_>) -> Option<f64> {
+#[must_use]
+pub fn number(value: &DeValue<'_>) -> Option<f64> {
     match value {
         DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
         DeValue::Float(number) => number.as_str().parse().ok(),
@@ -204,13 +207,18 @@ impl<const MIN: u64, const MAX: u64> Scalar for Size<MIN, MAX> {
 }
 
 /// A size as the file writes it, in its largest whole unit.
-pub(crate) fn bytes(value: u64) -> String {
+#[must_use]
+pub fn bytes(value: u64) -> String {
     let unit = SIZE_UNITS.iter().rev().find(|(_, size)| value > 0 && value.is_multiple_of(*size));
     unit.map_or_else(|| "0B".to_owned(), |(unit, size)| format!("{}{unit}", value / size))
 }
 
-/// `"1.5s"` in the smallest unit; a fraction must come out whole.
-fn measure(text: &str, units: &[(&str, u64)], meant: &[(&str, &str)]) -> Result<u64, Refusal> {
+/// `"1.5s"` in the smallest unit, which is the first; a fraction must come out whole. `meant` has units that people write, and what they
+/// probably mean.
+///
+/// # Errors
+/// It is no such text, or beyond 64 bits.
+pub fn measure(text: &str, units: &[(&str, u64)], meant: &[(&str, &str)]) -> Result<u64, Refusal> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = (&text[..end], text[end..].trim());
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -338,12 +346,18 @@ impl Scalar for Factor {
 scalar_schema!(Int<MIN, MAX>, Time<MIN, MAX>, Size<MIN, MAX>, PerTime, Share, Factor);
 
 /// The text of a string value.
-pub(crate) fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Refusal> {
+///
+/// # Errors
+/// It is none.
+pub fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Refusal> {
     value.as_str().ok_or_else(Refusal::plain)
 }
 
 /// The word among `words`; otherwise the one that was probably meant.
-pub(crate) fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Refusal> {
+///
+/// # Errors
+/// It is none of them, or no text.
+pub fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Refusal> {
     let written = text(value)?;
     let found = words.iter().find(|(name, _)| *name == written);
     found.map(|(_, value)| *value).ok_or_else(|| {
@@ -353,11 +367,14 @@ pub(crate) fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<
 }
 
 /// `one of a, b, c` for a closed list.
-pub(crate) fn one_of<T>(words: &[(&str, T)]) -> String {
+#[must_use]
+pub fn one_of<T>(words: &[(&str, T)]) -> String {
     format!("one of {}", listed(&words.iter().map(|(name, _)| *name).collect::<Vec<_>>()))
 }
 
 /// Declares an enum whose variants are words of the file.
+#[macro_export]
+#[doc(hidden)] // documented as `config::reading::words`
 macro_rules! words {
     ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $word_doc:literal])* $variant:ident = $word:literal),* $(,)? }) => {
         $(#[doc = $doc])*
@@ -368,25 +385,27 @@ macro_rules! words {
             const WORDS: &[(&str, Self)] = &[$(($word, Self::$variant)),*];
         }
 
-        impl Scalar for $name {
+        impl $crate::config::reading::Scalar for $name {
             fn allowed() -> String {
-                one_of(Self::WORDS)
+                $crate::config::reading::one_of(Self::WORDS)
             }
 
-            fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
-                word(value, Self::WORDS)
+            fn parse(
+                value: &$crate::config::reading::DeValue<'_>,
+            ) -> Result<Self, $crate::config::reading::Refusal> {
+                $crate::config::reading::word(value, Self::WORDS)
             }
 
             fn schema() -> serde_json::Value {
-                json!({ "type": "string", "enum": [$($word),*] })
+                $crate::config::reading::json!({ "type": "string", "enum": [$($word),*] })
             }
         }
 
-        scalar_schema!($name);
+        $crate::scalar_schema!($name);
     };
 }
 
-pub(crate) use words;
+pub use words;
 
 words! {
     /// `gateway.driver`
