@@ -23,15 +23,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-use crate::processes::{Child, Error, FOLDER_PREFIX, Port, Spec};
+use crate::clock;
+use crate::processes::{Child, Error, FOLDER_PREFIX, Port, Spec, descendants};
 use setup::Place;
 
 /// How long a gateway may take to start or to load its configuration anew, on a machine that is busy.
 const START: Duration = Duration::from_secs(20);
+/// HAProxy's master is deaf for a moment when it has just started: a signal that nothing follows is sent again.
+const SIGNAL_AGAIN: Duration = Duration::from_secs(3);
 /// Name of the configuration in its folder.
 const FILE: &str = "configuration";
 
@@ -56,7 +59,7 @@ pub struct Gateway {
     listen: Port,
     admin: Port,
     configuration: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Gateway {
@@ -88,7 +91,7 @@ impl Gateway {
         })?;
         let path = setup.routes.first().map_or("/", |route| route.prefix.as_str());
         child.until("answer", START, || page::status(listen.address(), path).ok())?;
-        Ok(Self { program: program.clone(), listen, admin, configuration, child, _folder: folder })
+        Ok(Self { program: program.clone(), listen, admin, configuration, child, folder })
     }
 
     /// Which it is, with its version.
@@ -115,6 +118,12 @@ impl Gateway {
         &self.configuration
     }
 
+    /// Where its configuration is, and files that it writes; removed with it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Its process: CPU time, memory, signals, its end.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
@@ -136,16 +145,18 @@ impl Gateway {
                 return Err(Error::Refused { name: self.program.kind.name().to_owned(), what });
             }
         };
-        let before = self.child.descendants();
-        let pid = self.child.pid();
-        self.child
-            .signal(signal)
-            .map_err(|source| Error::Start { name: self.program.kind.name().to_owned(), source })?;
-        let has_new_worker = || {
-            let now = crate::processes::descendants(pid);
-            now.iter().any(|worker| !before.contains(worker)).then_some(())
+        let (before, pid) = (self.child.descendants(), self.child.pid());
+        let is_new = |worker: &u32| !before.contains(worker);
+        let mut again = clock::now();
+        let mut has_new_worker = |child: &Child| {
+            if clock::now() >= again {
+                // one that ends meanwhile is noticed by who waits
+                let _ = child.signal(signal);
+                again = again + SIGNAL_AGAIN;
+            }
+            descendants(pid).iter().any(is_new).then_some(())
         };
-        self.child.until("load its configuration anew", START, has_new_worker)?;
+        self.child.until_it("load its configuration anew", START, &mut has_new_worker)?;
         let address = self.address();
         self.child.until("answer after it has loaded its configuration", START, || page::status(address, "/").ok())?;
         Ok(())

@@ -278,10 +278,23 @@ impl Child {
         patience: Duration,
         mut condition: impl FnMut() -> Option<T>,
     ) -> Result<T, Error> {
+        self.until_it(what, patience, |_| condition())
+    }
+
+    /// The same, for a condition that looks at the process, or tells it something.
+    ///
+    /// # Errors
+    /// As [`Child::until`].
+    pub fn until_it<T>(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        mut condition: impl FnMut(&Self) -> Option<T>,
+    ) -> Result<T, Error> {
         let mut is_over = false;
         let value = clock::wait_for(patience, || {
             is_over = self.has_ended().is_some();
-            if is_over { Some(None) } else { condition().map(Some) }
+            if is_over { Some(None) } else { condition(self).map(Some) }
         });
         match value {
             Some(Some(value)) => Ok(value),
