@@ -62,6 +62,17 @@ fn who_ends_early_says_why() {
 }
 
 #[test]
+fn of_many_words_the_first_and_the_last_are_shown() {
+    for (count, last) in [(40, "40"), (4_000, "4000")] {
+        let mut child = start(&shell(&format!("seq {count}")));
+        until("it ends", || child.has_ended());
+        let words: Vec<_> = child.last_words().split_whitespace().map(str::to_owned).collect();
+        assert_eq!((&words[..4], words.len()), (&["1", "2", "3", "…"].map(str::to_owned)[..], 13));
+        assert_eq!(words.last().map(String::as_str), Some(last));
+    }
+}
+
+#[test]
 fn what_cannot_be_started_says_why() {
     for (spec, why) in [
         (Spec { program: "/nowhere/server".into(), ..shell("") }, "/nowhere/server: No such file or directory"),

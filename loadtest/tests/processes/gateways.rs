@@ -65,8 +65,8 @@ fn passes_requests_and_survives_a_dead_endpoint(kind: Kind) {
     }
     assert!(gateway.child().cpu_seconds() > 0.0 && gateway.child().resident_bytes() > 1 << 20);
     // killed, it is gone, and its port refuses
-    gateway.child().kill();
-    assert!(std::net::TcpStream::connect(gateway.address()).is_err());
+    gateway.kill().unwrap_or_else(|error| panic!("{error}"));
+    assert!(std::net::TcpStream::connect(gateway.address()).is_err() && gateway.child().has_ended().is_some());
 }
 
 #[test]

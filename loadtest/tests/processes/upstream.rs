@@ -218,8 +218,8 @@ fn a_killed_instance_refuses_and_comes_back_with_its_counters() {
     assert_eq!((both.connections, both.requests, both.answered, both.gone), (2, 9, 8, 1));
     // a frozen one is killed too, and the other one has not noticed anything
     fleet.child(0).expect("it runs").freeze().expect("it runs");
-    fleet.child(0).expect("it runs").kill();
-    assert!(TcpStream::connect(address).is_err());
+    fleet.kill(0);
+    assert!(TcpStream::connect(address).is_err() && fleet.child(0).is_none());
     assert_eq!(Client::connect(fleet.addresses()[1]).get("/").expect("an answer").status, 200);
 }
 
