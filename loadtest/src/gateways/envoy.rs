@@ -27,7 +27,7 @@ pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
     let mut clusters = String::new();
     for Route { upstream, endpoints, .. } in setup.upstreams() {
         let health = if setup.health_checks {
-            "\n    health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 3, healthy_threshold: 2, \
+            "\n    health_checks: [{timeout: 1s, interval: 1s, no_traffic_interval: 1s, unhealthy_threshold: 3, healthy_threshold: 2, \
              http_health_check: {path: /healthz}}]"
         } else {
             ""

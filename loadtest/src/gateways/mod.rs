@@ -21,19 +21,24 @@ pub use setup::{Endpoint, Route, Setup};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-use crate::processes::{Child, Error, FOLDER_PREFIX, Port, Spec};
+use crate::clock;
+use crate::processes::{Child, Error, FOLDER_PREFIX, Port, Spec, descendants};
 use setup::Place;
 
 /// How long a gateway may take to start or to load its configuration anew, on a machine that is busy.
 const START: Duration = Duration::from_secs(20);
-/// Name of the configuration in its folder.
-const FILE: &str = "configuration";
+/// HAProxy's master is deaf for a moment when it has just started: a signal that nothing follows is sent again.
+const SIGNAL_AGAIN: Duration = Duration::from_secs(3);
+/// How long somebody else may listen where a gateway shall listen, before that is an error.
+const PREDECESSOR: Duration = Duration::from_secs(2);
+/// How long the kernel may take to close the sockets of a process that is gone, which had an io_uring.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// Which gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,7 +61,7 @@ pub struct Gateway {
     listen: Port,
     admin: Port,
     configuration: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Gateway {
@@ -68,12 +73,11 @@ impl Gateway {
         let name = program.kind.name();
         let failed = |source: io::Error| Error::Start { name: name.to_owned(), source };
         let folder = make_folder().map_err(failed)?;
-        let port = |wanted: Option<SocketAddr>| Port::reserve_at(wanted.unwrap_or((Ipv4Addr::LOCALHOST, 0).into()));
-        let (listen, admin) = (port(setup.listen).map_err(failed)?, port(setup.admin).map_err(failed)?);
+        let (listen, admin) = (reserve(setup.listen).map_err(failed)?, reserve(setup.admin).map_err(failed)?);
         let place = Place { listen: listen.address(), admin: admin.address(), folder: folder.path() };
         let configuration =
             setup.configuration(program.kind, place).map_err(|what| Error::Refused { name: name.to_owned(), what })?;
-        let file = folder.path().join(FILE);
+        let file = folder.path().join(program.kind.file_name());
         std::fs::write(&file, &configuration).map_err(failed)?;
         let (path, arguments) = program.command(&file, setup.workers);
         let mut child = Child::start(&Spec {
@@ -88,7 +92,7 @@ impl Gateway {
         })?;
         let path = setup.routes.first().map_or("/", |route| route.prefix.as_str());
         child.until("answer", START, || page::status(listen.address(), path).ok())?;
-        Ok(Self { program: program.clone(), listen, admin, configuration, child, _folder: folder })
+        Ok(Self { program: program.clone(), listen, admin, configuration, child, folder })
     }
 
     /// Which it is, with its version.
@@ -115,9 +119,28 @@ impl Gateway {
         &self.configuration
     }
 
+    /// Where its configuration is, and files that it writes; removed with it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Its process: CPU time, memory, signals, its end.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
+    }
+
+    /// Kills it and all its workers (SIGKILL), and returns when its port refuses connections.
+    ///
+    /// # Errors
+    /// It goes on to accept connections.
+    pub fn kill(&mut self) -> Result<(), Error> {
+        self.child.kill();
+        let address = self.address();
+        let refuses = || TcpStream::connect(address).is_err().then_some(());
+        let what = "it was killed, and somebody still accepts its connections".to_owned();
+        let error = Error::Refused { name: self.program.kind.name().to_owned(), what };
+        clock::wait_for(CLOSING, refuses).ok_or(error)
     }
 
     /// Loads its configuration anew without refusing anyone: nginx on SIGHUP, HAProxy on SIGUSR2. Returns when new workers run; old ones may
@@ -136,16 +159,18 @@ impl Gateway {
                 return Err(Error::Refused { name: self.program.kind.name().to_owned(), what });
             }
         };
-        let before = self.child.descendants();
-        let pid = self.child.pid();
-        self.child
-            .signal(signal)
-            .map_err(|source| Error::Start { name: self.program.kind.name().to_owned(), source })?;
-        let has_new_worker = || {
-            let now = crate::processes::descendants(pid);
-            now.iter().any(|worker| !before.contains(worker)).then_some(())
+        let (before, pid) = (self.child.descendants(), self.child.pid());
+        let is_new = |worker: &u32| !before.contains(worker);
+        let mut again = clock::now();
+        let mut has_new_worker = |child: &Child| {
+            if clock::now() >= again {
+                // one that ends meanwhile is noticed by who waits
+                let _ = child.signal(signal);
+                again = again + SIGNAL_AGAIN;
+            }
+            descendants(pid).iter().any(is_new).then_some(())
         };
-        self.child.until("load its configuration anew", START, has_new_worker)?;
+        self.child.until_it("load its configuration anew", START, &mut has_new_worker)?;
         let address = self.address();
         self.child.until("answer after it has loaded its configuration", START, || page::status(address, "/").ok())?;
         Ok(())
@@ -161,6 +186,13 @@ impl Gateway {
         }
         Ok(page::samples(&page::page(self.admin.address(), "/metrics")?))
     }
+}
+
+/// A port, or this one; a predecessor that is gone may still seem to listen there.
+fn reserve(wanted: Option<SocketAddr>) -> io::Result<Port> {
+    let address = wanted.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
+    let is_free = || Port::reserve_at(address).ok();
+    clock::wait_for(PREDECESSOR, is_free).map_or_else(|| Port::reserve_at(address), Ok)
 }
 
 /// A folder that workers under another user may look into too.

@@ -38,6 +38,16 @@ impl Kind {
         }
     }
 
+    /// Of its configuration: Envoy looks at how it ends.
+    pub(super) fn file_name(self) -> &'static str {
+        match self {
+            Self::Ringgate => "ringgate.toml",
+            Self::Nginx => "nginx.conf",
+            Self::Haproxy => "haproxy.cfg",
+            Self::Envoy => "envoy.yaml",
+        }
+    }
+
     /// Looks for it: the file that the environment names (`RINGGATE`, `NGINX`, `HAPROXY`, `ENVOY`), else on `PATH` and where servers are.
     /// ringgate is not looked for: unless named it is the one of this program.
     ///

@@ -15,8 +15,9 @@ use super::setup::{KEEP_ALIVE_S, POOL, Place, Setup};
 pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
     let Place { listen, admin, folder: _ } = place;
     let mut text = format!("[gateway]\nworkers = {}\n", setup.workers);
-    if !setup.cores.is_empty() {
-        let cores: Vec<_> = setup.cores.iter().cycle().take(setup.workers).map(ToString::to_string).collect();
+    // it wants a core for each worker; where there are fewer, which it may use is decided from outside
+    if let Some(cores) = setup.cores.get(..setup.workers) {
+        let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
         let _ = writeln!(text, "cores = [{}]", cores.join(", "));
     }
     let _ = write!(
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn every_configuration_is_one() {
-        for setup in [rich(), Setup { cores: Vec::new(), ..rich() }, Setup::plain(&[local(9001)])] {
+        for setup in [rich(), Setup { cores: vec![1], ..rich() }, Setup::plain(&[local(9001)])] {
             let text = configuration(&setup, place());
             let config = config::parse(&text, "generated").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
             assert_eq!(config.routes.len(), setup.routes.len());

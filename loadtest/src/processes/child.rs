@@ -25,9 +25,12 @@ const START: Duration = Duration::from_secs(20);
 const DEATH: Duration = Duration::from_secs(10);
 /// How long a process that was asked something may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// What is shown of what a process has said.
-const LAST_WORDS_BYTES: u64 = 4096;
-const LAST_WORDS_LINES: usize = 12;
+/// What is shown of what a process has said, if that is more: lines from its beginning and from its end, out of so many bytes each.
+const WORDS_BYTES: u64 = 4096;
+const FIRST_WORDS_LINES: usize = 3;
+const LAST_WORDS_LINES: usize = 9;
+/// Longest line shown, in characters.
+const LINE_CHARS_MAX: usize = 400;
 
 /// ringgate-load, where it is not the present program.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -82,7 +85,7 @@ pub enum Error {
         name: String,
         /// With what.
         how: Ending,
-        /// The end of what it has said, on lines of their own; may be empty.
+        /// What it has said ([`Child::last_words`]); may be empty.
         words: String,
     },
     /// It runs, and has not done something in time.
@@ -94,7 +97,7 @@ pub enum Error {
         what: String,
         /// Patience.
         seconds: u64,
-        /// The end of what it has said, on lines of their own; may be empty.
+        /// What it has said ([`Child::last_words`]); may be empty.
         words: String,
     },
     /// It cannot be told or asked something.
@@ -159,7 +162,6 @@ impl Child {
         // a Ctrl-C is for us first
         command.stderr(Stdio::from(words.try_clone()?)).process_group(0);
         let guardian = command.spawn()?;
-        line.set_read_timeout(Some(ANSWER))?;
         line.set_write_timeout(Some(ANSWER))?;
         Ok(Self {
             name: spec.name.clone(),
@@ -211,7 +213,8 @@ impl Child {
         Ok(kill_process_group(self.pid, Signal::CONT)?)
     }
 
-    /// Kills it and all that it has started (SIGKILL), and returns when they are gone.
+    /// Kills it and all that it has started (SIGKILL), and returns when they are gone. The kernel may take a moment longer to close the
+    /// sockets of a process that had an io_uring.
     pub fn kill(&mut self) {
         if self.has_ended().is_none() {
             // fails only when all of them have gone already
@@ -243,23 +246,32 @@ impl Child {
     /// # Errors
     /// It has ended, or does not answer within ten seconds.
     pub fn ask(&mut self, line: &str) -> Result<String, Error> {
+        self.ask_within(ANSWER, line)
+    }
+
+    /// The same, with a patience of one's own. Who did not answer in time may do so later and be misunderstood: it is not to be asked again.
+    ///
+    /// # Errors
+    /// It has ended, or does not answer in time.
+    pub fn ask_within(&mut self, patience: Duration, line: &str) -> Result<String, Error> {
         // an error shows when the answer is awaited
         let _ = self.line.get_mut().write_all(format!("{line}\n").as_bytes());
-        self.listen(&format!("answer {line:?}"))
+        self.listen(patience, &format!("answer {line:?}"))
     }
 
     /// The next line of a process that talks; `what` it does by saying it is for the error: "listen".
     ///
     /// # Errors
-    /// It has ended, or says nothing within ten seconds.
-    pub fn listen(&mut self, what: &str) -> Result<String, Error> {
+    /// It has ended, or says nothing in time.
+    pub fn listen(&mut self, patience: Duration, what: &str) -> Result<String, Error> {
         let mut line = String::new();
-        match self.line.read_line(&mut line) {
+        let timeout = self.line.get_ref().set_read_timeout(Some(patience));
+        match timeout.and_then(|()| self.line.read_line(&mut line)) {
             Ok(_) if line.ends_with('\n') => {
                 line.pop();
                 Ok(line)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(self.late(what, ANSWER)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(self.late(what, patience)),
             // it has ended, or closed its output, which for us is the same
             _ => {
                 self.await_end(DEATH);
@@ -278,10 +290,23 @@ impl Child {
         patience: Duration,
         mut condition: impl FnMut() -> Option<T>,
     ) -> Result<T, Error> {
+        self.until_it(what, patience, |_| condition())
+    }
+
+    /// The same, for a condition that looks at the process, or tells it something.
+    ///
+    /// # Errors
+    /// As [`Child::until`].
+    pub fn until_it<T>(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        mut condition: impl FnMut(&Self) -> Option<T>,
+    ) -> Result<T, Error> {
         let mut is_over = false;
         let value = clock::wait_for(patience, || {
             is_over = self.has_ended().is_some();
-            if is_over { Some(None) } else { condition().map(Some) }
+            if is_over { Some(None) } else { condition(self).map(Some) }
         });
         match value {
             Some(Some(value)) => Ok(value),
@@ -290,19 +315,29 @@ impl Child {
         }
     }
 
-    /// The end of what it has said on standard error, each line after a line break; empty if it was silent.
+    /// What it has said on standard error, each line after a line break; the first and the last lines, if that is much. Empty if it was
+    /// silent.
     #[must_use]
     pub fn last_words(&self) -> String {
         let length = self.words.metadata().map_or(0, |data| data.len());
-        let shown = length.min(LAST_WORDS_BYTES);
-        let mut bytes = vec![0; shown as usize];
-        if self.words.read_exact_at(&mut bytes, length - shown).is_err() {
-            return String::new();
+        let lines_from = |start: u64, bytes: u64| -> Vec<String> {
+            let mut bytes = vec![0; bytes as usize];
+            // it is in memory; what is short was said since
+            if self.words.read_exact_at(&mut bytes, start).is_err() {
+                return Vec::new();
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            let lines = text.lines().map(|line| line.chars().take(LINE_CHARS_MAX).collect::<String>());
+            lines.filter(|line| !line.trim().is_empty()).map(|line| format!("\n  {}", line.trim_end())).collect()
+        };
+        if length <= WORDS_BYTES {
+            let lines = lines_from(0, length);
+            if lines.len() <= FIRST_WORDS_LINES + LAST_WORDS_LINES {
+                return lines.concat();
+            }
+            return abridged(&lines, &lines);
         }
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        let shown = &lines[lines.len().saturating_sub(LAST_WORDS_LINES)..];
-        shown.iter().map(|line| format!("\n  {}", line.trim_end())).collect()
+        abridged(&lines_from(0, WORDS_BYTES), &lines_from(length - WORDS_BYTES, WORDS_BYTES))
     }
 
     pub(crate) fn has_gone(&self) -> Error {
@@ -369,6 +404,13 @@ impl fmt::Display for Ending {
             Self::Unknown => f.write_str("its guardian was killed"),
         }
     }
+}
+
+/// The beginning of the first and the end of the last lines.
+fn abridged(first: &[String], last: &[String]) -> String {
+    let first = &first[..first.len().min(FIRST_WORDS_LINES)];
+    let last = &last[last.len().saturating_sub(LAST_WORDS_LINES)..];
+    [first.concat(), "\n  …".to_owned(), last.concat()].concat()
 }
 
 fn guard_arguments(spec: &Spec) -> Vec<OsString> {

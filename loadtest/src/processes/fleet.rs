@@ -2,10 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::child::{Child, Error, Spec, this_program};
 use super::port::Port;
 use crate::upstream::{Counters, Fault, Service};
+
+/// How long an instance may take to listen, on a machine that is busy.
+const START: Duration = Duration::from_secs(20);
+/// How long one that is to die may take to say what it has done.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// Instances of services, each a process on a port that stays its own while it does not run.
 pub struct Fleet {
@@ -90,7 +96,7 @@ impl Fleet {
         let instance = &mut self.instances[row];
         let Some(child) = &mut instance.running else { return };
         // it answers, and kills itself before it does anything else: what it counts is all that it has done
-        match child.ask("die").ok().and_then(|line| serde_json::from_str(&line).ok()) {
+        match child.ask_within(LAST_WORD, "die").ok().and_then(|line| serde_json::from_str(&line).ok()) {
             Some(last) => instance.before = instance.before + last,
             None => child.kill(),
         }
@@ -160,7 +166,7 @@ impl Instance {
 
     fn await_listening(&mut self) -> Result<(), Error> {
         let child = self.child()?;
-        let said = child.listen("listen");
+        let said = child.listen(START, "listen");
         if said.is_err() {
             self.running = None;
         }

@@ -10,7 +10,7 @@
 //! else's for as long as we may send signals to it.
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{self, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+use rustix::process::{self, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions};
 use rustix::thread::CpuSet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::ffi::OsString;
@@ -160,6 +160,8 @@ fn watch(arguments: &Guard) -> io::Result<()> {
         }
     }
     end(pid);
+    // whoever inherits us may not ask how they have ended
+    while let Ok(Some(_)) = process::waitpid(None, WaitOptions::NOHANG) {}
     Ok(())
 }
 

@@ -1,0 +1,168 @@
+//! Gateways, as the tool starts them.
+
+use ringgate_load::gateways::{Endpoint, Gateway, Kind, Program, Route, Setup};
+use ringgate_load::processes::Fleet;
+
+use crate::client::{Client, until};
+use crate::{be_the_tool, fleet};
+
+/// The program; `None`, with a message: it is not on this machine, which is an error where `RINGGATE_TESTS_NEED_TOOLS=1`.
+fn program(kind: Kind) -> Option<Program> {
+    be_the_tool();
+    match kind.find() {
+        Ok(program) => Some(program),
+        Err(why)
+            if std::env::var_os("RINGGATE_TESTS_NEED_TOOLS").is_some_and(|need| need == "1") && kind != Kind::Envoy =>
+        {
+            panic!("{why}")
+        }
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}
+
+fn start(program: &Program, setup: &Setup) -> Gateway {
+    Gateway::start(program, setup).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn requests(fleet: &mut Fleet, row: usize) -> u64 {
+    fleet.counters(row).unwrap_or_else(|error| panic!("{error}")).requests
+}
+
+fn endpoint(fleet: &Fleet, row: usize) -> Endpoint {
+    Endpoint { address: fleet.addresses()[row], is_backup: false }
+}
+
+/// Two endpoints behind `/`, one behind `/orders/`.
+fn two_upstreams(fleet: &Fleet) -> Setup {
+    let mut setup = Setup::plain(&fleet.addresses()[..2]);
+    setup.routes.push(Route {
+        prefix: "/orders/".to_owned(),
+        upstream: "orders".to_owned(),
+        endpoints: vec![endpoint(fleet, 2)],
+    });
+    Setup { workers: 2, cores: vec![0], retries_on_500: true, ..setup }
+}
+
+/// All that is true of every gateway.
+fn passes_requests_and_survives_a_dead_endpoint(kind: Kind) {
+    let Some(program) = program(kind) else { return };
+    let mut fleet = fleet(3);
+    let mut gateway = start(&program, &two_upstreams(&fleet));
+    let mut client = Client::connect(gateway.address());
+    let before = requests(&mut fleet, 2);
+    assert_eq!(client.get("/orders/7").expect("an answer").status, 200);
+    assert_eq!(requests(&mut fleet, 2) - before, 1);
+    let before = requests(&mut fleet, 0) + requests(&mut fleet, 1);
+    let answer = client.get("/other").expect("an answer");
+    assert_eq!((answer.status, answer.body.len()), (200, 100));
+    assert_eq!(requests(&mut fleet, 0) + requests(&mut fleet, 1) - before, 1);
+    fleet.kill(0);
+    for row in 0..20 {
+        assert_eq!(client.get("/other").expect("an answer").status, 200, "{row}");
+    }
+    assert!(gateway.child().cpu_seconds() > 0.0 && gateway.child().resident_bytes() > 1 << 20);
+    // killed, it is gone, and its port refuses
+    gateway.kill().unwrap_or_else(|error| panic!("{error}"));
+    assert!(std::net::TcpStream::connect(gateway.address()).is_err() && gateway.child().has_ended().is_some());
+}
+
+#[test]
+fn ringgate_passes_requests_and_survives_a_dead_endpoint() {
+    passes_requests_and_survives_a_dead_endpoint(Kind::Ringgate);
+}
+
+#[test]
+fn nginx_passes_requests_and_survives_a_dead_endpoint() {
+    passes_requests_and_survives_a_dead_endpoint(Kind::Nginx);
+}
+
+#[test]
+fn haproxy_passes_requests_and_survives_a_dead_endpoint() {
+    passes_requests_and_survives_a_dead_endpoint(Kind::Haproxy);
+}
+
+#[test]
+fn envoy_passes_requests_and_survives_a_dead_endpoint() {
+    passes_requests_and_survives_a_dead_endpoint(Kind::Envoy);
+}
+
+#[test]
+fn a_backup_is_used_when_the_others_are_dead() {
+    for kind in [Kind::Ringgate, Kind::Nginx, Kind::Haproxy, Kind::Envoy] {
+        let Some(program) = program(kind) else { continue };
+        let mut fleet = fleet(2);
+        let mut setup = Setup { health_checks: true, ..Setup::plain(&fleet.addresses()) };
+        setup.routes[0].endpoints[1].is_backup = true;
+        let gateway = start(&program, &setup);
+        fleet.kill(0);
+        let mut client = Client::connect(gateway.address());
+        // with health checks it may take a while until the dead one is known to be dead
+        until(&format!("{kind} asks the backup"), || {
+            client.get("/").is_ok_and(|answer| answer.status == 200).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_reload_refuses_nobody() {
+    for kind in [Kind::Nginx, Kind::Haproxy] {
+        let Some(program) = program(kind) else { continue };
+        let fleet = fleet(1);
+        let mut gateway = start(&program, &Setup::plain(&fleet.addresses()));
+        for _ in 0..2 {
+            gateway.reload().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(Client::connect(gateway.address()).get("/").expect("an answer").status, 200);
+            assert_eq!(gateway.child().has_ended(), None);
+        }
+    }
+}
+
+#[test]
+fn ringgate_has_metrics_and_says_that_it_cannot_be_reloaded() {
+    let Some(program) = program(Kind::Ringgate) else { return };
+    let fleet = fleet(1);
+    let mut gateway = start(&program, &Setup::plain(&fleet.addresses()));
+    let mut client = Client::connect(gateway.address());
+    for _ in 0..10 {
+        client.get("/").expect("an answer");
+    }
+    // with the one that showed that it answers
+    let answered = || {
+        let metrics = gateway.metrics().unwrap_or_else(|error| panic!("{error}"));
+        let of_requests = metrics.iter().filter(|(name, _)| name.starts_with("ringgate_upstream_attempts_total{"));
+        (of_requests.map(|(_, value)| value).sum::<f64>() >= 11.0).then_some(())
+    };
+    until("all are counted", answered);
+    let error = gateway.reload().expect_err("it cannot").to_string();
+    assert!(error.starts_with("ringgate: it reads its configuration at its start"), "{error}");
+}
+
+#[test]
+fn a_configuration_of_ones_own_is_used_and_its_mistakes_are_shown() {
+    let Some(program) = program(Kind::Nginx) else { return };
+    let fleet = fleet(1);
+    let own = "daemon off;\npid {folder}/pid;\nerror_log stderr;\nevents {}\nhttp {\n  access_log off;\n  client_body_temp_path {folder}/a;\n  \
+               proxy_temp_path {folder}/b;\n  fastcgi_temp_path {folder}/c;\n  uwsgi_temp_path {folder}/d;\n  scgi_temp_path {folder}/e;\n  \
+               server { listen {listen}; location / { proxy_pass http://{upstream.app.0}; } }\n}\n";
+    let setup = |own: &str| Setup { own: Some(own.to_owned()), ..Setup::plain(&fleet.addresses()) };
+    let gateway = start(&program, &setup(own));
+    assert_eq!(Client::connect(gateway.address()).get("/").expect("an answer").status, 200);
+    let broken = own.replace("events {}", "happenings {}");
+    let error = Gateway::start(&program, &setup(&broken)).err().expect("nginx does not know that").to_string();
+    assert!(error.starts_with("nginx has ended (exit code 1)\n"), "{error}");
+    assert!(error.contains("unknown directive \"happenings\""), "{error}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let Some(program) = program(Kind::Ringgate) else { return };
+    let fleet = fleet(1);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let setup = Setup { listen: Some(address), ..Setup::plain(&fleet.addresses()) };
+    let error = Gateway::start(&program, &setup).err().expect("somebody listens there").to_string();
+    assert!(error.starts_with(&format!("ringgate cannot be started: cannot have {address}: ")), "{error}");
+}
