@@ -358,7 +358,7 @@ pub(crate) fn drill_of_two() -> Outcome {
 fn drilled(server: Server, loses: bool, targets: &[DescribedTarget]) -> (Run, Drill) {
     let rng = &mut StdRng::seed_from_u64(11);
     let mut run = run("drill", server, 4_000.0, 100.0, rng);
-    let mut phases = Vec::new();
+    let (mut phases, mut all) = (Vec::new(), Vec::new());
     for (row, (name, fault, at, length)) in PHASES.into_iter().enumerate() {
         // seconds in which it shows, and the share of requests that is lost then
         let (shows, lost) = match (row, loses) {
@@ -377,10 +377,13 @@ fn drilled(server: Server, loses: bool, targets: &[DescribedTarget]) -> (Run, Dr
             slice.p99 = (lost < 0.01).then_some(worst);
             slice.in_flight += slice.due as f64 * worst * 0.05;
         }
-        phases.push(phase(name, fault, (at, length), failed, worst, loses, rng));
+        let (phase, values) = phase(name, fault, (at, length), failed, worst, loses, rng);
+        phases.push(phase);
+        all.extend(values);
     }
     let lost: u64 = phases.iter().map(|phase: &Phase| phase.count.due - phase.count.good).sum();
     run.good = run.due - lost;
+    run.latency = spectrum(&all, run.due / all.len() as u64, lost);
     if lost > 0 {
         run.failures =
             BTreeMap::from([("timeout".to_owned(), lost * 9 / 10), ("status".to_owned(), lost - lost * 9 / 10)]);
@@ -395,8 +398,11 @@ fn drilled(server: Server, loses: bool, targets: &[DescribedTarget]) -> (Run, Dr
 fn shared(target: &DescribedTarget, phases: &[Phase]) -> TargetCount {
     let part = |number: u64| (number as f64 * target.share) as u64;
     let count = |phase: &Phase| {
-        let lost = if target.name.starts_with("/api") { phase.count.due - phase.count.good } else { 0 };
         let due = part(phase.count.due);
+        if !target.name.starts_with("/api") {
+            return PhaseCount { due, good: due, failures: BTreeMap::new(), ..phases[0].count.clone() };
+        }
+        let lost = phase.count.due - phase.count.good;
         PhaseCount { due, good: due - part(lost), ..phase.count.clone() }
     };
     TargetCount { name: target.name.clone(), phases: phases.iter().map(count).collect() }
@@ -410,7 +416,7 @@ fn phase(
     worst: f64,
     loses: bool,
     rng: &mut StdRng,
-) -> Phase {
+) -> (Phase, Vec<f64>) {
     let due = (4_000.0 * length) as u64;
     let times = due / 2_000;
     let slow = if worst > 0.0 { 30 } else { 0 };
@@ -420,7 +426,7 @@ fn phase(
     let is_fault = !fault.is_empty();
     let (lost, took) =
         (verdict("failed requests", failed == 0, &failed.to_string(), "0"), if loses { 12.4 } else { 0.9 });
-    Phase {
+    let phase = Phase {
         name: name.to_owned(),
         faults: if is_fault { vec![fault.to_owned()] } else { Vec::new() },
         at,
@@ -437,7 +443,8 @@ fn phase(
         in_flight_max: if worst > 1.0 { 1_024 } else { 38 },
         bystanders_failed: Some(0),
         verdicts: vec![lost, verdict("recovery", took < 5.0 || !is_fault, &format!("{took} s"), "within 5 s")],
-    }
+    };
+    (phase, values)
 }
 
 fn metrics() -> BTreeMap<String, f64> {
