@@ -14,7 +14,7 @@ use ringgate_load::result::{
 use std::collections::BTreeMap;
 
 /// Samples of one histogram; each stands for as many requests as there were.
-const SAMPLES: u64 = 4_000;
+const SAMPLES: u64 = 2_000;
 
 /// A server as its latency shows: seconds of its fastest answer, requests/s at which its queue has no end, CPU microseconds a request.
 #[derive(Clone, Copy)]
