@@ -134,6 +134,10 @@ fn the_verdict_comes_first() {
             "PARTIAL: holds 23,400 requests/s at p99 < 5 ms (bracket 23,400–24,500)",
         ),
         (Outcome::default(), "Nothing was measured"),
+        (
+            Outcome { runs: outcomes::capacity(RINGGATE).runs[..5].to_vec(), ..Outcome::default() },
+            "Nothing was measured",
+        ),
     ] {
         assert_eq!(report::text(&outcome).lines().next(), Some(sentence));
         assert_eq!(headline(&report::html(&[outcome])), sentence);
@@ -207,6 +211,21 @@ fn hostile_names_are_text_and_nothing_else() {
             parsed(&compared.section());
         }
     }
+}
+
+#[test]
+fn numbers_beside_a_curve_say_whose_they_are() {
+    let page = report::html(&[outcomes::curve()]);
+    let document = parsed(&page);
+    let facts = document.descendants().filter(|node| node.attribute("class") == Some("fact"));
+    let said: Vec<String> = facts
+        .map(|fact| {
+            fact.descendants().filter_map(|node| node.text().filter(|_| node.is_text())).collect::<Vec<_>>().join(" | ")
+        })
+        .collect();
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert!(said[1].starts_with("p99 at the highest rate | ") && said[1].ends_with(" | at 25,000/s"), "{said:?}");
+    assert!(said[2].starts_with("p99 of the upstream itself"), "{said:?}");
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! The difference between two results: which numbers moved, by how much, and whether beyond what chance alone does.
 //!
-//! A number has moved beyond noise when its two intervals of 95 % share nothing and it changed by 1 % at least. That asks for more than a test of the difference would: what is
-//! called a difference here is one. Numbers are compared at equal offered rates only, since the cost of a request falls by a third from low load to
-//! saturation. Results of different machines or loads can be compared; the warnings then say why it means little.
+//! A number has moved beyond noise when its two intervals of 95 % share nothing and it changed by 1 % at least. That asks for more than a test
+//! of the difference would: what is called a difference here is one. Numbers are compared at equal offered rates only, since the cost of a
+//! request falls by a third from low load to saturation. Results of different machines or loads can be compared; the warnings then say why it
+//! means little.
 
 use super::markup::Markup;
 use super::measures::{self, Measure, Quantity};
+use super::section;
 use super::table::{Cell, Table, Tone, one_line};
 use super::words::{self, NOTHING};
-use super::{STYLE, section};
 use crate::result::{Interval, Outcome};
 use std::fmt;
 
@@ -196,7 +197,6 @@ impl Comparison {
     /// A whole page of this comparison alone.
     #[must_use]
     pub fn html(&self) -> String {
-        debug_assert!(!STYLE.contains(['<', '&']), "a style sheet that is XML as well");
         super::page("Two results compared", |page| {
             page.element("header", &[], |page| {
                 page.leaf("p", &[("class", "eyebrow")], "ringgate-load compare");
@@ -239,8 +239,9 @@ impl Comparison {
             }
             if !self.differences.is_empty() {
                 self.table().draw(page);
-                let text = "Beyond noise: the intervals of 95 % share nothing, and the change is 1 % at least. Intervals: order statistics of the histograms, widened to the range \
-                            of repeated runs; brackets for capacity; Wilson's for failures.";
+                let text = "Beyond noise: the intervals of 95 % share nothing, and the change is 1 % at least. Intervals: order \
+                            statistics of the histograms, widened to the range of repeated runs; brackets for capacity; Wilson’s for \
+                            failures.";
                 page.leaf("p", &[("class", "remark")], text);
             }
         });

@@ -91,8 +91,8 @@ pub(super) fn runs(page: &mut Markup, subjects: &[Subject]) {
                 page.leaf("p", &[("class", "remark")], "More are in the result's file.");
             }
         }
-        let text = "Sent: p99 uncorrected, from when a request was really sent. Lag: how late the generator began requests, p99.9. Busy: of the busiest \
-                    generator thread; steal: CPU that the hypervisor gave to others.";
+        let text = "Sent: p99 uncorrected, from when a request was really sent. Lag: how late the generator began requests, \
+                    p99.9. Busy: of the busiest generator thread; steal: CPU that the hypervisor gave to others.";
         page.leaf("p", &[("class", "remark")], text);
     });
 }

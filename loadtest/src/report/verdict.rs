@@ -164,7 +164,7 @@ fn of_curve(outcome: &Outcome) -> String {
 }
 
 fn of_runs(outcome: &Outcome) -> String {
-    let Some(run) = outcome.runs.iter().rev().find(|run| run.label != "warm-up") else {
+    let Some(run) = last_run(outcome) else {
         return "nothing was measured".to_owned();
     };
     let lost = words::failed(run.due, run.good);
@@ -228,10 +228,35 @@ pub(super) fn facts(outcome: &Outcome) -> Vec<Fact> {
             facts.push(fact(format!("CPU a request, {}", peer.name), words::micros(peer.cpu.value), between));
         }
     }
+    if let Some(curve) = &outcome.curve {
+        facts.extend(facts_of_curve(&groups::rows(outcome, &curve.through), &groups::rows(outcome, &curve.direct)));
+    }
     if facts.is_empty() {
         facts.extend(facts_of_run(outcome));
     }
     facts
+}
+
+fn facts_of_curve(through: &[&Run], direct: &[&Run]) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let mut add = |name: &str, run: &Run| {
+        let rate = run.rate.map_or_else(|| "closed loop".to_owned(), |rate| format!("at {}/s", words::rate(rate)));
+        facts.push(fact(name, words::percentile(&run.latency, run.latency.p99), rate));
+    };
+    if let [first, .., last] = through {
+        add("p99 at the lowest rate", first);
+        add("p99 at the highest rate", last);
+    }
+    direct.last().iter().for_each(|run| add("p99 of the upstream itself", run));
+    if let Some(cpu) = groups::median(through.iter().filter_map(|run| words::cpu_each(run))) {
+        facts.push(fact("CPU a request", words::micros(cpu), "of the gateway, median of all rates"));
+    }
+    facts
+}
+
+/// The last run that is more than preparation.
+fn last_run(outcome: &Outcome) -> Option<&Run> {
+    outcome.runs.iter().rev().find(|run| !matches!(run.label.as_str(), "warm-up" | "direct"))
 }
 
 fn facts_of_capacity(outcome: &Outcome, capacity: &Capacity) -> Vec<Fact> {
@@ -282,7 +307,7 @@ fn facts_of_drill(drill: &Drill, is_alone: bool) -> Vec<Fact> {
 }
 
 fn facts_of_run(outcome: &Outcome) -> Vec<Fact> {
-    let Some(run) = outcome.runs.iter().rev().find(|run| run.label != "warm-up") else { return Vec::new() };
+    let Some(run) = last_run(outcome) else { return Vec::new() };
     let mut facts = Vec::new();
     let offered =
         run.rate.map_or_else(|| "closed loop".to_owned(), |rate| format!("{}/s were offered", words::rate(rate)));
