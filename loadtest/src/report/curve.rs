@@ -59,13 +59,13 @@ fn sentence(seen: &[(&Subject, Seen)]) -> &'static str {
     match (seen.iter().any(|seen| seen.1.is_search), has_direct) {
         (true, true) => {
             "Each dot is a trial; lines join the medians of each rate. Latency counts from the time a request was due, failures as ∞. \
-             Dashed: the same load at the upstream itself, without the gateway."
+             Grey: the same load at the upstream itself, without the gateway."
         }
         (true, false) => {
             "Each dot is a trial; lines join the medians of each rate. Latency counts from the time a request was due, failures as ∞."
         }
         (false, true) => {
-            "Latency counts from the time a request was due, failures as ∞. Dashed: the same load at the upstream itself, without the gateway."
+            "Latency counts from the time a request was due, failures as ∞. Grey: the same load at the upstream itself, without the gateway."
         }
         (false, false) => "Latency counts from the time a request was due, failures as ∞.",
     }
