@@ -59,13 +59,13 @@ fn sentence(seen: &[(&Subject, Seen)]) -> &'static str {
     match (seen.iter().any(|seen| seen.1.is_search), has_direct) {
         (true, true) => {
             "Each dot is a trial; lines join the medians of each rate. Latency counts from the time a request was due, failures as ∞. \
-             Dashed: the same load at the upstream itself, without the gateway."
+             Grey: the same load at the upstream itself, without the gateway."
         }
         (true, false) => {
             "Each dot is a trial; lines join the medians of each rate. Latency counts from the time a request was due, failures as ∞."
         }
         (false, true) => {
-            "Latency counts from the time a request was due, failures as ∞. Dashed: the same load at the upstream itself, without the gateway."
+            "Latency counts from the time a request was due, failures as ∞. Grey: the same load at the upstream itself, without the gateway."
         }
         (false, false) => "Latency counts from the time a request was due, failures as ∞.",
     }
@@ -107,10 +107,11 @@ fn add(chart: &mut Chart, subject: &Subject, seen: &Seen, q: f64, row: usize) {
         let kept = seen.through.iter().filter(|run| keep(run));
         kept.filter_map(|run| Some((run.rate?, quantile(&run.latency, q)?))).collect()
     };
+    let trial = |part: &str| if subject.name.is_empty() { format!("trial {part}") } else { at(part) };
     if seen.is_search {
         let (passed, refused) = (placed(|run| run.refused.is_none()), placed(|run| run.refused.is_some()));
-        chart.dots.push(Dots { name: at("trial passed"), hue, is_hollow: false, points: passed });
-        chart.dots.push(Dots { name: at("not passed"), hue: Hue::Bad, is_hollow: true, points: refused });
+        chart.dots.push(Dots { name: trial("passed"), hue, is_hollow: false, points: passed });
+        chart.dots.push(Dots { name: trial("not passed"), hue: Hue::Bad, is_hollow: true, points: refused });
         chart.dots.retain(|dots| !dots.points.is_empty());
     } else {
         chart.dots.push(Dots { name: String::new(), hue, is_hollow: false, points: placed(|_| true) });

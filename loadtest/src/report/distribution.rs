@@ -13,7 +13,7 @@ use std::io::Read as _;
 /// Bytes of one inflated histogram: three digits over 64 bits are some 460 kB, five are 25 MB that nobody keeps.
 const INFLATED_BYTES_MAX: u64 = 4 << 20;
 /// First bytes of HdrHistogram's V2 encoding with deflate, and without.
-const COOKIES: [u32; 2] = [0x1c84_9304, 0x1c84_9303];
+const COOKIES: [u32; 2] = [0x1c84_9314, 0x1c84_9313];
 /// Significant digits of merged histograms.
 const DIGITS: u8 = 3;
 

@@ -99,8 +99,9 @@ fn keys<'a>(seen: &[Seen<'a>]) -> Vec<Key<'a>> {
 }
 
 fn what(phase: &Phase) -> String {
-    let when = format!("{} from {}", words::length(phase.length), words::length(phase.at));
-    if phase.faults.is_empty() { when } else { format!("{}; {when}", phase.faults.join(", ")) }
+    let seconds = |value: f64| words::without_zeros(&format!("{value:.1}")).to_owned();
+    let when = format!("{}–{} s", seconds(phase.at), seconds(phase.at + phase.length));
+    if phase.faults.is_empty() { when } else { format!("{when}: {}", phase.faults.join(", ")) }
 }
 
 fn cells(phase: &Phase) -> Vec<Cell> {

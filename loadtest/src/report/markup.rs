@@ -50,6 +50,7 @@ impl Markup {
 
     /// The style sheet: a constant, which has neither `<` nor `&`.
     pub(super) fn style(&mut self, css: &'static str) {
+        debug_assert!(!css.contains(['<', '&']), "a style sheet is written as it is");
         self.text.extend(["<style>", css, "</style>"]);
     }
 

@@ -74,11 +74,11 @@ pub(super) fn all(outcome: &Outcome) -> Vec<Measure> {
     let mut add = |of: &str, what, quantity, interval| {
         measures.push(Measure { of: of.to_owned(), rate: None, what, quantity, interval });
     };
-    if let Some(capacity) = &outcome.capacity {
-        if let Some(holds) = capacity.holds {
-            let high = capacity.breaks.unwrap_or(f64::INFINITY);
-            add("capacity", "holds", Quantity::Rate, Interval { value: holds, low: holds, high });
-        }
+    if let Some(capacity) = &outcome.capacity
+        && let Some(holds) = capacity.holds
+    {
+        let high = capacity.breaks.unwrap_or(f64::INFINITY);
+        add("capacity", "holds", Quantity::Rate, Interval { value: holds, low: holds, high });
     }
     if let Some(sizing) = &outcome.sizing {
         add("sizing", "hosts", Quantity::Hosts, unknown(sizing.hosts as f64));

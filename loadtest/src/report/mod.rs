@@ -55,9 +55,9 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// The text, and whose it is.
+    /// The text, and whose it is, unless it says so itself.
     fn said(&self, text: &str) -> String {
-        if self.name.is_empty() { text.to_owned() } else { format!("{}: {text}", self.name) }
+        if self.name.is_empty() || self.name == text { text.to_owned() } else { format!("{}: {text}", self.name) }
     }
 }
 
@@ -75,11 +75,6 @@ pub fn html(outcomes: &[Outcome]) -> String {
         header(page, &title, &subjects);
         page.element("main", &[], |page| {
             subjects.iter().for_each(|subject| verdict_card(page, subject));
-            if let [a, b] = outcomes {
-                if a.command == b.command {
-                    compare(a, b).draw(page);
-                }
-            }
             peers::sizing(page, &subjects);
             peers::draw(page, &subjects);
             curve::draw(page, &subjects);
@@ -87,6 +82,9 @@ pub fn html(outcomes: &[Outcome]) -> String {
             series::draw(page, &subjects);
             drills::targets(page, &subjects);
             spectra::draw(page, &subjects);
+            if let [a, b] = outcomes {
+                compare(a, b).draw(page);
+            }
             trials::thresholds(page, &subjects);
             trials::gates(page, &subjects);
             trials::runs(page, &subjects);
@@ -213,7 +211,7 @@ fn closing(outcome: &Outcome) -> String {
         _ if held == gates => said.push(format!("all {} hold", words::several(gates, "validity gate"))),
         _ => said.push(format!("{} of {} hold", words::count(held), words::several(gates, "validity gate"))),
     }
-    said.join(" · ")
+    verdict::uppercase(&said.join(" · "))
 }
 
 /// A part of the page with its heading.

@@ -65,7 +65,7 @@ pub(super) fn table(peers: &Peers) -> Table {
 
 /// One row a pair.
 pub(super) fn ratios(peers: &Peers) -> Table {
-    let mut table = Table::new(&["pair", "#ratio", "#95 % between", "verdict"]);
+    let mut table = Table::new(&["pair", "#ratio", "#95 % between", "verdict"]).compact();
     for ratio in &peers.ratios {
         table.row(vec![
             format!("{} / {}", ratio.of, ratio.to).into(),
@@ -125,7 +125,7 @@ fn sentence(sizing: &Sizing) -> String {
 
 /// One row for each number of failures; that which was asked for is marked.
 pub(super) fn hosts(sizing: &Sizing) -> Table {
-    let mut table = Table::new(&["#hosts that may fail", "#hosts", "#each after failures", ""]);
+    let mut table = Table::new(&["#hosts that may fail", "#hosts", "#each after failures", ""]).compact();
     let asked = (sizing.survive, sizing.hosts, sizing.each_after_failures);
     let mut rows = sizing.table.clone();
     if !rows.iter().any(|row| row.0 == asked.0) {

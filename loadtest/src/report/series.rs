@@ -98,7 +98,7 @@ fn rates(run: &Run, x: Scale) -> Chart {
     let most = due.iter().chain(&good).map(|point| point.1).fold(0.0, f64::max);
     let mut chart = Chart::new("Requests/s", "", x, Scale::linear(Unit::Rate, 0.0, most * 1.05), 150.0);
     let name = if run.rate.is_some() { "due" } else { "begun" };
-    chart.lines = vec![Line::new("good", Hue::Series(0), good).filled(), Line::new(name, Hue::Neutral, due).dashed()];
+    chart.lines = vec![Line::new(name, Hue::Neutral, due), Line::new("good", Hue::Series(0), good).filled()];
     chart
 }
 
@@ -116,7 +116,7 @@ fn latency(run: &Run, x: Scale) -> Chart {
     let high = points(run, p99);
     let good = points(run, |slice| slice.good_p99.unwrap_or(f64::NAN));
     let has_failures = run.series.iter().any(|slice| slice.good < slice.due);
-    let y = Scale::log(Unit::Latency, half.iter().chain(&high).map(|point| point.1));
+    let y = Scale::log(Unit::Latency, half.iter().chain(&high).chain(&good).map(|point| point.1));
     let mut chart = Chart::new("Latency", "", x, y, 170.0);
     chart.lines = vec![Line::new("p50", Hue::Series(2), half), Line::new("p99", Hue::Series(1), high)];
     if has_failures && good.iter().any(|point| point.1.is_finite()) {

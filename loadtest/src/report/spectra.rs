@@ -37,7 +37,7 @@ pub(super) fn draw(page: &mut Markup, subjects: &[Subject]) {
     let x = Scale::log(Unit::Nines, points().map(|point| point.0).chain([1.0, 1_000.0]));
     let capacity = subjects.iter().find_map(|subject| subject.outcome.capacity.as_ref());
     let y = Scale::log(Unit::Latency, points().map(|point| point.1).chain(capacity.map(|capacity| capacity.bound)));
-    let mut chart = Chart::new("Latency", "percentile", x, y, 280.0);
+    let mut chart = Chart::new("Latency (dashed: uncorrected)", "percentile", x, y, 280.0);
     if let Some(capacity) = capacity {
         chart.rules.push(Rule { at: capacity.bound, name: format!("bound {}", words::bound(capacity.bound)) });
     }
@@ -106,5 +106,8 @@ fn drawn(seen: &Seen, hue: Hue) -> Vec<Line> {
     };
     let Some(due) = points(|run| &run.latency) else { return Vec::new() };
     let sent = points(|run| &run.uncorrected).unwrap_or_default();
-    vec![Line::new(seen.name.clone(), hue, due), Line::new(format!("{}, uncorrected", seen.name), hue, sent).dashed()]
+    vec![
+        Line::new(seen.name.clone(), hue, due),
+        Line::new(format!("{}, uncorrected", seen.name), hue, sent).dashed().unlisted(),
+    ]
 }

@@ -86,6 +86,9 @@ impl From<&str> for Cell {
     }
 }
 
+/// Characters of a note that stays on one line.
+const SHORT_NOTE: usize = 14;
+
 /// A table. Every row has as many cells as there are columns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
@@ -93,6 +96,10 @@ pub(super) struct Table {
     /// Of the columns, which hold numbers: they stand at the right.
     numbers: Vec<bool>,
     rows: Vec<Vec<Cell>>,
+    /// As wide as its cells and not as the page, for few short columns.
+    is_compact: bool,
+    /// In smaller type, for many columns.
+    is_dense: bool,
     /// On a narrow screen each row becomes a block with the columns' names, for tables of sentences.
     stacks: bool,
 }
@@ -110,6 +117,16 @@ impl Table {
     /// The same, as blocks on a narrow screen.
     pub(super) fn stacked(self) -> Self {
         Self { stacks: true, ..self }
+    }
+
+    /// The same, no wider than its cells.
+    pub(super) fn compact(self) -> Self {
+        Self { is_compact: true, ..self }
+    }
+
+    /// The same, in smaller type.
+    pub(super) fn dense(self) -> Self {
+        Self { is_dense: true, ..self }
     }
 
     /// Appends a row.
@@ -140,7 +157,12 @@ impl Table {
 
     /// Writes it into a page.
     pub(super) fn draw(&self, page: &mut Markup) {
-        let class = if self.stacks { "scroll stack" } else { "scroll" };
+        let class = match () {
+            () if self.stacks => "scroll stack",
+            () if self.is_compact => "scroll compact",
+            () if self.is_dense => "scroll dense",
+            () => "scroll",
+        };
         page.element("div", &[("class", class), ("tabindex", "0")], |page| {
             page.element("table", &[], |page| {
                 page.element("thead", &[], |page| {
@@ -172,7 +194,8 @@ impl Table {
                 page.element("td", &attributes, |page| {
                     page.leaf("span", &[("class", "value")], &cell.text);
                     if !cell.note.is_empty() {
-                        page.leaf("span", &[("class", "note")], &cell.note);
+                        let class = if cell.note.chars().count() > SHORT_NOTE { "note long" } else { "note" };
+                        page.leaf("span", &[("class", class)], &cell.note);
                     }
                 });
             }

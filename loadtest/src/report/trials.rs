@@ -91,8 +91,8 @@ pub(super) fn runs(page: &mut Markup, subjects: &[Subject]) {
                 page.leaf("p", &[("class", "remark")], "More are in the result's file.");
             }
         }
-        let text = "Uncorrected: p99 from when a request was really sent. Lag: how late the generator began requests, p99.9. Busy: of the busiest \
-                    generator thread.";
+        let text = "Sent: p99 uncorrected, from when a request was really sent. Lag: how late the generator began requests, \
+                    p99.9. Busy: of the busiest generator thread; steal: CPU that the hypervisor gave to others.";
         page.leaf("p", &[("class", "remark")], text);
     });
 }
@@ -101,22 +101,19 @@ fn of_runs(runs: &[Run]) -> Table {
     let mut table = Table::new(&[
         "#",
         "run",
-        "server",
         "#rate",
-        "#length",
         "#due",
         "#failed",
         "#p50",
         "#p99",
         "#p99.9",
-        "#uncorrected",
         "#in flight",
         "#lag",
         "#busy",
-        "#steal",
         "#CPU a request",
         "passed",
-    ]);
+    ])
+    .dense();
     for (row, run) in runs.iter().take(TRIALS_MAX).enumerate() {
         let is_open = run.rate.is_some();
         // a closed loop has no due times, and so no latency that could be told
@@ -124,25 +121,26 @@ fn of_runs(runs: &[Run]) -> Table {
         let latency = |value: Option<f64>| Cell::from(shown(words::percentile(&run.latency, value)));
         table.row(vec![
             Cell::new((row + 1).to_string()).tone(Tone::Faint),
-            run.label.as_str().into(),
-            run.server.as_str().into(),
+            Cell::new(run.label.as_str()).note(run.server.as_str()),
             run.rate.map_or_else(|| "closed".to_owned(), words::rate).into(),
-            words::length(run.length).into(),
-            words::count(run.due).into(),
+            Cell::new(words::count(run.due)).note(format!("in {}", words::length(run.length))),
             failed(run),
             latency(run.latency.p50),
-            latency(run.latency.p99),
+            latency(run.latency.p99).note(if is_open { sent(run) } else { String::new() }),
             latency(run.latency.p999),
-            shown(words::percentile(&run.uncorrected, run.uncorrected.p99)).into(),
             Cell::new(crate::units::digits(run.in_flight)).note(format!("max {}", words::count(run.in_flight_max))),
             shown(words::percentile(&run.lag, run.lag.p999)).into(),
-            words::percent(run.generator_busy).into(),
-            words::percent(run.steal).into(),
+            Cell::new(words::percent(run.generator_busy)).note(format!("steal {}", words::percent(run.steal))),
             words::cpu_each(run).map_or_else(|| NOTHING.to_owned(), words::micros).into(),
             passed(run),
         ]);
     }
     table
+}
+
+/// The uncorrected 99th percentile.
+fn sent(run: &Run) -> String {
+    format!("sent {}", words::percentile(&run.uncorrected, run.uncorrected.p99))
 }
 
 fn failed(run: &Run) -> Cell {

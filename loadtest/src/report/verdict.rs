@@ -106,20 +106,22 @@ fn of_capacity(capacity: &Capacity) -> String {
 }
 
 fn of_peers(peers: &Peers) -> String {
-    let said: Vec<_> = peers.ratios.iter().map(of_ratio).collect();
     let rate = words::rate(peers.rate);
-    match said.as_slice() {
-        [] => format!("{} at {rate} requests/s", several(peers.peers.len() as u64, "gateway")),
-        said => format!("at {rate} requests/s {}", said.join("; ")),
+    let Some(to) = peers.ratios.first().map(|ratio| ratio.to.as_str()) else {
+        return format!("{} at {rate} requests/s", several(peers.peers.len() as u64, "gateway"));
+    };
+    let is_shown = |ratio: &&Ratio| ratio.cpu.low > 1.0 || ratio.cpu.high < 1.0;
+    let (differ, same): (Vec<_>, Vec<_>) = peers.ratios.iter().partition(is_shown);
+    let mut said = Vec::new();
+    if !differ.is_empty() {
+        let each: Vec<_> = differ.iter().map(|ratio| format!("{} {:.2} ×", ratio.of, ratio.cpu.value)).collect();
+        said.push(format!("{} the CPU of {to}", each.join(", ")));
     }
-}
-
-fn of_ratio(ratio: &Ratio) -> String {
-    let (low, high) = (ratio.cpu.low, ratio.cpu.high);
-    if low <= 1.0 && high >= 1.0 {
-        return format!("no difference shown between {} and {}", ratio.of, ratio.to);
+    if !same.is_empty() {
+        let each: Vec<_> = same.iter().map(|ratio| ratio.of.as_str()).collect();
+        said.push(format!("no difference shown between {to} and {}", each.join(", ")));
     }
-    format!("{} needs {:.2} × the CPU of {} ({low:.2}–{high:.2})", ratio.of, ratio.cpu.value, ratio.to)
+    format!("at {rate} requests/s: {}", said.join("; "))
 }
 
 /// Whether every threshold of a phase was met.
@@ -162,7 +164,7 @@ fn of_curve(outcome: &Outcome) -> String {
 }
 
 fn of_runs(outcome: &Outcome) -> String {
-    let Some(run) = outcome.runs.iter().rev().find(|run| run.label != "warm-up") else {
+    let Some(run) = last_run(outcome) else {
         return "nothing was measured".to_owned();
     };
     let lost = words::failed(run.due, run.good);
@@ -212,19 +214,49 @@ pub(super) fn facts(outcome: &Outcome) -> Vec<Fact> {
         facts.push(fact("Each after failures", format!("{}/s", words::rate(sizing.each_after_failures)), gone));
     }
     if let Some(capacity) = &outcome.capacity {
-        facts.extend(facts_of_capacity(outcome, capacity));
+        let all = facts_of_capacity(outcome, capacity);
+        // beside hosts only what they follow from
+        let is_one_of_few =
+            |fact: &Fact| outcome.sizing.is_none() || matches!(fact.name.as_str(), "Holds" | "CPU a request");
+        facts.extend(all.into_iter().filter(is_one_of_few));
     }
-    facts.extend(outcome.drills.iter().map(fact_of_drill));
+    let is_alone = outcome.drills.len() == 1;
+    facts.extend(outcome.drills.iter().flat_map(|drill| facts_of_drill(drill, is_alone)));
     if let Some(peers) = &outcome.peers {
         for peer in &peers.peers {
-            let between = format!("{}–{} µs with 95 %", digits(peer.cpu.low), digits(peer.cpu.high));
+            let between = format!("95 %: {}–{} µs", digits(peer.cpu.low), digits(peer.cpu.high));
             facts.push(fact(format!("CPU a request, {}", peer.name), words::micros(peer.cpu.value), between));
         }
+    }
+    if let Some(curve) = &outcome.curve {
+        facts.extend(facts_of_curve(&groups::rows(outcome, &curve.through), &groups::rows(outcome, &curve.direct)));
     }
     if facts.is_empty() {
         facts.extend(facts_of_run(outcome));
     }
     facts
+}
+
+fn facts_of_curve(through: &[&Run], direct: &[&Run]) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let mut add = |name: &str, run: &Run| {
+        let rate = run.rate.map_or_else(|| "closed loop".to_owned(), |rate| format!("at {}/s", words::rate(rate)));
+        facts.push(fact(name, words::percentile(&run.latency, run.latency.p99), rate));
+    };
+    if let [first, .., last] = through {
+        add("p99 at the lowest rate", first);
+        add("p99 at the highest rate", last);
+    }
+    direct.last().iter().for_each(|run| add("p99 of the upstream itself", run));
+    if let Some(cpu) = groups::median(through.iter().filter_map(|run| words::cpu_each(run))) {
+        facts.push(fact("CPU a request", words::micros(cpu), "of the gateway, median of all rates"));
+    }
+    facts
+}
+
+/// The last run that is more than preparation.
+fn last_run(outcome: &Outcome) -> Option<&Run> {
+    outcome.runs.iter().rev().find(|run| !matches!(run.label.as_str(), "warm-up" | "direct"))
 }
 
 fn facts_of_capacity(outcome: &Outcome, capacity: &Capacity) -> Vec<Fact> {
@@ -250,15 +282,32 @@ fn facts_of_capacity(outcome: &Outcome, capacity: &Capacity) -> Vec<Fact> {
     facts
 }
 
-fn fact_of_drill(drill: &Drill) -> Fact {
+/// Of several drills each names its gateway.
+fn facts_of_drill(drill: &Drill, is_alone: bool) -> Vec<Fact> {
     let sum = |part: fn(&Phase) -> u64| drill.phases.iter().map(part).sum::<u64>();
     let (due, lost) = (sum(|phase| phase.count.due), sum(|phase| words::failed_in(&phase.count)));
     let share = format!("{} of {} requests", words::percent(words::part(lost, due)), words::count(due));
-    fact(format!("Failed, {}", drill.gateway), words::count(lost), share)
+    let named = |what: &str| if is_alone { what.to_owned() } else { format!("{what}, {}", drill.gateway) };
+    let mut facts = vec![fact(named("Failed requests"), words::count(lost), share)];
+    // the first of the largest
+    let most = |value: fn(&Phase) -> Option<f64>| {
+        let each = drill.phases.iter().rev().filter_map(|phase| Some((value(phase)?, phase)));
+        each.max_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    if let Some((time, phase)) = most(|phase| phase.recovery) {
+        facts.push(fact(named("Slowest recovery"), words::time(Some(time)), &phase.name));
+    }
+    if let Some((times, phase)) = most(|phase| phase.amplification).filter(|_| is_alone) {
+        facts.push(fact("Retry amplification", format!("{times:.3} ×"), &phase.name));
+    }
+    if let Some((number, phase)) = most(|phase| Some(phase.in_flight_max as f64)).filter(|_| is_alone) {
+        facts.push(fact("In flight at most", words::count(number as u64), &phase.name));
+    }
+    facts
 }
 
 fn facts_of_run(outcome: &Outcome) -> Vec<Fact> {
-    let Some(run) = outcome.runs.iter().rev().find(|run| run.label != "warm-up") else { return Vec::new() };
+    let Some(run) = last_run(outcome) else { return Vec::new() };
     let mut facts = Vec::new();
     let offered =
         run.rate.map_or_else(|| "closed loop".to_owned(), |rate| format!("{}/s were offered", words::rate(rate)));
@@ -275,7 +324,7 @@ fn facts_of_run(outcome: &Outcome) -> Vec<Fact> {
 }
 
 /// As a sentence begins; the name of a percentile stays as it is.
-fn uppercase(text: &str) -> String {
+pub(super) fn uppercase(text: &str) -> String {
     let mut rest = text.chars();
     match rest.next() {
         Some(first) if !rest.as_str().starts_with(|second: char| second.is_ascii_digit()) => {

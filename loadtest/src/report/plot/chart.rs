@@ -1,7 +1,7 @@
 //! A chart: one pair of axes with what is drawn between them, and figures of one or several charts above each other.
 
 use super::scale::Scale;
-use super::strokes::Strokes;
+use super::strokes::{NAME_PITCH, Strokes};
 use super::{Hue, Paper, swatch};
 use crate::report::markup::{Markup, px};
 
@@ -66,6 +66,8 @@ pub(in crate::report) struct Line {
     pub(in crate::report) hue: Hue,
     /// Instead of a solid one.
     pub(in crate::report) is_dashed: bool,
+    /// Whether the legend has it; a tooltip does in any case.
+    pub(in crate::report) is_listed: bool,
     /// The area below is tinted.
     pub(in crate::report) is_filled: bool,
     /// Where it runs.
@@ -75,12 +77,17 @@ pub(in crate::report) struct Line {
 impl Line {
     /// A solid line.
     pub(in crate::report) fn new(name: impl Into<String>, hue: Hue, points: Vec<(f64, f64)>) -> Self {
-        Self { name: name.into(), hue, is_dashed: false, is_filled: false, points }
+        Self { name: name.into(), hue, is_dashed: false, is_listed: true, is_filled: false, points }
     }
 
     /// The same, dashed.
     pub(in crate::report) fn dashed(self) -> Self {
         Self { is_dashed: true, ..self }
+    }
+
+    /// The same, explained elsewhere than in the legend.
+    pub(in crate::report) fn unlisted(self) -> Self {
+        Self { is_listed: false, ..self }
     }
 
     /// The same, with the area below it.
@@ -132,7 +139,7 @@ pub(in crate::report) struct Span {
     pub(in crate::report) name: String,
     /// Stands there where there is less; empty: the name is moved beside the span.
     pub(in crate::report) short: String,
-    /// Its colour; `None`: it is not shaded, only bounded.
+    /// Its colour; `None`: it is not shaded.
     pub(in crate::report) hue: Option<Hue>,
 }
 
@@ -169,7 +176,7 @@ fn legend(page: &mut Markup, chart: &Chart) {
     page.element("div", &[("class", "legend")], |page| {
         page.leaf("strong", &[], &chart.name);
         page.element("ul", &[], |page| {
-            for line in chart.lines.iter().filter(|line| !line.name.is_empty()) {
+            for line in chart.lines.iter().filter(|line| line.is_listed && !line.name.is_empty()) {
                 swatch(page, &line.class(), &line.name);
             }
             for dots in chart.dots.iter().filter(|dots| !dots.name.is_empty()) {
@@ -181,10 +188,12 @@ fn legend(page: &mut Markup, chart: &Chart) {
 
 /// Room above the axis for names of spans, and for what is ∞.
 const NAMES: f64 = 22.0;
-const LANE: f64 = 18.0;
+const LANE: f64 = 26.0;
 
 fn draw(page: &mut Markup, chart: &Chart, paper: Paper, heading: &str) {
-    let names = if chart.names_spans { NAMES } else { 6.0 };
+    // names beside their spans have a row each
+    let beside = chart.spans.iter().filter(|span| span.short.is_empty()).count().max(1) - 1;
+    let names = if chart.names_spans { NAMES + beside as f64 * NAME_PITCH } else { 6.0 };
     let lane = if chart.has_infinity() { LANE } else { 0.0 };
     let top = names + lane;
     let bottom = top + chart.height;

@@ -58,7 +58,7 @@ struct Paper {
 impl Paper {
     const BOTH: [Self; 2] = [
         Self { class: "wide", width: 1000.0, left: 62.0, right: 16.0, font: 12.5, ticks: 10 },
-        Self { class: "narrow", width: 358.0, left: 48.0, right: 10.0, font: 11.5, ticks: 5 },
+        Self { class: "narrow", width: 358.0, left: 56.0, right: 10.0, font: 11.5, ticks: 5 },
     ];
 
     /// Width of text, somewhat more than it is in the widest of usual fonts.

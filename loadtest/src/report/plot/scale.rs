@@ -103,7 +103,7 @@ impl Scale {
                 _ => 10.0,
             })
         };
-        let (mut low, high) = (down(low * 0.999), up(high * 1.001));
+        let (mut low, high) = (down(low * (1.0 + 1e-9)), up(high * (1.0 - 1e-9)));
         if high / low < 10.0 {
             low = down(high / 10.0);
         }

@@ -5,8 +5,12 @@ use super::{Hue, Paper};
 use crate::report::markup::{Markup, px};
 use std::fmt::Write as _;
 
-/// Points of a line that are drawn for a pixel at most: the least and the largest between two.
-const POINTS_A_PIXEL: f64 = 1.0;
+/// Pixels of which a line keeps four points at most.
+const THINNED_PIXELS: f64 = 1.0;
+/// Pixels of the lane of ∞ that are drawn; the rest keeps its label apart from the topmost tick.
+const LANE_RECT: f64 = 16.0;
+/// Pixels from one row of names to the next.
+pub(super) const NAME_PITCH: f64 = 16.0;
 /// Pixels between places that have a tooltip, at least.
 const HOVER_PIXELS: f64 = 4.0;
 
@@ -35,7 +39,7 @@ impl Strokes<'_> {
 
     fn y(&self, value: f64) -> f64 {
         if value.is_infinite() {
-            return self.top - self.lane / 2.0;
+            return self.top - self.lane + LANE_RECT / 2.0;
         }
         self.bottom - self.chart.y.place(value) * (self.bottom - self.top)
     }
@@ -50,7 +54,7 @@ impl Strokes<'_> {
                 let class = format!("span {}", hue.class());
                 rect(page, &class, [*from, top, (to - from).max(1.0), self.bottom - top]);
             }
-            if *from > self.left() + 1.0 {
+            if *from > self.left() + 1.0 && !span.short.is_empty() {
                 page.empty(
                     "path",
                     &[("class", "edge"), ("d", &format!("M{} {}V{}", px(*from), px(top), px(self.bottom)))],
@@ -59,12 +63,15 @@ impl Strokes<'_> {
         }
         if self.chart.names_spans {
             let fit = spans.iter().all(|(span, from, to)| self.paper.text_width(&span.name) + 8.0 <= to - from);
-            spans.iter().for_each(|(span, from, to)| self.span_name(page, span, (*from, *to), fit));
+            for (row, (span, from, to)) in spans.iter().enumerate() {
+                let row = if span.short.is_empty() { row } else { 0 };
+                self.span_name(page, span, (*from, *to), fit, row);
+            }
         }
     }
 
-    fn span_name(&self, page: &mut Markup, span: &Span, (from, to): (f64, f64), fit: bool) {
-        let y = px(self.top - self.lane - 7.0);
+    fn span_name(&self, page: &mut Markup, span: &Span, (from, to): (f64, f64), fit: bool, row: usize) {
+        let y = px(self.top - self.lane - 7.0 - row as f64 * NAME_PITCH);
         let wide = self.paper.text_width(&span.name);
         let (x, anchor, name) = match () {
             () if !span.short.is_empty() => ((from + to) / 2.0, "middle", if fit { &span.name } else { &span.short }),
@@ -75,7 +82,11 @@ impl Strokes<'_> {
             () if to - wide >= 0.0 => (to, "end", &span.name),
             () => (from.min(self.left()), "start", &span.name),
         };
-        page.element("text", &[("class", "name"), ("x", &px(x)), ("y", &y), ("text-anchor", anchor)], |page| {
+        let class = match span.hue {
+            Some(hue) if span.short.is_empty() => format!("name {}", hue.class()),
+            _ => "name".to_owned(),
+        };
+        page.element("text", &[("class", &class), ("x", &px(x)), ("y", &y), ("text-anchor", anchor)], |page| {
             page.text(name);
             if *name != span.name {
                 page.leaf("title", &[], &span.name);
@@ -94,8 +105,8 @@ impl Strokes<'_> {
             page.leaf("text", &[("class", "tick"), ("x", &beside), ("y", &y), ("text-anchor", "end")], &label);
         }
         if self.lane > 0.0 {
-            rect(page, "lane", [self.left(), self.top - self.lane, self.right() - self.left(), self.lane]);
-            let y = px(self.top - self.lane / 2.0 + self.paper.font * 0.35);
+            rect(page, "lane", [self.left(), self.top - self.lane, self.right() - self.left(), LANE_RECT]);
+            let y = px(self.y(f64::INFINITY) + self.paper.font * 0.4);
             page.leaf("text", &[("class", "tick infinite"), ("x", &beside), ("y", &y), ("text-anchor", "end")], "∞");
         }
         page.empty("path", &[("class", "axis"), ("d", &format!("M{left} {}H{right}", px(self.bottom)))]);
@@ -228,20 +239,20 @@ fn path(points: &[(f64, f64)]) -> String {
     path
 }
 
-/// Points on paper without those that no screen can show apart: of each pixel the highest and the lowest stay, in their order.
+/// Points on paper without those that no screen can show apart: of each pixel the first, the lowest, the highest and the last stay, in their
+/// order (the "M4" of Jugel and others, VLDB 2014).
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut kept: Vec<(f64, f64)> = Vec::new();
     let mut rest = points;
     while let Some(first) = rest.first() {
-        let here =
-            rest.iter().take_while(|point| point.0 < first.0 + POINTS_A_PIXEL && !point.1.is_nan()).count().max(1);
-        let (column, after) = rest.split_at(here);
-        let by_height = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
-        let ends = [column.iter().min_by(by_height), column.iter().max_by(by_height)];
-        let mut ends: Vec<(f64, f64)> = ends.into_iter().flatten().copied().collect();
-        ends.sort_by(|a, b| a.0.total_cmp(&b.0));
-        ends.dedup();
-        kept.extend(ends);
+        let is_here = |point: &&(f64, f64)| point.0 < first.0 + THINNED_PIXELS && !point.1.is_nan();
+        let (column, after) = rest.split_at(rest.iter().take_while(is_here).count().max(1));
+        let by_height = |a: &usize, b: &usize| column[*a].1.total_cmp(&column[*b].1);
+        let (low, high) = ((0..column.len()).min_by(by_height), (0..column.len()).max_by(by_height));
+        let mut rows = vec![0, low.unwrap_or(0), high.unwrap_or(0), column.len() - 1];
+        rows.sort_unstable();
+        rows.dedup();
+        kept.extend(rows.into_iter().map(|row| column[row]));
         rest = after;
     }
     kept
@@ -257,7 +268,7 @@ mod tests {
             .map(|row| (f64::from(row) / 100.0, if row == 5_005 { 0.0 } else { 50.0 + f64::from(row % 3) }))
             .collect();
         let kept = thinned(&points);
-        assert!(kept.len() <= 210 && kept.contains(&points[5_005]), "{}", kept.len());
+        assert!(kept.len() <= 410 && kept.contains(&points[5_005]), "{}", kept.len());
         let with_gap = thinned(&[(0.0, 1.0), (1.0, f64::NAN), (2.0, 1.0)]);
         assert!(with_gap.len() == 3 && with_gap[1].1.is_nan());
     }
