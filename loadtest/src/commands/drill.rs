@@ -160,7 +160,7 @@ impl Stage {
             let first_backup = upstream.instances - upstream.backup;
             let endpoint = |(row, address): (usize, &SocketAddr)| Endpoint { address: *address, is_backup: row >= first_backup };
             routes.push(Route {
-                prefix: upstream.path.clone(),
+                prefix: upstream.path.0.trim_end_matches('*').to_owned(),
                 upstream: upstream.name.clone(),
                 endpoints: addresses.iter().enumerate().map(endpoint).collect(),
             });
@@ -175,7 +175,7 @@ impl Stage {
             routes,
             retries_on_500: false,
             health_checks: false,
-            own: gateway.configs.iter().find(|(kind, _)| *kind == program.kind).map(|(_, text)| text.clone()),
+            own: gateway.configs.iter().find(|(kind, _)| *kind == program.kind).map(|(_, own)| own.clone()),
         };
         let gateway = Gateway::start(program, &setup).map_err(told)?;
         Ok(Self { gateway, fleets, troubles: Vec::new() })

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod capacity;
 pub mod curve;
+pub mod drill;
 pub mod files;
 pub mod find;
 pub mod options;
@@ -12,6 +13,7 @@ pub mod rig;
 pub mod run;
 pub mod selftest;
 pub mod session;
+pub mod size;
 
 use clap::{Parser, Subcommand};
 use session::Refusal;
@@ -36,6 +38,10 @@ enum Command {
     Capacity(find::CapacityOptions),
     /// Latency against rate.
     Curve(curve::CurveOptions),
+    /// Faults in phases under load.
+    Drill(drill::DrillOptions),
+    /// How many hosts a peak needs, so that some of them may fail.
+    Size(size::SizeOptions),
     /// Gateways side by side at the same rate.
     Peers(peers::PeersOptions),
     /// Results as one page.
@@ -64,6 +70,8 @@ pub fn obey(line: &Line) -> Result<ExitCode, Refusal> {
         Command::Run(options) => run::run(options),
         Command::Capacity(options) => find::capacity(options),
         Command::Curve(options) => curve::curve(options),
+        Command::Drill(options) => drill::drill(options),
+        Command::Size(options) => size::size(options),
         Command::Peers(options) => peers::peers(options),
         Command::Selftest(options) => selftest::selftest(options),
         Command::Report(options) => files::report(options),

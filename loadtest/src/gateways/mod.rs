@@ -13,10 +13,12 @@ mod page;
 mod program;
 mod ringgate;
 mod setup;
+mod template;
 
 pub use program::Program;
 pub use ringgate::{BuiltIn, built_in};
 pub use setup::{Endpoint, Route, Setup};
+pub use template::Template;
 
 use rustix::process::Signal;
 use std::collections::BTreeMap;

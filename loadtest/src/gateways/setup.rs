@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::Kind;
+use super::{Kind, Template};
 
 /// Idle connections that a gateway may keep to the endpoints of an upstream, per worker.
 pub(super) const POOL: usize = 1024;
@@ -28,8 +28,8 @@ pub struct Setup {
     pub retries_on_500: bool,
     /// Endpoints are asked for `/healthz` every second, by gateways that do so.
     pub health_checks: bool,
-    /// The user's own configuration instead of a generated one; see [`Setup::fill_in`].
-    pub own: Option<String>,
+    /// The user's own configuration instead of a generated one; its rows of upstreams are those of `routes`.
+    pub own: Option<Template>,
 }
 
 /// Requests for paths that begin like this go to these endpoints.
@@ -81,7 +81,8 @@ impl Setup {
     pub(super) fn configuration(&self, kind: Kind, place: Place<'_>) -> Result<String, String> {
         self.check()?;
         if let Some(own) = &self.own {
-            return self.fill_in(own, place);
+            let instance = |upstream: usize, instance: usize| self.routes[upstream].endpoints[instance].address;
+            return Ok(own.fill(place.listen, place.admin, instance));
         }
         Ok(match kind {
             Kind::Ringgate => super::ringgate::configuration(self, place),
@@ -130,47 +131,6 @@ impl Setup {
         self.routes.iter().enumerate().filter(move |(row, route)| is_first(*row, route)).map(|(_, route)| route)
     }
 
-    /// A user's configuration with addresses and paths for its placeholders: `{listen}`, `{admin}`, `{folder}` (for files that the gateway
-    /// writes), `{workers}`, `{upstream.NAME.0}` (the first endpoint of an upstream). Other braces are left as they are.
-    fn fill_in(&self, own: &str, place: Place<'_>) -> Result<String, String> {
-        let mut known = vec![
-            ("{listen}".to_owned(), place.listen.to_string()),
-            ("{admin}".to_owned(), place.admin.to_string()),
-            ("{folder}".to_owned(), place.folder.display().to_string()),
-            ("{workers}".to_owned(), self.workers.to_string()),
-        ];
-        for route in self.upstreams() {
-            for (row, endpoint) in route.endpoints.iter().enumerate() {
-                known.push((format!("{{upstream.{}.{row}}}", route.upstream), endpoint.address.to_string()));
-            }
-        }
-        let (mut text, mut rest) = (String::with_capacity(own.len()), own);
-        while let Some(start) = rest.find('{') {
-            let (before, here) = rest.split_at(start);
-            text.push_str(before);
-            if let Some((name, value)) = known.iter().find(|(name, _)| here.starts_with(name)) {
-                text.push_str(value);
-                rest = &here[name.len()..];
-                continue;
-            }
-            if here.starts_with("{upstream.") {
-                let line = 1 + own[..own.len() - here.len()].matches('\n').count();
-                let written = here.split_inclusive('}').next().unwrap_or(here).lines().next().unwrap_or_default();
-                let mut there_are = String::new();
-                for (name, _) in &known {
-                    let _ = write!(there_are, " {name}");
-                }
-                return Err(format!("line {line}: {written} stands for nothing; there are{there_are}"));
-            }
-            text.push('{');
-            rest = &here[1..];
-        }
-        if !own.contains("{listen}") {
-            return Err("{listen} is nowhere: the gateway would listen where nobody looks for it".to_owned());
-        }
-        text.push_str(rest);
-        Ok(text)
-    }
 }
 
 #[cfg(test)]
@@ -195,26 +155,21 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_in_and_other_braces_stay() {
-        let own = "bind {listen}; http { server {upstream.app.0} {upstream.orders.0}; } {folder} {x}";
-        let filled = Setup { own: Some(own.to_owned()), ..rich() }.configuration(Kind::Nginx, place());
-        let wanted = "bind 127.0.0.1:8080; http { server 127.0.0.1:9001 127.0.0.1:9003; } /folder {x}";
+    fn the_users_own_configuration_takes_the_place_of_ours() {
+        let own = "bind @listen@; http { server @app.1@ @orders.1@; } {x}";
+        let own = Template::try_new(own, &[("app", 2), ("orders", 1)]).unwrap();
+        let filled = Setup { own: Some(own), ..rich() }.configuration(Kind::Nginx, place());
+        let wanted = "bind 127.0.0.1:8080; http { server 127.0.0.1:9001 127.0.0.1:9003; } {x}";
         assert_eq!(filled.as_deref(), Ok(wanted));
     }
 
     #[test]
     fn what_is_wrong_is_said() {
-        let own = |text: &str| Setup { own: Some(text.to_owned()), ..Setup::plain(&[local(9001)]) };
         let mut twice = rich();
         twice.routes[1].upstream = "app".to_owned();
         let mut named = rich();
         named.routes[1].upstream = "a;b".to_owned();
         for (setup, error) in [
-            (
-                own("{listen}\n{upstream.api.0}\n"),
-                "line 2: {upstream.api.0} stands for nothing; there are {listen} {admin} {folder} {workers} {upstream.app.0}",
-            ),
-            (own("x"), "{listen} is nowhere: the gateway would listen where nobody looks for it"),
             (Setup { workers: 0, ..rich() }, "a gateway has one worker at least"),
             (Setup { routes: Vec::new(), ..rich() }, "a gateway has one route at least"),
             (Setup::plain(&[]), "upstream app has no endpoint that is no backup"),

@@ -3,9 +3,10 @@
 //! Every check reports and goes on. A function that makes a part of [`Plan`] says `None` only when something was reported.
 
 use super::cores::{Division, Wishes, divide};
-use super::values::{Kind, PaceWord};
+use super::values::PaceWord;
+use crate::gateways::{Kind, Template};
 use super::words::Prefix;
-use super::{Capacity, Gateway, Offer, Pacing, Plan, Replay, Request, Sizing, Template, Thresholds, Upstream, file};
+use super::{Capacity, Gateway, Offer, Pacing, Plan, Replay, Request, Sizing, Thresholds, Upstream, file};
 use super::{phases, targets};
 use crate::result::PlanText;
 use ringgate::config::reading::{Cores, KeyOf, Sink, Workers, Written};
@@ -125,21 +126,22 @@ fn gateway(
     let kinds: Vec<_> = table.kinds.as_ref()?.value.0.iter().collect();
     for (row, kind) in kinds.iter().enumerate() {
         if kinds[..row].iter().any(|other| other.value == kind.value) {
-            wrong(sink, table.at.key("kinds"), kind, format!("{} stands there twice", kind.value.name()), None);
+            wrong(sink, table.at.key("kinds"), kind, format!("{} stands there twice", Kind::from(kind.value).name()), None);
         }
     }
-    let kinds: Vec<Kind> = kinds.iter().map(|kind| kind.value).collect();
+    let kinds: Vec<Kind> = kinds.iter().map(|kind| kind.value.into()).collect();
     let mut configs = Vec::new();
     for (kind, name) in &table.config.as_ref()?.value.0 {
-        let key = format!("config.{}", kind.value.name());
-        if !kinds.contains(&kind.value) {
-            let help = format!("name it in kinds, or take it away");
-            wrong(sink, table.at.key(&key), name, format!("{} is not among kinds", kind.value.name()), Some(help));
+        let kind = Kind::from(kind.value);
+        let key = format!("config.{}", kind.name());
+        if !kinds.contains(&kind) {
+            let help = "name it in kinds, or take it away".to_owned();
+            wrong(sink, table.at.key(&key), name, format!("{} is not among kinds", kind.name()), Some(help));
             continue;
         }
         let Some(text) = targets::text_of_file(&table.at, &key, name, place, sink) else { continue };
         match Template::try_new(&text, upstreams) {
-            Ok(template) => configs.push((kind.value, template)),
+            Ok(template) => configs.push((kind, template)),
             Err(message) => wrong(sink, table.at.key(&key), name, message, None),
         }
     }

@@ -4,7 +4,7 @@
 //! `check`, `targets` and `phases`.
 
 use super::values::{
-    Allowed, Amplification, BODY_BYTES_MAX, BODY_HAS_BYTES_MAX, FileName, Kind, Latency, PEAK_MAX, PaceWord, PhaseRate,
+    Allowed, Amplification, BODY_BYTES_MAX, BODY_HAS_BYTES_MAX, FileName, KindWord, Latency, PEAK_MAX, PaceWord, PhaseRate,
     RATE_MAX, RequestPath, Requests, Span, Speed, Text, UrlText,
 };
 use super::words::{ActText, GatewayActText, INSTANCES_MAX, Prefix, ServiceText, Which};
@@ -117,14 +117,14 @@ table! {
     /// Gateways that are started: all get the same load, one after the other.
     Gateway {
         /// Which: ringgate, nginx, haproxy, envoy. The first is judged; the others stand beside it, where they are installed.
-        default kinds: List<Kind, 1, 4> = ["ringgate"];
+        default kinds: List<KindWord, 1, 4> = ["ringgate"];
         /// Event loops of each: "auto" is one per core of `cores`, or 1 to 512.
         default workers: Workers = "auto";
         /// Cores that they run on: "auto" divides the machine (see docs/capacity.md), or a list such as [0, 1].
         default cores: Cores = "auto";
         /// Configurations of your own by kind, from the plan's folder, instead of the one that is written for it. In them @listen@ stands for the
         /// address to listen on, @admin@ for that of its own figures, and @NAME.1@ for the first instance of an upstream.
-        default config: Map<Kind, FileName, 4> = {};
+        default config: Map<KindWord, FileName, 4> = {};
     }
 }
 

@@ -10,7 +10,6 @@
 //! | `check`, `targets`, `phases` | what places of a plan must agree on |
 //! | `cores` | who runs where |
 //! | `replay` | an access log as a load |
-//! | `template` | configurations that the user brings |
 //! | `judge` | thresholds against results |
 //!
 //! Nothing here starts or sends anything. Files that a plan names are looked for in its own folder.
@@ -22,23 +21,23 @@ mod judge;
 mod phases;
 mod replay;
 mod targets;
-mod template;
 #[cfg(test)]
 mod tests;
 mod values;
 mod words;
 
-pub use cores::available as available_cores;
 pub use file::schema;
 pub use replay::{Replay, ReplayError};
-pub use template::Template;
-pub use values::{Allowed, Kind, Url, is_loopback};
-pub use words::{Act, GatewayAct, Illness, Prefix, Service};
+pub use values::{Allowed, Url, is_loopback};
+pub use words::{Act, GatewayAct, Prefix};
 
 pub use ringgate::config::{Errors, Problem};
 
+use crate::gateways::{Kind, Template};
 use crate::load::{Load, Pace, Target};
+use crate::machine;
 use crate::result::PlanText;
+use crate::upstream::Time;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -160,7 +159,7 @@ pub struct Upstream {
     /// At least 1.
     pub instances: usize,
     /// How long an answer takes.
-    pub service: Service,
+    pub time: Time,
     /// Of an answer.
     pub body_bytes: usize,
     /// What is routed to it.
@@ -316,7 +315,7 @@ impl Plan {
     pub fn open(path: &Path) -> Result<Self, Errors> {
         let text = ringgate::config::reading::text_of(path, "a plan is a TOML file: see loadtest/plans")?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, &path.display().to_string(), folder, &available_cores())
+        Self::parse(&text, &path.display().to_string(), folder, &machine::cores())
     }
 
     /// Reads a text that messages call `file_name`, for a process that may run on `cores`; files that it names are looked for in `folder`.

@@ -5,7 +5,8 @@
 
 use super::check::{given, value, wrong};
 use super::values::{PaceWord, PhaseRate, RATE_MAX};
-use super::words::{Act, INSTANCES_MAX, Illness, Which};
+use crate::upstream;
+use super::words::{Act, INSTANCES_MAX, Which};
 use super::{Fault, GatewayAct, Phase, PhaseThresholds, Replay, Request, Timed, file};
 use ringgate::config::reading::{Sink, Written};
 use std::collections::HashMap;
@@ -94,7 +95,7 @@ fn phase(
         let timed = timed(&entry.value, length, stage, conditions, sink);
         are_readable &= timed.is_some();
         if let Some(Timed { fault: Fault::Upstream { row, act, .. }, .. }) = &timed {
-            unwell[*row] |= *act != Act::Start && *act != Act::Tell(Illness::Fine);
+            unwell[*row] |= *act != Act::Start && *act != Act::Tell(upstream::Fault::Fine);
         }
         faults.extend(timed);
     }
@@ -194,7 +195,7 @@ fn timed(
         wrong(sink, table.at.key("after"), after, message, None);
     }
     let lasts = match &fault {
-        Fault::Gateway(GatewayAct::Freeze(time)) | Fault::Upstream { act: Act::Tell(Illness::Freeze(time)), .. } => {
+        Fault::Gateway(GatewayAct::Freeze(time)) | Fault::Upstream { act: Act::Tell(upstream::Fault::Freeze(time)), .. } => {
             *time
         }
         _ => Duration::ZERO,
@@ -260,8 +261,8 @@ fn on_upstream(
     for at in &meant {
         conditions[row][*at] = match act.value.0 {
             Act::Kill => Condition { is_down: true, is_ill: false },
-            Act::Start | Act::Flap(_) | Act::Tell(Illness::Fine) => Condition::default(),
-            Act::Tell(Illness::Freeze(_)) => conditions[row][*at],
+            Act::Start | Act::Flap(_) | Act::Tell(upstream::Fault::Fine) => Condition::default(),
+            Act::Tell(upstream::Fault::Freeze(_)) => conditions[row][*at],
             Act::Tell(_) => Condition { is_down: false, is_ill: true },
         };
     }

@@ -382,7 +382,7 @@ words! {
 
 words! {
     /// A gateway that can be started.
-    Kind {
+    KindWord {
         /// ringgate.
         Ringgate = "ringgate",
         /// nginx.
@@ -394,15 +394,13 @@ words! {
     }
 }
 
-impl Kind {
-    /// As plans have it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ringgate => "ringgate",
-            Self::Nginx => "nginx",
-            Self::Haproxy => "haproxy",
-            Self::Envoy => "envoy",
+impl From<KindWord> for Kind {
+    fn from(word: KindWord) -> Self {
+        match word {
+            KindWord::Ringgate => Self::Ringgate,
+            KindWord::Nginx => Self::Nginx,
+            KindWord::Haproxy => Self::Haproxy,
+            KindWord::Envoy => Self::Envoy,
         }
     }
 }

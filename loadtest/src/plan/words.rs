@@ -3,6 +3,7 @@
 //! The same texts are understood by `ringgate-load upstream` and its control socket, and what is made of them here prints as such a line.
 
 use super::values::short_time;
+use crate::upstream::{Fault, Time};
 use ringgate::config::reading::{DeValue, Refusal, Scalar, Share, did_you_mean, integer, json, scalar_schema, text};
 use std::fmt;
 use std::time::Duration;
@@ -12,39 +13,9 @@ pub(super) const INSTANCES_MAX: u64 = 64;
 /// Highest service rate of an M/M/1, requests a second.
 const SERVICE_RATE_MAX: f64 = 10_000_000.0;
 
-/// How long a service takes for an answer.
+/// A service time of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Service {
-    /// Always the same; 0 answers at once.
-    Fixed(Duration),
-    /// Half take no longer than the median, 99 % no longer than the other.
-    Lognormal {
-        /// Above 0.
-        median: Duration,
-        /// Not below the median.
-        p99: Duration,
-    },
-    /// One server with a queue: exponential times, so many a second on average.
-    Mm1 {
-        /// Above 0.
-        rate: f64,
-    },
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(time) if time.is_zero() => f.write_str("0"),
-            Self::Fixed(time) => write!(f, "{time:?}"),
-            Self::Lognormal { median, p99 } => write!(f, "lognormal {median:?} {p99:?}"),
-            Self::Mm1 { rate } => write!(f, "mm1 {rate}/s"),
-        }
-    }
-}
-
-/// A [`Service`] of a plan.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ServiceText(pub Service);
+pub struct ServiceText(pub Time);
 
 impl Scalar for ServiceText {
     fn allowed() -> String {
@@ -56,7 +27,7 @@ impl Scalar for ServiceText {
         let written = text(value)?;
         let words: Vec<_> = written.split_ascii_whitespace().collect();
         let service = match words[..] {
-            ["0"] => Service::Fixed(Duration::ZERO),
+            ["0"] => Time::Fixed(Duration::ZERO),
             ["fixed", time] => return Err(Refusal::plain().help(format!("did you mean {time:?}?"))),
             ["lognormal", median, p99] => {
                 let (median, p99) = (short_time(median, false)?, short_time(p99, false)?);
@@ -64,14 +35,14 @@ impl Scalar for ServiceText {
                     let help = format!("did you mean \"lognormal {p99:?} {median:?}\"?");
                     return Err(Refusal::why("the median comes first, and is not above the p99").help(help));
                 }
-                Service::Lognormal { median, p99 }
+                Time::Lognormal { median, p99 }
             }
             ["mm1", rate] => {
                 let rate = rate.strip_suffix("/s").and_then(|rate| rate.parse::<f64>().ok());
                 let rate = rate.filter(|rate| *rate > 0.0 && *rate <= SERVICE_RATE_MAX);
-                Service::Mm1 { rate: rate.ok_or_else(|| Refusal::why("a service rate is so many a second: 2000/s"))? }
+                Time::MM1 { rate: rate.ok_or_else(|| Refusal::why("a service rate is so many a second: 2000/s"))? }
             }
-            [time] if time.starts_with(|c: char| c.is_ascii_digit()) => Service::Fixed(short_time(time, true)?),
+            [time] if time.starts_with(|c: char| c.is_ascii_digit()) => Time::Fixed(short_time(time, true)?),
             _ => {
                 return Err(Refusal {
                     why: None,
@@ -97,40 +68,7 @@ pub enum Act {
     /// Killed and started in turn, each after this time, until `fine`, `start` or the end of the phase.
     Flap(Duration),
     /// It is told to fail.
-    Tell(Illness),
-}
-
-/// How an instance fails that is there.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Illness {
-    /// It does not, any more.
-    Fine,
-    /// Each answer takes this much longer.
-    Slow(Duration),
-    /// One byte of a body after each such time.
-    Drip(Duration),
-    /// This share of answers, 0 to 1, is a 503.
-    Error(f64),
-    /// Requests are read and never answered.
-    Blackhole,
-    /// Requests are answered by a reset.
-    Reset,
-    /// What becomes due is answered at the end of this time; then all is well.
-    Freeze(Duration),
-}
-
-impl fmt::Display for Illness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fine => f.write_str("fine"),
-            Self::Slow(time) => write!(f, "slow {time:?}"),
-            Self::Drip(time) => write!(f, "drip {time:?}"),
-            Self::Error(share) => write!(f, "error {}%", (share * 1e8).round() / 1e6),
-            Self::Blackhole => f.write_str("blackhole"),
-            Self::Reset => f.write_str("reset"),
-            Self::Freeze(time) => write!(f, "freeze {time:?}"),
-        }
-    }
+    Tell(Fault),
 }
 
 impl fmt::Display for Act {
@@ -139,7 +77,7 @@ impl fmt::Display for Act {
             Self::Kill => f.write_str("kill"),
             Self::Start => f.write_str("start"),
             Self::Flap(time) => write!(f, "flap {time:?}"),
-            Self::Tell(illness) => illness.fmt(f),
+            Self::Tell(fault) => fault.fmt(f),
         }
     }
 }
@@ -176,17 +114,17 @@ impl Scalar for ActText {
         let act = match word {
             "kill" => Act::Kill,
             "start" => Act::Start,
-            "fine" => Act::Tell(Illness::Fine),
-            "slow" => Act::Tell(Illness::Slow(short_time(argument.trim_start_matches('+'), false)?)),
-            "drip" => Act::Tell(Illness::Drip(time()?)),
-            "blackhole" => Act::Tell(Illness::Blackhole),
-            "reset" => Act::Tell(Illness::Reset),
-            "freeze" => Act::Tell(Illness::Freeze(time()?)),
+            "fine" => Act::Tell(Fault::Fine),
+            "slow" => Act::Tell(Fault::Slow(short_time(argument.trim_start_matches('+'), false)?)),
+            "drip" => Act::Tell(Fault::Drip(time()?)),
+            "blackhole" => Act::Tell(Fault::Blackhole),
+            "reset" => Act::Tell(Fault::Reset),
+            "freeze" => Act::Tell(Fault::Freeze(time()?)),
             "flap" => Act::Flap(time()?),
             _ => {
                 let share = Share::parse(&DeValue::String(argument.into())).ok().map(|share| share.0.get());
                 let share = share.filter(|share| *share > 0.0);
-                Act::Tell(Illness::Error(share.ok_or_else(|| Refusal::why("a share is a percentage, such as 20%"))?))
+                Act::Tell(Fault::Error(share.ok_or_else(|| Refusal::why("a share is a percentage, such as 20%"))?))
             }
         };
         Ok(Self(act))

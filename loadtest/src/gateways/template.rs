@@ -25,7 +25,7 @@ impl Template {
     ///
     /// # Errors
     /// An instance that there is not, or no `@listen@`: in words.
-    pub(super) fn try_new(text: &str, upstreams: &[(&str, usize)]) -> Result<Self, String> {
+    pub fn try_new(text: &str, upstreams: &[(&str, usize)]) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         let mut plain = String::new();
