@@ -54,7 +54,7 @@ fn sentence(run: &Run, phases: &[Phase]) -> String {
     let slice = run.series.first().map_or(1.0, |slice| slice.length);
     let mut text = format!("Requests count where they were due, in slices of {}.", words::bound(slice));
     if !phases.is_empty() {
-        text.push_str(" Shaded: phases with faults.");
+        text.push_str(" Shaded: phases at whose start something was broken.");
     }
     if run.series.iter().any(|slice| p99(slice).is_infinite()) {
         text.push_str(" A percentile in the lane of ∞ fell among requests that failed.");
@@ -81,9 +81,15 @@ fn spans(phases: &[Phase]) -> Vec<Span> {
         to: phase.at + phase.length,
         name: format!("{} {}", row + 1, phase.name),
         short: (row + 1).to_string(),
-        hue: (!phase.faults.is_empty()).then_some(Hue::Bad),
+        hue: phase.faults.iter().any(|fault| !heals(fault)).then_some(Hue::Bad),
     };
     numbered.map(span).collect()
+}
+
+/// Whether what was done makes well again: `"upstream api 1: start"`, `"upstream api 2: fine (after 5 s)"`.
+fn heals(fault: &str) -> bool {
+    let act = fault.split(" (after ").next().unwrap_or(fault);
+    matches!(act.rsplit(": ").next(), Some("start" | "fine"))
 }
 
 /// Points at the middle of each slice.
@@ -132,4 +138,31 @@ fn in_flight(run: &Run, x: Scale) -> Chart {
     let mut chart = Chart::new("Requests in flight", "time from the first judged request", x, y, 100.0);
     chart.lines = vec![Line::new("", Hue::Series(3), waiting).filled()];
     chart
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_breaks_something_is_shaded() {
+        for (fault, is_healing) in [
+            ("upstream api 1: kill", false),
+            ("upstream api 1, 2: start", true),
+            ("upstream api 2: fine (after 5 s)", true),
+            ("upstream start: error 20%", false),
+            ("gateway: reload", false),
+        ] {
+            assert_eq!(heals(fault), is_healing, "{fault}");
+        }
+        let phase = |faults: &[&str]| Phase {
+            faults: faults.iter().map(|fault| (*fault).to_owned()).collect(),
+            ..Phase::default()
+        };
+        let hues: Vec<_> = spans(&[phase(&[]), phase(&["a: kill", "b: fine"]), phase(&["a: start"])])
+            .iter()
+            .map(|span| span.hue)
+            .collect();
+        assert_eq!(hues, [None, Some(Hue::Bad), None]);
+    }
 }
