@@ -1,6 +1,5 @@
 //! What a gateway is to do, whichever it is.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 

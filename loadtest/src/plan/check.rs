@@ -225,7 +225,7 @@ fn upstream(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<U
     Some(Upstream {
         name: name.to_owned(),
         instances,
-        service: value(&table.service)?.0,
+        time: value(&table.service)?.0,
         body_bytes: usize::try_from(value(&table.body)?.0).ok()?,
         path: value(&table.path)?,
         backup,

@@ -120,7 +120,7 @@ fn a_plan_is_typed_and_complete() {
     assert_eq!((&gateway.cores, &plan.upstreams[0].cores, &plan.load.cores), (&vec![0, 1], &vec![2], &vec![3]));
     let svc = &plan.upstreams[0];
     assert_eq!((svc.instances, svc.backup, svc.absent.as_slice(), svc.body_bytes), (3, 1, [2].as_slice(), 1_024));
-    assert_eq!(svc.service.to_string(), "lognormal 2ms 8ms");
+    assert_eq!(svc.time.to_string(), "lognormal 2ms 8ms");
     let upstreams: Vec<_> = plan.load.requests.iter().map(|request| request.upstream).collect();
     assert_eq!(upstreams, [Some(0), Some(1)]);
     assert_eq!(plan.load.length, Duration::from_secs(12));

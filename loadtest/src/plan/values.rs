@@ -3,6 +3,7 @@
 //! Times of a plan's own making are as in the configuration (`"250ms"`, `"2s"`); bounds of latency may also be microseconds (`"500us"`),
 //! which matter here and nowhere else.
 
+use crate::gateways::Kind;
 use ringgate::config::reading::{
     DeValue, HOUR, PerTime, Refusal, Scalar, Time, integer, json, measure, number, scalar_schema, text, words,
 };
