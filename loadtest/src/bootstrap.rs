@@ -26,7 +26,8 @@ pub fn median(values: &[f64]) -> f64 {
 #[must_use]
 pub fn interval(values: &[f64], seed: u64) -> Interval {
     let value = median(values);
-    let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+    let (low, high) =
+        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
     match values.len() {
         0 => return Interval::default(),
         1..6 => return Interval { value, low, high },

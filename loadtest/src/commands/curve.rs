@@ -66,12 +66,19 @@ pub fn curve(options: &CurveOptions) -> Result<ExitCode, Refusal> {
     }
     // on a curve the last points are meant to be beyond what the server, and so the generator's connections, can take
     let runs: Vec<&Run> = session.outcome.runs.iter().filter(|run| run.failures.is_empty()).collect();
-    session.outcome.gates = validity::gates(&runs, None).into_iter().filter(|gate| gate.name != "connections").collect();
+    session.outcome.gates =
+        validity::gates(&runs, None).into_iter().filter(|gate| gate.name != "connections").collect();
     session.outcome.curve = Some(curve);
     session.end()
 }
 
-fn walk(session: &mut Session, load: &Load, rates: &[f64], name: &str, process: &mut dyn Process) -> Result<Vec<usize>, Refusal> {
+fn walk(
+    session: &mut Session,
+    load: &Load,
+    rates: &[f64],
+    name: &str,
+    process: &mut dyn Process,
+) -> Result<Vec<usize>, Refusal> {
     let mut rows = Vec::new();
     for rate in rates {
         if session.watch.is_stopped() {

@@ -81,7 +81,8 @@ fn one(session: &mut Session, plan: &Plan, program: &crate::gateways::Program, i
     if session.outcome.runs.is_empty() {
         session.outcome.load = described(&load, &plan.name);
         session.outcome.environment.generator_cores = load.cores.clone();
-        session.outcome.environment.gateway_cores = plan.gateway.as_ref().map(|it| it.cores.clone()).unwrap_or_default();
+        session.outcome.environment.gateway_cores =
+            plan.gateway.as_ref().map(|it| it.cores.clone()).unwrap_or_default();
     }
     let mut process = ById { pid: stage.gateway.child().pid(), usage: Usage::default() };
     let mut script = Playing::new(plan, &mut stage);
@@ -158,7 +159,8 @@ impl Stage {
             }
             let addresses = fleet.addresses();
             let first_backup = upstream.instances - upstream.backup;
-            let endpoint = |(row, address): (usize, &SocketAddr)| Endpoint { address: *address, is_backup: row >= first_backup };
+            let endpoint =
+                |(row, address): (usize, &SocketAddr)| Endpoint { address: *address, is_backup: row >= first_backup };
             routes.push(Route {
                 prefix: upstream.path.0.trim_end_matches('*').to_owned(),
                 upstream: upstream.name.clone(),
@@ -310,7 +312,12 @@ fn cues(plan: &Plan) -> Vec<(Duration, Cue)> {
 }
 
 /// Killed and started in turn, and there at the end.
-fn flap(cues: &mut Vec<(Duration, Cue)>, (from, to): (Duration, Duration), every: Duration, (row, instance): (usize, usize)) {
+fn flap(
+    cues: &mut Vec<(Duration, Cue)>,
+    (from, to): (Duration, Duration),
+    every: Duration,
+    (row, instance): (usize, usize),
+) {
     let mut at = from;
     for turn in 0.. {
         if at >= to {
@@ -340,13 +347,18 @@ fn judged(
         if row == 0 {
             usual = drill::usual(slices);
         }
-        let tallies: Vec<&Tally> = (0..load.targets.len()).map(|target| &measured.tallies.parts[target * phases + row]).collect();
+        let tallies: Vec<&Tally> =
+            (0..load.targets.len()).map(|target| &measured.tallies.parts[target * phases + row]).collect();
         let count = phase_count(&Tally::sum(&tallies));
-        let asked = counters.get(row).zip(counters.get(row + 1)).map(|(one, next)| next.requests.saturating_sub(one.requests));
+        let asked =
+            counters.get(row).zip(counters.get(row + 1)).map(|(one, next)| next.requests.saturating_sub(one.requests));
         let first = (at / load.slice.as_secs_f64()).round() as usize;
         let flights = measured.tallies.in_flight_max.iter().skip(first).take(slices.len());
-        let of_targets: Vec<(&str, PhaseCount)> =
-            run.targets.iter().map(|target| (target.name.as_str(), target.phases.get(row).cloned().unwrap_or_default())).collect();
+        let of_targets: Vec<(&str, PhaseCount)> = run
+            .targets
+            .iter()
+            .map(|target| (target.name.as_str(), target.phases.get(row).cloned().unwrap_or_default()))
+            .collect();
         let bystanders = phase.bystanders.iter().map(|target| tallies[*target].failed()).sum();
         let mut of = Phase {
             name: phase.name.clone(),

@@ -76,7 +76,8 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
         contenders.push(Contender { name: program.kind.name().to_owned(), rig, load });
     }
     session.outcome.seed = seed;
-    session.outcome.load = described(&Load { pace: options.load.paced(1.0), ..contenders[0].load.clone() }, "each gateway in turn");
+    session.outcome.load =
+        described(&Load { pace: options.load.paced(1.0), ..contenders[0].load.clone() }, "each gateway in turn");
     session.outcome.environment.generator_cores = contenders[0].load.cores.clone();
     session.outcome.environment.gateway_cores = cores.gateway.clone();
     session.outcome.environment.upstream_cores = cores.upstream.clone();
@@ -139,7 +140,14 @@ fn cost(run: &Run) -> f64 {
     run.server_cpu.unwrap_or(0.0) * 1e6 / run.good.max(1) as f64
 }
 
-fn judge(runs: &[Run], contenders: &[Contender], versions: &[String], rows: &[Vec<usize>], rate: f64, seed: u64) -> Peers {
+fn judge(
+    runs: &[Run],
+    contenders: &[Contender],
+    versions: &[String],
+    rows: &[Vec<usize>],
+    rate: f64,
+    seed: u64,
+) -> Peers {
     let of = |row: usize| rows[row].iter().map(|row| &runs[*row]);
     let peer = |(row, contender): (usize, &Contender)| {
         let costs: Vec<f64> = of(row).map(cost).collect();
@@ -152,7 +160,7 @@ fn judge(runs: &[Run], contenders: &[Contender], versions: &[String], rows: &[Ve
             cpu: interval(&costs, seed),
             p99: Some(median(&p99s)).filter(|p99| p99.is_finite()),
             failures: (due - good) as f64 / due.max(1) as f64,
-            resident: of(row).last().and_then(|run| run.server_resident),
+            resident: of(row).next_back().and_then(|run| run.server_resident),
         }
     };
     let ratio = |other: usize| {

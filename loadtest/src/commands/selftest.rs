@@ -32,6 +32,9 @@ const QUEUE_BOUND: f64 = 0.003;
 /// Threads that take the generator's core away.
 const HOGS: usize = 6;
 
+/// Has a server do what is known, for a seed.
+type Oracle = fn(&mut Session, u64) -> Result<Verdict, Refusal>;
+
 /// Servers of which is known what has to come out.
 #[derive(Clone, Debug, Args)]
 pub struct SelftestOptions {
@@ -56,7 +59,7 @@ pub fn selftest(options: &SelftestOptions) -> Result<ExitCode, Refusal> {
     let first = options.seed.unwrap_or_else(fresh_seed);
     let mut session = Session::begin("selftest", format!("{} seeds from {first}", options.seeds), &options.output)?;
     session.outcome.seed = first;
-    let oracles: [(&str, fn(&mut Session, u64) -> Result<Verdict, Refusal>); 5] =
+    let oracles: [(&str, Oracle); 5] =
         [("merge", merge), ("failures", failures), ("throttled", throttled), ("stall", stall), ("queue", queue)];
     for seed in (0..u64::from(options.seeds)).map(|row| first.wrapping_add(row)) {
         for (name, oracle) in &oracles {
@@ -69,7 +72,9 @@ pub fn selftest(options: &SelftestOptions) -> Result<ExitCode, Refusal> {
                 continue;
             }
             let word = if verdict.passed { "passed" } else { "FAILED" };
-            session.progress.say(&format!("seed {seed}, {name}: {word}: {}, wanted {}", verdict.measured, verdict.wanted));
+            session
+                .progress
+                .say(&format!("seed {seed}, {name}: {word}: {}, wanted {}", verdict.measured, verdict.wanted));
             session.outcome.verdicts.push(Verdict { name: format!("{}, seed {seed}", verdict.name), ..verdict });
         }
     }
@@ -149,19 +154,29 @@ fn queue(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
         max: 100_000.0,
     };
     // a search of its own, whose gates and trials are judged here
-    let mut inner = Session::begin("capacity", "a queue".to_owned(), &OutputOptions { quiet: true, ..OutputOptions::default() })?;
+    let mut inner =
+        Session::begin("capacity", "a queue".to_owned(), &OutputOptions { quiet: true, ..OutputOptions::default() })?;
     inner.watch = session.watch.again();
     capacity::search(&mut inner, &load, "upstream", &mut Unknown, &wanted, None)?;
     let Outcome { capacity, gates, runs, .. } = inner.outcome;
     session.outcome.runs.extend(runs);
     let expected = MU - 100f64.ln() / QUEUE_BOUND;
-    let (holds, breaks) = capacity.map_or((0.0, 0.0), |it| (it.holds.unwrap_or(0.0), it.breaks.unwrap_or(f64::INFINITY)));
-    let doubts: Vec<_> = gates.iter().filter(|gate| !gate.holds).map(|gate| format!("{}: {}", gate.name, gate.measured)).collect();
+    let (holds, breaks) =
+        capacity.map_or((0.0, 0.0), |it| (it.holds.unwrap_or(0.0), it.breaks.unwrap_or(f64::INFINITY)));
+    let doubts: Vec<_> =
+        gates.iter().filter(|gate| !gate.holds).map(|gate| format!("{}: {}", gate.name, gate.measured)).collect();
     let width = wanted.width;
     Ok(Verdict {
         name: "capacity of a queue that is known".to_owned(),
-        passed: holds <= expected * (1.0 + width) && breaks >= expected * (1.0 - width) && breaks <= holds * (1.0 + width) * 1.001,
-        measured: format!("{} to {} requests/s{}", digits(holds), digits(breaks), if doubts.is_empty() { String::new() } else { format!(" ({})", doubts.join(", ")) }),
+        passed: holds <= expected * (1.0 + width)
+            && breaks >= expected * (1.0 - width)
+            && breaks <= holds * (1.0 + width) * 1.001,
+        measured: format!(
+            "{} to {} requests/s{}",
+            digits(holds),
+            digits(breaks),
+            if doubts.is_empty() { String::new() } else { format!(" ({})", doubts.join(", ")) }
+        ),
         wanted: format!("{} ± {:.0} %", digits(expected), width * 100.0),
     })
 }

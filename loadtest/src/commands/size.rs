@@ -59,7 +59,10 @@ pub fn size(options: &SizeOptions) -> Result<ExitCode, Refusal> {
         let sizing = sizing(&known, peak, survive)
             .ok_or_else(|| Refusal(format!("{}: no capacity was found there", file.display())))?;
         session.outcome = Outcome { command: "size".to_owned(), title: session.outcome.title, ..known };
-        session.outcome.remarks.push(format!("the plan was not confirmed by a run at {} requests/s", digits(sizing.each_after_failures)));
+        session
+            .outcome
+            .remarks
+            .push(format!("the plan was not confirmed by a run at {} requests/s", digits(sizing.each_after_failures)));
         session.outcome.sizing = Some(sizing);
         return session.end();
     }
@@ -101,8 +104,16 @@ fn confirm(
     session.outcome.verdicts.push(Verdict {
         name: format!("{} hosts with {} gone", grouped(sizing.hosts.cast_signed()), sizing.survive),
         passed: run.refused.is_none(),
-        measured: run.refused.clone().unwrap_or_else(|| format!("p{} of {percentile}", digits_of_quantile(wanted.bound.quantile))),
-        wanted: format!("{} requests/s at p{} < {}", digits(sizing.each_after_failures), digits_of_quantile(wanted.bound.quantile), shown(wanted.bound.time)),
+        measured: run
+            .refused
+            .clone()
+            .unwrap_or_else(|| format!("p{} of {percentile}", digits_of_quantile(wanted.bound.quantile))),
+        wanted: format!(
+            "{} requests/s at p{} < {}",
+            digits(sizing.each_after_failures),
+            digits_of_quantile(wanted.bound.quantile),
+            shown(wanted.bound.time)
+        ),
     });
     sizing.confirmed = Some(session.outcome.runs.len());
     session.outcome.runs.push(run);

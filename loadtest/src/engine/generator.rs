@@ -208,8 +208,8 @@ impl<'l> Generator<'l> {
         if nap > 0 {
             self.idled += woken.since(now);
         }
-        for row in 0..events.len() {
-            let (flags, data) = (events[row].flags, events[row].data.u64());
+        for event in &events {
+            let (flags, data) = (event.flags, event.data.u64());
             self.handle((data >> 32) as usize, data as u32, flags, woken);
             self.catch_up(woken);
             woken = clock::now();

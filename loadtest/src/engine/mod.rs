@@ -93,7 +93,7 @@ pub fn offer(load: &Load, watch: &Watch) -> Result<Measured, Error> {
             starts.iter().for_each(|to| _ = to.send(start));
         }
         drop(starts);
-        let ends = handles.into_iter().map(|handle| handle.join().map_err(|_| Error::Panicked).flatten());
+        let ends = handles.into_iter().map(|handle| handle.join().unwrap_or(Err(Error::Panicked)));
         ends.collect::<Result<Vec<_>, Error>>().map(|seen| (start, seen))
     });
     let (start, seen) = seen?;

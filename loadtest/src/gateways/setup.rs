@@ -81,7 +81,7 @@ impl Setup {
         self.check()?;
         if let Some(own) = &self.own {
             let instance = |upstream: usize, instance: usize| self.routes[upstream].endpoints[instance].address;
-            return Ok(own.fill(place.listen, place.admin, instance));
+            return Ok(own.fill(place.listen, place.admin, place.folder, instance));
         }
         Ok(match kind {
             Kind::Ringgate => super::ringgate::configuration(self, place),
@@ -129,7 +129,6 @@ impl Setup {
         let is_first = |row: usize, route: &Route| !self.routes[..row].iter().any(|r| r.upstream == route.upstream);
         self.routes.iter().enumerate().filter(move |(row, route)| is_first(*row, route)).map(|(_, route)| route)
     }
-
 }
 
 #[cfg(test)]
@@ -155,10 +154,10 @@ pub(super) mod tests {
 
     #[test]
     fn the_users_own_configuration_takes_the_place_of_ours() {
-        let own = "bind @listen@; http { server @app.1@ @orders.1@; } {x}";
+        let own = "bind @listen@; http { server @app.1@ @orders.1@; } @folder@ {x}";
         let own = Template::try_new(own, &[("app", 2), ("orders", 1)]).unwrap();
         let filled = Setup { own: Some(own), ..rich() }.configuration(Kind::Nginx, place());
-        let wanted = "bind 127.0.0.1:8080; http { server 127.0.0.1:9001 127.0.0.1:9003; } {x}";
+        let wanted = "bind 127.0.0.1:8080; http { server 127.0.0.1:9001 127.0.0.1:9003; } /folder {x}";
         assert_eq!(filled.as_deref(), Ok(wanted));
     }
 

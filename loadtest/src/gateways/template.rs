@@ -1,9 +1,10 @@
 //! Configurations of a gateway that the user brings: its own text, with marks for what is known only when everything is started.
 //!
-//! `@listen@` and `@admin@` stand for addresses to listen on, `@NAME.1@` for the first instance of the upstream `NAME`. Any other `@` is
+//! `@listen@` and `@admin@` stand for addresses to listen on, `@folder@` for a folder of its own, which goes with it, `@NAME.1@` for the first instance of the upstream `NAME`. Any other `@` is
 //! left as it is.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// A text with marks, all of which are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,7 @@ enum Part {
     Text(String),
     Listen,
     Admin,
+    Folder,
     /// Row of the upstream, row of the instance.
     Instance(usize, usize),
 }
@@ -55,12 +57,14 @@ impl Template {
         &self,
         listen: SocketAddr,
         admin: SocketAddr,
+        folder: &Path,
         instances: impl Fn(usize, usize) -> SocketAddr,
     ) -> String {
         let text = |part: &Part| match part {
             Part::Text(text) => text.clone(),
             Part::Listen => listen.to_string(),
             Part::Admin => admin.to_string(),
+            Part::Folder => folder.display().to_string(),
             Part::Instance(upstream, instance) => instances(*upstream, *instance).to_string(),
         };
         self.parts.iter().map(text).collect()
@@ -72,6 +76,7 @@ fn mark(word: &str, upstreams: &[(&str, usize)]) -> Result<Option<Part>, String>
     match word {
         "listen" => return Ok(Some(Part::Listen)),
         "admin" => return Ok(Some(Part::Admin)),
+        "folder" => return Ok(Some(Part::Folder)),
         _ => {}
     }
     let Some((name, number)) = word.rsplit_once('.') else { return Ok(None) };
@@ -94,14 +99,14 @@ mod tests {
 
     #[test]
     fn marks_become_addresses_and_other_signs_stay() {
-        let text = "listen @listen@; # me@example.org @ @x@\nserver @svc.1@; server @svc.2@;\nadmin @admin@";
+        let text = "listen @listen@; # me@example.org @ @x@\nserver @svc.1@; server @svc.2@;\nadmin @admin@ @folder@";
         let template = Template::try_new(text, &[("other", 1), ("svc", 2)]).expect("it is one");
-        let filled = template.fill(address(1), address(2), |upstream, instance| {
+        let filled = template.fill(address(1), address(2), Path::new("/a"), |upstream, instance| {
             address(u16::try_from(upstream * 100 + instance).expect("small"))
         });
         assert_eq!(
             filled,
-            "listen 127.0.0.1:1; # me@example.org @ @x@\nserver 127.0.0.1:100; server 127.0.0.1:101;\nadmin 127.0.0.1:2"
+            "listen 127.0.0.1:1; # me@example.org @ @x@\nserver 127.0.0.1:100; server 127.0.0.1:101;\nadmin 127.0.0.1:2 /a"
         );
     }
 

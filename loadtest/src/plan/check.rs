@@ -4,10 +4,10 @@
 
 use super::cores::{Division, Wishes, divide};
 use super::values::PaceWord;
-use crate::gateways::{Kind, Template};
 use super::words::Prefix;
 use super::{Capacity, Gateway, Offer, Pacing, Plan, Replay, Request, Sizing, Thresholds, Upstream, file};
 use super::{phases, targets};
+use crate::gateways::{Kind, Template};
 use crate::result::PlanText;
 use ringgate::config::reading::{Cores, KeyOf, Sink, Workers, Written};
 use std::collections::HashMap;
@@ -126,7 +126,13 @@ fn gateway(
     let kinds: Vec<_> = table.kinds.as_ref()?.value.0.iter().collect();
     for (row, kind) in kinds.iter().enumerate() {
         if kinds[..row].iter().any(|other| other.value == kind.value) {
-            wrong(sink, table.at.key("kinds"), kind, format!("{} stands there twice", Kind::from(kind.value).name()), None);
+            wrong(
+                sink,
+                table.at.key("kinds"),
+                kind,
+                format!("{} stands there twice", Kind::from(kind.value).name()),
+                None,
+            );
         }
     }
     let kinds: Vec<Kind> = kinds.iter().map(|kind| kind.value.into()).collect();

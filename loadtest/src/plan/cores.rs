@@ -103,6 +103,5 @@ mod tests {
     }
 
     #[test]
-    fn this_process_may_run_somewhere() {
-    }
+    fn this_process_may_run_somewhere() {}
 }

@@ -4,8 +4,8 @@
 //! `check`, `targets` and `phases`.
 
 use super::values::{
-    Allowed, Amplification, BODY_BYTES_MAX, BODY_HAS_BYTES_MAX, FileName, KindWord, Latency, PEAK_MAX, PaceWord, PhaseRate,
-    RATE_MAX, RequestPath, Requests, Span, Speed, Text, UrlText,
+    Allowed, Amplification, BODY_BYTES_MAX, BODY_HAS_BYTES_MAX, FileName, KindWord, Latency, PEAK_MAX, PaceWord,
+    PhaseRate, RATE_MAX, RequestPath, Requests, Span, Speed, Text, UrlText,
 };
 use super::words::{ActText, GatewayActText, INSTANCES_MAX, Prefix, ServiceText, Which};
 use crate::load::TARGETS_MAX;

@@ -5,9 +5,9 @@
 
 use super::check::{given, value, wrong};
 use super::values::{PaceWord, PhaseRate, RATE_MAX};
-use crate::upstream;
 use super::words::{Act, INSTANCES_MAX, Which};
 use super::{Fault, GatewayAct, Phase, PhaseThresholds, Replay, Request, Timed, file};
+use crate::upstream;
 use ringgate::config::reading::{Sink, Written};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -195,9 +195,8 @@ fn timed(
         wrong(sink, table.at.key("after"), after, message, None);
     }
     let lasts = match &fault {
-        Fault::Gateway(GatewayAct::Freeze(time)) | Fault::Upstream { act: Act::Tell(upstream::Fault::Freeze(time)), .. } => {
-            *time
-        }
+        Fault::Gateway(GatewayAct::Freeze(time))
+        | Fault::Upstream { act: Act::Tell(upstream::Fault::Freeze(time)), .. } => *time,
         _ => Duration::ZERO,
     };
     if after.value.0 < length && after.value.0 + lasts > length {

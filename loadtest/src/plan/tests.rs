@@ -393,10 +393,15 @@ fn shipped_configurations_of_gateways_load() {
         let plan = Plan::open(&path).unwrap_or_else(|errors| panic!("{errors}"));
         for (kind, template) in plan.gateway.iter().flat_map(|gateway| &gateway.configs) {
             assert_eq!(*kind, Kind::Ringgate);
-            let text = template.fill(address(), SocketAddr::from(([127, 0, 0, 1], 9180)), |upstream, instance| {
-                let port = 10_000 + upstream * 100 + instance;
-                SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).expect("a port")))
-            });
+            let text = template.fill(
+                address(),
+                SocketAddr::from(([127, 0, 0, 1], 9180)),
+                Path::new("/folder"),
+                |upstream, instance| {
+                    let port = 10_000 + upstream * 100 + instance;
+                    SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).expect("a port")))
+                },
+            );
             ringgate::config::parse(&text, "config.toml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
             filled += 1;
         }

@@ -1,6 +1,6 @@
 //! Gateways, as the tool starts them.
 
-use ringgate_load::gateways::{Endpoint, Gateway, Kind, Program, Route, Setup};
+use ringgate_load::gateways::{Endpoint, Gateway, Kind, Program, Route, Setup, Template};
 use ringgate_load::processes::Fleet;
 
 use crate::client::{Client, until};
@@ -144,10 +144,13 @@ fn ringgate_has_metrics_and_says_that_it_cannot_be_reloaded() {
 fn a_configuration_of_ones_own_is_used_and_its_mistakes_are_shown() {
     let Some(program) = program(Kind::Nginx) else { return };
     let fleet = fleet(1);
-    let own = "daemon off;\npid {folder}/pid;\nerror_log stderr;\nevents {}\nhttp {\n  access_log off;\n  client_body_temp_path {folder}/a;\n  \
-               proxy_temp_path {folder}/b;\n  fastcgi_temp_path {folder}/c;\n  uwsgi_temp_path {folder}/d;\n  scgi_temp_path {folder}/e;\n  \
-               server { listen {listen}; location / { proxy_pass http://{upstream.app.0}; } }\n}\n";
-    let setup = |own: &str| Setup { own: Some(own.to_owned()), ..Setup::plain(&fleet.addresses()) };
+    let own = "daemon off;\npid @folder@/pid;\nerror_log stderr;\nevents {}\nhttp {\n  access_log off;\n  client_body_temp_path @folder@/a;\n  \
+               proxy_temp_path @folder@/b;\n  fastcgi_temp_path @folder@/c;\n  uwsgi_temp_path @folder@/d;\n  scgi_temp_path @folder@/e;\n  \
+               server { listen @listen@; location / { proxy_pass http://@app.1@; } }\n}\n";
+    let setup = |own: &str| {
+        let own = Template::try_new(own, &[("app", 1)]).expect("all of its marks are known");
+        Setup { own: Some(own), ..Setup::plain(&fleet.addresses()) }
+    };
     let gateway = start(&program, &setup(own));
     assert_eq!(Client::connect(gateway.address()).get("/").expect("an answer").status, 200);
     let broken = own.replace("events {}", "happenings {}");
