@@ -133,7 +133,7 @@ fn gateway(
     for (kind, name) in &table.config.as_ref()?.value.0 {
         let key = format!("config.{}", kind.value.name());
         if !kinds.contains(&kind.value) {
-            let help = format!("name it in kinds, or take it away");
+            let help = "name it in kinds, or take it away".to_owned();
             wrong(sink, table.at.key(&key), name, format!("{} is not among kinds", kind.value.name()), Some(help));
             continue;
         }
