@@ -1,6 +1,6 @@
 //! A plan as it is written: one type per table, one line per key, with its unit, range and default.
 //!
-//! This is the list of what a user may type; `ringgate-load schema` is made from it. What concerns more than one key is the business of
+//! This is the list of what a user may type; the JSON schema ([`schema`]) is made from it. What concerns more than one key is the business of
 //! `check`, `targets` and `phases`.
 
 use super::values::{

@@ -269,7 +269,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("{ gateway = \"reload\" }", "{ after = \"1s\" }", "nobody is named"),
     ("freeze 500ms", "freeze 1500ms", "the phase is over before it ends"),
     ("max_failed = \"0.1%\"", "max_failed = -1", "phase[1].max_failed"),
-    ("max_p99 = \"50ms\"", "max_p50 = \"50\"", "did you mean \"50ms\"?"),
+    ("max_p99 = \"50ms\"", "max_p50 = \"50\"", "the unit is missing"),
     ("max_p99 = \"50ms\"", "max_p999 = \"11m\"", "phase[1].max_p999"),
     ("max_p99 = \"50ms\"", "max_slowest = true", "phase[1].max_slowest"),
     ("max_failed_of = { get = 0 }", "max_failed_of = { gett = 0 }", "did you mean \"get\"?"),
@@ -514,7 +514,7 @@ fn damaged_plans_are_refused_or_read_and_nothing_else() {
         "= {",
         "all",
     ];
-    for _ in 0..3_000 {
+    for _ in 0..2_000 {
         let mut text = texts[rng.random_range(0..texts.len())].clone();
         for _ in 0..rng.random_range(1..4) {
             let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
