@@ -82,7 +82,7 @@ fn soak(pictures: &Path) -> Result<(), Box<dyn Error>> {
         let mut chart = ChartBuilder::on(part)
             .caption(title, ("sans-serif", 14))
             .margin(8)
-            .x_label_area_size(24)
+            .x_label_area_size(36)
             .y_label_area_size(48)
             .build_cartesian_2d(0.0..last, 0.0..top)?;
         chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("minutes").y_labels(4).draw()?;
