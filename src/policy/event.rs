@@ -45,7 +45,7 @@ pub enum Event {
     Start,
     /// The endpoint is at its limit over all cores; nothing was attempted.
     Saturated,
-    /// The gateway itself lacks what a connection needs (descriptors, ports, memory); says nothing about the endpoint.
+    /// The gateway itself lacks what a connection needs (descriptors, ports, memory), or may not make it; says nothing about the endpoint.
     Exhausted,
     /// No connection: refused, unreachable.
     ConnectFailed,

@@ -65,7 +65,13 @@ fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
     if !config.proxy_protocol && !seat.claim_for(peer.client()) {
         return;
     }
-    let Ok(stream) = Stream::from_fd(accepted.fd) else { return };
+    let stream = match Stream::from_fd(accepted.fd) {
+        Ok(stream) => stream,
+        Err(error) => {
+            worker.recorder.connection_refused(listener, RefuseReason::Exhausted);
+            return worker.complain(listener, Refusal::Unwatched(error.raw_os_error().unwrap_or_default()));
+        }
+    };
     let mut connection = Connection::new(worker, listener, stream, peer);
     driver::spawn(async move {
         if guarded(connection::run(&seat, &mut connection)).await.is_none() {

@@ -6,12 +6,13 @@
 //! protocol the two sides speak beyond "a head and a body", nor whether they are encrypted.
 
 use super::answer::{Answered, Answering};
-use super::attempt::{self, Asked, Conversation, Opened, Try};
+use super::attempt::{Asked, Conversation, Try};
 use super::attempts::{Attempts, Brings};
 use super::connection::Connection;
 use super::discard::{Rest, conclude};
 use super::failure::{Ending, Failure};
 use super::going::Going;
+use super::opening::{self, Opened};
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
 use super::state::Worker;
@@ -260,7 +261,7 @@ impl Line<'_> {
                 // a part of the request is gone with the last attempt, and half a request must not be sent
                 return Err(self.fail(Failure::Downstream(ProxyError::UpstreamReset), upload));
             }
-            let opened = attempt::open(self.worker, self.connection, to, !self.met_stale, self.now).await;
+            let opened = opening::open(self.worker, self.connection, to, !self.met_stale, self.now).await;
             let opened = opened.map_err(|failure| {
                 self.now = clock::now();
                 self.fail(failure, upload)
@@ -276,7 +277,7 @@ impl Line<'_> {
                     // the others were closed with it, most likely; and once is enough: from now on, every end is a failure
                     self.worker.forget_idle(to.cluster, to.endpoint);
                     self.met_stale = true;
-                    let repaired = attempt::may_repair(sent, to, upload);
+                    let repaired = opening::may_repair(sent, to, upload);
                     self.attempts.on_stale(repaired && may_be_read, self.now);
                     if !repaired {
                         let failure = Failure::Reset { sent, ending: Ending::Stale { may_be_read } };

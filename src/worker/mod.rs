@@ -5,8 +5,8 @@
 //! and then from a reservoir. It hears from the control thread through its mailbox only.
 //!
 //! [`accept`] takes connections, [`connection`] runs one of them, [`exchange`] is the straight line of a request, with one file a
-//! verb where the verb is long: [`plan`] (route, admit, encode), [`attempt`] (checkout or connect, send, listen), [`answer`] (await the
-//! head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
+//! verb where the verb is long: [`plan`] (route, admit, encode), [`opening`] (checkout or connect), [`attempt`] (send, listen), [`answer`]
+//! (await the head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
 
 mod accept;
 mod answer;
@@ -21,6 +21,7 @@ pub(crate) mod failing;
 mod failure;
 mod going;
 mod notice;
+mod opening;
 mod plan;
 mod proxied;
 mod record;
