@@ -1,5 +1,7 @@
 //! Connections to endpoints, as they are made.
 
+use super::driver::{self, CLOSING_TURNS};
+use super::fault::is_out_of_descriptors;
 use super::stream::Stream;
 use crate::config::Address;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
@@ -9,9 +11,22 @@ use std::time::Duration;
 
 /// Starts to connect. The socket exists then, so that a watch can be armed on it before [`Connecting::established`] is awaited.
 ///
+/// Where no descriptor is left, those that were dropped a moment ago are waited for: a request that goes on to another endpoint has just
+/// let go of one.
+///
 /// # Errors
 /// The kernel refuses at once (no descriptor, no route, no such unix socket): see [`super::fault`].
-pub fn connect(address: &Address) -> io::Result<Connecting> {
+pub async fn connect(address: &Address) -> io::Result<Connecting> {
+    for _ in 0..CLOSING_TURNS {
+        match begin(address) {
+            Err(error) if is_out_of_descriptors(&error) => driver::next_turn().await,
+            begun => return begun,
+        }
+    }
+    begin(address)
+}
+
+fn begin(address: &Address) -> io::Result<Connecting> {
     let (domain, protocol, address) = match address {
         Address::Tcp(address) => (Domain::for_address(*address), Some(Protocol::TCP), SockAddr::from(*address)),
         Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
@@ -107,13 +122,13 @@ mod tests {
             let place = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             place.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
             let address = Address::Tcp(place.local_addr().unwrap().as_socket().unwrap());
-            let connecting = connect(&address).unwrap();
+            let connecting = connect(&address).await.unwrap();
             let watch = timers.watch();
             let _guard = watch.over_connecting(connecting.fd(), clock::now() + Duration::from_secs(3_600));
             assert!(connecting.established().await.is_err());
             assert!(!watch.expired());
             let nowhere = Address::Unix("/nonexistent/folder/socket".into());
-            assert_eq!(connect(&nowhere).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(connect(&nowhere).await.unwrap_err().kind(), io::ErrorKind::NotFound);
         });
     }
 
@@ -126,7 +141,7 @@ mod tests {
             hole.listen(0).unwrap();
             let address = hole.local_addr().unwrap().as_socket().unwrap();
             let _first = std::net::TcpStream::connect(address).unwrap();
-            let connecting = connect(&Address::Tcp(address)).unwrap();
+            let connecting = connect(&Address::Tcp(address)).await.unwrap();
             let watch = timers.watch();
             let deadline = clock::now() + SOON;
             let _guard = watch.over_connecting(connecting.fd(), deadline);
@@ -143,8 +158,8 @@ mod tests {
             let hole = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
             hole.bind(&SockAddr::unix(&path).unwrap()).unwrap();
             hole.listen(0).unwrap();
-            let _first = connect(&Address::Unix(path.clone())).unwrap().established().await.unwrap();
-            assert_eq!(connect(&Address::Unix(path)).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            let _first = connect(&Address::Unix(path.clone())).await.unwrap().established().await.unwrap();
+            assert_eq!(connect(&Address::Unix(path)).await.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         });
     }
 
@@ -153,7 +168,7 @@ mod tests {
         on_each_driver(|_| async {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let stream =
-                connect(&Address::Tcp(listener.local_addr().unwrap())).unwrap().established().await.unwrap();
+                connect(&Address::Tcp(listener.local_addr().unwrap())).await.unwrap().established().await.unwrap();
             let (mut peer, _) = listener.accept().unwrap();
             assert!(!stream.is_spent(), "an idle connection is good");
             let mut up = Block::from_vec(Vec::with_capacity(64));

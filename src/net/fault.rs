@@ -92,6 +92,12 @@ pub fn is_ours(error: &io::Error) -> bool {
     )
 }
 
+/// Whether there is no descriptor for this process, or for any.
+#[must_use]
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

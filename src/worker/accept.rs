@@ -8,7 +8,8 @@ use super::connection::{self, Connection, Peer};
 use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::net::clock;
-use crate::net::driver;
+use crate::net::driver::{self, CLOSING_TURNS};
+use crate::net::fault::is_out_of_descriptors;
 use crate::net::guarded::guarded;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::stream::{Stream, shutdown_fd};
@@ -25,15 +26,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Accepts on one listener until the worker drains.
 pub(super) async fn accept(worker: Rc<Worker>, id: ListenerId, listener: Rc<Listener>) {
     let watch = worker.timers.watch();
-    let mut in_vain = 0;
+    let (mut in_vain, mut turns) = (0, 0);
     while listener.ready().await.is_ok() && !worker.is_draining() {
         match listener.accept_batch(|accepted| admit(&worker, id, accepted)) {
             // Once: another worker was faster, on a unix socket, which they share. Again and again: one that drains has shut it down, which
             // makes it ready for ever, and on epoll whoever waits for what is ready gives no turn to the task that would hear of the drain.
             Ok(0) if in_vain > 0 => watch.sleep_until(clock::now() + TICK).await,
             Ok(0) => in_vain += 1,
-            Ok(_) => in_vain = 0,
+            Ok(_) => (in_vain, turns) = (0, 0),
+            // what was dropped a moment ago is about to be closed
+            Err(error) if is_out_of_descriptors(&error) && turns < CLOSING_TURNS => {
+                turns += 1;
+                driver::next_turn().await;
+            }
             Err(error) => {
+                turns = 0;
                 if !worker.is_draining() {
                     worker.recorder.accept_exhausted(id);
                     worker.complain(id, Refusal::Exhausted(error.raw_os_error().unwrap_or_default()));

@@ -184,6 +184,9 @@ fn climb(driver: Driver, mut from: Step, muster: &mut impl Muster) -> Option<Eve
 fn begin(seat: Seat, shared: &Arc<Shared>, step: Step, stock: Rc<RefCell<Blocks>>) -> io::Result<Rc<Worker>> {
     let Seat { id, sockets, mailbox, log, notice } = seat;
     let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
+    if shared.descriptor_slots.is_some() {
+        driver::close_at_once();
+    }
     let recorder = shared.stats.recorder(id);
     recorder.driver(match step {
         Step::Multishot => DriverRung::IoUringMultishot,

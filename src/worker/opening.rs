@@ -54,7 +54,7 @@ async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream
     let watch = &client.watch;
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
     let address = &cluster.endpoints[to.endpoint.index()].address;
-    let connecting = connecting::connect(address).map_err(|error| unconnected(&error, address))?;
+    let connecting = connecting::connect(address).await.map_err(|error| unconnected(&error, address))?;
     let _guard = watch.over_connecting(connecting.fd(), to.connect_until).on_behalf_of(&client.stream);
     let unless_ended = |failure| match watch.expired() {
         _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),

@@ -9,7 +9,8 @@
 //! whoever has lost interest meanwhile, and the block that the kernel reads or writes stays with it.
 //!
 //! Descriptors are closed by the ring as well, in the order of submission: one that were closed at once could be another connection's by
-//! the time that an operation submitted before reaches the kernel.
+//! the time that an operation submitted before reaches the kernel. So they are open until the end of the turn; where they are few
+//! ([`Ring::close_at_once`]) what was submitted goes to the kernel with each close.
 //!
 //! A ring ends with its worker ([`Owner::end`]): its tasks are dropped, what is in flight is called off and waited for, and everything goes
 //! back to the kernel. What the kernel will not let go of is left behind, because it may still be written to.
@@ -89,6 +90,8 @@ pub(super) struct Ring {
     unsubmitted: Cell<usize>,
     /// What is to be closed when nothing that was submitted for it can reach the kernel any more: only of a broken ring.
     unclosed: RefCell<Vec<RawFd>>,
+    /// Descriptors are few: none waits for the end of the turn to be closed.
+    closes_at_once: Cell<bool>,
     #[cfg(test)]
     refuses: Cell<bool>,
 }
@@ -161,6 +164,7 @@ impl Ring {
             pushed: Cell::new(0),
             unsubmitted: Cell::new(0),
             unclosed: RefCell::default(),
+            closes_at_once: Cell::new(false),
             #[cfg(test)]
             refuses: Cell::new(false),
         })));
@@ -202,7 +206,7 @@ impl Ring {
         {
             let mut io = self.io.borrow_mut();
             let unawaited = Some(self.unawaited.take()).filter(|&count| count <= UNAWAITED_MAX);
-            let entered = self.enter(&mut io, if wait { 1 + unawaited.unwrap_or(0) } else { 0 });
+            let entered = self.enter(&mut io, if wait { 1 + unawaited.unwrap_or(0) } else { 0 }, ENTER_GETEVENTS);
             if self.is_broken.get() {
                 return entered.and(Err(io::ErrorKind::BrokenPipe.into()));
             }
@@ -230,10 +234,10 @@ impl Ring {
         for _ in 0..LAST_TURNS {
             let mut io = self.io.borrow_mut();
             // what the kernel has not taken over yet it must, or it is never over; a broken ring may take nothing
-            let _ = self.enter(&mut io, 0);
+            let _ = self.enter(&mut io, 0, ENTER_GETEVENTS);
             let _ = io.submitter().register_sync_cancel(Some(patience), types::CancelBuilder::any());
             // what was called off is told by another turn
-            let _ = self.enter(&mut io, 0);
+            let _ = self.enter(&mut io, 0, ENTER_GETEVENTS);
             for completion in io.completion() {
                 self.complete(&completion);
             }
@@ -266,6 +270,11 @@ impl Ring {
         self.is_broken.set(true);
     }
 
+    /// Has every close reach the kernel at once, and what was submitted before with it.
+    pub(super) fn close_at_once(&self) {
+        self.closes_at_once.set(true);
+    }
+
     /// Queues an operation for the next turn; false when the ring is broken, and the kernel will not see it. Does not panic.
     fn push(&self, entry: squeue::Entry, about: u64) -> bool {
         let entry = entry.user_data(about);
@@ -284,13 +293,13 @@ impl Ring {
     }
 
     /// One `io_uring_enter(2)`; an error has broken the ring.
-    fn enter(&self, io: &mut IoUring, wanted: u32) -> io::Result<()> {
+    fn enter(&self, io: &mut IoUring, wanted: u32, flags: u32) -> io::Result<()> {
         #[cfg(test)]
         if self.refuses.get() {
             self.is_broken.set(true);
             return Err(io::Error::from_raw_os_error(libc::EBADFD));
         }
-        enter(io, wanted).inspect_err(|_| self.is_broken.set(true))
+        enter(io, wanted, flags).inspect_err(|_| self.is_broken.set(true))
     }
 
     /// Queues an operation that has a row.
@@ -321,7 +330,11 @@ impl Ring {
         let entry = opcode::Close::new(types::Fd(fd)).build();
         if !self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), CLOSING | fd as u64) {
             // not here and now: what was queued for it would meet whoever gets its number next
-            self.unclosed.borrow_mut().push(fd);
+            return self.unclosed.borrow_mut().push(fd);
+        }
+        if self.closes_at_once.get() {
+            // one that fails has broken the ring, which the loop will find
+            let _ = self.enter(&mut self.io.borrow_mut(), 0, 0);
         }
     }
 
@@ -491,10 +504,10 @@ fn wait_in(operation: &mut Operation, cx: &Context<'_>) {
 ///
 /// # Errors
 /// The ring is broken.
-fn enter(io: &mut IoUring, wanted: u32) -> io::Result<()> {
+fn enter(io: &mut IoUring, wanted: u32, flags: u32) -> io::Result<()> {
     let queued = u32::try_from(io.submission().len()).expect("no more than the queue has");
     // SAFETY: no argument is passed that the kernel would read.
-    let entered = unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, ENTER_GETEVENTS, None) };
+    let entered = unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, flags, None) };
     let Err(error) = entered else { return Ok(()) };
     // a signal, or no memory for the moment: what was not taken stays queued for the next turn
     let passes = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));

@@ -1,4 +1,4 @@
-//! A ring that the kernel refuses.
+//! A ring that the kernel refuses, and one that closes without waiting for its turn.
 
 use super::*;
 
@@ -62,5 +62,26 @@ fn a_drop_in_the_middle_of_a_panic_may_be_the_first_to_meet_a_broken_ring() {
         drop(stream);
         owner.end();
         assert!(is_at_end(&mut other_peer));
+    });
+}
+
+#[test]
+fn where_descriptors_are_few_a_dropped_socket_is_closed_without_a_turn() {
+    on_bare_ring(|owner| {
+        let ring = owner.ring();
+        ring.close_at_once();
+        let (stream, mut peer) = pair();
+        let fd = stream.fd();
+        let mut last_words = Box::pin(stream.send(block(b"bye", 0)));
+        assert!(last_words.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(last_words);
+        drop(stream);
+        // SAFETY: no memory is involved.
+        assert!(unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0, "its number is free");
+        let mut got = Vec::new();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"bye", "what was submitted before was sent to it, and to nobody else");
+        assert_eq!(owner.end(), 0);
     });
 }
