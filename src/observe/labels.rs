@@ -94,7 +94,7 @@ labels! {
         Protocol = "protocol";
         /// The response's body ended early or stalled.
         Truncated = "truncated";
-        /// The client went away first; says nothing about the endpoint.
+        /// The client went away first, or the gateway itself stood still until the time was over; says nothing about the endpoint.
         Cancelled = "cancelled";
         /// The gateway was out of descriptors, ports or memory for a connection, or may not make it; says nothing about the endpoint, which saw nothing.
         Exhausted = "exhausted";

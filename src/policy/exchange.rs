@@ -18,7 +18,8 @@
 //! nothing from the budget. Only when nobody could be reached, and somebody may yet be (no worker has put it aside), is asking again a
 //! retry, after a backoff. Else the answer is 503 at once.
 //!
-//! What the gateway itself has lacked is no failure: the request goes on elsewhere or waits for a moment, and no budget pays for that.
+//! What the gateway itself has lacked is no failure: the request goes on elsewhere or waits for a moment, and no budget pays for that. Nor is
+//! it one when the gateway has stood still until the attempt's time was over.
 //!
 //! A retry that takes the place of an answer is made before the answer is let go: where the endpoint turns out to be full, the answer in
 //! hand is passed on after all, and nothing was counted or paid.
@@ -191,20 +192,19 @@ impl Exchange {
             (State::Idle, Event::Start) => self.start(cluster, now, rng),
             (State::BackingOff { next }, Event::BackoffOver) => self.resume(next, cluster, now, rng),
             (State::Trying { attempt, .. }, event) => self.on_attempt(attempt, event, cluster, now, rng),
-            (State::Relaying { attempt, failed }, Event::AnswerBroken(reply)) => {
-                if !failed {
+            (State::Relaying { attempt, failed }, Event::AnswerBroken { reply, excused }) => {
+                if !failed && !excused {
                     cluster.on_failure(&attempt, Evidence::Soft, now, rng);
                 }
                 cluster.end(attempt, now);
                 self.retry(Cause::Reset, Sent::Maybe, None, cluster, now, rng).unwrap_or(Action::Reply(reply))
             }
             (State::Relaying { attempt, failed }, event) => {
-                let broke = matches!(event, Event::BodyFailed | Event::TimedOut);
-                debug_assert!(broke || matches!(event, Event::BodyDone | Event::DownstreamGone), "{event:?}");
-                match (failed, broke) {
-                    (true, _) => {}
-                    (false, true) => cluster.on_failure(&attempt, Evidence::Soft, now, rng),
-                    (false, false) => cluster.on_success(&attempt, now),
+                match event {
+                    _ if failed => {}
+                    Event::BodyFailed | Event::TimedOut => cluster.on_failure(&attempt, Evidence::Soft, now, rng),
+                    Event::BodyDone | Event::DownstreamGone => cluster.on_success(&attempt, now),
+                    event => debug_assert!(matches!(event, Event::Overslept { .. }), "{event:?}"),
                 }
                 cluster.end(attempt, now);
                 Action::Finish
@@ -350,11 +350,13 @@ impl Exchange {
             }
             Event::BadHead(reply) => (Cause::Reset, Sent::Maybe, Some(Soft), reply),
             Event::TimedOut => (Cause::Timeout, Sent::Maybe, (!shortened).then_some(Soft), E::UpstreamTimeout),
+            Event::Overslept { sent: Sent::Nothing } => (Cause::Connect, Sent::Nothing, None, E::UpstreamTimeout),
+            Event::Overslept { sent } => (Cause::Timeout, sent, None, E::UpstreamTimeout),
             Event::Start
             | Event::BackoffOver
             | Event::BodyDone
             | Event::BodyFailed
-            | Event::AnswerBroken(_)
+            | Event::AnswerBroken { .. }
             | Event::DownstreamGone => {
                 debug_assert_eq!(event, Event::DownstreamGone, "does not fit an attempt");
                 cluster.on_given_up(&attempt, now);
@@ -364,6 +366,8 @@ impl Exchange {
         };
         match evidence {
             Some(evidence) => cluster.on_failure(&attempt, evidence, now, rng),
+            // the time is ours and not the endpoint's
+            None if matches!(event, Event::Overslept { .. }) => {}
             None => cluster.on_given_up(&attempt, now),
         }
         cluster.end(attempt, now);

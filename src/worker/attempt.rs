@@ -178,14 +178,18 @@ impl<'c> Conversation<'c> {
             true => (Sent::Maybe, true),
             false => (Sent::Nothing, false),
         };
-        let raced = self.reused && (!may_be_read || at.since(self.began) < STALE_WITHIN);
+        // what we have heard late may have happened early, or because nothing was heard of us
+        let was_away = self.worker.timers.was_away(at);
+        let raced = self.reused && (!may_be_read || at.since(self.began) < STALE_WITHIN || was_away);
         match watch.expired() {
             // one that has left just now is not tried again for
             _ if watch.client_gone() || self.client.stream.is_reset() => Failure::Downstream(ProxyError::ClientClosed),
             true if starved => Failure::Downstream(ProxyError::RequestTimeout),
+            true if watch.was_away() => Failure::Overslept { sent },
             true => Failure::TimedOut,
             false if ending == Ending::Short => Failure::Reset { sent, ending },
             false if raced => Failure::Reset { sent, ending: Ending::Stale { may_be_read } },
+            false if was_away => Failure::Reset { sent, ending: Ending::Short },
             false if starved => Failure::Reset { sent, ending: Ending::Starved },
             false => Failure::Reset { sent, ending: Ending::Failed },
         }

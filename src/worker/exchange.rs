@@ -93,7 +93,9 @@ async fn read_head(
     let mut scanner = HeadScanner::default();
     // a head may take long to arrive, and what is decided about it must not be decided for the moment of its first byte
     let mut now = if due { clock::now() } else { arrived };
-    if now >= arrived + config.header_timeout {
+    // one that was waited for elsewhere has been given its time there, and that of a gateway which stood still
+    let is_over = connection.watch.expired() || !worker.timers.was_away(now);
+    if now >= arrived + config.header_timeout && is_over {
         return Err(ProxyError::RequestTimeout);
     }
     loop {
@@ -187,6 +189,8 @@ async fn forward(
     let Forward { method, offer, outbound, slot, trailers, .. } = forward;
     let (offer, slot) = (offer.take(), slot.take());
     let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
+    // the time for which the gateway itself stood still is not the client's
+    let arrived = if worker.timers.was_away(now) { now } else { arrived };
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
     let config = connection.config(worker);
     let (patience, rate_min) = (config.body_timeout, config.body_rate_min);

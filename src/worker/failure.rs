@@ -26,6 +26,11 @@ pub(super) enum Failure {
     BadHead(ProxyError),
     /// The attempt's time is over.
     TimedOut,
+    /// The attempt's time has passed while the gateway itself stood still.
+    Overslept {
+        /// How much of the request may have reached the service.
+        sent: Sent,
+    },
     /// The client is at fault: its body was malformed, too large, too slow, or broke off.
     Downstream(ProxyError),
 }
@@ -42,7 +47,7 @@ pub(super) enum Ending {
     },
     /// It was not taken, because too many others wait to be.
     Overrun,
-    /// The gateway lacked what it takes to go on with it.
+    /// The gateway lacked what it takes to go on with it, or has stood still meanwhile.
     Short,
     /// The endpoint has given up an upload that was waiting for its client.
     Starved,
@@ -67,6 +72,7 @@ impl Failure {
             Self::Reset { sent, ending } => Event::ResetBeforeHead { sent, excused: ending != Ending::Failed },
             Self::BadHead(error) => Event::BadHead(error),
             Self::TimedOut => Event::TimedOut,
+            Self::Overslept { sent } => Event::Overslept { sent },
             Self::Downstream(_) => Event::DownstreamGone,
         }
     }

@@ -58,6 +58,7 @@ async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream
     let _guard = watch.over_connecting(connecting.fd(), to.connect_until).on_behalf_of(&client.stream);
     let unless_ended = |failure| match watch.expired() {
         _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
+        true if watch.was_away() => Failure::Overslept { sent: Sent::Nothing },
         true => Failure::ConnectTimedOut,
         false => failure,
     };

@@ -84,6 +84,24 @@ fn our_own_shortage_is_waited_for_and_paid_by_no_budget() {
 }
 
 #[test]
+fn a_gateway_that_stood_still_blames_nobody() {
+    let mut world = World::of(&config(Balance::RoundRobin, &[0, 0]), &Retry { attempts: 0, ..retry() });
+    for _ in 0..100 {
+        let (_, action) = world.run(&[Event::Overslept { sent: Sent::Maybe }]);
+        assert_eq!(action, Action::Reply(ProxyError::UpstreamTimeout));
+        let (_, action) = world.run(&[head(200), Event::Overslept { sent: Sent::Maybe }]);
+        assert_eq!(action, Action::Finish);
+        let broken = Event::AnswerBroken { reply: ProxyError::UpstreamBodyTimeout, excused: true };
+        assert_eq!(world.run(&[head(200), broken]).1, Action::Reply(ProxyError::UpstreamBodyTimeout));
+        let nothing = Event::Overslept { sent: Sent::Nothing };
+        let (exchange, action) = world.run(&[nothing, nothing]);
+        assert_eq!((action, exchange.occasion()), (Action::Reply(ProxyError::UpstreamTimeout), Occasion::Failover));
+    }
+    assert_eq!(world.cluster.available(at(5)), 2);
+    assert!((0..2).all(|id| world.failures(EndpointId(id)) == 0.0));
+}
+
+#[test]
 fn a_try_follows_the_route_while_somebody_else_could_answer() {
     let mut world = World::new(3);
     world.facts.try_time = Some(Duration::from_millis(30));
