@@ -59,6 +59,7 @@ pub(super) fn close(worker: &Rc<Worker>, id: ListenerId, listener: &Listener) {
 
 fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
     let config = &worker.shared.config.listeners[listener.index()];
+    worker.recorder.connection_accepted(listener);
     let mut peer = Peer::new(accepted.peer, &config.trusted_proxies);
     peer.trusted |= accepted.peer.is_none() && config.unix_trusted;
     if config.proxy_protocol && !peer.may_relay() {
