@@ -1,6 +1,6 @@
-//! Draws what `cargo bench --bench decisions` has measured, and what was written down of whole requests, into `docs/curves`.
+//! Draws what `cargo bench --bench decisions` has measured, and what was written down of whole requests and of a soak, into `docs/curves`.
 //!
-//! No measurement itself: it reads criterion's estimates and `docs/curves/connections.csv`, and overwrites the pictures that
+//! No measurement itself: it reads criterion's estimates, `docs/curves/connections.csv` and `soak.csv`, and overwrites the pictures that
 //! `docs/performance.md` shows. Does nothing where nothing was measured.
 
 use plotters::prelude::*;
@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     ] {
         draw(&pictures.join(format!("{group}.svg")), title, (axis, "ns a request"), &measured(group)?)?;
     }
+    soak(&pictures)?;
     let whole = written_down(&pictures.join("connections.csv"))?;
     let title = "CPU of a whole request by connections, each with a request in flight";
     draw(&pictures.join("by_connections.svg"), title, ("connections", "microseconds a request"), &whole)
@@ -60,6 +61,39 @@ fn written_down(file: &Path) -> Result<Curve, Box<dyn Error>> {
         Ok((amount.trim().parse()?, cost.trim().parse()?))
     };
     text.lines().skip(1).map(point).collect()
+}
+
+/// What a gateway held while everything happened to it, a line for each driver; from zero, so that flat looks flat.
+fn soak(pictures: &Path) -> Result<(), Box<dyn Error>> {
+    const WARM: RGBColor = RGBColor(0xc4, 0x5a, 0x11);
+    let text = fs::read_to_string(pictures.join("soak.csv"))?;
+    let rows: Vec<Vec<f64>> =
+        text.lines().skip(1).map(|line| line.split(',').map(str::parse).collect()).collect::<Result<_, _>>()?;
+    let file = pictures.join("soak.svg");
+    let area = SVGBackend::new(&file, (720, 480)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let last = rows.last().map_or(1.0, |row| row[0] / 60.0);
+    for (part, (first, title, scale)) in area.split_evenly((3, 1)).iter().zip([
+        (1, "resident MiB", 1_024.0),
+        (3, "descriptors", 1.0),
+        (5, "connection slots", 1.0),
+    ]) {
+        let top = rows.iter().flat_map(|row| &row[first..first + 2]).copied().fold(0.0, f64::max) / scale * 1.3;
+        let mut chart = ChartBuilder::on(part)
+            .caption(title, ("sans-serif", 14))
+            .margin(8)
+            .x_label_area_size(36)
+            .y_label_area_size(48)
+            .build_cartesian_2d(0.0..last, 0.0..top)?;
+        chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("minutes").y_labels(4).draw()?;
+        for (column, colour) in [(first, INK), (first + 1, WARM)] {
+            let line = rows.iter().map(|row| (row[0] / 60.0, row[column] / scale));
+            chart.draw_series(LineSeries::new(line, colour.stroke_width(2)))?;
+        }
+    }
+    area.present()?;
+    println!("{}", file.display());
+    Ok(())
 }
 
 /// One curve over a logarithmic axis; the other begins at zero, so that flat looks flat.

@@ -77,7 +77,10 @@
 //! - When nobody is left that serves well, or may be well again because nobody has failed there for a second, a retry is a probe, ten of which
 //!   are made a second ([`policy::standings::Standings::claim_retry`]).
 //! - A retry is counted and paid when it is made. One that takes the place of an answer is entered before the answer is let go.
-//! - Our own shortage is never an endpoint's fault. Descriptors are divided before they run out ([`policy::descriptors`]).
+//! - Our own shortage is never an endpoint's fault, and no retry budget pays for it. Descriptors are divided before they run out
+//!   ([`policy::descriptors`]); what an error of the kernel is about stands in one list ([`net::fault`]), and what is not in it proves nothing.
+//! - Nor is it anybody's fault when we stand still (a stopped process, a paused machine): what has arrived meanwhile is taken before time is over
+//!   ([`net::timer`]), and where nothing has, nobody is blamed.
 //!
 //! # The end
 //!

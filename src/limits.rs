@@ -125,6 +125,8 @@ pub const RTT_DEFAULT: Duration = Duration::from_millis(10);
 pub const DEAD: Duration = Duration::from_millis(100);
 /// For so long after that it is still taken to be dead until it is reached, and asked by one request at a time.
 pub const DEAD_KNOWN: Duration = Duration::from_secs(1);
+/// A failure that took longer tells nothing about how long the next one takes: it was a response that broke, or a route that waits for ever.
+pub const FAILURE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Successes in a row that bring an endpoint back before the doubled time of its ejection is over. One that fails half of its requests
 /// has them once in 256 times.
 pub const PROOFS: u32 = 8;
@@ -227,5 +229,5 @@ const _: () = assert!(ATTEMPTS_MAX <= ENDPOINTS_MAX);
 const _: () =
     assert!(RING_POINTS_MAX >= ENDPOINTS_MAX && MAGLEV_SLOTS > ENDPOINTS_MAX && ENDPOINTS_MAX <= u16::MAX as usize);
 const _: () = assert!(VISITS_MAX <= u8::MAX as usize);
-const _: () = assert!(DEAD.as_nanos() < DEAD_KNOWN.as_nanos());
+const _: () = assert!(DEAD.as_nanos() < DEAD_KNOWN.as_nanos() && DEAD_KNOWN.as_nanos() < FAILURE_TIME_MAX.as_nanos());
 const _: () = assert!(LOG_FIELD_BYTES_MAX * 8 < LOG_RING_BYTES);

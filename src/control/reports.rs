@@ -39,6 +39,10 @@ fn log_refusal(listener: &Listener, worker: usize, refusal: Refusal) {
             "connections wait listener={name} worker={worker}: {}: raise the limit of descriptors (LimitNOFILE=, ulimit -n)",
             io::Error::from_raw_os_error(errno)
         ),
+        Refusal::Unwatched(errno) => tracing::error!(
+            "connections refused listener={name} worker={worker}: {}: memory, or the sysctl fs.epoll.max_user_watches",
+            io::Error::from_raw_os_error(errno)
+        ),
     }
 }
 

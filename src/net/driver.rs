@@ -15,15 +15,20 @@ use crate::config;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use std::cell::RefCell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
+use std::task::Poll;
 
 /// Submission queue entries; a turn that wants more submits in between.
 const ENTRIES: u32 = 4_096;
 /// Completion queue entries: more operations than this may be in flight, the kernel then keeps the overflow (`NODROP`), slowly.
 const COMPLETIONS: u32 = 32_768;
+
+/// Turns after which what was dropped is closed, whichever event loop runs: rings close with the next turn, and where a receive was in flight
+/// it is ended first ([`super::upstream`]).
+pub const CLOSING_TURNS: u32 = 4;
 
 /// A step of the ladder, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -193,6 +198,27 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
     match ring::current() {
         Some(ring) => ring.tasks().spawn(future),
         None => wards::spawn(future),
+    }
+}
+
+/// Lets the event loop turn once: what was submitted reaches the kernel.
+pub async fn next_turn() {
+    let mut has_turned = false;
+    poll_fn(move |cx| {
+        if std::mem::replace(&mut has_turned, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Has this thread's event loop close descriptors as they are dropped, where it does so with its next turn: for who has no more of them than
+/// are in use. It is a system call for each connection that ends.
+pub fn close_at_once() {
+    if let Some(ring) = ring::current() {
+        ring.close_at_once();
     }
 }
 

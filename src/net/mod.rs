@@ -15,7 +15,9 @@
 
 pub mod block;
 pub mod clock;
+pub mod connecting;
 pub mod driver;
+pub mod fault;
 pub mod guarded;
 pub mod heap;
 pub mod listener;

@@ -98,7 +98,7 @@ impl Tasks {
             }
             self.run_queued();
             let is_idle = !self.main_is_due.get() && self.queue.borrow().is_empty();
-            ring.turn(is_idle);
+            ring.turn_or_panic(is_idle);
         }
     }
 

@@ -1,14 +1,14 @@
 //! What the tests of this room need: an event loop of each kind, and sockets with a blocking peer.
 
+pub(super) use super::driver::next_turn as yield_now;
 use super::driver::{EventLoop, Step, spawn};
 use super::ring::{self, Ring};
 use super::stream::Stream;
 use super::timer::Timers;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::task::Poll;
 use std::time::Duration;
 
 /// Far more than any test here takes.
@@ -48,19 +48,6 @@ fn on<F: Future<Output = ()>>(step: Step, body: impl Fn(Rc<Timers>) -> F + Send 
         Ok(()) | Err(RecvTimeoutError::Disconnected) => thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)),
         Err(RecvTimeoutError::Timeout) => panic!("still waiting on {step}"),
     }
-}
-
-/// Lets the loop turn once: ready when polled for the second time, and wakes itself in between.
-pub(super) async fn yield_now() {
-    let mut polled = false;
-    poll_fn(move |cx| {
-        if std::mem::replace(&mut polled, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// A connection: our end, and the peer's.

@@ -9,6 +9,10 @@
 //! ended by dropping its operation, so none loses a byte.
 //!
 //! Resolution is one tick (10 ms), never early. The timerfd is armed for the next slot in use only: an idle worker sleeps.
+//!
+//! A loop that was *away* (a stopped process, a machine that was paused, a core that was taken) comes back to deadlines that have passed
+//! and to sockets in which everything stands that it has missed. So what waits on a socket is given [`SETTLING`] more, in which that is
+//! received, and where nothing was there, [`Watch::was_away`] says that the peer is not to blame. A mere sleep is not prolonged.
 
 use super::clock;
 use super::stream::{Stream, poll_now, shutdown_fd};
@@ -26,6 +30,13 @@ use std::time::Duration;
 /// Length of a tick.
 pub const TICK: Duration = Duration::from_millis(10);
 
+/// A loop that hears of a deadline this late was away: many times a turn under load, and less than anybody should wait in vain.
+const AWAY: Duration = Duration::from_millis(100);
+/// What waits is given for what stands in the sockets: two turns of a loop that is not away, one that asks the kernel for what it has, and one
+/// that takes it.
+const SETTLING: Duration = Duration::from_millis(200);
+/// How often in a row a wait is prolonged for that: a loop that is away again and again still has an end.
+const LATE_MAX: u8 = 3;
 /// Looks at what is being sent within the time that its peer may take nothing of it.
 const SEND_LOOKS: u32 = 4;
 /// Looks after which a client that has ended its direction counts as gone.
@@ -36,6 +47,13 @@ impl Row {
     fn set(&mut self, fd: RawFd, how: Shutdown, doing: Doing) {
         (self.fd, self.how, self.doing) = (fd, how, doing);
         self.patience = Duration::ZERO;
+    }
+
+    /// Its deadline has passed while the loop was away: whether it is given another one.
+    fn is_excused(&mut self) -> bool {
+        let waits = self.doing != Doing::Nothing && self.late < LATE_MAX;
+        self.late += u8::from(waits);
+        waits
     }
 
     /// The client has been heard, or something is being sent to it: what was seen of it before does not count.
@@ -70,6 +88,10 @@ pub struct Timers {
     wheel: RefCell<Wheel>,
     timerfd: Stream,
     armed_for: Cell<Instant>,
+    /// When the loop is to hear of that; `NEVER` once it has.
+    due: Cell<Instant>,
+    /// Until when the loop, which was away, takes in what it has missed.
+    settled: Cell<Instant>,
 }
 
 impl Timers {
@@ -83,6 +105,8 @@ impl Timers {
             wheel: RefCell::new(Wheel::new(clock::now())),
             timerfd,
             armed_for: Cell::new(Instant::NEVER),
+            due: Cell::new(Instant::NEVER),
+            settled: Cell::default(),
         }))
     }
 
@@ -95,9 +119,14 @@ impl Timers {
             let mut expirations = [0_u8; 8];
             // SAFETY: eight bytes of room for the eight that a timerfd gives. A failure means that it has not expired.
             unsafe { libc::read(self.timerfd.fd(), expirations.as_mut_ptr().cast(), 8) };
-            self.armed_for.set(Instant::NEVER);
             self.advance(clock::now());
         }
+    }
+
+    /// Whether the loop was away until a moment ago: what has passed meanwhile is nobody's fault.
+    #[must_use]
+    pub fn was_away(&self, now: Instant) -> bool {
+        now < self.settled.get() || now.since(self.due.get()) >= AWAY
     }
 
     /// Expires every watch over an idle connection now, so that each of them looks whether the worker drains.
@@ -171,10 +200,18 @@ impl Timers {
     }
 
     fn advance(&self, now: Instant) {
+        self.armed_for.set(Instant::NEVER);
+        if now.since(self.due.replace(Instant::NEVER)) >= AWAY {
+            self.settled.set(now + SETTLING);
+        }
+        let settled = self.settled.get();
         self.wheel.borrow_mut().advance(now, |row| {
             let later = row.send_goes_on(now);
             if later.is_some() {
                 return later;
+            }
+            if now < settled && row.is_excused() {
+                return Some(settled);
             }
             if row.doing != Doing::Nothing {
                 shutdown_fd(row.fd, row.how);
@@ -193,6 +230,7 @@ impl Timers {
             return;
         }
         self.armed_for.set(next);
+        self.due.set(next.max(clock::now()));
         set_timerfd(&self.timerfd, next);
     }
 
@@ -318,6 +356,12 @@ impl Watch {
         self.timers.wheel.borrow().rows[self.index].expired
     }
 
+    /// Whether the loop was away when the deadline of the last guard passed, so that its passing says nothing about the peer.
+    #[must_use]
+    pub fn was_away(&self) -> bool {
+        self.timers.wheel.borrow().rows[self.index].late > 0
+    }
+
     /// True when the client of the last guard that had one has left ([`Timers::look_for_gone_clients`]).
     #[must_use]
     pub fn client_gone(&self) -> bool {
@@ -425,6 +469,54 @@ mod tests {
             }
             watch.sleep_until(Instant::default()).await;
         });
+    }
+
+    #[test]
+    fn a_loop_that_was_away_takes_what_it_has_missed_before_time_is_over() {
+        on_each_driver(|timers| async move {
+            let stand_still = |until: Duration| {
+                let (_open, closed) = std::sync::mpsc::channel::<()>();
+                assert!(closed.recv_timeout(until).is_err());
+            };
+            let room = || Block::from_vec(Vec::with_capacity(64));
+            let ((spoke, mut peer), (silent, _peer)) = (pair(), pair());
+            let (over_spoke, over_silent, pause) = (timers.watch(), timers.watch(), timers.watch());
+            let deadline = clock::now() + TICK;
+            let _guards = (
+                over_spoke.over(&spoke, deadline, Shutdown::Both),
+                over_silent.over(&silent, deadline, Shutdown::Both),
+            );
+            let (heard, unheard) = (spoke.receive(room()), silent.receive(room()));
+            stand_still(2 * AWAY);
+            peer.write_all(b"in time").unwrap();
+            let (received, got) = heard.await;
+            assert_eq!((received.unwrap(), got.unread()), (7, &b"in time"[..]));
+            assert!(!over_spoke.expired() && timers.was_away(clock::now()));
+            assert!(!matches!(unheard.await.0, Ok(1..)));
+            assert!(over_silent.expired() && over_silent.was_away(), "nobody is to blame");
+            // on time again
+            let settled = timers.settled.get();
+            pause.sleep_until(settled + TICK).await;
+            let (late, _peer) = pair();
+            let watch = timers.watch();
+            let _guard = watch.over(&late, clock::now() + TICK, Shutdown::Both);
+            assert!(!matches!(late.receive(room()).await.0, Ok(1..)));
+            assert!(watch.expired());
+            assert!(!watch.was_away() || timers.settled.get() > settled, "but for a machine that is away by itself");
+        });
+    }
+
+    #[test]
+    fn a_loop_that_is_away_again_and_again_still_has_an_end() {
+        let row = |doing| {
+            let mut wheel = Wheel::new(Instant::default());
+            let index = wheel.add();
+            wheel.rows[index].doing = doing;
+            wheel.rows.remove(index)
+        };
+        let mut waits = row(Doing::Waiting);
+        assert_eq!((0..10).filter(|_| waits.is_excused()).count(), usize::from(LATE_MAX));
+        assert!(!row(Doing::Nothing).is_excused(), "a sleep is over when it is over");
     }
 
     #[test]

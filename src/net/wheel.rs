@@ -28,6 +28,8 @@ pub(super) struct Row {
     scheduled: u64,
     generation: u32,
     pub(super) expired: bool,
+    /// How often its deadline has passed while the loop was away.
+    pub(super) late: u8,
     pub(super) doing: Doing,
     pub(super) fd: RawFd,
     pub(super) how: Shutdown,
@@ -76,6 +78,7 @@ impl Wheel {
             scheduled: u64::MAX,
             generation: self.generation,
             expired: false,
+            late: 0,
             doing: Doing::Nothing,
             fd: -1,
             how: Shutdown::Both,
@@ -99,6 +102,7 @@ impl Wheel {
         let row = &mut self.rows[index];
         row.deadline = deadline;
         row.expired = false;
+        row.late = 0;
         change(row);
         deadline != Instant::NEVER && self.schedule(index)
     }

@@ -94,9 +94,9 @@ labels! {
         Protocol = "protocol";
         /// The response's body ended early or stalled.
         Truncated = "truncated";
-        /// The client went away first; says nothing about the endpoint.
+        /// The client went away first, or the gateway itself stood still until the time was over; says nothing about the endpoint.
         Cancelled = "cancelled";
-        /// The gateway was out of descriptors, ports or memory for a connection; says nothing about the endpoint, which saw nothing.
+        /// The gateway was out of descriptors, ports or memory for a connection, or may not make it; says nothing about the endpoint, which saw nothing.
         Exhausted = "exhausted";
         /// It went out on a pooled connection that the endpoint was about to close, and once more on a new one; says nothing about it either.
         Stale = "stale";
@@ -138,6 +138,8 @@ labels! {
         MaxConnections = "max_connections";
         /// The descriptors that the system allows are given away (`RLIMIT_NOFILE`).
         Descriptors = "descriptors";
+        /// The gateway lacked what it takes to serve it: memory, epoll watches.
+        Exhausted = "exhausted";
         /// The client has `max_connections_per_client`.
         MaxPerClient = "max_connections_per_client";
         /// No PROXY header in time, a malformed one, or one from nobody who may send it.

@@ -229,12 +229,18 @@ impl Recorder {
         cluster.connections_active.set(active as u64);
     }
 
-    /// Counts a downstream connection that was accepted.
+    /// Counts a downstream connection that was accepted, whatever becomes of it.
+    pub fn connection_accepted(&self, listener: ListenerId) {
+        if let Some(memory) = self.memory() {
+            memory.listeners[listener.index()].accepted.add(1);
+        }
+    }
+
+    /// Counts a downstream connection that has a place, until it is closed.
     pub fn connection_opened(&self, listener: ListenerId) {
-        let Some(memory) = self.memory() else { return };
-        let listener = &memory.listeners[listener.index()];
-        listener.accepted.add(1);
-        listener.connections.add(1);
+        if let Some(memory) = self.memory() {
+            memory.listeners[listener.index()].connections.add(1);
+        }
     }
 
     /// Counts a downstream connection that is closed.
@@ -244,7 +250,7 @@ impl Recorder {
         }
     }
 
-    /// Counts a downstream connection that was closed before its first request.
+    /// Counts a downstream connection that was accepted, and closed before its first request.
     pub fn connection_refused(&self, listener: ListenerId, reason: RefuseReason) {
         if let Some(memory) = self.memory() {
             memory.listeners[listener.index()].refused[reason.index()].add(1);
@@ -447,6 +453,7 @@ mod tests {
     fn a_restarted_worker_keeps_its_counters_and_clears_its_gauges() {
         let stats = Stats::new(&fixture::config(), 1);
         let first = stats.recorder(WorkerId(0));
+        first.connection_accepted(ListenerId(0));
         first.connection_opened(ListenerId(0));
         first.finished(&finished(Some(RouteId(0)), 200));
         first.publish_upstream_connections(CLUSTER, 3, 4);

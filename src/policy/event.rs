@@ -45,7 +45,7 @@ pub enum Event {
     Start,
     /// The endpoint is at its limit over all cores; nothing was attempted.
     Saturated,
-    /// The gateway itself lacks what a connection needs (descriptors, ports, memory); says nothing about the endpoint.
+    /// The gateway itself lacks what a connection needs (descriptors, ports, memory), or may not make it; says nothing about the endpoint.
     Exhausted,
     /// No connection: refused, unreachable.
     ConnectFailed,
@@ -70,10 +70,20 @@ pub enum Event {
     },
     /// No response head within [`Action::Attempt`]'s `until`; while relaying: the response body stalled.
     TimedOut,
+    /// The same as a timeout, but the gateway itself has stood still meanwhile (its process, its machine); says nothing about the endpoint.
+    Overslept {
+        /// How much may have reached the service.
+        sent: Sent,
+    },
     /// The response was passed on whole.
     BodyDone,
-    /// The service broke off its response, or stalled in it, before a byte of it was passed on; with the reply for it.
-    AnswerBroken(ProxyError),
+    /// The service broke off its response, or stalled in it, before a byte of it was passed on.
+    AnswerBroken {
+        /// The reply for it.
+        reply: ProxyError,
+        /// Not held against the endpoint: the gateway itself has stood still meanwhile.
+        excused: bool,
+    },
     /// The service broke off its response.
     BodyFailed,
     /// The client is gone, or its request broke; also: the owner stops for its own reasons.

@@ -18,6 +18,9 @@
 //! nothing from the budget. Only when nobody could be reached, and somebody may yet be (no worker has put it aside), is asking again a
 //! retry, after a backoff. Else the answer is 503 at once.
 //!
+//! What the gateway itself has lacked is no failure: the request goes on elsewhere or waits for a moment, and no budget pays for that. Nor is
+//! it one when the gateway has stood still until the attempt's time was over.
+//!
 //! A retry that takes the place of an answer is made before the answer is let go: where the endpoint turns out to be full, the answer in
 //! hand is passed on after all, and nothing was counted or paid.
 //!
@@ -49,7 +52,10 @@ enum State {
         attempt: Attempt,
         until: Instant,
     },
-    BackingOff,
+    /// Before an attempt that will be this.
+    BackingOff {
+        next: Occasion,
+    },
     Relaying {
         attempt: Attempt,
         failed: bool,
@@ -72,6 +78,8 @@ pub struct Exchange {
     backoffs: u8,
     retry_reason: Option<Cause>,
     budget_stopped: bool,
+    /// A retry was paid for that has reached nobody yet.
+    paid: bool,
     /// There was to be no retry because nobody is left that serves well.
     held_back: bool,
     /// The attempt has less time than is left, because that is what its route usually takes.
@@ -96,6 +104,7 @@ impl Exchange {
             backoffs: 0,
             retry_reason: None,
             budget_stopped: false,
+            paid: false,
             held_back: false,
             cut: false,
             deposited: false,
@@ -181,28 +190,27 @@ impl Exchange {
         }
         match (std::mem::replace(&mut self.state, State::Over), event) {
             (State::Idle, Event::Start) => self.start(cluster, now, rng),
-            (State::BackingOff, Event::BackoffOver) => self.resume(cluster, now, rng),
+            (State::BackingOff { next }, Event::BackoffOver) => self.resume(next, cluster, now, rng),
             (State::Trying { attempt, .. }, event) => self.on_attempt(attempt, event, cluster, now, rng),
-            (State::Relaying { attempt, failed }, Event::AnswerBroken(reply)) => {
-                if !failed {
+            (State::Relaying { attempt, failed }, Event::AnswerBroken { reply, excused }) => {
+                if !failed && !excused {
                     cluster.on_failure(&attempt, Evidence::Soft, now, rng);
                 }
                 cluster.end(attempt, now);
                 self.retry(Cause::Reset, Sent::Maybe, None, cluster, now, rng).unwrap_or(Action::Reply(reply))
             }
             (State::Relaying { attempt, failed }, event) => {
-                let broke = matches!(event, Event::BodyFailed | Event::TimedOut);
-                debug_assert!(broke || matches!(event, Event::BodyDone | Event::DownstreamGone), "{event:?}");
-                match (failed, broke) {
-                    (true, _) => {}
-                    (false, true) => cluster.on_failure(&attempt, Evidence::Soft, now, rng),
-                    (false, false) => cluster.on_success(&attempt, now),
+                match event {
+                    _ if failed => {}
+                    Event::BodyFailed | Event::TimedOut => cluster.on_failure(&attempt, Evidence::Soft, now, rng),
+                    Event::BodyDone | Event::DownstreamGone => cluster.on_success(&attempt, now),
+                    event => debug_assert!(matches!(event, Event::Overslept { .. }), "{event:?}"),
                 }
                 cluster.end(attempt, now);
                 Action::Finish
             }
-            (State::BackingOff, Event::DownstreamGone) => {
-                cluster.budget().refund(now); // paid for, and not made
+            (State::BackingOff { .. }, Event::DownstreamGone) => {
+                self.refund(cluster, now);
                 Action::Finish
             }
             (state, event) => {
@@ -229,20 +237,26 @@ impl Exchange {
     }
 
     /// After a backoff: an endpoint that was not tried if there is one by now, else any.
-    fn resume(&mut self, cluster: &mut Cluster, now: Instant, rng: &mut Rng) -> Action {
+    fn resume(&mut self, occasion: Occasion, cluster: &mut Cluster, now: Instant, rng: &mut Rng) -> Action {
         if now >= self.facts.deadline.at {
-            cluster.budget().refund(now);
+            self.refund(cluster, now);
             return Action::Reply(ProxyError::UpstreamTimeout);
         }
         self.refused = Visited::EMPTY;
-        let occasion = self.retry_reason.map_or(Occasion::First, Occasion::Retry);
         let begun = self.begin(occasion, self.tried, cluster, now, rng);
         match begun.or_else(|_| self.begin(occasion, Visited::EMPTY, cluster, now, rng)) {
             Ok(action) => action,
             Err(shortage) => {
-                cluster.budget().refund(now);
+                self.refund(cluster, now);
                 self.without_endpoint(shortage)
             }
+        }
+    }
+
+    /// What was paid for was not made.
+    fn refund(&mut self, cluster: &mut Cluster, now: Instant) {
+        if std::mem::take(&mut self.paid) {
+            cluster.budget().refund(now);
         }
     }
 
@@ -323,7 +337,7 @@ impl Exchange {
                 return self.on_head(attempt, status, retry_after, cluster, now, rng);
             }
             Event::Saturated => return self.on_saturated(attempt, cluster, now, rng),
-            Event::Exhausted => (Cause::Connect, Sent::Nothing, None, E::Exhausted),
+            Event::Exhausted => return self.on_exhausted(attempt, cluster, now, rng),
             Event::ConnectFailed => (Cause::Connect, Sent::Nothing, Some(Hard), E::NoHealthyEndpoint),
             Event::ConnectTimedOut => {
                 let waited = now.since(attempt.began);
@@ -336,11 +350,13 @@ impl Exchange {
             }
             Event::BadHead(reply) => (Cause::Reset, Sent::Maybe, Some(Soft), reply),
             Event::TimedOut => (Cause::Timeout, Sent::Maybe, (!shortened).then_some(Soft), E::UpstreamTimeout),
+            Event::Overslept { sent: Sent::Nothing } => (Cause::Connect, Sent::Nothing, None, E::UpstreamTimeout),
+            Event::Overslept { sent } => (Cause::Timeout, sent, None, E::UpstreamTimeout),
             Event::Start
             | Event::BackoffOver
             | Event::BodyDone
             | Event::BodyFailed
-            | Event::AnswerBroken(_)
+            | Event::AnswerBroken { .. }
             | Event::DownstreamGone => {
                 debug_assert_eq!(event, Event::DownstreamGone, "does not fit an attempt");
                 cluster.on_given_up(&attempt, now);
@@ -350,9 +366,12 @@ impl Exchange {
         };
         match evidence {
             Some(evidence) => cluster.on_failure(&attempt, evidence, now, rng),
+            // the time is ours and not the endpoint's
+            None if matches!(event, Event::Overslept { .. }) => {}
             None => cluster.on_given_up(&attempt, now),
         }
         cluster.end(attempt, now);
+        self.paid = false;
         if now >= self.facts.deadline.at {
             return Action::Reply(E::UpstreamTimeout);
         }
@@ -374,6 +393,7 @@ impl Exchange {
         rng: &mut Rng,
     ) -> Action {
         let failed = is_failure(status);
+        self.paid = false;
         if failed {
             cluster.on_failure(&attempt, Evidence::Soft, now, rng);
         } else {

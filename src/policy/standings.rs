@@ -13,7 +13,7 @@
 //!
 //! There is no lock: a worker that stops at any point leaves nothing for others to wait for.
 
-use crate::limits::{DEAD, DEAD_KNOWN};
+use crate::limits::{DEAD, DEAD_KNOWN, FAILURE_TIME_MAX};
 use crate::policy::outlier::{Evidence, Track};
 use crate::units::{EndpointId, Instant};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -146,7 +146,7 @@ struct Row {
     dead_until: AtomicU64,
     /// When it was last reached though it was put aside.
     reached: AtomicU64,
-    /// When an attempt at it last failed.
+    /// When an attempt at it last failed, and longer by what that took beyond [`DEAD_KNOWN`].
     failed: AtomicU64,
     /// The last who tried could not connect to it.
     unreached: AtomicBool,
@@ -291,12 +291,15 @@ impl Standings {
         }
     }
 
-    /// An attempt at it has failed.
-    pub fn set_failed(&self, id: EndpointId, now: Instant) {
-        self.row(id).failed.store(now.as_nanos(), Ordering::Relaxed);
+    /// An attempt at it that began at `began` has failed. Where failing takes long, nobody can have failed for as long again, whatever is under
+    /// way there: that is no sign of life.
+    pub fn set_failed(&self, id: EndpointId, began: Instant, now: Instant) {
+        let beyond = now.since(began).min(FAILURE_TIME_MAX).saturating_sub(DEAD_KNOWN);
+        self.row(id).failed.fetch_max((now + beyond).as_nanos(), Ordering::Relaxed);
     }
 
-    /// Whether nobody has failed at it lately: what put it aside may be over.
+    /// Whether nobody has failed at it for [`DEAD_KNOWN`], or for as long as the last failure took if that is longer: what put it aside may
+    /// be over.
     #[must_use]
     pub fn has_rested(&self, id: EndpointId, now: Instant) -> bool {
         now.since(Instant::from_nanos(self.row(id).failed.load(Ordering::Relaxed))) >= DEAD_KNOWN

@@ -8,7 +8,8 @@ use super::connection::{self, Connection, Peer};
 use super::seat::ConnectionSeat;
 use super::state::Worker;
 use crate::net::clock;
-use crate::net::driver;
+use crate::net::driver::{self, CLOSING_TURNS};
+use crate::net::fault::is_out_of_descriptors;
 use crate::net::guarded::guarded;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::stream::{Stream, shutdown_fd};
@@ -25,15 +26,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Accepts on one listener until the worker drains.
 pub(super) async fn accept(worker: Rc<Worker>, id: ListenerId, listener: Rc<Listener>) {
     let watch = worker.timers.watch();
-    let mut in_vain = 0;
+    let (mut in_vain, mut turns) = (0, 0);
     while listener.ready().await.is_ok() && !worker.is_draining() {
         match listener.accept_batch(|accepted| admit(&worker, id, accepted)) {
             // Once: another worker was faster, on a unix socket, which they share. Again and again: one that drains has shut it down, which
             // makes it ready for ever, and on epoll whoever waits for what is ready gives no turn to the task that would hear of the drain.
             Ok(0) if in_vain > 0 => watch.sleep_until(clock::now() + TICK).await,
             Ok(0) => in_vain += 1,
-            Ok(_) => in_vain = 0,
+            Ok(_) => (in_vain, turns) = (0, 0),
+            // what was dropped a moment ago is about to be closed
+            Err(error) if is_out_of_descriptors(&error) && turns < CLOSING_TURNS => {
+                turns += 1;
+                driver::next_turn().await;
+            }
             Err(error) => {
+                turns = 0;
                 if !worker.is_draining() {
                     worker.recorder.accept_exhausted(id);
                     worker.complain(id, Refusal::Exhausted(error.raw_os_error().unwrap_or_default()));
@@ -52,6 +59,7 @@ pub(super) fn close(worker: &Rc<Worker>, id: ListenerId, listener: &Listener) {
 
 fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
     let config = &worker.shared.config.listeners[listener.index()];
+    worker.recorder.connection_accepted(listener);
     let mut peer = Peer::new(accepted.peer, &config.trusted_proxies);
     peer.trusted |= accepted.peer.is_none() && config.unix_trusted;
     if config.proxy_protocol && !peer.may_relay() {
@@ -65,7 +73,13 @@ fn admit(worker: &Rc<Worker>, listener: ListenerId, accepted: Accepted) {
     if !config.proxy_protocol && !seat.claim_for(peer.client()) {
         return;
     }
-    let Ok(stream) = Stream::from_fd(accepted.fd) else { return };
+    let stream = match Stream::from_fd(accepted.fd) {
+        Ok(stream) => stream,
+        Err(error) => {
+            worker.recorder.connection_refused(listener, RefuseReason::Exhausted);
+            return worker.complain(listener, Refusal::Unwatched(error.raw_os_error().unwrap_or_default()));
+        }
+    };
     let mut connection = Connection::new(worker, listener, stream, peer);
     driver::spawn(async move {
         if guarded(connection::run(&seat, &mut connection)).await.is_none() {

@@ -23,6 +23,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::upstream::Upstream;
 use crate::policy::exchange::{Action, Event};
+use crate::policy::retry::Sent;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::time::Duration;
@@ -303,15 +304,17 @@ impl Line<'_> {
             Err(broken) => broken,
         };
         self.worker.put(out);
+        let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && self.connection.watch.was_away();
         if !begun {
             *self.cycle = before;
             let action = match broken {
-                Broken::Upstream(error) => self.step(Event::AnswerBroken(error), upload),
+                Broken::Upstream(reply) => self.step(Event::AnswerBroken { reply, excused: overslept }, upload),
                 Broken::Downstream(error) => self.fail(Failure::Downstream(error), upload),
             };
             return Answered { outcome: Err(action), keep: None };
         }
         let (event, error) = match broken {
+            Broken::Upstream(error) if overslept => (Event::Overslept { sent: Sent::Maybe }, error),
             Broken::Upstream(error) => (Event::BodyFailed, error),
             Broken::Downstream(error) => (Event::DownstreamGone, error),
         };

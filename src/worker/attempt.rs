@@ -16,7 +16,7 @@
 use super::connection::Connection;
 use super::failure::{Ending, Failure};
 use super::going::{Going, Sending};
-use super::proxied;
+use super::opening::Opened;
 use super::state::Worker;
 use super::upload::{Standing, Upload};
 use crate::config::HeaderRules;
@@ -30,7 +30,6 @@ use crate::limits::{CONTINUE_TIMEOUT, INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::receipt::Receipt;
-use crate::net::stream::{self, Stream};
 use crate::net::timer;
 use crate::net::upstream::{Received, Upstream};
 use crate::policy::retry::Sent;
@@ -74,73 +73,6 @@ pub(super) struct Asked<'a> {
     pub(super) rules: &'a HeaderRules,
     /// To change the protocol.
     pub(super) offer: Option<&'a Offer>,
-}
-
-/// A connection to the endpoint of an attempt.
-pub(super) struct Opened {
-    pub(super) upstream: Upstream,
-    /// It has carried requests before.
-    pub(super) reused: bool,
-}
-
-/// `checkout`: a pooled connection if one may be taken, else a new one.
-pub(super) async fn open(
-    worker: &Worker,
-    connection: &Connection,
-    to: Try,
-    reuse: bool,
-    now: Instant,
-) -> Result<Opened, Failure> {
-    if reuse && let Some(upstream) = worker.checkout(to.cluster, to.endpoint, now) {
-        return Ok(Opened { upstream, reused: true });
-    }
-    // boxed: most requests find a connection, and every connection of a client would hold the room for making one
-    let stream = Box::pin(connect(worker, connection, to)).await?;
-    Ok(Opened { upstream: worker.upstream(stream), reused: false })
-}
-
-/// Whether a request whose pooled connection was closed may be sent on a new one.
-pub(super) fn may_repair(sent: Sent, to: Try, upload: &Upload<'_>) -> bool {
-    let may_repeat = match to.strict {
-        true => !upload.has_sent(),
-        false => to.repeatable || sent == Sent::Nothing,
-    };
-    // a part of the request may be gone with the connection, and half a request must not be sent
-    may_repeat && upload.can_begin()
-}
-
-async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream, Failure> {
-    let watch = &client.watch;
-    let cluster = &worker.shared.config.clusters[to.cluster.index()];
-    let connecting =
-        stream::connect(&cluster.endpoints[to.endpoint.index()].address).map_err(|error| unconnected(&error))?;
-    let _guard = watch.over_connecting(connecting.fd(), to.connect_until).on_behalf_of(&client.stream);
-    let unless_ended = |failure| match watch.expired() {
-        _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
-        true => Failure::ConnectTimedOut,
-        false => failure,
-    };
-    let stream = connecting.established().await.map_err(|error| unless_ended(unconnected(&error)))?;
-    worker.clusters.borrow_mut()[to.cluster.index()].on_connected(to.endpoint, clock::now());
-    let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
-    let broken = Failure::Reset { sent: Sent::Nothing, ending: Ending::Failed };
-    introduced.map_err(|_| unless_ended(broken))?;
-    match watch.client_gone() {
-        true => Err(Failure::Downstream(ProxyError::ClientClosed)),
-        false => Ok(stream),
-    }
-}
-
-/// What it means that no connection could be made.
-fn unconnected(error: &std::io::Error) -> Failure {
-    match error.raw_os_error() {
-        // no descriptor, no memory, or no port of ours left towards this endpoint
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EADDRNOTAVAIL) => Failure::Exhausted,
-        Some(libc::ETIMEDOUT) => Failure::ConnectTimedOut,
-        // a unix socket whose queue is full: somebody is there, and has more to do than he takes
-        Some(libc::EAGAIN) => Failure::Reset { sent: Sent::Nothing, ending: Ending::Overrun },
-        _ => Failure::Refused,
-    }
 }
 
 /// One request on one connection, up to its answer.
@@ -240,19 +172,24 @@ impl<'c> Conversation<'c> {
 
     /// What a connection means that has ended, `at` that time, while the upload was waiting for its client (`starved`) or not.
     fn verdict(&self, failure: Failure, at: Instant, starved: bool) -> Failure {
-        let Failure::Reset { .. } = failure else { return failure };
+        let Failure::Reset { ending, .. } = failure else { return failure };
         let watch = &self.client.watch;
         let (sent, may_be_read) = match self.upload.has_sent() {
             true => (Sent::Maybe, true),
             false => (Sent::Nothing, false),
         };
-        let raced = self.reused && (!may_be_read || at.since(self.began) < STALE_WITHIN);
+        // what we have heard late may have happened early, or because nothing was heard of us
+        let was_away = self.worker.timers.was_away(at);
+        let raced = self.reused && (!may_be_read || at.since(self.began) < STALE_WITHIN || was_away);
         match watch.expired() {
             // one that has left just now is not tried again for
             _ if watch.client_gone() || self.client.stream.is_reset() => Failure::Downstream(ProxyError::ClientClosed),
             true if starved => Failure::Downstream(ProxyError::RequestTimeout),
+            true if watch.was_away() => Failure::Overslept { sent },
             true => Failure::TimedOut,
+            false if ending == Ending::Short => Failure::Reset { sent, ending },
             false if raced => Failure::Reset { sent, ending: Ending::Stale { may_be_read } },
+            false if was_away => Failure::Reset { sent, ending: Ending::Short },
             false if starved => Failure::Reset { sent, ending: Ending::Starved },
             false => Failure::Reset { sent, ending: Ending::Failed },
         }
@@ -370,7 +307,7 @@ impl<'c> Conversation<'c> {
         // what arrives with the deadline is late: the connection has been shut down, and what follows would look like its end
         if !matches!(received, Ok(1..)) || self.client.watch.expired() {
             self.ended = matches!(received, Ok(0));
-            return Err(Failure::BROKEN);
+            return Err(Failure::broken(received.as_ref().err(), Sent::Maybe));
         }
         let farewell = self.reused && self.upload.has_left() && self.is_farewell(answer);
         // an answer to a request that has not left belongs to another one, as does whatever may follow it

@@ -237,7 +237,9 @@ impl<'w> Attempts<'w> {
     fn count_end(&self, event: Event, now: Instant) {
         let Some(Current { endpoint, began, answered }) = self.current.take() else { return };
         let (outcome, elapsed) = match (event, answered) {
-            (Event::BodyFailed | Event::TimedOut | Event::AnswerBroken(_), Some((_, elapsed))) => {
+            // the client was cut off, and not the endpoint's fault
+            (Event::Overslept { .. }, _) => (AttemptOutcome::Cancelled, now.since(began)),
+            (Event::BodyFailed | Event::TimedOut | Event::AnswerBroken { .. }, Some((_, elapsed))) => {
                 (AttemptOutcome::Truncated, elapsed)
             }
             (_, Some(answered)) => answered,

@@ -6,12 +6,13 @@
 //! protocol the two sides speak beyond "a head and a body", nor whether they are encrypted.
 
 use super::answer::{Answered, Answering};
-use super::attempt::{self, Asked, Conversation, Opened, Try};
+use super::attempt::{Asked, Conversation, Try};
 use super::attempts::{Attempts, Brings};
 use super::connection::Connection;
 use super::discard::{Rest, conclude};
 use super::failure::{Ending, Failure};
 use super::going::Going;
+use super::opening::{self, Opened};
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
 use super::state::Worker;
@@ -92,7 +93,9 @@ async fn read_head(
     let mut scanner = HeadScanner::default();
     // a head may take long to arrive, and what is decided about it must not be decided for the moment of its first byte
     let mut now = if due { clock::now() } else { arrived };
-    if now >= arrived + config.header_timeout {
+    // one that was waited for elsewhere has been given its time there, and that of a gateway which stood still
+    let is_over = connection.watch.expired() || !worker.timers.was_away(now);
+    if now >= arrived + config.header_timeout && is_over {
         return Err(ProxyError::RequestTimeout);
     }
     loop {
@@ -186,6 +189,8 @@ async fn forward(
     let Forward { method, offer, outbound, slot, trailers, .. } = forward;
     let (offer, slot) = (offer.take(), slot.take());
     let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
+    // the time for which the gateway itself stood still is not the client's
+    let arrived = if worker.timers.was_away(now) { now } else { arrived };
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
     let config = connection.config(worker);
     let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
@@ -260,7 +265,7 @@ impl Line<'_> {
                 // a part of the request is gone with the last attempt, and half a request must not be sent
                 return Err(self.fail(Failure::Downstream(ProxyError::UpstreamReset), upload));
             }
-            let opened = attempt::open(self.worker, self.connection, to, !self.met_stale, self.now).await;
+            let opened = opening::open(self.worker, self.connection, to, !self.met_stale, self.now).await;
             let opened = opened.map_err(|failure| {
                 self.now = clock::now();
                 self.fail(failure, upload)
@@ -276,7 +281,7 @@ impl Line<'_> {
                     // the others were closed with it, most likely; and once is enough: from now on, every end is a failure
                     self.worker.forget_idle(to.cluster, to.endpoint);
                     self.met_stale = true;
-                    let repaired = attempt::may_repair(sent, to, upload);
+                    let repaired = opening::may_repair(sent, to, upload);
                     self.attempts.on_stale(repaired && may_be_read, self.now);
                     if !repaired {
                         let failure = Failure::Reset { sent, ending: Ending::Stale { may_be_read } };

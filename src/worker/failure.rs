@@ -1,15 +1,17 @@
 //! Why an attempt has nothing to show, and whose fault that is.
 
 use crate::error::ProxyError;
+use crate::net::fault;
 use crate::policy::exchange::Event;
 use crate::policy::retry::Sent;
+use std::io;
 
 /// Why an attempt has nothing to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// No connection.
+    /// No connection: nobody is there, or can be reached.
     Refused,
-    /// The gateway lacks what a connection needs.
+    /// The gateway lacks what a connection needs, or may not make it.
     Exhausted,
     /// No connection in time.
     ConnectTimedOut,
@@ -24,6 +26,11 @@ pub(super) enum Failure {
     BadHead(ProxyError),
     /// The attempt's time is over.
     TimedOut,
+    /// The attempt's time has passed while the gateway itself stood still.
+    Overslept {
+        /// How much of the request may have reached the service.
+        sent: Sent,
+    },
     /// The client is at fault: its body was malformed, too large, too slow, or broke off.
     Downstream(ProxyError),
 }
@@ -40,6 +47,8 @@ pub(super) enum Ending {
     },
     /// It was not taken, because too many others wait to be.
     Overrun,
+    /// The gateway lacked what it takes to go on with it, or has stood still meanwhile.
+    Short,
     /// The endpoint has given up an upload that was waiting for its client.
     Starved,
 }
@@ -47,6 +56,12 @@ pub(super) enum Ending {
 impl Failure {
     /// The connection is of no more use, and nothing else is known.
     pub(super) const BROKEN: Self = Self::Reset { sent: Sent::Maybe, ending: Ending::Failed };
+
+    /// The same of a connection with this error; `None`: its end.
+    pub(super) fn broken(error: Option<&io::Error>, sent: Sent) -> Self {
+        let ending = if error.is_some_and(fault::is_ours) { Ending::Short } else { Ending::Failed };
+        Self::Reset { sent, ending }
+    }
 
     /// The same for the policy. A client's failure never comes here.
     pub(super) fn event(self) -> Event {
@@ -57,6 +72,7 @@ impl Failure {
             Self::Reset { sent, ending } => Event::ResetBeforeHead { sent, excused: ending != Ending::Failed },
             Self::BadHead(error) => Event::BadHead(error),
             Self::TimedOut => Event::TimedOut,
+            Self::Overslept { sent } => Event::Overslept { sent },
             Self::Downstream(_) => Event::DownstreamGone,
         }
     }

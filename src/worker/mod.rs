@@ -5,8 +5,8 @@
 //! and then from a reservoir. It hears from the control thread through its mailbox only.
 //!
 //! [`accept`] takes connections, [`connection`] runs one of them, [`exchange`] is the straight line of a request, with one file a
-//! verb where the verb is long: [`plan`] (route, admit, encode), [`attempt`] (checkout or connect, send, listen), [`answer`] (await the
-//! head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
+//! verb where the verb is long: [`plan`] (route, admit, encode), [`opening`] (checkout or connect), [`attempt`] (send, listen), [`answer`]
+//! (await the head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
 
 mod accept;
 mod answer;
@@ -21,6 +21,7 @@ pub(crate) mod failing;
 mod failure;
 mod going;
 mod notice;
+mod opening;
 mod plan;
 mod proxied;
 mod record;
@@ -183,6 +184,9 @@ fn climb(driver: Driver, mut from: Step, muster: &mut impl Muster) -> Option<Eve
 fn begin(seat: Seat, shared: &Arc<Shared>, step: Step, stock: Rc<RefCell<Blocks>>) -> io::Result<Rc<Worker>> {
     let Seat { id, sockets, mailbox, log, notice } = seat;
     let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
+    if shared.descriptor_slots.is_some() {
+        driver::close_at_once();
+    }
     let recorder = shared.stats.recorder(id);
     recorder.driver(match step {
         Step::Multishot => DriverRung::IoUringMultishot,

@@ -62,6 +62,8 @@ pub enum Refusal {
     Descriptors,
     /// accept(2) fails with this `errno`, for want of descriptors or memory; what comes waits in the kernel's queue.
     Exhausted(i32),
+    /// The event loop could not take them, with this `errno`, for want of memory or of epoll watches; what comes is closed.
+    Unwatched(i32),
 }
 
 /// When each kind of complaint may be made again.
@@ -80,7 +82,7 @@ impl Complaints {
         let quiet_until = match refusal {
             Refusal::ConnectionsMax => &self.refused,
             Refusal::Descriptors => &self.descriptors,
-            Refusal::Exhausted(_) => &self.exhausted,
+            Refusal::Exhausted(_) | Refusal::Unwatched(_) => &self.exhausted,
         };
         let admitted = now >= quiet_until.get();
         if admitted {

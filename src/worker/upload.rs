@@ -351,7 +351,7 @@ impl<'c> Upload<'c> {
         self.inbox.replace(block);
         match received {
             _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),
-            Ok(1..) if self.rate_min > 0 && self.is_too_slow(clock::now().since(began)) => {
+            Ok(1..) if self.rate_min > 0 && self.is_too_slow(began) => {
                 Err(Failure::Downstream(ProxyError::RequestTimeout))
             }
             Ok(1..) => Ok(()),
@@ -361,8 +361,12 @@ impl<'c> Upload<'c> {
 
     /// Whether the client is below its floor, after having been waited for once more. What the endpoint takes its time for is not the
     /// client's fault and does not count.
-    fn is_too_slow(&self, waited: Duration) -> bool {
-        let waited = self.waited.get() + waited;
+    fn is_too_slow(&self, since: Instant) -> bool {
+        let now = clock::now();
+        if self.worker.timers.was_away(now) {
+            return false;
+        }
+        let waited = self.waited.get() + now.since(since);
         self.waited.set(waited);
         let bytes = u128::from(self.body_bytes()) + self.inbox.borrow().unread().len() as u128;
         waited > self.patience && bytes * 1_000_000_000 < u128::from(self.rate_min) * waited.as_nanos()

@@ -1,7 +1,11 @@
 //! Few descriptors: who is there is served, the newest is refused, nobody else is blamed, and operators get their answers.
 
 use crate::support::gateway::{run_to_end_with_descriptors, write_config};
-use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
+use crate::support::{
+    Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const LIMIT: u32 = 64;
 /// Everybody is served by an endpoint, whom an error would put aside at once.
@@ -37,6 +41,67 @@ on_both_drivers! {
             let mut client = Client::try_connect(gateway.address("edge")).ok()?;
             client.try_get("/").is_ok_and(|answer| answer.status == 200).then_some(())
         });
+    }
+}
+
+/// How many clients the gateway says that it takes.
+fn seats(gateway: &mut Gateway) -> usize {
+    let lines = gateway.running().stderr();
+    let said = lines.iter().find_map(|line| line.split_once("at most ")?.1.split(' ').next()?.parse().ok());
+    said.unwrap_or_else(|| panic!("{lines:?}"))
+}
+
+on_both_drivers! {
+    fn all_who_have_a_place_may_go_on_to_another_endpoint_at_once(driver: Driver) {
+        let (filled, broken) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+        let (filling, breaking) = (Arc::clone(&filled), Arc::clone(&broken));
+        let keeper = Upstream::answering(move |_, conn| {
+            filling.wait();
+            conn.reply(200, "kept");
+        });
+        let resets = Arc::new(AtomicUsize::new(0));
+        let reset = Arc::clone(&resets);
+        let first = Upstream::scripted(move |conn| {
+            conn.head();
+            breaking.wait();
+            conn.reset();
+            reset.fetch_add(1, Ordering::SeqCst);
+        });
+        let second = Upstream::always("second");
+        let kept = format!(
+            "[[route]]\nname = \"kept\"\nmatch = {{ path = \"/kept\" }}\nupstream = \"kept\"\n\
+             [upstream.kept]\nendpoints = [{{ address = \"{}\" }}]\n",
+            keeper.address()
+        );
+        let budget = "retry_budget = { ratio = 1.0, min_per_second = 1000 }";
+        let config = behind_endpoints(&first_then(&first, &second), "timeout = \"60s\"", budget) + &kept;
+        let mut gateway = Gateway::start_with_descriptors(driver, &config, 100);
+        let seats = seats(&mut gateway);
+        let mut clients: Vec<_> = (0..seats).map(|_| gateway.client()).collect();
+        // as many idle connections to endpoints as there may be, and as many operators
+        let ask = |clients: &mut [Client], path: &str| {
+            clients.iter_mut().for_each(|client| client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")));
+        };
+        ask(&mut clients, "/kept");
+        eventually("all are on their way", || (keeper.requests().len() == seats).then_some(()));
+        filled.open();
+        assert!(clients.iter_mut().all(|client| client.read("GET").status == 200));
+        let mut operators: Vec<_> = (0..40).map(|_| Client::connect(gateway.address("admin"))).collect();
+        ask(&mut clients, "/");
+        eventually("all wait", || (first.requests().len() == seats).then_some(()));
+        gateway.running().signal("STOP");
+        broken.open();
+        eventually("all are cut off", || (resets.load(Ordering::SeqCst) == seats).then_some(()));
+        gateway.running().signal("CONT");
+        for client in &mut clients {
+            assert_eq!(client.read("GET").text(), "second");
+        }
+        operators.clear();
+        let attempts = |outcome| gateway.metric("ringgate_upstream_attempts_total", &[("outcome", outcome)]);
+        assert_eq!((attempts("exhausted"), attempts("reset") as usize), (0.0, seats));
+        assert_eq!(gateway.metric("ringgate_retries_total", &[("reason", "connect")]), 0.0);
+        let lines = gateway.running().stderr();
+        assert!(!lines.iter().any(|line| line.contains("could not accept")), "operators have their own: {lines:?}");
     }
 }
 

@@ -34,6 +34,8 @@ on_both_drivers! {
         eventually("refusals are counted", || {
             (gateway.metric("ringgate_connections_refused_total", &labels) == 4.0).then_some(())
         });
+        let accepted = gateway.metric("ringgate_connections_accepted_total", &[("listener", "edge")]);
+        assert_eq!(accepted, 3.0 + 4.0 + 1.0, "those included that were refused");
         clients.pop();
         eventually("there is room again", || {
             let again = Client::try_connect(gateway.address("edge")).and_then(|mut client| client.try_get("/"));

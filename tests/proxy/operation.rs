@@ -121,6 +121,8 @@ on_both_drivers! {
         let told = lines.iter().filter(|line| line.contains("connections refused")).count();
         assert!(told < 5, "at most every ten seconds: {lines:?}");
         assert_eq!(gateway.metric("ringgate_connections_refused_total", &[("listener", "edge")]), 20.0);
+        let accepted = gateway.metric("ringgate_connections_accepted_total", &[("listener", "edge")]);
+        assert_eq!(accepted, 1.0 + 20.0, "those included that were refused");
     }
 
     fn running_out_of_descriptors_is_said_and_gets_over(driver: Driver) {

@@ -75,9 +75,11 @@ impl Mood {
                 (Phase::Head(quick), head(status, Some(below(rng, 4_000) as u64)), Event::BodyDone)
             }
             // before or after something of it was passed on
-            Self::Truncates if below(rng, 2) == 0 => {
-                (Phase::Head(quick), head(200, None), Event::AnswerBroken(ProxyError::UpstreamTruncated))
-            }
+            Self::Truncates if below(rng, 2) == 0 => (
+                Phase::Head(quick),
+                head(200, None),
+                Event::AnswerBroken { reply: ProxyError::UpstreamTruncated, excused: false },
+            ),
             Self::Truncates => (Phase::Head(quick), head(200, None), Event::BodyFailed),
             Self::Flaky if below(rng, 2) == 0 => return Self::Well.meet(rng),
             Self::Flaky => return Self::Fails(503).meet(rng),

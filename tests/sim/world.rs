@@ -448,7 +448,7 @@ impl World {
             (Event::DownstreamGone, _) => self.report.abandoned += 1,
             (_, Action::Reply(reply)) => {
                 // T_max is the head's, and that was there
-                let had_head = matches!(event, Event::AnswerBroken(_));
+                let had_head = matches!(event, Event::AnswerBroken { .. });
                 assert!(had_head || self.now <= live.deadline.at, "the reply comes after T_max");
                 if event == Event::TimedOut {
                     self.route.on_latency(live.deadline.total, self.now);
@@ -515,7 +515,7 @@ impl World {
 /// The rule in other words: a request that may have arrived goes out again only if that does no harm.
 fn may_repeat(event: Event, live: &Live) -> bool {
     // an answer that breaks was counted as seen with its head
-    live.repeatable || !(was_seen(event) || matches!(event, Event::AnswerBroken(_)))
+    live.repeatable || !(was_seen(event) || matches!(event, Event::AnswerBroken { .. }))
 }
 
 /// Whether an attempt that ends like this may have reached a service.

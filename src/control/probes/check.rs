@@ -15,7 +15,8 @@ use crate::http::scan::HeadScanner;
 use crate::http::trailers::Trailers;
 use crate::http::{Parsed, proxy_header};
 use crate::limits;
-use crate::net::stream::meets_another;
+use crate::net::connecting::meets_another;
+use crate::net::fault::{self, Fault};
 use crate::observe::labels::FailureReason;
 use crate::observe::stats::Failure;
 use http::{Method, StatusCode};
@@ -28,15 +29,12 @@ use tokio::time::timeout;
 /// Bytes of a response that are read at once.
 const READ_BYTES: u64 = 4 << 10;
 
-/// Errors of connect(2), read(2) and the like that are a shortage of this process or host, whoever is at the other end.
-const SHORTAGES: &[i32] = &[libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EADDRNOTAVAIL];
-
 /// Why a check did not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Miss {
     /// The endpoint failed it.
     Failed(Failure),
-    /// It could not be made: an error number among [`SHORTAGES`].
+    /// It could not be made, for want of something of our own ([`fault`]): the error number.
     Exhausted(i32),
 }
 
@@ -188,22 +186,19 @@ async fn read_more(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -
 
 /// What it means that no connection was made.
 fn not_connected(address: &Address, error: &io::Error) -> Miss {
-    match (address, error.raw_os_error()) {
-        (_, Some(errno)) if SHORTAGES.contains(&errno) => Miss::Exhausted(errno),
-        // connect(2): of TCP it is a table of ours that is full, of a unix socket the backlog of who listens
-        (Address::Tcp(_), Some(errno @ libc::EAGAIN)) => Miss::Exhausted(errno),
-        (Address::Unix(_), Some(libc::EAGAIN)) | (_, Some(libc::ECONNREFUSED | libc::ECONNRESET)) => {
-            FailureReason::Refused.into()
-        }
-        (_, Some(libc::ETIMEDOUT)) => FailureReason::Timeout.into(),
-        _ => FailureReason::Unreachable.into(),
+    match fault::of_connecting(error, address) {
+        Fault::Lacking => Miss::Exhausted(error.raw_os_error().unwrap_or_default()),
+        Fault::Refused | Fault::Overrun => FailureReason::Refused.into(),
+        Fault::TimedOut => FailureReason::Timeout.into(),
+        // a request that is forbidden to reach it would fare no better
+        Fault::Unreachable | Fault::Forbidden | Fault::Unknown => FailureReason::Unreachable.into(),
     }
 }
 
 /// What it means that a connection broke.
 fn broken(error: &io::Error) -> Miss {
     match error.raw_os_error() {
-        Some(errno) if SHORTAGES.contains(&errno) => Miss::Exhausted(errno),
+        Some(errno) if fault::is_ours(error) => Miss::Exhausted(errno),
         Some(libc::ETIMEDOUT) => FailureReason::Timeout.into(),
         _ => FailureReason::Closed.into(),
     }

@@ -9,7 +9,8 @@
 //! whoever has lost interest meanwhile, and the block that the kernel reads or writes stays with it.
 //!
 //! Descriptors are closed by the ring as well, in the order of submission: one that were closed at once could be another connection's by
-//! the time that an operation submitted before reaches the kernel.
+//! the time that an operation submitted before reaches the kernel. So they are open until the end of the turn; where they are few
+//! ([`Ring::close_at_once`]) what was submitted goes to the kernel with each close.
 //!
 //! A ring ends with its worker ([`Owner::end`]): its tasks are dropped, what is in flight is called off and waited for, and everything goes
 //! back to the kernel. What the kernel will not let go of is left behind, because it may still be written to.
@@ -54,6 +55,8 @@ const LAST_SECONDS: u64 = 1;
 const LAST_TURNS: u32 = 4;
 /// Of operations about which only failures would be told, and nobody asks.
 const UNHEARD: u64 = u64::MAX;
+/// The same of one that closes a descriptor, whose number follows.
+const CLOSING: u64 = 1 << 63;
 
 thread_local! {
     static CURRENT: Cell<Option<&'static Ring>> = const { Cell::new(None) };
@@ -79,10 +82,18 @@ pub(super) struct Ring {
     sockets: Cell<usize>,
     /// The kernel has refused a turn for good: nothing is submitted any more, and nothing will complete.
     is_broken: Cell<bool>,
+    /// What each entry of the submission queue is about, by its number from the beginning: what the kernel has not taken, should it take no
+    /// more, is known by that.
+    queued: Box<[Cell<u64>; ENTRIES as usize]>,
+    pushed: Cell<u32>,
     /// Operations that a broken ring was not given. Their rows stay, as nothing completes them, and the kernel has never seen them.
     unsubmitted: Cell<usize>,
     /// What is to be closed when nothing that was submitted for it can reach the kernel any more: only of a broken ring.
     unclosed: RefCell<Vec<RawFd>>,
+    /// Descriptors are few: none waits for the end of the turn to be closed.
+    closes_at_once: Cell<bool>,
+    #[cfg(test)]
+    refuses: Cell<bool>,
 }
 
 /// The number of an operation.
@@ -149,8 +160,13 @@ impl Ring {
             unawaited: Cell::new(0),
             sockets: Cell::new(0),
             is_broken: Cell::new(false),
+            queued: Box::new([const { Cell::new(UNHEARD) }; ENTRIES as usize]),
+            pushed: Cell::new(0),
             unsubmitted: Cell::new(0),
             unclosed: RefCell::default(),
+            closes_at_once: Cell::new(false),
+            #[cfg(test)]
+            refuses: Cell::new(false),
         })));
         CURRENT.set(Some(owner.ring()));
         clock::begin_turn();
@@ -166,11 +182,22 @@ impl Ring {
         self.tasks.block_on(self, main)
     }
 
+    /// A turn of the loop.
+    ///
+    /// # Panics
+    /// The ring is broken. Nothing else panics for that: a task, or a drop, goes on as if it had been given what it asked for, and is dropped
+    /// with the others.
+    pub(super) fn turn_or_panic(&self, wait: bool) {
+        if let Err(error) = self.turn(wait) {
+            panic!("the ring is broken: {error}");
+        }
+    }
+
     /// Hands everything that was submitted to the kernel, with `wait` until something has completed, and hands out what has.
     ///
     /// What completes at once and matters to nobody does not end the wait: with one connection in use, that would be every other system
     /// call. It does complete at once, as it is not to wait for a peer that takes nothing: then the rest is sent once more, and may wait.
-    pub(super) fn turn(&self, wait: bool) {
+    fn turn(&self, wait: bool) -> io::Result<()> {
         // connections that are behind do not get the kernel's buffers refilled; they go on with their own
         if !self.is_behind() {
             self.buffers.borrow_mut().refill(&mut self.stock.borrow_mut());
@@ -179,10 +206,9 @@ impl Ring {
         {
             let mut io = self.io.borrow_mut();
             let unawaited = Some(self.unawaited.take()).filter(|&count| count <= UNAWAITED_MAX);
-            let entered = enter(&mut io, if wait { 1 + unawaited.unwrap_or(0) } else { 0 });
-            if self.is_broken.get() || entered.is_err() {
-                self.is_broken.set(true);
-                panic!("the ring is broken: {:?}", entered.err());
+            let entered = self.enter(&mut io, if wait { 1 + unawaited.unwrap_or(0) } else { 0 }, ENTER_GETEVENTS);
+            if self.is_broken.get() {
+                return entered.and(Err(io::ErrorKind::BrokenPipe.into()));
             }
             clock::begin_turn();
             for completion in io.completion() {
@@ -195,6 +221,7 @@ impl Ring {
                 Then::SendRest(number) => self.send_rest(number),
             }
         }
+        Ok(())
     }
 
     /// Has the kernel let go of everything that is in flight, and takes down what has come of it. Must not panic, whatever is broken.
@@ -207,19 +234,34 @@ impl Ring {
         for _ in 0..LAST_TURNS {
             let mut io = self.io.borrow_mut();
             // what the kernel has not taken over yet it must, or it is never over; a broken ring may take nothing
-            let _ = enter(&mut io, 0);
+            let _ = self.enter(&mut io, 0, ENTER_GETEVENTS);
             let _ = io.submitter().register_sync_cancel(Some(patience), types::CancelBuilder::any());
             // what was called off is told by another turn
-            let _ = enter(&mut io, 0);
+            let _ = self.enter(&mut io, 0, ENTER_GETEVENTS);
             for completion in io.completion() {
                 self.complete(&completion);
             }
+            drop(io);
             if self.operations.borrow().is_empty() {
                 break;
             }
         }
+        self.take_back();
         // SAFETY: whoever owned them has given them away.
         self.unclosed.take().into_iter().for_each(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd) }));
+    }
+
+    /// Takes back what is queued and the kernel has not taken, when it will take nothing any more.
+    fn take_back(&self) {
+        let left = self.io.borrow_mut().submission().len();
+        let end = self.pushed.get();
+        for number in (0..left).map(|back| end.wrapping_sub(back as u32 + 1)) {
+            match self.queued[(number % ENTRIES) as usize].get() {
+                UNHEARD => {}
+                closing if closing & CLOSING != 0 => self.unclosed.borrow_mut().push((closing & !CLOSING) as RawFd),
+                row => drop(self.operations.borrow_mut().try_remove(row as usize)),
+            }
+        }
     }
 
     /// Makes the next turn fail as a kernel would that refuses it.
@@ -228,15 +270,36 @@ impl Ring {
         self.is_broken.set(true);
     }
 
-    /// Queues an operation for the next turn.
-    fn push(&self, entry: &squeue::Entry) {
-        if self.is_broken.get() {
-            return;
+    /// Has every close reach the kernel at once, and what was submitted before with it.
+    pub(super) fn close_at_once(&self) {
+        self.closes_at_once.set(true);
+    }
+
+    /// Queues an operation for the next turn; false when the ring is broken, and the kernel will not see it. Does not panic.
+    fn push(&self, entry: squeue::Entry, about: u64) -> bool {
+        let entry = entry.user_data(about);
+        while !self.is_broken.get() {
+            // SAFETY: what an entry points to is owned by its row, which stays until the kernel is done with it.
+            if unsafe { self.io.borrow_mut().submission().push(&entry) }.is_ok() {
+                let number = self.pushed.get();
+                self.queued[(number % ENTRIES) as usize].set(about);
+                self.pushed.set(number.wrapping_add(1));
+                return true;
+            }
+            // one that fails has broken the ring
+            let _ = self.turn(false);
         }
-        // SAFETY: what an entry points to is owned by its row, which stays until the kernel is done with it.
-        while unsafe { self.io.borrow_mut().submission().push(entry) }.is_err() {
-            self.turn(false);
+        false
+    }
+
+    /// One `io_uring_enter(2)`; an error has broken the ring.
+    fn enter(&self, io: &mut IoUring, wanted: u32, flags: u32) -> io::Result<()> {
+        #[cfg(test)]
+        if self.refuses.get() {
+            self.is_broken.set(true);
+            return Err(io::Error::from_raw_os_error(libc::EBADFD));
         }
+        enter(io, wanted, flags).inspect_err(|_| self.is_broken.set(true))
     }
 
     /// Queues an operation that has a row.
@@ -244,28 +307,35 @@ impl Ring {
         let mut operations = self.operations.borrow_mut();
         let vacant = operations.vacant_entry();
         let number = vacant.key();
-        let entry = entry(vacant.insert(operation)).user_data(number as u64);
+        let entry = entry(vacant.insert(operation));
         drop(operations);
-        if self.is_broken.get() {
+        self.push_row(entry, number as u64);
+        Number::try_from(number).expect("fewer than four billion operations")
+    }
+
+    /// Queues what an operation that has a row wants of the kernel.
+    fn push_row(&self, entry: squeue::Entry, number: u64) {
+        if !self.push(entry, number) {
             self.unsubmitted.set(self.unsubmitted.get() + 1);
         }
-        self.push(&entry);
-        Number::try_from(number).expect("fewer than four billion operations")
     }
 
     fn cancel(&self, number: Number) {
         let entry = opcode::AsyncCancel::new(u64::from(number)).build();
-        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UNHEARD));
+        self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), UNHEARD);
     }
 
     /// Closes a descriptor behind everything that was submitted for it.
     fn close(&self, fd: RawFd) {
-        if self.is_broken.get() {
+        let entry = opcode::Close::new(types::Fd(fd)).build();
+        if !self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), CLOSING | fd as u64) {
             // not here and now: what was queued for it would meet whoever gets its number next
             return self.unclosed.borrow_mut().push(fd);
         }
-        let entry = opcode::Close::new(types::Fd(fd)).build();
-        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UNHEARD));
+        if self.closes_at_once.get() {
+            // one that fails has broken the ring, which the loop will find
+            let _ = self.enter(&mut self.io.borrow_mut(), 0, 0);
+        }
     }
 
     /// Whether so much waits to be read that the kernel gets no more buffers: nothing new need be listened to.
@@ -349,7 +419,7 @@ impl Ring {
             _ => None,
         });
         if let Some(entry) = entry {
-            self.push(&entry.user_data(number.into()));
+            self.push_row(entry, number.into());
         }
     }
 
@@ -434,10 +504,10 @@ fn wait_in(operation: &mut Operation, cx: &Context<'_>) {
 ///
 /// # Errors
 /// The ring is broken.
-fn enter(io: &mut IoUring, wanted: u32) -> io::Result<()> {
+fn enter(io: &mut IoUring, wanted: u32, flags: u32) -> io::Result<()> {
     let queued = u32::try_from(io.submission().len()).expect("no more than the queue has");
     // SAFETY: no argument is passed that the kernel would read.
-    let entered = unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, ENTER_GETEVENTS, None) };
+    let entered = unsafe { io.submitter().enter::<libc::sigset_t>(queued, wanted, flags, None) };
     let Err(error) = entered else { return Ok(()) };
     // a signal, or no memory for the moment: what was not taken stays queued for the next turn
     let passes = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM));

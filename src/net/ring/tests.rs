@@ -1,5 +1,6 @@
 //! The ring, with the peers at hand. Every test also sees that nothing is left when it is over: no row, and no block ahead.
 
+mod breaking;
 mod random;
 mod sending;
 

@@ -277,14 +277,14 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ringgate_connections_accepted_total",
-        help: "Downstream connections accepted.",
+        help: "Downstream connections accepted, those included that were refused then.",
         kind: COUNTER,
         rows: per_listener,
         render: |scrape, row, out| listener(scrape, row, out, |stats| stats.accepted.get()),
     },
     Family {
         name: "ringgate_connections_refused_total",
-        help: "Downstream connections closed before their first request, by reason.",
+        help: "Downstream connections that were accepted and closed before their first request, by reason.",
         kind: COUNTER,
         rows: per_listener,
         render: |scrape, row, out| {

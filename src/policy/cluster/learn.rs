@@ -79,7 +79,7 @@ impl Cluster {
         endpoint.rtt.on_sample(now.since(attempt.began).max(RTT_PENALTY), now);
         endpoint.doubts = endpoint.doubts.saturating_add(1);
         endpoint.doubted_until = now + DOUBT;
-        self.standings.set_failed(id, now);
+        self.standings.set_failed(id, attempt.began, now);
         if evidence == Evidence::Hard {
             self.standings.set_unreached(id);
         }

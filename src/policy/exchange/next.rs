@@ -1,6 +1,7 @@
 //! What follows an attempt that came to nothing: the next endpoint, a retry, a backoff, or the answer in hand.
 
 use super::{Action, Exchange, Occasion, State};
+use crate::error::ProxyError;
 use crate::limits::FAILOVERS_MAX;
 use crate::policy::attempt::{Attempt, Shortage};
 use crate::policy::cluster::Cluster;
@@ -53,7 +54,7 @@ impl Exchange {
         };
         if let Occasion::Retry(_) = self.occasion {
             self.retries_left += 1;
-            cluster.budget().refund(now);
+            self.refund(cluster, now);
         }
         if let Some((attempt, failed)) = self.behind.take() {
             self.state = State::Relaying { attempt, failed };
@@ -93,33 +94,59 @@ impl Exchange {
             }
             cluster.budget().owe(now);
         }
+        self.paid = true;
         // last, because it takes what only one in a while may have
         self.held_back = !is_promising && !cluster.standings().claim_retry(now);
         if self.held_back {
-            cluster.budget().refund(now);
+            self.refund(cluster, now);
             return None;
         }
         self.retries_left -= 1;
-        let begun = self.begin(Occasion::Retry(cause), self.tried, cluster, now, rng);
-        let action = begun.ok().or_else(|| self.back_off(pause, now, rng));
+        let next = Occasion::Retry(cause);
+        let begun = self.begin(next, self.tried, cluster, now, rng);
+        let action = begun.ok().or_else(|| self.back_off(next, pause, now, rng));
         if action.is_some() {
             self.retry_reason = Some(cause);
         } else {
             self.retries_left += 1;
-            cluster.budget().refund(now);
+            self.refund(cluster, now);
         }
         action
     }
 
+    /// The gateway itself has lacked what a connection needs: nobody has failed, and no budget pays. Another endpoint may have a connection in
+    /// its pool, or there are ports of ours towards it; else what is lacking may be there in a moment, for which a route waits that retries.
+    pub(super) fn on_exhausted(
+        &mut self,
+        attempt: Attempt,
+        cluster: &mut Cluster,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Action {
+        cluster.end(attempt, now);
+        if let Some(action) = self.fail_over(cluster, now, rng) {
+            return action;
+        }
+        if self.retries_left > 0
+            && self.facts.retry.covers(Cause::Connect)
+            && let Some(action) = self.back_off(Occasion::Failover, None, now, rng)
+        {
+            self.retries_left -= 1;
+            return action;
+        }
+        self.refund(cluster, now);
+        Action::Reply(ProxyError::Exhausted)
+    }
+
     /// No other endpoint is left: wait before one is tried again, if the wait leaves time for that, and none is asked for that is longer
     /// than the longest backoff.
-    fn back_off(&mut self, pause: Option<Duration>, now: Instant, rng: &mut Rng) -> Option<Action> {
+    fn back_off(&mut self, next: Occasion, pause: Option<Duration>, now: Instant, rng: &mut Rng) -> Option<Action> {
         let Facts { deadline, retry: rules, .. } = &self.facts;
         let pause = pause.unwrap_or_default();
         let until = now + retry::backoff(u32::from(self.backoffs), rules.backoff_max, rng).max(pause);
         (pause <= rules.backoff_max && !self.tried.is_full() && rules.leaves_time(deadline, until)).then(|| {
             self.backoffs += 1;
-            self.state = State::BackingOff;
+            self.state = State::BackingOff { next };
             Action::Backoff { until }
         })
     }

@@ -366,7 +366,7 @@ fn a_response_that_breaks_off_counts_as_a_failure_and_ends_the_exchange() {
 
 #[test]
 fn a_response_that_breaks_before_it_was_passed_on_is_had_elsewhere() {
-    const BROKEN: Event = Event::AnswerBroken(ProxyError::UpstreamTruncated);
+    const BROKEN: Event = Event::AnswerBroken { reply: ProxyError::UpstreamTruncated, excused: false };
     let mut world = World::new(2);
     let (mut exchange, _) = world.run(&[head(200)]);
     let broken = exchange.tried()[0];
@@ -388,7 +388,7 @@ fn a_response_that_breaks_before_it_was_passed_on_is_had_elsewhere() {
 
 #[test]
 fn a_response_that_breaks_is_replied_to_when_it_cannot_be_had_elsewhere() {
-    const BROKEN: Event = Event::AnswerBroken(ProxyError::UpstreamTruncated);
+    const BROKEN: Event = Event::AnswerBroken { reply: ProxyError::UpstreamTruncated, excused: false };
     const REPLY: Action = Action::Reply(ProxyError::UpstreamTruncated);
     let not_repeatable = |world: &mut World| world.facts.idempotent = false;
     let not_kept = |world: &mut World| world.facts.replayable = false;

@@ -89,3 +89,19 @@ fn a_check_that_passes_makes_an_ejection_due() {
     assert_eq!(standings.get(ID).ready_since(at(150)), Some(at(150)));
     assert!(!standings.is_dead(ID, at(150)));
 }
+
+#[test]
+fn who_fails_slowly_rests_for_as_long_as_a_failure_takes() {
+    let standings = Standings::new(2);
+    let id = EndpointId(0);
+    assert!(standings.has_rested(id, at(1_000)), "nobody has failed there");
+    standings.set_failed(id, at(5_000), at(5_001));
+    assert!(!standings.has_rested(id, at(6_000)) && standings.has_rested(id, at(6_001)));
+    standings.set_failed(id, at(7_000), at(10_000));
+    // a quick one does not make the slow ones quicker that are under way
+    standings.set_failed(id, at(10_000), at(10_001));
+    assert!(!standings.has_rested(id, at(12_999)) && standings.has_rested(id, at(13_000)));
+    standings.set_failed(id, at(20_000), at(620_000));
+    assert!(standings.has_rested(id, at(630_000)), "and no longer than any failure is waited for");
+    assert!(standings.has_rested(EndpointId(1), at(620_000)));
+}

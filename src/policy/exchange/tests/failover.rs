@@ -59,6 +59,49 @@ fn our_own_shortage_is_never_held_against_an_endpoint() {
 }
 
 #[test]
+fn our_own_shortage_is_waited_for_and_paid_by_no_budget() {
+    let mut cluster = config(Balance::RoundRobin, &[0, 0]);
+    cluster.retry_budget = config::RetryBudget { ratio: ratio(0.0), min_per_second: 1 };
+    cluster.outlier = None;
+    let mut world = World::of(&cluster, &retry());
+    for _ in 0..100 {
+        let (mut exchange, action) = world.run(&[Event::Exhausted, Event::Exhausted]);
+        let Action::Backoff { until } = action else { panic!("{action:?}") };
+        let action = exchange.step(Event::BackoffOver, &mut world.cluster, until, &mut world.rng);
+        assert!(is_attempt(action) && exchange.occasion() == Occasion::Failover, "nobody has got it yet: {action:?}");
+        let answered = exchange.step(head(200), &mut world.cluster, until, &mut world.rng);
+        assert_eq!(answered, Action::Relay);
+        assert_eq!(exchange.step(Event::BodyDone, &mut world.cluster, until, &mut world.rng), Action::Finish);
+    }
+    // what was paid for a retry is given back when that has reached nobody
+    for _ in 0..100 {
+        let (mut exchange, action) = world.run(&[RESET, Event::Exhausted]);
+        let Action::Backoff { until } = action else { panic!("{action:?}") };
+        assert!(!exchange.was_stopped_by_budget());
+        let gone = exchange.step(Event::DownstreamGone, &mut world.cluster, until, &mut world.rng);
+        assert_eq!(gone, Action::Finish);
+    }
+}
+
+#[test]
+fn a_gateway_that_stood_still_blames_nobody() {
+    let mut world = World::of(&config(Balance::RoundRobin, &[0, 0]), &Retry { attempts: 0, ..retry() });
+    for _ in 0..100 {
+        let (_, action) = world.run(&[Event::Overslept { sent: Sent::Maybe }]);
+        assert_eq!(action, Action::Reply(ProxyError::UpstreamTimeout));
+        let (_, action) = world.run(&[head(200), Event::Overslept { sent: Sent::Maybe }]);
+        assert_eq!(action, Action::Finish);
+        let broken = Event::AnswerBroken { reply: ProxyError::UpstreamBodyTimeout, excused: true };
+        assert_eq!(world.run(&[head(200), broken]).1, Action::Reply(ProxyError::UpstreamBodyTimeout));
+        let nothing = Event::Overslept { sent: Sent::Nothing };
+        let (exchange, action) = world.run(&[nothing, nothing]);
+        assert_eq!((action, exchange.occasion()), (Action::Reply(ProxyError::UpstreamTimeout), Occasion::Failover));
+    }
+    assert_eq!(world.cluster.available(at(5)), 2);
+    assert!((0..2).all(|id| world.failures(EndpointId(id)) == 0.0));
+}
+
+#[test]
 fn a_try_follows_the_route_while_somebody_else_could_answer() {
     let mut world = World::new(3);
     world.facts.try_time = Some(Duration::from_millis(30));

@@ -1,0 +1,112 @@
+//! `checkout`: a pooled connection to the endpoint of an attempt, or a new one.
+
+use super::attempt::Try;
+use super::connection::Connection;
+use super::failure::{Ending, Failure};
+use super::proxied;
+use super::state::Worker;
+use super::upload::Upload;
+use crate::config::Address;
+use crate::error::ProxyError;
+use crate::net::clock;
+use crate::net::connecting;
+use crate::net::fault::{self, Fault};
+use crate::net::stream::Stream;
+use crate::net::upstream::Upstream;
+use crate::policy::retry::Sent;
+use crate::units::Instant;
+use std::io;
+
+/// A connection to the endpoint of an attempt.
+pub(super) struct Opened {
+    pub(super) upstream: Upstream,
+    /// It has carried requests before.
+    pub(super) reused: bool,
+}
+
+/// A pooled connection if one may be taken, else a new one.
+pub(super) async fn open(
+    worker: &Worker,
+    connection: &Connection,
+    to: Try,
+    reuse: bool,
+    now: Instant,
+) -> Result<Opened, Failure> {
+    if reuse && let Some(upstream) = worker.checkout(to.cluster, to.endpoint, now) {
+        return Ok(Opened { upstream, reused: true });
+    }
+    // boxed: most requests find a connection, and every connection of a client would hold the room for making one
+    let stream = Box::pin(connect(worker, connection, to)).await?;
+    Ok(Opened { upstream: worker.upstream(stream), reused: false })
+}
+
+/// Whether a request whose pooled connection was closed may be sent on a new one.
+pub(super) fn may_repair(sent: Sent, to: Try, upload: &Upload<'_>) -> bool {
+    let may_repeat = match to.strict {
+        true => !upload.has_sent(),
+        false => to.repeatable || sent == Sent::Nothing,
+    };
+    // a part of the request may be gone with the connection, and half a request must not be sent
+    may_repeat && upload.can_begin()
+}
+
+async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream, Failure> {
+    let watch = &client.watch;
+    let cluster = &worker.shared.config.clusters[to.cluster.index()];
+    let address = &cluster.endpoints[to.endpoint.index()].address;
+    let connecting = connecting::connect(address).await.map_err(|error| unconnected(&error, address))?;
+    let _guard = watch.over_connecting(connecting.fd(), to.connect_until).on_behalf_of(&client.stream);
+    let unless_ended = |failure| match watch.expired() {
+        _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
+        true if watch.was_away() => Failure::Overslept { sent: Sent::Nothing },
+        true => Failure::ConnectTimedOut,
+        false => failure,
+    };
+    let stream = connecting.established().await.map_err(|error| unless_ended(unconnected(&error, address)))?;
+    worker.clusters.borrow_mut()[to.cluster.index()].on_connected(to.endpoint, clock::now());
+    let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
+    introduced.map_err(|error| unless_ended(Failure::broken(Some(&error), Sent::Nothing)))?;
+    match watch.client_gone() {
+        true => Err(Failure::Downstream(ProxyError::ClientClosed)),
+        false => Ok(stream),
+    }
+}
+
+/// What it means that no connection could be made.
+fn unconnected(error: &io::Error, address: &Address) -> Failure {
+    match fault::of_connecting(error, address) {
+        Fault::Refused | Fault::Unreachable => Failure::Refused,
+        Fault::TimedOut => Failure::ConnectTimedOut,
+        Fault::Lacking | Fault::Forbidden => Failure::Exhausted,
+        Fault::Overrun => Failure::Reset { sent: Sent::Nothing, ending: Ending::Overrun },
+        // it may be the endpoint, and it may not
+        Fault::Unknown => Failure::Reset { sent: Sent::Nothing, ending: Ending::Failed },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::exchange::Event;
+
+    #[test]
+    fn only_who_cannot_be_reached_is_taken_for_dead() {
+        let of = |errno, address: &Address| unconnected(&io::Error::from_raw_os_error(errno), address).event();
+        let tcp = Address::Tcp("192.0.2.1:80".parse().unwrap());
+        let soft = Event::ResetBeforeHead { sent: Sent::Nothing, excused: false };
+        for (errno, event) in [
+            (libc::ECONNREFUSED, Event::ConnectFailed),
+            (libc::EHOSTUNREACH, Event::ConnectFailed),
+            (libc::ETIMEDOUT, Event::ConnectTimedOut),
+            (libc::EMFILE, Event::Exhausted),
+            (libc::ENOSPC, Event::Exhausted),
+            (libc::EAGAIN, Event::Exhausted),
+            (libc::EPERM, Event::Exhausted),
+            (libc::EINVAL, soft),
+        ] {
+            assert_eq!(of(errno, &tcp), event, "{errno}");
+        }
+        let overrun = Event::ResetBeforeHead { sent: Sent::Nothing, excused: true };
+        assert_eq!(of(libc::EAGAIN, &Address::Unix("/run/service.sock".into())), overrun);
+    }
+}
