@@ -2,21 +2,21 @@
 
 use super::bench::{Bench, Process, Script};
 use super::options::OutputOptions;
-use super::session::{Refusal, Session};
+use super::rig::Rig;
+use super::session::{Refusal, Session, thresholds};
 use crate::drill;
 use crate::engine::Measured;
-use crate::gateways::{Endpoint, Gateway, Kind, Route, Setup};
+use crate::gateways::Kind;
 use crate::load::Load;
 use crate::measure::{described, phase_count};
 use crate::plan::{Act, Fault, GatewayAct, Plan};
-use crate::processes::{Fleet, Usage, resident_bytes};
+use crate::processes::{Usage, resident_bytes};
 use crate::result::{Drill, Gate, Phase, PhaseCount, Run};
 use crate::stats::Tally;
 use crate::units::digits;
-use crate::upstream::{Counters, Service};
+use crate::upstream::Counters;
 use crate::validity;
 use clap::Args;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -63,7 +63,7 @@ pub fn drill(options: &DrillOptions) -> Result<ExitCode, Refusal> {
             match kind.find() {
                 Err(missing) if row > 0 => session.outcome.remarks.push(missing),
                 Err(missing) => return Err(Refusal(missing)),
-                Ok(program) => one(&mut session, plan, &program, row == 0)?,
+                Ok(program) => one(&mut session, plan, &program, row == 0, &options.output)?,
             }
         }
     }
@@ -74,17 +74,23 @@ pub fn drill(options: &DrillOptions) -> Result<ExitCode, Refusal> {
 }
 
 /// One gateway.
-fn one(session: &mut Session, plan: &Plan, program: &crate::gateways::Program, is_judged: bool) -> Result<(), Refusal> {
-    let mut stage = Stage::start(plan, program)?;
+fn one(
+    session: &mut Session,
+    plan: &Plan,
+    program: &crate::gateways::Program,
+    is_judged: bool,
+    output: &OutputOptions,
+) -> Result<(), Refusal> {
+    let mut stage = Stage { rig: Rig::of_plan(plan, program)?, troubles: Vec::new() };
     let name = program.kind.name();
-    let load = plan.load(stage.gateway.address());
+    let load = plan.load(stage.rig.gateway.address());
     if session.outcome.runs.is_empty() {
         session.outcome.load = described(&load, &plan.name);
         session.outcome.environment.generator_cores = load.cores.clone();
         session.outcome.environment.gateway_cores =
             plan.gateway.as_ref().map(|it| it.cores.clone()).unwrap_or_default();
     }
-    let mut process = ById { pid: stage.gateway.child().pid(), usage: Usage::default() };
+    let mut process = ById { pid: stage.rig.gateway.child().pid(), usage: Usage::default() };
     let mut script = Playing::new(plan, &mut stage);
     let bench = Bench { watch: &session.watch, progress: &session.progress };
     let (measured, mut run) = bench.play(&load, "drill", name, &mut process, &mut script)?;
@@ -93,14 +99,15 @@ fn one(session: &mut Session, plan: &Plan, program: &crate::gateways::Program, i
     let mut drill = judged(plan, &load, &measured, &run, &counters, name, is_judged);
     drill.run = session.outcome.runs.len();
     if program.kind == Kind::Ringgate {
-        drill.metrics = stage.gateway.metrics().unwrap_or_default();
+        drill.metrics = stage.rig.gateway.metrics().unwrap_or_default();
     }
-    if let Some(ending) = stage.gateway.child().has_ended() {
+    if let Some(ending) = stage.rig.gateway.child().has_ended() {
         session.outcome.gates.push(died(name, &format!("{ending:?}")));
     }
     session.outcome.remarks.extend(stage.troubles.drain(..).map(|trouble| format!("{name}: {trouble}")));
     if is_judged {
-        session.outcome.verdicts.extend(plan.thresholds.verdicts(&run));
+        let thresholds = thresholds(Some(plan), output)?;
+        session.outcome.verdicts.extend(thresholds.verdicts(&run));
     }
     session.outcome.runs.push(run);
     session.outcome.drills.push(drill);
@@ -133,59 +140,16 @@ impl Process for ById {
     }
 }
 
-/// A gateway and all of its services.
+/// A rig, and what could not be done with it.
 struct Stage {
-    gateway: Gateway,
-    fleets: Vec<Fleet>,
-    /// What could not be done.
+    rig: Rig,
     troubles: Vec<String>,
 }
 
 impl Stage {
-    fn start(plan: &Plan, program: &crate::gateways::Program) -> Result<Self, Refusal> {
-        let told = |error: crate::processes::Error| Refusal(error.to_string());
-        let (mut fleets, mut routes) = (Vec::new(), Vec::new());
-        for (row, upstream) in plan.upstreams.iter().enumerate() {
-            let service = |instance: usize| Service {
-                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-                time: upstream.time,
-                body_bytes: upstream.body_bytes,
-                seed: plan.load.seed.wrapping_add((row * 1_000 + instance) as u64),
-            };
-            let services: Vec<_> = (0..upstream.instances).map(service).collect();
-            let mut fleet = Fleet::reserve(&services, &upstream.cores).map_err(told)?;
-            for instance in (0..upstream.instances).filter(|instance| !upstream.absent.contains(instance)) {
-                fleet.start(instance).map_err(told)?;
-            }
-            let addresses = fleet.addresses();
-            let first_backup = upstream.instances - upstream.backup;
-            let endpoint =
-                |(row, address): (usize, &SocketAddr)| Endpoint { address: *address, is_backup: row >= first_backup };
-            routes.push(Route {
-                prefix: upstream.path.0.trim_end_matches('*').to_owned(),
-                upstream: upstream.name.clone(),
-                endpoints: addresses.iter().enumerate().map(endpoint).collect(),
-            });
-            fleets.push(fleet);
-        }
-        let gateway = plan.gateway.as_ref().ok_or_else(|| Refusal("a drill starts its gateway".to_owned()))?;
-        let setup = Setup {
-            listen: None,
-            admin: None,
-            workers: gateway.workers,
-            cores: gateway.cores.clone(),
-            routes,
-            retries_on_500: false,
-            health_checks: false,
-            own: gateway.configs.iter().find(|(kind, _)| *kind == program.kind).map(|(_, own)| own.clone()),
-        };
-        let gateway = Gateway::start(program, &setup).map_err(told)?;
-        Ok(Self { gateway, fleets, troubles: Vec::new() })
-    }
-
     fn counters(&mut self) -> Counters {
         let mut sum = Counters::default();
-        for fleet in &mut self.fleets {
+        for fleet in &mut self.rig.fleets {
             for row in 0..fleet.len() {
                 // one that is frozen says nothing; it has done nothing either
                 let one = fleet.counters(row).unwrap_or_default();
@@ -196,7 +160,7 @@ impl Stage {
     }
 
     fn apply(&mut self, row: usize, instance: usize, act: Act) {
-        let fleet = &mut self.fleets[row];
+        let fleet = &mut self.rig.fleets[row];
         let done = match act {
             Act::Kill => {
                 fleet.kill(instance);
@@ -213,8 +177,8 @@ impl Stage {
 
     fn apply_to_gateway(&mut self, act: GatewayAct) {
         let done = match act {
-            GatewayAct::Reload => self.gateway.reload().map_err(|error| error.to_string()),
-            GatewayAct::Freeze(_) => self.gateway.child().freeze().map_err(|error| error.to_string()),
+            GatewayAct::Reload => self.rig.gateway.reload().map_err(|error| error.to_string()),
+            GatewayAct::Freeze(_) => self.rig.gateway.child().freeze().map_err(|error| error.to_string()),
         };
         if let Err(error) = done {
             self.troubles.push(error);
@@ -271,7 +235,7 @@ impl Script for Playing<'_> {
             Some((_, Cue::Upstream(row, instance, act))) => self.stage.apply(row, instance, act),
             Some((_, Cue::Gateway(act))) => self.stage.apply_to_gateway(act),
             Some((_, Cue::Thaw)) => {
-                if let Err(error) = self.stage.gateway.child().thaw() {
+                if let Err(error) = self.stage.rig.gateway.child().thaw() {
                     self.stage.troubles.push(error.to_string());
                 }
             }

@@ -2,16 +2,18 @@
 
 use super::bench::{Process, Unknown};
 use super::capacity::{self, Wanted};
-use super::options::{LoadOptions, OutputOptions, rate, share, time};
+use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, share, slice_of, time};
 use super::rig::{Cores, Rig, program};
-use super::session::{Refusal, Session};
+use super::session::{Refusal, Session, thresholds};
 use crate::gateways::Kind;
 use crate::load::Load;
 use crate::machine;
 use crate::measure::{Bound, described, digits_of_quantile};
+use crate::plan::{self, Plan};
 use crate::units::shown;
 use crate::url::Url;
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -43,14 +45,17 @@ impl From<KindWord> for Kind {
 #[derive(Clone, Debug, Args)]
 pub struct ServerOptions {
     /// http://HOST[:PORT][/PATH]
-    #[arg(required_unless_present = "demo")]
+    #[arg(required_unless_present_any = ["demo", "plan"])]
     pub url: Option<String>,
     /// Start a gateway and a service here, and measure that.
-    #[arg(long, conflicts_with = "url")]
+    #[arg(long, conflicts_with_all = ["url", "plan"])]
     pub demo: bool,
-    /// Which gateway --demo starts.
-    #[arg(long, value_enum, default_value = "ringgate", requires = "demo")]
-    pub gateway: KindWord,
+    /// What is asked of whom: a file as in loadtest/plans. Its requests go to URL where one is given.
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// Which gateway --demo or the plan starts [default: ringgate, or the plan's first].
+    #[arg(long, value_enum, conflicts_with = "url")]
+    pub gateway: Option<KindWord>,
     /// Bytes of the answers of --demo's service.
     #[arg(long, default_value_t = 1_024, requires = "demo", value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     pub body_bytes: u32,
@@ -63,52 +68,57 @@ pub struct ServerOptions {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Bound")]
 pub struct BoundOptions {
-    /// The 99th percentile must not exceed this.
-    #[arg(long, value_parser = time, default_value = "5ms", conflicts_with_all = ["p50", "p999"])]
-    pub p99: Duration,
+    /// The 99th percentile must not exceed this [default: the plan's, or 5ms].
+    #[arg(long, value_parser = time, conflicts_with_all = ["p50", "p999"])]
+    pub p99: Option<Duration>,
     /// The median instead.
     #[arg(long, value_parser = time, conflicts_with = "p999")]
     pub p50: Option<Duration>,
     /// The 99.9th percentile instead.
     #[arg(long, value_parser = time)]
     pub p999: Option<Duration>,
-    /// Failures among all requests that are allowed.
-    #[arg(long, value_parser = share, default_value = "0.01%")]
-    pub failures: f64,
-    /// Width of the bracket [default: 5% on up to 4 cores, else 2.5%].
+    /// Failures among all requests that are allowed [default: the plan's, or 0.01%].
+    #[arg(long, value_parser = share)]
+    pub failures: Option<f64>,
+    /// Width of the bracket [default: the plan's, or 5% on up to 4 cores, else 2.5%].
     #[arg(long, value_parser = share)]
     pub width: Option<f64>,
-    /// Length of a trial that decides; those that look around have a third.
-    #[arg(long, value_parser = time, default_value = "6s")]
-    pub trial: Duration,
+    /// Length of a trial that decides; those that look around have a third [default: the plan's, or 6s].
+    #[arg(long, value_parser = time)]
+    pub trial: Option<Duration>,
     /// The first rate that is tried.
     #[arg(long, value_parser = rate, default_value = "2000")]
     pub start: f64,
-    /// The highest rate that is tried.
-    #[arg(long, value_parser = rate, default_value = "1M")]
-    pub max_rate: f64,
+    /// The highest rate that is tried [default: the plan's, or 1M].
+    #[arg(long, value_parser = rate)]
+    pub max_rate: Option<f64>,
 }
 
 impl BoundOptions {
-    /// Typed.
+    /// Typed, with what a plan says where no flag does.
     ///
     /// # Errors
     /// A value makes no sense.
-    pub fn wanted(&self, cores: usize) -> Result<Wanted, Refusal> {
-        let (quantile, time) = match (self.p50, self.p999) {
-            (Some(p50), _) => (0.5, p50),
-            (_, Some(p999)) => (0.999, p999),
-            _ => (0.99, self.p99),
+    pub fn wanted(&self, cores: usize, plan: Option<&plan::Capacity>) -> Result<Wanted, Refusal> {
+        let (quantile, time) = match (self.p50, self.p99, self.p999, plan) {
+            (Some(p50), ..) => (0.5, p50),
+            (_, Some(p99), ..) => (0.99, p99),
+            (_, _, Some(p999), _) => (0.999, p999),
+            (.., Some(plan)) => (plan.quantile, plan.bound),
+            _ => (0.99, Duration::from_millis(5)),
         };
-        let width = self.width.unwrap_or_else(|| Wanted::width_for(cores));
+        let width = self.width.or(plan.map(|plan| plan.width)).unwrap_or_else(|| Wanted::width_for(cores));
         if !(0.005..=0.5).contains(&width) {
             return Err(Refusal(format!("--width {width}: must be from 0.5% to 50%")));
         }
-        if time.is_zero() || self.trial < Duration::from_secs(1) {
+        let trial = self.trial.or(plan.map(|plan| plan.trial)).unwrap_or(Duration::from_secs(6));
+        if time.is_zero() || trial < Duration::from_secs(1) {
             return Err(Refusal("a bound is above 0, and a trial takes 1s at least".to_owned()));
         }
-        let bound = Bound { quantile, time: time.as_secs_f64(), failures: self.failures };
-        Ok(Wanted { bound, width, trial: self.trial, start: self.start, max: self.max_rate })
+        let failures = self.failures.or(plan.map(|plan| plan.failures)).unwrap_or(1e-4);
+        let max = self.max_rate.or(plan.map(|plan| plan.max_rate)).unwrap_or(1e6);
+        let bound = Bound { quantile, time: time.as_secs_f64(), failures };
+        Ok(Wanted { bound, width, trial, start: self.start, max })
     }
 }
 
@@ -133,6 +143,8 @@ pub struct Server {
     pub name: String,
     /// What was started for it.
     pub rig: Option<Rig>,
+    /// What is asked of it, if a plan says that.
+    pub plan: Option<Plan>,
     /// The upstream itself.
     pub direct: Option<Url>,
     /// Where everything runs, if the tool has decided that.
@@ -145,19 +157,42 @@ impl ServerOptions {
     /// # Errors
     /// It cannot be found or started.
     pub fn open(&self, seed: u64) -> Result<Server, Refusal> {
-        let Some(url) = &self.url else {
-            let cores = Cores::divide(&machine::cores());
-            let program = program(self.gateway.into())?;
-            let rig = Rig::start(&program, &cores, 1, self.body_bytes as usize, seed)?;
-            let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
-            let direct =
-                rig.fleet.addresses().first().map(|address| Url::parse(&format!("http://{address}/"))).transpose()?;
-            let name = rig.gateway.program().kind.name().to_owned();
-            return Ok(Server { url, name, rig: Some(rig), direct, cores: Some(cores) });
-        };
-        let url = Url::parse(url)?;
+        let plan = self.plan.as_deref().map(Plan::open).transpose().map_err(|errors| Refusal(errors.to_string()))?;
         let direct = self.direct.as_deref().map(Url::parse).transpose()?;
-        Ok(Server { name: url.authority.clone(), url, rig: None, direct, cores: None })
+        let of_plan = plan.as_ref().and_then(|plan| plan.load.url.as_ref()).map(|url| url.text.clone());
+        if let Some(url) = self.url.clone().or(of_plan) {
+            let url = Url::parse(&url)?;
+            let told = plan.as_ref().and_then(|plan| plan.capacity.as_ref()?.direct.as_ref());
+            let direct =
+                direct.map_or_else(|| told.map(|url| Url::parse(&url.text)).transpose(), |url| Ok(Some(url)))?;
+            return Ok(Server { name: url.authority.clone(), url, rig: None, plan, direct, cores: None });
+        }
+        let Some(plan) = plan else { return self.demo(seed) };
+        let first = plan.gateway.as_ref().and_then(|gateway| gateway.kinds.first().copied());
+        let kind = self.gateway.map(Kind::from).or(first).unwrap_or(Kind::Ringgate);
+        let rig = Rig::of_plan(&plan, &program(kind)?)?;
+        let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
+        let gateway = plan.gateway.as_ref().map(|gateway| gateway.cores.clone()).unwrap_or_default();
+        let upstream = plan.upstreams.iter().flat_map(|upstream| upstream.cores.clone()).collect();
+        let cores = Some(Cores { gateway, upstream, generator: plan.load.cores.clone() });
+        // with one service behind the gateway the same can be asked of it directly; of several no single one gets the whole load
+        let only = if let [one] = &rig.fleets[..] { one.addresses() } else { Vec::new() };
+        let direct = match (direct, &only[..]) {
+            (Some(url), _) => Some(url),
+            (None, [address]) => Some(Url::parse(&format!("http://{address}/"))?),
+            (None, _) => None,
+        };
+        Ok(Server { name: kind.name().to_owned(), url, rig: Some(rig), plan: Some(plan), direct, cores })
+    }
+
+    fn demo(&self, seed: u64) -> Result<Server, Refusal> {
+        let cores = Cores::divide(&machine::cores());
+        let program = program(self.gateway.map_or(Kind::Ringgate, Kind::from))?;
+        let rig = Rig::start(&program, &cores, self.body_bytes as usize, seed)?;
+        let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
+        let direct = Url::parse(&format!("http://{}/", rig.fleets[0].addresses()[0]))?;
+        let name = program.kind.name().to_owned();
+        Ok(Server { url, name, rig: Some(rig), plan: None, direct: Some(direct), cores: Some(cores) })
     }
 }
 
@@ -170,7 +205,7 @@ impl Server {
         }
     }
 
-    /// The load on it, and the same on its upstream itself.
+    /// The load on it, and the same on its upstream itself: as the plan says, if there is one.
     ///
     /// # Errors
     /// As [`LoadOptions::load`].
@@ -180,7 +215,14 @@ impl Server {
             options.cores = cores.generator.clone();
         }
         let pace = options.paced(1.0);
-        let load = |url| options.load(url, length).map(|load| Load { pace: pace.clone(), ..load });
+        let load = |url: &Url| match &self.plan {
+            None => options.load(url, length).map(|load| Load { pace: pace.clone(), ..load }),
+            Some(plan) => {
+                url.allow(options.i_own_this_target)?;
+                let load = plan.load(url.address);
+                Ok(Load { length, slice: slice_of(length), phases: Vec::new(), factors: Vec::new(), seed, ..load })
+            }
+        };
         Ok((load(&self.url)?, self.direct.as_ref().map(load).transpose()?))
     }
 
@@ -193,6 +235,10 @@ impl Server {
         if let Some(cores) = &self.cores {
             outcome.environment.gateway_cores = cores.gateway.clone();
             outcome.environment.upstream_cores = cores.upstream.clone();
+        }
+        if let Some(plan) = &self.plan {
+            outcome.plan = Some(plan.text.clone());
+            outcome.remarks.extend(plan.remarks.iter().cloned());
         }
         if let Some(rig) = &self.rig {
             outcome.remarks.push(format!("{} was started for this", rig.gateway.program().version));
@@ -217,9 +263,11 @@ impl Process for OfGateway<'_> {
 /// # Errors
 /// It cannot be done as asked.
 pub fn capacity(options: &CapacityOptions) -> Result<ExitCode, Refusal> {
-    let wanted = options.bound.wanted(machine::cores().len())?;
-    let seed = options.load.seed.unwrap_or_else(super::options::fresh_seed);
+    let seed = options.load.seed.unwrap_or_else(fresh_seed);
     let mut server = options.server.open(seed)?;
+    let of_plan = server.plan.as_ref().and_then(|plan| plan.capacity.as_ref());
+    let wanted = options.bound.wanted(machine::cores().len(), of_plan)?;
+    let thresholds = thresholds(server.plan.as_ref(), &options.output)?;
     let (load, direct) = server.loads(&options.load, wanted.trial, seed)?;
     let bound = format!("p{} < {}", digits_of_quantile(wanted.bound.quantile), shown(wanted.bound.time));
     let mut session = Session::begin("capacity", format!("Capacity of {} at {bound}", server.name), &options.output)?;
@@ -228,5 +276,7 @@ pub fn capacity(options: &CapacityOptions) -> Result<ExitCode, Refusal> {
     let mut process = server.process();
     capacity::search(&mut session, &load, &name, process.as_mut(), &wanted, direct.as_ref())?;
     drop(process);
+    let verdict = session.outcome.capacity.as_ref().and_then(|capacity| thresholds.verdict_on_capacity(capacity));
+    session.outcome.verdicts.extend(verdict);
     session.end()
 }

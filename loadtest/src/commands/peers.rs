@@ -2,7 +2,7 @@
 
 use super::bench::Bench;
 use super::find::KindWord;
-use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, time};
+use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, slice_of, time};
 use super::rig::{Cores, Rig};
 use super::session::{Refusal, Session};
 use crate::bootstrap::{interval, median};
@@ -10,11 +10,13 @@ use crate::gateways::{Kind, find};
 use crate::load::{Load, Pace};
 use crate::machine;
 use crate::measure::described;
+use crate::plan::Plan;
 use crate::result::{Peer, Peers, Ratio, Run};
 use crate::units::digits;
 use crate::url::Url;
 use crate::validity;
 use clap::Args;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,10 +28,13 @@ const SATURATION: Duration = Duration::from_millis(1_500);
 /// Gateways side by side.
 #[derive(Clone, Debug, Args)]
 pub struct PeersOptions {
-    /// Which; the first one is compared with all others. Those that are not installed are left out, and said so.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "ringgate,nginx,haproxy,envoy")]
+    /// Which; the first one is compared with all others. Those that are not installed are left out, and said so [default: the plan's, or all].
+    #[arg(long, value_enum, value_delimiter = ',')]
     gateways: Vec<KindWord>,
-    /// Requests a second, offered to each [default: half of what the slowest can take].
+    /// What is asked, and what stands behind each: a file as in loadtest/plans.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Requests a second, offered to each [default: the plan's, or half of what the slowest can take].
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
     /// Rounds; every second one goes the other way round.
@@ -59,7 +64,12 @@ struct Contender {
 /// It cannot be done as asked.
 pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
-    let kinds: Vec<Kind> = options.gateways.iter().map(|word| Kind::from(*word)).collect();
+    let plan = options.plan.as_deref().map(Plan::open).transpose().map_err(|errors| Refusal(errors.to_string()))?;
+    let of_plan = plan.as_ref().and_then(|plan| plan.gateway.as_ref()).map(|gateway| gateway.kinds.clone());
+    let kinds: Vec<Kind> = match &options.gateways[..] {
+        [] => of_plan.unwrap_or_else(|| Kind::ALL.to_vec()),
+        words => words.iter().map(|word| Kind::from(*word)).collect(),
+    };
     let (programs, missing) = find(&kinds);
     if programs.len() < 2 {
         return Err(Refusal(format!("at least two gateways are needed: {}", missing.join("; "))));
@@ -69,10 +79,11 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
     session.outcome.remarks.extend(missing);
     let mut contenders = Vec::new();
     for program in &programs {
-        let rig = Rig::start(program, &cores, 1, options.body_bytes as usize, seed)?;
-        let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
-        let cores = if options.load.cores.is_empty() { cores.generator.clone() } else { options.load.cores.clone() };
-        let load = LoadOptions { cores, seed: Some(seed), ..options.load.clone() }.load(&url, options.length)?;
+        let rig = match &plan {
+            Some(plan) => Rig::of_plan(plan, program)?,
+            None => Rig::start(program, &cores, options.body_bytes as usize, seed)?,
+        };
+        let load = load_of(options, plan.as_ref(), &rig, &cores, seed)?;
         contenders.push(Contender { name: program.kind.name().to_owned(), rig, load });
     }
     session.outcome.seed = seed;
@@ -81,7 +92,8 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
     session.outcome.environment.generator_cores = contenders[0].load.cores.clone();
     session.outcome.environment.gateway_cores = cores.gateway.clone();
     session.outcome.environment.upstream_cores = cores.upstream.clone();
-    let rate = match options.rate {
+    session.outcome.plan = plan.as_ref().map(|plan| plan.text.clone());
+    let rate = match options.rate.or(plan.as_ref().map(|plan| plan.load.rate)) {
         Some(rate) => rate,
         None => slowest(&mut session, &mut contenders)? * SHARE,
     };
@@ -92,6 +104,18 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
     session.outcome.peers = Some(judge(&session.outcome.runs, &contenders, &versions, &rows, rate, seed));
     drop(contenders);
     session.end()
+}
+
+/// What is offered to one of them.
+fn load_of(options: &PeersOptions, plan: Option<&Plan>, rig: &Rig, cores: &Cores, seed: u64) -> Result<Load, Refusal> {
+    let length = options.length;
+    if let Some(plan) = plan {
+        let load = plan.load(rig.gateway.address());
+        return Ok(Load { length, slice: slice_of(length), phases: Vec::new(), factors: Vec::new(), seed, ..load });
+    }
+    let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
+    let cores = if options.load.cores.is_empty() { cores.generator.clone() } else { options.load.cores.clone() };
+    Ok(LoadOptions { cores, seed: Some(seed), ..options.load.clone() }.load(&url, length)?)
 }
 
 /// Requests a second that the slowest serves at its end.

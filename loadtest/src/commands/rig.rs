@@ -2,11 +2,15 @@
 
 use super::bench::Process;
 use super::session::Refusal;
-use crate::gateways::{Gateway, Kind, Program, Setup};
+use crate::gateways::{Endpoint, Gateway, Kind, Program, Route, Setup};
+use crate::plan::Plan;
 use crate::processes::Fleet;
 use crate::upstream::{Service, Time};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+/// A port that the kernel chooses.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Who runs where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,35 +40,70 @@ impl Cores {
 pub struct Rig {
     /// First, so that it ends before its services.
     pub gateway: Gateway,
-    /// The services.
-    pub fleet: Fleet,
+    /// The services, by row of upstream.
+    pub fleets: Vec<Fleet>,
 }
 
 impl Rig {
-    /// A gateway of this kind before `instances` services that answer at once with `body_bytes`.
+    /// A gateway of this kind before one service that answers at once with `body_bytes`.
     ///
     /// # Errors
     /// One of them does not start.
-    pub fn start(
-        program: &Program,
-        cores: &Cores,
-        instances: usize,
-        body_bytes: usize,
-        seed: u64,
-    ) -> Result<Self, Refusal> {
-        let service = |row: usize| Service {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            time: Time::Fixed(Duration::ZERO),
-            body_bytes,
-            seed: seed.wrapping_add(row as u64),
-        };
-        let services: Vec<_> = (0..instances).map(service).collect();
-        let fleet = Fleet::start_all(&services, &cores.upstream).map_err(|error| Refusal(error.to_string()))?;
+    pub fn start(program: &Program, cores: &Cores, body_bytes: usize, seed: u64) -> Result<Self, Refusal> {
+        let service = Service { listen: ANY, time: Time::Fixed(Duration::ZERO), body_bytes, seed };
+        let fleet = Fleet::start_all(&[service], &cores.upstream).map_err(told)?;
         let setup =
             Setup { workers: cores.gateway.len(), cores: cores.gateway.clone(), ..Setup::plain(&fleet.addresses()) };
-        let gateway = Gateway::start(program, &setup).map_err(|error| Refusal(error.to_string()))?;
-        Ok(Self { gateway, fleet })
+        let gateway = Gateway::start(program, &setup).map_err(told)?;
+        Ok(Self { gateway, fleets: vec![fleet] })
     }
+
+    /// What a plan has started.
+    ///
+    /// # Errors
+    /// It starts no gateway, or one of them does not start.
+    pub fn of_plan(plan: &Plan, program: &Program) -> Result<Self, Refusal> {
+        let missing = || Refusal(format!("{}: [gateway] is missing: nothing is to be started", plan.text.name));
+        let gateway = plan.gateway.as_ref().ok_or_else(missing)?;
+        let (mut fleets, mut routes) = (Vec::new(), Vec::new());
+        for (row, upstream) in plan.upstreams.iter().enumerate() {
+            let service = |instance: usize| Service {
+                listen: ANY,
+                time: upstream.time,
+                body_bytes: upstream.body_bytes,
+                seed: plan.load.seed.wrapping_add((row * 1_000 + instance) as u64),
+            };
+            let services: Vec<_> = (0..upstream.instances).map(service).collect();
+            let mut fleet = Fleet::reserve(&services, &upstream.cores).map_err(told)?;
+            for instance in (0..upstream.instances).filter(|instance| !upstream.absent.contains(instance)) {
+                fleet.start(instance).map_err(told)?;
+            }
+            let first_backup = upstream.instances - upstream.backup;
+            let endpoint =
+                |(row, address): (usize, &SocketAddr)| Endpoint { address: *address, is_backup: row >= first_backup };
+            routes.push(Route {
+                prefix: upstream.path.0.trim_end_matches('*').to_owned(),
+                upstream: upstream.name.clone(),
+                endpoints: fleet.addresses().iter().enumerate().map(endpoint).collect(),
+            });
+            fleets.push(fleet);
+        }
+        let setup = Setup {
+            listen: None,
+            admin: None,
+            workers: gateway.workers,
+            cores: gateway.cores.clone(),
+            routes,
+            retries_on_500: false,
+            health_checks: false,
+            own: gateway.configs.iter().find(|(kind, _)| *kind == program.kind).map(|(_, own)| own.clone()),
+        };
+        Ok(Self { gateway: Gateway::start(program, &setup).map_err(told)?, fleets })
+    }
+}
+
+fn told(error: crate::processes::Error) -> Refusal {
+    Refusal(error.to_string())
 }
 
 /// The program of a kind.

@@ -1,12 +1,11 @@
 //! `run`: one rate.
 
-use super::bench::{Bench, Unknown};
-use super::options::{LoadOptions, OutputOptions, rate, time};
-use super::session::{Refusal, Session};
+use super::bench::Bench;
+use super::find::ServerOptions;
+use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, time};
+use super::session::{Refusal, Session, thresholds};
 use crate::load::{Load, Pace};
-use crate::measure::described;
 use crate::units::digits;
-use crate::url::Url;
 use crate::validity;
 use clap::Args;
 use std::process::ExitCode;
@@ -15,17 +14,17 @@ use std::time::Duration;
 /// One rate, for some time.
 #[derive(Clone, Debug, Args)]
 pub struct RunOptions {
-    /// http://HOST[:PORT][/PATH]
-    url: String,
-    /// Requests a second: 500, 20k.
-    #[arg(long, short, value_parser = rate, required_unless_present = "closed")]
+    #[command(flatten)]
+    server: ServerOptions,
+    /// Requests a second: 500, 20k [default: the plan's].
+    #[arg(long, short, value_parser = rate, required_unless_present_any = ["closed", "plan"])]
     rate: Option<f64>,
     /// As fast as answers come over --connections: says what saturates, and nothing of latency.
     #[arg(long, conflicts_with = "rate")]
     closed: bool,
-    /// How long.
-    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = time)]
-    length: Duration,
+    /// How long [default: the plan's, or 10s].
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    length: Option<Duration>,
     #[command(flatten)]
     load: LoadOptions,
     #[command(flatten)]
@@ -37,17 +36,27 @@ pub struct RunOptions {
 /// # Errors
 /// It cannot be done as asked.
 pub fn run(options: &RunOptions) -> Result<ExitCode, Refusal> {
-    let url = Url::parse(&options.url)?;
-    let pace = options.rate.map_or(Pace::Closed, |rate| options.load.paced(rate));
-    let load = Load { pace, ..options.load.load(&url, options.length)? };
-    let what = options.rate.map_or("saturation".to_owned(), |rate| format!("{} requests/s", digits(rate)));
-    let mut session = Session::begin("run", format!("{what} on {}", url.text), &options.output)?;
-    session.outcome.seed = load.seed;
-    session.outcome.load = described(&load, &url.text);
-    session.outcome.environment.generator_cores = load.cores.clone();
+    let seed = options.load.seed.unwrap_or_else(fresh_seed);
+    let mut server = options.server.open(seed)?;
+    let of_plan = server.plan.as_ref().map(|plan| plan.load.length);
+    let length = options.length.or(of_plan).unwrap_or(Duration::from_secs(10));
+    let (load, _) = server.loads(&options.load, length, seed)?;
+    let pace = match (options.rate, &load.pace) {
+        _ if options.closed => Pace::Closed,
+        (Some(rate), Pace::Even(_)) => Pace::Even(rate),
+        (Some(rate), _) => Pace::Poisson(rate),
+        (None, pace) => pace.clone(),
+    };
+    let load = Load { pace, ..load };
+    let thresholds = thresholds(server.plan.as_ref(), &options.output)?;
+    let what = load.pace.rate().map_or("saturation".to_owned(), |rate| format!("{} requests/s", digits(rate)));
+    let mut session = Session::begin("run", format!("{what} on {}", server.name), &options.output)?;
+    server.describe(&mut session, &load);
+    let name = server.name.clone();
     let bench = Bench { watch: &session.watch, progress: &session.progress };
-    let (_, run) = bench.run(&load, "run", &url.authority, &mut Unknown)?;
+    let (_, run) = bench.run(&load, "run", &name, server.process().as_mut())?;
     session.outcome.gates = validity::gates(&[&run], None);
+    session.outcome.verdicts = thresholds.verdicts(&run);
     session.outcome.runs.push(run);
     session.end()
 }

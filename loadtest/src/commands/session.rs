@@ -5,6 +5,7 @@ use super::progress::Progress;
 use crate::clock;
 use crate::engine::Watch;
 use crate::machine;
+use crate::plan::{self, Plan, Thresholds};
 use crate::result::{Outcome, SCHEMA};
 use std::path::Path;
 use std::process::ExitCode;
@@ -80,6 +81,19 @@ impl Session {
         println!("{}", crate::report::text(&outcome).trim_end());
         Ok(ExitCode::from(outcome.exit_code()))
     }
+}
+
+/// What has to hold: what a plan says, with what a file says instead.
+///
+/// # Errors
+/// The file cannot be read, or has mistakes.
+pub fn thresholds(plan: Option<&Plan>, output: &OutputOptions) -> Result<Thresholds, Refusal> {
+    let of_plan = plan.map(|plan| plan.thresholds.clone()).unwrap_or_default();
+    let Some(file) = &output.thresholds else { return Ok(of_plan) };
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| Refusal(format!("{name}: {error}")))?;
+    let of_file = plan::thresholds(&name, &text).map_err(|errors| Refusal(errors.to_string()))?;
+    Ok(of_plan.overlaid(&of_file))
 }
 
 /// Writes a file as a whole: beside it first, so that nobody sees half of it.

@@ -4,7 +4,7 @@ use super::bench::Bench;
 use super::capacity::{self, Wanted};
 use super::find::{BoundOptions, ServerOptions};
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, slice_of};
-use super::session::{Refusal, Session, read};
+use super::session::{Refusal, Session, read, thresholds};
 use crate::load::Load;
 use crate::machine;
 use crate::measure::{at, digits_of_quantile, refusal};
@@ -20,15 +20,15 @@ use std::process::ExitCode;
 pub struct SizeOptions {
     #[command(flatten)]
     server: ServerOptions,
-    /// Requests a second at the peak, of all hosts together.
-    #[arg(long, value_parser = rate)]
-    peak: f64,
-    /// Hosts that may fail at once.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1_000))]
-    survive: u32,
-    /// A result of `capacity` instead of a search now.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "demo"])]
-    from: Option<PathBuf>,
+    /// Requests a second at the peak, of all hosts together [default: the plan's].
+    #[arg(long, value_parser = rate, required_unless_present = "plan")]
+    peak: Option<f64>,
+    /// Hosts that may fail at once [default: the plan's, or 1].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    survive: Option<u32>,
+    /// A result of `capacity` instead of a search now: take it for the URL.
+    #[arg(long)]
+    from_result: bool,
     #[command(flatten)]
     bound: BoundOptions,
     #[command(flatten)]
@@ -51,26 +51,36 @@ fn sizing(outcome: &Outcome, peak: f64, survive: u32) -> Option<Sizing> {
 /// # Errors
 /// It cannot be done as asked.
 pub fn size(options: &SizeOptions) -> Result<ExitCode, Refusal> {
-    let (peak, survive) = (options.peak, options.survive);
-    let title = |of: &str| format!("Hosts for {} requests/s of {of}, {survive} of them may fail", digits(peak));
-    if let Some(file) = &options.from {
-        let known = read(file)?;
-        let mut session = Session::begin("size", title(&known.load.url), &options.output)?;
-        let sizing = sizing(&known, peak, survive)
+    let title = |of: &str, (peak, survive): (f64, u32)| {
+        format!("Hosts for {} requests/s of {of}, {survive} of them may fail", digits(peak))
+    };
+    if options.from_result {
+        let file = PathBuf::from(options.server.url.clone().unwrap_or_default());
+        let asked =
+            (options.peak.ok_or_else(|| Refusal("--peak is missing".to_owned()))?, options.survive.unwrap_or(1));
+        let known = read(&file)?;
+        let mut session = Session::begin("size", title(&known.load.url, asked), &options.output)?;
+        let sizing = sizing(&known, asked.0, asked.1)
             .ok_or_else(|| Refusal(format!("{}: no capacity was found there", file.display())))?;
         session.outcome = Outcome { command: "size".to_owned(), title: session.outcome.title, ..known };
-        session
-            .outcome
-            .remarks
-            .push(format!("the plan was not confirmed by a run at {} requests/s", digits(sizing.each_after_failures)));
+        let rate = digits(sizing.each_after_failures);
+        session.outcome.remarks.push(format!("the plan was not confirmed by a run at {rate} requests/s"));
+        let verdict = thresholds(None, &options.output)?.verdict_on_hosts(&sizing);
+        session.outcome.verdicts.extend(verdict);
         session.outcome.sizing = Some(sizing);
         return session.end();
     }
-    let wanted = options.bound.wanted(machine::cores().len())?;
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
     let mut server = options.server.open(seed)?;
+    let of_plan = server.plan.as_ref().and_then(|plan| plan.size);
+    let peak = options.peak.or(of_plan.map(|size| size.peak));
+    let peak = peak.ok_or_else(|| Refusal("--peak is missing, and the plan has no [size]".to_owned()))?;
+    let survive = options.survive.or(of_plan.map(|size| size.survive)).unwrap_or(1);
+    let wanted =
+        options.bound.wanted(machine::cores().len(), server.plan.as_ref().and_then(|plan| plan.capacity.as_ref()))?;
+    let thresholds = thresholds(server.plan.as_ref(), &options.output)?;
     let (load, direct) = server.loads(&options.load, wanted.trial, seed)?;
-    let mut session = Session::begin("size", title(&server.name), &options.output)?;
+    let mut session = Session::begin("size", title(&server.name, (peak, survive)), &options.output)?;
     server.describe(&mut session, &load);
     let name = server.name.clone();
     let mut process = server.process();
@@ -78,6 +88,7 @@ pub fn size(options: &SizeOptions) -> Result<ExitCode, Refusal> {
     let planned = sizing(&session.outcome, peak, survive);
     let Some(mut planned) = planned.filter(|_| !session.watch.is_stopped()) else { return session.end() };
     confirm(&mut session, &load, &name, process.as_mut(), &wanted, &mut planned)?;
+    session.outcome.verdicts.extend(thresholds.verdict_on_hosts(&planned));
     session.outcome.sizing = Some(planned);
     drop(process);
     session.end()
