@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::client::{Client, measured_once, median, timed, until};
+use crate::client::{Client, measured_once, timed, until};
 use crate::{be_the_tool, fleet, fleet_of, service};
 
 fn tell(fleet: &mut Fleet, fault: &str) {
@@ -26,9 +26,10 @@ fn millis(ms: u64) -> Duration {
 fn a_fixed_time_is_met() {
     let fleet = fleet_of(&[service(Time::Fixed(millis(20)), 100)]);
     let mut client = Client::connect(fleet.addresses()[0]);
-    let measure = || median((0..21).map(|_| client.get("/").expect("an answer").after).collect());
-    let time = measured_once("median of 20 ms", measure, |median| *median < millis(23));
-    assert!(time >= millis(20), "{time:?}");
+    // none is early; how late the earliest is, is the service's error and not the machine's, which has others to serve
+    let measure = || (0..21).map(|_| client.get("/").expect("an answer").after).min();
+    let time = measured_once("20 ms", measure, |least| *least < Some(millis(22)));
+    assert!(time >= Some(millis(20)), "{time:?}");
 }
 
 #[test]
