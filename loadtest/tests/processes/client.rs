@@ -114,9 +114,3 @@ pub(crate) fn timed(action: impl FnOnce()) -> Duration {
     action();
     start.elapsed()
 }
-
-/// The one in the middle.
-pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}

@@ -60,9 +60,11 @@ fn passes_requests_and_survives_a_dead_endpoint(kind: Kind) {
     assert_eq!((answer.status, answer.body.len()), (200, 100));
     assert_eq!(requests(&mut fleet, 0) + requests(&mut fleet, 1) - before, 1);
     fleet.kill(0);
-    for row in 0..20 {
-        assert_eq!(client.get("/other").expect("an answer").status, 200, "{row}");
-    }
+    // some end a client's connection when a kept one of theirs breaks under its request: here it is only about coming through
+    until(&format!("{kind} has left the dead endpoint"), || {
+        let mut client = Client::connect(gateway.address());
+        (0..20).all(|_| client.get("/other").is_ok_and(|answer| answer.status == 200)).then_some(())
+    });
     assert!(gateway.child().cpu_seconds() > 0.0 && gateway.child().resident_bytes() > 1 << 20);
     // killed, it is gone, and its port refuses
     gateway.kill().unwrap_or_else(|error| panic!("{error}"));

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::client::{Client, measured_once, median, timed, until};
+use crate::client::{Client, measured_once, timed, until};
 use crate::{be_the_tool, fleet, fleet_of, service};
 
 fn tell(fleet: &mut Fleet, fault: &str) {
@@ -24,20 +24,22 @@ fn millis(ms: u64) -> Duration {
 
 #[test]
 fn a_fixed_time_is_met() {
-    let fleet = fleet_of(&[service(Time::Fixed(millis(5)), 100)]);
+    let fleet = fleet_of(&[service(Time::Fixed(millis(20)), 100)]);
     let mut client = Client::connect(fleet.addresses()[0]);
-    let measure = || median((0..41).map(|_| client.get("/").expect("an answer").after).collect());
-    let time = measured_once("median of 5 ms", measure, |median| *median < millis(6));
-    assert!(time >= millis(5), "{time:?}");
+    // none is early; how late the earliest is, is the service's error and not the machine's, which has others to serve
+    let measure = || (0..21).map(|_| client.get("/").expect("an answer").after).min();
+    let time = measured_once("20 ms", measure, |least| *least < Some(millis(22)));
+    assert!(time >= Some(millis(20)), "{time:?}");
 }
 
 #[test]
 fn an_mm1_server_takes_its_time_and_has_a_queue() {
-    let fleet = fleet_of(&[service(Time::MM1 { rate: 500.0 }, 100)]);
+    // slow, so that what a busy machine adds is little against it
+    let fleet = fleet_of(&[service(Time::MM1 { rate: 50.0 }, 100)]);
     let mut client = Client::connect(fleet.addresses()[0]);
-    let mut mean = || (0..400).map(|_| client.get("/").expect("an answer").after).sum::<Duration>() / 400;
-    // alone: 2 ms; the mean of 400 lies within a sixth with 99.9 %
-    measured_once("mean of 2 ms", &mut mean, |mean| *mean > Duration::from_micros(1_650) && *mean < millis(3));
+    let mut mean = || (0..100).map(|_| client.get("/").expect("an answer").after).sum::<Duration>() / 100;
+    // alone: 20 ms; the mean of 100 is within 30 % of it with 99.7 %
+    measured_once("mean of 20 ms", &mut mean, |mean| (millis(14)..millis(28)).contains(mean));
     // ten that come together are served one after the other, though they came on connections of their own
     let mut clients: Vec<_> = (0..10).map(|_| Client::connect(fleet.addresses()[0])).collect();
     let mut burst = || {
@@ -46,8 +48,8 @@ fn an_mm1_server_takes_its_time_and_has_a_queue() {
             clients.iter_mut().for_each(|client| assert_eq!(client.next_answer().expect("an answer").status, 200));
         })
     };
-    let mut mean = || (0..40).map(|_| burst()).sum::<Duration>() / 40;
-    measured_once("mean of ten times 2 ms", &mut mean, |mean| *mean > millis(16) && *mean < millis(28));
+    let mut mean = || (0..10).map(|_| burst()).sum::<Duration>() / 10;
+    measured_once("mean of ten times 20 ms", &mut mean, |mean| (millis(140)..millis(280)).contains(mean));
 }
 
 #[test]
