@@ -134,7 +134,7 @@ pub struct Run {
     pub due: u64,
     /// Of those, answered as they should be.
     pub good: u64,
-    /// The others, by [`Failure`]'s name.
+    /// The others, by [`crate::wire::Failure`]'s name.
     pub failures: BTreeMap<String, u64>,
     /// Answers by status, good and not.
     pub statuses: BTreeMap<u16, u64>,
