@@ -3,10 +3,15 @@
 use super::bench::{Bench, Process, Unknown};
 use super::find::ServerOptions;
 use super::options::{LoadOptions, OutputOptions, rate, slice_of, time};
+use super::rig::{Cores, Rig, program};
 use super::session::{Refusal, Session};
+use crate::gateways::Kind;
 use crate::load::{Load, Pace};
+use crate::machine;
 use crate::result::{Curve, Run};
+use crate::scalability::{Point, in_words};
 use crate::units::digits;
+use crate::url::Url;
 use crate::validity;
 use clap::Args;
 use std::process::ExitCode;
@@ -29,6 +34,9 @@ pub struct CurveOptions {
     /// How long each.
     #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = time)]
     length: Duration,
+    /// Also how much the gateway of --demo serves at most with so many workers, and what more of them would bring: 1,2,4,8.
+    #[arg(long, value_delimiter = ',', requires = "demo", value_parser = clap::value_parser!(u32).range(1..=512))]
+    workers: Vec<u32>,
     #[command(flatten)]
     load: LoadOptions,
     #[command(flatten)]
@@ -64,12 +72,45 @@ pub fn curve(options: &CurveOptions) -> Result<ExitCode, Refusal> {
     if let Some(direct) = direct {
         curve.direct = walk(&mut session, &direct, &rates, "upstream", &mut Unknown)?;
     }
+    if !options.workers.is_empty() {
+        drop(server);
+        curve.scalability = Some(scalability(&mut session, options, seed)?);
+    }
     // on a curve the last points are meant to be beyond what the server, and so the generator's connections, can take
     let runs: Vec<&Run> = session.outcome.runs.iter().filter(|run| run.failures.is_empty()).collect();
     session.outcome.gates =
         validity::gates(&runs, None).into_iter().filter(|gate| gate.name != "connections").collect();
     session.outcome.curve = Some(curve);
     session.end()
+}
+
+/// Saturation with each number of workers, and what the universal scalability law says of it.
+fn scalability(session: &mut Session, options: &CurveOptions, seed: u64) -> Result<String, Refusal> {
+    let all = machine::cores();
+    let cores = Cores::divide(&all);
+    let program = program(options.server.gateway.map_or(Kind::Ringgate, Kind::from))?;
+    let mut points = Vec::new();
+    for workers in &options.workers {
+        if session.watch.is_stopped() {
+            break;
+        }
+        let those = all.iter().copied().cycle().take(*workers as usize).collect();
+        let cores = Cores { gateway: those, ..cores.clone() };
+        let mut rig = Rig::start(&program, &cores, options.server.body_bytes as usize, seed)?;
+        let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
+        let cores = if options.load.cores.is_empty() { cores.generator } else { options.load.cores.clone() };
+        let load = LoadOptions { cores, seed: Some(seed), ..options.load.clone() }.load(&url, options.length)?;
+        let load = Load { pace: Pace::Closed, ..load };
+        let bench = Bench { watch: &session.watch, progress: &session.progress };
+        let (_, run) = bench.run(&load, &format!("{workers} workers"), "saturation", &mut rig.gateway)?;
+        points.push(Point {
+            workers: *workers,
+            rate: run.good as f64 / run.length,
+            cpu_micros: run.server_cpu.map(|cpu| cpu * 1e6 / run.good.max(1) as f64),
+        });
+        session.outcome.runs.push(run);
+    }
+    Ok(in_words(&points, seed))
 }
 
 fn walk(

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// A gateway that the tool can start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KindWord {
-    /// This project's: $RINGGATE, `ringgate` on PATH, or the one that is built into the tool.
+    /// This project's: $RINGGATE, or the one that is built into the tool.
     Ringgate,
     /// nginx on PATH, or $NGINX.
     Nginx,
