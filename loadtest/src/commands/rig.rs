@@ -82,7 +82,8 @@ impl Rig {
             let endpoint =
                 |(row, address): (usize, &SocketAddr)| Endpoint { address: *address, is_backup: row >= first_backup };
             routes.push(Route {
-                prefix: upstream.path.0.trim_end_matches('*').to_owned(),
+                // a plan's `/*` has nothing before its star
+                prefix: if upstream.path.0.is_empty() { "/".to_owned() } else { upstream.path.0.clone() },
                 upstream: upstream.name.clone(),
                 endpoints: fleet.addresses().iter().enumerate().map(endpoint).collect(),
             });
