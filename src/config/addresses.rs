@@ -4,7 +4,8 @@
 //! happens to say. `match.host` compares names and never resolves them.
 
 use super::problem::{Refusal, is_unprintable};
-use super::read::{Scalar, scalar_schema};
+use super::read::Scalar;
+use super::tables::scalar_schema;
 use super::values::text;
 use super::{Address, Bind, HostMatch};
 use ipnet::IpNet;

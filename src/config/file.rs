@@ -13,7 +13,8 @@ use super::names::{
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
 use super::problem::Sink;
-use super::read::{Later, List, Map, Node, Read, Scalar, table};
+use super::read::{Later, List, Map, Node, Read, Scalar};
+use super::tables::table;
 use super::values::{BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, PerTime, SECOND, Share, Size, Time};
 use crate::limits::{
     ATTEMPTS_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX,

@@ -3,7 +3,8 @@
 use super::file::Timeout;
 use super::names::HeaderText;
 use super::problem::Refusal;
-use super::read::{Scalar, scalar_schema};
+use super::read::Scalar;
+use super::tables::scalar_schema;
 use super::values::{Size, text, words};
 use serde_json::json;
 use std::borrow::Cow;

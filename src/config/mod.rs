@@ -18,6 +18,7 @@ mod probe;
 pub mod problem;
 mod read;
 pub mod reading;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -4,7 +4,8 @@
 //! that a typing error made is not looked for among all names of the world: `x-reqest-id` is a header like any other.
 
 use super::problem::{Refusal, did_you_mean, is_unprintable, nearest};
-use super::read::{Scalar, scalar_schema};
+use super::read::Scalar;
+use super::tables::scalar_schema;
 use super::values::{integer, text};
 use super::{HashKey, LimitKey, LogPath};
 use crate::limits::{METHOD_BYTES_MAX, NAME_BYTES_MAX, WORKERS_MAX};

@@ -7,7 +7,8 @@
 use super::PathMatch;
 use super::addresses::check_authority;
 use super::problem::Refusal;
-use super::read::{Scalar, scalar_schema};
+use super::read::Scalar;
+use super::tables::scalar_schema;
 use super::values::text;
 use crate::limits::{PATH_BYTES_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
 use http::HeaderValue;

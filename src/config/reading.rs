@@ -14,8 +14,8 @@ pub use super::names::{Cores, Expect, Header, HeaderText, MethodText, Name, Work
 pub use super::place::{KeyOf, Path, Place};
 pub use super::probe::ProbeHost;
 pub use super::problem::{Errors, Problem, Refusal, Sink, did_you_mean, listed};
-pub use super::read::{List, Map, Node, ObjectSchema, Read, Scalar, TableReader, Written, key_name};
-pub use super::read::{scalar_schema, table};
+pub use super::read::{List, Map, Node, ObjectSchema, Read, Scalar, TableReader, Written};
+pub use super::tables::{key_name, scalar_schema, table};
 pub use super::values::{DAY, HOUR, Int, MINUTE, PerTime, SECOND, Share, Size, Time};
 pub use super::values::{bytes, integer, measure, number, one_of, text, word, words};
 pub use schemars::{JsonSchema, Schema, SchemaGenerator};

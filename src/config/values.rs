@@ -5,7 +5,8 @@
 //! `KB` and `MB`, which half of the world reads as powers of 1,000, are refused with a hint.
 
 use super::problem::{Refusal, did_you_mean, listed};
-use super::read::{Scalar, scalar_schema};
+use super::read::Scalar;
+use super::tables::scalar_schema;
 use crate::units::{Rate, Ratio};
 use serde_json::json;
 use std::time::Duration;

@@ -101,7 +101,4 @@ mod tests {
         assert_eq!(divided(8, &alone), (vec![], vec![], vec![6, 7]));
         assert_eq!(divided(2, &alone), (vec![], vec![], vec![1]));
     }
-
-    #[test]
-    fn this_process_may_run_somewhere() {}
 }

@@ -184,6 +184,7 @@ fn five_mistakes_are_told_at_once_with_their_lines() {
     let said = errors(&text);
     for line in [
         "plan.toml:4:8: load.rate = \"2000\"",
+        "did you mean \"2000/s\"?",
         "plan.toml:11:22: gateway.kinds[1] = \"ngnix\"",
         "did you mean \"nginx\"?",
         "plan.toml:25:1: target[0].wieght",
@@ -269,7 +270,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("{ gateway = \"reload\" }", "{ after = \"1s\" }", "nobody is named"),
     ("freeze 500ms", "freeze 1500ms", "the phase is over before it ends"),
     ("max_failed = \"0.1%\"", "max_failed = -1", "phase[1].max_failed"),
-    ("max_p99 = \"50ms\"", "max_p50 = \"50\"", "the unit is missing"),
+    ("max_p99 = \"50ms\"", "max_p50 = \"50\"", "did you mean \"50ms\"?"),
     ("max_p99 = \"50ms\"", "max_p999 = \"11m\"", "phase[1].max_p999"),
     ("max_p99 = \"50ms\"", "max_slowest = true", "phase[1].max_slowest"),
     ("max_failed_of = { get = 0 }", "max_failed_of = { gett = 0 }", "did you mean \"get\"?"),
@@ -287,7 +288,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("max_detection = \"300ms\"", "max_detection = \"2h\"", "phase[1].max_detection"),
     ("max_recovery = \"2s\"", "max_recovery = 2", "a duration has a unit"),
     // capacity, size, thresholds
-    ("p99 = \"5ms\"", "p99 = \"5\"", "the unit is missing"),
+    ("p99 = \"5ms\"", "p99 = \"5\"", "did you mean \"5ms\"?"),
     ("p99 = \"5ms\"", "p99 = \"5ms\"\np50 = \"1ms\"", "capacity has one bound"),
     ("p99 = \"5ms\"", "trial = \"10s\"", "one of p50, p99 and p999 is needed"),
     ("p99 = \"5ms\"", "p99 = \"5ms\"\ndirect = \"http://127.0.0.1:1/\"", "the upstreams of this plan are known"),

@@ -55,7 +55,7 @@ impl Scalar for Latency {
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        if let DeValue::Integer(number) = value {
+        if let Some(number) = bare_number(value) {
             return Err(Refusal::why("a duration has a unit").help(format!("did you mean \"{number}ms\"?")));
         }
         let micros = measure(text(value)?, SHORT_UNITS, SHORT_UNITS_MEANT)?;
@@ -82,7 +82,10 @@ impl<const MAX: u64> Scalar for Requests<MAX> {
         if let Some(help) = abbreviated {
             return Err(Refusal::why("a rate is written in full").help(format!("did you mean \"{help}/s\"?")));
         }
-        let rate = PerTime::parse(value).map_err(|refusal| Refusal { why: refusal.why, help: refusal.help })?.0;
+        if let Some(number) = bare_number(value) {
+            return Err(Refusal::why("a rate has a time").help(format!("did you mean \"{number}/s\"?")));
+        }
+        let rate = PerTime::parse(value)?.0;
         let rate = rate.count() as f64 / rate.per().as_secs_f64();
         if (1.0..=MAX as f64).contains(&rate) { Ok(Self(rate)) } else { Err(Refusal::plain()) }
     }
@@ -90,6 +93,11 @@ impl<const MAX: u64> Scalar for Requests<MAX> {
     fn schema() -> serde_json::Value {
         PerTime::schema()
     }
+}
+
+/// A whole number without its unit, with quotes or without.
+fn bare_number(value: &DeValue<'_>) -> Option<u64> {
+    integer(value).or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 /// `200k` and `1.5M/s` in full, digit by digit.
