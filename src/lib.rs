@@ -14,6 +14,9 @@
 //! starts. The control thread sends it small [`worker::Command`]s through a bounded mailbox. A worker *publishes* its numbers into
 //! memory that only it writes ([`observe::stats`]), and its access log through a ring ([`observe::access_log`]).
 //!
+//! Neither plane writes to standard error: what operators are told, panics included, goes through a bounded queue to a thread that may
+//! block ([`observe::own_log`]).
+//!
 //! # The rooms, in reading order
 //!
 //! | room | what is in it | what is not |
@@ -24,7 +27,7 @@
 //! | [`http`] | HTTP/1.1 as bytes in, values out: heads, framing, bodies, encoding | the same list; routing, retries |
 //! | [`net`] | sockets, blocks, timers, pools, the driver ladder | decisions |
 //! | [`worker`] | one core: its state, its connections, the straight line of a request | shared memory that is written per request |
-//! | [`observe`] | numbers, usage, access log | – |
+//! | [`observe`] | numbers, usage, access log, the gateway's own log | – |
 //! | [`control`] | supervisor, crew, probes, admin API | anything on a request's path |
 //! | [`demo`] | `ringgate demo`: three services, failures, a gateway, its clients | privileged access to the gateway |
 //!

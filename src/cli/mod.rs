@@ -98,8 +98,8 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         Some(Command::Run { file }) => {
             with_config(&file.path, |config, router| match start::run(config, router, &file.path) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error @ RunError::Start(_)) => fail(EXIT_START, error),
-                Err(error @ RunError::Fault(_)) => fail(EXIT_FAULT, error),
+                Err(RunError::Start(_)) => ExitCode::from(EXIT_START),
+                Err(RunError::Fault(_)) => ExitCode::from(EXIT_FAULT),
             })
         }
         Some(Command::Demo { seconds }) => match start::demo(seconds) {
@@ -126,11 +126,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
             clap_complete::generate(shell, &mut CommandLine::command(), "ringgate", &mut out);
             print(&String::from_utf8_lossy(&out))
         }
-        None => {
-            let help = CommandLine::command().render_help();
-            eprint!("{help}");
-            ExitCode::from(EXIT_USAGE)
-        }
+        None => fail(EXIT_USAGE, CommandLine::command().render_help().to_string().trim_end()),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::net::guarded::guarded;
 use crate::net::socket_file::SocketFile;
 use crate::net::{clock, heap, resources};
 use crate::observe::access_log::AccessLogThread;
+use crate::observe::own_log;
 use crate::observe::stats::Stats;
 use crate::policy::router::Router;
 use crate::units::{Instant, Rng};
@@ -38,11 +39,21 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 const REPORTS_MAX: usize = 1_024;
 /// How long the last lines of the access log may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
+/// How long the log may take to be written before the process ends because it was told twice.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Why the gateway cannot start, in a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StartError(String);
+
+impl StartError {
+    /// With this sentence.
+    #[must_use]
+    pub fn new(sentence: String) -> Self {
+        Self(sentence)
+    }
+}
 
 /// A gateway that ran could not go on: something of its control plane has failed. It has drained, so nothing in flight was lost by that.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -280,6 +291,7 @@ impl Signals {
             };
             if told {
                 tracing::warn!("told twice; ending at once");
+                own_log::flush(AT_ONCE);
                 std::process::exit(code);
             }
             told = true;

@@ -8,12 +8,13 @@
 use super::Family;
 use super::rows::{
     by_reason, each_endpoint, event_loop, listener, of_process, once, once_if_told, per_cluster, per_listener,
-    per_request_key, per_route, per_worker, rejected, requests,
+    per_request_key, per_route, per_worker, readmissions, rejected, requests,
 };
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
-    AttemptOutcome, DriverRung, FailureReason, ProbeState, ReadmitReason, RefuseReason, RetryReason, WorkerState,
+    AttemptOutcome, DriverRung, FailureReason, ProbeState, RefuseReason, RetryReason, WorkerState,
 };
+use crate::observe::own_log;
 use crate::observe::stats::WorkerStats;
 use crate::units::WorkerId;
 use std::sync::atomic::Ordering::Relaxed;
@@ -185,15 +186,7 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Returns of endpoints that were ejected, paused or shunned, by what brought them back.",
         kind: COUNTER,
         rows: per_cluster,
-        render: |scrape, row, out| {
-            each_endpoint(scrape, row, |cluster, name, endpoint| {
-                let view = scrape.stats.endpoint(cluster, endpoint);
-                for reason in ReadmitReason::ALL {
-                    let labels = [("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())];
-                    out.sample(&labels, view.readmissions[reason.index()]);
-                }
-            });
-        },
+        render: readmissions,
     },
     Family {
         name: "ringgate_upstream_connections",
@@ -347,6 +340,13 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: COUNTER,
         rows: once,
         render: |scrape, _, out| out.sample(&[], scrape.stats.control.log_write_errors.load(Relaxed)),
+    },
+    Family {
+        name: "ringgate_log_lines_lost_total",
+        help: "Lines of the gateway's own log that standard error did not take: nobody reads it, or its reader is gone.",
+        kind: COUNTER,
+        rows: once,
+        render: |_, _, out| out.sample(&[], own_log::lines_lost()),
     },
     Family {
         name: "ringgate_worker_driver_info",

@@ -2,7 +2,7 @@
 
 use super::{ProcessNumbers, Samples, Scrape};
 use crate::error::ProxyError;
-use crate::observe::labels::{EjectReason, MethodLabel};
+use crate::observe::labels::{EjectReason, MethodLabel, ReadmitReason};
 use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey};
 use crate::units::{ClusterId, EndpointId};
 use std::fmt::Display;
@@ -56,6 +56,16 @@ pub(super) fn requests(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
     let route = scrape.stats.row_name(route as usize);
     let method = MethodLabel::ALL[usize::from(method)].token();
     out.sample(&[("route", route), ("method", method), ("code", &status.to_string())], count);
+}
+
+pub(super) fn readmissions(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    each_endpoint(scrape, row, |cluster, name, endpoint| {
+        let view = scrape.stats.endpoint(cluster, endpoint);
+        for reason in ReadmitReason::ALL {
+            let labels = [("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())];
+            out.sample(&labels, view.readmissions[reason.index()]);
+        }
+    });
 }
 
 pub(super) fn rejected(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {

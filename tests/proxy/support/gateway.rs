@@ -110,21 +110,25 @@ impl Process {
 
     /// The same by a command that begins with the binary, and ends as it.
     #[track_caller]
-    fn spawn_by(mut command: Command, arguments: &[&str]) -> Self {
+    fn spawn_by(command: Command, arguments: &[&str]) -> Self {
+        Self::spawn_telling(command, arguments, Stdio::piped())
+    }
+
+    /// The same with its standard error elsewhere, unless it is to be collected.
+    #[track_caller]
+    fn spawn_telling(mut command: Command, arguments: &[&str], stderr: Stdio) -> Self {
         let mut child = command
             .args(arguments)
             .env("NO_COLOR", "1")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the binary starts");
         let (stderr, stdout) = (Arc::default(), Arc::default());
-        let readers = vec![
-            collect(child.stderr.take().expect("piped"), &stderr),
-            collect(child.stdout.take().expect("piped"), &stdout),
-        ];
+        let mut readers = vec![collect(child.stdout.take().expect("piped"), &stdout)];
+        readers.extend(child.stderr.take().map(|pipe| collect(pipe, &stderr)));
         Self { child, stderr, stdout, readers }
     }
 
@@ -270,13 +274,30 @@ impl Gateway {
         gateway
     }
 
+    /// Starts with its standard error elsewhere, and so on unix sockets, whose addresses need not be told.
+    #[track_caller]
+    pub(crate) fn start_telling(driver: Driver, config: &str, stderr: impl Into<Stdio>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let address = |name: &str| format!("unix:{}", dir.path().join(name).display());
+        let addresses: BTreeMap<_, _> = ["edge", "admin"].map(|name| (name.to_owned(), address(name))).into();
+        let file = Setup { listen: &addresses["edge"], config, ..Setup::default() }
+            .file(driver)
+            .replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"{}\"", addresses["admin"]));
+        let file = write_config(dir.path(), &file);
+        let command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+        let process = Process::spawn_telling(command, &["run", "-c", &file], stderr.into());
+        let mut gateway = Self { process, addresses, _dir: dir };
+        gateway.await_ready();
+        gateway
+    }
+
     fn await_ready(&mut self) {
         eventually("the gateway is ready", || {
             if let Some(status) = self.process.ended() {
                 self.process.read_out();
                 panic!("the gateway ended with {status}");
             }
-            self.addresses = self.process.stderr().iter().filter_map(|line| listening(line)).collect();
+            self.addresses.extend(self.process.stderr().iter().filter_map(|line| listening(line)));
             let admin = self.addresses.get("admin")?;
             let ready = Client::try_connect(admin).and_then(|mut client| client.try_get("/readyz"));
             ready.is_ok_and(|response| response.status == 200).then_some(())
