@@ -25,6 +25,9 @@ use std::time::Duration;
 
 /// Restarts of one worker are this far apart at least, so that one that cannot run does not burn its core.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Looks that are further apart than this share of what counts as a stall are a break: they come ten times a second, and a worker beats
+/// twice.
+const BREAK_SHARE: u32 = 4;
 
 /// All workers.
 pub(super) struct Crew {
@@ -38,6 +41,8 @@ pub(super) struct Crew {
     draining: bool,
     /// When they were last looked at.
     looked: Instant,
+    /// When looking began again after a break; what workers did before that says nothing.
+    back: Instant,
     /// [`limits::STALL`], but for tests.
     stall: Duration,
     /// [`RESTART_PAUSE`], but for tests.
@@ -57,8 +62,17 @@ struct Post {
 struct Leaver {
     id: WorkerId,
     holder: Holder,
-    /// It may never go on; nobody waits for it.
+    /// It was replaced because it stood still.
     stalled: bool,
+}
+
+impl Leaver {
+    /// Whether there is something to wait for: it works, or at least did so after it had stalled. One that never comes back has nobody who
+    /// waits for it.
+    fn is_finishing(&self) -> bool {
+        let is_back = !self.stalled || self.holder.notice.is_heard();
+        is_back && !self.holder.thread.is_finished()
+    }
 }
 
 struct Holder {
@@ -85,6 +99,7 @@ impl Crew {
             leavers: Vec::new(),
             draining: false,
             looked: Instant::default(),
+            back: Instant::default(),
             stall: limits::STALL,
             pause: RESTART_PAUSE,
         }
@@ -140,11 +155,10 @@ impl Crew {
         self.posts.iter_mut().for_each(|post| post.sockets.clear());
     }
 
-    /// True when no worker runs any more, except for those that have stalled and were replaced.
+    /// True when no worker runs any more, except for those that have stalled, were replaced, and did not come back.
     pub(super) fn is_done(&self) -> bool {
         let mut holders = self.posts.iter().filter_map(|post| post.holder.as_ref());
-        holders.all(|holder| holder.thread.is_finished())
-            && self.leavers.iter().all(|leaver| leaver.stalled || leaver.holder.thread.is_finished())
+        holders.all(|holder| holder.thread.is_finished()) && !self.leavers.iter().any(Leaver::is_finishing)
     }
 
     /// Replaces who panicked or stalled; in a drain, marks who has ended.
@@ -156,13 +170,16 @@ impl Crew {
             return;
         }
         self.leavers.retain(|leaver| !leaver.holder.thread.is_finished());
-        // a control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge
-        let was_away = now.since(std::mem::replace(&mut self.looked, now)) > self.stall;
+        // a control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge, until the workers have
+        // had their time again: what it sees first is how long it was away
+        if now.since(std::mem::replace(&mut self.looked, now)) > self.stall / BREAK_SHARE {
+            self.back = now;
+        }
         for post in &mut self.posts {
             let stats = &self.shared.stats;
             let held = post.is_held();
-            let last_turn = stats.worker(post.id).last_turn.unwrap_or_default().max(post.filled);
-            let stalled = held && !was_away && now.since(last_turn) > self.stall;
+            let last_turn = stats.worker(post.id).last_turn.unwrap_or_default().max(post.filled).max(self.back);
+            let stalled = held && now.since(last_turn) > self.stall;
             if held && !stalled {
                 stats.set_worker_state(post.id, WorkerState::Running);
                 continue;

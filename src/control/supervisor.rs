@@ -30,6 +30,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// How often the workers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -273,7 +274,7 @@ impl Signals {
 
     /// Passes them on until the gateway has ended.
     async fn obey(&mut self, gateway: &Gateway) {
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = interval(LOOK);
         let mut told = false;
         while !gateway.has_ended() {
             let code = tokio::select! {
@@ -298,6 +299,13 @@ impl Signals {
             gateway.drain();
         }
     }
+}
+
+/// Ticks that are missed are not made up for: after a break (SIGSTOP) one look is enough.
+fn interval(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// What the control thread owns.
@@ -388,7 +396,7 @@ impl Control {
         verdicts: &mut mpsc::UnboundedReceiver<Command>,
         wish: Wish,
     ) -> Result<(), Fault> {
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = interval(LOOK);
         while *self.wished.borrow() < wish && clock::now() < until {
             tokio::select! {
                 _ = look.tick() => {
@@ -433,7 +441,7 @@ impl Control {
 
     /// Waits until no worker runs any more, but not longer than `until`.
     async fn done_until(&mut self, until: Instant) -> bool {
-        let mut look = tokio::time::interval(DRAIN_LOOK);
+        let mut look = interval(DRAIN_LOOK);
         loop {
             if self.crew.is_done() {
                 return true;

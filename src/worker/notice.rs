@@ -3,7 +3,7 @@
 use super::state::Worker;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Poll;
 
 /// Why a worker is replaced.
@@ -45,26 +45,37 @@ impl fmt::Display for Reason {
 
 /// The notice of one worker, which it or the control thread gives: the first reason stands.
 #[derive(Debug, Default)]
-pub struct Notice(AtomicU8);
+pub struct Notice {
+    /// A [`Reason`]; 0: none.
+    reason: AtomicU8,
+    /// The worker knows of it, so it is alive, and finishes what it has.
+    heard: AtomicBool,
+}
 
 impl Notice {
     /// Gives it, if it has not been given.
     pub fn give(&self, reason: Reason) {
         // Relaxed here and below: it is looked at now and then, and nothing else is read because of it
-        let _ = self.0.compare_exchange(0, reason as u8, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.reason.compare_exchange(0, reason as u8, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Why it was given; `None` if it was not.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
-        let given = self.0.load(Ordering::Relaxed);
+        let given = self.reason.load(Ordering::Relaxed);
         Reason::ALL.into_iter().find(|reason| *reason as u8 == given)
     }
 
     /// Whether it was given.
     #[must_use]
     pub fn is_given(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != 0
+        self.reason.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the worker has heard of it, or gave it itself.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
     }
 }
 
@@ -77,6 +88,7 @@ impl Worker {
     /// Makes room for a successor: no more connections, and the end once those that are here have ended.
     pub(super) fn retire(&self, reason: Reason) {
         self.notice.give(reason);
+        self.notice.heard.store(true, Ordering::Relaxed);
         self.draining.set(true);
         self.timers.hurry_idle();
         self.look_for_end();

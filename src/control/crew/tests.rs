@@ -252,6 +252,66 @@ fn a_worker_that_stalls_is_replaced_and_ends_when_it_comes_back() {
 }
 
 #[test]
+fn a_break_of_the_one_who_looks_is_not_held_against_the_workers() {
+    let mut staffed = Staffed::start("auto");
+    let mut bystander = staffed.client_of(1);
+    let start = clock::now();
+    // what is seen after a break is old: again and again until the workers have had their time
+    for away in [SHORT_STALL / 2, SHORT_STALL, 4 * SHORT_STALL] {
+        staffed.crew.look(start);
+        for later in [Duration::ZERO, Duration::ZERO, SHORT_STALL / 5] {
+            staffed.crew.look(start + away + later);
+            assert_eq!(staffed.restarts(), [0, 0], "away for {away:?}");
+        }
+        staffed.crew.looked = start;
+    }
+    assert!(staffed.stats.all_workers_running());
+    bystander.get();
+    staffed.drain();
+}
+
+#[test]
+fn a_drain_waits_for_who_stalled_and_came_back_and_not_for_who_did_not() {
+    for (driver, gate) in DRIVERS.into_iter().zip(2..) {
+        for comes_back in [true, false] {
+            let mut staffed = Staffed::start_with(driver, "header_timeout = \"10m\"");
+            let (mut caught, mut bystander) = (staffed.client_of(0), staffed.client_of(1));
+            let stalled = staffed.crew.posts[0].holder.as_ref().unwrap().thread.thread().clone();
+            caught.0.write_all(b"GET / HT").unwrap();
+            let gate = 2 * gate + usize::from(comes_back);
+            staffed.order(0, Way::Stall { gate });
+            staffed.look_until("worker 0 is replaced", &mut bystander, |s| s.restarts() == [1, 0]);
+            let leaver = Arc::clone(&staffed.crew.leavers[0].holder.notice);
+            if comes_back {
+                failing::open(gate, &stalled);
+                staffed.look_until("it comes back", &mut bystander, |_| leaver.is_heard());
+            }
+            staffed.crew.drain();
+            drop(bystander);
+            let deadline = clock::now() + PATIENCE;
+            let is_finished = |s: &Staffed| s.crew.posts.iter().all(|post| !post.is_held());
+            while !is_finished(&staffed) {
+                assert!(clock::now() < deadline, "{driver}: the others end");
+                std::thread::yield_now();
+            }
+            assert_eq!(staffed.crew.is_done(), !comes_back, "{driver}: who came back has half a request");
+            if comes_back {
+                caught.0.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                assert!(caught.receive().starts_with("HTTP/1.1 200 "), "{driver}");
+            } else {
+                failing::open(gate, &stalled);
+            }
+            drop(caught);
+            while staffed.crew.leavers.iter().any(|leaver| !leaver.holder.thread.is_finished()) {
+                assert!(clock::now() < deadline, "{driver}: it ends");
+                std::thread::yield_now();
+            }
+            assert!(staffed.crew.is_done());
+        }
+    }
+}
+
+#[test]
 fn a_panic_in_one_connection_ends_only_that() {
     for driver in DRIVERS {
         let mut staffed = Staffed::start(driver);
