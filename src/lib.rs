@@ -135,7 +135,8 @@
 //! holds one or two blocks from the worker's stock; a small response goes on in the block that it came in, with the client's head written
 //! over the endpoint's. Deadlines are rows of one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that
 //! is given up is a pending operation dropped ([`net::timer`]). A panic in a connection ends that connection ([`net::guarded`]); a worker
-//! that panics elsewhere or stalls is replaced on its core with the same listening sockets (`control::crew`).
+//! that panics elsewhere or stalls is replaced on its core with the same listening sockets (`control::crew`). It finishes what it has beside
+//! its successor; each of the two writes numbers of its own ([`observe::stats`]).
 
 pub mod limits;
 pub mod units;

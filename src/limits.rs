@@ -194,6 +194,9 @@ pub const LOG_RING_BYTES: usize = 1 << 20;
 pub const LOG_PENDING_BYTES: usize = 1 << 20;
 /// Longest text (path, user agent, …) kept of one field in the access log.
 pub const LOG_FIELD_BYTES_MAX: usize = 2_048;
+/// Lives of one worker that count at once: the one that works, and those that were replaced and finish what they have. More than one of
+/// these is a machine that stands still again and again.
+pub const WORKER_LIVES_MAX: usize = 4;
 /// Lines of the gateway's own log that wait for standard error: those of a bad minute.
 pub const OWN_LOG_LINES_MAX: usize = 1_024;
 /// Bytes of those lines.

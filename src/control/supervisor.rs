@@ -456,10 +456,10 @@ impl Control {
 
     /// Downstream connections that are open, and requests that endpoints have not answered whole.
     fn left(&self) -> (u64, u64) {
-        let workers = &self.stats.workers;
-        let connections = workers.iter().flat_map(|worker| &worker.listeners).map(|of| of.connections.get()).sum();
+        let stats = &self.stats;
+        let connections = stats.lives().flat_map(|life| &life.listeners).map(|of| of.connections.get()).sum();
         let clusters = 0..self.config.clusters.len();
-        let active = |cluster| workers.iter().filter_map(move |worker| worker.clusters.get(cluster));
+        let active = |cluster| stats.lives().filter_map(move |life| life.clusters.get(cluster));
         (connections, clusters.flat_map(active).map(|cluster| cluster.connections_active.get()).sum())
     }
 }

@@ -93,7 +93,7 @@ pub struct Seat {
     /// Where access log records go.
     pub log: Option<LogSender>,
     /// Given when this worker is to be, or has been, replaced. It then takes no new connections, finishes what it has, and ends; what it
-    /// counts is ignored from the moment its successor begins ([`Recorder`]).
+    /// counts is added to what its successor does ([`Recorder`]).
     pub notice: Arc<Notice>,
 }
 
@@ -143,8 +143,11 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, from: Step, mut muster: impl Muster
     }
     let Some(mut event_loop) = climb(shared.config.gateway.driver, from, &mut muster) else { return 0 };
     let (step, stock, notice) = (event_loop.step(), event_loop.stock(), Arc::clone(&seat.notice));
+    let recorder = shared.stats.recorder(seat.id);
+    // to the end of this function, whatever the event loop leaves behind
+    let _tenure = recorder.tenure();
     let life = async {
-        match begin(seat, shared, step, stock) {
+        match begin(seat, shared, recorder, step, stock) {
             Ok(worker) => {
                 muster.begun(Ok(()));
                 worker.ended().await;
@@ -180,10 +183,15 @@ fn climb(driver: Driver, mut from: Step, muster: &mut impl Muster) -> Option<Eve
     }
 }
 
-fn begin(seat: Seat, shared: &Arc<Shared>, step: Step, stock: Rc<RefCell<Blocks>>) -> io::Result<Rc<Worker>> {
-    let Seat { id, sockets, mailbox, log, notice } = seat;
+fn begin(
+    seat: Seat,
+    shared: &Arc<Shared>,
+    recorder: Recorder,
+    step: Step,
+    stock: Rc<RefCell<Blocks>>,
+) -> io::Result<Rc<Worker>> {
+    let Seat { sockets, mailbox, log, notice, .. } = seat;
     let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
-    let recorder = shared.stats.recorder(id);
     recorder.driver(match step {
         Step::Multishot => DriverRung::IoUringMultishot,
         Step::Defer => DriverRung::IoUringDeferTaskrun,

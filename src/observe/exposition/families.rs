@@ -283,8 +283,8 @@ pub(super) const FAMILIES: &[Family] = &[
         render: |scrape, row, out| {
             let name = &scrape.stats.config.listeners[row].name;
             for reason in RefuseReason::ALL {
-                let refused = |worker: &WorkerStats| worker.listeners[row].refused[reason.index()].get();
-                let sum: u64 = scrape.stats.workers.iter().map(refused).sum();
+                let refused = |life: &WorkerStats| life.listeners[row].refused[reason.index()].get();
+                let sum: u64 = scrape.stats.lives().map(refused).sum();
                 out.sample(&[("listener", name), ("reason", reason.token())], sum);
             }
         },
@@ -316,8 +316,9 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: COUNTER,
         rows: once,
         render: |scrape, _, out| {
-            let evictions: u64 = scrape.stats.workers.iter().map(|w| w.event_loop.limit_evictions.get()).sum();
-            out.sample(&[], evictions);
+            // of one table, which one worker tells, in each of its lives
+            let evictions = scrape.stats.lives().map(|life| life.event_loop.limit_evictions.get()).max();
+            out.sample(&[], evictions.unwrap_or_default());
         },
     },
     Family {
@@ -354,7 +355,7 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: GAUGE,
         rows: per_worker,
         render: |scrape, row, out| {
-            let rung = scrape.stats.workers[row].event_loop.driver.get();
+            let rung = scrape.stats.current(row).event_loop.driver.get();
             let rung = DriverRung::ALL.get(rung as usize).copied().unwrap_or(DriverRung::Unknown);
             out.sample(&[("worker", &row.to_string()), ("driver", rung.token())], 1);
         },
