@@ -38,7 +38,7 @@ pub(crate) struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start, 4 could not go on.\n\
-    Signals to `run`: SIGTERM or SIGINT drains and exits 0, a second one ends at once with 143 or 130;\n    SIGUSR1 opens the access log anew; SIGHUP is ignored with a warning: the file is read at start.";
+    Signals to `run`: SIGTERM, SIGINT or SIGQUIT drains and exits 0, a second one ends at once with 143, 130 or 131;\n    SIGUSR1 opens the access log anew; SIGHUP and SIGUSR2 are ignored with a warning: the file is read at start.";
 
 /// Where packages put the configuration.
 const DEFAULT_FILE: &str = "/etc/ringgate/ringgate.toml";

@@ -4,6 +4,7 @@
 //! Afterwards one control thread (tokio, current-thread) serves the admin API, runs the probes and watches the workers ([`Crew`]).
 
 mod opening;
+mod signals;
 
 use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use super::crew::Crew;
@@ -16,18 +17,16 @@ use crate::net::guarded::guarded;
 use crate::net::socket_file::SocketFile;
 use crate::net::{clock, heap, resources};
 use crate::observe::access_log::AccessLogThread;
-use crate::observe::own_log;
 use crate::observe::stats::Stats;
 use crate::policy::router::Router;
 use crate::units::{Instant, Rng};
 use crate::worker::{Command, Report, Shared};
 use opening::{Bindings, bind_all, cannot_listen, core_name, fit_descriptors, no_worker, open_log};
 use rand::SeedableRng;
-use std::io;
+use signals::Signals;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -40,8 +39,6 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 const REPORTS_MAX: usize = 1_024;
 /// How long the last lines of the access log may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
-/// How long the log may take to be written before the process ends because it was told twice.
-const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Why the gateway cannot start, in a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -235,7 +232,7 @@ impl Gateway {
     }
 }
 
-/// Runs a gateway until it is told to end: SIGTERM and SIGINT drain, a second one ends the process at once with the shell's usual
+/// Runs a gateway until it is told to end: SIGTERM, SIGINT and SIGQUIT drain, a second one ends the process at once with the shell's usual
 /// code; SIGUSR1 opens the access log anew.
 ///
 /// # Errors
@@ -249,56 +246,12 @@ pub fn run(config: Config, router: Router) -> Result<(), RunError> {
         let _inside = runtime.enter();
         Signals::listen().map_err(|e| StartError(format!("cannot handle signals: {e}")))?
     };
-    let gateway = Gateway::start_with(config, router)?;
-    runtime.block_on(signals.obey(&gateway));
+    let gateway = runtime.block_on(async {
+        let (gateway, told) = signals.start(move || Gateway::start_with(config, router)).await?;
+        signals.obey(&gateway, told).await;
+        Ok::<_, StartError>(gateway)
+    })?;
     Ok(gateway.join()?)
-}
-
-/// The signals that [`run`] obeys.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    user1: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    /// Passes them on until the gateway has ended.
-    async fn obey(&mut self, gateway: &Gateway) {
-        let mut look = interval(LOOK);
-        let mut told = false;
-        while !gateway.has_ended() {
-            let code = tokio::select! {
-                _ = self.terminate.recv() => 128 + libc::SIGTERM,
-                _ = self.interrupt.recv() => 128 + libc::SIGINT,
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version does not reload; restart it to change the configuration");
-                    continue;
-                }
-                _ = self.user1.recv() => {
-                    gateway.reopen_log();
-                    continue;
-                }
-                _ = look.tick() => continue,
-            };
-            if told {
-                tracing::warn!("told twice; ending at once");
-                own_log::flush(AT_ONCE);
-                std::process::exit(code);
-            }
-            told = true;
-            gateway.drain();
-        }
-    }
 }
 
 /// Ticks that are missed are not made up for: after a break (SIGSTOP) one look is enough.
