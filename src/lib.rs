@@ -125,7 +125,8 @@
 //! *listened to*: one multishot receive stays in the kernel, which chooses a buffer when bytes are there (it has twice as many as turns
 //! take), so that nobody who waits holds one; bulk is *asked* for, into a block that grows to 256 KiB. What was received belongs to the
 //! socket, so a wait may be dropped. Small answers are *posted*: nobody waits for a send that the kernel takes at once. Time is read once
-//! a turn. All workers take the best step that each of them can have (`control::crew`). The steps below run the same connections on monoio's ring and on epoll; [`net::stream`] is where the two meet, and nothing
+//! a turn. All workers take the best step that each of them can have; only a successor may go lower, rather
+//! than not run (`control::crew`). The steps below run the same connections on monoio's ring and on epoll; [`net::stream`] is where the two meet, and nothing
 //! above it knows which one runs.
 //!
 //! # Memory and time

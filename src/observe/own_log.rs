@@ -197,7 +197,10 @@ mod tests {
     }
 
     #[derive(Clone)]
-    struct Sink(Arc<(Mutex<(Vec<u8>, Mood)>, Condvar)>);
+    struct Sink(Arc<(Mutex<Inside>, Condvar)>);
+
+    /// What it has taken, and what it does with more.
+    type Inside = (Vec<u8>, Mood);
 
     impl Sink {
         fn new(mood: Mood) -> Self {

@@ -127,7 +127,7 @@ pub enum Order {
 
 /// Who hears how the beginning of a worker goes.
 pub trait Muster {
-    /// It has climbed.
+    /// It has climbed. Without a step it can only be sent to another one, or end.
     fn climbed(&mut self, climbed: Climbed) -> Order;
     /// It has begun, or could not.
     fn begun(&mut self, begun: io::Result<()>);
@@ -141,7 +141,10 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, from: Step, mut muster: impl Muster
     if let Some(core) = shared.config.gateway.cores[seat.id.index()] {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
     }
-    let Some(mut event_loop) = climb(shared.config.gateway.driver, from, &mut muster) else { return 0 };
+    let Some(mut event_loop) = climb(shared.config.gateway.driver, from, &mut muster) else {
+        seat.notice.give(Reason::Loopless);
+        return 0;
+    };
     let (step, stock, notice) = (event_loop.step(), event_loop.stock(), Arc::clone(&seat.notice));
     let recorder = shared.stats.recorder(seat.id);
     // to the end of this function, whatever the event loop leaves behind
@@ -152,7 +155,10 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, from: Step, mut muster: impl Muster
                 muster.begun(Ok(()));
                 worker.ended().await;
             }
-            Err(error) => muster.begun(Err(error)),
+            Err(error) => {
+                notice.give(Reason::Failed);
+                muster.begun(Err(error));
+            }
         }
     };
     if caught(|| event_loop.block_on(life)).is_none() {
@@ -161,13 +167,14 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, from: Step, mut muster: impl Muster
     event_loop.end()
 }
 
-/// The event loop to begin with; `None` when there is none, or is to be none.
-fn climb(driver: Driver, mut from: Step, muster: &mut impl Muster) -> Option<EventLoop> {
+/// The event loop to begin with; `None` when there is none, or is to be none. A step that is ordered is tried whatever `driver` says.
+fn climb(mut driver: Driver, mut from: Step, muster: &mut impl Muster) -> Option<EventLoop> {
     loop {
         let mut refused = Vec::new();
         let Ok(event_loop) = EventLoop::new(driver, from, &mut refused) else {
-            muster.climbed(Climbed { step: None, refused });
-            return None;
+            let Order::From(step) = muster.climbed(Climbed { step: None, refused }) else { return None };
+            (driver, from) = (Driver::Auto, step);
+            continue;
         };
         match muster.climbed(Climbed { step: Some(event_loop.step()), refused }) {
             Order::Begin => return Some(event_loop),

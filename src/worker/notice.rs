@@ -20,10 +20,21 @@ pub enum Reason {
     Timeless,
     /// It cannot hear commands any more.
     Unreachable,
+    /// It got no event loop.
+    Loopless,
+    /// It got one, and could not begin.
+    Failed,
 }
 
 impl Reason {
-    const ALL: [Self; 5] = [Self::Stalled, Self::Panicked, Self::Deaf, Self::Timeless, Self::Unreachable];
+    const ALL: [Self; 7] =
+        [Self::Stalled, Self::Panicked, Self::Deaf, Self::Timeless, Self::Unreachable, Self::Loopless, Self::Failed];
+
+    /// Whether it never worked.
+    #[must_use]
+    pub fn is_of_beginning(self) -> bool {
+        matches!(self, Self::Loopless | Self::Failed)
+    }
 
     /// Whether the connections that the worker has can be finished by it.
     pub(super) fn may_finish(self) -> bool {
@@ -39,6 +50,8 @@ impl fmt::Display for Reason {
             Self::Deaf => "cannot accept connections any more",
             Self::Timeless => "has lost its timers",
             Self::Unreachable => "cannot hear commands any more",
+            Self::Loopless => "has no event loop",
+            Self::Failed => "could not begin",
         })
     }
 }

@@ -55,7 +55,8 @@ impl Staffed {
         let sockets = bound.sockets.into_iter().map(|socket| vec![socket]).collect();
         let mut crew = Crew::new(shared, None, sockets);
         (crew.stall, crew.pause) = (SHORT_STALL, Duration::ZERO);
-        crew.start(clock::now()).unwrap();
+        let mustered = crew.muster(clock::now()).unwrap();
+        crew.begin(mustered).unwrap();
         Self { crew, stats, address, answered: Rc::default() }
     }
 
@@ -341,8 +342,34 @@ fn a_worker_is_not_replaced_more_often_than_the_pause_allows() {
     staffed.crew.look(clock::now());
     assert_eq!(staffed.restarts(), [0, 0]);
     staffed.crew.look(clock::now() + Duration::from_secs(3_601));
-    assert!(staffed.restarts()[0] == 1);
+    staffed.look_until("worker 0 is replaced", &mut bystander, |s| s.restarts() == [1, 0]);
     staffed.drain();
+}
+
+#[test]
+fn a_crew_of_which_one_cannot_begin_ends_as_a_whole() {
+    let mut staffed = Staffed::start("auto");
+    let mut served = staffed.client_of(0);
+    // as if it had failed after the others had begun
+    let (roll, _) = muster::roll();
+    let failed = staffed.crew.begin(Mustered(vec![roll]));
+    assert!(matches!(failed, Err(NoCrew::Begin(_))));
+    assert!(staffed.crew.is_done(), "nobody works");
+    served.assert_closed();
+}
+
+#[test]
+fn a_worker_that_never_began_is_not_said_to_have_panicked() {
+    let log = log_of(|| {
+        let mut staffed = Staffed::start("auto");
+        let mut bystander = staffed.client_of(0);
+        let notice = Arc::clone(&staffed.crew.posts[1].holder.as_ref().unwrap().notice);
+        notice.give(Reason::Loopless);
+        staffed.look_until("worker 1 is replaced", &mut bystander, |s| s.restarts() == [0, 1]);
+        assert_eq!(staffed.crew.posts[1].failures, 1);
+        staffed.drain();
+    });
+    assert!(log.contains("worker 1 has no event loop; it is replaced") && !log.contains("panicked"), "{log}");
 }
 
 #[test]

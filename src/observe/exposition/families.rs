@@ -372,7 +372,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ringgate_worker_restarts_total",
-        help: "Threads started in place of one that panicked or stalled.",
+        help: "Threads that have taken the place of one that panicked or stalled.",
         kind: COUNTER,
         rows: per_worker,
         render: |scrape, row, out| {

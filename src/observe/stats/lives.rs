@@ -116,7 +116,8 @@ mod tests {
         let first = worker.begin(&config);
         count(&first);
         let second = worker.begin(&config);
-        (count(&first), count(&second));
+        count(&first);
+        count(&second);
         assert_eq!((worker.lives().count(), worker.current().requests_other.get(), sum()), (2, 1, 3));
         drop(first.copy());
         assert!(first.memory().is_none(), "one copy is enough");
@@ -132,7 +133,8 @@ mod tests {
         let worker = WorkerMemory::new(&config);
         let tenure = worker.begin(&config);
         let listener = &tenure.memory().unwrap().listeners[0];
-        (listener.accepted.add(1), listener.connections.add(1));
+        listener.accepted.add(1);
+        listener.connections.add(1);
         drop(tenure);
         let listener = &worker.current().listeners[0];
         assert_eq!((listener.accepted.get(), listener.connections.get()), (1, 0));

@@ -210,19 +210,19 @@ pub(crate) fn run_to_end(arguments: &[&str]) -> Said {
     end_of(Process::spawn(arguments))
 }
 
-/// A process of the binary that is allowed so many descriptors.
+/// A process of the binary under limits, as the shell's `ulimit` has them.
 #[track_caller]
-fn limited(descriptors: u32, arguments: &[&str]) -> Process {
+fn limited(limits: &str, arguments: &[&str]) -> Process {
     let mut command = Command::new("sh");
-    let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+    let script = format!("ulimit {limits} && exec \"$0\" \"$@\"");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_ringgate")]);
     Process::spawn_by(command, arguments)
 }
 
-/// Runs the binary to its end where it is allowed so many descriptors.
+/// Runs the binary to its end under limits, as the shell's `ulimit` has them.
 #[track_caller]
-pub(crate) fn run_to_end_with_descriptors(limit: u32, arguments: &[&str]) -> Said {
-    end_of(limited(limit, arguments))
+pub(crate) fn run_to_end_limited(limits: &str, arguments: &[&str]) -> Said {
+    end_of(limited(limits, arguments))
 }
 
 /// Waits for its end.
@@ -263,13 +263,13 @@ impl Gateway {
         gateway
     }
 
-    /// Starts as [`Gateway::start`] where only so many descriptors are allowed (RLIMIT_NOFILE, soft and hard).
+    /// Starts under limits, as the shell's `ulimit` has them.
     #[track_caller]
-    pub(crate) fn start_with_descriptors(driver: Driver, config: &str, limit: u32) -> Self {
+    pub(crate) fn start_limited(driver: Driver, setup: &Setup<'_>, limits: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = write_config(dir.path(), &Setup { config, ..Setup::default() }.file(driver));
+        let file = write_config(dir.path(), &setup.file(driver));
         let mut gateway =
-            Self { process: limited(limit, &["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
+            Self { process: limited(limits, &["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
         gateway.await_ready();
         gateway
     }
