@@ -14,6 +14,9 @@
 //! starts. The control thread sends it small [`worker::Command`]s through a bounded mailbox. A worker *publishes* its numbers into
 //! memory that only it writes ([`observe::stats`]), and its access log through a ring ([`observe::access_log`]).
 //!
+//! Neither plane writes to standard error: what operators are told, panics included, goes through a bounded queue to a thread that may
+//! block ([`observe::own_log`]).
+//!
 //! # The rooms, in reading order
 //!
 //! | room | what is in it | what is not |
@@ -24,7 +27,7 @@
 //! | [`http`] | HTTP/1.1 as bytes in, values out: heads, framing, bodies, encoding | the same list; routing, retries |
 //! | [`net`] | sockets, blocks, timers, pools, the driver ladder | decisions |
 //! | [`worker`] | one core: its state, its connections, the straight line of a request | shared memory that is written per request |
-//! | [`observe`] | numbers, usage, access log | – |
+//! | [`observe`] | numbers, usage, access log, the gateway's own log | – |
 //! | [`control`] | supervisor, crew, probes, admin API | anything on a request's path |
 //! | [`demo`] | `ringgate demo`: three services, failures, a gateway, its clients | privileged access to the gateway |
 //!
@@ -125,7 +128,8 @@
 //! *listened to*: one multishot receive stays in the kernel, which chooses a buffer when bytes are there (it has twice as many as turns
 //! take), so that nobody who waits holds one; bulk is *asked* for, into a block that grows to 256 KiB. What was received belongs to the
 //! socket, so a wait may be dropped. Small answers are *posted*: nobody waits for a send that the kernel takes at once. Time is read once
-//! a turn. All workers take the best step that each of them can have (`control::crew`). The steps below run the same connections on monoio's ring and on epoll; [`net::stream`] is where the two meet, and nothing
+//! a turn. All workers take the best step that each of them can have; only a successor may go lower, rather
+//! than not run (`control::crew`). The steps below run the same connections on monoio's ring and on epoll; [`net::stream`] is where the two meet, and nothing
 //! above it knows which one runs.
 //!
 //! # Memory and time
@@ -135,7 +139,8 @@
 //! holds one or two blocks from the worker's stock; a small response goes on in the block that it came in, with the client's head written
 //! over the endpoint's. Deadlines are rows of one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that
 //! is given up is a pending operation dropped ([`net::timer`]). A panic in a connection ends that connection ([`net::guarded`]); a worker
-//! that panics elsewhere or stalls is replaced on its core with the same listening sockets (`control::crew`).
+//! that panics elsewhere or stalls is replaced on its core with the same listening sockets (`control::crew`). It finishes what it has beside
+//! its successor; each of the two writes numbers of its own ([`observe::stats`]).
 
 pub mod limits;
 pub mod units;

@@ -196,6 +196,13 @@ pub const LOG_RING_BYTES: usize = 1 << 20;
 pub const LOG_PENDING_BYTES: usize = 1 << 20;
 /// Longest text (path, user agent, …) kept of one field in the access log.
 pub const LOG_FIELD_BYTES_MAX: usize = 2_048;
+/// Lives of one worker that count at once: the one that works, and those that were replaced and finish what they have. More than one of
+/// these is a machine that stands still again and again.
+pub const WORKER_LIVES_MAX: usize = 4;
+/// Lines of the gateway's own log that wait for standard error: those of a bad minute.
+pub const OWN_LOG_LINES_MAX: usize = 1_024;
+/// Bytes of those lines.
+pub const OWN_LOG_BYTES_MAX: u64 = 1 << 20;
 /// Connections of the admin API; one more takes the place of whoever has not been written to for longest. Operators and a few scrapers,
 /// no more.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;

@@ -38,7 +38,7 @@ pub(crate) struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start, 4 could not go on.\n\
-    Signals to `run`: SIGTERM or SIGINT drains and exits 0, a second one ends at once with 143 or 130;\n    SIGUSR1 opens the access log anew; SIGHUP is ignored with a warning: the file is read at start.";
+    Signals to `run`: SIGTERM, SIGINT or SIGQUIT drains and exits 0, a second one ends at once with 143, 130 or 131;\n    SIGUSR1 opens the access log anew; SIGHUP and SIGUSR2 are ignored with a warning: the file is read at start.";
 
 /// Where packages put the configuration.
 const DEFAULT_FILE: &str = "/etc/ringgate/ringgate.toml";
@@ -98,8 +98,8 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         Some(Command::Run { file }) => {
             with_config(&file.path, |config, router| match start::run(config, router, &file.path) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error @ RunError::Start(_)) => fail(EXIT_START, error),
-                Err(error @ RunError::Fault(_)) => fail(EXIT_FAULT, error),
+                Err(RunError::Start(_)) => ExitCode::from(EXIT_START),
+                Err(RunError::Fault(_)) => ExitCode::from(EXIT_FAULT),
             })
         }
         Some(Command::Demo { seconds }) => match start::demo(seconds) {
@@ -126,11 +126,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
             clap_complete::generate(shell, &mut CommandLine::command(), "ringgate", &mut out);
             print(&String::from_utf8_lossy(&out))
         }
-        None => {
-            let help = CommandLine::command().render_help();
-            eprint!("{help}");
-            ExitCode::from(EXIT_USAGE)
-        }
+        None => fail(EXIT_USAGE, CommandLine::command().render_help().to_string().trim_end()),
     }
 }
 

@@ -5,14 +5,31 @@ use anyhow::{Context, anyhow};
 use ringgate::config::{self, Bind, Config};
 use ringgate::control::supervisor::{self, Gateway, RunError};
 use ringgate::demo::{self, Options, Running};
+use ringgate::observe::own_log;
 use ringgate::policy::router::Router;
-use std::io;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::panic::PanicHookInfo;
 use std::path::Path;
+use std::time::Duration;
+use tracing_subscriber::fmt::format;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-/// Runs the gateway with the configuration of `file` and its compiled routes; returns after a drain.
+/// How long the last lines of the log may take: nobody may be there to read them.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Runs the gateway with the configuration of `file` and its compiled routes; returns after a drain. An error has been said.
 pub(crate) fn run(config: Config, router: Router, file: &Path) -> Result<(), RunError> {
-    log_to_stderr();
+    let ended = log_to_stderr().and_then(|()| run_logged(config, router, file));
+    if let Err(error) = &ended {
+        own_log::say(format!("{}\n", config::printable(&error.to_string())).as_bytes());
+    }
+    own_log::flush(FLUSH);
+    ended
+}
+
+fn run_logged(config: Config, router: Router, file: &Path) -> Result<(), RunError> {
     let (version, revision) = (env!("CARGO_PKG_VERSION"), version::revision());
     tracing::info!("ringgate version={version} revision={revision} config={}", file.display());
     for warning in config::warnings(&config) {
@@ -39,14 +56,52 @@ fn address(gateway: &Gateway, name: &str) -> anyhow::Result<SocketAddr> {
     }
 }
 
-/// What the gateway has to say goes to standard error, one line an event; `RUST_LOG` selects.
-fn log_to_stderr() {
+/// What the gateway has to say goes to standard error, one line an event; `RUST_LOG` selects. Panics go the same way, and nothing else
+/// writes there from now on: it may block, or fail.
+fn log_to_stderr() -> Result<(), RunError> {
+    own_log::start().map_err(|e| supervisor::StartError::new(format!("cannot start the log's thread: {e}")))?;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .with_writer(|| Lines)
         .init();
+    std::panic::set_hook(Box::new(say_panic));
+    Ok(())
+}
+
+/// Takes events from `tracing`, each in one piece.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        own_log::say(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One line for a panic, with what the standard library's own hook says; a backtrace behind it where RUST_BACKTRACE asks for one. Not by
+/// `tracing`, in which the panic may have been.
+fn say_panic(panic: &PanicHookInfo<'_>) {
+    let mut time = String::new();
+    let _ = SystemTime.format_time(&mut format::Writer::new(&mut time));
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("without a name");
+    let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = config::printable(text.unwrap_or("no message")).replace('\n', " ");
+    let backtrace = Backtrace::capture();
+    let backtrace = match backtrace.status() {
+        BacktraceStatus::Captured => format!("{backtrace}"),
+        _ => String::new(),
+    };
+    own_log::say(format!("{time} ERROR thread {thread:?} panicked at {place}: {text}\n{backtrace}").as_bytes());
 }

@@ -4,21 +4,22 @@
 //! be unique, addresses that must differ, keys that exclude or need each other. Every check reports and goes on. A function that
 //! makes a part of [`Config`] says `None` only when something was reported, so without reports the configuration is complete.
 
-use super::addresses::{FileMode, TrustedPeer};
+use super::addresses::{FileMode, Listen, TrustedPeer};
 use super::check_route::routes;
 use super::check_upstream::clusters;
 use super::document::{Document, Entangled, Sections};
 use super::file;
-use super::names::{Cores, Workers};
+use super::names::{Cores, LogTo, Workers};
 use super::place::KeyOf;
 use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
 use super::values::{DriverWord, FormatWord};
-use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat};
+use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat, LogPath};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// Permissions of a unix socket where the file does not say: every local user may connect, as with nginx. Who may not is kept out by
 /// the folder's permissions or by `mode`.
@@ -151,6 +152,7 @@ fn config(
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, sink));
     binds(file, sink);
+    log_is_nothing_else(file, sink);
     let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
     let names: Vec<&str> = names.unwrap_or_default();
     let routes = match &file.route {
@@ -355,6 +357,37 @@ fn overlap(one: &Bind, other: &Bind) -> bool {
             let same = one.ip() == other.ip() || any(one.ip()) || any(other.ip());
             one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && same
         }
-        _ => one == other,
+        (Bind::Unix(one), Bind::Unix(other)) => is_same_place(one, other),
+        _ => false,
     }
+}
+
+/// What is written there is no log: the configuration itself, and what is listened on.
+fn log_is_nothing_else(file: &file::File, sink: &mut Sink<'_>) {
+    let Some(table) = &file.access_log else { return };
+    let Some(Written { value: LogTo(LogPath::File(log)), span, .. }) = table.value.path.as_ref() else { return };
+    let listens = |listen: &Option<Written<Listen>>| matches!(listen.as_ref().map(|listen| &listen.value.0), Some(Bind::Unix(path)) if is_same_place(path, log));
+    let mut listeners = file.listener.iter().flat_map(|list| &list.value.0);
+    let message = if is_same_file(Path::new(sink.file()), log) {
+        "is this file itself"
+    } else if file.admin.as_ref().is_some_and(|admin| listens(&admin.value.listen))
+        || listeners.any(|listener| listens(&listener.value.listen))
+    {
+        "is a socket that the gateway listens on"
+    } else {
+        return;
+    };
+    sink.value(table.value.at.key("path"), span.clone(), message.to_owned(), None);
+}
+
+/// Whether both lead to one file, which is there.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(one).is_some_and(|one| real(other) == Some(one))
+}
+
+/// Whether a file made at one would be at the other, by whichever way their folder is reached.
+fn is_same_place(one: &Path, other: &Path) -> bool {
+    let folder = |path: &Path| path.parent().and_then(|folder| std::fs::canonicalize(folder).ok());
+    one == other || (one.file_name() == other.file_name() && folder(one).is_some_and(|one| folder(other) == Some(one)))
 }

@@ -34,6 +34,7 @@ pub use warnings::warnings;
 
 use crate::units::{ClusterId, Rate, Ratio, Weight};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -79,6 +80,16 @@ pub enum Driver {
     Epoll,
 }
 
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
 /// `[admin]`
 #[derive(Clone, Debug)]
 pub struct Admin {
@@ -115,6 +126,15 @@ pub enum LogPath {
     Stdout,
     /// A file, reopened on SIGUSR1.
     File(PathBuf),
+}
+
+impl fmt::Display for LogPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// `access_log.format`

@@ -180,6 +180,11 @@ impl<'t> Sink<'t> {
         }
     }
 
+    /// What the file is called.
+    pub(crate) fn file(&self) -> &'t str {
+        self.file
+    }
+
     /// What is looked at.
     pub(crate) fn text(&self) -> &'t str {
         self.text

@@ -51,9 +51,15 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-/// The log's folder is made by nobody, so a gateway would not start here.
+/// The log's folder is made by nobody, and is no log, so a gateway would not start here.
 fn missing_folder(log: &AccessLog) -> Option<String> {
     let LogPath::File(path) = &log.path else { return None };
+    if path.is_dir() {
+        return Some(format!(
+            "access_log.path: {} is a folder, so the gateway would not start on this machine",
+            path.display()
+        ));
+    }
     let folder = path.parent().filter(|folder| !folder.is_dir())?;
     Some(format!(
         "access_log.path: there is no folder {}, so the gateway would not start on this machine",

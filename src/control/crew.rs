@@ -10,6 +10,8 @@
 
 mod muster;
 
+pub(super) use muster::{NoCrew, reasons};
+
 use crate::limits;
 use crate::net::driver::Step;
 use crate::net::{listener, mailbox};
@@ -25,6 +27,18 @@ use std::time::Duration;
 
 /// Restarts of one worker are this far apart at least, so that one that cannot run does not burn its core.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Looks that are further apart than this share of what counts as a stall are a break: they come ten times a second, and a worker beats
+/// twice.
+const BREAK_SHARE: u32 = 4;
+
+/// How often, and how long, to look whether workers have ended that are told to while a start fails.
+const LOOK_FOR_END: Duration = Duration::from_millis(10);
+const LOOKS_FOR_END: u32 = 200;
+/// Tries to replace a worker of which nothing is said after the first: a minute's.
+const QUIET_TRIES: u32 = 60;
+
+/// Workers that have agreed on a step and wait to begin.
+pub(super) struct Mustered(Vec<muster::Roll>);
 
 /// All workers.
 pub(super) struct Crew {
@@ -38,6 +52,8 @@ pub(super) struct Crew {
     draining: bool,
     /// When they were last looked at.
     looked: Instant,
+    /// When looking began again after a break; what workers did before that says nothing.
+    back: Instant,
     /// [`limits::STALL`], but for tests.
     stall: Duration,
     /// [`RESTART_PAUSE`], but for tests.
@@ -52,13 +68,24 @@ struct Post {
     holder: Option<Holder>,
     /// When a holder was last put here.
     filled: Instant,
+    /// Holders in a row that could not begin.
+    failures: u32,
 }
 
 struct Leaver {
     id: WorkerId,
     holder: Holder,
-    /// It may never go on; nobody waits for it.
+    /// It was replaced because it stood still.
     stalled: bool,
+}
+
+impl Leaver {
+    /// Whether there is something to wait for: it works, or at least did so after it had stalled. One that never comes back has nobody who
+    /// waits for it.
+    fn is_finishing(&self) -> bool {
+        let is_back = !self.stalled || self.holder.notice.is_heard();
+        is_back && !self.holder.thread.is_finished()
+    }
 }
 
 struct Holder {
@@ -75,6 +102,7 @@ impl Crew {
             sockets,
             holder: None,
             filled: Instant::default(),
+            failures: 0,
         };
         let posts = sockets.into_iter().enumerate().map(post).collect();
         Self {
@@ -85,23 +113,45 @@ impl Crew {
             leavers: Vec::new(),
             draining: false,
             looked: Instant::default(),
+            back: Instant::default(),
             stall: limits::STALL,
             pause: RESTART_PAUSE,
         }
     }
 
-    /// Starts every worker, on the best step of the ladder that all of them can have, and waits until each has begun.
+    /// Calls every worker up, on the best step of the ladder that all of them can have. They wait for [`Crew::begin`], and end if what is
+    /// returned is dropped.
     ///
     /// # Errors
-    /// A thread could not be started, or its driver is refused.
-    pub(super) fn start(&mut self, now: Instant) -> io::Result<Step> {
+    /// A thread could not be started, or its driver is refused. Then all of them end.
+    pub(super) fn muster(&mut self, now: Instant) -> Result<Mustered, NoCrew> {
         let (shared, log) = (&self.shared, self.log.as_deref());
         let recruit = |post: &mut Post| {
             let (roll, recruit) = muster::roll();
             post.fill(shared, log, Step::Multishot, recruit, now).map(|()| roll)
         };
-        let rolls = self.posts.iter_mut().map(recruit).collect::<io::Result<Vec<_>>>()?;
+        let rolls = self.posts.iter_mut().map(recruit).collect::<io::Result<Vec<_>>>().map_err(NoCrew::Thread)?;
         self.step = muster::agree(&rolls)?;
+        Ok(Mustered(rolls))
+    }
+
+    /// Has them begin, and waits until each has.
+    ///
+    /// # Errors
+    /// One of them cannot. Then the others have ended, as far as they can within a moment.
+    pub(super) fn begin(&mut self, Mustered(rolls): Mustered) -> Result<Step, NoCrew> {
+        let begun = muster::begin(&rolls);
+        if begun.is_err() {
+            self.drain();
+            self.tell(Command::Cut);
+            for _ in 0..LOOKS_FOR_END {
+                if self.is_done() {
+                    break;
+                }
+                std::thread::park_timeout(LOOK_FOR_END);
+            }
+        }
+        begun?;
         for post in &self.posts {
             self.shared.stats.set_worker_state(post.id, WorkerState::Running);
         }
@@ -140,11 +190,10 @@ impl Crew {
         self.posts.iter_mut().for_each(|post| post.sockets.clear());
     }
 
-    /// True when no worker runs any more, except for those that have stalled and were replaced.
+    /// True when no worker runs any more, except for those that have stalled, were replaced, and did not come back.
     pub(super) fn is_done(&self) -> bool {
         let mut holders = self.posts.iter().filter_map(|post| post.holder.as_ref());
-        holders.all(|holder| holder.thread.is_finished())
-            && self.leavers.iter().all(|leaver| leaver.stalled || leaver.holder.thread.is_finished())
+        holders.all(|holder| holder.thread.is_finished()) && !self.leavers.iter().any(Leaver::is_finishing)
     }
 
     /// Replaces who panicked or stalled; in a drain, marks who has ended.
@@ -156,13 +205,16 @@ impl Crew {
             return;
         }
         self.leavers.retain(|leaver| !leaver.holder.thread.is_finished());
-        // a control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge
-        let was_away = now.since(std::mem::replace(&mut self.looked, now)) > self.stall;
+        // a control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge, until the workers have
+        // had their time again: what it sees first is how long it was away
+        if now.since(std::mem::replace(&mut self.looked, now)) > self.stall / BREAK_SHARE {
+            self.back = now;
+        }
         for post in &mut self.posts {
             let stats = &self.shared.stats;
             let held = post.is_held();
-            let last_turn = stats.worker(post.id).last_turn.unwrap_or_default().max(post.filled);
-            let stalled = held && !was_away && now.since(last_turn) > self.stall;
+            let last_turn = stats.worker(post.id).last_turn.unwrap_or_default().max(post.filled).max(self.back);
+            let stalled = held && now.since(last_turn) > self.stall;
             if held && !stalled {
                 stats.set_worker_state(post.id, WorkerState::Running);
                 continue;
@@ -176,19 +228,35 @@ impl Crew {
                     holder.notice.give(Reason::Stalled);
                 }
                 let reason = holder.notice.reason().unwrap_or(Reason::Panicked);
-                tracing::error!("worker {} {reason}; it is replaced, the other workers go on", post.id.index());
+                post.failures = if reason.is_of_beginning() { post.failures + 1 } else { 0 };
+                if !post.is_quiet() {
+                    tracing::error!("worker {} {reason}; it is replaced, the other workers go on", post.id.index());
+                }
                 self.leavers.push(Leaver { id: post.id, holder, stalled });
             }
-            let successor = muster::Successor { worker: post.id, step: self.step };
-            match post.fill(&self.shared, self.log.as_deref(), self.step, successor, now) {
-                Ok(()) => stats.count_worker_restart(post.id),
-                Err(error) => tracing::error!("worker {} cannot be replaced: {error}", post.id.index()),
+            let successor = muster::Successor {
+                worker: post.id,
+                step: self.step,
+                stats: Arc::clone(stats),
+                is_quiet: post.failures > 0,
+                has_fallen: false,
+            };
+            if let Err(error) = post.fill(&self.shared, self.log.as_deref(), self.step, successor, now) {
+                post.failures += 1;
+                if !post.is_quiet() {
+                    tracing::error!("worker {} cannot be replaced: {error}", post.id.index());
+                }
             }
         }
     }
 }
 
 impl Post {
+    /// Whether nothing new can be said of it.
+    fn is_quiet(&self) -> bool {
+        self.failures > 1 && !self.failures.is_multiple_of(QUIET_TRIES)
+    }
+
     /// Somebody is here and has not retired.
     fn is_held(&self) -> bool {
         let works = |holder: &Holder| !holder.thread.is_finished() && !holder.notice.is_given();

@@ -4,6 +4,7 @@
 //! Afterwards one control thread (tokio, current-thread) serves the admin API, runs the probes and watches the workers ([`Crew`]).
 
 mod opening;
+mod signals;
 
 use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use super::crew::Crew;
@@ -20,15 +21,17 @@ use crate::observe::stats::Stats;
 use crate::policy::router::Router;
 use crate::units::{Instant, Rng};
 use crate::worker::{Command, Report, Shared};
-use opening::{Bindings, bind_all, cannot_listen, core_name, fit_descriptors, no_worker, open_log};
+use opening::{Bindings, bind_all, cannot_listen, core_name, fit_descriptors, no_thread, no_worker, open_log};
 use rand::SeedableRng;
-use std::io;
+use signals::Signals;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// How often the workers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -43,6 +46,14 @@ const FLUSH: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StartError(String);
+
+impl StartError {
+    /// With this sentence.
+    #[must_use]
+    pub fn new(sentence: String) -> Self {
+        Self(sentence)
+    }
+}
 
 /// A gateway that ran could not go on: something of its control plane has failed. It has drained, so nothing in flight was lost by that.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,34 +118,32 @@ impl Gateway {
     /// available.
     pub fn start_with(config: Config, router: Router) -> Result<Self, StartError> {
         let workers = config.gateway.cores.len();
-        // on some kernels rings count as locked memory; what is refused all the same is logged by who is refused
-        let _ = resources::raise_locked();
+        // of both, before any is needed; on some kernels rings count as locked memory, and what is refused is logged by who is refused
+        let _ = (resources::raise_descriptors(), resources::raise_locked());
         let Bindings { sockets, mut addresses, files } = bind_all(&config, workers)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| StartError(format!("cannot start the control plane: {e}")))?;
-        let mut admin_listener = {
-            let _inside = runtime.enter();
-            AdminListener::bind(&config.admin.listen).map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?
-        };
-        let admin_address = admin_listener.local().map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?;
-        addresses.push(("admin".to_owned(), admin_address));
+        let (runtime, give, control) = control_thread()?;
         let config = Arc::new(config);
         let stats = Stats::new(&config, workers);
         let log = open_log(&config, &stats)?;
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
         let fit = fit_descriptors(&config)?;
-        admin_listener.limit(fit.admin_max);
         let shared = Shared::new(Arc::clone(&config), router, Arc::clone(&stats), reports, &fit);
         let shared = Arc::new(shared);
         let mut crew = Crew::new(Arc::clone(&shared), log.clone(), sockets);
-        let step = crew.start(clock::now()).map_err(|e| no_worker(&config, &e))?;
+        let mustered = crew.muster(clock::now()).map_err(|e| no_worker(&config, &e))?;
+        // last, because a predecessor may have to let go of it
+        let (admin_listener, admin_address) = {
+            let _inside = runtime.enter();
+            AdminListener::bind(&config.admin.listen).and_then(|admin| admin.local().map(|address| (admin, address)))
+        }
+        .map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?;
+        addresses.push(("admin".to_owned(), admin_address));
+        let step = crew.begin(mustered).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
         lifecycle.set(Phase::Serving);
 
         let (wish, wished) = watch::channel(Wish::Run);
-        let control = Control {
+        let owned = Control {
             crew,
             config: Arc::clone(&config),
             stats: Arc::clone(&stats),
@@ -146,10 +155,8 @@ impl Gateway {
             tasks: JoinSet::new(),
             probes_max: fit.probes_max,
         };
-        let control = std::thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || runtime.block_on(control.run(admin_listener)))
-            .map_err(|e| StartError(format!("cannot start the control thread: {e}")))?;
+        // it waits for this, and for nothing else
+        let _ = give.send((owned, admin_listener.limited(fit.admin_max)));
         for index in 0..workers {
             tracing::info!("worker={index} core={} driver={step}", core_name(&config, index));
         }
@@ -223,7 +230,22 @@ impl Gateway {
     }
 }
 
-/// Runs a gateway until it is told to end: SIGTERM and SIGINT drain, a second one ends the process at once with the shell's usual
+/// The control thread, which waits for what it is to own and ends if that does not come, and its runtime.
+#[expect(clippy::type_complexity, reason = "taken apart at once")]
+fn control_thread() -> Result<(Handle, Sender<(Control, AdminListener)>, JoinHandle<Result<(), Fault>>), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| no_thread("the control plane", &e))?;
+    let handle = runtime.handle().clone();
+    let (give, given) = channel::<(Control, AdminListener)>();
+    let run = move || match given.recv() {
+        Ok((control, admin_listener)) => runtime.block_on(control.run(admin_listener)),
+        Err(_) => Ok(()),
+    };
+    let thread = std::thread::Builder::new().name("control".to_owned()).spawn(run);
+    Ok((handle, give, thread.map_err(|e| no_thread("the control thread", &e))?))
+}
+
+/// Runs a gateway until it is told to end: SIGTERM, SIGINT and SIGQUIT drain, a second one ends the process at once with the shell's usual
 /// code; SIGUSR1 opens the access log anew.
 ///
 /// # Errors
@@ -232,60 +254,32 @@ pub fn run(config: Config, router: Router) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| StartError(format!("cannot start the signal handler: {e}")))?;
+        .map_err(|e| no_thread("the signal handler", &e))?;
     let mut signals = {
         let _inside = runtime.enter();
         Signals::listen().map_err(|e| StartError(format!("cannot handle signals: {e}")))?
     };
-    let gateway = Gateway::start_with(config, router)?;
-    runtime.block_on(signals.obey(&gateway));
+    let gateway = runtime.block_on(async {
+        let (gateway, told) = signals.start(move || Gateway::start_with(config, router)).await?;
+        signals.obey(&gateway, told).await;
+        Ok::<_, StartError>(gateway)
+    })?;
     Ok(gateway.join()?)
 }
 
-/// The signals that [`run`] obeys.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    user1: Signal,
+/// What the end of something means that this thread runs and that does not end.
+fn fault_of(ended: &Result<(), JoinError>) -> Fault {
+    Fault(match ended {
+        Ok(()) => "the admin API or the health checks have ended".to_owned(),
+        Err(error) => format!("the admin API or the health checks have panicked ({error})"),
+    })
 }
 
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    /// Passes them on until the gateway has ended.
-    async fn obey(&mut self, gateway: &Gateway) {
-        let mut look = tokio::time::interval(LOOK);
-        let mut told = false;
-        while !gateway.has_ended() {
-            let code = tokio::select! {
-                _ = self.terminate.recv() => 128 + libc::SIGTERM,
-                _ = self.interrupt.recv() => 128 + libc::SIGINT,
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version does not reload; restart it to change the configuration");
-                    continue;
-                }
-                _ = self.user1.recv() => {
-                    gateway.reopen_log();
-                    continue;
-                }
-                _ = look.tick() => continue,
-            };
-            if told {
-                tracing::warn!("told twice; ending at once");
-                std::process::exit(code);
-            }
-            told = true;
-            gateway.drain();
-        }
-    }
+/// Ticks that are missed are not made up for: after a break (SIGSTOP) one look is enough.
+fn interval(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// What the control thread owns.
@@ -313,6 +307,10 @@ impl Control {
             self.lifecycle.set(Phase::Draining);
         }
         let drained = guarded(self.drain()).await;
+        // what the workers said last
+        while let Ok(report) = self.reported.try_recv() {
+            reports::log(&self.config, report);
+        }
         watched.and(drained.ok_or_else(|| Fault("the control thread has panicked in the drain".to_owned())))
     }
 
@@ -376,7 +374,7 @@ impl Control {
         verdicts: &mut mpsc::UnboundedReceiver<Command>,
         wish: Wish,
     ) -> Result<(), Fault> {
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = interval(LOOK);
         while *self.wished.borrow() < wish && clock::now() < until {
             tokio::select! {
                 _ = look.tick() => {
@@ -385,10 +383,7 @@ impl Control {
                 }
                 Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
                 Some(report) = self.reported.recv() => reports::log(&self.config, report),
-                Some(ended) = self.tasks.join_next() => return Err(Fault(match ended {
-                    Ok(()) => "the admin API or the health checks have ended".to_owned(),
-                    Err(error) => format!("the admin API or the health checks have panicked ({error})"),
-                })),
+                Some(ended) = self.tasks.join_next() => return Err(fault_of(&ended)),
                 _ = self.wished.changed() => {
                     #[cfg(test)]
                     match *self.wished.borrow() {
@@ -421,7 +416,7 @@ impl Control {
 
     /// Waits until no worker runs any more, but not longer than `until`.
     async fn done_until(&mut self, until: Instant) -> bool {
-        let mut look = tokio::time::interval(DRAIN_LOOK);
+        let mut look = interval(DRAIN_LOOK);
         loop {
             if self.crew.is_done() {
                 return true;
@@ -429,17 +424,20 @@ impl Control {
             if clock::now() >= until {
                 return false;
             }
-            look.tick().await;
-            self.crew.look(clock::now());
+            tokio::select! {
+                _ = look.tick() => self.crew.look(clock::now()),
+                Some(report) = self.reported.recv() => reports::log(&self.config, report),
+                Some(ended) = self.tasks.join_next() => tracing::error!("{}", fault_of(&ended).0),
+            }
         }
     }
 
     /// Downstream connections that are open, and requests that endpoints have not answered whole.
     fn left(&self) -> (u64, u64) {
-        let workers = &self.stats.workers;
-        let connections = workers.iter().flat_map(|worker| &worker.listeners).map(|of| of.connections.get()).sum();
+        let stats = &self.stats;
+        let connections = stats.lives().flat_map(|life| &life.listeners).map(|of| of.connections.get()).sum();
         let clusters = 0..self.config.clusters.len();
-        let active = |cluster| workers.iter().filter_map(move |worker| worker.clusters.get(cluster));
+        let active = |cluster| stats.lives().filter_map(move |life| life.clusters.get(cluster));
         (connections, clusters.flat_map(active).map(|cluster| cluster.connections_active.get()).sum())
     }
 }

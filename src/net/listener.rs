@@ -16,7 +16,8 @@ use std::time::{Duration, Instant as StdInstant};
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
-/// After a restart the kernel may still be taking down the last process's ring, and its listening socket with it.
+/// After a restart the kernel may still be taking down the last process's ring, and its listening socket with it; or the last process drains
+/// and is about to let go of the address.
 const BIND_RETRY: Duration = Duration::from_secs(2);
 
 /// One listener's sockets, one per worker.
@@ -41,19 +42,25 @@ pub fn bind(bind: &Bind, unix_mode: u32, workers: usize) -> io::Result<Bound> {
     }
 }
 
+/// Tries again for a moment while the address is taken.
 #[expect(clippy::disallowed_methods, reason = "binding happens before any event loop turns")]
-fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Bound> {
-    // A probe without SO_REUSEPORT first: with it, a second gateway on the same port would silently take half of the traffic.
+fn patiently<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let began = StdInstant::now();
-    let address = loop {
-        match tcp_socket(address, false) {
-            Ok(probe) => break probe.local_addr()?.as_socket().unwrap_or(address),
+    loop {
+        match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < BIND_RETRY => {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            Err(error) => return Err(error),
+            bound => return bound,
         }
-    };
+    }
+}
+
+fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Bound> {
+    // A probe without SO_REUSEPORT first: with it, a second gateway on the same port would silently take half of the traffic.
+    let probe = patiently(|| tcp_socket(address, false))?;
+    let address = probe.local_addr()?.as_socket().unwrap_or(address);
+    drop(probe);
     let sockets = (0..workers)
         .map(|_| {
             let socket = tcp_socket(address, true)?;
@@ -77,7 +84,7 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 }
 
 fn bind_unix(path: &Path, mode: u32, workers: usize) -> io::Result<Bound> {
-    let (listening, file) = SocketFile::bind(path, mode)?;
+    let (listening, file) = patiently(|| SocketFile::bind(path, mode))?;
     listening.listen(BACKLOG)?;
     let listening: OwnedFd = listening.into();
     let sockets = (0..workers).map(|_| listening.try_clone()).collect::<io::Result<_>>()?;

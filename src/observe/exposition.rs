@@ -66,7 +66,7 @@ impl Scrape {
     }
 
     fn clusters(&self, row: usize) -> impl Iterator<Item = &ClusterStats> {
-        self.stats.workers.iter().filter_map(move |worker| worker.clusters.get(row))
+        self.stats.lives().filter_map(move |life| life.clusters.get(row))
     }
 
     fn cluster_sum(&self, row: usize, number: impl Fn(&ClusterStats) -> u64) -> u64 {
@@ -112,8 +112,8 @@ impl Iterator for Scrape {
 /// All request counters, summed over the workers and sorted, so that a route's lines stand together.
 fn sum_requests(stats: &Stats) -> Vec<(u64, u64)> {
     let mut sums: Vec<(u64, u64)> = Vec::new();
-    for worker in &stats.workers {
-        sums.extend(worker.requests.iter().map(|slot| (slot.key.get(), slot.count.get())));
+    for life in stats.lives() {
+        sums.extend(life.requests.iter().map(|slot| (slot.key.get(), slot.count.get())));
         sums.sort_unstable_by_key(|(key, _)| *key);
         sums.dedup_by(|next, kept| {
             let same = next.0 == kept.0;
@@ -315,8 +315,8 @@ mod tests {
     #[test]
     fn a_scrape_follows_the_grammar_and_tells_what_was_counted() {
         let stats = Stats::new(&fixture::config(), 2);
-        for worker in stats.worker_ids() {
-            let recorder = stats.recorder(worker);
+        let recorders: Vec<_> = stats.worker_ids().map(|worker| stats.recorder(worker)).collect();
+        for recorder in &recorders {
             recorder.finished(&finished(Some(0)));
             recorder.finished(&Finished { error: Some(ProxyError::NoRoute), ..finished(None) });
             recorder.rate_limited_dry_run(RouteId(0));

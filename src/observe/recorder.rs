@@ -3,8 +3,8 @@
 //! One call per event, each a handful of ordinary loads and stores on memory that only this worker writes. Nothing allocates once a
 //! route, cluster or (route, method, status) was seen for the first time.
 //!
-//! A recorder writes as long as it is the last one handed out for its worker. The thread of a worker that was given up as stalled may
-//! come back and go on counting; by then a successor writes the same memory, and memory with two writers loses counts.
+//! Each life of a worker writes memory of its own: one that was replaced finishes what it has, and counts it, beside its successor
+//! ([`Stats::recorder`]).
 //!
 //! What this does not do: decide anything, or read a clock.
 
@@ -12,7 +12,7 @@ use super::counter::Counter;
 use super::labels::{
     AttemptOutcome, DriverRung, EjectReason, EndpointState, MethodLabel, ReadmitReason, RefuseReason, RetryReason,
 };
-use super::stats::{ClusterStats, RequestKey, RouteStats, Stats, WorkerStats};
+use super::stats::{ClusterStats, RequestKey, RouteStats, Stats, Tenure, WorkerStats};
 use super::usage::{Usage, UsageIndex, UsageKey};
 use crate::error::ProxyError;
 use crate::limits;
@@ -23,7 +23,6 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// One request that is over, however it ended.
@@ -65,8 +64,7 @@ pub struct EndpointGauges {
 pub struct Recorder {
     stats: Arc<Stats>,
     worker: WorkerId,
-    /// Which of the worker's recorders this is; see [`WorkerStats::lives`].
-    life: u64,
+    tenure: Tenure,
     index: RefCell<Index>,
 }
 
@@ -78,21 +76,24 @@ struct Index {
 }
 
 impl Recorder {
-    pub(crate) fn new(stats: Arc<Stats>, worker: WorkerId) -> Self {
-        let memory = &stats.workers[worker.index()];
-        let life = memory.lives.fetch_add(1, Relaxed) + 1;
+    pub(crate) fn new(stats: Arc<Stats>, worker: WorkerId, tenure: Tenure) -> Self {
+        let memory = tenure.memory().expect("it has just begun");
         let requests = memory.requests.iter().zip(0..).map(|(slot, number)| (slot.key.get(), number)).collect();
         let secret = RandomState::new().hash_one(worker);
         let usage = UsageIndex::new(&memory.usage, limits::USAGE_CLIENTS, secret);
-        Self { stats, worker, life, index: RefCell::new(Index { requests, usage }) }
+        Self { stats, worker, tenure, index: RefCell::new(Index { requests, usage }) }
     }
 
-    /// The worker's memory; `None` when it is another's by now.
+    /// This life's memory; `None` when it is another's by now.
     #[inline]
     fn memory(&self) -> Option<&WorkerStats> {
-        let memory = &self.stats.workers[self.worker.index()];
-        // Relaxed: whoever stalled long enough to be replaced sees it by now
-        (memory.lives.load(Relaxed) == self.life).then_some(memory)
+        self.tenure.memory()
+    }
+
+    /// What gives the memory back when the worker ends, also if it leaves something behind that has this recorder.
+    #[must_use]
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.copy()
     }
 
     #[inline]
@@ -364,7 +365,7 @@ mod tests {
     }
 
     fn requests(stats: &Stats, worker: usize) -> Vec<(RequestKey, u64)> {
-        stats.workers[worker].requests.iter().map(|s| (RequestKey::unpack(s.key.get()), s.count.get())).collect()
+        stats.current(worker).requests.iter().map(|s| (RequestKey::unpack(s.key.get()), s.count.get())).collect()
     }
 
     #[test]
@@ -398,7 +399,7 @@ mod tests {
     #[test]
     fn request_keys_beyond_the_bound_are_counted_together() {
         let stats = Stats::new(&fixture::config(), 1);
-        let memory = &stats.workers[0];
+        let memory = stats.current(0);
         let mut slots = FxHashMap::default();
         let max = limits::REQUEST_COUNTERS_MAX as u64;
         (0..max + 10).for_each(|key| count_request(memory, &mut slots, key));
@@ -422,7 +423,7 @@ mod tests {
         assert_eq!((view.attempts_total(), view.failures_total()), (3, 1));
         assert_eq!(view.ejections[EjectReason::Consecutive.index()], 1);
         assert_eq!(stats.endpoint(CLUSTER, EndpointId(0)).attempts_total(), 0);
-        let cluster = stats.workers[0].clusters.get(0).unwrap();
+        let cluster = stats.current(0).clusters.get(0).unwrap();
         let mut durations = crate::observe::histogram::HistogramSum::default();
         durations.add(&cluster.duration);
         assert_eq!(durations.count(), 2, "a cancelled attempt has no duration");
@@ -440,8 +441,9 @@ mod tests {
             in_flight: 2,
             availability: Ratio::try_new(availability).unwrap(),
         };
-        stats.recorder(WorkerId(0)).publish_endpoint(CLUSTER, ENDPOINT, &gauges(EndpointState::Ejected, 70, 0.0));
-        stats.recorder(WorkerId(1)).publish_endpoint(CLUSTER, ENDPOINT, &gauges(EndpointState::Ramping, 90, 0.5));
+        let recorders = [0, 1].map(|worker| stats.recorder(WorkerId(worker)));
+        recorders[0].publish_endpoint(CLUSTER, ENDPOINT, &gauges(EndpointState::Ejected, 70, 0.0));
+        recorders[1].publish_endpoint(CLUSTER, ENDPOINT, &gauges(EndpointState::Ramping, 90, 0.5));
         let view = stats.endpoint(CLUSTER, ENDPOINT);
         assert_eq!((view.workers, view.workers_available, view.in_flight), (2, 1, 4));
         assert_eq!(view.ejected_until, Some(Instant::from_nanos(70)));
@@ -461,7 +463,7 @@ mod tests {
         let second = stats.recorder(WorkerId(0));
         second.connection_closed(ListenerId(0));
         second.finished(&finished(Some(RouteId(0)), 200));
-        let memory = &stats.workers[0];
+        let memory = stats.current(0);
         assert_eq!((memory.listeners[0].connections.get(), memory.listeners[0].accepted.get()), (0, 1));
         assert_eq!(memory.clusters.get(0).unwrap().connections_active.get(), 0);
         assert_eq!(memory.requests.len(), 1);
@@ -470,21 +472,33 @@ mod tests {
     }
 
     #[test]
-    fn a_recorder_is_mute_once_there_is_another() {
+    fn one_that_was_replaced_counts_beside_its_successor_and_has_no_say_any_more() {
         let stats = Stats::new(&fixture::config(), 1);
+        let gauges = EndpointGauges {
+            state: EndpointState::Ejected,
+            ejected_until: Instant::from_nanos(9),
+            in_flight: 1,
+            availability: Ratio::ONE,
+        };
         let stalled = stats.recorder(WorkerId(0));
         stalled.turn(Instant::from_nanos(5));
+        stalled.connection_opened(ListenerId(0));
+        stalled.publish_endpoint(CLUSTER, ENDPOINT, &gauges);
         let successor = stats.recorder(WorkerId(0));
         successor.connection_opened(ListenerId(0));
-        stalled.turn(Instant::from_nanos(9));
-        stalled.finished(&finished(Some(RouteId(0)), 200));
+        let connections = || stats.lives().map(|life| life.listeners[0].connections.get()).sum::<u64>();
+        assert_eq!(connections(), 2);
+        assert_eq!(stats.worker(WorkerId(0)).last_turn, None, "that of the one who works");
+        for recorder in [&stalled, &successor] {
+            recorder.finished(&finished(Some(RouteId(0)), 200));
+            recorder.attempt(CLUSTER, ENDPOINT, AttemptOutcome::Success, Duration::ZERO);
+        }
+        assert_eq!(stats.route(Some(RouteId(0))).usage().requests, 2);
+        let view = stats.endpoint(CLUSTER, ENDPOINT);
+        assert_eq!((view.attempts_total(), view.in_flight, view.workers), (2, 1, 0));
         stalled.connection_closed(ListenerId(0));
-        stalled.attempt(CLUSTER, ENDPOINT, AttemptOutcome::Success, Duration::ZERO);
-        let memory = &stats.workers[0];
-        assert_eq!(memory.event_loop.last_turn.get(), 5);
-        assert_eq!((memory.requests.len(), memory.listeners[0].connections.get()), (0, 1));
-        assert_eq!(stats.endpoint(CLUSTER, ENDPOINT).attempts_total(), 0);
-        successor.finished(&finished(Some(RouteId(0)), 200));
-        assert_eq!(memory.requests.len(), 1);
+        drop(stalled);
+        assert_eq!((connections(), stats.endpoint(CLUSTER, ENDPOINT).in_flight), (1, 0));
+        assert_eq!(stats.route(Some(RouteId(0))).usage().requests, 2, "what it has counted stays");
     }
 }

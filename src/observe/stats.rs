@@ -1,6 +1,7 @@
 //! The gateway's numbers: who writes them, where they lie.
 //!
-//! Each worker has its own memory, which only it writes (through its [`Recorder`]) and which the control thread adds up on a scrape.
+//! Each life of a worker has its own memory, which only it writes (through its [`Recorder`]) and which the control thread adds up on a
+//! scrape: a worker that was replaced finishes what it has beside its successor, and both count (`lives`).
 //! What is per route, cluster or endpoint is made when it is first used: a route without traffic costs a pointer. What the control
 //! thread and the log writer know themselves (states of workers, results of health checks, lines written) stands beside it.
 //!
@@ -11,9 +12,11 @@
 //! Architecture invariant: no lock and no read-modify-write on a worker's memory; a scrape never waits for a worker, nor a worker
 //! for a scrape.
 
+mod lives;
 mod probe;
 mod view;
 
+pub use lives::Tenure;
 pub use probe::Failure;
 pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
 
@@ -28,6 +31,7 @@ use crate::config::{Cluster, Config};
 use crate::error::ProxyError;
 use crate::limits;
 use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
+use lives::WorkerMemory;
 use probe::ProbeCell;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,16 +46,16 @@ pub const NO_ROUTE: &str = "-";
 pub struct Stats {
     /// What the numbers are about.
     pub(crate) config: Arc<Config>,
-    pub(crate) workers: Box<[WorkerStats]>,
+    workers: Box<[WorkerMemory]>,
     pub(crate) control: ControlStats,
 }
 
-/// One worker's memory; no cache line of it is shared with another's.
+/// The memory of one life of a worker; no cache line of it is shared with another's.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct WorkerStats {
-    /// Recorders handed out so far; only the last one writes.
-    pub(crate) lives: AtomicU64,
+    /// The life that may write; 0: none.
+    writer: AtomicU64,
     /// One row a route, and a last one for requests without a route.
     pub(crate) routes: Rows<RouteStats>,
     pub(crate) clusters: Rows<ClusterStats>,
@@ -248,22 +252,37 @@ impl Stats {
             log_write_errors: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
         };
-        let workers = (0..workers).map(|_| WorkerStats::new(config)).collect();
+        let workers = (0..workers).map(|_| WorkerMemory::new(config)).collect();
         Arc::new(Self { config: Arc::clone(config), workers, control })
     }
 
-    /// The pen of worker `worker`: to be taken by its thread when it starts (again). Gauges of its last life are set to zero,
-    /// counters go on.
+    /// The pen of worker `worker`: to be taken by its thread when it starts (again). Gauges begin at zero, counters go on.
     ///
-    /// At most one thread writes a worker's memory: with this call the recorders before fall silent. One that stood still in the
-    /// middle of a call may still end that call; counts may be lost then, nothing else.
+    /// At most one thread writes a piece of memory: the lives of a worker that go on at once have their own. Beyond
+    /// [`limits::WORKER_LIVES_MAX`] the oldest falls silent; if it stood still in the middle of a call it may still end that call, and
+    /// counts may be lost then, nothing else.
     ///
     /// # Panics
     /// When there is no such worker.
     #[must_use]
     pub fn recorder(self: &Arc<Self>, worker: WorkerId) -> Recorder {
-        self.workers[worker.index()].reset_gauges();
-        Recorder::new(Arc::clone(self), worker)
+        let tenure = self.workers[worker.index()].begin(&self.config);
+        Recorder::new(Arc::clone(self), worker, tenure)
+    }
+
+    /// The memory of all lives of all workers: what counters and most gauges are summed over.
+    pub(crate) fn lives(&self) -> impl Iterator<Item = &WorkerStats> {
+        self.workers.iter().flat_map(WorkerMemory::lives)
+    }
+
+    /// The same of one worker.
+    pub(crate) fn lives_of(&self, worker: usize) -> impl Iterator<Item = &WorkerStats> {
+        self.workers[worker].lives()
+    }
+
+    /// The memory of the life of a worker that has begun last.
+    pub(crate) fn current(&self, worker: usize) -> &WorkerStats {
+        self.workers[worker].current()
     }
 
     /// Number of workers.
@@ -286,7 +305,7 @@ impl Stats {
     #[must_use]
     pub fn worker(&self, worker: WorkerId) -> WorkerView {
         let life = &self.control.workers[worker.index()];
-        let last_turn = self.workers[worker.index()].event_loop.last_turn.get();
+        let last_turn = self.current(worker.index()).event_loop.last_turn.get();
         WorkerView {
             state: WorkerState::ALL[life.state.load(Relaxed) as usize],
             restarts: life.restarts.load(Relaxed),
@@ -345,14 +364,17 @@ impl Stats {
         view.ejections[EjectReason::HealthCheck.index()] =
             self.probe_cell(cluster, endpoint).map_or(0, ProbeCell::downs);
         let mut millionths = 0;
-        for cluster in self.workers.iter().filter_map(|worker| worker.clusters.get(cluster.index())) {
-            let stats = &cluster.endpoints[endpoint.index()];
+        for stats in self.lives().filter_map(|life| life.endpoint(cluster, endpoint)) {
             add_up(&mut view.attempts, &stats.attempts);
             add_up(&mut view.ejections, &stats.ejections);
             add_up(&mut view.refused, &stats.refused);
             add_up(&mut view.shunnings, &stats.shunnings);
             add_up(&mut view.readmissions, &stats.readmissions);
             view.in_flight += stats.in_flight.get();
+        }
+        // a worker that was replaced has no say any more
+        let current = self.workers.iter().map(WorkerMemory::current);
+        for stats in current.filter_map(|life| life.endpoint(cluster, endpoint)) {
             let Some(state) = stats.state() else { continue };
             view.workers += 1;
             view.workers_available += usize::from(state.is_available());
@@ -384,7 +406,7 @@ impl Stats {
 
     /// A row of the route tables over all workers; `None` when no worker ever touched it.
     pub(crate) fn route_row(&self, row: usize) -> Option<RouteView> {
-        let mut rows = self.workers.iter().filter_map(|worker| worker.routes.get(row)).peekable();
+        let mut rows = self.lives().filter_map(|life| life.routes.get(row)).peekable();
         rows.peek()?;
         let mut view = RouteView::default();
         for stats in rows {
@@ -401,7 +423,7 @@ impl Stats {
     #[must_use]
     pub fn usage(&self) -> HashMap<UsageKey, Usage> {
         let mut sums = HashMap::new();
-        self.workers.iter().for_each(|worker| worker.usage.sum_into(&mut sums));
+        self.lives().for_each(|life| life.usage.sum_into(&mut sums));
         sums
     }
 }
@@ -409,7 +431,7 @@ impl Stats {
 impl WorkerStats {
     fn new(config: &Config) -> Self {
         Self {
-            lives: AtomicU64::new(0),
+            writer: AtomicU64::new(0),
             routes: Rows::new(config.routes.len() + 1),
             clusters: Rows::new(config.clusters.len()),
             listeners: config.listeners.iter().map(|_| ListenerStats::default()).collect(),
@@ -418,6 +440,10 @@ impl WorkerStats {
             usage: UsageTable::new(limits::USAGE_CLIENTS),
             event_loop: LoopStats::default(),
         }
+    }
+
+    fn endpoint(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<&EndpointStats> {
+        self.clusters.get(cluster.index()).map(|cluster| &cluster.endpoints[endpoint.index()])
     }
 
     /// What a thread that is gone had open is gone with it.

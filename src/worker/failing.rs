@@ -8,7 +8,7 @@ use std::thread::Thread;
 pub(crate) const HEADER: &str = "x-test-panic";
 
 /// Each test that stalls a worker has a gate of its own.
-static GATES: [AtomicBool; 4] = [const { AtomicBool::new(false) }; 4];
+static GATES: [AtomicBool; 8] = [const { AtomicBool::new(false) }; 8];
 
 /// What a worker is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -94,7 +94,7 @@ pub struct Seat {
     /// Where access log records go.
     pub log: Option<LogSender>,
     /// Given when this worker is to be, or has been, replaced. It then takes no new connections, finishes what it has, and ends; what it
-    /// counts is ignored from the moment its successor begins ([`Recorder`]).
+    /// counts is added to what its successor does ([`Recorder`]).
     pub notice: Arc<Notice>,
 }
 
@@ -128,7 +128,7 @@ pub enum Order {
 
 /// Who hears how the beginning of a worker goes.
 pub trait Muster {
-    /// It has climbed.
+    /// It has climbed. Without a step it can only be sent to another one, or end.
     fn climbed(&mut self, climbed: Climbed) -> Order;
     /// It has begun, or could not.
     fn begun(&mut self, begun: io::Result<()>);
@@ -142,15 +142,24 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, from: Step, mut muster: impl Muster
     if let Some(core) = shared.config.gateway.cores[seat.id.index()] {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
     }
-    let Some(mut event_loop) = climb(shared.config.gateway.driver, from, &mut muster) else { return 0 };
+    let Some(mut event_loop) = climb(shared.config.gateway.driver, from, &mut muster) else {
+        seat.notice.give(Reason::Loopless);
+        return 0;
+    };
     let (step, stock, notice) = (event_loop.step(), event_loop.stock(), Arc::clone(&seat.notice));
+    let recorder = shared.stats.recorder(seat.id);
+    // to the end of this function, whatever the event loop leaves behind
+    let _tenure = recorder.tenure();
     let life = async {
-        match begin(seat, shared, step, stock) {
+        match begin(seat, shared, recorder, step, stock) {
             Ok(worker) => {
                 muster.begun(Ok(()));
                 worker.ended().await;
             }
-            Err(error) => muster.begun(Err(error)),
+            Err(error) => {
+                notice.give(Reason::Failed);
+                muster.begun(Err(error));
+            }
         }
     };
     if caught(|| event_loop.block_on(life)).is_none() {
@@ -159,13 +168,14 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, from: Step, mut muster: impl Muster
     event_loop.end()
 }
 
-/// The event loop to begin with; `None` when there is none, or is to be none.
-fn climb(driver: Driver, mut from: Step, muster: &mut impl Muster) -> Option<EventLoop> {
+/// The event loop to begin with; `None` when there is none, or is to be none. A step that is ordered is tried whatever `driver` says.
+fn climb(mut driver: Driver, mut from: Step, muster: &mut impl Muster) -> Option<EventLoop> {
     loop {
         let mut refused = Vec::new();
         let Ok(event_loop) = EventLoop::new(driver, from, &mut refused) else {
-            muster.climbed(Climbed { step: None, refused });
-            return None;
+            let Order::From(step) = muster.climbed(Climbed { step: None, refused }) else { return None };
+            (driver, from) = (Driver::Auto, step);
+            continue;
         };
         match muster.climbed(Climbed { step: Some(event_loop.step()), refused }) {
             Order::Begin => return Some(event_loop),
@@ -181,13 +191,18 @@ fn climb(driver: Driver, mut from: Step, muster: &mut impl Muster) -> Option<Eve
     }
 }
 
-fn begin(seat: Seat, shared: &Arc<Shared>, step: Step, stock: Rc<RefCell<Blocks>>) -> io::Result<Rc<Worker>> {
-    let Seat { id, sockets, mailbox, log, notice } = seat;
+fn begin(
+    seat: Seat,
+    shared: &Arc<Shared>,
+    recorder: Recorder,
+    step: Step,
+    stock: Rc<RefCell<Blocks>>,
+) -> io::Result<Rc<Worker>> {
+    let Seat { sockets, mailbox, log, notice, .. } = seat;
     let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
     if shared.descriptor_slots.is_some() {
         driver::close_at_once();
     }
-    let recorder = shared.stats.recorder(id);
     recorder.driver(match step {
         Step::Multishot => DriverRung::IoUringMultishot,
         Step::Defer => DriverRung::IoUringDeferTaskrun,

@@ -3,7 +3,7 @@
 use super::state::Worker;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Poll;
 
 /// Why a worker is replaced.
@@ -20,10 +20,21 @@ pub enum Reason {
     Timeless,
     /// It cannot hear commands any more.
     Unreachable,
+    /// It got no event loop.
+    Loopless,
+    /// It got one, and could not begin.
+    Failed,
 }
 
 impl Reason {
-    const ALL: [Self; 5] = [Self::Stalled, Self::Panicked, Self::Deaf, Self::Timeless, Self::Unreachable];
+    const ALL: [Self; 7] =
+        [Self::Stalled, Self::Panicked, Self::Deaf, Self::Timeless, Self::Unreachable, Self::Loopless, Self::Failed];
+
+    /// Whether it never worked.
+    #[must_use]
+    pub fn is_of_beginning(self) -> bool {
+        matches!(self, Self::Loopless | Self::Failed)
+    }
 
     /// Whether the connections that the worker has can be finished by it.
     pub(super) fn may_finish(self) -> bool {
@@ -39,32 +50,45 @@ impl fmt::Display for Reason {
             Self::Deaf => "cannot accept connections any more",
             Self::Timeless => "has lost its timers",
             Self::Unreachable => "cannot hear commands any more",
+            Self::Loopless => "has no event loop",
+            Self::Failed => "could not begin",
         })
     }
 }
 
 /// The notice of one worker, which it or the control thread gives: the first reason stands.
 #[derive(Debug, Default)]
-pub struct Notice(AtomicU8);
+pub struct Notice {
+    /// A [`Reason`]; 0: none.
+    reason: AtomicU8,
+    /// The worker knows of it, so it is alive, and finishes what it has.
+    heard: AtomicBool,
+}
 
 impl Notice {
     /// Gives it, if it has not been given.
     pub fn give(&self, reason: Reason) {
         // Relaxed here and below: it is looked at now and then, and nothing else is read because of it
-        let _ = self.0.compare_exchange(0, reason as u8, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.reason.compare_exchange(0, reason as u8, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Why it was given; `None` if it was not.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
-        let given = self.0.load(Ordering::Relaxed);
+        let given = self.reason.load(Ordering::Relaxed);
         Reason::ALL.into_iter().find(|reason| *reason as u8 == given)
     }
 
     /// Whether it was given.
     #[must_use]
     pub fn is_given(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != 0
+        self.reason.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the worker has heard of it, or gave it itself.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
     }
 }
 
@@ -77,6 +101,7 @@ impl Worker {
     /// Makes room for a successor: no more connections, and the end once those that are here have ended.
     pub(super) fn retire(&self, reason: Reason) {
         self.notice.give(reason);
+        self.notice.heard.store(true, Ordering::Relaxed);
         self.draining.set(true);
         self.timers.hurry_idle();
         self.look_for_end();

@@ -3,6 +3,7 @@
 use crate::support::Driver;
 use crate::support::Setup;
 use crate::support::gateway::{Said, run_to_end, write_config};
+use std::path::Path;
 
 const FINE: &str = "[[route]]\nname = \"orders\"\nmatch = { path = \"/orders/*\" }\nupstream = \"orders\"\n\n\
     [upstream.orders]\nendpoints = [{ address = \"127.0.0.1:9\" }]\n";
@@ -111,4 +112,47 @@ fn run_warns_as_check_does() {
             assert!(said.stderr.contains(warning), "{command}: {}", text(&said));
         }
     }
+}
+
+#[test]
+fn a_log_that_is_something_else_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, link) = (dir.path().join("a"), dir.path().join("b"));
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(&folder, &link).unwrap();
+    let socket = format!("unix:{}", folder.join("edge.sock").display());
+    let itself = link.join("ringgate.toml");
+    let config = |log: &Path| format!("[access_log]\npath = \"{}\"\n\n{FINE}", log.display());
+    for (log, word) in
+        [(&link.join("edge.sock"), "socket that the gateway listens on"), (&itself, "is this file itself")]
+    {
+        let setup = Setup { listen: &socket, config: &config(log), ..Setup::default() };
+        let file = write_config(&folder, &setup.file(Driver::Epoll));
+        for command in ["check", "run"] {
+            let said = run_to_end(&[command, "-c", &file]);
+            assert_eq!(said.code, Some(1), "{}", text(&said));
+            assert!(said.stderr.contains("access_log.path") && said.stderr.contains(word), "{}", text(&said));
+        }
+    }
+    for (command, code) in [("check", 0), ("run", 3)] {
+        let said = run(&[command], &config(&folder));
+        assert_eq!(said.code, Some(code), "{}", text(&said));
+        assert!(said.stderr.contains("is a folder"), "{}", text(&said));
+    }
+}
+
+#[test]
+fn two_listeners_at_one_path_are_found_whichever_way_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, link) = (dir.path().join("a"), dir.path().join("b"));
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(&folder, &link).unwrap();
+    let listen = format!("unix:{}", folder.join("edge.sock").display());
+    let file = Setup { listen: &listen, config: FINE, ..Setup::default() }.file(Driver::Epoll).replace(
+        "[admin]\nlisten = \"127.0.0.1:0\"",
+        &format!("[admin]\nlisten = \"unix:{}/edge.sock\"", link.display()),
+    );
+    let said = run_to_end(&["check", "-c", &write_config(dir.path(), &file)]);
+    assert_eq!(said.code, Some(1), "{}", text(&said));
+    assert!(said.stderr.contains("listens there already"), "{}", text(&said));
 }

@@ -1,6 +1,6 @@
 //! Few descriptors: who is there is served, the newest is refused, nobody else is blamed, and operators get their answers.
 
-use crate::support::gateway::{run_to_end_with_descriptors, write_config};
+use crate::support::gateway::{run_to_end_limited, write_config};
 use crate::support::{
     Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
 };
@@ -15,7 +15,8 @@ on_both_drivers! {
     fn a_gateway_with_few_descriptors_serves_some_and_refuses_the_rest(driver: Driver) {
         let services = [Upstream::always("one"), Upstream::always("two")];
         let config = behind(&[&services[0], &services[1]], "retry = { attempts = 0 }", STRICT);
-        let gateway = Gateway::start_with_descriptors(driver, &config, LIMIT);
+        let setup = Setup { config: &config, ..Setup::default() };
+        let gateway = Gateway::start_limited(driver, &setup, &format!("-n {LIMIT}"));
         for crowd in [100, 300] {
             let mut clients: Vec<_> = (0..crowd).filter_map(|_| Client::try_connect(gateway.address("edge")).ok()).collect();
             let mut served = 0;
@@ -75,7 +76,8 @@ on_both_drivers! {
         );
         let budget = "retry_budget = { ratio = 1.0, min_per_second = 1000 }";
         let config = behind_endpoints(&first_then(&first, &second), "timeout = \"60s\"", budget) + &kept;
-        let mut gateway = Gateway::start_with_descriptors(driver, &config, 100);
+        let setup = Setup { config: &config, ..Setup::default() };
+        let mut gateway = Gateway::start_limited(driver, &setup, "-n 100");
         let seats = seats(&mut gateway);
         let mut clients: Vec<_> = (0..seats).map(|_| gateway.client()).collect();
         // as many idle connections to endpoints as there may be, and as many operators
@@ -111,7 +113,22 @@ fn too_few_descriptors_for_anybody_are_an_error_that_says_how_many() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup { config: &behind(&[&service], "", ""), workers: 8, ..Setup::default() };
     let file = write_config(dir.path(), &setup.file(Driver::Epoll));
-    let said = run_to_end_with_descriptors(LIMIT, &["run", "-c", &file]);
+    let said = run_to_end_limited(&format!("-n {LIMIT}"), &["run", "-c", &file]);
     assert_eq!(said.code, Some(3), "{said:?}");
     assert!(said.stderr.contains("64 descriptors are allowed (RLIMIT_NOFILE), and 8 workers need"), "{said:?}");
+}
+
+#[test]
+fn the_soft_limit_is_raised_before_anything_is_bound_and_the_hard_one_is_named() {
+    let service = Upstream::always("one");
+    let more = |n| format!("[[listener]]\nname = \"edge{n}\"\nlisten = \"127.0.0.1:0\"\n\n");
+    let config = (0..7).map(more).collect::<String>() + &behind(&[&service], "", "");
+    let setup = Setup { config: &config, workers: 8, ..Setup::default() };
+    let gateway = Gateway::start_limited(Driver::Epoll, &setup, "-S -n 40");
+    assert_eq!(gateway.get("/").text(), "one");
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_config(dir.path(), &setup.file(Driver::Epoll));
+    let said = run_to_end_limited("-n 40", &["run", "-c", &file]);
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.stderr.contains("no descriptor is left (RLIMIT_NOFILE): raise the limit"), "{said:?}");
 }

@@ -1,6 +1,7 @@
 //! The end: a drain loses no request in flight and takes no new one; a second signal does not wait.
 
-use crate::support::gateway::{run_to_end, write_config};
+use crate::operation::said;
+use crate::support::gateway::{run_to_end, run_to_end_limited, write_config};
 use crate::support::{Client, Driver, Gate, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ fn one_in_flight(driver: Driver, upstream: &Upstream, drain_timeout: &str) -> (G
 
 on_both_drivers! {
     fn a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(driver: Driver) {
-        for signal in ["TERM", "INT"] {
+        for signal in ["TERM", "INT", "QUIT"] {
             let gate = Arc::new(Gate::default());
             let upstream = holding(&gate);
             let (mut gateway, mut held) = one_in_flight(driver, &upstream, "600s");
@@ -94,6 +95,19 @@ on_both_drivers! {
         gateway.running().signal("TERM");
         assert_eq!(gateway.running().wait().code(), Some(143), "128 + SIGTERM");
         gate.open();
+    }
+
+    fn other_signals_end_nothing(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let mut gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
+        for signal in ["HUP", "USR1", "USR2", "PIPE", "XFSZ"] {
+            gateway.running().signal(signal);
+            assert_eq!(gateway.get("/").text(), "ok", "{signal}");
+        }
+        said(&mut gateway, &["WARN", "SIGHUP"]);
+        said(&mut gateway, &["WARN", "SIGUSR2"]);
+        gateway.running().signal("TERM");
+        assert_eq!(gateway.running().wait().code(), Some(0));
     }
 
     fn a_drain_waits_no_longer_than_its_timeout(driver: Driver) {
@@ -201,6 +215,10 @@ on_both_drivers! {
         assert_eq!(refused.code, Some(3), "one that serves keeps its address: {}", refused.stderr);
         old.running().signal("TERM");
         eventually("it drains", || Client::try_connect(old.address("edge")).is_err().then_some(()));
+        let failed = run_to_end_limited("-n 24", &["run", "-c", &write_config(dir.path(), &file)]);
+        assert_eq!(failed.code, Some(3), "{}", failed.stderr);
+        assert!(failed.stderr.contains("24 descriptors are allowed"), "{}", failed.stderr);
+        assert_eq!(old.admin("/readyz").status, 503, "one that cannot start takes nothing over");
         let mut watching = Client::connect(&admin);
         assert_eq!(watching.get("/readyz").status, 503);
         let new = Gateway::start_file(dir, &file);

@@ -45,6 +45,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     crowds,
     the_process,
     a_full_disk,
+    a_full_log,
     a_drain,
 ];
 
@@ -366,6 +367,15 @@ fn a_full_disk(driver: Driver) -> Moved {
     assert_eq!(watched.gateway.running().wait().code(), Some(0));
     said(&mut watched.gateway, &["WARN", "access log", "lost lines="]);
     moved
+}
+
+fn a_full_log(driver: Driver) -> Moved {
+    let config = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nrespond = { status = 200, body = \"ok\" }\n";
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let gateway = Gateway::start_telling(driver, config, full);
+    let mut watched = Watched { before: Page::of(&gateway), gateway };
+    watched.gateway.running().signal("HUP");
+    watched.moved(&["ringgate_log_lines_lost_total"])
 }
 
 fn a_drain(driver: Driver) -> Moved {

@@ -32,6 +32,7 @@ mod messages;
 mod misbehaviour;
 mod mixture;
 mod operation;
+mod own_log;
 mod proxy_protocol;
 mod replaced;
 mod retries;

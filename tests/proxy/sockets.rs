@@ -2,6 +2,7 @@
 
 use crate::support::gateway::{run_to_end, write_config};
 use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, on_both_drivers};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
@@ -107,6 +108,41 @@ on_both_drivers! {
         let output = run_to_end(&["run", "-c", &write_config(dir.path(), &file)]);
         assert_eq!(output.code, Some(3), "{output:?}");
         assert!(output.stderr.contains(&address), "{output:?}");
+    }
+
+    fn an_admin_socket_of_somebody_who_takes_nothing_holds_no_start_up(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let listening = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listening.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listening.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        let why = loop {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+            match socket.connect(&SockAddr::unix(&path).unwrap()) {
+                Ok(()) => waiting.push(socket),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(why.kind(), std::io::ErrorKind::WouldBlock, "its queue is full");
+        let file = Setup { config: "[[route]]\nrespond = {}\n", ..Setup::default() }
+            .file(driver)
+            .replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"unix:{}\"", path.display()));
+        let said = run_to_end(&["run", "-c", &write_config(dir.path(), &file)]);
+        assert_eq!(said.code, Some(3), "{}", said.stderr);
+        assert!(said.stderr.contains("another process listens there"), "{}", said.stderr);
+    }
+
+    fn a_successor_waits_for_the_socket_of_one_that_is_about_to_let_go(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let listen = format!("unix:{}", dir.path().join("edge.sock").display());
+        let setup = Setup { listen: &listen, drain_timeout: "600s", config: "[[route]]\nrespond = {}\n", ..Setup::default() };
+        let file = setup.file(driver).replace("drain_timeout", "drain_delay = \"500ms\"\ndrain_timeout");
+        let mut old = Gateway::start_file(tempfile::tempdir().unwrap(), &file);
+        old.running().signal("TERM");
+        let new = Gateway::start_with(driver, &setup);
+        assert_eq!(old.running().wait().code(), Some(0));
+        assert_eq!(new.get("/").status, 200);
     }
 
     fn only_a_socket_is_replaced_and_only_ones_own_removed(driver: Driver) {

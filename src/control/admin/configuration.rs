@@ -6,9 +6,9 @@
 
 use super::rows::{array, glue};
 use crate::config::{
-    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Config, Driver, HashKey, HeaderRules, HealthCheck, HostMatch,
-    Limit, LimitKey, Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, ProxyVersion, Retry, Rewrite,
-    Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Config, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
+    LimitKey, Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, ProxyVersion, Retry, Rewrite, Route,
+    Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -65,11 +65,7 @@ fn duration(duration: Duration) -> String {
 }
 
 fn gateway(config: &Config) -> Value {
-    let driver = match config.gateway.driver {
-        Driver::Auto => "auto",
-        Driver::IoUring => "io_uring",
-        Driver::Epoll => "epoll",
-    };
+    let driver = config.gateway.driver.to_string();
     json!({
         "workers": config.gateway.cores.len(),
         "cores": config.gateway.cores,

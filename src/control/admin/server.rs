@@ -94,8 +94,10 @@ impl AdminListener {
     }
 
     /// Takes no more connections at once than descriptors allow.
-    pub fn limit(&mut self, seats_max: usize) {
+    #[must_use]
+    pub fn limited(mut self, seats_max: usize) -> Self {
         self.seats_max = seats_max.clamp(1, limits::ADMIN_CONNECTIONS_MAX);
+        self
     }
 
     /// The next connection; never one, once the address has been handed over.

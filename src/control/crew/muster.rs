@@ -5,9 +5,11 @@
 //! nothing that anybody could plan with. What was refused is logged once, with what to do about it.
 
 use crate::net::driver::{Refused, Step};
+use crate::observe::stats::Stats;
 use crate::units::WorkerId;
 use crate::worker::{Climbed, Muster, Order};
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// A worker's line in the roll, on the side of who calls it.
@@ -42,22 +44,32 @@ impl Muster for Recruit {
     }
 }
 
-/// Brings all workers to one step, and has them begin.
+/// Why there is no crew.
+#[derive(Debug)]
+pub(crate) enum NoCrew {
+    /// There is no thread for a worker, or no descriptor to give it.
+    Thread(io::Error),
+    /// None of the steps that the configuration allows holds, for these reasons.
+    Refused(Vec<Refused>),
+    /// A worker has an event loop and cannot begin.
+    Begin(io::Error),
+}
+
+/// Brings all workers to one step; they wait for [`begin`] then, or end if that does not come.
 ///
 /// # Errors
-/// No step holds for one of them, or one could not begin.
-pub(super) fn agree(rolls: &[Roll]) -> io::Result<Step> {
+/// No step holds for one of them.
+pub(super) fn agree(rolls: &[Roll]) -> Result<Step, NoCrew> {
     let mut refused = Vec::new();
     let mut steps: Vec<Option<Step>> = vec![None; rolls.len()];
     let step = loop {
         for (roll, held) in rolls.iter().zip(&mut steps).filter(|(_, held)| held.is_none()) {
-            let climbed = roll.climbed.recv().map_err(|_| io::Error::other("a worker ended at once"))?;
-            note(&mut refused, climbed.refused);
+            let climbed = roll.climbed.recv().map_err(|_| NoCrew::Begin(ended()))?;
             *held = climbed.step;
             if held.is_none() {
-                let last = refused.pop().map_or_else(|| io::Error::other("no driver to try"), |last| last.error);
-                return Err(last);
+                return Err(NoCrew::Refused(climbed.refused));
             }
+            note(&mut refused, climbed.refused);
         }
         let worst = steps.iter().flatten().max().copied().unwrap_or(Step::Multishot);
         let better = |held: &Option<Step>| held.is_some_and(|held| held < worst);
@@ -71,13 +83,25 @@ pub(super) fn agree(rolls: &[Roll]) -> io::Result<Step> {
     };
     refused.sort_by_key(|refused| refused.step);
     log(&refused, step);
+    Ok(step)
+}
+
+/// Has workers begin that have agreed.
+///
+/// # Errors
+/// One of them cannot.
+pub(super) fn begin(rolls: &[Roll]) -> Result<(), NoCrew> {
     for roll in rolls {
         let _ = roll.orders.send(Order::Begin);
     }
     for roll in rolls {
-        roll.begun.recv().map_err(|_| io::Error::other("a worker ended at once"))??;
+        roll.begun.recv().unwrap_or_else(|_| Err(ended())).map_err(NoCrew::Begin)?;
     }
-    Ok(step)
+    Ok(())
+}
+
+fn ended() -> io::Error {
+    io::Error::other("a worker ended at once")
 }
 
 /// Each step once, whoever was refused it.
@@ -91,39 +115,55 @@ fn note(all: &mut Vec<Refused>, refused: Vec<Refused>) {
 
 /// One line for all steps that were refused for one reason.
 fn log(refused: &[Refused], step: Step) {
-    for refused in refused.chunk_by(|a, b| a.error.raw_os_error() == b.error.raw_os_error()) {
-        let names: Vec<_> = refused.iter().map(|refused| refused.step.name()).collect();
-        let Some(Refused { error, .. }) = refused.first() else { continue };
-        let advice = refused[0].advice();
-        tracing::warn!("all workers run on {step}: {} refused: {error}: {advice}", names.join(", "));
+    for reason in reasons(refused) {
+        tracing::warn!("all workers run on {step}: {reason}");
     }
 }
 
-/// Who takes the place of a worker that has failed: on the step of the others, if it can.
+/// A sentence for all steps that were refused for one reason, with what to do about it.
+pub(crate) fn reasons(refused: &[Refused]) -> impl Iterator<Item = String> {
+    refused.chunk_by(|a, b| a.error.raw_os_error() == b.error.raw_os_error()).map(|refused| {
+        let names: Vec<_> = refused.iter().map(|refused| refused.step.name()).collect();
+        format!("{} refused: {}: {}", names.join(", "), refused[0].error, refused[0].advice())
+    })
+}
+
+/// Who takes the place of a worker that has failed: on the step of the others, if it can, and rather on epoll than not at all, whatever
+/// the configuration says, because connections wait for it. A ring may be refused while the one before still has its own.
 pub(super) struct Successor {
     pub(super) worker: WorkerId,
     pub(super) step: Step,
+    pub(super) stats: Arc<Stats>,
+    /// It is not the first that tries, and all has been said.
+    pub(super) is_quiet: bool,
+    pub(super) has_fallen: bool,
 }
 
 impl Muster for Successor {
     fn climbed(&mut self, Climbed { step, refused }: Climbed) -> Order {
         let (worker, wanted) = (self.worker.index(), self.step);
-        for Refused { step, error } in &refused {
-            tracing::warn!("worker {worker} was refused {step}: {error}");
+        for reason in reasons(&refused).filter(|_| !self.is_quiet) {
+            tracing::warn!("worker {worker}: {reason}");
         }
         match step {
             Some(step) if step != wanted => {
                 tracing::warn!("worker {worker} goes on with {step}, the others run on {wanted}");
+                Order::Begin
             }
-            Some(_) => {}
-            None => tracing::error!("worker {worker} has no event loop"),
+            Some(_) => Order::Begin,
+            None if !self.has_fallen => {
+                self.has_fallen = true;
+                Order::From(Step::Epoll)
+            }
+            None => Order::End,
         }
-        Order::Begin
     }
 
     fn begun(&mut self, begun: io::Result<()>) {
-        if let Err(error) = begun {
-            tracing::error!("worker {} cannot begin: {error}", self.worker.index());
+        match begun {
+            Ok(()) => self.stats.count_worker_restart(self.worker),
+            Err(error) if !self.is_quiet => tracing::error!("worker {} cannot begin: {error}", self.worker.index()),
+            Err(_) => {}
         }
     }
 }
@@ -162,12 +202,13 @@ mod tests {
             vec![Step::Plain, Step::Multishot],
         ] {
             let worst = *bests.iter().max().unwrap();
-            let begin = |best| {
+            let call_up = |best| {
                 let (roll, recruit) = roll();
                 (roll, thread::spawn(move || worker(recruit, best)))
             };
-            let (rolls, workers): (Vec<_>, Vec<_>) = bests.into_iter().map(begin).unzip();
+            let (rolls, workers): (Vec<_>, Vec<_>) = bests.into_iter().map(call_up).unzip();
             assert_eq!(agree(&rolls).unwrap(), worst);
+            begin(&rolls).unwrap();
             assert!(workers.into_iter().all(|worker| worker.join().unwrap() == Some(worst)));
         }
     }
@@ -180,8 +221,28 @@ mod tests {
         let failing =
             thread::spawn(move || recruit.climbed(Climbed { step: None, refused: vec![refused(Step::Plain)] }));
         let rolls = [well, failed];
-        assert_eq!(agree(&rolls).unwrap_err().raw_os_error(), Some(libc::ENOMEM));
+        let NoCrew::Refused(why) = agree(&rolls).unwrap_err() else { panic!("it was refused") };
+        let why: Vec<_> = reasons(&why).collect();
+        assert!(
+            why.len() == 1 && why[0].starts_with("io_uring refused: ") && why[0].contains("RLIMIT_MEMLOCK"),
+            "{why:?}"
+        );
         drop(rolls);
         assert_eq!((waiting.join().unwrap(), failing.join().unwrap()), (None, Order::End));
+    }
+
+    #[test]
+    fn a_successor_rather_runs_on_epoll_than_not_at_all_and_is_counted_once_it_runs() {
+        let stats = Stats::new(&crate::observe::fixture::config(), 1);
+        let worker = WorkerId(0);
+        let mut successor =
+            Successor { worker, step: Step::Multishot, stats: Arc::clone(&stats), is_quiet: false, has_fallen: false };
+        let mut climb = |step| successor.climbed(Climbed { step, refused: vec![refused(Step::Plain)] });
+        assert_eq!([climb(None), climb(None)], [Order::From(Step::Epoll), Order::End]);
+        assert_eq!(climb(Some(Step::Epoll)), Order::Begin);
+        successor.begun(Err(ended()));
+        assert_eq!(stats.worker(worker).restarts, 0);
+        successor.begun(Ok(()));
+        assert_eq!(stats.worker(worker).restarts, 1);
     }
 }

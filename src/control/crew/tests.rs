@@ -55,12 +55,13 @@ impl Staffed {
         let sockets = bound.sockets.into_iter().map(|socket| vec![socket]).collect();
         let mut crew = Crew::new(shared, None, sockets);
         (crew.stall, crew.pause) = (SHORT_STALL, Duration::ZERO);
-        crew.start(clock::now()).unwrap();
+        let mustered = crew.muster(clock::now()).unwrap();
+        crew.begin(mustered).unwrap();
         Self { crew, stats, address, answered: Rc::default() }
     }
 
     fn accepted(&self, worker: usize) -> u64 {
-        self.stats.workers[worker].listeners[0].accepted.get()
+        self.stats.lives_of(worker).map(|life| life.listeners[0].accepted.get()).sum()
     }
 
     fn restarts(&self) -> [u64; 2] {
@@ -68,7 +69,7 @@ impl Staffed {
     }
 
     fn panics(&self) -> [u64; 2] {
-        [0, 1].map(|worker| self.stats.workers[worker].event_loop.panics.get())
+        [0, 1].map(|worker| self.stats.lives_of(worker).map(|life| life.event_loop.panics.get()).sum())
     }
 
     fn counted(&self) -> u64 {
@@ -242,12 +243,76 @@ fn a_worker_that_stalls_is_replaced_and_ends_when_it_comes_back() {
         let head = caught.receive().to_ascii_lowercase();
         assert!(head.contains("connection: close"), "what it had is finished, and nothing after it: {head}");
         caught.assert_closed();
-        assert_eq!(staffed.counted(), before, "the memory is its successor's");
         staffed.look_until("who stalled ends", &mut bystander, |s| s.crew.leavers.is_empty());
+        staffed.answered.set(staffed.answered.get() + 1);
         successor.get();
-        assert!(staffed.settled() > before);
+        let counted = staffed.settled();
+        assert!(counted > before);
+        assert_eq!(counted, staffed.answered.get(), "also what it finished");
+        let connections = || staffed.stats.lives().map(|life| life.listeners[0].connections.get()).sum::<u64>();
+        assert_eq!(connections(), 2, "those of the bystander and of the successor");
         assert_eq!(staffed.restarts(), [1, 0]);
         staffed.drain();
+    }
+}
+
+#[test]
+fn a_break_of_the_one_who_looks_is_not_held_against_the_workers() {
+    let mut staffed = Staffed::start("auto");
+    let mut bystander = staffed.client_of(1);
+    let start = clock::now();
+    // what is seen after a break is old: again and again until the workers have had their time
+    for away in [SHORT_STALL / 2, SHORT_STALL, 4 * SHORT_STALL] {
+        staffed.crew.look(start);
+        for later in [Duration::ZERO, Duration::ZERO, SHORT_STALL / 5] {
+            staffed.crew.look(start + away + later);
+            assert_eq!(staffed.restarts(), [0, 0], "away for {away:?}");
+        }
+        staffed.crew.looked = start;
+    }
+    assert!(staffed.stats.all_workers_running());
+    bystander.get();
+    staffed.drain();
+}
+
+#[test]
+fn a_drain_waits_for_who_stalled_and_came_back_and_not_for_who_did_not() {
+    for (driver, gate) in DRIVERS.into_iter().zip(2..) {
+        for comes_back in [true, false] {
+            let mut staffed = Staffed::start_with(driver, "header_timeout = \"10m\"");
+            let (mut caught, mut bystander) = (staffed.client_of(0), staffed.client_of(1));
+            let stalled = staffed.crew.posts[0].holder.as_ref().unwrap().thread.thread().clone();
+            caught.0.write_all(b"GET / HT").unwrap();
+            let gate = 2 * gate + usize::from(comes_back);
+            staffed.order(0, Way::Stall { gate });
+            staffed.look_until("worker 0 is replaced", &mut bystander, |s| s.restarts() == [1, 0]);
+            let leaver = Arc::clone(&staffed.crew.leavers[0].holder.notice);
+            if comes_back {
+                failing::open(gate, &stalled);
+                staffed.look_until("it comes back", &mut bystander, |_| leaver.is_heard());
+            }
+            staffed.crew.drain();
+            drop(bystander);
+            let deadline = clock::now() + PATIENCE;
+            let is_finished = |s: &Staffed| s.crew.posts.iter().all(|post| !post.is_held());
+            while !is_finished(&staffed) {
+                assert!(clock::now() < deadline, "{driver}: the others end");
+                std::thread::yield_now();
+            }
+            assert_eq!(staffed.crew.is_done(), !comes_back, "{driver}: who came back has half a request");
+            if comes_back {
+                caught.0.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                assert!(caught.receive().starts_with("HTTP/1.1 200 "), "{driver}");
+            } else {
+                failing::open(gate, &stalled);
+            }
+            drop(caught);
+            while staffed.crew.leavers.iter().any(|leaver| !leaver.holder.thread.is_finished()) {
+                assert!(clock::now() < deadline, "{driver}: it ends");
+                std::thread::yield_now();
+            }
+            assert!(staffed.crew.is_done());
+        }
     }
 }
 
@@ -277,8 +342,34 @@ fn a_worker_is_not_replaced_more_often_than_the_pause_allows() {
     staffed.crew.look(clock::now());
     assert_eq!(staffed.restarts(), [0, 0]);
     staffed.crew.look(clock::now() + Duration::from_secs(3_601));
-    assert!(staffed.restarts()[0] == 1);
+    staffed.look_until("worker 0 is replaced", &mut bystander, |s| s.restarts() == [1, 0]);
     staffed.drain();
+}
+
+#[test]
+fn a_crew_of_which_one_cannot_begin_ends_as_a_whole() {
+    let mut staffed = Staffed::start("auto");
+    let mut served = staffed.client_of(0);
+    // as if it had failed after the others had begun
+    let (roll, _) = muster::roll();
+    let failed = staffed.crew.begin(Mustered(vec![roll]));
+    assert!(matches!(failed, Err(NoCrew::Begin(_))));
+    assert!(staffed.crew.is_done(), "nobody works");
+    served.assert_closed();
+}
+
+#[test]
+fn a_worker_that_never_began_is_not_said_to_have_panicked() {
+    let log = log_of(|| {
+        let mut staffed = Staffed::start("auto");
+        let mut bystander = staffed.client_of(0);
+        let notice = Arc::clone(&staffed.crew.posts[1].holder.as_ref().unwrap().notice);
+        notice.give(Reason::Loopless);
+        staffed.look_until("worker 1 is replaced", &mut bystander, |s| s.restarts() == [0, 1]);
+        assert_eq!(staffed.crew.posts[1].failures, 1);
+        staffed.drain();
+    });
+    assert!(log.contains("worker 1 has no event loop; it is replaced") && !log.contains("panicked"), "{log}");
 }
 
 #[test]

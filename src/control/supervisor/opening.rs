@@ -1,7 +1,8 @@
 //! What a gateway opens before it begins: listeners, the access log, and the descriptors that there are; and what is said when it cannot.
 
 use super::StartError;
-use crate::config::{Bind, Config};
+use crate::config::{Bind, Config, Driver};
+use crate::control::crew::{NoCrew, reasons};
 use crate::control::process;
 use crate::net::listener::{self, Bound};
 use crate::net::resources;
@@ -12,6 +13,9 @@ use crate::policy::descriptors::{self, Fit, Wanted};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+/// What the admin API's listening takes.
+const ADMIN_SOCKETS: u64 = 1;
 
 /// All listeners, bound.
 pub(super) struct Bindings {
@@ -38,17 +42,17 @@ pub(super) fn bind_all(config: &Config, workers: usize) -> Result<Bindings, Star
 pub(super) fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<AccessLogThread>>, StartError> {
     let Some(log) = &config.access_log else { return Ok(None) };
     let thread = AccessLogThread::start(config, log, stats)
-        .map_err(|e| StartError(format!("cannot open the access log ({:?}): {e}", log.path)))?;
+        .map_err(|e| StartError(format!("cannot open the access log ({}): {e}{}", log.path, advice(&e))))?;
     Ok(Some(Arc::new(thread)))
 }
 
-/// Asks for as many descriptors as the system gives, and divides them; says so when they are fewer than the configuration may need. What
-/// is bound and opened at a start is open by now.
+/// Divides the descriptors that there are; says so when they are fewer than the configuration may need. What is bound and opened at a start
+/// is open by now, but for the admin API's socket.
 pub(super) fn fit_descriptors(config: &Config) -> Result<Fit, StartError> {
-    let granted = resources::raise_descriptors();
+    let granted = resources::descriptors_max();
     let workers = config.gateway.cores.len() as u64;
     let wanted = Wanted {
-        open: process::open_descriptors(),
+        open: process::open_descriptors() + ADMIN_SOCKETS,
         workers,
         listeners: config.listeners.len() as u64,
         connections: config.listeners.iter().map(|listener| listener.connections_max as u64).sum(),
@@ -73,23 +77,51 @@ pub(super) fn fit_descriptors(config: &Config) -> Result<Fit, StartError> {
 
 pub(super) fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> StartError {
     let what_to_do = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another address",
+        io::ErrorKind::AddrInUse => ": another process listens there; stop it or choose another address",
         io::ErrorKind::PermissionDenied => {
-            "it is not permitted; ports below 1024 need CAP_NET_BIND_SERVICE, a socket file a writable folder"
+            ": it is not permitted; ports below 1024 need CAP_NET_BIND_SERVICE, a socket file a writable folder"
         }
-        io::ErrorKind::AlreadyExists => "move it away or choose another path",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-        _ => "check the address",
+        io::ErrorKind::AlreadyExists => ": move it away or choose another path",
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+        _ => advice(error),
     };
-    StartError(format!("listener {name:?} cannot listen on {bind}: {error}: {what_to_do}"))
+    let what_to_do = if what_to_do.is_empty() { ": check the address" } else { what_to_do };
+    StartError(format!("listener {name:?} cannot listen on {bind}: {error}{what_to_do}"))
 }
 
-pub(super) fn no_worker(config: &Config, error: &io::Error) -> StartError {
-    StartError(format!(
-        "cannot start the workers with driver {:?}: {error}: io_uring may be forbidden here (container profile, \
-         kernel.io_uring_disabled); driver = \"epoll\" works everywhere",
-        config.gateway.driver
-    ))
+pub(super) fn no_thread(what: &str, error: &io::Error) -> StartError {
+    StartError(format!("cannot start {what}: {error}{}", advice(error)))
+}
+
+pub(super) fn no_worker(config: &Config, why: &NoCrew) -> StartError {
+    let driver = config.gateway.driver;
+    match why {
+        NoCrew::Thread(error) => no_thread("the workers", error),
+        NoCrew::Begin(error) => StartError(format!("the workers cannot begin: {error}{}", advice(error))),
+        NoCrew::Refused(refused) => {
+            let reasons: Vec<_> = reasons(refused).collect();
+            let instead = match driver {
+                Driver::IoUring => "; driver = \"auto\" runs on epoll instead",
+                Driver::Auto | Driver::Epoll => "",
+            };
+            StartError(format!("cannot start the workers with driver = \"{driver}\": {}{instead}", reasons.join("; ")))
+        }
+    }
+}
+
+/// What to do where the system lacks something; empty for other errors.
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            ": no descriptor is left (RLIMIT_NOFILE): raise the limit (ulimit -n, LimitNOFILE= of a service) or lower gateway.workers"
+        }
+        Some(libc::ENFILE) => ": no descriptor is left on this machine: raise the sysctl fs.file-max",
+        Some(libc::EAGAIN) => {
+            ": no thread is left (RLIMIT_NPROC): raise the limit (ulimit -u, LimitNPROC= or TasksMax= of a service) or lower gateway.workers"
+        }
+        Some(libc::ENOMEM | libc::ENOBUFS) => ": no memory is left on this machine or in this container",
+        _ => "",
+    }
 }
 
 pub(super) fn core_name(config: &Config, worker: usize) -> String {

@@ -4,7 +4,7 @@ mod soak;
 
 use super::*;
 use crate::config;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// Far more than anything here takes.
@@ -39,6 +39,33 @@ fn receive(stream: &mut TcpStream) -> String {
         }
     }
     String::from_utf8(read).unwrap()
+}
+
+#[test]
+fn workers_that_cannot_begin_are_told_with_what_to_do() {
+    use crate::control::crew::NoCrew;
+    use crate::net::driver::{Refused, Step};
+    let sentence = |driver: &str, why: NoCrew| {
+        let text = format!(
+            "gateway = {{ driver = \"{driver}\" }}\nlistener = [{{ listen = \"127.0.0.1:0\" }}]\nroute = [{{ respond = {{}} }}]\n"
+        );
+        no_worker(&config::parse(&text, "test").unwrap_or_else(|errors| panic!("{errors}")), &why).to_string()
+    };
+    let error = io::Error::from_raw_os_error;
+    let refused = |errno| {
+        let steps = &Step::ALL[..2];
+        NoCrew::Refused(steps.iter().map(|step| Refused { step: *step, error: error(errno) }).collect())
+    };
+    assert_eq!(
+        sentence("io_uring", refused(libc::ENOMEM)),
+        "cannot start the workers with driver = \"io_uring\": io_uring-multishot, io_uring-defer-taskrun refused: Cannot allocate memory \
+         (os error 12): too little memory may be locked: raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= of a service); \
+         driver = \"auto\" runs on epoll instead"
+    );
+    assert!(sentence("auto", refused(libc::EMFILE)).contains("raise RLIMIT_NOFILE"));
+    let threads = sentence("auto", NoCrew::Thread(error(libc::EAGAIN)));
+    assert!(threads.contains("RLIMIT_NPROC") && !threads.contains("io_uring"), "{threads}");
+    assert!(sentence("auto", NoCrew::Begin(error(libc::EMFILE))).contains("RLIMIT_NOFILE"));
 }
 
 #[test]

@@ -236,13 +236,13 @@ impl Writer {
                 if self.failing.is_multiple_of(TURNS_TO_COMPLAIN) {
                     let path = &self.output.path;
                     tracing::warn!(
-                        "the access log cannot be written, lines wait and are then dropped: {path:?}: {error}"
+                        "the access log cannot be written, lines wait and are then dropped: {path}: {error}"
                     );
                 }
                 self.failing = self.failing.wrapping_add(1);
             }
             Ok(()) if self.failing > 0 => {
-                tracing::info!("the access log is written again: {:?}", self.output.path);
+                tracing::info!("the access log is written again: {}", self.output.path);
                 self.failing = 0;
             }
             Ok(()) => {}
@@ -258,7 +258,7 @@ impl Writer {
             Err(error) => {
                 self.stats.control.log_write_errors.fetch_add(1, Relaxed);
                 let path = &self.output.path;
-                tracing::warn!("the access log cannot be opened anew, the old file stays in use: {path:?}: {error}");
+                tracing::warn!("the access log cannot be opened anew, the old file stays in use: {path}: {error}");
             }
         }
     }

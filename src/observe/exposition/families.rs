@@ -8,12 +8,13 @@
 use super::Family;
 use super::rows::{
     by_reason, each_endpoint, event_loop, listener, of_process, once, once_if_told, per_cluster, per_listener,
-    per_request_key, per_route, per_worker, rejected, requests,
+    per_request_key, per_route, per_worker, readmissions, rejected, requests,
 };
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
-    AttemptOutcome, DriverRung, FailureReason, ProbeState, ReadmitReason, RefuseReason, RetryReason, WorkerState,
+    AttemptOutcome, DriverRung, FailureReason, ProbeState, RefuseReason, RetryReason, WorkerState,
 };
+use crate::observe::own_log;
 use crate::observe::stats::WorkerStats;
 use crate::units::WorkerId;
 use std::sync::atomic::Ordering::Relaxed;
@@ -185,15 +186,7 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Returns of endpoints that were ejected, paused or shunned, by what brought them back.",
         kind: COUNTER,
         rows: per_cluster,
-        render: |scrape, row, out| {
-            each_endpoint(scrape, row, |cluster, name, endpoint| {
-                let view = scrape.stats.endpoint(cluster, endpoint);
-                for reason in ReadmitReason::ALL {
-                    let labels = [("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())];
-                    out.sample(&labels, view.readmissions[reason.index()]);
-                }
-            });
-        },
+        render: readmissions,
     },
     Family {
         name: "ringgate_upstream_connections",
@@ -290,8 +283,8 @@ pub(super) const FAMILIES: &[Family] = &[
         render: |scrape, row, out| {
             let name = &scrape.stats.config.listeners[row].name;
             for reason in RefuseReason::ALL {
-                let refused = |worker: &WorkerStats| worker.listeners[row].refused[reason.index()].get();
-                let sum: u64 = scrape.stats.workers.iter().map(refused).sum();
+                let refused = |life: &WorkerStats| life.listeners[row].refused[reason.index()].get();
+                let sum: u64 = scrape.stats.lives().map(refused).sum();
                 out.sample(&[("listener", name), ("reason", reason.token())], sum);
             }
         },
@@ -323,8 +316,9 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: COUNTER,
         rows: once,
         render: |scrape, _, out| {
-            let evictions: u64 = scrape.stats.workers.iter().map(|w| w.event_loop.limit_evictions.get()).sum();
-            out.sample(&[], evictions);
+            // of one table, which one worker tells, in each of its lives
+            let evictions = scrape.stats.lives().map(|life| life.event_loop.limit_evictions.get()).max();
+            out.sample(&[], evictions.unwrap_or_default());
         },
     },
     Family {
@@ -349,12 +343,19 @@ pub(super) const FAMILIES: &[Family] = &[
         render: |scrape, _, out| out.sample(&[], scrape.stats.control.log_write_errors.load(Relaxed)),
     },
     Family {
+        name: "ringgate_log_lines_lost_total",
+        help: "Lines of the gateway's own log that standard error did not take: nobody reads it, or its reader is gone.",
+        kind: COUNTER,
+        rows: once,
+        render: |_, _, out| out.sample(&[], own_log::lines_lost()),
+    },
+    Family {
         name: "ringgate_worker_driver_info",
         help: "Always 1; the label tells the event loop that the worker found.",
         kind: GAUGE,
         rows: per_worker,
         render: |scrape, row, out| {
-            let rung = scrape.stats.workers[row].event_loop.driver.get();
+            let rung = scrape.stats.current(row).event_loop.driver.get();
             let rung = DriverRung::ALL.get(rung as usize).copied().unwrap_or(DriverRung::Unknown);
             out.sample(&[("worker", &row.to_string()), ("driver", rung.token())], 1);
         },
@@ -371,7 +372,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "ringgate_worker_restarts_total",
-        help: "Threads started in place of one that panicked or stalled.",
+        help: "Threads that have taken the place of one that panicked or stalled.",
         kind: COUNTER,
         rows: per_worker,
         render: |scrape, row, out| {

@@ -2,7 +2,7 @@
 
 use super::{ProcessNumbers, Samples, Scrape};
 use crate::error::ProxyError;
-use crate::observe::labels::{EjectReason, MethodLabel};
+use crate::observe::labels::{EjectReason, MethodLabel, ReadmitReason};
 use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey};
 use crate::units::{ClusterId, EndpointId};
 use std::fmt::Display;
@@ -23,7 +23,7 @@ pub(super) fn of_process<T: Display>(scrape: &Scrape, out: &mut Samples<'_>, num
 }
 
 pub(super) fn per_worker(scrape: &Scrape) -> usize {
-    scrape.stats.workers.len()
+    scrape.stats.workers_len()
 }
 
 pub(super) fn per_listener(scrape: &Scrape) -> usize {
@@ -46,7 +46,7 @@ pub(super) fn per_request_key(scrape: &Scrape) -> usize {
 
 pub(super) fn requests(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
     let Some(&(key, count)) = scrape.requests.get(row) else {
-        let other: u64 = scrape.stats.workers.iter().map(|worker| worker.requests_other.get()).sum();
+        let other: u64 = scrape.stats.lives().map(|life| life.requests_other.get()).sum();
         if other > 0 {
             out.sample(&[("route", "other"), ("method", "other"), ("code", "other")], other);
         }
@@ -56,6 +56,16 @@ pub(super) fn requests(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
     let route = scrape.stats.row_name(route as usize);
     let method = MethodLabel::ALL[usize::from(method)].token();
     out.sample(&[("route", route), ("method", method), ("code", &status.to_string())], count);
+}
+
+pub(super) fn readmissions(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    each_endpoint(scrape, row, |cluster, name, endpoint| {
+        let view = scrape.stats.endpoint(cluster, endpoint);
+        for reason in ReadmitReason::ALL {
+            let labels = [("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())];
+            out.sample(&labels, view.readmissions[reason.index()]);
+        }
+    });
 }
 
 pub(super) fn rejected(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
@@ -87,10 +97,11 @@ pub(super) fn by_reason(scrape: &Scrape, row: usize, out: &mut Samples<'_>, numb
 }
 
 pub(super) fn listener(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&ListenerStats) -> u64) {
-    let sum: u64 = scrape.stats.workers.iter().map(|worker| number(&worker.listeners[row])).sum();
+    let sum: u64 = scrape.stats.lives().map(|life| number(&life.listeners[row])).sum();
     out.sample(&[("listener", &scrape.stats.config.listeners[row].name)], sum);
 }
 
 pub(super) fn event_loop(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&LoopStats) -> u64) {
-    out.sample(&[("worker", &row.to_string())], number(&scrape.stats.workers[row].event_loop));
+    let sum: u64 = scrape.stats.lives_of(row).map(|life| number(&life.event_loop)).sum();
+    out.sample(&[("worker", &row.to_string())], sum);
 }

@@ -110,21 +110,25 @@ impl Process {
 
     /// The same by a command that begins with the binary, and ends as it.
     #[track_caller]
-    fn spawn_by(mut command: Command, arguments: &[&str]) -> Self {
+    fn spawn_by(command: Command, arguments: &[&str]) -> Self {
+        Self::spawn_telling(command, arguments, Stdio::piped())
+    }
+
+    /// The same with its standard error elsewhere, unless it is to be collected.
+    #[track_caller]
+    fn spawn_telling(mut command: Command, arguments: &[&str], stderr: Stdio) -> Self {
         let mut child = command
             .args(arguments)
             .env("NO_COLOR", "1")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the binary starts");
         let (stderr, stdout) = (Arc::default(), Arc::default());
-        let readers = vec![
-            collect(child.stderr.take().expect("piped"), &stderr),
-            collect(child.stdout.take().expect("piped"), &stdout),
-        ];
+        let mut readers = vec![collect(child.stdout.take().expect("piped"), &stdout)];
+        readers.extend(child.stderr.take().map(|pipe| collect(pipe, &stderr)));
         Self { child, stderr, stdout, readers }
     }
 
@@ -206,19 +210,19 @@ pub(crate) fn run_to_end(arguments: &[&str]) -> Said {
     end_of(Process::spawn(arguments))
 }
 
-/// A process of the binary that is allowed so many descriptors.
+/// A process of the binary under limits, as the shell's `ulimit` has them.
 #[track_caller]
-fn limited(descriptors: u32, arguments: &[&str]) -> Process {
+fn limited(limits: &str, arguments: &[&str]) -> Process {
     let mut command = Command::new("sh");
-    let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+    let script = format!("ulimit {limits} && exec \"$0\" \"$@\"");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_ringgate")]);
     Process::spawn_by(command, arguments)
 }
 
-/// Runs the binary to its end where it is allowed so many descriptors.
+/// Runs the binary to its end under limits, as the shell's `ulimit` has them.
 #[track_caller]
-pub(crate) fn run_to_end_with_descriptors(limit: u32, arguments: &[&str]) -> Said {
-    end_of(limited(limit, arguments))
+pub(crate) fn run_to_end_limited(limits: &str, arguments: &[&str]) -> Said {
+    end_of(limited(limits, arguments))
 }
 
 /// Waits for its end.
@@ -259,13 +263,30 @@ impl Gateway {
         gateway
     }
 
-    /// Starts as [`Gateway::start`] where only so many descriptors are allowed (RLIMIT_NOFILE, soft and hard).
+    /// Starts under limits, as the shell's `ulimit` has them.
     #[track_caller]
-    pub(crate) fn start_with_descriptors(driver: Driver, config: &str, limit: u32) -> Self {
+    pub(crate) fn start_limited(driver: Driver, setup: &Setup<'_>, limits: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = write_config(dir.path(), &Setup { config, ..Setup::default() }.file(driver));
+        let file = write_config(dir.path(), &setup.file(driver));
         let mut gateway =
-            Self { process: limited(limit, &["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
+            Self { process: limited(limits, &["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
+        gateway.await_ready();
+        gateway
+    }
+
+    /// Starts with its standard error elsewhere, and so on unix sockets, whose addresses need not be told.
+    #[track_caller]
+    pub(crate) fn start_telling(driver: Driver, config: &str, stderr: impl Into<Stdio>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let address = |name: &str| format!("unix:{}", dir.path().join(name).display());
+        let addresses: BTreeMap<_, _> = ["edge", "admin"].map(|name| (name.to_owned(), address(name))).into();
+        let file = Setup { listen: &addresses["edge"], config, ..Setup::default() }
+            .file(driver)
+            .replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"{}\"", addresses["admin"]));
+        let file = write_config(dir.path(), &file);
+        let command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+        let process = Process::spawn_telling(command, &["run", "-c", &file], stderr.into());
+        let mut gateway = Self { process, addresses, _dir: dir };
         gateway.await_ready();
         gateway
     }
@@ -276,7 +297,7 @@ impl Gateway {
                 self.process.read_out();
                 panic!("the gateway ended with {status}");
             }
-            self.addresses = self.process.stderr().iter().filter_map(|line| listening(line)).collect();
+            self.addresses.extend(self.process.stderr().iter().filter_map(|line| listening(line)));
             let admin = self.addresses.get("admin")?;
             let ready = Client::try_connect(admin).and_then(|mut client| client.try_get("/readyz"));
             ready.is_ok_and(|response| response.status == 200).then_some(())

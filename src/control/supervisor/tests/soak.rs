@@ -205,7 +205,7 @@ fn the_gateway_of_its_own() {
 /// As the line of [`COLUMNS`] names them.
 fn what_is_held(gateway: &Gateway) -> [u64; COLUMNS.len()] {
     let numbers = process::numbers().unwrap();
-    let connections = gateway.stats().workers.iter().map(|worker| worker.listeners[0].connections.get()).sum();
+    let connections = gateway.stats().lives().map(|life| life.listeners[0].connections.get()).sum();
     let restarts = (0..2).map(|worker| gateway.stats().worker(WorkerId(worker)).restarts).sum();
     let slots = gateway.shared.connection_slots[0].held() as u64;
     [numbers.resident_bytes >> 10, numbers.open_descriptors, connections, slots, numbers.threads, restarts]
