@@ -66,7 +66,7 @@ pub fn curve(options: &CurveOptions) -> Result<ExitCode, Refusal> {
     let mut curve = Curve::default();
     let rates = rates(options.from, options.to, options.points);
     {
-        let mut process = server.process();
+        let mut process = server.watched();
         curve.through = walk(&mut session, &load, &rates, &name, process.as_mut())?;
     }
     if let Some(direct) = direct {

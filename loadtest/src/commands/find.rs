@@ -198,7 +198,7 @@ impl ServerOptions {
 
 impl Server {
     /// Its process, where that is known.
-    pub fn process(&mut self) -> Box<dyn Process + '_> {
+    pub fn watched(&mut self) -> Box<dyn Process + '_> {
         match &mut self.rig {
             Some(rig) => Box::new(OfGateway(&mut rig.gateway)),
             None => Box::new(Unknown),
@@ -273,7 +273,7 @@ pub fn capacity(options: &CapacityOptions) -> Result<ExitCode, Refusal> {
     let mut session = Session::begin("capacity", format!("Capacity of {} at {bound}", server.name), &options.output)?;
     server.describe(&mut session, &load);
     let name = server.name.clone();
-    let mut process = server.process();
+    let mut process = server.watched();
     capacity::search(&mut session, &load, &name, process.as_mut(), &wanted, direct.as_ref())?;
     drop(process);
     let verdict = session.outcome.capacity.as_ref().and_then(|capacity| thresholds.verdict_on_capacity(capacity));

@@ -54,7 +54,7 @@ pub fn run(options: &RunOptions) -> Result<ExitCode, Refusal> {
     server.describe(&mut session, &load);
     let name = server.name.clone();
     let bench = Bench { watch: &session.watch, progress: &session.progress };
-    let (_, run) = bench.run(&load, "run", &name, server.process().as_mut())?;
+    let (_, run) = bench.run(&load, "run", &name, server.watched().as_mut())?;
     session.outcome.gates = validity::gates(&[&run], None);
     session.outcome.verdicts = thresholds.verdicts(&run);
     session.outcome.runs.push(run);

@@ -83,7 +83,7 @@ pub fn size(options: &SizeOptions) -> Result<ExitCode, Refusal> {
     let mut session = Session::begin("size", title(&server.name, (peak, survive)), &options.output)?;
     server.describe(&mut session, &load);
     let name = server.name.clone();
-    let mut process = server.process();
+    let mut process = server.watched();
     capacity::search(&mut session, &load, &name, process.as_mut(), &wanted, direct.as_ref())?;
     let planned = sizing(&session.outcome, peak, survive);
     let Some(mut planned) = planned.filter(|_| !session.watch.is_stopped()) else { return session.end() };

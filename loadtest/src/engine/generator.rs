@@ -210,7 +210,7 @@ impl<'l> Generator<'l> {
         }
         for event in &events {
             let (flags, data) = (event.flags, event.data.u64());
-            self.handle((data >> 32) as usize, data as u32, flags, woken);
+            self.on_ready((data >> 32) as usize, data as u32, flags, woken);
             self.catch_up(woken);
             woken = clock::now();
         }
@@ -310,7 +310,7 @@ impl<'l> Generator<'l> {
         Ok(())
     }
 
-    fn handle(&mut self, row: usize, serial: u32, flags: epoll::EventFlags, now: Moment) {
+    fn on_ready(&mut self, row: usize, serial: u32, flags: epoll::EventFlags, now: Moment) {
         if self.connections[row].serial != serial {
             return;
         }
