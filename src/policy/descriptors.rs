@@ -9,8 +9,9 @@ use crate::limits::{ADMIN_CONNECTIONS_MAX, PROBES_MAX};
 /// What a worker has open by itself: its event loop (two), timers, both ends of its mailbox, what it is about to close. That is one, because
 /// where descriptors are few none waits to be closed with others.
 const PER_WORKER: u64 = 6;
-/// For the process beside what it has open at its start: a log that is opened anew, a file of /proc that is read.
-const SPARE: u64 = 4;
+/// For the process beside what it has open at its start: a log that is opened anew, a file of /proc that is read, an operator who takes
+/// another one's place.
+const SPARE: u64 = 5;
 /// The admin API gets an eighth of what is left, but so many at least.
 const ADMIN_MIN: u64 = 4;
 /// The part of what is left for the admin API, and for health checks.

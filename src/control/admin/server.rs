@@ -3,7 +3,7 @@
 //! One rule bounds slow clients of every kind: a connection must have been written to within [`limits::ADMIN_IDLE`], or it is
 //! closed. A request that dribbles in, an answer that is not read and a connection that idles all fall under it. And there is always
 //! room: when all places are taken, a new connection gets that of whoever has not been written to for longest, so that stuck clients
-//! cannot keep a scraper out.
+//! cannot keep a scraper out. The one after it is accepted when that has gone, because what has no place holds a descriptor all the same.
 
 use super::{AdminState, handover, hosts::Hosts, router};
 use crate::config::Bind;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 /// How long to wait when a connection could not be accepted: the process is out of descriptors, and trying at once will not help.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
@@ -38,6 +38,8 @@ pub struct AdminListener {
     socket: Option<Socket>,
     seats: Vec<Seat>,
     seats_max: usize,
+    /// Told by the end of the connection that has lost its place.
+    leaving: Option<oneshot::Receiver<()>>,
     /// Counts writes over all connections, to know whose is the longest ago.
     writes: Arc<AtomicU64>,
     /// A successor wants the address.
@@ -51,6 +53,8 @@ struct Seat {
     written: Arc<AtomicU64>,
     /// Ends it; closed when it has ended.
     end: oneshot::Sender<()>,
+    /// Told by the end of the connection.
+    gone: oneshot::Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -74,6 +78,7 @@ impl AdminListener {
             socket: Some(socket),
             seats: Vec::new(),
             seats_max: limits::ADMIN_CONNECTIONS_MAX,
+            leaving: None,
             writes: Arc::default(),
             wanted: Arc::default(),
         })
@@ -102,6 +107,10 @@ impl AdminListener {
 
     /// The next connection; never one, once the address has been handed over.
     async fn next(&mut self) -> io::Result<Stream> {
+        if let Some(gone) = self.leaving.take() {
+            // it goes at once, unless its client takes what it is being sent
+            let _ = timeout(ACCEPT_PAUSE, gone).await;
+        }
         let Some(socket) = &self.socket else { return std::future::pending().await };
         tokio::select! {
             accepted = socket.accept() => accepted,
@@ -119,14 +128,17 @@ impl AdminListener {
         if self.seats.len() >= self.seats_max {
             let longest = self.seats.iter().enumerate().min_by_key(|(_, seat)| seat.written.load(Relaxed));
             let (row, _) = longest.expect("there is at least one");
+            let Seat { end, gone, .. } = self.seats.swap_remove(row);
             // it may just have ended by itself
-            let _ = self.seats.swap_remove(row).end.send(());
+            let _ = end.send(());
+            self.leaving = Some(gone);
         }
         let written = Arc::new(AtomicU64::new(self.writes.fetch_add(1, Relaxed)));
         let (end, ended) = oneshot::channel();
-        self.seats.push(Seat { written: Arc::clone(&written), end });
+        let (going, gone) = oneshot::channel();
+        self.seats.push(Seat { written: Arc::clone(&written), end, gone });
         let patience = Box::pin(sleep_until(Instant::now() + limits::ADMIN_IDLE));
-        Connection { stream, patience, ended: Some(ended), written, writes: Arc::clone(&self.writes) }
+        Connection { stream, patience, ended: Some(ended), written, writes: Arc::clone(&self.writes), _going: going }
     }
 }
 
@@ -224,6 +236,8 @@ pub struct Connection {
     ended: Option<oneshot::Receiver<()>>,
     written: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
+    /// Dropped when the stream has been: fields are dropped in their order.
+    _going: oneshot::Sender<()>,
 }
 
 impl Connection {
