@@ -44,7 +44,7 @@ impl From<KindWord> for Kind {
 /// Which server.
 #[derive(Clone, Debug, Args)]
 pub struct ServerOptions {
-    /// http://HOST[:PORT][/PATH]
+    /// Such as `http://127.0.0.1:8080/path`.
     #[arg(required_unless_present_any = ["demo", "plan"])]
     pub url: Option<String>,
     /// Start a gateway and a service here, and measure that.

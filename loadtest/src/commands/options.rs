@@ -78,7 +78,7 @@ pub struct OutputOptions {
     /// The report: one page that opens without a network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// What has to hold, as [thresholds] of a plan says it: exit code 1 where it does not.
+    /// What has to hold, as `[thresholds]` of a plan says it: exit code 1 where it does not.
     #[arg(long, value_name = "FILE")]
     pub thresholds: Option<PathBuf>,
     /// Say nothing but the result.
