@@ -59,9 +59,7 @@ impl Arrivals {
                 Source::Drawn { segments, now: none, is_even: matches!(load.pace, Pace::Even(_)), at: 0.0 }
             }
         };
-        // threads must not draw the same numbers
-        let seed = load.seed.wrapping_add((thread as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Some(Self { source, mix: Mix::new(&load.targets), rng: StdRng::seed_from_u64(seed) })
+        Some(Self { source, mix: Mix::new(&load.targets), rng: rng(load, thread) })
     }
 }
 
@@ -112,15 +110,23 @@ fn segments(load: &Load, rate: f64, thread: usize, threads: usize) -> Vec<Segmen
     parts.into_iter().map(segment).collect()
 }
 
+/// The random numbers of one thread: threads must not draw the same ones.
+#[must_use]
+pub fn rng(load: &Load, thread: usize) -> StdRng {
+    StdRng::seed_from_u64(load.seed.wrapping_add((thread as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+}
+
 /// Draws rows of the mix in proportion to their weights.
 #[derive(Debug)]
-struct Mix {
+pub struct Mix {
     /// Sums of weights up to each row, the last one 1; empty for one row.
     sums: Vec<f64>,
 }
 
 impl Mix {
-    fn new(targets: &[Target]) -> Self {
+    /// Of these, at least one.
+    #[must_use]
+    pub fn new(targets: &[Target]) -> Self {
         if targets.len() < 2 {
             return Self { sums: Vec::new() };
         }
@@ -132,7 +138,8 @@ impl Mix {
         Self { sums: sums.collect() }
     }
 
-    fn draw(&self, rng: &mut StdRng) -> u32 {
+    /// A row.
+    pub fn draw(&self, rng: &mut StdRng) -> u32 {
         if self.sums.is_empty() {
             return 0;
         }

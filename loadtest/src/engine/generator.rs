@@ -2,12 +2,13 @@
 
 use super::connection::{Came, Connection, Request, State};
 use super::watch::Watch;
-use crate::arrivals::{Arrival, Arrivals};
+use crate::arrivals::{self, Arrival, Arrivals, Mix};
 use crate::clock::{self, timespec};
 use crate::load::{Load, Pace, Target};
 use crate::stats::Tallies;
 use crate::units::Moment;
 use crate::wire::{Failure, Link as _, Tcp};
+use rand::rngs::StdRng;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
@@ -50,6 +51,9 @@ pub(super) struct Generator<'l> {
     buffer: Vec<u8>,
     arrivals: Option<Arrivals>,
     next: Option<Arrival>,
+    /// Of a closed loop, which has no schedule.
+    mix: Mix,
+    rng: StdRng,
     connections: Vec<Connection>,
     /// Rows to take again.
     free: Vec<usize>,
@@ -107,6 +111,8 @@ impl<'l> Generator<'l> {
             buffer: vec![0; BUFFER],
             arrivals,
             next,
+            mix: Mix::new(&load.targets),
+            rng: arrivals::rng(load, row),
             connections: (0..connections).map(|_| Connection::new()).collect(),
             free: (0..connections).rev().collect(),
             idle: VecDeque::with_capacity(connections),
@@ -157,7 +163,10 @@ impl<'l> Generator<'l> {
         let (cpu, began) = (clock::thread_cpu(), now);
         (self.idled, self.in_flight_since) = (0, self.judged);
         if matches!(self.load.pace, Pace::Closed) {
-            (0..self.connections.len()).for_each(|_| self.begin(now, 0, now));
+            for _ in 0..self.connections.len() {
+                let target = self.mix.draw(&mut self.rng);
+                self.begin(now, target, now);
+            }
         }
         while !self.has_ended(now) {
             self.catch_up(now);
@@ -372,7 +381,8 @@ impl<'l> Generator<'l> {
             self.send(row, request, now);
         } else if is_closed_loop && now < self.end && now >= self.start {
             self.fly(1, now);
-            self.send(row, Request { target: 0, due: now, begun: now }, now);
+            let target = self.mix.draw(&mut self.rng);
+            self.send(row, Request { target, due: now, begun: now }, now);
         } else {
             let connection = &mut self.connections[row];
             connection.state = State::Idle;
@@ -390,7 +400,8 @@ impl<'l> Generator<'l> {
             }
         } else if matches!(self.load.pace, Pace::Closed) && now >= self.start && now < self.end {
             self.fly(1, now);
-            let request = Request { target: 0, due: now, begun: now };
+            let target = self.mix.draw(&mut self.rng);
+            let request = Request { target, due: now, begun: now };
             if let Err(failure) = self.connect(Some(request)) {
                 self.record(request, None, Some(failure), now);
             }
