@@ -4,7 +4,7 @@ use super::bench::{Process, Unknown};
 use super::capacity::{self, Wanted};
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, share, slice_of, time};
 use super::rig::{Cores, Rig, program};
-use super::session::{Refusal, Session, thresholds};
+use super::session::{Refusal, Session, listen, thresholds};
 use crate::gateways::Kind;
 use crate::load::Load;
 use crate::machine;
@@ -157,6 +157,7 @@ impl ServerOptions {
     /// # Errors
     /// It cannot be found or started.
     pub fn open(&self, seed: u64) -> Result<Server, Refusal> {
+        listen()?;
         let plan = self.plan.as_deref().map(Plan::open).transpose().map_err(|errors| Refusal(errors.to_string()))?;
         let direct = self.direct.as_deref().map(Url::parse).transpose()?;
         let of_plan = plan.as_ref().and_then(|plan| plan.load.url.as_ref()).map(|url| url.text.clone());

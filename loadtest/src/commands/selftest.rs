@@ -156,7 +156,6 @@ fn queue(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
     // a search of its own, whose gates and trials are judged here
     let mut inner =
         Session::begin("capacity", "a queue".to_owned(), &OutputOptions { quiet: true, ..OutputOptions::default() })?;
-    inner.watch = session.watch.again();
     capacity::search(&mut inner, &load, "upstream", &mut Unknown, &wanted, None)?;
     let Outcome { capacity, gates, runs, .. } = inner.outcome;
     session.outcome.runs.extend(runs);

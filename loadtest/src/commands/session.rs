@@ -9,6 +9,7 @@ use crate::plan::{self, Plan, Thresholds};
 use crate::result::{Outcome, SCHEMA};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// What a command was asked to do cannot be done: exit code 2, and this sentence.
 #[derive(Debug, thiserror::Error)]
@@ -39,19 +40,33 @@ pub struct Session {
     output: OutputOptions,
 }
 
+/// Listens to SIGINT and SIGTERM from the first call on: the first of them stops what this returns, a second one ends the process at once. To
+/// be called before anything is started, because who runs in the background has SIGINT ignored otherwise.
+///
+/// # Errors
+/// The system does not let it.
+pub fn listen() -> Result<Watch, Refusal> {
+    static WATCH: OnceLock<Watch> = OnceLock::new();
+    if let Some(watch) = WATCH.get() {
+        return Ok(watch.again());
+    }
+    let watch = WATCH.get_or_init(Watch::default);
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // in this order, so that the first one only sets the flag
+        let told = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, watch.stop_flag())
+            .and_then(|_| signal_hook::flag::register(signal, watch.stop_flag()));
+        told.map_err(|error| Refusal(format!("cannot listen to signals: {error}")))?;
+    }
+    Ok(watch.again())
+}
+
 impl Session {
-    /// Listens to signals from here on.
+    /// Begins; listens to signals if nobody did before.
     ///
     /// # Errors
     /// The system does not let it.
     pub fn begin(command: &str, title: String, output: &OutputOptions) -> Result<Self, Refusal> {
-        let watch = Watch::default();
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // in this order, so that the first one only sets the flag
-            let told = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, watch.stop_flag())
-                .and_then(|_| signal_hook::flag::register(signal, watch.stop_flag()));
-            told.map_err(|error| Refusal(format!("cannot listen to signals: {error}")))?;
-        }
+        let watch = listen()?;
         let outcome = Outcome {
             schema: SCHEMA,
             tool: env!("CARGO_PKG_VERSION").to_owned(),
