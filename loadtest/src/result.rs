@@ -53,6 +53,9 @@ pub struct Outcome {
     pub verdicts: Vec<Verdict>,
     /// What a reader should know besides.
     pub remarks: Vec<String>,
+    /// Gateways that were started for this and have ended before its end, and how.
+    #[serde(default)]
+    pub died: Vec<String>,
 }
 
 /// The machine.
@@ -436,13 +439,43 @@ impl Outcome {
         self.verdicts.iter().chain(of_phases)
     }
 
-    /// What the process ends with: 0, 1 when a threshold was missed, 3 when a gate did not hold.
+    /// A gateway under test has ended by itself: nothing that was seen of it says anything.
+    pub fn gateway_died(&mut self, name: &str, how: &str) {
+        self.died.push(format!("{name}: {how}"));
+        self.gates.push(Gate {
+            name: format!("{name} lives"),
+            holds: false,
+            measured: format!("it has ended: {how}"),
+            wanted: "running to the end".to_owned(),
+            advice: "look at what it has said".to_owned(),
+        });
+    }
+
+    /// What the process ends with: 0, 1 when a threshold was missed, 3 when a gate did not hold, 4 when a gateway has died.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match () {
+            () if !self.died.is_empty() => 4,
             () if !self.is_valid() => 3,
             () if self.all_verdicts().any(|verdict| !verdict.passed) => 1,
             () => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_that_was_seen_decides_the_exit_code() {
+        let mut outcome = Outcome::default();
+        assert_eq!(outcome.exit_code(), 0);
+        outcome.verdicts.push(Verdict::default());
+        assert_eq!(outcome.exit_code(), 1);
+        outcome.gates.push(Gate::default());
+        assert_eq!(outcome.exit_code(), 3);
+        outcome.gateway_died("nginx", "killed");
+        assert_eq!((outcome.exit_code(), outcome.is_valid()), (4, false));
     }
 }

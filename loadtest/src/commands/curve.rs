@@ -72,14 +72,16 @@ pub fn curve(options: &CurveOptions) -> Result<ExitCode, Refusal> {
     if let Some(direct) = direct {
         curve.direct = walk(&mut session, &direct, &rates, "upstream", &mut Unknown)?;
     }
+    server.look_after(&mut session);
     if !options.workers.is_empty() {
         drop(server);
         curve.scalability = Some(scalability(&mut session, options, seed)?);
     }
     // on a curve the last points are meant to be beyond what the server, and so the generator's connections, can take
     let runs: Vec<&Run> = session.outcome.runs.iter().filter(|run| run.failures.is_empty()).collect();
-    session.outcome.gates =
-        validity::gates(&runs, None).into_iter().filter(|gate| gate.name != "connections").collect();
+    let gates = validity::gates(&runs, None).into_iter().filter(|gate| gate.name != "connections");
+    let gates: Vec<_> = gates.collect();
+    session.outcome.gates.extend(gates);
     session.outcome.curve = Some(curve);
     session.end()
 }
@@ -88,7 +90,7 @@ pub fn curve(options: &CurveOptions) -> Result<ExitCode, Refusal> {
 fn scalability(session: &mut Session, options: &CurveOptions, seed: u64) -> Result<String, Refusal> {
     let all = machine::cores();
     let cores = Cores::divide(&all);
-    let program = program(options.server.gateway.map_or(Kind::Ringgate, Kind::from))?;
+    let program = program(options.server.gateway.unwrap_or(Kind::Ringgate))?;
     let mut points = Vec::new();
     for workers in &options.workers {
         if session.watch.is_stopped() {

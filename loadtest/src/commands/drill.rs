@@ -11,7 +11,7 @@ use crate::load::Load;
 use crate::measure::{described, phase_count};
 use crate::plan::{Act, Fault, GatewayAct, Plan};
 use crate::processes::{Usage, resident_bytes};
-use crate::result::{Drill, Gate, Phase, PhaseCount, Run};
+use crate::result::{Drill, Phase, PhaseCount, Run};
 use crate::stats::Tally;
 use crate::units::digits;
 use crate::upstream::Counters;
@@ -29,7 +29,7 @@ pub struct DrillOptions {
     plans: Vec<PathBuf>,
     /// Only these of the plans' gateways, or others than theirs.
     #[arg(long, value_enum, value_delimiter = ',')]
-    gateways: Vec<super::find::KindWord>,
+    gateways: Vec<Kind>,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -51,8 +51,7 @@ pub fn drill(options: &DrillOptions) -> Result<ExitCode, Refusal> {
         let Some(gateway) = &plan.gateway else {
             return Err(Refusal(format!("{}: a drill starts its gateway: [gateway] is missing", plan.text.name)));
         };
-        let asked: Vec<Kind> = options.gateways.iter().map(|word| Kind::from(*word)).collect();
-        let kinds = if asked.is_empty() { gateway.kinds.clone() } else { asked };
+        let kinds = if options.gateways.is_empty() { &gateway.kinds } else { &options.gateways };
         session.outcome.seed = plan.load.seed;
         session.outcome.plan = Some(plan.text.clone());
         session.outcome.remarks.extend(plan.remarks.iter().cloned());
@@ -102,7 +101,7 @@ fn one(
         drill.metrics = stage.rig.gateway.metrics().unwrap_or_default();
     }
     if let Some(ending) = stage.rig.gateway.child().has_ended() {
-        session.outcome.gates.push(died(name, &format!("{ending:?}")));
+        session.outcome.gateway_died(name, &format!("{ending:?}"));
     }
     session.outcome.remarks.extend(stage.troubles.drain(..).map(|trouble| format!("{name}: {trouble}")));
     if is_judged {
@@ -112,16 +111,6 @@ fn one(
     session.outcome.runs.push(run);
     session.outcome.drills.push(drill);
     Ok(())
-}
-
-fn died(name: &str, how: &str) -> Gate {
-    Gate {
-        name: format!("{name} lives"),
-        holds: false,
-        measured: format!("it has ended: {how}"),
-        wanted: "running to the end".to_owned(),
-        advice: "look at what it has said".to_owned(),
-    }
 }
 
 /// A process that somebody else holds.

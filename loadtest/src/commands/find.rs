@@ -12,34 +12,10 @@ use crate::measure::{Bound, described, digits_of_quantile};
 use crate::plan::{self, Plan};
 use crate::units::shown;
 use crate::url::Url;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-
-/// A gateway that the tool can start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum KindWord {
-    /// This project's: $RINGGATE, or the one that is built into the tool.
-    Ringgate,
-    /// nginx on PATH, or $NGINX.
-    Nginx,
-    /// haproxy on PATH, or $HAPROXY.
-    Haproxy,
-    /// envoy on PATH, or $ENVOY.
-    Envoy,
-}
-
-impl From<KindWord> for Kind {
-    fn from(word: KindWord) -> Self {
-        match word {
-            KindWord::Ringgate => Self::Ringgate,
-            KindWord::Nginx => Self::Nginx,
-            KindWord::Haproxy => Self::Haproxy,
-            KindWord::Envoy => Self::Envoy,
-        }
-    }
-}
 
 /// Which server.
 #[derive(Clone, Debug, Args)]
@@ -55,7 +31,7 @@ pub struct ServerOptions {
     pub plan: Option<PathBuf>,
     /// Which gateway --demo or the plan starts [default: ringgate, or the plan's first].
     #[arg(long, value_enum, conflicts_with = "url")]
-    pub gateway: Option<KindWord>,
+    pub gateway: Option<Kind>,
     /// Bytes of the answers of --demo's service.
     #[arg(long, default_value_t = 1_024, requires = "demo", value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     pub body_bytes: u32,
@@ -170,7 +146,7 @@ impl ServerOptions {
         }
         let Some(plan) = plan else { return self.demo(seed) };
         let first = plan.gateway.as_ref().and_then(|gateway| gateway.kinds.first().copied());
-        let kind = self.gateway.map(Kind::from).or(first).unwrap_or(Kind::Ringgate);
+        let kind = self.gateway.or(first).unwrap_or(Kind::Ringgate);
         let rig = Rig::of_plan(&plan, &program(kind)?)?;
         let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
         let gateway = plan.gateway.as_ref().map(|gateway| gateway.cores.clone()).unwrap_or_default();
@@ -188,7 +164,7 @@ impl ServerOptions {
 
     fn demo(&self, seed: u64) -> Result<Server, Refusal> {
         let cores = Cores::divide(&machine::cores());
-        let program = program(self.gateway.map_or(Kind::Ringgate, Kind::from))?;
+        let program = program(self.gateway.unwrap_or(Kind::Ringgate))?;
         let rig = Rig::start(&program, &cores, self.body_bytes as usize, seed)?;
         let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
         let direct = Url::parse(&format!("http://{}/", rig.fleets[0].addresses()[0]))?;
@@ -225,6 +201,13 @@ impl Server {
             }
         };
         Ok((load(&self.url)?, self.direct.as_ref().map(load).transpose()?))
+    }
+
+    /// Tells a result that the gateway has died, if it has.
+    pub fn look_after(&mut self, session: &mut Session) {
+        if let Some(ending) = self.rig.as_mut().and_then(|rig| rig.gateway.child().has_ended()) {
+            session.outcome.gateway_died(&self.name, &format!("{ending:?}"));
+        }
     }
 
     /// Tells a result where everything runs.
@@ -277,6 +260,7 @@ pub fn capacity(options: &CapacityOptions) -> Result<ExitCode, Refusal> {
     let mut process = server.watched();
     capacity::search(&mut session, &load, &name, process.as_mut(), &wanted, direct.as_ref())?;
     drop(process);
+    server.look_after(&mut session);
     let verdict = session.outcome.capacity.as_ref().and_then(|capacity| thresholds.verdict_on_capacity(capacity));
     session.outcome.verdicts.extend(verdict);
     session.end()

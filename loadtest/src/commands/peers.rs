@@ -1,7 +1,6 @@
 //! `peers`: gateways side by side at the same rate, in turn, on the same cores.
 
 use super::bench::Bench;
-use super::find::KindWord;
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, slice_of, time};
 use super::rig::{Cores, Rig};
 use super::session::{Refusal, Session};
@@ -30,7 +29,7 @@ const SATURATION: Duration = Duration::from_millis(1_500);
 pub struct PeersOptions {
     /// Which; the first one is compared with all others. Those that are not installed are left out, and said so [default: the plan's, or all].
     #[arg(long, value_enum, value_delimiter = ',')]
-    gateways: Vec<KindWord>,
+    gateways: Vec<Kind>,
     /// What is asked, and what stands behind each: a file as in loadtest/plans.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
@@ -68,7 +67,7 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
     let of_plan = plan.as_ref().and_then(|plan| plan.gateway.as_ref()).map(|gateway| gateway.kinds.clone());
     let kinds: Vec<Kind> = match &options.gateways[..] {
         [] => of_plan.unwrap_or_else(|| Kind::ALL.to_vec()),
-        words => words.iter().map(|word| Kind::from(*word)).collect(),
+        asked => asked.to_vec(),
     };
     let (programs, missing) = find(&kinds);
     if programs.len() < 2 {

@@ -56,6 +56,7 @@ pub fn run(options: &RunOptions) -> Result<ExitCode, Refusal> {
     let bench = Bench { watch: &session.watch, progress: &session.progress };
     let (_, run) = bench.run(&load, "run", &name, server.watched().as_mut())?;
     session.outcome.gates = validity::gates(&[&run], None);
+    server.look_after(&mut session);
     session.outcome.verdicts = thresholds.verdicts(&run);
     session.outcome.runs.push(run);
     session.end()

@@ -91,6 +91,7 @@ pub fn size(options: &SizeOptions) -> Result<ExitCode, Refusal> {
     session.outcome.verdicts.extend(thresholds.verdict_on_hosts(&planned));
     session.outcome.sizing = Some(planned);
     drop(process);
+    server.look_after(&mut session);
     session.end()
 }
 

@@ -43,7 +43,7 @@ const PREDECESSOR: Duration = Duration::from_secs(2);
 const CLOSING: Duration = Duration::from_secs(10);
 
 /// Which gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum Kind {
     /// ringgate.
     Ringgate,
