@@ -122,10 +122,13 @@ pub struct PlanText {
     pub text: String,
 }
 
+/// Label of a run that says nothing, because the machine spoiled it; another one was made instead.
+pub const SPOILED: &str = "spoiled";
+
 /// One load on one server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// What it was for: `run`, `probe`, `short`, `full`, `direct`, `warm-up`, `drill`, `pair 3` …
+    /// What it was for: `run`, `short`, `full`, `direct`, `warm-up`, `drill`, `round 3` …; or [`SPOILED`].
     pub label: String,
     /// Whom it went to: `ringgate`, `nginx`, …, `upstream`, or the address.
     pub server: String,
@@ -441,7 +444,11 @@ impl Outcome {
 
     /// A gateway under test has ended by itself: nothing that was seen of it says anything.
     pub fn gateway_died(&mut self, name: &str, how: &str) {
-        self.died.push(format!("{name}: {how}"));
+        let told = format!("{name}: {how}");
+        if self.died.contains(&told) {
+            return;
+        }
+        self.died.push(told);
         self.gates.push(Gate {
             name: format!("{name} lives"),
             holds: false,

@@ -44,6 +44,18 @@ pub fn headroom(direct: &Run, bound: f64) -> Gate {
     }
 }
 
+/// What of the machine, and not of the server, spoiled a run, if another one may be better: somebody took the generator's CPU. A generator
+/// that is at its own limit is late every time.
+#[must_use]
+pub fn spoiled(run: &Run, bound: Option<f64>) -> Option<String> {
+    let runs = [run];
+    if run.rate.is_none() || !busy(&runs).holds {
+        return None;
+    }
+    let spoils = [steal(&runs), lag(&runs, bound)].into_iter().find(|gate| !gate.holds)?;
+    Some(format!("{}: {}", spoils.name, spoils.measured))
+}
+
 fn worst(runs: &[&Run], of: impl Fn(&Run) -> f64) -> f64 {
     runs.iter().map(|run| of(run)).fold(0.0, f64::max)
 }
@@ -163,6 +175,22 @@ mod tests {
         }
         let late = Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
         assert!(failing(&Run { lag: late, ..run() }, None).is_empty(), "without a bound a millisecond is fine");
+    }
+
+    #[test]
+    fn a_run_is_spoiled_by_others_and_not_by_its_own_limit() {
+        let lag = || Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
+        let late = Run { lag: lag(), ..run() };
+        assert_eq!(spoiled(&late, Some(0.005)).as_deref(), Some("schedule lag: p99.9 of 600 µs"));
+        assert!(spoiled(&Run { steal: 0.03, ..run() }, None).is_some_and(|why| why.starts_with("CPU steal")));
+        for fine in [
+            run(),
+            Run { generator_busy: 0.9, ..late.clone() },
+            Run { rate: None, ..late.clone() },
+            Run { waited: 300, ..run() },
+        ] {
+            assert_eq!(spoiled(&fine, Some(0.005)), None);
+        }
     }
 
     #[test]

@@ -6,8 +6,9 @@ use crate::engine::{self, Measured, Watch};
 use crate::load::Load;
 use crate::machine::Ticks;
 use crate::measure;
-use crate::result::Run;
+use crate::result::{Outcome, Run, SPOILED};
 use crate::units::{digits, shown};
+use crate::validity;
 use std::time::Duration;
 
 /// Between two looks at how far a load is.
@@ -29,6 +30,23 @@ pub trait Process {
 
     /// Resident bytes.
     fn resident(&mut self) -> Option<u64>;
+
+    /// How it has ended, if it is known to have.
+    fn ended(&mut self) -> Option<String>;
+}
+
+impl<P: Process + ?Sized> Process for &mut P {
+    fn cpu(&mut self) -> Option<f64> {
+        (**self).cpu()
+    }
+
+    fn resident(&mut self) -> Option<u64> {
+        (**self).resident()
+    }
+
+    fn ended(&mut self) -> Option<String> {
+        (**self).ended()
+    }
 }
 
 /// What is done to servers while a load runs.
@@ -62,6 +80,10 @@ impl Process for Unknown {
     }
 
     fn resident(&mut self) -> Option<u64> {
+        None
+    }
+
+    fn ended(&mut self) -> Option<String> {
         None
     }
 }
@@ -133,6 +155,42 @@ impl Bench<'_> {
     }
 }
 
+/// How often one run is made again, and how often all those of a command.
+const REPEATS_OF_ONE: u32 = 3;
+const REPEATS_OF_ALL: u32 = 12;
+
+/// Runs that the machine spoiled are made again, so that one hiccup does not cost a whole command; on a machine that is always busy that ends
+/// soon, and the gates say so.
+#[derive(Debug, Default)]
+pub struct Repeats {
+    of_one: u32,
+    of_all: u32,
+}
+
+impl Repeats {
+    /// Whether this run is to be made again, which is said and which its label says then. `bound` as [`validity::gates`] takes it.
+    pub fn again(&mut self, run: &mut Run, bound: Option<f64>, progress: &Progress) -> bool {
+        let why = validity::spoiled(run, bound);
+        let Some(why) = why.filter(|_| self.of_one < REPEATS_OF_ONE && self.of_all < REPEATS_OF_ALL) else {
+            self.of_one = 0;
+            return false;
+        };
+        (self.of_one, self.of_all) = (self.of_one + 1, self.of_all + 1);
+        SPOILED.clone_into(&mut run.label);
+        progress.say(&format!("  does not count, and is made again: {why}"));
+        true
+    }
+
+    /// Leaves in a result that some runs were made again.
+    pub fn conclude(&self, outcome: &mut Outcome) {
+        match self.of_all {
+            0 => {}
+            1 => outcome.remarks.push("1 run was spoiled by the machine and made again".to_owned()),
+            many => outcome.remarks.push(format!("{many} runs were spoiled by the machine and made again")),
+        }
+    }
+}
+
 /// A run in a line.
 #[must_use]
 pub fn summary(run: &Run) -> String {
@@ -147,4 +205,33 @@ pub fn summary(run: &Run) -> String {
     }
     let (p50, p99) = (percentile(run.latency.p50), percentile(run.latency.p99));
     format!("p50 {p50}, p99 {p99}{failures}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::Spectrum;
+
+    #[test]
+    fn what_is_spoiled_is_made_again_but_not_for_ever() {
+        let lag = Spectrum { p999: Some(0.01), ..Spectrum::default() };
+        let late = Run { rate: Some(100.0), label: "full".to_owned(), lag, ..Run::default() };
+        let fine = Run { rate: Some(100.0), label: "full".to_owned(), ..Run::default() };
+        let progress = Progress::new(true);
+        let (mut repeats, mut outcome) = (Repeats::default(), Outcome::default());
+        let mut again = |run: &Run| {
+            let mut run = run.clone();
+            let again = repeats.again(&mut run, Some(0.005), &progress);
+            assert_eq!(run.label, if again { SPOILED } else { "full" });
+            again
+        };
+        assert!(!again(&fine));
+        for round in 0..REPEATS_OF_ALL / REPEATS_OF_ONE {
+            assert!((0..REPEATS_OF_ONE).all(|_| again(&late)), "round {round}");
+            assert!(!again(&late), "the same run is given up, round {round}");
+        }
+        assert!(!again(&late), "a machine that is always busy stays what it is");
+        repeats.conclude(&mut outcome);
+        assert_eq!(outcome.remarks, ["12 runs were spoiled by the machine and made again"]);
+    }
 }

@@ -1,6 +1,6 @@
 //! `capacity`: the highest rate at which a percentile is still met, as a bracket that was shown from both sides.
 
-use super::bench::{Bench, Process};
+use super::bench::{Bench, Process, Repeats, Unknown};
 use super::options::RATE_MAX;
 use super::session::{Refusal, Session};
 use crate::load::{Load, Pace};
@@ -76,6 +76,7 @@ pub fn search(
     let max = wanted.max.min(RATE_MAX);
     let mut search = Search::new(Bounds { start: wanted.start.min(max), min: 1.0, max, width: wanted.width });
     let mut reasons: Vec<(f64, String)> = Vec::new();
+    let mut repeats = Repeats::default();
     let found = loop {
         if session.watch.is_stopped() {
             break None;
@@ -88,10 +89,17 @@ pub fn search(
         let label = if trial.is_full { "full" } else { "short" };
         let bench = Bench { watch: &session.watch, progress: &session.progress };
         let (measured, mut run) = bench.run(&load, label, server, process)?;
-        if measured.is_partial {
+        if measured.is_partial || !session.lives(server, process) {
             break None;
         }
         run.refused = refusal(&wanted.bound, &measured, trial.is_full);
+        // one that only looks around and passed although it was sent late would have passed all the same
+        let is_vote = trial.is_full || run.refused.is_some();
+        if is_vote && repeats.again(&mut run, Some(wanted.bound.time), &session.progress) {
+            run.refused = None;
+            session.outcome.runs.push(run);
+            continue;
+        }
         search.observe(run.refused.is_none());
         if let Some(reason) = &run.refused {
             session.progress.say(&format!("  does not hold: {reason}"));
@@ -105,17 +113,31 @@ pub fn search(
     };
     let direct = direct.zip(found.holds).map(|(direct, (rate, _))| {
         let trial = Trial { rate: rate * DIRECT, is_full: true };
-        let load = at(direct, trial, wanted.length(trial), 0);
-        Bench { watch: &session.watch, progress: &session.progress }.run(
-            &load,
-            "direct",
-            "upstream",
-            &mut super::bench::Unknown,
-        )
+        ask_upstream(session, wanted, &mut repeats, direct, trial)
     });
-    let direct = direct.transpose()?.map(|(_, run)| run);
+    let direct = direct.transpose()?;
+    repeats.conclude(&mut session.outcome);
     conclude(session, wanted, &found, &reasons, direct);
     Ok(())
+}
+
+/// The upstream itself.
+fn ask_upstream(
+    session: &mut Session,
+    wanted: &Wanted,
+    repeats: &mut Repeats,
+    load: &Load,
+    trial: Trial,
+) -> Result<Run, Refusal> {
+    loop {
+        let load = at(load, trial, wanted.length(trial), session.outcome.runs.len() as u64);
+        let bench = Bench { watch: &session.watch, progress: &session.progress };
+        let (_, mut run) = bench.run(&load, "direct", "upstream", &mut Unknown)?;
+        if session.watch.is_stopped() || !repeats.again(&mut run, Some(wanted.bound.time), &session.progress) {
+            return Ok(run);
+        }
+        session.outcome.runs.push(run);
+    }
 }
 
 /// What follows from the trials.

@@ -1,14 +1,15 @@
 //! `curve`: latency against rate, with the same of the upstream itself beneath.
 
-use super::bench::{Bench, Process, Unknown};
+use super::bench::{Bench, Process, Repeats, Unknown};
 use super::find::ServerOptions;
 use super::options::{LoadOptions, OutputOptions, rate, slice_of, time};
-use super::rig::{Cores, Rig, program};
+use super::rig::{Rig, program};
 use super::session::{Refusal, Session};
 use crate::gateways::Kind;
 use crate::load::{Load, Pace};
 use crate::machine;
-use crate::result::{Curve, Run};
+use crate::plan::Division;
+use crate::result::{Curve, Run, SPOILED};
 use crate::scalability::{Point, in_words};
 use crate::units::digits;
 use crate::url::Url;
@@ -78,7 +79,8 @@ pub fn curve(options: &CurveOptions) -> Result<ExitCode, Refusal> {
         curve.scalability = Some(scalability(&mut session, options, seed)?);
     }
     // on a curve the last points are meant to be beyond what the server, and so the generator's connections, can take
-    let runs: Vec<&Run> = session.outcome.runs.iter().filter(|run| run.failures.is_empty()).collect();
+    let runs: Vec<&Run> =
+        session.outcome.runs.iter().filter(|run| run.failures.is_empty() && run.label != SPOILED).collect();
     let gates = validity::gates(&runs, None).into_iter().filter(|gate| gate.name != "connections");
     let gates: Vec<_> = gates.collect();
     session.outcome.gates.extend(gates);
@@ -89,7 +91,7 @@ pub fn curve(options: &CurveOptions) -> Result<ExitCode, Refusal> {
 /// Saturation with each number of workers, and what the universal scalability law says of it.
 fn scalability(session: &mut Session, options: &CurveOptions, seed: u64) -> Result<String, Refusal> {
     let all = machine::cores();
-    let cores = Cores::divide(&all);
+    let cores = Division::of(&all);
     let program = program(options.server.gateway.unwrap_or(Kind::Ringgate))?;
     let mut points = Vec::new();
     for workers in &options.workers {
@@ -97,7 +99,7 @@ fn scalability(session: &mut Session, options: &CurveOptions, seed: u64) -> Resu
             break;
         }
         let those = all.iter().copied().cycle().take(*workers as usize).collect();
-        let cores = Cores { gateway: those, ..cores.clone() };
+        let cores = Division { gateway: those, ..cores.clone() };
         let mut rig = Rig::start(&program, &cores, options.server.body_bytes as usize, seed)?;
         let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
         let cores = if options.load.cores.is_empty() { cores.generator } else { options.load.cores.clone() };
@@ -122,18 +124,23 @@ fn walk(
     name: &str,
     process: &mut dyn Process,
 ) -> Result<Vec<usize>, Refusal> {
-    let mut rows = Vec::new();
-    for rate in rates {
-        if session.watch.is_stopped() {
-            break;
-        }
+    let (mut rows, mut repeats) = (Vec::new(), Repeats::default());
+    let mut left = rates;
+    while let ([rate, later @ ..], false) = (left, session.watch.is_stopped()) {
         let pace = if matches!(load.pace, Pace::Even(_)) { Pace::Even(*rate) } else { Pace::Poisson(*rate) };
         let load = Load { pace, slice: slice_of(load.length), ..load.clone() };
         let bench = Bench { watch: &session.watch, progress: &session.progress };
-        let (_, run) = bench.run(&load, "point", name, process)?;
-        rows.push(session.outcome.runs.len());
+        let (_, mut run) = bench.run(&load, "point", name, process)?;
+        if !repeats.again(&mut run, None, &session.progress) {
+            rows.push(session.outcome.runs.len());
+            left = later;
+        }
         session.outcome.runs.push(run);
+        if !session.lives(name, process) {
+            break;
+        }
     }
+    repeats.conclude(&mut session.outcome);
     Ok(rows)
 }
 

@@ -100,9 +100,7 @@ fn one(
     if program.kind == Kind::Ringgate {
         drill.metrics = stage.rig.gateway.metrics().unwrap_or_default();
     }
-    if let Some(ending) = stage.rig.gateway.child().has_ended() {
-        session.outcome.gateway_died(name, &format!("{ending:?}"));
-    }
+    session.lives(name, &mut stage.rig.gateway);
     session.outcome.remarks.extend(stage.troubles.drain(..).map(|trouble| format!("{name}: {trouble}")));
     if is_judged {
         let thresholds = thresholds(Some(plan), output)?;
@@ -126,6 +124,10 @@ impl Process for ById {
 
     fn resident(&mut self) -> Option<u64> {
         Some(resident_bytes(self.pid))
+    }
+
+    fn ended(&mut self) -> Option<String> {
+        None
     }
 }
 

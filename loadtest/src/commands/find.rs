@@ -3,13 +3,13 @@
 use super::bench::{Process, Unknown};
 use super::capacity::{self, Wanted};
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, share, slice_of, time};
-use super::rig::{Cores, Rig, program};
+use super::rig::{Rig, program};
 use super::session::{Refusal, Session, listen, thresholds};
 use crate::gateways::Kind;
 use crate::load::Load;
 use crate::machine;
 use crate::measure::{Bound, described, digits_of_quantile};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Division, Plan};
 use crate::units::shown;
 use crate::url::Url;
 use clap::Args;
@@ -124,7 +124,7 @@ pub struct Server {
     /// The upstream itself.
     pub direct: Option<Url>,
     /// Where everything runs, if the tool has decided that.
-    pub cores: Option<Cores>,
+    pub cores: Option<Division>,
 }
 
 impl ServerOptions {
@@ -150,8 +150,8 @@ impl ServerOptions {
         let rig = Rig::of_plan(&plan, &program(kind)?)?;
         let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
         let gateway = plan.gateway.as_ref().map(|gateway| gateway.cores.clone()).unwrap_or_default();
-        let upstream = plan.upstreams.iter().flat_map(|upstream| upstream.cores.clone()).collect();
-        let cores = Some(Cores { gateway, upstream, generator: plan.load.cores.clone() });
+        let upstreams = plan.upstreams.iter().flat_map(|upstream| upstream.cores.clone()).collect();
+        let cores = Some(Division { gateway, upstreams, generator: plan.load.cores.clone() });
         // with one service behind the gateway the same can be asked of it directly; of several no single one gets the whole load
         let only = if let [one] = &rig.fleets[..] { one.addresses() } else { Vec::new() };
         let direct = match (direct, &only[..]) {
@@ -163,7 +163,7 @@ impl ServerOptions {
     }
 
     fn demo(&self, seed: u64) -> Result<Server, Refusal> {
-        let cores = Cores::divide(&machine::cores());
+        let cores = Division::of(&machine::cores());
         let program = program(self.gateway.unwrap_or(Kind::Ringgate))?;
         let rig = Rig::start(&program, &cores, self.body_bytes as usize, seed)?;
         let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
@@ -177,7 +177,7 @@ impl Server {
     /// Its process, where that is known.
     pub fn watched(&mut self) -> Box<dyn Process + '_> {
         match &mut self.rig {
-            Some(rig) => Box::new(OfGateway(&mut rig.gateway)),
+            Some(rig) => Box::new(&mut rig.gateway),
             None => Box::new(Unknown),
         }
     }
@@ -205,8 +205,8 @@ impl Server {
 
     /// Tells a result that the gateway has died, if it has.
     pub fn look_after(&mut self, session: &mut Session) {
-        if let Some(ending) = self.rig.as_mut().and_then(|rig| rig.gateway.child().has_ended()) {
-            session.outcome.gateway_died(&self.name, &format!("{ending:?}"));
+        if let Some(rig) = &mut self.rig {
+            session.lives(&self.name, &mut rig.gateway);
         }
     }
 
@@ -218,7 +218,7 @@ impl Server {
         outcome.environment.generator_cores = load.cores.clone();
         if let Some(cores) = &self.cores {
             outcome.environment.gateway_cores = cores.gateway.clone();
-            outcome.environment.upstream_cores = cores.upstream.clone();
+            outcome.environment.upstream_cores = cores.upstreams.clone();
         }
         if let Some(plan) = &self.plan {
             outcome.plan = Some(plan.text.clone());
@@ -227,18 +227,6 @@ impl Server {
         if let Some(rig) = &self.rig {
             outcome.remarks.push(format!("{} was started for this", rig.gateway.program().version));
         }
-    }
-}
-
-struct OfGateway<'g>(&'g mut crate::gateways::Gateway);
-
-impl Process for OfGateway<'_> {
-    fn cpu(&mut self) -> Option<f64> {
-        self.0.cpu()
-    }
-
-    fn resident(&mut self) -> Option<u64> {
-        self.0.resident()
     }
 }
 

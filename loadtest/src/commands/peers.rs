@@ -1,15 +1,15 @@
 //! `peers`: gateways side by side at the same rate, in turn, on the same cores.
 
-use super::bench::Bench;
+use super::bench::{Bench, Repeats};
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, slice_of, time};
-use super::rig::{Cores, Rig};
+use super::rig::Rig;
 use super::session::{Refusal, Session};
 use crate::bootstrap::{interval, median};
 use crate::gateways::{Kind, find};
 use crate::load::{Load, Pace};
 use crate::machine;
 use crate::measure::described;
-use crate::plan::Plan;
+use crate::plan::{Division, Plan};
 use crate::result::{Peer, Peers, Ratio, Run};
 use crate::units::digits;
 use crate::url::Url;
@@ -73,7 +73,7 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
     if programs.len() < 2 {
         return Err(Refusal(format!("at least two gateways are needed: {}", missing.join("; "))));
     }
-    let cores = Cores::divide(&machine::cores());
+    let cores = Division::of(&machine::cores());
     let mut session = Session::begin("peers", "Gateways side by side".to_owned(), &options.output)?;
     session.outcome.remarks.extend(missing);
     let mut contenders = Vec::new();
@@ -90,7 +90,7 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
         described(&Load { pace: options.load.paced(1.0), ..contenders[0].load.clone() }, "each gateway in turn");
     session.outcome.environment.generator_cores = contenders[0].load.cores.clone();
     session.outcome.environment.gateway_cores = cores.gateway.clone();
-    session.outcome.environment.upstream_cores = cores.upstream.clone();
+    session.outcome.environment.upstream_cores = cores.upstreams.clone();
     session.outcome.plan = plan.as_ref().map(|plan| plan.text.clone());
     let rate = match options.rate.or(plan.as_ref().map(|plan| plan.load.rate)) {
         Some(rate) => rate,
@@ -99,14 +99,21 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
     let rows = rounds(&mut session, &mut contenders, options, rate)?;
     let versions: Vec<_> = programs.iter().map(|program| program.version.clone()).collect();
     let judged: Vec<&Run> = rows.iter().flatten().map(|row| &session.outcome.runs[*row]).collect();
-    session.outcome.gates = validity::gates(&judged, None);
+    let gates = validity::gates(&judged, None);
+    session.outcome.gates.extend(gates);
     session.outcome.peers = Some(judge(&session.outcome.runs, &contenders, &versions, &rows, rate, seed));
     drop(contenders);
     session.end()
 }
 
 /// What is offered to one of them.
-fn load_of(options: &PeersOptions, plan: Option<&Plan>, rig: &Rig, cores: &Cores, seed: u64) -> Result<Load, Refusal> {
+fn load_of(
+    options: &PeersOptions,
+    plan: Option<&Plan>,
+    rig: &Rig,
+    cores: &Division,
+    seed: u64,
+) -> Result<Load, Refusal> {
     let length = options.length;
     if let Some(plan) = plan {
         let load = plan.load(rig.gateway.address());
@@ -138,23 +145,36 @@ fn rounds(
     rate: f64,
 ) -> Result<Vec<Vec<usize>>, Refusal> {
     let mut rows = vec![Vec::new(); contenders.len()];
+    let mut repeats = Repeats::default();
     for round in 0..options.rounds {
         let there: Vec<usize> = (0..contenders.len()).collect();
         let order: Vec<usize> = if round % 2 == 0 { there } else { there.into_iter().rev().collect() };
         for row in order {
-            if session.watch.is_stopped() {
-                return Ok(rows);
-            }
             let contender = &mut contenders[row];
             let seed = contender.load.seed.wrapping_add(u64::from(round));
             let load = Load { pace: options.load.paced(rate), seed, ..contender.load.clone() };
-            let bench = Bench { watch: &session.watch, progress: &session.progress };
             let label = format!("round {}", round + 1);
-            let (_, run) = bench.run(&load, &label, &contender.name, &mut contender.rig.gateway)?;
-            rows[row].push(session.outcome.runs.len());
-            session.outcome.runs.push(run);
+            loop {
+                if session.watch.is_stopped() {
+                    return Ok(rows);
+                }
+                let bench = Bench { watch: &session.watch, progress: &session.progress };
+                let (_, mut run) = bench.run(&load, &label, &contender.name, &mut contender.rig.gateway)?;
+                let again = repeats.again(&mut run, None, &session.progress);
+                if !again {
+                    rows[row].push(session.outcome.runs.len());
+                }
+                session.outcome.runs.push(run);
+                if !again {
+                    break;
+                }
+            }
+            if !session.lives(&contender.name, &mut contender.rig.gateway) {
+                return Ok(rows);
+            }
         }
     }
+    repeats.conclude(&mut session.outcome);
     Ok(rows)
 }
 

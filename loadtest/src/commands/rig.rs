@@ -3,7 +3,7 @@
 use super::bench::Process;
 use super::session::Refusal;
 use crate::gateways::{Endpoint, Gateway, Kind, Program, Route, Setup};
-use crate::plan::Plan;
+use crate::plan::{Division, Plan};
 use crate::processes::Fleet;
 use crate::upstream::{Service, Time};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,30 +11,6 @@ use std::time::Duration;
 
 /// A port that the kernel chooses.
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// Who runs where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cores {
-    /// Of the gateway under test.
-    pub gateway: Vec<usize>,
-    /// Of services.
-    pub upstream: Vec<usize>,
-    /// Of the generator.
-    pub generator: Vec<usize>,
-}
-
-impl Cores {
-    /// Half of them for the gateway, which is measured, the rest for the generator and services, which shall not limit it. On two cores those
-    /// share one.
-    #[must_use]
-    pub fn divide(all: &[usize]) -> Self {
-        let (gateway, rest) = all.split_at((all.len() / 2).max(1).min(all.len()));
-        let rest = if rest.is_empty() { gateway } else { rest };
-        let (upstream, generator) = rest.split_at(rest.len() / 2);
-        let upstream = if upstream.is_empty() { generator } else { upstream };
-        Self { gateway: gateway.to_vec(), upstream: upstream.to_vec(), generator: generator.to_vec() }
-    }
-}
 
 /// A running rig; dropping it ends all of it.
 pub struct Rig {
@@ -49,11 +25,14 @@ impl Rig {
     ///
     /// # Errors
     /// One of them does not start.
-    pub fn start(program: &Program, cores: &Cores, body_bytes: usize, seed: u64) -> Result<Self, Refusal> {
+    pub fn start(program: &Program, cores: &Division, body_bytes: usize, seed: u64) -> Result<Self, Refusal> {
         let service = Service { listen: ANY, time: Time::Fixed(Duration::ZERO), body_bytes, seed };
-        let fleet = Fleet::start_all(&[service], &cores.upstream).map_err(told)?;
-        let setup =
-            Setup { workers: cores.gateway.len(), cores: cores.gateway.clone(), ..Setup::plain(&fleet.addresses()) };
+        let fleet = Fleet::start_all(&[service], &cores.upstreams).map_err(told)?;
+        let setup = Setup {
+            workers: cores.gateway.len().max(1),
+            cores: cores.gateway.clone(),
+            ..Setup::plain(&fleet.addresses())
+        };
         let gateway = Gateway::start(program, &setup).map_err(told)?;
         Ok(Self { gateway, fleets: vec![fleet] })
     }
@@ -123,18 +102,8 @@ impl Process for Gateway {
     fn resident(&mut self) -> Option<u64> {
         Some(self.child().resident_bytes())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cores_are_divided_and_none_is_left_out_or_without() {
-        let divided = |n: usize| Cores::divide(&(0..n).collect::<Vec<_>>());
-        assert_eq!(divided(1), Cores { gateway: vec![0], upstream: vec![0], generator: vec![0] });
-        assert_eq!(divided(2), Cores { gateway: vec![0], upstream: vec![1], generator: vec![1] });
-        assert_eq!(divided(3), Cores { gateway: vec![0], upstream: vec![1], generator: vec![2] });
-        assert_eq!(divided(8), Cores { gateway: vec![0, 1, 2, 3], upstream: vec![4, 5], generator: vec![6, 7] });
+    fn ended(&mut self) -> Option<String> {
+        self.child().has_ended().map(|ending| format!("{ending:?}"))
     }
 }

@@ -1,5 +1,6 @@
 //! One command from its start to its exit code.
 
+use super::bench::Process;
 use super::options::OutputOptions;
 use super::progress::Progress;
 use crate::clock;
@@ -77,6 +78,15 @@ impl Session {
             ..Outcome::default()
         };
         Ok(Self { watch, progress: Progress::new(output.quiet), outcome, output: output.clone() })
+    }
+
+    /// Whether a gateway lives; that it does not is left in the result.
+    pub fn lives(&mut self, name: &str, process: &mut dyn Process) -> bool {
+        let how = process.ended();
+        if let Some(how) = &how {
+            self.outcome.gateway_died(name, how);
+        }
+        how.is_none()
     }
 
     /// Writes what was asked for, says what came of it, and ends with its code.

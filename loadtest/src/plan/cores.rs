@@ -5,7 +5,7 @@
 
 /// Cores by their use; an empty list is not pinned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Division {
+pub struct Division {
     /// Of the generator's threads.
     pub generator: Vec<usize>,
     /// Of the gateway under test.
@@ -13,6 +13,18 @@ pub(super) struct Division {
     /// Of upstreams.
     pub upstreams: Vec<usize>,
 }
+
+impl Division {
+    /// Of these, when nobody says anything: a gateway, what stands behind it, and the generator.
+    #[must_use]
+    pub fn of(cores: &[usize]) -> Self {
+        divide(cores, &AUTO)
+    }
+}
+
+/// Nobody says anything.
+const AUTO: Wishes<'_> =
+    Wishes { generator: None, gateway: None, upstreams: &[], starts: true, is_upstream_auto: true };
 
 /// What the plan says itself; `None` is "auto".
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,9 +74,6 @@ pub(super) fn divide(available: &[usize], wishes: &Wishes<'_>) -> Division {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const AUTO: Wishes<'_> =
-        Wishes { generator: None, gateway: None, upstreams: &[], starts: true, is_upstream_auto: true };
 
     fn divided(count: usize, wishes: &Wishes<'_>) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
         let division = divide(&(0..count).collect::<Vec<_>>(), wishes);

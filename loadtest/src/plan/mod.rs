@@ -26,6 +26,7 @@ mod tests;
 mod values;
 mod words;
 
+pub use cores::Division;
 pub use file::schema;
 pub use replay::{Replay, ReplayError};
 pub use values::{Allowed, Url, is_loopback};
