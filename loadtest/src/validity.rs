@@ -22,7 +22,23 @@ const LITTLE_MIN: u64 = 1_000;
 /// All gates of `runs`, judged by the worst of them. `bound` is what latencies are held against, in seconds.
 #[must_use]
 pub fn gates(runs: &[&Run], bound: Option<f64>) -> Vec<Gate> {
-    let mut gates = vec![lag(runs, bound), busy(runs), steal(runs), own_resources(runs)];
+    gates_with(runs, runs, bound)
+}
+
+/// The same of trials. What was sent late or on a machine that others used counts from when it was due, so a trial that has passed all the same
+/// is beyond that doubt: only for one that has not is it asked whose fault it was.
+#[must_use]
+pub fn gates_of_trials(trials: &[&Run], bound: f64) -> Vec<Gate> {
+    let failed: Vec<&Run> = trials.iter().copied().filter(|run| run.refused.is_some()).collect();
+    gates_with(trials, &failed, Some(bound))
+}
+
+fn gates_with(runs: &[&Run], timed: &[&Run], bound: Option<f64>) -> Vec<Gate> {
+    let mut gates = Vec::new();
+    if !timed.is_empty() {
+        gates.extend([lag(timed, bound), steal(timed)]);
+    }
+    gates.extend([busy(runs), own_resources(runs)]);
     gates.extend(little(runs));
     gates.extend(connections(runs));
     gates
@@ -56,6 +72,18 @@ pub fn spoiled(run: &Run, bound: Option<f64>) -> Option<String> {
     Some(format!("{}: {}", spoils.name, spoils.measured))
 }
 
+/// No trial could be made that was not spoiled.
+#[must_use]
+pub fn restless(why: &str) -> Gate {
+    Gate {
+        name: "quiet machine".to_owned(),
+        holds: false,
+        measured: format!("one run after the other was spoiled: {why}"),
+        wanted: "a run that is not".to_owned(),
+        advice: "others use this machine: measure on a quiet host, or later".to_owned(),
+    }
+}
+
 fn worst(runs: &[&Run], of: impl Fn(&Run) -> f64) -> f64 {
     runs.iter().map(|run| of(run)).fold(0.0, f64::max)
 }
@@ -72,7 +100,12 @@ fn lag(runs: &[&Run], bound: Option<f64>) -> Gate {
         holds: late <= limit,
         measured: format!("p99.9 of {}", shown(late)),
         wanted: format!("at most {}: {why}", shown(limit)),
-        advice: "the generator sent late: give it a core of its own, or another host".to_owned(),
+        advice: if runs.iter().all(|run| run.generator_realtime) {
+            "the generator sent late: give it a core of its own, or another host".to_owned()
+        } else {
+            "the generator sent late: give it a core of its own, real-time priority (ulimit -r 1), or another host"
+                .to_owned()
+        },
     }
 }
 
@@ -175,6 +208,20 @@ mod tests {
         }
         let late = Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
         assert!(failing(&Run { lag: late, ..run() }, None).is_empty(), "without a bound a millisecond is fine");
+    }
+
+    #[test]
+    fn a_trial_that_passed_although_it_was_sent_late_is_not_in_doubt() {
+        let lag = Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
+        let passed = Run { lag, steal: 0.03, ..run() };
+        let failed = Run { refused: Some("p99 is 6 ms".to_owned()), ..run() };
+        let closed = |trials: &[&Run]| {
+            let gates = gates_of_trials(trials, 0.005).into_iter();
+            gates.filter(|gate| !gate.holds).map(|gate| gate.name).collect::<Vec<_>>()
+        };
+        assert!(closed(&[&passed]).is_empty() && closed(&[&passed, &failed]).is_empty());
+        let doubted = Run { refused: failed.refused.clone(), ..passed.clone() };
+        assert_eq!(closed(&[&passed, &doubted]), ["schedule lag", "CPU steal"]);
     }
 
     #[test]

@@ -156,8 +156,8 @@ impl Bench<'_> {
 }
 
 /// How often one run is made again, and how often all those of a command.
-const REPEATS_OF_ONE: u32 = 3;
-const REPEATS_OF_ALL: u32 = 12;
+const REPEATS_OF_ONE: u32 = 5;
+const REPEATS_OF_ALL: u32 = 20;
 
 /// Runs that the machine spoiled are made again, so that one hiccup does not cost a whole command; on a machine that is always busy that ends
 /// soon, and the gates say so.
@@ -232,6 +232,6 @@ mod tests {
         }
         assert!(!again(&late), "a machine that is always busy stays what it is");
         repeats.conclude(&mut outcome);
-        assert_eq!(outcome.remarks, ["12 runs were spoiled by the machine and made again"]);
+        assert_eq!(outcome.remarks, ["20 runs were spoiled by the machine and made again"]);
     }
 }

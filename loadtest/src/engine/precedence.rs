@@ -1,0 +1,32 @@
+//! The generator's priority among what else runs on its core.
+
+use thread_priority::ThreadPriority;
+use thread_priority::unix::{
+    RealtimeThreadSchedulePolicy, ScheduleParams, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
+
+/// sched(7): real-time priorities are from 1 to 99.
+const LOWEST: i32 = 1;
+
+/// Goes before every ordinary thread of its core from now on (sched(7), the lowest real-time priority), where that is allowed: who is late
+/// by the time slice of another process measures that process. It sleeps whenever nothing is due, so the others get what is left. Says whether
+/// it is so.
+pub fn take_precedence() -> bool {
+    let lowest = ThreadPriority::from_posix(ScheduleParams { sched_priority: LOWEST });
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    set_thread_priority_and_policy(thread_native_id(), lowest, policy).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use thread_priority::unix::thread_schedule_policy;
+
+    #[test]
+    fn who_may_goes_before_the_others() {
+        let told = std::thread::spawn(|| (take_precedence(), thread_schedule_policy().unwrap())).join().unwrap();
+        let is_realtime = matches!(told.1, ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo));
+        assert_eq!(told.0, is_realtime, "it says what it is");
+    }
+}
