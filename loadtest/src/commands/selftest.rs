@@ -4,6 +4,7 @@ use super::bench::{Bench, Repeats, Unknown};
 use super::capacity::{self, Wanted};
 use super::options::{OutputOptions, fresh_seed};
 use super::session::{Refusal, Session};
+use crate::engine::{Precedence, take_precedence};
 use crate::load::{Load, Pace, Target};
 use crate::machine;
 use crate::measure::Bound;
@@ -264,7 +265,7 @@ fn throttled(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
                     // where it is not allowed the hogs take what they get
                     let _ = rustix::thread::sched_setaffinity(None, &set);
                 }
-                crate::engine::take_precedence();
+                take_precedence(Precedence::Generator);
                 while !over.load(Ordering::Relaxed) {
                     // the core is theirs, in turn with the generator
                     let until = crate::clock::now() + HOGGED;
@@ -281,7 +282,10 @@ fn throttled(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     });
     let (_, run) = run?;
     let closed: Vec<Run> = vec![run];
-    let gates = validity::gates(&closed.iter().collect::<Vec<_>>(), Some(0.005));
+    let gates = validity::gates(
+        &closed.iter().collect::<Vec<_>>(),
+        Some(Bound { quantile: 0.99, time: 0.005, failures: 1e-4 }),
+    );
     let names: Vec<_> = gates.iter().filter(|gate| !gate.holds).map(|gate| gate.name.as_str()).collect();
     let verdict = Verdict {
         name: "a throttled generator is INVALID".to_owned(),

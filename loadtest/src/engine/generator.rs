@@ -1,7 +1,7 @@
 //! One thread of a load: its loop, its connections, its schedule.
 
 use super::connection::{Came, Connection, Request, State};
-use super::precedence::take_precedence;
+use super::precedence::{Precedence, take_precedence};
 use super::watch::Watch;
 use crate::arrivals::{self, Arrival, Arrivals, Mix};
 use crate::clock::{self, timespec};
@@ -100,7 +100,8 @@ impl<'l> Generator<'l> {
             sched_setaffinity(None, &set)?;
         }
         // a closed loop has no schedule to keep, and could take the whole core from a server that shares it
-        let is_realtime = core.is_some() && !matches!(load.pace, Pace::Closed) && take_precedence();
+        let is_realtime =
+            core.is_some() && !matches!(load.pace, Pace::Closed) && take_precedence(Precedence::Generator);
         // else the kernel may wake it 50 µs late, to save power
         set_current_timer_slack(NonZeroU64::new(1))?;
         let share = |all: usize| all / threads + usize::from(row < all % threads);

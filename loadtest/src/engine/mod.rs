@@ -10,7 +10,7 @@ mod generator;
 mod precedence;
 mod watch;
 
-pub use precedence::take_precedence;
+pub use precedence::{Precedence, take_precedence};
 pub use watch::{Progress, Watch};
 
 use crate::clock;
