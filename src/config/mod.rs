@@ -24,7 +24,7 @@ mod tests;
 mod values;
 mod warnings;
 
-pub use check::{line_of_route, load, parse};
+pub use check::{admin_address, line_of_route, load, parse};
 pub use file::schema;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use probe::{BodyMatch, HttpProbe, Probe};

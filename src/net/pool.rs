@@ -81,6 +81,25 @@ impl Pool {
         self.idle -= std::mem::take(&mut self.by_endpoint[endpoint.index()]).len();
     }
 
+    /// Takes over the connections of `old` to the endpoints that both have, by pairs of the old and the new row; of too many, those that have
+    /// been idle for longest are closed.
+    pub fn inherit(&mut self, old: &mut Self, endpoints: impl IntoIterator<Item = (EndpointId, EndpointId)>) {
+        for (from, to) in endpoints {
+            let mut taken = std::mem::take(&mut old.by_endpoint[from.index()]);
+            old.idle -= taken.len();
+            let room = self.idle_max.saturating_sub(self.idle);
+            taken.drain(..taken.len().saturating_sub(room));
+            self.idle += taken.len();
+            self.by_endpoint[to.index()].extend(taken);
+        }
+    }
+
+    /// Closes all, and whatever is still checked in.
+    pub fn close(&mut self) {
+        self.by_endpoint.iter_mut().for_each(Vec::clear);
+        (self.idle, self.idle_max) = (0, 0);
+    }
+
     /// Since when the one has been idle that has been it for longest. Of each endpoint's that is the first.
     #[must_use]
     pub fn idle_since(&self) -> Option<Instant> {

@@ -13,9 +13,9 @@ mod families;
 mod rows;
 
 use super::histogram::HistogramSum;
-use super::stats::{ClusterStats, Stats};
+use super::stats::{ClusterStats, RequestKey, Stats};
 use crate::config::Cluster;
-use crate::units::Instant;
+use crate::units::{ClusterId, Instant};
 use families::FAMILIES;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Scrape {
     }
 
     fn clusters(&self, row: usize) -> impl Iterator<Item = &ClusterStats> {
-        self.stats.lives().filter_map(move |life| life.clusters.get(row))
+        self.stats.cluster_parts(ClusterId::from_index(row)).touched()
     }
 
     fn cluster_sum(&self, row: usize, number: impl Fn(&ClusterStats) -> u64) -> u64 {
@@ -112,15 +112,18 @@ impl Iterator for Scrape {
 /// All request counters, summed over the workers and sorted, so that a route's lines stand together.
 fn sum_requests(stats: &Stats) -> Vec<(u64, u64)> {
     let mut sums: Vec<(u64, u64)> = Vec::new();
-    for life in stats.lives() {
-        sums.extend(life.requests.iter().map(|slot| (slot.key.get(), slot.count.get())));
-        sums.sort_unstable_by_key(|(key, _)| *key);
-        sums.dedup_by(|next, kept| {
-            let same = next.0 == kept.0;
-            kept.1 += if same { next.1 } else { 0 };
-            same
-        });
+    for row in 0..=stats.config.routes.len() {
+        // rows are bounded by ROUTES_MAX, which is less than 2^32
+        let of_row = RequestKey { route: row as u32, method: 0, status: 0 }.pack();
+        let slots = stats.route_parts(row).touched().flat_map(|route| route.requests.iter());
+        sums.extend(slots.map(|slot| (of_row | slot.key.get(), slot.count.get())));
     }
+    sums.sort_unstable_by_key(|(key, _)| *key);
+    sums.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        kept.1 += if same { next.1 } else { 0 };
+        same
+    });
     sums
 }
 

@@ -207,7 +207,7 @@ impl Line<'_> {
     /// Encodes the client's head into `out`.
     fn commit(&mut self, head: &ResponseHead<'_>, upload: &Upload<'_>, out: &mut Vec<u8>) -> Commit {
         self.settle(upload);
-        if self.worker.is_draining() {
+        if self.connection.is_leaving() {
             self.cycle.on_drain();
         }
         let before = *self.cycle;

@@ -15,9 +15,9 @@
 
 use super::connection::Connection;
 use super::failure::{Ending, Failure};
+use super::generation::Generation;
 use super::going::{Going, Sending};
 use super::opening::Opened;
-use super::state::Worker;
 use super::upload::{Standing, Upload};
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
@@ -77,7 +77,7 @@ pub(super) struct Asked<'a> {
 
 /// One request on one connection, up to its answer.
 pub(super) struct Conversation<'c> {
-    worker: &'c Worker,
+    worker: &'c Generation,
     client: &'c Connection,
     upload: &'c Upload<'c>,
     upstream: &'c Upstream,
@@ -116,7 +116,7 @@ enum Happened {
 
 impl<'c> Conversation<'c> {
     pub(super) fn new(
-        (worker, client): (&'c Worker, &'c Connection),
+        (worker, client): (&'c Generation, &'c Connection),
         upload: &'c Upload<'c>,
         opened: &'c Opened,
         asked: Asked<'c>,
@@ -409,7 +409,7 @@ impl<'c> Conversation<'c> {
 }
 
 /// Where something is put aside for the client. Most requests need no block for it.
-fn put_ahead<'b>(worker: &Worker, ahead: &'b mut Block) -> &'b mut Vec<u8> {
+fn put_ahead<'b>(worker: &Generation, ahead: &'b mut Block) -> &'b mut Vec<u8> {
     if ahead.room() == 0 && ahead.is_empty() {
         *ahead = worker.blocks.borrow_mut().small();
     }

@@ -7,8 +7,8 @@
 
 use super::connection::{self, Connection};
 use super::exchange::Served;
+use super::generation::Generation;
 use super::record::Record;
-use super::state::Worker;
 use crate::http::body::Body;
 use crate::http::cycle::{Cycle, Next, Progress};
 use crate::http::trailers::Trailers;
@@ -20,7 +20,7 @@ use std::net::Shutdown;
 /// The response is encoded: what becomes of the connection. When a little of the request is still to come, it is thrown away here,
 /// after the response was sent, because a client may wait for that before it goes on sending.
 pub(super) async fn conclude(
-    worker: &Worker,
+    worker: &Generation,
     connection: &Connection,
     (cycle, mut rest): (&mut Cycle, Rest<'_>),
     record: &mut Record,
@@ -78,7 +78,7 @@ impl Rest<'_> {
     }
 
     /// Receives and skips until the end.
-    pub(super) async fn discard(&mut self, worker: &Worker, client: &Connection) -> Result<(), Unwanted> {
+    pub(super) async fn discard(&mut self, worker: &Generation, client: &Connection) -> Result<(), Unwanted> {
         let until = clock::now() + DISCARD_TIMEOUT;
         let patience = client.config(worker).body_timeout;
         let mut left = DISCARD_BYTES_MAX;

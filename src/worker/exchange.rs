@@ -11,11 +11,11 @@ use super::attempts::{Attempts, Brings};
 use super::connection::Connection;
 use super::discard::{Rest, conclude};
 use super::failure::{Ending, Failure};
+use super::generation::Generation;
 use super::going::Going;
 use super::opening::{self, Opened};
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
-use super::state::Worker;
 use super::upload::{Incoming, Standing, Upload};
 use crate::error::{Fault, ProxyError, Rule};
 use crate::http::Version;
@@ -54,7 +54,7 @@ pub(super) struct Served {
 ///
 /// `None`: its head is not all there, and too many connections wait in here; its bytes are still in the inbox.
 pub(super) async fn exchange(
-    worker: &Rc<Worker>,
+    worker: &Rc<Generation>,
     connection: &Connection,
     inbox: &mut Block,
     record: &mut Record,
@@ -83,7 +83,7 @@ pub(super) async fn exchange(
 /// Receives until the head is whole, within `header_timeout` of its first byte, plans, and says when it was. Without a plan there is no
 /// room to wait in here.
 async fn read_head(
-    worker: &Rc<Worker>,
+    worker: &Rc<Generation>,
     connection: &Connection,
     (inbox, plan): (&mut Block, &mut Option<Plan>),
     record: &mut Record,
@@ -128,7 +128,7 @@ async fn read_head(
 
 /// A request that could not be read: one reply, then the end.
 fn refuse_head(
-    worker: &Worker,
+    worker: &Generation,
     connection: &Connection,
     inbox: &mut Block,
     record: &mut Record,
@@ -160,7 +160,7 @@ fn refuse_head(
 
 /// A request on its way through; what the steps of the line share.
 pub(super) struct Line<'w> {
-    pub(super) worker: &'w Rc<Worker>,
+    pub(super) worker: &'w Rc<Generation>,
     pub(super) connection: &'w Connection,
     pub(super) attempts: &'w Attempts<'w>,
     pub(super) cycle: &'w mut Cycle,
@@ -178,7 +178,7 @@ pub(super) struct Line<'w> {
 }
 
 async fn forward(
-    (worker, connection): (&Rc<Worker>, &Connection),
+    (worker, connection): (&Rc<Generation>, &Connection),
     inbox: &mut Block,
     cycle: &mut Cycle,
     record: &mut Record,

@@ -3,8 +3,8 @@
 use super::attempt::Try;
 use super::connection::Connection;
 use super::failure::{Ending, Failure};
+use super::generation::Generation;
 use super::proxied;
-use super::state::Worker;
 use super::upload::Upload;
 use crate::config::Address;
 use crate::error::ProxyError;
@@ -26,7 +26,7 @@ pub(super) struct Opened {
 
 /// A pooled connection if one may be taken, else a new one.
 pub(super) async fn open(
-    worker: &Worker,
+    worker: &Generation,
     connection: &Connection,
     to: Try,
     reuse: bool,
@@ -50,7 +50,7 @@ pub(super) fn may_repair(sent: Sent, to: Try, upload: &Upload<'_>) -> bool {
     may_repeat && upload.can_begin()
 }
 
-async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream, Failure> {
+async fn connect(worker: &Generation, client: &Connection, to: Try) -> Result<Stream, Failure> {
     let watch = &client.watch;
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
     let address = &cluster.endpoints[to.endpoint.index()].address;
@@ -63,7 +63,7 @@ async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream
         false => failure,
     };
     let stream = connecting.established().await.map_err(|error| unless_ended(unconnected(&error, address)))?;
-    worker.clusters.borrow_mut()[to.cluster.index()].on_connected(to.endpoint, clock::now());
+    worker.cluster(to.cluster).borrow_mut().on_connected(to.endpoint, clock::now());
     let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
     introduced.map_err(|error| unless_ended(Failure::broken(Some(&error), Sent::Nothing)))?;
     match watch.client_gone() {

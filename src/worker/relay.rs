@@ -13,8 +13,8 @@
 
 use super::connection::Connection;
 use super::failure::Failure;
+use super::generation::Generation;
 use super::going::{Going, Sending};
-use super::state::Worker;
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
@@ -33,7 +33,7 @@ use std::time::Duration;
 
 /// A response that is being passed on.
 pub(super) struct Relay<'a, 'g, F> {
-    pub(super) worker: &'a Worker,
+    pub(super) worker: &'a Generation,
     pub(super) connection: &'a Connection,
     /// The endpoint.
     pub(super) upstream: &'a Upstream,

@@ -3,7 +3,7 @@
 //! A report is sent without waiting and may be lost; what it says is in the metrics too. Nothing here is on a request's path: endpoints
 //! change seldom, and complaints about connections are rationed.
 
-use super::state::Worker;
+use super::generation::Generation;
 use crate::limits::SHUNNED_MIN;
 use crate::net::clock;
 use crate::observe::labels::{EjectReason, EndpointState, ReadmitReason};
@@ -92,12 +92,12 @@ impl Complaints {
     }
 }
 
-impl Worker {
+impl Generation {
     /// Has the operator told why connections are not taken, now and then: clients see it long before anybody reads the metrics.
     pub(super) fn complain(&self, listener: ListenerId, refusal: Refusal) {
         if self.complaints.admit(refusal, clock::now()) {
-            let worker = self.recorder.worker();
-            self.shared.report(Report::Refusing { worker, listener, refusal });
+            let worker = self.life.worker();
+            self.report(&self.shared.config, Report::Refusing { worker, listener, refusal });
         }
     }
 
@@ -107,7 +107,7 @@ impl Worker {
         let quiet_until = budgets.entry(cluster).or_default();
         if now >= *quiet_until {
             *quiet_until = now + COMPLAINT_PAUSE;
-            self.shared.report(Report::BudgetExhausted { worker: self.recorder.worker(), cluster });
+            self.report(&self.shared.config, Report::BudgetExhausted { worker: self.life.worker(), cluster });
         }
     }
 
@@ -127,8 +127,8 @@ impl Worker {
                 ChangeKind::Unhealthy | ChangeKind::Healthy => {}
             }
             if self.is_worth_a_line(id, endpoint, kind) {
-                let worker = self.recorder.worker();
-                self.shared.report(Report::Endpoint { worker, cluster: id, endpoint, change: kind });
+                let worker = self.life.worker();
+                self.report(&self.shared.config, Report::Endpoint { worker, cluster: id, endpoint, change: kind });
             }
         }
     }
@@ -153,10 +153,11 @@ impl Worker {
 
     /// Publishes what this worker thinks of every endpoint.
     pub(super) fn publish_endpoints(&self, now: Instant) {
-        for (cluster, state) in self.clusters.borrow_mut().iter_mut().enumerate() {
+        for (cluster, state) in self.each_cluster() {
+            let mut state = state.borrow_mut();
             // also where nobody asks: what time and other workers have changed
             state.refresh(now);
-            self.tell_changes(ClusterId::from_index(cluster), state);
+            self.tell_changes(cluster, &mut state);
             for (index, endpoint) in state.endpoints().iter().enumerate() {
                 let (state, ejected_until) = endpoint_state(endpoint, now);
                 let gauges = EndpointGauges {
@@ -166,7 +167,7 @@ impl Worker {
                     availability: Ratio::try_new(f64::from(endpoint.availability.get(now))).unwrap_or(Ratio::ONE),
                 };
                 let id = EndpointId::from_index(index);
-                self.recorder.publish_endpoint(ClusterId::from_index(cluster), id, &gauges);
+                self.recorder.publish_endpoint(cluster, id, &gauges);
             }
         }
     }

@@ -12,11 +12,11 @@ use super::rows::{
 };
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
-    AttemptOutcome, DriverRung, FailureReason, ProbeState, RefuseReason, RetryReason, WorkerState,
+    AttemptOutcome, DriverRung, FailureReason, ProbeState, RefuseReason, ReloadResult, RetryReason, WorkerState,
 };
 use crate::observe::own_log;
-use crate::observe::stats::WorkerStats;
-use crate::units::WorkerId;
+use crate::observe::stats::ListenerStats;
+use crate::units::{ListenerId, WorkerId};
 use std::sync::atomic::Ordering::Relaxed;
 
 const COUNTER: &str = "counter";
@@ -283,8 +283,8 @@ pub(super) const FAMILIES: &[Family] = &[
         render: |scrape, row, out| {
             let name = &scrape.stats.config.listeners[row].name;
             for reason in RefuseReason::ALL {
-                let refused = |life: &WorkerStats| life.listeners[row].refused[reason.index()].get();
-                let sum: u64 = scrape.stats.lives().map(refused).sum();
+                let refused = |listener: &ListenerStats| listener.refused[reason.index()].get();
+                let sum: u64 = scrape.stats.listener_parts(ListenerId::from_index(row)).touched().map(refused).sum();
                 out.sample(&[("listener", name), ("reason", reason.token())], sum);
             }
         },
@@ -348,6 +348,45 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: COUNTER,
         rows: once,
         render: |_, _, out| out.sample(&[], own_log::lines_lost()),
+    },
+    Family {
+        name: "ringgate_config_generation",
+        help: "Number of the configuration in use; the one of the start is 1.",
+        kind: GAUGE,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], scrape.stats.control.reloads.generation()),
+    },
+    Family {
+        name: "ringgate_config_generations_old",
+        help: "Configurations before the one in use that something in flight (a request, a tunnel) still uses.",
+        kind: GAUGE,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], scrape.stats.control.reloads.old()),
+    },
+    Family {
+        name: "ringgate_config_last_reload_success",
+        help: "1 when the last reload, or the start, succeeded; 0 when the file was wrong and the configuration before it is still in use.",
+        kind: GAUGE,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], u8::from(scrape.stats.control.reloads.last_succeeded())),
+    },
+    Family {
+        name: "ringgate_config_last_reload_timestamp_seconds",
+        help: "When the configuration in use came into use, since 1970.",
+        kind: GAUGE,
+        rows: once,
+        render: |scrape, _, out| out.sample(&[], scrape.stats.control.reloads.changed_unix_seconds()),
+    },
+    Family {
+        name: "ringgate_config_reloads_total",
+        help: "Reloads, by result.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| {
+            for result in ReloadResult::ALL {
+                out.sample(&[("result", result.token())], scrape.stats.control.reloads.results(*result));
+            }
+        },
     },
     Family {
         name: "ringgate_worker_driver_info",
