@@ -4,7 +4,8 @@
 //! when descriptors run out, accepting pauses until some have been given back, instead of spinning on the error.
 
 use super::Refusal;
-use super::connection::{self, Connection, Peer};
+use super::client::{Connection, Peer};
+use super::connection;
 use super::door::Door;
 use super::seat::ConnectionSeat;
 use crate::net::clock;

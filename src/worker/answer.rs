@@ -3,9 +3,9 @@
 //! The request may still be on its way up. As long as the answer is no refusal the upload goes on beside it, because an endpoint may
 //! answer while it reads (RFC 9112 §9.5); a refusal ends it, which also brings back what could be sent to another endpoint.
 
-use super::exchange::Line;
 use super::failure::Failure;
 use super::going::{Going, Sending};
+use super::line::Line;
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
 use super::tunnel::Tunnel;

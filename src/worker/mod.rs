@@ -7,7 +7,7 @@
 //! What follows from the configuration is a [`generation`], over what does not ([`state`]); [`succession`] takes the next one into use, a
 //! [`door`] tells who comes in which one it is, and a request ends under the one that it began with.
 //!
-//! [`accept`] takes connections, [`connection`] runs one of them, [`exchange`] is the straight line of a request, with one file a
+//! [`accept`] takes connections, [`connection`] runs one of them ([`client`]), [`exchange`] is the straight line of a request, with one file a
 //! verb where the verb is long: [`plan`] (route, admit, encode), [`opening`] (checkout or connect), [`attempt`] (send, listen), [`answer`]
 //! (await the head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
 
@@ -15,18 +15,22 @@ mod accept;
 mod answer;
 mod attempt;
 mod attempts;
+mod client;
 mod connection;
 mod cutting;
 mod discard;
 mod door;
+mod ending;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
 mod failure;
 mod generation;
 mod going;
+mod line;
 mod notice;
 mod opening;
+mod opinions;
 mod plan;
 mod proxied;
 mod record;
@@ -57,9 +61,9 @@ use crate::net::listener::Listener;
 use crate::net::mailbox::Mailbox;
 use crate::observe::access_log::LogSender;
 use crate::observe::labels::DriverRung;
-use crate::observe::recorder::{Life, Recorder};
+use crate::observe::recorder::Recorder;
 use crate::units::{ClusterId, EndpointId, WorkerId};
-use state::Worker;
+use state::{Hands, Worker};
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -121,14 +125,6 @@ pub struct Seat {
     /// Given when this worker is to be, or has been, replaced. It then takes no new connections, finishes what it has, and ends; what it
     /// counts is added to what its successor does ([`Recorder`]).
     pub notice: Arc<Notice>,
-}
-
-/// What a worker writes with.
-struct Hands {
-    life: Rc<Life>,
-    reports: Sender<(Arc<Config>, Report)>,
-    notice: Arc<Notice>,
-    stock: Rc<RefCell<Blocks>>,
 }
 
 /// What a worker has found on the ladder of drivers.

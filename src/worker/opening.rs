@@ -1,7 +1,6 @@
 //! `checkout`: a pooled connection to the endpoint of an attempt, or a new one.
 
-use super::attempt::Try;
-use super::connection::Connection;
+use super::client::Connection;
 use super::failure::{Ending, Failure};
 use super::generation::Generation;
 use super::proxied;
@@ -14,8 +13,23 @@ use crate::net::fault::{self, Fault};
 use crate::net::stream::Stream;
 use crate::net::upstream::Upstream;
 use crate::policy::retry::Sent;
-use crate::units::Instant;
+use crate::units::{ClusterId, EndpointId, Instant};
 use std::io;
+
+/// Where an attempt goes and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Try {
+    pub(super) cluster: ClusterId,
+    pub(super) endpoint: EndpointId,
+    /// End of the connect phase.
+    pub(super) connect_until: Instant,
+    /// End of the attempt: a whole response head must be there by then.
+    pub(super) until: Instant,
+    /// The request may be sent a second time without asking anybody.
+    pub(super) repeatable: bool,
+    /// Not a byte of it may be sent a second time, whatever is known of the first.
+    pub(super) strict: bool,
+}
 
 /// A connection to the endpoint of an attempt.
 pub(super) struct Opened {

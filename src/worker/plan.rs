@@ -4,7 +4,7 @@
 //! the hash key, what the access log will want. What comes out is owned and small, and the future that waits for the network
 //! carries nothing else.
 
-use super::connection::Connection;
+use super::client::Connection;
 use super::generation::{Generation, Slot};
 use super::record::Record;
 use super::request_id;

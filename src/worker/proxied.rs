@@ -4,7 +4,7 @@
 //! open a unix socket), what it changes (who the [`Peer`] is, and so limits, hashes, logs and `X-Forwarded-For`), and what an endpoint
 //! is told: the client of the connection, not what `X-Forwarded-For` claims.
 
-use super::connection::{Connection, Peer};
+use super::client::{Connection, Peer};
 use super::generation::Generation;
 use crate::config::ProxyVersion;
 use crate::http::Parsed;

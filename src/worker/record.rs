@@ -4,7 +4,7 @@
 //! is parsed, into a reused buffer, and only when there is an access log.
 
 use super::attempts::{Attempts, Outcomes};
-use super::connection::Connection;
+use super::client::Connection;
 use super::generation::Generation;
 use super::state::LogTexts;
 use crate::error::{ProxyError, Rule};

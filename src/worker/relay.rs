@@ -11,7 +11,7 @@
 //! piece of one that may be replaced waits for the rest, if that fits behind it: for a moment, if its length is known; if not, only for
 //! what has arrived already, because an event stream's next event may be an hour away.
 
-use super::connection::Connection;
+use super::client::Connection;
 use super::failure::Failure;
 use super::generation::Generation;
 use super::going::{Going, Sending};

@@ -4,8 +4,8 @@
 //! never across an await; what could be a cell is one. What follows from the configuration is the [`super::generation::Generation`]'s;
 //! this knows nothing of it, nor of connections.
 
+use super::notice::Notice;
 use super::report::{Complaints, Report};
-use super::{Hands, Notice};
 use crate::config::Config;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
@@ -61,6 +61,14 @@ pub(super) struct Worker {
     pub(super) is_broken: Cell<bool>,
     pub(super) waiting_for_end: RefCell<Option<Waker>>,
     pub(super) complaints: Complaints,
+}
+
+/// What a worker begins with.
+pub(super) struct Hands {
+    pub(super) life: Rc<Life>,
+    pub(super) reports: Sender<(Arc<Config>, Report)>,
+    pub(super) notice: Arc<Notice>,
+    pub(super) stock: Rc<RefCell<Blocks>>,
 }
 
 /// Copies of what the access log wants of a request's head: method, target, host, request id, user agent and referer.
@@ -141,11 +149,6 @@ impl Worker {
         self.life.turn(now);
         self.epoch.set(epoch());
         self.timers.look_for_gone_clients();
-        if let Some(reason) = self.notice.reason()
-            && !self.draining.get()
-        {
-            self.retire(reason);
-        }
         let mut blocks = self.blocks.borrow_mut();
         blocks.trim();
         self.life.publish_buffers(blocks.lent_bytes(), blocks.kept_bytes());

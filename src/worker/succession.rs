@@ -205,6 +205,7 @@ impl Succession {
     /// Shows that the loop turns, and does what is due now and then.
     pub(super) fn beat(&self, now: Instant) {
         self.worker.beat(now);
+        self.worker.obey_notice();
         self.current().beat(now);
         self.publish_use();
     }

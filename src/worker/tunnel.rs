@@ -8,7 +8,7 @@
 //! It ends when both directions have, when one side breaks, when no byte has moved for `tunnel_timeout`, or when a drain's time is
 //! over. It looks at no byte: what is spoken there is not HTTP any more.
 
-use super::connection::Connection;
+use super::client::Connection;
 use super::generation::Generation;
 use crate::error::ProxyError;
 use crate::net::block::Block;

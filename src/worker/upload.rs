@@ -11,7 +11,7 @@
 //! A client that waits for `100 Continue` is not read from before [`super::attempt`], which hears the endpoint, has told it.
 
 use super::attempts::Attempts;
-use super::connection::Connection;
+use super::client::Connection;
 use super::discard::Rest;
 use super::failure::Failure;
 use super::generation::Generation;
