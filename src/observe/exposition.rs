@@ -1,6 +1,6 @@
 //! The numbers in Prometheus' text format, in pieces.
 //!
-//! A scrape walks one table of metric families (`families`) and, for each, the rows it has (routes, clusters, workers …); [`Scrape`] is an
+//! A scrape walks one table of metric families (`families`, `own_families`) and, for each, the rows it has (routes, clusters, workers …); [`Scrape`] is an
 //! iterator of pieces of about 16 KiB, so ten thousand routes need no more memory than ten. Routes without a request are left out.
 //! Numbers that can occur for every cluster are there from the start, at zero, so that `rate()` sees the first event.
 //!
@@ -10,6 +10,7 @@
 //! Source: Prometheus "Exposition formats", text format 0.0.4.
 
 mod families;
+mod own_families;
 mod rows;
 
 use super::histogram::HistogramSum;
@@ -17,6 +18,7 @@ use super::stats::{ClusterStats, RequestKey, Stats};
 use crate::config::Cluster;
 use crate::units::{ClusterId, Instant};
 use families::FAMILIES;
+use own_families::OWN_FAMILIES;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
@@ -83,7 +85,7 @@ impl Iterator for Scrape {
 
     fn next(&mut self) -> Option<String> {
         let mut piece = String::new();
-        while let Some(family) = FAMILIES.get(self.family) {
+        while let Some(family) = FAMILIES.iter().chain(OWN_FAMILIES).nth(self.family) {
             if piece.len() >= PIECE_BYTES {
                 return Some(piece);
             }

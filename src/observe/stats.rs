@@ -79,7 +79,6 @@ impl Hub {
         Arc::new(Self { workers: (0..workers).map(|_| WorkerMemory::new()).collect(), keys })
     }
 
-    #[expect(clippy::disallowed_types, reason = "as above")]
     fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
         // a panic while it is held leaves tables that are whole
         self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
