@@ -67,6 +67,8 @@ pub struct Gateway {
     pub drain_delay: Duration,
     /// How long a drain waits for requests in flight.
     pub drain_timeout: Duration,
+    /// Whether a file that has changed is read anew without being told.
+    pub watch: bool,
 }
 
 /// `gateway.driver`

@@ -41,7 +41,6 @@ pub struct GenerationView {
 }
 
 impl Generations {
-    #[expect(clippy::disallowed_types, reason = "as above")]
     fn list(&self) -> std::sync::MutexGuard<'_, Vec<Generation>> {
         // a panic while it is held leaves a list that is whole
         self.list.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -13,7 +13,7 @@ use super::crew::Crew;
 use super::generations::Generations;
 use super::memory::Memory;
 use super::process;
-use super::source::Source;
+use super::source::{Source, Watch};
 use crate::config::{Bind, Config};
 use crate::net::{clock, resources};
 use crate::observe::stats::Stats;
@@ -149,9 +149,13 @@ impl Gateway {
 
         let (wish, wished) = watch::channel(Wish::Run);
         let (asks, asked) = mpsc::unbounded_channel();
+        let mut watch = Watch::default();
+        watch.on_read(source.as_ref().and_then(Source::stamp));
         let owned = Control {
             crew,
             source,
+            watch,
+            watched: clock::now(),
             generations: Arc::clone(&generations),
             lifecycle,
             wish: wish.clone(),

@@ -79,6 +79,7 @@ on_both_drivers! {
             gateway.reload_well(&file(driver, &config(max)));
             assert_eq!(gateway.get("/").status, 200, "max_concurrent = {max}");
         }
+        drop(busy);
         gateway.assert_nothing_left();
     }
 

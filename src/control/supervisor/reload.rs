@@ -113,6 +113,7 @@ impl Control {
             return Err(NotReloaded::Draining);
         }
         let source = self.source.clone().ok_or(NotReloaded::NoFile)?;
+        self.watch.on_read(source.stamp());
         let (old, log, opened) = (Arc::clone(self.crew.shared()), self.generations.log(), self.opened);
         // reading and binding may take a while, in which operators and health checks have this thread
         let opening = tokio::task::spawn_blocking(move || open(&source, &old, log, opened)).await;

@@ -8,7 +8,7 @@ use crate::control::generations::Generations;
 use crate::control::memory::{self, Memory};
 use crate::control::probes::{Checked, Probes};
 use crate::control::reports;
-use crate::control::source::Source;
+use crate::control::source::{Source, Watch};
 use crate::limits::CUT_BEFORE_DRAIN_ENDS;
 use crate::net::guarded::guarded;
 use crate::net::socket_file::SocketFile;
@@ -17,6 +17,7 @@ use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng};
 use crate::worker::{Command, DoorKey, Report, Shared};
 use rand::SeedableRng;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
@@ -28,11 +29,17 @@ fn fault_of(ended: &Result<(), JoinError>) -> Fault {
     })
 }
 
+/// How often a file is looked after that is watched.
+const WATCH: Duration = Duration::from_millis(500);
+
 /// What the control thread owns.
 pub(super) struct Control {
     pub(super) crew: Crew,
     /// `None`: there is no file to read anew.
     pub(super) source: Option<Source>,
+    pub(super) watch: Watch,
+    /// When to look after the file again.
+    pub(super) watched: Instant,
     pub(super) generations: Arc<Generations>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) wish: watch::Sender<Wish>,
@@ -173,6 +180,10 @@ impl Control {
                     self.crew.look(clock::now());
                     self.memory.look(clock::now(), memory::resident_bytes, heap::give_back);
                     self.prune();
+                    if self.has_changed_file(clock::now()) {
+                        // what comes of it stands in the log
+                        let _ = self.reload((verdict, &mut *verdicts)).await;
+                    }
                 }
                 Some(changed) = verdicts.recv() => self.tell_verdict(changed),
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
@@ -205,6 +216,18 @@ impl Control {
 
     pub(super) fn tell_verdict(&self, Verdict { generation, cluster, endpoint, healthy }: Verdict) {
         self.crew.tell(|| Command::Health { generation, cluster, endpoint, healthy });
+    }
+
+    /// Whether there is a file to be looked after, and it is to be read anew.
+    fn has_changed_file(&mut self, now: Instant) -> bool {
+        let Some(source) = self.source.as_ref().filter(|_| self.crew.shared().config.gateway.watch) else {
+            return false;
+        };
+        if now < self.watched {
+            return false;
+        }
+        self.watched = now + WATCH;
+        self.watch.look(source.stamp())
     }
 
     fn reopen_log(&self) {
