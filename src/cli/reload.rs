@@ -1,6 +1,7 @@
-//! `ringgate reload`: has the running gateway read its file anew, and tells what comes of it.
+//! `ringgate reload`: has the running gateway read its file anew, and tells what comes of it. The exit code is 0 if it has been taken into use,
+//! else 1, whyever.
 
-use super::{EXIT_CONFIG, EXIT_START, fail, print};
+use super::{EXIT_CONFIG, fail, print};
 use ringgate::config::{self, Bind};
 use ringgate::control::client::{self, Answer};
 use serde_json::Value;
@@ -18,7 +19,7 @@ pub(super) fn reload(path: &Path) -> ExitCode {
     };
     match client::post(&admin, "/reload", PATIENCE) {
         Ok(answer) => tell(&answer, &admin),
-        Err(error) => fail(EXIT_START, format!("no gateway answers at its admin address {admin}: {error}")),
+        Err(error) => fail(EXIT_CONFIG, format!("no gateway answers at its admin address {admin}: {error}")),
     }
 }
 

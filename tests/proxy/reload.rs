@@ -87,6 +87,11 @@ on_both_drivers! {
         assert_eq!((command.code, command.stdout.as_str()), (Some(0), "route first: changed\nreloaded: generation 2"), "{command:?}");
         assert_eq!(client.get("/").text(), "two");
         assert_eq!(gateway.metric("ringgate_config_last_reload_success", &[]), 1.0);
+        gateway.running().signal("TERM");
+        assert!(gateway.running().wait().success());
+        let command = run_to_end(&["reload", "-c", &own]);
+        assert_eq!((command.code, command.stdout.as_str()), (Some(1), ""));
+        assert!(command.stderr.starts_with("no gateway answers at its admin address 127.0.0.1:"), "{command:?}");
     }
 
     fn a_signal_reloads_and_the_log_tells(driver: Driver) {
