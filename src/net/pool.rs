@@ -276,4 +276,28 @@ mod tests {
             assert!(pool.checkout(ENDPOINT, now).is_none() && pool.checkout(OTHER, now).is_some());
         });
     }
+
+    #[test]
+    fn connections_to_endpoints_that_stay_go_on_in_the_next_pool_and_the_others_are_closed() {
+        on_each_driver(|_| async {
+            let (mut old, mut new) = (Pool::new(2, 8, TIMEOUT), Pool::new(1, 2, TIMEOUT));
+            let now = clock::now();
+            let mut peers = Vec::new();
+            let mut descriptors = Vec::new();
+            for endpoint in [ENDPOINT, OTHER, ENDPOINT, ENDPOINT] {
+                let (upstream, peer) = pair();
+                descriptors.push(upstream.stream().fd());
+                assert!(old.checkin(endpoint, upstream, Duration::MAX, now).is_some());
+                peers.push(peer);
+            }
+            new.inherit(&mut old, [(ENDPOINT, EndpointId(0))]);
+            assert_eq!((old.idle(), new.idle()), (1, 2), "of three there is room for two");
+            old.close();
+            let (late, _peer) = pair();
+            assert!(old.checkin(OTHER, late, Duration::MAX, now).is_none(), "what is in flight is not kept");
+            assert_eq!(old.idle(), 0);
+            let given = [0, 1].map(|_| new.checkout(EndpointId(0), now).unwrap().stream().fd());
+            assert_eq!(given, [descriptors[3], descriptors[2]], "the last ones used");
+        });
+    }
 }
