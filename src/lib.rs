@@ -11,8 +11,8 @@
 //! | control | [`control`]: one thread, tokio current-thread, the well-kept ecosystem | be slow: check config, probe health, serve the admin API, watch the workers |
 //!
 //! They talk in three ways only. A worker is *given* an immutable [`worker::Shared`] (configuration, compiled routes, limits) when it
-//! starts. The control thread sends it small [`worker::Command`]s through a bounded mailbox. A worker *publishes* its numbers into
-//! memory that only it writes ([`observe::stats`]), and its access log through a ring ([`observe::access_log`]).
+//! starts, and the next one with each reload. The control thread sends it small [`worker::Command`]s through a bounded mailbox. A worker
+//! *publishes* its numbers into memory that only it writes ([`observe::stats`]), and its access log through a ring ([`observe::access_log`]).
 //!
 //! Neither plane writes to standard error: what operators are told, panics included, goes through a bounded queue to a thread that may
 //! block ([`observe::own_log`]).
@@ -26,9 +26,9 @@
 //! | [`policy`] | every decision: routes, balancers, ejection, deadlines, retries, limits | clocks, sockets, async, global randomness, unsafe |
 //! | [`http`] | HTTP/1.1 as bytes in, values out: heads, framing, bodies, encoding | the same list; routing, retries |
 //! | [`net`] | sockets, blocks, timers, pools, the driver ladder | decisions |
-//! | [`worker`] | one core: its state, its connections, the straight line of a request | shared memory that is written per request |
+//! | [`worker`] | one core: its state, its generations, its connections, the straight line of a request | shared memory that is written per request |
 //! | [`observe`] | numbers, usage, access log, the gateway's own log | – |
-//! | [`control`] | supervisor, crew, probes, admin API | anything on a request's path |
+//! | [`control`] | supervisor, crew, reload, probes, admin API | anything on a request's path |
 //! | [`demo`] | `ringgate demo`: three services, failures, a gateway, its clients | privileged access to the gateway |
 //!
 //! Arrows point one way: `main → control → worker → net`, and `worker → {policy, http, observe}`; `policy` and `http` do not know each
@@ -84,6 +84,22 @@
 //!   ([`policy::descriptors`]); what an error of the kernel is about stands in one list ([`net::fault`]), and what is not in it proves nothing.
 //! - Nor is it anybody's fault when we stand still (a stopped process, a paused machine): what has arrived meanwhile is taken before time is over
 //!   ([`net::timer`]), and where nothing has, nobody is blamed.
+//!
+//! # Generations
+//!
+//! A configuration in use is a *generation*. On the control plane it is a [`worker::Shared`]; on each core a `worker::generation`, over that
+//! worker's own state, which knows of no configuration (`worker::state`). Ids ([`units`]) are rows of one generation's tables, and never meet
+//! another's: a request pins the generation that is in use when its first byte arrives and ends under it; between two requests a connection
+//! holds none, only its door (`worker::door`), which knows the one in use. A pin costs a count of this thread's.
+//!
+//! A reload (`control::supervisor::reload`) has two phases. Everything that can fail comes first: read and check the file, bind, open, have every
+//! worker prepare (`control::crew::succession`). Then nothing fails any more: the shared side is committed ([`worker::Shared::commit`]), each
+//! worker swaps one pointer between two of its tasks (`worker::succession`), and whoever takes a worker's place begins with it.
+//!
+//! What goes on has a name, and what has the same name is the same thing: numbers ([`observe::stats`]), where endpoints stand and budgets
+//! ([`policy::cluster::Common::succeed`]), buckets and slots ([`policy::admission::Limits`], [`policy::concurrency`]), pools, measured times, doors by
+//! address. A cluster of which nothing has changed is the very same object in both generations. An old generation is freed when the last
+//! worker has let go of it; that is seen by its reference count, and by nothing else.
 //!
 //! # The end
 //!

@@ -163,6 +163,8 @@ pub const USAGE_CLIENTS: usize = 4_096;
 pub const USAGE_TOP_MAX: usize = 1_000;
 /// Distinct (route, method, status) counters per worker; what does not fit is counted under `other`.
 pub const REQUEST_COUNTERS_MAX: usize = 1 << 16;
+/// The same for one route: ten methods with a dozen statuses each, more than any service has.
+pub const ROUTE_REQUEST_COUNTERS_MAX: usize = 128;
 
 /// Read blocks: the small one serves a head or a small body, the large one bulk transfer.
 pub const BLOCK_SMALL: usize = 8 << 10;

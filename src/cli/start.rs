@@ -3,6 +3,7 @@
 use super::version;
 use anyhow::{Context, anyhow};
 use ringgate::config::{self, Bind, Config};
+use ringgate::control::source::Source;
 use ringgate::control::supervisor::{self, Gateway, RunError};
 use ringgate::demo::{self, Options, Running};
 use ringgate::observe::own_log;
@@ -35,7 +36,7 @@ fn run_logged(config: Config, router: Router, file: &Path) -> Result<(), RunErro
     for warning in config::warnings(&config) {
         tracing::warn!("{}: {}", file.display(), config::printable(&warning));
     }
-    supervisor::run(config, router)
+    supervisor::run(config, router, Source::file(file))
 }
 
 /// Runs the demo; returns when it was ended.

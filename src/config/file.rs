@@ -67,6 +67,8 @@ table! {
         default drain_delay: Time<0, HOUR> = "0s";
         /// How long a drain waits for requests in flight, 0s to 1h.
         default drain_timeout: Time<0, HOUR> = "30s";
+        /// Whether the gateway reads its file anew when that has changed; a file that is wrong changes nothing.
+        default watch: bool = false;
     }
 }
 

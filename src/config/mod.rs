@@ -24,7 +24,7 @@ mod tests;
 mod values;
 mod warnings;
 
-pub use check::{line_of_route, load, parse};
+pub use check::{admin_address, line_of_route, load, parse};
 pub use file::schema;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use probe::{BodyMatch, HttpProbe, Probe};
@@ -67,6 +67,8 @@ pub struct Gateway {
     pub drain_delay: Duration,
     /// How long a drain waits for requests in flight.
     pub drain_timeout: Duration,
+    /// Whether a file that has changed is read anew without being told.
+    pub watch: bool,
 }
 
 /// `gateway.driver`

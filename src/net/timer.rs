@@ -131,8 +131,17 @@ impl Timers {
 
     /// Expires every watch over an idle connection now, so that each of them looks whether the worker drains.
     pub fn hurry_idle(&self) {
+        self.hurry(|_| true);
+    }
+
+    /// The same for those that have this tag.
+    pub fn hurry_idle_of(&self, tag: u16) {
+        self.hurry(|row| row.tag == tag);
+    }
+
+    fn hurry(&self, is_meant: impl Fn(&Row) -> bool) {
         for (_, row) in &mut self.wheel.borrow_mut().rows {
-            if row.doing == Doing::Idling {
+            if row.doing == Doing::Idling && is_meant(row) {
                 row.expired = true;
                 row.deadline = Instant::NEVER;
                 // only this direction: a request that has arrived meanwhile is still read and answered
@@ -197,6 +206,13 @@ impl Timers {
     pub fn watch(self: &Rc<Self>) -> Watch {
         let index = self.wheel.borrow_mut().add();
         Watch { timers: Rc::clone(self), index }
+    }
+
+    /// The same with a tag, for [`Timers::hurry_idle_of`].
+    pub fn watch_tagged(self: &Rc<Self>, tag: u16) -> Watch {
+        let watch = self.watch();
+        self.wheel.borrow_mut().rows[watch.index].tag = tag;
+        watch
     }
 
     fn advance(&self, now: Instant) {

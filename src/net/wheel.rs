@@ -31,6 +31,8 @@ pub(super) struct Row {
     /// How often its deadline has passed while the loop was away.
     pub(super) late: u8,
     pub(super) doing: Doing,
+    /// Which of several kinds of idle connections it is, for [`super::timer::Timers::hurry_idle_of`].
+    pub(super) tag: u16,
     pub(super) fd: RawFd,
     pub(super) how: Shutdown,
     /// How long the peer may take nothing of what is being sent; zero: nothing is being sent.
@@ -80,6 +82,7 @@ impl Wheel {
             expired: false,
             late: 0,
             doing: Doing::Nothing,
+            tag: 0,
             fd: -1,
             how: Shutdown::Both,
             patience: Duration::ZERO,

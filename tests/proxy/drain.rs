@@ -104,7 +104,7 @@ on_both_drivers! {
             gateway.running().signal(signal);
             assert_eq!(gateway.get("/").text(), "ok", "{signal}");
         }
-        said(&mut gateway, &["WARN", "SIGHUP"]);
+        said(&mut gateway, &["INFO", "reloaded generation=2 changes=0"]);
         said(&mut gateway, &["WARN", "SIGUSR2"]);
         gateway.running().signal("TERM");
         assert_eq!(gateway.running().wait().code(), Some(0));

@@ -34,6 +34,8 @@ mod mixture;
 mod operation;
 mod own_log;
 mod proxy_protocol;
+mod reload;
+mod reload_state;
 mod replaced;
 mod retries;
 mod reuse;

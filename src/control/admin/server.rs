@@ -5,7 +5,7 @@
 //! room: when all places are taken, a new connection gets that of whoever has not been written to for longest, so that stuck clients
 //! cannot keep a scraper out. The one after it is accepted when that has gone, because what has no place holds a descriptor all the same.
 
-use super::{AdminState, handover, hosts::Hosts, router};
+use super::{AdminState, Now, handover, router};
 use crate::config::Bind;
 use crate::limits;
 use crate::net::socket_file::SocketFile;
@@ -158,14 +158,16 @@ impl Socket {
     }
 }
 
-/// Answers until the future is dropped.
+/// Answers until the future is dropped, each request by what `state` tells when it comes.
 ///
 /// # Errors
 /// When the listener does not know where it listens; failures to accept are waited out.
-pub async fn serve(listener: AdminListener, state: AdminState) -> io::Result<()> {
-    let hosts = Hosts::new(&listener.local()?, &state.config.admin.hosts);
-    let wanted = Arc::clone(&listener.wanted);
-    axum::serve(listener, router(state, hosts, wanted)).await
+pub async fn serve(
+    listener: AdminListener,
+    state: impl Fn() -> Arc<AdminState> + Send + Sync + 'static,
+) -> io::Result<()> {
+    let (local, wanted) = (listener.local()?, Arc::clone(&listener.wanted));
+    axum::serve(listener, router(Now(Arc::new(state)), local, wanted)).await
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing else runs yet, and the predecessor needs a moment")]

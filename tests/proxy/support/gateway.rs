@@ -237,7 +237,7 @@ fn end_of(mut process: Process) -> Said {
 pub(crate) struct Gateway {
     process: Process,
     addresses: BTreeMap<String, String>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Gateway {
@@ -257,8 +257,7 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn start_file(dir: TempDir, text: &str) -> Self {
         let file = write_config(dir.path(), text);
-        let mut gateway =
-            Self { process: Process::spawn(&["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
+        let mut gateway = Self { process: Process::spawn(&["run", "-c", &file]), addresses: BTreeMap::new(), dir };
         gateway.await_ready();
         gateway
     }
@@ -268,8 +267,7 @@ impl Gateway {
     pub(crate) fn start_limited(driver: Driver, setup: &Setup<'_>, limits: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = write_config(dir.path(), &setup.file(driver));
-        let mut gateway =
-            Self { process: limited(limits, &["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
+        let mut gateway = Self { process: limited(limits, &["run", "-c", &file]), addresses: BTreeMap::new(), dir };
         gateway.await_ready();
         gateway
     }
@@ -286,7 +284,7 @@ impl Gateway {
         let file = write_config(dir.path(), &file);
         let command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
         let process = Process::spawn_telling(command, &["run", "-c", &file], stderr.into());
-        let mut gateway = Self { process, addresses, _dir: dir };
+        let mut gateway = Self { process, addresses, dir };
         gateway.await_ready();
         gateway
     }
@@ -301,6 +299,36 @@ impl Gateway {
             let admin = self.addresses.get("admin")?;
             let ready = Client::try_connect(admin).and_then(|mut client| client.try_get("/readyz"));
             ready.is_ok_and(|response| response.status == 200).then_some(())
+        });
+    }
+
+    /// Its configuration's file.
+    pub(crate) fn file(&self) -> String {
+        self.dir.path().join("ringgate.toml").to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Writes another configuration into its file, and has it read: what is answered.
+    #[track_caller]
+    pub(crate) fn reload(&mut self, text: &str) -> Response {
+        write_config(self.dir.path(), text);
+        let response = Client::connect(self.address("admin")).request("POST", "/reload", &[], b"");
+        self.addresses.extend(self.process.stderr().iter().filter_map(|line| listening(line)));
+        response
+    }
+
+    /// The same with what must be taken into use.
+    #[track_caller]
+    pub(crate) fn reload_well(&mut self, text: &str) {
+        let response = self.reload(text);
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+
+    /// Waits until the log has told where that listener listens, which is new.
+    #[track_caller]
+    pub(crate) fn await_listener(&mut self, listener: &str) {
+        eventually("the listener is told of", || {
+            self.addresses.extend(self.process.stderr().iter().filter_map(|line| listening(line)));
+            self.addresses.contains_key(listener).then_some(())
         });
     }
 

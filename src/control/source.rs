@@ -1,0 +1,123 @@
+//! Where the configuration comes from: a file, read whole and checked whole, at a start and at each reload.
+
+use crate::config::{self, Config};
+use crate::policy::router::{Router, RouterError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A configuration's file.
+#[derive(Clone, Debug)]
+pub struct Source {
+    path: PathBuf,
+}
+
+/// Everything that is wrong with a configuration, each with its place; and how many there are in all where that is worth a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Wrong {
+    text: String,
+    /// One text an error.
+    pub errors: Vec<String>,
+}
+
+/// A file's state: which file it is, how large, and when it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp([u64; 5]);
+
+/// Tells when a file has changed and stands still: who writes it in pieces, or replaces it by another, is waited for.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    read: Option<Stamp>,
+    seen: Option<Stamp>,
+}
+
+impl Watch {
+    /// The file was read in this state, for better or worse.
+    pub(super) fn on_read(&mut self, stamp: Option<Stamp>) {
+        self.read = stamp;
+    }
+
+    /// Looks at the file's state now: whether it is to be read anew.
+    pub(super) fn look(&mut self, stamp: Option<Stamp>) -> bool {
+        let stands_still = std::mem::replace(&mut self.seen, stamp) == stamp;
+        stamp.is_some() && stands_still && stamp != self.read
+    }
+}
+
+impl Source {
+    /// The file at `path`.
+    #[must_use]
+    pub fn file(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What tells its state from another; `None` while it cannot be found, as in the middle of a replacement.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        let found = std::fs::metadata(&self.path).ok()?;
+        Some(Stamp([
+            found.dev(),
+            found.ino(),
+            found.size(),
+            found.mtime().cast_unsigned(),
+            found.mtime_nsec().cast_unsigned(),
+        ]))
+    }
+
+    /// Reads and checks it. Its routes are compiled too, since all of them together can be more than the gateway takes.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self) -> Result<(Config, Router), Wrong> {
+        let config = config::load(&self.path).map_err(|errors| Wrong {
+            errors: errors.problems().iter().map(ToString::to_string).collect(),
+            text: errors.to_string(),
+        })?;
+        match Router::try_new(&config) {
+            Ok(router) => Ok((config, router)),
+            Err(error) => {
+                let line = match &error {
+                    RouterError::Regex { route, .. } => config::line_of_route(&self.path, route.index()),
+                    RouterError::TooManyMethods => None,
+                };
+                let line = line.map(|line| format!(":{line}")).unwrap_or_default();
+                let text = format!("{}{line}: {error}", self.path.display());
+                Err(Wrong { errors: vec![text.clone()], text })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_anew_once_it_has_changed_and_stands_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Source::file(&dir.path().join("a.toml"));
+        let write = |text: &str| std::fs::write(source.path(), text).unwrap();
+        let mut watch = Watch::default();
+        write("one");
+        watch.on_read(source.stamp());
+        let look = |watch: &mut Watch| watch.look(source.stamp());
+        assert_eq!([look(&mut watch), look(&mut watch)], [false, false], "nothing has changed");
+        write("half");
+        assert!(!look(&mut watch), "it may go on");
+        write("more than half");
+        assert_eq!([look(&mut watch), look(&mut watch)], [false, true]);
+        watch.on_read(source.stamp());
+        assert!(!look(&mut watch), "whatever came of that");
+        std::fs::remove_file(source.path()).unwrap();
+        assert_eq!([look(&mut watch), look(&mut watch)], [false, false], "nothing is there to be read");
+        let other = dir.path().join("b.toml");
+        std::fs::write(&other, "more than half").unwrap();
+        std::fs::rename(other, source.path()).unwrap();
+        assert_eq!([look(&mut watch), look(&mut watch)], [false, true], "another file of the same length");
+    }
+}
