@@ -12,12 +12,11 @@ use crate::config::{ProxyVersion, Route};
 use crate::error::ProxyError;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
-use crate::limits::{ARMED_RECEIVES_MAX, ARMED_UPSTREAM_MAX, BLOCK_LARGE, BLOCK_SMALL, CUT_BEFORE_DRAIN_ENDS};
+use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_LARGE, BLOCK_SMALL, CUT_BEFORE_DRAIN_ENDS};
 use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
 use crate::net::listener::Listener;
 use crate::net::pool::Pool;
-use crate::net::stream::Stream;
 use crate::net::timer::Timers;
 use crate::net::upstream::Upstream;
 use crate::observe::access_log::LogSender;
@@ -55,8 +54,6 @@ pub(super) struct Worker {
     pub(super) router_cache: RefCell<RouterCache>,
     /// Connections that wait for a request, or the rest of its head, with a receive armed.
     pub(super) armed: Cell<usize>,
-    /// Connections to endpoints with a receive armed, waiting for a response or in a pool.
-    armed_upstream: Rc<Cell<usize>>,
     pub(super) clusters: RefCell<Vec<Cluster>>,
     pub(super) routes: RefCell<Vec<RouteState>>,
     pools: RefCell<Vec<Pool>>,
@@ -128,7 +125,6 @@ impl Worker {
             scratch: RefCell::default(),
             router_cache: RefCell::default(),
             armed: Cell::new(0),
-            armed_upstream: Rc::default(),
             routes: RefCell::new(route_states(&config.routes)),
             pools: RefCell::new(config.clusters.iter().map(pool).collect()),
             limit_texts: RefCell::default(),
@@ -287,11 +283,6 @@ impl Worker {
 
     // ---- upstream connections ----
 
-    /// A new connection to an endpoint.
-    pub(super) fn upstream(&self, stream: Stream) -> Upstream {
-        Upstream::new(stream, &self.armed_upstream)
-    }
-
     /// The pooled connection that was used last, if there is one.
     pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId, now: Instant) -> Option<Upstream> {
         self.pools.borrow_mut()[cluster.index()].checkout(endpoint, now)
@@ -322,7 +313,7 @@ impl Worker {
         }
         let pool = &mut pools[cluster.index()];
         if let Some(kept) = pool.checkin(endpoint, upstream, keep, now) {
-            kept.stand_by(ARMED_UPSTREAM_MAX, || self.blocks.borrow_mut().small_with_headroom());
+            kept.stand_by();
         }
     }
 
