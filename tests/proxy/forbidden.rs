@@ -42,7 +42,7 @@ fn serves_on_epoll_and_says_why(errno: i32, why: &'static str) {
             assert_eq!(gateway.get("/").status, 200);
         }
         let log = gateway.running().stderr();
-        let lines: Vec<_> = log.iter().filter(|line| line.contains("refused")).collect();
+        let lines: Vec<_> = log.iter().filter(|line| line.contains("io_uring")).collect();
         assert!(lines.len() == 1 && lines[0].contains("all workers run on epoll") && lines[0].contains(why), "{log:?}");
         let workers = log.iter().filter(|line| line.contains("worker=") && line.contains("driver=epoll"));
         assert_eq!(workers.count(), 2, "{log:?}");
