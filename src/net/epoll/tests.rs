@@ -11,6 +11,7 @@ use crate::net::testing::{
     PATIENCE, block, on_our_epoll, pair, pattern, poll_once, receive, receive_all, until, yield_now,
 };
 use crate::net::timer::TICK;
+use std::future::poll_fn;
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -227,15 +228,21 @@ fn large_pieces_go_into_the_block_of_who_brings_one() {
 
 #[test]
 fn one_alarm_rings_for_what_was_set_last() {
-    on_our_epoll(|epoll| async {
-        // that of the timers is not set: nothing has a deadline
+    // without timers, which have the alarm otherwise
+    let on_its_thread = || {
+        let owner = Epoll::leak(Rc::default()).unwrap();
+        let epoll = owner.epoll();
         let began = clock::read_now();
-        epoll.set_alarm(began + PATIENCE);
-        epoll.set_alarm(began + 2 * TICK);
-        std::future::poll_fn(|cx| epoll.poll_alarm(cx)).await;
-        assert!(clock::now() >= began + 2 * TICK && clock::now() < began + PATIENCE);
-        assert_eq!(epoll.alarm.at.get(), Instant::NEVER, "it rings once");
-    });
+        epoll.tasks().block_on(Engine::Epoll(epoll), async {
+            epoll.set_alarm(began + PATIENCE);
+            epoll.set_alarm(began + 2 * TICK);
+            poll_fn(|cx| epoll.poll_alarm(cx)).await;
+            assert!(clock::now() >= began + 2 * TICK && clock::now() < began + PATIENCE);
+            assert_eq!(epoll.alarm.at.get(), Instant::NEVER, "it rings once");
+        });
+        assert_eq!(owner.end(), 0);
+    };
+    std::thread::spawn(on_its_thread).join().unwrap();
 }
 
 #[test]
