@@ -90,7 +90,7 @@ fn who_waits_holds_no_block_and_may_leave() {
 }
 
 /// What a task gets in a turn that receives a kilobyte at a time; one that wakes itself may run some 64 times.
-const MOST_OF_A_TURN: usize = 80 * (SHARE / SHARE_LEAST) << 10;
+const MOST_OF_A_TURN: usize = (80 * SHARE / SHARE_LEAST) << 10;
 
 #[test]
 fn who_has_always_more_to_receive_gives_others_their_turn() {
