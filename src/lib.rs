@@ -7,7 +7,7 @@
 //!
 //! | plane | runs | may |
 //! |---|---|---|
-//! | data | [`worker`]: one per core, pinned, on a ring of its own (below Linux 6.1 and without io_uring: monoio), no tokio | never lock, never block, never log, allocate nothing per request in steady state |
+//! | data | [`worker`]: one per core, pinned, on an event loop of its own (on Linux 5.6 to 6.0: monoio's), no tokio | never lock, never block, never log, allocate nothing per request in steady state |
 //! | control | [`control`]: one thread, tokio current-thread, the well-kept ecosystem | be slow: check config, probe health, serve the admin API, watch the workers |
 //!
 //! They talk in three ways only. A worker is *given* an immutable [`worker::Shared`] (configuration, compiled routes, limits) when it
@@ -121,7 +121,7 @@
 //! | `admit` | a lease, local slots: this worker's; now and then one of the lines below | – |
 //! | `pick` | the cluster as this worker sees it, its own random state ([`policy::cluster`]) | the version of the standings, which is written when an endpoint's standing changes |
 //! | `checkout`, `checkin` | this worker's pool ([`net::pool`]) | – |
-//! | `send`, `await_head`, `relay` | blocks, this worker's ring, its deadlines ([`net::timer`]) | – |
+//! | `send`, `await_head`, `relay` | blocks, this worker's event loop, its deadlines ([`net::timer`]) | – |
 //! | `classify` | the exchange and the cluster, both this worker's; after a failure the endpoint's line | the count of failures in a row, which is written on a failure and on the first success after it |
 //! | `record` | this worker's counters, its usage table and its log ring's head: loads and stores of one writer, on lines that no other worker's stand on ([`observe::stats`], [`observe::usage`], [`observe::access_log`]) | the log ring's tail, which the log's thread moves once a batch |
 //!
@@ -139,19 +139,22 @@
 //!
 //! # The event loop
 //!
-//! [`net::driver`] is a ladder. Its first step is our own ring (`net::ring`) with our own tasks (`net::tasks`): a turn runs every task
-//! that was woken, then hands everything that they submitted to the kernel with one system call, which also waits. A busy socket is
-//! *listened to*: one multishot receive stays in the kernel, which chooses a buffer when bytes are there (it has twice as many as turns
-//! take), so that nobody who waits holds one; bulk is *asked* for, into a block that grows to 256 KiB. What was received belongs to the
-//! socket, so a wait may be dropped. Small answers are *posted*: nobody waits for a send that the kernel takes at once. Time is read once
-//! a turn. All workers take the best step that each of them can have; only a successor may go lower, rather
-//! than not run (`control::crew`). The steps below run the same connections on monoio's ring and on epoll; [`net::stream`] is where the two meet, and nothing
-//! above it knows which one runs.
+//! [`net::driver`] is a ladder, and [`net::stream`] the one socket over it: what was received belongs to the socket, so a wait may be
+//! dropped, and whoever waits needs no buffer. Two event loops are our own, with the same tasks (`net::tasks`) and timers: a turn runs every task
+//! that was woken, then makes one system call, which also waits. Time is read once a turn.
+//!
+//! On our ring (`net::ring`, Linux 6.1) that call hands everything to the kernel that the tasks have submitted. A busy socket is *listened
+//! to*: one multishot receive stays in the kernel, which chooses a buffer when bytes are there (it has twice as many as turns take); bulk is
+//! *asked* for, into a block that grows to 256 KiB. Small answers are *posted*: nobody waits for a send that the kernel takes at once. On our
+//! epoll (`net::epoll`), where io_uring is forbidden, the call tells what has become possible, and a receive or a send is made where it
+//! arises, once: again only after the kernel has said so. Between the two, on kernels that have io_uring and not what our ring needs, runs
+//! monoio's ring, behind sockets that behave like ours (`net::guest`). Nothing above [`net`] knows which one runs.
+//!
+//! All workers take the best step that each of them can have; only a successor may go lower, rather than not run (`control::crew`).
 //!
 //! # Memory and time
 //!
-//! Idle connections of clients hold no buffer, and neither do connections to endpoints that wait in a pool (below the first step of the
-//! ladder: as long as those are few, each has its next receive in flight with a block, [`net::upstream`]). A connection that serves
+//! Idle connections of clients hold no buffer, and neither do connections to endpoints that wait in a pool. A connection that serves
 //! holds one or two blocks from the worker's stock; a small response goes on in the block that it came in, with the client's head written
 //! over the endpoint's. Deadlines are rows of one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that
 //! is given up is a pending operation dropped ([`net::timer`]). A panic in a connection ends that connection ([`net::guarded`]); a worker

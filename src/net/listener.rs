@@ -137,7 +137,10 @@ impl Listener {
         for count in 0..ACCEPT_BATCH {
             match accept(self.fd()) {
                 Ok(accepted) => each(accepted),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket.found_empty();
+                    return Ok(count);
+                }
                 Err(error) if is_exhausted(&error) => return Err(error),
                 // accept(2): errors of the connection that was about to be accepted; the next one may be fine
                 Err(_) => {}

@@ -129,7 +129,6 @@ mod tests {
     use super::*;
     use crate::net::clock;
     use crate::net::testing::{self, on_each_driver};
-    use std::rc::Rc;
 
     const ENDPOINT: EndpointId = EndpointId(1);
     const OTHER: EndpointId = EndpointId(0);
@@ -138,7 +137,7 @@ mod tests {
     /// Not armed: what arms it is the worker.
     fn pair() -> (Upstream, std::net::TcpStream) {
         let (stream, peer) = testing::pair();
-        (Upstream::new(stream, &Rc::default()), peer)
+        (Upstream::new(stream), peer)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Deadlines: one timerfd and one lazy hashed wheel per worker (Varghese and Lauck 1987, scheme 6).
+//! Deadlines: one alarm ([`super::alarm`]) and one lazy hashed wheel per worker (Varghese and Lauck 1987, scheme 6).
 //!
 //! Nearly every deadline is moved or dropped before it passes, so moving must cost nothing: a [`Watch`] holds its deadline in a
 //! slab row, and moving it *later* only writes that row. The wheel finds out when the row's old slot comes up, and puts it into
@@ -8,12 +8,13 @@
 //! woken; [`Watch::expired`] then tells a passed deadline from a peer's end. No wait is
 //! ended by dropping its operation, so none loses a byte.
 //!
-//! Resolution is one tick (10 ms), never early. The timerfd is armed for the next slot in use only: an idle worker sleeps.
+//! Resolution is one tick (10 ms), never early. The alarm is set for the next slot in use only: an idle worker sleeps.
 //!
 //! A loop that was *away* (a stopped process, a machine that was paused, a core that was taken) comes back to deadlines that have passed
 //! and to sockets in which everything stands that it has missed. So what waits on a socket is given [`SETTLING`] more, in which that is
 //! received, and where nothing was there, [`Watch::was_away`] says that the peer is not to blame. A mere sleep is not prolonged.
 
+use super::alarm::Alarm;
 use super::clock;
 use super::stream::{Stream, poll_now, shutdown_fd};
 use super::wheel::{Doing, Row, Wheel};
@@ -22,7 +23,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -86,7 +87,7 @@ impl Row {
 #[derive(Debug)]
 pub struct Timers {
     wheel: RefCell<Wheel>,
-    timerfd: Stream,
+    alarm: Alarm,
     armed_for: Cell<Instant>,
     /// When the loop is to hear of that; `NEVER` once it has.
     due: Cell<Instant>,
@@ -95,15 +96,15 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Makes the wheel and its timerfd. Must be called inside the worker's runtime.
+    /// Makes the wheel and its alarm. Must be called inside the worker's runtime.
     ///
     /// # Errors
     /// No descriptor is left.
     pub fn new() -> io::Result<Rc<Self>> {
-        let timerfd = new_timerfd()?;
+        let alarm = Alarm::new()?;
         Ok(Rc::new(Self {
             wheel: RefCell::new(Wheel::new(clock::now())),
-            timerfd,
+            alarm,
             armed_for: Cell::new(Instant::NEVER),
             due: Cell::new(Instant::NEVER),
             settled: Cell::default(),
@@ -113,12 +114,9 @@ impl Timers {
     /// Drives the wheel; one task of each worker runs this for ever.
     pub async fn run(&self) {
         loop {
-            if self.timerfd.readable().await.is_err() {
+            if self.alarm.rings().await.is_err() {
                 return;
             }
-            let mut expirations = [0_u8; 8];
-            // SAFETY: eight bytes of room for the eight that a timerfd gives. A failure means that it has not expired.
-            unsafe { libc::read(self.timerfd.fd(), expirations.as_mut_ptr().cast(), 8) };
             self.advance(clock::now());
         }
     }
@@ -247,7 +245,7 @@ impl Timers {
         }
         self.armed_for.set(next);
         self.due.set(next.max(clock::now()));
-        set_timerfd(&self.timerfd, next);
+        self.alarm.set(next);
     }
 
     fn set(&self, index: usize, deadline: Instant) {
@@ -256,32 +254,6 @@ impl Timers {
             self.arm();
         }
     }
-}
-
-/// A timer of the kernel's that tells by being readable. Must be made inside the worker's runtime.
-///
-/// # Errors
-/// No descriptor is left.
-pub(super) fn new_timerfd() -> io::Result<Stream> {
-    // SAFETY: no memory is involved.
-    let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given us this descriptor.
-    Stream::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Has it become readable at `at`, and not before.
-pub(super) fn set_timerfd(timerfd: &Stream, at: Instant) {
-    let nanos = at.as_nanos();
-    let at = libc::timespec {
-        tv_sec: (nanos / 1_000_000_000).cast_signed(),
-        tv_nsec: (nanos % 1_000_000_000).cast_signed(),
-    };
-    let spec = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
-    // SAFETY: `spec` is live, and the old value is not asked for.
-    unsafe { libc::timerfd_settime(timerfd.fd(), libc::TFD_TIMER_ABSTIME, &raw const spec, std::ptr::null_mut()) };
 }
 
 /// One deadline, owned by a task; see [`Timers::watch`].

@@ -10,7 +10,6 @@ use super::shared::{InUse, Shared};
 use super::state::Worker;
 use crate::config::{Cluster as ClusterConfig, ProxyVersion, Route};
 use crate::error::ProxyError;
-use crate::limits::ARMED_UPSTREAM_MAX;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
 use crate::observe::access_log::LogSender;
@@ -201,7 +200,7 @@ impl Generation {
         }
         let mut pool = self.clusters[cluster.index()].pool.borrow_mut();
         if let Some(kept) = pool.checkin(endpoint, upstream, keep, now) {
-            kept.stand_by(ARMED_UPSTREAM_MAX, || self.blocks.borrow_mut().small_with_headroom());
+            kept.stand_by();
         }
     }
 

@@ -51,7 +51,7 @@ pub(super) async fn open(
     }
     // boxed: most requests find a connection, and every connection of a client would hold the room for making one
     let stream = Box::pin(connect(worker, connection, to)).await?;
-    Ok(Opened { upstream: worker.upstream(stream), reused: false })
+    Ok(Opened { upstream: Upstream::new(stream), reused: false })
 }
 
 /// Whether a request whose pooled connection was closed may be sent on a new one.

@@ -12,9 +12,7 @@ use crate::http::fields::HeadScratch;
 use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_LARGE, BLOCK_SMALL, CUT_BEFORE_DRAIN_ENDS};
 use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
-use crate::net::stream::Stream;
 use crate::net::timer::Timers;
-use crate::net::upstream::Upstream;
 use crate::observe::recorder::Life;
 use crate::units::{Instant, Rng};
 use rand::SeedableRng;
@@ -40,8 +38,6 @@ pub(super) struct Worker {
     pub(super) scratch: RefCell<Scratch>,
     /// Connections that wait for a request, or the rest of its head, with a receive armed.
     pub(super) armed: Cell<usize>,
-    /// Connections to endpoints with a receive armed, waiting for a response or in a pool.
-    armed_upstream: Rc<Cell<usize>>,
     /// `Retry-After` and `RateLimit` of a rejection.
     pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     log_texts: RefCell<Vec<LogTexts>>,
@@ -104,7 +100,6 @@ impl Worker {
             rng: RefCell::new(rng),
             scratch: RefCell::default(),
             armed: Cell::new(0),
-            armed_upstream: Rc::default(),
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
             epoch: Cell::new(epoch()),
@@ -241,10 +236,6 @@ impl Worker {
         }
     }
 
-    /// A new connection to an endpoint.
-    pub(super) fn upstream(&self, stream: Stream) -> Upstream {
-        Upstream::new(stream, &self.armed_upstream)
-    }
 }
 
 fn epoch() -> Duration {
