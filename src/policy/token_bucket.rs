@@ -193,10 +193,11 @@ impl Reservoir {
         }
     }
 
-    /// Takes over the tokens that are left in `old`, the bucket of the same limit at another rate, which has none then; no more than fit in
-    /// here. Nobody takes from this one yet.
-    pub fn take_over(&self, old: &Self, now: Instant) {
-        let tokens = old.take_up_to(u64::MAX, now).min(self.gcra.burst);
+    /// Begins with the tokens that are left in `old`, the bucket of the same limit at another rate; no more than fit in here. Nobody takes
+    /// from this one yet. `old` keeps them too, for the moment in which some workers still take from that: a request that the limit allows
+    /// must not be refused because the limit changes.
+    pub fn begin_with(&self, old: &Self, now: Instant) {
+        let tokens = old.gcra.available(old.tat.load(Ordering::Relaxed), now).min(self.gcra.burst);
         let missing = (self.gcra.burst - tokens) * self.gcra.interval_nanos;
         self.tat.store(now.as_nanos().saturating_add(missing).min(u64::MAX - 1), Ordering::Relaxed);
     }
