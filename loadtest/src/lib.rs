@@ -20,7 +20,7 @@
 //! | [`upstream`] | the built-in services, with faults on command | the generator |
 //! | [`processes`] | children that never outlive us, their CPU and memory, ports that stay reserved, fleets of services | what they are for |
 //! | [`gateways`] | gateways under test: found, configured, started, reloaded, scraped | judgement of them |
-//! | [`machine`], [`clock`], [`url`] | what it runs on, what time it is, where it goes | – |
+//! | [`machine`], [`hiccups`], [`clock`], [`url`] | what it runs on and how long that stood still, what time it is, where it goes | – |
 //! | [`measure`] | what was seen of one load, as results keep it, and whether a trial passes | – |
 //! | [`commands`] | the command line: one file a command | – |
 //! | [`merge`] | results of several generators as one | – |
@@ -30,7 +30,7 @@
 //! | [`sizing`], [`scalability`] | hosts for a peak; how throughput grows with workers: pure | – |
 //! | [`result`] | `result.json`: everything that was seen, versioned; every verdict can be made from it again | – |
 //!
-//! Anything that decides is pure and takes a seed; only [`engine`], and who starts or plays a process, reads clocks and touches sockets.
+//! Anything that decides is pure and takes a seed; only [`engine`], [`hiccups`], and who starts or plays a process, reads clocks and touches sockets.
 
 pub mod arrivals;
 pub mod bootstrap;
@@ -39,6 +39,7 @@ pub mod commands;
 pub mod drill;
 pub mod engine;
 pub mod gateways;
+pub mod hiccups;
 pub mod load;
 pub mod machine;
 pub mod measure;

@@ -77,6 +77,7 @@ pub fn run(load: &Load, measured: &Measured, label: &str, server: &str, before: 
         received_bytes: measured.received,
         generator_busy: measured.busy,
         generator_cpu: measured.cpu.as_secs_f64(),
+        generator_realtime: measured.is_realtime,
         steal: Ticks::now().steal_since(before),
         in_flight: measured.in_flight(load),
         in_flight_max: tallies.in_flight_max.iter().copied().max().unwrap_or(0),

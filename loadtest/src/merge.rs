@@ -86,6 +86,8 @@ fn sum(one: &Run, other: &Run) -> Result<Run, String> {
         received_bytes: one.received_bytes + other.received_bytes,
         generator_busy: one.generator_busy.max(other.generator_busy),
         generator_cpu: one.generator_cpu + other.generator_cpu,
+        stood_still: one.stood_still.into_iter().chain(other.stood_still).reduce(f64::max),
+        generator_realtime: one.generator_realtime && other.generator_realtime,
         steal: one.steal.max(other.steal),
         in_flight: one.in_flight + other.in_flight,
         in_flight_max: one.in_flight_max + other.in_flight_max,

@@ -166,6 +166,12 @@ pub struct Run {
     pub generator_busy: f64,
     /// CPU seconds of all generator threads.
     pub generator_cpu: f64,
+    /// Its threads had real-time priority: whoever else used their cores did not make them late.
+    #[serde(default)]
+    pub generator_realtime: bool,
+    /// Share of the time in which one of this machine's cores stood still, the worst of them; `None`: that cannot be told here.
+    #[serde(default)]
+    pub stood_still: Option<f64>,
     /// CPU that the hypervisor gave to others, 0 to 1, while this ran.
     pub steal: f64,
     /// Requests in flight on average, measured over time.

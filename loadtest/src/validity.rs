@@ -1,5 +1,6 @@
 //! May a number be believed? Each gate says what was measured, what it should be, and what to do.
 
+use crate::measure::Bound;
 use crate::result::{Gate, Run};
 use crate::units::{digits, shown};
 use crate::wire::Failure;
@@ -8,6 +9,11 @@ use crate::wire::Failure;
 const BUSY_MAX: f64 = 0.8;
 /// CPU that others may take from this machine.
 const STEAL_MAX: f64 = 0.02;
+/// A core may stand still for this part of the requests that may be slower than the percentile: those that wait until the queue is gone
+/// again are more than those that came meanwhile.
+const STANDSTILL_OF_TAIL: f64 = 0.25;
+/// The percentile where none is held against a bound.
+const STANDSTILL_ANYWAY: f64 = 0.01;
 /// Little's law holds so well, or something is counted wrongly.
 const LITTLE_MAX: f64 = 0.05;
 /// Share of requests that may wait for a connection.
@@ -19,10 +25,27 @@ const LAG_ANYWAY: f64 = 1e-3;
 /// Requests below which averages say nothing of Little's law.
 const LITTLE_MIN: u64 = 1_000;
 
-/// All gates of `runs`, judged by the worst of them. `bound` is what latencies are held against, in seconds.
+/// All gates of `runs`, judged by the worst of them. `bound` is what latencies are held against.
 #[must_use]
-pub fn gates(runs: &[&Run], bound: Option<f64>) -> Vec<Gate> {
-    let mut gates = vec![lag(runs, bound), busy(runs), steal(runs), own_resources(runs)];
+pub fn gates(runs: &[&Run], bound: Option<Bound>) -> Vec<Gate> {
+    gates_with(runs, runs, bound)
+}
+
+/// The same of trials. What was sent late or on a machine that others used counts from when it was due, so a trial that has passed all the same
+/// is beyond that doubt: only for one that has not is it asked whose fault it was.
+#[must_use]
+pub fn gates_of_trials(trials: &[&Run], bound: Bound) -> Vec<Gate> {
+    let failed: Vec<&Run> = trials.iter().copied().filter(|run| run.refused.is_some()).collect();
+    gates_with(trials, &failed, Some(bound))
+}
+
+fn gates_with(runs: &[&Run], timed: &[&Run], bound: Option<Bound>) -> Vec<Gate> {
+    let mut gates = Vec::new();
+    if !timed.is_empty() {
+        gates.extend([lag(timed, bound), steal(timed)]);
+        gates.extend(standstill(timed, bound));
+    }
+    gates.extend([busy(runs), own_resources(runs)]);
     gates.extend(little(runs));
     gates.extend(connections(runs));
     gates
@@ -47,22 +70,35 @@ pub fn headroom(direct: &Run, bound: f64) -> Gate {
 /// What of the machine, and not of the server, spoiled a run, if another one may be better: somebody took the generator's CPU. A generator
 /// that is at its own limit is late every time.
 #[must_use]
-pub fn spoiled(run: &Run, bound: Option<f64>) -> Option<String> {
+pub fn spoiled(run: &Run, bound: Option<Bound>) -> Option<String> {
     let runs = [run];
     if run.rate.is_none() || !busy(&runs).holds {
         return None;
     }
-    let spoils = [steal(&runs), lag(&runs, bound)].into_iter().find(|gate| !gate.holds)?;
+    let gates = [steal(&runs), lag(&runs, bound)].into_iter().chain(standstill(&runs, bound));
+    let spoils = gates.into_iter().find(|gate| !gate.holds)?;
     Some(format!("{}: {}", spoils.name, spoils.measured))
+}
+
+/// No trial could be made that was not spoiled.
+#[must_use]
+pub fn restless(why: &str) -> Gate {
+    Gate {
+        name: "quiet machine".to_owned(),
+        holds: false,
+        measured: format!("one run after the other was spoiled: {why}"),
+        wanted: "a run that is not".to_owned(),
+        advice: "others use this machine: measure on a quiet host, or later".to_owned(),
+    }
 }
 
 fn worst(runs: &[&Run], of: impl Fn(&Run) -> f64) -> f64 {
     runs.iter().map(|run| of(run)).fold(0.0, f64::max)
 }
 
-fn lag(runs: &[&Run], bound: Option<f64>) -> Gate {
+fn lag(runs: &[&Run], bound: Option<Bound>) -> Gate {
     let late = worst(runs, |run| run.lag.p999.unwrap_or(0.0));
-    let (limit, why) = match bound {
+    let (limit, why) = match bound.map(|bound| bound.time) {
         Some(bound) if bound / 10.0 > LAG_ALWAYS => (bound / 10.0, "a tenth of the bound"),
         Some(_) => (LAG_ALWAYS, "the precision of a wake-up"),
         None => (LAG_ANYWAY, "there is no bound to hold it against"),
@@ -72,7 +108,12 @@ fn lag(runs: &[&Run], bound: Option<f64>) -> Gate {
         holds: late <= limit,
         measured: format!("p99.9 of {}", shown(late)),
         wanted: format!("at most {}: {why}", shown(limit)),
-        advice: "the generator sent late: give it a core of its own, or another host".to_owned(),
+        advice: if runs.iter().all(|run| run.generator_realtime) {
+            "the generator sent late: give it a core of its own, or another host".to_owned()
+        } else {
+            "the generator sent late: give it a core of its own, real-time priority (ulimit -r 1), or another host"
+                .to_owned()
+        },
     }
 }
 
@@ -96,6 +137,18 @@ fn steal(runs: &[&Run]) -> Gate {
         wanted: format!("below {:.0} %", STEAL_MAX * 100.0),
         advice: "other guests of this host took the CPU: measure on a quiet host".to_owned(),
     }
+}
+
+fn standstill(runs: &[&Run], bound: Option<Bound>) -> Option<Gate> {
+    let share = runs.iter().filter_map(|run| run.stood_still).reduce(f64::max)?;
+    let limit = bound.map_or(STANDSTILL_ANYWAY, |bound| (1.0 - bound.quantile) * STANDSTILL_OF_TAIL);
+    Some(Gate {
+        name: "standstill".to_owned(),
+        holds: share <= limit,
+        measured: format!("a core stood still for {:.2} % of the time", share * 100.0),
+        wanted: format!("at most {:.2} %", limit * 100.0),
+        advice: "the hypervisor or the kernel stopped a core, whoever ran there: measure on a quiet host".to_owned(),
+    })
 }
 
 fn own_resources(runs: &[&Run]) -> Gate {
@@ -150,38 +203,60 @@ mod tests {
     use super::*;
     use crate::result::Spectrum;
 
+    const BOUND: Bound = Bound { quantile: 0.99, time: 0.005, failures: 1e-4 };
+
     fn run() -> Run {
         let latency = Spectrum { mean: Some(0.002), p99: Some(0.004), count: 20_000, ..Spectrum::default() };
         Run { rate: Some(2_000.0), length: 10.0, due: 20_000, good: 20_000, in_flight: 4.0, latency, ..Run::default() }
     }
 
-    fn failing(run: &Run, bound: Option<f64>) -> Vec<String> {
+    fn failing(run: &Run, bound: Option<Bound>) -> Vec<String> {
         gates(&[run], bound).into_iter().filter(|gate| !gate.holds).map(|gate| gate.name).collect()
     }
 
     #[test]
     fn each_gate_closes_for_its_reason_alone() {
-        assert_eq!(failing(&run(), Some(0.005)), Vec::<String>::new());
+        assert_eq!(failing(&run(), Some(BOUND)), Vec::<String>::new());
         let lag = Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
         for (name, run) in [
             ("schedule lag", Run { lag, ..run() }),
             ("generator busy", Run { generator_busy: 0.85, ..run() }),
             ("CPU steal", Run { steal: 0.03, ..run() }),
+            ("standstill", Run { stood_still: Some(0.003), ..run() }),
             ("own resources", Run { failures: [("local".to_owned(), 1)].into(), ..run() }),
             ("Little's law", Run { in_flight: 4.3, ..run() }),
             ("connections", Run { waited: 300, ..run() }),
         ] {
-            assert_eq!(failing(&run, Some(0.005)), [name]);
+            assert_eq!(failing(&run, Some(BOUND)), [name]);
         }
         let late = Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
         assert!(failing(&Run { lag: late, ..run() }, None).is_empty(), "without a bound a millisecond is fine");
+        let still = Run { stood_still: Some(0.003), ..run() };
+        assert!(
+            failing(&still, None).is_empty()
+                && failing(&Run { stood_still: Some(0.002), ..run() }, Some(BOUND)).is_empty()
+        );
+    }
+
+    #[test]
+    fn a_trial_that_passed_although_it_was_sent_late_is_not_in_doubt() {
+        let lag = Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
+        let passed = Run { lag, steal: 0.03, ..run() };
+        let failed = Run { refused: Some("p99 is 6 ms".to_owned()), ..run() };
+        let closed = |trials: &[&Run]| {
+            let gates = gates_of_trials(trials, BOUND).into_iter();
+            gates.filter(|gate| !gate.holds).map(|gate| gate.name).collect::<Vec<_>>()
+        };
+        assert!(closed(&[&passed]).is_empty() && closed(&[&passed, &failed]).is_empty());
+        let doubted = Run { refused: failed.refused.clone(), ..passed.clone() };
+        assert_eq!(closed(&[&passed, &doubted]), ["schedule lag", "CPU steal"]);
     }
 
     #[test]
     fn a_run_is_spoiled_by_others_and_not_by_its_own_limit() {
         let lag = || Spectrum { p999: Some(0.000_6), ..Spectrum::default() };
         let late = Run { lag: lag(), ..run() };
-        assert_eq!(spoiled(&late, Some(0.005)).as_deref(), Some("schedule lag: p99.9 of 600 µs"));
+        assert_eq!(spoiled(&late, Some(BOUND)).as_deref(), Some("schedule lag: p99.9 of 600 µs"));
         assert!(spoiled(&Run { steal: 0.03, ..run() }, None).is_some_and(|why| why.starts_with("CPU steal")));
         for fine in [
             run(),
@@ -189,7 +264,7 @@ mod tests {
             Run { rate: None, ..late.clone() },
             Run { waited: 300, ..run() },
         ] {
-            assert_eq!(spoiled(&fine, Some(0.005)), None);
+            assert_eq!(spoiled(&fine, Some(BOUND)), None);
         }
     }
 

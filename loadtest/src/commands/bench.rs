@@ -3,12 +3,14 @@
 use super::progress::Progress;
 use crate::clock;
 use crate::engine::{self, Measured, Watch};
+use crate::hiccups;
 use crate::load::Load;
-use crate::machine::Ticks;
-use crate::measure;
+use crate::machine::{self, Ticks};
+use crate::measure::{self, Bound};
 use crate::result::{Outcome, Run, SPOILED};
 use crate::units::{digits, shown};
 use crate::validity;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Between two looks at how far a load is.
@@ -123,7 +125,11 @@ impl Bench<'_> {
         let mut shown_run = self.progress.begin(what, load.warm_up + load.length);
         let before = Ticks::now();
         let mut cpu = None;
-        let measured = std::thread::scope(|scope| {
+        let is_over = AtomicBool::new(false);
+        let (measured, hiccups) = std::thread::scope(|scope| {
+            let is_over = &is_over;
+            let watched = machine::cores().into_iter().map(|core| scope.spawn(move || hiccups::watch(core, is_over)));
+            let watched: Vec<_> = watched.collect();
             let running = scope.spawn(|| engine::offer(load, &watch));
             while !running.is_finished() {
                 let progress = watch.progress();
@@ -145,9 +151,14 @@ impl Bench<'_> {
                 let waits = until_begun.filter(|left| !left.is_zero()).into_iter().chain(until_act);
                 clock::wait(waits.min().unwrap_or(LOOK).min(LOOK));
             }
-            running.join().unwrap_or(Err(engine::Error::Panicked))
+            let measured = running.join().unwrap_or(Err(engine::Error::Panicked));
+            is_over.store(true, Ordering::Relaxed);
+            let hiccups: Option<Vec<_>> = watched.into_iter().map(|core| core.join().ok().flatten()).collect();
+            measured.map(|measured| (measured, hiccups))
         })?;
         let mut run = measure::run(load, &measured, label, server, before);
+        let of_core = |hiccups: &Vec<_>| hiccups::share(hiccups, measured.begun, load.length);
+        run.stood_still = hiccups.map(|cores| cores.iter().map(of_core).fold(0.0, f64::max));
         run.server_cpu = process.cpu().zip(cpu.flatten()).map(|(after, before)| after - before);
         run.server_resident = process.resident();
         shown_run.end(&summary(&run));
@@ -156,8 +167,8 @@ impl Bench<'_> {
 }
 
 /// How often one run is made again, and how often all those of a command.
-const REPEATS_OF_ONE: u32 = 3;
-const REPEATS_OF_ALL: u32 = 12;
+const REPEATS_OF_ONE: u32 = 5;
+const REPEATS_OF_ALL: u32 = 20;
 
 /// Runs that the machine spoiled are made again, so that one hiccup does not cost a whole command; on a machine that is always busy that ends
 /// soon, and the gates say so.
@@ -169,7 +180,7 @@ pub struct Repeats {
 
 impl Repeats {
     /// Whether this run is to be made again, which is said and which its label says then. `bound` as [`validity::gates`] takes it.
-    pub fn again(&mut self, run: &mut Run, bound: Option<f64>, progress: &Progress) -> bool {
+    pub fn again(&mut self, run: &mut Run, bound: Option<Bound>, progress: &Progress) -> bool {
         let why = validity::spoiled(run, bound);
         let Some(why) = why.filter(|_| self.of_one < REPEATS_OF_ONE && self.of_all < REPEATS_OF_ALL) else {
             self.of_one = 0;
@@ -218,10 +229,11 @@ mod tests {
         let late = Run { rate: Some(100.0), label: "full".to_owned(), lag, ..Run::default() };
         let fine = Run { rate: Some(100.0), label: "full".to_owned(), ..Run::default() };
         let progress = Progress::new(true);
+        let bound = Bound { quantile: 0.99, time: 0.005, failures: 1e-4 };
         let (mut repeats, mut outcome) = (Repeats::default(), Outcome::default());
         let mut again = |run: &Run| {
             let mut run = run.clone();
-            let again = repeats.again(&mut run, Some(0.005), &progress);
+            let again = repeats.again(&mut run, Some(bound), &progress);
             assert_eq!(run.label, if again { SPOILED } else { "full" });
             again
         };
@@ -232,6 +244,6 @@ mod tests {
         }
         assert!(!again(&late), "a machine that is always busy stays what it is");
         repeats.conclude(&mut outcome);
-        assert_eq!(outcome.remarks, ["12 runs were spoiled by the machine and made again"]);
+        assert_eq!(outcome.remarks, ["20 runs were spoiled by the machine and made again"]);
     }
 }

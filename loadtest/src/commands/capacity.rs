@@ -93,12 +93,20 @@ pub fn search(
             break None;
         }
         run.refused = refusal(&wanted.bound, &measured, trial.is_full);
-        // one that only looks around and passed although it was sent late would have passed all the same
-        let is_vote = trial.is_full || run.refused.is_some();
-        if is_vote && repeats.again(&mut run, Some(wanted.bound.time), &session.progress) {
+        // one that passed although it was sent late would have passed all the same
+        if run.refused.is_some() && repeats.again(&mut run, Some(wanted.bound), &session.progress) {
             run.refused = None;
             session.outcome.runs.push(run);
             continue;
+        }
+        // votes of a machine that does not hold still would lead to some rate all the same, and to a wrong one
+        let why = validity::spoiled(&run, Some(wanted.bound));
+        if let Some(why) = why.filter(|_| trial.is_full && run.refused.is_some()) {
+            run.refused = None;
+            session.outcome.runs.push(run);
+            session.outcome.gates.push(validity::restless(&why));
+            repeats.conclude(&mut session.outcome);
+            return Ok(());
         }
         search.observe(run.refused.is_none());
         if let Some(reason) = &run.refused {
@@ -133,7 +141,7 @@ fn ask_upstream(
         let load = at(load, trial, wanted.length(trial), session.outcome.runs.len() as u64);
         let bench = Bench { watch: &session.watch, progress: &session.progress };
         let (_, mut run) = bench.run(&load, "direct", "upstream", &mut Unknown)?;
-        if session.watch.is_stopped() || !repeats.again(&mut run, Some(wanted.bound.time), &session.progress) {
+        if session.watch.is_stopped() || !repeats.again(&mut run, Some(wanted.bound), &session.progress) {
             return Ok(run);
         }
         session.outcome.runs.push(run);
@@ -165,7 +173,7 @@ fn conclude(session: &mut Session, wanted: &Wanted, found: &Found, reasons: &[(f
         run.label == "full" && ends.iter().flatten().any(|(end, _)| (end / rate - 1.0).abs() < 1e-9)
     };
     let judged: Vec<&Run> = outcome.runs.iter().filter(is_end).collect();
-    let mut gates = validity::gates(&judged, Some(wanted.bound.time));
+    let mut gates = validity::gates_of_trials(&judged, wanted.bound);
     if !found.is_settled {
         gates.push(Gate {
             name: "agreement of trials".to_owned(),

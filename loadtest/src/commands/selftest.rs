@@ -4,11 +4,12 @@ use super::bench::{Bench, Repeats, Unknown};
 use super::capacity::{self, Wanted};
 use super::options::{OutputOptions, fresh_seed};
 use super::session::{Refusal, Session};
+use crate::engine::{Precedence, take_precedence};
 use crate::load::{Load, Pace, Target};
 use crate::machine;
 use crate::measure::Bound;
 use crate::processes::Fleet;
-use crate::result::{Outcome, Run, Verdict};
+use crate::result::{Gate, Run, Verdict};
 use crate::stats::{merged, no_times, spectrum};
 use crate::units::{digits, shown};
 use crate::upstream::{Fault, Service, Time};
@@ -31,9 +32,26 @@ const MU: f64 = 8_000.0;
 const QUEUE_BOUND: f64 = 0.003;
 /// Threads that take the generator's core away.
 const HOGS: usize = 6;
+/// What each of them takes at once.
+const HOGGED: Duration = Duration::from_millis(2);
+
+/// Searches of one that may be made, while the machine spoils them.
+const SEARCHES: u32 = 3;
 
 /// Has a server do what is known, for a seed.
-type Oracle = fn(&mut Session, u64) -> Result<Verdict, Refusal>;
+type Oracle = fn(&mut Session, u64) -> Result<Judged, Refusal>;
+
+/// What came out, and why it may be the machine's fault.
+struct Judged {
+    verdict: Verdict,
+    doubts: Vec<Gate>,
+}
+
+impl Judged {
+    fn of(verdict: Verdict) -> Self {
+        Self { verdict, doubts: Vec::new() }
+    }
+}
 
 /// Servers of which is known what has to come out.
 #[derive(Clone, Debug, Args)]
@@ -67,8 +85,15 @@ pub fn selftest(options: &SelftestOptions) -> Result<ExitCode, Refusal> {
             if !is_asked_for || session.watch.is_stopped() {
                 continue;
             }
-            let verdict = oracle(&mut session, seed)?;
+            let Judged { verdict, doubts } = oracle(&mut session, seed)?;
             if session.watch.is_stopped() {
+                continue;
+            }
+            if !verdict.passed && !doubts.is_empty() {
+                let why: Vec<_> = doubts.iter().map(|gate| format!("{}: {}", gate.name, gate.measured)).collect();
+                session.progress.say(&format!("seed {seed}, {name}: INVALID: {}", why.join("; ")));
+                let named = |gate: Gate| Gate { name: format!("{} ({name}, seed {seed})", gate.name), ..gate };
+                session.outcome.gates.extend(doubts.into_iter().map(named));
                 continue;
             }
             let word = if verdict.passed { "passed" } else { "FAILED" };
@@ -113,24 +138,33 @@ fn told(error: impl std::fmt::Display) -> Refusal {
     Refusal(error.to_string())
 }
 
-/// A run in which the machine let the generator keep its schedule, if there is one; what is judged is the tool, and not who else is here.
-fn unspoiled(session: &mut Session, mut make: impl FnMut(&Bench<'_>) -> Result<Run, Refusal>) -> Result<Run, Refusal> {
+/// A run with which everything is as it should be, or that the machine did not spoil, if one of them can be had: what is judged is the tool, and
+/// not who else is here.
+fn unspoiled(
+    session: &mut Session,
+    is_right: impl Fn(&Run) -> bool,
+    mut make: impl FnMut(&Bench<'_>) -> Result<Run, Refusal>,
+) -> Result<(Run, Vec<Gate>), Refusal> {
     let mut repeats = Repeats::default();
     loop {
         let mut run = make(&Bench { watch: &session.watch, progress: &session.progress })?;
-        if session.watch.is_stopped() || !repeats.again(&mut run, None, &session.progress) {
-            return Ok(run);
+        if is_right(&run) || session.watch.is_stopped() || !repeats.again(&mut run, None, &session.progress) {
+            let doubts = validity::spoiled(&run, None).map(|why| validity::restless(&why));
+            return Ok((run, doubts.into_iter().collect()));
         }
         session.outcome.runs.push(run);
     }
 }
 
 /// Whoever is due while the server stands still waits until it goes on: of all requests the share above x is (S − x) / T.
-fn stall(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+fn stall(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let mut fleet = service(Time::Fixed(Duration::ZERO), seed)?;
     let load = load(&fleet, 2_000.0, STALLED_RUN, seed);
     let watch = session.watch.clone();
-    let run = unspoiled(session, |bench| {
+    let expected = STALL - 0.01 * STALLED_RUN;
+    let seen = |run: &Run| run.latency.p99.unwrap_or(f64::INFINITY);
+    let is_right = |run: &Run| (seen(run) / expected - 1.0).abs() <= STALL_TOLERANCE;
+    let (run, doubts) = unspoiled(session, is_right, |bench| {
         std::thread::scope(|scope| {
             let fault = scope.spawn(|| {
                 let moment = crate::clock::now() + Duration::from_secs(10);
@@ -144,19 +178,18 @@ fn stall(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
             run.map_err(told)
         })
     })?;
-    let expected = STALL - 0.01 * STALLED_RUN;
-    let seen = run.latency.p99.unwrap_or(f64::INFINITY);
-    session.outcome.runs.push(run);
-    Ok(Verdict {
+    let verdict = Verdict {
         name: "a stall is in the 99th percentile".to_owned(),
-        passed: (seen / expected - 1.0).abs() <= STALL_TOLERANCE,
-        measured: shown(seen),
+        passed: is_right(&run),
+        measured: shown(seen(&run)),
         wanted: format!("{} ± {:.0} %", shown(expected), STALL_TOLERANCE * 100.0),
-    })
+    };
+    session.outcome.runs.push(run);
+    Ok(Judged { verdict, doubts })
 }
 
 /// The time in an M/M/1 queue is exponential with rate µ − λ, so its 99th percentile is X at λ = µ − ln 100 / X.
-fn queue(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+fn queue(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let fleet = service(Time::MM1 { rate: MU }, seed)?;
     let load = load(&fleet, 1_000.0, 4.0, seed);
     let wanted = Wanted {
@@ -166,49 +199,51 @@ fn queue(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
         start: 3_000.0,
         max: 100_000.0,
     };
-    // a search of its own, whose gates and trials are judged here
-    let mut inner =
-        Session::begin("capacity", "a queue".to_owned(), &OutputOptions { quiet: true, ..OutputOptions::default() })?;
-    capacity::search(&mut inner, &load, "upstream", &mut Unknown, &wanted, None)?;
-    let Outcome { capacity, gates, runs, .. } = inner.outcome;
-    session.outcome.runs.extend(runs);
+    // searches of their own, whose gates and trials are judged here
+    let (mut capacity, mut doubts) = (None, Vec::new());
+    for _ in 0..SEARCHES {
+        let quiet = OutputOptions { quiet: true, ..OutputOptions::default() };
+        let mut inner = Session::begin("capacity", "a queue".to_owned(), &quiet)?;
+        capacity::search(&mut inner, &load, "upstream", &mut Unknown, &wanted, None)?;
+        session.outcome.runs.append(&mut inner.outcome.runs);
+        capacity = inner.outcome.capacity.take();
+        doubts = inner.outcome.gates.into_iter().filter(|gate| !gate.holds).collect();
+        if doubts.is_empty() || session.watch.is_stopped() {
+            break;
+        }
+    }
     let expected = MU - 100f64.ln() / QUEUE_BOUND;
     let (holds, breaks) =
         capacity.map_or((0.0, 0.0), |it| (it.holds.unwrap_or(0.0), it.breaks.unwrap_or(f64::INFINITY)));
-    let doubts: Vec<_> =
-        gates.iter().filter(|gate| !gate.holds).map(|gate| format!("{}: {}", gate.name, gate.measured)).collect();
     let width = wanted.width;
-    Ok(Verdict {
+    let verdict = Verdict {
         name: "capacity of a queue that is known".to_owned(),
         passed: holds <= expected * (1.0 + width)
             && breaks >= expected * (1.0 - width)
             && breaks <= holds * (1.0 + width) * 1.001,
-        measured: format!(
-            "{} to {} requests/s{}",
-            digits(holds),
-            digits(breaks),
-            if doubts.is_empty() { String::new() } else { format!(" ({})", doubts.join(", ")) }
-        ),
+        measured: format!("{} to {} requests/s", digits(holds), digits(breaks)),
         wanted: format!("{} ± {:.0} %", digits(expected), width * 100.0),
-    })
+    };
+    Ok(Judged { verdict, doubts })
 }
 
 /// With 2 % of failures one request in a hundred is ∞.
-fn failures(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+fn failures(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let mut fleet = service(Time::Fixed(Duration::ZERO), seed)?;
     fleet.tell(0, Fault::Error(0.02)).map_err(told)?;
     let load = load(&fleet, 1_000.0, 4.0, seed);
-    let run = unspoiled(session, |bench| {
+    let is_right = |run: &Run| run.latency.p99.is_none() && run.latency.p50.is_some() && run.latency.infinite > 0;
+    let (run, doubts) = unspoiled(session, is_right, |bench| {
         bench.run(&load, "failures", "upstream", &mut Unknown).map(|(_, run)| run).map_err(told)
     })?;
     let verdict = Verdict {
         name: "2 % of failures make the 99th percentile infinite".to_owned(),
-        passed: run.latency.p99.is_none() && run.latency.p50.is_some() && run.latency.infinite > 0,
+        passed: is_right(&run),
         measured: format!("p99 of {}, p50 of {}", of(run.latency.p99), of(run.latency.p50)),
         wanted: "p99 of ∞ and a p50".to_owned(),
     };
     session.outcome.runs.push(run);
-    Ok(verdict)
+    Ok(Judged { verdict, doubts })
 }
 
 fn of(time: Option<f64>) -> String {
@@ -216,7 +251,7 @@ fn of(time: Option<f64>) -> String {
 }
 
 /// A generator whose core others take cannot keep its schedule, and has to say so.
-fn throttled(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+fn throttled(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let fleet = service(Time::Fixed(Duration::ZERO), seed)?;
     let load = load(&fleet, 10_000.0, 2.0, seed);
     let (over, core) = (AtomicBool::new(false), load.cores.first().copied());
@@ -230,8 +265,14 @@ fn throttled(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
                     // where it is not allowed the hogs take what they get
                     let _ = rustix::thread::sched_setaffinity(None, &set);
                 }
+                take_precedence(Precedence::Generator);
                 while !over.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
+                    // the core is theirs, in turn with the generator
+                    let until = crate::clock::now() + HOGGED;
+                    while crate::clock::now() < until {
+                        std::hint::spin_loop();
+                    }
+                    std::thread::yield_now();
                 }
             });
         }
@@ -241,7 +282,10 @@ fn throttled(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
     });
     let (_, run) = run?;
     let closed: Vec<Run> = vec![run];
-    let gates = validity::gates(&closed.iter().collect::<Vec<_>>(), Some(0.005));
+    let gates = validity::gates(
+        &closed.iter().collect::<Vec<_>>(),
+        Some(Bound { quantile: 0.99, time: 0.005, failures: 1e-4 }),
+    );
     let names: Vec<_> = gates.iter().filter(|gate| !gate.holds).map(|gate| gate.name.as_str()).collect();
     let verdict = Verdict {
         name: "a throttled generator is INVALID".to_owned(),
@@ -250,11 +294,11 @@ fn throttled(session: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
         wanted: "INVALID".to_owned(),
     };
     session.outcome.runs.extend(closed);
-    Ok(verdict)
+    Ok(Judged::of(verdict))
 }
 
 /// Histograms of parts, merged, are the histogram of all.
-fn merge(_: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
+fn merge(_: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let mut rng = StdRng::seed_from_u64(seed);
     let (mut all, mut parts) = (no_times(), vec![no_times(); 5]);
     for row in 0..200_000 {
@@ -264,10 +308,10 @@ fn merge(_: &mut Session, seed: u64) -> Result<Verdict, Refusal> {
     }
     let parts: Vec<_> = parts.iter().map(|part| spectrum(part, 11)).collect();
     let (sum, whole) = (merged(&parts)?, spectrum(&all, 55));
-    Ok(Verdict {
+    Ok(Judged::of(Verdict {
         name: "merged histograms are the histogram of all".to_owned(),
         passed: sum == whole,
         measured: format!("p99.9 of {} over {} requests", of(sum.p999), sum.count),
         wanted: format!("p99.9 of {} over {} requests", of(whole.p999), whole.count),
-    })
+    }))
 }

@@ -1,6 +1,7 @@
 //! One thread of a load: its loop, its connections, its schedule.
 
 use super::connection::{Came, Connection, Request, State};
+use super::precedence::{Precedence, take_precedence};
 use super::watch::Watch;
 use crate::arrivals::{self, Arrival, Arrivals, Mix};
 use crate::clock::{self, timespec};
@@ -40,6 +41,7 @@ pub(super) struct Seen {
     pub(super) busy: f64,
     /// Nanoseconds.
     pub(super) cpu: u64,
+    pub(super) is_realtime: bool,
 }
 
 pub(super) struct Generator<'l> {
@@ -80,6 +82,7 @@ pub(super) struct Generator<'l> {
     untold: (u64, u64),
     /// Nanoseconds in which there was nothing to do.
     idled: u64,
+    is_realtime: bool,
 }
 
 impl<'l> Generator<'l> {
@@ -96,6 +99,9 @@ impl<'l> Generator<'l> {
             set.set(core);
             sched_setaffinity(None, &set)?;
         }
+        // a closed loop has no schedule to keep, and could take the whole core from a server that shares it
+        let is_realtime =
+            core.is_some() && !matches!(load.pace, Pace::Closed) && take_precedence(Precedence::Generator);
         // else the kernel may wake it 50 µs late, to save power
         set_current_timer_slack(NonZeroU64::new(1))?;
         let share = |all: usize| all / threads + usize::from(row < all % threads);
@@ -131,6 +137,7 @@ impl<'l> Generator<'l> {
             received: 0,
             untold: (0, 0),
             idled: 0,
+            is_realtime,
         })
     }
 
@@ -184,6 +191,7 @@ impl<'l> Generator<'l> {
             received: self.received,
             busy: 1.0 - self.idled as f64 / took as f64,
             cpu: clock::thread_cpu() - cpu,
+            is_realtime: self.is_realtime,
         })
     }
 

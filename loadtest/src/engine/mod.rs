@@ -3,12 +3,14 @@
 //! A request is begun when it is due, whatever became of those before it. An idle connection takes it, else a new one is opened, else
 //! (when there may be no more) it waits; its time counts from when it was due in any case. The loop sleeps until the next request
 //! is due with the kernel's precision of nanoseconds, and looks at the clock between any two things that it does, so that a burst of
-//! answers does not make requests late. How late they were is measured and is a gate of the result.
+//! answers does not make requests late; where it may, it goes before everything else on its core ([`take_precedence`]). How late they were is measured and is a gate of the result.
 
 mod connection;
 mod generator;
+mod precedence;
 mod watch;
 
+pub use precedence::{Precedence, take_precedence};
 pub use watch::{Progress, Watch};
 
 use crate::clock;
@@ -46,6 +48,8 @@ pub struct Measured {
     pub busy: f64,
     /// CPU time of all threads.
     pub cpu: Duration,
+    /// Every thread went before the ordinary ones of its core.
+    pub is_realtime: bool,
 }
 
 /// Why nothing was measured.
@@ -112,6 +116,7 @@ fn sum(load: &Load, start: Moment, seen: Vec<generator::Seen>, watch: &Watch) ->
         received: 0,
         busy: 0.0,
         cpu: Duration::ZERO,
+        is_realtime: true,
     };
     for thread in seen {
         measured.tallies.add(&thread.tallies);
@@ -121,6 +126,7 @@ fn sum(load: &Load, start: Moment, seen: Vec<generator::Seen>, watch: &Watch) ->
         measured.received += thread.received;
         measured.busy = measured.busy.max(thread.busy);
         measured.cpu += Duration::from_nanos(thread.cpu);
+        measured.is_realtime &= thread.is_realtime;
     }
     measured
 }
