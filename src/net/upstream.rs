@@ -12,8 +12,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-/// See the module.
-pub struct Upstream {
+/// See the module. A pointer, because it goes from the pool to a request and back.
+pub struct Upstream(Box<Line>);
+
+/// The connection itself, and what was asked of it.
+struct Line {
     stream: Stream,
     /// For the next receive, as the event loop has given it back.
     wanted: Cell<Option<Block>>,
@@ -25,49 +28,49 @@ impl Upstream {
     /// A connection without a receive.
     #[must_use]
     pub fn new(stream: Stream) -> Self {
-        Self { stream, wanted: Cell::default(), is_armed: Cell::default() }
+        Self(Box::new(Line { stream, wanted: Cell::default(), is_armed: Cell::default() }))
     }
 
     /// The connection itself, to send on, to watch, to shut down. It must not be received from while it is armed.
     #[must_use]
     pub fn stream(&self) -> &Stream {
-        &self.stream
+        &self.0.stream
     }
 
     /// Whether a receive was asked for, or is in flight, and not taken yet.
     #[must_use]
     pub fn is_armed(&self) -> bool {
-        self.is_armed.get() || self.stream.is_receiving()
+        self.0.is_armed.get() || self.0.stream.is_receiving()
     }
 
     /// Has it listened to where that costs no block; it is looked at otherwise when it is taken out.
     pub fn stand_by(&self) {
         if !self.is_armed() {
-            self.stream.listen();
+            self.0.stream.listen();
         }
     }
 
     /// Has what comes received, with a block if one is needed.
     pub fn expect(&self, block: impl FnOnce() -> Block) {
-        if !self.is_armed() && !self.stream.listen() {
+        if !self.is_armed() && !self.0.stream.listen() {
             self.arm(block());
         }
     }
 
     /// Asks for a receive into the block's room.
     pub fn arm(&self, into: Block) {
-        debug_assert!(!self.is_armed.get(), "one receive at a time");
-        self.is_armed.set(true);
-        self.wanted.set(self.stream.ask(into));
+        debug_assert!(!self.0.is_armed.get(), "one receive at a time");
+        self.0.is_armed.set(true);
+        self.0.wanted.set(self.0.stream.ask(into));
     }
 
     /// Takes what has come.
     pub fn poll_received(&self, cx: &mut Context<'_>) -> Poll<Received> {
-        let mut into = self.wanted.take();
-        let received = self.stream.poll_received(&mut into, cx);
-        self.wanted.set(into);
+        let mut into = self.0.wanted.take();
+        let received = self.0.stream.poll_received(&mut into, cx);
+        self.0.wanted.set(into);
         if received.is_ready() {
-            self.is_armed.set(false);
+            self.0.is_armed.set(false);
         }
         received
     }
@@ -81,13 +84,13 @@ impl Upstream {
     /// ([`Stream::is_spent`]).
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        self.stream.is_spent()
+        self.0.stream.is_spent()
     }
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("fd", &self.stream.fd()).field("is_armed", &self.is_armed).finish()
+        f.debug_struct("Upstream").field("fd", &self.0.stream.fd()).field("is_armed", &self.0.is_armed).finish()
     }
 }
 
