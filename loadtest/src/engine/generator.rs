@@ -1,11 +1,12 @@
 //! One thread of a load: its loop, its connections, its schedule.
 
 use super::connection::{Came, Connection, Request, State};
-use super::precedence::{Precedence, take_precedence};
+use super::precedence::take_for_generator;
 use super::watch::Watch;
 use crate::arrivals::{self, Arrival, Arrivals, Mix};
 use crate::clock::{self, timespec};
 use crate::load::{Load, Pace, Target};
+use crate::machine;
 use crate::stats::Tallies;
 use crate::units::Moment;
 use crate::wire::{Failure, Link as _, Tcp};
@@ -97,14 +98,14 @@ impl<'l> Generator<'l> {
         core: Option<usize>,
         watch: &'l Watch,
     ) -> io::Result<Self> {
+        let cores = machine::cores().len(); // before it may only run on one of them
         if let Some(core) = core {
             let mut set = CpuSet::new();
             set.set(core);
             sched_setaffinity(None, &set)?;
         }
         // a closed loop has no schedule to keep, and could take the whole core from a server that shares it
-        let is_realtime =
-            core.is_some() && !matches!(load.pace, Pace::Closed) && take_precedence(Precedence::Generator);
+        let is_realtime = core.is_some() && !matches!(load.pace, Pace::Closed) && take_for_generator(cores);
         // else the kernel may wake it 50 µs late, to save power
         set_current_timer_slack(NonZeroU64::new(1))?;
         let share = |all: usize| all / threads + usize::from(row < all % threads);
