@@ -111,7 +111,7 @@ fn lag(runs: &[&Run], bound: Option<Bound>) -> Gate {
         advice: if runs.iter().all(|run| run.generator_realtime) {
             "the generator sent late: give it a core of its own, or another host".to_owned()
         } else {
-            "the generator sent late: give it a core of its own, real-time priority (ulimit -r 1), or another host"
+            "the generator sent late: give it a core of its own, real-time priority (chrt -f 1), or another host"
                 .to_owned()
         },
     }

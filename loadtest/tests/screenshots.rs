@@ -14,6 +14,8 @@ use std::process::{Command, Output, Stdio};
 
 /// Seconds after which a browser is ended: it takes three on a quiet machine.
 const BROWSER_SECONDS: &str = "150";
+/// How often a browser is started that dies before it has shown the page: on a busy machine one of its processes now and then does.
+const BROWSER_STARTS: usize = 4;
 const DESKTOP: u32 = 1_280;
 const PHONE: u32 = 390;
 
@@ -46,7 +48,6 @@ addEventListener('load', () => {
 /// A browser's folder for this test, and its pages.
 struct Place {
     folder: PathBuf,
-    profile: tempfile::TempDir,
 }
 
 impl Place {
@@ -60,7 +61,7 @@ impl Place {
         }
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report").join(name);
         std::fs::create_dir_all(&folder).expect("writable");
-        Some(Self { folder, profile: tempfile::tempdir().expect("a temporary folder") })
+        Some(Self { folder })
     }
 
     fn write(&self, name: &str, page: &str) -> String {
@@ -69,19 +70,30 @@ impl Place {
         format!("file://{}", file.display())
     }
 
-    /// Runs the browser, which ends by itself or is ended.
+    /// Runs the browser, which ends by itself or is ended. One that dies is started again, with a profile that no dead one has touched: what is
+    /// tested is the page, which a browser that lived has to have shown.
     fn browse(&self, arguments: &[&str]) -> Output {
-        let output = Command::new("timeout")
-            .args(["-k", "5", BROWSER_SECONDS, "chromium", "--headless", "--no-sandbox", "--disable-gpu"])
-            .args(["--hide-scrollbars", "--disable-background-networking", "--disable-component-update"])
-            .args(["--allow-file-access-from-files", "--enable-logging=stderr", "--v=0"])
-            .arg(format!("--user-data-dir={}", self.profile.path().display()))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .expect("timeout(1) is there");
-        assert!(output.status.success(), "chromium: {}", String::from_utf8_lossy(&output.stderr));
-        output
+        let mut last = String::new();
+        for start in 1..=BROWSER_STARTS {
+            let profile = tempfile::tempdir().expect("a temporary folder");
+            let output = Command::new("timeout")
+                .args(["-k", "5", BROWSER_SECONDS, "chromium", "--headless", "--no-sandbox", "--disable-gpu"])
+                .args(["--hide-scrollbars", "--disable-background-networking", "--disable-component-update"])
+                // a container's /dev/shm is often too small for it
+                .args(["--disable-dev-shm-usage"])
+                .args(["--allow-file-access-from-files", "--enable-logging=stderr", "--v=0"])
+                .arg(format!("--user-data-dir={}", profile.path().display()))
+                .args(arguments)
+                .stdin(Stdio::null())
+                .output()
+                .expect("timeout(1) is there");
+            if output.status.success() {
+                return output;
+            }
+            last = format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+            eprintln!("chromium died, start {start} of {BROWSER_STARTS}: {last}");
+        }
+        panic!("chromium: {last}");
     }
 
     /// A picture of a page at this width, and what the browser's console said.

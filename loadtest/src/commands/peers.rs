@@ -210,6 +210,8 @@ fn judge(
         let pairs: Vec<f64> = of(0).zip(of(other)).map(|(one, other)| cost(one) / cost(other).max(1e-9)).collect();
         let cpu = interval(&pairs, seed);
         let verdict = match () {
+            // one of them has no run: it has died, or the comparison was stopped
+            () if pairs.is_empty() => "no difference shown",
             () if cpu.high < 1.0 => "better",
             () if cpu.low > 1.0 => "worse",
             () => "no difference shown",

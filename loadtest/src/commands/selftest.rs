@@ -4,7 +4,7 @@ use super::bench::{Bench, Repeats, Unknown};
 use super::capacity::{self, Wanted};
 use super::options::{OutputOptions, fresh_seed};
 use super::session::{Refusal, Session};
-use crate::engine::{Precedence, take_precedence};
+use crate::engine::take_for_generator;
 use crate::load::{Load, Pace, Target};
 use crate::machine;
 use crate::measure::Bound;
@@ -254,7 +254,7 @@ fn of(time: Option<f64>) -> String {
 fn throttled(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let fleet = service(Time::Fixed(Duration::ZERO), seed)?;
     let load = load(&fleet, 10_000.0, 2.0, seed);
-    let (over, core) = (AtomicBool::new(false), load.cores.first().copied());
+    let (over, core, cores) = (AtomicBool::new(false), load.cores.first().copied(), machine::cores().len());
     let bench = Bench { watch: &session.watch, progress: &session.progress };
     let run = std::thread::scope(|scope| {
         for _ in 0..HOGS {
@@ -265,7 +265,7 @@ fn throttled(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
                     // where it is not allowed the hogs take what they get
                     let _ = rustix::thread::sched_setaffinity(None, &set);
                 }
-                take_precedence(Precedence::Generator);
+                take_for_generator(cores);
                 while !over.load(Ordering::Relaxed) {
                     // the core is theirs, in turn with the generator
                     let until = crate::clock::now() + HOGGED;

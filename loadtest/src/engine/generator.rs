@@ -1,11 +1,12 @@
 //! One thread of a load: its loop, its connections, its schedule.
 
 use super::connection::{Came, Connection, Request, State};
-use super::precedence::{Precedence, take_precedence};
+use super::precedence::take_for_generator;
 use super::watch::Watch;
 use crate::arrivals::{self, Arrival, Arrivals, Mix};
 use crate::clock::{self, timespec};
 use crate::load::{Load, Pace, Target};
+use crate::machine;
 use crate::stats::Tallies;
 use crate::units::Moment;
 use crate::wire::{Failure, Link as _, Tcp};
@@ -26,6 +27,9 @@ const EVENTS: usize = 64;
 const BUFFER: usize = 64 << 10;
 /// However long nothing is due, it is looked whether the load was stopped: nanoseconds.
 const NAP: u64 = 50_000_000;
+/// Who is later than this, in nanoseconds, opens no connection: that takes as long as two or three requests, and after a hiccup of the server it
+/// would take a thousand of them in a row.
+const HURRY: u64 = 50_000;
 /// Watchers are told of requests in batches of this.
 const TOLD: u64 = 64;
 
@@ -94,14 +98,14 @@ impl<'l> Generator<'l> {
         core: Option<usize>,
         watch: &'l Watch,
     ) -> io::Result<Self> {
+        let cores = machine::cores().len(); // before it may only run on one of them
         if let Some(core) = core {
             let mut set = CpuSet::new();
             set.set(core);
             sched_setaffinity(None, &set)?;
         }
         // a closed loop has no schedule to keep, and could take the whole core from a server that shares it
-        let is_realtime =
-            core.is_some() && !matches!(load.pace, Pace::Closed) && take_precedence(Precedence::Generator);
+        let is_realtime = core.is_some() && !matches!(load.pace, Pace::Closed) && take_for_generator(cores);
         // else the kernel may wake it 50 µs late, to save power
         set_current_timer_slack(NonZeroU64::new(1))?;
         let share = |all: usize| all / threads + usize::from(row < all % threads);
@@ -178,7 +182,8 @@ impl<'l> Generator<'l> {
         while !self.has_ended(now) {
             self.catch_up(now);
             now = clock::now();
-            now = self.poll(now, self.wake())?;
+            self.open_for_waiting(now);
+            now = self.poll(now, self.wake(now))?;
         }
         self.fly(0, now);
         self.tell(1);
@@ -201,7 +206,10 @@ impl<'l> Generator<'l> {
     }
 
     /// When something has to be done at the latest.
-    fn wake(&self) -> Moment {
+    fn wake(&self, now: Moment) -> Moment {
+        if !self.waiting.is_empty() && self.open < self.connections_max {
+            return now;
+        }
         let due = self.next.map(|arrival| self.moment(arrival));
         let late = self.deadlines.front().map(|(due, ..)| *due + self.load.timeout);
         let waits = self.waiting.front().map(|request| request.due + self.load.timeout);
@@ -275,16 +283,29 @@ impl<'l> Generator<'l> {
                 return self.send(row, request, now);
             }
         }
-        if self.open < self.connections_max {
-            if let Err(failure) = self.connect(Some(request)) {
-                self.record(request, None, Some(failure), now);
-            }
-            return;
+        let may_open = self.open < self.connections_max;
+        if may_open && self.waiting.is_empty() && now.since(due) < HURRY {
+            return self.connect_for(request, now);
         }
-        if due >= self.judged {
+        if !may_open && due >= self.judged {
             self.tallies.waited += 1;
         }
         self.waiting.push_back(request);
+    }
+
+    /// Opens a connection for the request that waits for the longest time, if there may be one more; only when nothing is due.
+    fn open_for_waiting(&mut self, now: Moment) {
+        if self.open < self.connections_max
+            && let Some(request) = self.waiting.pop_front()
+        {
+            self.connect_for(Request { begun: now, ..request }, now);
+        }
+    }
+
+    fn connect_for(&mut self, request: Request, now: Moment) {
+        if let Err(failure) = self.connect(Some(request)) {
+            self.record(request, None, Some(failure), now);
+        }
     }
 
     /// Enters a deadline; one that has waited for its connection stands before those that were due after it.
@@ -402,17 +423,11 @@ impl<'l> Generator<'l> {
         self.connections[row].free();
         self.free.push(row);
         self.open -= 1;
-        if let Some(request) = self.waiting.pop_front() {
-            if let Err(failure) = self.connect(Some(Request { begun: now, ..request })) {
-                self.record(request, None, Some(failure), now);
-            }
-        } else if matches!(self.load.pace, Pace::Closed) && now >= self.start && now < self.end {
+        // for who waits another one is opened when nothing is due
+        if matches!(self.load.pace, Pace::Closed) && now >= self.start && now < self.end {
             self.fly(1, now);
             let target = self.mix.draw(&mut self.rng);
-            let request = Request { target, due: now, begun: now };
-            if let Err(failure) = self.connect(Some(request)) {
-                self.record(request, None, Some(failure), now);
-            }
+            self.connect_for(Request { target, due: now, begun: now }, now);
         }
     }
 

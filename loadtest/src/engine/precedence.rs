@@ -3,7 +3,7 @@
 use thread_priority::ThreadPriority;
 use thread_priority::unix::{
     RealtimeThreadSchedulePolicy, ScheduleParams, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
+    thread_native_id, thread_schedule_policy,
 };
 
 /// Who goes before whom, and all of them before ordinary threads: real-time priorities, which are from 1 to 99 (sched(7)).
@@ -24,10 +24,20 @@ pub fn take_precedence(precedence: Precedence) -> bool {
     set_thread_priority_and_policy(thread_native_id(), priority, policy).is_ok()
 }
 
+/// From so many cores on the generator has one of its own. On fewer it shares one with the services, which would be stopped for every answer
+/// that comes: measured on two cores, both need a third more CPU time a request then, and a queue that has formed stays.
+const CORES_MIN: usize = 4;
+
+/// Takes precedence for a generator's thread where that does no harm; whoever has started it may have given it anyway (`chrt -f 1`). Says
+/// whether it is so.
+pub fn take_for_generator(cores: usize) -> bool {
+    (cores >= CORES_MIN && take_precedence(Precedence::Generator))
+        || matches!(thread_schedule_policy(), Ok(ThreadSchedulePolicy::Realtime(_)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use thread_priority::unix::thread_schedule_policy;
 
     #[test]
     fn who_may_goes_before_the_others() {
@@ -36,5 +46,11 @@ mod tests {
             .unwrap();
         let is_realtime = matches!(told.1, ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo));
         assert_eq!(told.0, is_realtime, "it says what it is");
+    }
+
+    #[test]
+    fn where_services_share_its_core_it_goes_before_nobody() {
+        let told = std::thread::spawn(|| take_for_generator(CORES_MIN - 1)).join().unwrap();
+        assert_eq!(told, matches!(thread_schedule_policy(), Ok(ThreadSchedulePolicy::Realtime(_))));
     }
 }

@@ -3,7 +3,7 @@
 use super::distribution::Distribution;
 use super::groups::{self, is_same_rate, rows};
 use super::words;
-use crate::result::{Interval, Outcome, PhaseCount, Run, Spectrum};
+use crate::result::{Interval, Outcome, PhaseCount, Run, SPOILED, Spectrum};
 
 /// What a number is of, and which direction is the good one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +105,8 @@ fn requests(outcome: &Outcome) -> Vec<Requests<'_>> {
         return peers.peers.iter().map(of).collect();
     }
     let groups = groups::all(outcome).into_iter().filter(|group| group.rate.is_some());
-    // short trials of a search are for its own steering
-    let judged = groups.filter(|group| !matches!(group.label, "probe" | "short"));
+    // short trials of a search are for its own steering, and what the machine spoiled says nothing
+    let judged = groups.filter(|group| !matches!(group.label, "probe" | "short" | SPOILED));
     judged.map(|group| together(group.label.to_owned(), group.rate, &group.runs)).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use super::words::{self, several};
 use super::{distribution, groups};
-use crate::result::{Capacity, Drill, Outcome, Peers, Phase, Ratio, Run};
+use crate::result::{Capacity, Drill, Outcome, Peers, Phase, Ratio, Run, SPOILED};
 use crate::units::digits;
 
 /// How a result stands; the first that applies.
@@ -254,9 +254,9 @@ fn facts_of_curve(through: &[&Run], direct: &[&Run]) -> Vec<Fact> {
     facts
 }
 
-/// The last run that is more than preparation.
+/// The last run that is more than preparation, and was not spoiled.
 fn last_run(outcome: &Outcome) -> Option<&Run> {
-    outcome.runs.iter().rev().find(|run| !matches!(run.label.as_str(), "warm-up" | "direct"))
+    outcome.runs.iter().rev().find(|run| !matches!(run.label.as_str(), "warm-up" | "direct" | SPOILED))
 }
 
 fn facts_of_capacity(outcome: &Outcome, capacity: &Capacity) -> Vec<Fact> {
