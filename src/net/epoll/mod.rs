@@ -21,7 +21,7 @@ mod tests;
 use super::block::Blocks;
 use super::clock;
 use super::engine::{self, Engine};
-use super::tasks::Tasks;
+use super::tasks::{Tasks, Waiter};
 use crate::units::Instant;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -29,7 +29,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// What one turn is told of at most: those that more happens to are told of by the next. 1.5 KiB.
 const EVENTS: usize = 128;
@@ -59,7 +59,7 @@ pub(super) struct Epoll {
     /// What a task has had of its share, and the number of its run.
     share: Cell<(u64, usize)>,
     /// Those who have had theirs.
-    served: RefCell<Vec<Waker>>,
+    served: RefCell<Vec<Waiter>>,
     #[cfg(test)]
     refuses: Cell<bool>,
 }
@@ -70,7 +70,7 @@ struct Alarm {
     /// `NEVER` when it is not set.
     at: Cell<Instant>,
     rings: Cell<bool>,
-    waker: Cell<Option<Waker>>,
+    waiter: Cell<Waiter>,
 }
 
 /// What is known of a socket.
@@ -86,10 +86,13 @@ struct Row {
     /// The kernel tells when there is room again.
     tells_room: bool,
     /// Who waits for what arrives: one task at a time.
-    reader: Option<Waker>,
+    reader: Waiter,
     /// Who waits for room.
-    writer: Option<Waker>,
+    writer: Waiter,
 }
+
+// one for each connection
+const _: () = assert!(size_of::<Row>() == 16);
 
 /// Who made the event loop of this thread, and ends it.
 pub(super) struct Owner(*mut Epoll);
@@ -186,7 +189,7 @@ impl Epoll {
         }
         drop(rows);
         self.alarm.ring_if_due(clock::now());
-        self.served.borrow_mut().drain(..).for_each(Waker::wake);
+        self.served.borrow_mut().drain(..).for_each(Waiter::wake);
         Ok(())
     }
 
@@ -200,7 +203,7 @@ impl Epoll {
         if self.alarm.rings.take() {
             return Poll::Ready(());
         }
-        self.alarm.waker.set(Some(cx.waker().clone()));
+        self.alarm.waiter.set(Waiter::of(cx));
         Poll::Pending
     }
 
@@ -219,8 +222,8 @@ impl Epoll {
             is_writable: !connecting,
             is_unsure: false,
             tells_room: connecting,
-            reader: None,
-            writer: None,
+            reader: Waiter::default(),
+            writer: Waiter::default(),
         };
         let mut rows = self.rows.borrow_mut();
         let number = rows.insert(row);
@@ -250,7 +253,7 @@ impl Epoll {
     fn is_served(&self, cx: &Context<'_>) -> bool {
         let is_served = self.share.get().0 == self.tasks.run_number() && self.share.get().1 >= SHARE;
         if is_served {
-            self.served.borrow_mut().push(cx.waker().clone());
+            self.served.borrow_mut().push(Waiter::of(cx));
         }
         is_served
     }
@@ -268,11 +271,11 @@ impl Row {
         self.is_unsure |= events & UNSURE != 0;
         if events & (UNSURE | libc::EPOLLIN as u32) != 0 {
             self.is_readable = true;
-            self.reader.take().into_iter().for_each(Waker::wake);
+            std::mem::take(&mut self.reader).wake();
         }
         if events & (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0 {
             self.is_writable = true;
-            self.writer.take().into_iter().for_each(Waker::wake);
+            std::mem::take(&mut self.writer).wake();
         }
     }
 }
@@ -292,7 +295,7 @@ impl Alarm {
         if now >= self.at.get() {
             self.at.set(Instant::NEVER);
             self.rings.set(true);
-            self.waker.take().into_iter().for_each(Waker::wake);
+            self.waiter.take().wake();
         }
     }
 }
@@ -300,12 +303,5 @@ impl Alarm {
 impl fmt::Debug for Epoll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Epoll").field("fd", &self.fd).finish_non_exhaustive()
-    }
-}
-
-/// Has a waker in this place that wakes the task of this context.
-fn wait_in(place: &mut Option<Waker>, cx: &Context<'_>) {
-    if !place.as_ref().is_some_and(|set| set.will_wake(cx.waker())) {
-        *place = Some(cx.waker().clone());
     }
 }

@@ -2,7 +2,8 @@
 
 use super::super::block::Block;
 use super::super::stream::poll_now;
-use super::{ARRIVALS_AND_ROOM, Epoll, Row, wait_in};
+use super::super::tasks::Waiter;
+use super::{ARRIVALS_AND_ROOM, Epoll, Row};
 use monoio::buf::IoBufMut as _;
 use std::fmt;
 use std::future::Future;
@@ -59,7 +60,7 @@ impl Socket {
     pub(in super::super) fn poll_received(&self, into: &mut Option<Block>, cx: &Context<'_>) -> Poll<Received> {
         let waits = self.epoll.with(self.row, |row| {
             if !row.is_readable {
-                wait_in(&mut row.reader, cx);
+                row.reader = Waiter::of(cx);
             }
             !row.is_readable
         });
@@ -76,7 +77,7 @@ impl Socket {
                 } else {
                     self.epoll.stock.borrow_mut().put(block);
                 }
-                self.epoll.with(self.row, |row| wait_in(&mut row.reader, cx));
+                self.epoll.with(self.row, |row| row.reader = Waiter::of(cx));
                 Poll::Pending
             }
             received => {
@@ -168,7 +169,7 @@ impl Socket {
             if row.is_writable {
                 return None;
             }
-            wait_in(&mut row.writer, cx);
+            row.writer = Waiter::of(cx);
             Some((std::mem::replace(&mut row.tells_room, true), row.generation))
         });
         match tells {
@@ -241,7 +242,7 @@ impl Future for Readable<'_> {
         self.has_waited = true;
         epoll.with(*row, |row| {
             row.is_readable = false;
-            wait_in(&mut row.reader, cx);
+            row.reader = Waiter::of(cx);
         });
         Poll::Pending
     }
