@@ -96,8 +96,8 @@ pub enum Command {
     Adopt {
         /// Its number.
         generation: u64,
-        /// Who hears that it is in use.
-        done: UnboundedSender<()>,
+        /// Who hears that it is in use on this worker.
+        done: UnboundedSender<WorkerId>,
     },
     /// Drop what was prepared: another worker could not.
     Abandon,

@@ -124,7 +124,7 @@ impl Succession {
             Command::Adopt { generation, done } => {
                 self.adopt(generation);
                 // whoever waits for it may have given up
-                let _ = done.send(());
+                let _ = done.send(self.worker.life.worker());
             }
             Command::Abandon => drop(self.prepared.take()),
             Command::Drain => self.drain(),
