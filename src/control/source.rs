@@ -2,8 +2,13 @@
 
 use crate::config::{self, Config};
 use crate::policy::router::{Router, RouterError};
+use crate::units::Instant;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// When to read a file again that is right and could not be taken into use: an address may be free by then, a worker replaced.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A configuration's file.
 #[derive(Clone, Debug)]
@@ -29,18 +34,25 @@ pub(super) struct Stamp([u64; 5]);
 pub(super) struct Watch {
     read: Option<Stamp>,
     seen: Option<Stamp>,
+    again: Option<Instant>,
 }
 
 impl Watch {
     /// The file was read in this state, for better or worse.
     pub(super) fn on_read(&mut self, stamp: Option<Stamp>) {
-        self.read = stamp;
+        (self.read, self.again) = (stamp, None);
+    }
+
+    /// What was read is right, and was not taken into use for a reason that may pass.
+    pub(super) fn on_failed(&mut self, now: Instant) {
+        self.again = Some(now + AGAIN);
     }
 
     /// Looks at the file's state now: whether it is to be read anew.
-    pub(super) fn look(&mut self, stamp: Option<Stamp>) -> bool {
+    pub(super) fn look(&mut self, stamp: Option<Stamp>, now: Instant) -> bool {
         let stands_still = std::mem::replace(&mut self.seen, stamp) == stamp;
-        stamp.is_some() && stands_still && stamp != self.read
+        let is_due = stamp != self.read || self.again.is_some_and(|again| now >= again);
+        stamp.is_some() && stands_still && is_due
     }
 }
 
@@ -105,7 +117,8 @@ mod tests {
         let mut watch = Watch::default();
         write("one");
         watch.on_read(source.stamp());
-        let look = |watch: &mut Watch| watch.look(source.stamp());
+        let now = Instant::from_nanos(1);
+        let look = |watch: &mut Watch| watch.look(source.stamp(), now);
         assert_eq!([look(&mut watch), look(&mut watch)], [false, false], "nothing has changed");
         write("half");
         assert!(!look(&mut watch), "it may go on");
@@ -113,6 +126,9 @@ mod tests {
         assert_eq!([look(&mut watch), look(&mut watch)], [false, true]);
         watch.on_read(source.stamp());
         assert!(!look(&mut watch), "whatever came of that");
+        watch.on_failed(now);
+        assert!(!look(&mut watch) && watch.look(source.stamp(), now + AGAIN), "but for what may pass");
+        watch.on_read(source.stamp());
         std::fs::remove_file(source.path()).unwrap();
         assert_eq!([look(&mut watch), look(&mut watch)], [false, false], "nothing is there to be read");
         let other = dir.path().join("b.toml");

@@ -170,7 +170,8 @@ impl Succession {
         old.push(Rc::downgrade(&before));
         drop(old);
         self.move_doors(&next, doors);
-        next.publish_endpoints(now);
+        // what was there before is told of by its new names at once
+        next.beat(now);
         self.publish_use();
     }
 

@@ -18,8 +18,9 @@ use crate::worker::{Command, DoorKey, Report, Shared};
 use rand::SeedableRng;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::sleep;
 
 /// What the end of something means that this thread runs and that does not end.
 fn fault_of(ended: &Result<(), JoinError>) -> Fault {
@@ -31,6 +32,9 @@ fn fault_of(ended: &Result<(), JoinError>) -> Fault {
 
 /// How often a file is looked after that is watched.
 const WATCH: Duration = Duration::from_millis(500);
+
+/// How long who is connected to the admin API at an address that it leaves is still answered.
+const ADMIN_LEAVES: Duration = Duration::from_secs(5);
 
 /// What the control thread owns.
 pub(super) struct Control {
@@ -50,8 +54,8 @@ pub(super) struct Control {
     pub(super) memory: Memory,
     /// What else this thread runs; none of it ends before the thread does, but for what a reload replaces.
     pub(super) tasks: JoinSet<()>,
-    /// Two of those tasks.
-    pub(super) admin: Option<AbortHandle>,
+    /// Two of those tasks; and what has the first one close its address.
+    pub(super) admin: Option<(AbortHandle, Arc<Notify>)>,
     pub(super) probes: Option<AbortHandle>,
     /// Of listeners on unix sockets; they remove themselves.
     pub(super) files: Vec<(DoorKey, SocketFile)>,
@@ -126,13 +130,19 @@ impl Control {
                 generations: Box::new(move || shown.views(clock::now())),
             })
         };
+        let closing = listener.closing();
         let serving = self.tasks.spawn(async move {
             if let Err(error) = admin::serve(listener, state).await {
                 tracing::error!("the admin listener has ended: {error}");
             }
         });
-        if let Some(before) = self.admin.replace(serving) {
-            before.abort();
+        if let Some((before, closing)) = self.admin.replace((serving, closing)) {
+            closing.notify_one();
+            // whoever has asked for the reload is answered there
+            tokio::spawn(async move {
+                sleep(ADMIN_LEAVES).await;
+                before.abort();
+            });
         }
     }
 
@@ -227,7 +237,7 @@ impl Control {
             return false;
         }
         self.watched = now + WATCH;
-        self.watch.look(source.stamp())
+        self.watch.look(source.stamp(), now)
     }
 
     fn reopen_log(&self) {
