@@ -14,6 +14,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Source {
     path: PathBuf,
+    /// Of the file when this was made, which is before it was first read.
+    first: Option<Stamp>,
 }
 
 /// Everything that is wrong with a configuration, each with its place; and how many there are in all where that is worth a line.
@@ -57,10 +59,15 @@ impl Watch {
 }
 
 impl Source {
-    /// The file at `path`.
+    /// The file at `path`. To be made before it is read: what changes from now on is to be read anew.
     #[must_use]
     pub fn file(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self { path: path.to_owned(), first: stamp(path) }
+    }
+
+    /// The state that a start has read it in, or an earlier one.
+    pub(super) fn first_stamp(&self) -> Option<Stamp> {
+        self.first
     }
 
     /// Where it is.
@@ -71,14 +78,7 @@ impl Source {
 
     /// What tells its state from another; `None` while it cannot be found, as in the middle of a replacement.
     pub(super) fn stamp(&self) -> Option<Stamp> {
-        let found = std::fs::metadata(&self.path).ok()?;
-        Some(Stamp([
-            found.dev(),
-            found.ino(),
-            found.size(),
-            found.mtime().cast_unsigned(),
-            found.mtime_nsec().cast_unsigned(),
-        ]))
+        stamp(&self.path)
     }
 
     /// Reads and checks it. Its routes are compiled too, since all of them together can be more than the gateway takes.
@@ -105,9 +105,32 @@ impl Source {
     }
 }
 
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = std::fs::metadata(path).ok()?;
+    Some(Stamp([
+        found.dev(),
+        found.ino(),
+        found.size(),
+        found.mtime().cast_unsigned(),
+        found.mtime_nsec().cast_unsigned(),
+    ]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_changes_while_a_gateway_starts_is_read_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        std::fs::write(&path, "one").unwrap();
+        let source = Source::file(&path);
+        std::fs::write(&path, "another").unwrap();
+        let (mut watch, now) = (Watch::default(), Instant::from_nanos(1));
+        watch.on_read(source.first_stamp());
+        assert_eq!([watch.look(source.stamp(), now), watch.look(source.stamp(), now)], [false, true]);
+    }
 
     #[test]
     fn a_file_is_read_anew_once_it_has_changed_and_stands_still() {

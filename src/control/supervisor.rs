@@ -150,7 +150,7 @@ impl Gateway {
         let (wish, wished) = watch::channel(Wish::Run);
         let (asks, asked) = mpsc::unbounded_channel();
         let mut watch = Watch::default();
-        watch.on_read(source.as_ref().and_then(Source::stamp));
+        watch.on_read(source.as_ref().and_then(Source::first_stamp));
         let owned = Control {
             crew,
             source,
@@ -170,6 +170,7 @@ impl Gateway {
             files,
             opened,
             probes_max: fit.probes_max,
+            probed: Arc::default(),
             admin_max: fit.admin_max,
         };
         // it waits for this, and for nothing else
