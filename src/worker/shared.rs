@@ -67,6 +67,8 @@ pub struct Shared {
 pub(super) struct Before {
     /// Clusters of the same name, and whether nothing has changed about them.
     pub(super) clusters: Vec<Option<(ClusterId, bool)>>,
+    /// How many there were.
+    before_len: usize,
     /// Routes of the same name whose timeout and retries are the same.
     pub(super) routes: Vec<Option<RouteId>>,
 }
@@ -164,6 +166,14 @@ impl Shared {
         }
     }
 
+    /// Whether its clusters are those of the configuration before, in the same rows, with nothing changed about them.
+    pub(crate) fn has_same_clusters(&self) -> bool {
+        let is_same = |(row, before): (usize, &Option<(ClusterId, bool)>)| {
+            before.is_some_and(|(id, same)| same && id.index() == row)
+        };
+        self.before.before_len == self.before.clusters.len() && self.before.clusters.iter().enumerate().all(is_same)
+    }
+
     /// Whether descriptors allow fewer connections than the listeners do.
     pub(super) fn has_few_descriptors(&self) -> bool {
         self.descriptors_max != UNLIMITED
@@ -205,7 +215,11 @@ impl Before {
             let (row, old) = routes.get(route.name.as_str())?;
             is_same(&(&old.timeout, &old.retry), &(&route.timeout, &route.retry)).then(|| RouteId::from_index(*row))
         };
-        Self { clusters: new.clusters.iter().map(cluster).collect(), routes: new.routes.iter().map(route).collect() }
+        Self {
+            clusters: new.clusters.iter().map(cluster).collect(),
+            before_len: old.clusters.len(),
+            routes: new.routes.iter().map(route).collect(),
+        }
     }
 
     /// The cluster that this row was, and whether it is the same in everything.

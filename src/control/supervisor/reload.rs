@@ -137,12 +137,10 @@ impl Control {
         self.crew.prepare(&next).await.map_err(|error| NotReloaded::Failed(vec![error.to_string()]))?;
 
         // from here on nothing fails
-        if let Some(probes) = self.probes.take() {
-            probes.abort();
-        }
         while let Ok(changed) = verdicts.try_recv() {
             self.tell_verdict(changed);
         }
+        self.end_probes(&next.shared, fit.probes_max);
         if let (Some(log), Some(words)) = (&log, &new.access_log) {
             log.begin(generation, &new, words);
         }
@@ -150,7 +148,6 @@ impl Control {
         self.generations.begin(&next.shared, log, clock::now());
         next.shared.stats.control.reloads.set_generation(generation, clock::wall());
         self.crew.adopt(next).await;
-        self.probes_max = fit.probes_max;
         self.start_probes(verdict);
         if let Some(admin) = admin {
             self.serve_admin(admin.limited(self.admin_max));

@@ -17,6 +17,8 @@ use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng};
 use crate::worker::{Command, DoorKey, Report, Shared};
 use rand::SeedableRng;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -62,6 +64,8 @@ pub(super) struct Control {
     /// Descriptors that were open at the start, before any client came.
     pub(super) opened: u64,
     pub(super) probes_max: usize,
+    /// Of which generation the verdicts of checks are.
+    pub(super) probed: Arc<AtomicU64>,
     pub(super) admin_max: usize,
 }
 
@@ -146,10 +150,27 @@ impl Control {
         }
     }
 
-    /// Checks the endpoints of the configuration in use from now on.
+    /// Ends the checks that run before `next` comes into use, unless it has the same clusters: then they go on as they are, under its number,
+    /// because one that takes its time would never end while reloads come faster.
+    pub(super) fn end_probes(&mut self, next: &Shared, probes_max: usize) {
+        let goes_on = next.has_same_clusters() && probes_max == self.probes_max;
+        self.probes_max = probes_max;
+        self.probed.store(next.number, Relaxed);
+        if !goes_on && let Some(probes) = self.probes.take() {
+            probes.abort();
+        }
+    }
+
+    /// Checks the endpoints of the configuration in use from now on, if nobody does.
     pub(super) fn start_probes(&mut self, verdict: &mpsc::UnboundedSender<Verdict>) {
+        if self.probes.is_some() {
+            return;
+        }
         let shared = Arc::clone(self.crew.shared());
+        self.probed.store(shared.number, Relaxed);
         let (config, stats, verdict) = (Arc::clone(&shared.config), Arc::clone(&shared.stats), verdict.clone());
+        // not the generation: that is freed with its last request
+        let (clusters, generation) = (shared.clusters.clone(), Arc::clone(&self.probed));
         #[expect(clippy::disallowed_methods, reason = "the one seed of the probes' own generator")]
         let rng = Rng::from_rng(&mut rand::rng());
         let probes = Probes::new(
@@ -159,14 +180,14 @@ impl Control {
             rng,
             self.probes_max,
             move |Checked { cluster, endpoint, passed, change }| {
-                let standings = &shared.clusters[cluster.index()].standings;
+                let standings = &clusters[cluster.index()].standings;
                 if passed {
                     standings.on_check_passed(endpoint, clock::now());
                 }
                 if let Some(healthy) = change {
                     standings.set_healthy(endpoint, healthy);
                     // nobody listens any more once the drain has begun
-                    let _ = verdict.send(Verdict { generation: shared.number, cluster, endpoint, healthy });
+                    let _ = verdict.send(Verdict { generation: generation.load(Relaxed), cluster, endpoint, healthy });
                 }
             },
         );
