@@ -2,13 +2,14 @@
 //!
 //! The kernel tells once what has become possible (edge-triggered), and a [`socket`] remembers it. So a receive or a send is one system call
 //! that is made where it arises, and it is made again only after the kernel has said that it may bring something: a receive that has not filled
-//! its room has emptied the socket (epoll(7)), unless the peer has ended, and one that nobody was told of is not tried in vain. Nothing is
+//! its room has emptied the socket (epoll(7)), with a few exceptions ([`UNSURE`]), and one that nobody was told of is not tried in vain. Nothing is
 //! in flight while somebody waits, so a wait may be dropped, and whoever waits needs no buffer.
 //!
 //! A turn: every task that was woken runs, then one `epoll_wait(2)` says what has become possible meanwhile. It also waits for the next
 //! deadline ([`Epoll::set_alarm`]), in milliseconds, rounded up: a tick of the timers is ten.
 //!
-//! Who has always more to do would never wait, and so never give the others a turn: a task that has had its [`SHARE`] waits for the next one.
+//! Who has always more to do would never wait, and so never give the others a turn: a task that has had its [`SHARE`] is woken by the end of
+//! the next wait, and has its place behind those who were told of something by then.
 //!
 //! Descriptors are closed as they are dropped, which takes them out of the kernel's list as well. One that has a duplicate elsewhere (a unix
 //! listener, the bell of a mailbox) stays in there, and what is told of it then finds no row.
@@ -37,12 +38,13 @@ const SHARE: usize = 256 << 10;
 /// What anything counts for at least that is done without waiting.
 const SHARE_LEAST: usize = 32 << 10;
 /// What is always wanted to be known of a socket.
-const ARRIVALS: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+const ARRIVALS: u32 = (libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 /// The same, and when there is room for what is sent. Asked for only where there was none: unix sockets tell it with everything that their
 /// peer reads.
 const ARRIVALS_AND_ROOM: u32 = ARRIVALS | libc::EPOLLOUT as u32;
-/// The connection, or the peer's direction of it, is over: a receive that does not fill its room is not the last one.
-const ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+/// From now on a receive that does not fill its room need not be the last one: the connection, or the peer's direction of it, is over; or the
+/// peer has sent urgent data (RFC 6093), in front of which a receive ends.
+const UNSURE: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI) as u32;
 
 /// See the module.
 pub(super) struct Epoll {
@@ -56,6 +58,8 @@ pub(super) struct Epoll {
     alarm: Alarm,
     /// What a task has had of its share, and the number of its run.
     share: Cell<(u64, usize)>,
+    /// Those who have had theirs.
+    served: RefCell<Vec<Waker>>,
     #[cfg(test)]
     refuses: Cell<bool>,
 }
@@ -77,8 +81,8 @@ struct Row {
     is_readable: bool,
     /// A send may be taken.
     is_writable: bool,
-    /// The peer has ended its direction, or both are over.
-    has_ended: bool,
+    /// Only a receive that finds nothing has emptied the socket ([`UNSURE`]).
+    is_unsure: bool,
     /// The kernel tells when there is room again.
     tells_room: bool,
     /// Who waits for what arrives: one task at a time.
@@ -134,6 +138,7 @@ impl Epoll {
             stock,
             alarm: Alarm { at: Cell::new(Instant::NEVER), ..Alarm::default() },
             share: Cell::default(),
+            served: RefCell::default(),
             #[cfg(test)]
             refuses: Cell::new(false),
         })));
@@ -163,7 +168,8 @@ impl Epoll {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         let mut events = self.events.borrow_mut();
-        let patience = if wait { self.alarm.patience() } else { 0 };
+        let is_idle = wait && self.served.borrow().is_empty();
+        let patience = if is_idle { self.alarm.patience() } else { 0 };
         // SAFETY: as many live events as it is told of.
         let told = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), EVENTS as i32, patience) };
         let told = usize::try_from(told).or_else(|_| match io::Error::last_os_error() {
@@ -180,6 +186,7 @@ impl Epoll {
         }
         drop(rows);
         self.alarm.ring_if_due(clock::now());
+        self.served.borrow_mut().drain(..).for_each(Waker::wake);
         Ok(())
     }
 
@@ -210,7 +217,7 @@ impl Epoll {
             generation,
             is_readable: false,
             is_writable: !connecting,
-            has_ended: false,
+            is_unsure: false,
             tells_room: connecting,
             reader: None,
             writer: None,
@@ -239,11 +246,11 @@ impl Epoll {
         look(&mut self.rows.borrow_mut()[number as usize])
     }
 
-    /// Whether the running task has had its share: it is woken again when others have had theirs.
+    /// Whether the running task has had its share: it is woken again in the next turn.
     fn is_served(&self, cx: &Context<'_>) -> bool {
         let is_served = self.share.get().0 == self.tasks.run_number() && self.share.get().1 >= SHARE;
         if is_served {
-            cx.waker().wake_by_ref();
+            self.served.borrow_mut().push(cx.waker().clone());
         }
         is_served
     }
@@ -258,8 +265,8 @@ impl Epoll {
 
 impl Row {
     fn on_told(&mut self, events: u32) {
-        self.has_ended |= events & ENDED != 0;
-        if events & (ENDED | libc::EPOLLIN as u32) != 0 {
+        self.is_unsure |= events & UNSURE != 0;
+        if events & (UNSURE | libc::EPOLLIN as u32) != 0 {
             self.is_readable = true;
             self.reader.take().into_iter().for_each(Waker::wake);
         }

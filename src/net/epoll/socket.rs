@@ -41,13 +41,13 @@ impl Socket {
     }
 
     #[cfg(test)]
-    pub(super) fn has_ended(&self) -> bool {
-        self.epoll.with(self.row, |row| row.has_ended)
+    pub(super) fn is_unsure(&self) -> bool {
+        self.epoll.with(self.row, |row| row.is_unsure)
     }
 
     /// Somebody has read from the descriptor himself, and found nothing more: what comes next is told.
     pub(in super::super) fn found_empty(&self) {
-        self.epoll.with(self.row, |row| row.is_readable = row.has_ended);
+        self.epoll.with(self.row, |row| row.is_readable = row.is_unsure);
     }
 
     /// Receives into the block's room, or into a small one if it has none.
@@ -227,8 +227,10 @@ impl Future for Readable<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Socket { epoll, fd, row } = self.socket;
-        // what was told before may have been taken since
-        let is_known = epoll.with(*row, |row| row.is_readable) && (self.has_waited || poll_now(*fd, libc::POLLIN) != 0);
+        let (is_readable, is_unsure) = epoll.with(*row, |row| (row.is_readable, row.is_unsure));
+        // what was told before may have been taken since, and urgent data alone are nothing to be received
+        let is_sure = self.has_waited && !is_unsure;
+        let is_known = is_readable && (is_sure || poll_now(*fd, libc::POLLIN) != 0);
         if is_known {
             if epoll.is_served(cx) {
                 return Poll::Pending;
