@@ -105,7 +105,8 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     }
     match line.command {
         Some(Command::Run { file }) => {
-            with_config(&file.path, |config, router| match start::run(config, router, &file.path) {
+            let source = Source::file(&file.path);
+            with_source(&source, |config, router| match start::run(config, router, source.clone()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(RunError::Start(_)) => ExitCode::from(EXIT_START),
                 Err(RunError::Fault(_)) => ExitCode::from(EXIT_FAULT),
@@ -142,7 +143,11 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
 
 /// Loads the file and goes on with it, or says everything that is wrong with it.
 fn with_config(path: &Path, go_on: impl FnOnce(Config, Router) -> ExitCode) -> ExitCode {
-    match Source::file(path).load() {
+    with_source(&Source::file(path), go_on)
+}
+
+fn with_source(source: &Source, go_on: impl FnOnce(Config, Router) -> ExitCode) -> ExitCode {
+    match source.load() {
         Ok((config, router)) => go_on(config, router),
         Err(wrong) => fail(EXIT_CONFIG, wrong),
     }

@@ -80,11 +80,13 @@ impl<F: FnMut(Checked)> Probes<F> {
             let ids = (0..cluster.endpoints.len()).map(EndpointId::from_index);
             let known = |endpoint| stats.probe(id, endpoint);
             upstreams.push((ids.clone().map(|endpoint| known(endpoint)?.checked).collect(), check.interval));
-            targets.extend(ids.map(|endpoint| Target {
-                cluster: id,
-                endpoint,
-                verdict:
-                    known(endpoint).map_or_else(Verdict::default, |view| Verdict { state: view.state, against: 0 }),
+            targets.extend(ids.map(|endpoint| {
+                Target {
+                    cluster: id,
+                    endpoint,
+                    verdict: known(endpoint)
+                        .map_or_else(Verdict::default, |view| Verdict { state: view.state, against: view.against }),
+                }
             }));
         }
         let schedule = Schedule::new(places, &upstreams, clock());

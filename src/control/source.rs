@@ -2,13 +2,20 @@
 
 use crate::config::{self, Config};
 use crate::policy::router::{Router, RouterError};
+use crate::units::Instant;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// When to read a file again that is right and could not be taken into use: an address may be free by then, a worker replaced.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A configuration's file.
 #[derive(Clone, Debug)]
 pub struct Source {
     path: PathBuf,
+    /// Of the file when this was made, which is before it was first read.
+    first: Option<Stamp>,
 }
 
 /// Everything that is wrong with a configuration, each with its place; and how many there are in all where that is worth a line.
@@ -29,26 +36,38 @@ pub(super) struct Stamp([u64; 5]);
 pub(super) struct Watch {
     read: Option<Stamp>,
     seen: Option<Stamp>,
+    again: Option<Instant>,
 }
 
 impl Watch {
     /// The file was read in this state, for better or worse.
     pub(super) fn on_read(&mut self, stamp: Option<Stamp>) {
-        self.read = stamp;
+        (self.read, self.again) = (stamp, None);
+    }
+
+    /// What was read is right, and was not taken into use for a reason that may pass.
+    pub(super) fn on_failed(&mut self, now: Instant) {
+        self.again = Some(now + AGAIN);
     }
 
     /// Looks at the file's state now: whether it is to be read anew.
-    pub(super) fn look(&mut self, stamp: Option<Stamp>) -> bool {
+    pub(super) fn look(&mut self, stamp: Option<Stamp>, now: Instant) -> bool {
         let stands_still = std::mem::replace(&mut self.seen, stamp) == stamp;
-        stamp.is_some() && stands_still && stamp != self.read
+        let is_due = stamp != self.read || self.again.is_some_and(|again| now >= again);
+        stamp.is_some() && stands_still && is_due
     }
 }
 
 impl Source {
-    /// The file at `path`.
+    /// The file at `path`. To be made before it is read: what changes from now on is to be read anew.
     #[must_use]
     pub fn file(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self { path: path.to_owned(), first: stamp(path) }
+    }
+
+    /// The state that a start has read it in, or an earlier one.
+    pub(super) fn first_stamp(&self) -> Option<Stamp> {
+        self.first
     }
 
     /// Where it is.
@@ -59,14 +78,7 @@ impl Source {
 
     /// What tells its state from another; `None` while it cannot be found, as in the middle of a replacement.
     pub(super) fn stamp(&self) -> Option<Stamp> {
-        let found = std::fs::metadata(&self.path).ok()?;
-        Some(Stamp([
-            found.dev(),
-            found.ino(),
-            found.size(),
-            found.mtime().cast_unsigned(),
-            found.mtime_nsec().cast_unsigned(),
-        ]))
+        stamp(&self.path)
     }
 
     /// Reads and checks it. Its routes are compiled too, since all of them together can be more than the gateway takes.
@@ -93,9 +105,32 @@ impl Source {
     }
 }
 
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = std::fs::metadata(path).ok()?;
+    Some(Stamp([
+        found.dev(),
+        found.ino(),
+        found.size(),
+        found.mtime().cast_unsigned(),
+        found.mtime_nsec().cast_unsigned(),
+    ]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_changes_while_a_gateway_starts_is_read_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        std::fs::write(&path, "one").unwrap();
+        let source = Source::file(&path);
+        std::fs::write(&path, "another").unwrap();
+        let (mut watch, now) = (Watch::default(), Instant::from_nanos(1));
+        watch.on_read(source.first_stamp());
+        assert_eq!([watch.look(source.stamp(), now), watch.look(source.stamp(), now)], [false, true]);
+    }
 
     #[test]
     fn a_file_is_read_anew_once_it_has_changed_and_stands_still() {
@@ -105,7 +140,8 @@ mod tests {
         let mut watch = Watch::default();
         write("one");
         watch.on_read(source.stamp());
-        let look = |watch: &mut Watch| watch.look(source.stamp());
+        let now = Instant::from_nanos(1);
+        let look = |watch: &mut Watch| watch.look(source.stamp(), now);
         assert_eq!([look(&mut watch), look(&mut watch)], [false, false], "nothing has changed");
         write("half");
         assert!(!look(&mut watch), "it may go on");
@@ -113,6 +149,9 @@ mod tests {
         assert_eq!([look(&mut watch), look(&mut watch)], [false, true]);
         watch.on_read(source.stamp());
         assert!(!look(&mut watch), "whatever came of that");
+        watch.on_failed(now);
+        assert!(!look(&mut watch) && watch.look(source.stamp(), now + AGAIN), "but for what may pass");
+        watch.on_read(source.stamp());
         std::fs::remove_file(source.path()).unwrap();
         assert_eq!([look(&mut watch), look(&mut watch)], [false, false], "nothing is there to be read");
         let other = dir.path().join("b.toml");

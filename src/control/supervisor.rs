@@ -150,7 +150,7 @@ impl Gateway {
         let (wish, wished) = watch::channel(Wish::Run);
         let (asks, asked) = mpsc::unbounded_channel();
         let mut watch = Watch::default();
-        watch.on_read(source.as_ref().and_then(Source::stamp));
+        watch.on_read(source.as_ref().and_then(Source::first_stamp));
         let owned = Control {
             crew,
             source,
@@ -170,6 +170,7 @@ impl Gateway {
             files,
             opened,
             probes_max: fit.probes_max,
+            probed: Arc::default(),
             admin_max: fit.admin_max,
         };
         // it waits for this, and for nothing else
@@ -258,7 +259,12 @@ fn control_thread() -> Result<(Handle, Sender<(Control, AdminListener)>, JoinHan
     let handle = runtime.handle().clone();
     let (give, given) = channel::<(Control, AdminListener)>();
     let run = move || match given.recv() {
-        Ok((control, admin_listener)) => runtime.block_on(control.run(admin_listener)),
+        Ok((control, admin_listener)) => {
+            let ended = runtime.block_on(control.run(admin_listener));
+            // a reload may hang in a file that cannot be read: nobody waits for that
+            runtime.shutdown_background();
+            ended
+        }
         Err(_) => Ok(()),
     };
     let thread = std::thread::Builder::new().name("control".to_owned()).spawn(run);
