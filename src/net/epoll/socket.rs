@@ -3,7 +3,7 @@
 use super::super::block::Block;
 use super::super::stream::poll_now;
 use super::super::tasks::Waiter;
-use super::{ARRIVALS_AND_ROOM, Epoll, Row};
+use super::{ARRIVALS_AND_ROOM, Epoll};
 use monoio::buf::IoBufMut as _;
 use std::fmt;
 use std::future::Future;
@@ -188,8 +188,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let row = self.epoll.rows.borrow_mut().remove(self.row as usize);
-        drop::<Row>(row);
+        self.epoll.rows.borrow_mut().remove(self.row as usize);
         // SAFETY: it was given away by who owned it.
         drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
     }

@@ -2,6 +2,9 @@
 //!
 //! A receive that is dropped may take bytes with it. So one future per socket, boxed with its first receive, runs receive after receive; it is
 //! polled in place by whoever waits, and nobody's leaving drops it.
+//!
+//! Other waits are boxed: monoio's futures are larger than those of our own event loops, and whoever waits has room for either, so that each
+//! connection would be larger on all of them.
 
 use super::super::block::{Block, TAILROOM};
 use crate::limits::BLOCK_SMALL;
@@ -20,6 +23,9 @@ use std::task::{Context, Poll, Waker};
 
 /// What an operation has come to, with its block.
 type Received = (io::Result<usize>, Block);
+
+/// A wait of a guest.
+pub(in super::super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// See the module.
 pub(in super::super) struct Socket(Rc<Line>);
@@ -117,22 +123,24 @@ impl Socket {
     }
 
     /// Waits until a receive would be over at once.
-    pub(in super::super) async fn readable(&self) -> io::Result<()> {
-        if self.is_receiving() {
-            poll_fn(|cx| if self.run(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-            return Ok(());
-        }
-        self.0.counted(self.0.shared().readable(false)).await
+    pub(in super::super) fn readable(&self) -> Boxed<'_, io::Result<()>> {
+        Box::pin(async {
+            if self.is_receiving() {
+                poll_fn(|cx| if self.run(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+                return Ok(());
+            }
+            self.0.counted(self.0.shared().readable(false)).await
+        })
     }
 
     /// Waits until a send would be over at once.
-    pub(in super::super) async fn writable(&self) -> io::Result<()> {
-        self.0.counted(self.0.shared().writable(false)).await
+    pub(in super::super) fn writable(&self) -> Boxed<'_, io::Result<()>> {
+        Box::pin(self.0.counted(self.0.shared().writable(false)))
     }
 
     /// Sends what is unread in the block, as much as the kernel takes at once.
-    pub(in super::super) fn send(&self, block: Block) -> impl Future<Output = Received> + use<'_> {
-        self.0.counted(self.0.exclusive().write(block))
+    pub(in super::super) fn send(&self, block: Block) -> Boxed<'_, Received> {
+        Box::pin(self.0.counted(self.0.exclusive().write(block)))
     }
 }
 
