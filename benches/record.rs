@@ -50,6 +50,7 @@ fn stats(routes: usize) -> Arc<Stats> {
             driver: Driver::Auto,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(1),
+            watch: false,
         },
         admin: Admin { listen: Bind::Tcp(([127, 0, 0, 1], 0).into()), hosts: Vec::new() },
         access_log: None,
@@ -105,6 +106,7 @@ fn record(criterion: &mut Criterion) {
 fn log(criterion: &mut Criterion) {
     let mut sender = LogSender::new(LogRing::new());
     let record = LogRecord {
+        generation: 1,
         time_unix_ms: 1_700_000_000_000,
         listener: ListenerId(0),
         route: Some(RouteId(0)),

@@ -7,12 +7,12 @@
 //!
 //! | plane | runs | may |
 //! |---|---|---|
-//! | data | [`worker`]: one per core, pinned, on a ring of its own (below Linux 6.1 and without io_uring: monoio), no tokio | never lock, never block, never log, allocate nothing per request in steady state |
+//! | data | [`worker`]: one per core, pinned, on an event loop of its own (on Linux 5.6 to 6.0: monoio's), no tokio | never lock, never block, never log, allocate nothing per request in steady state |
 //! | control | [`control`]: one thread, tokio current-thread, the well-kept ecosystem | be slow: check config, probe health, serve the admin API, watch the workers |
 //!
 //! They talk in three ways only. A worker is *given* an immutable [`worker::Shared`] (configuration, compiled routes, limits) when it
-//! starts. The control thread sends it small [`worker::Command`]s through a bounded mailbox. A worker *publishes* its numbers into
-//! memory that only it writes ([`observe::stats`]), and its access log through a ring ([`observe::access_log`]).
+//! starts, and the next one with each reload. The control thread sends it small [`worker::Command`]s through a bounded mailbox. A worker
+//! *publishes* its numbers into memory that only it writes ([`observe::stats`]), and its access log through a ring ([`observe::access_log`]).
 //!
 //! Neither plane writes to standard error: what operators are told, panics included, goes through a bounded queue to a thread that may
 //! block ([`observe::own_log`]).
@@ -26,9 +26,9 @@
 //! | [`policy`] | every decision: routes, balancers, ejection, deadlines, retries, limits | clocks, sockets, async, global randomness, unsafe |
 //! | [`http`] | HTTP/1.1 as bytes in, values out: heads, framing, bodies, encoding | the same list; routing, retries |
 //! | [`net`] | sockets, blocks, timers, pools, the driver ladder | decisions |
-//! | [`worker`] | one core: its state, its connections, the straight line of a request | shared memory that is written per request |
+//! | [`worker`] | one core: its state, its generations, its connections, the straight line of a request | shared memory that is written per request |
 //! | [`observe`] | numbers, usage, access log, the gateway's own log | – |
-//! | [`control`] | supervisor, crew, probes, admin API | anything on a request's path |
+//! | [`control`] | supervisor, crew, reload, probes, admin API | anything on a request's path |
 //! | [`demo`] | `ringgate demo`: three services, failures, a gateway, its clients | privileged access to the gateway |
 //!
 //! Arrows point one way: `main → control → worker → net`, and `worker → {policy, http, observe}`; `policy` and `http` do not know each
@@ -85,6 +85,22 @@
 //! - Nor is it anybody's fault when we stand still (a stopped process, a paused machine): what has arrived meanwhile is taken before time is over
 //!   ([`net::timer`]), and where nothing has, nobody is blamed.
 //!
+//! # Generations
+//!
+//! A configuration in use is a *generation*. On the control plane it is a [`worker::Shared`]; on each core a `worker::generation`, over that
+//! worker's own state, which knows of no configuration (`worker::state`). Ids ([`units`]) are rows of one generation's tables, and never meet
+//! another's: a request pins the generation that is in use when its first byte arrives and ends under it; between two requests a connection
+//! holds none, only its door (`worker::door`), which knows the one in use. A pin costs a count of this thread's.
+//!
+//! A reload (`control::supervisor::reload`) has two phases. Everything that can fail comes first: read and check the file, bind, open, have every
+//! worker prepare (`control::crew::succession`). Then nothing fails any more: the shared side is committed ([`worker::Shared::commit`]), each
+//! worker swaps one pointer between two of its tasks (`worker::succession`), and whoever takes a worker's place begins with it.
+//!
+//! What goes on has a name, and what has the same name is the same thing: numbers ([`observe::stats`]), where endpoints stand and budgets
+//! ([`policy::cluster::Common::succeed`]), buckets and slots ([`policy::admission::Limits`], [`policy::concurrency`]), pools, measured times, doors by
+//! address. A cluster of which nothing has changed is the very same object in both generations. An old generation is freed when the last
+//! worker has let go of it; that is seen by its reference count, and by nothing else.
+//!
 //! # The end
 //!
 //! A drain is announced (`/readyz`, for `drain_delay`), then nothing new is taken, then what is in flight has `drain_timeout`. Shortly
@@ -105,7 +121,7 @@
 //! | `admit` | a lease, local slots: this worker's; now and then one of the lines below | – |
 //! | `pick` | the cluster as this worker sees it, its own random state ([`policy::cluster`]) | the version of the standings, which is written when an endpoint's standing changes |
 //! | `checkout`, `checkin` | this worker's pool ([`net::pool`]) | – |
-//! | `send`, `await_head`, `relay` | blocks, this worker's ring, its deadlines ([`net::timer`]) | – |
+//! | `send`, `await_head`, `relay` | blocks, this worker's event loop, its deadlines ([`net::timer`]) | – |
 //! | `classify` | the exchange and the cluster, both this worker's; after a failure the endpoint's line | the count of failures in a row, which is written on a failure and on the first success after it |
 //! | `record` | this worker's counters, its usage table and its log ring's head: loads and stores of one writer, on lines that no other worker's stand on ([`observe::stats`], [`observe::usage`], [`observe::access_log`]) | the log ring's tail, which the log's thread moves once a batch |
 //!
@@ -123,19 +139,22 @@
 //!
 //! # The event loop
 //!
-//! [`net::driver`] is a ladder. Its first step is our own ring (`net::ring`) with our own tasks (`net::tasks`): a turn runs every task
-//! that was woken, then hands everything that they submitted to the kernel with one system call, which also waits. A busy socket is
-//! *listened to*: one multishot receive stays in the kernel, which chooses a buffer when bytes are there (it has twice as many as turns
-//! take), so that nobody who waits holds one; bulk is *asked* for, into a block that grows to 256 KiB. What was received belongs to the
-//! socket, so a wait may be dropped. Small answers are *posted*: nobody waits for a send that the kernel takes at once. Time is read once
-//! a turn. All workers take the best step that each of them can have; only a successor may go lower, rather
-//! than not run (`control::crew`). The steps below run the same connections on monoio's ring and on epoll; [`net::stream`] is where the two meet, and nothing
-//! above it knows which one runs.
+//! [`net::driver`] is a ladder, and [`net::stream`] the one socket over it: what was received belongs to the socket, so a wait may be
+//! dropped, and whoever waits needs no buffer. Two event loops are our own, with the same tasks (`net::tasks`) and timers: a turn runs every task
+//! that was woken, then makes one system call, which also waits. Time is read once a turn.
+//!
+//! On our ring (`net::ring`, Linux 6.1) that call hands everything to the kernel that the tasks have submitted. A busy socket is *listened
+//! to*: one multishot receive stays in the kernel, which chooses a buffer when bytes are there (it has twice as many as turns take); bulk is
+//! *asked* for, into a block that grows to 256 KiB. Small answers are *posted*: nobody waits for a send that the kernel takes at once. On our
+//! epoll (`net::epoll`), where io_uring is forbidden, the call tells what has become possible, and a receive or a send is made where it
+//! arises, once: again only after the kernel has said so. Between the two, on kernels that have io_uring and not what our ring needs, runs
+//! monoio's ring, behind sockets that behave like ours (`net::guest`). Nothing above [`net`] knows which one runs.
+//!
+//! All workers take the best step that each of them can have; only a successor may go lower, rather than not run (`control::crew`).
 //!
 //! # Memory and time
 //!
-//! Idle connections of clients hold no buffer, and neither do connections to endpoints that wait in a pool (below the first step of the
-//! ladder: as long as those are few, each has its next receive in flight with a block, [`net::upstream`]). A connection that serves
+//! Idle connections of clients hold no buffer, and neither do connections to endpoints that wait in a pool. A connection that serves
 //! holds one or two blocks from the worker's stock; a small response goes on in the block that it came in, with the client's head written
 //! over the endpoint's. Deadlines are rows of one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that
 //! is given up is a pending operation dropped ([`net::timer`]). A panic in a connection ends that connection ([`net::guarded`]); a worker

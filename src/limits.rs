@@ -163,6 +163,8 @@ pub const USAGE_CLIENTS: usize = 4_096;
 pub const USAGE_TOP_MAX: usize = 1_000;
 /// Distinct (route, method, status) counters per worker; what does not fit is counted under `other`.
 pub const REQUEST_COUNTERS_MAX: usize = 1 << 16;
+/// The same for one route: ten methods with a dozen statuses each, more than any service has.
+pub const ROUTE_REQUEST_COUNTERS_MAX: usize = 128;
 
 /// Read blocks: the small one serves a head or a small body, the large one bulk transfer.
 pub const BLOCK_SMALL: usize = 8 << 10;
@@ -177,9 +179,6 @@ pub const BLOCKS_KEPT_BYTES: usize = 16 << 20;
 /// Connections of one worker that may wait for a request, or the rest of its head, with a receive (and so a buffer) armed: 13 MiB; the
 /// rest wait by poll and hold nothing but what has arrived.
 pub const ARMED_RECEIVES_MAX: usize = 1_024;
-/// Connections of one worker to endpoints that may wait in a pool with a receive (and so a buffer) armed: 8 MiB; the rest are looked at
-/// when they are taken out.
-pub const ARMED_UPSTREAM_MAX: usize = 1_024;
 /// Blocks of one worker that its ring may fill by itself, at most; a power of two. It has as many as turns take, twice over: rarely more
 /// than fifty.
 pub const RECEIVE_BUFFERS: u16 = 128;

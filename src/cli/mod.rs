@@ -4,14 +4,16 @@
 //! here they are put into words.
 
 mod explain;
+mod reload;
 mod start;
 mod version;
 mod words;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use ringgate::config::{self, Config};
+use ringgate::control::source::Source;
 use ringgate::control::supervisor::RunError;
-use ringgate::policy::router::{Router, RouterError};
+use ringgate::policy::router::Router;
 use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -38,7 +40,7 @@ pub(crate) struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start, 4 could not go on.\n\
-    Signals to `run`: SIGTERM, SIGINT or SIGQUIT drains and exits 0, a second one ends at once with 143, 130 or 131;\n    SIGUSR1 opens the access log anew; SIGHUP and SIGUSR2 are ignored with a warning: the file is read at start.";
+    Signals to `run`: SIGTERM, SIGINT or SIGQUIT drains and exits 0, a second one ends at once with 143, 130 or 131;\n    SIGHUP reads the file anew (as `ringgate reload` does, which also tells what comes of it); SIGUSR1 opens the\n    access log anew; SIGUSR2 is ignored with a warning.";
 
 /// Where packages put the configuration.
 const DEFAULT_FILE: &str = "/etc/ringgate/ringgate.toml";
@@ -65,6 +67,13 @@ enum Command {
     },
     /// Validate the configuration: every error at once
     Check {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Have the running gateway read its file anew; tell what changed, or every error
+    ///
+    /// The admin address is taken from this file, and the gateway reads its own.
+    Reload {
         #[command(flatten)]
         file: ConfigFile,
     },
@@ -96,7 +105,8 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     }
     match line.command {
         Some(Command::Run { file }) => {
-            with_config(&file.path, |config, router| match start::run(config, router, &file.path) {
+            let source = Source::file(&file.path);
+            with_source(&source, |config, router| match start::run(config, router, source.clone()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(RunError::Start(_)) => ExitCode::from(EXIT_START),
                 Err(RunError::Fault(_)) => ExitCode::from(EXIT_FAULT),
@@ -114,6 +124,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
             }
             print(&summary(&file.path, &config))
         }),
+        Some(Command::Reload { file }) => reload::reload(&file.path),
         Some(Command::Explain { file, method, url, headers }) => match explain::Ask::try_new(&method, &url, &headers) {
             Ok(ask) => with_config(&file.path, |config, router| {
                 print(&config::printable(&explain::text(&config, &router, &ask)))
@@ -130,23 +141,15 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     }
 }
 
-/// Loads the file and goes on with it, or says everything that is wrong with it. Its routes are compiled too, since all of them
-/// together can be more than the gateway takes.
+/// Loads the file and goes on with it, or says everything that is wrong with it.
 fn with_config(path: &Path, go_on: impl FnOnce(Config, Router) -> ExitCode) -> ExitCode {
-    let config = match config::load(path) {
-        Ok(config) => config,
-        Err(errors) => return fail(EXIT_CONFIG, errors),
-    };
-    match Router::try_new(&config) {
-        Ok(router) => go_on(config, router),
-        Err(error) => {
-            let line = match &error {
-                RouterError::Regex { route, .. } => config::line_of_route(path, route.index()),
-                RouterError::TooManyMethods => None,
-            };
-            let line = line.map(|line| format!(":{line}")).unwrap_or_default();
-            fail(EXIT_CONFIG, format!("{}{line}: {error}", path.display()))
-        }
+    with_source(&Source::file(path), go_on)
+}
+
+fn with_source(source: &Source, go_on: impl FnOnce(Config, Router) -> ExitCode) -> ExitCode {
+    match source.load() {
+        Ok((config, router)) => go_on(config, router),
+        Err(wrong) => fail(EXIT_CONFIG, wrong),
     }
 }
 
@@ -201,6 +204,8 @@ mod tests {
             "ringgate run -c a.toml",
             "ringgate demo",
             "ringgate check -c a.toml",
+            "ringgate reload",
+            "ringgate reload -c a.toml",
             "ringgate explain GET http://a/ -H k:v -H x:y",
             "ringgate explain -c a.toml GET /",
             "ringgate schema",

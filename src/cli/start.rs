@@ -3,6 +3,7 @@
 use super::version;
 use anyhow::{Context, anyhow};
 use ringgate::config::{self, Bind, Config};
+use ringgate::control::source::Source;
 use ringgate::control::supervisor::{self, Gateway, RunError};
 use ringgate::demo::{self, Options, Running};
 use ringgate::observe::own_log;
@@ -11,7 +12,6 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::panic::PanicHookInfo;
-use std::path::Path;
 use std::time::Duration;
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -19,9 +19,10 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 /// How long the last lines of the log may take: nobody may be there to read them.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Runs the gateway with the configuration of `file` and its compiled routes; returns after a drain. An error has been said.
-pub(crate) fn run(config: Config, router: Router, file: &Path) -> Result<(), RunError> {
-    let ended = log_to_stderr().and_then(|()| run_logged(config, router, file));
+/// Runs the gateway with the configuration that was loaded from `source` and its compiled routes; returns after a drain. An error has been
+/// said.
+pub(crate) fn run(config: Config, router: Router, source: Source) -> Result<(), RunError> {
+    let ended = log_to_stderr().and_then(|()| run_logged(config, router, source));
     if let Err(error) = &ended {
         own_log::say(format!("{}\n", config::printable(&error.to_string())).as_bytes());
     }
@@ -29,13 +30,14 @@ pub(crate) fn run(config: Config, router: Router, file: &Path) -> Result<(), Run
     ended
 }
 
-fn run_logged(config: Config, router: Router, file: &Path) -> Result<(), RunError> {
+fn run_logged(config: Config, router: Router, source: Source) -> Result<(), RunError> {
+    let file = source.path();
     let (version, revision) = (env!("CARGO_PKG_VERSION"), version::revision());
     tracing::info!("ringgate version={version} revision={revision} config={}", file.display());
     for warning in config::warnings(&config) {
         tracing::warn!("{}: {}", file.display(), config::printable(&warning));
     }
-    supervisor::run(config, router)
+    supervisor::run(config, router, source)
 }
 
 /// Runs the demo; returns when it was ended.

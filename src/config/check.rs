@@ -61,6 +61,21 @@ pub fn text_of(path: &std::path::Path, missing: &str) -> Result<String, Errors> 
     }
 }
 
+/// Where the admin API listens that the file at `path` is about, whatever else may be wrong with it: who asks a running gateway to read it
+/// wants to hear that from there.
+///
+/// # Errors
+/// It cannot be read, or its address is none.
+pub fn admin_address(path: &std::path::Path) -> Result<super::Bind, Errors> {
+    let text = text_of(path, "say which file with -c FILE")?;
+    let (table, _) = toml::de::DeTable::parse_recoverable(&text);
+    let listen =
+        table.get_ref().get("admin").and_then(|admin| admin.get_ref().as_table()?.get("listen")?.get_ref().as_str());
+    let listen = listen.map_or_else(String::new, |listen| format!("listen = {listen:?}\n"));
+    let alone = format!("[admin]\n{listen}[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nrespond = {{}}\n");
+    parse(&alone, &path.display().to_string()).map(|config| config.admin.listen)
+}
+
 /// The line in which a route of the file begins: for what shows only when all routes are compiled together.
 #[must_use]
 pub fn line_of_route(path: &std::path::Path, row: usize) -> Option<usize> {
@@ -203,10 +218,14 @@ fn gateway(table: &file::Gateway, available: &[usize], sink: &mut Sink<'_>) -> O
     let driver = match value(&table.driver)? {
         DriverWord::Auto => Driver::Auto,
         DriverWord::IoUring => Driver::IoUring,
+        DriverWord::Multishot => Driver::Multishot,
+        DriverWord::DeferTaskrun => Driver::DeferTaskrun,
+        DriverWord::CoopTaskrun => Driver::CoopTaskrun,
+        DriverWord::Plain => Driver::Plain,
         DriverWord::Epoll => Driver::Epoll,
     };
     let (drain_delay, drain_timeout) = (value(&table.drain_delay)?.0, value(&table.drain_timeout)?.0);
-    Some(Gateway { cores, driver, drain_delay, drain_timeout })
+    Some(Gateway { cores, driver, drain_delay, drain_timeout, watch: value(&table.watch)? })
 }
 
 fn admin(table: &file::Admin) -> Option<Admin> {

@@ -24,7 +24,7 @@ mod tests;
 mod values;
 mod warnings;
 
-pub use check::{line_of_route, load, parse};
+pub use check::{admin_address, line_of_route, load, parse};
 pub use file::schema;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use probe::{BodyMatch, HttpProbe, Probe};
@@ -67,6 +67,8 @@ pub struct Gateway {
     pub drain_delay: Duration,
     /// How long a drain waits for requests in flight.
     pub drain_timeout: Duration,
+    /// Whether a file that has changed is read anew without being told.
+    pub watch: bool,
 }
 
 /// `gateway.driver`
@@ -76,6 +78,14 @@ pub enum Driver {
     Auto,
     /// io_uring or nothing.
     IoUring,
+    /// An event loop of our own on io_uring, or nothing.
+    Multishot,
+    /// monoio's with `SINGLE_ISSUER | DEFER_TASKRUN`, or nothing.
+    DeferTaskrun,
+    /// monoio's with `SINGLE_ISSUER | COOP_TASKRUN`, or nothing.
+    CoopTaskrun,
+    /// monoio's without flags, or nothing.
+    Plain,
     /// epoll, everywhere.
     Epoll,
 }
@@ -85,6 +95,10 @@ impl fmt::Display for Driver {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::IoUring => "io_uring",
+            Self::Multishot => "io_uring-multishot",
+            Self::DeferTaskrun => "io_uring-defer-taskrun",
+            Self::CoopTaskrun => "io_uring-coop-taskrun",
+            Self::Plain => "io_uring-plain",
             Self::Epoll => "epoll",
         })
     }

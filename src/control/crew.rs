@@ -7,23 +7,30 @@
 //! that cannot finish them (its ring, timers or mailbox are gone) drops them, so that clients see an end, and ends at once. A worker that
 //! has stalled cannot be ended from outside; it is given notice, and does the same if it ever goes on. However a worker ends, it gives back
 //! what it had ([`worker::run`]).
+//!
+//! The next configuration comes in two steps ([`succession`]): every worker prepares, and only when all have done so it is adopted; whoever
+//! takes a worker's place meanwhile begins with the one that the crew has.
 
 mod muster;
+mod succession;
 
 pub(super) use muster::{NoCrew, reasons};
+pub(super) use succession::Next;
 
+use crate::config::Config;
 use crate::limits;
 use crate::net::driver::Step;
 use crate::net::{listener, mailbox};
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::labels::WorkerState;
 use crate::units::{Instant, WorkerId};
-use crate::worker::{self, Command, Muster, Notice, Reason, Seat, Shared};
+use crate::worker::{self, Command, DoorKey, Muster, Notice, Reason, Report, Seat, Shared};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::mpsc::Sender;
 
 /// Restarts of one worker are this far apart at least, so that one that cannot run does not burn its core.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -44,6 +51,7 @@ pub(super) struct Mustered(Vec<muster::Roll>);
 pub(super) struct Crew {
     shared: Arc<Shared>,
     log: Option<Arc<AccessLogThread>>,
+    reports: Sender<(Arc<Config>, Report)>,
     posts: Vec<Post>,
     /// Of the ladder of drivers: all workers are on one.
     step: Step,
@@ -63,8 +71,8 @@ pub(super) struct Crew {
 /// One worker's place, whoever holds it.
 struct Post {
     id: WorkerId,
-    /// One per listener.
-    sockets: Vec<OwnedFd>,
+    /// One per listener, in the order of the configuration.
+    sockets: Vec<(DoorKey, OwnedFd)>,
     holder: Option<Holder>,
     /// When a holder was last put here.
     filled: Instant,
@@ -95,11 +103,16 @@ struct Holder {
 }
 
 impl Crew {
-    /// Nobody works yet; `sockets[worker][listener]`.
-    pub(super) fn new(shared: Arc<Shared>, log: Option<Arc<AccessLogThread>>, sockets: Vec<Vec<OwnedFd>>) -> Self {
-        let post = |(index, sockets)| Post {
+    /// Nobody works yet; `sockets[worker][listener]`. What workers report goes to `reports`.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        log: Option<Arc<AccessLogThread>>,
+        sockets: Vec<Vec<OwnedFd>>,
+        reports: Sender<(Arc<Config>, Report)>,
+    ) -> Self {
+        let post = |(index, sockets): (usize, Vec<OwnedFd>)| Post {
             id: WorkerId::from_index(index),
-            sockets,
+            sockets: shared.config.listeners.iter().map(DoorKey::of).zip(sockets).collect(),
             holder: None,
             filled: Instant::default(),
             failures: 0,
@@ -108,6 +121,7 @@ impl Crew {
         Self {
             shared,
             log,
+            reports,
             posts,
             step: Step::Multishot,
             leavers: Vec::new(),
@@ -125,10 +139,10 @@ impl Crew {
     /// # Errors
     /// A thread could not be started, or its driver is refused. Then all of them end.
     pub(super) fn muster(&mut self, now: Instant) -> Result<Mustered, NoCrew> {
-        let (shared, log) = (&self.shared, self.log.as_deref());
+        let common = Common { shared: &self.shared, log: self.log.as_deref(), reports: &self.reports };
         let recruit = |post: &mut Post| {
             let (roll, recruit) = muster::roll();
-            post.fill(shared, log, Step::Multishot, recruit, now).map(|()| roll)
+            post.fill(&common, Step::Multishot, recruit, now).map(|()| roll)
         };
         let rolls = self.posts.iter_mut().map(recruit).collect::<io::Result<Vec<_>>>().map_err(NoCrew::Thread)?;
         self.step = muster::agree(&rolls)?;
@@ -143,7 +157,7 @@ impl Crew {
         let begun = muster::begin(&rolls);
         if begun.is_err() {
             self.drain();
-            self.tell(Command::Cut);
+            self.tell(|| Command::Cut);
             for _ in 0..LOOKS_FOR_END {
                 if self.is_done() {
                     break;
@@ -172,12 +186,12 @@ impl Crew {
     }
 
     /// Delivers a command to every worker, also to those that were replaced and still finish what they have.
-    pub(super) fn tell(&self, command: Command) {
+    pub(super) fn tell(&self, command: impl Fn() -> Command) {
         let holders = self.posts.iter().filter_map(|post| Some((post.id, post.holder.as_ref()?)));
         let leavers = self.leavers.iter().map(|leaver| (leaver.id, &leaver.holder));
         for (id, holder) in holders.chain(leavers) {
-            if holder.mailbox.send(command) == mailbox::Sent::Full {
-                tracing::warn!("worker {} does not read its mailbox; {command:?} is lost", id.index());
+            if holder.mailbox.send(command()) == mailbox::Sent::Full {
+                tracing::warn!("worker {} does not read its mailbox; what it was told is lost", id.index());
             }
         }
     }
@@ -185,7 +199,7 @@ impl Crew {
     /// Tells every worker to finish what it has and end.
     pub(super) fn drain(&mut self) {
         self.draining = true;
-        self.tell(Command::Drain);
+        self.tell(|| Command::Drain);
         // without these, the kernel would still accept into queues that nobody empties
         self.posts.iter_mut().for_each(|post| post.sockets.clear());
     }
@@ -194,6 +208,14 @@ impl Crew {
     pub(super) fn is_done(&self) -> bool {
         let mut holders = self.posts.iter().filter_map(|post| post.holder.as_ref());
         holders.all(|holder| holder.thread.is_finished()) && !self.leavers.iter().any(Leaver::is_finishing)
+    }
+
+    /// A control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge, until the workers have
+    /// had their time again: what it sees first is how long it was away.
+    fn on_look(&mut self, now: Instant) {
+        if now.since(std::mem::replace(&mut self.looked, now)) > self.stall / BREAK_SHARE {
+            self.back = now;
+        }
     }
 
     /// Replaces who panicked or stalled; in a drain, marks who has ended.
@@ -205,11 +227,7 @@ impl Crew {
             return;
         }
         self.leavers.retain(|leaver| !leaver.holder.thread.is_finished());
-        // a control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge, until the workers have
-        // had their time again: what it sees first is how long it was away
-        if now.since(std::mem::replace(&mut self.looked, now)) > self.stall / BREAK_SHARE {
-            self.back = now;
-        }
+        self.on_look(now);
         for post in &mut self.posts {
             let stats = &self.shared.stats;
             let held = post.is_held();
@@ -241,7 +259,8 @@ impl Crew {
                 is_quiet: post.failures > 0,
                 has_fallen: false,
             };
-            if let Err(error) = post.fill(&self.shared, self.log.as_deref(), self.step, successor, now) {
+            let common = Common { shared: &self.shared, log: self.log.as_deref(), reports: &self.reports };
+            if let Err(error) = post.fill(&common, self.step, successor, now) {
                 post.failures += 1;
                 if !post.is_quiet() {
                     tracing::error!("worker {} cannot be replaced: {error}", post.id.index());
@@ -249,6 +268,13 @@ impl Crew {
             }
         }
     }
+}
+
+/// What everybody gets who takes a post.
+struct Common<'c> {
+    shared: &'c Arc<Shared>,
+    log: Option<&'c AccessLogThread>,
+    reports: &'c Sender<(Arc<Config>, Report)>,
 }
 
 impl Post {
@@ -265,8 +291,7 @@ impl Post {
 
     fn fill(
         &mut self,
-        shared: &Arc<Shared>,
-        log: Option<&AccessLogThread>,
+        Common { shared, log, reports }: &Common<'_>,
         from: Step,
         muster: impl Muster + Send + 'static,
         now: Instant,
@@ -276,15 +301,16 @@ impl Post {
         let notice = Arc::new(Notice::default());
         let seat = Seat {
             id: self.id,
-            sockets: self.sockets.iter().map(listener::duplicate).collect::<io::Result<_>>()?,
+            sockets: self.sockets.iter().map(|(_, socket)| listener::duplicate(socket)).collect::<io::Result<_>>()?,
             mailbox,
             log: log.map(AccessLogThread::sender),
+            reports: Sender::clone(reports),
             notice: Arc::clone(&notice),
         };
         let shared = Arc::clone(shared);
         let id = self.id.index();
         let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-            let left = worker::run(seat, &shared, from, muster);
+            let left = worker::run(seat, shared, from, muster);
             if left > 0 {
                 tracing::warn!(
                     "worker {id} has ended, but {left} of its sockets and operations could not be given back"

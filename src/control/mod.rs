@@ -1,15 +1,20 @@
 //! The control thread's rooms: slow things, off the request path.
 //!
 //! [`supervisor`] starts and ends the gateway, and keeps its workers running; [`admin`] answers operators and Prometheus;
-//! [`probes`] checks the health of endpoints. They run on the control thread's single-threaded tokio runtime, and reach the workers
+//! [`probes`] checks the health of endpoints; [`source`] is where the
+//! configuration comes from, again at each reload; [`client`] asks a running gateway something. They run on the control thread's single-threaded tokio runtime, and reach the workers
 //! only through their mailboxes.
 //!
 //! Architecture invariant: nothing here runs on a worker's thread.
 
 pub mod admin;
+pub mod client;
 mod crew;
+mod difference;
+mod generations;
 mod memory;
 pub mod probes;
 mod process;
 mod reports;
+pub mod source;
 pub mod supervisor;

@@ -63,7 +63,7 @@ pub struct Checked {
 }
 
 impl<F: FnMut(Checked)> Probes<F> {
-    /// Checks for the endpoints of `config`. `report` is called with every check that says something; `clock` is what checks are
+    /// Checks for the endpoints of `config`, whose verdicts go on where `stats` knows one. `report` is called with every check that says something; `clock` is what checks are
     /// scheduled by and stamps the results in `stats`; `rng` draws the jitter; `places` checks are under way at most.
     pub fn new(
         config: Arc<Config>,
@@ -76,11 +76,17 @@ impl<F: FnMut(Checked)> Probes<F> {
         let (mut targets, mut upstreams) = (Vec::new(), Vec::new());
         for (row, cluster) in config.clusters.iter().enumerate() {
             let Some(check) = &cluster.health_check else { continue };
-            upstreams.push((cluster.endpoints.len(), check.interval));
-            targets.extend((0..cluster.endpoints.len()).map(|number| Target {
-                cluster: ClusterId::from_index(row),
-                endpoint: EndpointId::from_index(number),
-                verdict: Verdict::default(),
+            let id = ClusterId::from_index(row);
+            let ids = (0..cluster.endpoints.len()).map(EndpointId::from_index);
+            let known = |endpoint| stats.probe(id, endpoint);
+            upstreams.push((ids.clone().map(|endpoint| known(endpoint)?.checked).collect(), check.interval));
+            targets.extend(ids.map(|endpoint| {
+                Target {
+                    cluster: id,
+                    endpoint,
+                    verdict: known(endpoint)
+                        .map_or_else(Verdict::default, |view| Verdict { state: view.state, against: view.against }),
+                }
             }));
         }
         let schedule = Schedule::new(places, &upstreams, clock());

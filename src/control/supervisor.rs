@@ -4,33 +4,32 @@
 //! Afterwards one control thread (tokio, current-thread) serves the admin API, runs the probes and watches the workers ([`Crew`]).
 
 mod opening;
+mod reload;
 mod signals;
+mod thread;
 
-use super::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
+use super::admin::{AdminListener, Lifecycle, Phase};
 use super::crew::Crew;
-use super::memory::{self, Memory};
-use super::probes::{Checked, Probes};
-use super::reports;
+use super::generations::Generations;
+use super::memory::Memory;
+use super::process;
+use super::source::{Source, Watch};
 use crate::config::{Bind, Config};
-use crate::limits::CUT_BEFORE_DRAIN_ENDS;
-use crate::net::guarded::guarded;
-use crate::net::socket_file::SocketFile;
-use crate::net::{clock, heap, resources};
-use crate::observe::access_log::AccessLogThread;
+use crate::net::{clock, resources};
 use crate::observe::stats::Stats;
 use crate::policy::router::Router;
-use crate::units::{Instant, Rng};
-use crate::worker::{Command, Report, Shared};
+use crate::worker::Shared;
 use opening::{Bindings, bind_all, cannot_listen, core_name, fit_descriptors, no_thread, no_worker, open_log};
-use rand::SeedableRng;
+pub use reload::{NotReloaded, Outcome, Reloaded};
 use signals::Signals;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use thread::Control;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
 
 /// How often the workers are looked at.
@@ -86,18 +85,21 @@ enum Wish {
     Never,
 }
 
+/// What the control thread is asked for while the gateway runs.
+enum Ask {
+    /// To read the configuration anew.
+    Reload(oneshot::Sender<Outcome>),
+    /// To open the access log's file anew.
+    ReopenLog,
+}
+
 /// A running gateway.
 pub struct Gateway {
-    stats: Arc<Stats>,
+    generations: Arc<Generations>,
     addresses: Vec<(String, Bind)>,
     wish: watch::Sender<Wish>,
+    asks: mpsc::UnboundedSender<Ask>,
     control: JoinHandle<Result<(), Fault>>,
-    log: Option<Arc<AccessLogThread>>,
-    /// For tests of what the workers hold.
-    #[cfg(test)]
-    shared: Arc<Shared>,
-    /// Of listeners; they remove themselves at the end.
-    _files: Vec<SocketFile>,
 }
 
 impl Gateway {
@@ -107,16 +109,16 @@ impl Gateway {
     /// The routes cannot be compiled, or as [`Gateway::start_with`].
     pub fn start(config: Config) -> Result<Self, StartError> {
         let router = Router::try_new(&config).map_err(|e| StartError(e.to_string()))?;
-        Self::start_with(config, router)
+        Self::start_with(config, router, None)
     }
 
     /// Binds every listener, starts the workers and the control thread, and returns when all of them run. `router` is compiled from
-    /// `config`.
+    /// `config`, and both are what is in `source`, which is read anew when the gateway is to reload; without one it cannot.
     ///
     /// # Errors
     /// An address is taken or forbidden, the access log cannot be opened, a thread cannot be started, or the driver asked for is not
     /// available.
-    pub fn start_with(config: Config, router: Router) -> Result<Self, StartError> {
+    pub fn start_with(config: Config, router: Router, source: Option<Source>) -> Result<Self, StartError> {
         let workers = config.gateway.cores.len();
         // of both, before any is needed; on some kernels rings count as locked memory, and what is refused is logged by who is refused
         let _ = (resources::raise_descriptors(), resources::raise_locked());
@@ -126,10 +128,10 @@ impl Gateway {
         let stats = Stats::new(&config, workers);
         let log = open_log(&config, &stats)?;
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
-        let fit = fit_descriptors(&config)?;
-        let shared = Shared::new(Arc::clone(&config), router, Arc::clone(&stats), reports, &fit);
-        let shared = Arc::new(shared);
-        let mut crew = Crew::new(Arc::clone(&shared), log.clone(), sockets);
+        let opened = process::open_descriptors();
+        let fit = fit_descriptors(&config, opened)?;
+        let shared = Arc::new(Shared::new(Arc::clone(&config), router, Arc::clone(&stats), &fit));
+        let mut crew = Crew::new(Arc::clone(&shared), log.clone(), sockets, reports);
         let mustered = crew.muster(clock::now()).map_err(|e| no_worker(&config, &e))?;
         // last, because a predecessor may have to let go of it
         let (admin_listener, admin_address) = {
@@ -141,19 +143,35 @@ impl Gateway {
         let step = crew.begin(mustered).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
         lifecycle.set(Phase::Serving);
+        let generations = Arc::<Generations>::default();
+        generations.begin(&shared, log, clock::now());
+        stats.control.reloads.set_generation(shared.number, clock::wall());
 
         let (wish, wished) = watch::channel(Wish::Run);
+        let (asks, asked) = mpsc::unbounded_channel();
+        let mut watch = Watch::default();
+        watch.on_read(source.as_ref().and_then(Source::first_stamp));
         let owned = Control {
             crew,
-            config: Arc::clone(&config),
-            stats: Arc::clone(&stats),
+            source,
+            watch,
+            watched: clock::now(),
+            generations: Arc::clone(&generations),
             lifecycle,
             wish: wish.clone(),
             wished,
+            asks: asks.clone(),
+            asked,
             reported,
             memory: Memory::default(),
             tasks: JoinSet::new(),
+            admin: None,
+            probes: None,
+            files,
+            opened,
             probes_max: fit.probes_max,
+            probed: Arc::default(),
+            admin_max: fit.admin_max,
         };
         // it waits for this, and for nothing else
         let _ = give.send((owned, admin_listener.limited(fit.admin_max)));
@@ -163,22 +181,19 @@ impl Gateway {
         for (name, address) in &addresses {
             tracing::info!("listening listener={name} address={address}");
         }
-        Ok(Self {
-            stats,
-            addresses,
-            wish,
-            control,
-            log,
-            #[cfg(test)]
-            shared,
-            _files: files,
-        })
+        Ok(Self { generations, addresses, wish, asks, control })
     }
 
-    /// The gateway's numbers.
+    /// The gateway's numbers, as of the configuration in use.
     #[must_use]
-    pub fn stats(&self) -> &Arc<Stats> {
-        &self.stats
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.current().stats)
+    }
+
+    /// What the workers share under the configuration in use.
+    #[must_use]
+    pub fn current(&self) -> Arc<Shared> {
+        self.generations.current()
     }
 
     /// Where it listens: every listener by name, then `admin`, with the ports that the kernel chose.
@@ -192,11 +207,17 @@ impl Gateway {
         self.wish.send_replace(Wish::Drain);
     }
 
-    /// Opens the access log's file anew.
+    /// Has the access log's file opened anew; returns at once.
     pub fn reopen_log(&self) {
-        if let Some(log) = &self.log {
-            log.reopen();
-        }
+        // who is not there any more has nothing open
+        let _ = self.asks.send(Ask::ReopenLog);
+    }
+
+    /// Has the configuration read anew and taken into use; what comes of it is told by what is returned, and logged. Returns at once.
+    pub fn reload(&self) -> oneshot::Receiver<Outcome> {
+        let (done, outcome) = oneshot::channel();
+        let _ = self.asks.send(Ask::Reload(done));
+        outcome
     }
 
     /// True when it has ended.
@@ -212,10 +233,10 @@ impl Gateway {
     pub fn join(self) -> Result<(), Fault> {
         let ended =
             self.control.join().unwrap_or_else(|_| Err(Fault("the control thread has panicked twice".to_owned())));
-        if let Some(log) = self.log.and_then(Arc::into_inner)
-            && !log.stop(FLUSH)
-        {
-            tracing::warn!("the last lines of the access log could not be written");
+        for log in self.generations.take_logs() {
+            if Arc::into_inner(log).is_some_and(|log| !log.stop(FLUSH)) {
+                tracing::warn!("the last lines of the access log could not be written");
+            }
         }
         ended
     }
@@ -238,7 +259,12 @@ fn control_thread() -> Result<(Handle, Sender<(Control, AdminListener)>, JoinHan
     let handle = runtime.handle().clone();
     let (give, given) = channel::<(Control, AdminListener)>();
     let run = move || match given.recv() {
-        Ok((control, admin_listener)) => runtime.block_on(control.run(admin_listener)),
+        Ok((control, admin_listener)) => {
+            let ended = runtime.block_on(control.run(admin_listener));
+            // a reload may hang in a file that cannot be read: nobody waits for that
+            runtime.shutdown_background();
+            ended
+        }
         Err(_) => Ok(()),
     };
     let thread = std::thread::Builder::new().name("control".to_owned()).spawn(run);
@@ -246,11 +272,11 @@ fn control_thread() -> Result<(Handle, Sender<(Control, AdminListener)>, JoinHan
 }
 
 /// Runs a gateway until it is told to end: SIGTERM, SIGINT and SIGQUIT drain, a second one ends the process at once with the shell's usual
-/// code; SIGUSR1 opens the access log anew.
+/// code; SIGHUP reads `source` anew, SIGUSR1 opens the access log anew. `config` and `router` are what is in `source`.
 ///
 /// # Errors
 /// As [`Gateway::start_with`] and [`Gateway::join`].
-pub fn run(config: Config, router: Router) -> Result<(), RunError> {
+pub fn run(config: Config, router: Router, source: Source) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -260,19 +286,11 @@ pub fn run(config: Config, router: Router) -> Result<(), RunError> {
         Signals::listen().map_err(|e| StartError(format!("cannot handle signals: {e}")))?
     };
     let gateway = runtime.block_on(async {
-        let (gateway, told) = signals.start(move || Gateway::start_with(config, router)).await?;
+        let (gateway, told) = signals.start(move || Gateway::start_with(config, router, Some(source))).await?;
         signals.obey(&gateway, told).await;
         Ok::<_, StartError>(gateway)
     })?;
     Ok(gateway.join()?)
-}
-
-/// What the end of something means that this thread runs and that does not end.
-fn fault_of(ended: &Result<(), JoinError>) -> Fault {
-    Fault(match ended {
-        Ok(()) => "the admin API or the health checks have ended".to_owned(),
-        Err(error) => format!("the admin API or the health checks have panicked ({error})"),
-    })
 }
 
 /// Ticks that are missed are not made up for: after a break (SIGSTOP) one look is enough.
@@ -280,166 +298,6 @@ fn interval(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-/// What the control thread owns.
-struct Control {
-    crew: Crew,
-    config: Arc<Config>,
-    stats: Arc<Stats>,
-    lifecycle: Arc<Lifecycle>,
-    wish: watch::Sender<Wish>,
-    wished: watch::Receiver<Wish>,
-    reported: mpsc::Receiver<Report>,
-    memory: Memory,
-    /// What else this thread runs; none of it ends before the thread does.
-    tasks: JoinSet<()>,
-    probes_max: usize,
-}
-
-impl Control {
-    /// Looks after everything until it is told to end, or cannot go on, and then drains.
-    async fn run(mut self, admin_listener: AdminListener) -> Result<(), Fault> {
-        let watched = guarded(self.watch(admin_listener)).await;
-        let watched = watched.unwrap_or_else(|| Err(Fault("the control thread has panicked".to_owned())));
-        if let Err(Fault(reason)) = &watched {
-            tracing::error!("{reason}; the gateway drains and ends, with an exit code that says so");
-            self.lifecycle.set(Phase::Draining);
-        }
-        let drained = guarded(self.drain()).await;
-        // what the workers said last
-        while let Ok(report) = self.reported.try_recv() {
-            reports::log(&self.config, report);
-        }
-        watched.and(drained.ok_or_else(|| Fault("the control thread has panicked in the drain".to_owned())))
-    }
-
-    /// Starts what this thread runs, and stays until the drain is to begin.
-    async fn watch(&mut self, admin_listener: AdminListener) -> Result<(), Fault> {
-        let wish = self.wish.clone();
-        let state = AdminState {
-            config: Arc::clone(&self.config),
-            stats: Arc::clone(&self.stats),
-            lifecycle: Arc::clone(&self.lifecycle),
-            clock: clock::now,
-            drain: Box::new(move || {
-                wish.send_replace(Wish::Drain);
-            }),
-        };
-        self.tasks.spawn(async move {
-            if let Err(error) = admin::serve(admin_listener, state).await {
-                tracing::error!("the admin listener has ended: {error}");
-            }
-        });
-        let (report, mut verdicts) = mpsc::unbounded_channel();
-        let shared = Arc::clone(self.crew.shared());
-        #[expect(clippy::disallowed_methods, reason = "the one seed of the probes' own generator")]
-        let rng = Rng::from_rng(&mut rand::rng());
-        let probes = Probes::new(
-            Arc::clone(&self.config),
-            Arc::clone(&self.stats),
-            clock::now,
-            rng,
-            self.probes_max,
-            move |Checked { cluster, endpoint, passed, change }| {
-                let standings = &shared.clusters[cluster.index()].standings;
-                if passed {
-                    standings.on_check_passed(endpoint, clock::now());
-                }
-                if let Some(healthy) = change {
-                    standings.set_healthy(endpoint, healthy);
-                    // nobody listens any more once the drain has begun
-                    let _ = report.send(Command::Health { cluster, endpoint, healthy });
-                }
-            },
-        );
-        self.tasks.spawn(probes.run());
-        self.watch_until(Instant::NEVER, &mut verdicts, Wish::Drain).await?;
-        let delay = self.config.gateway.drain_delay;
-        self.lifecycle.set(Phase::Draining);
-        if !delay.is_zero() {
-            tracing::info!("draining in {delay:?} (drain_delay): /readyz says so, connections are still taken");
-            self.watch_until(clock::now() + delay, &mut verdicts, Wish::Never).await?;
-        }
-        Ok(())
-    }
-
-    /// Looks after the workers until `until`, or until this is wished for.
-    ///
-    /// # Errors
-    /// Something else that this thread runs has ended.
-    async fn watch_until(
-        &mut self,
-        until: Instant,
-        verdicts: &mut mpsc::UnboundedReceiver<Command>,
-        wish: Wish,
-    ) -> Result<(), Fault> {
-        let mut look = interval(LOOK);
-        while *self.wished.borrow() < wish && clock::now() < until {
-            tokio::select! {
-                _ = look.tick() => {
-                    self.crew.look(clock::now());
-                    self.memory.look(clock::now(), memory::resident_bytes, heap::give_back);
-                }
-                Some(verdict) = verdicts.recv() => self.crew.tell(verdict),
-                Some(report) = self.reported.recv() => reports::log(&self.config, report),
-                Some(ended) = self.tasks.join_next() => return Err(fault_of(&ended)),
-                _ = self.wished.changed() => {
-                    #[cfg(test)]
-                    match *self.wished.borrow() {
-                        Wish::Panic => panic!("on purpose, on the control thread"),
-                        Wish::Fail(worker, way) => self.crew.order(worker, way),
-                        _ => {}
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn drain(&mut self) {
-        let limit = self.config.gateway.drain_timeout;
-        tracing::info!("draining: no new connections; requests in flight have {limit:?}");
-        self.crew.drain();
-        let cut = clock::now() + (limit - (limit / 10).min(CUT_BEFORE_DRAIN_ENDS));
-        if self.done_until(cut).await {
-            tracing::info!("drained");
-            return;
-        }
-        let (connections, requests) = self.left();
-        tracing::warn!(
-            "ending after {limit:?} (drain_timeout) with connections={connections} requests={requests} cut off"
-        );
-        self.crew.tell(Command::Cut);
-        self.done_until(cut + CUT_BEFORE_DRAIN_ENDS).await;
-    }
-
-    /// Waits until no worker runs any more, but not longer than `until`.
-    async fn done_until(&mut self, until: Instant) -> bool {
-        let mut look = interval(DRAIN_LOOK);
-        loop {
-            if self.crew.is_done() {
-                return true;
-            }
-            if clock::now() >= until {
-                return false;
-            }
-            tokio::select! {
-                _ = look.tick() => self.crew.look(clock::now()),
-                Some(report) = self.reported.recv() => reports::log(&self.config, report),
-                Some(ended) = self.tasks.join_next() => tracing::error!("{}", fault_of(&ended).0),
-            }
-        }
-    }
-
-    /// Downstream connections that are open, and requests that endpoints have not answered whole.
-    fn left(&self) -> (u64, u64) {
-        let stats = &self.stats;
-        let connections = stats.lives().flat_map(|life| &life.listeners).map(|of| of.connections.get()).sum();
-        let clusters = 0..self.config.clusters.len();
-        let active = |cluster| stats.lives().filter_map(move |life| life.clusters.get(cluster));
-        (connections, clusters.flat_map(active).map(|cluster| cluster.connections_active.get()).sum())
-    }
 }
 
 #[cfg(test)]

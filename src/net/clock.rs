@@ -1,6 +1,6 @@
 //! The gateway's one reader of clocks.
 //!
-//! On a ring of ours the time is read once a turn, when what has completed is handed out, as nginx, HAProxy and Envoy do: all that a turn
+//! On an event loop of ours the time is read once a turn, when what has happened is handed out, as nginx, HAProxy and Envoy do: all that a turn
 //! does happens at that time. It is late by what the turn has taken so far, a fraction of a millisecond under load, and never ahead.
 
 use crate::units::Instant;
@@ -16,9 +16,14 @@ thread_local! {
 #[must_use]
 pub fn now() -> Instant {
     match TURN.get() {
-        0 => Instant::from_nanos(read(libc::CLOCK_MONOTONIC)),
+        0 => read_now(),
         turn => Instant::from_nanos(turn),
     }
+}
+
+/// `CLOCK_MONOTONIC`, however long the turn has taken.
+pub(super) fn read_now() -> Instant {
+    Instant::from_nanos(read(libc::CLOCK_MONOTONIC))
 }
 
 /// A turn of this thread's event loop begins, and its time is now.

@@ -35,12 +35,12 @@ fn begin(address: &Address) -> io::Result<Connecting> {
     if domain != Domain::UNIX {
         socket.set_tcp_nodelay(true)?;
     }
-    match socket.connect(&address) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+    let stream = match socket.connect(&address) {
+        Ok(()) => Stream::from_fd(socket.into())?,
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Stream::from_connecting_fd(socket.into())?,
         Err(error) => return Err(error),
-    }
-    Ok(Connecting { stream: Stream::from_fd(socket.into())? })
+    };
+    Ok(Connecting { stream })
 }
 
 /// A connection that is being made.

@@ -1,33 +1,28 @@
 //! The driver ladder: the best event loop that this kernel allows.
 //!
-//! The best step is a ring of our own ([`super::ring`], Linux 6.1); below it monoio runs the tasks, on its ring or on epoll.
+//! The best step is a ring of our own ([`super::ring`], Linux 6.1), the last an epoll of our own ([`super::epoll`]), which works where io_uring
+//! is forbidden (Docker's and containerd's default seccomp profiles, `kernel.io_uring_disabled`). Between them monoio runs the tasks on its
+//! ring ([`super::guest`]).
 //!
 //! `SINGLE_ISSUER | DEFER_TASKRUN` (Linux 6.1) runs completions only when the loop asks for them, which is worth a third of a
-//! relay's CPU; `COOP_TASKRUN` (5.19) saves the interrupts; a plain ring needs 5.6 or so; epoll works where io_uring is forbidden
-//! (Docker's and containerd's default seccomp profiles, `kernel.io_uring_disabled`). monoio's own fusion driver fails when a flag
+//! relay's CPU; `COOP_TASKRUN` (5.19) saves the interrupts; a plain ring needs 5.6 or so. monoio's own fusion driver fails when a flag
 //! is refused, so the steps are tried here, on the thread that will run the loop, as `SINGLE_ISSUER` demands.
 
 use super::block::Blocks;
-use super::guarded::caught;
+use super::engine::{self, Engine};
+use super::epoll::{self, Epoll};
+use super::guest::{self, wards};
 use super::ring::{self, Ring};
-use super::wards;
 use crate::config;
-use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::task::Poll;
 
-/// Submission queue entries; a turn that wants more submits in between.
-const ENTRIES: u32 = 4_096;
-/// Completion queue entries: more operations than this may be in flight, the kernel then keeps the overflow (`NODROP`), slowly.
-const COMPLETIONS: u32 = 32_768;
-
-/// Turns after which what was dropped is closed, whichever event loop runs: rings close with the next turn, and where a receive was in flight
-/// it is ended first ([`super::upstream`]).
+/// Turns after which what was dropped is closed, whichever event loop runs: rings close with the next turn, and on monoio's a receive in
+/// flight is ended first.
 pub const CLOSING_TURNS: u32 = 4;
 
 /// A step of the ladder, best first.
@@ -42,7 +37,7 @@ pub enum Step {
     Coop,
     /// io_uring without flags.
     Plain,
-    /// epoll.
+    /// epoll, in an event loop of our own.
     Epoll,
 }
 
@@ -57,7 +52,7 @@ impl Step {
             Self::Multishot => "io_uring-multishot",
             Self::Defer => "io_uring-defer-taskrun",
             Self::Coop => "io_uring-coop-taskrun",
-            Self::Plain => "io_uring",
+            Self::Plain => "io_uring-plain",
             Self::Epoll => "epoll",
         }
     }
@@ -84,9 +79,13 @@ impl Refused {
     pub fn advice(&self) -> &'static str {
         match self.error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
-                "io_uring is forbidden to this process, by the sysctl kernel.io_uring_disabled or by a container's seccomp profile"
+                "io_uring is forbidden to this process: set the sysctl kernel.io_uring_disabled to 0, or allow io_uring_setup, \
+                 io_uring_enter and io_uring_register in the container's seccomp profile"
             }
-            Some(libc::ENOSYS) => "this kernel has no io_uring, or a seccomp profile hides it",
+            Some(libc::ENOSYS) => {
+                "this kernel has no io_uring, or a seccomp profile hides it: allow io_uring_setup, io_uring_enter and \
+                 io_uring_register there"
+            }
             Some(libc::EINVAL) => "this kernel is too old for it",
             Some(libc::ENOMEM) => {
                 "too little memory may be locked: raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= of a service)"
@@ -104,9 +103,9 @@ impl Refused {
 pub struct NoStep;
 
 enum AnyRuntime {
-    Own(ring::Owner),
-    Ring(Runtime<IoUringDriver>),
-    Epoll(Runtime<LegacyDriver>),
+    Ring(ring::Owner),
+    Guest(guest::Owner),
+    Epoll(epoll::Owner),
 }
 
 /// A worker's event loop, bound to the thread that made it.
@@ -131,6 +130,10 @@ impl EventLoop {
         let steps = match driver {
             config::Driver::Auto => &Step::ALL[..],
             config::Driver::IoUring => &Step::ALL[..4],
+            config::Driver::Multishot => &[Step::Multishot],
+            config::Driver::DeferTaskrun => &[Step::Defer],
+            config::Driver::CoopTaskrun => &[Step::Coop],
+            config::Driver::Plain => &[Step::Plain],
             config::Driver::Epoll => &Step::ALL[4..],
         };
         for step in steps.iter().filter(|step| **step >= from) {
@@ -166,9 +169,9 @@ impl EventLoop {
     /// Runs `main` and everything it spawns, until `main` ends.
     pub fn block_on<F: Future>(&mut self, main: F) -> F::Output {
         match &mut self.runtime {
-            AnyRuntime::Own(owner) => owner.ring().block_on(main),
-            AnyRuntime::Ring(runtime) => runtime.block_on(main),
-            AnyRuntime::Epoll(runtime) => runtime.block_on(main),
+            AnyRuntime::Ring(owner) => owner.ring().tasks().block_on(Engine::Ring(owner.ring()), main),
+            AnyRuntime::Guest(owner) => owner.block_on(main),
+            AnyRuntime::Epoll(owner) => owner.epoll().tasks().block_on(Engine::Epoll(owner.epoll()), main),
         }
     }
 
@@ -178,9 +181,9 @@ impl EventLoop {
     pub fn end(self) -> usize {
         drop(self.stock);
         match self.runtime {
-            AnyRuntime::Own(owner) => owner.end(),
-            AnyRuntime::Ring(runtime) => end(runtime),
-            AnyRuntime::Epoll(runtime) => end(runtime),
+            AnyRuntime::Ring(owner) => owner.end(),
+            AnyRuntime::Guest(owner) => owner.end(),
+            AnyRuntime::Epoll(owner) => owner.end(),
         }
     }
 }
@@ -188,15 +191,15 @@ impl EventLoop {
 /// Tells the event loop where the running task keeps the larger part of its state, so that it can be fetched into the caches before the
 /// task's turn. Only a hint, which some event loops have no use for: the memory is not looked at, and may be gone.
 pub fn hint_state<T>(state: &T) {
-    if let Some(ring) = super::ring::current() {
-        ring.tasks().hint_state((&raw const *state).cast(), size_of::<T>());
+    if let Some(engine) = engine::current() {
+        engine.tasks().hint_state((&raw const *state).cast(), size_of::<T>());
     }
 }
 
 /// Has `future` run by the event loop of this thread.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
-    match ring::current() {
-        Some(ring) => ring.tasks().spawn(future),
+    match engine::current() {
+        Some(engine) => engine.tasks().spawn(future),
         None => wards::spawn(future),
     }
 }
@@ -217,40 +220,27 @@ pub async fn next_turn() {
 /// Has this thread's event loop close descriptors as they are dropped, where it does so with its next turn: for who has no more of them than
 /// are in use. It is a system call for each connection that ends.
 pub fn close_at_once() {
-    if let Some(ring) = ring::current() {
-        ring.close_at_once();
+    if let Some(engine) = engine::current() {
+        engine.close_at_once();
     }
 }
 
 /// Has every further turn of this thread's event loop fail, if it is one of ours.
 #[cfg(test)]
 pub(crate) fn break_it() -> bool {
-    ring::current().map(Ring::break_it).is_some()
-}
-
-/// Ends a runtime of monoio's. One that is dropped leaks the tasks that it still has, and may touch them: so it is dropped only when all
-/// have ended.
-fn end<D: monoio::Driver>(runtime: Runtime<D>) -> usize {
-    let mut runtime = ManuallyDrop::new(runtime);
-    let left = caught(|| runtime.block_on(wards::end())).unwrap_or(1);
-    if left == 0 {
-        drop(ManuallyDrop::into_inner(runtime));
-    }
-    left
+    engine::current().map(Engine::break_it).is_some()
 }
 
 fn build(step: Step, stock: &Rc<RefCell<Blocks>>) -> io::Result<AnyRuntime> {
     let mut ring = io_uring::IoUring::builder();
-    ring.setup_cqsize(COMPLETIONS);
     match step {
-        Step::Multishot => return Ok(AnyRuntime::Own(Ring::leak(Rc::clone(stock))?)),
+        Step::Multishot => return Ok(AnyRuntime::Ring(Ring::leak(Rc::clone(stock))?)),
         Step::Defer => ring.setup_single_issuer().setup_defer_taskrun().setup_submit_all(),
         Step::Coop => ring.setup_single_issuer().setup_coop_taskrun().setup_submit_all(),
         Step::Plain => &mut ring,
-        Step::Epoll => return Ok(AnyRuntime::Epoll(RuntimeBuilder::<LegacyDriver>::new().build()?)),
+        Step::Epoll => return Ok(AnyRuntime::Epoll(Epoll::leak(Rc::clone(stock))?)),
     };
-    let runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(ENTRIES).uring_builder(ring).build()?;
-    Ok(AnyRuntime::Ring(runtime))
+    Ok(AnyRuntime::Guest(guest::Owner::new(ring)?))
 }
 
 /// What this kernel says to each step, for `--version`.
@@ -308,6 +298,24 @@ mod tests {
             }
         };
         std::thread::spawn(one_after_another).join().unwrap();
+    }
+
+    #[test]
+    fn who_asks_for_one_step_gets_that_or_none() {
+        use config::Driver::{CoopTaskrun, DeferTaskrun, Multishot, Plain};
+        let asked = [
+            (Multishot, Step::Multishot),
+            (DeferTaskrun, Step::Defer),
+            (CoopTaskrun, Step::Coop),
+            (Plain, Step::Plain),
+        ];
+        for (driver, step) in asked {
+            let mut refused = Vec::new();
+            match EventLoop::new(driver, Step::Multishot, &mut refused) {
+                Ok(event_loop) => assert_eq!((event_loop.step(), event_loop.end()), (step, 0)),
+                Err(NoStep) => assert!(refused.len() == 1 && refused[0].step == step, "{refused:?}"),
+            }
+        }
     }
 
     #[test]

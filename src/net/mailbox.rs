@@ -83,6 +83,7 @@ impl<T> Mailbox<T> {
             let mut count = [0_u8; 8];
             // SAFETY: eight bytes of room for the eight that an eventfd gives.
             unsafe { libc::read(bell.fd(), count.as_mut_ptr().cast(), count.len()) };
+            bell.found_empty();
             while let Ok(message) = self.queue.try_recv() {
                 each(message);
             }

@@ -81,6 +81,25 @@ impl Pool {
         self.idle -= std::mem::take(&mut self.by_endpoint[endpoint.index()]).len();
     }
 
+    /// Takes over the connections of `old` to the endpoints that both have, by pairs of the old and the new row; of too many, those that have
+    /// been idle for longest are closed.
+    pub fn inherit(&mut self, old: &mut Self, endpoints: impl IntoIterator<Item = (EndpointId, EndpointId)>) {
+        for (from, to) in endpoints {
+            let mut taken = std::mem::take(&mut old.by_endpoint[from.index()]);
+            old.idle -= taken.len();
+            let room = self.idle_max.saturating_sub(self.idle);
+            taken.drain(..taken.len().saturating_sub(room));
+            self.idle += taken.len();
+            self.by_endpoint[to.index()].extend(taken);
+        }
+    }
+
+    /// Closes all, and whatever is still checked in.
+    pub fn close(&mut self) {
+        self.by_endpoint.iter_mut().for_each(Vec::clear);
+        (self.idle, self.idle_max) = (0, 0);
+    }
+
     /// Since when the one has been idle that has been it for longest. Of each endpoint's that is the first.
     #[must_use]
     pub fn idle_since(&self) -> Option<Instant> {
@@ -110,7 +129,6 @@ mod tests {
     use super::*;
     use crate::net::clock;
     use crate::net::testing::{self, on_each_driver};
-    use std::rc::Rc;
 
     const ENDPOINT: EndpointId = EndpointId(1);
     const OTHER: EndpointId = EndpointId(0);
@@ -119,7 +137,7 @@ mod tests {
     /// Not armed: what arms it is the worker.
     fn pair() -> (Upstream, std::net::TcpStream) {
         let (stream, peer) = testing::pair();
-        (Upstream::new(stream, &Rc::default()), peer)
+        (Upstream::new(stream), peer)
     }
 
     #[test]
@@ -255,6 +273,30 @@ mod tests {
             pool.forget(ENDPOINT);
             assert_eq!(pool.idle(), 1);
             assert!(pool.checkout(ENDPOINT, now).is_none() && pool.checkout(OTHER, now).is_some());
+        });
+    }
+
+    #[test]
+    fn connections_to_endpoints_that_stay_go_on_in_the_next_pool_and_the_others_are_closed() {
+        on_each_driver(|_| async {
+            let (mut old, mut new) = (Pool::new(2, 8, TIMEOUT), Pool::new(1, 2, TIMEOUT));
+            let now = clock::now();
+            let mut peers = Vec::new();
+            let mut descriptors = Vec::new();
+            for endpoint in [ENDPOINT, OTHER, ENDPOINT, ENDPOINT] {
+                let (upstream, peer) = pair();
+                descriptors.push(upstream.stream().fd());
+                assert!(old.checkin(endpoint, upstream, Duration::MAX, now).is_some());
+                peers.push(peer);
+            }
+            new.inherit(&mut old, [(ENDPOINT, EndpointId(0))]);
+            assert_eq!((old.idle(), new.idle()), (1, 2), "of three there is room for two");
+            old.close();
+            let (late, _peer) = pair();
+            assert!(old.checkin(OTHER, late, Duration::MAX, now).is_none(), "what is in flight is not kept");
+            assert_eq!(old.idle(), 0);
+            let given = [0, 1].map(|_| new.checkout(EndpointId(0), now).unwrap().stream().fd());
+            assert_eq!(given, [descriptors[3], descriptors[2]], "the last ones used");
         });
     }
 }

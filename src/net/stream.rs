@@ -1,26 +1,30 @@
-//! A connected stream socket, TCP or unix, on whichever driver runs.
+//! A connected stream socket, TCP or unix, on whichever event loop runs.
 //!
-//! One type for all, because the ring and epoll only see a descriptor. Receive and send may be in flight at once; each takes a
-//! [`Block`] and gives it back. There are no timeouts here: whoever waits arms a [`super::timer::Watch`] on the descriptor first.
+//! One type for all, because they only see a descriptor. Receive and send may be under way at once; each takes a [`Block`] and gives it
+//! back. What was received belongs to the socket and not to whoever waits, so a wait may be dropped. There are no timeouts here: whoever
+//! waits arms a [`super::timer::Watch`] on the descriptor first.
 
 use super::block::Block;
+use super::engine::{self, Engine};
+use super::epoll::socket::Socket as EpollSocket;
+use super::guest::socket::Socket as GuestSocket;
 use super::receipt::Receipt;
-use super::ring::{self, socket::Socket as RingSocket};
-use monoio::io::{AsyncReadRent, AsyncWriteRent};
-use monoio::net::TcpStream;
+use super::ring::socket::Socket as RingSocket;
 use pin_project_lite::pin_project;
 use socket2::SockRef;
-use std::cell::UnsafeCell;
 use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// What a send buffer takes whatever its size, when everything sent before has been answered.
 pub const SEND_AT_ONCE: usize = 4 << 10;
+
+/// What a receive has come to, with the block it went into.
+pub type Received = (io::Result<usize>, Block);
 
 /// A stream socket owned by this core.
 #[derive(Debug)]
@@ -32,84 +36,144 @@ pub struct Stream {
 #[derive(Debug)]
 enum Kind {
     Ring(RingSocket),
-    /// Boxed, because it is four times as large.
-    Monoio(Box<UnsafeCell<TcpStream>>),
+    Epoll(EpollSocket),
+    Guest(GuestSocket),
+}
+
+/// The same of a socket of each kind.
+macro_rules! each {
+    ($stream:expr, $socket:ident => $what:expr) => {
+        match &$stream.kind {
+            Kind::Ring($socket) => $what,
+            Kind::Epoll($socket) => $what,
+            Kind::Guest($socket) => $what,
+        }
+    };
+}
+
+/// The same where that is a future, of another type each time.
+macro_rules! future_of_each {
+    ($stream:expr, $socket:ident => $what:expr) => {
+        match &$stream.kind {
+            Kind::Ring($socket) => Each::Ring { future: $what },
+            Kind::Epoll($socket) => Each::Epoll { future: $what },
+            Kind::Guest($socket) => Each::Guest { future: $what },
+        }
+    };
 }
 
 pin_project! {
-    /// A future of either event loop.
-    #[project = EitherPinned]
-    enum Either<R, M> {
+    /// A future of one of the event loops.
+    #[project = EachPinned]
+    enum Each<R, E, G> {
         Ring { #[pin] future: R },
-        Monoio { #[pin] future: M },
+        Epoll { #[pin] future: E },
+        Guest { #[pin] future: G },
     }
 }
 
-impl<T, R: Future<Output = T>, M: Future<Output = T>> Future for Either<R, M> {
+impl<T, R: Future<Output = T>, E: Future<Output = T>, G: Future<Output = T>> Future for Each<R, E, G> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match self.project() {
-            EitherPinned::Ring { future } => future.poll(cx),
-            EitherPinned::Monoio { future } => future.poll(cx),
+            EachPinned::Ring { future } => future.poll(cx),
+            EachPinned::Epoll { future } => future.poll(cx),
+            EachPinned::Guest { future } => future.poll(cx),
         }
     }
 }
 
 impl Stream {
-    /// Takes over a non-blocking, connected (or connecting) stream socket. Must be called inside a worker's runtime.
+    /// Takes over a non-blocking, connected stream socket. Must be called inside a worker's runtime.
     ///
     /// # Errors
     /// What the driver says when it cannot register the descriptor (epoll only).
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        if let Some(ring) = ring::current() {
-            return Ok(Self { kind: Kind::Ring(RingSocket::new(ring, fd)) });
-        }
-        // SAFETY: the descriptor is owned and handed over; a TcpStream of std is nothing but the descriptor.
-        let socket = unsafe { std::net::TcpStream::from_raw_fd(fd.into_raw_fd()) };
-        Ok(Self { kind: Kind::Monoio(Box::new(UnsafeCell::new(TcpStream::from_std(socket)?))) })
+        Self::new(fd, false)
+    }
+
+    /// The same of one that is still connecting.
+    pub(super) fn from_connecting_fd(fd: OwnedFd) -> io::Result<Self> {
+        Self::new(fd, true)
+    }
+
+    fn new(fd: OwnedFd, connecting: bool) -> io::Result<Self> {
+        let kind = match engine::current() {
+            Some(Engine::Ring(ring)) => Kind::Ring(RingSocket::new(ring, fd)),
+            Some(Engine::Epoll(epoll)) => Kind::Epoll(EpollSocket::new(epoll, fd, connecting)?),
+            None => Kind::Guest(GuestSocket::new(fd)?),
+        };
+        Ok(Self { kind })
     }
 
     /// The descriptor, valid as long as `self`.
     #[must_use]
     pub fn fd(&self) -> RawFd {
-        match &self.kind {
-            Kind::Ring(socket) => socket.fd(),
-            Kind::Monoio(stream) => shared(stream).as_raw_fd(),
-        }
+        each!(self, socket => socket.fd())
     }
 
-    /// Has the kernel receive what comes, as long as it is small, into buffers of its own choice. True: it does, and who receives need
+    /// Has what comes received into blocks that the event loop chooses when it is there, as long as it is small. True: whoever receives need
     /// not bring a block.
     pub fn listen(&self) -> bool {
-        matches!(&self.kind, Kind::Ring(socket) if socket.listen())
-    }
-
-    /// The socket, on an event loop where what was received belongs to it and not to who waits.
-    pub(super) fn on_ring(&self) -> Option<&RingSocket> {
         match &self.kind {
-            Kind::Ring(socket) => Some(socket),
-            Kind::Monoio(_) => None,
+            Kind::Ring(socket) => socket.listen(),
+            Kind::Epoll(_) => true,
+            Kind::Guest(_) => false,
         }
     }
 
-    /// Receives into the block's room; the operation is submitted by this call, not by the first poll.
+    /// Receives into the block's room; where operations are submitted, by this call and not by the first poll.
     /// The block comes back in any case, or another in the place of an empty one, with the bytes appended; `Ok(0)` is the peer's end.
-    pub fn receive(&self, into: Block) -> impl Future<Output = (io::Result<usize>, Block)> + use<'_> {
+    pub fn receive(&self, into: Block) -> impl Future<Output = Received> + use<'_> {
+        future_of_each!(self, socket => socket.receive(into))
+    }
+
+    /// The same for somebody who will come back for the result ([`Stream::poll_received`]) with the block that is returned, if one is.
+    pub(super) fn ask(&self, into: Block) -> Option<Block> {
         match &self.kind {
-            Kind::Ring(socket) => Either::Ring { future: socket.receive(into) },
-            Kind::Monoio(stream) => {
-                debug_assert!(into.room() > 0, "a receive without room looks like the peer's end");
-                Either::Monoio { future: exclusive(stream).read(into) }
-            }
+            Kind::Ring(socket) => socket.ask(into),
+            Kind::Epoll(_) => Some(into),
+            Kind::Guest(socket) => socket.ask(into),
+        }
+    }
+
+    /// Takes what has been received. `into` is what [`Stream::ask`] gave back.
+    pub(super) fn poll_received(&self, into: &mut Option<Block>, cx: &mut Context<'_>) -> Poll<Received> {
+        each!(self, socket => socket.poll_received(into, cx))
+    }
+
+    /// Whether a receive is in flight, or over and not taken yet.
+    pub(super) fn is_receiving(&self) -> bool {
+        match &self.kind {
+            Kind::Ring(socket) => socket.is_receiving(),
+            Kind::Epoll(_) => false,
+            Kind::Guest(socket) => socket.is_receiving(),
+        }
+    }
+
+    /// Whether something was received, or the end, and not taken yet.
+    fn has_received(&self) -> bool {
+        match &self.kind {
+            Kind::Ring(socket) => socket.has_received(),
+            Kind::Epoll(_) => false,
+            Kind::Guest(socket) => socket.has_received(),
+        }
+    }
+
+    /// Whoever reads from the descriptor by himself, after [`Stream::readable`], has found nothing more.
+    pub(super) fn found_empty(&self) {
+        if let Kind::Epoll(socket) = &self.kind {
+            socket.found_empty();
         }
     }
 
     /// Sends what is small and is taken by the kernel at once, without waiting for it and without hearing of it: if it fails, the
-    /// connection is shut down, which whoever receives will notice. Given back where that cannot be.
+    /// connection is shut down, which whoever receives will notice. Given back, or what is left of it, where that cannot be.
     pub fn post(&self, block: Block) -> Result<(), Block> {
         match &self.kind {
             Kind::Ring(socket) if block.unread().len() <= SEND_AT_ONCE => socket.post(block),
+            Kind::Epoll(socket) => socket.post(block),
             _ => Err(block),
         }
     }
@@ -148,8 +212,9 @@ impl Stream {
         self.posted().await;
         while !block.is_empty() {
             let sending = match &self.kind {
-                Kind::Ring(socket) => Either::Ring { future: socket.send(block, false) },
-                Kind::Monoio(stream) => Either::Monoio { future: exclusive(stream).write(block) },
+                Kind::Ring(socket) => Each::Ring { future: socket.send(block, false) },
+                Kind::Epoll(socket) => Each::Epoll { future: socket.send(block) },
+                Kind::Guest(socket) => Each::Guest { future: socket.send(block) },
             };
             let (result, back) = sending.await;
             block = back;
@@ -170,17 +235,11 @@ impl Stream {
 
     /// Waits until a receive would not wait. Holds no buffer and may be dropped.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        match &self.kind {
-            Kind::Ring(socket) => Either::Ring { future: socket.readable() },
-            Kind::Monoio(stream) => Either::Monoio { future: shared(stream).readable(false) },
-        }
+        future_of_each!(self, socket => socket.readable())
     }
 
     pub(super) fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        match &self.kind {
-            Kind::Ring(socket) => Either::Ring { future: socket.writable() },
-            Kind::Monoio(stream) => Either::Monoio { future: shared(stream).writable(false) },
-        }
+        future_of_each!(self, socket => socket.writable())
     }
 
     /// Ends one or both directions; errors mean that the peer was faster.
@@ -188,13 +247,15 @@ impl Stream {
         shutdown_fd(self.fd(), how);
     }
 
-    /// True when the peer has ended the connection, or sent what nobody asked for: such a connection cannot carry a request.
+    /// True when the peer has ended the connection, or sent what nobody asked for: such a connection cannot carry a request. What has
+    /// happened since the last turn of the loop may not be known.
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        if let Some(socket) = self.on_ring()
-            && socket.is_receiving()
-        {
-            return socket.has_received();
+        if self.is_receiving() {
+            return self.has_received();
+        }
+        if matches!(&self.kind, Kind::Epoll(socket) if !socket.may_receive()) {
+            return false;
         }
         match self.peek() {
             Ok(_) => true,
@@ -212,14 +273,13 @@ impl Stream {
     /// True when a receive would be over at once: with bytes, the peer's end, or an error.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        self.on_ring().is_some_and(RingSocket::has_received) || poll_now(self.fd(), libc::POLLIN) != 0
+        self.has_received() || poll_now(self.fd(), libc::POLLIN) != 0
     }
 
     /// True when bytes of the peer wait to be received, with which a close would be a reset.
     #[must_use]
     pub fn has_unread(&self) -> bool {
-        let taken_in = self.on_ring().is_some_and(RingSocket::has_received);
-        taken_in || matches!(self.peek(), Ok(1..))
+        self.has_received() || matches!(self.peek(), Ok(1..))
     }
 
     /// How much of one byte could be received now; 0 is the peer's end.
@@ -249,23 +309,29 @@ impl Stream {
         let _ = self.with_socket(|socket| socket.set_linger(Some(Duration::ZERO)));
     }
 
+    /// The socket, if it is one of our ring's.
+    #[cfg(test)]
+    pub(super) fn on_ring(&self) -> Option<&RingSocket> {
+        match &self.kind {
+            Kind::Ring(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
+    /// The same of our epoll's.
+    #[cfg(test)]
+    pub(super) fn on_epoll(&self) -> Option<&EpollSocket> {
+        match &self.kind {
+            Kind::Epoll(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
     pub(super) fn with_socket<T>(&self, ask: impl FnOnce(SockRef<'_>) -> T) -> T {
         // SAFETY: the descriptor lives as long as `self`, and so longer than this call.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd()) };
         ask(SockRef::from(&fd))
     }
-}
-
-fn shared(stream: &UnsafeCell<TcpStream>) -> &TcpStream {
-    // SAFETY: the exclusive references that `receive` and `send` make end before they return.
-    unsafe { &*stream.get() }
-}
-
-#[expect(clippy::mut_from_ref, reason = "monoio wants it; see below")]
-fn exclusive(stream: &UnsafeCell<TcpStream>) -> &mut TcpStream {
-    // SAFETY: `read` and `write` of monoio only clone the shared descriptor out of it before they return; no reference to the
-    // TcpStream lives in their futures' state that another call could alias mutably (its own `Split` rests on the same).
-    unsafe { &mut *stream.get() }
 }
 
 /// What is true of a socket at this moment, among `wanted` and the two that are always told: an error, and the end of both directions.

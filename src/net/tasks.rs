@@ -1,18 +1,18 @@
-//! The tasks of one event loop, and their turns: what monoio's executor is to the other steps of the ladder, for a ring of ours.
+//! The tasks of one event loop of ours, and their turns.
 //!
 //! A worker's tasks never leave their thread, so nothing here is atomic or counted: a waker is a task's number. To wake is to put the
 //! number into the run queue of the loop that runs on this thread. Numbers are reused, so a waker that outlives its task may wake another,
 //! which looks, finds nothing, and waits on, as any future must. A waker that is used on another thread wakes nobody here; workers
 //! hear from other threads by [`super::mailbox`] only.
 //!
-//! A turn: every task that is queued runs, then everything they have submitted goes to the kernel with one system call, which also
-//! waits if nobody is left to run. Tasks that keep waking themselves cannot keep the turn from ending.
+//! A turn: every task that is queued runs, then the kernel is asked what has happened with one system call ([`Engine::turn_or_panic`]), which
+//! also waits if nobody is left to run. Tasks that keep waking themselves cannot keep the turn from ending.
 //!
 //! The state of a connection is some sixty cache lines, which those of many others have driven out of the near caches by the time that its
 //! turn comes. So in a long turn the state of the next task is fetched while one runs: a microsecond is enough for that.
 
+use super::engine::{self, Engine};
 use super::guarded::caught;
-use super::ring::Ring;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,8 +21,8 @@ use std::pin::{Pin, pin};
 use std::ptr;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-/// The number of the future that [`Tasks::block_on`] was given.
-const MAIN: usize = usize::MAX;
+/// The number of the future that [`Tasks::block_on`] was given. There are never as many tasks.
+const MAIN: usize = u32::MAX as usize - 1;
 /// Tasks that run in a turn beyond those that were queued when it began.
 const EXTRA_RUNS: usize = 64;
 /// Tasks that are queued when a turn begins, from which on the caches do not hold the state of all connections: with ten (64 connections)
@@ -38,6 +38,8 @@ pub(super) struct Tasks {
     queue: RefCell<VecDeque<usize>>,
     main_is_due: Cell<bool>,
     running: Cell<usize>,
+    /// Counts the runs of tasks.
+    run_number: Cell<u64>,
 }
 
 struct Row {
@@ -84,13 +86,13 @@ impl Tasks {
     }
 
     /// Runs `main` and all tasks until `main` ends.
-    pub(super) fn block_on<F: Future>(&self, ring: &Ring, main: F) -> F::Output {
+    pub(super) fn block_on<F: Future>(&self, engine: Engine, main: F) -> F::Output {
         let mut main = pin!(main);
         let waker = waker(MAIN);
         let mut cx = Context::from_waker(&waker);
         self.main_is_due.set(true);
         loop {
-            self.running.set(MAIN);
+            self.begin_run(MAIN);
             if self.main_is_due.take()
                 && let Poll::Ready(output) = main.as_mut().poll(&mut cx)
             {
@@ -98,7 +100,7 @@ impl Tasks {
             }
             self.run_queued();
             let is_idle = !self.main_is_due.get() && self.queue.borrow().is_empty();
-            ring.turn_or_panic(is_idle);
+            engine.turn_or_panic(is_idle);
         }
     }
 
@@ -124,8 +126,18 @@ impl Tasks {
         }
     }
 
-    fn run(&self, task: usize) {
+    /// The number of the run of the task that is running.
+    pub(super) fn run_number(&self) -> u64 {
+        self.run_number.get()
+    }
+
+    fn begin_run(&self, task: usize) {
         self.running.set(task);
+        self.run_number.set(self.run_number.get() + 1);
+    }
+
+    fn run(&self, task: usize) {
+        self.begin_run(task);
         let begun = self.rows.borrow_mut().get_mut(task).and_then(|row| {
             row.is_queued = false;
             row.future.take()
@@ -179,16 +191,45 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(
     |_| {},
 );
 
+/// Who waits for something, in four bytes where a [`Waker`] takes sixteen: there is one in the row of each socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waiter(u32);
+
+/// Nobody.
+impl Default for Waiter {
+    fn default() -> Self {
+        Self(u32::MAX)
+    }
+}
+
+impl Waiter {
+    /// The task of this context. One that is none of a loop's looks again at once: it would not be heard of any more.
+    pub(super) fn of(cx: &Context<'_>) -> Self {
+        if ptr::eq(cx.waker().vtable(), &raw const VTABLE) {
+            return Self(cx.waker().data().addr() as u32);
+        }
+        cx.waker().wake_by_ref();
+        Self::default()
+    }
+
+    /// Wakes it.
+    pub(super) fn wake(self) {
+        if self != Self::default() {
+            wake(self.0 as usize);
+        }
+    }
+}
+
 fn wake(task: usize) {
-    if let Some(ring) = super::ring::current() {
-        ring.tasks().wake(task);
+    if let Some(engine) = engine::current() {
+        engine.tasks().wake(task);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::driver::{EventLoop, Step};
-    use super::MANY;
+    use super::{MANY, Waiter};
     use crate::net::clock;
     use crate::net::driver::{hint_state, spawn};
     use crate::net::testing::yield_now;
@@ -196,21 +237,26 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::future::{Future, poll_fn};
     use std::rc::Rc;
-    use std::task::{Poll, Waker};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
 
-    /// On a thread of its own; nothing where the kernel has no such ring.
-    fn on_our_loop<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
-        let run = move || {
-            let Ok(mut event_loop) = EventLoop::at(Step::Multishot) else { return };
-            event_loop.block_on(body());
-            assert_eq!(event_loop.end(), 0);
-        };
-        std::thread::spawn(run).join().unwrap();
+    /// On each of ours, on a thread of its own; nothing where the kernel has no such ring.
+    fn on_our_loops<F: Future<Output = ()>>(body: impl Fn() -> F + Clone + Send + 'static) {
+        for step in [Step::Multishot, Step::Epoll] {
+            let body = body.clone();
+            let run = move || {
+                let Ok(mut event_loop) = EventLoop::at(step) else { return };
+                event_loop.block_on(body());
+                assert_eq!(event_loop.end(), 0);
+            };
+            std::thread::spawn(run).join().unwrap();
+        }
     }
 
     #[test]
     fn tasks_run_in_the_order_in_which_they_were_woken() {
-        on_our_loop(|| async {
+        on_our_loops(|| async {
             let order = Rc::new(RefCell::new(Vec::new()));
             for task in 0..3 {
                 let order = Rc::clone(&order);
@@ -230,7 +276,7 @@ mod tests {
 
     #[test]
     fn where_state_was_may_be_gone() {
-        on_our_loop(|| async {
+        on_our_loops(|| async {
             let rounds = Rc::new(Cell::new(0));
             for _ in 0..2 * MANY {
                 let rounds = Rc::clone(&rounds);
@@ -253,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_task_that_always_wakes_itself_starves_nobody() {
-        on_our_loop(|| async {
+        on_our_loops(|| async {
             let timers = Timers::new().unwrap();
             let running = Rc::clone(&timers);
             spawn(async move { running.run().await });
@@ -271,8 +317,46 @@ mod tests {
     }
 
     #[test]
+    fn a_waiter_is_a_task_and_who_is_none_looks_again() {
+        struct Counted(AtomicUsize);
+        impl Wake for Counted {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let counted = Arc::new(Counted(AtomicUsize::new(0)));
+        let stranger = Waker::from(Arc::clone(&counted));
+        assert_eq!(Waiter::of(&Context::from_waker(&stranger)), Waiter::default());
+        assert_eq!(counted.0.load(Ordering::Relaxed), 1);
+        Waiter::default().wake();
+        on_our_loops(|| async {
+            let (waiter, woken) = (Rc::new(Cell::new(Waiter::default())), Rc::new(Cell::new(false)));
+            let (here, is_woken) = (Rc::clone(&waiter), Rc::clone(&woken));
+            spawn(poll_fn(move |cx| {
+                is_woken.set(here.replace(Waiter::of(cx)) != Waiter::default());
+                if is_woken.get() { Poll::Ready(()) } else { Poll::Pending }
+            }));
+            while waiter.get() == Waiter::default() {
+                yield_now().await;
+            }
+            assert!(!woken.get());
+            waiter.get().wake();
+            while !woken.get() {
+                yield_now().await;
+            }
+            // the one of `block_on`
+            poll_fn(|cx| {
+                let is_second = waiter.replace(Waiter::of(cx)) == Waiter::of(cx);
+                waiter.get().wake();
+                if is_second { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        });
+    }
+
+    #[test]
     fn a_waker_that_outlives_its_task_and_one_from_elsewhere_do_no_harm() {
-        on_our_loop(|| async {
+        on_our_loops(|| async {
             let kept = Rc::new(RefCell::new(None::<Waker>));
             let keep = Rc::clone(&kept);
             spawn(poll_fn(move |cx| {

@@ -1,4 +1,4 @@
-//! Deadlines: one timerfd and one lazy hashed wheel per worker (Varghese and Lauck 1987, scheme 6).
+//! Deadlines: one alarm ([`super::alarm`]) and one lazy hashed wheel per worker (Varghese and Lauck 1987, scheme 6).
 //!
 //! Nearly every deadline is moved or dropped before it passes, so moving must cost nothing: a [`Watch`] holds its deadline in a
 //! slab row, and moving it *later* only writes that row. The wheel finds out when the row's old slot comes up, and puts it into
@@ -8,21 +8,22 @@
 //! woken; [`Watch::expired`] then tells a passed deadline from a peer's end. No wait is
 //! ended by dropping its operation, so none loses a byte.
 //!
-//! Resolution is one tick (10 ms), never early. The timerfd is armed for the next slot in use only: an idle worker sleeps.
+//! Resolution is one tick (10 ms), never early. The alarm is set for the next slot in use only: an idle worker sleeps.
 //!
 //! A loop that was *away* (a stopped process, a machine that was paused, a core that was taken) comes back to deadlines that have passed
 //! and to sockets in which everything stands that it has missed. So what waits on a socket is given [`SETTLING`] more, in which that is
 //! received, and where nothing was there, [`Watch::was_away`] says that the peer is not to blame. A mere sleep is not prolonged.
 
+use super::alarm::Alarm;
 use super::clock;
 use super::stream::{Stream, poll_now, shutdown_fd};
-use super::wheel::{Doing, Row, Wheel};
+use super::wheel::{CLIENT_GONE, Doing, Row, Wheel};
 use crate::units::Instant;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -46,7 +47,7 @@ impl Row {
     /// What is watched from now on.
     fn set(&mut self, fd: RawFd, how: Shutdown, doing: Doing) {
         (self.fd, self.how, self.doing) = (fd, how, doing);
-        self.patience = Duration::ZERO;
+        self.set_patience(Duration::ZERO);
     }
 
     /// Its deadline has passed while the loop was away: whether it is given another one.
@@ -58,12 +59,13 @@ impl Row {
 
     /// The client has been heard, or something is being sent to it: what was seen of it before does not count.
     fn begin_looks(&mut self) {
-        (self.client_ended, self.client_gone) = (0, false);
+        self.client_ended = 0;
     }
 
     /// When to look again after what is being sent, if the peer has taken something of it lately.
     fn send_goes_on(&mut self, now: Instant) -> Option<Instant> {
-        if self.patience.is_zero() {
+        let patience = self.patience();
+        if patience.is_zero() {
             return None;
         }
         let queued = queued(self.fd);
@@ -71,8 +73,8 @@ impl Row {
             self.since = now;
         }
         let is_first = std::mem::replace(&mut self.queued, queued) < 0;
-        let end = self.since + self.patience;
-        let next = now + self.patience / SEND_LOOKS;
+        let end = self.since + patience;
+        let next = now + patience / SEND_LOOKS;
         match end > now {
             // one look tells nothing, so there are two at least
             _ if is_first => Some(next),
@@ -86,7 +88,7 @@ impl Row {
 #[derive(Debug)]
 pub struct Timers {
     wheel: RefCell<Wheel>,
-    timerfd: Stream,
+    alarm: Alarm,
     armed_for: Cell<Instant>,
     /// When the loop is to hear of that; `NEVER` once it has.
     due: Cell<Instant>,
@@ -95,15 +97,15 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Makes the wheel and its timerfd. Must be called inside the worker's runtime.
+    /// Makes the wheel and its alarm. Must be called inside the worker's runtime.
     ///
     /// # Errors
     /// No descriptor is left.
     pub fn new() -> io::Result<Rc<Self>> {
-        let timerfd = new_timerfd()?;
+        let alarm = Alarm::new()?;
         Ok(Rc::new(Self {
             wheel: RefCell::new(Wheel::new(clock::now())),
-            timerfd,
+            alarm,
             armed_for: Cell::new(Instant::NEVER),
             due: Cell::new(Instant::NEVER),
             settled: Cell::default(),
@@ -113,12 +115,9 @@ impl Timers {
     /// Drives the wheel; one task of each worker runs this for ever.
     pub async fn run(&self) {
         loop {
-            if self.timerfd.readable().await.is_err() {
+            if self.alarm.rings().await.is_err() {
                 return;
             }
-            let mut expirations = [0_u8; 8];
-            // SAFETY: eight bytes of room for the eight that a timerfd gives. A failure means that it has not expired.
-            unsafe { libc::read(self.timerfd.fd(), expirations.as_mut_ptr().cast(), 8) };
             self.advance(clock::now());
         }
     }
@@ -131,8 +130,17 @@ impl Timers {
 
     /// Expires every watch over an idle connection now, so that each of them looks whether the worker drains.
     pub fn hurry_idle(&self) {
+        self.hurry(|_| true);
+    }
+
+    /// The same for those that have this tag.
+    pub fn hurry_idle_of(&self, tag: u16) {
+        self.hurry(|row| row.tag == tag);
+    }
+
+    fn hurry(&self, is_meant: impl Fn(&Row) -> bool) {
         for (_, row) in &mut self.wheel.borrow_mut().rows {
-            if row.doing == Doing::Idling {
+            if row.doing == Doing::Idling && is_meant(row) {
                 row.expired = true;
                 row.deadline = Instant::NEVER;
                 // only this direction: a request that has arrived meanwhile is still read and answered
@@ -159,7 +167,7 @@ impl Timers {
         let late = |row: &Row| row.deadline > deadline && row.deadline < Instant::NEVER;
         let late: Vec<usize> = wheel.rows.iter().filter(|(_, row)| late(row)).map(|(index, _)| index).collect();
         for index in late {
-            wheel.rows[index].patience = Duration::ZERO;
+            wheel.rows[index].set_patience(Duration::ZERO);
             wheel.set(index, deadline);
         }
         drop(wheel);
@@ -175,7 +183,7 @@ impl Timers {
     /// sent to the client, not when something else is waited for.
     pub fn look_for_gone_clients(&self) {
         for (_, row) in &mut self.wheel.borrow_mut().rows {
-            if row.client < 0 || row.client_gone {
+            if row.client < 0 || row.is_client_gone() {
                 continue;
             }
             if let Some(waker) = row.waker.take() {
@@ -185,7 +193,7 @@ impl Timers {
             let reset = events & (libc::POLLERR | libc::POLLHUP) != 0;
             row.client_ended = if events & libc::POLLRDHUP == 0 { 0 } else { row.client_ended + 1 };
             if reset || row.client_ended > CLIENT_ENDED_LOOKS {
-                row.client_gone = true;
+                row.client_ended = CLIENT_GONE;
                 if row.doing != Doing::Nothing {
                     shutdown_fd(row.fd, Shutdown::Both);
                 }
@@ -197,6 +205,13 @@ impl Timers {
     pub fn watch(self: &Rc<Self>) -> Watch {
         let index = self.wheel.borrow_mut().add();
         Watch { timers: Rc::clone(self), index }
+    }
+
+    /// The same with a tag, for [`Timers::hurry_idle_of`].
+    pub fn watch_tagged(self: &Rc<Self>, tag: u16) -> Watch {
+        let watch = self.watch();
+        self.wheel.borrow_mut().rows[watch.index].tag = tag;
+        watch
     }
 
     fn advance(&self, now: Instant) {
@@ -231,7 +246,7 @@ impl Timers {
         }
         self.armed_for.set(next);
         self.due.set(next.max(clock::now()));
-        set_timerfd(&self.timerfd, next);
+        self.alarm.set(next);
     }
 
     fn set(&self, index: usize, deadline: Instant) {
@@ -240,32 +255,6 @@ impl Timers {
             self.arm();
         }
     }
-}
-
-/// A timer of the kernel's that tells by being readable. Must be made inside the worker's runtime.
-///
-/// # Errors
-/// No descriptor is left.
-pub(super) fn new_timerfd() -> io::Result<Stream> {
-    // SAFETY: no memory is involved.
-    let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given us this descriptor.
-    Stream::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Has it become readable at `at`, and not before.
-pub(super) fn set_timerfd(timerfd: &Stream, at: Instant) {
-    let nanos = at.as_nanos();
-    let at = libc::timespec {
-        tv_sec: (nanos / 1_000_000_000).cast_signed(),
-        tv_nsec: (nanos % 1_000_000_000).cast_signed(),
-    };
-    let spec = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
-    // SAFETY: `spec` is live, and the old value is not asked for.
-    unsafe { libc::timerfd_settime(timerfd.fd(), libc::TFD_TIMER_ABSTIME, &raw const spec, std::ptr::null_mut()) };
 }
 
 /// One deadline, owned by a task; see [`Timers::watch`].
@@ -288,7 +277,8 @@ impl Watch {
     pub fn over_send<'a>(&'a self, stream: &'a Stream, patience: Duration, now: Instant) -> Guard<'a> {
         self.guard(now + patience / SEND_LOOKS, |row| {
             (row.fd, row.how, row.doing) = (stream.fd(), Shutdown::Both, Doing::Waiting);
-            (row.patience, row.since, row.queued) = (patience, now, -1);
+            (row.since, row.queued) = (now, -1);
+            row.set_patience(patience);
             row.begin_looks();
         })
     }
@@ -344,7 +334,7 @@ impl Watch {
 
     /// Moves the deadline of the guard that lives, unless that is about what is being sent, which has its own measure.
     pub fn extend(&self, deadline: Instant) {
-        let is_sending = !self.timers.wheel.borrow().rows[self.index].patience.is_zero();
+        let is_sending = !self.timers.wheel.borrow().rows[self.index].patience().is_zero();
         if !is_sending {
             self.move_to(deadline);
         }
@@ -365,7 +355,7 @@ impl Watch {
     /// True when the client of the last guard that had one has left ([`Timers::look_for_gone_clients`]).
     #[must_use]
     pub fn client_gone(&self) -> bool {
-        self.timers.wheel.borrow().rows[self.index].client_gone
+        self.timers.wheel.borrow().rows[self.index].is_client_gone()
     }
 
     /// Has `waker` woken with the next look after clients ([`Timers::look_for_gone_clients`]), once: for who does not wait for something
@@ -399,7 +389,7 @@ impl Watch {
     pub fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
         let mut wheel = self.timers.wheel.borrow_mut();
         let row = &mut wheel.rows[self.index];
-        if row.expired || (row.client >= 0 && row.client_gone) {
+        if row.expired || (row.client >= 0 && row.is_client_gone()) {
             return Poll::Ready(());
         }
         row.waker = Some(cx.waker().clone());
@@ -436,7 +426,7 @@ impl Drop for Guard<'_> {
         let row = &mut wheel.rows[self.watch.index];
         row.doing = Doing::Nothing;
         row.deadline = Instant::NEVER;
-        row.patience = Duration::ZERO;
+        row.set_patience(Duration::ZERO);
         row.client = -1;
     }
 }

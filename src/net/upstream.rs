@@ -1,62 +1,34 @@
-//! A connection to an endpoint, with its next receive in flight ahead of time.
+//! A connection to an endpoint, with its next receive asked for ahead of time.
 //!
-//! A response is waited for by the request that asked for it, but the receive that brings it may have been submitted long before, by the
-//! request before it: while the connection lies in the pool, that receive is what notices that the server has ended it, or has sent
-//! what nobody asked for, and taking the connection out costs a look at memory instead of a system call. So the operation belongs to
-//! the connection and not to whoever waits, and nobody's leaving can drop it: a receive that is dropped may take bytes with it.
-//!
-//! On a ring of ours it belongs to the socket. With monoio one future per connection, boxed when it is made, runs receive after receive; it
-//! is polled in place by whoever holds the connection. While it lies in the pool nobody is woken.
+//! A response is waited for by the request that asked for it, but what brings it may be older: while the connection lies in the pool, it is
+//! listened to, and that is what notices that the server has ended it, or has sent what nobody asked for. So taking the connection out costs
+//! a look at memory instead of a system call, where the event loop can listen ([`Stream::listen`]).
 
 use super::block::Block;
-use super::ring::socket::Socket;
+pub use super::stream::Received;
 use super::stream::Stream;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::io;
-use std::net::Shutdown;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
-
-/// What a receive has come to, with the block it went into.
-pub type Received = (io::Result<usize>, Block);
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 
 /// See the module. A pointer, because it goes from the pool to a request and back.
-pub struct Upstream(Rc<Line>);
+pub struct Upstream(Box<Line>);
 
-/// What the connection and its reader share.
+/// The connection itself, and what was asked of it.
 struct Line {
     stream: Stream,
-    /// For the next receive.
+    /// For the next receive, as the event loop has given it back.
     wanted: Cell<Option<Block>>,
-    /// A receive was submitted with a block, and its result not taken.
+    /// A receive was asked for with a block, and its result not taken.
     is_armed: Cell<bool>,
-    /// Over all connections that share it: those that are armed, and so hold a block.
-    armed: Rc<Cell<usize>>,
-    /// `None` on a ring of ours, where what was received belongs to the socket. It holds the line: whoever drops the connection takes it out.
-    reader: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
-    /// The reader's last receive, until it is taken.
-    got: RefCell<Option<Received>>,
 }
 
 impl Upstream {
-    /// A connection without a receive. `armed` counts those with one, over all connections that were made with it.
+    /// A connection without a receive.
     #[must_use]
-    pub fn new(stream: Stream, armed: &Rc<Cell<usize>>) -> Self {
-        let line = Rc::new(Line {
-            stream,
-            wanted: Cell::new(None),
-            is_armed: Cell::new(false),
-            armed: Rc::clone(armed),
-            reader: RefCell::new(None),
-            got: RefCell::new(None),
-        });
-        if line.stream.on_ring().is_none() {
-            line.reader.replace(Some(Box::pin(read_on(Rc::clone(&line)))));
-        }
-        Self(line)
+    pub fn new(stream: Stream) -> Self {
+        Self(Box::new(Line { stream, wanted: Cell::default(), is_armed: Cell::default() }))
     }
 
     /// The connection itself, to send on, to watch, to shut down. It must not be received from while it is armed.
@@ -65,128 +37,60 @@ impl Upstream {
         &self.0.stream
     }
 
-    /// Whether a receive is in flight, or over and not taken yet.
+    /// Whether a receive was asked for, or is in flight, and not taken yet.
     #[must_use]
     pub fn is_armed(&self) -> bool {
-        self.0.is_armed.get() || self.stream().on_ring().is_some_and(Socket::is_receiving)
+        self.0.is_armed.get() || self.0.stream.is_receiving()
     }
 
-    /// Has a receive in flight, if it costs no block ([`Stream::listen`]) or as many connections as may hold one do not yet.
-    pub fn stand_by(&self, armed_max: usize, block: impl FnOnce() -> Block) {
-        // one on a ring that is not listened to has just carried bulk, and is looked at when it is taken out
-        if !self.is_armed()
-            && !self.stream().listen()
-            && self.stream().on_ring().is_none()
-            && self.0.armed.get() < armed_max
-        {
-            self.arm(block());
+    /// Has it listened to where that costs no block; it is looked at otherwise when it is taken out.
+    pub fn stand_by(&self) {
+        if !self.is_armed() {
+            self.0.stream.listen();
         }
     }
 
-    /// Has a receive in flight, with a block if it needs one.
+    /// Has what comes received, with a block if one is needed.
     pub fn expect(&self, block: impl FnOnce() -> Block) {
-        if !self.is_armed() && !self.stream().listen() {
+        if !self.is_armed() && !self.0.stream.listen() {
             self.arm(block());
         }
     }
 
-    /// Submits a receive into the block's room.
+    /// Asks for a receive into the block's room.
     pub fn arm(&self, into: Block) {
         debug_assert!(!self.0.is_armed.get(), "one receive at a time");
         self.0.is_armed.set(true);
-        self.0.armed.set(self.0.armed.get() + 1);
-        if let Some(socket) = self.stream().on_ring() {
-            return self.0.wanted.set(socket.ask(into));
-        }
-        self.0.wanted.set(Some(into));
-        // nobody waits yet: whoever does will poll again
-        let _ = self.run(&mut Context::from_waker(Waker::noop()));
+        self.0.wanted.set(self.0.stream.ask(into));
     }
 
-    /// Takes what the receive in flight has come to; never ready without one.
+    /// Takes what has come.
     pub fn poll_received(&self, cx: &mut Context<'_>) -> Poll<Received> {
-        let Some(socket) = self.stream().on_ring() else { return self.poll_reader(cx) };
         let mut into = self.0.wanted.take();
-        let received = socket.poll_received(&mut into, cx);
+        let received = self.0.stream.poll_received(&mut into, cx);
         self.0.wanted.set(into);
         if received.is_ready() {
-            self.on_received();
+            self.0.is_armed.set(false);
         }
         received
     }
 
-    fn poll_reader(&self, cx: &mut Context<'_>) -> Poll<Received> {
-        if !self.run(cx) {
-            return Poll::Pending;
-        }
-        self.on_received();
-        self.0.got.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)
-    }
-
-    fn on_received(&self) {
-        if self.0.is_armed.replace(false) {
-            self.0.armed.set(self.0.armed.get() - 1);
-        }
-    }
-
-    /// Waits for what the receive in flight comes to. May be dropped: the receive goes on.
+    /// Waits for what comes. May be dropped: nothing is lost.
     pub async fn received(&self) -> Received {
         poll_fn(|cx| self.poll_received(cx)).await
     }
 
-    /// True when the peer has ended the connection, or sent what nobody asked for: such a connection cannot carry a request. An armed one
-    /// knows by itself what had arrived by the last turn of the loop; another one is looked at.
+    /// True when the peer has ended the connection, or sent what nobody asked for: such a connection cannot carry a request
+    /// ([`Stream::is_spent`]).
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        match self.0.is_armed.get() && self.stream().on_ring().is_none() {
-            true => self.run(&mut Context::from_waker(Waker::noop())),
-            false => self.0.stream.is_spent(),
-        }
-    }
-
-    /// Lets the reader run; true when there is a result to be taken.
-    fn run(&self, cx: &mut Context<'_>) -> bool {
-        if let Some(reader) = &mut *self.0.reader.borrow_mut() {
-            let _endless = reader.as_mut().poll(cx);
-        }
-        self.0.got.borrow().is_some()
-    }
-}
-
-async fn read_on(line: Rc<Line>) {
-    loop {
-        let wanted = || line.wanted.take().map_or(Poll::Pending, Poll::Ready);
-        let into = poll_fn(|_| wanted()).await;
-        let received = line.stream.receive(into).await;
-        *line.got.borrow_mut() = Some(received);
+        self.0.stream.is_spent()
     }
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("fd", &self.stream().fd()).field("is_armed", &self.0.is_armed).finish()
-    }
-}
-
-impl Drop for Upstream {
-    /// A receive in flight is ended and waited for, not dropped: its descriptor is then closed here and now and not by the driver, in the
-    /// middle of reading its completions.
-    fn drop(&mut self) {
-        let is_armed = self.0.is_armed.get();
-        if is_armed {
-            self.0.armed.set(self.0.armed.get() - 1);
-        }
-        let is_over = !is_armed || self.run(&mut Context::from_waker(Waker::noop()));
-        let Some(mut reader) = self.0.reader.take() else { return };
-        if is_over {
-            return;
-        }
-        self.stream().shutdown(Shutdown::Both);
-        let line = Rc::clone(&self.0);
-        super::driver::spawn(poll_fn(move |cx| {
-            let _endless = reader.as_mut().poll(cx);
-            if line.got.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
-        }));
+        f.debug_struct("Upstream").field("fd", &self.0.stream.fd()).field("is_armed", &self.0.is_armed).finish()
     }
 }
 
@@ -195,29 +99,29 @@ mod tests {
     use super::*;
     use crate::net::block::TAILROOM;
     use crate::net::testing::{on_each_driver, pair};
-    use std::io::{Read as _, Write as _};
+    use std::future::Future as _;
+    use std::io::{self, Read as _, Write as _};
 
     fn block() -> Block {
         Block::from_vec(Vec::with_capacity(64 + TAILROOM))
     }
 
-    fn upstream() -> (Upstream, std::net::TcpStream, Rc<Cell<usize>>) {
+    fn upstream() -> (Upstream, std::net::TcpStream) {
         let (stream, peer) = pair();
-        let armed = Rc::default();
-        (Upstream::new(stream, &armed), peer, armed)
+        (Upstream::new(stream), peer)
     }
 
     #[test]
     fn one_receive_after_another_brings_what_was_sent() {
         on_each_driver(|_| async {
-            let (upstream, mut peer, armed) = upstream();
+            let (upstream, mut peer) = upstream();
             for text in [&b"one"[..], b"two"] {
                 upstream.arm(block());
-                assert!(upstream.is_armed() && armed.get() == 1 && !upstream.is_spent());
+                assert!(upstream.is_armed() && !upstream.is_spent());
                 peer.write_all(text).unwrap();
                 let (received, got) = upstream.received().await;
                 assert_eq!((received.unwrap(), got.unread()), (3, text));
-                assert!(!upstream.is_armed() && armed.get() == 0);
+                assert!(!upstream.is_armed());
             }
         });
     }
@@ -225,7 +129,7 @@ mod tests {
     #[test]
     fn who_leaves_takes_no_byte_with_it() {
         on_each_driver(|_| async {
-            let (upstream, mut peer, _armed) = upstream();
+            let (upstream, mut peer) = upstream();
             upstream.arm(block());
             {
                 let mut leaver = std::pin::pin!(upstream.received());
@@ -242,7 +146,7 @@ mod tests {
         on_each_driver(|timers| async move {
             let watch = timers.watch();
             for says in [&b"HTTP/1.1 408 Request Timeout\r\n\r\n"[..], b""] {
-                let (upstream, mut peer, _armed) = upstream();
+                let (upstream, mut peer) = upstream();
                 upstream.arm(block());
                 assert!(!upstream.is_spent());
                 peer.write_all(says).unwrap();
@@ -263,10 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_one_is_closed_and_not_counted_any_more() {
+    fn a_dropped_one_is_closed() {
         on_each_driver(|timers| async move {
             for how in ["armed", "armed and heard", "as it was made"] {
-                let (upstream, mut peer, armed) = upstream();
+                let (upstream, mut peer) = upstream();
                 if how != "as it was made" {
                     upstream.arm(block());
                 }
@@ -275,7 +179,6 @@ mod tests {
                     assert_eq!(upstream.received().await.1.unread(), b"heard");
                 }
                 drop(upstream);
-                assert_eq!(armed.get(), 0);
                 peer.set_nonblocking(true).unwrap();
                 let watch = timers.watch();
                 let until = crate::net::clock::now() + std::time::Duration::from_secs(30);

@@ -6,9 +6,9 @@
 //!
 //! What this does not do: count right with two writers. [`crate::observe::stats::Stats::recorder`] hands out one writer a worker.
 
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::{Arc, OnceLock};
 
 /// One number: a counter that only grows, or a gauge that is set.
 #[derive(Debug, Default)]
@@ -45,56 +45,63 @@ pub(crate) fn counters<const N: usize>() -> [Counter; N] {
     std::array::from_fn(|_| Counter::default())
 }
 
-/// A table whose rows are made when they are first touched: ten thousand routes of which ten have traffic cost ten rows and a
-/// table of pointers.
+/// The numbers of one thing (a route, an endpoint), one part for each life of a worker, made when that first touches it: ten thousand
+/// routes of which ten have traffic cost the numbers of ten and pointers. A clone is the same numbers: generations share them.
 #[derive(Debug)]
-pub(crate) struct Rows<T>(Box<[OnceLock<Box<T>>]>);
+pub(crate) struct Rows<T>(Arc<[OnceLock<Box<T>>]>);
+
+impl<T> Clone for Rows<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
 
 impl<T> Rows<T> {
-    /// A table of `len` rows, none of them made.
+    /// `len` parts, none of them made.
     pub(crate) fn new(len: usize) -> Self {
         Self((0..len).map(|_| OnceLock::new()).collect())
     }
 
-    /// Row `index`, made now if this is its first use (the only allocation a row ever costs).
+    /// Whether there are other copies of it.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// Part `index`, made now if this is its first use (the only allocation it ever costs).
     #[inline]
     pub(crate) fn touch(&self, index: usize, make: impl FnOnce() -> T) -> &T {
         self.0[index].get_or_init(|| Box::new(make()))
     }
 
-    /// Row `index` if it was ever touched.
+    /// Part `index` if it was ever touched.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         self.0[index].get().map(Box::as_ref)
     }
 
-    /// The rows that were touched.
+    /// The parts that were touched.
     pub(crate) fn touched(&self) -> impl Iterator<Item = &T> {
         self.0.iter().filter_map(|row| row.get().map(Box::as_ref))
     }
 }
 
-/// Slots in one chunk of an [`Arena`].
-const CHUNK: usize = 256;
-
 /// A bounded table that only grows: slots are found by number, never move and are never taken back, so a reader walks them
-/// while the one writer appends.
+/// while the one writer appends. They are allocated `CHUNK` at a time.
 #[derive(Debug)]
-pub(crate) struct Arena<T> {
+pub(crate) struct Arena<T, const CHUNK: usize> {
     chunks: Box<[OnceLock<Box<[T]>>]>,
     len: AtomicU64,
     len_max: usize,
 }
 
-impl<T: Default> Arena<T> {
+impl<T: Default, const CHUNK: usize> Arena<T, CHUNK> {
     /// An empty arena for at most `len_max` slots.
     pub(crate) fn new(len_max: usize) -> Self {
         let chunks = (0..len_max.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect();
         Self { chunks, len: AtomicU64::new(0), len_max }
     }
 
-    /// Appends a slot, which `fill` completes before a reader can see it; `None` when the arena is full. Allocates once per 256
-    /// slots.
+    /// Appends a slot, which `fill` completes before a reader can see it; `None` when the arena is full.
     pub(crate) fn append(&self, fill: impl FnOnce(&T)) -> Option<u32> {
         let index = self.len();
         if index == self.len_max {
@@ -155,7 +162,8 @@ mod tests {
 
     #[test]
     fn an_arena_keeps_what_was_appended_and_refuses_more_than_its_bound() {
-        let arena: Arena<Counter> = Arena::new(CHUNK + 3);
+        const CHUNK: usize = 16;
+        let arena: Arena<Counter, CHUNK> = Arena::new(CHUNK + 3);
         for n in 0..CHUNK + 3 {
             assert_eq!(arena.append(|slot| slot.set(n as u64)), Some(n as u32));
         }

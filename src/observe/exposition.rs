@@ -1,6 +1,6 @@
 //! The numbers in Prometheus' text format, in pieces.
 //!
-//! A scrape walks one table of metric families (`families`) and, for each, the rows it has (routes, clusters, workers …); [`Scrape`] is an
+//! A scrape walks one table of metric families (`families`, `own_families`) and, for each, the rows it has (routes, clusters, workers …); [`Scrape`] is an
 //! iterator of pieces of about 16 KiB, so ten thousand routes need no more memory than ten. Routes without a request are left out.
 //! Numbers that can occur for every cluster are there from the start, at zero, so that `rate()` sees the first event.
 //!
@@ -10,13 +10,15 @@
 //! Source: Prometheus "Exposition formats", text format 0.0.4.
 
 mod families;
+mod own_families;
 mod rows;
 
 use super::histogram::HistogramSum;
-use super::stats::{ClusterStats, Stats};
+use super::stats::{ClusterStats, RequestKey, Stats};
 use crate::config::Cluster;
-use crate::units::Instant;
+use crate::units::{ClusterId, Instant};
 use families::FAMILIES;
+use own_families::OWN_FAMILIES;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
@@ -66,7 +68,7 @@ impl Scrape {
     }
 
     fn clusters(&self, row: usize) -> impl Iterator<Item = &ClusterStats> {
-        self.stats.lives().filter_map(move |life| life.clusters.get(row))
+        self.stats.cluster_parts(ClusterId::from_index(row)).touched()
     }
 
     fn cluster_sum(&self, row: usize, number: impl Fn(&ClusterStats) -> u64) -> u64 {
@@ -83,7 +85,7 @@ impl Iterator for Scrape {
 
     fn next(&mut self) -> Option<String> {
         let mut piece = String::new();
-        while let Some(family) = FAMILIES.get(self.family) {
+        while let Some(family) = FAMILIES.iter().chain(OWN_FAMILIES).nth(self.family) {
             if piece.len() >= PIECE_BYTES {
                 return Some(piece);
             }
@@ -112,15 +114,18 @@ impl Iterator for Scrape {
 /// All request counters, summed over the workers and sorted, so that a route's lines stand together.
 fn sum_requests(stats: &Stats) -> Vec<(u64, u64)> {
     let mut sums: Vec<(u64, u64)> = Vec::new();
-    for life in stats.lives() {
-        sums.extend(life.requests.iter().map(|slot| (slot.key.get(), slot.count.get())));
-        sums.sort_unstable_by_key(|(key, _)| *key);
-        sums.dedup_by(|next, kept| {
-            let same = next.0 == kept.0;
-            kept.1 += if same { next.1 } else { 0 };
-            same
-        });
+    for row in 0..=stats.config.routes.len() {
+        // rows are bounded by ROUTES_MAX, which is less than 2^32
+        let of_row = RequestKey { route: row as u32, method: 0, status: 0 }.pack();
+        let slots = stats.route_parts(row).touched().flat_map(|route| route.requests.iter());
+        sums.extend(slots.map(|slot| (of_row | slot.key.get(), slot.count.get())));
     }
+    sums.sort_unstable_by_key(|(key, _)| *key);
+    sums.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        kept.1 += if same { next.1 } else { 0 };
+        same
+    });
     sums
 }
 

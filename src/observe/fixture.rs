@@ -31,6 +31,7 @@ pub(crate) fn config() -> Arc<Config> {
             driver: Driver::Auto,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
+            watch: false,
         },
         admin: Admin {
             listen: Bind::Tcp("127.0.0.1:0".parse().expect("a socket address")),

@@ -224,6 +224,16 @@ labels! {
 }
 
 labels! {
+    /// `result` of `ringgate_config_reloads_total`.
+    ReloadResult {
+        /// The new configuration is in use.
+        Succeeded = "succeeded";
+        /// It is wrong, or could not be prepared everywhere; the one before stays in use.
+        Failed = "failed";
+    }
+}
+
+labels! {
     /// The event loop that a worker found, best first.
     DriverRung {
         /// Not known yet.

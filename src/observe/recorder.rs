@@ -4,15 +4,16 @@
 //! route, cluster or (route, method, status) was seen for the first time.
 //!
 //! Each life of a worker writes memory of its own: one that was replaced finishes what it has, and counts it, beside its successor
-//! ([`Stats::recorder`]).
+//! ([`Stats::recorder`]). What a life counts about itself goes through its [`Life`]; a `Recorder` is that life under one configuration,
+//! whose ids it is told, and the next configuration has the next one ([`Recorder::under`]).
 //!
 //! What this does not do: decide anything, or read a clock.
 
-use super::counter::Counter;
+use super::counter::Rows;
 use super::labels::{
     AttemptOutcome, DriverRung, EjectReason, EndpointState, MethodLabel, ReadmitReason, RefuseReason, RetryReason,
 };
-use super::stats::{ClusterStats, RequestKey, RouteStats, Stats, Tenure, WorkerStats};
+use super::stats::{ClusterStats, EndpointStats, LifeStats, ListenerStats, RequestKey, RouteStats, Stats, Tenure};
 use super::usage::{Usage, UsageIndex, UsageKey};
 use crate::error::ProxyError;
 use crate::limits;
@@ -22,6 +23,8 @@ use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,82 +63,98 @@ pub struct EndpointGauges {
     pub availability: Ratio,
 }
 
-/// One worker's writing access to its numbers; see [`Stats::recorder`]. It can move to the worker's thread but not be shared by two.
+/// One worker's writing access to its numbers under one configuration; see [`Stats::recorder`]. It stays on one thread.
 pub struct Recorder {
     stats: Arc<Stats>,
-    worker: WorkerId,
-    tenure: Tenure,
-    index: RefCell<Index>,
+    life: Rc<Life>,
+    /// [`RequestKey::pack`] to the slot of its counter.
+    requests: RefCell<FxHashMap<u64, u32>>,
 }
 
-/// What only the worker needs to find its counters.
-struct Index {
-    /// [`RequestKey::pack`] to the slot of its counter.
-    requests: FxHashMap<u64, u32>,
-    usage: UsageIndex,
+/// One worker's writing access to what it counts about itself, whatever the configuration.
+pub struct Life {
+    worker: WorkerId,
+    tenure: Tenure,
+    /// What only the worker needs to find its counters.
+    usage: RefCell<UsageIndex>,
+}
+
+impl Deref for Recorder {
+    type Target = Life;
+
+    fn deref(&self) -> &Life {
+        &self.life
+    }
 }
 
 impl Recorder {
     pub(crate) fn new(stats: Arc<Stats>, worker: WorkerId, tenure: Tenure) -> Self {
-        let memory = tenure.memory().expect("it has just begun");
-        let requests = memory.requests.iter().zip(0..).map(|(slot, number)| (slot.key.get(), number)).collect();
         let secret = RandomState::new().hash_one(worker);
-        let usage = UsageIndex::new(&memory.usage, limits::USAGE_CLIENTS, secret);
-        Self { stats, worker, tenure, index: RefCell::new(Index { requests, usage }) }
+        let memory = tenure.memory().expect("it has just begun");
+        let usage = RefCell::new(UsageIndex::new(&memory.usage, limits::USAGE_CLIENTS, secret));
+        Self { stats, life: Rc::new(Life { worker, tenure, usage }), requests: RefCell::default() }
     }
 
-    /// This life's memory; `None` when it is another's by now.
-    #[inline]
-    fn memory(&self) -> Option<&WorkerStats> {
-        self.tenure.memory()
-    }
-
-    /// What gives the memory back when the worker ends, also if it leaves something behind that has this recorder.
+    /// The same life under another configuration, to which `stats` belongs.
     #[must_use]
-    pub fn tenure(&self) -> Tenure {
-        self.tenure.copy()
+    pub fn under(life: &Rc<Life>, stats: Arc<Stats>) -> Self {
+        Self { stats, life: Rc::clone(life), requests: RefCell::default() }
+    }
+
+    /// What is counted of this life whatever the configuration.
+    #[must_use]
+    pub fn life(&self) -> &Rc<Life> {
+        &self.life
+    }
+
+    #[inline]
+    fn part<'r, T>(&self, parts: &'r Rows<T>, make: impl FnOnce() -> T) -> Option<&'r T> {
+        Some(parts.touch(self.life.tenure.part()?, make))
     }
 
     #[inline]
     fn route(&self, row: usize) -> Option<&RouteStats> {
-        Some(self.memory()?.routes.touch(row, RouteStats::new))
+        self.part(self.stats.route_parts(row), RouteStats::new)
     }
 
     #[inline]
     fn cluster(&self, cluster: ClusterId) -> Option<&ClusterStats> {
-        let make = || ClusterStats::new(&self.stats.config.clusters[cluster.index()]);
-        Some(self.memory()?.clusters.touch(cluster.index(), make))
+        self.part(self.stats.cluster_parts(cluster), ClusterStats::new)
     }
 
-    /// The worker that this recorder writes for.
-    #[must_use]
-    pub fn worker(&self) -> WorkerId {
-        self.worker
+    #[inline]
+    fn endpoint(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<&EndpointStats> {
+        self.part(self.stats.endpoint_parts(cluster, endpoint), EndpointStats::new)
+    }
+
+    #[inline]
+    fn listener(&self, listener: ListenerId) -> Option<&ListenerStats> {
+        self.part(self.stats.listener_parts(listener), ListenerStats::default)
     }
 
     /// Counts a request that is over: `requests_total`, its duration, `rejected_total` when it has an error token, and usage.
     pub fn finished(&self, finished: &Finished) {
-        let Some(memory) = self.memory() else { return };
+        let Some(memory) = self.life.tenure.memory() else { return };
         let row = self.stats.row_of(finished.route);
+        let Some(route) = self.route(row) else { return };
         let nanos = units::nanos(finished.duration);
         let bytes = finished.request_bytes.saturating_add(finished.response_bytes);
         let errors = u64::from(finished.status.as_u16() >= 400);
 
-        let route = memory.routes.touch(row, RouteStats::new);
         route.duration.observe(nanos);
         route.bytes.add(bytes);
         route.errors.add(errors);
         if let Some(error) = finished.error {
             route.rejected[error as usize].add(1);
         }
-
-        let mut index = self.index.borrow_mut();
         // Rows are bounded by ROUTES_MAX, which is less than 2^32.
         let key = RequestKey { route: row as u32, method: finished.method as u8, status: finished.status.as_u16() };
-        count_request(memory, &mut index.requests, key.pack());
+        count_request((memory, route), &mut self.requests.borrow_mut(), key.pack());
         let usage = Usage { requests: 1, errors, bytes, latency_nanos: nanos };
-        let pair = UsageKey { route: finished.route, client: finished.client.into() };
-        index.usage.record(&memory.usage, pair, &usage);
+        // by the number of its name: rows change with the configuration, and the table does not
+        let number = Some(RouteId(self.stats.number_of(row)));
+        let pair = UsageKey { route: number, client: finished.client.into() };
+        self.life.usage.borrow_mut().record(&memory.usage, pair, &usage);
     }
 
     /// Counts a request that a limit in dry run would have rejected (`rejected_total`, reason `rate_limited_dry_run`).
@@ -148,9 +167,12 @@ impl Recorder {
     /// Counts one attempt that is over. `elapsed` runs from its start to the response head, or to its failure; it is not counted
     /// into the duration when that says nothing about the upstream: the attempt was cancelled, or met a connection that was closed.
     pub fn attempt(&self, cluster: ClusterId, endpoint: EndpointId, outcome: AttemptOutcome, elapsed: Duration) {
-        let Some(cluster) = self.cluster(cluster) else { return };
-        cluster.endpoints[endpoint.index()].attempts[outcome.index()].add(1);
-        if outcome.is_timed() {
+        if let Some(endpoint) = self.endpoint(cluster, endpoint) {
+            endpoint.attempts[outcome.index()].add(1);
+        }
+        if outcome.is_timed()
+            && let Some(cluster) = self.cluster(cluster)
+        {
             cluster.duration.observe(units::nanos(elapsed));
         }
     }
@@ -185,37 +207,36 @@ impl Recorder {
 
     /// Counts an ejection, or a pause.
     pub fn ejected(&self, cluster: ClusterId, endpoint: EndpointId, reason: EjectReason) {
-        if let Some(cluster) = self.cluster(cluster) {
-            cluster.endpoints[endpoint.index()].ejections[reason.index()].add(1);
+        if let Some(endpoint) = self.endpoint(cluster, endpoint) {
+            endpoint.ejections[reason.index()].add(1);
         }
     }
 
     /// Counts an ejection that was not made because too few endpoints would have been left.
     pub fn ejection_refused(&self, cluster: ClusterId, endpoint: EndpointId, reason: EjectReason) {
-        if let Some(cluster) = self.cluster(cluster) {
-            cluster.endpoints[endpoint.index()].refused[reason.index()].add(1);
+        if let Some(endpoint) = self.endpoint(cluster, endpoint) {
+            endpoint.refused[reason.index()].add(1);
         }
     }
 
     /// Counts the beginning of a shunning.
     pub fn shunned(&self, cluster: ClusterId, endpoint: EndpointId, reason: EjectReason) {
-        if let Some(cluster) = self.cluster(cluster) {
-            cluster.endpoints[endpoint.index()].shunnings[reason.index()].add(1);
+        if let Some(endpoint) = self.endpoint(cluster, endpoint) {
+            endpoint.shunnings[reason.index()].add(1);
         }
     }
 
     /// Counts a return.
     pub fn readmitted(&self, cluster: ClusterId, endpoint: EndpointId, reason: ReadmitReason) {
-        if let Some(cluster) = self.cluster(cluster) {
-            cluster.endpoints[endpoint.index()].readmissions[reason.index()].add(1);
+        if let Some(endpoint) = self.endpoint(cluster, endpoint) {
+            endpoint.readmissions[reason.index()].add(1);
         }
     }
 
     /// Publishes what this worker thinks of an endpoint: at start, whenever it changes, and now and then (each second, say) for
     /// the numbers that drift.
     pub fn publish_endpoint(&self, cluster: ClusterId, endpoint: EndpointId, gauges: &EndpointGauges) {
-        let Some(cluster) = self.cluster(cluster) else { return };
-        let stats = &cluster.endpoints[endpoint.index()];
+        let Some(stats) = self.endpoint(cluster, endpoint) else { return };
         stats.ejected_until.set(gauges.ejected_until.as_nanos());
         stats.in_flight.set(u64::from(gauges.in_flight));
         // A share in [0, 1] has at most a million millionths.
@@ -232,36 +253,35 @@ impl Recorder {
 
     /// Counts a downstream connection that was accepted, whatever becomes of it.
     pub fn connection_accepted(&self, listener: ListenerId) {
-        if let Some(memory) = self.memory() {
-            memory.listeners[listener.index()].accepted.add(1);
+        if let Some(listener) = self.listener(listener) {
+            listener.accepted.add(1);
         }
     }
 
     /// Counts a downstream connection that has a place, until it is closed.
     pub fn connection_opened(&self, listener: ListenerId) {
-        if let Some(memory) = self.memory() {
-            memory.listeners[listener.index()].connections.add(1);
+        if let Some(listener) = self.listener(listener) {
+            listener.connections.add(1);
         }
     }
 
     /// Counts a downstream connection that is closed.
     pub fn connection_closed(&self, listener: ListenerId) {
-        if let Some(memory) = self.memory() {
-            memory.listeners[listener.index()].connections.sub_one();
+        if let Some(listener) = self.listener(listener) {
+            listener.connections.sub_one();
         }
     }
 
     /// Counts a downstream connection that was accepted, and closed before its first request.
     pub fn connection_refused(&self, listener: ListenerId, reason: RefuseReason) {
-        if let Some(memory) = self.memory() {
-            memory.listeners[listener.index()].refused[reason.index()].add(1);
+        if let Some(listener) = self.listener(listener) {
+            listener.refused[reason.index()].add(1);
         }
     }
 
     /// Counts a downstream connection that has become a tunnel.
     pub fn tunnel_opened(&self, listener: ListenerId) {
-        if let Some(memory) = self.memory() {
-            let listener = &memory.listeners[listener.index()];
+        if let Some(listener) = self.listener(listener) {
             listener.tunnels_opened.add(1);
             listener.tunnels.add(1);
         }
@@ -269,16 +289,44 @@ impl Recorder {
 
     /// Counts a tunnel that is over.
     pub fn tunnel_closed(&self, listener: ListenerId) {
-        if let Some(memory) = self.memory() {
-            memory.listeners[listener.index()].tunnels.sub_one();
+        if let Some(listener) = self.listener(listener) {
+            listener.tunnels.sub_one();
         }
     }
 
     /// Counts that accepting paused because no descriptor or no memory was left.
     pub fn accept_exhausted(&self, listener: ListenerId) {
-        if let Some(memory) = self.memory() {
-            memory.listeners[listener.index()].exhausted.add(1);
+        if let Some(listener) = self.listener(listener) {
+            listener.exhausted.add(1);
         }
+    }
+
+    /// Moves open connections from one listener's numbers to another's: that is what it is called from now on. `from` is of the configuration
+    /// of `before`.
+    pub fn connections_renamed(&self, (before, from): (&Self, ListenerId), to: ListenerId, count: u64) {
+        let (Some(from), Some(to)) = (before.listener(from), self.listener(to)) else { return };
+        from.connections.set(from.connections.get().saturating_sub(count));
+        to.connections.add(count);
+    }
+}
+
+impl Life {
+    /// This life's memory; `None` when it is another's by now.
+    #[inline]
+    fn memory(&self) -> Option<&LifeStats> {
+        self.tenure.memory()
+    }
+
+    /// What gives the memory back when the worker ends, also if it leaves something behind that has this.
+    #[must_use]
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.copy()
+    }
+
+    /// The worker that this one writes for.
+    #[must_use]
+    pub fn worker(&self) -> WorkerId {
+        self.worker
     }
 
     /// Says which event loop this worker runs on.
@@ -290,7 +338,7 @@ impl Recorder {
 
     /// Counts a turn of the event loop at `now`.
     pub fn turn(&self, now: Instant) {
-        let Some(WorkerStats { event_loop, .. }) = self.memory() else { return };
+        let Some(LifeStats { event_loop, .. }) = self.memory() else { return };
         event_loop.turns.add(1);
         event_loop.last_turn.set(now.as_nanos().max(1));
     }
@@ -318,27 +366,32 @@ impl Recorder {
 
     /// Publishes the bytes of read blocks that are lent out and that are kept for reuse.
     pub fn publish_buffers(&self, in_use_bytes: usize, kept_bytes: usize) {
-        let Some(WorkerStats { event_loop, .. }) = self.memory() else { return };
+        let Some(LifeStats { event_loop, .. }) = self.memory() else { return };
         event_loop.buffers_in_use_bytes.set(in_use_bytes as u64);
         event_loop.buffers_kept_bytes.set(kept_bytes as u64);
     }
 }
 
-/// Counts one request under its packed key; in the common rest when the worker has no room for another key.
-fn count_request(memory: &WorkerStats, slots: &mut FxHashMap<u64, u32>, key: u64) {
+/// Counts one request of `route` under its packed key; in the common rest when there is no room for another key.
+fn count_request((memory, route): (&LifeStats, &RouteStats), slots: &mut FxHashMap<u64, u32>, key: u64) {
     if let Some(&slot) = slots.get(&key) {
-        memory.requests.slot(slot as usize).count.add(1);
+        route.requests.slot(slot as usize).count.add(1);
         return;
     }
-    let appended = memory.requests.append(|slot| {
-        slot.key.set(key);
-        slot.count.set(1);
-    });
-    match appended {
+    let kind = RequestKey::kind(key);
+    // another configuration of the same life may have counted it, and a life before this one
+    let known = route.requests.iter().position(|slot| slot.key.get() == kind);
+    let slot = match known {
+        Some(slot) => u32::try_from(slot).ok(),
+        None if slots.len() >= limits::REQUEST_COUNTERS_MAX => None,
+        None => route.requests.append(|slot| slot.key.set(kind)),
+    };
+    match slot {
         Some(slot) => {
+            route.requests.slot(slot as usize).count.add(1);
             slots.insert(key, slot);
         }
-        None => Counter::add(&memory.requests_other, 1),
+        None => memory.requests_other.add(1),
     }
 }
 
@@ -346,6 +399,7 @@ fn count_request(memory: &WorkerStats, slots: &mut FxHashMap<u64, u32>, key: u64
 mod tests {
     use super::*;
     use crate::observe::fixture;
+    use crate::observe::stats::RequestSlot;
     use crate::observe::usage::ClientKey;
 
     const CLUSTER: ClusterId = ClusterId(0);
@@ -365,7 +419,11 @@ mod tests {
     }
 
     fn requests(stats: &Stats, worker: usize) -> Vec<(RequestKey, u64)> {
-        stats.current(worker).requests.iter().map(|s| (RequestKey::unpack(s.key.get()), s.count.get())).collect()
+        let key = |slot: &RequestSlot, route| RequestKey { route, ..RequestKey::unpack(slot.key.get()) };
+        let part = worker * limits::WORKER_LIVES_MAX;
+        let of = |row| stats.route_parts(row as usize).get(part).map(move |route| (row, route));
+        let slots = (0..3).filter_map(of).flat_map(|(row, route)| route.requests.iter().map(move |slot| (row, slot)));
+        slots.map(|(row, slot)| (key(slot, row), slot.count.get())).collect()
     }
 
     #[test]
@@ -399,14 +457,18 @@ mod tests {
     #[test]
     fn request_keys_beyond_the_bound_are_counted_together() {
         let stats = Stats::new(&fixture::config(), 1);
-        let memory = stats.current(0);
+        let (memory, route) = (stats.current(0), RouteStats::new());
         let mut slots = FxHashMap::default();
-        let max = limits::REQUEST_COUNTERS_MAX as u64;
-        (0..max + 10).for_each(|key| count_request(memory, &mut slots, key));
-        (0..5).for_each(|key| count_request(memory, &mut slots, key));
-        assert_eq!(memory.requests.len() as u64, max);
+        let max = limits::ROUTE_REQUEST_COUNTERS_MAX as u64;
+        (0..max + 10).for_each(|key| count_request((memory, &route), &mut slots, key));
+        (0..5).for_each(|key| count_request((memory, &route), &mut slots, key));
+        assert_eq!(route.requests.len() as u64, max);
         assert_eq!(memory.requests_other.get(), 10);
-        assert_eq!(memory.requests.slot(4).count.get(), 2);
+        assert_eq!(route.requests.slot(4).count.get(), 2);
+        let others = (0..limits::REQUEST_COUNTERS_MAX as u64).map(|key| (u64::MAX - key, 0));
+        let mut full: FxHashMap<_, _> = others.collect();
+        count_request((memory, &RouteStats::new()), &mut full, 0);
+        assert_eq!(memory.requests_other.get(), 11, "of all routes together");
     }
 
     #[test]
@@ -423,7 +485,7 @@ mod tests {
         assert_eq!((view.attempts_total(), view.failures_total()), (3, 1));
         assert_eq!(view.ejections[EjectReason::Consecutive.index()], 1);
         assert_eq!(stats.endpoint(CLUSTER, EndpointId(0)).attempts_total(), 0);
-        let cluster = stats.current(0).clusters.get(0).unwrap();
+        let cluster = stats.cluster_parts(CLUSTER).get(0).unwrap();
         let mut durations = crate::observe::histogram::HistogramSum::default();
         durations.add(&cluster.duration);
         assert_eq!(durations.count(), 2, "a cancelled attempt has no duration");
@@ -463,11 +525,11 @@ mod tests {
         let second = stats.recorder(WorkerId(0));
         second.connection_closed(ListenerId(0));
         second.finished(&finished(Some(RouteId(0)), 200));
-        let memory = stats.current(0);
-        assert_eq!((memory.listeners[0].connections.get(), memory.listeners[0].accepted.get()), (0, 1));
-        assert_eq!(memory.clusters.get(0).unwrap().connections_active.get(), 0);
-        assert_eq!(memory.requests.len(), 1);
-        assert_eq!(memory.requests.slot(0).count.get(), 2);
+        let listener = stats.listener_parts(ListenerId(0)).get(0).unwrap();
+        assert_eq!((listener.connections.get(), listener.accepted.get()), (0, 1));
+        assert_eq!(stats.cluster_parts(CLUSTER).get(0).unwrap().connections_active.get(), 0);
+        let key = RequestKey { route: 0, method: MethodLabel::Get as u8, status: 200 };
+        assert_eq!(requests(&stats, 0), [(key, 2)]);
         assert_eq!(stats.usage().len(), 1);
     }
 
@@ -486,7 +548,8 @@ mod tests {
         stalled.publish_endpoint(CLUSTER, ENDPOINT, &gauges);
         let successor = stats.recorder(WorkerId(0));
         successor.connection_opened(ListenerId(0));
-        let connections = || stats.lives().map(|life| life.listeners[0].connections.get()).sum::<u64>();
+        let connections =
+            || stats.listener_parts(ListenerId(0)).touched().map(|listener| listener.connections.get()).sum::<u64>();
         assert_eq!(connections(), 2);
         assert_eq!(stats.worker(WorkerId(0)).last_turn, None, "that of the one who works");
         for recorder in [&stalled, &successor] {
@@ -500,5 +563,40 @@ mod tests {
         drop(stalled);
         assert_eq!((connections(), stats.endpoint(CLUSTER, ENDPOINT).in_flight), (1, 0));
         assert_eq!(stats.route(Some(RouteId(0))).usage().requests, 2, "what it has counted stays");
+    }
+
+    #[test]
+    fn names_keep_their_numbers_when_their_rows_change_and_return_to_them() {
+        let first = fixture::config();
+        let (mut turned, mut fewer) = ((*first).clone(), (*first).clone());
+        turned.routes.reverse();
+        turned.clusters[0].endpoints.reverse();
+        fewer.routes.truncate(1);
+        fewer.routes[0].name = "new".into();
+        fewer.clusters[0].endpoints.truncate(1);
+        let stats = Stats::new(&first, 1);
+        let old = stats.recorder(WorkerId(0));
+        let count = |recorder: &Recorder, route, endpoint| {
+            recorder.finished(&finished(Some(RouteId(route)), 200));
+            recorder.attempt(CLUSTER, EndpointId(endpoint), AttemptOutcome::Success, Duration::ZERO);
+        };
+        count(&old, 0, 0);
+        let second = stats.succeed(&Arc::new(turned));
+        let new = Recorder::under(old.life(), Arc::clone(&second));
+        count(&new, 1, 1);
+        count(&old, 0, 0);
+        let of = |stats: &Stats, route, endpoint| {
+            let requests = stats.route(Some(RouteId(route))).usage().requests;
+            (requests, stats.endpoint(CLUSTER, EndpointId(endpoint)).attempts_total(), stats.usage().len())
+        };
+        assert_eq!((of(&stats, 0, 0), of(&second, 1, 1), of(&second, 0, 0)), ((3, 3, 1), (3, 3, 1), (0, 0, 1)));
+        let client = ClientKey::V4("192.0.2.1".parse().unwrap());
+        assert_eq!(second.usage()[&UsageKey { route: Some(RouteId(1)), client }].requests, 3);
+        assert_eq!(requests(&second, 0).iter().map(|(key, count)| (key.route, *count)).collect::<Vec<_>>(), [(1, 3)]);
+        let third = second.succeed(&Arc::new(fewer));
+        assert_eq!((of(&third, 0, 0), third.usage().len()), ((0, 3, 0), 0), "what is gone is not shown");
+        count(&new, 1, 1);
+        let fourth = third.succeed(&first);
+        assert_eq!(of(&fourth, 0, 0), (4, 4, 1), "and goes on when it returns");
     }
 }

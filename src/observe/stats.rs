@@ -2,35 +2,42 @@
 //!
 //! Each life of a worker has its own memory, which only it writes (through its [`Recorder`]) and which the control thread adds up on a
 //! scrape: a worker that was replaced finishes what it has beside its successor, and both count (`lives`).
-//! What is per route, cluster or endpoint is made when it is first used: a route without traffic costs a pointer. What the control
+//! What is per route, cluster or endpoint is made when it is first used: a route without traffic costs pointers. What the control
 //! thread and the log writer know themselves (states of workers, results of health checks, lines written) stands beside it.
 //!
-//! Requests that matched no route are counted in a row of their own, whose `route` label is `-`.
+//! Ids are rows of one configuration's tables, and so are the tables of one `Stats`. The numbers themselves belong to names: the next
+//! configuration's `Stats` ([`Stats::succeed`]) has the same ones in other rows (`keys`), both count into them as long as both are in
+//! use, and no counter goes back.
 //!
-//! What this does not do: keep anything over a reload. A new configuration has its own `Stats`, because ids are rows of its tables.
+//! Requests that matched no route are counted in a row of their own, whose `route` label is `-`.
 //!
 //! Architecture invariant: no lock and no read-modify-write on a worker's memory; a scrape never waits for a worker, nor a worker
 //! for a scrape.
 
+mod cells;
+mod keys;
 mod lives;
 mod probe;
+mod reloads;
 mod view;
 
+#[cfg(test)]
+pub(crate) use cells::RequestSlot;
+pub(crate) use cells::{ClusterStats, EndpointStats, ListenerStats, LoopStats, RequestKey, RouteStats};
+pub(crate) use lives::LifeStats;
 pub use lives::Tenure;
 pub use probe::Failure;
+pub(crate) use reloads::Reloads;
 pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
 
-use super::counter::{Arena, Counter, Rows, counters};
-use super::histogram::Histogram;
-use super::labels::{
-    AttemptOutcome, EjectReason, EndpointState, ProbeState, ReadmitReason, RefuseReason, RetryReason, WorkerState,
-};
+use super::counter::{Counter, Rows};
+use super::labels::{EjectReason, EndpointState, ProbeState, WorkerState};
 use super::recorder::Recorder;
-use super::usage::{Usage, UsageKey, UsageTable};
-use crate::config::{Cluster, Config};
-use crate::error::ProxyError;
-use crate::limits;
-use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
+use super::usage::{Usage, UsageKey};
+use crate::config::Config;
+use crate::limits::{self, WORKER_LIVES_MAX};
+use crate::units::{ClusterId, EndpointId, Instant, ListenerId, RouteId, WorkerId};
+use keys::{ClusterRow, EndpointRow, Keys, RouteRow, Rowed};
 use lives::WorkerMemory;
 use probe::ProbeCell;
 use std::collections::HashMap;
@@ -41,186 +48,48 @@ use std::sync::atomic::Ordering::Relaxed;
 /// The `route` label of requests that matched no route.
 pub const NO_ROUTE: &str = "-";
 
-/// All numbers of one configuration.
+/// All numbers, in the rows of one configuration.
 #[derive(Debug)]
 pub struct Stats {
     /// What the numbers are about.
     pub(crate) config: Arc<Config>,
-    workers: Box<[WorkerMemory]>,
-    pub(crate) control: ControlStats,
-}
-
-/// The memory of one life of a worker; no cache line of it is shared with another's.
-#[derive(Debug)]
-#[repr(align(128))]
-pub(crate) struct WorkerStats {
-    /// The life that may write; 0: none.
-    writer: AtomicU64,
+    hub: Arc<Hub>,
+    pub(crate) control: Arc<ControlStats>,
     /// One row a route, and a last one for requests without a route.
-    pub(crate) routes: Rows<RouteStats>,
-    pub(crate) clusters: Rows<ClusterStats>,
-    pub(crate) listeners: Box<[ListenerStats]>,
-    pub(crate) requests: Arena<RequestSlot>,
-    /// Requests whose counter found no room in `requests`.
-    pub(crate) requests_other: Counter,
-    pub(crate) usage: UsageTable,
-    pub(crate) event_loop: LoopStats,
+    routes: Box<[RouteRow]>,
+    clusters: Box<[ClusterRow]>,
+    listeners: Box<[Rows<ListenerStats>]>,
 }
 
-/// Requests of one (route, method, status).
-#[derive(Debug, Default)]
-pub(crate) struct RequestSlot {
-    /// [`RequestKey::pack`].
-    pub(crate) key: Counter,
-    pub(crate) count: Counter,
-}
-
-/// What a request counter is about; packed, it orders by route, then method, then status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RequestKey {
-    /// Row of the routes' table; the last one: no route.
-    pub(crate) route: u32,
-    /// Index of a [`super::labels::MethodLabel`].
-    pub(crate) method: u8,
-    /// HTTP status.
-    pub(crate) status: u16,
-}
-
-impl RequestKey {
-    pub(crate) fn pack(self) -> u64 {
-        u64::from(self.route) << 32 | u64::from(self.method) << 16 | u64::from(self.status)
-    }
-
-    pub(crate) fn unpack(key: u64) -> Self {
-        // Each field is cut back to what `pack` put there.
-        Self { route: (key >> 32) as u32, method: (key >> 16) as u8, status: key as u16 }
-    }
-}
-
-/// One route on one worker.
+/// What the numbers of all configurations have in common.
 #[derive(Debug)]
-pub(crate) struct RouteStats {
-    pub(crate) duration: Histogram,
-    pub(crate) errors: Counter,
-    pub(crate) bytes: Counter,
-    /// By [`ProxyError`].
-    pub(crate) rejected: [Counter; ProxyError::ALL.len()],
-    /// Requests that a limit in dry run would have rejected.
-    pub(crate) rate_limited_dry_run: Counter,
+pub(crate) struct Hub {
+    workers: Box<[WorkerMemory]>,
+    #[expect(
+        clippy::disallowed_types,
+        reason = "taken with each configuration and each life of a worker, never by a request"
+    )]
+    keys: std::sync::Mutex<Keys>,
 }
 
-impl RouteStats {
-    pub(crate) fn new() -> Self {
-        Self {
-            duration: Histogram::new(),
-            errors: Counter::default(),
-            bytes: Counter::default(),
-            rejected: counters(),
-            rate_limited_dry_run: Counter::default(),
-        }
-    }
-}
-
-/// One cluster on one worker.
-#[derive(Debug)]
-pub(crate) struct ClusterStats {
-    pub(crate) duration: Histogram,
-    pub(crate) retries: [Counter; RetryReason::ALL.len()],
-    pub(crate) failovers: Counter,
-    pub(crate) budget_exhausted: Counter,
-    pub(crate) connections_stale: Counter,
-    pub(crate) connections_idle: Counter,
-    pub(crate) connections_active: Counter,
-    pub(crate) endpoints: Box<[EndpointStats]>,
-}
-
-impl ClusterStats {
-    pub(crate) fn new(cluster: &Cluster) -> Self {
-        Self {
-            duration: Histogram::new(),
-            retries: counters(),
-            failovers: Counter::default(),
-            budget_exhausted: Counter::default(),
-            connections_stale: Counter::default(),
-            connections_idle: Counter::default(),
-            connections_active: Counter::default(),
-            endpoints: cluster.endpoints.iter().map(|_| EndpointStats::new()).collect(),
-        }
-    }
-}
-
-/// One endpoint on one worker.
-#[derive(Debug)]
-pub(crate) struct EndpointStats {
-    pub(crate) attempts: [Counter; AttemptOutcome::ALL.len()],
-    pub(crate) ejections: [Counter; EjectReason::ALL.len()],
-    /// Ejections that the cap on soft evidence refused.
-    pub(crate) refused: [Counter; EjectReason::ALL.len()],
-    pub(crate) shunnings: [Counter; EjectReason::ALL.len()],
-    pub(crate) readmissions: [Counter; ReadmitReason::ALL.len()],
-    /// 0: the worker has not said yet; else an [`EndpointState`]'s index plus one.
-    pub(crate) state: Counter,
-    /// Instant in nanoseconds; 0: neither ejected nor paused.
-    pub(crate) ejected_until: Counter,
-    pub(crate) in_flight: Counter,
-    /// Millionths.
-    pub(crate) availability: Counter,
-}
-
-impl EndpointStats {
-    fn new() -> Self {
-        Self {
-            attempts: counters(),
-            ejections: counters(),
-            refused: counters(),
-            shunnings: counters(),
-            readmissions: counters(),
-            state: Counter::default(),
-            ejected_until: Counter::default(),
-            in_flight: Counter::default(),
-            availability: Counter::default(),
-        }
+impl Hub {
+    #[expect(clippy::disallowed_types, reason = "as above")]
+    fn new(workers: usize) -> Arc<Self> {
+        let keys = std::sync::Mutex::new(Keys::new(workers * WORKER_LIVES_MAX));
+        Arc::new(Self { workers: (0..workers).map(|_| WorkerMemory::new()).collect(), keys })
     }
 
-    /// What the worker last said of it; `None` before it said anything.
-    pub(crate) fn state(&self) -> Option<EndpointState> {
-        EndpointState::ALL.get(usize::try_from(self.state.get()).ok()?.checked_sub(1)?).copied()
+    fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
+        // a panic while it is held leaves tables that are whole
+        self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
-
-/// One listener on one worker.
-#[derive(Debug, Default)]
-pub(crate) struct ListenerStats {
-    pub(crate) connections: Counter,
-    pub(crate) accepted: Counter,
-    /// By [`RefuseReason`].
-    pub(crate) refused: [Counter; RefuseReason::ALL.len()],
-    pub(crate) exhausted: Counter,
-    /// Connections among them that are tunnels.
-    pub(crate) tunnels: Counter,
-    pub(crate) tunnels_opened: Counter,
-}
-
-/// The worker's event loop and its own resources.
-#[derive(Debug, Default)]
-pub(crate) struct LoopStats {
-    pub(crate) driver: Counter,
-    pub(crate) turns: Counter,
-    /// Instant in nanoseconds; 0: never.
-    pub(crate) last_turn: Counter,
-    pub(crate) panics: Counter,
-    pub(crate) log_lines_dropped: Counter,
-    pub(crate) limit_evictions: Counter,
-    pub(crate) buffers_in_use_bytes: Counter,
-    pub(crate) buffers_kept_bytes: Counter,
 }
 
 /// What is known outside the workers. Several threads may write it, rarely.
 #[derive(Debug)]
 pub(crate) struct ControlStats {
     pub(crate) workers: Box<[WorkerLife]>,
-    /// One row per cluster that has a health check, one cell an endpoint.
-    pub(crate) probes: Box<[Box<[ProbeCell]>]>,
+    pub(crate) reloads: Reloads,
     pub(crate) log_lines_written: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
@@ -241,19 +110,25 @@ impl Stats {
     #[must_use]
     pub fn new(config: &Arc<Config>, workers: usize) -> Arc<Self> {
         assert!((1..=limits::WORKERS_MAX).contains(&workers), "{workers} workers");
-        let probes = config.clusters.iter().map(|cluster| {
-            let checked = if cluster.health_check.is_some() { cluster.endpoints.len() } else { 0 };
-            (0..checked).map(|_| ProbeCell::default()).collect()
-        });
         let control = ControlStats {
             workers: (0..workers).map(|_| WorkerLife::default()).collect(),
-            probes: probes.collect(),
+            reloads: Reloads::default(),
             log_lines_written: AtomicU64::new(0),
             log_write_errors: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
         };
-        let workers = (0..workers).map(|_| WorkerMemory::new(config)).collect();
-        Arc::new(Self { config: Arc::clone(config), workers, control })
+        Self::of(config, Hub::new(workers), Arc::new(control))
+    }
+
+    /// The same numbers in the rows of `config`: what it names as this one does goes on.
+    #[must_use]
+    pub fn succeed(&self, config: &Arc<Config>) -> Arc<Self> {
+        Self::of(config, Arc::clone(&self.hub), Arc::clone(&self.control))
+    }
+
+    fn of(config: &Arc<Config>, hub: Arc<Hub>, control: Arc<ControlStats>) -> Arc<Self> {
+        let Rowed { routes, clusters, listeners } = hub.keys().rows_of(config);
+        Arc::new(Self { config: Arc::clone(config), hub, control, routes, clusters, listeners })
     }
 
     /// The pen of worker `worker`: to be taken by its thread when it starts (again). Gauges begin at zero, counters go on.
@@ -266,29 +141,62 @@ impl Stats {
     /// When there is no such worker.
     #[must_use]
     pub fn recorder(self: &Arc<Self>, worker: WorkerId) -> Recorder {
-        let tenure = self.workers[worker.index()].begin(&self.config);
-        Recorder::new(Arc::clone(self), worker, tenure)
+        Recorder::new(Arc::clone(self), worker, Tenure::begin(&self.hub, worker.index()))
     }
 
-    /// The memory of all lives of all workers: what counters and most gauges are summed over.
-    pub(crate) fn lives(&self) -> impl Iterator<Item = &WorkerStats> {
-        self.workers.iter().flat_map(WorkerMemory::lives)
+    /// The memory of all lives of all workers: what is about them and not about the configuration.
+    pub(crate) fn lives(&self) -> impl Iterator<Item = &LifeStats> {
+        self.hub.workers.iter().flat_map(WorkerMemory::lives)
     }
 
     /// The same of one worker.
-    pub(crate) fn lives_of(&self, worker: usize) -> impl Iterator<Item = &WorkerStats> {
-        self.workers[worker].lives()
+    pub(crate) fn lives_of(&self, worker: usize) -> impl Iterator<Item = &LifeStats> {
+        self.hub.workers[worker].lives()
     }
 
     /// The memory of the life of a worker that has begun last.
-    pub(crate) fn current(&self, worker: usize) -> &WorkerStats {
-        self.workers[worker].current()
+    pub(crate) fn current(&self, worker: usize) -> &LifeStats {
+        self.hub.workers[worker].current()
+    }
+
+    /// The part of each worker's life that has begun last.
+    fn current_parts(&self) -> impl Iterator<Item = usize> {
+        self.hub.workers.iter().enumerate().map(|(worker, memory)| worker * WORKER_LIVES_MAX + memory.current_index())
+    }
+
+    /// One row of the routes, as each life has counted it.
+    pub(crate) fn route_parts(&self, row: usize) -> &Rows<RouteStats> {
+        &self.routes[row].parts
+    }
+
+    /// One cluster, as each life has counted it.
+    pub(crate) fn cluster_parts(&self, cluster: ClusterId) -> &Rows<ClusterStats> {
+        &self.clusters[cluster.index()].parts
+    }
+
+    /// One endpoint, as each life has counted it.
+    pub(crate) fn endpoint_parts(&self, cluster: ClusterId, endpoint: EndpointId) -> &Rows<EndpointStats> {
+        &self.endpoint_row(cluster, endpoint).parts
+    }
+
+    /// One listener, as each life has counted it.
+    pub(crate) fn listener_parts(&self, listener: ListenerId) -> &Rows<ListenerStats> {
+        &self.listeners[listener.index()]
+    }
+
+    fn endpoint_row(&self, cluster: ClusterId, endpoint: EndpointId) -> &EndpointRow {
+        &self.clusters[cluster.index()].endpoints[endpoint.index()]
+    }
+
+    /// The number that stands for a route's name, whatever row it has.
+    pub(crate) fn number_of(&self, row: usize) -> u32 {
+        self.routes[row].number
     }
 
     /// Number of workers.
     #[must_use]
     pub fn workers_len(&self) -> usize {
-        self.workers.len()
+        self.hub.workers.len()
     }
 
     /// Says what the supervisor knows of a worker's thread.
@@ -321,7 +229,7 @@ impl Stats {
 
     /// All workers.
     pub fn worker_ids(&self) -> impl Iterator<Item = WorkerId> + use<> {
-        (0..self.workers.len()).map(WorkerId::from_index)
+        (0..self.hub.workers.len()).map(WorkerId::from_index)
     }
 
     /// Takes down the end of one health check that says something of the endpoint. `state` is the verdict after it (rise and fall
@@ -353,7 +261,8 @@ impl Stats {
     }
 
     fn probe_cell(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<&ProbeCell> {
-        self.control.probes[cluster.index()].get(endpoint.index())
+        self.config.clusters[cluster.index()].health_check.as_ref()?;
+        Some(&self.endpoint_row(cluster, endpoint).probe)
     }
 
     /// One endpoint over all workers now.
@@ -364,7 +273,8 @@ impl Stats {
         view.ejections[EjectReason::HealthCheck.index()] =
             self.probe_cell(cluster, endpoint).map_or(0, ProbeCell::downs);
         let mut millionths = 0;
-        for stats in self.lives().filter_map(|life| life.endpoint(cluster, endpoint)) {
+        let parts = self.endpoint_parts(cluster, endpoint);
+        for stats in parts.touched() {
             add_up(&mut view.attempts, &stats.attempts);
             add_up(&mut view.ejections, &stats.ejections);
             add_up(&mut view.refused, &stats.refused);
@@ -373,8 +283,7 @@ impl Stats {
             view.in_flight += stats.in_flight.get();
         }
         // a worker that was replaced has no say any more
-        let current = self.workers.iter().map(WorkerMemory::current);
-        for stats in current.filter_map(|life| life.endpoint(cluster, endpoint)) {
+        for stats in self.current_parts().filter_map(|part| parts.get(part)) {
             let Some(state) = stats.state() else { continue };
             view.workers += 1;
             view.workers_available += usize::from(state.is_available());
@@ -406,7 +315,7 @@ impl Stats {
 
     /// A row of the route tables over all workers; `None` when no worker ever touched it.
     pub(crate) fn route_row(&self, row: usize) -> Option<RouteView> {
-        let mut rows = self.lives().filter_map(|life| life.routes.get(row)).peekable();
+        let mut rows = self.route_parts(row).touched().peekable();
         rows.peek()?;
         let mut view = RouteView::default();
         for stats in rows {
@@ -419,49 +328,18 @@ impl Stats {
         Some(view)
     }
 
-    /// All followed (route, client) pairs, summed over the workers.
+    /// All followed (route, client) pairs of routes that the configuration has, summed over the workers.
     #[must_use]
     pub fn usage(&self) -> HashMap<UsageKey, Usage> {
         let mut sums = HashMap::new();
         self.lives().for_each(|life| life.usage.sum_into(&mut sums));
-        sums
-    }
-}
-
-impl WorkerStats {
-    fn new(config: &Config) -> Self {
-        Self {
-            writer: AtomicU64::new(0),
-            routes: Rows::new(config.routes.len() + 1),
-            clusters: Rows::new(config.clusters.len()),
-            listeners: config.listeners.iter().map(|_| ListenerStats::default()).collect(),
-            requests: Arena::new(limits::REQUEST_COUNTERS_MAX),
-            requests_other: Counter::default(),
-            usage: UsageTable::new(limits::USAGE_CLIENTS),
-            event_loop: LoopStats::default(),
-        }
-    }
-
-    fn endpoint(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<&EndpointStats> {
-        self.clusters.get(cluster.index()).map(|cluster| &cluster.endpoints[endpoint.index()])
-    }
-
-    /// What a thread that is gone had open is gone with it.
-    fn reset_gauges(&self) {
-        for listener in &self.listeners {
-            listener.connections.set(0);
-            listener.tunnels.set(0);
-        }
-        self.event_loop.buffers_in_use_bytes.set(0);
-        self.event_loop.buffers_kept_bytes.set(0);
-        for cluster in self.clusters.touched() {
-            cluster.connections_idle.set(0);
-            cluster.connections_active.set(0);
-            for endpoint in &cluster.endpoints {
-                endpoint.in_flight.set(0);
-                endpoint.state.set(0);
-            }
-        }
+        let rows: HashMap<u32, usize> = self.routes.iter().zip(0..).map(|(route, row)| (route.number, row)).collect();
+        let named = sums.into_iter().filter_map(|(key, usage)| {
+            let row = *rows.get(&key.route?.0)?;
+            let route = (row < self.config.routes.len()).then(|| RouteId::from_index(row));
+            Some((UsageKey { route, ..key }, usage))
+        });
+        named.collect()
     }
 }
 
@@ -473,14 +351,6 @@ fn add_up(sums: &mut [u64], counters: &[Counter]) {
 mod tests {
     use super::*;
     use crate::observe::fixture;
-
-    #[test]
-    fn request_keys_survive_packing_and_order_by_route_first() {
-        let key = RequestKey { route: 100_000, method: 9, status: 999 };
-        assert_eq!(RequestKey::unpack(key.pack()), key);
-        let next = RequestKey { route: 100_001, method: 0, status: 100 };
-        assert!(next.pack() > key.pack());
-    }
 
     #[test]
     fn readiness_needs_every_worker() {

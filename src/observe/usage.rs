@@ -207,7 +207,10 @@ impl Slot {
 
 /// The slots of one worker: what the control thread reads.
 #[derive(Debug)]
-pub(crate) struct UsageTable(Arena<Slot>);
+pub(crate) struct UsageTable(Arena<Slot, CHUNK>);
+
+/// Pairs that are allocated at a time.
+const CHUNK: usize = 256;
 
 impl UsageTable {
     /// An empty table for at most `pairs_max` pairs.

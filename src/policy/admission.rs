@@ -52,6 +52,8 @@ struct Limiter {
     name: String,
     limit: Limit,
     bucket: Bucket,
+    /// The bucket of the same limit before its rate or burst changed.
+    before: Option<Arc<Reservoir>>,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,8 @@ const POLICY_BYTES: usize = 40;
 struct RouteLimits {
     limiters: Box<[Limiter]>,
     slots: Option<Arc<SharedSlots>>,
+    /// `max_concurrent`.
+    slots_max: u32,
     name: String,
     /// Value of `RateLimit-Policy`.
     policies: Vec<u8>,
@@ -82,7 +86,8 @@ pub struct Limits {
 
 impl Limits {
     /// The limits of `config` for `workers` workers. `table` lives as long as the process; `previous`, from the configuration before,
-    /// gives its state to limits and slots that are the same (route name, row, rate, burst, key).
+    /// gives its state to limits and slots that are the same (route name, rate, burst, key), and to a changed rate of a route and a
+    /// changed `max_concurrent` once [`Limits::commit`] is called. A changed rate per client or header begins anew.
     #[must_use]
     pub fn new(config: &Config, table: Arc<KeyTable>, workers: usize, previous: Option<&Self>) -> Self {
         Self::of_routes(&config.routes, table, workers, previous)
@@ -97,6 +102,22 @@ impl Limits {
             .map(|route| RouteLimits::new(route, workers, old.get(route.name.as_str()).copied()))
             .collect();
         Self { routes, table, workers }
+    }
+
+    /// These are the limits from now on: what has changed takes over what there is.
+    pub fn commit(&self, now: Instant) {
+        for route in &self.routes {
+            if let Some(slots) = &route.slots
+                && slots.limit() != route.slots_max
+            {
+                slots.resize(route.slots_max);
+            }
+            for limiter in &route.limiters {
+                if let (Bucket::Route(reservoir), Some(before)) = (&limiter.bucket, &limiter.before) {
+                    reservoir.begin_with(before, now);
+                }
+            }
+        }
     }
 
     /// The value of a route's `RateLimit-Policy` field: all its limits that reject. What is in dry run is no quota of the client's.
@@ -119,39 +140,62 @@ impl Limits {
 
 impl RouteLimits {
     fn new(route: &Route, workers: usize, old: Option<&Self>) -> Self {
-        let limiters: Box<[Limiter]> =
-            route.limits.iter().enumerate().map(|(row, limit)| Limiter::new(route, row, limit, workers, old)).collect();
+        let ids = identities(route);
+        let limiters: Box<[Limiter]> = (0..ids.len()).map(|row| Limiter::new(route, row, &ids, workers, old)).collect();
         let mut policies = Vec::with_capacity(limiters.len() * POLICY_BYTES);
         limit_fields::write_policies(
             limiters.iter().filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), &it.limit)),
             &mut policies,
         );
         let slots = route.concurrent_max.map(|limit| match old.and_then(|old| old.slots.as_ref()) {
-            Some(slots) if slots.limit() == limit => Arc::clone(slots),
-            _ => Arc::new(SharedSlots::new(limit, workers)),
+            Some(slots) => Arc::clone(slots),
+            None => Arc::new(SharedSlots::new(limit, workers)),
         });
-        Self { limiters, slots, name: route.name.clone(), policies }
+        let slots_max = route.concurrent_max.unwrap_or_default();
+        Self { limiters, slots, slots_max, name: route.name.clone(), policies }
     }
 }
 
 impl Limiter {
-    fn new(route: &Route, row: usize, limit: &Limit, workers: usize, old: Option<&RouteLimits>) -> Self {
-        let id = identity(route, row, limit);
+    /// Row `row` of a route's limits, which all have these `ids`.
+    fn new(route: &Route, row: usize, ids: &[LimiterId], workers: usize, old: Option<&RouteLimits>) -> Self {
+        let (id, limit) = (ids[row], &route.limits[row]);
         let name = if route.limits.len() == 1 { route.name.clone() } else { format!("{}-{}", route.name, row + 1) };
         let same = old.and_then(|old| old.limiters.iter().find(|limiter| limiter.id == id));
+        // what stood in this row, unless it goes on in another
+        let changed = old.and_then(|old| old.limiters.get(row)).filter(|changed| !ids.contains(&changed.id));
+        let changed = changed.map(|changed| &changed.bucket);
+        let mut before = None;
         let bucket = match (&limit.per, same.map(|same| &same.bucket)) {
             (LimitKey::Route, Some(Bucket::Route(reservoir))) => Bucket::Route(Arc::clone(reservoir)),
-            (LimitKey::Route, _) => Bucket::Route(Arc::new(Reservoir::new(limit.rate, limit.burst, workers))),
+            (LimitKey::Route, _) => {
+                before = changed.and_then(|changed| match changed {
+                    Bucket::Route(reservoir) => Some(Arc::clone(reservoir)),
+                    Bucket::Keyed(_) => None,
+                });
+                Bucket::Route(Arc::new(Reservoir::new(limit.rate, limit.burst, workers)))
+            }
             (LimitKey::ClientIp | LimitKey::Header(_), _) => Bucket::Keyed(Gcra::new(limit.rate, limit.burst)),
         };
-        Self { id, name, limit: limit.clone(), bucket }
+        Self { id, name, limit: limit.clone(), bucket, before }
     }
 }
 
-/// A number that stays the same as long as the limit does. Not secret and not aimed at by anyone but the operator.
-fn identity(route: &Route, row: usize, limit: &Limit) -> LimiterId {
+/// A number for each limit of a route that stays the same as long as the limit does, in whatever row; the second of the same rate, burst and
+/// key is another one. Not secret and not aimed at by anyone but the operator.
+fn identities(route: &Route) -> Vec<LimiterId> {
+    let mut ids: Vec<LimiterId> = Vec::with_capacity(route.limits.len());
+    for limit in &route.limits {
+        let id = |twin| identity(route, twin, limit);
+        let twin = (0..).find(|twin| !ids.contains(&id(*twin))).unwrap_or_default();
+        ids.push(id(twin));
+    }
+    ids
+}
+
+fn identity(route: &Route, twin: usize, limit: &Limit) -> LimiterId {
     let mut hasher = FxHasher::default();
-    (&route.name, row, limit.rate.count(), limit.rate.per(), limit.burst).hash(&mut hasher);
+    (&route.name, twin, limit.rate.count(), limit.rate.per(), limit.burst).hash(&mut hasher);
     match &limit.per {
         LimitKey::Route => 0_u8.hash(&mut hasher),
         LimitKey::ClientIp => 1_u8.hash(&mut hasher),
@@ -217,6 +261,11 @@ impl Admission {
         if let Some(slots) = &mut self.hands[route.index()].slots {
             slots.release();
         }
+    }
+
+    /// Puts back what it holds spare: another hand admits what comes, this one only [releases](Admission::release).
+    pub fn retire(&mut self) {
+        self.hands.iter_mut().filter_map(|hand| hand.slots.as_mut()).for_each(LocalSlots::retire);
     }
 
     /// The shared side.
@@ -457,6 +506,58 @@ mod tests {
             "the client's limit is the same, the route's is new"
         );
         assert_eq!(ask(&mut changed, 2, None), PASS);
+    }
+
+    #[test]
+    fn a_reload_that_changes_a_limit_converts_what_there_is() {
+        let of = |burst, slots| route("orders", vec![limit(1, burst, LimitKey::Route)], Some(slots));
+        let first = limits(&[of(5, 4)], None);
+        let mut before = Admission::new(Arc::clone(&first));
+        assert_eq!([(); 3].map(|()| ask(&mut before, 1, None)), [PASS; 3]);
+        let prepared = limits(&[of(9, 2)], Some(&first));
+        assert_eq!(ask(&mut before, 1, None), PASS, "what is only prepared changes nothing");
+        prepared.commit(Instant::from_nanos(1_000_000_000));
+        before.retire();
+        let mut after = Admission::new(prepared);
+        assert_eq!(ask(&mut after, 1, None), Admitted::ConcurrencyLimited, "four are in flight, of two");
+        (0..3).for_each(|_| before.release(RouteId(0)));
+        assert_eq!(ask(&mut after, 1, None), PASS, "one token was left");
+        before.release(RouteId(0));
+        assert_eq!(limited_by(ask(&mut after, 1, None)), Some(0), "and no more");
+    }
+
+    #[test]
+    fn no_token_is_there_twice_while_some_workers_still_have_the_limits_of_before() {
+        let of = |burst| route("orders", vec![limit(1, burst, LimitKey::Route)], None);
+        let first = limits(&[of(5)], None);
+        let [mut slow, mut quick] = [(); 2].map(|()| Admission::new(Arc::clone(&first)));
+        assert_eq!(ask(&mut slow, 1, None), PASS);
+        let second = limits(&[of(9)], Some(&first));
+        second.commit(Instant::from_nanos(1_000_000_000));
+        assert_eq!(ask(&mut quick, 1, None), PASS, "nobody is refused whom the limit allows");
+        quick = Admission::new(Arc::clone(&second));
+        assert_eq!([ask(&mut slow, 1, None), ask(&mut quick, 1, None)], [PASS; 2]);
+        let third = limits(&[of(7)], Some(&second));
+        third.commit(Instant::from_nanos(1_000_000_000));
+        quick = Admission::new(third);
+        assert_eq!(ask(&mut slow, 1, None), PASS, "the fifth");
+        for admission in [&mut slow, &mut quick] {
+            assert_eq!(limited_by(ask(admission, 1, None)), Some(0));
+        }
+    }
+
+    #[test]
+    fn a_limit_that_moves_to_another_row_keeps_its_tokens() {
+        let (own, common) = (limit(1, 3, LimitKey::ClientIp), limit(1, 2, LimitKey::Route));
+        let first = limits(&[route("orders", vec![own.clone(), common.clone()], None)], None);
+        let mut before = Admission::new(Arc::clone(&first));
+        assert_eq!([ask(&mut before, 1, None), ask(&mut before, 1, None)], [PASS; 2]);
+        let new = limit(1, 9, LimitKey::Route);
+        let second = limits(&[route("orders", vec![new, common, own], None)], Some(&first));
+        second.commit(Instant::from_nanos(1_000_000_000));
+        let mut after = Admission::new(second);
+        assert_eq!(limited_by(ask(&mut after, 1, None)), Some(1));
+        assert_eq!(limited_by(ask(&mut before, 1, None)), Some(1), "and stays where it was");
     }
 
     #[test]

@@ -70,6 +70,43 @@ impl Common {
             workers,
         }
     }
+
+    /// The same cluster as `config` has it now, which was `old`: where endpoints stand that both have, and the retry budget if it is the
+    /// same. Where even the endpoints are, all of it goes on.
+    #[must_use]
+    pub fn succeed(&self, old: &config::Cluster, config: &config::Cluster) -> Self {
+        let account = match old.retry_budget == config.retry_budget {
+            true => Arc::clone(&self.account),
+            false => Arc::new(Account::new(&config.retry_budget)),
+        };
+        let (before, now) = (identities(old), identities(config));
+        if before == now && old.outlier.is_some() == config.outlier.is_some() {
+            return Self { standings: Arc::clone(&self.standings), account, workers: self.workers };
+        }
+        let standings = Standings::new(config.endpoints.len());
+        for (row, identity) in now.iter().enumerate() {
+            if let Some(old_row) = before.iter().position(|known| known == identity) {
+                let (id, old_id) = (EndpointId::from_index(row), EndpointId::from_index(old_row));
+                standings.set_healthy(id, self.standings.is_healthy(old_id));
+                if config.outlier.is_some() {
+                    standings.inherit(id, &self.standings, old_id);
+                }
+            }
+        }
+        Self { standings: Arc::new(standings), account, workers: self.workers }
+    }
+}
+
+/// What each endpoint is known by: its address, and the same address once more is another one.
+fn identities(config: &config::Cluster) -> Vec<u64> {
+    let mut twins: HashMap<String, u64> = HashMap::new();
+    let identity = |e: &config::Endpoint| {
+        let address = e.address.to_string();
+        let hash = hash_key(address.as_bytes());
+        let twin = twins.entry(address).and_modify(|n| *n += 1).or_insert(0);
+        hash.wrapping_add(*twin)
+    };
+    config.endpoints.iter().map(identity).collect()
 }
 
 #[derive(Debug)]
@@ -121,14 +158,9 @@ impl Cluster {
         priorities.sort_unstable();
         priorities.dedup();
         let tier_of = |priority| priorities.partition_point(|p| *p < priority).min(TIERS_MAX - 1) as u8;
-        let mut twins: HashMap<String, u64> = HashMap::new();
-        let mut endpoint = |e: &config::Endpoint| {
-            // the same address twice is two endpoints with two identities
-            let twin = twins.entry(e.address.to_string()).and_modify(|n| *n += 1).or_insert(0);
-            let identity = hash_key(e.address.to_string().as_bytes()).wrapping_add(*twin);
-            Endpoint::new(e.weight.0, tier_of(e.priority), identity)
-        };
-        let mut endpoints: Vec<Endpoint> = config.endpoints.iter().map(&mut endpoint).collect();
+        let endpoint =
+            |(e, identity): (&config::Endpoint, u64)| Endpoint::new(e.weight.0, tier_of(e.priority), identity);
+        let mut endpoints: Vec<Endpoint> = config.endpoints.iter().zip(identities(config)).map(endpoint).collect();
         for (row, endpoint) in endpoints.iter_mut().enumerate() {
             // one that takes another worker's place hears of changes only
             endpoint.healthy = common.standings.is_healthy(EndpointId::from_index(row));
@@ -161,21 +193,19 @@ impl Cluster {
         }
     }
 
-    /// Takes over what `old` knew of the endpoints that both have, so that a reload forgets nothing; the first worker does so with the
-    /// standings too. Requests in flight stay with the old cluster.
+    /// Takes over what this worker knew of the endpoints that both have, so that a reload forgets nothing; where they stand
+    /// [`Common::succeed`] has taken over. Requests in flight stay with the old cluster.
     pub fn inherit(&mut self, old: &Self, now: Instant) {
         let known: HashMap<u64, usize> = old.endpoints.iter().enumerate().map(|(row, e)| (e.identity, row)).collect();
-        let first = self.standings.version() == 0;
         for (row, endpoint) in self.endpoints.iter_mut().enumerate() {
             let Some(old_row) = known.get(&endpoint.identity) else { continue };
             let (weight, tier, from) = (endpoint.weight, endpoint.tier, &old.endpoints[*old_row]);
             *endpoint = Endpoint { weight, tier, in_flight: 0, started: 0, finished: 0, ..from.clone() };
-            if first && self.outlier.is_some() {
-                let (id, old_id) = (EndpointId::from_index(row), EndpointId::from_index(*old_row));
-                self.standings.inherit(id, &old.standings, old_id);
-            }
+            endpoint.ramp_from = endpoint.ramp_from.filter(|_| self.slow_start > Duration::ZERO);
+            endpoint.healthy = self.standings.is_healthy(EndpointId::from_index(row));
         }
-        self.seen = None;
+        self.ramping = self.endpoints.iter().filter(|e| e.ramp_from.is_some()).count() as u32;
+        (self.seen, self.stale) = (None, true);
         self.refresh(now);
     }
 

@@ -8,22 +8,31 @@
 //! limit spare, so nobody is refused below 98.4 % of it; below [`SPARE_SHARE`] × workers × 2 slots, where that would be less than two
 //! a worker, nothing is held spare and the limit is exact both ways: one atomic operation each to take and to put back.
 //!
+//! A limit that changes ([`SharedSlots::resize`]) keeps who is there: when it falls below that, the heap owes slots, and nobody gets one until
+//! as many have been put back.
+//!
 //! It does not queue: who finds no slot is rejected.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 /// The part of a limit that workers may hold spare, together.
 pub const SPARE_SHARE: u32 = 64;
+
+/// No limit: slots are only counted, so that a limit which comes later knows who is there. None is held spare: with a part of this, spare
+/// slots alone would be more than any other limit.
+pub const UNLIMITED: u32 = u32::MAX;
 
 /// The slots that no worker holds. Shared by all workers; one cache line.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct SharedSlots {
-    free: AtomicU32,
-    limit: u32,
+    /// Below zero: what a limit that was lowered owes.
+    free: AtomicI64,
+    limit: AtomicU32,
     /// Spare slots that one worker may hold; 0: none.
-    spare_max: u32,
+    spare_max: AtomicU32,
+    workers: u32,
 }
 
 impl SharedSlots {
@@ -31,44 +40,66 @@ impl SharedSlots {
     #[must_use]
     pub fn new(limit: u32, workers: usize) -> Self {
         let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
-        let spare_max = match limit / SPARE_SHARE / workers {
-            1 => 0,
-            spare => spare,
-        };
-        Self { free: AtomicU32::new(limit), limit, spare_max }
+        Self {
+            free: AtomicI64::new(i64::from(limit)),
+            limit: AtomicU32::new(limit),
+            spare_max: AtomicU32::new(spare_max(limit, workers)),
+            workers,
+        }
+    }
+
+    /// Changes the limit. Who holds a slot keeps it.
+    pub fn resize(&self, limit: u32) {
+        let before = self.limit.swap(limit, Ordering::Relaxed);
+        self.spare_max.store(spare_max(limit, self.workers), Ordering::Relaxed);
+        self.free.fetch_add(i64::from(limit) - i64::from(before), Ordering::Release);
     }
 
     /// Slots in all.
     #[must_use]
     pub fn limit(&self) -> u32 {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
     }
 
-    /// Slots in use or spare with a worker, at most [`SharedSlots::limit`]: what the metrics show as in flight, up to the spare ones too high.
+    /// Slots in use or spare with a worker; more than [`SharedSlots::limit`] only after that was lowered.
     #[must_use]
     pub fn held(&self) -> u32 {
-        self.limit - self.free.load(Ordering::Relaxed)
+        let held = i64::from(self.limit()) - self.free.load(Ordering::Relaxed);
+        u32::try_from(held.max(0)).unwrap_or(u32::MAX)
+    }
+
+    fn spare_max(&self) -> u32 {
+        self.spare_max.load(Ordering::Relaxed)
     }
 
     /// Takes up to `wanted`, as many as there are.
     fn take_up_to(&self, wanted: u32) -> u32 {
         let mut free = self.free.load(Ordering::Relaxed);
         loop {
-            let taken = free.min(wanted);
-            if taken == 0 {
+            let taken = free.min(i64::from(wanted));
+            if taken <= 0 {
                 return 0;
             }
             // Acquire and release: what a request did before it put its slot back is before what the slot's next one does.
             match self.free.compare_exchange_weak(free, free - taken, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return taken,
+                // at most what was wanted
+                Ok(_) => return taken as u32,
                 Err(seen) => free = seen,
             }
         }
     }
 
     fn put_back(&self, count: u32) {
-        let before = self.free.fetch_add(count, Ordering::Release);
-        debug_assert!(before + count <= self.limit, "more slots than there were");
+        self.free.fetch_add(i64::from(count), Ordering::Release);
+    }
+}
+
+/// Spare slots that one of so many workers may hold.
+fn spare_max(limit: u32, workers: u32) -> u32 {
+    match limit / SPARE_SHARE / workers {
+        1 => 0,
+        _ if limit == UNLIMITED => 0,
+        spare => spare,
     }
 }
 
@@ -78,13 +109,15 @@ pub struct LocalSlots {
     shared: Arc<SharedSlots>,
     spare: u32,
     in_use: u32,
+    /// Nothing is taken any more, and what comes back is put back at once.
+    retired: bool,
 }
 
 impl LocalSlots {
     /// A hand that holds nothing yet.
     #[must_use]
     pub fn new(shared: Arc<SharedSlots>) -> Self {
-        Self { shared, spare: 0, in_use: 0 }
+        Self { shared, spare: 0, in_use: 0, retired: false }
     }
 
     /// Takes a slot; `false`: there is none. Each one taken is [released](LocalSlots::release) once.
@@ -92,7 +125,7 @@ impl LocalSlots {
     pub fn acquire(&mut self) -> bool {
         if self.spare == 0 {
             // Half of what may be held: the next release need not put anything back.
-            self.spare = self.shared.take_up_to((self.shared.spare_max / 2).max(1));
+            self.spare = self.shared.take_up_to((self.shared.spare_max() / 2).max(1));
             if self.spare == 0 {
                 return false;
             }
@@ -109,11 +142,28 @@ impl LocalSlots {
     pub fn release(&mut self) {
         self.in_use = self.in_use.checked_sub(1).expect("each slot is released once");
         self.spare += 1;
-        if self.spare > self.shared.spare_max {
+        let spare_max = if self.retired { 0 } else { self.shared.spare_max() };
+        if self.spare > spare_max {
             // Down to half, so that the next acquire finds one.
-            let back = self.spare - self.shared.spare_max / 2;
+            let back = self.spare - spare_max / 2;
             self.spare -= back;
             self.shared.put_back(back);
+        }
+    }
+
+    /// Puts the spare ones back, and from now on each as it is released: another hand takes the slots of what comes.
+    pub fn retire(&mut self) {
+        self.retired = true;
+        let spare = std::mem::take(&mut self.spare);
+        if spare > 0 {
+            self.shared.put_back(spare);
+        }
+    }
+
+    /// Puts back what is spare beyond what a limit that was lowered allows; to be called once that has been.
+    pub fn settle(&mut self) {
+        if self.spare > self.shared.spare_max() {
+            self.shared.put_back(std::mem::take(&mut self.spare));
         }
     }
 
@@ -125,7 +175,7 @@ impl LocalSlots {
 
     /// The slots of all workers.
     #[must_use]
-    pub fn shared(&self) -> &SharedSlots {
+    pub fn shared(&self) -> &Arc<SharedSlots> {
         &self.shared
     }
 }
@@ -241,5 +291,60 @@ mod tests {
             });
             assert_eq!(shared.held(), 0);
         }
+    }
+
+    #[test]
+    fn a_limit_that_changes_keeps_who_is_there() {
+        let shared = Arc::new(SharedSlots::new(4, 1));
+        let (mut old, mut new) = (LocalSlots::new(Arc::clone(&shared)), LocalSlots::new(Arc::clone(&shared)));
+        assert!((0..4).all(|_| old.acquire()) && !old.acquire());
+        shared.resize(2);
+        old.retire();
+        assert_eq!((shared.held(), shared.limit()), (4, 2));
+        for free in [false, false, true] {
+            old.release();
+            assert_eq!(new.acquire(), free, "two are owed first");
+        }
+        shared.resize(5);
+        assert!((0..3).all(|_| new.acquire()) && !new.acquire(), "one is still of the old hand");
+        drop((old, new));
+        assert_eq!((shared.held(), shared.limit()), (0, 5), "nothing is lost");
+    }
+
+    #[test]
+    fn a_limit_that_is_lowered_is_met_by_a_hand_with_spare_slots() {
+        let shared = Arc::new(SharedSlots::new(12_800, 1));
+        let mut hand = LocalSlots::new(Arc::clone(&shared));
+        assert!(hand.acquire() && shared.held() > 50);
+        shared.resize(3);
+        hand.settle();
+        assert_eq!((0..9).filter(|_| hand.acquire()).count(), 2, "one was in use");
+    }
+
+    #[test]
+    fn a_limit_that_comes_counts_who_is_there() {
+        let shared = Arc::new(SharedSlots::new(UNLIMITED, 2));
+        let mut hands = [(); 2].map(|()| LocalSlots::new(Arc::clone(&shared)));
+        assert!((0..5).all(|turn| hands[turn % 2].acquire()));
+        assert_eq!(shared.held(), 5);
+        shared.resize(6);
+        hands.iter_mut().for_each(LocalSlots::settle);
+        assert!(hands[0].acquire() && !hands[1].acquire());
+        shared.resize(UNLIMITED);
+        assert!((0..1_000).all(|_| hands[1].acquire()), "and is gone with it");
+        drop(hands);
+        assert_eq!(shared.held(), 0);
+    }
+
+    #[test]
+    fn a_hand_that_retires_keeps_nothing_spare() {
+        let shared = Arc::new(SharedSlots::new(10_000, 1));
+        let mut hand = LocalSlots::new(Arc::clone(&shared));
+        assert!(hand.acquire() && hand.acquire());
+        assert!(shared.held() > 2, "it takes a handful");
+        hand.retire();
+        assert_eq!(shared.held(), 2);
+        hand.release();
+        assert_eq!(shared.held(), 1);
     }
 }

@@ -11,6 +11,7 @@
 use crate::limits::TRY_AUTO_FACTOR;
 use crate::policy::latencies::Latencies;
 use crate::units::{self, Instant, RouteId};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -29,13 +30,19 @@ struct Row {
 
 /// What workers tell each other about all routes.
 #[derive(Debug)]
-pub struct TryTimes(Box<[Row]>);
+pub struct TryTimes(Box<[Arc<Row>]>);
 
 impl TryTimes {
     /// Nothing yet.
     #[must_use]
     pub fn new(routes: usize) -> Self {
-        Self((0..routes).map(|_| Row::default()).collect())
+        Self((0..routes).map(|_| Arc::default()).collect())
+    }
+
+    /// What workers go on to tell each other: `before` says which row of these each route had, if it had one.
+    #[must_use]
+    pub fn succeed(&self, before: impl Iterator<Item = Option<RouteId>>) -> Self {
+        Self(before.map(|row| row.map_or_else(Arc::default, |row| Arc::clone(&self.0[row.index()]))).collect())
     }
 }
 

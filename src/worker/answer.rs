@@ -3,9 +3,9 @@
 //! The request may still be on its way up. As long as the answer is no refusal the upload goes on beside it, because an endpoint may
 //! answer while it reads (RFC 9112 §9.5); a refusal ends it, which also brings back what could be sent to another endpoint.
 
-use super::exchange::Line;
 use super::failure::Failure;
 use super::going::{Going, Sending};
+use super::line::Line;
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
 use super::tunnel::Tunnel;
@@ -207,7 +207,7 @@ impl Line<'_> {
     /// Encodes the client's head into `out`.
     fn commit(&mut self, head: &ResponseHead<'_>, upload: &Upload<'_>, out: &mut Vec<u8>) -> Commit {
         self.settle(upload);
-        if self.worker.is_draining() {
+        if self.connection.is_leaving() {
             self.cycle.on_drain();
         }
         let before = *self.cycle;

@@ -13,11 +13,11 @@
 //! or the kernel can prove that the endpoint never read it. A route that allows no retries (`attempts = 0`) is taken at its word: there it
 //! is done only if not a byte was sent. What the endpoint may have read of the first try is counted as a try of its own.
 
-use super::connection::Connection;
+use super::client::Connection;
 use super::failure::{Ending, Failure};
+use super::generation::Generation;
 use super::going::{Going, Sending};
-use super::opening::Opened;
-use super::state::Worker;
+use super::opening::{Opened, Try};
 use super::upload::{Standing, Upload};
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
@@ -33,7 +33,7 @@ use crate::net::receipt::Receipt;
 use crate::net::timer;
 use crate::net::upstream::{Received, Upstream};
 use crate::policy::retry::Sent;
-use crate::units::{ClusterId, EndpointId, Instant};
+use crate::units::Instant;
 use http::{Method, StatusCode};
 use std::future::{Future as _, pending, poll_fn};
 use std::net::Shutdown;
@@ -47,21 +47,6 @@ const STALE_WITHIN: Duration = Duration::from_millis(20);
 
 /// Looks for the reset that follows an end, one a tick: some 200 ms, more than a round trip within a region.
 const RECEIPT_LOOKS: usize = 20;
-
-/// Where an attempt goes and how long it may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Try {
-    pub(super) cluster: ClusterId,
-    pub(super) endpoint: EndpointId,
-    /// End of the connect phase.
-    pub(super) connect_until: Instant,
-    /// End of the attempt: a whole response head must be there by then.
-    pub(super) until: Instant,
-    /// The request may be sent a second time without asking anybody.
-    pub(super) repeatable: bool,
-    /// Not a byte of it may be sent a second time, whatever is known of the first.
-    pub(super) strict: bool,
-}
 
 /// What was asked, as far as the meaning of an answer depends on it.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +62,7 @@ pub(super) struct Asked<'a> {
 
 /// One request on one connection, up to its answer.
 pub(super) struct Conversation<'c> {
-    worker: &'c Worker,
+    worker: &'c Generation,
     client: &'c Connection,
     upload: &'c Upload<'c>,
     upstream: &'c Upstream,
@@ -116,7 +101,7 @@ enum Happened {
 
 impl<'c> Conversation<'c> {
     pub(super) fn new(
-        (worker, client): (&'c Worker, &'c Connection),
+        (worker, client): (&'c Generation, &'c Connection),
         upload: &'c Upload<'c>,
         opened: &'c Opened,
         asked: Asked<'c>,
@@ -409,7 +394,7 @@ impl<'c> Conversation<'c> {
 }
 
 /// Where something is put aside for the client. Most requests need no block for it.
-fn put_ahead<'b>(worker: &Worker, ahead: &'b mut Block) -> &'b mut Vec<u8> {
+fn put_ahead<'b>(worker: &Generation, ahead: &'b mut Block) -> &'b mut Vec<u8> {
     if ahead.room() == 0 && ahead.is_empty() {
         *ahead = worker.blocks.borrow_mut().small();
     }

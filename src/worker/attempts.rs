@@ -3,7 +3,7 @@
 //! The policy decides ([`crate::policy::exchange`]); this hands it the cluster, the clock and the generator, holds the endpoint's
 //! place under `max_requests`, and writes down what happened. Dropping it, by whatever path, ends the attempt in flight.
 
-use super::state::{Slot, Worker};
+use super::generation::{Generation, Slot};
 use crate::config::HeaderRules;
 use crate::limits::VISITS_MAX;
 use crate::net::clock;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// The attempts of one request.
 pub(super) struct Attempts<'w> {
-    worker: &'w Rc<Worker>,
+    worker: &'w Rc<Generation>,
     route: RouteId,
     cluster: ClusterId,
     exchange: RefCell<Exchange>,
@@ -75,11 +75,10 @@ pub(super) struct Brings {
 }
 
 impl<'w> Attempts<'w> {
-    pub(super) fn new(worker: &'w Rc<Worker>, brings: Brings) -> Self {
+    pub(super) fn new(worker: &'w Rc<Generation>, brings: Brings) -> Self {
         let Brings { route, cluster, idempotent, replayable, hash: key, arrived } = brings;
         let facts = {
-            let mut routes = worker.routes.borrow_mut();
-            let route = &mut routes[route.index()];
+            let mut route = worker.route(route).borrow_mut();
             Facts {
                 deadline: route.deadline.start(None, arrived),
                 retry: Rc::clone(&route.retry),
@@ -190,10 +189,9 @@ impl<'w> Attempts<'w> {
         let worker = self.worker;
         let mut exchange = self.exchange.borrow_mut();
         let budget_stopped = exchange.was_stopped_by_budget();
-        let mut clusters = worker.clusters.borrow_mut();
-        let cluster = &mut clusters[self.cluster.index()];
-        let action = exchange.step(event, cluster, now, &mut worker.rng.borrow_mut());
-        worker.tell_changes(self.cluster, cluster);
+        let mut cluster = worker.cluster(self.cluster).borrow_mut();
+        let action = exchange.step(event, &mut cluster, now, &mut worker.rng.borrow_mut());
+        worker.tell_changes(self.cluster, &mut cluster);
         if exchange.was_stopped_by_budget() && !budget_stopped {
             worker.recorder.retry_budget_exhausted(self.cluster);
             worker.complain_of_budget(self.cluster, now);
@@ -212,7 +210,7 @@ impl<'w> Attempts<'w> {
             Occasion::Failover => recorder.failover(self.cluster),
             Occasion::Retry(cause) => recorder.retry(self.cluster, retry_reason(cause)),
         }
-        exchange.on_entered(&mut self.worker.clusters.borrow_mut()[self.cluster.index()], now);
+        exchange.on_entered(&mut self.worker.cluster(self.cluster).borrow_mut(), now);
     }
 
     fn on_head(&self, failed: bool, now: Instant) {
@@ -223,7 +221,7 @@ impl<'w> Attempts<'w> {
         self.current.set(Some(current));
         self.upstream_time.set(Some(elapsed));
         self.on_latency(elapsed, now);
-        let route = &mut self.worker.routes.borrow_mut()[self.route.index()];
+        let mut route = self.worker.route(self.route).borrow_mut();
         // where it is asked for, and only there: it is a kilobyte for each route
         if !failed && route.retry.per_try_timeout.is_none() && route.retry.retries_max > 0 {
             route.try_time.on_answer(elapsed, self.route, &self.worker.shared.try_times, now);
@@ -231,7 +229,7 @@ impl<'w> Attempts<'w> {
     }
 
     fn on_latency(&self, latency: Duration, now: Instant) {
-        self.worker.routes.borrow_mut()[self.route.index()].deadline.on_latency(latency, now);
+        self.worker.route(self.route).borrow_mut().deadline.on_latency(latency, now);
     }
 
     fn count_end(&self, event: Event, now: Instant) {

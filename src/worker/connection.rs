@@ -5,25 +5,22 @@
 //! request then costs no extra turn of the loop. When none is expected soon, or too many connections wait that way, box and
 //! buffer are given back and the task waits for readability alone, which holds no memory.
 
-use super::exchange::{self, Served};
+use super::client::{Connection, send};
+use super::discard::Served;
+use super::exchange;
+use super::generation::Generation;
 use super::proxied;
 use super::record::Record;
 use super::seat::ConnectionSeat;
 use super::state::Worker;
-use crate::config;
-use crate::error::ProxyError;
 use crate::net::block::Block;
 use crate::net::stream::Stream;
-use crate::net::timer::Watch;
 use crate::net::{clock, driver};
-use crate::units::{Instant, ListenerId};
-use rand::RngExt as _;
-use std::cell::Cell;
+use crate::units::Instant;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -33,90 +30,6 @@ const HOT: Duration = Duration::from_millis(100);
 /// bytes is a reset, which may take the response with it (RFC 9112 §9.6). More than what both kernels may hold of it.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 << 20;
-/// Shares of `max_connection_age` that connections get, so that those of one moment do not all come back in one other (gRPC's
-/// connection management gives ±10 %).
-const AGE_SPREAD: std::ops::RangeInclusive<f64> = 0.9..=1.0;
-
-/// Who is at the other end.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer {
-    /// Its address; `None` behind a unix socket.
-    pub(super) address: Option<SocketAddr>,
-    /// Whether its `X-Forwarded-*` are believed.
-    pub(super) trusted: bool,
-}
-
-impl Peer {
-    pub(super) fn new(address: Option<SocketAddr>, trusted: &[ipnet::IpNet]) -> Self {
-        let trusted = address.is_some_and(|a| trusted.iter().any(|net| net.contains(&a.ip().to_canonical())));
-        Self { address, trusted }
-    }
-
-    /// Whether it may send PROXY headers: a trusted proxy, or somebody whom the file system lets open a unix socket.
-    pub(super) fn may_relay(&self) -> bool {
-        self.trusted || self.address.is_none()
-    }
-
-    /// The client whose connections are counted; none behind a unix socket, where all would be one.
-    pub(super) fn client(&self) -> Option<IpAddr> {
-        self.address.map(|address| address.ip())
-    }
-
-    /// The address that limits, hashes and logs go by. All peers of a unix socket are one client, the local one.
-    pub(super) fn ip(&self) -> IpAddr {
-        self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip().to_canonical())
-    }
-}
-
-/// What the line needs to know of a connection.
-#[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: Stream,
-    pub(super) watch: Watch,
-    pub(super) listener: ListenerId,
-    pub(super) peer: Peer,
-    /// What the peer connected to, where a PROXY header said so; else it is the socket's own address. Boxed, because most
-    /// connections have none and most connections are idle.
-    pub(super) destination: Option<Box<SocketAddr>>,
-    /// When the last response was sent.
-    served_at: Cell<Instant>,
-    /// From when on the next response is the last.
-    ends_at: Instant,
-    /// Requests whose heads have been read.
-    requests: Cell<u64>,
-}
-
-impl Connection {
-    pub(super) fn new(worker: &Worker, listener: ListenerId, stream: Stream, peer: Peer) -> Self {
-        let age_max = worker.shared.config.listeners[listener.index()].connection_age_max;
-        Self {
-            stream,
-            watch: worker.timers.watch(),
-            listener,
-            peer,
-            destination: None,
-            served_at: Cell::default(),
-            ends_at: clock::now() + age_max.mul_f64(worker.rng.borrow_mut().random_range(AGE_SPREAD)),
-            requests: Cell::default(),
-        }
-    }
-
-    /// Why the client has not taken what was sent to it: its time was over, or it has left.
-    pub(super) fn send_failure(&self) -> ProxyError {
-        if self.watch.expired() { ProxyError::ClientWriteTimeout } else { ProxyError::ClientClosed }
-    }
-
-    pub(super) fn config<'w>(&self, worker: &'w Worker) -> &'w config::Listener {
-        &worker.shared.config.listeners[self.listener.index()]
-    }
-
-    /// Counts a request; true when it is to be the connection's last, by number or by age.
-    pub(super) fn count_request(&self, config: &config::Listener, now: Instant) -> bool {
-        let count = self.requests.get() + 1;
-        self.requests.set(count);
-        config.connection_requests_max.is_some_and(|max| count >= max) || now >= self.ends_at
-    }
-}
 
 /// What a connection waits for outside of [`serve`], where it holds neither a block nor the room to serve a request.
 #[derive(Debug)]
@@ -164,10 +77,10 @@ impl Begun {
 pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Future<Output = ()> {
     async move {
         let worker = seat.worker();
-        let config = connection.config(worker);
         let mut begun = None;
-        if config.proxy_protocol {
-            let Some(taken) = Box::pin(proxied::take_header(worker, connection)).await else { return };
+        if connection.door.ask(|listener| listener.proxy_protocol) {
+            let pinned = connection.pin();
+            let Some(taken) = Box::pin(proxied::take_header(&pinned, connection)).await else { return };
             connection.peer = taken.client;
             connection.destination = taken.destination.map(Box::new);
             if !seat.claim_for(taken.client.client()) {
@@ -180,14 +93,14 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
                 worker.put(taken.behind);
             }
         }
-        if begun.is_none() && worker.is_crowded() && wait(worker, connection, &Wait::First).await.is_err() {
+        if begun.is_none() && worker.is_crowded() && wait(connection, &Wait::First).await.is_err() {
             return;
         }
         loop {
-            let serving = Box::pin(serve(worker, connection, begun.take()));
+            let serving = Box::pin(serve(connection, begun.take()));
             driver::hint_state(&*serving);
             let next = serving.await;
-            if matches!(next, Wait::Over) || wait(worker, connection, &next).await.is_err() {
+            if matches!(next, Wait::Over) || wait(connection, &next).await.is_err() {
                 break;
             }
             if let Wait::Rest(rest) = next {
@@ -195,21 +108,22 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
             }
         }
         // a client that has ended its direction may still be reading
-        let _guard = connection.watch.over_send(&connection.stream, config.body_timeout, clock::now());
+        let patience = connection.door.ask(|listener| listener.body_timeout);
+        let _guard = connection.watch.over_send(&connection.stream, patience, clock::now());
         connection.stream.posted().await;
     }
 }
 
 /// Waits until something has arrived; what it is, or that the time is over, a receive will tell.
-fn wait(worker: &Worker, connection: &Connection, wait: &Wait) -> impl Future<Output = io::Result<()>> {
-    let Connection { stream, watch, .. } = connection;
-    let config = connection.config(worker);
+fn wait(connection: &Connection, wait: &Wait) -> impl Future<Output = io::Result<()>> {
+    let Connection { stream, watch, door, .. } = connection;
+    let (header, idle) = door.ask(|listener| (listener.header_timeout, listener.idle_timeout));
     let guard = match wait {
-        Wait::First => watch.over_idle(stream, clock::now() + config.header_timeout),
+        Wait::First => watch.over_idle(stream, clock::now() + header),
         // a worker that drains gives a request that is under way the length of a tick; the receive that follows finds it, or the end
-        Wait::Next if worker.is_draining() => watch.over_idle(stream, clock::now()),
-        Wait::Next | Wait::Over => watch.over_idle(stream, clock::now() + config.idle_timeout),
-        Wait::Rest(begun) => watch.over(stream, begun.arrived + config.header_timeout, Shutdown::Read),
+        Wait::Next if door.is_leaving() => watch.over_idle(stream, clock::now()),
+        Wait::Next | Wait::Over => watch.over_idle(stream, clock::now() + idle),
+        Wait::Rest(begun) => watch.over(stream, begun.arrived + header, Shutdown::Read),
     };
     async move {
         let readable = stream.readable().await;
@@ -218,19 +132,21 @@ fn wait(worker: &Worker, connection: &Connection, wait: &Wait) -> impl Future<Ou
     }
 }
 
-/// Serves requests for as long as they come quickly.
-async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
-    let stream = &connection.stream;
-    let mut inbox = worker.blocks.borrow_mut().small();
+/// Serves requests for as long as they come quickly. Each pins the generation in use; what is waited for between two of them pins none.
+async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
+    let Connection { stream, door, .. } = connection;
+    let mut inbox = door.worker.blocks.borrow_mut().small();
     let mut began = None;
     if let Some(begun) = begun {
-        begun.move_into(worker, &mut inbox);
+        begun.move_into(&door.worker, &mut inbox);
         began = Some((begun.arrived, begun.due));
-    } else if !receive_first(worker, connection, &mut inbox).await {
-        worker.put(inbox);
+    } else if !receive_first(connection, &mut inbox).await {
+        door.worker.put(inbox);
         return Wait::Over;
     }
     loop {
+        let pinned = connection.pin();
+        let worker = &*pinned;
         let (arrived, due) = began.take().unwrap_or_else(|| (clock::now(), false));
         let hot = arrived.since(connection.served_at.get()) < HOT;
         let mut record = Record::new(connection, arrived);
@@ -254,45 +170,50 @@ async fn serve(worker: &Rc<Worker>, connection: &Connection, begun: Option<Box<B
             continue;
         }
         inbox.clear();
-        let stays = hot && !worker.is_crowded() && !worker.is_draining();
+        let stays = hot && !worker.is_crowded() && !connection.is_leaving();
         let posted = if stays { stream.post(last) } else { Err(last) };
-        let received = match posted {
+        let receive = |inbox| receive_next(worker, stream, inbox);
+        let (since, receiving) = match posted {
             Ok(()) => {
                 connection.served_at.set(at);
                 record.finish(worker, at, Ok(()));
-                let receiving = receive_next(worker, stream, inbox);
-                wait_armed(worker, connection, at, receiving).await
+                (at, receive(inbox))
             }
-            Err(last) => match send_and_receive(worker, connection, (last, &mut record), inbox, (at, stays)).await {
-                Ok(received) => received,
-                Err(wait) => return wait,
-            },
+            Err(last) => {
+                match send_last((worker, connection), (last, &mut record), inbox, (at, stays), receive).await {
+                    Ok(sent) => sent,
+                    Err(wait) => return wait,
+                }
+            }
         };
-        inbox = received.1;
-        if !matches!(received.0, Ok(1..)) {
-            worker.put(inbox);
+        drop(pinned);
+        let received;
+        (received, inbox) = wait_armed(connection, since, receiving).await;
+        if !matches!(received, Ok(1..)) {
+            door.worker.put(inbox);
             return Wait::Over;
         }
     }
 }
 
-/// Sends the last bytes of a response; the next receive goes in with the same turn of the loop, if the connection stays hot.
+/// Sends the last bytes of a response; the next receive goes in with the same turn of the loop, if the connection stays hot. When they
+/// were sent, and that receive.
 ///
 /// # Errors
 /// It does not, and this is what it waits for.
-async fn send_and_receive(
-    worker: &Worker,
-    connection: &Connection,
+async fn send_last<R>(
+    (worker, connection): (&Generation, &Connection),
     (last, record): (Block, &mut Record),
     inbox: Block,
     (at, stays): (Instant, bool),
-) -> Result<(io::Result<usize>, Block), Wait> {
+    receive: impl FnOnce(Block) -> R,
+) -> Result<(Instant, R), Wait> {
     let Connection { stream, watch, .. } = connection;
-    let guard = watch.over_send(stream, connection.config(worker).body_timeout, at);
+    let _guard = watch.over_send(stream, connection.config(worker).body_timeout, at);
     let mut sending = pin!(stream.send_noting(last, || watch.on_sent(clock::now())));
     let early = poll_once(sending.as_mut()).await;
     let (receiving, inbox) = match stays {
-        true => (Some(receive_next(worker, stream, inbox)), Block::default()),
+        true => (Some(receive(inbox)), Block::default()),
         false => (None, inbox),
     };
     let (sent, last) = match early {
@@ -308,14 +229,12 @@ async fn send_and_receive(
     if sent.is_err() {
         return Err(Wait::Over);
     }
-    let Some(receiving) = receiving else { return Err(Wait::Next) };
-    drop(guard);
-    Ok(wait_armed(worker, connection, sent_at, receiving).await)
+    receiving.map(|receiving| (sent_at, receiving)).ok_or(Wait::Next)
 }
 
 /// Sends the last bytes of a connection. `lingers`: the client may still be sending, and is given time to read them.
 async fn finish(
-    worker: &Worker,
+    worker: &Generation,
     connection: &Connection,
     last: Block,
     mut record: Record,
@@ -334,15 +253,15 @@ async fn finish(
 
 /// Waits for the next request with the receive armed.
 async fn wait_armed(
-    worker: &Worker,
     connection: &Connection,
     since: Instant,
     receiving: impl Future<Output = (io::Result<usize>, Block)>,
 ) -> (io::Result<usize>, Block) {
     // a drain that came while the response was being sent has not seen this connection idle
-    let wait = if worker.is_draining() { Duration::ZERO } else { connection.config(worker).idle_timeout };
-    let _guard = connection.watch.over_idle(&connection.stream, since + wait);
-    let _armed = worker.arm();
+    let Connection { stream, watch, door, .. } = connection;
+    let wait = if door.is_leaving() { Duration::ZERO } else { door.ask(|listener| listener.idle_timeout) };
+    let _guard = watch.over_idle(stream, since + wait);
+    let _armed = door.worker.arm();
     receiving.await
 }
 
@@ -358,31 +277,17 @@ fn receive_next<'c>(
     stream.receive(inbox)
 }
 
-async fn receive_first(worker: &Worker, connection: &Connection, inbox: &mut Block) -> bool {
-    let wait = connection.config(worker).header_timeout;
+async fn receive_first(connection: &Connection, inbox: &mut Block) -> bool {
+    let wait = connection.door.ask(|listener| listener.header_timeout);
     let _guard = connection.watch.over_idle(&connection.stream, clock::now() + wait);
-    let _armed = worker.arm();
+    let _armed = connection.door.worker.arm();
     let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
     *inbox = block;
     matches!(received, Ok(1..))
 }
 
-/// Sends all of `block`; the client may take its time, but not longer than `patience` for any part of it.
-pub(super) async fn send(
-    worker: &Worker,
-    connection: &Connection,
-    block: Block,
-    patience: Duration,
-) -> Result<(), ProxyError> {
-    let _guard = connection.watch.over_send(&connection.stream, patience, clock::now());
-    let progress = || connection.watch.on_sent(clock::now());
-    let (sent, block) = connection.stream.send_noting(block, progress).await;
-    worker.put(block);
-    sent.map_err(|_| connection.send_failure())
-}
-
 /// Ends our direction and reads on for a moment.
-async fn linger(worker: &Worker, connection: &Connection, mut inbox: Block) {
+async fn linger(worker: &Generation, connection: &Connection, mut inbox: Block) {
     connection.stream.shutdown(Shutdown::Write);
     let _guard = connection.watch.over(&connection.stream, clock::now() + LINGER, Shutdown::Both);
     let mut left = LINGER_BYTES;

@@ -5,22 +5,35 @@
 //! closed after all (RFC 9112 §9.3, §9.6). Nothing is read of a client that waits to be told to send (RFC 9110 §10.1.1): its next
 //! bytes could be the body or the next request.
 
-use super::connection::{self, Connection};
-use super::exchange::Served;
+use super::client::{self, Connection};
+use super::generation::Generation;
 use super::record::Record;
-use super::state::Worker;
 use crate::http::body::Body;
 use crate::http::cycle::{Cycle, Next, Progress};
 use crate::http::trailers::Trailers;
 use crate::limits::{DISCARD_BYTES_MAX, DISCARD_TIMEOUT};
 use crate::net::block::Block;
 use crate::net::clock;
+use crate::units::Instant;
 use std::net::Shutdown;
+
+/// What is left to do when an exchange is over but for its last bytes: to send them, and to finish the record.
+#[derive(Debug)]
+pub(super) struct Served {
+    /// May be empty.
+    pub(super) last: Block,
+    /// The client's connection ends with them.
+    pub(super) close: bool,
+    /// … but not before the client had time to read them, because it may still be sending.
+    pub(super) linger: bool,
+    /// About now.
+    pub(super) at: Instant,
+}
 
 /// The response is encoded: what becomes of the connection. When a little of the request is still to come, it is thrown away here,
 /// after the response was sent, because a client may wait for that before it goes on sending.
 pub(super) async fn conclude(
-    worker: &Worker,
+    worker: &Generation,
     connection: &Connection,
     (cycle, mut rest): (&mut Cycle, Rest<'_>),
     record: &mut Record,
@@ -35,7 +48,7 @@ pub(super) async fn conclude(
     }
     if cycle.next_downstream() == Next::Discard {
         let patience = connection.config(worker).body_timeout;
-        let sent = connection::send(worker, connection, std::mem::take(&mut served.last), patience).await;
+        let sent = client::send(worker, connection, std::mem::take(&mut served.last), patience).await;
         served.at = clock::now();
         record.on_answered(served.at);
         if let Err(error) = sent {
@@ -78,7 +91,7 @@ impl Rest<'_> {
     }
 
     /// Receives and skips until the end.
-    pub(super) async fn discard(&mut self, worker: &Worker, client: &Connection) -> Result<(), Unwanted> {
+    pub(super) async fn discard(&mut self, worker: &Generation, client: &Connection) -> Result<(), Unwanted> {
         let until = clock::now() + DISCARD_TIMEOUT;
         let patience = client.config(worker).body_timeout;
         let mut left = DISCARD_BYTES_MAX;

@@ -6,55 +6,40 @@
 //! protocol the two sides speak beyond "a head and a body", nor whether they are encrypted.
 
 use super::answer::{Answered, Answering};
-use super::attempt::{Asked, Conversation, Try};
+use super::attempt::{Asked, Conversation};
 use super::attempts::{Attempts, Brings};
-use super::connection::Connection;
-use super::discard::{Rest, conclude};
+use super::client::Connection;
+use super::discard::{Rest, Served, conclude};
 use super::failure::{Ending, Failure};
+use super::generation::Generation;
 use super::going::Going;
-use super::opening::{self, Opened};
+use super::line::Line;
+use super::opening::{self, Opened, Try};
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
-use super::state::Worker;
-use super::upload::{Incoming, Standing, Upload};
-use crate::error::{Fault, ProxyError, Rule};
+use super::upload::{Incoming, Upload};
+use crate::error::ProxyError;
 use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
-use crate::http::framing::Framing;
 use crate::http::glimpse::Glimpse;
 use crate::http::reply::{self, ReplyTo};
 use crate::http::scan::HeadScanner;
 use crate::http::trailers::Trailers;
-use crate::http::upgrade::Offer;
 use crate::limits::REPLAY_BYTES_MAX;
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
-use crate::units::{Instant, RouteId};
-use http::Method;
+use crate::units::Instant;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
-
-/// What is left to do when an exchange is over but for its last bytes: to send them, and to finish the record.
-#[derive(Debug)]
-pub(super) struct Served {
-    /// May be empty.
-    pub(super) last: Block,
-    /// The client's connection ends with them.
-    pub(super) close: bool,
-    /// … but not before the client had time to read them, because it may still be sending.
-    pub(super) linger: bool,
-    /// About now.
-    pub(super) at: Instant,
-}
 
 /// Serves the request whose first bytes are in the inbox and arrived at `arrived`. With `due` more of it has arrived since.
 ///
 /// `None`: its head is not all there, and too many connections wait in here; its bytes are still in the inbox.
 pub(super) async fn exchange(
-    worker: &Rc<Worker>,
+    worker: &Rc<Generation>,
     connection: &Connection,
     inbox: &mut Block,
     record: &mut Record,
@@ -83,7 +68,7 @@ pub(super) async fn exchange(
 /// Receives until the head is whole, within `header_timeout` of its first byte, plans, and says when it was. Without a plan there is no
 /// room to wait in here.
 async fn read_head(
-    worker: &Rc<Worker>,
+    worker: &Rc<Generation>,
     connection: &Connection,
     (inbox, plan): (&mut Block, &mut Option<Plan>),
     record: &mut Record,
@@ -128,7 +113,7 @@ async fn read_head(
 
 /// A request that could not be read: one reply, then the end.
 fn refuse_head(
-    worker: &Worker,
+    worker: &Generation,
     connection: &Connection,
     inbox: &mut Block,
     record: &mut Record,
@@ -158,27 +143,8 @@ fn refuse_head(
     Served { last, close: true, linger: true, at: now }
 }
 
-/// A request on its way through; what the steps of the line share.
-pub(super) struct Line<'w> {
-    pub(super) worker: &'w Rc<Worker>,
-    pub(super) connection: &'w Connection,
-    pub(super) attempts: &'w Attempts<'w>,
-    pub(super) cycle: &'w mut Cycle,
-    pub(super) record: &'w mut Record,
-    pub(super) route: RouteId,
-    pub(super) method: &'w Method,
-    pub(super) version: Version,
-    idempotent: bool,
-    /// It has met a pooled connection that was closed, and takes none any more.
-    met_stale: bool,
-    pub(super) offer: Option<Box<Offer>>,
-    /// When the last thing that was waited for has happened: what is decided without waiting is decided at one time, and the clock
-    /// is read once.
-    pub(super) now: Instant,
-}
-
 async fn forward(
-    (worker, connection): (&Rc<Worker>, &Connection),
+    (worker, connection): (&Rc<Generation>, &Connection),
     inbox: &mut Block,
     cycle: &mut Cycle,
     record: &mut Record,
@@ -303,7 +269,7 @@ impl Line<'_> {
         };
         upload.rewind();
         let mut sending = pin!(upload.run(opened.upstream.stream()));
-        let mut going = Going::new(upload, sending.as_mut());
+        let mut going = Going::new(&upload.attempt, sending.as_mut());
         let mut conversation = Conversation::new((self.worker, self.connection), upload, opened, asked, to);
         let mut block = Block::default();
         let heard = conversation.hold(&mut going, (self.now, &mut block)).await;
@@ -317,72 +283,5 @@ impl Line<'_> {
             Ok(answered) => Ok(answered),
             Err(verdict) => self.answer(answering, verdict).await,
         }
-    }
-
-    /// Tells what an attempt has failed of. A client's failure is the end.
-    pub(super) fn fail(&self, failure: Failure, upload: &Upload<'_>) -> Action {
-        match failure {
-            Failure::Downstream(error) => {
-                self.attempts.step(Event::DownstreamGone, self.now);
-                Action::Reply(error)
-            }
-            failure => self.step(failure.event(), upload),
-        }
-    }
-
-    /// Tells what an attempt has come to. One that took a part of the request with it was the last.
-    pub(super) fn step(&self, event: Event, upload: &Upload<'_>) -> Action {
-        if !upload.can_begin() {
-            self.attempts.forbid_replay();
-        }
-        self.attempts.step(event, self.now)
-    }
-
-    /// Takes down where the client is with its body.
-    pub(super) fn settle(&mut self, upload: &Upload<'_>) {
-        match upload.standing() {
-            Standing::Complete => self.cycle.on_request_done(),
-            Standing::Sending => self.cycle.on_continue(),
-            Standing::Withheld => {}
-            Standing::Severed => self.cycle.on_request_broken(),
-        }
-    }
-
-    /// A reply of the gateway's own in place of a response.
-    pub(super) fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> (Block, bool) {
-        self.record.on_error(error);
-        let mut last = self.worker.blocks.borrow_mut().small();
-        if error == ProxyError::ClientClosed {
-            self.cycle.on_request_broken();
-            return (last, false);
-        }
-        self.settle(upload);
-        // its body is what was wrong; or it was too slow (RFC 9110 §15.5.9: 408 ends the connection)
-        if error == ProxyError::RequestTimeout || (error.fault() == Fault::Downstream && !upload.is_complete()) {
-            self.cycle.on_request_broken();
-        }
-        let close = self.cycle.announces_close(upload.left());
-        self.cycle.on_response_head(Framing::Fixed(0), !close);
-        let to = ReplyTo {
-            version: self.version,
-            head_only: *self.method == Method::HEAD,
-            close,
-            date: &self.worker.date(self.now),
-            server: &self.connection.config(self.worker).server,
-            rules: None,
-        };
-        let busy =
-            matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);
-        let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
-        match error {
-            // its head was fine, so it is its body, and only chunks can be wrong
-            ProxyError::BadRequest => {
-                self.record.on_malformed(Rule::Chunk);
-                reply::malformed(last.vec_mut(), Rule::Chunk, &to);
-            }
-            error => reply::error(last.vec_mut(), error, extra, &to),
-        }
-        self.record.response_bytes = last.unread().len() as u64;
-        (last, true)
     }
 }

@@ -1,10 +1,9 @@
 //! An upload on its way beside the answer to it.
 //!
-//! [`Upload::run`] is one future, polled in place by whoever waits for the endpoint, so that neither needs a task of its own. Both sides
+//! [`super::upload::Upload::run`] is one future, polled in place by whoever waits for the endpoint, so that neither needs a task of its own. Both sides
 //! tell each other in cells what the other has to know ([`Signals`]).
 
 use super::failure::Failure;
-use super::upload::Upload;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
@@ -19,7 +18,7 @@ use std::time::Duration;
 /// How long a send that was told to end may take to do so.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// What [`Upload::run`] and the one who hears the endpoint tell each other during one attempt.
+/// What [`super::upload::Upload::run`] and the one who hears the endpoint tell each other during one attempt.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     /// The endpoint's connection has taken something.
@@ -34,12 +33,12 @@ pub(super) struct Signals {
     pub(super) moving: Cell<bool>,
 }
 
-/// What [`Upload::run`] returns.
+/// What [`super::upload::Upload::run`] returns.
 pub(super) trait Sending: Future<Output = Result<(), Failure>> {}
 
 impl<F: Future<Output = Result<(), Failure>>> Sending for F {}
 
-/// The upload of one attempt under way ([`Upload::run`]), to be driven beside what the attempt waits for.
+/// The upload of one attempt under way ([`super::upload::Upload::run`]), to be driven beside what the attempt waits for.
 pub(super) struct Going<'g, F> {
     signals: &'g Signals,
     sending: Pin<&'g mut F>,
@@ -47,8 +46,9 @@ pub(super) struct Going<'g, F> {
 }
 
 impl<'g, F: Sending> Going<'g, F> {
-    pub(super) fn new(upload: &'g Upload<'_>, sending: Pin<&'g mut F>) -> Self {
-        Self { signals: &upload.attempt, sending, done: None }
+    /// That of an upload with these signals.
+    pub(super) fn new(signals: &'g Signals, sending: Pin<&'g mut F>) -> Self {
+        Self { signals, sending, done: None }
     }
 
     /// Drives it on, and says so when it is the client that has failed.

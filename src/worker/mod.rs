@@ -4,7 +4,10 @@
 //! owned by one thread and reached through plain cells. What it reads from others is immutable ([`Shared`]) or a lease taken now
 //! and then from a reservoir. It hears from the control thread through its mailbox only.
 //!
-//! [`accept`] takes connections, [`connection`] runs one of them, [`exchange`] is the straight line of a request, with one file a
+//! What follows from the configuration is a [`generation`], over what does not ([`state`]); [`succession`] takes the next one into use, a
+//! [`door`] tells who comes in which one it is, and a request ends under the one that it began with.
+//!
+//! [`accept`] takes connections, [`connection`] runs one of them ([`client`]), [`exchange`] is the straight line of a request, with one file a
 //! verb where the verb is long: [`plan`] (route, admit, encode), [`opening`] (checkout or connect), [`attempt`] (send, listen), [`answer`]
 //! (await the head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
 
@@ -12,16 +15,22 @@ mod accept;
 mod answer;
 mod attempt;
 mod attempts;
+mod client;
 mod connection;
 mod cutting;
 mod discard;
+mod door;
+mod ending;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
 mod failure;
+mod generation;
 mod going;
+mod line;
 mod notice;
 mod opening;
+mod opinions;
 mod plan;
 mod proxied;
 mod record;
@@ -31,14 +40,18 @@ mod request_id;
 mod seat;
 mod shared;
 mod state;
+mod succession;
 mod tunnel;
 mod upload;
 mod verdict;
 
+pub use door::DoorKey;
 pub use notice::{Notice, Reason};
 pub use report::{Refusal, Report, eject_reason, readmit_reason};
 pub use shared::Shared;
+pub use succession::{LogTo, Preparation};
 
+use crate::config::Config;
 use crate::config::Driver;
 use crate::net::block::Blocks;
 use crate::net::clock;
@@ -49,8 +62,8 @@ use crate::net::mailbox::Mailbox;
 use crate::observe::access_log::LogSender;
 use crate::observe::labels::DriverRung;
 use crate::observe::recorder::Recorder;
-use crate::units::{ClusterId, EndpointId, ListenerId, WorkerId};
-use state::Worker;
+use crate::units::{ClusterId, EndpointId, WorkerId};
+use state::{Hands, Worker};
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -58,15 +71,18 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use succession::Succession;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 /// How often a worker shows that it lives, reaps idle connections and trims its stock.
 const BEAT: Duration = Duration::from_millis(500);
 
 /// What the control thread tells a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// An active probe has changed its mind about an endpoint.
     Health {
+        /// Whose ids these are.
+        generation: u64,
         /// The cluster.
         cluster: ClusterId,
         /// The endpoint in it.
@@ -74,6 +90,17 @@ pub enum Command {
         /// The new state.
         healthy: bool,
     },
+    /// Prepare for the next configuration, without a change to anything.
+    Prepare(Box<Preparation>),
+    /// Take the generation into use that was prepared.
+    Adopt {
+        /// Its number.
+        generation: u64,
+        /// Who hears that it is in use on this worker.
+        done: UnboundedSender<WorkerId>,
+    },
+    /// Drop what was prepared: another worker could not.
+    Abandon,
     /// Accept no more, finish what is in flight, end.
     Drain,
     /// The drain's time is over: tell clients so where they have no answer yet, log what is in flight, end.
@@ -93,17 +120,11 @@ pub struct Seat {
     pub mailbox: Mailbox<Command>,
     /// Where access log records go.
     pub log: Option<LogSender>,
+    /// To the control thread, which tells the operator; with the configuration that the ids are of.
+    pub reports: Sender<(Arc<Config>, Report)>,
     /// Given when this worker is to be, or has been, replaced. It then takes no new connections, finishes what it has, and ends; what it
     /// counts is added to what its successor does ([`Recorder`]).
     pub notice: Arc<Notice>,
-}
-
-/// What a worker writes with.
-struct Hands {
-    recorder: Recorder,
-    log: Option<LogSender>,
-    notice: Arc<Notice>,
-    stock: Rc<RefCell<Blocks>>,
 }
 
 /// What a worker has found on the ladder of drivers.
@@ -138,7 +159,7 @@ pub trait Muster {
 ///
 /// However it ends, by then it has given back what it had: connections are closed, their slots are free, the ring is gone. Returns how many
 /// sockets and operations could not be given back, because the kernel still has them.
-pub fn run(seat: Seat, shared: &Arc<Shared>, from: Step, mut muster: impl Muster) -> usize {
+pub fn run(seat: Seat, shared: Arc<Shared>, from: Step, mut muster: impl Muster) -> usize {
     if let Some(core) = shared.config.gateway.cores[seat.id.index()] {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
     }
@@ -150,16 +171,22 @@ pub fn run(seat: Seat, shared: &Arc<Shared>, from: Step, mut muster: impl Muster
     let recorder = shared.stats.recorder(seat.id);
     // to the end of this function, whatever the event loop leaves behind
     let _tenure = recorder.tenure();
-    let life = async {
-        match begin(seat, shared, recorder, step, stock) {
-            Ok(worker) => {
-                muster.begun(Ok(()));
-                worker.ended().await;
-            }
-            Err(error) => {
-                notice.give(Reason::Failed);
-                muster.begun(Err(error));
-            }
+    let life_notice = Arc::clone(&notice);
+    let life = async move {
+        let begun = begin(seat, &shared, recorder, step, stock);
+        // the generation that this one is may end long before the worker
+        drop(shared);
+        let (told, worker) = match begun {
+            Ok(worker) => (Ok(()), Some(worker)),
+            Err(error) => (Err(error), None),
+        };
+        if told.is_err() {
+            life_notice.give(Reason::Failed);
+        }
+        muster.begun(told);
+        drop(muster);
+        if let Some(worker) = worker {
+            worker.ended().await;
         }
     };
     if caught(|| event_loop.block_on(life)).is_none() {
@@ -198,11 +225,8 @@ fn begin(
     step: Step,
     stock: Rc<RefCell<Blocks>>,
 ) -> io::Result<Rc<Worker>> {
-    let Seat { sockets, mailbox, log, notice, .. } = seat;
+    let Seat { sockets, mailbox, log, reports, notice, .. } = seat;
     let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
-    if shared.descriptor_slots.is_some() {
-        driver::close_at_once();
-    }
     recorder.driver(match step {
         Step::Multishot => DriverRung::IoUringMultishot,
         Step::Defer => DriverRung::IoUringDeferTaskrun,
@@ -210,21 +234,17 @@ fn begin(
         Step::Plain => DriverRung::IoUring,
         Step::Epoll => DriverRung::Epoll,
     });
-    let hands = Hands { recorder, log, notice, stock };
-    let worker = Worker::new(shared, listeners.clone(), hands)?;
-    for (index, listener) in listeners.into_iter().enumerate() {
-        let accepting = accept::accept(Rc::clone(&worker), ListenerId::from_index(index), listener);
-        spawn(&worker, Reason::Deaf, accepting);
-    }
+    let worker = Worker::new(Hands { life: Rc::clone(recorder.life()), reports, notice, stock })?;
+    let succession = Succession::begin(&worker, shared, recorder, log, listeners);
     let timers = Rc::clone(&worker.timers);
     spawn(&worker, Reason::Timeless, async move { timers.run().await });
-    spawn(&worker, Reason::Panicked, beat(Rc::clone(&worker)));
+    spawn(&worker, Reason::Panicked, beat(Rc::clone(&worker), Rc::clone(&succession)));
     let told = Rc::clone(&worker);
     spawn(&worker, Reason::Unreachable, async move {
         // one at a time: whoever was told something that it cannot do must still hear of the drain
         let obey = |command| {
-            if caught(|| state::on_command(&told, command)).is_none() {
-                told.recorder.panic_caught();
+            if caught(|| succession.on_command(command)).is_none() {
+                told.life.panic_caught();
                 told.retire(Reason::Panicked);
             }
         };
@@ -239,16 +259,16 @@ fn spawn(worker: &Rc<Worker>, reason: Reason, task: impl Future<Output = ()> + '
     let worker = Rc::clone(worker);
     driver::spawn(async move {
         if guarded(task).await.is_none() {
-            worker.recorder.panic_caught();
+            worker.life.panic_caught();
         }
         worker.on_task_over(reason);
     });
 }
 
-async fn beat(worker: Rc<Worker>) {
+async fn beat(worker: Rc<Worker>, succession: Rc<Succession>) {
     let watch = worker.timers.watch();
     loop {
-        worker.beat(clock::now());
+        succession.beat(clock::now());
         watch.sleep_until(clock::now() + BEAT).await;
     }
 }

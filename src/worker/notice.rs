@@ -1,10 +1,7 @@
-//! A worker's notice: that it makes room for a successor, and why; and its end.
+//! A worker's notice: that it makes room for a successor, and why.
 
-use super::state::Worker;
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::Poll;
 
 /// Why a worker is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,62 +82,15 @@ impl Notice {
         self.reason.load(Ordering::Relaxed) != 0
     }
 
+    /// The worker knows of it.
+    pub(super) fn hear(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the worker has heard of it, or gave it itself.
     #[must_use]
     pub fn is_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
-    }
-}
-
-impl Worker {
-    /// True from the drain command on, or when a successor has taken over or will.
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.get() || self.notice.is_given()
-    }
-
-    /// Makes room for a successor: no more connections, and the end once those that are here have ended.
-    pub(super) fn retire(&self, reason: Reason) {
-        self.notice.give(reason);
-        self.notice.heard.store(true, Ordering::Relaxed);
-        self.draining.set(true);
-        self.timers.hurry_idle();
-        self.look_for_end();
-    }
-
-    /// One of the worker's own tasks is over, without which it cannot go on as it did.
-    pub(super) fn on_task_over(&self, reason: Reason) {
-        if !reason.may_finish() {
-            self.is_broken.set(true);
-        } else if self.is_draining() {
-            return; // as it should
-        }
-        self.retire(reason);
-    }
-
-    /// Whether nothing is left to do, or nothing can be done any more.
-    fn is_over(&self) -> bool {
-        self.is_broken.get() || (self.draining.get() && self.connections.get() == 0)
-    }
-
-    /// Waits until the worker has drained, or cannot go on.
-    pub(super) async fn ended(&self) {
-        poll_fn(|cx| {
-            if self.is_over() {
-                return Poll::Ready(());
-            }
-            *self.waiting_for_end.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Wakes who waits for the end, if this is it.
-    pub(super) fn look_for_end(&self) {
-        if self.is_over()
-            && let Some(waker) = self.waiting_for_end.borrow_mut().take()
-        {
-            waker.wake();
-        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! `checkout`: a pooled connection to the endpoint of an attempt, or a new one.
 
-use super::attempt::Try;
-use super::connection::Connection;
+use super::client::Connection;
 use super::failure::{Ending, Failure};
+use super::generation::Generation;
 use super::proxied;
-use super::state::Worker;
 use super::upload::Upload;
 use crate::config::Address;
 use crate::error::ProxyError;
@@ -14,8 +13,23 @@ use crate::net::fault::{self, Fault};
 use crate::net::stream::Stream;
 use crate::net::upstream::Upstream;
 use crate::policy::retry::Sent;
-use crate::units::Instant;
+use crate::units::{ClusterId, EndpointId, Instant};
 use std::io;
+
+/// Where an attempt goes and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Try {
+    pub(super) cluster: ClusterId,
+    pub(super) endpoint: EndpointId,
+    /// End of the connect phase.
+    pub(super) connect_until: Instant,
+    /// End of the attempt: a whole response head must be there by then.
+    pub(super) until: Instant,
+    /// The request may be sent a second time without asking anybody.
+    pub(super) repeatable: bool,
+    /// Not a byte of it may be sent a second time, whatever is known of the first.
+    pub(super) strict: bool,
+}
 
 /// A connection to the endpoint of an attempt.
 pub(super) struct Opened {
@@ -26,7 +40,7 @@ pub(super) struct Opened {
 
 /// A pooled connection if one may be taken, else a new one.
 pub(super) async fn open(
-    worker: &Worker,
+    worker: &Generation,
     connection: &Connection,
     to: Try,
     reuse: bool,
@@ -37,7 +51,7 @@ pub(super) async fn open(
     }
     // boxed: most requests find a connection, and every connection of a client would hold the room for making one
     let stream = Box::pin(connect(worker, connection, to)).await?;
-    Ok(Opened { upstream: worker.upstream(stream), reused: false })
+    Ok(Opened { upstream: Upstream::new(stream), reused: false })
 }
 
 /// Whether a request whose pooled connection was closed may be sent on a new one.
@@ -50,7 +64,7 @@ pub(super) fn may_repair(sent: Sent, to: Try, upload: &Upload<'_>) -> bool {
     may_repeat && upload.can_begin()
 }
 
-async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream, Failure> {
+async fn connect(worker: &Generation, client: &Connection, to: Try) -> Result<Stream, Failure> {
     let watch = &client.watch;
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
     let address = &cluster.endpoints[to.endpoint.index()].address;
@@ -63,7 +77,7 @@ async fn connect(worker: &Worker, client: &Connection, to: Try) -> Result<Stream
         false => failure,
     };
     let stream = connecting.established().await.map_err(|error| unless_ended(unconnected(&error, address)))?;
-    worker.clusters.borrow_mut()[to.cluster.index()].on_connected(to.endpoint, clock::now());
+    worker.cluster(to.cluster).borrow_mut().on_connected(to.endpoint, clock::now());
     let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
     introduced.map_err(|error| unless_ended(Failure::broken(Some(&error), Sent::Nothing)))?;
     match watch.client_gone() {

@@ -4,10 +4,10 @@
 //! the hash key, what the access log will want. What comes out is owned and small, and the future that waits for the network
 //! carries nothing else.
 
-use super::connection::Connection;
+use super::client::Connection;
+use super::generation::{Generation, Slot};
 use super::record::Record;
 use super::request_id;
-use super::state::{Slot, Worker};
 use crate::config::{self, HashKey, Target};
 use crate::error::ProxyError;
 use crate::http::body::Body;
@@ -87,7 +87,7 @@ pub(super) struct Forward {
 /// # Errors
 /// What is wrong with the head; the connection must be closed.
 pub(super) fn plan(
-    worker: &Rc<Worker>,
+    worker: &Rc<Generation>,
     connection: &Connection,
     buf: &[u8],
     record: &mut Record,
@@ -115,7 +115,7 @@ struct To {
 
 /// Everything that planning looks at.
 struct Planner<'p> {
-    worker: &'p Rc<Worker>,
+    worker: &'p Rc<Generation>,
     connection: &'p Connection,
     config: &'p config::Listener,
     head: &'p RequestHead<'p>,
@@ -133,7 +133,7 @@ impl Planner<'_> {
         super::failing::on_head(head);
         let mut cycle = Cycle::default();
         cycle.on_request_head(head.framing(), head.is_persistent(), self.is_withheld());
-        if self.connection.count_request(self.config, self.now) || self.worker.is_draining() {
+        if self.connection.count_request(self.config, self.now) || self.connection.is_leaving() {
             cycle.on_drain();
         }
         let client = self.client();

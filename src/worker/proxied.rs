@@ -4,8 +4,8 @@
 //! open a unix socket), what it changes (who the [`Peer`] is, and so limits, hashes, logs and `X-Forwarded-For`), and what an endpoint
 //! is told: the client of the connection, not what `X-Forwarded-For` claims.
 
-use super::connection::{Connection, Peer};
-use super::state::Worker;
+use super::client::{Connection, Peer};
+use super::generation::Generation;
 use crate::config::ProxyVersion;
 use crate::http::Parsed;
 use crate::http::proxy_header::{self, NotProxy, Relayed};
@@ -28,7 +28,7 @@ pub(super) struct Taken {
 
 /// Receives the header that the connection must begin with, whole within `header_timeout`. `None`: the connection is to be closed,
 /// which has been counted.
-pub(super) async fn take_header(worker: &Worker, connection: &Connection) -> Option<Taken> {
+pub(super) async fn take_header(worker: &Generation, connection: &Connection) -> Option<Taken> {
     let config = connection.config(worker);
     let mut inbox = worker.blocks.borrow_mut().small();
     let _guard = connection.watch.over_idle(&connection.stream, clock::now() + config.header_timeout);
@@ -51,7 +51,7 @@ pub(super) async fn take_header(worker: &Worker, connection: &Connection) -> Opt
     }
     // whoever leaves without a byte only looked whether the port answers, as balancers do
     if !inbox.is_empty() || connection.watch.expired() {
-        worker.recorder.connection_refused(connection.listener, RefuseReason::ProxyProtocol);
+        worker.recorder.connection_refused(connection.listener.get(), RefuseReason::ProxyProtocol);
     }
     worker.put(inbox);
     None
@@ -69,7 +69,7 @@ fn behind(proxy: Peer, relayed: Relayed, trusted: &[ipnet::IpNet]) -> (Peer, Opt
 
 /// Tells a new connection to an endpoint for whom it is.
 pub(super) async fn introduce(
-    worker: &Worker,
+    worker: &Generation,
     client: &Connection,
     upstream: &Stream,
     version: ProxyVersion,

@@ -4,8 +4,9 @@
 //! is parsed, into a reused buffer, and only when there is an access log.
 
 use super::attempts::{Attempts, Outcomes};
-use super::connection::Connection;
-use super::state::Worker;
+use super::client::Connection;
+use super::generation::Generation;
+use super::state::LogTexts;
 use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
@@ -43,17 +44,10 @@ pub(super) struct Record {
     tried: Visited,
     outcomes: Outcomes,
     upstream_time: Option<Duration>,
-    texts: Option<Texts>,
+    texts: Option<LogTexts>,
 }
 
-/// Copies of method, target, host, request id, user agent and referer.
-#[derive(Debug, Default)]
-pub(super) struct Texts {
-    bytes: Vec<u8>,
-    ends: [u32; 6],
-}
-
-impl Texts {
+impl LogTexts {
     fn fill(&mut self, texts: [&[u8]; 6]) {
         self.bytes.clear();
         for (text, end) in texts.into_iter().zip(&mut self.ends) {
@@ -72,7 +66,7 @@ impl Record {
     /// Of a request that began at `started`, and of which nothing is known yet.
     pub(super) fn new(connection: &Connection, started: Instant) -> Self {
         Self {
-            listener: connection.listener,
+            listener: connection.listener.get(),
             route: None,
             method: MethodLabel::Other,
             version: None,
@@ -93,12 +87,18 @@ impl Record {
     }
 
     /// The head is understood.
-    pub(super) fn on_head(&mut self, worker: &Worker, connection: &Connection, head: &RequestHead<'_>, client: IpAddr) {
+    pub(super) fn on_head(
+        &mut self,
+        worker: &Generation,
+        connection: &Connection,
+        head: &RequestHead<'_>,
+        client: IpAddr,
+    ) {
         self.method = head.method().into();
         self.version = Some(if head.version() == Version::Http11 { (1, 1) } else { (1, 0) });
         self.client = (connection.peer.address.is_some() || client != connection.peer.ip()).then_some(client);
         self.request_bytes = head.head_bytes() as u64;
-        if let Some(mut texts) = worker.log_texts() {
+        if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {
             let field = |name| head.fields().get(name).unwrap_or_default();
             texts.fill([
                 head.method().as_str().as_bytes(),
@@ -113,8 +113,8 @@ impl Record {
     }
 
     /// The head could not be read: `bytes` is what there is of it.
-    pub(super) fn on_unread(&mut self, worker: &Worker, connection: &Connection, bytes: &[u8]) {
-        if let Some(mut texts) = worker.log_texts() {
+    pub(super) fn on_unread(&mut self, worker: &Generation, connection: &Connection, bytes: &[u8]) {
+        if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {
             let seen = Glimpse::of(bytes);
             texts.fill([seen.method, seen.target, b"", b"", b"", b""]);
             self.version = seen.version;
@@ -179,7 +179,7 @@ impl Record {
     }
 
     /// Counts and logs it. `sent`: whether the client took the last byte, and why not.
-    pub(super) fn finish(&mut self, worker: &Worker, now: Instant, sent: Result<(), ProxyError>) {
+    pub(super) fn finish(&mut self, worker: &Generation, now: Instant, sent: Result<(), ProxyError>) {
         if let (Err(error), None) = (sent, self.error) {
             self.on_error(error);
         }
@@ -200,6 +200,7 @@ impl Record {
         if let Some(log) = &worker.log {
             let texts = self.texts.take().unwrap_or_default();
             let kept = log.send(&LogRecord {
+                generation: worker.shared.number,
                 time_unix_ms: u64::try_from(worker.wall(now).as_millis()).unwrap_or(u64::MAX),
                 listener: self.listener,
                 route: self.route,
@@ -224,7 +225,7 @@ impl Record {
                 referer: texts.get(5),
             });
             if !kept {
-                worker.recorder.log_line_dropped();
+                worker.life.log_line_dropped();
             }
             worker.put_log_texts(texts);
         }
@@ -237,7 +238,7 @@ mod tests {
 
     #[test]
     fn texts_are_found_where_they_were_put() {
-        let mut texts = Texts::default();
+        let mut texts = LogTexts::default();
         texts.fill([b"GET", b"/a", b"", b"", b"curl", b""]);
         assert_eq!([0, 1, 2, 3, 4, 5].map(|i| texts.get(i).len()), [3, 2, 0, 0, 4, 0]);
         texts.fill([b"", b"/b", b"h", b"", b"", b"r"]);

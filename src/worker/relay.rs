@@ -11,10 +11,10 @@
 //! piece of one that may be replaced waits for the rest, if that fits behind it: for a moment, if its length is known; if not, only for
 //! what has arrived already, because an event stream's next event may be an hour away.
 
-use super::connection::Connection;
+use super::client::Connection;
 use super::failure::Failure;
+use super::generation::Generation;
 use super::going::{Going, Sending};
-use super::state::Worker;
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
@@ -33,7 +33,7 @@ use std::time::Duration;
 
 /// A response that is being passed on.
 pub(super) struct Relay<'a, 'g, F> {
-    pub(super) worker: &'a Worker,
+    pub(super) worker: &'a Generation,
     pub(super) connection: &'a Connection,
     /// The endpoint.
     pub(super) upstream: &'a Upstream,

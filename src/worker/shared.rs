@@ -1,28 +1,37 @@
-//! What all workers of a gateway read, and the reservoirs that they take leases from.
+//! What all workers of a gateway read under one configuration, and the reservoirs that they take leases from.
 //!
 //! Everything here is immutable but for the reservoirs, the key table, the slots, the budgets and the standings of endpoints; those are
 //! atomics, touched when a lease is taken, when a limited client or header value is looked up, when a connection begins or ends, and
 //! when something fails or comes back.
+//!
+//! The next configuration has a `Shared` of its own ([`Shared::succeed`]), which takes over by name (of routes, upstreams, listeners; of
+//! endpoints by address) what does not change. Until [`Shared::commit`] nothing of this one is touched, so that a reload which fails
+//! half-way leaves no trace. It is freed when the last worker has let go of it, with the last request that began under it.
 
-use super::Report;
-use crate::config::Config;
+use crate::config::{Cluster, Config, Listener, Route};
 use crate::limits::LIMIT_TABLE_BUCKETS;
+use crate::observe::labels::ProbeState;
 use crate::observe::stats::Stats;
 use crate::policy::admission::Limits;
 use crate::policy::client_slots::ClientSlots;
 use crate::policy::cluster::Common;
-use crate::policy::concurrency::SharedSlots;
+use crate::policy::concurrency::{SharedSlots, UNLIMITED};
 use crate::policy::descriptors::Fit;
 use crate::policy::key_table::KeyTable;
 use crate::policy::router::Router;
 use crate::policy::try_time::TryTimes;
+use crate::units::{ClusterId, EndpointId, Instant, ListenerId, RouteId};
+use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::Arc;
-use tokio::sync::mpsc::Sender;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
-/// One gateway's common ground.
+/// One gateway's common ground under one configuration.
 #[derive(Debug)]
 pub struct Shared {
+    /// Of the configuration; the first one is 1.
+    pub number: u64,
     /// The configuration.
     pub config: Arc<Config>,
     /// The compiled routes.
@@ -31,8 +40,7 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// Rate limits and `max_concurrent` of all routes.
     pub(super) limits: Arc<Limits>,
-    /// To the control thread, which tells the operator.
-    reports: Sender<Report>,
+    table: Arc<KeyTable>,
     /// Where endpoints stand, and retry budgets, by cluster.
     pub clusters: Vec<Common>,
     /// How long a try takes, by route.
@@ -41,55 +49,236 @@ pub struct Shared {
     pub(super) endpoint_slots: Vec<Vec<Arc<SharedSlots>>>,
     /// `max_connections`, by listener.
     pub(crate) connection_slots: Vec<Arc<SharedSlots>>,
-    /// Connections over all listeners, where descriptors allow fewer than the listeners do.
-    pub(crate) descriptor_slots: Option<Arc<SharedSlots>>,
+    /// Connections over all listeners, of which descriptors allow so many.
+    pub(crate) descriptor_slots: Arc<SharedSlots>,
+    /// [`UNLIMITED`], if they allow as many as the listeners do: who is there is counted all the same, for a configuration with more of them.
+    descriptors_max: u32,
     /// Idle connections to endpoints that a worker keeps.
     pub(super) idle_max: usize,
     /// `max_connections_per_client`, by listener; `None` for one without.
-    pub(crate) client_slots: Vec<Option<ClientSlots>>,
+    pub(crate) client_slots: Vec<Option<Arc<ClientSlots>>>,
+    /// Rows of the configuration before.
+    pub(super) before: Before,
+    in_use: InUses,
 }
+
+/// Which rows of the configuration before this one's rows were; empty for the first configuration.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Clusters of the same name, and whether nothing has changed about them.
+    pub(super) clusters: Vec<Option<(ClusterId, bool)>>,
+    /// How many there were.
+    before_len: usize,
+    /// Routes of the same name whose timeout and retries are the same.
+    pub(super) routes: Vec<Option<RouteId>>,
+}
+
+/// What is in flight on one worker under one configuration; written by that worker now and then.
+#[derive(Debug, Default)]
+pub(super) struct InUse {
+    pub(super) requests: AtomicU64,
+    pub(super) tunnels: AtomicU64,
+}
+
+/// That of all workers that have begun with a configuration. A lock, because each adds its own once; no request ever sees it.
+#[expect(clippy::disallowed_types, reason = "taken once by each worker, and by who looks")]
+type InUses = std::sync::Mutex<Vec<Arc<InUse>>>;
 
 impl Shared {
     /// What the workers of `config` need, with the descriptors that there are; `router` is compiled from it.
     #[must_use]
-    pub fn new(config: Arc<Config>, router: Router, stats: Arc<Stats>, reports: Sender<Report>, fit: &Fit) -> Self {
-        let workers = config.gateway.cores.len();
+    pub fn new(config: Arc<Config>, router: Router, stats: Arc<Stats>, fit: &Fit) -> Self {
         let table = Arc::new(KeyTable::new(LIMIT_TABLE_BUCKETS, RandomState::new()));
-        let endpoint_slots = config
-            .clusters
-            .iter()
-            .map(|cluster| match cluster.requests_max {
-                Some(limit) => cluster.endpoints.iter().map(|_| Arc::new(SharedSlots::new(limit, workers))).collect(),
-                None => Vec::new(),
-            })
-            .collect();
+        Self::after(None, config, (router, stats, table), fit)
+    }
+
+    /// What they need under the next configuration. It has to be for as many workers, and its `stats` have to be of [`Stats::succeed`].
+    #[must_use]
+    pub fn succeed(&self, config: Arc<Config>, router: Router, stats: Arc<Stats>, fit: &Fit) -> Self {
+        Self::after(Some(self), config, (router, stats, Arc::clone(&self.table)), fit)
+    }
+
+    fn after(
+        old: Option<&Self>,
+        config: Arc<Config>,
+        (router, stats, table): (Router, Arc<Stats>, Arc<KeyTable>),
+        fit: &Fit,
+    ) -> Self {
+        let workers = config.gateway.cores.len();
+        let before = old.map_or_else(Before::default, |old| Before::new(&old.config, &config));
+        let same_routes = || before.routes.iter().copied();
+        let try_times = match old {
+            Some(old) => old.try_times.succeed(same_routes()),
+            None => TryTimes::new(config.routes.len()),
+        };
+        let clusters = config.clusters.iter().enumerate();
+        let commons = clusters.clone().map(|(row, cluster)| common(old.zip(before.cluster(row)), cluster, workers));
+        let endpoint_slots =
+            clusters.map(|(row, cluster)| endpoint_slots(old.zip(before.cluster(row)), cluster, workers));
+        let (connection_slots, client_slots) =
+            config.listeners.iter().map(|listener| listener_slots(old, listener, workers)).unzip();
+        let descriptors_max = fit.connections_max.unwrap_or(UNLIMITED);
+        let descriptor_slots = match old {
+            Some(old) => Arc::clone(&old.descriptor_slots),
+            None => Arc::new(SharedSlots::new(descriptors_max, workers)),
+        };
         Self {
+            number: old.map_or(1, |old| old.number + 1),
+            limits: Arc::new(Limits::new(&config, Arc::clone(&table), workers, old.map(|old| &*old.limits))),
+            clusters: commons.collect(),
+            endpoint_slots: endpoint_slots.collect(),
             router,
-            limits: Arc::new(Limits::new(&config, table, workers, None)),
-            clusters: config.clusters.iter().map(|cluster| Common::new(cluster, workers)).collect(),
-            try_times: TryTimes::new(config.routes.len()),
-            endpoint_slots,
-            connection_slots: config
-                .listeners
-                .iter()
-                .map(|l| u32::try_from(l.connections_max).unwrap_or(u32::MAX))
-                .map(|limit| Arc::new(SharedSlots::new(limit, workers)))
-                .collect(),
-            descriptor_slots: fit.connections_max.map(|limit| Arc::new(SharedSlots::new(limit, workers))),
+            try_times,
+            connection_slots,
+            client_slots,
+            descriptor_slots,
+            descriptors_max,
             idle_max: fit.idle_max,
-            client_slots: config
-                .listeners
-                .iter()
-                .map(|l| Some(ClientSlots::new(l.client_connections_max?, l.connections_max, RandomState::new())))
-                .collect(),
             config,
             stats,
-            reports,
+            table,
+            before,
+            in_use: InUses::default(),
         }
     }
 
-    /// Tells the control thread, without waiting: a full queue loses the report's line in the log, not what the metrics say.
-    pub(super) fn report(&self, report: Report) {
-        let _ = self.reports.try_send(report);
+    /// This is the configuration from now on: what was taken over takes on what has changed. Before any worker begins with it.
+    pub fn commit(&self, now: Instant) {
+        self.limits.commit(now);
+        let resize = |slots: &SharedSlots, limit: u32| {
+            if slots.limit() != limit {
+                slots.resize(limit);
+            }
+        };
+        for (slots, listener) in self.connection_slots.iter().zip(&self.config.listeners) {
+            resize(slots, connections_max(listener));
+        }
+        resize(&self.descriptor_slots, self.descriptors_max);
+        for (row, cluster) in self.config.clusters.iter().enumerate() {
+            let limit = cluster.requests_max.unwrap_or_default();
+            self.endpoint_slots[row].iter().for_each(|slots| resize(slots, limit));
+            let id = ClusterId::from_index(row);
+            for endpoint in (0..cluster.endpoints.len()).map(EndpointId::from_index) {
+                // without a check nobody would ever call it up again
+                let is_down = self.stats.probe(id, endpoint).is_some_and(|probe| probe.state == ProbeState::Unhealthy);
+                self.clusters[row].standings.set_healthy(endpoint, !is_down);
+            }
+        }
     }
+
+    /// Whether its clusters are those of the configuration before, in the same rows, with nothing changed about them.
+    pub(crate) fn has_same_clusters(&self) -> bool {
+        let is_same = |(row, before): (usize, &Option<(ClusterId, bool)>)| {
+            before.is_some_and(|(id, same)| same && id.index() == row)
+        };
+        self.before.before_len == self.before.clusters.len() && self.before.clusters.iter().enumerate().all(is_same)
+    }
+
+    /// Whether descriptors allow fewer connections than the listeners do.
+    pub(super) fn has_few_descriptors(&self) -> bool {
+        self.descriptors_max != UNLIMITED
+    }
+
+    /// Which row the listener of this name has.
+    pub(super) fn listener(&self, name: &str) -> Option<ListenerId> {
+        self.config.listeners.iter().position(|listener| listener.name == name).map(ListenerId::from_index)
+    }
+
+    /// Where one more worker says what it has in flight under this configuration.
+    pub(super) fn use_by_worker(&self) -> Arc<InUse> {
+        let in_use = Arc::<InUse>::default();
+        // a panic while it is held leaves a list that is whole
+        self.in_use.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Arc::clone(&in_use));
+        in_use
+    }
+
+    /// Requests, and tunnels among them, that are in flight under this configuration, as of the workers' last beat.
+    #[must_use]
+    pub fn in_use(&self) -> (u64, u64) {
+        let in_use = self.in_use.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let sum = |number: fn(&InUse) -> &AtomicU64| in_use.iter().map(|of| number(of).load(Relaxed)).sum();
+        (sum(|of| &of.requests), sum(|of| &of.tunnels))
+    }
+}
+
+impl Before {
+    fn new(old: &Config, new: &Config) -> Self {
+        let clusters: HashMap<&str, (usize, &Cluster)> =
+            old.clusters.iter().enumerate().map(|(row, cluster)| (cluster.name.as_str(), (row, cluster))).collect();
+        let routes: HashMap<&str, (usize, &Route)> =
+            old.routes.iter().enumerate().map(|(row, route)| (route.name.as_str(), (row, route))).collect();
+        let cluster = |cluster: &Cluster| {
+            let (row, old) = clusters.get(cluster.name.as_str())?;
+            Some((ClusterId::from_index(*row), is_same(*old, cluster)))
+        };
+        let route = |route: &Route| {
+            let (row, old) = routes.get(route.name.as_str())?;
+            is_same(&(&old.timeout, &old.retry), &(&route.timeout, &route.retry)).then(|| RouteId::from_index(*row))
+        };
+        Self {
+            clusters: new.clusters.iter().map(cluster).collect(),
+            before_len: old.clusters.len(),
+            routes: new.routes.iter().map(route).collect(),
+        }
+    }
+
+    /// The cluster that this row was, and whether it is the same in everything.
+    pub(super) fn cluster(&self, row: usize) -> Option<(ClusterId, bool)> {
+        self.clusters.get(row).copied().flatten()
+    }
+}
+
+/// Whether two parts of configurations say the same. By their words: some of what they hold (compiled patterns) cannot be compared.
+fn is_same<T: std::fmt::Debug>(old: &T, new: &T) -> bool {
+    format!("{old:?}") == format!("{new:?}")
+}
+
+fn common(old: Option<(&Shared, (ClusterId, bool))>, cluster: &Cluster, workers: usize) -> Common {
+    let Some((old, (row, same))) = old else { return Common::new(cluster, workers) };
+    let common = &old.clusters[row.index()];
+    if same { common.clone() } else { common.succeed(&old.config.clusters[row.index()], cluster) }
+}
+
+fn endpoint_slots(
+    old: Option<(&Shared, (ClusterId, bool))>,
+    cluster: &Cluster,
+    workers: usize,
+) -> Vec<Arc<SharedSlots>> {
+    let Some(limit) = cluster.requests_max else { return Vec::new() };
+    let mut known: HashMap<String, &Arc<SharedSlots>> = HashMap::new();
+    if let Some((old, (row, _))) = old {
+        let addresses = old.config.clusters[row.index()].endpoints.iter().map(|endpoint| endpoint.address.to_string());
+        known.extend(addresses.zip(&old.endpoint_slots[row.index()]));
+    }
+    let slots = |address: String| match known.remove(&address) {
+        Some(slots) => Arc::clone(slots),
+        None => Arc::new(SharedSlots::new(limit, workers)),
+    };
+    cluster.endpoints.iter().map(|endpoint| endpoint.address.to_string()).map(slots).collect()
+}
+
+fn connections_max(listener: &Listener) -> u32 {
+    u32::try_from(listener.connections_max).unwrap_or(u32::MAX)
+}
+
+fn listener_slots(
+    old: Option<&Shared>,
+    listener: &Listener,
+    workers: usize,
+) -> (Arc<SharedSlots>, Option<Arc<ClientSlots>>) {
+    let old = old.and_then(|old| Some((old, old.listener(&listener.name)?.index())));
+    let connections = match old {
+        Some((old, row)) => Arc::clone(&old.connection_slots[row]),
+        None => Arc::new(SharedSlots::new(connections_max(listener), workers)),
+    };
+    let clients = listener.client_connections_max.map(|limit| {
+        let same =
+            |of: &Listener| (of.client_connections_max, of.connections_max) == (Some(limit), listener.connections_max);
+        match old.filter(|(old, row)| same(&old.config.listeners[*row])) {
+            Some((old, row)) => old.client_slots[row].clone(),
+            None => None,
+        }
+        .unwrap_or_else(|| Arc::new(ClientSlots::new(limit, listener.connections_max, RandomState::new())))
+    });
+    (connections, clients)
 }

@@ -8,8 +8,8 @@
 //! It ends when both directions have, when one side breaks, when no byte has moved for `tunnel_timeout`, or when a drain's time is
 //! over. It looks at no byte: what is spoken there is not HTTP any more.
 
-use super::connection::Connection;
-use super::state::Worker;
+use super::client::Connection;
+use super::generation::Generation;
 use crate::error::ProxyError;
 use crate::net::block::Block;
 use crate::net::stream::Stream;
@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 
 /// Two connections that are one from now on.
 pub(super) struct Tunnel<'a> {
-    worker: &'a Worker,
+    worker: &'a Generation,
     client: &'a Connection,
     upstream: &'a Stream,
     up_bytes: Cell<u64>,
@@ -52,8 +52,8 @@ enum Side {
 type Carried = Option<Result<(), Side>>;
 
 impl<'a> Tunnel<'a> {
-    pub(super) fn new(worker: &'a Worker, client: &'a Connection, upstream: &'a Stream) -> Self {
-        let open = Open::new(worker, client.listener);
+    pub(super) fn new(worker: &'a Generation, client: &'a Connection, upstream: &'a Stream) -> Self {
+        let open = Open::new(worker, client.listener.get());
         Self { worker, client, upstream, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
     }
 
@@ -170,13 +170,14 @@ fn go_on<F: Future<Output = Result<(), Side>>>(carried: &mut Carried, direction:
 
 /// A tunnel in the listener's numbers, until it is dropped.
 struct Open<'a> {
-    worker: &'a Worker,
+    worker: &'a Generation,
     listener: ListenerId,
 }
 
 impl<'a> Open<'a> {
-    fn new(worker: &'a Worker, listener: ListenerId) -> Self {
+    fn new(worker: &'a Generation, listener: ListenerId) -> Self {
         worker.recorder.tunnel_opened(listener);
+        worker.tunnels.set(worker.tunnels.get() + 1);
         Self { worker, listener }
     }
 }
@@ -184,5 +185,6 @@ impl<'a> Open<'a> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.worker.recorder.tunnel_closed(self.listener);
+        self.worker.tunnels.set(self.worker.tunnels.get() - 1);
     }
 }

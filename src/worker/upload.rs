@@ -11,11 +11,11 @@
 //! A client that waits for `100 Continue` is not read from before [`super::attempt`], which hears the endpoint, has told it.
 
 use super::attempts::Attempts;
-use super::connection::Connection;
+use super::client::Connection;
 use super::discard::Rest;
 use super::failure::Failure;
+use super::generation::Generation;
 use super::going::Signals;
-use super::state::Worker;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
@@ -33,7 +33,7 @@ use std::time::Duration;
 
 /// A request that is being sent; outlives its attempts.
 pub(super) struct Upload<'c> {
-    worker: &'c Worker,
+    worker: &'c Generation,
     client: &'c Connection,
     attempts: &'c Attempts<'c>,
     /// What the client has sent and nobody has looked at.
@@ -105,7 +105,7 @@ pub(super) struct Incoming {
 impl<'c> Upload<'c> {
     /// `outbound` holds the encoded head; `inbox` what the client sent behind its own.
     pub(super) fn new(
-        worker: &'c Worker,
+        worker: &'c Generation,
         client: &'c Connection,
         attempts: &'c Attempts<'c>,
         (inbox, outbound): (Block, Block),

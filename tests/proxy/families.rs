@@ -39,6 +39,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     spent_budgets,
     stale_connections,
     tunnels,
+    reloads,
     rate_limits,
     forgotten_clients,
     health_checks,
@@ -241,6 +242,26 @@ fn tunnels(driver: Driver) -> Moved {
     client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
     assert_eq!(client.read("GET").status, 101);
     watched.moved(&["ringgate_tunnels", "ringgate_tunnels_opened_total"])
+}
+
+fn reloads(driver: Driver) -> Moved {
+    let upstream = Upstream::scripted(|conn| {
+        conn.head();
+        conn.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n");
+        conn.wait_for_close();
+    });
+    let config = behind(&[&upstream], "", "");
+    let mut watched = Watched::start(driver, &config);
+    let mut client = watched.gateway.client();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert_eq!(client.read("GET").status, 101);
+    let file = Setup { config: &config, ..Setup::default() }.file(driver);
+    watched.gateway.reload_well(&file);
+    let names = ["generation", "generations_old", "reloads_total", "last_reload_timestamp_seconds"];
+    let mut moved = watched.moved(&names.map(|name| format!("ringgate_config_{name}")).each_ref().map(String::as_str));
+    assert_eq!(watched.gateway.reload("wrong").status, 422);
+    moved.extend(watched.moved(&["ringgate_config_last_reload_success"]));
+    moved
 }
 
 fn rate_limits(driver: Driver) -> Moved {

@@ -174,11 +174,4 @@ on_both_drivers! {
         let version = concat!("ringgate version=", env!("CARGO_PKG_VERSION"));
         said(&mut gateway, &["INFO", version, "revision=", "config=/"]);
     }
-
-    fn a_reload_is_refused_in_words(driver: Driver) {
-        let upstream = Upstream::always("ok");
-        let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));
-        let response = crate::support::Client::connect(gateway.address("admin")).request("POST", "/reload", &[], b"");
-        assert_eq!((response.status, &response.json()["error"]), (501, &Value::from("not_implemented")));
-    }
 }

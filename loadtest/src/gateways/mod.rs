@@ -145,16 +145,17 @@ impl Gateway {
         clock::wait_for(CLOSING, refuses).ok_or(error)
     }
 
-    /// Loads its configuration anew without refusing anyone: nginx on SIGHUP, HAProxy on SIGUSR2. Returns when new workers run; old ones may
-    /// still finish what they have.
+    /// Loads its configuration anew without refusing anyone: ringgate and nginx on SIGHUP, HAProxy on SIGUSR2. Returns when it is in use, or new
+    /// workers run; old ones may still finish what they have.
     ///
     /// # Errors
-    /// ringgate and Envoy cannot: it takes a successor process, which is not started here. No new worker has come in time.
+    /// Envoy cannot: it takes a successor process, which is not started here. It has not come into use in time.
     pub fn reload(&mut self) -> Result<(), Error> {
         let signal = match self.program.kind {
             Kind::Nginx => Signal::HUP,
             Kind::Haproxy => Signal::USR2,
-            Kind::Ringgate | Kind::Envoy => {
+            Kind::Ringgate => return self.reload_ringgate(),
+            Kind::Envoy => {
                 let what = "it reads its configuration at its start: a reload would take a successor process, which this tool \
                             does not start"
                     .to_owned();
@@ -176,6 +177,19 @@ impl Gateway {
         let address = self.address();
         self.child.until("answer after it has loaded its configuration", START, || page::status(address, "/").ok())?;
         Ok(())
+    }
+
+    /// ringgate tells which configuration it uses.
+    fn reload_ringgate(&mut self) -> Result<(), Error> {
+        let admin = self.admin.address();
+        let generation = || {
+            let samples = page::samples(&page::page(admin, "/metrics").ok()?);
+            samples.get("ringgate_config_generation").copied()
+        };
+        let before = generation();
+        let _ = self.child.signal(Signal::HUP);
+        let mut is_new = |_: &Child| generation().filter(|now| before.is_none_or(|before| *now > before)).map(drop);
+        self.child.until_it("load its configuration anew", START, &mut is_new)
     }
 
     /// ringgate's `/metrics`: name with labels, and value.

@@ -3,9 +3,8 @@
 //! Where it is asked for: `[route.retry] on` with "500" besides the defaults, `eject = "3s"` and `slow_start = "3s"`;
 //! `[upstream.NAME.health_check]`; backup endpoints have `priority = 1`.
 
-use ringgate::config;
+use ringgate::control::source::Source;
 use ringgate::control::supervisor;
-use ringgate::policy::router::Router;
 use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
@@ -70,15 +69,17 @@ pub struct BuiltIn {
 /// # Errors
 /// The configuration is wrong (all that is, is said), an address is taken, or it could not go on.
 pub fn built_in(arguments: &BuiltIn) -> io::Result<()> {
-    let config = config::load(&arguments.config).map_err(|errors| io::Error::other(errors.to_string()))?;
-    let router = Router::try_new(&config).map_err(|error| io::Error::other(error.to_string()))?;
-    supervisor::run(config, router).map_err(|error| io::Error::other(error.to_string()))
+    let source = Source::file(&arguments.config);
+    let (config, router) = source.load().map_err(|wrong| io::Error::other(wrong.to_string()))?;
+    supervisor::run(config, router, source).map_err(|error| io::Error::other(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::setup::tests::{local, place, rich};
     use super::*;
+    use ringgate::config;
+    use ringgate::policy::router::Router;
 
     #[test]
     fn every_configuration_is_one() {

@@ -72,6 +72,7 @@ fn gateway(config: &Config) -> Value {
         "driver": driver,
         "drain_delay": duration(config.gateway.drain_delay),
         "drain_timeout": duration(config.gateway.drain_timeout),
+        "watch": config.gateway.watch,
     })
 }
 

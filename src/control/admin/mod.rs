@@ -11,7 +11,8 @@
 //! | `GET /usage?by=requests\|errors\|bytes\|latency&top=20` | the heaviest (route, client) pairs, and the heaviest routes |
 //! | `POST /drain` | 202; the gateway stops taking connections and ends |
 //! | `POST /handover` | 202 and the listening socket is closed, for a successor, if the gateway drains; else 409 |
-//! | `POST /reload` | 501: the configuration is read once, at start |
+//! | `GET /generations` | the configuration in use, and those before it that something in flight still uses |
+//! | `POST /reload` | reads the file anew: 200 with what has changed, once all workers use it; 422 with every error in it; 500 where it is right and could not be taken into use; 409 in a drain; 501 without a file |
 //!
 //! Answers that grow with the configuration are made row by row while they are sent (`rows`), so memory stays bounded. Nothing
 //! here is authenticated: the listener is on loopback unless the file says otherwise.
@@ -19,7 +20,9 @@
 //! A request that a web page in the operator's browser could make is refused: a `POST` with an `Origin`, and whatever comes to a name
 //! that is not the listener's (`hosts`).
 //!
-//! What this does not do: keep state, or change anything but for `/drain`.
+//! Each request is answered for the configuration in use when it comes.
+//!
+//! What this does not do: keep state.
 
 mod configuration;
 mod handover;
@@ -28,10 +31,12 @@ mod rows;
 mod server;
 mod views;
 
+pub use crate::control::generations::GenerationView;
 pub use server::{AdminListener, serve};
 
-use crate::config::Config;
+use crate::config::{Bind, Config};
 use crate::control::process;
+use crate::control::supervisor::{NotReloaded, Outcome};
 use crate::limits;
 use crate::observe::exposition::{self, Scrape};
 use crate::observe::labels::WorkerState;
@@ -39,7 +44,7 @@ use crate::observe::stats::Stats;
 use crate::observe::usage::{self, UsageBy};
 use crate::units::Instant;
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{FromRef, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -51,7 +56,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// Where the gateway stands in its life. Shared: the supervisor sets it, `/readyz` reads it.
 #[derive(Debug)]
@@ -104,18 +109,32 @@ pub struct AdminState {
     pub clock: fn() -> Instant,
     /// Begins the drain; called at most once a request, must not block, and may be called again while draining.
     pub drain: Box<dyn Fn() + Send + Sync>,
+    /// Has the configuration read anew; must not block. What comes of it is told when it is over.
+    pub reload: Box<dyn Fn() -> oneshot::Receiver<Outcome> + Send + Sync>,
+    /// The configuration in use, last, and those before it that are in use.
+    pub generations: Box<dyn Fn() -> Vec<GenerationView> + Send + Sync>,
+}
+
+/// Tells the state at the moment.
+#[derive(Clone)]
+struct Now(Arc<dyn Fn() -> Arc<AdminState> + Send + Sync>);
+
+impl FromRef<Now> for Arc<AdminState> {
+    fn from_ref(Now(state): &Now) -> Self {
+        state()
+    }
 }
 
 type Shared = State<Arc<AdminState>>;
 
-const NO_SUCH_PAGE: &str =
-    "no such page; there are GET /metrics, /healthz, /readyz, /upstreams, /routes, /config, /usage, and POST /drain";
+const NO_SUCH_PAGE: &str = "no such page; there are GET /metrics, /healthz, /readyz, /upstreams, /routes, /config, /generations, /usage, and POST /reload, /drain";
 const NOT_FROM_A_PAGE: &str = "not from a web page";
 const NOT_ITS_NAME: &str =
     "the admin API does not answer to this name; [admin] hosts lists those that it does besides its own address";
 
-/// The admin API's routes, for requests to `hosts`; `wanted` tells the listener that a successor wants its address.
-fn router(state: AdminState, hosts: Hosts, wanted: Arc<Notify>) -> Router {
+/// The admin API's routes, of a listener at `local`; `wanted` tells it that a successor wants its address.
+fn router(state: Now, local: Bind, wanted: Arc<Notify>) -> Router {
+    let hosts = (state.clone(), Arc::new(local));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || plain(StatusCode::OK, "ok\n")))
@@ -123,6 +142,7 @@ fn router(state: AdminState, hosts: Hosts, wanted: Arc<Notify>) -> Router {
         .route("/upstreams", get(async |State(state): Shared| rows::json(views::upstreams(state))))
         .route("/routes", get(async |State(state): Shared| rows::json(views::routes(state))))
         .route("/config", get(async |State(state): Shared| rows::json(configuration::pieces(&state.config))))
+        .route("/generations", get(generations))
         .route("/usage", get(usage_top))
         .route("/drain", post(drain))
         .route("/handover", post(handover))
@@ -132,8 +152,8 @@ fn router(state: AdminState, hosts: Hosts, wanted: Arc<Notify>) -> Router {
             error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page wants another method")
         })
         .layer(Extension(wanted))
-        .layer(middleware::from_fn_with_state(Arc::new(hosts), only_to))
-        .with_state(Arc::new(state))
+        .layer(middleware::from_fn_with_state(hosts, only_to))
+        .with_state(state)
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response {
@@ -195,14 +215,48 @@ async fn usage_top(
     rows::json(views::usage(state, token.to_owned(), pairs, routes))
 }
 
-/// Tools that know other gateways try it; a 404 would leave them guessing.
-async fn reload() -> Response {
-    let message = "this version reads its configuration once, at start: check the new file, then restart the gateway";
-    error(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
+async fn generations(State(state): Shared) -> Response {
+    let row = |view: GenerationView| {
+        json!({
+            "generation": view.number,
+            "current": view.is_current,
+            "age_seconds": view.age.as_secs_f64(),
+            "requests": view.requests,
+            "tunnels": view.tunnels,
+        })
+    };
+    let rows: Vec<_> = (state.generations)().into_iter().map(row).collect();
+    axum::Json(json!({ "generations": rows })).into_response()
 }
 
-/// Lets requests pass that are to one of `hosts`.
-async fn only_to(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
+async fn reload(State(state): Shared, headers: HeaderMap) -> Response {
+    if headers.contains_key(header::ORIGIN) {
+        return error(StatusCode::FORBIDDEN, "forbidden", NOT_FROM_A_PAGE);
+    }
+    // nobody answers any more when the gateway is about to end
+    match (state.reload)().await.unwrap_or(Err(NotReloaded::Draining)) {
+        Ok(done) => {
+            let said = json!({ "generation": done.generation, "changes": done.changes, "warnings": done.warnings });
+            axum::Json(said).into_response()
+        }
+        Err(why) => {
+            let (status, token) = match &why {
+                NotReloaded::NoFile => (StatusCode::NOT_IMPLEMENTED, "no_file"),
+                NotReloaded::Draining => (StatusCode::CONFLICT, "draining"),
+                NotReloaded::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "wrong"),
+                NotReloaded::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+            };
+            let said = json!({ "error": token, "message": NOT_RELOADED, "errors": why.errors() });
+            (status, axum::Json(said)).into_response()
+        }
+    }
+}
+
+const NOT_RELOADED: &str = "not reloaded: the configuration before stays in use";
+
+/// Lets requests pass that are to the listener's own address or to one of `admin.hosts`.
+async fn only_to(State((now, local)): State<(Now, Arc<Bind>)>, request: Request, next: Next) -> Response {
+    let hosts = Hosts::new(&local, &Arc::<AdminState>::from_ref(&now).config.admin.hosts);
     if hosts.are_asked(&request) {
         return next.run(request).await;
     }

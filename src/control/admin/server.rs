@@ -5,7 +5,7 @@
 //! room: when all places are taken, a new connection gets that of whoever has not been written to for longest, so that stuck clients
 //! cannot keep a scraper out. The one after it is accepted when that has gone, because what has no place holds a descriptor all the same.
 
-use super::{AdminState, handover, hosts::Hosts, router};
+use super::{AdminState, Now, handover, router};
 use crate::config::Bind;
 use crate::limits;
 use crate::net::socket_file::SocketFile;
@@ -44,6 +44,8 @@ pub struct AdminListener {
     writes: Arc<AtomicU64>,
     /// A successor wants the address.
     wanted: Arc<Notify>,
+    /// It is to close.
+    closing: Arc<Notify>,
 }
 
 /// The place of one connection, as the listener sees it.
@@ -81,6 +83,7 @@ impl AdminListener {
             leaving: None,
             writes: Arc::default(),
             wanted: Arc::default(),
+            closing: Arc::default(),
         })
     }
 
@@ -96,6 +99,12 @@ impl AdminListener {
                 path.map(Bind::Unix).ok_or_else(|| io::ErrorKind::Unsupported.into())
             }
         }
+    }
+
+    /// What has it close its address, and go on with the connections that it has, once it serves.
+    #[must_use]
+    pub fn closing(&self) -> Arc<Notify> {
+        Arc::clone(&self.closing)
     }
 
     /// Takes no more connections at once than descriptors allow.
@@ -117,6 +126,10 @@ impl AdminListener {
             () = self.wanted.notified() => {
                 self.socket = None;
                 tracing::info!("the admin address is handed over to another process");
+                std::future::pending().await
+            }
+            () = self.closing.notified() => {
+                self.socket = None;
                 std::future::pending().await
             }
         }
@@ -158,14 +171,16 @@ impl Socket {
     }
 }
 
-/// Answers until the future is dropped.
+/// Answers until the future is dropped, each request by what `state` tells when it comes.
 ///
 /// # Errors
 /// When the listener does not know where it listens; failures to accept are waited out.
-pub async fn serve(listener: AdminListener, state: AdminState) -> io::Result<()> {
-    let hosts = Hosts::new(&listener.local()?, &state.config.admin.hosts);
-    let wanted = Arc::clone(&listener.wanted);
-    axum::serve(listener, router(state, hosts, wanted)).await
+pub async fn serve(
+    listener: AdminListener,
+    state: impl Fn() -> Arc<AdminState> + Send + Sync + 'static,
+) -> io::Result<()> {
+    let (local, wanted) = (listener.local()?, Arc::clone(&listener.wanted));
+    axum::serve(listener, router(Now(Arc::new(state)), local, wanted)).await
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing else runs yet, and the predecessor needs a moment")]

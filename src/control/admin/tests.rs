@@ -40,6 +40,21 @@ impl Gateway {
             drain: Box::new(move || {
                 count.fetch_add(1, Release);
             }),
+            reload: Box::new(|| {
+                let (done, outcome) = oneshot::channel();
+                let _ = done.send(Err(NotReloaded::Wrong(vec!["first".into(), "second".into()])));
+                outcome
+            }),
+            generations: Box::new(|| {
+                let view = |number| GenerationView {
+                    number,
+                    is_current: number == 2,
+                    age: Duration::from_millis(1500),
+                    requests: 3,
+                    tunnels: 1,
+                };
+                vec![view(1), view(2)]
+            }),
         };
         (Self { stats, lifecycle, drains }, state)
     }
@@ -58,7 +73,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 fn start(state: AdminState) -> std::net::SocketAddr {
     let listener = AdminListener::bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
     let Bind::Tcp(address) = listener.local().unwrap() else { panic!("a TCP socket was asked for") };
-    tokio::spawn(serve(listener, state));
+    let state = Arc::new(state);
+    tokio::spawn(serve(listener, move || Arc::clone(&state)));
     address
 }
 
@@ -293,7 +309,8 @@ fn a_unix_socket_works_and_a_stale_one_is_replaced() {
         let (_gateway, state) = Gateway::new();
         let listener = AdminListener::bind(&bind).unwrap();
         assert_eq!(listener.local().unwrap(), bind);
-        tokio::spawn(serve(listener, state));
+        let state = Arc::new(state);
+        tokio::spawn(serve(listener, move || Arc::clone(&state)));
         let stream = UnixStream::connect(&path).await.unwrap();
         assert_eq!(exchange(stream, "GET /healthz HTTP/1.1\r\n\r\n").await.0, 200);
         assert!(AdminListener::bind(&bind).is_err(), "a living socket is not taken away");
@@ -355,7 +372,7 @@ fn only_a_gateway_that_drains_hands_its_address_over() {
     for bind in [Bind::Tcp(free), Bind::Unix(folder.path().join("admin.sock"))] {
         let (gateway, state) = Gateway::new();
         let (bound, wait) = std::sync::mpsc::channel();
-        let at = bind.clone();
+        let (at, state) = (bind.clone(), Arc::new(state));
         // a runtime of its own, as a process has: whoever asks for the address waits without turning his
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -364,7 +381,7 @@ fn only_a_gateway_that_drains_hands_its_address_over() {
                 let (ended, end) = tokio::sync::oneshot::channel::<()>();
                 bound.send(ended).unwrap();
                 tokio::select! {
-                    _ = serve(listener, state) => {}
+                    _ = serve(listener, move || Arc::clone(&state)) => {}
                     _ = end => {}
                 }
             });

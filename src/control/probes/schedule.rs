@@ -54,22 +54,30 @@ struct Upstream {
 }
 
 impl Schedule {
-    /// For upstreams of so many endpoints and such an interval each, all of them due at `now`; `places` checks may be under way at once.
-    pub(super) fn new(places: usize, upstreams: &[(usize, Duration)], now: Instant) -> Self {
+    /// For upstreams of such an interval each, by when each of their endpoints was checked last. Those that never were are due at `now`, the
+    /// others in their time; `places` checks may be under way at once.
+    pub(super) fn new(places: usize, upstreams: &[(Vec<Option<Instant>>, Duration)], now: Instant) -> Self {
         let share = (places / 2 / upstreams.len().max(1)).max(1);
-        let upstream = |&(endpoints, interval)| Upstream {
-            interval,
-            kept: share.min(endpoints),
+        let checks = upstreams.iter().enumerate().flat_map(|(row, (checked, interval))| {
+            checked.iter().map(move |checked| (row, checked.map(|checked| (checked, *interval))))
+        });
+        let (targets, due): (Vec<_>, Vec<_>) = checks
+            .enumerate()
+            .map(|(target, (upstream, before))| {
+                let at = before.map_or(now, |(checked, interval)| checked + interval);
+                (Target { upstream, began: now, in_step: before.is_none() }, Reverse((at, target)))
+            })
+            .unzip();
+        let upstream = |(checked, interval): &(Vec<_>, Duration)| Upstream {
+            interval: *interval,
+            kept: share.min(checked.len()),
             under_way: 0,
             waiting: VecDeque::new(),
         };
-        let upstreams: Vec<_> = upstreams.iter().map(|row| (row.0, upstream(row))).collect();
-        let rows = upstreams.iter().enumerate().flat_map(|(row, (endpoints, _))| std::iter::repeat_n(row, *endpoints));
-        let targets: Vec<_> = rows.map(|upstream| Target { upstream, began: now, in_step: true }).collect();
-        let upstreams: Vec<_> = upstreams.into_iter().map(|(_, upstream)| upstream).collect();
+        let upstreams: Vec<_> = upstreams.iter().map(upstream).collect();
         let kept: usize = upstreams.iter().map(|upstream| upstream.kept).sum();
         Self {
-            due: (0..targets.len()).map(|target| Reverse((now, target))).collect(),
+            due: due.into_iter().collect(),
             targets,
             upstreams,
             turns: VecDeque::new(),
@@ -156,7 +164,7 @@ mod tests {
 
     impl Bench {
         fn new(places: usize, sizes: &[usize]) -> Self {
-            let rows: Vec<_> = sizes.iter().map(|endpoints| (*endpoints, SECOND)).collect();
+            let rows: Vec<_> = sizes.iter().map(|endpoints| (vec![None; *endpoints], SECOND)).collect();
             let schedule = Schedule::new(places, &rows, START);
             Self { schedule, sizes: sizes.to_vec(), places, under_way: HashSet::new(), rng: Rng::seed_from_u64(7) }
         }
@@ -327,5 +335,15 @@ mod tests {
         bench.begin(second);
         bench.end(0);
         assert_eq!(bench.begin(second + SECOND * 5), [0]);
+    }
+
+    #[test]
+    fn who_was_checked_before_waits_for_its_time() {
+        let rows = [(vec![Some(START), None], SECOND)];
+        let mut schedule = Schedule::new(8, &rows, START + SECOND / 2);
+        assert_eq!(schedule.begin(START + SECOND / 2), Some(1), "it never was");
+        assert_eq!(schedule.begin(START + SECOND / 2), None);
+        assert_eq!(schedule.next_due(), Some(START + SECOND));
+        assert_eq!(schedule.begin(START + SECOND), Some(0));
     }
 }

@@ -1,15 +1,15 @@
 //! What a gateway opens before it begins: listeners, the access log, and the descriptors that there are; and what is said when it cannot.
 
 use super::StartError;
-use crate::config::{Bind, Config, Driver};
+use crate::config::{AccessLog, Bind, Config, Driver};
 use crate::control::crew::{NoCrew, reasons};
-use crate::control::process;
 use crate::net::listener::{self, Bound};
 use crate::net::resources;
 use crate::net::socket_file::SocketFile;
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
 use crate::policy::descriptors::{self, Fit, Wanted};
+use crate::worker::DoorKey;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) struct Bindings {
     pub(super) sockets: Vec<Vec<OwnedFd>>,
     /// By name.
     pub(super) addresses: Vec<(String, Bind)>,
-    pub(super) files: Vec<SocketFile>,
+    pub(super) files: Vec<(DoorKey, SocketFile)>,
 }
 
 pub(super) fn bind_all(config: &Config, workers: usize) -> Result<Bindings, StartError> {
@@ -34,25 +34,28 @@ pub(super) fn bind_all(config: &Config, workers: usize) -> Result<Bindings, Star
         let Bound { sockets, address, file } = bound.map_err(|e| cannot_listen(&listener.name, &listener.bind, &e))?;
         all.sockets.iter_mut().zip(sockets).for_each(|(of_worker, socket)| of_worker.push(socket));
         all.addresses.push((listener.name.clone(), address));
-        all.files.extend(file);
+        all.files.extend(file.map(|file| (DoorKey::of(listener), file)));
     }
     Ok(all)
 }
 
 pub(super) fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<AccessLogThread>>, StartError> {
     let Some(log) = &config.access_log else { return Ok(None) };
-    let thread = AccessLogThread::start(config, log, stats)
-        .map_err(|e| StartError(format!("cannot open the access log ({}): {e}{}", log.path, advice(&e))))?;
+    let thread = AccessLogThread::start(config, log, stats).map_err(|e| cannot_log(log, &e))?;
     Ok(Some(Arc::new(thread)))
 }
 
-/// Divides the descriptors that there are; says so when they are fewer than the configuration may need. What is bound and opened at a start
-/// is open by now, but for the admin API's socket.
-pub(super) fn fit_descriptors(config: &Config) -> Result<Fit, StartError> {
+pub(super) fn cannot_log(log: &AccessLog, error: &io::Error) -> StartError {
+    StartError(format!("cannot open the access log ({}): {error}{}", log.path, advice(error)))
+}
+
+/// Divides the descriptors that there are; says so when they are fewer than the configuration may need. `opened`: what was open at the start,
+/// when all was bound and opened but for the admin API's socket, and no client had come.
+pub(super) fn fit_descriptors(config: &Config, opened: u64) -> Result<Fit, StartError> {
     let granted = resources::descriptors_max();
     let workers = config.gateway.cores.len() as u64;
     let wanted = Wanted {
-        open: process::open_descriptors() + ADMIN_SOCKETS,
+        open: opened + ADMIN_SOCKETS,
         workers,
         listeners: config.listeners.len() as u64,
         connections: config.listeners.iter().map(|listener| listener.connections_max as u64).sum(),
@@ -102,6 +105,9 @@ pub(super) fn no_worker(config: &Config, why: &NoCrew) -> StartError {
             let reasons: Vec<_> = reasons(refused).collect();
             let instead = match driver {
                 Driver::IoUring => "; driver = \"auto\" runs on epoll instead",
+                Driver::Multishot | Driver::DeferTaskrun | Driver::CoopTaskrun | Driver::Plain => {
+                    "; driver = \"auto\" takes the best that is to be had"
+                }
                 Driver::Auto | Driver::Epoll => "",
             };
             StartError(format!("cannot start the workers with driver = \"{driver}\": {}{instead}", reasons.join("; ")))

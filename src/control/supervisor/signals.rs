@@ -4,7 +4,8 @@
 //! |---|---|
 //! | SIGTERM, SIGINT, SIGQUIT | drain; a second one ends the process at once, with the shell's usual code |
 //! | SIGUSR1 | opens the access log anew |
-//! | SIGHUP, SIGUSR2 | nothing, and says so: elsewhere they reload and upgrade |
+//! | SIGHUP | reads the configuration anew; what comes of it stands in the log |
+//! | SIGUSR2 | nothing, and says so: elsewhere it upgrades |
 //! | SIGXFSZ | nothing: what is written beyond RLIMIT_FSIZE fails, which the access log survives |
 //!
 //! What this does not do: stop a start half-way. A start that does not end by itself within [`GRACE`] of the signal is left where it is, and
@@ -37,6 +38,7 @@ pub(super) struct Signals {
 enum Asked {
     /// To end; with this code if it was asked before.
     End(i32),
+    Reload,
     Reopen,
 }
 
@@ -62,9 +64,7 @@ impl Signals {
                 _ = self.interrupt.recv() => return Asked::End(128 + libc::SIGINT),
                 _ = self.quit.recv() => return Asked::End(128 + libc::SIGQUIT),
                 _ = self.user1.recv() => return Asked::Reopen,
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version does not reload; restart it to change the configuration");
-                }
+                _ = self.hangup.recv() => return Asked::Reload,
                 _ = self.user2.recv() => {
                     tracing::warn!("SIGUSR2: this version does not upgrade itself; start the new one and end this one");
                 }
@@ -94,7 +94,8 @@ impl Signals {
                 asked = self.next() => match asked {
                     Asked::End(code) if told.is_some() => end_at_once(code, "told twice"),
                     Asked::End(code) => told = Some((code, Instant::now() + GRACE)),
-                    Asked::Reopen => {}
+                    // it has just read what there is to read
+                    Asked::Reload | Asked::Reopen => {}
                 },
                 () = is_over => {
                     let (code, _) = told.expect("it is only over once it was told");
@@ -118,6 +119,7 @@ impl Signals {
                         told = true;
                         gateway.drain();
                     }
+                    Asked::Reload => drop(gateway.reload()),
                     Asked::Reopen => gateway.reopen_log(),
                 },
                 _ = look.tick() => {}

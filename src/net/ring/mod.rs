@@ -23,6 +23,7 @@ mod tests;
 
 use super::block::{Block, Blocks};
 use super::clock;
+use super::engine::{self, Engine};
 use super::guarded::caught;
 use super::stream::shutdown_fd;
 use super::tasks::Tasks;
@@ -33,7 +34,6 @@ use monoio::buf::IoBufMut as _;
 use operation::{Operation, Pieces};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
@@ -57,15 +57,6 @@ const LAST_TURNS: u32 = 4;
 const UNHEARD: u64 = u64::MAX;
 /// The same of one that closes a descriptor, whose number follows.
 const CLOSING: u64 = 1 << 63;
-
-thread_local! {
-    static CURRENT: Cell<Option<&'static Ring>> = const { Cell::new(None) };
-}
-
-/// The ring of this thread's event loop, if it is one of ours.
-pub(super) fn current() -> Option<&'static Ring> {
-    CURRENT.get()
-}
 
 /// See the module.
 pub(super) struct Ring {
@@ -115,7 +106,7 @@ impl Owner {
         let ring = self.ring();
         ring.tasks.end();
         ring.call_off();
-        CURRENT.set(None);
+        engine::set_current(None);
         clock::end_turns();
         if ring.sockets.get() > 0 {
             return ring.sockets.get();
@@ -168,18 +159,13 @@ impl Ring {
             #[cfg(test)]
             refuses: Cell::new(false),
         })));
-        CURRENT.set(Some(owner.ring()));
+        engine::set_current(Some(Engine::Ring(owner.ring())));
         clock::begin_turn();
         Ok(owner)
     }
 
     pub(super) fn tasks(&self) -> &Tasks {
         &self.tasks
-    }
-
-    /// Runs `main` and everything that is spawned, until `main` ends.
-    pub(super) fn block_on<F: Future>(&self, main: F) -> F::Output {
-        self.tasks.block_on(self, main)
     }
 
     /// A turn of the loop.

@@ -1,28 +1,21 @@
 //! The ring, with the peers at hand. Every test also sees that nothing is left when it is over: no row, and no block ahead.
 
 mod breaking;
-mod random;
 mod sending;
 
 use super::socket::Socket;
 use super::*;
 use crate::limits::{BLOCK_SMALL, PIECES_AHEAD, RECEIVE_BUFFERS};
-use crate::net::block::TAILROOM;
-use crate::net::clock;
 use crate::net::stream::Stream;
-use crate::net::testing::{on_our_ring, pair, yield_now};
+use crate::net::testing::{
+    PATIENCE, block, on_our_ring, pair, pattern, poll_once, receive, receive_all, rest, until, yield_now,
+};
 use crate::net::upstream::Upstream;
-use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
-use std::task::Poll;
 use std::time::Duration;
-
-/// Far more than any test here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs `body` on our ring, and waits until all that it has begun is over.
 fn on_ring<F: Future<Output = ()>>(body: impl Fn(&'static Ring) -> F + std::marker::Send + 'static) {
@@ -37,66 +30,6 @@ fn on_ring<F: Future<Output = ()>>(body: impl Fn(&'static Ring) -> F + std::mark
             until(|| rows() == before && ring.ahead.get() == 0).await;
         }
     });
-}
-
-/// Lets the loop turn until it is so.
-async fn until(mut is_so: impl FnMut() -> bool) {
-    let end = clock::now() + PATIENCE;
-    while !is_so() {
-        assert!(clock::now() < end, "still not so");
-        yield_now().await;
-    }
-}
-
-async fn poll_once<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-}
-
-/// With room for so many bytes more.
-fn block(bytes: &[u8], room: usize) -> Block {
-    let mut block = Block::from_vec(Vec::with_capacity(bytes.len() + room + TAILROOM));
-    block.vec_mut().extend_from_slice(bytes);
-    block
-}
-
-/// The next bytes; whoever asks brings no block.
-async fn receive(stream: &Stream) -> io::Result<Vec<u8>> {
-    let (received, block) = stream.receive(Block::default()).await;
-    assert!(received.as_ref().is_ok_and(|count| *count == block.unread().len()) || block.is_empty());
-    received.map(|_| block.unread().to_vec())
-}
-
-async fn receive_all(stream: &Stream, bytes: usize) -> Vec<u8> {
-    let mut got = Vec::new();
-    while got.len() < bytes {
-        let piece = receive(stream).await.unwrap();
-        assert!(!piece.is_empty(), "the end, after {} bytes", got.len());
-        got.extend(piece);
-    }
-    got
-}
-
-/// All that the peer gets until the connection is closed, and the error if there is one.
-async fn rest(peer: impl Into<OwnedFd>) -> (Vec<u8>, io::Result<usize>) {
-    let mut peer = socket2::Socket::from(peer.into());
-    peer.set_nonblocking(true).unwrap();
-    let mut got = Vec::new();
-    let mut end = Ok(0);
-    until(|| {
-        end = peer.read_to_end(&mut got);
-        !end.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    })
-    .await;
-    (got, end)
-}
-
-/// What can be told apart wherever it is cut.
-fn pattern(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|i| (i % 251) as u8).collect()
 }
 
 fn socket(stream: &Stream) -> &Socket {
@@ -333,17 +266,17 @@ fn the_kernel_has_twice_as_many_buffers_as_turns_take() {
 fn while_others_are_behind_nothing_more_is_listened_to() {
     on_ring(|ring| async {
         let (stream, mut peer) = pair();
-        let upstream = Upstream::new(stream, &Rc::default());
+        let upstream = Upstream::new(stream);
         let others = PIECES_AHEAD_MAX.cast_signed();
         ring.count_ahead(others);
-        upstream.stand_by(1, || panic!("it is looked at when it is taken out"));
+        upstream.stand_by();
         assert!(!upstream.is_armed() && !upstream.is_spent());
         upstream.expect(|| block(b"", 64));
         assert!(upstream.is_armed() && listening(ring).is_none());
         peer.write_all(b"one").unwrap();
         assert_eq!(upstream.received().await.1.unread(), b"one");
         ring.count_ahead(-others);
-        upstream.stand_by(1, || panic!("the kernel brings one"));
+        upstream.stand_by();
         assert!(upstream.is_armed() && listening(ring).is_some());
     });
 }

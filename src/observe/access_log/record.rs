@@ -15,6 +15,8 @@ use std::time::Duration;
 /// was none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRecord<'a> {
+    /// Whose ids these are.
+    pub generation: u64,
     /// When the request was over: milliseconds since 1970, UTC.
     pub time_unix_ms: u64,
     /// Where it came in.
@@ -83,12 +85,13 @@ const NONE_U64: u64 = u64::MAX;
 /// Stands for a version that is not there: digits end at 9.
 const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
-/// The largest packed record: six texts, the endpoints, and less than 128 bytes of numbers.
-pub(super) const PACKED_BYTES_MAX: usize = 6 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 128;
+/// The largest packed record: six texts, the endpoints, and less than 136 bytes of numbers.
+pub(super) const PACKED_BYTES_MAX: usize = 6 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 136;
 
 impl<'a> LogRecord<'a> {
     /// Appends the packed record to `out`: at most [`PACKED_BYTES_MAX`] bytes.
     pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.time_unix_ms.to_le_bytes());
         out.extend_from_slice(&self.listener.0.to_le_bytes());
         out.extend_from_slice(&self.route.map_or(NONE_U32, |route| route.0).to_le_bytes());
@@ -119,6 +122,7 @@ impl<'a> LogRecord<'a> {
     /// Reads what [`LogRecord::pack`] wrote; `tries` keeps where they went and how they ended. `None` when the bytes are no packed record.
     pub(super) fn unpack(bytes: &'a [u8], tries: &'a mut Tries) -> Option<Self> {
         let mut from = Unpack(bytes);
+        let generation = from.u64()?;
         let time_unix_ms = from.u64()?;
         let listener = ListenerId(from.u16()?);
         let route = from.some_u32()?.map(RouteId);
@@ -141,6 +145,7 @@ impl<'a> LogRecord<'a> {
             *outcome = *AttemptOutcome::ALL.get(usize::from(from.u8()?))?;
         }
         Some(Self {
+            generation,
             time_unix_ms,
             listener,
             route,
@@ -245,6 +250,7 @@ pub(super) mod tests {
     /// A record with every field set.
     pub(in super::super) fn full() -> LogRecord<'static> {
         LogRecord {
+            generation: 1,
             time_unix_ms: 1_700_000_000_123,
             listener: ListenerId(0),
             route: Some(RouteId(0)),

@@ -8,6 +8,9 @@
 //! reads): that is why it is a thread of its own, and why [`AccessLogThread::stop`] gives up after a while. A file is opened
 //! without waiting for anybody, so that a named pipe that nobody reads yet hangs nothing: it is tried again, once a second.
 //!
+//! A record has the ids of the generation that it comes from, and each generation its own formatter, which is dropped once that has ended
+//! and its last record is written.
+//!
 //! What goes wrong is counted, and said when it begins, once a minute while it lasts, and when it is over.
 
 use super::format::Formatter;
@@ -15,7 +18,7 @@ use super::record::LogRecord;
 use super::ring::{LogRing, LogSender};
 use crate::config::{AccessLog, Config, LogPath};
 use crate::limits;
-use crate::observe::stats::Stats;
+use crate::observe::stats::{ControlStats, Stats};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -40,9 +43,22 @@ const TURNS_TO_END: u32 = 30;
 #[expect(clippy::disallowed_types, reason = "between two threads that may wait")]
 type Rings = Arc<std::sync::Mutex<Vec<Arc<LogRing>>>>;
 
-/// The access log of one gateway: the rings of its workers and the thread that empties them.
+/// How the records of one generation become lines.
+struct Words {
+    generation: u64,
+    formatter: Formatter,
+    /// No more records come.
+    is_over: bool,
+}
+
+/// Those of all generations that are in use. A lock as that of [`Rings`].
+#[expect(clippy::disallowed_types, reason = "between two threads that may wait")]
+type AllWords = Arc<std::sync::Mutex<Vec<Words>>>;
+
+/// An access log: the rings of the workers and the thread that empties them.
 pub struct AccessLogThread {
     rings: Rings,
+    words: AllWords,
     orders: SyncSender<Order>,
     thread: JoinHandle<()>,
 }
@@ -55,22 +71,46 @@ enum Order {
 }
 
 impl AccessLogThread {
-    /// Opens the log and starts the thread.
+    /// Opens the log and starts the thread, for the records of generation 1, which is that of `config`.
     ///
     /// # Errors
     /// When the file cannot be opened for appending, or the thread not started.
     pub fn start(config: &Arc<Config>, log: &AccessLog, stats: &Arc<Stats>) -> io::Result<Self> {
-        let rings = Rings::default();
+        let thread = Self::open(log, stats)?;
+        thread.begin(1, config, log);
+        Ok(thread)
+    }
+
+    /// Opens the log and starts the thread.
+    ///
+    /// # Errors
+    /// As [`AccessLogThread::start`].
+    pub fn open(log: &AccessLog, stats: &Arc<Stats>) -> io::Result<Self> {
+        let (rings, words) = (Rings::default(), AllWords::default());
         let writer = Writer {
             rings: Arc::clone(&rings),
-            formatter: Formatter::new(config, log.format, &log.redact),
+            words: Arc::clone(&words),
             output: Output::new(log.path.clone(), open(&log.path)?),
-            stats: Arc::clone(stats),
+            stats: Arc::clone(&stats.control),
             failing: 0,
         };
         let (orders, inbox) = sync_channel(16);
         let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&inbox))?;
-        Ok(Self { rings, orders, thread })
+        Ok(Self { rings, words, orders, thread })
+    }
+
+    /// Records of a generation will come, whose ids are rows of `config`, and are to be written as `log` says.
+    pub fn begin(&self, generation: u64, config: &Config, log: &AccessLog) {
+        let formatter = Formatter::new(config, log.format, &log.redact);
+        lock(&self.words).push(Words { generation, formatter, is_over: false });
+    }
+
+    /// No more records of a generation will come than have been sent.
+    pub fn end(&self, generation: u64) {
+        lock(&self.words)
+            .iter_mut()
+            .filter(|words| words.generation == generation)
+            .for_each(|words| words.is_over = true);
     }
 
     /// The sending end for a worker's thread, of a ring of its own: a worker that replaces another shares nothing with it, so that a
@@ -106,9 +146,10 @@ impl AccessLogThread {
     }
 }
 
-fn lock(rings: &Rings) -> std::sync::MutexGuard<'_, Vec<Arc<LogRing>>> {
+#[expect(clippy::disallowed_types, reason = "between two threads that may wait")]
+fn lock<T>(list: &Arc<std::sync::Mutex<T>>) -> std::sync::MutexGuard<'_, T> {
     // a panic while it is held leaves a list that is whole
-    rings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    list.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// `None`: a named pipe that nobody reads.
@@ -130,9 +171,9 @@ fn open(path: &LogPath) -> io::Result<Option<Box<dyn Write + Send>>> {
 /// The thread's own state.
 struct Writer {
     rings: Rings,
-    formatter: Formatter,
+    words: AllWords,
     output: Output,
-    stats: Arc<Stats>,
+    stats: Arc<ControlStats>,
     /// Turns in a row in which the log could not be written.
     failing: u32,
 }
@@ -211,28 +252,36 @@ impl Writer {
     /// Moves records from the rings into the buffer, as lines, until it is full.
     fn gather(&mut self) {
         let mut packed = Vec::new();
+        let mut all = lock(&self.words);
         for ring in lock(&self.rings).iter() {
             while self.output.pending.len() < limits::LOG_PENDING_BYTES && ring.pop(&mut packed) {
                 let mut tried = super::record::Tries::default();
-                match LogRecord::unpack(&packed, &mut tried) {
-                    Some(record) => self.formatter.line(&record, &mut self.output.pending),
+                let record = LogRecord::unpack(&packed, &mut tried);
+                let words =
+                    record.as_ref().and_then(|it| all.iter_mut().rfind(|words| words.generation == it.generation));
+                match record.zip(words) {
+                    Some((record, words)) => words.formatter.line(&record, &mut self.output.pending),
                     // Only a defect of ours makes such a record; the log goes on without it.
                     None => {
-                        self.stats.control.log_lines_lost.fetch_add(1, Relaxed);
+                        self.stats.log_lines_lost.fetch_add(1, Relaxed);
                     }
                 }
             }
+        }
+        // what was over when this began has nothing left in the rings, if they are empty
+        if self.output.pending.len() < limits::LOG_PENDING_BYTES {
+            all.retain(|words| !words.is_over);
         }
     }
 
     fn write(&mut self) -> bool {
         let (lines, result) = self.output.write();
-        self.stats.control.log_lines_written.fetch_add(lines, Relaxed);
+        self.stats.log_lines_written.fetch_add(lines, Relaxed);
         match &result {
             // a pipe whose reader is slow
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                self.stats.control.log_write_errors.fetch_add(1, Relaxed);
+                self.stats.log_write_errors.fetch_add(1, Relaxed);
                 if self.failing.is_multiple_of(TURNS_TO_COMPLAIN) {
                     let path = &self.output.path;
                     tracing::warn!(
@@ -256,7 +305,7 @@ impl Writer {
         match open(&self.output.path) {
             Ok(sink) => self.output.replace_sink(sink),
             Err(error) => {
-                self.stats.control.log_write_errors.fetch_add(1, Relaxed);
+                self.stats.log_write_errors.fetch_add(1, Relaxed);
                 let path = &self.output.path;
                 tracing::warn!("the access log cannot be opened anew, the old file stays in use: {path}: {error}");
             }
@@ -272,7 +321,7 @@ impl Writer {
                 lost += 1;
             }
         }
-        self.stats.control.log_lines_lost.fetch_add(lost, Relaxed);
+        self.stats.log_lines_lost.fetch_add(lost, Relaxed);
         if lost > 0 {
             tracing::warn!(
                 "the access log ends without its last lines, which its file does not take: lost lines={lost}"
@@ -384,10 +433,9 @@ mod tests {
         let ring = LogRing::new();
         let output = Output::new(LogPath::Stdout, Some(Box::new(sink.clone())));
         let formatter = Formatter::new(&config, LogFormat::Combined, &[]);
-        (
-            Writer { rings: Arc::new(Mutex::new(vec![Arc::clone(&ring)])), formatter, output, stats, failing: 0 },
-            LogSender::new(ring),
-        )
+        let words = Arc::new(Mutex::new(vec![Words { generation: 1, formatter, is_over: false }]));
+        let (rings, stats) = (Arc::new(Mutex::new(vec![Arc::clone(&ring)])), Arc::clone(&stats.control));
+        (Writer { rings, words, output, stats, failing: 0 }, LogSender::new(ring))
     }
 
     fn send(sender: &LogSender, n: u64) {
@@ -410,11 +458,11 @@ mod tests {
         writer.turn();
         writer.turn();
         assert_eq!(disk.text().len(), 500);
-        assert_eq!(writer.stats.control.log_write_errors.load(Relaxed), 2);
+        assert_eq!(writer.stats.log_write_errors.load(Relaxed), 2);
         disk.0.lock().unwrap().1 = usize::MAX;
         assert!(writer.drain());
         assert_whole_lines(&disk.text(), 0..10);
-        assert_eq!(writer.stats.control.log_lines_written.load(Relaxed), 10);
+        assert_eq!(writer.stats.log_lines_written.load(Relaxed), 10);
     }
 
     #[test]
@@ -458,7 +506,7 @@ mod tests {
         assert!(dropped > 0);
         assert!(writer.output.pending.len() < limits::LOG_PENDING_BYTES + 16 * limits::LOG_FIELD_BYTES_MAX);
         writer.count_lost();
-        let lost = writer.stats.control.log_lines_lost.load(Relaxed);
+        let lost = writer.stats.log_lines_lost.load(Relaxed);
         assert_eq!(lost + dropped, 100_000, "what waits in the ring is lost too");
     }
 

@@ -1,29 +1,27 @@
-//! Every metric of the gateway: its name, its help, its rows, and how a row becomes lines.
+//! Every metric of what the gateway does: its name, its help, its rows, and how a row becomes lines.
 //!
 //! One table, because it *is* the user's contract: dashboards and alerts are written against these names and labels. What is
-//! not here is not exposed.
+//! neither here nor in its second half ([`super::own_families`]) is not exposed.
 //!
 //! What this does not do: count. The numbers are [`crate::observe::stats`]'s.
 
 use super::Family;
 use super::rows::{
-    by_reason, each_endpoint, event_loop, listener, of_process, once, once_if_told, per_cluster, per_listener,
-    per_request_key, per_route, per_worker, readmissions, rejected, requests,
+    by_reason, each_endpoint, listener, of_process, once, once_if_told, per_cluster, per_listener, per_request_key,
+    per_route, readmissions, rejected, requests,
 };
 use crate::observe::histogram::HistogramSum;
-use crate::observe::labels::{
-    AttemptOutcome, DriverRung, FailureReason, ProbeState, RefuseReason, RetryReason, WorkerState,
-};
+use crate::observe::labels::{AttemptOutcome, FailureReason, ProbeState, RefuseReason, RetryReason};
 use crate::observe::own_log;
-use crate::observe::stats::WorkerStats;
-use crate::units::WorkerId;
+use crate::observe::stats::ListenerStats;
+use crate::units::ListenerId;
 use std::sync::atomic::Ordering::Relaxed;
 
-const COUNTER: &str = "counter";
-const GAUGE: &str = "gauge";
+pub(super) const COUNTER: &str = "counter";
+pub(super) const GAUGE: &str = "gauge";
 const HISTOGRAM: &str = "histogram";
 
-/// Every metric of the gateway, in the order of a scrape. Names and labels are the user's contract.
+/// The metrics of what the gateway does, in the order of a scrape. Names and labels are the user's contract.
 pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "ringgate_build_info",
@@ -283,8 +281,8 @@ pub(super) const FAMILIES: &[Family] = &[
         render: |scrape, row, out| {
             let name = &scrape.stats.config.listeners[row].name;
             for reason in RefuseReason::ALL {
-                let refused = |life: &WorkerStats| life.listeners[row].refused[reason.index()].get();
-                let sum: u64 = scrape.stats.lives().map(refused).sum();
+                let refused = |listener: &ListenerStats| listener.refused[reason.index()].get();
+                let sum: u64 = scrape.stats.listener_parts(ListenerId::from_index(row)).touched().map(refused).sum();
                 out.sample(&[("listener", name), ("reason", reason.token())], sum);
             }
         },
@@ -348,83 +346,6 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: COUNTER,
         rows: once,
         render: |_, _, out| out.sample(&[], own_log::lines_lost()),
-    },
-    Family {
-        name: "ringgate_worker_driver_info",
-        help: "Always 1; the label tells the event loop that the worker found.",
-        kind: GAUGE,
-        rows: per_worker,
-        render: |scrape, row, out| {
-            let rung = scrape.stats.current(row).event_loop.driver.get();
-            let rung = DriverRung::ALL.get(rung as usize).copied().unwrap_or(DriverRung::Unknown);
-            out.sample(&[("worker", &row.to_string()), ("driver", rung.token())], 1);
-        },
-    },
-    Family {
-        name: "ringgate_worker_running",
-        help: "1 while the worker's loop turns, 0 while it starts, has stalled or has stopped.",
-        kind: GAUGE,
-        rows: per_worker,
-        render: |scrape, row, out| {
-            let state = scrape.stats.worker(WorkerId::from_index(row)).state;
-            out.sample(&[("worker", &row.to_string())], u8::from(state == WorkerState::Running));
-        },
-    },
-    Family {
-        name: "ringgate_worker_restarts_total",
-        help: "Threads that have taken the place of one that panicked or stalled.",
-        kind: COUNTER,
-        rows: per_worker,
-        render: |scrape, row, out| {
-            let restarts = scrape.stats.worker(WorkerId::from_index(row)).restarts;
-            out.sample(&[("worker", &row.to_string())], restarts);
-        },
-    },
-    Family {
-        name: "ringgate_worker_last_turn_age_seconds",
-        help: "Time since the worker's loop last turned.",
-        kind: GAUGE,
-        rows: per_worker,
-        render: |scrape, row, out| {
-            if let Some(turn) = scrape.stats.worker(WorkerId::from_index(row)).last_turn {
-                out.sample(&[("worker", &row.to_string())], scrape.now.since(turn).as_secs_f64());
-            }
-        },
-    },
-    Family {
-        name: "ringgate_worker_loop_turns_total",
-        help: "Turns of the worker's loop.",
-        kind: COUNTER,
-        rows: per_worker,
-        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.turns.get()),
-    },
-    Family {
-        name: "ringgate_worker_panics_total",
-        help: "Panics that were caught: in one connection, which ends, or in the worker itself, which is replaced.",
-        kind: COUNTER,
-        rows: per_worker,
-        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.panics.get()),
-    },
-    Family {
-        name: "ringgate_worker_log_lines_dropped_total",
-        help: "Access log lines that found no room because the writer is behind.",
-        kind: COUNTER,
-        rows: per_worker,
-        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.log_lines_dropped.get()),
-    },
-    Family {
-        name: "ringgate_worker_buffers_in_use_bytes",
-        help: "Read blocks that connections hold.",
-        kind: GAUGE,
-        rows: per_worker,
-        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.buffers_in_use_bytes.get()),
-    },
-    Family {
-        name: "ringgate_worker_buffers_kept_bytes",
-        help: "Read blocks kept for reuse.",
-        kind: GAUGE,
-        rows: per_worker,
-        render: |scrape, row, out| event_loop(scrape, row, out, |stats| stats.buffers_kept_bytes.get()),
     },
     Family {
         name: "process_cpu_seconds_total",

@@ -4,7 +4,7 @@ use super::{ProcessNumbers, Samples, Scrape};
 use crate::error::ProxyError;
 use crate::observe::labels::{EjectReason, MethodLabel, ReadmitReason};
 use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey};
-use crate::units::{ClusterId, EndpointId};
+use crate::units::{ClusterId, EndpointId, ListenerId};
 use std::fmt::Display;
 
 pub(super) fn once(_: &Scrape) -> usize {
@@ -97,7 +97,7 @@ pub(super) fn by_reason(scrape: &Scrape, row: usize, out: &mut Samples<'_>, numb
 }
 
 pub(super) fn listener(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&ListenerStats) -> u64) {
-    let sum: u64 = scrape.stats.lives().map(|life| number(&life.listeners[row])).sum();
+    let sum: u64 = scrape.stats.listener_parts(ListenerId::from_index(row)).touched().map(number).sum();
     out.sample(&[("listener", &scrape.stats.config.listeners[row].name)], sum);
 }
 

@@ -1,6 +1,7 @@
 //! The rules of a cluster, one test each.
 
 mod evidence;
+mod reload;
 
 use super::*;
 use crate::config::{Balance, HashKey};
@@ -25,10 +26,14 @@ impl World {
 
     /// Several workers of one gateway.
     fn workers(config: &config::Cluster, seed: u64, n: u64) -> Vec<Self> {
-        let common = Common::new(config, n as usize);
+        Self::of(&Common::new(config, n as usize), config, seed, n)
+    }
+
+    /// The same with what they share.
+    fn of(common: &Common, config: &config::Cluster, seed: u64, n: u64) -> Vec<Self> {
         let one = |seed: u64| {
             let mut rng = Rng::seed_from_u64(seed);
-            Self { cluster: Cluster::new(config, &common, &mut rng), rng }
+            Self { cluster: Cluster::new(config, common, &mut rng), rng }
         };
         (0..n).map(|worker| one(seed + 1_000 * worker)).collect()
     }
@@ -415,27 +420,6 @@ fn other_endpoints_are_those_that_the_request_has_not_met() {
     world.cluster.standings.set_dead(EndpointId(2), at(0), at(0));
     assert!(!world.cluster.has_other(&ids(&[0, 1]), at(1)), "which is known to be dead");
     assert!(world.cluster.has_other(&ids(&[2, 1]), at(1)));
-}
-
-#[test]
-fn a_reload_forgets_nothing_about_endpoints_that_stay() {
-    let old_config = config(Balance::RoundRobin, &[0, 0, 0]);
-    let mut old = World::new(&old_config, 120);
-    old.cluster.set_health(EndpointId(2), false, at(0));
-    let until = old.eject(1, at(0));
-    let mut config = old_config.clone();
-    config.endpoints.remove(0);
-    config.endpoints[0].weight = Weight(7);
-    let mut new = World::new(&config, 121);
-    new.cluster.inherit(&old.cluster, at(1));
-    assert_eq!(new.ejected_until(0), Some(until));
-    assert_eq!(new.cluster.endpoints()[0].weight, 7);
-    assert_eq!(new.cluster.standings.soft(), 1);
-    assert_eq!(new.cluster.available(at(1)), 0, "one is ejected, one unhealthy");
-    new.cluster.set_health(EndpointId(1), true, at(2));
-    assert_eq!(new.cluster.available(at(2)), 1);
-    assert_eq!(new.request(|_| true, until), 0, "the probe");
-    assert_eq!(new.cluster.standings.soft(), 0);
 }
 
 #[test]

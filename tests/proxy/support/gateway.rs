@@ -11,26 +11,48 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 
+/// Names the step of io_uring that the tests run on, as the configuration does: `io_uring-coop-taskrun`. Without it, the best one.
+const STEP: &str = "RINGGATE_TEST_STEP";
+
 /// The event loop that a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Driver {
-    /// `driver = "io_uring"`
+    /// `driver = "io_uring"`, or the step that [`STEP`] names.
     IoUring,
+    /// Of io_uring, this step.
+    Step(&'static str),
     /// `driver = "epoll"`
     Epoll,
 }
 
 impl Driver {
-    /// Whether the kernel lets this process make a ring.
+    /// The steps between the best and epoll, on which monoio runs.
+    pub(crate) const GUESTS: [Self; 3] =
+        [Self::Step("io_uring-defer-taskrun"), Self::Step("io_uring-coop-taskrun"), Self::Step("io_uring-plain")];
+
+    /// Whether the kernel lets this process have it. A step that [`STEP`] asks for must be possible.
     pub(crate) fn is_possible(self) -> bool {
-        static RING: OnceLock<bool> = OnceLock::new();
-        self == Self::Epoll || *RING.get_or_init(|| io_uring::IoUring::new(8).is_ok())
+        static POSSIBLE: OnceLock<String> = OnceLock::new();
+        let said = POSSIBLE.get_or_init(|| run_to_end(&["--version"]).stdout);
+        let line = said.lines().find(|line| line.trim_start().starts_with("drivers")).unwrap_or_default();
+        let is_there = |name: &str| line.split(|c: char| c.is_whitespace() || c == ',').any(|word| word == name);
+        match self {
+            Self::Epoll => true,
+            Self::IoUring if self.name() != "io_uring" => {
+                assert!(is_there(self.name()), "{STEP} names a step that this kernel has: {said}");
+                true
+            }
+            Self::IoUring => line.contains("io_uring"),
+            Self::Step(name) => is_there(name),
+        }
     }
 
     /// Its name in the configuration.
     pub(crate) fn name(self) -> &'static str {
+        static NAME: OnceLock<String> = OnceLock::new();
         match self {
-            Self::IoUring => "io_uring",
+            Self::IoUring => NAME.get_or_init(|| std::env::var(STEP).unwrap_or_else(|_| "io_uring".to_owned())),
+            Self::Step(name) => name,
             Self::Epoll => "epoll",
         }
     }
@@ -237,7 +259,7 @@ fn end_of(mut process: Process) -> Said {
 pub(crate) struct Gateway {
     process: Process,
     addresses: BTreeMap<String, String>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Gateway {
@@ -257,8 +279,7 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn start_file(dir: TempDir, text: &str) -> Self {
         let file = write_config(dir.path(), text);
-        let mut gateway =
-            Self { process: Process::spawn(&["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
+        let mut gateway = Self { process: Process::spawn(&["run", "-c", &file]), addresses: BTreeMap::new(), dir };
         gateway.await_ready();
         gateway
     }
@@ -268,8 +289,7 @@ impl Gateway {
     pub(crate) fn start_limited(driver: Driver, setup: &Setup<'_>, limits: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = write_config(dir.path(), &setup.file(driver));
-        let mut gateway =
-            Self { process: limited(limits, &["run", "-c", &file]), addresses: BTreeMap::new(), _dir: dir };
+        let mut gateway = Self { process: limited(limits, &["run", "-c", &file]), addresses: BTreeMap::new(), dir };
         gateway.await_ready();
         gateway
     }
@@ -286,7 +306,7 @@ impl Gateway {
         let file = write_config(dir.path(), &file);
         let command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
         let process = Process::spawn_telling(command, &["run", "-c", &file], stderr.into());
-        let mut gateway = Self { process, addresses, _dir: dir };
+        let mut gateway = Self { process, addresses, dir };
         gateway.await_ready();
         gateway
     }
@@ -301,6 +321,36 @@ impl Gateway {
             let admin = self.addresses.get("admin")?;
             let ready = Client::try_connect(admin).and_then(|mut client| client.try_get("/readyz"));
             ready.is_ok_and(|response| response.status == 200).then_some(())
+        });
+    }
+
+    /// Its configuration's file.
+    pub(crate) fn file(&self) -> String {
+        self.dir.path().join("ringgate.toml").to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Writes another configuration into its file, and has it read: what is answered.
+    #[track_caller]
+    pub(crate) fn reload(&mut self, text: &str) -> Response {
+        write_config(self.dir.path(), text);
+        let response = Client::connect(self.address("admin")).request("POST", "/reload", &[], b"");
+        self.addresses.extend(self.process.stderr().iter().filter_map(|line| listening(line)));
+        response
+    }
+
+    /// The same with what must be taken into use.
+    #[track_caller]
+    pub(crate) fn reload_well(&mut self, text: &str) {
+        let response = self.reload(text);
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+
+    /// Waits until the log has told where that listener listens, which is new.
+    #[track_caller]
+    pub(crate) fn await_listener(&mut self, listener: &str) {
+        eventually("the listener is told of", || {
+            self.addresses.extend(self.process.stderr().iter().filter_map(|line| listening(line)));
+            self.addresses.contains_key(listener).then_some(())
         });
     }
 

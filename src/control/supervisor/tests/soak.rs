@@ -10,7 +10,7 @@
 
 use super::*;
 use crate::control::process;
-use crate::units::WorkerId;
+use crate::units::{ListenerId, WorkerId};
 use crate::worker::failing::Way;
 use std::env;
 use std::io::{BufRead, BufReader, Lines};
@@ -205,9 +205,10 @@ fn the_gateway_of_its_own() {
 /// As the line of [`COLUMNS`] names them.
 fn what_is_held(gateway: &Gateway) -> [u64; COLUMNS.len()] {
     let numbers = process::numbers().unwrap();
-    let connections = gateway.stats().lives().map(|life| life.listeners[0].connections.get()).sum();
+    let stats = gateway.stats();
+    let connections = stats.listener_parts(ListenerId(0)).touched().map(|it| it.connections.get()).sum();
     let restarts = (0..2).map(|worker| gateway.stats().worker(WorkerId(worker)).restarts).sum();
-    let slots = gateway.shared.connection_slots[0].held() as u64;
+    let slots = gateway.current().connection_slots[0].held() as u64;
     [numbers.resident_bytes >> 10, numbers.open_descriptors, connections, slots, numbers.threads, restarts]
 }
 

@@ -1,56 +1,6 @@
-//! What is sent, whoever waits for it, and what becomes of it when a socket is dropped.
+//! What is sent, whoever waits for it.
 
 use super::*;
-
-#[test]
-fn a_dropped_socket_is_closed_at_once_whatever_is_in_flight() {
-    on_ring(|_| async {
-        for (listens, resets) in [(false, false), (false, true), (true, false), (true, true)] {
-            let (stream, peer) = pair();
-            assert!(!listens || stream.listen());
-            let waits = (!listens).then(|| stream.receive(block(b"", 64)));
-            yield_now().await;
-            if resets {
-                stream.reset_on_close();
-            }
-            drop(waits);
-            drop(stream);
-            let (got, end) = rest(peer).await;
-            assert_eq!(
-                (got.len(), end.err().map(|error| error.kind())),
-                (0, resets.then_some(io::ErrorKind::ConnectionReset))
-            );
-        }
-        // a send that its peer does not take
-        let (stream, peer) = pair();
-        {
-            let mut sending = pin!(stream.send(block(&pattern(16 << 20), 0)));
-            assert!(poll_once(sending.as_mut()).await.is_none());
-            yield_now().await;
-        }
-        drop(stream);
-        let (got, end) = rest(peer).await;
-        assert!(end.is_ok() && got.len() < 16 << 20 && got == pattern(got.len()));
-    });
-}
-
-#[test]
-fn what_was_sent_before_a_drop_goes_nowhere_else() {
-    on_ring(|_| async {
-        for _ in 0..50 {
-            let (first, first_peer) = pair();
-            assert!(first.listen());
-            assert!(poll_once(pin!(first.send(block(b"last words", 0)))).await.is_none());
-            drop(first);
-            // in the same turn, and with the number that would be free by now
-            let (second, second_peer) = pair();
-            second.send(block(b"something else", 0)).await.0.unwrap();
-            assert_eq!(rest(first_peer).await.0, b"last words");
-            drop(second);
-            assert_eq!(rest(second_peer).await.0, b"something else");
-        }
-    });
-}
 
 /// A connection that takes no more.
 fn clogged() -> (Stream, UnixStream) {

@@ -4,9 +4,9 @@
 //! What monoio runs is a shell that knows a number; the future is a row of this thread's table. At the end the futures are dropped here,
 //! and the shells, which find nothing, end by themselves.
 
-use super::clock;
-use super::guarded::caught;
-use super::timer::{new_timerfd, set_timerfd};
+use super::super::alarm::Alarm;
+use super::super::clock;
+use super::super::guarded::caught;
 use slab::Slab;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -33,7 +33,7 @@ struct Ward {
 }
 
 /// Has monoio run `future`.
-pub(super) fn spawn(future: impl Future<Output = ()> + 'static) {
+pub(in super::super) fn spawn(future: impl Future<Output = ()> + 'static) {
     let ward = Ward { future: Some(Box::pin(future)), waker: None, is_over: false };
     let number = WARDS.with_borrow_mut(|wards| wards.insert(ward));
     drop(monoio::spawn(poll_fn(move |cx| poll(number, cx))));
@@ -69,11 +69,11 @@ pub(super) async fn end() -> usize {
     // first of all: it frees the descriptor that the pause needs, where none is left
     drop_all();
     // one of its own: the timers of the worker may be what has failed
-    let Ok(pause) = new_timerfd() else { return WARDS.with_borrow(Slab::len).max(1) };
+    let Ok(pause) = Alarm::timerfd() else { return WARDS.with_borrow(Slab::len).max(1) };
     let mut looks_afterwards = LOOKS_AFTERWARDS;
     for _ in 0..LAST_LOOKS {
-        set_timerfd(&pause, clock::now() + BETWEEN_LOOKS);
-        if pause.readable().await.is_err() {
+        pause.set(clock::now() + BETWEEN_LOOKS);
+        if pause.rings().await.is_err() {
             break;
         }
         // what was spawned by a drop

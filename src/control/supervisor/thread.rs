@@ -1,0 +1,336 @@
+//! The control thread: what it owns, and its life: to look after everything, to reload, to drain.
+
+use super::{Ask, DRAIN_LOOK, FLUSH, Fault, LOOK, NotReloaded, Wish, interval};
+use crate::config::Config;
+use crate::control::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
+use crate::control::crew::Crew;
+use crate::control::generations::Generations;
+use crate::control::memory::{self, Memory};
+use crate::control::probes::{Checked, Probes};
+use crate::control::reports;
+use crate::control::source::{Source, Watch};
+use crate::limits::CUT_BEFORE_DRAIN_ENDS;
+use crate::net::guarded::guarded;
+use crate::net::socket_file::SocketFile;
+use crate::net::{clock, heap};
+use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng};
+use crate::worker::{Command, DoorKey, Report, Shared};
+use rand::SeedableRng;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::sleep;
+
+/// What the end of something means that this thread runs and that does not end.
+fn fault_of(ended: &Result<(), JoinError>) -> Fault {
+    Fault(match ended {
+        Ok(()) => "the admin API or the health checks have ended".to_owned(),
+        Err(error) => format!("the admin API or the health checks have panicked ({error})"),
+    })
+}
+
+/// How often a file is looked after that is watched.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// How long who is connected to the admin API at an address that it leaves is still answered.
+const ADMIN_LEAVES: Duration = Duration::from_secs(5);
+
+/// What the control thread owns.
+pub(super) struct Control {
+    pub(super) crew: Crew,
+    /// `None`: there is no file to read anew.
+    pub(super) source: Option<Source>,
+    pub(super) watch: Watch,
+    /// When to look after the file again.
+    pub(super) watched: Instant,
+    pub(super) generations: Arc<Generations>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) wish: watch::Sender<Wish>,
+    pub(super) wished: watch::Receiver<Wish>,
+    pub(super) asks: mpsc::UnboundedSender<Ask>,
+    pub(super) asked: mpsc::UnboundedReceiver<Ask>,
+    pub(super) reported: mpsc::Receiver<(Arc<Config>, Report)>,
+    pub(super) memory: Memory,
+    /// What else this thread runs; none of it ends before the thread does, but for what a reload replaces.
+    pub(super) tasks: JoinSet<()>,
+    /// Two of those tasks; and what has the first one close its address.
+    pub(super) admin: Option<(AbortHandle, Arc<Notify>)>,
+    pub(super) probes: Option<AbortHandle>,
+    /// Of listeners on unix sockets; they remove themselves.
+    pub(super) files: Vec<(DoorKey, SocketFile)>,
+    /// Descriptors that were open at the start, before any client came.
+    pub(super) opened: u64,
+    pub(super) probes_max: usize,
+    /// Of which generation the verdicts of checks are.
+    pub(super) probed: Arc<AtomicU64>,
+    pub(super) admin_max: usize,
+}
+
+/// A health check's new opinion.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    /// Whose ids these are.
+    generation: u64,
+    cluster: ClusterId,
+    endpoint: EndpointId,
+    healthy: bool,
+}
+
+impl Control {
+    /// Looks after everything until it is told to end, or cannot go on, and then drains.
+    pub(super) async fn run(mut self, admin_listener: AdminListener) -> Result<(), Fault> {
+        let watched = guarded(self.watch(admin_listener)).await;
+        let watched = watched.unwrap_or_else(|| Err(Fault("the control thread has panicked".to_owned())));
+        if let Err(Fault(reason)) = &watched {
+            tracing::error!("{reason}; the gateway drains and ends, with an exit code that says so");
+            self.lifecycle.set(Phase::Draining);
+        }
+        let drained = guarded(self.drain()).await;
+        // what the workers said last
+        while let Ok(report) = self.reported.try_recv() {
+            reports::log(&report.0, report.1);
+        }
+        watched.and(drained.ok_or_else(|| Fault("the control thread has panicked in the drain".to_owned())))
+    }
+
+    /// Starts what this thread runs, and stays until the drain is to begin.
+    async fn watch(&mut self, admin_listener: AdminListener) -> Result<(), Fault> {
+        self.serve_admin(admin_listener);
+        let (verdict, mut verdicts) = mpsc::unbounded_channel();
+        self.start_probes(&verdict);
+        self.watch_until(Instant::NEVER, (&verdict, &mut verdicts), Wish::Drain).await?;
+        let delay = self.crew.shared().config.gateway.drain_delay;
+        self.lifecycle.set(Phase::Draining);
+        if !delay.is_zero() {
+            tracing::info!("draining in {delay:?} (drain_delay): /readyz says so, connections are still taken");
+            self.watch_until(clock::now() + delay, (&verdict, &mut verdicts), Wish::Never).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers operators from now on through this listener, and through no other.
+    pub(super) fn serve_admin(&mut self, listener: AdminListener) {
+        let (generations, lifecycle) = (Arc::clone(&self.generations), Arc::clone(&self.lifecycle));
+        let (wish, asks) = (self.wish.clone(), self.asks.clone());
+        let state = move || {
+            let (current, shown) = (generations.current(), Arc::clone(&generations));
+            let (wish, asks) = (wish.clone(), asks.clone());
+            Arc::new(AdminState {
+                config: Arc::clone(&current.config),
+                stats: Arc::clone(&current.stats),
+                lifecycle: Arc::clone(&lifecycle),
+                clock: clock::now,
+                drain: Box::new(move || {
+                    wish.send_replace(Wish::Drain);
+                }),
+                reload: Box::new(move || {
+                    let (done, outcome) = oneshot::channel();
+                    let _ = asks.send(Ask::Reload(done));
+                    outcome
+                }),
+                generations: Box::new(move || shown.views(clock::now())),
+            })
+        };
+        let closing = listener.closing();
+        let serving = self.tasks.spawn(async move {
+            if let Err(error) = admin::serve(listener, state).await {
+                tracing::error!("the admin listener has ended: {error}");
+            }
+        });
+        if let Some((before, closing)) = self.admin.replace((serving, closing)) {
+            closing.notify_one();
+            // whoever has asked for the reload is answered there
+            tokio::spawn(async move {
+                sleep(ADMIN_LEAVES).await;
+                before.abort();
+            });
+        }
+    }
+
+    /// Ends the checks that run before `next` comes into use, unless it has the same clusters: then they go on as they are, under its number,
+    /// because one that takes its time would never end while reloads come faster.
+    pub(super) fn end_probes(&mut self, next: &Shared, probes_max: usize) {
+        let goes_on = next.has_same_clusters() && probes_max == self.probes_max;
+        self.probes_max = probes_max;
+        self.probed.store(next.number, Relaxed);
+        if !goes_on && let Some(probes) = self.probes.take() {
+            probes.abort();
+        }
+    }
+
+    /// Checks the endpoints of the configuration in use from now on, if nobody does.
+    pub(super) fn start_probes(&mut self, verdict: &mpsc::UnboundedSender<Verdict>) {
+        if self.probes.is_some() {
+            return;
+        }
+        let shared = Arc::clone(self.crew.shared());
+        self.probed.store(shared.number, Relaxed);
+        let (config, stats, verdict) = (Arc::clone(&shared.config), Arc::clone(&shared.stats), verdict.clone());
+        // not the generation: that is freed with its last request
+        let (clusters, generation) = (shared.clusters.clone(), Arc::clone(&self.probed));
+        #[expect(clippy::disallowed_methods, reason = "the one seed of the probes' own generator")]
+        let rng = Rng::from_rng(&mut rand::rng());
+        let probes = Probes::new(
+            config,
+            stats,
+            clock::now,
+            rng,
+            self.probes_max,
+            move |Checked { cluster, endpoint, passed, change }| {
+                let standings = &clusters[cluster.index()].standings;
+                if passed {
+                    standings.on_check_passed(endpoint, clock::now());
+                }
+                if let Some(healthy) = change {
+                    standings.set_healthy(endpoint, healthy);
+                    // nobody listens any more once the drain has begun
+                    let _ = verdict.send(Verdict { generation: generation.load(Relaxed), cluster, endpoint, healthy });
+                }
+            },
+        );
+        self.probes = Some(self.tasks.spawn(probes.run()));
+    }
+
+    /// Looks after the workers until `until`, or until this is wished for.
+    ///
+    /// # Errors
+    /// Something else that this thread runs has ended.
+    async fn watch_until(
+        &mut self,
+        until: Instant,
+        (verdict, verdicts): (&mpsc::UnboundedSender<Verdict>, &mut mpsc::UnboundedReceiver<Verdict>),
+        wish: Wish,
+    ) -> Result<(), Fault> {
+        let mut look = interval(LOOK);
+        while *self.wished.borrow() < wish && clock::now() < until {
+            tokio::select! {
+                _ = look.tick() => {
+                    self.crew.look(clock::now());
+                    self.memory.look(clock::now(), memory::resident_bytes, heap::give_back);
+                    self.prune();
+                    if self.has_changed_file(clock::now()) {
+                        // what comes of it stands in the log
+                        let _ = self.reload((verdict, &mut *verdicts)).await;
+                    }
+                }
+                Some(changed) = verdicts.recv() => self.tell_verdict(changed),
+                Some((config, report)) = self.reported.recv() => reports::log(&config, report),
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    // what a reload has replaced
+                    if !ended.as_ref().is_err_and(JoinError::is_cancelled) {
+                        return Err(fault_of(&ended));
+                    }
+                }
+                Some(ask) = self.asked.recv() => match ask {
+                    Ask::Reload(done) => {
+                        let outcome = self.reload((verdict, &mut *verdicts)).await;
+                        // whoever has asked may have gone
+                        let _ = done.send(outcome);
+                    }
+                    Ask::ReopenLog => self.reopen_log(),
+                },
+                _ = self.wished.changed() => {
+                    #[cfg(test)]
+                    match *self.wished.borrow() {
+                        Wish::Panic => panic!("on purpose, on the control thread"),
+                        Wish::Fail(worker, way) => self.crew.order(worker, way),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tell_verdict(&self, Verdict { generation, cluster, endpoint, healthy }: Verdict) {
+        self.crew.tell(|| Command::Health { generation, cluster, endpoint, healthy });
+    }
+
+    /// Whether there is a file to be looked after, and it is to be read anew.
+    fn has_changed_file(&mut self, now: Instant) -> bool {
+        let Some(source) = self.source.as_ref().filter(|_| self.crew.shared().config.gateway.watch) else {
+            return false;
+        };
+        if now < self.watched {
+            return false;
+        }
+        self.watched = now + WATCH;
+        self.watch.look(source.stamp(), now)
+    }
+
+    fn reopen_log(&self) {
+        if let Some(log) = self.generations.log() {
+            log.reopen();
+        }
+    }
+
+    /// Lets go of generations that nobody uses any more, and of what only they had.
+    fn prune(&self) {
+        let (old, logs) = self.generations.prune();
+        self.crew.shared().stats.control.reloads.set_old(old);
+        for log in logs {
+            // it may wait for a reader that does not read
+            tokio::task::spawn_blocking(move || Arc::into_inner(log).is_none_or(|log| log.stop(FLUSH)));
+        }
+    }
+
+    async fn drain(&mut self) {
+        let limit = self.crew.shared().config.gateway.drain_timeout;
+        tracing::info!("draining: no new connections; requests in flight have {limit:?}");
+        self.crew.drain();
+        let cut = clock::now() + (limit - (limit / 10).min(CUT_BEFORE_DRAIN_ENDS));
+        if self.done_until(cut).await {
+            tracing::info!("drained");
+            return;
+        }
+        let (connections, requests) = self.left();
+        tracing::warn!(
+            "ending after {limit:?} (drain_timeout) with connections={connections} requests={requests} cut off"
+        );
+        self.crew.tell(|| Command::Cut);
+        self.done_until(cut + CUT_BEFORE_DRAIN_ENDS).await;
+    }
+
+    /// Waits until no worker runs any more, but not longer than `until`.
+    async fn done_until(&mut self, until: Instant) -> bool {
+        let mut look = interval(DRAIN_LOOK);
+        loop {
+            if self.crew.is_done() {
+                return true;
+            }
+            if clock::now() >= until {
+                return false;
+            }
+            tokio::select! {
+                _ = look.tick() => self.crew.look(clock::now()),
+                Some((config, report)) = self.reported.recv() => reports::log(&config, report),
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    if !ended.as_ref().is_err_and(JoinError::is_cancelled) {
+                        tracing::error!("{}", fault_of(&ended).0);
+                    }
+                }
+                Some(ask) = self.asked.recv() => match ask {
+                    Ask::Reload(done) => {
+                        let _ = done.send(Err(NotReloaded::Draining));
+                    }
+                    Ask::ReopenLog => self.reopen_log(),
+                },
+            }
+        }
+    }
+
+    /// Downstream connections that are open, and requests that endpoints have not answered whole.
+    fn left(&self) -> (u64, u64) {
+        let Shared { stats, config, .. } = &**self.crew.shared();
+        let listeners = (0..config.listeners.len()).map(ListenerId::from_index);
+        let connections =
+            listeners.flat_map(|id| stats.listener_parts(id).touched()).map(|of| of.connections.get()).sum();
+        let clusters = (0..config.clusters.len()).map(ClusterId::from_index);
+        let active =
+            clusters.flat_map(|id| stats.cluster_parts(id).touched()).map(|of| of.connections_active.get()).sum();
+        (connections, active)
+    }
+}

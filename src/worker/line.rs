@@ -1,0 +1,107 @@
+//! A request on its way through: what the steps of the line share, and how each of them tells what it has come to.
+
+use super::attempts::Attempts;
+use super::client::Connection;
+use super::failure::Failure;
+use super::generation::Generation;
+use super::record::Record;
+use super::upload::{Standing, Upload};
+use crate::error::{Fault, ProxyError, Rule};
+use crate::http::Version;
+use crate::http::cycle::Cycle;
+use crate::http::framing::Framing;
+use crate::http::reply::{self, ReplyTo};
+use crate::http::upgrade::Offer;
+use crate::net::block::Block;
+use crate::policy::exchange::{Action, Event};
+use crate::units::{Instant, RouteId};
+use http::Method;
+use std::rc::Rc;
+
+/// A request on its way through; what the steps of the line share.
+pub(super) struct Line<'w> {
+    pub(super) worker: &'w Rc<Generation>,
+    pub(super) connection: &'w Connection,
+    pub(super) attempts: &'w Attempts<'w>,
+    pub(super) cycle: &'w mut Cycle,
+    pub(super) record: &'w mut Record,
+    pub(super) route: RouteId,
+    pub(super) method: &'w Method,
+    pub(super) version: Version,
+    pub(super) idempotent: bool,
+    /// It has met a pooled connection that was closed, and takes none any more.
+    pub(super) met_stale: bool,
+    pub(super) offer: Option<Box<Offer>>,
+    /// When the last thing that was waited for has happened: what is decided without waiting is decided at one time, and the clock
+    /// is read once.
+    pub(super) now: Instant,
+}
+
+impl Line<'_> {
+    /// Tells what an attempt has failed of. A client's failure is the end.
+    pub(super) fn fail(&self, failure: Failure, upload: &Upload<'_>) -> Action {
+        match failure {
+            Failure::Downstream(error) => {
+                self.attempts.step(Event::DownstreamGone, self.now);
+                Action::Reply(error)
+            }
+            failure => self.step(failure.event(), upload),
+        }
+    }
+
+    /// Tells what an attempt has come to. One that took a part of the request with it was the last.
+    pub(super) fn step(&self, event: Event, upload: &Upload<'_>) -> Action {
+        if !upload.can_begin() {
+            self.attempts.forbid_replay();
+        }
+        self.attempts.step(event, self.now)
+    }
+
+    /// Takes down where the client is with its body.
+    pub(super) fn settle(&mut self, upload: &Upload<'_>) {
+        match upload.standing() {
+            Standing::Complete => self.cycle.on_request_done(),
+            Standing::Sending => self.cycle.on_continue(),
+            Standing::Withheld => {}
+            Standing::Severed => self.cycle.on_request_broken(),
+        }
+    }
+
+    /// A reply of the gateway's own in place of a response.
+    pub(super) fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> (Block, bool) {
+        self.record.on_error(error);
+        let mut last = self.worker.blocks.borrow_mut().small();
+        if error == ProxyError::ClientClosed {
+            self.cycle.on_request_broken();
+            return (last, false);
+        }
+        self.settle(upload);
+        // its body is what was wrong; or it was too slow (RFC 9110 §15.5.9: 408 ends the connection)
+        if error == ProxyError::RequestTimeout || (error.fault() == Fault::Downstream && !upload.is_complete()) {
+            self.cycle.on_request_broken();
+        }
+        let close = self.cycle.announces_close(upload.left());
+        self.cycle.on_response_head(Framing::Fixed(0), !close);
+        let to = ReplyTo {
+            version: self.version,
+            head_only: *self.method == Method::HEAD,
+            close,
+            date: &self.worker.date(self.now),
+            server: &self.connection.config(self.worker).server,
+            rules: None,
+        };
+        let busy =
+            matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);
+        let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
+        match error {
+            // its head was fine, so it is its body, and only chunks can be wrong
+            ProxyError::BadRequest => {
+                self.record.on_malformed(Rule::Chunk);
+                reply::malformed(last.vec_mut(), Rule::Chunk, &to);
+            }
+            error => reply::error(last.vec_mut(), error, extra, &to),
+        }
+        self.record.response_bytes = last.unread().len() as u64;
+        (last, true)
+    }
+}
