@@ -179,13 +179,7 @@ on_both_drivers! {
 
     fn what_is_in_flight_since_before_its_upstream_changed_is_in_the_gauges(driver: Driver) {
         let gate = Arc::new(Gate::default());
-        let waiting = Arc::clone(&gate);
-        let upstream = Upstream::answering(move |request, conn| {
-            if request.target == "/slow" {
-                waiting.wait();
-            }
-            conn.reply(200, "ok");
-        });
+        let upstream = Upstream::holding("/slow", &gate);
         let config = |seconds| behind(&[&upstream], "timeout = \"600s\"", &format!("connect_timeout = \"{seconds}s\""));
         let mut gateway = start(driver, &config(1));
         let mut busy = [gateway.client(), gateway.client(), gateway.client()];
