@@ -29,7 +29,7 @@ pub(super) struct Signals {
     pub(super) answered: Cell<bool>,
     /// Nothing more is to be sent.
     pub(super) stop: Cell<bool>,
-    /// Bytes are under way, from the client or to the endpoint: dropping the upload now would lose them, and a poll or two complete it.
+    /// Bytes are on their way to the endpoint: what becomes of them would not be known if the upload was dropped now.
     pub(super) moving: Cell<bool>,
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Upload<'c> {
     withheld: Cell<bool>,
     body_bytes: Cell<u64>,
     waits: Cell<bool>,
-    /// A receive was dropped that the client's next bytes may have gone into.
+    /// Nobody knows where the client's next request begins.
     severed: Cell<bool>,
     /// The last receive has filled its block.
     fast: Cell<bool>,
@@ -72,7 +72,7 @@ pub(super) enum Standing {
     Sending,
     /// It waits for `100 Continue`.
     Withheld,
-    /// Some of it is lost, and the connection with it.
+    /// It is malformed, and the connection is lost with it.
     Severed,
 }
 
@@ -317,16 +317,15 @@ impl<'c> Upload<'c> {
         sent.map_err(|_| Failure::BROKEN)
     }
 
-    /// Receives more of the body. While it could still be thrown away or sent again it is waited for by poll, which may be dropped
-    /// without losing a byte; a body that is too large for either is spared the extra turn of the loop.
+    /// Receives more of the body. One that may be slow in coming holds no block meanwhile; bulk is spared the extra turn of the loop.
+    /// May be dropped: what comes then belongs to the socket, and nothing was in the block.
     async fn receive(&self) -> Result<(), Failure> {
         let watch = self.worker.timers.watch();
         let began = clock::now();
         let _guard = watch.over(&self.client.stream, began + self.patience, Shutdown::Read);
         let left = self.left();
-        let by_poll = left.is_none_or(|left| left <= DISCARD_BYTES_MAX);
         self.waits.set(true);
-        if by_poll {
+        if left.is_none_or(|left| left <= DISCARD_BYTES_MAX) {
             // what is wrong with the socket, the receive will say
             let _ = self.client.stream.readable().await;
         }
@@ -339,13 +338,7 @@ impl<'c> Upload<'c> {
             }
         }
         let block = self.worker.widen(block, left, self.fast.get());
-        let kept = self.progress.replace(Progress::Lost);
-        self.severed.set(true);
-        self.attempt.moving.set(by_poll);
         let (received, block) = self.client.stream.receive(block).await;
-        self.attempt.moving.set(false);
-        self.severed.set(false);
-        self.progress.set(kept);
         self.waits.set(false);
         self.fast.set(block.room() == 0);
         self.inbox.replace(block);
