@@ -90,6 +90,9 @@ pub const UPGRADE_BYTES_MAX: usize = 64;
 /// How long before `drain_timeout` passes tunnels are ended and requests cut, at most (a tenth of it, if that is less), so that clients
 /// are told and the access log has them. It is also the time that this may take.
 pub const CUT_BEFORE_DRAIN_ENDS: Duration = Duration::from_millis(500);
+/// How long idle connections stay when another process has taken over, at most (half of `drain_timeout`, if that is less): a client that sends
+/// a request meanwhile is answered, and told with that.
+pub const HANDOVER_IDLE: Duration = Duration::from_secs(5);
 /// Interim (1xx) responses that one attempt may send before its final one.
 pub const INTERIM_RESPONSES_MAX: usize = 8;
 

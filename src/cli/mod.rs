@@ -3,8 +3,8 @@
 //! A command says what it has to say on standard output, and what is wrong on standard error. The decisions are made elsewhere:
 //! here they are put into words.
 
+mod asking;
 mod explain;
-mod reload;
 mod start;
 mod version;
 mod words;
@@ -13,6 +13,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use ringgate::config::{self, Config};
 use ringgate::control::source::Source;
 use ringgate::control::supervisor::RunError;
+use ringgate::control::upgrade::Inheritance;
 use ringgate::policy::router::Router;
 use std::fmt::Display;
 use std::io::Write;
@@ -40,7 +41,7 @@ pub(crate) struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 fine, 1 configuration, 2 usage, 3 cannot start, 4 could not go on.\n\
-    Signals to `run`: SIGTERM, SIGINT or SIGQUIT drains and exits 0, a second one ends at once with 143, 130 or 131;\n    SIGHUP reads the file anew (as `ringgate reload` does, which also tells what comes of it); SIGUSR1 opens the\n    access log anew; SIGUSR2 is ignored with a warning.";
+    Signals to `run`: SIGTERM, SIGINT or SIGQUIT drains and exits 0, a second one ends at once with 143, 130 or 131;\n    SIGHUP reads the file anew (as `ringgate reload` does, which also tells what comes of it); SIGUSR1 opens the\n    access log anew; SIGUSR2 starts the next process, which takes over (as `ringgate upgrade` does).";
 
 /// Where packages put the configuration.
 const DEFAULT_FILE: &str = "/etc/ringgate/ringgate.toml";
@@ -77,6 +78,14 @@ enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Have the running gateway start its program anew, which takes over without a refused connection; for a new version
+    ///
+    /// The next process is started as the running one was, by the same path and with the same arguments. Once it serves, the one before
+    /// drains; if it does not, nothing has changed. The admin address is taken from this file.
+    Upgrade {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// Tell which listener, route, limits, upstream and endpoints a request would meet, and why
     Explain {
         #[command(flatten)]
@@ -104,14 +113,10 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         return print(&version::text());
     }
     match line.command {
-        Some(Command::Run { file }) => {
-            let source = Source::file(&file.path);
-            with_source(&source, |config, router| match start::run(config, router, source.clone()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(RunError::Start(_)) => ExitCode::from(EXIT_START),
-                Err(RunError::Fault(_)) => ExitCode::from(EXIT_FAULT),
-            })
-        }
+        Some(Command::Run { file }) => match Inheritance::receive() {
+            Ok(inherited) => start_up(&Source::file(&file.path), inherited),
+            Err(error) => fail(EXIT_START, error),
+        },
         Some(Command::Demo { seconds }) => match start::demo(seconds) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_START, error),
@@ -124,7 +129,8 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
             }
             print(&summary(&file.path, &config))
         }),
-        Some(Command::Reload { file }) => reload::reload(&file.path),
+        Some(Command::Reload { file }) => asking::reload(&file.path),
+        Some(Command::Upgrade { file }) => asking::upgrade(&file.path),
         Some(Command::Explain { file, method, url, headers }) => match explain::Ask::try_new(&method, &url, &headers) {
             Ok(ask) => with_config(&file.path, |config, router| {
                 print(&config::printable(&explain::text(&config, &router, &ask)))
@@ -141,13 +147,27 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     }
 }
 
-/// Loads the file and goes on with it, or says everything that is wrong with it.
-fn with_config(path: &Path, go_on: impl FnOnce(Config, Router) -> ExitCode) -> ExitCode {
-    with_source(&Source::file(path), go_on)
+/// Runs the gateway, in the place of another process if there is one to take over from, which is told if that comes to nothing.
+fn start_up(source: &Source, inherited: Option<Inheritance>) -> ExitCode {
+    match source.load() {
+        Ok((config, router)) => match start::run(config, router, source.clone(), inherited) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(RunError::Start(_)) => ExitCode::from(EXIT_START),
+            Err(RunError::Fault(_)) => ExitCode::from(EXIT_FAULT),
+        },
+        Err(wrong) => {
+            let why = wrong.to_string();
+            if let Some(inherited) = inherited {
+                inherited.decline(wrong.errors);
+            }
+            fail(EXIT_CONFIG, why)
+        }
+    }
 }
 
-fn with_source(source: &Source, go_on: impl FnOnce(Config, Router) -> ExitCode) -> ExitCode {
-    match source.load() {
+/// Loads the file and goes on with it, or says everything that is wrong with it.
+fn with_config(path: &Path, go_on: impl FnOnce(Config, Router) -> ExitCode) -> ExitCode {
+    match Source::file(path).load() {
         Ok((config, router)) => go_on(config, router),
         Err(wrong) => fail(EXIT_CONFIG, wrong),
     }

@@ -5,6 +5,7 @@ use anyhow::{Context, anyhow};
 use ringgate::config::{self, Bind, Config};
 use ringgate::control::source::Source;
 use ringgate::control::supervisor::{self, Gateway, RunError};
+use ringgate::control::upgrade::Inheritance;
 use ringgate::demo::{self, Options, Running};
 use ringgate::observe::own_log;
 use ringgate::policy::router::Router;
@@ -21,8 +22,13 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs the gateway with the configuration that was loaded from `source` and its compiled routes; returns after a drain. An error has been
 /// said.
-pub(crate) fn run(config: Config, router: Router, source: Source) -> Result<(), RunError> {
-    let ended = log_to_stderr().and_then(|()| run_logged(config, router, source));
+pub(crate) fn run(
+    config: Config,
+    router: Router,
+    source: Source,
+    inherited: Option<Inheritance>,
+) -> Result<(), RunError> {
+    let ended = log_to_stderr().and_then(|()| run_logged(config, router, source, inherited));
     if let Err(error) = &ended {
         own_log::say(format!("{}\n", config::printable(&error.to_string())).as_bytes());
     }
@@ -30,14 +36,14 @@ pub(crate) fn run(config: Config, router: Router, source: Source) -> Result<(), 
     ended
 }
 
-fn run_logged(config: Config, router: Router, source: Source) -> Result<(), RunError> {
+fn run_logged(config: Config, router: Router, source: Source, inherited: Option<Inheritance>) -> Result<(), RunError> {
     let file = source.path();
     let (version, revision) = (env!("CARGO_PKG_VERSION"), version::revision());
     tracing::info!("ringgate version={version} revision={revision} config={}", file.display());
     for warning in config::warnings(&config) {
         tracing::warn!("{}: {}", file.display(), config::printable(&warning));
     }
-    supervisor::run(config, router, source)
+    supervisor::run(config, router, source, inherited)
 }
 
 /// Runs the demo; returns when it was ended.

@@ -204,6 +204,33 @@ impl Crew {
         self.posts.iter_mut().for_each(|post| post.sockets.clear());
     }
 
+    /// The same, when another process has taken so many sockets of these doors, the first ones.
+    pub(super) fn hand_over(&mut self, taken: &[(DoorKey, usize)]) {
+        self.draining = true;
+        let kept = |worker: usize| {
+            taken.iter().filter(|(_, sockets)| worker < *sockets).map(|(key, _)| key.clone()).collect::<Vec<_>>()
+        };
+        let holders = self.posts.iter().filter_map(|post| Some((post.id, post.holder.as_ref()?)));
+        let leavers = self.leavers.iter().map(|leaver| (leaver.id, &leaver.holder));
+        for (id, holder) in holders.chain(leavers) {
+            holder.mailbox.send(Command::HandOver(kept(id.index())));
+        }
+        self.posts.iter_mut().for_each(|post| post.sockets.clear());
+    }
+
+    /// Another descriptor of every listening socket, by door in the order of the configuration.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn duplicate_sockets(&self) -> io::Result<Vec<(DoorKey, Vec<OwnedFd>)>> {
+        let of = |key: DoorKey| {
+            let own = self.posts.iter().flat_map(|post| &post.sockets).filter(|(other, _)| *other == key);
+            let sockets = own.map(|(_, socket)| listener::duplicate(socket)).collect::<io::Result<_>>()?;
+            Ok((key, sockets))
+        };
+        self.shared.config.listeners.iter().map(DoorKey::of).map(of).collect()
+    }
+
     /// True when no worker runs any more, except for those that have stalled, were replaced, and did not come back.
     pub(super) fn is_done(&self) -> bool {
         let mut holders = self.posts.iter().filter_map(|post| post.holder.as_ref());

@@ -2,7 +2,7 @@
 //!
 //! [`supervisor`] starts and ends the gateway, and keeps its workers running; [`admin`] answers operators and Prometheus;
 //! [`probes`] checks the health of endpoints; [`source`] is where the
-//! configuration comes from, again at each reload; [`client`] asks a running gateway something. They run on the control thread's single-threaded tokio runtime, and reach the workers
+//! configuration comes from, again at each reload; [`client`] asks a running gateway something; [`upgrade`] is how the next process takes over. They run on the control thread's single-threaded tokio runtime, and reach the workers
 //! only through their mailboxes.
 //!
 //! Architecture invariant: nothing here runs on a worker's thread.
@@ -18,3 +18,4 @@ mod process;
 mod reports;
 pub mod source;
 pub mod supervisor;
+pub mod upgrade;

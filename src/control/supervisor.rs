@@ -7,6 +7,7 @@ mod opening;
 mod reload;
 mod signals;
 mod thread;
+mod upgrade;
 
 use super::admin::{AdminListener, Lifecycle, Phase};
 use super::crew::Crew;
@@ -14,6 +15,7 @@ use super::generations::Generations;
 use super::memory::Memory;
 use super::process;
 use super::source::{Source, Watch};
+use super::upgrade::{Inheritance, NotUpgraded, Upgraded};
 use crate::config::{Bind, Config};
 use crate::net::{clock, resources};
 use crate::observe::stats::Stats;
@@ -89,6 +91,8 @@ enum Wish {
 enum Ask {
     /// To read the configuration anew.
     Reload(oneshot::Sender<Outcome>),
+    /// To have the next process take over.
+    Upgrade(oneshot::Sender<Result<Upgraded, NotUpgraded>>),
     /// To open the access log's file anew.
     ReopenLog,
 }
@@ -109,20 +113,41 @@ impl Gateway {
     /// The routes cannot be compiled, or as [`Gateway::start_with`].
     pub fn start(config: Config) -> Result<Self, StartError> {
         let router = Router::try_new(&config).map_err(|e| StartError(e.to_string()))?;
-        Self::start_with(config, router, None)
+        Self::start_with(config, router, None, None)
     }
 
     /// Binds every listener, starts the workers and the control thread, and returns when all of them run. `router` is compiled from
-    /// `config`, and both are what is in `source`, which is read anew when the gateway is to reload; without one it cannot.
+    /// `config`, and both are what is in `source`, which is read anew when the gateway is to reload; without one it cannot. What is inherited
+    /// from another process it goes on with, and that one is told whether it does.
     ///
     /// # Errors
     /// An address is taken or forbidden, the access log cannot be opened, a thread cannot be started, or the driver asked for is not
     /// available.
-    pub fn start_with(config: Config, router: Router, source: Option<Source>) -> Result<Self, StartError> {
+    pub fn start_with(
+        config: Config,
+        router: Router,
+        source: Option<Source>,
+        mut inherited: Option<Inheritance>,
+    ) -> Result<Self, StartError> {
+        let started = Self::open(config, router, source, inherited.as_mut());
+        match (&started, inherited) {
+            (Ok(_), Some(inherited)) => inherited.serve(),
+            (Err(StartError(why)), Some(inherited)) => inherited.decline(vec![why.clone()]),
+            (_, None) => {}
+        }
+        started
+    }
+
+    fn open(
+        config: Config,
+        router: Router,
+        source: Option<Source>,
+        mut inherited: Option<&mut Inheritance>,
+    ) -> Result<Self, StartError> {
         let workers = config.gateway.cores.len();
         // of both, before any is needed; on some kernels rings count as locked memory, and what is refused is logged by who is refused
         let _ = (resources::raise_descriptors(), resources::raise_locked());
-        let Bindings { sockets, mut addresses, files } = bind_all(&config, workers)?;
+        let Bindings { sockets, mut addresses, files } = bind_all(&config, workers, inherited.as_deref_mut())?;
         let (runtime, give, control) = control_thread()?;
         let config = Arc::new(config);
         let stats = Stats::new(&config, workers);
@@ -136,9 +161,19 @@ impl Gateway {
         // last, because a predecessor may have to let go of it
         let (admin_listener, admin_address) = {
             let _inside = runtime.enter();
-            AdminListener::bind(&config.admin.listen).and_then(|admin| admin.local().map(|address| (admin, address)))
+            let listen = &config.admin.listen;
+            let admin = match inherited.as_deref_mut().and_then(|inherited| inherited.take_admin(listen)) {
+                Some(socket) => AdminListener::inherit(socket, listen),
+                None => AdminListener::bind(listen),
+            };
+            admin.and_then(|admin| admin.local().map(|address| (admin, address)))
         }
         .map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?;
+        if let Some(inherited) = inherited {
+            let estate = inherited.prepare();
+            let lost = |error| StartError(format!("the process before does not hand over any more: {error}"));
+            shared.take_on(estate.map_err(lost)?, clock::now());
+        }
         addresses.push(("admin".to_owned(), admin_address));
         let step = crew.begin(mustered).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
@@ -168,6 +203,7 @@ impl Gateway {
             admin: None,
             probes: None,
             files,
+            handed: None,
             opened,
             probes_max: fit.probes_max,
             probed: Arc::default(),
@@ -217,6 +253,13 @@ impl Gateway {
     pub fn reload(&self) -> oneshot::Receiver<Outcome> {
         let (done, outcome) = oneshot::channel();
         let _ = self.asks.send(Ask::Reload(done));
+        outcome
+    }
+
+    /// Has the next process take over, and drains when that serves; as [`Gateway::reload`].
+    pub fn upgrade(&self) -> oneshot::Receiver<Result<Upgraded, NotUpgraded>> {
+        let (done, outcome) = oneshot::channel();
+        let _ = self.asks.send(Ask::Upgrade(done));
         outcome
     }
 
@@ -272,11 +315,12 @@ fn control_thread() -> Result<(Handle, Sender<(Control, AdminListener)>, JoinHan
 }
 
 /// Runs a gateway until it is told to end: SIGTERM, SIGINT and SIGQUIT drain, a second one ends the process at once with the shell's usual
-/// code; SIGHUP reads `source` anew, SIGUSR1 opens the access log anew. `config` and `router` are what is in `source`.
+/// code; SIGHUP reads `source` anew, SIGUSR1 opens the access log anew, SIGUSR2 has the next process take over. `config` and `router` are what
+/// is in `source`; `inherited` comes from the process before, if this one takes over.
 ///
 /// # Errors
 /// As [`Gateway::start_with`] and [`Gateway::join`].
-pub fn run(config: Config, router: Router, source: Source) -> Result<(), RunError> {
+pub fn run(config: Config, router: Router, source: Source, inherited: Option<Inheritance>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -286,7 +330,8 @@ pub fn run(config: Config, router: Router, source: Source) -> Result<(), RunErro
         Signals::listen().map_err(|e| StartError(format!("cannot handle signals: {e}")))?
     };
     let gateway = runtime.block_on(async {
-        let (gateway, told) = signals.start(move || Gateway::start_with(config, router, Some(source))).await?;
+        let (gateway, told) =
+            signals.start(move || Gateway::start_with(config, router, Some(source), inherited)).await?;
         signals.obey(&gateway, told).await;
         Ok::<_, StartError>(gateway)
     })?;

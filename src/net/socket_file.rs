@@ -13,12 +13,27 @@ use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A socket's file; removed when this is dropped, if it is still the one that was made.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     held: File,
+    is_left: Arc<AtomicBool>,
+}
+
+/// See [`SocketFile::leaver`].
+#[derive(Clone, Debug)]
+pub struct Leaver(Arc<AtomicBool>);
+
+impl Leaver {
+    /// The file stays from now on.
+    pub fn leave(&self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 impl SocketFile {
@@ -32,10 +47,28 @@ impl SocketFile {
         let socket = socket()?;
         socket.bind(&address)?;
         let held = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
-        let file = Self { path: path.to_owned(), held };
+        let file = Self { path: path.to_owned(), held, is_left: Arc::default() };
         // without this the umask decides, and that of most services keeps everybody else out
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
         Ok((socket, file))
+    }
+
+    /// Takes over what another process of ours has made there.
+    ///
+    /// # Errors
+    /// What stands there is no socket, or nothing.
+    pub fn adopt(path: &Path) -> io::Result<Self> {
+        let held = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+        if !held.metadata()?.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "what stands there is no socket"));
+        }
+        Ok(Self { path: path.to_owned(), held, is_left: Arc::default() })
+    }
+
+    /// What leaves the file where it is when this is dropped, because another process has it.
+    #[must_use]
+    pub fn leaver(&self) -> Leaver {
+        Leaver(Arc::clone(&self.is_left))
     }
 
     /// Whether the path still leads to what was made.
@@ -48,7 +81,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.is_ours() {
+        if !self.is_left.load(Relaxed) && self.is_ours() {
             // a folder that has become read-only keeps it; the next start finds nobody listening there
             let _ = std::fs::remove_file(&self.path);
         }

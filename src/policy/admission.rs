@@ -17,6 +17,7 @@ use crate::limits::ROUTE_LIMITS_MAX;
 use crate::units::{Instant, RouteId};
 use http::HeaderName;
 use rustc_hash::FxHasher;
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -127,6 +128,28 @@ impl Limits {
                 }
             }
         }
+    }
+
+    /// What limits per route have left at `now`, by their names in the `RateLimit` fields, for [`Limits::take_on`].
+    pub fn left(&self, now: Instant) -> impl Iterator<Item = (String, u64)> {
+        self.per_route().map(move |(name, reservoir)| (name.to_owned(), reservoir.left(now)))
+    }
+
+    /// Goes on with what limits of the same names had left, no more than they may have. Before anybody is admitted.
+    pub fn take_on(&self, left: &HashMap<String, u64>, now: Instant) {
+        for (name, reservoir) in self.per_route() {
+            if let Some(tokens) = left.get(name) {
+                reservoir.begin_at(*tokens, now);
+            }
+        }
+    }
+
+    fn per_route(&self) -> impl Iterator<Item = (&str, &Reservoir)> {
+        let limiters = self.routes.iter().flat_map(|route| &route.limiters);
+        limiters.filter_map(|limiter| match &limiter.bucket {
+            Bucket::Route(reservoir) => Some((limiter.name.as_str(), &**reservoir)),
+            Bucket::Keyed(_) => None,
+        })
     }
 
     /// The value of a route's `RateLimit-Policy` field: all its limits that reject. What is in dry run is no quota of the client's.

@@ -31,6 +31,7 @@
 //!
 //! Whether to retry is not decided here but in [`crate::policy::exchange`].
 
+mod estate;
 mod learn;
 mod pick;
 mod refresh;

@@ -64,6 +64,9 @@ pub enum Reason {
     RetryAfter,
 }
 
+/// Beyond this many, a doubling is longer than any bound.
+const SEVERITY_MAX: u32 = 31;
+
 /// What an ejection costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sentence {
@@ -142,7 +145,7 @@ impl Track {
         Sentence {
             due: coarse(now + rules.eject.mul_f64(jitter)),
             whole: coarse(now + doubled.min(rules.eject_max.max(rules.eject)).mul_f64(jitter)),
-            severity: (severity + 1).min(31),
+            severity: (severity + 1).min(SEVERITY_MAX),
         }
     }
 
@@ -174,6 +177,18 @@ impl Track {
         for (to, from) in self.window.iter().zip(&old.window) {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+    }
+
+    /// Failures in a row, and ejections that are not forgiven yet.
+    #[must_use]
+    pub fn summary(&self) -> (u32, u32) {
+        (self.consecutive.load(Ordering::Relaxed), self.severity.load(Ordering::Relaxed))
+    }
+
+    /// Goes on with what [`Track::summary`] has told.
+    pub fn resume(&self, consecutive: u32, severity: u32) {
+        self.consecutive.store(consecutive, Ordering::Relaxed);
+        self.severity.store(severity.min(SEVERITY_MAX), Ordering::Relaxed);
     }
 
     fn add(&self, tick: u64, (succeeded, failed): (u32, u32)) {

@@ -13,6 +13,10 @@
 //!
 //! There is no lock: a worker that stops at any point leaves nothing for others to wait for.
 
+mod words;
+
+pub use words::Words;
+
 use crate::limits::{DEAD, DEAD_KNOWN, FAILURE_TIME_MAX};
 use crate::policy::outlier::{Evidence, Track};
 use crate::units::{EndpointId, Instant};

@@ -205,15 +205,26 @@ impl Reservoir {
         old.next.get_or_init(|| Arc::clone(self));
         let mut tat = old.tat.load(Ordering::Relaxed);
         loop {
-            let tokens = old.gcra.available(tat, now).min(self.gcra.burst);
-            let missing = (self.gcra.burst - tokens) * self.gcra.interval_nanos;
-            self.tat.store(now.as_nanos().saturating_add(missing).min(u64::MAX - 1), Ordering::Relaxed);
+            let tokens = old.gcra.available(tat, now);
+            self.begin_at(tokens, now);
             // Release: who sees that they have moved sees where they are
             match old.tat.compare_exchange_weak(tat, MOVED, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(seen) => tat = seen,
             }
         }
+    }
+
+    /// Tokens that are left at `now`, but for those in leases.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> u64 {
+        self.standing(now).remaining
+    }
+
+    /// Has no more than so many tokens from `now` on; before anybody takes from it.
+    pub fn begin_at(&self, tokens: u64, now: Instant) {
+        let missing = (self.gcra.burst - tokens.min(self.gcra.burst)) * self.gcra.interval_nanos;
+        self.tat.store(now.as_nanos().saturating_add(missing).min(u64::MAX - 1), Ordering::Relaxed);
     }
 
     /// Where the tokens are that have moved from here.

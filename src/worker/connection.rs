@@ -121,7 +121,7 @@ fn wait(connection: &Connection, wait: &Wait) -> impl Future<Output = io::Result
     let guard = match wait {
         Wait::First => watch.over_idle(stream, clock::now() + header),
         // a worker that drains gives a request that is under way the length of a tick; the receive that follows finds it, or the end
-        Wait::Next if door.is_leaving() => watch.over_idle(stream, clock::now()),
+        Wait::Next if door.is_leaving() => watch.over_idle(stream, door.idle_until(clock::now(), idle)),
         Wait::Next | Wait::Over => watch.over_idle(stream, clock::now() + idle),
         Wait::Rest(begun) => watch.over(stream, begun.arrived + header, Shutdown::Read),
     };
@@ -259,8 +259,8 @@ async fn wait_armed(
 ) -> (io::Result<usize>, Block) {
     // a drain that came while the response was being sent has not seen this connection idle
     let Connection { stream, watch, door, .. } = connection;
-    let wait = if door.is_leaving() { Duration::ZERO } else { door.ask(|listener| listener.idle_timeout) };
-    let _guard = watch.over_idle(stream, since + wait);
+    let idle = door.ask(|listener| listener.idle_timeout);
+    let _guard = watch.over_idle(stream, door.idle_until(since, idle));
     let _armed = door.worker.arm();
     receiving.await
 }

@@ -8,9 +8,10 @@ use super::generation::{Generation, Pinned};
 use super::state::Worker;
 use crate::config::{self, Bind};
 use crate::net::listener::Listener;
-use crate::units::ListenerId;
+use crate::units::{Instant, ListenerId};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// By what a door is known over generations: its address, and where the kernel chooses the port, also its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +110,15 @@ impl Door {
     /// Whether it was closed.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed.get()
+    }
+
+    /// How long a connection that has been idle since then may be so.
+    pub(super) fn idle_until(&self, since: Instant, idle_timeout: Duration) -> Instant {
+        match self.is_leaving() {
+            // what is past ends it at once
+            true => self.worker.idle_until.get().min(since + idle_timeout),
+            false => since + idle_timeout,
+        }
     }
 
     /// Whether its connections are to end: the worker drains, or the listener is gone.

@@ -21,6 +21,7 @@ mod cutting;
 mod discard;
 mod door;
 mod ending;
+mod estate;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod failing;
@@ -46,6 +47,7 @@ mod upload;
 mod verdict;
 
 pub use door::DoorKey;
+pub use estate::Estate;
 pub use notice::{Notice, Reason};
 pub use report::{Refusal, Report, eject_reason, readmit_reason};
 pub use shared::Shared;
@@ -103,6 +105,8 @@ pub enum Command {
     Abandon,
     /// Accept no more, finish what is in flight, end.
     Drain,
+    /// The same, while another process accepts on these doors: their queues are its own, and idle connections have time to be told.
+    HandOver(Vec<DoorKey>),
     /// The drain's time is over: tell clients so where they have no answer yet, log what is in flight, end.
     Cut,
     /// Fail, for the tests of those who notice.

@@ -50,6 +50,8 @@ pub(super) struct Worker {
     pub(super) draining: Cell<bool>,
     /// The drain's time is over: what is still in flight is ended.
     pub(super) cutting: Cell<bool>,
+    /// Until then idle connections may stay in a drain, because their clients do not know of it.
+    pub(super) idle_until: Cell<Instant>,
     /// When tunnels end whatever they carry; `NEVER` before a drain.
     tunnels_end: Cell<Instant>,
     pub(super) notice: Arc<Notice>,
@@ -107,6 +109,7 @@ impl Worker {
             connections: Cell::new(0),
             draining: Cell::new(false),
             cutting: Cell::new(false),
+            idle_until: Cell::new(Instant::default()),
             tunnels_end: Cell::new(Instant::NEVER),
             notice,
             is_broken: Cell::new(false),

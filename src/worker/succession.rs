@@ -8,6 +8,7 @@ use super::generation::Generation;
 use super::shared::Shared;
 use super::state::Worker;
 use super::{Command, Reason, accept, cutting, spawn};
+use crate::limits::HANDOVER_IDLE;
 use crate::net::clock;
 use crate::net::driver;
 use crate::net::guarded::guarded;
@@ -127,19 +128,37 @@ impl Succession {
                 let _ = done.send(self.worker.life.worker());
             }
             Command::Abandon => drop(self.prepared.take()),
-            Command::Drain => self.drain(),
+            Command::Drain => self.drain(&[]),
+            Command::HandOver(doors) => self.hand_over(&doors),
             Command::Cut => spawn(&self.worker, Reason::Panicked, cutting::cut(Rc::clone(&self.worker))),
             #[cfg(test)]
             Command::Fail(way) => way.fail(),
         }
     }
 
-    fn drain(&self) {
-        self.doors.borrow().iter().for_each(accept::close);
+    /// Closes all doors but these.
+    fn drain(&self, kept: &[DoorKey]) {
+        self.doors.borrow().iter().filter(|door| !kept.contains(&door.key)).for_each(accept::close);
         self.worker.draining.set(true);
-        self.worker.timers.hurry_idle();
+        if self.worker.idle_until.get() <= clock::now() {
+            self.worker.timers.hurry_idle();
+        }
         self.worker.end_tunnels(self.current().shared.config.gateway.drain_timeout);
         self.worker.look_for_end();
+    }
+
+    /// Most clients send another request before an idle connection has to end, and are told with its response; only then nobody finds a
+    /// connection closed that he has just used.
+    fn hand_over(&self, kept: &[DoorKey]) {
+        let drain_timeout = self.current().shared.config.gateway.drain_timeout;
+        let until = clock::now() + HANDOVER_IDLE.min(drain_timeout / 2);
+        self.worker.idle_until.set(until);
+        self.drain(kept);
+        let worker = Rc::clone(&self.worker);
+        driver::spawn(async move {
+            worker.timers.watch().sleep_until(until).await;
+            worker.timers.hurry_idle();
+        });
     }
 
     fn prepare(&self, preparation: Preparation) {

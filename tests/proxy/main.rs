@@ -46,3 +46,4 @@ mod sockets;
 mod stale;
 mod tools;
 mod tunnels;
+mod upgrade;

@@ -71,7 +71,7 @@ pub struct BuiltIn {
 pub fn built_in(arguments: &BuiltIn) -> io::Result<()> {
     let source = Source::file(&arguments.config);
     let (config, router) = source.load().map_err(|wrong| io::Error::other(wrong.to_string()))?;
-    supervisor::run(config, router, source).map_err(|error| io::Error::other(error.to_string()))
+    supervisor::run(config, router, source, None).map_err(|error| io::Error::other(error.to_string()))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | `POST /handover` | 202 and the listening socket is closed, for a successor, if the gateway drains; else 409 |
 //! | `GET /generations` | the configuration in use, and those before it that something in flight still uses |
 //! | `POST /reload` | reads the file anew: 200 with what has changed, once all workers use it; 422 with every error in it; 500 where it is right and could not be taken into use; 409 in a drain; 501 without a file |
+//! | `POST /upgrade` | starts the next process, gives it what this one listens on, and drains: 200 with its process id once it serves; 500 with the reasons, and this one goes on; 409 in a drain |
 //!
 //! Answers that grow with the configuration are made row by row while they are sent (`rows`), so memory stays bounded. Nothing
 //! here is authenticated: the listener is on loopback unless the file says otherwise.
@@ -32,11 +33,12 @@ mod server;
 mod views;
 
 pub use crate::control::generations::GenerationView;
-pub use server::{AdminListener, serve};
+pub use server::{AdminListener, Passing, serve};
 
 use crate::config::{Bind, Config};
 use crate::control::process;
 use crate::control::supervisor::{NotReloaded, Outcome};
+use crate::control::upgrade::{NotUpgraded, Upgraded};
 use crate::limits;
 use crate::observe::exposition::{self, Scrape};
 use crate::observe::labels::WorkerState;
@@ -111,6 +113,8 @@ pub struct AdminState {
     pub drain: Box<dyn Fn() + Send + Sync>,
     /// Has the configuration read anew; must not block. What comes of it is told when it is over.
     pub reload: Box<dyn Fn() -> oneshot::Receiver<Outcome> + Send + Sync>,
+    /// Has the next process take over; as [`AdminState::reload`].
+    pub upgrade: Box<dyn Fn() -> oneshot::Receiver<Result<Upgraded, NotUpgraded>> + Send + Sync>,
     /// The configuration in use, last, and those before it that are in use.
     pub generations: Box<dyn Fn() -> Vec<GenerationView> + Send + Sync>,
 }
@@ -127,7 +131,7 @@ impl FromRef<Now> for Arc<AdminState> {
 
 type Shared = State<Arc<AdminState>>;
 
-const NO_SUCH_PAGE: &str = "no such page; there are GET /metrics, /healthz, /readyz, /upstreams, /routes, /config, /generations, /usage, and POST /reload, /drain";
+const NO_SUCH_PAGE: &str = "no such page; there are GET /metrics, /healthz, /readyz, /upstreams, /routes, /config, /generations, /usage, and POST /reload, /upgrade, /drain";
 const NOT_FROM_A_PAGE: &str = "not from a web page";
 const NOT_ITS_NAME: &str =
     "the admin API does not answer to this name; [admin] hosts lists those that it does besides its own address";
@@ -147,6 +151,7 @@ fn router(state: Now, local: Bind, wanted: Arc<Notify>) -> Router {
         .route("/drain", post(drain))
         .route("/handover", post(handover))
         .route("/reload", post(reload))
+        .route("/upgrade", post(upgrade))
         .fallback(async || error(StatusCode::NOT_FOUND, "not_found", NO_SUCH_PAGE))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page wants another method")
@@ -252,6 +257,24 @@ async fn reload(State(state): Shared, headers: HeaderMap) -> Response {
     }
 }
 
+async fn upgrade(State(state): Shared, headers: HeaderMap) -> Response {
+    if headers.contains_key(header::ORIGIN) {
+        return error(StatusCode::FORBIDDEN, "forbidden", NOT_FROM_A_PAGE);
+    }
+    match (state.upgrade)().await.unwrap_or(Err(NotUpgraded::Draining)) {
+        Ok(Upgraded { pid, version }) => axum::Json(json!({ "pid": pid, "version": version })).into_response(),
+        Err(why) => {
+            let (status, token) = match &why {
+                NotUpgraded::Draining => (StatusCode::CONFLICT, "draining"),
+                NotUpgraded::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+            };
+            let said = json!({ "error": token, "message": NOT_UPGRADED, "errors": why.errors() });
+            (status, axum::Json(said)).into_response()
+        }
+    }
+}
+
+const NOT_UPGRADED: &str = "not upgraded: this process goes on";
 const NOT_RELOADED: &str = "not reloaded: the configuration before stays in use";
 
 /// Lets requests pass that are to the listener's own address or to one of `admin.hosts`.

@@ -11,11 +11,12 @@ use crate::limits;
 use crate::net::socket_file::SocketFile;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -35,7 +36,7 @@ const HANDOVER_LOOK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct AdminListener {
     /// `None` once it was handed over.
-    socket: Option<Socket>,
+    socket: Option<Arc<Socket>>,
     seats: Vec<Seat>,
     seats_max: usize,
     /// Told by the end of the connection that has lost its place.
@@ -62,7 +63,33 @@ struct Seat {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, #[expect(dead_code, reason = "it removes the file when it is dropped")] SocketFile),
+    Unix(UnixListener, SocketFile),
+}
+
+/// See [`AdminListener::passing`].
+#[derive(Debug, Default)]
+pub struct Passing(Weak<Socket>);
+
+impl Passing {
+    /// Another descriptor of the socket; `None`: it does not listen any more.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(socket) = self.0.upgrade() else { return Ok(None) };
+        let socket = match &*socket {
+            Socket::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Socket::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
+        };
+        socket.map(Some)
+    }
+
+    /// Another process has it: its file stays.
+    pub fn leave(&self) {
+        if let Some(Socket::Unix(_, file)) = self.0.upgrade().as_deref() {
+            file.leaver().leave();
+        }
+    }
 }
 
 impl AdminListener {
@@ -76,15 +103,36 @@ impl AdminListener {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && handover::ask(bind) => take_over(bind)?,
             opened => opened?,
         };
-        Ok(Self {
-            socket: Some(socket),
+        Ok(Self::of(socket))
+    }
+
+    /// Takes over the listening socket of another process, at `bind`. Must be called within the control thread's runtime.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn inherit(socket: OwnedFd, bind: &Bind) -> io::Result<Self> {
+        Ok(Self::of(match bind {
+            Bind::Tcp(_) => Socket::Tcp(TcpListener::from_std(socket.into())?),
+            Bind::Unix(path) => Socket::Unix(UnixListener::from_std(socket.into())?, SocketFile::adopt(path)?),
+        }))
+    }
+
+    fn of(socket: Socket) -> Self {
+        Self {
+            socket: Some(Arc::new(socket)),
             seats: Vec::new(),
             seats_max: limits::ADMIN_CONNECTIONS_MAX,
             leaving: None,
             writes: Arc::default(),
             wanted: Arc::default(),
             closing: Arc::default(),
-        })
+        }
+    }
+
+    /// What gives its socket to another process, for as long as it listens.
+    #[must_use]
+    pub fn passing(&self) -> Passing {
+        Passing(self.socket.as_ref().map(Arc::downgrade).unwrap_or_default())
     }
 
     /// Where it listens; the port is the real one when 0 was asked for.
@@ -92,7 +140,7 @@ impl AdminListener {
     /// # Errors
     /// When the system does not tell, or it has been handed over.
     pub fn local(&self) -> io::Result<Bind> {
-        match self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)? {
+        match &**self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)? {
             Socket::Tcp(listener) => listener.local_addr().map(Bind::Tcp),
             Socket::Unix(listener, _) => {
                 let path = listener.local_addr()?.as_pathname().map(Path::to_path_buf);

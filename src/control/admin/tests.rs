@@ -45,6 +45,7 @@ impl Gateway {
                 let _ = done.send(Err(NotReloaded::Wrong(vec!["first".into(), "second".into()])));
                 outcome
             }),
+            upgrade: Box::new(|| oneshot::channel().1),
             generations: Box::new(|| {
                 let view = |number| GenerationView {
                     number,

@@ -1,8 +1,9 @@
 //! What a gateway opens before it begins: listeners, the access log, and the descriptors that there are; and what is said when it cannot.
 
 use super::StartError;
-use crate::config::{AccessLog, Bind, Config, Driver};
+use crate::config::{AccessLog, Bind, Config, Driver, Listener};
 use crate::control::crew::{NoCrew, reasons};
+use crate::control::upgrade::Inheritance;
 use crate::net::listener::{self, Bound};
 use crate::net::resources;
 use crate::net::socket_file::SocketFile;
@@ -11,6 +12,7 @@ use crate::observe::stats::Stats;
 use crate::policy::descriptors::{self, Fit, Wanted};
 use crate::worker::DoorKey;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -26,17 +28,47 @@ pub(super) struct Bindings {
     pub(super) files: Vec<(DoorKey, SocketFile)>,
 }
 
-pub(super) fn bind_all(config: &Config, workers: usize) -> Result<Bindings, StartError> {
+/// Binds what was not inherited.
+pub(super) fn bind_all(
+    config: &Config,
+    workers: usize,
+    mut inherited: Option<&mut Inheritance>,
+) -> Result<Bindings, StartError> {
     let mut all =
         Bindings { sockets: (0..workers).map(|_| Vec::new()).collect(), addresses: Vec::new(), files: Vec::new() };
     for listener in &config.listeners {
-        let bound = listener::bind(&listener.bind, listener.unix_mode, workers);
+        let bound = match inherited.as_deref_mut() {
+            None => listener::bind(&listener.bind, listener.unix_mode, workers),
+            Some(inherited) => inherited
+                .take(listener, workers)
+                .unwrap_or_else(|| bind_beside(inherited.addresses(), listener, workers)),
+        };
         let Bound { sockets, address, file } = bound.map_err(|e| cannot_listen(&listener.name, &listener.bind, &e))?;
         all.sockets.iter_mut().zip(sockets).for_each(|(of_worker, socket)| of_worker.push(socket));
         all.addresses.push((listener.name.clone(), address));
         all.files.extend(file.map(|file| (DoorKey::of(listener), file)));
     }
     Ok(all)
+}
+
+/// Binds a new listener while others are open. One that is to have all addresses of a port of which another has one, or one where another has
+/// all, meets that, which goes or stays as the configuration says.
+pub(super) fn bind_beside(
+    mut others: impl Iterator<Item = SocketAddr>,
+    listener: &Listener,
+    workers: usize,
+) -> io::Result<Bound> {
+    let mut meets = |address: SocketAddr| {
+        others.any(|other| {
+            other.port() == address.port()
+                && other.is_ipv4() == address.is_ipv4()
+                && (other.ip().is_unspecified() || address.ip().is_unspecified())
+        })
+    };
+    match listener.bind {
+        Bind::Tcp(address) if meets(address) => listener::bind_over(address, workers),
+        _ => listener::bind(&listener.bind, listener.unix_mode, workers),
+    }
 }
 
 pub(super) fn open_log(config: &Arc<Config>, stats: &Arc<Stats>) -> Result<Option<Arc<AccessLogThread>>, StartError> {

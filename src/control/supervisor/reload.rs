@@ -10,25 +10,23 @@
 //!
 //! Until the last step the configuration in use is untouched, and what was opened is closed again.
 
-use super::opening::{cannot_listen, cannot_log, fit_descriptors};
+use super::opening::{bind_beside, cannot_listen, cannot_log, fit_descriptors};
 use super::thread::{Control, Verdict};
 use super::{LOOK, Wish, interval};
-use crate::config::{self, Bind, Config, Listener};
+use crate::config::{self, Bind, Config};
 use crate::control::admin::AdminListener;
 use crate::control::crew::Next;
 use crate::control::difference;
 use crate::control::reports;
 use crate::control::source::Source;
 use crate::net::clock;
-use crate::net::listener::{self, Bound};
+use crate::net::listener::Bound;
 use crate::net::socket_file::SocketFile;
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::labels::ReloadResult;
 use crate::policy::descriptors::Fit;
 use crate::worker::{DoorKey, Shared};
 use std::fs::Permissions;
-use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::pin::pin;
@@ -203,7 +201,11 @@ fn open(source: &Source, old: &Shared, log: Option<Arc<AccessLogThread>>, opened
     let known: Vec<DoorKey> = old.config.listeners.iter().map(DoorKey::of).collect();
     for listener in config.listeners.iter().filter(|listener| !known.contains(&DoorKey::of(listener))) {
         let key = DoorKey::of(listener);
-        match bind_beside(&old.config, listener, config.gateway.cores.len()) {
+        let known = old.config.listeners.iter().filter_map(|listener| match listener.bind {
+            Bind::Tcp(address) => Some(address),
+            Bind::Unix(_) => None,
+        });
+        match bind_beside(known, listener, config.gateway.cores.len()) {
             Ok(Bound { sockets: bound, address, file }) => {
                 files.extend(file.map(|file| (key.clone(), file)));
                 sockets.push((key, bound));
@@ -231,22 +233,6 @@ fn open(source: &Source, old: &Shared, log: Option<Arc<AccessLogThread>>, opened
             Ok(Opened { shared, log, sockets, files, addresses, fit })
         }
         None => Err(NotReloaded::Failed(errors)),
-    }
-}
-
-/// Binds a new listener while those of `old` are open. One that is to have all addresses of a port of which another has one, or one where
-/// another has all, meets that, which goes or stays as the configuration says.
-fn bind_beside(old: &Config, listener: &Listener, workers: usize) -> io::Result<Bound> {
-    let meets = |address: SocketAddr| {
-        old.listeners.iter().any(|other| {
-            matches!(other.bind, Bind::Tcp(other) if other.port() == address.port()
-                && other.is_ipv4() == address.is_ipv4()
-                && (other.ip().is_unspecified() || address.ip().is_unspecified()))
-        })
-    };
-    match listener.bind {
-        Bind::Tcp(address) if meets(address) => listener::bind_over(address, workers),
-        _ => listener::bind(&listener.bind, listener.unix_mode, workers),
     }
 }
 

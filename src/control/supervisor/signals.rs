@@ -5,7 +5,7 @@
 //! | SIGTERM, SIGINT, SIGQUIT | drain; a second one ends the process at once, with the shell's usual code |
 //! | SIGUSR1 | opens the access log anew |
 //! | SIGHUP | reads the configuration anew; what comes of it stands in the log |
-//! | SIGUSR2 | nothing, and says so: elsewhere it upgrades |
+//! | SIGUSR2 | has the next process take over; what comes of it stands in the log |
 //! | SIGXFSZ | nothing: what is written beyond RLIMIT_FSIZE fails, which the access log survives |
 //!
 //! What this does not do: stop a start half-way. A start that does not end by itself within [`GRACE`] of the signal is left where it is, and
@@ -39,6 +39,7 @@ enum Asked {
     /// To end; with this code if it was asked before.
     End(i32),
     Reload,
+    Upgrade,
     Reopen,
 }
 
@@ -58,17 +59,13 @@ impl Signals {
 
     /// The next one that asks for something.
     async fn next(&mut self) -> Asked {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Asked::End(128 + libc::SIGTERM),
-                _ = self.interrupt.recv() => return Asked::End(128 + libc::SIGINT),
-                _ = self.quit.recv() => return Asked::End(128 + libc::SIGQUIT),
-                _ = self.user1.recv() => return Asked::Reopen,
-                _ = self.hangup.recv() => return Asked::Reload,
-                _ = self.user2.recv() => {
-                    tracing::warn!("SIGUSR2: this version does not upgrade itself; start the new one and end this one");
-                }
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End(128 + libc::SIGTERM),
+            _ = self.interrupt.recv() => Asked::End(128 + libc::SIGINT),
+            _ = self.quit.recv() => Asked::End(128 + libc::SIGQUIT),
+            _ = self.user1.recv() => Asked::Reopen,
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.user2.recv() => Asked::Upgrade,
         }
     }
 
@@ -95,7 +92,7 @@ impl Signals {
                     Asked::End(code) if told.is_some() => end_at_once(code, "told twice"),
                     Asked::End(code) => told = Some((code, Instant::now() + GRACE)),
                     // it has just read what there is to read
-                    Asked::Reload | Asked::Reopen => {}
+                    Asked::Reload | Asked::Upgrade | Asked::Reopen => {}
                 },
                 () = is_over => {
                     let (code, _) = told.expect("it is only over once it was told");
@@ -120,6 +117,7 @@ impl Signals {
                         gateway.drain();
                     }
                     Asked::Reload => drop(gateway.reload()),
+                    Asked::Upgrade => drop(gateway.upgrade()),
                     Asked::Reopen => gateway.reopen_log(),
                 },
                 _ = look.tick() => {}

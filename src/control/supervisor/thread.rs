@@ -2,13 +2,14 @@
 
 use super::{Ask, DRAIN_LOOK, FLUSH, Fault, LOOK, NotReloaded, Wish, interval};
 use crate::config::Config;
-use crate::control::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
+use crate::control::admin::{self, AdminListener, AdminState, Lifecycle, Passing, Phase};
 use crate::control::crew::Crew;
 use crate::control::generations::Generations;
 use crate::control::memory::{self, Memory};
 use crate::control::probes::{Checked, Probes};
 use crate::control::reports;
 use crate::control::source::{Source, Watch};
+use crate::control::upgrade::NotUpgraded;
 use crate::limits::CUT_BEFORE_DRAIN_ENDS;
 use crate::net::guarded::guarded;
 use crate::net::socket_file::SocketFile;
@@ -56,17 +57,27 @@ pub(super) struct Control {
     pub(super) memory: Memory,
     /// What else this thread runs; none of it ends before the thread does, but for what a reload replaces.
     pub(super) tasks: JoinSet<()>,
-    /// Two of those tasks; and what has the first one close its address.
-    pub(super) admin: Option<(AbortHandle, Arc<Notify>)>,
+    /// Two of those tasks.
+    pub(super) admin: Option<Admin>,
     pub(super) probes: Option<AbortHandle>,
     /// Of listeners on unix sockets; they remove themselves.
     pub(super) files: Vec<(DoorKey, SocketFile)>,
+    /// Another process has taken so many sockets of these doors, and this one is to drain.
+    pub(super) handed: Option<Vec<(DoorKey, usize)>>,
     /// Descriptors that were open at the start, before any client came.
     pub(super) opened: u64,
     pub(super) probes_max: usize,
     /// Of which generation the verdicts of checks are.
     pub(super) probed: Arc<AtomicU64>,
     pub(super) admin_max: usize,
+}
+
+/// The admin API's listener, which one of the tasks has.
+pub(super) struct Admin {
+    serving: AbortHandle,
+    /// Has it close its address.
+    pub(super) closing: Arc<Notify>,
+    pub(super) passing: Passing,
 }
 
 /// A health check's new opinion.
@@ -104,7 +115,8 @@ impl Control {
         self.watch_until(Instant::NEVER, (&verdict, &mut verdicts), Wish::Drain).await?;
         let delay = self.crew.shared().config.gateway.drain_delay;
         self.lifecycle.set(Phase::Draining);
-        if !delay.is_zero() {
+        // where another process serves, nobody has to look for another gateway
+        if !delay.is_zero() && self.handed.is_none() {
             tracing::info!("draining in {delay:?} (drain_delay): /readyz says so, connections are still taken");
             self.watch_until(clock::now() + delay, (&verdict, &mut verdicts), Wish::Never).await?;
         }
@@ -117,7 +129,7 @@ impl Control {
         let (wish, asks) = (self.wish.clone(), self.asks.clone());
         let state = move || {
             let (current, shown) = (generations.current(), Arc::clone(&generations));
-            let (wish, asks) = (wish.clone(), asks.clone());
+            let (wish, asks, asks_too) = (wish.clone(), asks.clone(), asks.clone());
             Arc::new(AdminState {
                 config: Arc::clone(&current.config),
                 stats: Arc::clone(&current.stats),
@@ -131,21 +143,26 @@ impl Control {
                     let _ = asks.send(Ask::Reload(done));
                     outcome
                 }),
+                upgrade: Box::new(move || {
+                    let (done, outcome) = oneshot::channel();
+                    let _ = asks_too.send(Ask::Upgrade(done));
+                    outcome
+                }),
                 generations: Box::new(move || shown.views(clock::now())),
             })
         };
-        let closing = listener.closing();
+        let (closing, passing) = (listener.closing(), listener.passing());
         let serving = self.tasks.spawn(async move {
             if let Err(error) = admin::serve(listener, state).await {
                 tracing::error!("the admin listener has ended: {error}");
             }
         });
-        if let Some((before, closing)) = self.admin.replace((serving, closing)) {
-            closing.notify_one();
+        if let Some(before) = self.admin.replace(Admin { serving, closing, passing }) {
+            before.closing.notify_one();
             // whoever has asked for the reload is answered there
             tokio::spawn(async move {
                 sleep(ADMIN_LEAVES).await;
-                before.abort();
+                before.serving.abort();
             });
         }
     }
@@ -230,6 +247,14 @@ impl Control {
                         // whoever has asked may have gone
                         let _ = done.send(outcome);
                     }
+                    Ask::Upgrade(done) => {
+                        let outcome = self.upgrade((verdict, &mut *verdicts)).await;
+                        let is_over = outcome.is_ok();
+                        let _ = done.send(outcome);
+                        if is_over {
+                            self.wish.send_replace(Wish::Drain);
+                        }
+                    }
                     Ask::ReopenLog => self.reopen_log(),
                 },
                 _ = self.wished.changed() => {
@@ -280,7 +305,10 @@ impl Control {
     async fn drain(&mut self) {
         let limit = self.crew.shared().config.gateway.drain_timeout;
         tracing::info!("draining: no new connections; requests in flight have {limit:?}");
-        self.crew.drain();
+        match self.handed.take() {
+            Some(taken) => self.leave_to_next(&taken),
+            None => self.crew.drain(),
+        }
         let cut = clock::now() + (limit - (limit / 10).min(CUT_BEFORE_DRAIN_ENDS));
         if self.done_until(cut).await {
             tracing::info!("drained");
@@ -315,6 +343,9 @@ impl Control {
                 Some(ask) = self.asked.recv() => match ask {
                     Ask::Reload(done) => {
                         let _ = done.send(Err(NotReloaded::Draining));
+                    }
+                    Ask::Upgrade(done) => {
+                        let _ = done.send(Err(NotUpgraded::Draining));
                     }
                     Ask::ReopenLog => self.reopen_log(),
                 },

@@ -118,6 +118,8 @@ pub(crate) fn first_then(first: &Upstream, second: &Upstream) -> String {
 /// A process of the binary, its output collected. It is killed, by its id, when this is dropped.
 pub(crate) struct Process {
     child: Child,
+    /// Those that have taken over from it, one from the other.
+    heirs: Vec<u32>,
     stderr: Arc<Mutex<Vec<String>>>,
     stdout: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
@@ -151,7 +153,7 @@ impl Process {
         let (stderr, stdout) = (Arc::default(), Arc::default());
         let mut readers = vec![collect(child.stdout.take().expect("piped"), &stdout)];
         readers.extend(child.stderr.take().map(|pipe| collect(pipe, &stderr)));
-        Self { child, stderr, stdout, readers }
+        Self { child, heirs: Vec::new(), stderr, stdout, readers }
     }
 
     /// Lines on standard error so far.
@@ -203,6 +205,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // both fail only when it has ended already
+        for heir in &self.heirs {
+            let _ = Command::new("sh").args(["-c", &format!("kill -KILL {heir}")]).stderr(Stdio::null()).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.read_out();
@@ -343,6 +348,18 @@ impl Gateway {
     pub(crate) fn reload_well(&mut self, text: &str) {
         let response = self.reload(text);
         assert_eq!(response.status, 200, "{}", response.text());
+    }
+
+    /// Has the next process take over: its id.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) -> u32 {
+        let response = Client::connect(self.address("admin")).request("POST", "/upgrade", &[], b"");
+        let text = response.text();
+        assert_eq!(response.status, 200, "{text}");
+        let pid = text.split_once("\"pid\":").and_then(|(_, rest)| rest.split([',', '}']).next()?.parse().ok());
+        let pid = pid.unwrap_or_else(|| panic!("a process id in {text}"));
+        self.process.heirs.push(pid);
+        pid
     }
 
     /// Waits until the log has told where that listener listens, which is new.

@@ -1,0 +1,95 @@
+//! What a gateway knows that outlives its process: an upgrade passes it on, by name.
+
+use super::Shared;
+use crate::policy::standings::Words;
+use crate::units::Instant;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// Where endpoints stand, and what rate limits per route have left. What nothing is known of is not in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Estate {
+    /// By the upstream's name, then by endpoint.
+    upstreams: HashMap<String, HashMap<String, Words>>,
+    /// Tokens, by the limit's name.
+    limits: HashMap<String, u64>,
+}
+
+impl Shared {
+    /// What is to be passed on at `now`.
+    #[must_use]
+    pub fn estate(&self, now: Instant) -> Estate {
+        let known = |(common, cluster): (&crate::policy::cluster::Common, &crate::config::Cluster)| {
+            let known: HashMap<_, _> = common.known(cluster).collect();
+            (!known.is_empty()).then(|| (cluster.name.clone(), known))
+        };
+        Estate {
+            upstreams: self.clusters.iter().zip(&self.config.clusters).filter_map(known).collect(),
+            limits: self.limits.left(now).collect(),
+        }
+    }
+
+    /// Goes on with what another process has passed on. Before any request is served.
+    pub fn take_on(&self, estate: Estate, now: Instant) {
+        let Estate { mut upstreams, limits } = estate;
+        for (common, cluster) in self.clusters.iter().zip(&self.config.clusters) {
+            if let Some(known) = upstreams.remove(&cluster.name) {
+                common.take_on(cluster, known);
+            }
+        }
+        self.limits.take_on(&limits, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::stats::Stats;
+    use crate::policy::descriptors::Fit;
+    use crate::policy::router::Router;
+    use crate::units::EndpointId;
+    use std::sync::Arc;
+
+    const CHECKED: &str = "health_check = { path = \"/\" }\n";
+
+    fn shared(more: &str) -> Shared {
+        let text = format!(
+            "[gateway]\nworkers = 1\n[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\n\
+             [[route]]\nname = \"all\"\nupstream = \"svc\"\nlimit = [ {{ rate = \"1/h\", burst = 9, per = \"route\" }} ]\n\
+             [upstream.svc]\nendpoints = [ {{ address = \"127.0.0.1:1\" }}, {{ address = \"127.0.0.1:2\" }} ]\n{more}"
+        );
+        let config = Arc::new(crate::config::parse(&text, "a test").unwrap());
+        let (router, stats) = (Router::try_new(&config).unwrap(), Stats::new(&config, 1));
+        Shared::new(config, router, stats, &Fit::WHOLE)
+    }
+
+    #[test]
+    fn what_is_known_is_known_by_the_next_and_what_nobody_would_take_back_is_not() {
+        let (before, now) = (shared(CHECKED), Instant::from_nanos(1 << 40));
+        let [first, second] = [0, 1].map(EndpointId::from_index);
+        before.clusters[0].standings.set_healthy(second, false);
+        let left = HashMap::from([("all".to_owned(), 4)]);
+        before.limits.take_on(&left, now);
+        let estate = before.estate(now);
+        assert_eq!(estate.limits, left);
+        let text = serde_json::to_string(&estate).unwrap();
+        let read: Estate = serde_json::from_str(&text).unwrap();
+        let (after, unchecked) = (shared(CHECKED), shared(""));
+        after.take_on(read.clone(), now);
+        unchecked.take_on(read, now);
+        assert_eq!(after.estate(now), estate);
+        let healthy = |shared: &Shared| [first, second].map(|id| shared.clusters[0].standings.is_healthy(id));
+        assert_eq!((healthy(&after), healthy(&unchecked)), ([true, false], [true, true]));
+    }
+
+    #[test]
+    fn an_estate_of_another_configuration_is_no_harm() {
+        let (after, now) = (shared(CHECKED), Instant::from_nanos(1 << 40));
+        let full = after.estate(now);
+        let strange = r#"{"upstreams":{"gone":{"127.0.0.1:1#0":{}},"svc":{"127.0.0.1:9#0":{"down":true}}},
+            "limits":{"gone":1,"all":18446744073709551615},"later":[]}"#;
+        after.take_on(serde_json::from_str(strange).unwrap(), now);
+        assert_eq!(after.estate(now), full);
+    }
+}
