@@ -45,6 +45,7 @@ fn route(number: usize) -> Route {
 
 fn stats(routes: usize) -> Arc<Stats> {
     let config = Config {
+        include: Vec::new(),
         gateway: Gateway {
             cores: vec![None],
             driver: Driver::Auto,

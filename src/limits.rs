@@ -36,6 +36,10 @@ pub const METHODS_MAX: usize = 64;
 
 /// The configuration file: every route of [`ROUTES_MAX`] in some 600 bytes.
 pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
+/// Files that a configuration includes; one a team, or one a service.
+pub const INCLUDED_FILES_MAX: usize = 4_096;
+/// A secret that stands in a file of its own: the longest header that services take in practice.
+pub const SECRET_BYTES_MAX: u64 = 16 << 10;
 /// A name of a listener, route or upstream: it is repeated in every line of metrics and logs.
 pub const NAME_BYTES_MAX: usize = 128;
 /// A path, pattern or template of the file; the same as the paths that the access log keeps whole.

@@ -12,7 +12,6 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::panic::PanicHookInfo;
-use std::path::Path;
 use std::time::Duration;
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -20,9 +19,9 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 /// How long the last lines of the log may take: nobody may be there to read them.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Runs the gateway with the configuration of `file` and its compiled routes; returns after a drain. An error has been said.
-pub(crate) fn run(config: Config, router: Router, file: &Path) -> Result<(), RunError> {
-    let ended = log_to_stderr().and_then(|()| run_logged(config, router, file));
+/// Runs the gateway with the configuration that `source` has loaded and its compiled routes; returns after a drain. An error has been said.
+pub(crate) fn run(config: Config, router: Router, source: Source) -> Result<(), RunError> {
+    let ended = log_to_stderr().and_then(|()| run_logged(config, router, source));
     if let Err(error) = &ended {
         own_log::say(format!("{}\n", config::printable(&error.to_string())).as_bytes());
     }
@@ -30,13 +29,14 @@ pub(crate) fn run(config: Config, router: Router, file: &Path) -> Result<(), Run
     ended
 }
 
-fn run_logged(config: Config, router: Router, file: &Path) -> Result<(), RunError> {
+fn run_logged(config: Config, router: Router, source: Source) -> Result<(), RunError> {
+    let file = source.path();
     let (version, revision) = (env!("CARGO_PKG_VERSION"), version::revision());
     tracing::info!("ringgate version={version} revision={revision} config={}", file.display());
     for warning in config::warnings(&config) {
         tracing::warn!("{}: {}", file.display(), config::printable(&warning));
     }
-    supervisor::run(config, router, Source::file(file))
+    supervisor::run(config, router, source)
 }
 
 /// Runs the demo; returns when it was ended.

@@ -168,7 +168,10 @@ pub(crate) fn header_rules(route: &Route) -> Vec<String> {
     let mut lines = Vec::new();
     for (side, rules) in [("request", &route.request_headers), ("response", &route.response_headers)] {
         lines.extend(rules.remove.iter().map(|name| format!("{side}: {name} removed")));
-        let value = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let value = |value: &http::HeaderValue| match value.is_sensitive() {
+            true => "(hidden)".to_owned(),
+            false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        };
         lines.extend(rules.set.iter().map(|(name, set)| format!("{side}: {name} set to {}", value(set))));
     }
     lines

@@ -81,7 +81,7 @@ fn endpoints(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Vec<Endpoint
         if let Some(address) = &endpoint.address
             && let Some(first) = seen.insert(&address.value.0, &endpoint.at)
         {
-            let first = format!("{} (line {})", first.path, sink.line(first.offset));
+            let first = format!("{} ({})", first.path, sink.place_of(first.offset));
             let message = format!("{first} has this address too; give one of them a larger weight instead");
             sink.value(endpoint.at.key("address"), address.span.clone(), message, None);
         }

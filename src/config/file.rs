@@ -7,13 +7,14 @@
 use super::addresses::{At, FileMode, Host, Listen, TrustedPeer};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::names::{
-    Cores, EditableHeader, Expect, Hash, Header, HeaderText, LimitPer, LogTo, MethodText, Name, Redacted, RetryWord,
-    Workers,
+    Cores, EditableHeader, Expect, Hash, Header, HeaderText, IncludePath, LimitPer, LogTo, MethodText, Name, Redacted,
+    RetryWord, Workers,
 };
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
 use super::problem::Sink;
 use super::read::{Later, List, Map, Node, Read, Scalar};
+use super::secret::SecretText;
 use super::tables::table;
 use super::values::{BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, PerTime, SECOND, Share, Size, Time};
 use crate::limits::{
@@ -33,11 +34,14 @@ pub(crate) type Concurrency = Int<1, 10_000_000>;
 /// A request body: up to a tebibyte, since uploads are streamed and never held.
 pub(crate) type BodySize = Size<0, { 1 << 40 }>;
 /// `set` of header rules.
-pub(crate) type HeaderSet = Map<EditableHeader, HeaderText, ENTRIES_MAX>;
+pub(crate) type HeaderSet = Map<EditableHeader, SecretText, ENTRIES_MAX>;
 
 table! {
     /// The configuration of one ringgate gateway.
     File {
+        /// More files, whose tables are added: paths seen from this file's folder, and patterns such as "conf.d/*.toml". An upstream stands in one
+        /// file only, and so do gateway, admin and access_log.
+        default include: List<IncludePath, 0, ENTRIES_MAX> = [];
         /// Workers, cores, event loop and drain.
         table gateway: Gateway;
         /// The admin listener: metrics, health and state.
@@ -229,7 +233,8 @@ table! {
 table! {
     /// Changes to headers: removed first, then set.
     HeaderRules {
-        /// Headers with the value they get, whatever they had.
+        /// Headers with the value they get, whatever they had: a text, in which ${NAME} is a variable of the environment (and $${ is ${), or
+        /// { file = "/run/secrets/x" }.
         default set: HeaderSet = {};
         /// Headers that are removed.
         default remove: List<EditableHeader, 0, ENTRIES_MAX> = [];
@@ -385,8 +390,8 @@ table! {
         default method: MethodText = "GET";
         /// The Host header, with a port or without; the endpoint's address (localhost for a unix socket) where it is not given.
         optional host: ProbeHost;
-        /// More headers of the request, by name.
-        default headers: Map<ProbeHeader, HeaderText, ENTRIES_MAX> = {};
+        /// More headers of the request, by name; values as in request_headers.set.
+        default headers: Map<ProbeHeader, SecretText, ENTRIES_MAX> = {};
         /// Between probes of one endpoint, 100ms to 1h.
         default interval: Time<100, HOUR> = "2s";
         /// For one probe, 1ms to 1h.

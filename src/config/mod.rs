@@ -10,6 +10,7 @@ mod check_route;
 mod check_upstream;
 mod document;
 pub mod file;
+mod followed;
 mod knobs;
 mod names;
 mod paths;
@@ -18,17 +19,21 @@ mod probe;
 pub mod problem;
 mod read;
 pub mod reading;
+mod secret;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod values;
 mod warnings;
 
-pub use check::{admin_address, line_of_route, load, parse};
+pub use check::{admin_address, load, parse, place_of_route};
 pub use file::schema;
+pub use followed::Followed;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
+pub use secret::words as secret_words;
 pub(crate) use values::bytes;
 pub use warnings::warnings;
 
@@ -42,6 +47,8 @@ use std::time::Duration;
 /// One gateway. Ids of [`crate::units`] are rows of these tables, in file order.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Files that its tables stand in besides the one that says so, as written there.
+    pub include: Vec<String>,
     /// Workers, cores, driver, drain.
     pub gateway: Gateway,
     /// The admin listener; always there, on loopback unless the file says otherwise.

@@ -231,6 +231,33 @@ impl Scalar for HeaderText {
     }
 }
 
+/// An entry of `include`: a path, whose last part may be a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncludePath(pub String);
+
+impl Scalar for IncludePath {
+    fn allowed() -> String {
+        "a file's path, seen from this file's folder, or a pattern such as \"conf.d/*.toml\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let path = text(value)?;
+        if path.is_empty() || path.ends_with('/') || path.chars().any(is_unprintable) {
+            return Err(Refusal::plain());
+        }
+        match path.rsplit_once('/') {
+            Some((folder, _)) if folder.contains(['*', '?']) => {
+                Err(Refusal::why("only the last part of a path may have * or ? in it"))
+            }
+            _ => Ok(Self(path.to_owned())),
+        }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
 /// A name that access logs hide: of a header or a query parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redacted(pub String);
@@ -417,6 +444,7 @@ scalar_schema!(
     Header,
     EditableHeader,
     HeaderText,
+    IncludePath,
     Redacted,
     LogTo,
     LimitPer,

@@ -273,7 +273,7 @@ fn keys_of_later_features_are_unknown() {
 
 #[test]
 fn a_file_that_is_not_there_is_said_so() {
-    let errors = load(Path::new("/nonexistent/ringgate.toml")).unwrap_err().to_string();
+    let errors = load(Path::new("/nonexistent/ringgate.toml")).0.unwrap_err().to_string();
     assert!(errors.starts_with("/nonexistent/ringgate.toml:\n    cannot be read: No such file"), "{errors}");
     assert!(errors.contains("-c FILE"), "{errors}");
 }

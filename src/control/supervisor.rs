@@ -113,7 +113,7 @@ impl Gateway {
     }
 
     /// Binds every listener, starts the workers and the control thread, and returns when all of them run. `router` is compiled from
-    /// `config`, and both are what is in `source`, which is read anew when the gateway is to reload; without one it cannot.
+    /// `config`, and both are what `source` has loaded, which is read anew when the gateway is to reload; without one it cannot.
     ///
     /// # Errors
     /// An address is taken or forbidden, the access log cannot be opened, a thread cannot be started, or the driver asked for is not
@@ -150,7 +150,9 @@ impl Gateway {
         let (wish, wished) = watch::channel(Wish::Run);
         let (asks, asked) = mpsc::unbounded_channel();
         let mut watch = Watch::default();
-        watch.on_read(source.as_ref().and_then(Source::stamp));
+        if let Some(source) = &source {
+            watch.on_read(source);
+        }
         let owned = Control {
             crew,
             source,
@@ -266,7 +268,7 @@ fn control_thread() -> Result<(Handle, Sender<(Control, AdminListener)>, JoinHan
 }
 
 /// Runs a gateway until it is told to end: SIGTERM, SIGINT and SIGQUIT drain, a second one ends the process at once with the shell's usual
-/// code; SIGHUP reads `source` anew, SIGUSR1 opens the access log anew. `config` and `router` are what is in `source`.
+/// code; SIGHUP reads `source` anew, SIGUSR1 opens the access log anew. `config` and `router` are what `source` has loaded.
 ///
 /// # Errors
 /// As [`Gateway::start_with`] and [`Gateway::join`].

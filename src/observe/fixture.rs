@@ -26,6 +26,7 @@ pub(crate) fn config() -> Arc<Config> {
         ),
     ];
     Arc::new(Config {
+        include: Vec::new(),
         gateway: Gateway {
             cores: vec![Some(0), None],
             driver: Driver::Auto,

@@ -235,7 +235,6 @@ impl Worker {
             kept.push(texts);
         }
     }
-
 }
 
 fn epoch() -> Duration {

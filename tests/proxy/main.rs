@@ -19,6 +19,7 @@ mod drain;
 mod duplex;
 mod failover;
 mod families;
+mod files;
 mod forbidden;
 mod frozen;
 mod garbage;

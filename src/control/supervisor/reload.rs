@@ -17,13 +17,14 @@ use crate::config::{self, Bind, Config};
 use crate::control::admin::AdminListener;
 use crate::control::crew::Next;
 use crate::control::difference;
-use crate::control::source::Source;
+use crate::control::source::Wrong;
 use crate::net::clock;
 use crate::net::listener::{self, Bound};
 use crate::net::socket_file::SocketFile;
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::labels::ReloadResult;
 use crate::policy::descriptors::Fit;
+use crate::policy::router::Router;
 use crate::worker::{DoorKey, Shared};
 use std::fs::Permissions;
 use std::os::fd::OwnedFd;
@@ -112,13 +113,18 @@ impl Control {
         if *self.wished.borrow() >= Wish::Drain {
             return Err(NotReloaded::Draining);
         }
-        let source = self.source.clone().ok_or(NotReloaded::NoFile)?;
-        self.watch.on_read(source.stamp());
+        let mut source = self.source.clone().ok_or(NotReloaded::NoFile)?;
         let (old, log, opened) = (Arc::clone(self.crew.shared()), self.generations.log(), self.opened);
         // reading and binding may take a while, in which operators and health checks have this thread
-        let opening = tokio::task::spawn_blocking(move || open(&source, &old, log, opened)).await;
-        let opened =
-            opening.unwrap_or_else(|_| Err(NotReloaded::Failed(vec!["the reload has panicked".to_owned()])))?;
+        let opening = tokio::task::spawn_blocking(move || {
+            let read = source.load();
+            (source, open(read, &old, log, opened))
+        });
+        let Ok((source, opened)) = opening.await else {
+            return Err(NotReloaded::Failed(vec!["the reload has panicked".to_owned()]));
+        };
+        self.watch.on_read(&source);
+        let opened = opened?;
         let (old, new) = (Arc::clone(&self.crew.shared().config), Arc::clone(&opened.shared.config));
         let admin = self.next_admin(&old, &new)?;
         let Opened { shared, log, sockets, files, addresses, fit } = opened;
@@ -164,9 +170,14 @@ impl Control {
     }
 }
 
-/// Reads and checks the configuration, and opens what is new about it.
-fn open(source: &Source, old: &Shared, log: Option<Arc<AccessLogThread>>, opened: u64) -> Result<Opened, NotReloaded> {
-    let (config, router) = source.load().map_err(|wrong| NotReloaded::Wrong(wrong.errors))?;
+/// Opens what is new about a configuration, if it is right.
+fn open(
+    read: Result<(Config, Router), Wrong>,
+    old: &Shared,
+    log: Option<Arc<AccessLogThread>>,
+    opened: u64,
+) -> Result<Opened, NotReloaded> {
+    let (config, router) = read.map_err(|wrong| NotReloaded::Wrong(wrong.errors))?;
     let forbidden = difference::forbidden(&old.config, &config);
     if !forbidden.is_empty() {
         return Err(NotReloaded::Wrong(forbidden));

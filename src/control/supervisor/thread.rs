@@ -220,14 +220,12 @@ impl Control {
 
     /// Whether there is a file to be looked after, and it is to be read anew.
     fn has_changed_file(&mut self, now: Instant) -> bool {
-        let Some(source) = self.source.as_ref().filter(|_| self.crew.shared().config.gateway.watch) else {
-            return false;
-        };
-        if now < self.watched {
+        let is_wanted = self.source.is_some() && self.crew.shared().config.gateway.watch;
+        if !is_wanted || now < self.watched {
             return false;
         }
         self.watched = now + WATCH;
-        self.watch.look(source.stamp())
+        self.watch.look()
     }
 
     fn reopen_log(&self) {
