@@ -40,6 +40,14 @@ pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
 pub const INCLUDED_FILES_MAX: usize = 4_096;
 /// A secret that stands in a file of its own: the longest header that services take in practice.
 pub const SECRET_BYTES_MAX: u64 = 16 << 10;
+/// The longest pause between two lookups of a name that bring nothing: who mends a server of names does not wait longer to see it.
+pub const NAME_RETRY_MAX: Duration = Duration::from_secs(30);
+/// By how much later than its records say a name is asked for at most: half of the second within which endpoints follow their name.
+pub const NAME_JITTER_MAX: Duration = Duration::from_millis(500);
+/// Lookups under way at once: servers of names take that from one client, and a thousand names are learned within a few round trips.
+pub const LOOKUPS_MAX: usize = 128;
+/// Hosts of a service (SRV) that are asked for; RFC 2782 has a few in mind.
+pub const SERVICE_HOSTS_MAX: usize = 1_024;
 /// A name of a listener, route or upstream: it is repeated in every line of metrics and logs.
 pub const NAME_BYTES_MAX: usize = 128;
 /// A path, pattern or template of the file; the same as the paths that the access log keeps whole.

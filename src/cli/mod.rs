@@ -151,7 +151,7 @@ fn with_config(path: &Path, go_on: impl FnOnce(Config, Router, Source) -> ExitCo
 
 /// A summary of a configuration that is fine.
 fn summary(path: &Path, config: &Config) -> String {
-    let endpoints: usize = config.clusters.iter().map(|cluster| cluster.endpoints.len()).sum();
+    let endpoints: usize = config.clusters.iter().map(|cluster| cluster.endpoints.len() + cluster.names.len()).sum();
     format!(
         "{}: fine ({}, {}, {} with {}, {})\n",
         path.display(),

@@ -2,8 +2,8 @@
 
 use http::Method;
 use ringgate::config::{
-    Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Match, PathMatch, RetryOn, Route,
-    Timeout,
+    Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match, Named, PathMatch,
+    RetryOn, Route, Timeout,
 };
 use ringgate::limits::TRY_AUTO_MIN;
 use std::time::Duration;
@@ -161,6 +161,18 @@ fn balance(balance: &Balance) -> String {
 pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
     let drained = if endpoint.weight.0 == 0 { " (drained)" } else { "" };
     format!("{}, weight {}{drained}, priority {}", endpoint.address, endpoint.weight.0, endpoint.priority)
+}
+
+/// A name whose addresses are endpoints.
+pub(crate) fn named(named: &Named) -> String {
+    match &named.lookup {
+        Lookup::Host { .. } => {
+            format!("{} (its addresses), weight {}, priority {}", named.lookup, named.weight.0, named.priority)
+        }
+        Lookup::Service(name) => {
+            format!("{name} (its SRV records, with their weights), priority {} and above", named.priority)
+        }
+    }
 }
 
 /// What happens to headers, one rule a line.

@@ -15,8 +15,8 @@ use super::place::KeyOf;
 use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
 use super::texts::{Texts, as_text, read_file};
-use super::values::{DriverWord, FormatWord};
-use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat, LogPath};
+use super::values::{DriverWord, FormatWord, duration};
+use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat, LogPath, Resolver};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -32,7 +32,6 @@ const WHICH_FILE: &str = "say which file with -c FILE";
 /// Reads and checks the file at `path` and those that it includes, and says which files that were.
 ///
 /// The configuration, or everything that is wrong with it: that it cannot be read, too, and cores that the process may not run on.
-#[must_use]
 pub fn load(path: &Path) -> (Result<Config, Errors>, Followed) {
     let followed = RefCell::default();
     let config = Texts::gather(path, WHICH_FILE, &followed).and_then(|texts| check_texts(&texts, &own_cores()));
@@ -196,6 +195,7 @@ fn config(
     let include = file.include.as_ref().map(|list| list.value.0.iter().map(|path| path.value.0.clone()).collect());
     let gateway = file.gateway.as_ref().and_then(|table| gateway(&table.value, cores, sink));
     let admin = file.admin.as_ref().and_then(|table| admin(&table.value));
+    let resolver = file.resolver.as_ref().and_then(|table| resolver(&table.value, sink));
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, sink));
     binds(file, sink);
@@ -212,9 +212,10 @@ fn config(
             include: include?,
             gateway: gateway?,
             admin: admin?,
+            resolver: resolver?,
             access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
             listeners: listeners?,
-            routes: routes?,
+            routes: routes?.into(),
             clusters: clusters?,
         })
     };
@@ -260,6 +261,24 @@ fn gateway(table: &file::Gateway, available: &[usize], sink: &mut Sink<'_>) -> O
 fn admin(table: &file::Admin) -> Option<Admin> {
     let hosts = table.hosts.as_ref()?.value.0.iter().map(|host| host.value.0.clone()).collect();
     Some(Admin { listen: value(&table.listen)?.0, hosts })
+}
+
+fn resolver(table: &file::Resolver, sink: &mut Sink<'_>) -> Option<Resolver> {
+    let (least, most) = (table.min_ttl.as_ref()?, table.max_ttl.as_ref()?);
+    if least.value.0 > most.value.0 {
+        // one of the two may be a default: the report stands at one that was written
+        let (key, span) = if most.given { ("max_ttl", &most.span) } else { ("min_ttl", &least.span) };
+        let message =
+            format!("min_ttl ({}) is longer than max_ttl ({})", duration(least.value.0), duration(most.value.0));
+        sink.value(table.at.key(key), span.clone(), message, None);
+    }
+    Some(Resolver {
+        servers: value(&table.servers)?.0,
+        min_ttl: least.value.0,
+        max_ttl: most.value.0,
+        timeout: value(&table.timeout)?.0,
+        max_stale: value(&table.max_stale)?.0,
+    })
 }
 
 fn access_log(table: &file::AccessLog) -> Option<AccessLog> {

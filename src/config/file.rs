@@ -4,7 +4,7 @@
 //! write it and goes through the same reader, so it is always within its own range. What concerns more than one key is
 //! [`super::check`]'s business.
 
-use super::addresses::{At, FileMode, Host, Listen, TrustedPeer};
+use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::names::{
     Cores, EditableHeader, Expect, Hash, Header, HeaderText, IncludePath, LimitPer, LogTo, MethodText, Name, Redacted,
@@ -46,6 +46,8 @@ table! {
         table gateway: Gateway;
         /// The admin listener: metrics, health and state.
         table admin: Admin;
+        /// Who is asked for the names of endpoints, and how often.
+        table resolver: Resolver;
         /// The access log; without this table there is none.
         optional access_log: AccessLog;
         /// Where clients connect.
@@ -83,6 +85,22 @@ table! {
         default listen: Listen = "127.0.0.1:9180";
         /// Hosts that it answers to besides its own address and local names, against DNS rebinding: "a.example" or "*.example".
         default hosts: List<Host, 0, ENTRIES_MAX> = [];
+    }
+}
+
+table! {
+    /// Who is asked for the names of endpoints, and how often.
+    Resolver {
+        /// "system" (/etc/hosts, and the servers of /etc/resolv.conf), or a list of addresses, with port 53 where they have none.
+        default servers: NameServers = "system";
+        /// The shortest time for which an answer is kept, whatever its records say; 100ms to 1d.
+        default min_ttl: Time<100, DAY> = "1s";
+        /// The longest, 100ms to 1d.
+        default max_ttl: Time<100, DAY> = "1h";
+        /// For one lookup, whomever it asks; 10ms to 1h.
+        default timeout: Time<10, HOUR> = "2s";
+        /// How long the last addresses of a name are kept that has none any more, 0s to 1d. They are kept for good where nobody answers.
+        default max_stale: Time<0, DAY> = "1h";
     }
 }
 
@@ -341,7 +359,7 @@ table! {
         optional max_requests: Concurrency;
         /// Retries that the upstream's traffic pays for.
         table retry_budget: RetryBudget;
-        /// The endpoints, 1 to 4096.
+        /// The endpoints, 1 to 4096; each address of a name is one.
         required endpoints: List<Endpoint, 1, ENDPOINTS_MAX>;
         /// Active probes; without this table there are none.
         optional health_check: HealthCheck;
@@ -370,11 +388,13 @@ table! {
 table! {
     /// One endpoint.
     Endpoint {
-        /// IP:PORT or unix:/PATH.
-        required address: At;
+        /// IP:PORT, NAME:PORT (A and AAAA records) or unix:/PATH. Either address or srv is given.
+        optional address: At;
+        /// The name of a service: SRV records, whose priorities are tiers and whose weights are weights.
+        optional srv: ServiceName;
         /// Its share where the strategy has shares, 0 to 65535; 0 drains it.
         default weight: WeightInt = 100;
-        /// Its tier, 0 to 15; lower ones are used first.
+        /// Its tier, 0 to 15; lower ones are used first. Of a service, that of its first priority; the others follow.
         default priority: Int<0, { TIERS_MAX as u64 - 1 }> = 0;
     }
 }

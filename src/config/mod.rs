@@ -12,6 +12,7 @@ mod document;
 pub mod file;
 mod followed;
 mod knobs;
+mod named;
 mod names;
 mod paths;
 mod place;
@@ -31,6 +32,7 @@ pub use check::{admin_address, load, parse, place_of_route};
 pub use file::schema;
 pub use followed::Followed;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use named::{Answer, Lookup, Named, Resolver, Told};
 pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;
@@ -42,6 +44,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One gateway. Ids of [`crate::units`] are rows of these tables, in file order.
@@ -53,14 +56,16 @@ pub struct Config {
     pub gateway: Gateway,
     /// The admin listener; always there, on loopback unless the file says otherwise.
     pub admin: Admin,
+    /// Who is asked for names, and how often.
+    pub resolver: Resolver,
     /// `None`: no access log.
     pub access_log: Option<AccessLog>,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// In file order, which is the last tie-break of precedence.
-    pub routes: Vec<Route>,
+    pub routes: Arc<[Route]>,
     /// In file order.
-    pub clusters: Vec<Cluster>,
+    pub clusters: Vec<Arc<Cluster>>,
 }
 
 /// `[gateway]`
@@ -407,8 +412,10 @@ pub struct Cluster {
     pub requests_max: Option<u32>,
     /// Retries that the cluster's traffic pays for.
     pub retry_budget: RetryBudget,
-    /// At least one.
+    /// Those that are there now: addresses of the file, and what is known of its names.
     pub endpoints: Vec<Endpoint>,
+    /// Names whose addresses are endpoints.
+    pub names: Vec<Named>,
     /// Active probes.
     pub health_check: Option<HealthCheck>,
     /// Passive ejection.
@@ -463,8 +470,10 @@ pub struct RetryBudget {
 }
 
 /// `upstream.endpoints[]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
+    /// The name that has told its address, as the file writes it; `None`: the address stands in the file.
+    pub name: Option<Arc<str>>,
     /// Where it is.
     pub address: Address,
     /// Its share where the strategy has shares; 0 drains it under every strategy.

@@ -21,12 +21,12 @@ fn config(text: &str) -> Config {
 
 /// The minimal file with more lines in its `[upstream.app]`.
 fn cluster(lines: &str) -> Cluster {
-    config(&format!("{MINIMAL}{lines}")).clusters.remove(0)
+    (*config(&format!("{MINIMAL}{lines}")).clusters[0]).clone()
 }
 
 /// The minimal file with more lines in its `[[route]]`.
 fn route(lines: &str) -> Route {
-    config(&MINIMAL.replace("upstream = \"app\"", &format!("upstream = \"app\"\n{lines}"))).routes.remove(0)
+    config(&MINIMAL.replace("upstream = \"app\"", &format!("upstream = \"app\"\n{lines}"))).routes[0].clone()
 }
 
 /// The messages about the minimal file with more lines in its `[[route]]`, without help.
@@ -101,6 +101,7 @@ fn the_documented_file_names_every_key() {
         file::File::KEYS,
         file::Gateway::KEYS,
         file::Admin::KEYS,
+        file::Resolver::KEYS,
         file::AccessLog::KEYS,
         file::Listener::KEYS,
         file::Route::KEYS,

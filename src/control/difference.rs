@@ -27,6 +27,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut found = Vec::new();
     changed(&mut found, "gateway", &old.gateway, &new.gateway);
     changed(&mut found, "admin", &old.admin, &new.admin);
+    changed(&mut found, "resolver", &old.resolver, &new.resolver);
     changed(&mut found, "access_log", &old.access_log, &new.access_log);
     let listeners = |config: &Config| named(&config.listeners, |it| (format!("listener {}", it.name), words(it)));
     compare(&mut found, &listeners(old), &listeners(new));
@@ -43,7 +44,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let upstreams = |config: &Config| {
         named(&config.clusters, |it| {
             // endpoints have lines of their own
-            let mut rest = it.clone();
+            let mut rest = (**it).clone();
             rest.endpoints.clear();
             let secrets = match it.health_check.as_ref().map(|check| &check.probe) {
                 Some(Probe::Http(probe)) => secret_words(&probe.headers),
@@ -77,9 +78,9 @@ fn route_words(route: &Route, config: &Config) -> String {
 }
 
 fn endpoints(config: &Config) -> Named {
-    let of = |cluster: &crate::config::Cluster| {
+    let of = |cluster: &std::sync::Arc<crate::config::Cluster>| {
         let name = cluster.name.clone();
-        let row = move |it: &crate::config::Endpoint| (format!("endpoint {name} {}", it.address), words(it));
+        let row = move |it: &crate::config::Endpoint| (format!("endpoint {name} {}", it.identity()), words(it));
         cluster.endpoints.iter().map(row).collect::<Vec<_>>()
     };
     config.clusters.iter().flat_map(of).collect()

@@ -13,6 +13,7 @@ mod crew;
 mod difference;
 mod generations;
 mod memory;
+mod names;
 pub mod probes;
 mod process;
 mod reports;

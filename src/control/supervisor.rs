@@ -3,6 +3,7 @@
 //! Everything that can fail at a start fails here, before the first connection is accepted, with a sentence that says what to do.
 //! Afterwards one control thread (tokio, current-thread) serves the admin API, runs the probes and watches the workers ([`Crew`]).
 
+mod names;
 mod opening;
 mod reload;
 mod signals;
@@ -12,6 +13,7 @@ use super::admin::{AdminListener, Lifecycle, Phase};
 use super::crew::Crew;
 use super::generations::Generations;
 use super::memory::Memory;
+use super::names::Names;
 use super::process;
 use super::source::{Source, Watch};
 use crate::config::{Bind, Config};
@@ -124,8 +126,9 @@ impl Gateway {
         let _ = (resources::raise_descriptors(), resources::raise_locked());
         let Bindings { sockets, mut addresses, files } = bind_all(&config, workers)?;
         let (runtime, give, control) = control_thread()?;
-        let config = Arc::new(config);
+        let (names, config) = learn_names(config)?;
         let stats = Stats::new(&config, workers);
+        names.publish(&stats);
         let log = open_log(&config, &stats)?;
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
         let opened = process::open_descriptors();
@@ -158,6 +161,9 @@ impl Gateway {
             source,
             watch,
             watched: clock::now(),
+            names,
+            followers: None,
+            is_behind: false,
             generations: Arc::clone(&generations),
             lifecycle,
             wish: wish.clone(),
@@ -250,6 +256,17 @@ impl Gateway {
         self.drain();
         self.join()
     }
+}
+
+/// What is known of the names of a configuration, and the configuration with that.
+fn learn_names(config: Config) -> Result<(Names, Arc<Config>), StartError> {
+    let mut names = Names::new(&config);
+    names.learn_at_start().map_err(|e| no_thread("the resolver", &e))?;
+    for lookup in names.unknown() {
+        tracing::warn!("name={lookup} has no endpoint yet; requests that need it are answered with 503 until it has");
+    }
+    let config = config.told(&|lookup| names.answer(lookup)).0;
+    Ok((names, Arc::new(config)))
 }
 
 /// The control thread, which waits for what it is to own and ends if that does not come, and its runtime.

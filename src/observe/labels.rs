@@ -132,6 +132,18 @@ labels! {
 }
 
 labels! {
+    /// `result` of `ringgate_name_lookups_total`: how a lookup of a name ended.
+    LookupResult {
+        /// It has addresses.
+        Answered = "answered";
+        /// It has none, or there is no such name.
+        Nothing = "nothing";
+        /// Nobody knows: no answer in time, or a server that says that it failed.
+        Failed = "failed";
+    }
+}
+
+labels! {
     /// `reason` of `ringgate_connections_refused_total`.
     RefuseReason {
         /// The listener has `max_connections`.

@@ -17,6 +17,7 @@
 mod cells;
 mod keys;
 mod lives;
+mod names;
 mod probe;
 mod reloads;
 mod view;
@@ -26,6 +27,7 @@ pub(crate) use cells::RequestSlot;
 pub(crate) use cells::{ClusterStats, EndpointStats, ListenerStats, LoopStats, RequestKey, RouteStats};
 pub(crate) use lives::LifeStats;
 pub use lives::Tenure;
+pub use names::NameView;
 pub use probe::Failure;
 pub(crate) use reloads::Reloads;
 pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
@@ -56,9 +58,9 @@ pub struct Stats {
     hub: Arc<Hub>,
     pub(crate) control: Arc<ControlStats>,
     /// One row a route, and a last one for requests without a route.
-    routes: Box<[RouteRow]>,
-    clusters: Box<[ClusterRow]>,
-    listeners: Box<[Rows<ListenerStats>]>,
+    routes: Arc<[RouteRow]>,
+    clusters: Vec<Arc<ClusterRow>>,
+    listeners: Arc<[Rows<ListenerStats>]>,
 }
 
 /// What the numbers of all configurations have in common.
@@ -90,6 +92,7 @@ impl Hub {
 pub(crate) struct ControlStats {
     pub(crate) workers: Box<[WorkerLife]>,
     pub(crate) reloads: Reloads,
+    names: names::Names,
     pub(crate) log_lines_written: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
@@ -113,6 +116,7 @@ impl Stats {
         let control = ControlStats {
             workers: (0..workers).map(|_| WorkerLife::default()).collect(),
             reloads: Reloads::default(),
+            names: names::Names::default(),
             log_lines_written: AtomicU64::new(0),
             log_write_errors: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
@@ -124,6 +128,25 @@ impl Stats {
     #[must_use]
     pub fn succeed(&self, config: &Arc<Config>) -> Arc<Self> {
         Self::of(config, Arc::clone(&self.hub), Arc::clone(&self.control))
+    }
+
+    /// The same numbers for `config`, which differs from this one's in the endpoints of these clusters only.
+    #[must_use]
+    pub fn with_endpoints(&self, config: &Arc<Config>, changed: &[ClusterId]) -> Arc<Self> {
+        let mut clusters = self.clusters.clone();
+        let mut keys = self.hub.keys();
+        for row in changed.iter().map(|id| id.index()) {
+            clusters[row] = Arc::new(keys.replace(&self.config.clusters[row], &config.clusters[row]));
+        }
+        drop(keys);
+        Arc::new(Self {
+            config: Arc::clone(config),
+            hub: Arc::clone(&self.hub),
+            control: Arc::clone(&self.control),
+            routes: Arc::clone(&self.routes),
+            listeners: Arc::clone(&self.listeners),
+            clusters,
+        })
     }
 
     fn of(config: &Arc<Config>, hub: Arc<Hub>, control: Arc<ControlStats>) -> Arc<Self> {
@@ -252,6 +275,28 @@ impl Stats {
         if let Some(cell) = self.probe_cell(cluster, endpoint) {
             cell.record_exhausted();
         }
+    }
+
+    /// Takes down what is known of a name.
+    pub fn set_name(&self, view: NameView) {
+        self.control.names.set(view);
+    }
+
+    /// Forgets names that no endpoint has any more.
+    pub fn forget_names(&self, is_kept: impl Fn(&str) -> bool) {
+        self.control.names.retain(is_kept);
+    }
+
+    /// What is known of a name; `None` where nobody has asked for it.
+    #[must_use]
+    pub fn name(&self, name: &str) -> Option<NameView> {
+        self.control.names.get(name)
+    }
+
+    /// What is known of all names.
+    #[must_use]
+    pub fn names(&self) -> Vec<NameView> {
+        self.control.names.views()
     }
 
     /// Health checks of one endpoint; `None` when its cluster has none.

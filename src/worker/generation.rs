@@ -41,11 +41,10 @@ pub(super) struct Generation {
     pub(super) shared: Arc<Shared>,
     pub(super) recorder: Recorder,
     pub(super) log: Option<Rc<LogSender>>,
-    pub(super) router_cache: RefCell<RouterCache>,
+    pub(super) router_cache: Rc<RefCell<RouterCache>>,
     clusters: Box<[OneCluster]>,
-    routes: Box<[Rc<RefCell<RouteState>>]>,
-    admission: RefCell<Admission>,
-    endpoint_slots: RefCell<Vec<Vec<LocalSlots>>>,
+    routes: Rc<[Rc<RefCell<RouteState>>]>,
+    admission: Rc<RefCell<Admission>>,
     /// `max_connections`, by listener.
     pub(super) connection_slots: Box<[Hand]>,
     /// Of all listeners, where descriptors are few.
@@ -61,6 +60,8 @@ pub(super) struct Generation {
 struct OneCluster {
     policy: Rc<RefCell<Cluster>>,
     pool: Rc<RefCell<Pool>>,
+    /// `max_requests`, by endpoint; empty without.
+    slots: Rc<RefCell<Vec<LocalSlots>>>,
     /// Requests in flight.
     active: Rc<Cell<usize>>,
 }
@@ -89,18 +90,19 @@ impl Generation {
         log: Option<Rc<LogSender>>,
         (before, now): (Option<&Self>, Instant),
     ) -> Rc<Self> {
+        let root = before.filter(|before| before.shared.has_same_rows(shared));
         // one that has taken another worker's place has none, and one that was busy may have missed some
-        let before = before.filter(|before| before.shared.number + 1 == shared.number);
+        let before = before.filter(|before| root.is_some() || before.shared.number + 1 == shared.number);
+        let admission = || Rc::new(RefCell::new(Admission::new(Arc::clone(&shared.limits))));
         let hand = |slots: &Arc<SharedSlots>| before.map_or_else(|| new_hand(slots), |before| before.hand(slots));
         let rows = 0..shared.config.clusters.len();
         Rc::new(Self {
             recorder,
             log,
-            router_cache: RefCell::default(),
+            router_cache: root.map_or_else(Rc::default, |root| Rc::clone(&root.router_cache)),
             clusters: rows.map(|row| OneCluster::new(worker, shared, row, (before, now))).collect(),
-            routes: route_states(shared, before),
-            admission: RefCell::new(Admission::new(Arc::clone(&shared.limits))),
-            endpoint_slots: RefCell::new(shared.endpoint_slots.iter().map(|slots| hands_in(slots)).collect()),
+            routes: root.map_or_else(|| route_states(shared, before), |root| Rc::clone(&root.routes)),
+            admission: root.map_or_else(admission, |root| Rc::clone(&root.admission)),
             connection_slots: shared.connection_slots.iter().map(hand).collect(),
             descriptor_slots: shared.descriptor_slots.as_ref().map(hand),
             requests: Cell::new(0),
@@ -125,11 +127,14 @@ impl Generation {
 
     /// `next` is in use from now on: what is spare here is given back, and pools that nobody takes from any more are closed.
     pub(super) fn retire_for(&self, next: &Self) {
-        self.admission.borrow_mut().retire();
-        self.endpoint_slots.borrow_mut().iter_mut().flatten().for_each(LocalSlots::retire);
+        if !Rc::ptr_eq(&self.admission, &next.admission) {
+            self.admission.borrow_mut().retire();
+        }
         let kept: FxHashSet<_> = next.clusters.iter().map(|cluster| Rc::as_ptr(&cluster.pool)).collect();
-        let gone = self.clusters.iter().filter(|cluster| !kept.contains(&Rc::as_ptr(&cluster.pool)));
-        gone.for_each(|cluster| cluster.pool.borrow_mut().close());
+        for gone in self.clusters.iter().filter(|cluster| !kept.contains(&Rc::as_ptr(&cluster.pool))) {
+            gone.slots.borrow_mut().iter_mut().for_each(LocalSlots::retire);
+            gone.pool.borrow_mut().close();
+        }
     }
 
     /// Does what is due now and then, while it is in use.
@@ -158,6 +163,12 @@ impl Generation {
     /// A cluster as this worker knows it.
     pub(super) fn cluster(&self, cluster: ClusterId) -> &RefCell<Cluster> {
         &self.clusters[cluster.index()].policy
+    }
+
+    /// Whether a cluster is the same one in both, which have the same rows.
+    pub(super) fn shares_cluster(&self, other: &Self, cluster: ClusterId) -> bool {
+        let row = cluster.index();
+        Rc::ptr_eq(&self.clusters[row].policy, &other.clusters[row].policy)
     }
 
     /// All of them.
@@ -224,7 +235,7 @@ impl Generation {
         endpoint: EndpointId,
     ) -> Result<Option<Slot>, ProxyError> {
         let taken =
-            self.endpoint_slots.borrow_mut()[cluster.index()].get_mut(endpoint.index()).map(LocalSlots::acquire);
+            self.clusters[cluster.index()].slots.borrow_mut().get_mut(endpoint.index()).map(LocalSlots::acquire);
         match taken {
             None => Ok(None),
             Some(true) => Ok(Some(self.slot(SlotOf::Endpoint(cluster, endpoint)))),
@@ -257,7 +268,7 @@ impl Generation {
         match of {
             SlotOf::Route(route) => self.admission.borrow_mut().release(route),
             SlotOf::Endpoint(cluster, endpoint) => {
-                self.endpoint_slots.borrow_mut()[cluster.index()][endpoint.index()].release();
+                self.clusters[cluster.index()].slots.borrow_mut()[endpoint.index()].release();
             }
         }
     }
@@ -274,7 +285,14 @@ impl OneCluster {
     /// The same one if nothing has changed about it; else a new one that takes over what is known.
     fn new(worker: &Worker, shared: &Shared, row: usize, (before, now): (Option<&Generation>, Instant)) -> Self {
         let config = &shared.config.clusters[row];
-        let old = before.zip(shared.before.cluster(row));
+        let same_row = |before: &Generation| {
+            let same = Arc::ptr_eq(&before.shared.config.clusters[row], config);
+            (ClusterId::from_index(row), same)
+        };
+        let old = before.and_then(|before| match before.shared.has_same_rows(shared) {
+            true => Some((before, same_row(before))),
+            false => Some((before, shared.before.cluster(row)?)),
+        });
         let old = old.map(|(before, (id, same))| {
             (&before.clusters[id.index()], &before.shared.config.clusters[id.index()], same)
         });
@@ -290,7 +308,8 @@ impl OneCluster {
                 pool.inherit(&mut old.pool.borrow_mut(), same_endpoints(old_config, config));
             }
         }
-        Self { policy: Rc::new(RefCell::new(cluster)), pool: Rc::new(RefCell::new(pool)), active }
+        let slots = Rc::new(RefCell::new(hands_in(&shared.endpoint_slots[row])));
+        Self { policy: Rc::new(RefCell::new(cluster)), pool: Rc::new(RefCell::new(pool)), slots, active }
     }
 }
 
@@ -298,15 +317,15 @@ impl OneCluster {
 fn same_endpoints(old: &ClusterConfig, new: &ClusterConfig) -> Vec<(EndpointId, EndpointId)> {
     let mut known: HashMap<String, EndpointId> = HashMap::new();
     for (row, endpoint) in old.endpoints.iter().enumerate() {
-        known.insert(endpoint.address.to_string(), EndpointId::from_index(row));
+        known.insert(endpoint.identity(), EndpointId::from_index(row));
     }
     let rows = new.endpoints.iter().enumerate();
-    rows.filter_map(|(row, it)| Some((known.remove(&it.address.to_string())?, EndpointId::from_index(row)))).collect()
+    rows.filter_map(|(row, it)| Some((known.remove(&it.identity())?, EndpointId::from_index(row)))).collect()
 }
 
 /// Those that have measured something go on. Routes with the same rules one after the other share them, as most do: those that say nothing
 /// about retries.
-fn route_states(shared: &Shared, before: Option<&Generation>) -> Box<[Rc<RefCell<RouteState>>]> {
+fn route_states(shared: &Shared, before: Option<&Generation>) -> Rc<[Rc<RefCell<RouteState>>]> {
     let mut last: Option<Rc<Rules>> = None;
     let state = |(row, route): (usize, &Route)| {
         let known = shared.before.routes.get(row).copied().flatten();

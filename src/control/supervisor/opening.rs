@@ -60,7 +60,7 @@ pub(super) fn fit_descriptors(config: &Config, opened: u64) -> Result<Fit, Start
         listeners: config.listeners.len() as u64,
         connections: config.listeners.iter().map(|listener| listener.connections_max as u64).sum(),
         idle: workers * config.clusters.iter().map(|cluster| cluster.idle_max as u64).sum::<u64>(),
-        checked: config.clusters.iter().filter(|c| c.health_check.is_some()).map(|c| c.endpoints.len() as u64).sum(),
+        checked: checked(config),
     };
     let fit = descriptors::fit(granted, &wanted).map_err(|least| {
         StartError(format!(
@@ -76,6 +76,12 @@ pub(super) fn fit_descriptors(config: &Config, opened: u64) -> Result<Fit, Start
         );
     }
     Ok(fit)
+}
+
+/// Endpoints that are checked; of a name as many as it has now, and one at least.
+fn checked(config: &Config) -> u64 {
+    let checked = config.clusters.iter().filter(|cluster| cluster.health_check.is_some());
+    checked.map(|cluster| cluster.endpoints.len().max(cluster.names.len()) as u64).sum()
 }
 
 pub(super) fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> StartError {

@@ -17,7 +17,6 @@ use crate::config::{self, Bind, Config};
 use crate::control::admin::AdminListener;
 use crate::control::crew::Next;
 use crate::control::difference;
-use crate::control::source::Wrong;
 use crate::net::clock;
 use crate::net::listener::{self, Bound};
 use crate::net::socket_file::SocketFile;
@@ -88,6 +87,12 @@ impl Control {
         verdicts: (&UnboundedSender<Verdict>, &mut UnboundedReceiver<Verdict>),
     ) -> Outcome {
         let outcome = self.try_reload(verdicts).await;
+        // those of the file that is not taken into use are forgotten
+        let shared = Arc::clone(self.crew.shared());
+        self.names.keep_only(&shared.config, &shared.stats);
+        self.names.publish(&shared.stats);
+        // what was learned while this thread was busy
+        self.follow_names();
         let reloads = &self.crew.shared().stats.control.reloads;
         match &outcome {
             Ok(Reloaded { generation, changes, warnings }) => {
@@ -116,15 +121,16 @@ impl Control {
         let mut source = self.source.clone().ok_or(NotReloaded::NoFile)?;
         let (old, log, opened) = (Arc::clone(self.crew.shared()), self.generations.log(), self.opened);
         // reading and binding may take a while, in which operators and health checks have this thread
-        let opening = tokio::task::spawn_blocking(move || {
+        let reading = tokio::task::spawn_blocking(move || {
             let read = source.load();
-            (source, open(read, &old, log, opened))
+            (source, read)
         });
-        let Ok((source, opened)) = opening.await else {
-            return Err(NotReloaded::Failed(vec!["the reload has panicked".to_owned()]));
-        };
+        let (source, read) = reading.await.map_err(|_| has_panicked())?;
         self.watch.on_read(&source);
-        let opened = opened?;
+        let (config, router) = read.map_err(|wrong| NotReloaded::Wrong(wrong.errors))?;
+        let config = self.learn(config).await;
+        let opening = tokio::task::spawn_blocking(move || open((config, router), &old, log, opened));
+        let opened = opening.await.unwrap_or_else(|_| Err(has_panicked()))?;
         let (old, new) = (Arc::clone(&self.crew.shared().config), Arc::clone(&opened.shared.config));
         let admin = self.next_admin(&old, &new)?;
         let Opened { shared, log, sockets, files, addresses, fit } = opened;
@@ -170,14 +176,13 @@ impl Control {
     }
 }
 
-/// Opens what is new about a configuration, if it is right.
+/// Opens what is new about a configuration, if it may be taken into use.
 fn open(
-    read: Result<(Config, Router), Wrong>,
+    (config, router): (Config, Router),
     old: &Shared,
     log: Option<Arc<AccessLogThread>>,
     opened: u64,
 ) -> Result<Opened, NotReloaded> {
-    let (config, router) = read.map_err(|wrong| NotReloaded::Wrong(wrong.errors))?;
     let forbidden = difference::forbidden(&old.config, &config);
     if !forbidden.is_empty() {
         return Err(NotReloaded::Wrong(forbidden));
@@ -216,6 +221,10 @@ fn open(
         }
         None => Err(NotReloaded::Failed(errors)),
     }
+}
+
+fn has_panicked() -> NotReloaded {
+    NotReloaded::Failed(vec!["the reload has panicked".to_owned()])
 }
 
 /// The files of unix sockets that stay get the permissions that they are to have now.

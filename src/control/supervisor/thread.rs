@@ -1,18 +1,21 @@
 //! The control thread: what it owns, and its life: to look after everything, to reload, to drain.
 
+use super::names::on_checked;
 use super::{Ask, DRAIN_LOOK, FLUSH, Fault, LOOK, NotReloaded, Wish, interval};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use crate::control::crew::Crew;
 use crate::control::generations::Generations;
 use crate::control::memory::{self, Memory};
-use crate::control::probes::{Checked, Probes};
+use crate::control::names::Names;
+use crate::control::probes::Probes;
 use crate::control::reports;
 use crate::control::source::{Source, Watch};
 use crate::limits::CUT_BEFORE_DRAIN_ENDS;
 use crate::net::guarded::guarded;
 use crate::net::socket_file::SocketFile;
 use crate::net::{clock, heap};
+use crate::observe::stats::Stats;
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng};
 use crate::worker::{Command, DoorKey, Report, Shared};
 use rand::SeedableRng;
@@ -40,6 +43,11 @@ pub(super) struct Control {
     pub(super) watch: Watch,
     /// When to look after the file again.
     pub(super) watched: Instant,
+    pub(super) names: Names,
+    /// Who hears of other endpoints: the health checks.
+    pub(super) followers: Option<mpsc::UnboundedSender<(Arc<Config>, Arc<Stats>)>>,
+    /// A worker has not heard of the last endpoints.
+    pub(super) is_behind: bool,
     pub(super) generations: Arc<Generations>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) wish: watch::Sender<Wish>,
@@ -62,13 +70,13 @@ pub(super) struct Control {
 }
 
 /// A health check's new opinion.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Verdict {
     /// Whose ids these are.
-    generation: u64,
-    cluster: ClusterId,
-    endpoint: EndpointId,
-    healthy: bool,
+    pub(super) of: Arc<config::Cluster>,
+    pub(super) cluster: ClusterId,
+    pub(super) endpoint: EndpointId,
+    pub(super) healthy: bool,
 }
 
 impl Control {
@@ -142,24 +150,11 @@ impl Control {
         let (config, stats, verdict) = (Arc::clone(&shared.config), Arc::clone(&shared.stats), verdict.clone());
         #[expect(clippy::disallowed_methods, reason = "the one seed of the probes' own generator")]
         let rng = Rng::from_rng(&mut rand::rng());
-        let probes = Probes::new(
-            config,
-            stats,
-            clock::now,
-            rng,
-            self.probes_max,
-            move |Checked { cluster, endpoint, passed, change }| {
-                let standings = &shared.clusters[cluster.index()].standings;
-                if passed {
-                    standings.on_check_passed(endpoint, clock::now());
-                }
-                if let Some(healthy) = change {
-                    standings.set_healthy(endpoint, healthy);
-                    // nobody listens any more once the drain has begun
-                    let _ = verdict.send(Verdict { generation: shared.number, cluster, endpoint, healthy });
-                }
-            },
-        );
+        let (followers, followed) = mpsc::unbounded_channel();
+        self.followers = Some(followers);
+        let generations = Arc::clone(&self.generations);
+        let report = move |checked| on_checked(&generations.current(), checked, &verdict);
+        let probes = Probes::new(config, stats, clock::now, rng, self.probes_max, (report, followed));
         self.probes = Some(self.tasks.spawn(probes.run()));
     }
 
@@ -174,18 +169,24 @@ impl Control {
         wish: Wish,
     ) -> Result<(), Fault> {
         let mut look = interval(LOOK);
+        let stats = Arc::clone(&self.crew.shared().stats);
         while *self.wished.borrow() < wish && clock::now() < until {
             tokio::select! {
                 _ = look.tick() => {
                     self.crew.look(clock::now());
                     self.memory.look(clock::now(), memory::resident_bytes, heap::give_back);
                     self.prune();
+                    if self.is_behind {
+                        let shared = Arc::clone(self.crew.shared());
+                        self.is_behind = !self.crew.follow(&shared);
+                    }
                     if self.has_changed_file(clock::now()) {
                         // what comes of it stands in the log
                         let _ = self.reload((verdict, &mut *verdicts)).await;
                     }
                 }
                 Some(changed) = verdicts.recv() => self.tell_verdict(changed),
+                () = self.names.changed(&stats) => self.follow_names(),
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     // what a reload has replaced
@@ -214,8 +215,8 @@ impl Control {
         Ok(())
     }
 
-    pub(super) fn tell_verdict(&self, Verdict { generation, cluster, endpoint, healthy }: Verdict) {
-        self.crew.tell(|| Command::Health { generation, cluster, endpoint, healthy });
+    pub(super) fn tell_verdict(&self, Verdict { of, cluster, endpoint, healthy }: Verdict) {
+        self.crew.tell(|| Command::Health { of: Arc::clone(&of), cluster, endpoint, healthy });
     }
 
     /// Whether there is a file to be looked after, and it is to be read anew.

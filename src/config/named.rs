@@ -1,0 +1,192 @@
+//! Endpoints that a resolver tells: what is asked for, and a cluster with what was answered.
+//!
+//! A cluster of the file has its addresses as endpoints and its names beside them; with every answer there is another cluster, which has the
+//! endpoints that are there now. An endpoint is known by its name and its address together, so that one which stays is the same.
+
+use super::{Address, Cluster, Config, Endpoint};
+use crate::limits::{ENDPOINTS_MAX, TIERS_MAX};
+use crate::units::{ClusterId, Weight};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `[resolver]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    /// Who is asked; `None`: whom the system asks (`/etc/resolv.conf`, and `/etc/hosts` first).
+    pub servers: Option<Vec<SocketAddr>>,
+    /// An answer is asked for anew no sooner …
+    pub min_ttl: Duration,
+    /// … and no later than after this, whatever its records say.
+    pub max_ttl: Duration,
+    /// For one lookup, whomever it asks.
+    pub timeout: Duration,
+    /// How long the last addresses are kept when there are none any more.
+    pub max_stale: Duration,
+}
+
+/// What is asked for. As text as the file writes it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lookup {
+    /// Addresses of a host (A and AAAA), each of which has this port.
+    Host {
+        /// Its name, without port.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// Hosts, ports, priorities and weights of a service (SRV, RFC 2782).
+    Service(String),
+}
+
+impl fmt::Display for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host { host, port } => write!(f, "{host}:{port}"),
+            Self::Service(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One of `upstream.endpoints[]` that is a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What is asked for.
+    pub lookup: Lookup,
+    /// Of each of its endpoints, where the answer has no weights.
+    pub weight: Weight,
+    /// Their tier; of a service's, the first one.
+    pub priority: u8,
+}
+
+/// One endpoint of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Told {
+    /// Which tier, counted from the name's.
+    pub rank: u8,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its share, at least 1; `None`: the name's.
+    pub weight: Option<u16>,
+}
+
+/// What is known of a name: its endpoints, sorted, each once.
+pub type Answer = Arc<[Told]>;
+
+impl Endpoint {
+    /// By what it is known in its cluster: its address, with the name behind which it stands before it.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name}/{}", self.address),
+            None => self.address.to_string(),
+        }
+    }
+}
+
+impl Cluster {
+    /// The cluster with the endpoints that `answer` tells for each name; `None` if these are the ones that it has.
+    fn told(&self, answer: &dyn Fn(&Lookup) -> Option<Answer>) -> Option<Self> {
+        if self.names.is_empty() {
+            return None;
+        }
+        let mut endpoints: Vec<Endpoint> = self.endpoints.iter().filter(|it| it.name.is_none()).cloned().collect();
+        for named in &self.names {
+            let name: Arc<str> = named.lookup.to_string().into();
+            let told = answer(&named.lookup);
+            endpoints.extend(told.iter().flat_map(|told| told.iter()).map(|told| Endpoint {
+                name: Some(Arc::clone(&name)),
+                address: Address::Tcp(told.address),
+                weight: told.weight.map_or(named.weight, |weight| Weight(weight.into())),
+                priority: named.priority.saturating_add(told.rank).min(TIERS_MAX as u8 - 1),
+            }));
+        }
+        endpoints.truncate(ENDPOINTS_MAX);
+        (endpoints != self.endpoints).then(|| Self { endpoints, ..self.clone() })
+    }
+}
+
+impl Config {
+    /// All names, as often as clusters have them.
+    pub fn lookups(&self) -> impl Iterator<Item = &Lookup> {
+        self.clusters.iter().flat_map(|cluster| &cluster.names).map(|named| &named.lookup)
+    }
+
+    /// The configuration with the endpoints that `answer` tells, and the clusters that have others than before. What has not changed is
+    /// shared, not copied.
+    #[must_use]
+    pub fn told(&self, answer: &dyn Fn(&Lookup) -> Option<Answer>) -> (Self, Vec<ClusterId>) {
+        let (mut next, mut changed) = (self.clone(), Vec::new());
+        for (row, cluster) in next.clusters.iter_mut().enumerate() {
+            if let Some(told) = cluster.told(answer) {
+                *cluster = Arc::new(told);
+                changed.push(ClusterId::from_index(row));
+            }
+        }
+        (next, changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn parse(endpoints: &str) -> Config {
+        let text = format!(
+            "[[listener]]\nlisten = \"127.0.0.1:80\"\n[[route]]\nupstream = \"a\"\n[upstream.a]\nendpoints = [{endpoints}]\n\
+             [upstream.b]\nendpoints = [{{ address = \"10.0.0.9:1\" }}]\n"
+        );
+        config::check::parse_for(&text, "test", &[0]).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    fn shown(config: &Config) -> Vec<String> {
+        let row = |it: &Endpoint| format!("{} {} {}", it.identity(), it.weight.0, it.priority);
+        config.clusters[0].endpoints.iter().map(row).collect()
+    }
+
+    fn told(address: &str, rank: u8, weight: Option<u16>) -> Told {
+        Told { rank, address: address.parse().unwrap(), weight }
+    }
+
+    #[test]
+    fn endpoints_are_the_addresses_of_the_file_and_those_that_are_told() {
+        let config = parse(
+            "{ srv = \"_http._tcp.a.test\", priority = 14 }, { address = \"10.0.0.1:80\" }, { address = \"A.test.:8080\", weight = 7, priority = 1 }",
+        );
+        assert_eq!(shown(&config), ["10.0.0.1:80 100 0"]);
+        let lookups: Vec<_> = config.lookups().map(ToString::to_string).collect();
+        assert_eq!(lookups, ["_http._tcp.a.test", "a.test:8080"]);
+        let answer = |lookup: &Lookup| match lookup {
+            Lookup::Host { .. } => Some(Arc::from([told("10.0.0.1:8080", 0, None), told("[::1]:8080", 0, None)])),
+            Lookup::Service(_) => Some(Arc::from([told("10.0.0.1:80", 0, Some(5)), told("10.0.0.2:81", 3, Some(1))])),
+        };
+        let (next, changed) = config.told(&answer);
+        assert_eq!(changed, [ClusterId(0)]);
+        assert_eq!(
+            shown(&next),
+            [
+                "10.0.0.1:80 100 0",
+                "_http._tcp.a.test/10.0.0.1:80 5 14",
+                "_http._tcp.a.test/10.0.0.2:81 1 15",
+                "a.test:8080/10.0.0.1:8080 7 1",
+                "a.test:8080/[::1]:8080 7 1",
+            ]
+        );
+        assert!(Arc::ptr_eq(&next.clusters[1], &config.clusters[1]), "what has no names is not touched");
+        let (same, changed) = next.told(&answer);
+        assert!(changed.is_empty() && Arc::ptr_eq(&same.clusters[0], &next.clusters[0]));
+        let (none, changed) = next.told(&|_| None);
+        assert_eq!((shown(&none).len(), changed.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_cluster_has_no_more_endpoints_than_clusters_have() {
+        let config = parse("{ address = \"a.test:80\" }");
+        let many: Answer = (0..ENDPOINTS_MAX as u32 + 5)
+            .map(|n| Told { rank: 0, address: (std::net::Ipv4Addr::from(0x0a00_0000 + n), 80).into(), weight: None })
+            .collect();
+        assert_eq!(config.told(&|_| Some(Arc::clone(&many))).0.clusters[0].endpoints.len(), ENDPOINTS_MAX);
+    }
+}
