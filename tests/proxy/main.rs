@@ -33,6 +33,7 @@ mod lives;
 mod messages;
 mod misbehaviour;
 mod mixture;
+mod names;
 mod operation;
 mod own_log;
 mod proxy_protocol;
