@@ -28,12 +28,14 @@ pub fn within(series: &[Slice], at: f64, length: f64) -> &[Slice] {
     &series[begin..end]
 }
 
-/// From the start of the phase to the end of the last slice with a failure, after which all was well; `None`: nothing has failed, or it went on to
-/// the end.
+/// From the start of the phase to the end of the last slice with a failure, after which all was well; 0 when nothing that was due in the phase has
+/// failed, `None` when it went on to the end.
 #[must_use]
 pub fn detection(slices: &[Slice], at: f64) -> Option<f64> {
-    let last = slices.iter().rposition(|slice| slice.good < slice.due)?;
-    (last + 1 < slices.len()).then(|| slices[last].at + slices[last].length - at)
+    match slices.iter().rposition(|slice| slice.good < slice.due) {
+        None => Some(0.0),
+        Some(last) => (last + 1 < slices.len()).then(|| slices[last].at + slices[last].length - at),
+    }
 }
 
 /// From the start of the phase to the end of the last slice that was not well; 0 when all were, `None` when the last one was not.
@@ -72,7 +74,7 @@ mod tests {
         assert_eq!(phase.len(), 5);
         assert!((detection(phase, 0.3).unwrap() - 0.2).abs() < 1e-9);
         assert!((recovery(phase, 0.3, usual).unwrap() - 0.3).abs() < 1e-9);
-        assert_eq!((detection(&all[..3], 0.0), recovery(&all[..3], 0.0, usual)), (None, Some(0.0)));
+        assert_eq!((detection(&all[..3], 0.0), recovery(&all[..3], 0.0, usual)), (Some(0.0), Some(0.0)));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Load {
     pub phases: Vec<Duration>,
     /// What the rate is multiplied with in each phase; empty: nothing. The warm-up is as the first one.
     pub factors: Vec<f64>,
+    /// Whether a phase answers for what was under way when it began and failed after that, as one does whose begin does harm; empty: none does.
+    pub harms: Vec<bool>,
     /// Length of a slice of the time series.
     pub slice: Duration,
     /// Connections that are opened at the start, over all threads.
@@ -135,6 +137,7 @@ pub(crate) fn load_for_tests() -> Load {
         length: Duration::from_secs(10),
         phases: Vec::new(),
         factors: Vec::new(),
+        harms: Vec::new(),
         slice: Duration::from_secs(1),
         connections: 4,
         connections_max: 64,

@@ -314,9 +314,10 @@ pub struct Phase {
     pub at: f64,
     /// Seconds.
     pub length: f64,
-    /// What became of its requests.
+    /// What became of its requests: those that were due in it, but one that failed after a later phase had begun with harm counts there.
     pub count: PhaseCount,
-    /// From the start of the phase to its last failed or late request after which all was well again; `None`: nothing was lost, or it never became well.
+    /// From the start of the phase to the end of the last slice of the series in which a failed request was due; 0 when there is none, `None` when
+    /// it went on to the end.
     pub detection: Option<f64>,
     /// From the phase's start until latency and success are as in the first phase; `None`: never within the phase.
     pub recovery: Option<f64>,

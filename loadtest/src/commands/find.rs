@@ -197,7 +197,15 @@ impl Server {
             Some(plan) => {
                 url.allow(options.i_own_this_target)?;
                 let load = plan.load(url.address);
-                Ok(Load { length, slice: slice_of(length), phases: Vec::new(), factors: Vec::new(), seed, ..load })
+                Ok(Load {
+                    length,
+                    slice: slice_of(length),
+                    phases: Vec::new(),
+                    factors: Vec::new(),
+                    harms: Vec::new(),
+                    seed,
+                    ..load
+                })
             }
         };
         Ok((load(&self.url)?, self.direct.as_ref().map(load).transpose()?))

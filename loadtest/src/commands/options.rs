@@ -113,6 +113,7 @@ impl LoadOptions {
             warm_up: self.warm_up,
             length,
             phases: Vec::new(),
+            harms: Vec::new(),
             factors: Vec::new(),
             slice: slice_of(length),
             connections,

@@ -123,6 +123,7 @@ fn load(fleet: &Fleet, rate: f64, length: f64, seed: u64) -> Load {
         warm_up: Duration::from_millis(500),
         length,
         phases: Vec::new(),
+        harms: Vec::new(),
         factors: Vec::new(),
         slice: super::options::slice_of(length),
         connections: 64,

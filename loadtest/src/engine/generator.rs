@@ -443,7 +443,8 @@ impl<'l> Generator<'l> {
             Some(failure) => Err(failure),
             None => Ok((now.since(request.due), now.since(request.begun))),
         };
-        self.tallies.record(request.target as usize, request.due.since(self.judged), outcome);
+        let (due, ended) = (request.due.since(self.judged), now.since(self.judged));
+        self.tallies.record(request.target as usize, due, ended, outcome);
         self.untold.0 += 1;
         self.untold.1 += u64::from(failure.is_some());
         self.tell(TOLD);

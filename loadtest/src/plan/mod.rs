@@ -38,7 +38,7 @@ use crate::gateways::{Kind, Template};
 use crate::load::{Load, Pace, Target};
 use crate::machine;
 use crate::result::PlanText;
-use crate::upstream::Time;
+use crate::upstream::{self as service, Time};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -190,6 +190,14 @@ pub struct Phase {
     pub thresholds: PhaseThresholds,
 }
 
+impl Phase {
+    /// Whether harm is done at once.
+    #[must_use]
+    pub fn begins_with_harm(&self) -> bool {
+        self.faults.iter().any(|timed| timed.after.is_zero() && timed.fault.harms())
+    }
+}
+
 /// A fault and when it is done.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timed {
@@ -215,6 +223,14 @@ pub enum Fault {
     },
     /// To the gateway.
     Gateway(GatewayAct),
+}
+
+impl Fault {
+    /// Whether it does harm; else it undoes some.
+    #[must_use]
+    pub fn harms(&self) -> bool {
+        !matches!(self, Self::Upstream { act: Act::Start | Act::Tell(service::Fault::Fine), .. })
+    }
 }
 
 /// `upstream svc 1: kill`, with instances from 1.
@@ -349,6 +365,9 @@ impl Plan {
             end += phase.length;
             end
         });
+        let busier =
+            self.phases.iter().zip(self.phases.iter().skip(1)).map(|(before, phase)| phase.factor > before.factor);
+        let harms = self.phases.iter().zip([false].into_iter().chain(busier));
         let is_steady = self.phases.iter().all(|phase| phase.factor == 1.0);
         Load {
             address,
@@ -358,6 +377,7 @@ impl Plan {
             length: offer.length,
             phases: ends.collect(),
             factors: if is_steady { Vec::new() } else { self.phases.iter().map(|phase| phase.factor).collect() },
+            harms: harms.map(|(phase, is_busier)| is_busier || phase.begins_with_harm()).collect(),
             slice: offer.slice,
             connections: offer.connections,
             connections_max: offer.connections_max,

@@ -334,6 +334,14 @@ fn meaningless(
         let message = "nobody is a bystander here: there is no target whose upstream is well while another is not";
         refuse("max_bystanders_failed", span(&table.max_bystanders_failed), message);
     }
+    for (key, bound) in [("max_detection", &table.max_detection), ("max_recovery", &table.max_recovery)] {
+        if let (Some(written), Some(bound), Some(slice)) = (bound, value(bound), value(&stage.load.slice))
+            && bound.0 < slice.0
+        {
+            let message = format!("this is measured in slices of {:?}, and is never less than one", slice.0);
+            wrong(sink, table.at.key(key), written, message, Some("write slice = \"100ms\" in [load]".to_owned()));
+        }
+    }
     let Some((length, factor)) = shape.filter(|_| stage.load.from_log.is_none()) else { return };
     let rate = value(&stage.load.rate).filter(|_| value(&stage.load.pace) != Some(PaceWord::Closed));
     let Some(due) = rate.map(|rate| (rate.0 * factor * length.as_secs_f64()).floor()) else { return };

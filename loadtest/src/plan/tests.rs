@@ -60,7 +60,7 @@ max_bystanders_failed = 0
 max_p99 = "50ms"
 min_goodput = 0.99
 max_amplification = 1.3
-max_detection = "300ms"
+max_detection = "1500ms"
 max_recovery = "2s"
 
 [[phase]]
@@ -285,8 +285,10 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("max_p99 = \"50ms\"", "max_p99 = \"0ms\"", "phase[1].max_p99"),
     ("min_goodput = 0.99", "min_goodput = 99", "did you mean \"99%\"?"),
     ("max_amplification = 1.3", "max_amplification = 0.5", "phase[1].max_amplification"),
-    ("max_detection = \"300ms\"", "max_detection = \"2h\"", "phase[1].max_detection"),
+    ("max_detection = \"1500ms\"", "max_detection = \"2h\"", "phase[1].max_detection"),
     ("max_recovery = \"2s\"", "max_recovery = 2", "a duration has a unit"),
+    ("max_detection = \"1500ms\"", "max_detection = \"90ms\"", "never less than one"),
+    ("max_recovery = \"2s\"", "max_recovery = \"99ms\"", "never less than one"),
     // capacity, size, thresholds
     ("p99 = \"5ms\"", "p99 = \"5\"", "did you mean \"5ms\"?"),
     ("p99 = \"5ms\"", "p99 = \"5ms\"\np50 = \"1ms\"", "capacity has one bound"),

@@ -137,7 +137,8 @@ mod tests {
             if row % cluster == 0 {
                 time = (-(1.0 - rng.random::<f64>()).ln() * 1e6) as u64;
             }
-            tallies.record(0, row * 10_000_000_000 / count, Ok((time, time)));
+            let due = row * 10_000_000_000 / count;
+            tallies.record(0, due, due + time, Ok((time, time)));
         }
         tallies
     }
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn an_upper_bound_of_failures_is_infinite() {
         let mut tallies = sample(10_000, 1, 3);
-        (0..150).for_each(|row| tallies.record(0, row * 60_000_000, Err(Failure::Status)));
+        (0..150).for_each(|row| tallies.record(0, row * 60_000_000, row * 60_000_000, Err(Failure::Status)));
         assert_eq!(upper_bound(&tallies.latency, &tallies.slices, 0.99), None);
         assert!(upper_bound(&tallies.latency, &tallies.slices, 0.9).is_some());
         let few = sample(50, 1, 4);

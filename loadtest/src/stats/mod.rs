@@ -120,6 +120,8 @@ pub struct Tallies {
     slice: u64,
     /// Ends, in nanoseconds from the first judged moment.
     phases: Vec<u64>,
+    /// As [`Load::harms`].
+    harms: Vec<bool>,
 }
 
 impl Tallies {
@@ -142,6 +144,7 @@ impl Tallies {
             waited: 0,
             slice,
             phases,
+            harms: load.harms.clone(),
         }
     }
 
@@ -165,12 +168,20 @@ impl Tallies {
         sums
     }
 
-    /// A request of `target` that was due at `due` (nanoseconds from the first judged moment) has ended: well, after these times from when
-    /// it was due and from when it was sent, or not.
-    pub fn record(&mut self, target: usize, due: u64, outcome: Result<(u64, u64), Failure>) {
+    /// A request of `target` that was due at `due` (nanoseconds from the first judged moment) has ended at `ended`: well, after these times from
+    /// when it was due and from when it was sent, or not.
+    ///
+    /// It counts in the phase in which it was due. If it has failed and has seen a later phase begin with harm, it counts there: what is asked a
+    /// moment before a service is killed, and lost with it, is no failure of the time in which all was well.
+    pub fn record(&mut self, target: usize, due: u64, ended: u64, outcome: Result<(u64, u64), Failure>) {
         let (slice, time) = (self.slice_of(due), outcome.map(|(time, _)| time));
         self.slices[slice].record(time);
-        let phase = self.phases.partition_point(|end| *end <= due);
+        let phase_of = |at: u64| self.phases.partition_point(|end| *end <= at);
+        let mut phase = phase_of(due);
+        if outcome.is_err() {
+            let seen = phase + 1..=phase_of(ended).min(self.phases.len() - 1);
+            phase = seen.rev().find(|later| self.harms.get(*later) == Some(&true)).unwrap_or(phase);
+        }
         self.parts[target * self.phases.len() + phase].record(time);
         if let Ok((time, uncorrected)) = outcome {
             self.latency.saturating_record(time);
@@ -217,11 +228,34 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    fn what_fails_after_harm_was_done_counts_there() {
+        let phases = [2, 4, 6, 8].map(Duration::from_secs).to_vec();
+        let harms = vec![false, true, false, true, false];
+        let mut tallies = Tallies::new(&Load { phases, harms, ..load_for_tests() });
+        let second = 1_000_000_000;
+        let lost = Err(Failure::Reset);
+        let failed = |tallies: &Tallies| tallies.parts.iter().map(Tally::failed).collect::<Vec<_>>();
+        tallies.record(0, 2 * second - 9, 2 * second - 1, lost); // before it
+        assert_eq!(failed(&tallies), [1, 0, 0, 0, 0]);
+        tallies.record(0, 2 * second - 9, 2 * second, lost); // with it
+        assert_eq!(failed(&tallies), [1, 1, 0, 0, 0]);
+        tallies.record(0, 2 * second - 9, 5 * second, lost); // it was healed before it was noticed
+        assert_eq!(failed(&tallies), [1, 2, 0, 0, 0]);
+        tallies.record(0, 3 * second, 5 * second, lost); // what heals is not to blame
+        assert_eq!(failed(&tallies), [1, 3, 0, 0, 0]);
+        tallies.record(0, second, 90 * second, lost); // the last harm it has seen
+        assert_eq!(failed(&tallies), [1, 3, 0, 1, 0]);
+        tallies.record(0, second, 90 * second, Ok((1, 1)));
+        assert_eq!((tallies.parts[0].good(), tallies.due()), (1, 6));
+        assert_eq!(tallies.slices[1].failed(), 4, "a series shows when they were due");
+    }
+
+    #[test]
     fn requests_count_where_they_were_due() {
         let phases = vec![Duration::from_secs(4), Duration::from_secs(10)];
         let mut tallies = Tallies::new(&Load { phases, ..load_for_tests() });
-        tallies.record(0, 3_999_999_999, Ok((5_000_000_000, 1_000)));
-        tallies.record(0, 4_000_000_000, Err(Failure::Timeout));
+        tallies.record(0, 3_999_999_999, 8_999_999_999, Ok((5_000_000_000, 1_000)));
+        tallies.record(0, 4_000_000_000, 9_000_000_000, Err(Failure::Timeout));
         assert_eq!((tallies.slices.len(), tallies.phases(), tallies.due()), (10, 2, 2));
         assert_eq!((tallies.slices[3].good(), tallies.slices[4].failed()), (1, 1));
         assert_eq!((tallies.parts[0].good(), tallies.parts[1].failures[Failure::Timeout.row()]), (1, 1));
