@@ -40,6 +40,8 @@ pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
 pub const INCLUDED_FILES_MAX: usize = 4_096;
 /// A secret that stands in a file of its own: the longest header that services take in practice.
 pub const SECRET_BYTES_MAX: u64 = 16 << 10;
+/// A file of endpoints: as many as an upstream may have, in some two hundred bytes each.
+pub const ENDPOINTS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The longest pause between two lookups of a name that bring nothing: who mends a server of names does not wait longer to see it.
 pub const NAME_RETRY_MAX: Duration = Duration::from_secs(30);
 /// By how much later than its records say a name is asked for at most: half of the second within which endpoints follow their name.

@@ -169,6 +169,7 @@ pub(crate) fn named(named: &Named) -> String {
         Lookup::Host { .. } => {
             format!("{} (its addresses), weight {}, priority {}", named.lookup, named.weight.0, named.priority)
         }
+        Lookup::File(path) => format!("what {} says", path.display()),
         Lookup::Service(name) => {
             format!("{name} (its SRV records, with their weights), priority {} and above", named.priority)
         }

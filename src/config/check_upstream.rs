@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// Statuses that pass a probe where the file does not say: what most checkers take (HAProxy's `http-check` default).
 const EXPECT_DEFAULT: (u16, u16) = (200, 399);
 
+/// Weight of an endpoint whose file does not say one; the same as in `endpoints`.
+const FILE_WEIGHT: u32 = 100;
+
 /// All upstreams, in file order.
 pub(super) fn clusters<const MAX: usize>(
     map: &Written<Map<Name, file::Upstream, MAX>>,
@@ -79,7 +82,18 @@ fn balance(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Balance> {
 
 /// The addresses, and the names.
 fn endpoints(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<(Vec<Endpoint>, Vec<Named>)> {
-    let list = &table.endpoints.as_ref()?.value.0;
+    let list = match (&table.endpoints, &table.endpoints_file) {
+        (Some(list), _) => list.value.0.as_slice(),
+        (None, Some(_)) if !sink.reported(table.at.key("endpoints")) => &[],
+        _ => {
+            if !sink.reported(table.at.key("endpoints")) && !sink.reported(table.at.key("endpoints_file")) {
+                let message =
+                    "missing: an upstream has endpoints, or a file that says them (endpoints_file)".to_owned();
+                sink.place(table.at.key("endpoints"), table.at.offset, message, None);
+            }
+            return None;
+        }
+    };
     let mut seen: HashMap<At, &super::place::Place> = HashMap::new();
     let (mut endpoints, mut names) = (Vec::with_capacity(list.len()), Vec::new());
     for written in list {
@@ -97,7 +111,13 @@ fn endpoints(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<(Vec<Endpoin
             At::Name(lookup) => names.push(Named { lookup, weight, priority }),
         }
     }
-    (endpoints.len() + names.len() == list.len()).then_some((endpoints, names))
+    let is_whole = endpoints.len() + names.len() == list.len();
+    names.extend(table.endpoints_file.as_ref().map(|path| Named {
+        lookup: Lookup::File(path.value.0.clone()),
+        weight: Weight(FILE_WEIGHT),
+        priority: 0,
+    }));
+    is_whole.then_some((endpoints, names))
 }
 
 /// Where an endpoint is said to be: by which key, and where that stands.

@@ -7,8 +7,8 @@
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::names::{
-    Cores, EditableHeader, Expect, Hash, Header, HeaderText, IncludePath, LimitPer, LogTo, MethodText, Name, Redacted,
-    RetryWord, Workers,
+    Cores, EditableHeader, Expect, FilePath, Hash, Header, HeaderText, IncludePath, LimitPer, LogTo, MethodText, Name,
+    Redacted, RetryWord, Workers,
 };
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
@@ -359,8 +359,11 @@ table! {
         optional max_requests: Concurrency;
         /// Retries that the upstream's traffic pays for.
         table retry_budget: RetryBudget;
-        /// The endpoints, 1 to 4096; each address of a name is one.
-        required endpoints: List<Endpoint, 1, ENDPOINTS_MAX>;
+        /// The endpoints, 1 to 4096; each address of a name is one. Either these or endpoints_file has to be given.
+        optional endpoints: List<Endpoint, 1, ENDPOINTS_MAX>;
+        /// An absolute path of a file that says more endpoints, in TOML if it ends with .toml, else in JSON: { endpoints = [{ address, weight,
+        /// priority }] }. It is looked after once a second, and may be replaced at any time.
+        optional endpoints_file: FilePath;
         /// Active probes; without this table there are none.
         optional health_check: HealthCheck;
         /// Ejection of endpoints that fail requests.

@@ -8,6 +8,7 @@ use crate::limits::{ENDPOINTS_MAX, TIERS_MAX};
 use crate::units::{ClusterId, Weight};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub enum Lookup {
     },
     /// Hosts, ports, priorities and weights of a service (SRV, RFC 2782).
     Service(String),
+    /// Addresses, priorities and weights that a file says (`endpoints_file`).
+    File(PathBuf),
 }
 
 impl fmt::Display for Lookup {
@@ -45,11 +48,22 @@ impl fmt::Display for Lookup {
         match self {
             Self::Host { host, port } => write!(f, "{host}:{port}"),
             Self::Service(name) => f.write_str(name),
+            Self::File(path) => path.display().fmt(f),
         }
     }
 }
 
-/// One of `upstream.endpoints[]` that is a name.
+impl Lookup {
+    /// What its endpoints are called by, before their addresses.
+    fn label(&self) -> String {
+        match self {
+            Self::File(_) => "file".to_owned(),
+            Self::Host { .. } | Self::Service(_) => self.to_string(),
+        }
+    }
+}
+
+/// One of `upstream.endpoints[]` that is a name, or the upstream's `endpoints_file`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
     /// What is asked for.
@@ -67,7 +81,7 @@ pub struct Told {
     pub rank: u8,
     /// Where it is.
     pub address: SocketAddr,
-    /// Its share, at least 1; `None`: the name's.
+    /// Its share; `None`: the name's.
     pub weight: Option<u16>,
 }
 
@@ -93,7 +107,7 @@ impl Cluster {
         }
         let mut endpoints: Vec<Endpoint> = self.endpoints.iter().filter(|it| it.name.is_none()).cloned().collect();
         for named in &self.names {
-            let name: Arc<str> = named.lookup.to_string().into();
+            let name: Arc<str> = named.lookup.label().into();
             let told = answer(&named.lookup);
             endpoints.extend(told.iter().flat_map(|told| told.iter()).map(|told| Endpoint {
                 name: Some(Arc::clone(&name)),
@@ -160,6 +174,7 @@ mod tests {
         assert_eq!(lookups, ["_http._tcp.a.test", "a.test:8080"]);
         let answer = |lookup: &Lookup| match lookup {
             Lookup::Host { .. } => Some(Arc::from([told("10.0.0.1:8080", 0, None), told("[::1]:8080", 0, None)])),
+            Lookup::File(_) => None,
             Lookup::Service(_) => Some(Arc::from([told("10.0.0.1:80", 0, Some(5)), told("10.0.0.2:81", 3, Some(1))])),
         };
         let (next, changed) = config.told(&answer);

@@ -258,6 +258,26 @@ impl Scalar for IncludePath {
     }
 }
 
+/// The absolute path of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePath(pub PathBuf);
+
+impl Scalar for FilePath {
+    fn allowed() -> String {
+        "the absolute path of a file".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let path = text(value)?;
+        let is_one = path.starts_with('/') && !path.ends_with('/') && !path.chars().any(is_unprintable);
+        if is_one { Ok(Self(PathBuf::from(path))) } else { Err(Refusal::plain()) }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^/" })
+    }
+}
+
 /// A name that access logs hide: of a header or a query parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redacted(pub String);
@@ -444,6 +464,7 @@ scalar_schema!(
     Header,
     EditableHeader,
     HeaderText,
+    FilePath,
     IncludePath,
     Redacted,
     LogTo,

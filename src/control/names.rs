@@ -1,4 +1,4 @@
-//! The names of endpoints: asks for each in its time, keeps what is known, and tells when that has changed.
+//! The names of endpoints, and the files that say some: asks for each in its time, keeps what is known, and tells when that has changed.
 //!
 //! When a name is asked for again, and what is kept of it, is [`crate::policy::names`]' decision; what is on the wire is [`lookup`]'s. At most
 //! [`LOOKUPS_MAX`] lookups are under way. Changes of names that were asked for together are told together: what follows from them
@@ -7,6 +7,7 @@
 //! What this does not do: change anything about a cluster (`control::supervisor::names` does), or wait for a name longer than
 //! `resolver.timeout`, at a start either.
 
+mod file;
 mod lookup;
 
 use crate::config::{Answer, Config, Lookup, Resolver};
@@ -203,7 +204,9 @@ impl Names {
             Learned::Unknown => LookupResult::Failed,
         };
         let failed = known.name.failures();
-        let changed = known.name.on_lookup(learned, &self.rules, now, &mut self.rng);
+        let of_file = file::rules(&self.rules);
+        let rules = if matches!(lookup, Lookup::File(_)) { &of_file } else { &self.rules };
+        let changed = known.name.on_lookup(learned, rules, now, &mut self.rng);
         (known.is_under_way, known.is_asked) = (false, true);
         known.lookups[result.index()] += 1;
         self.due.push(Reverse((known.name.due(), lookup.clone())));

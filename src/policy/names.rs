@@ -9,6 +9,7 @@ use crate::config::{Answer, Resolver, Told};
 use crate::limits::{NAME_JITTER_MAX, NAME_RETRY_MAX};
 use crate::units::{Instant, Rng};
 use rand::RngExt;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// How a lookup ended.
@@ -75,7 +76,9 @@ impl Name {
         match learned {
             Learned::Endpoints(mut told, ttl) => {
                 told.sort_unstable();
-                told.dedup_by_key(|told| told.address);
+                // of one that is there twice the first tier counts
+                let mut seen = HashSet::new();
+                told.retain(|told| seen.insert(told.address));
                 (self.learned, self.failures) = (Some(now), 0);
                 let ttl = ttl.clamp(rules.min_ttl, rules.max_ttl);
                 self.due = now + ttl + (ttl / 10).min(NAME_JITTER_MAX).mul_f64(rng.random_range(0.0..=1.0));
@@ -178,6 +181,8 @@ mod tests {
         assert!(world.ask(endpoints(&[3, 1, 2, 1], 1)).0);
         let addresses: Vec<_> = world.name.answer().iter().map(|told| told.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        let twice = [Told { rank: 1, ..told(1) }, told(1), told(2), told(3)];
+        assert!(!world.ask(Learned::Endpoints(twice.into(), SECOND)).0, "each once");
         assert!(!world.ask(endpoints(&[2, 3, 1], 1)).0);
         assert!(world.ask(endpoints(&[2, 1], 1)).0);
     }

@@ -205,4 +205,40 @@ on_both_drivers! {
         eventually("and is asked", || (gateway.get("/").text() == "first").then_some(()));
         drop((second, third));
     }
+
+    fn a_file_says_endpoints_and_counts_as_a_whole_or_not_at_all(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("svc.json");
+        let first = Upstream::always("first");
+        let second = Upstream::beside(&first, "127.0.0.2", "second");
+        let write = |text: &str| {
+            std::fs::write(path.with_extension("new"), text).unwrap();
+            std::fs::rename(path.with_extension("new"), &path).unwrap();
+        };
+        let saying = |services: &[&Upstream]| {
+            let rows: Vec<_> = services.iter().map(|service| format!("{{ \"address\": \"{}\", \"weight\": 7 }}", service.address())).collect();
+            format!("{{ \"endpoints\": [{}] }}", rows.join(", "))
+        };
+        let config = format!("[[route]]\nupstream = \"svc\"\n[upstream.svc]\nslow_start = \"0s\"\nendpoints_file = {:?}\n", path.display().to_string());
+        let mut gateway = Gateway::start_with(driver, &Setup { config: &config, ..Setup::default() });
+        assert_eq!(gateway.get("/").status, 503, "it is not there");
+        write(&saying(&[&first]));
+        eventually("it is read", || (gateway.get("/").text() == "first").then_some(()));
+        assert_no_failure_while(&gateway, |load| {
+            write(&saying(&[&second, &first]));
+            await_shown(&gateway, &["127.0.0.1", "127.0.0.2"]);
+            write("{ \"endpoints\": [");
+            eventually("what is wrong is told", || (upstream(&gateway)["names"][0]["failures"].as_u64() > Some(0)).then_some(()));
+            load.goes_on_for(50);
+            std::fs::remove_file(&path).unwrap();
+            load.goes_on_for(50);
+            assert_eq!(shown(&gateway), ["127.0.0.1", "127.0.0.2"]);
+            write(&saying(&[&second]));
+            await_shown(&gateway, &["127.0.0.2"]);
+        });
+        assert_eq!(gateway.metric("ringgate_endpoint_available", &[("endpoint", &format!("file/{}", second.address()))]), 1.0);
+        assert!(gateway.running().stderr().iter().any(|line| line.contains("is not learned: EOF")));
+        write(&saying(&[]));
+        eventually("a list without endpoints is taken at its word", || (gateway.get("/").status == 503).then_some(()));
+    }
 }

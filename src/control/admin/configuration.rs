@@ -299,9 +299,14 @@ fn cluster(cluster: &Cluster) -> Value {
     // those of the file: what its names stand for now is the matter of /upstreams
     let written = cluster.endpoints.iter().filter(|endpoint| endpoint.name.is_none());
     let written = written.map(|it| row(Some(it.address.to_string()), None, it.weight, it.priority));
-    let named = cluster.names.iter().map(|it| match &it.lookup {
-        Lookup::Host { .. } => row(Some(it.lookup.to_string()), None, it.weight, it.priority),
-        Lookup::Service(name) => row(None, Some(name.clone()), it.weight, it.priority),
+    let named = cluster.names.iter().filter_map(|it| match &it.lookup {
+        Lookup::Host { .. } => Some(row(Some(it.lookup.to_string()), None, it.weight, it.priority)),
+        Lookup::Service(name) => Some(row(None, Some(name.clone()), it.weight, it.priority)),
+        Lookup::File(_) => None,
+    });
+    let file = cluster.names.iter().find_map(|it| match &it.lookup {
+        Lookup::File(path) => Some(path.display().to_string()),
+        Lookup::Host { .. } | Lookup::Service(_) => None,
     });
     let (balance, hash) = balance_and_hash(&cluster.balance);
     json!({
@@ -321,6 +326,7 @@ fn cluster(cluster: &Cluster) -> Value {
             "min_per_second": cluster.retry_budget.min_per_second,
         },
         "endpoints": written.chain(named).collect::<Vec<_>>(),
+        "endpoints_file": file,
         "health_check": cluster.health_check.as_ref().map(health_check),
         "outlier": outlier(cluster.outlier.as_ref()),
         "retry_after_max": duration(cluster.retry_after_max),

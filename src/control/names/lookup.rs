@@ -57,6 +57,7 @@ impl Asker {
             match lookup {
                 Lookup::Host { host, port } => self.host(host, *port, before).await,
                 Lookup::Service(name) => self.service(name).await,
+                Lookup::File(path) => super::file::read(path.clone()).await,
             }
         };
         let asked = tokio::time::timeout(self.timeout, asked).await;
