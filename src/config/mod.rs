@@ -32,7 +32,7 @@ pub use check::{admin_address, load, parse, place_of_route};
 pub use file::schema;
 pub use followed::Followed;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
-pub use named::{Answer, Lookup, Named, Resolver, Told};
+pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;

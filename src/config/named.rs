@@ -1,11 +1,13 @@
 //! Endpoints that a resolver tells: what is asked for, and a cluster with what was answered.
 //!
 //! A cluster of the file has its addresses as endpoints and its names beside them; with every answer there is another cluster, which has the
-//! endpoints that are there now. An endpoint is known by its name and its address together, so that one which stays is the same.
+//! endpoints that are there now. An endpoint is known by its name and its address together, so that one which stays is the same. What an
+//! operator has changed about endpoints while the gateway runs ([`Manual`]) comes last.
 
 use super::{Address, Cluster, Config, Endpoint};
 use crate::limits::{ENDPOINTS_MAX, TIERS_MAX};
 use crate::units::{ClusterId, Weight};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -85,6 +87,69 @@ pub struct Told {
     pub weight: Option<u16>,
 }
 
+/// What an operator has changed about a cluster's endpoints: by what they are known by, or where they are. It holds until the next
+/// configuration is read, and stands in no file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manual(BTreeMap<String, Wish>);
+
+/// What is wished of one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// It is not to be there.
+    pub is_gone: bool,
+    /// Another weight than it has.
+    pub weight: Option<u16>,
+    /// Another tier than it has.
+    pub priority: Option<u8>,
+    /// Where it is if nobody else says so.
+    pub added: Option<SocketAddr>,
+}
+
+impl Manual {
+    /// Weight of an endpoint that is added without one; the same as in the file.
+    const WEIGHT: u16 = 100;
+    /// What those are called by that nobody else has said.
+    const NAME: &str = "admin";
+
+    /// How many endpoints they are about.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The wish for one endpoint, to be changed.
+    pub fn wish(&mut self, endpoint: &str) -> &mut Wish {
+        self.0.entry(endpoint.to_owned()).or_default()
+    }
+
+    fn apply(&self, endpoints: &mut Vec<Endpoint>) {
+        for (endpoint, wish) in &self.0 {
+            if wish.is_gone {
+                endpoints.retain(|it| !it.is_called(endpoint));
+                continue;
+            }
+            if let Some(address) = wish.added.filter(|_| !endpoints.iter().any(|it| it.is_called(endpoint))) {
+                endpoints.push(Endpoint {
+                    name: Some(Self::NAME.into()),
+                    address: Address::Tcp(address),
+                    weight: Weight(Self::WEIGHT.into()),
+                    priority: 0,
+                });
+            }
+            for it in endpoints.iter_mut().filter(|it| it.is_called(endpoint)) {
+                it.weight = wish.weight.map_or(it.weight, |weight| Weight(weight.into()));
+                it.priority = wish.priority.unwrap_or(it.priority);
+            }
+        }
+    }
+}
+
 /// What is known of a name: its endpoints, sorted, each once.
 pub type Answer = Arc<[Told]>;
 
@@ -97,12 +162,19 @@ impl Endpoint {
             None => self.address.to_string(),
         }
     }
+
+    /// Whether an operator means it by that: what it is known by, or its address alone.
+    #[must_use]
+    pub fn is_called(&self, endpoint: &str) -> bool {
+        self.identity() == endpoint || self.address.to_string() == endpoint
+    }
 }
 
 impl Cluster {
-    /// The cluster with the endpoints that `answer` tells for each name; `None` if these are the ones that it has.
-    fn told(&self, answer: &dyn Fn(&Lookup) -> Option<Answer>) -> Option<Self> {
-        if self.names.is_empty() {
+    /// The cluster with the endpoints that `answer` tells for each name, and those that an operator wishes; `None` if these are the ones that
+    /// it has.
+    fn told(&self, answer: &dyn Fn(&Lookup) -> Option<Answer>, manual: Option<&Manual>) -> Option<Self> {
+        if self.names.is_empty() && manual.is_none() {
             return None;
         }
         let mut endpoints: Vec<Endpoint> = self.endpoints.iter().filter(|it| it.name.is_none()).cloned().collect();
@@ -116,6 +188,9 @@ impl Cluster {
                 priority: named.priority.saturating_add(told.rank).min(TIERS_MAX as u8 - 1),
             }));
         }
+        if let Some(manual) = manual {
+            manual.apply(&mut endpoints);
+        }
         endpoints.truncate(ENDPOINTS_MAX);
         (endpoints != self.endpoints).then(|| Self { endpoints, ..self.clone() })
     }
@@ -127,13 +202,18 @@ impl Config {
         self.clusters.iter().flat_map(|cluster| &cluster.names).map(|named| &named.lookup)
     }
 
-    /// The configuration with the endpoints that `answer` tells, and the clusters that have others than before. What has not changed is
-    /// shared, not copied.
+    /// The configuration with the endpoints that `answer` tells and those that operators wish, by clusters' names; and the clusters that have
+    /// others than before. What has not changed is shared, not copied.
     #[must_use]
-    pub fn told(&self, answer: &dyn Fn(&Lookup) -> Option<Answer>) -> (Self, Vec<ClusterId>) {
+    pub fn told(
+        &self,
+        answer: &dyn Fn(&Lookup) -> Option<Answer>,
+        manual: &HashMap<String, Manual>,
+    ) -> (Self, Vec<ClusterId>) {
         let (mut next, mut changed) = (self.clone(), Vec::new());
         for (row, cluster) in next.clusters.iter_mut().enumerate() {
-            if let Some(told) = cluster.told(answer) {
+            let manual = if manual.is_empty() { None } else { manual.get(&cluster.name) };
+            if let Some(told) = cluster.told(answer, manual) {
                 *cluster = Arc::new(told);
                 changed.push(ClusterId::from_index(row));
             }
@@ -177,7 +257,7 @@ mod tests {
             Lookup::File(_) => None,
             Lookup::Service(_) => Some(Arc::from([told("10.0.0.1:80", 0, Some(5)), told("10.0.0.2:81", 3, Some(1))])),
         };
-        let (next, changed) = config.told(&answer);
+        let (next, changed) = config.told(&answer, &HashMap::new());
         assert_eq!(changed, [ClusterId(0)]);
         assert_eq!(
             shown(&next),
@@ -190,10 +270,31 @@ mod tests {
             ]
         );
         assert!(Arc::ptr_eq(&next.clusters[1], &config.clusters[1]), "what has no names is not touched");
-        let (same, changed) = next.told(&answer);
+        let (same, changed) = next.told(&answer, &HashMap::new());
         assert!(changed.is_empty() && Arc::ptr_eq(&same.clusters[0], &next.clusters[0]));
-        let (none, changed) = next.told(&|_| None);
+        let (none, changed) = next.told(&|_| None, &HashMap::new());
         assert_eq!((shown(&none).len(), changed.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_an_operator_wishes_comes_last_and_again_with_every_answer() {
+        let config = parse("{ address = \"10.0.0.1:80\" }, { address = \"10.0.0.2:80\" }, { address = \"a.test:80\" }");
+        let answer = |_: &Lookup| Some(Arc::from([told("10.0.0.3:80", 0, None), told("10.0.0.4:80", 0, None)]));
+        let mut manual = Manual::default();
+        manual.wish("10.0.0.1:80").is_gone = true;
+        manual.wish("10.0.0.2:80").weight = Some(0);
+        *manual.wish("a.test:80/10.0.0.3:80") = Wish { weight: Some(7), priority: Some(2), ..Wish::default() };
+        let added = |text: &str| Wish { added: Some(text.parse().unwrap()), ..Wish::default() };
+        *manual.wish("10.0.0.9:80") = Wish { weight: Some(9), ..added("10.0.0.9:80") };
+        *manual.wish("10.0.0.4:80") = added("10.0.0.4:80");
+        let manual = HashMap::from([("a".to_owned(), manual)]);
+        let (next, changed) = config.told(&answer, &manual);
+        let expected =
+            ["10.0.0.2:80 0 0", "a.test:80/10.0.0.3:80 7 2", "a.test:80/10.0.0.4:80 100 0", "admin/10.0.0.9:80 9 0"];
+        assert_eq!((shown(&next).as_slice(), changed.len()), (expected.map(str::to_owned).as_slice(), 1));
+        assert!(next.told(&answer, &manual).1.is_empty(), "it is what it is");
+        let (fewer, _) = next.told(&|_| None, &manual);
+        assert_eq!(shown(&fewer), ["10.0.0.2:80 0 0", "admin/10.0.0.4:80 100 0", "admin/10.0.0.9:80 9 0"]);
     }
 
     #[test]
@@ -202,6 +303,9 @@ mod tests {
         let many: Answer = (0..ENDPOINTS_MAX as u32 + 5)
             .map(|n| Told { rank: 0, address: (std::net::Ipv4Addr::from(0x0a00_0000 + n), 80).into(), weight: None })
             .collect();
-        assert_eq!(config.told(&|_| Some(Arc::clone(&many))).0.clusters[0].endpoints.len(), ENDPOINTS_MAX);
+        assert_eq!(
+            config.told(&|_| Some(Arc::clone(&many)), &HashMap::new()).0.clusters[0].endpoints.len(),
+            ENDPOINTS_MAX
+        );
     }
 }

@@ -11,6 +11,7 @@ pub mod admin;
 pub mod client;
 mod crew;
 mod difference;
+pub(crate) mod endpoints;
 mod generations;
 mod memory;
 mod names;

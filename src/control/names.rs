@@ -14,7 +14,7 @@ use crate::config::{Answer, Config, Lookup, Resolver};
 use crate::limits::LOOKUPS_MAX;
 use crate::net::clock;
 use crate::observe::labels::LookupResult;
-use crate::observe::stats::{NameView, Stats};
+use crate::observe::stats::{ControlStats, NameView};
 use crate::policy::names::{Learned, Name};
 use crate::units::{Instant, Rng};
 use lookup::Asker;
@@ -103,10 +103,11 @@ impl Names {
     }
 
     /// No others than those of `config`, by its rules.
-    pub(super) fn keep_only(&mut self, config: &Config, stats: &Stats) {
+    pub(super) fn keep_only(&mut self, config: &Config, stats: &ControlStats) {
         let kept: HashSet<&Lookup> = config.lookups().collect();
         self.names.retain(|lookup, _| kept.contains(lookup));
-        stats.forget_names(|name| kept.iter().any(|lookup| lookup.to_string() == name));
+        let kept: HashSet<String> = kept.iter().map(|lookup| lookup.to_string()).collect();
+        stats.forget_names(|name| kept.contains(name));
         if self.rules != config.resolver {
             // others may be asked, and know something else
             (self.rules, self.asker) = (config.resolver.clone(), None);
@@ -141,7 +142,7 @@ impl Names {
     }
 
     /// Waits until names have other endpoints than before. May be dropped and called again.
-    pub(super) async fn changed(&mut self, stats: &Stats) {
+    pub(super) async fn changed(&mut self, stats: &ControlStats) {
         loop {
             let left = self.changed.map(|at| (at + GATHER).since(clock::now()));
             if left.is_some_and(|left| left.is_zero()) {
@@ -156,7 +157,7 @@ impl Names {
     }
 
     /// Begins what is due, and waits until a lookup has ended or another is due.
-    async fn step(&mut self, stats: Option<&Stats>) {
+    async fn step(&mut self, stats: Option<&ControlStats>) {
         let due = self.begin(clock::now());
         tokio::select! {
             () = sleep(due.map_or(Duration::ZERO, |due| due.since(clock::now()))), if due.is_some() => {}
@@ -195,7 +196,7 @@ impl Names {
         None
     }
 
-    fn on_end(&mut self, lookup: &Lookup, (learned, why): (Learned, Option<String>), stats: Option<&Stats>) {
+    fn on_end(&mut self, lookup: &Lookup, (learned, why): (Learned, Option<String>), stats: Option<&ControlStats>) {
         let Some(known) = self.names.get_mut(lookup) else { return };
         let now = clock::now();
         let result = match &learned {
@@ -228,7 +229,7 @@ impl Names {
     }
 
     /// Says what is known of all of them.
-    pub(super) fn publish(&self, stats: &Stats) {
+    pub(super) fn publish(&self, stats: &ControlStats) {
         let now = clock::now();
         self.names.iter().for_each(|(lookup, known)| stats.set_name(known.view(lookup, now)));
     }

@@ -11,6 +11,7 @@ mod thread;
 
 use super::admin::{AdminListener, Lifecycle, Phase};
 use super::crew::Crew;
+use super::endpoints::{Asked, Refused, Wishes};
 use super::generations::Generations;
 use super::memory::Memory;
 use super::names::Names;
@@ -24,6 +25,7 @@ use crate::worker::Shared;
 use opening::{Bindings, bind_all, cannot_listen, core_name, fit_descriptors, no_thread, no_worker, open_log};
 pub use reload::{NotReloaded, Outcome, Reloaded};
 use signals::Signals;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -93,6 +95,8 @@ enum Ask {
     Reload(oneshot::Sender<Outcome>),
     /// To open the access log's file anew.
     ReopenLog,
+    /// To change an endpoint.
+    Endpoint(Asked, oneshot::Sender<Result<(), Refused>>),
 }
 
 /// A running gateway.
@@ -128,7 +132,7 @@ impl Gateway {
         let (runtime, give, control) = control_thread()?;
         let (names, config) = learn_names(config)?;
         let stats = Stats::new(&config, workers);
-        names.publish(&stats);
+        names.publish(&stats.control);
         let log = open_log(&config, &stats)?;
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
         let opened = process::open_descriptors();
@@ -162,6 +166,7 @@ impl Gateway {
             watch,
             watched: clock::now(),
             names,
+            wishes: Wishes::default(),
             followers: None,
             is_behind: false,
             generations: Arc::clone(&generations),
@@ -265,7 +270,7 @@ fn learn_names(config: Config) -> Result<(Names, Arc<Config>), StartError> {
     for lookup in names.unknown() {
         tracing::warn!("name={lookup} has no endpoint yet; requests that need it are answered with 503 until it has");
     }
-    let config = config.told(&|lookup| names.answer(lookup)).0;
+    let config = config.told(&|lookup| names.answer(lookup), &HashMap::new()).0;
     Ok((names, Arc::new(config)))
 }
 

@@ -105,6 +105,18 @@ pub(crate) struct WorkerLife {
     restarts: AtomicU64,
 }
 
+impl ControlStats {
+    /// Takes down what is known of a name.
+    pub(crate) fn set_name(&self, view: NameView) {
+        self.names.set(view);
+    }
+
+    /// Forgets names that no endpoint has any more.
+    pub(crate) fn forget_names(&self, is_kept: impl Fn(&str) -> bool) {
+        self.names.retain(is_kept);
+    }
+}
+
 impl Stats {
     /// Memory for `workers` workers under `config`.
     ///
@@ -275,16 +287,6 @@ impl Stats {
         if let Some(cell) = self.probe_cell(cluster, endpoint) {
             cell.record_exhausted();
         }
-    }
-
-    /// Takes down what is known of a name.
-    pub fn set_name(&self, view: NameView) {
-        self.control.names.set(view);
-    }
-
-    /// Forgets names that no endpoint has any more.
-    pub fn forget_names(&self, is_kept: impl Fn(&str) -> bool) {
-        self.control.names.retain(is_kept);
     }
 
     /// What is known of a name; `None` where nobody has asked for it.

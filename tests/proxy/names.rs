@@ -241,4 +241,44 @@ on_both_drivers! {
         write(&saying(&[]));
         eventually("a list without endpoints is taken at its word", || (gateway.get("/").status == 503).then_some(()));
     }
+
+    fn endpoints_are_changed_by_hand_until_the_next_reload(driver: Driver) {
+        let first = Upstream::always("first");
+        let second = Upstream::beside(&first, "127.0.0.2", "second");
+        let config = crate::support::behind(&[&first], "", "slow_start = \"0s\"\noutlier = { eject = \"300s\" }");
+        let mut gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        let ask = |gateway: &Gateway, method: &str, endpoint: &str, body: &str| {
+            let path = format!("/upstreams/svc/endpoints/{endpoint}");
+            crate::support::Client::connect(gateway.address("admin")).request(method, &path, &[], body.as_bytes())
+        };
+        let done = |gateway: &Gateway, method: &str, endpoint: &str, body: &str| {
+            let response = ask(gateway, method, endpoint, body);
+            assert_eq!(response.status, 200, "{}", response.text());
+            assert_eq!(response.json()["persisted"], false);
+        };
+        let (one, other) = (first.address().to_owned(), second.address().to_owned());
+        let all = |gateway: &Gateway, body: &str| (0..20).all(|_| gateway.get("/").text() == body);
+        assert_no_failure_while(&gateway, |load| {
+            done(&gateway, "PUT", &other, "{ \"weight\": 30 }");
+            await_shown(&gateway, &["127.0.0.1", "127.0.0.2"]);
+            eventually("it is asked", || (gateway.get("/").text() == "second").then_some(()));
+            done(&gateway, "POST", &format!("{one}/drain"), "");
+            eventually("the other has all", || all(&gateway, "second").then_some(()));
+            done(&gateway, "PUT", &one, "{ \"weight\": 100 }");
+            eventually("both are asked", || (gateway.get("/").text() == "first").then_some(()));
+            done(&gateway, "POST", &format!("{one}/eject"), "");
+            eventually("it is put aside", || all(&gateway, "second").then_some(()));
+            done(&gateway, "POST", &format!("{one}/readmit"), "");
+            eventually("it is back", || (gateway.get("/").text() == "first").then_some(()));
+            done(&gateway, "DELETE", &one, "");
+            await_shown(&gateway, &["127.0.0.2"]);
+            load.goes_on_for(50);
+        });
+        assert_eq!(ask(&gateway, "POST", &format!("{one}/drain"), "").status, 404, "it is gone");
+        assert_eq!(ask(&gateway, "PUT", "a.test:80", "").status, 400);
+        assert_eq!(ask(&gateway, "PUT", &one, "{ \"priority\": 16 }").status, 400);
+        gateway.reload_well(&Setup { workers: 2, config: &config, ..Setup::default() }.file(driver));
+        assert_eq!(shown(&gateway), ["127.0.0.1"], "the file is what counts");
+        assert!(all(&gateway, "first"));
+    }
 }

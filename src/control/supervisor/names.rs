@@ -5,12 +5,13 @@
 //! closed; what is in flight ends under the generation that it began with.
 
 use super::thread::{Control, Verdict};
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, printable};
+use crate::control::endpoints::{Asked, Refused};
 use crate::control::probes::Checked;
 use crate::net::clock;
 use crate::units::EndpointId;
 use crate::worker::Shared;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -18,7 +19,7 @@ impl Control {
     /// Takes what is known of names into use.
     pub(super) fn follow_names(&mut self) {
         let old = Arc::clone(self.crew.shared());
-        let (config, changed) = old.config.told(&|lookup| self.names.answer(lookup));
+        let (config, changed) = old.config.told(&|lookup| self.names.answer(lookup), self.wishes.all());
         if changed.is_empty() {
             return;
         }
@@ -46,7 +47,22 @@ impl Control {
     pub(super) async fn learn(&mut self, config: Config) -> Config {
         self.names.add(&config);
         self.names.learn().await;
-        config.told(&|lookup| self.names.answer(lookup)).0
+        config.told(&|lookup| self.names.answer(lookup), &HashMap::new()).0
+    }
+
+    /// Does what an operator asks, if it can be done.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn obey(&mut self, asked: &Asked) -> Result<(), Refused> {
+        let shared = Arc::clone(self.crew.shared());
+        let is_other = self.wishes.take(asked, &shared)?;
+        let Asked { upstream, endpoint, order } = asked;
+        tracing::info!("by hand upstream={upstream} endpoint={} order={order:?}", printable(endpoint));
+        if is_other {
+            self.follow_names();
+        }
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ use crate::config::{self, Bind, Config};
 use crate::control::admin::AdminListener;
 use crate::control::crew::Next;
 use crate::control::difference;
+use crate::control::endpoints::Wishes;
 use crate::net::clock;
 use crate::net::listener::{self, Bound};
 use crate::net::socket_file::SocketFile;
@@ -89,8 +90,8 @@ impl Control {
         let outcome = self.try_reload(verdicts).await;
         // those of the file that is not taken into use are forgotten
         let shared = Arc::clone(self.crew.shared());
-        self.names.keep_only(&shared.config, &shared.stats);
-        self.names.publish(&shared.stats);
+        self.names.keep_only(&shared.config, &shared.stats.control);
+        self.names.publish(&shared.stats.control);
         // what was learned while this thread was busy
         self.follow_names();
         let reloads = &self.crew.shared().stats.control.reloads;
@@ -148,6 +149,8 @@ impl Control {
         if let (Some(log), Some(words)) = (&log, &new.access_log) {
             log.begin(generation, &new, words);
         }
+        // the file is what counts again
+        self.wishes = Wishes::default();
         next.shared.commit(clock::now());
         self.generations.begin(&next.shared, log, clock::now());
         next.shared.stats.control.reloads.set_generation(generation, clock::wall());

@@ -5,6 +5,7 @@ use super::{Ask, DRAIN_LOOK, FLUSH, Fault, LOOK, NotReloaded, Wish, interval};
 use crate::config::{self, Config};
 use crate::control::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use crate::control::crew::Crew;
+use crate::control::endpoints::Wishes;
 use crate::control::generations::Generations;
 use crate::control::memory::{self, Memory};
 use crate::control::names::Names;
@@ -44,6 +45,8 @@ pub(super) struct Control {
     /// When to look after the file again.
     pub(super) watched: Instant,
     pub(super) names: Names,
+    /// What operators have changed about endpoints since the configuration was read.
+    pub(super) wishes: Wishes,
     /// Who hears of other endpoints: the health checks.
     pub(super) followers: Option<mpsc::UnboundedSender<(Arc<Config>, Arc<Stats>)>>,
     /// A worker has not heard of the last endpoints.
@@ -117,7 +120,7 @@ impl Control {
         let (wish, asks) = (self.wish.clone(), self.asks.clone());
         let state = move || {
             let (current, shown) = (generations.current(), Arc::clone(&generations));
-            let (wish, asks) = (wish.clone(), asks.clone());
+            let (wish, asks, orders) = (wish.clone(), asks.clone(), asks.clone());
             Arc::new(AdminState {
                 config: Arc::clone(&current.config),
                 stats: Arc::clone(&current.stats),
@@ -129,6 +132,11 @@ impl Control {
                 reload: Box::new(move || {
                     let (done, outcome) = oneshot::channel();
                     let _ = asks.send(Ask::Reload(done));
+                    outcome
+                }),
+                order: Box::new(move |asked| {
+                    let (done, outcome) = oneshot::channel();
+                    let _ = orders.send(Ask::Endpoint(asked, done));
                     outcome
                 }),
                 generations: Box::new(move || shown.views(clock::now())),
@@ -169,7 +177,8 @@ impl Control {
         wish: Wish,
     ) -> Result<(), Fault> {
         let mut look = interval(LOOK);
-        let stats = Arc::clone(&self.crew.shared().stats);
+        // not those of a configuration, which may be over before this is
+        let stats = Arc::clone(&self.crew.shared().stats.control);
         while *self.wished.borrow() < wish && clock::now() < until {
             tokio::select! {
                 _ = look.tick() => {
@@ -201,6 +210,9 @@ impl Control {
                         let _ = done.send(outcome);
                     }
                     Ask::ReopenLog => self.reopen_log(),
+                    Ask::Endpoint(asked, done) => {
+                        let _ = done.send(self.obey(&asked));
+                    }
                 },
                 _ = self.wished.changed() => {
                     #[cfg(test)]
@@ -285,6 +297,8 @@ impl Control {
                         let _ = done.send(Err(NotReloaded::Draining));
                     }
                     Ask::ReopenLog => self.reopen_log(),
+                    // who asks is told that nobody answers any more
+                    Ask::Endpoint(..) => {}
                 },
             }
         }
