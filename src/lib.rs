@@ -28,7 +28,7 @@
 //! | [`net`] | sockets, blocks, timers, pools, the driver ladder | decisions |
 //! | [`worker`] | one core: its state, its generations, its connections, the straight line of a request | shared memory that is written per request |
 //! | [`observe`] | numbers, usage, access log, the gateway's own log | – |
-//! | [`control`] | supervisor, crew, reload, probes, admin API | anything on a request's path |
+//! | [`control`] | supervisor, crew, reload, names, probes, admin API | anything on a request's path |
 //! | [`demo`] | `ringgate demo`: three services, failures, a gateway, its clients | privileged access to the gateway |
 //!
 //! Arrows point one way: `main → control → worker → net`, and `worker → {policy, http, observe}`; `policy` and `http` do not know each

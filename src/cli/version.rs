@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn what_is_refused_is_explained() {
         let all: Vec<_> = Step::ALL.into_iter().map(|step| (step, Ok(()))).collect();
-        let names = "io_uring-multishot, io_uring-defer-taskrun, io_uring-coop-taskrun, io_uring, epoll";
+        let names = "io_uring-multishot, io_uring-defer-taskrun, io_uring-coop-taskrun, io_uring-plain, epoll";
         assert_eq!(drivers(&all, Some("0")), format!("drivers  {names}\n"));
         let refused = |step| match step {
             Step::Epoll => Ok(()),

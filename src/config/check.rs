@@ -252,6 +252,10 @@ fn gateway(table: &file::Gateway, available: &[usize], sink: &mut Sink<'_>) -> O
     let driver = match value(&table.driver)? {
         DriverWord::Auto => Driver::Auto,
         DriverWord::IoUring => Driver::IoUring,
+        DriverWord::Multishot => Driver::Multishot,
+        DriverWord::DeferTaskrun => Driver::DeferTaskrun,
+        DriverWord::CoopTaskrun => Driver::CoopTaskrun,
+        DriverWord::Plain => Driver::Plain,
         DriverWord::Epoll => Driver::Epoll,
     };
     let (drain_delay, drain_timeout) = (value(&table.drain_delay)?.0, value(&table.drain_timeout)?.0);

@@ -67,7 +67,7 @@ table! {
         default workers: Workers = "auto";
         /// Cores that workers are pinned to: "auto" are those that the process may run on, or a list such as [0, 2, 4].
         default cores: Cores = "auto";
-        /// Event loop: "auto" is io_uring where the kernel allows it, else epoll.
+        /// Event loop: "auto" is io_uring where the kernel allows it, else epoll. The longer names are the steps between, best first.
         default driver: DriverWord = "auto";
         /// How long a drain goes on to take connections while /readyz says 503, so that balancers notice; 0s to 1h.
         default drain_delay: Time<0, HOUR> = "0s";

@@ -90,6 +90,14 @@ pub enum Driver {
     Auto,
     /// io_uring or nothing.
     IoUring,
+    /// An event loop of our own on io_uring, or nothing.
+    Multishot,
+    /// monoio's with `SINGLE_ISSUER | DEFER_TASKRUN`, or nothing.
+    DeferTaskrun,
+    /// monoio's with `SINGLE_ISSUER | COOP_TASKRUN`, or nothing.
+    CoopTaskrun,
+    /// monoio's without flags, or nothing.
+    Plain,
     /// epoll, everywhere.
     Epoll,
 }
@@ -99,6 +107,10 @@ impl fmt::Display for Driver {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::IoUring => "io_uring",
+            Self::Multishot => "io_uring-multishot",
+            Self::DeferTaskrun => "io_uring-defer-taskrun",
+            Self::CoopTaskrun => "io_uring-coop-taskrun",
+            Self::Plain => "io_uring-plain",
             Self::Epoll => "epoll",
         })
     }

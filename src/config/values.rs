@@ -415,6 +415,14 @@ words! {
         Auto = "auto",
         /// io_uring or nothing.
         IoUring = "io_uring",
+        /// This step or nothing.
+        Multishot = "io_uring-multishot",
+        /// This step or nothing.
+        DeferTaskrun = "io_uring-defer-taskrun",
+        /// This step or nothing.
+        CoopTaskrun = "io_uring-coop-taskrun",
+        /// This step or nothing.
+        Plain = "io_uring-plain",
         /// epoll.
         Epoll = "epoll",
     }

@@ -210,6 +210,14 @@ impl Crew {
         holders.all(|holder| holder.thread.is_finished()) && !self.leavers.iter().any(Leaver::is_finishing)
     }
 
+    /// A control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge, until the workers have
+    /// had their time again: what it sees first is how long it was away.
+    fn on_look(&mut self, now: Instant) {
+        if now.since(std::mem::replace(&mut self.looked, now)) > self.stall / BREAK_SHARE {
+            self.back = now;
+        }
+    }
+
     /// Replaces who panicked or stalled; in a drain, marks who has ended.
     pub(super) fn look(&mut self, now: Instant) {
         if self.draining {
@@ -219,11 +227,7 @@ impl Crew {
             return;
         }
         self.leavers.retain(|leaver| !leaver.holder.thread.is_finished());
-        // a control thread that was held up too (SIGSTOP, a frozen container or machine) is in no position to judge, until the workers have
-        // had their time again: what it sees first is how long it was away
-        if now.since(std::mem::replace(&mut self.looked, now)) > self.stall / BREAK_SHARE {
-            self.back = now;
-        }
+        self.on_look(now);
         for post in &mut self.posts {
             let stats = &self.shared.stats;
             let held = post.is_held();

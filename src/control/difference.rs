@@ -1,6 +1,6 @@
 //! What a reload changes, in words: one line for each thing that has come, gone or changed. And what it may not change.
 
-use crate::config::{Config, Driver, Probe, Route, Target, secret_words};
+use crate::config::{Bind, Config, Driver, Probe, Route, Target, secret_words};
 use std::collections::HashMap;
 use std::fmt::Debug;
 
@@ -18,6 +18,16 @@ pub(super) fn forbidden(old: &Config, new: &Config) -> Vec<String> {
     if before.driver != after.driver {
         let (from, to): (Driver, Driver) = (before.driver, after.driver);
         found.push(format!("gateway.driver cannot change while the gateway runs: {from} to {to}; restart it for that"));
+    }
+    if let (Bind::Tcp(before), Bind::Tcp(after)) = (&old.admin.listen, &new.admin.listen)
+        && before != after
+        && (before.port(), before.is_ipv4()) == (after.port(), after.is_ipv4())
+        && (before.ip().is_unspecified() || after.ip().is_unspecified())
+    {
+        found.push(format!(
+            "admin.listen cannot change while the gateway runs to an address that meets the one in use: {before} to {after}; take another \
+             port, or restart it"
+        ));
     }
     found
 }
@@ -159,6 +169,10 @@ mod tests {
         let found = forbidden(&with("workers = 2"), &with("workers = 1\ndriver = \"epoll\""));
         assert!(found[0].starts_with("gateway.workers cannot change while the gateway runs: 2 to 1"), "{found:?}");
         assert!(found[1].contains("auto to epoll") && found.len() == 2, "{found:?}");
+        let admin = |listen: &str| parse(&format!("[admin]\nlisten = \"{listen}\"\n{OLD}"));
+        assert_eq!(forbidden(&admin("127.0.0.1:9180"), &admin("127.0.0.2:9180")), [""; 0]);
+        let found = forbidden(&admin("127.0.0.1:9180"), &admin("0.0.0.0:9180"));
+        assert!(found.len() == 1 && found[0].starts_with("admin.listen cannot change"), "{found:?}");
         let found = forbidden(&with("workers = 1\ncores = [0]"), &with("workers = 1\ncores = [1]"));
         assert!(found.len() == 1 && found[0].starts_with("gateway.cores"), "{found:?}");
     }

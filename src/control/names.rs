@@ -81,6 +81,8 @@ impl Names {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(self.learn());
+        // not waiting for a file that hangs
+        runtime.shutdown_background();
         // what is under way ends with the runtime
         self.asker = None;
         self.under_way = JoinSet::new();
@@ -108,9 +110,11 @@ impl Names {
         self.names.retain(|lookup, _| kept.contains(lookup));
         let kept: HashSet<String> = kept.iter().map(|lookup| lookup.to_string()).collect();
         stats.forget_names(|name| kept.contains(name));
+        // the system's configuration may be another by now
+        self.asker = None;
         if self.rules != config.resolver {
-            // others may be asked, and know something else
-            (self.rules, self.asker) = (config.resolver.clone(), None);
+            // others are asked, and may know something else
+            self.rules = config.resolver.clone();
             let now = clock::now();
             for (lookup, known) in self.names.iter_mut().filter(|(_, known)| !known.is_under_way) {
                 known.name.hurry(now);

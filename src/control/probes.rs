@@ -107,13 +107,8 @@ impl<F: FnMut(Checked)> Probes<F> {
 
     /// Goes on with other endpoints. Checks under way of those that stay go on, and those of the others end.
     fn follow(&mut self, config: Arc<Config>, stats: Arc<Stats>) {
-        let (mut targets, schedule) = planned(&config, &stats, self.places, (self.clock)());
+        let (targets, schedule) = planned(&config, &stats, self.places, (self.clock)());
         let moved = moved((&self.targets, &self.config), (&targets, &config));
-        for (old, row) in self.targets.drain(..).zip(&moved) {
-            if let Some(row) = row {
-                targets[*row].verdict = old.verdict;
-            }
-        }
         (self.config, self.stats, self.targets, self.schedule) = (config, stats, targets, schedule);
         let schedule = &mut self.schedule;
         self.under_way.retain(|_, (target, check)| match moved[*target] {
@@ -215,10 +210,13 @@ fn planned(config: &Config, stats: &Stats, places: usize, now: Instant) -> (Vec<
         let ids = (0..cluster.endpoints.len()).map(EndpointId::from_index);
         let known = |endpoint| stats.probe(id, endpoint);
         upstreams.push((ids.clone().map(|endpoint| known(endpoint)?.checked).collect(), check.interval));
-        targets.extend(ids.map(|endpoint| Target {
-            cluster: id,
-            endpoint,
-            verdict: known(endpoint).map_or_else(Verdict::default, |view| Verdict { state: view.state, against: 0 }),
+        targets.extend(ids.map(|endpoint| {
+            Target {
+                cluster: id,
+                endpoint,
+                verdict: known(endpoint)
+                    .map_or_else(Verdict::default, |view| Verdict { state: view.state, against: view.against }),
+            }
         }));
     }
     let schedule = Schedule::new(places, &upstreams, now);

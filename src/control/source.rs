@@ -2,7 +2,12 @@
 
 use crate::config::{self, Config, Followed};
 use crate::policy::router::{Router, RouterError};
+use crate::units::Instant;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// When to read a file again that is right and could not be taken into use: an address may be free by then, a worker replaced.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A configuration's file.
 #[derive(Clone, Debug)]
@@ -26,20 +31,32 @@ pub(super) struct Watch {
     /// As they were read, for better or worse.
     read: Followed,
     seen: Option<Followed>,
+    again: Option<Instant>,
 }
 
 impl Watch {
+    /// It is about to be read: whatever comes of that, and be it nothing, these files are not read again before one of them changes.
+    pub(super) fn on_begin(&mut self) {
+        (self.read, self.again) = (self.read.now(), None);
+    }
+
     /// It was read.
     pub(super) fn on_read(&mut self, source: &Source) {
-        self.read = source.read.clone();
+        (self.read, self.again) = (source.read.clone(), None);
+    }
+
+    /// What was read is right, and was not taken into use for a reason that may pass.
+    pub(super) fn on_failed(&mut self, now: Instant) {
+        self.again = Some(now + AGAIN);
     }
 
     /// Looks at the files' state now: whether they are to be read anew.
-    pub(super) fn look(&mut self) -> bool {
-        let now = self.read.now();
-        let stands_still = self.seen.as_ref() == Some(&now);
-        let wanted = now.can_be_read() && stands_still && now != self.read;
-        self.seen = Some(now);
+    pub(super) fn look(&mut self, now: Instant) -> bool {
+        let state = self.read.now();
+        let stands_still = self.seen.as_ref() == Some(&state);
+        let is_due = state != self.read || self.again.is_some_and(|again| now >= again);
+        let wanted = state.can_be_read() && stands_still && is_due;
+        self.seen = Some(state);
         wanted
     }
 }
@@ -92,7 +109,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_changes_while_a_gateway_starts_is_read_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        std::fs::write(&path, "one").unwrap();
+        let mut source = Source::file(&path);
+        assert!(source.load().is_err());
+        std::fs::write(&path, "another").unwrap();
+        let (mut watch, now) = (Watch::default(), Instant::from_nanos(1));
+        watch.on_read(&source);
+        assert_eq!([watch.look(now), watch.look(now)], [false, true]);
+    }
+
+    #[test]
     fn files_are_read_anew_once_they_have_changed_and_stand_still() {
+        let now = Instant::from_nanos(1);
         let dir = tempfile::tempdir().unwrap();
         let mut source = Source::file(&dir.path().join("a.toml"));
         let path = source.path().to_owned();
@@ -101,24 +132,30 @@ mod tests {
         write("one");
         assert!(source.load().is_err());
         watch.on_read(&source);
-        assert_eq!([watch.look(), watch.look()], [false, false], "nothing has changed");
+        assert_eq!([watch.look(now), watch.look(now)], [false, false], "nothing has changed");
         write("half");
-        assert!(!watch.look(), "it may go on");
+        assert!(!watch.look(now), "it may go on");
         write("more than half");
-        assert_eq!([watch.look(), watch.look()], [false, true]);
+        assert_eq!([watch.look(now), watch.look(now)], [false, true]);
         assert!(source.load().is_err());
         watch.on_read(&source);
-        assert!(!watch.look(), "whatever came of that");
+        assert!(!watch.look(now), "whatever came of that");
+        watch.on_failed(now);
+        assert!(!watch.look(now) && watch.look(now + AGAIN), "but for what may pass");
+        watch.on_begin();
+        assert!(!watch.look(now + AGAIN), "it hangs, and stays as it is");
+        watch.on_read(&source);
         std::fs::remove_file(&path).unwrap();
-        assert_eq!([watch.look(), watch.look()], [false, false], "nothing is there to be read");
+        assert_eq!([watch.look(now), watch.look(now)], [false, false], "nothing is there to be read");
         let other = dir.path().join("b.toml");
         std::fs::write(&other, "more than half").unwrap();
         std::fs::rename(other, &path).unwrap();
-        assert_eq!([watch.look(), watch.look()], [false, true], "another file of the same length");
+        assert_eq!([watch.look(now), watch.look(now)], [false, true], "another file of the same length");
     }
 
     #[test]
     fn files_that_are_included_or_named_for_a_secret_are_looked_after_too() {
+        let now = Instant::from_nanos(1);
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let mut source = Source::file(&at("main.toml"));
@@ -138,16 +175,16 @@ mod tests {
         };
         assert!(read(&mut watch).unwrap_err().contains("a.part:3:"), "the secret is not there");
         write("secret", "s3cr3t\n");
-        assert_eq!([watch.look(), watch.look()], [false, true]);
+        assert_eq!([watch.look(now), watch.look(now)], [false, true]);
         assert!(read(&mut watch).is_ok());
-        assert_eq!([watch.look(), watch.look()], [false, false]);
+        assert_eq!([watch.look(now), watch.look(now)], [false, false]);
         write("b.part", "[admin]\nlisten = 1\n");
-        assert_eq!([watch.look(), watch.look()], [false, true], "the pattern means it");
+        assert_eq!([watch.look(now), watch.look(now)], [false, true], "the pattern means it");
         assert!(read(&mut watch).unwrap_err().contains("b.part:2:10: admin.listen = 1"));
         write("b.part", "[admin]\n");
-        assert_eq!([watch.look(), watch.look()], [false, true], "what was wrong with it is mended");
+        assert_eq!([watch.look(now), watch.look(now)], [false, true], "what was wrong with it is mended");
         assert!(read(&mut watch).is_ok());
         write("secret", "another\n");
-        assert_eq!([watch.look(), watch.look()], [false, true]);
+        assert_eq!([watch.look(now), watch.look(now)], [false, true]);
     }
 }

@@ -282,7 +282,12 @@ fn control_thread() -> Result<(Handle, Sender<(Control, AdminListener)>, JoinHan
     let handle = runtime.handle().clone();
     let (give, given) = channel::<(Control, AdminListener)>();
     let run = move || match given.recv() {
-        Ok((control, admin_listener)) => runtime.block_on(control.run(admin_listener)),
+        Ok((control, admin_listener)) => {
+            let ended = runtime.block_on(control.run(admin_listener));
+            // a reload may hang in a file that cannot be read: nobody waits for that
+            runtime.shutdown_background();
+            ended
+        }
         Err(_) => Ok(()),
     };
     let thread = std::thread::Builder::new().name("control".to_owned()).spawn(run);

@@ -52,7 +52,7 @@ impl Step {
             Self::Multishot => "io_uring-multishot",
             Self::Defer => "io_uring-defer-taskrun",
             Self::Coop => "io_uring-coop-taskrun",
-            Self::Plain => "io_uring",
+            Self::Plain => "io_uring-plain",
             Self::Epoll => "epoll",
         }
     }
@@ -130,6 +130,10 @@ impl EventLoop {
         let steps = match driver {
             config::Driver::Auto => &Step::ALL[..],
             config::Driver::IoUring => &Step::ALL[..4],
+            config::Driver::Multishot => &[Step::Multishot],
+            config::Driver::DeferTaskrun => &[Step::Defer],
+            config::Driver::CoopTaskrun => &[Step::Coop],
+            config::Driver::Plain => &[Step::Plain],
             config::Driver::Epoll => &Step::ALL[4..],
         };
         for step in steps.iter().filter(|step| **step >= from) {
@@ -294,6 +298,24 @@ mod tests {
             }
         };
         std::thread::spawn(one_after_another).join().unwrap();
+    }
+
+    #[test]
+    fn who_asks_for_one_step_gets_that_or_none() {
+        use config::Driver::{CoopTaskrun, DeferTaskrun, Multishot, Plain};
+        let asked = [
+            (Multishot, Step::Multishot),
+            (DeferTaskrun, Step::Defer),
+            (CoopTaskrun, Step::Coop),
+            (Plain, Step::Plain),
+        ];
+        for (driver, step) in asked {
+            let mut refused = Vec::new();
+            match EventLoop::new(driver, Step::Multishot, &mut refused) {
+                Ok(event_loop) => assert_eq!((event_loop.step(), event_loop.end()), (step, 0)),
+                Err(NoStep) => assert!(refused.len() == 1 && refused[0].step == step, "{refused:?}"),
+            }
+        }
     }
 
     #[test]

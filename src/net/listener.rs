@@ -61,6 +61,15 @@ fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Bound> {
     let probe = patiently(|| tcp_socket(address, false))?;
     let address = probe.local_addr()?.as_socket().unwrap_or(address);
     drop(probe);
+    bind_over(address, workers)
+}
+
+/// Binds an address of which this process has a part already, all of a port or one of it, without asking whether somebody listens there: that
+/// would be ourselves.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_over(address: SocketAddr, workers: usize) -> io::Result<Bound> {
     let sockets = (0..workers)
         .map(|_| {
             let socket = tcp_socket(address, true)?;

@@ -21,8 +21,8 @@ use std::pin::{Pin, pin};
 use std::ptr;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-/// The number of the future that [`Tasks::block_on`] was given.
-const MAIN: usize = usize::MAX;
+/// The number of the future that [`Tasks::block_on`] was given. There are never as many tasks.
+const MAIN: usize = u32::MAX as usize - 1;
 /// Tasks that run in a turn beyond those that were queued when it began.
 const EXTRA_RUNS: usize = 64;
 /// Tasks that are queued when a turn begins, from which on the caches do not hold the state of all connections: with ten (64 connections)
@@ -191,6 +191,35 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(
     |_| {},
 );
 
+/// Who waits for something, in four bytes where a [`Waker`] takes sixteen: there is one in the row of each socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waiter(u32);
+
+/// Nobody.
+impl Default for Waiter {
+    fn default() -> Self {
+        Self(u32::MAX)
+    }
+}
+
+impl Waiter {
+    /// The task of this context. One that is none of a loop's looks again at once: it would not be heard of any more.
+    pub(super) fn of(cx: &Context<'_>) -> Self {
+        if ptr::eq(cx.waker().vtable(), &raw const VTABLE) {
+            return Self(cx.waker().data().addr() as u32);
+        }
+        cx.waker().wake_by_ref();
+        Self::default()
+    }
+
+    /// Wakes it.
+    pub(super) fn wake(self) {
+        if self != Self::default() {
+            wake(self.0 as usize);
+        }
+    }
+}
+
 fn wake(task: usize) {
     if let Some(engine) = engine::current() {
         engine.tasks().wake(task);
@@ -200,7 +229,7 @@ fn wake(task: usize) {
 #[cfg(test)]
 mod tests {
     use super::super::driver::{EventLoop, Step};
-    use super::MANY;
+    use super::{MANY, Waiter};
     use crate::net::clock;
     use crate::net::driver::{hint_state, spawn};
     use crate::net::testing::yield_now;
@@ -208,7 +237,9 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::future::{Future, poll_fn};
     use std::rc::Rc;
-    use std::task::{Poll, Waker};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
 
     /// On each of ours, on a thread of its own; nothing where the kernel has no such ring.
     fn on_our_loops<F: Future<Output = ()>>(body: impl Fn() -> F + Clone + Send + 'static) {
@@ -282,6 +313,44 @@ mod tests {
             });
             timers.watch().sleep_until(clock::now() + 3 * TICK).await;
             assert!(turns.get() > 1, "and it ran meanwhile");
+        });
+    }
+
+    #[test]
+    fn a_waiter_is_a_task_and_who_is_none_looks_again() {
+        struct Counted(AtomicUsize);
+        impl Wake for Counted {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let counted = Arc::new(Counted(AtomicUsize::new(0)));
+        let stranger = Waker::from(Arc::clone(&counted));
+        assert_eq!(Waiter::of(&Context::from_waker(&stranger)), Waiter::default());
+        assert_eq!(counted.0.load(Ordering::Relaxed), 1);
+        Waiter::default().wake();
+        on_our_loops(|| async {
+            let (waiter, woken) = (Rc::new(Cell::new(Waiter::default())), Rc::new(Cell::new(false)));
+            let (here, is_woken) = (Rc::clone(&waiter), Rc::clone(&woken));
+            spawn(poll_fn(move |cx| {
+                is_woken.set(here.replace(Waiter::of(cx)) != Waiter::default());
+                if is_woken.get() { Poll::Ready(()) } else { Poll::Pending }
+            }));
+            while waiter.get() == Waiter::default() {
+                yield_now().await;
+            }
+            assert!(!woken.get());
+            waiter.get().wake();
+            while !woken.get() {
+                yield_now().await;
+            }
+            // the one of `block_on`
+            poll_fn(|cx| {
+                let is_second = waiter.replace(Waiter::of(cx)) == Waiter::of(cx);
+                waiter.get().wake();
+                if is_second { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
         });
     }
 

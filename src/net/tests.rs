@@ -3,7 +3,7 @@
 use super::block::{Block, Blocks};
 use super::clock;
 use super::driver::spawn;
-use super::testing::{block, on_each_driver, on_our_loops, pair, pattern, poll_once, rest, yield_now};
+use super::testing::{block, on_each_driver, on_our_loops, pair, pattern, poll_once, receive_all, rest, yield_now};
 use super::timer::TICK;
 use crate::limits::BLOCK_SMALL;
 use crate::units::Rng;
@@ -62,6 +62,32 @@ fn what_was_sent_before_a_drop_goes_nowhere_else() {
             drop(second);
             assert_eq!(rest(second_peer).await.0, b"something else");
         }
+    });
+}
+
+/// A receive ends in front of them, whatever room it has (RFC 6093 §3.1 tells what systems do).
+#[test]
+fn what_comes_behind_urgent_bytes_is_received_like_all_the_rest() {
+    on_each_driver(|_| async {
+        let (stream, mut peer) = pair();
+        for round in 0..3 {
+            peer.write_all(b"before").unwrap();
+            socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+            peer.write_all(b"behind").unwrap();
+            assert_eq!(receive_all(&stream, 12).await, b"beforebehind", "round {round}");
+        }
+        assert!(poll_once(pin!(stream.receive(block(b"", 64)))).await.is_none(), "that was all");
+        // they are none of it themselves
+        let (stream, mut peer) = pair();
+        let mut waits = pin!(stream.readable());
+        assert!(poll_once(waits.as_mut()).await.is_none());
+        socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+        for _ in 0..100 {
+            yield_now().await;
+            assert!(poll_once(waits.as_mut()).await.is_none());
+        }
+        peer.write_all(b"x").unwrap();
+        waits.await.unwrap();
     });
 }
 

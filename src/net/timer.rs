@@ -17,7 +17,7 @@
 use super::alarm::Alarm;
 use super::clock;
 use super::stream::{Stream, poll_now, shutdown_fd};
-use super::wheel::{Doing, Row, Wheel};
+use super::wheel::{CLIENT_GONE, Doing, Row, Wheel};
 use crate::units::Instant;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -47,7 +47,7 @@ impl Row {
     /// What is watched from now on.
     fn set(&mut self, fd: RawFd, how: Shutdown, doing: Doing) {
         (self.fd, self.how, self.doing) = (fd, how, doing);
-        self.patience = Duration::ZERO;
+        self.set_patience(Duration::ZERO);
     }
 
     /// Its deadline has passed while the loop was away: whether it is given another one.
@@ -59,12 +59,13 @@ impl Row {
 
     /// The client has been heard, or something is being sent to it: what was seen of it before does not count.
     fn begin_looks(&mut self) {
-        (self.client_ended, self.client_gone) = (0, false);
+        self.client_ended = 0;
     }
 
     /// When to look again after what is being sent, if the peer has taken something of it lately.
     fn send_goes_on(&mut self, now: Instant) -> Option<Instant> {
-        if self.patience.is_zero() {
+        let patience = self.patience();
+        if patience.is_zero() {
             return None;
         }
         let queued = queued(self.fd);
@@ -72,8 +73,8 @@ impl Row {
             self.since = now;
         }
         let is_first = std::mem::replace(&mut self.queued, queued) < 0;
-        let end = self.since + self.patience;
-        let next = now + self.patience / SEND_LOOKS;
+        let end = self.since + patience;
+        let next = now + patience / SEND_LOOKS;
         match end > now {
             // one look tells nothing, so there are two at least
             _ if is_first => Some(next),
@@ -166,7 +167,7 @@ impl Timers {
         let late = |row: &Row| row.deadline > deadline && row.deadline < Instant::NEVER;
         let late: Vec<usize> = wheel.rows.iter().filter(|(_, row)| late(row)).map(|(index, _)| index).collect();
         for index in late {
-            wheel.rows[index].patience = Duration::ZERO;
+            wheel.rows[index].set_patience(Duration::ZERO);
             wheel.set(index, deadline);
         }
         drop(wheel);
@@ -182,7 +183,7 @@ impl Timers {
     /// sent to the client, not when something else is waited for.
     pub fn look_for_gone_clients(&self) {
         for (_, row) in &mut self.wheel.borrow_mut().rows {
-            if row.client < 0 || row.client_gone {
+            if row.client < 0 || row.is_client_gone() {
                 continue;
             }
             if let Some(waker) = row.waker.take() {
@@ -192,7 +193,7 @@ impl Timers {
             let reset = events & (libc::POLLERR | libc::POLLHUP) != 0;
             row.client_ended = if events & libc::POLLRDHUP == 0 { 0 } else { row.client_ended + 1 };
             if reset || row.client_ended > CLIENT_ENDED_LOOKS {
-                row.client_gone = true;
+                row.client_ended = CLIENT_GONE;
                 if row.doing != Doing::Nothing {
                     shutdown_fd(row.fd, Shutdown::Both);
                 }
@@ -276,7 +277,8 @@ impl Watch {
     pub fn over_send<'a>(&'a self, stream: &'a Stream, patience: Duration, now: Instant) -> Guard<'a> {
         self.guard(now + patience / SEND_LOOKS, |row| {
             (row.fd, row.how, row.doing) = (stream.fd(), Shutdown::Both, Doing::Waiting);
-            (row.patience, row.since, row.queued) = (patience, now, -1);
+            (row.since, row.queued) = (now, -1);
+            row.set_patience(patience);
             row.begin_looks();
         })
     }
@@ -332,7 +334,7 @@ impl Watch {
 
     /// Moves the deadline of the guard that lives, unless that is about what is being sent, which has its own measure.
     pub fn extend(&self, deadline: Instant) {
-        let is_sending = !self.timers.wheel.borrow().rows[self.index].patience.is_zero();
+        let is_sending = !self.timers.wheel.borrow().rows[self.index].patience().is_zero();
         if !is_sending {
             self.move_to(deadline);
         }
@@ -353,7 +355,7 @@ impl Watch {
     /// True when the client of the last guard that had one has left ([`Timers::look_for_gone_clients`]).
     #[must_use]
     pub fn client_gone(&self) -> bool {
-        self.timers.wheel.borrow().rows[self.index].client_gone
+        self.timers.wheel.borrow().rows[self.index].is_client_gone()
     }
 
     /// Has `waker` woken with the next look after clients ([`Timers::look_for_gone_clients`]), once: for who does not wait for something
@@ -387,7 +389,7 @@ impl Watch {
     pub fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
         let mut wheel = self.timers.wheel.borrow_mut();
         let row = &mut wheel.rows[self.index];
-        if row.expired || (row.client >= 0 && row.client_gone) {
+        if row.expired || (row.client >= 0 && row.is_client_gone()) {
             return Poll::Ready(());
         }
         row.waker = Some(cx.waker().clone());
@@ -424,7 +426,7 @@ impl Drop for Guard<'_> {
         let row = &mut wheel.rows[self.watch.index];
         row.doing = Doing::Nothing;
         row.deadline = Instant::NEVER;
-        row.patience = Duration::ZERO;
+        row.set_patience(Duration::ZERO);
         row.client = -1;
     }
 }

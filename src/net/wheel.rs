@@ -21,32 +21,61 @@ pub(super) enum Doing {
     Tunnelling,
 }
 
+/// One for each connection: a cache line.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) deadline: Instant,
-    /// The tick of the slot that will look at this row; `u64::MAX`: none will.
-    scheduled: u64,
+    pub(super) waker: Option<Waker>,
+    /// When the peer was last known to take something.
+    pub(super) since: Instant,
+    /// How long it may take nothing of what is being sent, in milliseconds; zero: nothing is being sent.
+    patience: u32,
+    /// What it had not taken with the last look; negative: there was none.
+    pub(super) queued: libc::c_int,
+    pub(super) fd: RawFd,
+    /// For whom the socket is being waited for; -1: nobody in particular.
+    pub(super) client: RawFd,
     generation: u32,
+    /// The tick of the slot that will look at this row, modulo 2^32: it is never further from the present one than the wheel is long, or the
+    /// loop was away. Says something when `is_scheduled`.
+    scheduled: u32,
+    is_scheduled: bool,
     pub(super) expired: bool,
     /// How often its deadline has passed while the loop was away.
     pub(super) late: u8,
     pub(super) doing: Doing,
+    pub(super) how: Shutdown,
+    /// How often in a row the client was found to have ended its direction, or [`CLIENT_GONE`].
+    pub(super) client_ended: u8,
     /// Which of several kinds of idle connections it is, for [`super::timer::Timers::hurry_idle_of`].
     pub(super) tag: u16,
-    pub(super) fd: RawFd,
-    pub(super) how: Shutdown,
+}
+
+const _: () = assert!(size_of::<Row>() == 64);
+
+/// See [`Row::client_ended`].
+pub(super) const CLIENT_GONE: u8 = u8::MAX;
+
+impl Row {
+    pub(super) fn is_client_gone(&self) -> bool {
+        self.client_ended == CLIENT_GONE
+    }
+
     /// How long the peer may take nothing of what is being sent; zero: nothing is being sent.
-    pub(super) patience: Duration,
-    /// When the peer was last known to take something.
-    pub(super) since: Instant,
-    /// What it had not taken with the last look; negative: there was none.
-    pub(super) queued: libc::c_int,
-    pub(super) waker: Option<Waker>,
-    /// For whom the socket is being waited for; -1: nobody in particular.
-    pub(super) client: RawFd,
-    /// How often in a row the client was found to have ended its direction.
-    pub(super) client_ended: u8,
-    pub(super) client_gone: bool,
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience.into())
+    }
+
+    /// Rounded up to milliseconds, 49 days at most.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = u32::try_from(patience.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+    }
+
+    /// The tick of the slot that will look at this row, as seen at `tick`; `None`: none will.
+    fn scheduled(&self, tick: u64) -> Option<u64> {
+        let distance = self.scheduled.wrapping_sub(tick as u32).cast_signed();
+        self.is_scheduled.then(|| tick.saturating_add_signed(distance.into()))
+    }
 }
 
 /// Rows and slots: all of the logic, none of the waiting.
@@ -77,21 +106,21 @@ impl Wheel {
         self.generation = self.generation.wrapping_add(1);
         self.rows.insert(Row {
             deadline: Instant::NEVER,
-            scheduled: u64::MAX,
+            waker: None,
+            since: Instant::default(),
+            patience: 0,
+            queued: -1,
+            fd: -1,
+            client: -1,
             generation: self.generation,
+            scheduled: 0,
+            is_scheduled: false,
             expired: false,
             late: 0,
             doing: Doing::Nothing,
-            tag: 0,
-            fd: -1,
             how: Shutdown::Both,
-            patience: Duration::ZERO,
-            since: Instant::default(),
-            queued: -1,
-            waker: None,
-            client: -1,
             client_ended: 0,
-            client_gone: false,
+            tag: 0,
         })
     }
 
@@ -112,15 +141,16 @@ impl Wheel {
 
     fn schedule(&mut self, index: usize) -> bool {
         let row = &mut self.rows[index];
+        let scheduled = row.scheduled(self.tick).filter(|scheduled| *scheduled > self.tick);
         // nearly always there is a slot that will look at the row before the deadline
-        if row.scheduled > self.tick && row.deadline.as_nanos() >= row.scheduled.saturating_mul(TICK_NANOS) {
+        if scheduled.is_some_and(|scheduled| row.deadline.as_nanos() >= scheduled.saturating_mul(TICK_NANOS)) {
             return false;
         }
         let wanted = row.deadline.as_nanos().div_ceil(TICK_NANOS).clamp(self.tick + 1, self.tick + SLOTS - 1);
-        if row.scheduled <= wanted && row.scheduled > self.tick {
+        if scheduled.is_some_and(|scheduled| scheduled <= wanted) {
             return false;
         }
-        row.scheduled = wanted;
+        (row.scheduled, row.is_scheduled) = (wanted as u32, true);
         let slot = (wanted % SLOTS) as usize;
         self.slots[slot].push((u32::try_from(index).expect("fewer rows than descriptors"), row.generation));
         self.in_use[slot / 64] |= 1 << (slot % 64);
@@ -159,10 +189,10 @@ impl Wheel {
     ) {
         let Some(row) = self.rows.get_mut(index) else { return };
         // a removed row's place may be another's by now, and a row that was moved earlier has been seen already
-        if row.generation != generation || row.scheduled > self.tick {
+        if row.generation != generation || row.scheduled(self.tick).is_none_or(|scheduled| scheduled > self.tick) {
             return;
         }
-        row.scheduled = u64::MAX;
+        row.is_scheduled = false;
         if row.deadline <= now {
             if let Some(later) = fire(row) {
                 row.deadline = later;
@@ -235,6 +265,29 @@ mod tests {
             assert!(wheel.next().is_some());
         }
         assert_eq!(fired(&mut wheel, at(33_340)), 1);
+    }
+
+    #[test]
+    fn deadlines_are_kept_where_the_number_of_a_tick_begins_anew() {
+        // 497 days after the machine was started
+        let around = (1_u64 << 32) * 10;
+        for begin in (around - 12_000..around + 200).step_by(97) {
+            let mut wheel = Wheel::new(at(begin));
+            let rows: Vec<_> = (0..40).map(|_| wheel.add()).collect();
+            for (number, row) in rows.iter().enumerate() {
+                wheel.set(*row, at(begin + 300 * number as u64));
+                // later, and earlier again
+                wheel.set(*row, at(begin + 15_000));
+                wheel.set(*row, at(begin + 10 + 300 * number as u64));
+            }
+            let mut seen = 0;
+            for now in (begin..begin + 12_000).step_by(10) {
+                seen += fired(&mut wheel, at(now));
+                let due = (0..40).filter(|number| begin + 10 + 300 * number <= now).count();
+                assert!(seen <= due && seen + 1 >= due, "{seen} of {due} at {now}, begun at {begin}");
+            }
+            assert_eq!(seen, 40);
+        }
     }
 
     #[test]

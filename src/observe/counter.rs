@@ -62,6 +62,11 @@ impl<T> Rows<T> {
         Self((0..len).map(|_| OnceLock::new()).collect())
     }
 
+    /// Whether there are other copies of it.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Part `index`, made now if this is its first use (the only allocation it ever costs).
     #[inline]
     pub(crate) fn touch(&self, index: usize, make: impl FnOnce() -> T) -> &T {

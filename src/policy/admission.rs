@@ -86,7 +86,7 @@ pub struct Limits {
 
 impl Limits {
     /// The limits of `config` for `workers` workers. `table` lives as long as the process; `previous`, from the configuration before,
-    /// gives its state to limits and slots that are the same (route name, row, rate, burst, key), and to a changed rate of a route and a
+    /// gives its state to limits and slots that are the same (route name, rate, burst, key), and to a changed rate of a route and a
     /// changed `max_concurrent` once [`Limits::commit`] is called. A changed rate per client or header begins anew.
     #[must_use]
     pub fn new(config: &Config, table: Arc<KeyTable>, workers: usize, previous: Option<&Self>) -> Self {
@@ -140,8 +140,8 @@ impl Limits {
 
 impl RouteLimits {
     fn new(route: &Route, workers: usize, old: Option<&Self>) -> Self {
-        let limiters: Box<[Limiter]> =
-            route.limits.iter().enumerate().map(|(row, limit)| Limiter::new(route, row, limit, workers, old)).collect();
+        let ids = identities(route);
+        let limiters: Box<[Limiter]> = (0..ids.len()).map(|row| Limiter::new(route, row, &ids, workers, old)).collect();
         let mut policies = Vec::with_capacity(limiters.len() * POLICY_BYTES);
         limit_fields::write_policies(
             limiters.iter().filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), &it.limit)),
@@ -157,12 +157,14 @@ impl RouteLimits {
 }
 
 impl Limiter {
-    fn new(route: &Route, row: usize, limit: &Limit, workers: usize, old: Option<&RouteLimits>) -> Self {
-        let id = identity(route, row, limit);
+    /// Row `row` of a route's limits, which all have these `ids`.
+    fn new(route: &Route, row: usize, ids: &[LimiterId], workers: usize, old: Option<&RouteLimits>) -> Self {
+        let (id, limit) = (ids[row], &route.limits[row]);
         let name = if route.limits.len() == 1 { route.name.clone() } else { format!("{}-{}", route.name, row + 1) };
         let same = old.and_then(|old| old.limiters.iter().find(|limiter| limiter.id == id));
-        let changed =
-            old.and_then(|old| old.limiters.get(row)).filter(|_| same.is_none()).map(|changed| &changed.bucket);
+        // what stood in this row, unless it goes on in another
+        let changed = old.and_then(|old| old.limiters.get(row)).filter(|changed| !ids.contains(&changed.id));
+        let changed = changed.map(|changed| &changed.bucket);
         let mut before = None;
         let bucket = match (&limit.per, same.map(|same| &same.bucket)) {
             (LimitKey::Route, Some(Bucket::Route(reservoir))) => Bucket::Route(Arc::clone(reservoir)),
@@ -179,10 +181,21 @@ impl Limiter {
     }
 }
 
-/// A number that stays the same as long as the limit does. Not secret and not aimed at by anyone but the operator.
-fn identity(route: &Route, row: usize, limit: &Limit) -> LimiterId {
+/// A number for each limit of a route that stays the same as long as the limit does, in whatever row; the second of the same rate, burst and
+/// key is another one. Not secret and not aimed at by anyone but the operator.
+fn identities(route: &Route) -> Vec<LimiterId> {
+    let mut ids: Vec<LimiterId> = Vec::with_capacity(route.limits.len());
+    for limit in &route.limits {
+        let id = |twin| identity(route, twin, limit);
+        let twin = (0..).find(|twin| !ids.contains(&id(*twin))).unwrap_or_default();
+        ids.push(id(twin));
+    }
+    ids
+}
+
+fn identity(route: &Route, twin: usize, limit: &Limit) -> LimiterId {
     let mut hasher = FxHasher::default();
-    (&route.name, row, limit.rate.count(), limit.rate.per(), limit.burst).hash(&mut hasher);
+    (&route.name, twin, limit.rate.count(), limit.rate.per(), limit.burst).hash(&mut hasher);
     match &limit.per {
         LimitKey::Route => 0_u8.hash(&mut hasher),
         LimitKey::ClientIp => 1_u8.hash(&mut hasher),
@@ -511,6 +524,40 @@ mod tests {
         assert_eq!(ask(&mut after, 1, None), PASS, "one token was left");
         before.release(RouteId(0));
         assert_eq!(limited_by(ask(&mut after, 1, None)), Some(0), "and no more");
+    }
+
+    #[test]
+    fn no_token_is_there_twice_while_some_workers_still_have_the_limits_of_before() {
+        let of = |burst| route("orders", vec![limit(1, burst, LimitKey::Route)], None);
+        let first = limits(&[of(5)], None);
+        let [mut slow, mut quick] = [(); 2].map(|()| Admission::new(Arc::clone(&first)));
+        assert_eq!(ask(&mut slow, 1, None), PASS);
+        let second = limits(&[of(9)], Some(&first));
+        second.commit(Instant::from_nanos(1_000_000_000));
+        assert_eq!(ask(&mut quick, 1, None), PASS, "nobody is refused whom the limit allows");
+        quick = Admission::new(Arc::clone(&second));
+        assert_eq!([ask(&mut slow, 1, None), ask(&mut quick, 1, None)], [PASS; 2]);
+        let third = limits(&[of(7)], Some(&second));
+        third.commit(Instant::from_nanos(1_000_000_000));
+        quick = Admission::new(third);
+        assert_eq!(ask(&mut slow, 1, None), PASS, "the fifth");
+        for admission in [&mut slow, &mut quick] {
+            assert_eq!(limited_by(ask(admission, 1, None)), Some(0));
+        }
+    }
+
+    #[test]
+    fn a_limit_that_moves_to_another_row_keeps_its_tokens() {
+        let (own, common) = (limit(1, 3, LimitKey::ClientIp), limit(1, 2, LimitKey::Route));
+        let first = limits(&[route("orders", vec![own.clone(), common.clone()], None)], None);
+        let mut before = Admission::new(Arc::clone(&first));
+        assert_eq!([ask(&mut before, 1, None), ask(&mut before, 1, None)], [PASS; 2]);
+        let new = limit(1, 9, LimitKey::Route);
+        let second = limits(&[route("orders", vec![new, common, own], None)], Some(&first));
+        second.commit(Instant::from_nanos(1_000_000_000));
+        let mut after = Admission::new(second);
+        assert_eq!(limited_by(ask(&mut after, 1, None)), Some(1));
+        assert_eq!(limited_by(ask(&mut before, 1, None)), Some(1), "and stays where it was");
     }
 
     #[test]

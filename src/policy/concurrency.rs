@@ -19,6 +19,10 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 /// The part of a limit that workers may hold spare, together.
 pub const SPARE_SHARE: u32 = 64;
 
+/// No limit: slots are only counted, so that a limit which comes later knows who is there. None is held spare: with a part of this, spare
+/// slots alone would be more than any other limit.
+pub const UNLIMITED: u32 = u32::MAX;
+
 /// The slots that no worker holds. Shared by all workers; one cache line.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -94,6 +98,7 @@ impl SharedSlots {
 fn spare_max(limit: u32, workers: u32) -> u32 {
     match limit / SPARE_SHARE / workers {
         1 => 0,
+        _ if limit == UNLIMITED => 0,
         spare => spare,
     }
 }
@@ -152,6 +157,13 @@ impl LocalSlots {
         let spare = std::mem::take(&mut self.spare);
         if spare > 0 {
             self.shared.put_back(spare);
+        }
+    }
+
+    /// Puts back what is spare beyond what a limit that was lowered allows; to be called once that has been.
+    pub fn settle(&mut self) {
+        if self.spare > self.shared.spare_max() {
+            self.shared.put_back(std::mem::take(&mut self.spare));
         }
     }
 
@@ -297,6 +309,31 @@ mod tests {
         assert!((0..3).all(|_| new.acquire()) && !new.acquire(), "one is still of the old hand");
         drop((old, new));
         assert_eq!((shared.held(), shared.limit()), (0, 5), "nothing is lost");
+    }
+
+    #[test]
+    fn a_limit_that_is_lowered_is_met_by_a_hand_with_spare_slots() {
+        let shared = Arc::new(SharedSlots::new(12_800, 1));
+        let mut hand = LocalSlots::new(Arc::clone(&shared));
+        assert!(hand.acquire() && shared.held() > 50);
+        shared.resize(3);
+        hand.settle();
+        assert_eq!((0..9).filter(|_| hand.acquire()).count(), 2, "one was in use");
+    }
+
+    #[test]
+    fn a_limit_that_comes_counts_who_is_there() {
+        let shared = Arc::new(SharedSlots::new(UNLIMITED, 2));
+        let mut hands = [(); 2].map(|()| LocalSlots::new(Arc::clone(&shared)));
+        assert!((0..5).all(|turn| hands[turn % 2].acquire()));
+        assert_eq!(shared.held(), 5);
+        shared.resize(6);
+        hands.iter_mut().for_each(LocalSlots::settle);
+        assert!(hands[0].acquire() && !hands[1].acquire());
+        shared.resize(UNLIMITED);
+        assert!((0..1_000).all(|_| hands[1].acquire()), "and is gone with it");
+        drop(hands);
+        assert_eq!(shared.held(), 0);
     }
 
     #[test]

@@ -30,6 +30,7 @@
 use crate::limits;
 use crate::units::{Instant, Rate, nanos};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Tokens that a worker must have spent for each token of its next lease: at most 1 % is wasted.
@@ -39,6 +40,8 @@ pub const BURST_SHARE: u64 = 64;
 /// The longest that an empty bucket may take to be full, in nanoseconds: 146 years. B·I beyond it would leave a TAT no room before the
 /// clock's end, and a bucket whose TAT stands at the end never refills; such a burst is cut to what comes in this time.
 const REFILL_NANOS_MAX: u64 = 1 << 62;
+/// In the place of a TAT: the tokens are in the next reservoir. No TAT is as late, and whoever takes from here finds nothing.
+const MOVED: u64 = u64::MAX;
 
 /// A limit as GCRA counts it: the interval between tokens and the burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +146,8 @@ pub struct Reservoir {
     /// With the reduced burst B′ if there are leases.
     gcra: Gcra,
     lease: LeasePlan,
+    /// Where the tokens have [moved](MOVED).
+    next: OnceLock<Arc<Self>>,
 }
 
 /// How long and how large leases are.
@@ -173,7 +178,7 @@ impl Reservoir {
         let mut gcra = Gcra::new(rate, burst);
         let lease = LeasePlan::new(gcra, workers);
         gcra.burst -= lease.nanos / gcra.interval_nanos;
-        Self { tat: AtomicU64::new(0), gcra, lease }
+        Self { tat: AtomicU64::new(0), gcra, lease, next: OnceLock::new() }
     }
 
     /// Takes up to `wanted` tokens, as many as there are.
@@ -193,13 +198,27 @@ impl Reservoir {
         }
     }
 
-    /// Begins with the tokens that are left in `old`, the bucket of the same limit at another rate; no more than fit in here. Nobody takes
-    /// from this one yet. `old` keeps them too, for the moment in which some workers still take from that: a request that the limit allows
-    /// must not be refused because the limit changes.
-    pub fn begin_with(&self, old: &Self, now: Instant) {
-        let tokens = old.gcra.available(old.tat.load(Ordering::Relaxed), now).min(self.gcra.burst);
-        let missing = (self.gcra.burst - tokens) * self.gcra.interval_nanos;
-        self.tat.store(now.as_nanos().saturating_add(missing).min(u64::MAX - 1), Ordering::Relaxed);
+    /// Takes over the tokens that are left in `old`, the bucket of the same limit at another rate; no more than fit in here. Once, and before
+    /// anybody takes from this one. Whoever still takes from `old` takes from here: a request that the limit allows is not refused because the
+    /// limit changes, and no token is there twice.
+    pub fn begin_with(self: &Arc<Self>, old: &Self, now: Instant) {
+        old.next.get_or_init(|| Arc::clone(self));
+        let mut tat = old.tat.load(Ordering::Relaxed);
+        loop {
+            let tokens = old.gcra.available(tat, now).min(self.gcra.burst);
+            let missing = (self.gcra.burst - tokens) * self.gcra.interval_nanos;
+            self.tat.store(now.as_nanos().saturating_add(missing).min(u64::MAX - 1), Ordering::Relaxed);
+            // Release: who sees that they have moved sees where they are
+            match old.tat.compare_exchange_weak(tat, MOVED, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(seen) => tat = seen,
+            }
+        }
+    }
+
+    /// Where the tokens are that have moved from here.
+    fn moved(&self) -> Option<&Arc<Self>> {
+        if self.tat.load(Ordering::Acquire) == MOVED { self.next.get() } else { None }
     }
 
     fn take_one(&self, now: Instant) -> Decision {
@@ -219,6 +238,16 @@ impl Reservoir {
     #[must_use]
     pub fn standing(&self, now: Instant) -> Standing {
         self.gcra.standing(self.tat.load(Ordering::Relaxed), now)
+    }
+}
+
+impl Drop for Reservoir {
+    fn drop(&mut self) {
+        // one after the other: a tunnel may hold the first of very many
+        let mut next = self.next.take();
+        while let Some(mut last) = next.and_then(Arc::into_inner) {
+            next = last.next.take();
+        }
     }
 }
 
@@ -242,6 +271,16 @@ impl Lease {
 
     /// Takes one token.
     pub fn take(&mut self, reservoir: &Reservoir, now: Instant) -> Decision {
+        let (mut taken, mut from) = (self.take_here(reservoir, now), reservoir);
+        while !taken.admits()
+            && let Some(next) = from.moved()
+        {
+            (taken, from) = (next.take_one(now), next);
+        }
+        taken
+    }
+
+    fn take_here(&mut self, reservoir: &Reservoir, now: Instant) -> Decision {
         if reservoir.lease.tokens_max < 2 {
             return reservoir.take_one(now);
         }
@@ -265,7 +304,14 @@ impl Lease {
         if self.tokens > 0 && now <= self.until {
             return Decision::Admit;
         }
-        reservoir.gcra.decide(reservoir.tat.load(Ordering::Relaxed), now)
+        let decide = |from: &Reservoir| from.gcra.decide(from.tat.load(Ordering::Relaxed), now);
+        let (mut decided, mut from) = (decide(reservoir), reservoir);
+        while !decided.admits()
+            && let Some(next) = from.moved()
+        {
+            (decided, from) = (decide(next), next);
+        }
+        decided
     }
 
     fn drop_expired(&mut self, now: Instant) {

@@ -10,6 +10,7 @@ use super::shared::{InUse, Shared};
 use super::state::Worker;
 use crate::config::{Cluster as ClusterConfig, ProxyVersion, Route};
 use crate::error::ProxyError;
+use crate::net::driver;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
 use crate::observe::access_log::LogSender;
@@ -28,7 +29,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -47,8 +48,8 @@ pub(super) struct Generation {
     admission: Rc<RefCell<Admission>>,
     /// `max_connections`, by listener.
     pub(super) connection_slots: Box<[Hand]>,
-    /// Of all listeners, where descriptors are few.
-    pub(super) descriptor_slots: Option<Hand>,
+    /// Of all listeners.
+    pub(super) descriptor_slots: Hand,
     /// Requests that have begun under it and not ended, and those among them that are tunnels.
     requests: Cell<u64>,
     pub(super) tunnels: Cell<u64>,
@@ -64,6 +65,8 @@ struct OneCluster {
     slots: Rc<RefCell<Vec<LocalSlots>>>,
     /// Requests in flight.
     active: Rc<Cell<usize>>,
+    /// What it was before it changed, for as long as requests have places there.
+    before: Rc<[Weak<RefCell<Cluster>>]>,
 }
 
 /// What one route needs of its own on this core.
@@ -95,6 +98,9 @@ impl Generation {
         let before = before.filter(|before| root.is_some() || before.shared.number + 1 == shared.number);
         let admission = || Rc::new(RefCell::new(Admission::new(Arc::clone(&shared.limits))));
         let hand = |slots: &Arc<SharedSlots>| before.map_or_else(|| new_hand(slots), |before| before.hand(slots));
+        if shared.has_few_descriptors() {
+            driver::close_at_once();
+        }
         let rows = 0..shared.config.clusters.len();
         Rc::new(Self {
             recorder,
@@ -104,7 +110,7 @@ impl Generation {
             routes: root.map_or_else(|| route_states(shared, before), |root| Rc::clone(&root.routes)),
             admission: root.map_or_else(admission, |root| Rc::clone(&root.admission)),
             connection_slots: shared.connection_slots.iter().map(hand).collect(),
-            descriptor_slots: shared.descriptor_slots.as_ref().map(hand),
+            descriptor_slots: hand(&shared.descriptor_slots),
             requests: Cell::new(0),
             tunnels: Cell::new(0),
             in_use: shared.use_by_worker(),
@@ -118,11 +124,11 @@ impl Generation {
         &self.worker
     }
 
-    /// This worker's hand in those slots, if it has one.
+    /// This worker's hand in those slots, if it has one, which does with what their limit may have become.
     fn hand(&self, slots: &Arc<SharedSlots>) -> Hand {
-        let hands = self.connection_slots.iter().chain(&self.descriptor_slots);
-        let own = hands.into_iter().find(|hand| Arc::ptr_eq(hand.borrow().shared(), slots));
-        own.map_or_else(|| new_hand(slots), Rc::clone)
+        let mut hands = self.connection_slots.iter().chain([&self.descriptor_slots]);
+        let own = hands.find(|hand| Arc::ptr_eq(hand.borrow().shared(), slots));
+        own.inspect(|hand| hand.borrow_mut().settle()).map_or_else(|| new_hand(slots), Rc::clone)
     }
 
     /// `next` is in use from now on: what is spare here is given back, and pools that nobody takes from any more are closed.
@@ -174,6 +180,16 @@ impl Generation {
     /// All of them.
     pub(super) fn each_cluster(&self) -> impl Iterator<Item = (ClusterId, &RefCell<Cluster>)> {
         self.clusters.iter().enumerate().map(|(row, cluster)| (ClusterId::from_index(row), &*cluster.policy))
+    }
+
+    /// Requests that are in flight to an endpoint since before its cluster has changed.
+    pub(super) fn in_flight_since_before(&self, cluster: ClusterId, identity: u64) -> u32 {
+        let before = self.clusters[cluster.index()].before.iter().filter_map(Weak::upgrade);
+        let of = |cluster: Rc<RefCell<Cluster>>| {
+            let cluster = cluster.borrow();
+            cluster.endpoints().iter().find(|endpoint| endpoint.identity == identity).map_or(0, |it| it.in_flight)
+        };
+        before.map(of).sum()
     }
 
     /// What a route has measured.
@@ -302,6 +318,7 @@ impl OneCluster {
         let mut cluster = Cluster::new(config, &shared.clusters[row], &mut worker.rng.borrow_mut());
         let mut pool = Pool::new(config.endpoints.len(), config.idle_max, config.idle_timeout);
         let active = old.map(|(old, ..)| Rc::clone(&old.active)).unwrap_or_default();
+        let before = old.map_or_else(|| [].into(), |(old, ..)| old.and_before());
         if let Some((old, old_config, _)) = old {
             cluster.inherit(&old.policy.borrow(), now);
             if old_config.proxy_protocol == config.proxy_protocol {
@@ -309,7 +326,13 @@ impl OneCluster {
             }
         }
         let slots = Rc::new(RefCell::new(hands_in(&shared.endpoint_slots[row])));
-        Self { policy: Rc::new(RefCell::new(cluster)), pool: Rc::new(RefCell::new(pool)), slots, active }
+        Self { policy: Rc::new(RefCell::new(cluster)), pool: Rc::new(RefCell::new(pool)), slots, active, before }
+    }
+
+    /// It, and what it was before, as far as that is in use.
+    fn and_before(&self) -> Rc<[Weak<RefCell<Cluster>>]> {
+        let used = self.before.iter().filter(|before| before.strong_count() > 0);
+        used.cloned().chain([Rc::downgrade(&self.policy)]).collect()
     }
 }
 

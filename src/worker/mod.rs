@@ -97,8 +97,8 @@ pub enum Command {
     Adopt {
         /// Its number.
         generation: u64,
-        /// Who hears that it is in use.
-        done: UnboundedSender<()>,
+        /// Who hears that it is in use on this worker.
+        done: UnboundedSender<WorkerId>,
     },
     /// Drop what was prepared: another worker could not.
     Abandon,
@@ -228,9 +228,6 @@ fn begin(
 ) -> io::Result<Rc<Worker>> {
     let Seat { sockets, mailbox, log, reports, notice, .. } = seat;
     let listeners = sockets.into_iter().map(|s| Listener::new(s).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
-    if shared.descriptor_slots.is_some() {
-        driver::close_at_once();
-    }
     recorder.driver(match step {
         Step::Multishot => DriverRung::IoUringMultishot,
         Step::Defer => DriverRung::IoUringDeferTaskrun,

@@ -84,11 +84,12 @@ impl Generation {
             state.refresh(now);
             self.tell_changes(cluster, &mut state);
             for (index, endpoint) in state.endpoints().iter().enumerate() {
+                let since_before = self.in_flight_since_before(cluster, endpoint.identity);
                 let (state, ejected_until) = endpoint_state(endpoint, now);
                 let gauges = EndpointGauges {
                     state,
                     ejected_until,
-                    in_flight: endpoint.in_flight,
+                    in_flight: endpoint.in_flight + since_before,
                     availability: Ratio::try_new(f64::from(endpoint.availability.get(now))).unwrap_or(Ratio::ONE),
                 };
                 let id = EndpointId::from_index(index);

@@ -18,8 +18,8 @@ use std::sync::Arc;
 pub(super) struct ConnectionSeat {
     door: Rc<Door>,
     slots: Hand,
-    /// Where descriptors are few.
-    descriptors: Option<Hand>,
+    /// Those of all listeners together.
+    descriptors: Hand,
     client: Cell<Option<(Arc<ClientSlots>, usize)>>,
 }
 
@@ -38,7 +38,7 @@ impl ConnectionSeat {
             return None;
         }
         let descriptors = &generation.descriptor_slots;
-        if !descriptors.as_ref().is_none_or(|slots| slots.borrow_mut().acquire()) {
+        if !descriptors.borrow_mut().acquire() {
             slots.borrow_mut().release();
             refuse(RefuseReason::Descriptors, Refusal::Descriptors);
             return None;
@@ -47,7 +47,7 @@ impl ConnectionSeat {
         door.connections.set(door.connections.get() + 1);
         let worker = generation.worker();
         worker.connections.set(worker.connections.get() + 1);
-        let (slots, descriptors) = (Rc::clone(slots), descriptors.clone());
+        let (slots, descriptors) = (Rc::clone(slots), Rc::clone(descriptors));
         Some(Self { door: Rc::clone(door), slots, descriptors, client: Cell::default() })
     }
 
@@ -79,9 +79,7 @@ impl Drop for ConnectionSeat {
             slots.release(slot);
         }
         self.slots.borrow_mut().release();
-        if let Some(slots) = &self.descriptors {
-            slots.borrow_mut().release();
-        }
+        self.descriptors.borrow_mut().release();
         let (door, at) = (&self.door, self.door.at());
         at.generation.recorder.connection_closed(at.row);
         door.connections.set(door.connections.get() - 1);

@@ -16,7 +16,7 @@ use crate::observe::stats::Stats;
 use crate::policy::admission::Limits;
 use crate::policy::client_slots::ClientSlots;
 use crate::policy::cluster::Common;
-use crate::policy::concurrency::SharedSlots;
+use crate::policy::concurrency::{SharedSlots, UNLIMITED};
 use crate::policy::descriptors::Fit;
 use crate::policy::key_table::KeyTable;
 use crate::policy::router::Router;
@@ -52,9 +52,9 @@ pub struct Shared {
     pub(super) endpoint_slots: Vec<Arc<[Arc<SharedSlots>]>>,
     /// `max_connections`, by listener.
     pub(crate) connection_slots: Vec<Arc<SharedSlots>>,
-    /// Connections over all listeners, where descriptors allow fewer than the listeners do.
-    pub(crate) descriptor_slots: Option<Arc<SharedSlots>>,
-    /// What that allows.
+    /// Connections over all listeners, of which descriptors allow so many.
+    pub(crate) descriptor_slots: Arc<SharedSlots>,
+    /// [`UNLIMITED`], if they allow as many as the listeners do: who is there is counted all the same, for a configuration with more of them.
     descriptors_max: u32,
     /// Idle connections to endpoints that a worker keeps.
     pub(super) idle_max: usize,
@@ -72,6 +72,8 @@ pub struct Shared {
 pub(super) struct Before {
     /// Clusters of the same name, and whether nothing has changed about them.
     pub(super) clusters: Vec<Option<(ClusterId, bool)>>,
+    /// How many there were.
+    before_len: usize,
     /// Routes of the same name whose timeout and retries are the same.
     pub(super) routes: Vec<Option<RouteId>>,
 }
@@ -163,11 +165,11 @@ impl Shared {
             clusters.map(|(row, cluster)| endpoint_slots(old.zip(before.cluster(row)), cluster, workers));
         let (connection_slots, client_slots) =
             config.listeners.iter().map(|listener| listener_slots(old, listener, workers)).unzip();
-        let descriptor_slots =
-            fit.connections_max.map(|limit| match old.and_then(|old| old.descriptor_slots.as_ref()) {
-                Some(slots) => Arc::clone(slots),
-                None => Arc::new(SharedSlots::new(limit, workers)),
-            });
+        let descriptors_max = fit.connections_max.unwrap_or(UNLIMITED);
+        let descriptor_slots = match old {
+            Some(old) => Arc::clone(&old.descriptor_slots),
+            None => Arc::new(SharedSlots::new(descriptors_max, workers)),
+        };
         let number = old.map_or(1, |old| old.number + 1);
         Self {
             number,
@@ -180,7 +182,7 @@ impl Shared {
             connection_slots,
             client_slots,
             descriptor_slots,
-            descriptors_max: fit.connections_max.unwrap_or_default(),
+            descriptors_max,
             idle_max: fit.idle_max,
             config,
             stats,
@@ -202,9 +204,7 @@ impl Shared {
         for (slots, listener) in self.connection_slots.iter().zip(&self.config.listeners) {
             resize(slots, connections_max(listener));
         }
-        if let Some(slots) = &self.descriptor_slots {
-            resize(slots, self.descriptors_max);
-        }
+        resize(&self.descriptor_slots, self.descriptors_max);
         for (row, cluster) in self.config.clusters.iter().enumerate() {
             let limit = cluster.requests_max.unwrap_or_default();
             self.endpoint_slots[row].iter().for_each(|slots| resize(slots, limit));
@@ -220,6 +220,19 @@ impl Shared {
             let is_down = self.stats.probe(id, endpoint).is_some_and(|probe| probe.state == ProbeState::Unhealthy);
             self.clusters[row].standings.set_healthy(endpoint, !is_down);
         }
+    }
+
+    /// Whether its clusters are those of the configuration before, in the same rows, with nothing changed about them.
+    pub(crate) fn has_same_clusters(&self) -> bool {
+        let is_same = |(row, before): (usize, &Option<(ClusterId, bool)>)| {
+            before.is_some_and(|(id, same)| same && id.index() == row)
+        };
+        self.before.before_len == self.before.clusters.len() && self.before.clusters.iter().enumerate().all(is_same)
+    }
+
+    /// Whether descriptors allow fewer connections than the listeners do.
+    pub(super) fn has_few_descriptors(&self) -> bool {
+        self.descriptors_max != UNLIMITED
     }
 
     /// Which row the listener of this name has.
@@ -258,7 +271,11 @@ impl Before {
             let (row, old) = routes.get(route.name.as_str())?;
             is_same(&(&old.timeout, &old.retry), &(&route.timeout, &route.retry)).then(|| RouteId::from_index(*row))
         };
-        Self { clusters: new.clusters.iter().map(cluster).collect(), routes: new.routes.iter().map(route).collect() }
+        Self {
+            clusters: new.clusters.iter().map(cluster).collect(),
+            before_len: old.clusters.len(),
+            routes: new.routes.iter().map(route).collect(),
+        }
     }
 
     /// The cluster that this row was, and whether it is the same in everything.

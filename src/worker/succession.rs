@@ -125,7 +125,7 @@ impl Succession {
             Command::Adopt { generation, done } => {
                 self.adopt(generation);
                 // whoever waits for it may have given up
-                let _ = done.send(());
+                let _ = done.send(self.worker.life.worker());
             }
             Command::Abandon => drop(self.prepared.take()),
             Command::Drain => self.drain(),
@@ -164,7 +164,8 @@ impl Succession {
         };
         let next = self.replace(&before, &shared, log, now);
         self.move_doors(&next, doors);
-        next.publish_endpoints(now);
+        // what was there before is told of by its new names at once
+        next.beat(now);
         self.publish_use();
     }
 

@@ -1,6 +1,6 @@
 //! Bodies, fixed and chunked, both ways, small and large: every byte arrives, and a body that breaks off is never made to look whole.
 
-use crate::support::{Driver, Gateway, Setup, Upstream, assert_same_bytes, behind, noise, on_both_drivers};
+use crate::support::{Driver, Gateway, Setup, Upstream, assert_same_bytes, behind, noise, on_every_step};
 use std::io::ErrorKind;
 
 /// Around the sizes of the gateway's blocks and of the replay buffer, and far above.
@@ -49,7 +49,7 @@ fn source() -> Upstream {
     })
 }
 
-on_both_drivers! {
+on_every_step! {
     fn request_bodies_arrive_whole(driver: Driver) {
         let upstream = Upstream::answering(|_, conn| conn.reply(200, "taken"));
         let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));

@@ -3,7 +3,7 @@
 
 use crate::support::{
     Client, Driver, Gateway, PATIENCE, Upstream, assert_same_bytes, behind, behind_endpoints, eventually, first_then,
-    lock, noise, on_both_drivers,
+    lock, noise, on_every_step,
 };
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -175,7 +175,7 @@ const LEAVES: [fn(Client); 3] = [
     },
 ];
 
-on_both_drivers! {
+on_every_step! {
     fn a_response_that_breaks_at_any_byte_never_looks_whole(driver: Driver) {
         let (late, waiting) = std::sync::mpsc::channel();
         let (first, second) = (breaking(waiting), Upstream::always("second"));

@@ -2,7 +2,7 @@
 //! them, and the log says that it was they who left. Every other limit in here is far beyond what a test may take.
 
 use crate::support::upstream::Blackhole;
-use crate::support::{Client, Driver, Gate, Gateway, Upstream, behind, behind_endpoints, eventually, on_both_drivers};
+use crate::support::{Client, Driver, Gate, Gateway, Upstream, behind, behind_endpoints, eventually, on_every_step};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ fn assert_waits_end(gateway: &Gateway, log: &Path, mut wait_begins: impl FnMut(u
     gateway.assert_nothing_left();
 }
 
-on_both_drivers! {
+on_every_step! {
     fn who_leaves_while_a_connection_is_being_made_waits_for_it_no_longer(driver: Driver) {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");

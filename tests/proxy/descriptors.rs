@@ -2,7 +2,7 @@
 
 use crate::support::gateway::{run_to_end_limited, write_config};
 use crate::support::{
-    Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
+    Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_every_step,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ const LIMIT: u32 = 64;
 /// Everybody is served by an endpoint, whom an error would put aside at once.
 const STRICT: &str = "outlier = { consecutive = 1 }";
 
-on_both_drivers! {
+on_every_step! {
     fn a_gateway_with_few_descriptors_serves_some_and_refuses_the_rest(driver: Driver) {
         let services = [Upstream::always("one"), Upstream::always("two")];
         let config = behind(&[&services[0], &services[1]], "retry = { attempts = 0 }", STRICT);
@@ -52,7 +52,7 @@ fn seats(gateway: &mut Gateway) -> usize {
     said.unwrap_or_else(|| panic!("{lines:?}"))
 }
 
-on_both_drivers! {
+on_every_step! {
     fn all_who_have_a_place_may_go_on_to_another_endpoint_at_once(driver: Driver) {
         let (filled, broken) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
         let (filling, breaking) = (Arc::clone(&filled), Arc::clone(&broken));

@@ -2,7 +2,7 @@
 
 use crate::operation::said;
 use crate::support::gateway::{run_to_end, run_to_end_limited, write_config};
-use crate::support::{Client, Driver, Gate, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
+use crate::support::{Client, Driver, Gate, Gateway, Setup, Upstream, behind, eventually, on_every_step};
 use std::sync::Arc;
 
 /// A service that answers `/hold` only when let through.
@@ -27,7 +27,7 @@ fn one_in_flight(driver: Driver, upstream: &Upstream, drain_timeout: &str) -> (G
     (gateway, client)
 }
 
-on_both_drivers! {
+on_every_step! {
     fn a_drain_finishes_what_is_in_flight_and_refuses_what_is_new(driver: Driver) {
         for signal in ["TERM", "INT", "QUIT"] {
             let gate = Arc::new(Gate::default());

@@ -4,7 +4,7 @@
 use crate::support::upstream::Conn;
 use crate::support::{
     Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, noise,
-    on_both_drivers,
+    on_every_step,
 };
 use std::io::Write as _;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn play_ping_pong(client: &mut Client, piece: &[u8]) {
     assert_eq!(&back[back.len() - PIECE - 2..back.len() - 2], piece);
 }
 
-on_both_drivers! {
+on_every_step! {
     fn an_echo_comes_back_while_its_request_is_still_going_up(driver: Driver) {
         let upstream = echo();
         let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));

@@ -39,6 +39,7 @@ mod own_log;
 mod proxy_protocol;
 mod reload;
 mod reload_state;
+mod reload_traffic;
 mod replaced;
 mod retries;
 mod reuse;

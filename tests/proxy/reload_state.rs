@@ -123,9 +123,8 @@ on_both_drivers! {
         gateway.reload_well(&file(driver, &behind(&[&stays], "", balance)));
         assert!((0..10).all(|_| client.get("/").text() == "stays"));
         assert_eq!((stays.connections(), goes.requests().len()), (1, 1), "one connection, and nothing new for who is gone");
-        eventually("the other connection is closed", || {
-            (gateway.metric("ringgate_upstream_connections", &[("state", "idle")]) == 1.0).then_some(())
-        });
+        let idle = || gateway.metric("ringgate_upstream_connections", &[("state", "idle")]);
+        eventually("the one to who is gone has ended", || (idle() == 1.0).then_some(()));
         gateway.reload_well(&file(driver, &behind(&[&goes, &stays], "", balance)));
         assert!((0..10).any(|_| client.get("/").text() == "goes"), "and who comes back is asked again");
         assert_eq!(stays.connections(), 1);
@@ -201,5 +200,22 @@ on_both_drivers! {
         bad.start();
         eventually("it is found again", || (healthy(&gateway) == 1.0).then_some(()));
         eventually("and asked", || (gateway.get("/").text() == "bad").then_some(()));
+    }
+
+    fn a_check_ends_however_often_the_rest_changes(driver: Driver) {
+        // it takes requests, and answers none
+        let upstream = Upstream::scripted(|conn| conn.wait_for_close());
+        let check = "health_check = { path = \"/healthz\", interval = \"1s\", timeout = \"900ms\" }";
+        let config = |number| beside(number) + &behind(&[&upstream], "", check);
+        let mut gateway = start(driver, &config(0));
+        let mut number = 0;
+        eventually("a check has failed", || {
+            number += 1;
+            gateway.reload_well(&file(driver, &config(number)));
+            (gateway.metric("ringgate_health_checks_total", &[]) >= 1.0).then_some(())
+        });
+        assert!(number > 3, "reloads came faster than checks end");
+        assert_eq!(gateway.metric("ringgate_health_check_healthy", &[]), 0.0);
+        eventually("the workers hear of it", || (gateway.metric("ringgate_endpoint_available", &[]) == 0.0).then_some(()));
     }
 }

@@ -3,7 +3,7 @@
 use crate::support::upstream::{Conn, Request};
 use crate::support::{
     Client, Driver, Gate, Gateway, PATIENCE, Setup, Upstream, assert_same_bytes, behind, eventually, noise,
-    on_both_drivers,
+    on_every_step,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -63,7 +63,7 @@ fn hop(request: &Request) -> (Option<&str>, Option<&str>) {
     (request.header("connection"), request.header("upgrade"))
 }
 
-on_both_drivers! {
+on_every_step! {
     fn an_upgrade_that_is_taken_up_becomes_a_tunnel(driver: Driver) {
         let upstream = switching(echo);
         let gateway = Gateway::start(driver, &behind(&[&upstream], "response_headers = { set = { x-route = \"r\" } }", ""));

@@ -44,6 +44,8 @@ pub struct AdminListener {
     writes: Arc<AtomicU64>,
     /// A successor wants the address.
     wanted: Arc<Notify>,
+    /// It is to close.
+    closing: Arc<Notify>,
 }
 
 /// The place of one connection, as the listener sees it.
@@ -81,6 +83,7 @@ impl AdminListener {
             leaving: None,
             writes: Arc::default(),
             wanted: Arc::default(),
+            closing: Arc::default(),
         })
     }
 
@@ -96,6 +99,12 @@ impl AdminListener {
                 path.map(Bind::Unix).ok_or_else(|| io::ErrorKind::Unsupported.into())
             }
         }
+    }
+
+    /// What has it close its address, and go on with the connections that it has, once it serves.
+    #[must_use]
+    pub fn closing(&self) -> Arc<Notify> {
+        Arc::clone(&self.closing)
     }
 
     /// Takes no more connections at once than descriptors allow.
@@ -117,6 +126,10 @@ impl AdminListener {
             () = self.wanted.notified() => {
                 self.socket = None;
                 tracing::info!("the admin address is handed over to another process");
+                std::future::pending().await
+            }
+            () = self.closing.notified() => {
+                self.socket = None;
                 std::future::pending().await
             }
         }

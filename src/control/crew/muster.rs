@@ -224,7 +224,7 @@ mod tests {
         let NoCrew::Refused(why) = agree(&rolls).unwrap_err() else { panic!("it was refused") };
         let why: Vec<_> = reasons(&why).collect();
         assert!(
-            why.len() == 1 && why[0].starts_with("io_uring refused: ") && why[0].contains("RLIMIT_MEMLOCK"),
+            why.len() == 1 && why[0].starts_with("io_uring-plain refused: ") && why[0].contains("RLIMIT_MEMLOCK"),
             "{why:?}"
         );
         drop(rolls);

@@ -4,18 +4,23 @@
 //! not: it cannot be replaced as fast as somebody waits for an answer, and the others must not go on without it.
 
 use super::{Crew, Post};
-use crate::net::{listener, mailbox};
+use crate::net::{clock, listener, mailbox};
 use crate::observe::access_log::AccessLogThread;
-use crate::worker::{Command, DoorKey, LogTo, Preparation, Shared};
+use crate::worker::{Command, DoorKey, LogTo, Preparation, Reason, Shared};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// How long workers may take to prepare, all together, and to adopt: many of their beats.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How often a look is taken while they are waited for.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What comes.
 pub(in crate::control) struct Next {
@@ -44,9 +49,17 @@ impl Crew {
     ///
     /// # Errors
     /// One of them cannot. Then none of them has anything of it.
-    pub(in crate::control) async fn prepare(&self, next: &Next) -> Result<(), NotPrepared> {
+    pub(in crate::control) async fn prepare(&mut self, next: &Next) -> Result<(), NotPrepared> {
         let prepared = match self.ask_to_prepare(next) {
-            Ok(answers) => listen(answers).await,
+            Ok(mut answers) => {
+                let all = async {
+                    while let Some(prepared) = answers.recv().await {
+                        prepared?;
+                    }
+                    Ok(())
+                };
+                self.wait_for(all, |_| None).await.unwrap_or(Err(NotPrepared::Late))
+            }
             Err(error) => Err(error),
         };
         if prepared.is_err() {
@@ -104,14 +117,50 @@ impl Crew {
         (self.shared, self.log) = (shared, log);
         let (done, mut answers) = unbounded_channel();
         let generation = self.shared.number;
+        let mut waiting = Vec::new();
         for post in &self.posts {
-            post.send(Command::Adopt { generation, done: done.clone() });
+            let told = post.send(Command::Adopt { generation, done: done.clone() });
+            if let (mailbox::Sent::Full, Some(holder)) = (told, &post.holder) {
+                // it would go on under a configuration that nobody knows of any more; whoever takes its place does not
+                holder.notice.give(Reason::Stalled);
+            }
+            if post.is_held() {
+                waiting.push(post.id);
+            }
         }
         drop(done);
-        // until each has answered, or ended
-        let all = async { while answers.recv().await.is_some() {} };
-        if timeout(PATIENCE, all).await.is_err() {
+        // until each has answered, or ended; one that retires may never read its mailbox again
+        let waiting = RefCell::new(waiting);
+        let all = async {
+            while let Some(id) = answers.recv().await {
+                waiting.borrow_mut().retain(|other| *other != id);
+            }
+        };
+        let is_over = |crew: &Self| waiting.borrow().iter().all(|id| !crew.posts[id.index()].is_held()).then_some(());
+        if self.wait_for(all, is_over).await.is_none() {
             tracing::warn!("not all workers use generation {generation} yet: one of them stands still");
+        }
+    }
+
+    /// Waits for all workers, as long as there is patience; `None`: some of them have not answered. `is_over`: there is nothing to wait for
+    /// any more. Who waits is not away: what stands still meanwhile does so for the next look too.
+    async fn wait_for<T>(&mut self, all: impl Future<Output = T>, is_over: impl Fn(&Self) -> Option<T>) -> Option<T> {
+        let (mut all, mut look) = (pin!(all), interval(LOOK));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let patience = sleep(PATIENCE);
+        let mut patience = pin!(patience);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut all => return Some(done),
+                () = &mut patience => return None,
+                _ = look.tick() => {
+                    self.on_look(clock::now());
+                    if let Some(over) = is_over(self) {
+                        return Some(over);
+                    }
+                }
+            }
         }
     }
 }
@@ -120,15 +169,4 @@ impl Post {
     fn send(&self, command: Command) -> mailbox::Sent {
         self.holder.as_ref().map_or(mailbox::Sent::Gone, |holder| holder.mailbox.send(command))
     }
-}
-
-/// Waits until everybody has answered or ended.
-async fn listen(mut answers: UnboundedReceiver<io::Result<()>>) -> Result<(), NotPrepared> {
-    let all = async {
-        while let Some(prepared) = answers.recv().await {
-            prepared?;
-        }
-        Ok(())
-    };
-    timeout(PATIENCE, all).await.unwrap_or(Err(NotPrepared::Late))
 }

@@ -7,8 +7,10 @@ use crate::config::{Resolver, Told};
 use crate::limits::{ENDPOINTS_FILE_BYTES_MAX, ENDPOINTS_MAX, TIERS_MAX};
 use crate::policy::names::Learned;
 use serde::Deserialize;
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,7 +49,11 @@ pub(super) async fn read(path: PathBuf) -> (Learned, Option<String>) {
 
 fn told(path: &Path) -> Result<Vec<Told>, String> {
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    // without waiting for somebody at the other end, if it is a pipe
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| e.to_string())?;
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        return Err("it is no file".to_owned());
+    }
     file.take(ENDPOINTS_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > ENDPOINTS_FILE_BYTES_MAX {
         return Err(format!("larger than {ENDPOINTS_FILE_BYTES_MAX} bytes"));
@@ -116,5 +122,6 @@ mod tests {
         }
         assert!(of("a.toml", "endpoints = 1\n").is_err_and(|error| !error.contains('\n')));
         assert!(told(Path::new("/nonexistent/a.json")).is_err());
+        assert_eq!(told(Path::new("/dev/null")), Err("it is no file".to_owned()));
     }
 }

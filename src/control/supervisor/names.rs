@@ -5,6 +5,7 @@
 //! closed; what is in flight ends under the generation that it began with.
 
 use super::thread::{Control, Verdict};
+use super::{LOOK, interval};
 use crate::config::{Config, Endpoint, printable};
 use crate::control::endpoints::{Asked, Refused};
 use crate::control::probes::Checked;
@@ -12,6 +13,7 @@ use crate::net::clock;
 use crate::units::EndpointId;
 use crate::worker::Shared;
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -46,8 +48,18 @@ impl Control {
     /// The configuration with the endpoints that are known of its names; those of which nothing is known yet are asked for first.
     pub(super) async fn learn(&mut self, config: Config) -> Config {
         self.names.add(&config);
-        self.names.learn().await;
+        self.while_learning().await;
         config.told(&|lookup| self.names.answer(lookup), &HashMap::new()).0
+    }
+
+    async fn while_learning(&mut self) {
+        let (mut learning, mut look) = (pin!(self.names.learn()), interval(LOOK));
+        loop {
+            tokio::select! {
+                () = &mut learning => return,
+                _ = look.tick() => self.crew.look(clock::now()),
+            }
+        }
     }
 
     /// Does what an operator asks, if it can be done.

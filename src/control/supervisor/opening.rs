@@ -111,6 +111,9 @@ pub(super) fn no_worker(config: &Config, why: &NoCrew) -> StartError {
             let reasons: Vec<_> = reasons(refused).collect();
             let instead = match driver {
                 Driver::IoUring => "; driver = \"auto\" runs on epoll instead",
+                Driver::Multishot | Driver::DeferTaskrun | Driver::CoopTaskrun | Driver::Plain => {
+                    "; driver = \"auto\" takes the best that is to be had"
+                }
                 Driver::Auto | Driver::Epoll => "",
             };
             StartError(format!("cannot start the workers with driver = \"{driver}\": {}{instead}", reasons.join("; ")))

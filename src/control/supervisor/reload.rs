@@ -10,14 +10,15 @@
 //!
 //! Until the last step the configuration in use is untouched, and what was opened is closed again.
 
-use super::Wish;
 use super::opening::{cannot_listen, cannot_log, fit_descriptors};
 use super::thread::{Control, Verdict};
-use crate::config::{self, Bind, Config};
+use super::{LOOK, Wish, interval};
+use crate::config::{self, Bind, Config, Listener};
 use crate::control::admin::AdminListener;
 use crate::control::crew::Next;
 use crate::control::difference;
 use crate::control::endpoints::Wishes;
+use crate::control::reports;
 use crate::net::clock;
 use crate::net::listener::{self, Bound};
 use crate::net::socket_file::SocketFile;
@@ -27,10 +28,19 @@ use crate::policy::descriptors::Fit;
 use crate::policy::router::Router;
 use crate::worker::{DoorKey, Shared};
 use std::fs::Permissions;
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// How long reading the file, and opening what is new, may take.
+const OPENING: Duration = Duration::from_secs(30);
 
 /// How a reload ended.
 pub type Outcome = Result<Reloaded, NotReloaded>;
@@ -104,6 +114,9 @@ impl Control {
             }
             Err(why) => {
                 reloads.count(ReloadResult::Failed);
+                if matches!(why, NotReloaded::Failed(_)) {
+                    self.watch.on_failed(clock::now());
+                }
                 tracing::error!("not reloaded, the configuration before stays in use: errors={}", why.errors().len());
                 // one line an event, however many the error has
                 why.errors().iter().for_each(|error| tracing::error!("not reloaded: {}", error.replace("\n   ", ";")));
@@ -121,17 +134,17 @@ impl Control {
         }
         let mut source = self.source.clone().ok_or(NotReloaded::NoFile)?;
         let (old, log, opened) = (Arc::clone(self.crew.shared()), self.generations.log(), self.opened);
-        // reading and binding may take a while, in which operators and health checks have this thread
+        self.watch.on_begin();
         let reading = tokio::task::spawn_blocking(move || {
             let read = source.load();
             (source, read)
         });
-        let (source, read) = reading.await.map_err(|_| has_panicked())?;
+        let (source, read) = self.while_busy(reading).await?;
         self.watch.on_read(&source);
         let (config, router) = read.map_err(|wrong| NotReloaded::Wrong(wrong.errors))?;
         let config = self.learn(config).await;
         let opening = tokio::task::spawn_blocking(move || open((config, router), &old, log, opened));
-        let opened = opening.await.unwrap_or_else(|_| Err(has_panicked()))?;
+        let opened = self.while_busy(opening).await??;
         let (old, new) = (Arc::clone(&self.crew.shared().config), Arc::clone(&opened.shared.config));
         let admin = self.next_admin(&old, &new)?;
         let Opened { shared, log, sockets, files, addresses, fit } = opened;
@@ -140,12 +153,10 @@ impl Control {
         self.crew.prepare(&next).await.map_err(|error| NotReloaded::Failed(vec![error.to_string()]))?;
 
         // from here on nothing fails
-        if let Some(probes) = self.probes.take() {
-            probes.abort();
-        }
         while let Ok(changed) = verdicts.try_recv() {
             self.tell_verdict(changed);
         }
+        self.end_probes(&next.shared, fit.probes_max);
         if let (Some(log), Some(words)) = (&log, &new.access_log) {
             log.begin(generation, &new, words);
         }
@@ -155,7 +166,6 @@ impl Control {
         self.generations.begin(&next.shared, log, clock::now());
         next.shared.stats.control.reloads.set_generation(generation, clock::wall());
         self.crew.adopt(next).await;
-        self.probes_max = fit.probes_max;
         self.start_probes(verdict);
         if let Some(admin) = admin {
             self.serve_admin(admin.limited(self.admin_max));
@@ -166,6 +176,26 @@ impl Control {
         addresses.iter().for_each(|(name, address)| tracing::info!("listening listener={name} address={address}"));
         let changes = difference::changes(&old, &new);
         Ok(Reloaded { generation, changes, warnings: config::warnings(&new) })
+    }
+
+    /// Reading and binding may take a while, and a file that hangs (a pipe, a server that is away) takes for ever: meanwhile this thread looks
+    /// after everything as before, and ends if it is told to.
+    async fn while_busy<T>(&mut self, opening: JoinHandle<T>) -> Result<T, NotReloaded> {
+        let failed = |why: &str| Err(NotReloaded::Failed(vec![why.to_owned()]));
+        let (mut opening, mut look, mut patience) = (pin!(opening), interval(LOOK), pin!(sleep(OPENING)));
+        loop {
+            tokio::select! {
+                opened = &mut opening => return opened.or_else(|_| failed("the reload has panicked")),
+                () = &mut patience => return failed("the file, or what it names, cannot be read or opened in time"),
+                _ = look.tick() => self.crew.look(clock::now()),
+                Some((config, report)) = self.reported.recv() => reports::log(&config, report),
+                _ = self.wished.changed() => {
+                    if *self.wished.borrow() >= Wish::Drain {
+                        return Err(NotReloaded::Draining);
+                    }
+                }
+            }
+        }
     }
 
     /// The admin API's next listener, if it is to have another address.
@@ -195,7 +225,7 @@ fn open(
     let known: Vec<DoorKey> = old.config.listeners.iter().map(DoorKey::of).collect();
     for listener in config.listeners.iter().filter(|listener| !known.contains(&DoorKey::of(listener))) {
         let key = DoorKey::of(listener);
-        match listener::bind(&listener.bind, listener.unix_mode, config.gateway.cores.len()) {
+        match bind_beside(&old.config, listener, config.gateway.cores.len()) {
             Ok(Bound { sockets: bound, address, file }) => {
                 files.extend(file.map(|file| (key.clone(), file)));
                 sockets.push((key, bound));
@@ -226,8 +256,20 @@ fn open(
     }
 }
 
-fn has_panicked() -> NotReloaded {
-    NotReloaded::Failed(vec!["the reload has panicked".to_owned()])
+/// Binds a new listener while those of `old` are open. One that is to have all addresses of a port of which another has one, or one where
+/// another has all, meets that, which goes or stays as the configuration says.
+fn bind_beside(old: &Config, listener: &Listener, workers: usize) -> io::Result<Bound> {
+    let meets = |address: SocketAddr| {
+        old.listeners.iter().any(|other| {
+            matches!(other.bind, Bind::Tcp(other) if other.port() == address.port()
+                && other.is_ipv4() == address.is_ipv4()
+                && (other.ip().is_unspecified() || address.ip().is_unspecified()))
+        })
+    };
+    match listener.bind {
+        Bind::Tcp(address) if meets(address) => listener::bind_over(address, workers),
+        _ => listener::bind(&listener.bind, listener.unix_mode, workers),
+    }
 }
 
 /// The files of unix sockets that stay get the permissions that they are to have now.

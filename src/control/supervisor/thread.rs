@@ -22,8 +22,9 @@ use crate::worker::{Command, DoorKey, Report, Shared};
 use rand::SeedableRng;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::sleep;
 
 /// What the end of something means that this thread runs and that does not end.
 fn fault_of(ended: &Result<(), JoinError>) -> Fault {
@@ -35,6 +36,9 @@ fn fault_of(ended: &Result<(), JoinError>) -> Fault {
 
 /// How often a file is looked after that is watched.
 const WATCH: Duration = Duration::from_millis(500);
+
+/// How long who is connected to the admin API at an address that it leaves is still answered.
+const ADMIN_LEAVES: Duration = Duration::from_secs(5);
 
 /// What the control thread owns.
 pub(super) struct Control {
@@ -61,8 +65,8 @@ pub(super) struct Control {
     pub(super) memory: Memory,
     /// What else this thread runs; none of it ends before the thread does, but for what a reload replaces.
     pub(super) tasks: JoinSet<()>,
-    /// Two of those tasks.
-    pub(super) admin: Option<AbortHandle>,
+    /// Two of those tasks; and what has the first one close its address.
+    pub(super) admin: Option<(AbortHandle, Arc<Notify>)>,
     pub(super) probes: Option<AbortHandle>,
     /// Of listeners on unix sockets; they remove themselves.
     pub(super) files: Vec<(DoorKey, SocketFile)>,
@@ -142,20 +146,41 @@ impl Control {
                 generations: Box::new(move || shown.views(clock::now())),
             })
         };
+        let closing = listener.closing();
         let serving = self.tasks.spawn(async move {
             if let Err(error) = admin::serve(listener, state).await {
                 tracing::error!("the admin listener has ended: {error}");
             }
         });
-        if let Some(before) = self.admin.replace(serving) {
-            before.abort();
+        if let Some((before, closing)) = self.admin.replace((serving, closing)) {
+            closing.notify_one();
+            // whoever has asked for the reload is answered there
+            tokio::spawn(async move {
+                sleep(ADMIN_LEAVES).await;
+                before.abort();
+            });
         }
     }
 
-    /// Checks the endpoints of the configuration in use from now on.
+    /// Ends the checks that run before `next` comes into use, unless it has the same clusters: then they go on as they are,
+    /// because one that takes its time would never end while reloads come faster.
+    pub(super) fn end_probes(&mut self, next: &Shared, probes_max: usize) {
+        let goes_on = next.has_same_clusters() && probes_max == self.probes_max;
+        self.probes_max = probes_max;
+        if !goes_on && let Some(probes) = self.probes.take() {
+            probes.abort();
+        }
+    }
+
+    /// Checks the endpoints of the configuration in use from now on, if nobody does.
     pub(super) fn start_probes(&mut self, verdict: &mpsc::UnboundedSender<Verdict>) {
         let shared = Arc::clone(self.crew.shared());
         let (config, stats, verdict) = (Arc::clone(&shared.config), Arc::clone(&shared.stats), verdict.clone());
+        if let (Some(_), Some(followers)) = (&self.probes, &self.followers) {
+            // those that go on, over the same clusters
+            let _ = followers.send((config, stats));
+            return;
+        }
         #[expect(clippy::disallowed_methods, reason = "the one seed of the probes' own generator")]
         let rng = Rng::from_rng(&mut rand::rng());
         let (followers, followed) = mpsc::unbounded_channel();
@@ -238,7 +263,7 @@ impl Control {
             return false;
         }
         self.watched = now + WATCH;
-        self.watch.look()
+        self.watch.look(now)
     }
 
     fn reopen_log(&self) {

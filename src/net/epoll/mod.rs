@@ -2,13 +2,14 @@
 //!
 //! The kernel tells once what has become possible (edge-triggered), and a [`socket`] remembers it. So a receive or a send is one system call
 //! that is made where it arises, and it is made again only after the kernel has said that it may bring something: a receive that has not filled
-//! its room has emptied the socket (epoll(7)), unless the peer has ended, and one that nobody was told of is not tried in vain. Nothing is
+//! its room has emptied the socket (epoll(7)), with a few exceptions ([`UNSURE`]), and one that nobody was told of is not tried in vain. Nothing is
 //! in flight while somebody waits, so a wait may be dropped, and whoever waits needs no buffer.
 //!
 //! A turn: every task that was woken runs, then one `epoll_wait(2)` says what has become possible meanwhile. It also waits for the next
 //! deadline ([`Epoll::set_alarm`]), in milliseconds, rounded up: a tick of the timers is ten.
 //!
-//! Who has always more to do would never wait, and so never give the others a turn: a task that has had its [`SHARE`] waits for the next one.
+//! Who has always more to do would never wait, and so never give the others a turn: a task that has had its [`SHARE`] is woken by the end of
+//! the next wait, and has its place behind those who were told of something by then.
 //!
 //! Descriptors are closed as they are dropped, which takes them out of the kernel's list as well. One that has a duplicate elsewhere (a unix
 //! listener, the bell of a mailbox) stays in there, and what is told of it then finds no row.
@@ -20,7 +21,7 @@ mod tests;
 use super::block::Blocks;
 use super::clock;
 use super::engine::{self, Engine};
-use super::tasks::Tasks;
+use super::tasks::{Tasks, Waiter};
 use crate::units::Instant;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -28,7 +29,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// What one turn is told of at most: those that more happens to are told of by the next. 1.5 KiB.
 const EVENTS: usize = 128;
@@ -37,12 +38,13 @@ const SHARE: usize = 256 << 10;
 /// What anything counts for at least that is done without waiting.
 const SHARE_LEAST: usize = 32 << 10;
 /// What is always wanted to be known of a socket.
-const ARRIVALS: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+const ARRIVALS: u32 = (libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 /// The same, and when there is room for what is sent. Asked for only where there was none: unix sockets tell it with everything that their
 /// peer reads.
 const ARRIVALS_AND_ROOM: u32 = ARRIVALS | libc::EPOLLOUT as u32;
-/// The connection, or the peer's direction of it, is over: a receive that does not fill its room is not the last one.
-const ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+/// From now on a receive that does not fill its room need not be the last one: the connection, or the peer's direction of it, is over; or the
+/// peer has sent urgent data (RFC 6093), in front of which a receive ends.
+const UNSURE: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI) as u32;
 
 /// See the module.
 pub(super) struct Epoll {
@@ -56,6 +58,8 @@ pub(super) struct Epoll {
     alarm: Alarm,
     /// What a task has had of its share, and the number of its run.
     share: Cell<(u64, usize)>,
+    /// Those who have had theirs.
+    served: RefCell<Vec<Waiter>>,
     #[cfg(test)]
     refuses: Cell<bool>,
 }
@@ -66,7 +70,7 @@ struct Alarm {
     /// `NEVER` when it is not set.
     at: Cell<Instant>,
     rings: Cell<bool>,
-    waker: Cell<Option<Waker>>,
+    waiter: Cell<Waiter>,
 }
 
 /// What is known of a socket.
@@ -77,15 +81,18 @@ struct Row {
     is_readable: bool,
     /// A send may be taken.
     is_writable: bool,
-    /// The peer has ended its direction, or both are over.
-    has_ended: bool,
+    /// Only a receive that finds nothing has emptied the socket ([`UNSURE`]).
+    is_unsure: bool,
     /// The kernel tells when there is room again.
     tells_room: bool,
     /// Who waits for what arrives: one task at a time.
-    reader: Option<Waker>,
+    reader: Waiter,
     /// Who waits for room.
-    writer: Option<Waker>,
+    writer: Waiter,
 }
+
+// one for each connection
+const _: () = assert!(size_of::<Row>() == 16);
 
 /// Who made the event loop of this thread, and ends it.
 pub(super) struct Owner(*mut Epoll);
@@ -134,6 +141,7 @@ impl Epoll {
             stock,
             alarm: Alarm { at: Cell::new(Instant::NEVER), ..Alarm::default() },
             share: Cell::default(),
+            served: RefCell::default(),
             #[cfg(test)]
             refuses: Cell::new(false),
         })));
@@ -163,7 +171,8 @@ impl Epoll {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         let mut events = self.events.borrow_mut();
-        let patience = if wait { self.alarm.patience() } else { 0 };
+        let is_idle = wait && self.served.borrow().is_empty();
+        let patience = if is_idle { self.alarm.patience() } else { 0 };
         // SAFETY: as many live events as it is told of.
         let told = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), EVENTS as i32, patience) };
         let told = usize::try_from(told).or_else(|_| match io::Error::last_os_error() {
@@ -180,6 +189,7 @@ impl Epoll {
         }
         drop(rows);
         self.alarm.ring_if_due(clock::now());
+        self.served.borrow_mut().drain(..).for_each(Waiter::wake);
         Ok(())
     }
 
@@ -193,7 +203,7 @@ impl Epoll {
         if self.alarm.rings.take() {
             return Poll::Ready(());
         }
-        self.alarm.waker.set(Some(cx.waker().clone()));
+        self.alarm.waiter.set(Waiter::of(cx));
         Poll::Pending
     }
 
@@ -210,10 +220,10 @@ impl Epoll {
             generation,
             is_readable: false,
             is_writable: !connecting,
-            has_ended: false,
+            is_unsure: false,
             tells_room: connecting,
-            reader: None,
-            writer: None,
+            reader: Waiter::default(),
+            writer: Waiter::default(),
         };
         let mut rows = self.rows.borrow_mut();
         let number = rows.insert(row);
@@ -239,11 +249,11 @@ impl Epoll {
         look(&mut self.rows.borrow_mut()[number as usize])
     }
 
-    /// Whether the running task has had its share: it is woken again when others have had theirs.
+    /// Whether the running task has had its share: it is woken again in the next turn.
     fn is_served(&self, cx: &Context<'_>) -> bool {
         let is_served = self.share.get().0 == self.tasks.run_number() && self.share.get().1 >= SHARE;
         if is_served {
-            cx.waker().wake_by_ref();
+            self.served.borrow_mut().push(Waiter::of(cx));
         }
         is_served
     }
@@ -258,14 +268,14 @@ impl Epoll {
 
 impl Row {
     fn on_told(&mut self, events: u32) {
-        self.has_ended |= events & ENDED != 0;
-        if events & (ENDED | libc::EPOLLIN as u32) != 0 {
+        self.is_unsure |= events & UNSURE != 0;
+        if events & (UNSURE | libc::EPOLLIN as u32) != 0 {
             self.is_readable = true;
-            self.reader.take().into_iter().for_each(Waker::wake);
+            std::mem::take(&mut self.reader).wake();
         }
         if events & (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0 {
             self.is_writable = true;
-            self.writer.take().into_iter().for_each(Waker::wake);
+            std::mem::take(&mut self.writer).wake();
         }
     }
 }
@@ -285,7 +295,7 @@ impl Alarm {
         if now >= self.at.get() {
             self.at.set(Instant::NEVER);
             self.rings.set(true);
-            self.waker.take().into_iter().for_each(Waker::wake);
+            self.waiter.take().wake();
         }
     }
 }
@@ -293,12 +303,5 @@ impl Alarm {
 impl fmt::Debug for Epoll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Epoll").field("fd", &self.fd).finish_non_exhaustive()
-    }
-}
-
-/// Has a waker in this place that wakes the task of this context.
-fn wait_in(place: &mut Option<Waker>, cx: &Context<'_>) {
-    if !place.as_ref().is_some_and(|set| set.will_wake(cx.waker())) {
-        *place = Some(cx.waker().clone());
     }
 }

@@ -2,7 +2,8 @@
 
 use super::super::block::Block;
 use super::super::stream::poll_now;
-use super::{ARRIVALS_AND_ROOM, Epoll, Row, wait_in};
+use super::super::tasks::Waiter;
+use super::{ARRIVALS_AND_ROOM, Epoll};
 use monoio::buf::IoBufMut as _;
 use std::fmt;
 use std::future::Future;
@@ -41,13 +42,13 @@ impl Socket {
     }
 
     #[cfg(test)]
-    pub(super) fn has_ended(&self) -> bool {
-        self.epoll.with(self.row, |row| row.has_ended)
+    pub(super) fn is_unsure(&self) -> bool {
+        self.epoll.with(self.row, |row| row.is_unsure)
     }
 
     /// Somebody has read from the descriptor himself, and found nothing more: what comes next is told.
     pub(in super::super) fn found_empty(&self) {
-        self.epoll.with(self.row, |row| row.is_readable = row.has_ended);
+        self.epoll.with(self.row, |row| row.is_readable = row.is_unsure);
     }
 
     /// Receives into the block's room, or into a small one if it has none.
@@ -59,7 +60,7 @@ impl Socket {
     pub(in super::super) fn poll_received(&self, into: &mut Option<Block>, cx: &Context<'_>) -> Poll<Received> {
         let waits = self.epoll.with(self.row, |row| {
             if !row.is_readable {
-                wait_in(&mut row.reader, cx);
+                row.reader = Waiter::of(cx);
             }
             !row.is_readable
         });
@@ -76,7 +77,7 @@ impl Socket {
                 } else {
                     self.epoll.stock.borrow_mut().put(block);
                 }
-                self.epoll.with(self.row, |row| wait_in(&mut row.reader, cx));
+                self.epoll.with(self.row, |row| row.reader = Waiter::of(cx));
                 Poll::Pending
             }
             received => {
@@ -168,7 +169,7 @@ impl Socket {
             if row.is_writable {
                 return None;
             }
-            wait_in(&mut row.writer, cx);
+            row.writer = Waiter::of(cx);
             Some((std::mem::replace(&mut row.tells_room, true), row.generation))
         });
         match tells {
@@ -187,8 +188,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let row = self.epoll.rows.borrow_mut().remove(self.row as usize);
-        drop::<Row>(row);
+        self.epoll.rows.borrow_mut().remove(self.row as usize);
         // SAFETY: it was given away by who owned it.
         drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
     }
@@ -227,8 +227,10 @@ impl Future for Readable<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Socket { epoll, fd, row } = self.socket;
-        // what was told before may have been taken since
-        let is_known = epoll.with(*row, |row| row.is_readable) && (self.has_waited || poll_now(*fd, libc::POLLIN) != 0);
+        let (is_readable, is_unsure) = epoll.with(*row, |row| (row.is_readable, row.is_unsure));
+        // what was told before may have been taken since, and urgent data alone are nothing to be received
+        let is_sure = self.has_waited && !is_unsure;
+        let is_known = is_readable && (is_sure || poll_now(*fd, libc::POLLIN) != 0);
         if is_known {
             if epoll.is_served(cx) {
                 return Poll::Pending;
@@ -239,7 +241,7 @@ impl Future for Readable<'_> {
         self.has_waited = true;
         epoll.with(*row, |row| {
             row.is_readable = false;
-            wait_in(&mut row.reader, cx);
+            row.reader = Waiter::of(cx);
         });
         Poll::Pending
     }

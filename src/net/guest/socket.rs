@@ -2,6 +2,9 @@
 //!
 //! A receive that is dropped may take bytes with it. So one future per socket, boxed with its first receive, runs receive after receive; it is
 //! polled in place by whoever waits, and nobody's leaving drops it.
+//!
+//! Other waits are boxed: monoio's futures are larger than those of our own event loops, and whoever waits has room for either, so that each
+//! connection would be larger on all of them.
 
 use super::super::block::{Block, TAILROOM};
 use crate::limits::BLOCK_SMALL;
@@ -11,6 +14,7 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::pin::Pin;
@@ -20,12 +24,17 @@ use std::task::{Context, Poll, Waker};
 /// What an operation has come to, with its block.
 type Received = (io::Result<usize>, Block);
 
+/// A wait of a guest.
+pub(in super::super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
 /// See the module.
 pub(in super::super) struct Socket(Rc<Line>);
 
 /// What the socket and its reader share.
 struct Line {
-    stream: UnsafeCell<TcpStream>,
+    stream: UnsafeCell<ManuallyDrop<TcpStream>>,
+    /// Operations that have begun and were not seen to end: the driver has the descriptor as long as they are in flight.
+    operations: Cell<usize>,
     /// For the next receive.
     wanted: Cell<Option<Block>>,
     in_flight: Cell<bool>,
@@ -44,7 +53,8 @@ impl Socket {
         // SAFETY: the descriptor is owned and handed over; a TcpStream of std is nothing but the descriptor.
         let socket = unsafe { std::net::TcpStream::from_raw_fd(fd.into_raw_fd()) };
         Ok(Self(Rc::new(Line {
-            stream: UnsafeCell::new(TcpStream::from_std(socket)?),
+            stream: UnsafeCell::new(ManuallyDrop::new(TcpStream::from_std(socket)?)),
+            operations: Cell::default(),
             wanted: Cell::default(),
             in_flight: Cell::default(),
             got: RefCell::default(),
@@ -113,29 +123,31 @@ impl Socket {
     }
 
     /// Waits until a receive would be over at once.
-    pub(in super::super) async fn readable(&self) -> io::Result<()> {
-        if self.is_receiving() {
-            poll_fn(|cx| if self.run(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-            return Ok(());
-        }
-        self.0.shared().readable(false).await
+    pub(in super::super) fn readable(&self) -> Boxed<'_, io::Result<()>> {
+        Box::pin(async {
+            if self.is_receiving() {
+                poll_fn(|cx| if self.run(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+                return Ok(());
+            }
+            self.0.counted(self.0.shared().readable(false)).await
+        })
     }
 
     /// Waits until a send would be over at once.
-    pub(in super::super) async fn writable(&self) -> io::Result<()> {
-        self.0.shared().writable(false).await
+    pub(in super::super) fn writable(&self) -> Boxed<'_, io::Result<()>> {
+        Box::pin(self.0.counted(self.0.shared().writable(false)))
     }
 
     /// Sends what is unread in the block, as much as the kernel takes at once.
-    pub(in super::super) fn send(&self, block: Block) -> impl Future<Output = Received> + use<'_> {
-        self.0.exclusive().write(block)
+    pub(in super::super) fn send(&self, block: Block) -> Boxed<'_, Received> {
+        Box::pin(self.0.counted(self.0.exclusive().write(block)))
     }
 }
 
 async fn read_on(line: Rc<Line>) {
     loop {
         let into = poll_fn(|_| line.wanted.take().map_or(Poll::Pending, Poll::Ready)).await;
-        let received = line.exclusive().read(into).await;
+        let received = line.counted(line.exclusive().read(into)).await;
         *line.got.borrow_mut() = Some(received);
     }
 }
@@ -154,6 +166,14 @@ fn merge(mut block: Block, received: usize, into: Option<Block>) -> Block {
 }
 
 impl Line {
+    /// Counts an operation for as long as it is in flight; for ever, if it is dropped before its end.
+    async fn counted<T>(&self, operation: impl Future<Output = T>) -> T {
+        self.operations.set(self.operations.get() + 1);
+        let result = operation.await;
+        self.operations.set(self.operations.get() - 1);
+        result
+    }
+
     fn shared(&self) -> &TcpStream {
         // SAFETY: the exclusive references that reading and writing make end before they return.
         unsafe { &*self.stream.get() }
@@ -164,6 +184,18 @@ impl Line {
         // SAFETY: `read` and `write` of monoio only clone the shared descriptor out of it before they return; no reference to the
         // TcpStream lives in their futures' state that another call could alias mutably (its own `Split` rests on the same).
         unsafe { &mut *self.stream.get() }
+    }
+}
+
+impl Drop for Line {
+    /// Closes the descriptor here and now, where monoio would have it closed by an operation: who lets go of one for want of another gets it.
+    fn drop(&mut self) {
+        // SAFETY: it is taken once, here, and nothing is left that could ask for it.
+        let stream = unsafe { ManuallyDrop::take(self.stream.get_mut()) };
+        if self.operations.get() == 0 {
+            // SAFETY: the descriptor was ours, and the stream that is given up for it does not close it.
+            drop(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) });
+        }
     }
 }
 

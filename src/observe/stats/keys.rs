@@ -48,7 +48,31 @@ impl<K, V> Default for Table<K, V> {
     }
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Table<K, V> {
+/// Numbers of which rows are copies.
+trait Shared: Clone {
+    /// Whether somebody else has them too.
+    fn is_shared(&self) -> bool;
+}
+
+impl<T> Shared for Rows<T> {
+    fn is_shared(&self) -> bool {
+        Self::is_shared(self)
+    }
+}
+
+impl Shared for RouteRow {
+    fn is_shared(&self) -> bool {
+        self.parts.is_shared()
+    }
+}
+
+impl Shared for EndpointRow {
+    fn is_shared(&self) -> bool {
+        self.parts.is_shared()
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Shared> Table<K, V> {
     /// The numbers of `key`, which generation `now` has.
     fn take(&mut self, key: K, now: u64, make: impl FnOnce() -> V) -> V {
         let (row, seen) = self.known.entry(key).or_insert_with(|| (make(), now));
@@ -56,12 +80,13 @@ impl<K: Clone + Eq + Hash, V: Clone> Table<K, V> {
         row.clone()
     }
 
-    /// Forgets those that were seen longest ago, of more than are kept.
+    /// Forgets those that were seen longest ago, of more than are kept. Those that a configuration still has do not count: what comes now may
+    /// never come into use, and the one before goes on.
     fn forget(&mut self, now: u64) {
         let mut gone: Vec<(u64, K)> = self
             .known
             .iter()
-            .filter(|(_, (_, seen))| *seen != now)
+            .filter(|(_, (row, seen))| *seen != now && !row.is_shared())
             .map(|(key, (_, seen))| (*seen, key.clone()))
             .collect();
         if gone.len() > KEPT_MAX {
@@ -204,16 +229,27 @@ mod tests {
 
     #[test]
     fn a_name_that_returns_has_its_numbers_and_the_oldest_that_is_gone_is_forgotten() {
-        let mut table: Table<usize, Arc<usize>> = Table::default();
-        let first = table.take(0, 1, || Arc::new(0));
+        let mut table: Table<usize, Rows<ListenerStats>> = Table::default();
+        let count = |rows: &Rows<ListenerStats>| rows.touch(0, ListenerStats::default).accepted.add(1);
+        let counted = |rows: &Rows<ListenerStats>| rows.get(0).map_or(0, |stats| stats.accepted.get());
+        count(&table.take(0, 1, || Rows::new(1)));
         table.forget(2);
-        assert!(Arc::ptr_eq(&first, &table.take(0, 3, || unreachable!("it is known"))));
+        let first = table.take(0, 3, || unreachable!("it is known"));
+        assert_eq!(counted(&first), 1);
         for key in 1..=KEPT_MAX + 1 {
-            table.take(key, 4 + key as u64, || Arc::new(key));
+            table.take(key, 4 + key as u64, || Rows::new(1));
         }
         let now = 5 + KEPT_MAX as u64;
         table.forget(now);
-        assert_eq!(table.known.len(), KEPT_MAX + 1, "one is used, the others are kept");
+        assert_eq!(
+            table.known.len(),
+            KEPT_MAX + 2,
+            "one is used, one more is of a configuration that is, the others are kept"
+        );
+        drop(first);
+        table.take(KEPT_MAX + 2, now, || Rows::new(1));
+        table.forget(now);
+        assert_eq!(table.known.len(), KEPT_MAX + 2);
         assert!(!table.known.contains_key(&0), "it was seen first");
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct ProbeCell {
     verdict: AtomicU64,
     /// Instant in nanoseconds of the end of the last check that counted; 0: none yet.
     checked: AtomicU64,
+    /// The last checks in a row that contradict the verdict.
+    against: AtomicU64,
     passed: AtomicU64,
     failed: [AtomicU64; FailureReason::ALL.len()],
     exhausted: AtomicU64,
@@ -84,6 +86,8 @@ impl ProbeCell {
                 failure.pack()
             }
         };
+        let contradicts = state == if result.is_ok() { ProbeState::Unhealthy } else { ProbeState::Healthy };
+        self.against.store(if contradicts { self.against.load(Relaxed) + 1 } else { 0 }, Relaxed);
         let before = self.verdict.swap(failure << 8 | state.index() as u64, Relaxed) & 0xFF;
         if state == ProbeState::Unhealthy && before != state.index() as u64 {
             self.downs.fetch_add(1, Relaxed);
@@ -106,6 +110,7 @@ impl ProbeCell {
         ProbeView {
             state: ProbeState::ALL[usize::from(verdict as u8)],
             last_failure: Failure::unpack(verdict >> 8),
+            against: u32::try_from(self.against.load(Relaxed)).unwrap_or(u32::MAX),
             checked: (checked > 0).then(|| Instant::from_nanos(checked)),
             passed: self.passed.load(Relaxed),
             failed: std::array::from_fn(|reason| self.failed[reason].load(Relaxed)),

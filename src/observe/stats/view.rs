@@ -14,6 +14,8 @@ use crate::units::Instant;
 /// Health checks of one endpoint, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeView {
+    /// The last checks in a row that contradict the verdict.
+    pub against: u32,
     /// The verdict after rise and fall.
     pub state: ProbeState,
     /// Why the last check that failed did; `None`: none has.

@@ -323,9 +323,51 @@ fn a_rate_that_changes_begins_with_the_tokens_that_are_left() {
     let now = Instant::from_nanos(5_000_000_000);
     let rate = |count| Rate::try_new(count, Duration::from_secs(1)).unwrap();
     for (spent, burst, left) in [(30, 50, 20), (0, 20, 20), (50, 10, 0), (10, 400, 40)] {
-        let (old, new) = (Reservoir::new(rate(10), 50, 2), Reservoir::new(rate(1), burst, 2));
+        let (old, new) = (Reservoir::new(rate(10), 50, 2), Arc::new(Reservoir::new(rate(1), burst, 2)));
         assert!((0..spent).all(|_| Lease::new().take(&old, now).admits()));
         new.begin_with(&old, now);
         assert_eq!(new.standing(now).remaining, left, "{spent} of 50 were spent");
     }
+}
+
+#[test]
+fn a_rate_that_changes_again_and_again_leaves_no_token_behind_and_gives_none_twice() {
+    let now = at(SECOND);
+    let mut all = vec![Arc::new(Reservoir::new(per_second(1_000_000), 100_000, 2))];
+    let taken = AtomicU64::new(0);
+    let first = Arc::clone(&all[0]);
+    let barrier = Barrier::new(3);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut lease = Lease::new();
+                barrier.wait();
+                while lease.peek(&first, now).admits() {
+                    taken.fetch_add(u64::from(lease.take(&first, now).admits()), Ordering::Relaxed);
+                }
+            });
+        }
+        barrier.wait();
+        for round in 0..1_000 {
+            let next = Arc::new(Reservoir::new(per_second(1_000_000 + round % 2), 100_000, 2));
+            next.begin_with(&all[all.len() - 1], now);
+            all.push(next);
+        }
+    });
+    // leases keep some of the burst back, so that there are less tokens than that
+    let burst = Reservoir::new(per_second(1_000_000), 100_000, 2).gcra.burst;
+    assert_eq!(taken.into_inner(), burst);
+}
+
+#[test]
+fn a_hundred_thousand_changes_can_be_forgotten_at_once() {
+    let first = Arc::new(Reservoir::new(per_second(1), 1, 1));
+    let mut last = Arc::clone(&first);
+    for _ in 0..100_000 {
+        let next = Arc::new(Reservoir::new(per_second(1), 1, 1));
+        next.begin_with(&last, at(SECOND));
+        last = next;
+    }
+    drop(last);
+    drop(first);
 }

@@ -11,26 +11,48 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 
+/// Names the step of io_uring that the tests run on, as the configuration does: `io_uring-coop-taskrun`. Without it, the best one.
+const STEP: &str = "RINGGATE_TEST_STEP";
+
 /// The event loop that a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Driver {
-    /// `driver = "io_uring"`
+    /// `driver = "io_uring"`, or the step that [`STEP`] names.
     IoUring,
+    /// Of io_uring, this step.
+    Step(&'static str),
     /// `driver = "epoll"`
     Epoll,
 }
 
 impl Driver {
-    /// Whether the kernel lets this process make a ring.
+    /// The steps between the best and epoll, on which monoio runs.
+    pub(crate) const GUESTS: [Self; 3] =
+        [Self::Step("io_uring-defer-taskrun"), Self::Step("io_uring-coop-taskrun"), Self::Step("io_uring-plain")];
+
+    /// Whether the kernel lets this process have it. A step that [`STEP`] asks for must be possible.
     pub(crate) fn is_possible(self) -> bool {
-        static RING: OnceLock<bool> = OnceLock::new();
-        self == Self::Epoll || *RING.get_or_init(|| io_uring::IoUring::new(8).is_ok())
+        static POSSIBLE: OnceLock<String> = OnceLock::new();
+        let said = POSSIBLE.get_or_init(|| run_to_end(&["--version"]).stdout);
+        let line = said.lines().find(|line| line.trim_start().starts_with("drivers")).unwrap_or_default();
+        let is_there = |name: &str| line.split(|c: char| c.is_whitespace() || c == ',').any(|word| word == name);
+        match self {
+            Self::Epoll => true,
+            Self::IoUring if self.name() != "io_uring" => {
+                assert!(is_there(self.name()), "{STEP} names a step that this kernel has: {said}");
+                true
+            }
+            Self::IoUring => line.contains("io_uring"),
+            Self::Step(name) => is_there(name),
+        }
     }
 
     /// Its name in the configuration.
     pub(crate) fn name(self) -> &'static str {
+        static NAME: OnceLock<String> = OnceLock::new();
         match self {
-            Self::IoUring => "io_uring",
+            Self::IoUring => NAME.get_or_init(|| std::env::var(STEP).unwrap_or_else(|_| "io_uring".to_owned())),
+            Self::Step(name) => name,
             Self::Epoll => "epoll",
         }
     }

@@ -114,3 +114,40 @@ macro_rules! on_both_drivers {
     )*};
 }
 pub(crate) use on_both_drivers;
+
+/// The same, and a third one on the steps between: `name::between`. For what rests on the event loop most; all the others run there with
+/// `RINGGATE_TEST_STEP`.
+macro_rules! on_every_step {
+    ($($(#[$meta:meta])* fn $name:ident($driver:ident: Driver) $body:block)*) => {$(
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            fn case($driver: Driver) $body
+
+            #[test]
+            fn io_uring() {
+                if Driver::IoUring.is_possible() {
+                    case(Driver::IoUring);
+                } else {
+                    eprintln!("skipped: this kernel or sandbox does not allow io_uring");
+                }
+            }
+
+            #[test]
+            fn between() {
+                for step in Driver::GUESTS.into_iter().filter(|step| step.is_possible()) {
+                    eprintln!("on {}", step.name());
+                    case(step);
+                }
+            }
+
+            #[test]
+            fn epoll() {
+                case(Driver::Epoll);
+            }
+        }
+    )*};
+}
+pub(crate) use on_every_step;

@@ -5,6 +5,8 @@ use crate::control::crew::Next;
 
 /// Of those that stalled workers wait at, one that nobody else uses.
 const GATE_OF_RELOAD: usize = 2;
+const GATE_OF_RETIRING: usize = 5;
+const GATE_OF_RETRIES: usize = 6;
 
 /// The next generation, whose only route answers with this.
 fn next(staffed: &Staffed, body: &str) -> Next {
@@ -16,6 +18,49 @@ fn next(staffed: &Staffed, body: &str) -> Next {
     let config = Arc::new(config::parse(&text, "test").unwrap_or_else(|errors| panic!("{errors}")));
     let (router, stats) = (Router::try_new(&config).unwrap(), old.stats.succeed(&config));
     Next { shared: Arc::new(old.succeed(config, router, stats, &Fit::WHOLE)), log: None, sockets: Vec::new() }
+}
+
+/// Waits for nothing of a worker that has retired: whatever it still has, it may never read its mailbox again.
+#[test]
+fn nobody_waits_for_a_worker_that_retires_and_reads_nothing() {
+    let mut staffed = Staffed::start("auto");
+    let mut bystander = staffed.client_of(1);
+    let used = next(&staffed, "hallo");
+    on_tokio(staffed.crew.prepare(&used)).unwrap();
+    failing::close(GATE_OF_RETIRING);
+    staffed.order(0, Way::Stall { gate: GATE_OF_RETIRING });
+    if let Some(holder) = &staffed.crew.posts[0].holder {
+        holder.notice.give(Reason::Unreachable);
+    }
+    let began = clock::now();
+    on_tokio(staffed.crew.adopt(used));
+    assert!(clock::now().since(began) < Duration::from_secs(2), "it would be four");
+    assert_eq!(bystander.body(), "hallo");
+    staffed.look_until("worker 0 is replaced", &mut bystander, |s| s.restarts() == [1, 0]);
+    assert_eq!(staffed.client_of(0).body(), "hallo");
+    let retired = staffed.crew.leavers[0].holder.thread.thread().clone();
+    failing::open(GATE_OF_RETIRING, &retired);
+    staffed.drain();
+}
+
+/// Who reloads again and again, because a worker stands still, must not be why it is never replaced.
+#[test]
+fn a_worker_that_stands_still_is_replaced_however_often_somebody_reloads() {
+    let mut staffed = Staffed::start("auto");
+    let mut bystander = staffed.client_of(1);
+    failing::close(GATE_OF_RETRIES);
+    staffed.order(0, Way::Stall { gate: GATE_OF_RETRIES });
+    let used = next(&staffed, "hallo");
+    for _ in 0..2 {
+        if on_tokio(staffed.crew.prepare(&used)).is_ok() {
+            break;
+        }
+        staffed.crew.look(clock::now());
+    }
+    assert_eq!((staffed.restarts(), bystander.body().as_str()), ([1, 0], "hello"));
+    let stalled = staffed.crew.leavers[0].holder.thread.thread().clone();
+    failing::open(GATE_OF_RETRIES, &stalled);
+    staffed.drain();
 }
 
 fn on_tokio<T>(future: impl Future<Output = T>) -> T {
