@@ -99,7 +99,7 @@ impl LogSender {
     }
 
     /// Packs the record into the ring; false when the writer is so far behind that there is no room: the caller counts it
-    /// ([`crate::observe::recorder::Recorder::log_line_dropped`]).
+    /// ([`crate::observe::recorder::Life::log_line_dropped`]).
     #[must_use]
     pub fn send(&self, record: &LogRecord<'_>) -> bool {
         let Side { packed, head, tail } = &mut *self.side.borrow_mut();

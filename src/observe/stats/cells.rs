@@ -22,7 +22,7 @@ pub(crate) struct RequestSlot {
 pub(crate) struct RequestKey {
     /// Row of the routes' table of a generation; the last one: no route.
     pub(crate) route: u32,
-    /// Index of a [`super::labels::MethodLabel`].
+    /// Index of a [`MethodLabel`](crate::observe::labels::MethodLabel).
     pub(crate) method: u8,
     /// HTTP status.
     pub(crate) status: u16,
