@@ -37,6 +37,9 @@ fn fault_of(ended: &Result<(), JoinError>) -> Fault {
 /// How often a file is looked after that is watched.
 const WATCH: Duration = Duration::from_millis(500);
 
+/// Turns that other tasks of this thread have before it ends: those of an answer's way to its socket, and some more.
+const ANSWERS_LAST: usize = 8;
+
 /// How long who is connected to the admin API at an address that it leaves is still answered.
 const ADMIN_LEAVES: Duration = Duration::from_secs(5);
 
@@ -96,6 +99,10 @@ impl Control {
             self.lifecycle.set(Phase::Draining);
         }
         let drained = guarded(self.drain()).await;
+        // who was answered last has the answer in a task that may not have had its turn: a drain may be over at once
+        for _ in 0..ANSWERS_LAST {
+            tokio::task::yield_now().await;
+        }
         // what the workers said last
         while let Ok(report) = self.reported.try_recv() {
             reports::log(&report.0, report.1);
