@@ -35,6 +35,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// Of a configuration that has been read.
+    pub(super) fn of(source: &Source) -> Self {
+        Self { read: source.read.clone(), ..Self::default() }
+    }
+
     /// It is about to be read: whatever comes of that, and be it nothing, these files are not read again before one of them changes.
     pub(super) fn on_begin(&mut self) {
         (self.read, self.again) = (self.read.now(), None);

@@ -156,14 +156,10 @@ impl Gateway {
 
         let (wish, wished) = watch::channel(Wish::Run);
         let (asks, asked) = mpsc::unbounded_channel();
-        let mut watch = Watch::default();
-        if let Some(source) = &source {
-            watch.on_read(source);
-        }
         let owned = Control {
             crew,
+            watch: source.as_ref().map(Watch::of).unwrap_or_default(),
             source,
-            watch,
             watched: clock::now(),
             names,
             wishes: Wishes::default(),
