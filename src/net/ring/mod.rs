@@ -184,6 +184,10 @@ impl Ring {
     /// What completes at once and matters to nobody does not end the wait: with one connection in use, that would be every other system
     /// call. It does complete at once, as it is not to wait for a peer that takes nothing: then the rest is sent once more, and may wait.
     fn turn(&self, wait: bool) -> io::Result<()> {
+        if self.is_broken.get() {
+            // nothing that was asked for since has reached the kernel: whoever waits for that would wait for ever
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         // connections that are behind do not get the kernel's buffers refilled; they go on with their own
         if !self.is_behind() {
             self.buffers.borrow_mut().refill(&mut self.stock.borrow_mut());
@@ -192,10 +196,7 @@ impl Ring {
         {
             let mut io = self.io.borrow_mut();
             let unawaited = Some(self.unawaited.take()).filter(|&count| count <= UNAWAITED_MAX);
-            let entered = self.enter(&mut io, if wait { 1 + unawaited.unwrap_or(0) } else { 0 }, ENTER_GETEVENTS);
-            if self.is_broken.get() {
-                return entered.and(Err(io::ErrorKind::BrokenPipe.into()));
-            }
+            self.enter(&mut io, if wait { 1 + unawaited.unwrap_or(0) } else { 0 }, ENTER_GETEVENTS)?;
             clock::begin_turn();
             for completion in io.completion() {
                 to_do.extend(self.complete(&completion));

@@ -46,6 +46,22 @@ fn what_a_kernel_that_takes_nothing_any_more_was_not_given_is_given_back() {
 }
 
 #[test]
+fn a_broken_ring_is_not_waited_for() {
+    let (told, tell) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        on_bare_ring(|owner| {
+            let ring = owner.ring();
+            // nothing is in flight, and nothing will be
+            ring.break_it();
+            assert!(caught(|| ring.turn_or_panic(true)).is_none());
+            assert_eq!(owner.end(), 0);
+        });
+        told.send(()).unwrap();
+    });
+    assert_eq!(tell.recv_timeout(PATIENCE), Ok(()), "it ends");
+}
+
+#[test]
 fn a_drop_in_the_middle_of_a_panic_may_be_the_first_to_meet_a_broken_ring() {
     on_bare_ring(|owner| {
         let ring = owner.ring();
