@@ -22,8 +22,8 @@ const REQUESTS: usize = 2_000;
 /// table that grows for the first time. One per hundred requests; an allocation on the request path would make a hundred times as
 /// many.
 const ALLOWED: usize = 20;
-/// Rounds of [`REQUESTS`] until one stays within [`ALLOWED`].
-const ROUNDS_MAX: usize = 5;
+/// Rounds of [`REQUESTS`] until one stays within [`ALLOWED`]: many, since on a busy machine most of them are disturbed.
+const ROUNDS_MAX: usize = 40;
 
 const GET: &str = "GET /small HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n";
 const POST: &str = "POST /small HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 12\r\n\r\nhello, world";
