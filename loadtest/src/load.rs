@@ -43,6 +43,14 @@ pub struct Load {
     pub seed: u64,
 }
 
+impl Load {
+    /// The same over `length` in slices of that, without phases.
+    #[must_use]
+    pub fn in_one_phase(self, length: Duration, slice: Duration) -> Self {
+        Self { length, slice, phases: Vec::new(), factors: Vec::new(), harms: Vec::new(), ..self }
+    }
+}
+
 /// When requests are due.
 #[derive(Clone, Debug)]
 pub enum Pace {

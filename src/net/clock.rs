@@ -22,7 +22,8 @@ pub fn now() -> Instant {
 }
 
 /// `CLOCK_MONOTONIC`, however long the turn has taken.
-pub(super) fn read_now() -> Instant {
+#[must_use]
+pub fn read_now() -> Instant {
     Instant::from_nanos(read(libc::CLOCK_MONOTONIC))
 }
 

@@ -41,6 +41,15 @@ pub enum Admitted {
     ConcurrencyLimited,
 }
 
+impl Admitted {
+    /// Whether it was refused at `now` for want of a token that is there at `later`: who was asked with a clock that was late, because its
+    /// thread was held up, has to ask again.
+    #[must_use]
+    pub fn is_outdated(self, now: Instant, later: Instant) -> bool {
+        matches!(self, Self::RateLimited { standing, .. } if now + standing.reset <= later)
+    }
+}
+
 const _: () = assert!(ROUTE_LIMITS_MAX <= u8::BITS as usize, "one bit of `dry_run` each");
 
 /// A limit and where its tokens are.
@@ -431,6 +440,40 @@ mod tests {
             assert_eq!(standing.reset, Duration::from_secs(6));
             assert!(matches!(ask(now + standing.reset), Admitted::Pass { .. }), "and its wait is enough");
         }
+    }
+
+    #[test]
+    fn who_was_held_up_and_asks_with_a_late_clock_is_refused_only_until_it_asks_again() {
+        let burst = 1_000;
+        let per_second = |key| limit(1_000, burst, key);
+        for limits_of_route in [
+            vec![per_second(LimitKey::Route)],
+            vec![per_second(LimitKey::ClientIp)],
+            vec![per_second(LimitKey::Route), per_second(LimitKey::ClientIp)],
+        ] {
+            let shared = limits(&[route("orders", limits_of_route, None)], None);
+            let mut workers = [Admission::new(Arc::clone(&shared)), Admission::new(shared)];
+            let mut ask = |worker: usize, now: Instant| {
+                workers[worker].admit(RouteId(0), IpAddr::from([10, 0, 0, 1]), &|_| None, now)
+            };
+            let late = Instant::from_nanos(5_000_000_000);
+            let now = late + Duration::from_millis(1_500);
+            assert!(matches!(ask(0, now), Admitted::Pass { .. }));
+            // the bucket is all but full, and the one who is late does not see it
+            let refused = ask(1, late);
+            assert_eq!(limited_by(refused), Some(0));
+            assert!(!refused.is_outdated(late, late) && refused.is_outdated(late, now));
+            assert!(matches!(ask(1, now), Admitted::Pass { .. }));
+            // one that is empty is empty whoever asks
+            let (mut passed, mut last) = (2, PASS);
+            while !matches!(last, Admitted::RateLimited { .. }) {
+                last = ask(passed % 2, now);
+                passed += 1;
+            }
+            assert!(passed as u64 > burst * 9 / 10 && !last.is_outdated(now, now));
+        }
+        assert!(!PASS.is_outdated(Instant::default(), Instant::NEVER));
+        assert!(!Admitted::ConcurrencyLimited.is_outdated(Instant::default(), Instant::NEVER));
     }
 
     #[test]

@@ -10,9 +10,9 @@ use super::shared::{InUse, Shared};
 use super::state::Worker;
 use crate::config::{Cluster as ClusterConfig, ProxyVersion, Route};
 use crate::error::ProxyError;
-use crate::net::driver;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
+use crate::net::{clock, driver};
 use crate::observe::access_log::LogSender;
 use crate::observe::recorder::Recorder;
 use crate::policy::admission::{Admission, Admitted};
@@ -267,7 +267,16 @@ impl Generation {
         header: &dyn Fn(&HeaderName) -> Option<&'h [u8]>,
         now: Instant,
     ) -> (Admitted, Option<Slot>) {
-        let admitted = self.admission.borrow_mut().admit(route, client, header, now);
+        let mut admission = self.admission.borrow_mut();
+        let mut admitted = admission.admit(route, client, header, now);
+        if matches!(admitted, Admitted::RateLimited { .. }) {
+            // another core may have moved the bucket ahead of this one's time, which is that of the turn: a full bucket looks empty then
+            let later = clock::read_now();
+            if admitted.is_outdated(now, later) {
+                admitted = admission.admit(route, client, header, later);
+            }
+        }
+        drop(admission);
         let Admitted::Pass { dry_run } = admitted else { return (admitted, None) };
         if dry_run != 0 {
             self.recorder.rate_limited_dry_run(route);

@@ -138,13 +138,7 @@ on_both_drivers! {
 
     fn an_adaptive_timeout_follows_the_service(driver: Driver) {
         let gate = Arc::new(Gate::default());
-        let waiting = Arc::clone(&gate);
-        let upstream = Upstream::answering(move |request, conn| {
-            if request.target == "/hang" {
-                waiting.wait();
-            }
-            conn.reply(200, "ok");
-        });
+        let upstream = Upstream::holding("/hang", &gate);
         let route = "timeout = { adaptive = true, k = 3.0, min = \"300ms\", max = \"50s\" }\n[route.retry]\nattempts = 0";
         let gateway = Gateway::start(driver, &behind(&[&upstream], route, ""));
         let mut client = gateway.client();

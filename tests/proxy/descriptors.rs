@@ -11,6 +11,13 @@ const LIMIT: u32 = 64;
 /// Everybody is served by an endpoint, whom an error would put aside at once.
 const STRICT: &str = "outlier = { consecutive = 1 }";
 
+/// How many clients the gateway says that it takes.
+fn seats(gateway: &mut Gateway) -> usize {
+    let lines = gateway.running().stderr();
+    let said = lines.iter().find_map(|line| line.split_once("at most ")?.1.split(' ').next()?.parse().ok());
+    said.unwrap_or_else(|| panic!("{lines:?}"))
+}
+
 on_every_step! {
     fn a_gateway_with_few_descriptors_serves_some_and_refuses_the_rest(driver: Driver) {
         let services = [Upstream::always("one"), Upstream::always("two")];
@@ -43,16 +50,7 @@ on_every_step! {
             client.try_get("/").is_ok_and(|answer| answer.status == 200).then_some(())
         });
     }
-}
 
-/// How many clients the gateway says that it takes.
-fn seats(gateway: &mut Gateway) -> usize {
-    let lines = gateway.running().stderr();
-    let said = lines.iter().find_map(|line| line.split_once("at most ")?.1.split(' ').next()?.parse().ok());
-    said.unwrap_or_else(|| panic!("{lines:?}"))
-}
-
-on_every_step! {
     fn all_who_have_a_place_may_go_on_to_another_endpoint_at_once(driver: Driver) {
         let (filled, broken) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
         let (filling, breaking) = (Arc::clone(&filled), Arc::clone(&broken));

@@ -187,13 +187,7 @@ on_both_drivers! {
 
     fn listeners_come_and_go_and_the_others_stay(driver: Driver) {
         let gate = Arc::new(Gate::default());
-        let waiting = Arc::clone(&gate);
-        let upstream = Upstream::answering(move |request, conn| {
-            if request.target == "/slow" {
-                waiting.wait();
-            }
-            conn.reply(200, "ok");
-        });
+        let upstream = Upstream::holding("/slow", &gate);
         let routes = behind(&[&upstream], "timeout = \"600s\"", "");
         let mut gateway = start(driver, &routes);
         let edge = gateway.address("edge").to_owned();

@@ -53,13 +53,7 @@ on_both_drivers! {
 
     fn places_under_a_limit_are_kept_and_given_back(driver: Driver) {
         let gate = Arc::new(Gate::default());
-        let waiting = Arc::clone(&gate);
-        let upstream = Upstream::answering(move |request, conn| {
-            if request.target == "/slow" {
-                waiting.wait();
-            }
-            conn.reply(200, "ok");
-        });
+        let upstream = Upstream::holding("/slow", &gate);
         let config = |max: usize| behind(&[&upstream], &format!("timeout = \"600s\"\nmax_concurrent = {max}"), "");
         let mut gateway = start(driver, &config(2));
         let mut busy = [gateway.client(), gateway.client()];

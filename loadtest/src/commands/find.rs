@@ -197,15 +197,7 @@ impl Server {
             Some(plan) => {
                 url.allow(options.i_own_this_target)?;
                 let load = plan.load(url.address);
-                Ok(Load {
-                    length,
-                    slice: slice_of(length),
-                    phases: Vec::new(),
-                    factors: Vec::new(),
-                    harms: Vec::new(),
-                    seed,
-                    ..load
-                })
+                Ok(Load { seed, ..load.in_one_phase(length, slice_of(length)) })
             }
         };
         Ok((load(&self.url)?, self.direct.as_ref().map(load).transpose()?))

@@ -117,15 +117,7 @@ fn load_of(
     let length = options.length;
     if let Some(plan) = plan {
         let load = plan.load(rig.gateway.address());
-        return Ok(Load {
-            length,
-            slice: slice_of(length),
-            phases: Vec::new(),
-            factors: Vec::new(),
-            harms: Vec::new(),
-            seed,
-            ..load
-        });
+        return Ok(Load { seed, ..load.in_one_phase(length, slice_of(length)) });
     }
     let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
     let cores = if options.load.cores.is_empty() { cores.generator.clone() } else { options.load.cores.clone() };

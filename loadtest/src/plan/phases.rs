@@ -94,8 +94,8 @@ fn phase(
     for entry in &entries {
         let timed = timed(&entry.value, length, stage, conditions, sink);
         are_readable &= timed.is_some();
-        if let Some(Timed { fault: Fault::Upstream { row, act, .. }, .. }) = &timed {
-            unwell[*row] |= *act != Act::Start && *act != Act::Tell(upstream::Fault::Fine);
+        if let Some(Timed { fault: fault @ Fault::Upstream { row, .. }, .. }) = &timed {
+            unwell[*row] |= fault.harms();
         }
         faults.extend(timed);
     }

@@ -213,10 +213,8 @@ impl Ring {
 
     /// Has the kernel let go of everything that is in flight, and takes down what has come of it. Must not panic, whatever is broken.
     fn call_off(&self) {
-        if !self.is_broken.get() {
-            // closes, and what was posted
-            let _ = caught(|| self.turn(false));
-        }
+        // closes, and what was posted
+        let _ = caught(|| self.turn(false));
         let patience = types::Timespec::new().sec(LAST_SECONDS);
         for _ in 0..LAST_TURNS {
             let mut io = self.io.borrow_mut();

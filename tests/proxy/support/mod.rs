@@ -95,7 +95,7 @@ macro_rules! on_both_drivers {
             #[allow(unused_imports)]
             use super::*;
 
-            fn case($driver: Driver) $body
+            pub(super) fn case($driver: Driver) $body
 
             #[test]
             fn io_uring() {
@@ -115,39 +115,23 @@ macro_rules! on_both_drivers {
 }
 pub(crate) use on_both_drivers;
 
-/// The same, and a third one on the steps between: `name::between`. For what rests on the event loop most; all the others run there with
+/// The same, and each a third time on the steps between: `between::name`. For what rests on the event loop most; all the others run there with
 /// `RINGGATE_TEST_STEP`.
 macro_rules! on_every_step {
-    ($($(#[$meta:meta])* fn $name:ident($driver:ident: Driver) $body:block)*) => {$(
-        $(#[$meta])*
-        mod $name {
-            #[allow(unused_imports)]
-            use super::*;
+    ($($(#[$meta:meta])* fn $name:ident($driver:ident: Driver) $body:block)*) => {
+        crate::support::on_both_drivers! { $($(#[$meta])* fn $name($driver: Driver) $body)* }
 
-            fn case($driver: Driver) $body
+        mod between {
+            use super::Driver;
 
-            #[test]
-            fn io_uring() {
-                if Driver::IoUring.is_possible() {
-                    case(Driver::IoUring);
-                } else {
-                    eprintln!("skipped: this kernel or sandbox does not allow io_uring");
-                }
-            }
-
-            #[test]
-            fn between() {
+            $(#[test]
+            fn $name() {
                 for step in Driver::GUESTS.into_iter().filter(|step| step.is_possible()) {
                     eprintln!("on {}", step.name());
-                    case(step);
+                    super::$name::case(step);
                 }
-            }
-
-            #[test]
-            fn epoll() {
-                case(Driver::Epoll);
-            }
+            })*
         }
-    )*};
+    };
 }
 pub(crate) use on_every_step;

@@ -5,7 +5,7 @@
 
 use super::client::find;
 use super::stream::Stream;
-use super::{PATIENCE, lock};
+use super::{Gate, PATIENCE, lock};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -102,6 +102,17 @@ impl Upstream {
     /// Its port.
     pub(crate) fn port(&self) -> &str {
         self.address.rsplit(':').next().expect("a port")
+    }
+
+    /// Answers every request with 200 and `ok`, those for `target` when the gate is open.
+    pub(crate) fn holding(target: &'static str, gate: &Arc<Gate>) -> Self {
+        let gate = Arc::clone(gate);
+        Self::answering(move |request, conn| {
+            if request.target == target {
+                gate.wait();
+            }
+            conn.reply(200, "ok");
+        })
     }
 
     /// The same as [`Upstream::answering`], on a unix socket.
