@@ -43,7 +43,8 @@ pub(super) struct Generation {
     pub(super) recorder: Recorder,
     pub(super) log: Option<Rc<LogSender>>,
     pub(super) router_cache: Rc<RefCell<RouterCache>>,
-    clusters: Box<[OneCluster]>,
+    /// One pointer each: a request keeps the generation that it began under, and of those there may be as many as requests and tunnels.
+    clusters: Box<[Rc<OneCluster>]>,
     routes: Rc<[Rc<RefCell<RouteState>>]>,
     admission: Rc<RefCell<Admission>>,
     /// `max_connections`, by listener.
@@ -56,17 +57,16 @@ pub(super) struct Generation {
     in_use: Arc<InUse>,
 }
 
-/// What belongs to one cluster. Clones are the same.
-#[derive(Clone)]
+/// What belongs to one cluster, over all generations in which it is the same.
 struct OneCluster {
-    policy: Rc<RefCell<Cluster>>,
-    pool: Rc<RefCell<Pool>>,
+    policy: RefCell<Cluster>,
+    pool: RefCell<Pool>,
     /// `max_requests`, by endpoint; empty without.
-    slots: Rc<RefCell<Vec<LocalSlots>>>,
+    slots: RefCell<Vec<LocalSlots>>,
     /// Requests in flight.
     active: Rc<Cell<usize>>,
     /// What it was before it changed, for as long as requests have places there.
-    before: Rc<[Weak<RefCell<Cluster>>]>,
+    before: Box<[Weak<Self>]>,
 }
 
 /// What one route needs of its own on this core.
@@ -136,8 +136,8 @@ impl Generation {
         if !Rc::ptr_eq(&self.admission, &next.admission) {
             self.admission.borrow_mut().retire();
         }
-        let kept: FxHashSet<_> = next.clusters.iter().map(|cluster| Rc::as_ptr(&cluster.pool)).collect();
-        for gone in self.clusters.iter().filter(|cluster| !kept.contains(&Rc::as_ptr(&cluster.pool))) {
+        let kept: FxHashSet<_> = next.clusters.iter().map(Rc::as_ptr).collect();
+        for gone in self.clusters.iter().filter(|cluster| !kept.contains(&Rc::as_ptr(cluster))) {
             gone.slots.borrow_mut().iter_mut().for_each(LocalSlots::retire);
             gone.pool.borrow_mut().close();
         }
@@ -174,19 +174,19 @@ impl Generation {
     /// Whether a cluster is the same one in both, which have the same rows.
     pub(super) fn shares_cluster(&self, other: &Self, cluster: ClusterId) -> bool {
         let row = cluster.index();
-        Rc::ptr_eq(&self.clusters[row].policy, &other.clusters[row].policy)
+        Rc::ptr_eq(&self.clusters[row], &other.clusters[row])
     }
 
     /// All of them.
     pub(super) fn each_cluster(&self) -> impl Iterator<Item = (ClusterId, &RefCell<Cluster>)> {
-        self.clusters.iter().enumerate().map(|(row, cluster)| (ClusterId::from_index(row), &*cluster.policy))
+        self.clusters.iter().enumerate().map(|(row, cluster)| (ClusterId::from_index(row), &cluster.policy))
     }
 
     /// Requests that are in flight to an endpoint since before its cluster has changed.
     pub(super) fn in_flight_since_before(&self, cluster: ClusterId, identity: u64) -> u32 {
         let before = self.clusters[cluster.index()].before.iter().filter_map(Weak::upgrade);
-        let of = |cluster: Rc<RefCell<Cluster>>| {
-            let cluster = cluster.borrow();
+        let of = |cluster: Rc<OneCluster>| {
+            let cluster = cluster.policy.borrow();
             cluster.endpoints().iter().find(|endpoint| endpoint.identity == identity).map_or(0, |it| it.in_flight)
         };
         before.map(of).sum()
@@ -308,7 +308,7 @@ impl Drop for Generation {
 
 impl OneCluster {
     /// The same one if nothing has changed about it; else a new one that takes over what is known.
-    fn new(worker: &Worker, shared: &Shared, row: usize, (before, now): (Option<&Generation>, Instant)) -> Self {
+    fn new(worker: &Worker, shared: &Shared, row: usize, (before, now): (Option<&Generation>, Instant)) -> Rc<Self> {
         let config = &shared.config.clusters[row];
         let same_row = |before: &Generation| {
             let same = Arc::ptr_eq(&before.shared.config.clusters[row], config);
@@ -322,26 +322,26 @@ impl OneCluster {
             (&before.clusters[id.index()], &before.shared.config.clusters[id.index()], same)
         });
         if let Some((old, _, true)) = old {
-            return old.clone();
+            return Rc::clone(old);
         }
         let mut cluster = Cluster::new(config, &shared.clusters[row], &mut worker.rng.borrow_mut());
         let mut pool = Pool::new(config.endpoints.len(), config.idle_max, config.idle_timeout);
         let active = old.map(|(old, ..)| Rc::clone(&old.active)).unwrap_or_default();
-        let before = old.map_or_else(|| [].into(), |(old, ..)| old.and_before());
+        let before = old.map_or_else(Box::default, |(old, ..)| Self::and_before(old));
         if let Some((old, old_config, _)) = old {
             cluster.inherit(&old.policy.borrow(), now);
             if old_config.proxy_protocol == config.proxy_protocol {
                 pool.inherit(&mut old.pool.borrow_mut(), same_endpoints(old_config, config));
             }
         }
-        let slots = Rc::new(RefCell::new(hands_in(&shared.endpoint_slots[row])));
-        Self { policy: Rc::new(RefCell::new(cluster)), pool: Rc::new(RefCell::new(pool)), slots, active, before }
+        let slots = RefCell::new(hands_in(&shared.endpoint_slots[row]));
+        Rc::new(Self { policy: RefCell::new(cluster), pool: RefCell::new(pool), slots, active, before })
     }
 
     /// It, and what it was before, as far as that is in use.
-    fn and_before(&self) -> Rc<[Weak<RefCell<Cluster>>]> {
-        let used = self.before.iter().filter(|before| before.strong_count() > 0);
-        used.cloned().chain([Rc::downgrade(&self.policy)]).collect()
+    fn and_before(this: &Rc<Self>) -> Box<[Weak<Self>]> {
+        let used = this.before.iter().filter(|before| before.strong_count() > 0);
+        used.cloned().chain([Rc::downgrade(this)]).collect()
     }
 }
 
