@@ -1,10 +1,11 @@
 //! A file that says endpoints (`endpoints_file`), for those who know them better than names do: `{ "endpoints": [{ "address": "10.0.0.1:80" }] }`.
 //!
-//! It is read once a second, and counts as a whole or not at all: one that is wrong, or half written, or gone, is said in the log and changes
-//! nothing. A list without endpoints is taken at its word.
+//! It is read once a second, and counts as a whole or not at all: one that is wrong, or gone, is said in the log and changes nothing. One that
+//! has just been written is read once it stands still, since half of a list may be a list too. A list without endpoints is taken at its word.
 
 use crate::config::{Resolver, Told};
 use crate::limits::{ENDPOINTS_FILE_BYTES_MAX, ENDPOINTS_MAX, TIERS_MAX};
+use crate::net::clock;
 use crate::policy::names::Learned;
 use serde::Deserialize;
 use std::fs::OpenOptions;
@@ -12,10 +13,14 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// How often it is read.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long a file stands still that is written to no more. Who needs longer between two writes replaces the file (rename(2)).
+const STILL: Duration = Duration::from_millis(100);
+/// How often one is read that does not stand still, before it is given up until the next time.
+const READS_MAX: usize = 5;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,31 +44,53 @@ pub(super) fn rules(of_names: &Resolver) -> Resolver {
 
 /// Reads it; with the reason where that does not tell.
 pub(super) async fn read(path: PathBuf) -> (Learned, Option<String>) {
-    // a disk may take its time, in which operators and health checks have this thread
-    let read = tokio::task::spawn_blocking(move || told(&path)).await;
-    match read.unwrap_or_else(|_| Err("reading it has panicked".to_owned())) {
-        Ok(told) => (Learned::Endpoints(told, EVERY), None),
-        Err(why) => (Learned::Unknown, Some(why)),
+    let mut before = None;
+    for _ in 0..READS_MAX {
+        let (path_read, begun) = (path.clone(), clock::wall());
+        // a disk may take its time, in which operators and health checks have this thread
+        let read = tokio::task::spawn_blocking(move || read_now(&path_read)).await;
+        let (text, written) = match read.unwrap_or_else(|_| Err("reading it has panicked".to_owned())) {
+            Ok(read) => read,
+            Err(why) => return (Learned::Unknown, Some(why)),
+        };
+        // one that was written long ago is not being written; where that cannot be told it is looked at twice
+        let is_old = written.is_some_and(|at| at + STILL < begun);
+        if is_old || before.as_ref() == Some(&text) {
+            return match told(&path, &text) {
+                Ok(told) => (Learned::Endpoints(told, EVERY), None),
+                Err(why) => (Learned::Unknown, Some(why)),
+            };
+        }
+        before = Some(text);
+        tokio::time::sleep(STILL).await;
     }
+    (Learned::Unknown, Some("it is being written".to_owned()))
 }
 
-fn told(path: &Path) -> Result<Vec<Told>, String> {
+/// What it says now, and when that was written, since 1970.
+fn read_now(path: &Path) -> Result<(String, Option<Duration>), String> {
     let mut text = String::new();
     // without waiting for somebody at the other end, if it is a pipe
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| e.to_string())?;
-    if !file.metadata().is_ok_and(|found| found.is_file()) {
+    let found = file.metadata().map_err(|error| error.to_string())?;
+    if !found.is_file() {
         return Err("it is no file".to_owned());
     }
     file.take(ENDPOINTS_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > ENDPOINTS_FILE_BYTES_MAX {
         return Err(format!("larger than {ENDPOINTS_FILE_BYTES_MAX} bytes"));
     }
+    let written = found.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    Ok((text, written))
+}
+
+fn told(path: &Path, text: &str) -> Result<Vec<Told>, String> {
     let is_toml = path.extension().is_some_and(|extension| extension == "toml");
     // one line an event
     let one_line = |error: String| error.split_whitespace().collect::<Vec<_>>().join(" ");
     let Endpoints { endpoints } = match is_toml {
-        true => toml::from_str(&text).map_err(|error| one_line(error.to_string()))?,
-        false => serde_json::from_str(&text).map_err(|error| one_line(error.to_string()))?,
+        true => toml::from_str(text).map_err(|error| one_line(error.to_string()))?,
+        false => serde_json::from_str(text).map_err(|error| one_line(error.to_string()))?,
     };
     if endpoints.len() > ENDPOINTS_MAX {
         return Err(format!("{} endpoints; at most {ENDPOINTS_MAX}", endpoints.len()));
@@ -86,10 +113,42 @@ mod tests {
     use super::*;
 
     fn of(name: &str, text: &str) -> Result<Vec<Told>, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        told(&path)
+        told(Path::new(name), text)
+    }
+
+    #[test]
+    fn half_of_a_list_that_is_a_list_itself_is_not_taken_for_the_whole() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.toml");
+            let row = |last: usize| format!("[[endpoints]]\naddress = \"10.0.0.{last}:80\"\n");
+            let rows = |count: usize| (1..=count).map(row).collect::<String>();
+            // replaced in one step, and of a time that tells nothing: that nobody writes any more is seen by what it says alone
+            let later = UNIX_EPOCH + clock::wall() + Duration::from_secs(3_600);
+            let write = |count: usize| {
+                let next = path.with_extension("next");
+                std::fs::write(&next, rows(count)).unwrap();
+                std::fs::File::options().write(true).open(&next).unwrap().set_modified(later).unwrap();
+                std::fs::rename(&next, &path).unwrap();
+            };
+            write(1);
+            let writing = async {
+                for count in (1..=50).cycle() {
+                    write(count);
+                    tokio::task::yield_now().await;
+                }
+            };
+            let read_meanwhile = tokio::select! {
+                read = read(path.clone()) => read,
+                () = writing => unreachable!("it does not end"),
+            };
+            assert_eq!(read_meanwhile, (Learned::Unknown, Some("it is being written".to_owned())));
+            write(50);
+            let (learned, why) = read(path.clone()).await;
+            let Learned::Endpoints(told, EVERY) = learned else { panic!("{learned:?} {why:?}") };
+            assert_eq!(told.len(), 50);
+        });
     }
 
     #[test]
@@ -121,7 +180,7 @@ mod tests {
             assert!(error.contains(why) && !error.contains('\n'), "{text}: {error}");
         }
         assert!(of("a.toml", "endpoints = 1\n").is_err_and(|error| !error.contains('\n')));
-        assert!(told(Path::new("/nonexistent/a.json")).is_err());
-        assert_eq!(told(Path::new("/dev/null")), Err("it is no file".to_owned()));
+        assert!(read_now(Path::new("/nonexistent/a.json")).is_err());
+        assert_eq!(read_now(Path::new("/dev/null")), Err("it is no file".to_owned()));
     }
 }
