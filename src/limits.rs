@@ -48,8 +48,12 @@ pub const NAME_RETRY_MAX: Duration = Duration::from_secs(30);
 pub const NAME_JITTER_MAX: Duration = Duration::from_millis(500);
 /// Lookups under way at once: servers of names take that from one client, and a thousand names are learned within a few round trips.
 pub const LOOKUPS_MAX: usize = 128;
+/// Names that no endpoint has any more whose lookups are still counted on.
+pub const NAMES_KEPT_MAX: usize = 1_024;
 /// Hosts of a service (SRV) that are asked for; RFC 2782 has a few in mind.
 pub const SERVICE_HOSTS_MAX: usize = 1_024;
+/// Of those at once: a hundred hosts are learned within a few round trips, and one service takes no more than its part of a server's time.
+pub const SERVICE_HOSTS_AT_ONCE: usize = 16;
 /// A name of a listener, route or upstream: it is repeated in every line of metrics and logs.
 pub const NAME_BYTES_MAX: usize = 128;
 /// A path, pattern or template of the file; the same as the paths that the access log keeps whole.

@@ -96,10 +96,12 @@ fn host_and_port(written: &str) -> Option<(&str, &str)> {
     (is_name && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())).then_some((host, port))
 }
 
-/// A name as it is asked for: in lower case, and without the dot that may stand at its end.
+/// A name as it is asked for: in lower case. The dot that may stand at its end stays: it says that the name is whole (RFC 1034 §3.1), and no
+/// domain is tried behind it.
 fn dns_name(written: &str) -> Result<String, Refusal> {
-    let name = written.strip_suffix('.').unwrap_or(written).to_ascii_lowercase();
-    check_host(&name).map(|()| name)
+    let name = written.to_ascii_lowercase();
+    check_host(name.strip_suffix('.').unwrap_or(&name))?;
+    Ok(name)
 }
 
 /// `srv` of an endpoint.
@@ -398,7 +400,8 @@ mod tests {
     fn names_have_a_port_and_letters() {
         let name = |host: &str, port| At::Name(Lookup::Host { host: host.to_owned(), port });
         let parse = |text: &str| At::parse(&DeValue::String(text.into()));
-        assert_eq!(parse("App.internal.:80").unwrap(), name("app.internal", 80));
+        assert_eq!(parse("App.internal:80").unwrap(), name("app.internal", 80));
+        assert_eq!(parse("App.internal.:80").unwrap(), name("app.internal.", 80), "the dot says that it is whole");
         assert_eq!(parse("localhost:65535").unwrap(), name("localhost", 65_535));
         assert_eq!(parse("10.0.0.1.example:1").unwrap(), name("10.0.0.1.example", 1));
         refuses::<At>(&[

@@ -16,7 +16,9 @@ use super::problem::Sink;
 use super::read::{Later, List, Map, Node, Read, Scalar};
 use super::secret::SecretText;
 use super::tables::table;
-use super::values::{BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, PerTime, SECOND, Share, Size, Time};
+use super::values::{
+    BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, MINUTE, PerTime, SECOND, Share, Size, Time,
+};
 use crate::limits::{
     ATTEMPTS_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX,
     ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX, WEIGHT_MAX,
@@ -97,8 +99,8 @@ table! {
         default min_ttl: Time<100, DAY> = "1s";
         /// The longest, 100ms to 1d.
         default max_ttl: Time<100, DAY> = "1h";
-        /// For one lookup, whomever it asks; 10ms to 1h.
-        default timeout: Time<10, HOUR> = "2s";
+        /// For one lookup, whomever it asks; 10ms to 1m. A start and a reload wait that long for names that nobody answers for.
+        default timeout: Time<10, MINUTE> = "2s";
         /// How long the last addresses of a name are kept that has none any more, 0s to 1d. They are kept for good where nobody answers.
         default max_stale: Time<0, DAY> = "1h";
     }

@@ -251,7 +251,7 @@ mod tests {
         );
         assert_eq!(shown(&config), ["10.0.0.1:80 100 0"]);
         let lookups: Vec<_> = config.lookups().map(ToString::to_string).collect();
-        assert_eq!(lookups, ["_http._tcp.a.test", "a.test:8080"]);
+        assert_eq!(lookups, ["_http._tcp.a.test", "a.test.:8080"]);
         let answer = |lookup: &Lookup| match lookup {
             Lookup::Host { .. } => Some(Arc::from([told("10.0.0.1:8080", 0, None), told("[::1]:8080", 0, None)])),
             Lookup::File(_) => None,
@@ -265,8 +265,8 @@ mod tests {
                 "10.0.0.1:80 100 0",
                 "_http._tcp.a.test/10.0.0.1:80 5 14",
                 "_http._tcp.a.test/10.0.0.2:81 1 15",
-                "a.test:8080/10.0.0.1:8080 7 1",
-                "a.test:8080/[::1]:8080 7 1",
+                "a.test.:8080/10.0.0.1:8080 7 1",
+                "a.test.:8080/[::1]:8080 7 1",
             ]
         );
         assert!(Arc::ptr_eq(&next.clusters[1], &config.clusters[1]), "what has no names is not touched");

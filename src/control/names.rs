@@ -10,8 +10,8 @@
 mod file;
 mod lookup;
 
-use crate::config::{Answer, Config, Lookup, Resolver};
-use crate::limits::LOOKUPS_MAX;
+use crate::config::{Answer, Config, Followed, Lookup, Resolver};
+use crate::limits::{LOOKUPS_MAX, NAMES_KEPT_MAX};
 use crate::net::clock;
 use crate::observe::labels::LookupResult;
 use crate::observe::stats::{ControlStats, NameView};
@@ -22,6 +22,7 @@ use rand::SeedableRng;
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -30,11 +31,25 @@ use tokio::time::{sleep, timeout};
 /// How long a change waits for others that come with it.
 const GATHER: Duration = Duration::from_millis(50);
 
+/// Where a system says who is asked, and what is known without asking (resolv.conf(5), hosts(5)).
+const SYSTEM_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+/// How often these are looked at.
+const SYSTEM_LOOK: Duration = Duration::from_secs(1);
+
+/// Lookups of one name so far, by [`LookupResult`].
+type Lookups = [u64; LookupResult::ALL.len()];
+
 /// All names of a configuration.
 pub(super) struct Names {
     rules: Resolver,
+    /// The system's files as they were when they were last read.
+    system: Followed,
+    /// When to look at them again.
+    system_due: Instant,
     /// Of this runtime; `None`: not made yet.
     asker: Option<Arc<Asker>>,
+    /// Rules of a configuration that may come into use, and who asks by these for names that only it has.
+    next: Option<(Resolver, Arc<Asker>)>,
     names: HashMap<Lookup, Known>,
     /// When names are due that are not under way; of one that is there twice the later counts.
     due: BinaryHeap<Reverse<(Instant, Lookup)>>,
@@ -42,6 +57,8 @@ pub(super) struct Names {
     rng: Rng,
     /// When the first change was learned that has not been told.
     changed: Option<Instant>,
+    /// Lookups of names that no configuration has any more: counters go on where one returns.
+    gone: HashMap<Lookup, Lookups>,
 }
 
 struct Known {
@@ -49,8 +66,9 @@ struct Known {
     is_under_way: bool,
     /// It has been asked for, whatever came of it.
     is_asked: bool,
-    /// Lookups so far, by [`LookupResult`].
-    lookups: [u64; LookupResult::ALL.len()],
+    /// Who is asked for it just now is nobody any more who is to be asked.
+    is_outdated: bool,
+    lookups: Lookups,
 }
 
 impl Names {
@@ -58,14 +76,20 @@ impl Names {
     pub(super) fn new(config: &Config) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one seed of this generator")]
         let rng = Rng::from_rng(&mut rand::rng());
+        let mut system = Followed::default();
+        SYSTEM_FILES.iter().for_each(|path| system.add(Path::new(path), None));
         let mut names = Self {
             rules: config.resolver.clone(),
+            system: system.now(),
+            system_due: clock::now(),
             asker: None,
+            next: None,
             names: HashMap::new(),
             due: BinaryHeap::new(),
             under_way: JoinSet::new(),
             rng,
             changed: None,
+            gone: HashMap::new(),
         };
         names.add(config);
         names
@@ -93,33 +117,76 @@ impl Names {
         Ok(())
     }
 
+    /// Those of `config` too, which may come into use: by its rules, if they are others. Within a runtime.
+    pub(super) fn add_next(&mut self, config: &Config) {
+        let is_other = config.resolver != self.rules;
+        self.next = is_other.then(|| (config.resolver.clone(), Arc::new(Asker::new(&config.resolver))));
+        self.add(config);
+    }
+
     /// Those of `config` too, from now on.
     pub(super) fn add(&mut self, config: &Config) {
         let now = clock::now();
         for lookup in config.lookups() {
             if let Entry::Vacant(entry) = self.names.entry(lookup.clone()) {
                 self.due.push(Reverse((now, lookup.clone())));
-                entry.insert(Known { name: Name::new(now), is_under_way: false, is_asked: false, lookups: [0; _] });
+                let lookups = self.gone.get(lookup).copied().unwrap_or_default();
+                entry.insert(Known {
+                    name: Name::new(now),
+                    is_under_way: false,
+                    is_asked: false,
+                    is_outdated: false,
+                    lookups,
+                });
             }
         }
     }
 
     /// No others than those of `config`, by its rules.
     pub(super) fn keep_only(&mut self, config: &Config, stats: &ControlStats) {
+        self.next = None;
         let kept: HashSet<&Lookup> = config.lookups().collect();
-        self.names.retain(|lookup, _| kept.contains(lookup));
+        for (lookup, known) in self.names.extract_if(|lookup, _| !kept.contains(lookup)) {
+            if self.gone.len() < NAMES_KEPT_MAX && known.lookups.iter().any(|count| *count > 0) {
+                self.gone.insert(lookup, known.lookups);
+            }
+        }
+        self.gone.retain(|lookup, _| !kept.contains(lookup));
         let kept: HashSet<String> = kept.iter().map(|lookup| lookup.to_string()).collect();
         stats.forget_names(|name| kept.contains(name));
-        // the system's configuration may be another by now
-        self.asker = None;
         if self.rules != config.resolver {
-            // others are asked, and may know something else
             self.rules = config.resolver.clone();
-            let now = clock::now();
-            for (lookup, known) in self.names.iter_mut().filter(|(_, known)| !known.is_under_way) {
-                known.name.hurry(now);
-                self.due.push(Reverse((now, lookup.clone())));
+            self.ask_others(clock::now());
+        }
+        // without those that are gone, and those that were due at another time
+        let waiting = self.names.iter().filter(|(_, known)| !known.is_under_way);
+        self.due = waiting.map(|(lookup, known)| Reverse((known.name.due(), lookup.clone()))).collect();
+    }
+
+    /// Others are asked from now on, and may know something else: of all names at once.
+    fn ask_others(&mut self, now: Instant) {
+        self.asker = None;
+        for (lookup, known) in self.names.iter_mut().filter(|(lookup, _)| !matches!(lookup, Lookup::File(_))) {
+            known.name.hurry(now);
+            match known.is_under_way {
+                // whoever was asked before may be the one that does not answer
+                true => known.is_outdated = true,
+                false => self.due.push(Reverse((now, lookup.clone()))),
             }
+        }
+    }
+
+    /// Looks at the system's files, now and then: what they say counts from then on.
+    pub(super) fn look_at_system(&mut self, now: Instant) {
+        if now < self.system_due || self.rules.servers.is_some() || self.names.is_empty() {
+            return;
+        }
+        self.system_due = now + SYSTEM_LOOK;
+        let found = self.system.now();
+        if found != self.system {
+            self.system = found;
+            tracing::info!("{} has changed: names are asked for anew", SYSTEM_FILES.join(" or "));
+            self.ask_others(now);
         }
     }
 
@@ -133,9 +200,10 @@ impl Names {
         self.names.iter().filter(|(_, known)| known.name.answer().is_empty()).map(|(lookup, _)| lookup)
     }
 
-    /// Waits until each name has been asked for once, but no longer than one lookup may take.
+    /// Waits until each name has been asked for once, but no longer than one lookup may take, and a moment.
     pub(super) async fn learn(&mut self) {
-        let limit = self.rules.timeout;
+        // a family that nobody answers for takes all of a lookup's time
+        let limit = self.next.as_ref().map_or(self.rules.timeout, |(rules, _)| rules.timeout) + GATHER;
         let all = async {
             while self.names.values().any(|known| !known.is_asked) {
                 self.step(None).await;
@@ -188,7 +256,10 @@ impl Names {
                 return Some(*at).filter(|at| *at > now);
             }
             known.is_under_way = true;
-            let asker = Arc::clone(self.asker.get_or_insert_with(|| Arc::new(Asker::new(&self.rules))));
+            let asker = match &self.next {
+                Some((_, asker)) if !known.is_asked => Arc::clone(asker),
+                _ => Arc::clone(self.asker.get_or_insert_with(|| Arc::new(Asker::new(&self.rules)))),
+            };
             let lookup = lookup.clone();
             let before = Arc::clone(known.name.answer());
             self.due.pop();
@@ -213,6 +284,9 @@ impl Names {
         let rules = if matches!(lookup, Lookup::File(_)) { &of_file } else { &self.rules };
         let changed = known.name.on_lookup(learned, rules, now, &mut self.rng);
         (known.is_under_way, known.is_asked) = (false, true);
+        if std::mem::take(&mut known.is_outdated) {
+            known.name.hurry(now);
+        }
         known.lookups[result.index()] += 1;
         self.due.push(Reverse((known.name.due(), lookup.clone())));
         let count = known.name.answer().len();
@@ -250,3 +324,6 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

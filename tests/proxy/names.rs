@@ -119,6 +119,40 @@ on_both_drivers! {
         assert_eq!(gateway.get("/").status, 503);
     }
 
+    fn a_family_that_nobody_answers_for_does_not_keep_the_other_from_being_learned(driver: Driver) {
+        let dns = Dns::start();
+        let service = Upstream::always("ok");
+        let alone = |last: &[u8]| Says::AddressesAlone(last.iter().map(|last| Ipv4Addr::new(127, 0, 0, *last)).collect());
+        dns.set("svc.test", alone(&[1]));
+        dns.set("_http._tcp.svc.test", Says::Services(vec![(1, 1, service.port().parse().unwrap(), "svc.test")], 0));
+        let gateway = start(driver, &dns, service.port(), "");
+        assert_eq!(gateway.get("/").status, 200, "at the start too");
+        dns.set("svc.test", alone(&[1, 2]));
+        await_shown(&gateway, &["127.0.0.1", "127.0.0.2"]);
+        let config = dns.resolver(QUICK) + &behind_endpoints("{ srv = \"_http._tcp.svc.test\" }", "", "");
+        let gateway = Gateway::start_with(driver, &Setup { config: &config, ..Setup::default() });
+        assert_eq!(shown(&gateway), ["127.0.0.1", "127.0.0.2"], "nor the hosts of a service");
+    }
+
+    fn a_service_of_many_hosts_is_learned_in_the_time_of_one_lookup(driver: Driver) {
+        let dns = Dns::start();
+        let service = Upstream::always("ok");
+        let port = service.port().parse().unwrap();
+        let hosts: Vec<&'static str> = (0..100).map(|n| &*Box::leak(format!("host-{n}.test").into_boxed_str())).collect();
+        for (n, host) in (0..).zip(&hosts) {
+            dns.set(host, Says::Addresses(vec![Ipv4Addr::new(127, 0, 2, n)], 0));
+        }
+        dns.set("_http._tcp.svc.test", Says::Services(hosts.iter().map(|host| (1, 1, port, *host)).collect(), 0));
+        let config = dns.resolver("min_ttl = \"100ms\"\ntimeout = \"10s\"") + &behind_endpoints("{ srv = \"_http._tcp.svc.test\" }", "", "");
+        let gateway = Gateway::start_with(driver, &Setup { config: &config, ..Setup::default() });
+        assert_eq!(shown(&gateway).len(), 100);
+        dns.set(hosts[7], Says::Failure);
+        eventually("without one of them it is not learned", || (upstream(&gateway)["names"][0]["failures"].as_u64() > Some(0)).then_some(()));
+        assert_eq!(shown(&gateway).len(), 100);
+        dns.set(hosts[7], Says::NoSuchName);
+        eventually("one that is not there is left out", || (shown(&gateway).len() == 99).then_some(()));
+    }
+
     fn services_bring_ports_tiers_and_weights(driver: Driver) {
         let dns = Dns::start();
         let services = [Upstream::always("a"), Upstream::always("b"), Upstream::always("c")];
@@ -176,6 +210,12 @@ on_both_drivers! {
         gateway.reload_well(&file(&config(&dns, service.port(), "")));
         let names = gateway.admin("/metrics").text();
         assert!(!names.contains("name=\"new.test"), "it is forgotten");
+        let other = Dns::start();
+        other.set("svc.test", addresses(&[1]));
+        other.set("new.test", addresses(&[1]));
+        gateway.reload_well(&file(&more.replace(&dns.resolver(QUICK), &other.resolver(QUICK))));
+        assert_eq!(gateway.get("/new").status, 200, "those are asked that the new file names");
+        gateway.reload_well(&file(&config(&dns, service.port(), "")));
         let wrong = format!("{}[upstream.more]\nendpoints = [{{ address = \"more.test:1\" }}]\n[gateway]\n", config(&dns, service.port(), ""));
         assert_eq!(gateway.reload(&file(&wrong)).status, 422);
         assert_eq!(gateway.get("/").status, 200);

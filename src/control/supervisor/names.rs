@@ -5,10 +5,12 @@
 //! closed; what is in flight ends under the generation that it began with.
 
 use super::thread::{Control, Verdict};
-use super::{LOOK, interval};
+use super::{LOOK, NotReloaded, Wish, interval};
 use crate::config::{Config, Endpoint, printable};
 use crate::control::endpoints::{Asked, Refused};
 use crate::control::probes::Checked;
+use crate::control::reports;
+use crate::limits::ENDPOINTS_MAX;
 use crate::net::clock;
 use crate::units::EndpointId;
 use crate::worker::Shared;
@@ -46,18 +48,27 @@ impl Control {
     }
 
     /// The configuration with the endpoints that are known of its names; those of which nothing is known yet are asked for first.
-    pub(super) async fn learn(&mut self, config: Config) -> Config {
-        self.names.add(&config);
-        self.while_learning().await;
-        config.told(&|lookup| self.names.answer(lookup), &HashMap::new()).0
+    ///
+    /// # Errors
+    /// The gateway is told to end meanwhile.
+    pub(super) async fn learn(&mut self, config: Config) -> Result<Config, NotReloaded> {
+        self.names.add_next(&config);
+        self.while_learning().await?;
+        Ok(config.told(&|lookup| self.names.answer(lookup), &HashMap::new()).0)
     }
 
-    async fn while_learning(&mut self) {
+    async fn while_learning(&mut self) -> Result<(), NotReloaded> {
         let (mut learning, mut look) = (pin!(self.names.learn()), interval(LOOK));
         loop {
             tokio::select! {
-                () = &mut learning => return,
+                () = &mut learning => return Ok(()),
                 _ = look.tick() => self.crew.look(clock::now()),
+                Some((config, report)) = self.reported.recv() => reports::log(&config, report),
+                _ = self.wished.changed() => {
+                    if *self.wished.borrow() >= Wish::Drain {
+                        return Err(NotReloaded::Draining);
+                    }
+                }
             }
         }
     }
@@ -107,4 +118,7 @@ fn tell_difference(old: &crate::config::Cluster, new: &crate::config::Cluster) {
     let (before, after) = (identities(&old.endpoints), identities(&new.endpoints));
     let (added, removed) = (after.difference(&before).count(), before.difference(&after).count());
     tracing::info!("names upstream={} endpoints={} added={added} removed={removed}", new.name, after.len());
+    if new.endpoints.len() == ENDPOINTS_MAX {
+        tracing::warn!("names upstream={} has {ENDPOINTS_MAX} endpoints; more than that are left out", new.name);
+    }
 }

@@ -142,7 +142,7 @@ impl Control {
         let (source, read) = self.while_busy(reading).await?;
         self.watch.on_read(&source);
         let (config, router) = read.map_err(|wrong| NotReloaded::Wrong(wrong.errors))?;
-        let config = self.learn(config).await;
+        let config = self.learn(config).await?;
         let opening = tokio::task::spawn_blocking(move || open((config, router), &old, log, opened));
         let opened = self.while_busy(opening).await??;
         let (old, new) = (Arc::clone(&self.crew.shared().config), Arc::clone(&opened.shared.config));

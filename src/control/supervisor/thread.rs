@@ -217,6 +217,7 @@ impl Control {
                     self.crew.look(clock::now());
                     self.memory.look(clock::now(), memory::resident_bytes, heap::give_back);
                     self.prune();
+                    self.names.look_at_system(clock::now());
                     if self.is_behind {
                         let shared = Arc::clone(self.crew.shared());
                         self.is_behind = !self.crew.follow(&shared);

@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) enum Says {
     /// These addresses, for so many seconds.
     Addresses(Vec<Ipv4Addr>, u32),
+    /// The same, and nothing at all to who asks for those of the other family.
+    AddressesAlone(Vec<Ipv4Addr>),
     /// These services (priority, weight, port, host), for so many seconds.
     Services(Vec<(u16, u16, u16, &'static str)>, u32),
     /// NXDOMAIN.
@@ -143,6 +145,8 @@ impl Shared {
         let says = lock(&self.names).get(&name_of(asked)).cloned().unwrap_or(Says::NoSuchName);
         let (code, records): (u8, Vec<(u32, Vec<u8>)>) = match says {
             Says::Silence => return None,
+            Says::AddressesAlone(_) if of != A => return None,
+            Says::AddressesAlone(list) => (0, list.iter().map(|address| (0, address.octets().to_vec())).collect()),
             Says::Failure => (2, Vec::new()),
             Says::NoSuchName => (3, Vec::new()),
             Says::Addresses(list, ttl) if of == A => {
