@@ -223,6 +223,8 @@ pub const OWN_LOG_BYTES_MAX: u64 = 1 << 20;
 /// Connections of the admin API; one more takes the place of whoever has not been written to for longest. Operators and a few scrapers,
 /// no more.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// What may be sent to the admin API: a weight and a priority, with all the spaces that somebody may write.
+pub const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
 /// A connection of the admin API that was not written to for this long is closed: idle, or sending its request too slowly, or not
 /// reading.
 pub const ADMIN_IDLE: Duration = Duration::from_secs(30);

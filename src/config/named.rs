@@ -123,6 +123,17 @@ impl Manual {
         self.0.is_empty()
     }
 
+    /// Whether something is wished of what is called so.
+    #[must_use]
+    pub fn has(&self, endpoint: &str) -> bool {
+        self.0.contains_key(endpoint)
+    }
+
+    /// Nothing is wished any more of what is called as this one is, by its address or by all that it is known by.
+    pub fn forget(&mut self, endpoint: &Endpoint) {
+        self.0.retain(|called, _| !endpoint.is_called(called));
+    }
+
     /// The wish for one endpoint, to be changed.
     pub fn wish(&mut self, endpoint: &str) -> &mut Wish {
         self.0.entry(endpoint.to_owned()).or_default()
@@ -161,6 +172,12 @@ impl Endpoint {
             Some(name) => format!("{name}/{}", self.address),
             None => self.address.to_string(),
         }
+    }
+
+    /// Whether it is there because an operator wishes it, and for no other reason.
+    #[must_use]
+    pub fn is_added(&self) -> bool {
+        self.name.as_deref() == Some(Manual::NAME)
     }
 
     /// Whether an operator means it by that: what it is known by, or its address alone.

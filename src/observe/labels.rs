@@ -172,12 +172,16 @@ labels! {
         HealthCheck = "health_check";
         /// The endpoint asked to be left alone (Retry-After).
         RetryAfter = "retry_after";
+        /// An operator asked for it.
+        ByHand = "by_hand";
     }
 }
 
 labels! {
     /// `reason` of `ringgate_endpoint_readmissions_total`.
     ReadmitReason {
+        /// An operator asked for it.
+        ByHand = "by_hand";
         /// The probe request after an ejection succeeded.
         Probe = "probe";
         /// It answered a request that nobody else could answer.

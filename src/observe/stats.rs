@@ -33,7 +33,7 @@ pub(crate) use reloads::Reloads;
 pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
 
 use super::counter::{Counter, Rows};
-use super::labels::{EjectReason, EndpointState, ProbeState, WorkerState};
+use super::labels::{EjectReason, EndpointState, ProbeState, ReadmitReason, WorkerState};
 use super::recorder::Recorder;
 use super::usage::{Usage, UsageKey};
 use crate::config::Config;
@@ -289,6 +289,13 @@ impl Stats {
         }
     }
 
+    /// An operator has had an endpoint put aside, or readmitted.
+    pub fn record_by_hand(&self, cluster: ClusterId, endpoint: EndpointId, is_ejected: bool) {
+        let by_hand = &self.endpoint_row(cluster, endpoint).by_hand;
+        let count = if is_ejected { &by_hand.ejections } else { &by_hand.readmissions };
+        count.fetch_add(1, Relaxed);
+    }
+
     /// What is known of a name; `None` where nobody has asked for it.
     #[must_use]
     pub fn name(&self, name: &str) -> Option<NameView> {
@@ -319,6 +326,9 @@ impl Stats {
         // those of active checks, which know it once for all workers
         view.ejections[EjectReason::HealthCheck.index()] =
             self.probe_cell(cluster, endpoint).map_or(0, ProbeCell::downs);
+        let by_hand = &self.endpoint_row(cluster, endpoint).by_hand;
+        view.ejections[EjectReason::ByHand.index()] = by_hand.ejections.load(Relaxed);
+        view.readmissions[ReadmitReason::ByHand.index()] = by_hand.readmissions.load(Relaxed);
         let mut millionths = 0;
         let parts = self.endpoint_parts(cluster, endpoint);
         for stats in parts.touched() {

@@ -308,9 +308,20 @@ on_both_drivers! {
             eventually("both are asked", || (gateway.get("/").text() == "first").then_some(()));
             done(&gateway, "POST", &format!("{one}/eject"), "");
             eventually("it is put aside", || all(&gateway, "second").then_some(()));
+            let available = || gateway.metric("ringgate_endpoint_available", &[("endpoint", &one)]);
+            eventually("that is seen", || (available() == 0.0).then_some(()));
+            let by_hand = [("endpoint", one.as_str()), ("reason", "by_hand")];
+            assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &by_hand), 1.0);
             done(&gateway, "POST", &format!("{one}/readmit"), "");
+            assert_eq!(gateway.metric("ringgate_endpoint_readmissions_total", &by_hand), 1.0);
             eventually("it is back", || (gateway.get("/").text() == "first").then_some(()));
             done(&gateway, "DELETE", &one, "");
+            await_shown(&gateway, &["127.0.0.2"]);
+            // one of the ways to write [::1]
+            done(&gateway, "PUT", "%5B0:0:0:0:0:0:0:1%5D:1", "{ \"weight\": 0 }");
+            await_shown(&gateway, &["127.0.0.2", "[::1]"]);
+            assert_eq!(upstream(&gateway)["endpoints"][1]["weight"], 0);
+            done(&gateway, "DELETE", "%5B::1%5D:1", "");
             await_shown(&gateway, &["127.0.0.2"]);
             load.goes_on_for(50);
         });

@@ -5,6 +5,7 @@
 
 use super::{AdminState, Asked, NOT_FROM_A_PAGE, Order, Put, Refused, error};
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
@@ -17,8 +18,12 @@ pub(super) async fn put(
     State(state): Shared,
     Path((upstream, endpoint)): Path<(String, String)>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(why) => return error(why.status(), "bad_request", &why.body_text()),
+    };
     let put = match body.is_empty() {
         true => Put::default(),
         false => match serde_json::from_slice(&body) {

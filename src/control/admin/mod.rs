@@ -49,7 +49,7 @@ use crate::observe::stats::Stats;
 use crate::observe::usage::{self, UsageBy};
 use crate::units::Instant;
 use axum::body::Body;
-use axum::extract::{FromRef, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -160,6 +160,7 @@ fn router(state: Now, local: Bind, wanted: Arc<Notify>) -> Router {
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page wants another method")
         })
+        .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX))
         .layer(Extension(wanted))
         .layer(middleware::from_fn_with_state(hosts, only_to))
         .with_state(state)

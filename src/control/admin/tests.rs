@@ -193,6 +193,8 @@ fn endpoints_are_changed_by_hand_and_by_no_web_page() {
         assert_eq!(ask(&page).await.0, 403);
         let wrong = format!("PUT {path} HTTP/1.1\r\nContent-Length: 12\r\n\r\n{{\"wieght\":7}}");
         assert_eq!(ask(&wrong).await.0, 400);
+        let much = format!("PUT {path} HTTP/1.1\r\nContent-Length: 5000\r\n\r\n{}", " ".repeat(5_000));
+        assert_eq!(ask(&much).await.0, 413);
         let (status, body) =
             ask("PUT /upstreams/none/endpoints/a.test:80%2F10.0.0.1:80 HTTP/1.1\r\nContent-Length: 0\r\n\r\n").await;
         assert!(status == 404 && body.contains("a.test:80/10.0.0.1:80"), "{status} {body}");

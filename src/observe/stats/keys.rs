@@ -14,6 +14,7 @@ use crate::observe::counter::Rows;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Names of each kind whose numbers are kept though the configuration has them no more.
 const KEPT_MAX: usize = 1_024;
@@ -31,6 +32,14 @@ pub(super) struct RouteRow {
 pub(super) struct EndpointRow {
     pub(super) parts: Rows<EndpointStats>,
     pub(super) probe: Arc<ProbeCell>,
+    pub(super) by_hand: Arc<ByHand>,
+}
+
+/// What operators have had done to an endpoint, which the control thread counts.
+#[derive(Debug, Default)]
+pub(super) struct ByHand {
+    pub(super) ejections: AtomicU64,
+    pub(super) readmissions: AtomicU64,
 }
 
 /// Upstream, address, and how many of the same stand before it.
@@ -197,7 +206,11 @@ impl Keys {
     fn cluster(&mut self, cluster: &Cluster) -> ClusterRow {
         let (now, parts) = (self.now, self.parts);
         let endpoints = keys_of(cluster).map(|key| {
-            self.endpoints.take(key, now, || EndpointRow { parts: Rows::new(parts), probe: Arc::default() })
+            self.endpoints.take(key, now, || EndpointRow {
+                parts: Rows::new(parts),
+                probe: Arc::default(),
+                by_hand: Arc::default(),
+            })
         });
         let endpoints = endpoints.collect();
         let parts = self.clusters.take(cluster.name.clone(), now, || Rows::new(parts));
