@@ -114,7 +114,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     }
     match line.command {
         Some(Command::Run { file }) => match Inheritance::receive() {
-            Ok(inherited) => start_up(&Source::file(&file.path), inherited),
+            Ok(inherited) => start_up(Source::file(&file.path), inherited),
             Err(error) => fail(EXIT_START, error),
         },
         Some(Command::Demo { seconds }) => match start::demo(seconds) {
@@ -148,9 +148,9 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
 }
 
 /// Runs the gateway, in the place of another process if there is one to take over from, which is told if that comes to nothing.
-fn start_up(source: &Source, inherited: Option<Inheritance>) -> ExitCode {
+fn start_up(mut source: Source, inherited: Option<Inheritance>) -> ExitCode {
     match source.load() {
-        Ok((config, router)) => match start::run(config, router, source.clone(), inherited) {
+        Ok((config, router)) => match start::run(config, router, source, inherited) {
             Ok(()) => ExitCode::SUCCESS,
             Err(RunError::Start(_)) => ExitCode::from(EXIT_START),
             Err(RunError::Fault(_)) => ExitCode::from(EXIT_FAULT),
@@ -175,7 +175,7 @@ fn with_config(path: &Path, go_on: impl FnOnce(Config, Router) -> ExitCode) -> E
 
 /// A summary of a configuration that is fine.
 fn summary(path: &Path, config: &Config) -> String {
-    let endpoints: usize = config.clusters.iter().map(|cluster| cluster.endpoints.len()).sum();
+    let endpoints: usize = config.clusters.iter().map(|cluster| cluster.endpoints.len() + cluster.names.len()).sum();
     format!(
         "{}: fine ({}, {}, {} with {}, {})\n",
         path.display(),

@@ -20,14 +20,11 @@ impl Shared {
     /// What is to be passed on at `now`.
     #[must_use]
     pub fn estate(&self, now: Instant) -> Estate {
-        let known = |(common, cluster): (&crate::policy::cluster::Common, &crate::config::Cluster)| {
+        let known = self.clusters.iter().zip(&self.config.clusters).filter_map(|(common, cluster)| {
             let known: HashMap<_, _> = common.known(cluster).collect();
             (!known.is_empty()).then(|| (cluster.name.clone(), known))
-        };
-        Estate {
-            upstreams: self.clusters.iter().zip(&self.config.clusters).filter_map(known).collect(),
-            limits: self.limits.left(now).collect(),
-        }
+        });
+        Estate { upstreams: known.collect(), limits: self.limits.left(now).collect() }
     }
 
     /// Goes on with what another process has passed on. Before any request is served.

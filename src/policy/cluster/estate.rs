@@ -35,7 +35,7 @@ impl Common {
 fn names(config: &config::Cluster) -> Vec<String> {
     let mut twins: HashMap<String, u64> = HashMap::new();
     let name = |endpoint: &config::Endpoint| {
-        let address = endpoint.address.to_string();
+        let address = endpoint.identity();
         let twin = twins.entry(address.clone()).and_modify(|twin| *twin += 1).or_insert(0);
         format!("{address}#{twin}")
     };
