@@ -106,6 +106,13 @@
 //!
 //! An old generation is freed when the last worker has let go of it; that is seen by its reference count, and by nothing else.
 //!
+//! # An upgrade
+//!
+//! The next process is started by this one and given its listening sockets over a unix socket ([`control::upgrade`]), so no queue is ever closed
+//! in which somebody waits. When it has everything that it needs, it is told what this one knows of endpoints and limits ([`worker::Estate`]), begins,
+//! and says so; only then this one drains, without closing what the other has ([`worker::Command::HandOver`]). Before that, whatever goes wrong
+//! ends the next process and nothing else.
+//!
 //! # The end
 //!
 //! A drain is announced (`/readyz`, for `drain_delay`), then nothing new is taken, then what is in flight has `drain_timeout`. Shortly

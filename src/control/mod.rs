@@ -20,4 +20,5 @@ mod process;
 mod reports;
 pub mod source;
 pub mod supervisor;
+mod systemd;
 pub mod upgrade;

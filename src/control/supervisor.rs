@@ -18,6 +18,7 @@ use super::memory::Memory;
 use super::names::Names;
 use super::process;
 use super::source::{Source, Watch};
+use super::systemd::{self, Watchdog};
 use super::upgrade::{Inheritance, NotUpgraded, Upgraded};
 use crate::config::{Bind, Config};
 use crate::net::{clock, resources};
@@ -138,8 +139,9 @@ impl Gateway {
         let started = Self::open(config, router, source, inherited.as_mut());
         match (&started, inherited) {
             (Ok(_), Some(inherited)) => inherited.serve(),
+            (Ok(_), None) => systemd::ready(),
             (Err(StartError(why)), Some(inherited)) => inherited.decline(vec![why.clone()]),
-            (_, None) => {}
+            (Err(_), None) => {}
         }
         started
     }
@@ -213,6 +215,7 @@ impl Gateway {
             probes: None,
             files,
             handed: None,
+            watchdog: Watchdog::asked_for(),
             opened,
             probes_max: fit.probes_max,
             admin_max: fit.admin_max,

@@ -7,10 +7,10 @@ use super::socket_file::SocketFile;
 use super::stream::Stream;
 use crate::config::Bind;
 use crate::limits::ACCEPT_BATCH;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant as StdInstant};
 
@@ -207,6 +207,35 @@ pub fn duplicate(socket: &OwnedFd) -> io::Result<OwnedFd> {
     socket.as_fd().try_clone_to_owned()
 }
 
+/// A duplicate of a listening socket that this process was started with, closed on exec; it does not block from now on.
+///
+/// # Errors
+/// There is none of that number, or it is no listening stream socket.
+pub fn given(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: for this call only; a number without a descriptor is an error of fcntl(2).
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
+    let asked = SockRef::from(&socket);
+    if asked.r#type()? != Type::STREAM || !asked.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket that was given does not listen for streams"));
+    }
+    asked.set_nonblocking(true)?;
+    if asked.domain()? != Domain::UNIX {
+        asked.set_tcp_nodelay(true)?;
+    }
+    Ok(socket)
+}
+
+/// Where a socket listens.
+///
+/// # Errors
+/// Neither at an address nor at a path.
+pub fn address_of(socket: &OwnedFd) -> io::Result<Bind> {
+    let address = SockRef::from(socket).local_addr()?;
+    let tcp = address.as_socket().map(Bind::Tcp);
+    let unix = || address.as_pathname().map(|path| Bind::Unix(path.to_owned()));
+    tcp.or_else(unix).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
 /// Whether `fd` is open; for tests of descriptor leaks.
 #[cfg(test)]
 pub(crate) fn is_open(fd: &impl std::os::fd::AsRawFd) -> bool {
@@ -218,7 +247,6 @@ pub(crate) fn is_open(fd: &impl std::os::fd::AsRawFd) -> bool {
 mod tests {
     use super::*;
     use crate::net::testing::on_each_driver;
-    use socket2::SockRef;
     use std::collections::HashSet;
     use std::future::Future;
     use std::io::Write;
@@ -232,6 +260,19 @@ mod tests {
         let Bind::Tcp(address) = bound.address else { panic!("a TCP address") };
         assert_ne!(address.port(), 0);
         assert_eq!(bind(&Bind::Tcp(address), 0, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn what_is_given_must_listen() {
+        let bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 0, 1).unwrap();
+        let given_again = given(bound.sockets[0].as_raw_fd()).unwrap();
+        assert_eq!(address_of(&given_again).unwrap(), bound.address);
+        let connected =
+            std::net::TcpStream::connect(SockRef::from(&given_again).local_addr().unwrap().as_socket().unwrap());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for fd in [connected.unwrap().as_raw_fd(), file.as_raw_fd()] {
+            assert!(given(fd).is_err());
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ mod reuse;
 mod routing;
 mod sockets;
 mod stale;
+mod systemd;
 mod tools;
 mod tunnels;
 mod upgrade;

@@ -1,10 +1,10 @@
 //! The next process takes over: nothing is refused, reset or forgotten, and where it cannot, nothing has happened.
 
 use crate::support::{
-    Client, Driver, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, lock, on_both_drivers,
+    Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, lock, on_both_drivers,
 };
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 fn start(driver: Driver, config: &str) -> Gateway {
     Gateway::start_with(driver, &Setup { workers: 2, config, ..Setup::default() })
@@ -99,6 +99,44 @@ on_both_drivers! {
         assert_eq!(gateway.admin("/readyz").status, 200, "the admin address goes on");
         assert!(socket.exists(), "the file of a unix socket is the last one's");
         assert_eq!(Client::connect(&unix).get("/").status, 200);
+    }
+
+    fn a_signal_is_enough_and_tunnels_and_downloads_end_where_they_began(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let paced = Arc::clone(&gate);
+        let upstream = Upstream::scripted(move |conn| {
+            while let Some(head) = conn.head() {
+                match head.target.as_str() {
+                    "/echo" => {
+                        conn.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n");
+                        while let Some(byte) = conn.take(1) {
+                            conn.send(byte);
+                        }
+                    }
+                    _ => {
+                        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+                        paced.wait();
+                        conn.send("other");
+                    }
+                }
+            }
+        });
+        let mut gateway = start(driver, &behind(&[&upstream], "", ""));
+        let (mut tunnel, mut download) = (gateway.client(), gateway.client());
+        tunnel.send("GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+        assert_eq!(tunnel.read("GET").status, 101);
+        download.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(download.read_head().unwrap().0, 200);
+        gateway.running().signal("USR2");
+        let next = gateway.await_upgrade();
+        tunnel.send("still");
+        assert_eq!(tunnel.take(5).unwrap(), b"still");
+        gate.open();
+        assert_eq!(download.take(10).unwrap(), b"firstother");
+        assert!(gateway.running().ended().is_none(), "the tunnel is open");
+        drop((tunnel, download));
+        assert!(gateway.running().wait().success());
+        assert!(runs(next) && gateway.get("/slow").status == 200);
     }
 
     fn what_waits_in_a_queue_and_what_is_idle_is_served(driver: Driver) {

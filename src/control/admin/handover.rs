@@ -13,8 +13,8 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The predecessor is on this machine and answers in microseconds; whoever is slower is something else.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The predecessor is on this machine and answers in microseconds, or when it gets a core; whoever is slower is something else.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Asks whoever listens there to let go; true when it does.
 pub(super) fn ask(bind: &Bind) -> bool {

@@ -62,7 +62,11 @@ impl Control {
         loop {
             tokio::select! {
                 () = &mut learning => return Ok(()),
-                _ = look.tick() => self.crew.look(clock::now()),
+                _ = look.tick() => {
+                    let now = clock::now();
+                    self.crew.look(now);
+                    self.watchdog.look(now);
+                }
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
                 _ = self.wished.changed() => {
                     if *self.wished.borrow() >= Wish::Drain {

@@ -3,6 +3,7 @@
 use super::StartError;
 use crate::config::{AccessLog, Bind, Config, Driver, Listener, Lookup};
 use crate::control::crew::{NoCrew, reasons};
+use crate::control::systemd::Activation;
 use crate::control::upgrade::Inheritance;
 use crate::limits::LOOKUPS_MAX;
 use crate::net::listener::{self, Bound};
@@ -29,17 +30,21 @@ pub(super) struct Bindings {
     pub(super) files: Vec<(DoorKey, SocketFile)>,
 }
 
-/// Binds what was not inherited.
+/// Binds what was neither inherited nor given by systemd.
 pub(super) fn bind_all(
     config: &Config,
     workers: usize,
     mut inherited: Option<&mut Inheritance>,
 ) -> Result<Bindings, StartError> {
+    let mut activation = Activation::receive()
+        .map_err(|error| StartError(format!("the sockets that systemd gives cannot be used: {error}")))?;
     let mut all =
         Bindings { sockets: (0..workers).map(|_| Vec::new()).collect(), addresses: Vec::new(), files: Vec::new() };
     for listener in &config.listeners {
         let bound = match inherited.as_deref_mut() {
-            None => listener::bind(&listener.bind, listener.unix_mode, workers),
+            None => activation
+                .take(listener, workers)
+                .unwrap_or_else(|| listener::bind(&listener.bind, listener.unix_mode, workers)),
             Some(inherited) => inherited
                 .take(listener, workers)
                 .unwrap_or_else(|| bind_beside(inherited.addresses(), listener, workers)),
@@ -48,6 +53,9 @@ pub(super) fn bind_all(
         all.sockets.iter_mut().zip(sockets).for_each(|(of_worker, socket)| of_worker.push(socket));
         all.addresses.push((listener.name.clone(), address));
         all.files.extend(file.map(|file| (DoorKey::of(listener), file)));
+    }
+    for socket in activation.left() {
+        tracing::warn!("systemd gives a socket that no listener has, by name or by address: {socket}");
     }
     Ok(all)
 }

@@ -19,6 +19,7 @@ use crate::control::crew::Next;
 use crate::control::difference;
 use crate::control::endpoints::Wishes;
 use crate::control::reports;
+use crate::control::systemd;
 use crate::net::clock;
 use crate::net::listener::Bound;
 use crate::net::socket_file::SocketFile;
@@ -95,7 +96,9 @@ impl Control {
         &mut self,
         verdicts: (&UnboundedSender<Verdict>, &mut UnboundedReceiver<Verdict>),
     ) -> Outcome {
+        systemd::reloading();
         let outcome = self.try_reload(verdicts).await;
+        systemd::ready();
         // those of the file that is not taken into use are forgotten
         let shared = Arc::clone(self.crew.shared());
         self.names.keep_only(&shared.config, &shared.stats.control);
@@ -185,7 +188,7 @@ impl Control {
             tokio::select! {
                 opened = &mut opening => return opened.or_else(|_| failed("the reload has panicked")),
                 () = &mut patience => return failed("the file, or what it names, cannot be read or opened in time"),
-                _ = look.tick() => self.crew.look(clock::now()),
+                _ = look.tick() => self.look(),
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
                 _ = self.wished.changed() => {
                     if *self.wished.borrow() >= Wish::Drain {

@@ -12,6 +12,7 @@ use crate::control::names::Names;
 use crate::control::probes::Probes;
 use crate::control::reports;
 use crate::control::source::{Source, Watch};
+use crate::control::systemd::{self, Watchdog};
 use crate::control::upgrade::NotUpgraded;
 use crate::limits::CUT_BEFORE_DRAIN_ENDS;
 use crate::net::guarded::guarded;
@@ -76,6 +77,7 @@ pub(super) struct Control {
     pub(super) files: Vec<(DoorKey, SocketFile)>,
     /// Another process has taken so many sockets of these doors, and this one is to drain.
     pub(super) handed: Option<Vec<(DoorKey, usize)>>,
+    pub(super) watchdog: Watchdog,
     /// Descriptors that were open at the start, before any client came.
     pub(super) opened: u64,
     pub(super) probes_max: usize,
@@ -232,7 +234,7 @@ impl Control {
         while *self.wished.borrow() < wish && clock::now() < until {
             tokio::select! {
                 _ = look.tick() => {
-                    self.crew.look(clock::now());
+                    self.look();
                     self.memory.look(clock::now(), memory::resident_bytes, heap::give_back);
                     self.prune();
                     self.names.look_at_system(clock::now());
@@ -316,12 +318,22 @@ impl Control {
         }
     }
 
+    /// Looks after the workers.
+    pub(super) fn look(&mut self) {
+        let now = clock::now();
+        self.crew.look(now);
+        self.watchdog.look(now);
+    }
+
     async fn drain(&mut self) {
         let limit = self.crew.shared().config.gateway.drain_timeout;
         tracing::info!("draining: no new connections; requests in flight have {limit:?}");
         match self.handed.take() {
             Some(taken) => self.leave_to_next(&taken),
-            None => self.crew.drain(),
+            None => {
+                systemd::stopping();
+                self.crew.drain();
+            }
         }
         let cut = clock::now() + (limit - (limit / 10).min(CUT_BEFORE_DRAIN_ENDS));
         if self.done_until(cut).await {
@@ -347,7 +359,7 @@ impl Control {
                 return false;
             }
             tokio::select! {
-                _ = look.tick() => self.crew.look(clock::now()),
+                _ = look.tick() => self.look(),
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     if !ended.as_ref().is_err_and(JoinError::is_cancelled) {

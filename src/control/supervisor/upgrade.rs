@@ -4,10 +4,11 @@ use super::thread::{Control, Verdict};
 use super::{LOOK, Wish, interval};
 use crate::config::{Bind, Listener};
 use crate::control::reports;
+use crate::control::systemd;
 use crate::control::upgrade::{Door, Given, NotUpgraded, Place, Serving, Upgraded, give};
 use crate::net::clock;
+use crate::net::listener;
 use crate::worker::DoorKey;
-use socket2::SockRef;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
@@ -45,13 +46,14 @@ impl Control {
         let given = loop {
             tokio::select! {
                 given = &mut giving => break given,
-                _ = look.tick() => self.crew.look(clock::now()),
+                _ = look.tick() => self.look(),
                 Some(changed) = verdicts.recv() => self.tell_verdict(changed),
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
             }
         };
         let panicked = |_| NotUpgraded::Failed(vec!["the upgrade has panicked".to_owned()]);
         let (upgraded, Serving { taken, .. }) = given.map_err(panicked)??;
+        systemd::upgraded(upgraded.pid);
         self.handed = Some(keys.into_iter().zip(taken).collect());
         Ok(upgraded)
     }
@@ -84,12 +86,9 @@ impl Control {
 }
 
 fn door(name: &str, bind: &Bind, sockets: &[OwnedFd]) -> io::Result<Door> {
-    let at = match bind {
-        Bind::Tcp(address) => {
-            let real = sockets.first().map(|socket| SockRef::from(socket).local_addr()).transpose()?;
-            Place::Tcp(real.and_then(|real| real.as_socket()).unwrap_or(*address))
-        }
-        Bind::Unix(path) => Place::Unix(path.clone()),
+    let at = match (bind, sockets.first()) {
+        (Bind::Tcp(_), Some(socket)) => Place::from(&listener::address_of(socket)?),
+        _ => Place::from(bind),
     };
     Ok(Door { name: name.to_owned(), place: Place::from(bind), at, sockets: sockets.len() })
 }

@@ -32,6 +32,8 @@ pub(in crate::control) fn give(
     let next = Command::new(&program)
         .args(std::env::args_os().skip(1))
         .env(VARIABLE, PROTOCOL.to_string())
+        // it is asked to feed the watchdog in the place of this one
+        .env_remove("WATCHDOG_PID")
         .stdin(Stdio::from(OwnedFd::from(its)))
         .spawn();
     let mut next =

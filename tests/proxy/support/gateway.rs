@@ -135,17 +135,17 @@ impl Process {
     /// The same by a command that begins with the binary, and ends as it.
     #[track_caller]
     fn spawn_by(command: Command, arguments: &[&str]) -> Self {
-        Self::spawn_telling(command, arguments, Stdio::piped())
+        Self::spawn_telling(command, arguments, Stdio::piped(), Stdio::null())
     }
 
-    /// The same with its standard error elsewhere, unless it is to be collected.
+    /// The same with its standard error elsewhere, unless it is to be collected, and something at its standard input.
     #[track_caller]
-    fn spawn_telling(mut command: Command, arguments: &[&str], stderr: Stdio) -> Self {
+    fn spawn_telling(mut command: Command, arguments: &[&str], stderr: Stdio, stdin: Stdio) -> Self {
         let mut child = command
             .args(arguments)
             .env("NO_COLOR", "1")
             .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
@@ -310,8 +310,19 @@ impl Gateway {
             .replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"{}\"", addresses["admin"]));
         let file = write_config(dir.path(), &file);
         let command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
-        let process = Process::spawn_telling(command, &["run", "-c", &file], stderr.into());
+        let process = Process::spawn_telling(command, &["run", "-c", &file], stderr.into(), Stdio::null());
         let mut gateway = Self { process, addresses, dir };
+        gateway.await_ready();
+        gateway
+    }
+
+    /// Starts by a command that begins with the binary, and ends as it, with something at its standard input.
+    #[track_caller]
+    pub(crate) fn start_by(command: Command, driver: Driver, setup: &Setup<'_>, stdin: impl Into<Stdio>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = write_config(dir.path(), &setup.file(driver));
+        let process = Process::spawn_telling(command, &["run", "-c", &file], Stdio::piped(), stdin.into());
+        let mut gateway = Self { process, addresses: BTreeMap::new(), dir };
         gateway.await_ready();
         gateway
     }
@@ -358,6 +369,21 @@ impl Gateway {
         assert_eq!(response.status, 200, "{text}");
         let pid = text.split_once("\"pid\":").and_then(|(_, rest)| rest.split([',', '}']).next()?.parse().ok());
         let pid = pid.unwrap_or_else(|| panic!("a process id in {text}"));
+        self.process.heirs.push(pid);
+        pid
+    }
+
+    /// Waits until the log has told of the next process, which has taken over: its id.
+    #[track_caller]
+    pub(crate) fn await_upgrade(&mut self) -> u32 {
+        let pid = eventually("the next process serves", || {
+            let lines = self.process.stderr();
+            let mut pids = lines
+                .iter()
+                .filter_map(|line| line.split_once("upgraded: process ")?.1.split(' ').next()?.parse().ok());
+            let known = &self.process.heirs;
+            pids.rfind(|pid| !known.contains(pid))
+        });
         self.process.heirs.push(pid);
         pid
     }
