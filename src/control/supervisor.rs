@@ -25,7 +25,7 @@ use crate::net::{clock, resources};
 use crate::observe::stats::Stats;
 use crate::policy::router::Router;
 use crate::worker::Shared;
-use opening::{Bindings, bind_all, cannot_listen, core_name, fit_descriptors, no_thread, no_worker, open_log};
+use opening::{Bindings, bind_all, fit_descriptors, no_thread, no_worker, open_admin, open_log, take_on, tell_begun};
 pub use reload::{NotReloaded, Outcome, Reloaded};
 use signals::Signals;
 use std::collections::HashMap;
@@ -170,19 +170,9 @@ impl Gateway {
         // last, because a predecessor may have to let go of it
         let (admin_listener, admin_address) = {
             let _inside = runtime.enter();
-            let listen = &config.admin.listen;
-            let admin = match inherited.as_deref_mut().and_then(|inherited| inherited.take_admin(listen)) {
-                Some(socket) => AdminListener::inherit(socket, listen),
-                None => AdminListener::bind(listen),
-            };
-            admin.and_then(|admin| admin.local().map(|address| (admin, address)))
-        }
-        .map_err(|e| cannot_listen("admin", &config.admin.listen, &e))?;
-        if let Some(inherited) = inherited {
-            let estate = inherited.prepare();
-            let lost = |error| StartError(format!("the process before does not hand over any more: {error}"));
-            shared.take_on(estate.map_err(lost)?, clock::now());
-        }
+            open_admin(&config.admin.listen, inherited.as_deref_mut())?
+        };
+        take_on(&shared, inherited)?;
         addresses.push(("admin".to_owned(), admin_address));
         let step = crew.begin(mustered).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
@@ -222,12 +212,7 @@ impl Gateway {
         };
         // it waits for this, and for nothing else
         let _ = give.send((owned, admin_listener.limited(fit.admin_max)));
-        for index in 0..workers {
-            tracing::info!("worker={index} core={} driver={step}", core_name(&config, index));
-        }
-        for (name, address) in &addresses {
-            tracing::info!("listening listener={name} address={address}");
-        }
+        tell_begun(&config, step, &addresses);
         Ok(Self { generations, addresses, wish, asks, control })
     }
 

@@ -2,17 +2,20 @@
 
 use super::StartError;
 use crate::config::{AccessLog, Bind, Config, Driver, Listener, Lookup};
+use crate::control::admin::AdminListener;
 use crate::control::crew::{NoCrew, reasons};
 use crate::control::systemd::Activation;
 use crate::control::upgrade::Inheritance;
 use crate::limits::LOOKUPS_MAX;
+use crate::net::clock;
+use crate::net::driver::Step;
 use crate::net::listener::{self, Bound};
 use crate::net::resources;
 use crate::net::socket_file::SocketFile;
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
 use crate::policy::descriptors::{self, Fit, Wanted};
-use crate::worker::DoorKey;
+use crate::worker::{DoorKey, Shared};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -58,6 +61,38 @@ pub(super) fn bind_all(
         tracing::warn!("systemd gives a socket that no listener has, by name or by address: {socket}");
     }
     Ok(all)
+}
+
+/// The admin API's listener, inherited or bound, and where it listens. Must be called within the control thread's runtime.
+pub(super) fn open_admin(
+    listen: &Bind,
+    inherited: Option<&mut Inheritance>,
+) -> Result<(AdminListener, Bind), StartError> {
+    let admin = match inherited.and_then(|inherited| inherited.take_admin(listen)) {
+        Some(socket) => AdminListener::inherit(socket, listen),
+        None => AdminListener::bind(listen),
+    };
+    admin
+        .and_then(|admin| admin.local().map(|address| (admin, address)))
+        .map_err(|error| cannot_listen("admin", listen, &error))
+}
+
+/// Goes on with what the process before knows by now, which has to be the last thing before workers begin.
+pub(super) fn take_on(shared: &Shared, inherited: Option<&mut Inheritance>) -> Result<(), StartError> {
+    let Some(inherited) = inherited else { return Ok(()) };
+    let lost = |error| StartError(format!("the process before does not hand over any more: {error}"));
+    shared.take_on(inherited.prepare().map_err(lost)?, clock::now());
+    Ok(())
+}
+
+/// Says who runs how, and where the gateway listens.
+pub(super) fn tell_begun(config: &Config, step: Step, addresses: &[(String, Bind)]) {
+    for index in 0..config.gateway.cores.len() {
+        tracing::info!("worker={index} core={} driver={step}", core_name(config, index));
+    }
+    for (name, address) in addresses {
+        tracing::info!("listening listener={name} address={address}");
+    }
 }
 
 /// Binds a new listener while others are open. One that is to have all addresses of a port of which another has one, or one where another has
@@ -183,6 +218,6 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-pub(super) fn core_name(config: &Config, worker: usize) -> String {
+fn core_name(config: &Config, worker: usize) -> String {
     config.gateway.cores[worker].map_or_else(|| "any".to_owned(), |core| core.to_string())
 }

@@ -1,3 +1,5 @@
+//! What one side says, and what the other makes of it; both are here, on two threads.
+
 use super::*;
 use crate::config::Listener;
 use crate::net::listener::{self, Bound};
