@@ -36,6 +36,7 @@ fn ratio(value: f64) -> Ratio {
 
 fn cluster(balance: &Balance, endpoints: u32, weight: impl Fn(u32) -> u32) -> Cluster {
     let endpoint = |i: u32| config::Endpoint {
+        name: None,
         address: Address::Tcp(SocketAddr::from((Ipv4Addr::from(0x0A00_0000 + i), 80))),
         weight: Weight(weight(i)),
         priority: 0,
@@ -50,6 +51,7 @@ fn cluster(balance: &Balance, endpoints: u32, weight: impl Fn(u32) -> u32) -> Cl
         requests_max: Some(1_000),
         retry_budget: RetryBudget { ratio: ratio(0.2), min_per_second: 3 },
         endpoints: (0..endpoints).map(endpoint).collect(),
+        names: Vec::new(),
         health_check: None,
         outlier: None,
         retry_after_max: Duration::from_secs(30),

@@ -3,7 +3,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, StatusCode};
 use ringgate::config::{
-    Admin, Bind, Config, Driver, Gateway, HeaderRules, Match, Retry, RetryOn, Rewrite, Route, Target, Timeout,
+    Admin, Bind, Config, Driver, Gateway, HeaderRules, Match, Resolver, Retry, RetryOn, Rewrite, Route, Target, Timeout,
 };
 use ringgate::observe::access_log::{LogRecord, LogRing, LogSender};
 use ringgate::observe::labels::AttemptOutcome;
@@ -45,6 +45,7 @@ fn route(number: usize) -> Route {
 
 fn stats(routes: usize) -> Arc<Stats> {
     let config = Config {
+        include: Vec::new(),
         gateway: Gateway {
             cores: vec![None],
             driver: Driver::Auto,
@@ -53,6 +54,13 @@ fn stats(routes: usize) -> Arc<Stats> {
             watch: false,
         },
         admin: Admin { listen: Bind::Tcp(([127, 0, 0, 1], 0).into()), hosts: Vec::new() },
+        resolver: Resolver {
+            servers: None,
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(3_600),
+            timeout: Duration::from_secs(2),
+            max_stale: Duration::from_secs(3_600),
+        },
         access_log: None,
         listeners: Vec::new(),
         routes: (0..routes).map(route).collect(),

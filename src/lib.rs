@@ -28,7 +28,7 @@
 //! | [`net`] | sockets, blocks, timers, pools, the driver ladder | decisions |
 //! | [`worker`] | one core: its state, its generations, its connections, the straight line of a request | shared memory that is written per request |
 //! | [`observe`] | numbers, usage, access log, the gateway's own log | – |
-//! | [`control`] | supervisor, crew, reload, probes, admin API | anything on a request's path |
+//! | [`control`] | supervisor, crew, reload, names, probes, admin API | anything on a request's path |
 //! | [`demo`] | `ringgate demo`: three services, failures, a gateway, its clients | privileged access to the gateway |
 //!
 //! Arrows point one way: `main → control → worker → net`, and `worker → {policy, http, observe}`; `policy` and `http` do not know each
@@ -98,8 +98,13 @@
 //!
 //! What goes on has a name, and what has the same name is the same thing: numbers ([`observe::stats`]), where endpoints stand and budgets
 //! ([`policy::cluster::Common::succeed`]), buckets and slots ([`policy::admission::Limits`], [`policy::concurrency`]), pools, measured times, doors by
-//! address. A cluster of which nothing has changed is the very same object in both generations. An old generation is freed when the last
-//! worker has let go of it; that is seen by its reference count, and by nothing else.
+//! address. A cluster of which nothing has changed is the very same object in both generations.
+//!
+//! Endpoints may have names. The control plane asks for them (`control::names`; when, and what is kept, is [`policy::names`]), and where an
+//! answer differs from the last one there is another generation (`control::supervisor::names`): the same rows, the same routes and limits, other
+//! clusters only where endpoints have changed ([`worker::Shared::with_endpoints`]). Workers do not prepare for it, since nothing of it can fail.
+//!
+//! An old generation is freed when the last worker has let go of it; that is seen by its reference count, and by nothing else.
 //!
 //! # The end
 //!

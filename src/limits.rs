@@ -36,6 +36,24 @@ pub const METHODS_MAX: usize = 64;
 
 /// The configuration file: every route of [`ROUTES_MAX`] in some 600 bytes.
 pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
+/// Files that a configuration includes; one a team, or one a service.
+pub const INCLUDED_FILES_MAX: usize = 4_096;
+/// A secret that stands in a file of its own: the longest header that services take in practice.
+pub const SECRET_BYTES_MAX: u64 = 16 << 10;
+/// A file of endpoints: as many as an upstream may have, in some two hundred bytes each.
+pub const ENDPOINTS_FILE_BYTES_MAX: u64 = 1 << 20;
+/// The longest pause between two lookups of a name that bring nothing: who mends a server of names does not wait longer to see it.
+pub const NAME_RETRY_MAX: Duration = Duration::from_secs(30);
+/// By how much later than its records say a name is asked for at most: half of the second within which endpoints follow their name.
+pub const NAME_JITTER_MAX: Duration = Duration::from_millis(500);
+/// Lookups under way at once: servers of names take that from one client, and a thousand names are learned within a few round trips.
+pub const LOOKUPS_MAX: usize = 128;
+/// Names that no endpoint has any more whose lookups are still counted on.
+pub const NAMES_KEPT_MAX: usize = 1_024;
+/// Hosts of a service (SRV) that are asked for; RFC 2782 has a few in mind.
+pub const SERVICE_HOSTS_MAX: usize = 1_024;
+/// Of those at once: a hundred hosts are learned within a few round trips, and one service takes no more than its part of a server's time.
+pub const SERVICE_HOSTS_AT_ONCE: usize = 16;
 /// A name of a listener, route or upstream: it is repeated in every line of metrics and logs.
 pub const NAME_BYTES_MAX: usize = 128;
 /// A path, pattern or template of the file; the same as the paths that the access log keeps whole.
@@ -205,6 +223,8 @@ pub const OWN_LOG_BYTES_MAX: u64 = 1 << 20;
 /// Connections of the admin API; one more takes the place of whoever has not been written to for longest. Operators and a few scrapers,
 /// no more.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// What may be sent to the admin API: a weight and a priority, with all the spaces that somebody may write.
+pub const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
 /// A connection of the admin API that was not written to for this long is closed: idle, or sending its request too slowly, or not
 /// reading.
 pub const ADMIN_IDLE: Duration = Duration::from_secs(30);

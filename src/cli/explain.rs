@@ -245,8 +245,12 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
         Target::Upstream(split) => {
             page.line("path", &path_line(route, ask));
             page.line("timeout", &words::timeout(&route.timeout));
-            let serving =
-                |id: ClusterId| config.clusters[id.index()].endpoints.iter().filter(|e| e.weight.0 > 0).count();
+            let serving = |id: ClusterId| {
+                let cluster = &config.clusters[id.index()];
+                let served = cluster.endpoints.iter().filter(|e| e.weight.0 > 0).count();
+                // a name may have any number of addresses
+                served + 2 * cluster.names.iter().filter(|e| e.weight.0 > 0).count()
+            };
             let elsewhere = split.iter().any(|(id, _)| serving(*id) > 1);
             if let Some(first) = words::first_try(route, &ask.method, elsewhere) {
                 page.line("", &first);
@@ -257,9 +261,9 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
                 let cluster = &config.clusters[id.index()];
                 let share = if split.len() == 1 { String::new() } else { format!(", {} of {sum} requests", weight.0) };
                 page.line("upstream", &format!("{}: {}{share}", cluster.name, words::cluster(cluster)));
-                for (label, endpoint) in
-                    label_first("endpoints", cluster.endpoints.iter().map(words::endpoint).collect())
-                {
+                let names = cluster.names.iter().map(words::named);
+                let endpoints = cluster.endpoints.iter().map(words::endpoint).chain(names).collect();
+                for (label, endpoint) in label_first("endpoints", endpoints) {
                     page.line(label, &endpoint);
                 }
             }

@@ -105,8 +105,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     }
     match line.command {
         Some(Command::Run { file }) => {
-            let source = Source::file(&file.path);
-            with_source(&source, |config, router| match start::run(config, router, source.clone()) {
+            with_config(&file.path, |config, router, source| match start::run(config, router, source) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(RunError::Start(_)) => ExitCode::from(EXIT_START),
                 Err(RunError::Fault(_)) => ExitCode::from(EXIT_FAULT),
@@ -116,7 +115,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_START, error),
         },
-        Some(Command::Check { file }) => with_config(&file.path, |config, _| {
+        Some(Command::Check { file }) => with_config(&file.path, |config, _, _| {
             for warning in config::warnings(&config) {
                 let line = format!("{}: warning: {warning}", file.path.display());
                 // standard error may be closed; the exit code still tells
@@ -126,7 +125,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         }),
         Some(Command::Reload { file }) => reload::reload(&file.path),
         Some(Command::Explain { file, method, url, headers }) => match explain::Ask::try_new(&method, &url, &headers) {
-            Ok(ask) => with_config(&file.path, |config, router| {
+            Ok(ask) => with_config(&file.path, |config, router, _| {
                 print(&config::printable(&explain::text(&config, &router, &ask)))
             }),
             Err(error) => fail(EXIT_USAGE, error),
@@ -142,20 +141,17 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
 }
 
 /// Loads the file and goes on with it, or says everything that is wrong with it.
-fn with_config(path: &Path, go_on: impl FnOnce(Config, Router) -> ExitCode) -> ExitCode {
-    with_source(&Source::file(path), go_on)
-}
-
-fn with_source(source: &Source, go_on: impl FnOnce(Config, Router) -> ExitCode) -> ExitCode {
+fn with_config(path: &Path, go_on: impl FnOnce(Config, Router, Source) -> ExitCode) -> ExitCode {
+    let mut source = Source::file(path);
     match source.load() {
-        Ok((config, router)) => go_on(config, router),
+        Ok((config, router)) => go_on(config, router, source),
         Err(wrong) => fail(EXIT_CONFIG, wrong),
     }
 }
 
 /// A summary of a configuration that is fine.
 fn summary(path: &Path, config: &Config) -> String {
-    let endpoints: usize = config.clusters.iter().map(|cluster| cluster.endpoints.len()).sum();
+    let endpoints: usize = config.clusters.iter().map(|cluster| cluster.endpoints.len() + cluster.names.len()).sum();
     format!(
         "{}: fine ({}, {}, {} with {}, {})\n",
         path.display(),

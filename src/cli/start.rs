@@ -19,8 +19,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 /// How long the last lines of the log may take: nobody may be there to read them.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Runs the gateway with the configuration that was loaded from `source` and its compiled routes; returns after a drain. An error has been
-/// said.
+/// Runs the gateway with the configuration that `source` has loaded and its compiled routes; returns after a drain. An error has been said.
 pub(crate) fn run(config: Config, router: Router, source: Source) -> Result<(), RunError> {
     let ended = log_to_stderr().and_then(|()| run_logged(config, router, source));
     if let Err(error) = &ended {

@@ -2,8 +2,8 @@
 
 use http::Method;
 use ringgate::config::{
-    Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Match, PathMatch, RetryOn, Route,
-    Timeout,
+    Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match, Named, PathMatch,
+    RetryOn, Route, Timeout,
 };
 use ringgate::limits::TRY_AUTO_MIN;
 use std::time::Duration;
@@ -163,12 +163,28 @@ pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
     format!("{}, weight {}{drained}, priority {}", endpoint.address, endpoint.weight.0, endpoint.priority)
 }
 
+/// A name whose addresses are endpoints.
+pub(crate) fn named(named: &Named) -> String {
+    match &named.lookup {
+        Lookup::Host { .. } => {
+            format!("{} (its addresses), weight {}, priority {}", named.lookup, named.weight.0, named.priority)
+        }
+        Lookup::File(path) => format!("what {} says", path.display()),
+        Lookup::Service(name) => {
+            format!("{name} (its SRV records, with their weights), priority {} and above", named.priority)
+        }
+    }
+}
+
 /// What happens to headers, one rule a line.
 pub(crate) fn header_rules(route: &Route) -> Vec<String> {
     let mut lines = Vec::new();
     for (side, rules) in [("request", &route.request_headers), ("response", &route.response_headers)] {
         lines.extend(rules.remove.iter().map(|name| format!("{side}: {name} removed")));
-        let value = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let value = |value: &http::HeaderValue| match value.is_sensitive() {
+            true => "(hidden)".to_owned(),
+            false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        };
         lines.extend(rules.set.iter().map(|(name, set)| format!("{side}: {name} set to {}", value(set))));
     }
     lines

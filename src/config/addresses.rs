@@ -1,13 +1,12 @@
 //! Addresses, networks and hosts as the file writes them.
 //!
-//! Nothing is looked up: a host name as an endpoint's address is refused, since a gateway must not start or route by what a resolver
-//! happens to say. `match.host` compares names and never resolves them.
+//! Nothing is looked up here: names of endpoints are asked for while the gateway runs. `match.host` compares names and never resolves them.
 
-use super::problem::{Refusal, is_unprintable};
+use super::problem::{Refusal, did_you_mean, is_unprintable};
 use super::read::Scalar;
 use super::tables::scalar_schema;
 use super::values::text;
-use super::{Address, Bind, HostMatch};
+use super::{Address, Bind, HostMatch, Lookup};
 use ipnet::IpNet;
 use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +15,8 @@ use toml::de::DeValue;
 
 /// Longest path of a unix socket (`sun_path` of unix(7), with its final zero).
 const UNIX_PATH_BYTES_MAX: usize = 107;
+/// More servers than this are asked for nothing: resolv.conf(5) has three.
+const NAME_SERVERS_MAX: usize = 8;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,19 +44,32 @@ impl Scalar for Listen {
     }
 }
 
-/// Where an endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct At(pub Address);
+/// Where an endpoint is, or what tells where its endpoints are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum At {
+    /// There.
+    Address(Address),
+    /// A resolver tells.
+    Name(Lookup),
+}
 
 impl Scalar for At {
     fn allowed() -> String {
-        "IP:PORT or unix:/PATH, such as \"10.0.0.1:8080\", \"[2001:db8::1]:8080\" or \"unix:/run/app.sock\"".to_owned()
+        "IP:PORT, NAME:PORT or unix:/PATH, such as \"10.0.0.1:8080\", \"[2001:db8::1]:8080\", \"app.internal:8080\" or \"unix:/run/app.sock\""
+            .to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         let written = text(value)?;
         if let Some(path) = unix_path(written)? {
-            return Ok(Self(Address::Unix(path)));
+            return Ok(Self::Address(Address::Unix(path)));
+        }
+        if let Some((host, port)) = host_and_port(written) {
+            return match port.parse() {
+                Ok(0) => Err(Refusal::why("port 0 cannot be connected to")),
+                Ok(port) => Ok(Self::Name(Lookup::Host { host: dns_name(host)?, port })),
+                Err(_) => Err(Refusal::why("a port is at most 65535")),
+            };
         }
         let address: SocketAddr = written.parse().map_err(|_| refused_address(written))?;
         match address {
@@ -65,12 +79,82 @@ impl Scalar for At {
                 let help = format!("did you mean \"{loopback}:{}\"?", address.port());
                 Err(Refusal::why("this address means any interface and is not one to connect to").help(help))
             }
-            _ => Ok(Self(Address::Tcp(address))),
+            _ => Ok(Self::Address(Address::Tcp(address))),
         }
     }
 
     fn schema() -> serde_json::Value {
         json!({ "type": "string" })
+    }
+}
+
+/// A name and the digits of a port behind it. What looks like an address is no name.
+fn host_and_port(written: &str) -> Option<(&str, &str)> {
+    let (host, port) = written.rsplit_once(':')?;
+    let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next()?;
+    let is_name = last.bytes().any(|b| b.is_ascii_alphabetic()) && !host.contains(['[', ':', '/']);
+    (is_name && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())).then_some((host, port))
+}
+
+/// A name as it is asked for: in lower case. The dot that may stand at its end stays: it says that the name is whole (RFC 1034 §3.1), and no
+/// domain is tried behind it.
+fn dns_name(written: &str) -> Result<String, Refusal> {
+    let name = written.to_ascii_lowercase();
+    check_host(name.strip_suffix('.').unwrap_or(&name))?;
+    Ok(name)
+}
+
+/// `srv` of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceName(pub String);
+
+impl Scalar for ServiceName {
+    fn allowed() -> String {
+        "the name of a service (SRV), such as \"_http._tcp.app.internal\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let written = text(value)?;
+        if written.contains(':') {
+            return Err(Refusal::why("the records of a service have its ports"));
+        }
+        dns_name(written).map(Self)
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "minLength": 1, "maxLength": 254 })
+    }
+}
+
+/// One of `resolver.servers`: an address, with port 53 where it has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameServers(pub Option<Vec<SocketAddr>>);
+
+impl Scalar for NameServers {
+    fn allowed() -> String {
+        format!("\"system\", or a list of 1 to {NAME_SERVERS_MAX} addresses such as [\"10.0.0.2\", \"10.0.0.3:5353\"]")
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let list = match value {
+            DeValue::String(word) if word == "system" => return Ok(Self(None)),
+            DeValue::String(word) => return Err(Refusal { why: None, help: did_you_mean(word, ["system"]) }),
+            DeValue::Array(list) if (1..=NAME_SERVERS_MAX).contains(&list.len()) => list,
+            _ => return Err(Refusal::plain()),
+        };
+        let server = |entry: &toml::Spanned<DeValue<'_>>| {
+            let written = text(entry.get_ref())?;
+            let address = written.parse().or_else(|_| written.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
+            address.map_err(|_| Refusal::why(format!("{written:?} is no address")))
+        };
+        list.iter().map(server).collect::<Result<_, _>>().map(|servers| Self(Some(servers)))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [
+            { "const": "system" },
+            { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": NAME_SERVERS_MAX },
+        ] })
     }
 }
 
@@ -110,6 +194,9 @@ fn refused_address(written: &str) -> Refusal {
         let shown = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
         return Refusal::why("the port is missing").help(format!("did you mean \"{shown}:8080\"?"));
     }
+    if !written.contains(':') && written.bytes().any(|b| b.is_ascii_alphabetic()) && check_host(written).is_ok() {
+        return Refusal::why("the port is missing").help(format!("did you mean \"{written}:8080\"?"));
+    }
     if let Some((host, port)) = written.rsplit_once(':') {
         let ip = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if ip.parse::<IpAddr>().is_ok()
@@ -126,7 +213,7 @@ fn refused_address(written: &str) -> Refusal {
         let named = host.bytes().any(|b| b.is_ascii_alphabetic()) && !host.contains(['[', ':']);
         if named && port.parse::<u16>().is_ok() {
             let loopback = (host == "localhost").then(|| format!("did you mean \"{}:{port}\"?", Ipv4Addr::LOCALHOST));
-            let why = Refusal::why(format!("host names are not resolved, and {host:?} is one"));
+            let why = Refusal::why(format!("a gateway listens on addresses, and {host:?} is a name"));
             return loopback.map_or(why.clone(), |help| why.help(help));
         }
     }
@@ -283,7 +370,7 @@ pub(super) fn check_host(name: &str) -> Result<(), Refusal> {
     }
 }
 
-scalar_schema!(Listen, At, TrustedPeer, FileMode, Host);
+scalar_schema!(Listen, At, ServiceName, NameServers, TrustedPeer, FileMode, Host);
 
 #[cfg(test)]
 mod tests {
@@ -306,12 +393,49 @@ mod tests {
         ]);
         refuses::<Listen>(&[&format!("unix:/{}", "a".repeat(UNIX_PATH_BYTES_MAX))]);
         accepts::<At>(&["10.0.0.1:80", "[2001:db8::1]:8080", "unix:/a"]);
-        refuses::<At>(&["10.0.0.1:0", "0.0.0.0:80", "[::]:80", "app:80", "http://10.0.0.1:80", "10.0.0.1:80/x"]);
+        refuses::<At>(&["10.0.0.1:0", "0.0.0.0:80", "[::]:80", "http://10.0.0.1:80", "10.0.0.1:80/x"]);
+    }
+
+    #[test]
+    fn names_have_a_port_and_letters() {
+        let name = |host: &str, port| At::Name(Lookup::Host { host: host.to_owned(), port });
+        let parse = |text: &str| At::parse(&DeValue::String(text.into()));
+        assert_eq!(parse("App.internal:80").unwrap(), name("app.internal", 80));
+        assert_eq!(parse("App.internal.:80").unwrap(), name("app.internal.", 80), "the dot says that it is whole");
+        assert_eq!(parse("localhost:65535").unwrap(), name("localhost", 65_535));
+        assert_eq!(parse("10.0.0.1.example:1").unwrap(), name("10.0.0.1.example", 1));
+        refuses::<At>(&[
+            "app",
+            "app:",
+            "app:0",
+            "app:65536",
+            "app:x",
+            "a..b:80",
+            "-a:80",
+            "10.0.0.256:80",
+            "1.2.3:80",
+            "app/x:80",
+            "*.a:80",
+        ]);
+        accepts::<ServiceName>(&["_http._tcp.a.example", "a", "a."]);
+        refuses::<ServiceName>(&["", ".", "_http._tcp.a:80", "a b"]);
+        assert_eq!(parse("app").unwrap_err().help.as_deref(), Some("did you mean \"app:8080\"?"));
+    }
+
+    #[test]
+    fn name_servers_are_addresses_or_the_system_s() {
+        let parse = |text: &str| NameServers::parse(DeValue::parse(text).unwrap().get_ref());
+        assert_eq!(parse("\"system\"").unwrap(), NameServers(None));
+        let servers = ["10.0.0.2:53", "[::1]:5353"].map(|text| text.parse().unwrap()).to_vec();
+        assert_eq!(parse("[\"10.0.0.2\", \"[::1]:5353\"]").unwrap(), NameServers(Some(servers)));
+        for wrong in ["\"sytem\"", "[]", "[\"a.example\"]", "[1]", "1"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
     fn refused_addresses_come_with_what_was_meant() {
-        let help = |text: &str| At::parse(&DeValue::String(text.into())).unwrap_err().help.unwrap();
+        let help = |text: &str| Listen::parse(&DeValue::String(text.into())).unwrap_err().help.unwrap();
         assert_eq!(help("2001:db8:0:0:0:0:0:1:80"), "did you mean \"[2001:db8:0:0:0:0:0:1]:80\"?");
         assert_eq!(help("::1:8080"), "did you mean \"[::1]:8080\"?");
         assert_eq!(help("fe80::1:80"), "did you mean \"[fe80::1]:80\"?");

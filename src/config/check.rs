@@ -9,50 +9,56 @@ use super::check_route::routes;
 use super::check_upstream::clusters;
 use super::document::{Document, Entangled, Sections};
 use super::file;
+use super::followed::Followed;
 use super::names::{Cores, LogTo, Workers};
 use super::place::KeyOf;
 use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
-use super::values::{DriverWord, FormatWord};
-use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat, LogPath};
+use super::texts::{Texts, as_text, read_file};
+use super::values::{DriverWord, FormatWord, duration};
+use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat, LogPath, Resolver};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
 
 /// Permissions of a unix socket where the file does not say: every local user may connect, as with nginx. Who may not is kept out by
 /// the folder's permissions or by `mode`.
 const UNIX_MODE_DEFAULT: u32 = 0o666;
+/// What to do when there is no file.
+const WHICH_FILE: &str = "say which file with -c FILE";
 
-/// Reads and checks the file at `path`.
+/// Reads and checks the file at `path` and those that it includes, and says which files that were.
 ///
-/// # Errors
-/// Everything that is wrong with it, or that it cannot be read. Cores that the process may not run on are errors too.
-pub fn load(path: &std::path::Path) -> Result<Config, Errors> {
-    parse(&text_of(path, "say which file with -c FILE")?, &path.display().to_string())
+/// The configuration, or everything that is wrong with it: that it cannot be read, too, and cores that the process may not run on.
+pub fn load(path: &Path) -> (Result<Config, Errors>, Followed) {
+    let followed = RefCell::default();
+    let config = Texts::gather(path, WHICH_FILE, &followed).and_then(|texts| check_texts(&texts, &own_cores()));
+    (config, followed.into_inner())
+}
+
+fn check_texts(texts: &Texts<'_>, cores: &[usize]) -> Result<Config, Errors> {
+    if texts.text.len() as u64 > CONFIG_BYTES_MAX {
+        let message = format!("larger than {CONFIG_BYTES_MAX} bytes, with what it includes");
+        return Err(Errors::of_file(&texts.pieces[0].name, message, None));
+    }
+    let mut sink = texts.sink();
+    texts.check_pieces(&mut sink);
+    if !sink.is_empty() {
+        return sink.finish().map(|()| unreachable!("something was reported"));
+    }
+    check_text(&texts.text, &|| texts.sink(), cores)
 }
 
 /// The text of the file at `path`; `missing` says what to do when there is none.
 ///
 /// # Errors
 /// It cannot be read, or is not UTF-8.
-pub fn text_of(path: &std::path::Path, missing: &str) -> Result<String, Errors> {
+pub fn text_of(path: &Path, missing: &str) -> Result<String, Errors> {
     let name = path.display().to_string();
-    let read = std::fs::File::open(path).and_then(|file| {
-        let mut bytes = Vec::new();
-        file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    });
-    match read.map(String::from_utf8) {
-        Ok(Ok(text)) => Ok(text),
-        Ok(Err(error)) => {
-            let end = error.utf8_error().valid_up_to();
-            let text = String::from_utf8_lossy(error.as_bytes());
-            let mut sink = Sink::new(&name, &text);
-            sink.syntax(end, "not TOML: a byte that is not UTF-8".to_owned());
-            Err(sink.finish().expect_err("there is one"))
-        }
+    match read_file(path, CONFIG_BYTES_MAX) {
+        Ok((bytes, _)) => as_text(&name, bytes),
         Err(error) => {
             let is_missing = error.kind() == std::io::ErrorKind::NotFound;
             let help = is_missing.then(|| missing.to_owned());
@@ -66,9 +72,10 @@ pub fn text_of(path: &std::path::Path, missing: &str) -> Result<String, Errors> 
 ///
 /// # Errors
 /// It cannot be read, or its address is none.
-pub fn admin_address(path: &std::path::Path) -> Result<super::Bind, Errors> {
-    let text = text_of(path, "say which file with -c FILE")?;
-    let (table, _) = toml::de::DeTable::parse_recoverable(&text);
+pub fn admin_address(path: &Path) -> Result<super::Bind, Errors> {
+    let followed = RefCell::default();
+    let texts = Texts::gather(path, WHICH_FILE, &followed)?;
+    let (table, _) = toml::de::DeTable::parse_recoverable(&texts.text);
     let listen =
         table.get_ref().get("admin").and_then(|admin| admin.get_ref().as_table()?.get("listen")?.get_ref().as_str());
     let listen = listen.map_or_else(String::new, |listen| format!("listen = {listen:?}\n"));
@@ -76,22 +83,27 @@ pub fn admin_address(path: &std::path::Path) -> Result<super::Bind, Errors> {
     parse(&alone, &path.display().to_string()).map(|config| config.admin.listen)
 }
 
-/// The line in which a route of the file begins: for what shows only when all routes are compiled together.
+/// `FILE:LINE` of the beginning of a route: for what shows only when all routes are compiled together.
 #[must_use]
-pub fn line_of_route(path: &std::path::Path, row: usize) -> Option<usize> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let document = toml::de::DeTable::parse(&text).ok()?;
+pub fn place_of_route(path: &Path, row: usize) -> Option<String> {
+    let followed = RefCell::default();
+    let texts = Texts::gather(path, WHICH_FILE, &followed).ok()?;
+    let document = toml::de::DeTable::parse(&texts.text).ok()?;
     let route = document.get_ref().get("route")?.get_ref().as_array()?.get(row)?;
-    Some(Sink::new("", &text).line(route.span().start))
+    let sink = Sink::of(&texts);
+    Some(format!("{}:{}", sink.file_of(route.span().start), sink.line(route.span().start)))
 }
 
-/// Checks the text of a file that messages call `file_name`.
+/// Checks the text of a file that messages call `file_name`. What it includes is not read.
 ///
 /// # Errors
 /// Everything that is wrong with it. Cores that the process may not run on are errors too.
 pub fn parse(text: &str, file_name: &str) -> Result<Config, Errors> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    parse_for(text, file_name, &cores.iter().map(|core| core.id).collect::<Vec<_>>())
+    parse_for(text, file_name, &own_cores())
+}
+
+fn own_cores() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect()
 }
 
 /// As [`parse`], for a process that may run on `cores`.
@@ -99,19 +111,33 @@ pub(crate) fn parse_for(text: &str, file_name: &str, cores: &[usize]) -> Result<
     if text.len() as u64 > CONFIG_BYTES_MAX {
         return Err(Errors::of_file(file_name, format!("larger than {CONFIG_BYTES_MAX} bytes"), None));
     }
+    check_text(text, &|| Sink::new(file_name, text), cores)
+}
+
+fn check_text<'t>(text: &str, sink: &dyn Fn() -> Sink<'t>, cores: &[usize]) -> Result<Config, Errors> {
     if let Some(sections) = Sections::cut(text)
         && let Ok(document) = Document::in_sections(&sections)
-        && let Ok(outcome) = checked(&document, Sink::new(file_name, text), cores)
+        && let Ok(outcome) = checked(&document, sink(), cores)
     {
         return outcome;
     }
-    parse_whole(text, file_name, cores)
+    check_whole(text, sink(), cores)
 }
 
 /// As [`parse_for`], without taking the text apart: what that must agree with.
+#[cfg(test)]
 pub(super) fn parse_whole(text: &str, file_name: &str, cores: &[usize]) -> Result<Config, Errors> {
-    let document = Document::whole(text).map_err(|syntax| syntax_errors(Sink::new(file_name, text), &syntax))?;
-    checked(&document, Sink::new(file_name, text), cores).expect("a whole document has no sections")
+    check_whole(text, Sink::new(file_name, text), cores)
+}
+
+fn check_whole(text: &str, mut sink: Sink<'_>, cores: &[usize]) -> Result<Config, Errors> {
+    match Document::whole(text) {
+        Ok(document) => checked(&document, sink, cores).expect("a whole document has no sections"),
+        Err(syntax) => {
+            report_syntax(&syntax, (0, usize::MAX), &mut sink);
+            Err(sink.finish().expect_err("there is at least one"))
+        }
+    }
 }
 
 fn checked(document: &Document<'_>, mut sink: Sink<'_>, cores: &[usize]) -> Result<Result<Config, Errors>, Entangled> {
@@ -122,18 +148,22 @@ fn checked(document: &Document<'_>, mut sink: Sink<'_>, cores: &[usize]) -> Resu
     Ok(sink.finish().map(|()| config.expect("what is missing was reported")))
 }
 
-/// The parser goes on after an error and may stumble over its consequences: one report a line is enough.
-pub(super) fn syntax_errors(mut sink: Sink<'_>, errors: &[toml::de::Error]) -> Errors {
+/// The parser goes on after an error and may stumble over its consequences: one report a line is enough. `start` is where the text that was
+/// parsed begins in the sink's, and `last` its last byte if it is not the end of that: what is missing there is missing in this text.
+pub(super) fn report_syntax(errors: &[toml::de::Error], (start, last): (usize, usize), sink: &mut Sink<'_>) {
     let mut reported = std::collections::HashSet::new();
     for error in errors {
-        let offset = error.span().map_or(0, |span| span.start);
-        if reported.insert(sink.position(offset).0) {
-            let first = if error.message().starts_with("duplicate key") { first_of(sink.text(), offset) } else { None };
+        let offset = (start + error.span().map_or(0, |span| span.start)).min(last);
+        if reported.insert(sink.place_of(offset)) {
+            let begin = sink.start_of_file(offset);
+            let first = match error.message().starts_with("duplicate key") {
+                true => first_of(&sink.text()[begin..], offset - begin).map(|first| begin + first),
+                false => None,
+            };
             let first = first.map(|first| format!(" (first in line {})", sink.line(first))).unwrap_or_default();
             sink.syntax(offset, format!("not TOML: {}{first}", error.message()));
         }
     }
-    sink.finish().expect_err("there is at least one")
 }
 
 /// Where the key or the header that stands at `offset` for a second time stood before, as far as lines tell: a key in the same table.
@@ -162,8 +192,10 @@ fn config(
     cores: &[usize],
     sink: &mut Sink<'_>,
 ) -> Result<Option<Config>, Entangled> {
+    let include = file.include.as_ref().map(|list| list.value.0.iter().map(|path| path.value.0.clone()).collect());
     let gateway = file.gateway.as_ref().and_then(|table| gateway(&table.value, cores, sink));
     let admin = file.admin.as_ref().and_then(|table| admin(&table.value));
+    let resolver = file.resolver.as_ref().and_then(|table| resolver(&table.value, sink));
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, sink));
     binds(file, sink);
@@ -177,11 +209,13 @@ fn config(
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
     let complete = || {
         Some(Config {
+            include: include?,
             gateway: gateway?,
             admin: admin?,
+            resolver: resolver?,
             access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
             listeners: listeners?,
-            routes: routes?,
+            routes: routes?.into(),
             clusters: clusters?,
         })
     };
@@ -233,6 +267,24 @@ fn admin(table: &file::Admin) -> Option<Admin> {
     Some(Admin { listen: value(&table.listen)?.0, hosts })
 }
 
+fn resolver(table: &file::Resolver, sink: &mut Sink<'_>) -> Option<Resolver> {
+    let (least, most) = (table.min_ttl.as_ref()?, table.max_ttl.as_ref()?);
+    if least.value.0 > most.value.0 {
+        // one of the two may be a default: the report stands at one that was written
+        let (key, span) = if most.given { ("max_ttl", &most.span) } else { ("min_ttl", &least.span) };
+        let message =
+            format!("min_ttl ({}) is longer than max_ttl ({})", duration(least.value.0), duration(most.value.0));
+        sink.value(table.at.key(key), span.clone(), message, None);
+    }
+    Some(Resolver {
+        servers: value(&table.servers)?.0,
+        min_ttl: least.value.0,
+        max_ttl: most.value.0,
+        timeout: value(&table.timeout)?.0,
+        max_stale: value(&table.max_stale)?.0,
+    })
+}
+
 fn access_log(table: &file::AccessLog) -> Option<AccessLog> {
     let format = match value(&table.format)? {
         FormatWord::Json => LogFormat::Json,
@@ -253,7 +305,7 @@ fn listeners<const MIN: usize, const MAX: usize>(
         if let Some(name) = listener_name(table) {
             match names.get(&name) {
                 Some((first, offset)) => {
-                    let first = format!("{first} (line {})", sink.line(*offset));
+                    let first = format!("{first} ({})", sink.place_of(*offset));
                     duplicate_name(&table.at, table.name.as_ref().map(|name| name.span.clone()), &first, sink);
                 }
                 None => drop(names.insert(name, (table.at.path.clone(), table.at.offset))),
@@ -360,7 +412,7 @@ fn binds(file: &file::File, sink: &mut Sink<'_>) {
         if let Some((other, offset, address)) = taken.iter().find(|(_, _, other)| overlap(other, bind)) {
             // the admin listener's default stands nowhere
             let is_written = file.admin.as_ref().is_none_or(|admin| admin.given || *offset != admin.value.at.offset);
-            let line = if is_written { format!(", line {}", sink.line(*offset)) } else { String::new() };
+            let line = if is_written { format!(", {}", sink.place_of(*offset)) } else { String::new() };
             let message = format!("{other} listens there already ({address}{line})");
             sink.value(path, listen.span.clone(), message, None);
         }
@@ -387,7 +439,7 @@ fn log_is_nothing_else(file: &file::File, sink: &mut Sink<'_>) {
     let Some(Written { value: LogTo(LogPath::File(log)), span, .. }) = table.value.path.as_ref() else { return };
     let listens = |listen: &Option<Written<Listen>>| matches!(listen.as_ref().map(|listen| &listen.value.0), Some(Bind::Unix(path)) if is_same_place(path, log));
     let mut listeners = file.listener.iter().flat_map(|list| &list.value.0);
-    let message = if is_same_file(Path::new(sink.file()), log) {
+    let message = if sink.files().any(|file| is_same_file(Path::new(file), log)) {
         "is this file itself"
     } else if file.admin.as_ref().is_some_and(|admin| listens(&admin.value.listen))
         || listeners.any(|listener| listens(&listener.value.listen))

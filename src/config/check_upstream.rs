@@ -1,5 +1,6 @@
 //! The upstreams of the file: what their keys must agree on.
 
+use super::addresses::At;
 use super::check::value;
 use super::file;
 use super::names::{Expect, Hash, Name};
@@ -7,22 +8,27 @@ use super::probe::ProbeHost;
 use super::problem::Sink;
 use super::read::{Map, Written};
 use super::values::{BalanceWord, duration};
-use super::{Address, Balance, Cluster, Endpoint, HashKey, HealthCheck, HttpProbe, Outlier, Probe, RetryBudget};
+use super::{Balance, Cluster, Endpoint, HashKey, HealthCheck, HttpProbe, Lookup, Named, Outlier, Probe, RetryBudget};
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue, Method};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Statuses that pass a probe where the file does not say: what most checkers take (HAProxy's `http-check` default).
 const EXPECT_DEFAULT: (u16, u16) = (200, 399);
+
+/// Weight of an endpoint whose file does not say one; the same as in `endpoints`.
+const FILE_WEIGHT: u32 = 100;
 
 /// All upstreams, in file order.
 pub(super) fn clusters<const MAX: usize>(
     map: &Written<Map<Name, file::Upstream, MAX>>,
     sink: &mut Sink<'_>,
-) -> Option<Vec<Cluster>> {
+) -> Option<Vec<Arc<Cluster>>> {
     let tables = &map.value.0;
-    let made: Vec<_> = tables.iter().filter_map(|(name, table)| cluster(&name.value.0, &table.value, sink)).collect();
+    let made: Vec<_> =
+        tables.iter().filter_map(|(name, table)| cluster(&name.value.0, &table.value, sink).map(Arc::new)).collect();
     (made.len() == tables.len()).then_some(made)
 }
 
@@ -32,6 +38,7 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
     let health_check = table.health_check.as_ref().map(|check| health_check(&check.value, sink));
     let outlier = table.outlier.as_ref().and_then(|outlier| self::outlier(&outlier.value, sink));
     let budget = &table.retry_budget.as_ref()?.value;
+    let (endpoints, names) = endpoints?;
     Some(Cluster {
         name: name.to_owned(),
         balance: balance?,
@@ -44,7 +51,8 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
             ratio: value(&budget.ratio)?.0,
             min_per_second: u32::try_from(value(&budget.min_per_second)?.0).ok()?,
         },
-        endpoints: endpoints?,
+        endpoints,
+        names,
         health_check: health_check.map_or(Some(None), |check| check.map(Some))?,
         outlier: outlier?,
         retry_after_max: value(&table.retry_after_max)?.0,
@@ -72,28 +80,70 @@ fn balance(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Balance> {
     Some(balance)
 }
 
-fn endpoints(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Vec<Endpoint>> {
-    let list = &table.endpoints.as_ref()?.value.0;
-    let mut seen: HashMap<&Address, &super::place::Place> = HashMap::new();
-    let mut endpoints = Vec::with_capacity(list.len());
-    for written in list {
-        let endpoint = &written.value;
-        if let Some(address) = &endpoint.address
-            && let Some(first) = seen.insert(&address.value.0, &endpoint.at)
-        {
-            let first = format!("{} (line {})", first.path, sink.line(first.offset));
-            let message = format!("{first} has this address too; give one of them a larger weight instead");
-            sink.value(endpoint.at.key("address"), address.span.clone(), message, None);
+/// The addresses, and the names.
+fn endpoints(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<(Vec<Endpoint>, Vec<Named>)> {
+    let list = match (&table.endpoints, &table.endpoints_file) {
+        (Some(list), _) => list.value.0.as_slice(),
+        (None, Some(_)) if !sink.reported(table.at.key("endpoints")) => &[],
+        _ => {
+            if !sink.reported(table.at.key("endpoints")) && !sink.reported(table.at.key("endpoints_file")) {
+                let message =
+                    "missing: an upstream has endpoints, or a file that says them (endpoints_file)".to_owned();
+                sink.place(table.at.key("endpoints"), table.at.offset, message, None);
+            }
+            return None;
         }
-        endpoints.extend(self::endpoint(endpoint));
+    };
+    let mut seen: HashMap<At, &super::place::Place> = HashMap::new();
+    let (mut endpoints, mut names) = (Vec::with_capacity(list.len()), Vec::new());
+    for written in list {
+        let table = &written.value;
+        let Some((key, at, span)) = place_of(table, sink) else { continue };
+        if let Some(first) = seen.insert(at.clone(), &table.at) {
+            let first = format!("{} ({})", first.path, sink.place_of(first.offset));
+            let message = format!("{first} has this {key} too; give one of them a larger weight instead");
+            sink.value(table.at.key(key), span, message, None);
+        }
+        let (Some(weight), Some(priority)) = (value(&table.weight), value(&table.priority)) else { continue };
+        let (weight, priority) = (Weight(u32::try_from(weight.0).ok()?), u8::try_from(priority.0).ok()?);
+        match at {
+            At::Address(address) => endpoints.push(Endpoint { name: None, address, weight, priority }),
+            At::Name(lookup) => names.push(Named { lookup, weight, priority }),
+        }
     }
-    (endpoints.len() == list.len()).then_some(endpoints)
+    let is_whole = endpoints.len() + names.len() == list.len();
+    names.extend(table.endpoints_file.as_ref().map(|path| Named {
+        lookup: Lookup::File(path.value.0.clone()),
+        weight: Weight(FILE_WEIGHT),
+        priority: 0,
+    }));
+    is_whole.then_some((endpoints, names))
 }
 
-fn endpoint(table: &file::Endpoint) -> Option<Endpoint> {
-    let weight = Weight(u32::try_from(value(&table.weight)?.0).ok()?);
-    let priority = u8::try_from(value(&table.priority)?.0).ok()?;
-    Some(Endpoint { address: value(&table.address)?.0, weight, priority })
+/// Where an endpoint is said to be: by which key, and where that stands.
+fn place_of(table: &file::Endpoint, sink: &mut Sink<'_>) -> Option<(&'static str, At, Range<usize>)> {
+    if let (Some(weight), Some(_)) = (span_of(&table.weight), &table.srv) {
+        let message = "has no effect: the records of a service have its weights".to_owned();
+        sink.value(table.at.key("weight"), weight, message, None);
+    }
+    match (&table.address, &table.srv) {
+        (Some(address), None) => Some(("address", address.value.clone(), address.span.clone())),
+        (None, Some(srv)) => Some(("srv", At::Name(Lookup::Service(srv.value.0.clone())), srv.span.clone())),
+        (Some(_), Some(srv)) => {
+            let message = "an endpoint is an address or a service; leave address or srv out".to_owned();
+            sink.value(table.at.key("srv"), srv.span.clone(), message, None);
+            None
+        }
+        (None, None) => {
+            if !sink.reported(table.at.key("address")) && !sink.reported(table.at.key("srv")) {
+                let help =
+                    "write address = \"10.0.0.1:8080\", or the name of a service: srv = \"_http._tcp.app.internal\"";
+                let message = "missing: an endpoint has an address, or srv".to_owned();
+                sink.place(table.at.key("address"), table.at.offset, message, Some(help.to_owned()));
+            }
+            None
+        }
+    }
 }
 
 fn health_check(table: &file::HealthCheck, sink: &mut Sink<'_>) -> Option<HealthCheck> {

@@ -78,6 +78,11 @@ impl<'t> Sections<'t> {
         }
     }
 
+    /// Everything but the routes, and where its runs stand in the text.
+    pub(super) fn rest(&self) -> (&str, &[(usize, usize)]) {
+        (&self.rest, &self.runs)
+    }
+
     fn count(&self) -> usize {
         self.routes.iter().map(|section| section.routes).sum()
     }

@@ -4,18 +4,21 @@
 //! write it and goes through the same reader, so it is always within its own range. What concerns more than one key is
 //! [`super::check`]'s business.
 
-use super::addresses::{At, FileMode, Host, Listen, TrustedPeer};
+use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::names::{
-    Cores, EditableHeader, Expect, Hash, Header, HeaderText, LimitPer, LogTo, MethodText, Name, Redacted, RetryWord,
-    Workers,
+    Cores, EditableHeader, Expect, FilePath, Hash, Header, HeaderText, IncludePath, LimitPer, LogTo, MethodText, Name,
+    Redacted, RetryWord, Workers,
 };
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
 use super::problem::Sink;
 use super::read::{Later, List, Map, Node, Read, Scalar};
+use super::secret::SecretText;
 use super::tables::table;
-use super::values::{BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, PerTime, SECOND, Share, Size, Time};
+use super::values::{
+    BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, MINUTE, PerTime, SECOND, Share, Size, Time,
+};
 use crate::limits::{
     ATTEMPTS_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX,
     ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX, WEIGHT_MAX,
@@ -33,15 +36,20 @@ pub(crate) type Concurrency = Int<1, 10_000_000>;
 /// A request body: up to a tebibyte, since uploads are streamed and never held.
 pub(crate) type BodySize = Size<0, { 1 << 40 }>;
 /// `set` of header rules.
-pub(crate) type HeaderSet = Map<EditableHeader, HeaderText, ENTRIES_MAX>;
+pub(crate) type HeaderSet = Map<EditableHeader, SecretText, ENTRIES_MAX>;
 
 table! {
     /// The configuration of one ringgate gateway.
     File {
+        /// More files, whose tables are added: paths seen from this file's folder, and patterns such as "conf.d/*.toml". An upstream stands in one
+        /// file only, and so do gateway, admin and access_log.
+        default include: List<IncludePath, 0, ENTRIES_MAX> = [];
         /// Workers, cores, event loop and drain.
         table gateway: Gateway;
         /// The admin listener: metrics, health and state.
         table admin: Admin;
+        /// Who is asked for the names of endpoints, and how often.
+        table resolver: Resolver;
         /// The access log; without this table there is none.
         optional access_log: AccessLog;
         /// Where clients connect.
@@ -79,6 +87,22 @@ table! {
         default listen: Listen = "127.0.0.1:9180";
         /// Hosts that it answers to besides its own address and local names, against DNS rebinding: "a.example" or "*.example".
         default hosts: List<Host, 0, ENTRIES_MAX> = [];
+    }
+}
+
+table! {
+    /// Who is asked for the names of endpoints, and how often.
+    Resolver {
+        /// "system" (/etc/hosts, and the servers of /etc/resolv.conf), or a list of addresses, with port 53 where they have none.
+        default servers: NameServers = "system";
+        /// The shortest time for which an answer is kept, whatever its records say; 100ms to 1d.
+        default min_ttl: Time<100, DAY> = "1s";
+        /// The longest, 100ms to 1d.
+        default max_ttl: Time<100, DAY> = "1h";
+        /// For one lookup, whomever it asks; 10ms to 1m. A start and a reload wait that long for names that nobody answers for.
+        default timeout: Time<10, MINUTE> = "2s";
+        /// How long the last addresses of a name are kept that has none any more, 0s to 1d. They are kept for good where nobody answers.
+        default max_stale: Time<0, DAY> = "1h";
     }
 }
 
@@ -229,7 +253,8 @@ table! {
 table! {
     /// Changes to headers: removed first, then set.
     HeaderRules {
-        /// Headers with the value they get, whatever they had.
+        /// Headers with the value they get, whatever they had: a text, in which ${NAME} is a variable of the environment (and $${ is ${), or
+        /// { file = "/run/secrets/x" }.
         default set: HeaderSet = {};
         /// Headers that are removed.
         default remove: List<EditableHeader, 0, ENTRIES_MAX> = [];
@@ -336,8 +361,11 @@ table! {
         optional max_requests: Concurrency;
         /// Retries that the upstream's traffic pays for.
         table retry_budget: RetryBudget;
-        /// The endpoints, 1 to 4096.
-        required endpoints: List<Endpoint, 1, ENDPOINTS_MAX>;
+        /// The endpoints, 1 to 4096; each address of a name is one. Either these or endpoints_file has to be given.
+        optional endpoints: List<Endpoint, 1, ENDPOINTS_MAX>;
+        /// An absolute path of a file that says more endpoints, in TOML if it ends with .toml, else in JSON: { endpoints = [{ address, weight,
+        /// priority }] }. It is looked after once a second, and may be replaced at any time.
+        optional endpoints_file: FilePath;
         /// Active probes; without this table there are none.
         optional health_check: HealthCheck;
         /// Ejection of endpoints that fail requests.
@@ -365,11 +393,13 @@ table! {
 table! {
     /// One endpoint.
     Endpoint {
-        /// IP:PORT or unix:/PATH.
-        required address: At;
+        /// IP:PORT, NAME:PORT (A and AAAA records) or unix:/PATH. Either address or srv is given.
+        optional address: At;
+        /// The name of a service: SRV records, whose priorities are tiers and whose weights are weights.
+        optional srv: ServiceName;
         /// Its share where the strategy has shares, 0 to 65535; 0 drains it.
         default weight: WeightInt = 100;
-        /// Its tier, 0 to 15; lower ones are used first.
+        /// Its tier, 0 to 15; lower ones are used first. Of a service, that of its first priority; the others follow.
         default priority: Int<0, { TIERS_MAX as u64 - 1 }> = 0;
     }
 }
@@ -385,8 +415,8 @@ table! {
         default method: MethodText = "GET";
         /// The Host header, with a port or without; the endpoint's address (localhost for a unix socket) where it is not given.
         optional host: ProbeHost;
-        /// More headers of the request, by name.
-        default headers: Map<ProbeHeader, HeaderText, ENTRIES_MAX> = {};
+        /// More headers of the request, by name; values as in request_headers.set.
+        default headers: Map<ProbeHeader, SecretText, ENTRIES_MAX> = {};
         /// Between probes of one endpoint, 100ms to 1h.
         default interval: Time<100, HOUR> = "2s";
         /// For one probe, 1ms to 1h.

@@ -10,7 +10,9 @@ mod check_route;
 mod check_upstream;
 mod document;
 pub mod file;
+mod followed;
 mod knobs;
+mod named;
 mod names;
 mod paths;
 mod place;
@@ -18,17 +20,22 @@ mod probe;
 pub mod problem;
 mod read;
 pub mod reading;
+mod secret;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod values;
 mod warnings;
 
-pub use check::{admin_address, line_of_route, load, parse};
+pub use check::{admin_address, load, parse, place_of_route};
 pub use file::schema;
+pub use followed::Followed;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
+pub use secret::words as secret_words;
 pub(crate) use values::bytes;
 pub use warnings::warnings;
 
@@ -37,23 +44,28 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One gateway. Ids of [`crate::units`] are rows of these tables, in file order.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Files that its tables stand in besides the one that says so, as written there.
+    pub include: Vec<String>,
     /// Workers, cores, driver, drain.
     pub gateway: Gateway,
     /// The admin listener; always there, on loopback unless the file says otherwise.
     pub admin: Admin,
+    /// Who is asked for names, and how often.
+    pub resolver: Resolver,
     /// `None`: no access log.
     pub access_log: Option<AccessLog>,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// In file order, which is the last tie-break of precedence.
-    pub routes: Vec<Route>,
+    pub routes: Arc<[Route]>,
     /// In file order.
-    pub clusters: Vec<Cluster>,
+    pub clusters: Vec<Arc<Cluster>>,
 }
 
 /// `[gateway]`
@@ -412,8 +424,10 @@ pub struct Cluster {
     pub requests_max: Option<u32>,
     /// Retries that the cluster's traffic pays for.
     pub retry_budget: RetryBudget,
-    /// At least one.
+    /// Those that are there now: addresses of the file, and what is known of its names.
     pub endpoints: Vec<Endpoint>,
+    /// Names whose addresses are endpoints.
+    pub names: Vec<Named>,
     /// Active probes.
     pub health_check: Option<HealthCheck>,
     /// Passive ejection.
@@ -468,8 +482,10 @@ pub struct RetryBudget {
 }
 
 /// `upstream.endpoints[]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
+    /// The name that has told its address, as the file writes it; `None`: the address stands in the file.
+    pub name: Option<Arc<str>>,
     /// Where it is.
     pub address: Address,
     /// Its share where the strategy has shares; 0 drains it under every strategy.

@@ -231,6 +231,53 @@ impl Scalar for HeaderText {
     }
 }
 
+/// An entry of `include`: a path, whose last part may be a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncludePath(pub String);
+
+impl Scalar for IncludePath {
+    fn allowed() -> String {
+        "a file's path, seen from this file's folder, or a pattern such as \"conf.d/*.toml\"".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let path = text(value)?;
+        if path.is_empty() || path.ends_with('/') || path.chars().any(is_unprintable) {
+            return Err(Refusal::plain());
+        }
+        match path.rsplit_once('/') {
+            Some((folder, _)) if folder.contains(['*', '?']) => {
+                Err(Refusal::why("only the last part of a path may have * or ? in it"))
+            }
+            _ => Ok(Self(path.to_owned())),
+        }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// The absolute path of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePath(pub PathBuf);
+
+impl Scalar for FilePath {
+    fn allowed() -> String {
+        "the absolute path of a file".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        let path = text(value)?;
+        let is_one = path.starts_with('/') && !path.ends_with('/') && !path.chars().any(is_unprintable);
+        if is_one { Ok(Self(PathBuf::from(path))) } else { Err(Refusal::plain()) }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^/" })
+    }
+}
+
 /// A name that access logs hide: of a header or a query parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redacted(pub String);
@@ -417,6 +464,8 @@ scalar_schema!(
     Header,
     EditableHeader,
     HeaderText,
+    FilePath,
+    IncludePath,
     Redacted,
     LogTo,
     LimitPer,

@@ -147,6 +147,6 @@ impl FirstRoute {
 
     /// `route[3] (line 12)`
     pub(super) fn named(self, sink: &Sink<'_>) -> String {
-        format!("route[{}] (line {})", self.row, sink.line(self.offset as usize))
+        format!("route[{}] ({})", self.row, sink.place_of(self.offset as usize))
     }
 }

@@ -5,10 +5,13 @@
 //! shows all of them. It never decides what is allowed: the types of [`super::values`] and [`super::names`] and the checks of
 //! [`super::check`] do.
 
+use super::followed::Stamp;
+use super::texts::Texts;
 use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 
 /// The longest value that a message repeats, in characters.
 const WRITTEN_CHARS_MAX: usize = 60;
@@ -119,7 +122,11 @@ impl fmt::Display for Errors {
             writeln!(f, "… and {} more", self.0.len() - SHOWN_MAX)?;
         }
         let plural = if self.0.len() == 1 { "error" } else { "errors" };
-        write!(f, "{} {plural} in {}", self.0.len(), printable(&self.0[0].file))
+        let files: HashSet<&str> = self.0.iter().map(|problem| problem.file.as_str()).collect();
+        match files.len() {
+            1 => write!(f, "{} {plural} in {}", self.0.len(), printable(&self.0[0].file)),
+            count => write!(f, "{} {plural} in {count} files", self.0.len()),
+        }
     }
 }
 
@@ -159,6 +166,8 @@ impl Refusal {
 pub struct Sink<'t> {
     file: &'t str,
     text: &'t str,
+    /// `None`: the text is one file's.
+    texts: Option<&'t Texts<'t>>,
     /// Byte offset of each line's first character; counted when something is wrong.
     lines: OnceCell<Vec<usize>>,
     found: Vec<(usize, Problem)>,
@@ -173,6 +182,7 @@ impl<'t> Sink<'t> {
         Self {
             file,
             text,
+            texts: None,
             lines: OnceCell::new(),
             found: Vec::new(),
             paths: HashSet::new(),
@@ -180,9 +190,54 @@ impl<'t> Sink<'t> {
         }
     }
 
-    /// What the file is called.
-    pub(crate) fn file(&self) -> &'t str {
-        self.file
+    /// For a text of several files.
+    pub(super) fn of(texts: &'t Texts<'t>) -> Self {
+        Self { texts: Some(texts), ..Self::new(&texts.pieces[0].name, &texts.text) }
+    }
+
+    /// What the files are called.
+    pub(super) fn files(&self) -> impl Iterator<Item = &'t str> + use<'_, 't> {
+        let included = self.texts.iter().flat_map(|texts| &texts.pieces[1..]);
+        std::iter::once(self.file).chain(included.map(|piece| piece.name.as_str()))
+    }
+
+    /// A file that has been read because the text names it, in this state; `None`: it could not be.
+    pub(super) fn follow(&self, path: &Path, stamp: Option<Stamp>) {
+        if let Some(texts) = self.texts {
+            texts.followed.borrow_mut().add(path, stamp);
+        }
+    }
+
+    /// The name of the file that a byte stands in, and that file's first byte.
+    fn piece(&self, offset: usize) -> (&'t str, usize) {
+        let Some(texts) = self.texts else { return (self.file, 0) };
+        let row = texts.pieces.partition_point(|piece| piece.start <= offset).max(1) - 1;
+        (&texts.pieces[row].name, texts.pieces[row].start)
+    }
+
+    /// What the file is called that a byte stands in.
+    pub(super) fn file_of(&self, offset: usize) -> &'t str {
+        self.piece(offset).0
+    }
+
+    /// Whether nothing was wrong so far.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Where the file begins that a byte stands in.
+    pub(super) fn start_of_file(&self, offset: usize) -> usize {
+        self.piece(offset).1
+    }
+
+    /// `line 12`, and of which file if there are several: for messages that speak of another place.
+    #[must_use]
+    pub fn place_of(&self, offset: usize) -> String {
+        let line = self.line(offset);
+        match self.texts.is_some_and(|texts| texts.pieces.len() > 1) {
+            true => format!("line {line} of {}", self.piece(offset).0),
+            false => format!("line {line}"),
+        }
     }
 
     /// What is looked at.
@@ -224,7 +279,7 @@ impl<'t> Sink<'t> {
 
     /// The text is not TOML.
     pub(crate) fn syntax(&mut self, offset: usize, message: String) {
-        let line = self.position(offset).0;
+        let line = self.line_of_text(offset);
         let end = self.lines().get(line).copied().unwrap_or(self.text.len());
         let written = self.written(self.lines()[line - 1]..end);
         self.push(offset, Problem { written, message, ..self.blank() });
@@ -276,7 +331,8 @@ impl<'t> Sink<'t> {
     fn push(&mut self, offset: usize, problem: Problem) {
         let (line, column) = self.position(offset);
         self.paths.insert(problem.path.clone());
-        self.found.push((offset, Problem { line, column, ..problem }));
+        let file = self.piece(offset).0.to_owned();
+        self.found.push((offset, Problem { file, line, column, ..problem }));
     }
 
     fn lines(&self) -> &[usize] {
@@ -284,12 +340,18 @@ impl<'t> Sink<'t> {
         self.lines.get_or_init(|| starts().collect())
     }
 
-    /// Line and column of a byte offset, both from 1.
+    /// Line and column of a byte offset in its file, both from 1.
     pub(crate) fn position(&self, offset: usize) -> (usize, usize) {
-        let line = self.lines().partition_point(|start| *start <= offset);
+        let line = self.line_of_text(offset);
         let start = self.lines()[line - 1];
         let before = self.text.get(start..offset.min(self.text.len())).unwrap_or_default();
-        (line, before.chars().count() + 1)
+        let earlier = self.lines().partition_point(|start| *start < self.piece(offset).1);
+        (line - earlier, before.chars().count() + 1)
+    }
+
+    /// The same line in the whole text.
+    fn line_of_text(&self, offset: usize) -> usize {
+        self.lines().partition_point(|start| *start <= offset)
     }
 
     fn written(&self, span: Range<usize>) -> Option<String> {

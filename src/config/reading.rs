@@ -5,7 +5,7 @@
 //! closed list of words, [`scalar_schema`] completes a [`Scalar`] of one's own; [`document`] reads a text. Keys and ranges are the
 //! caller's. It is for this workspace: it changes with the configuration, and makes no promise beyond it.
 
-use super::check::syntax_errors;
+use super::check::report_syntax;
 use super::document::Document;
 use crate::limits::CONFIG_BYTES_MAX;
 
@@ -41,7 +41,10 @@ pub fn document<T: Read, V>(
     let mut sink = Sink::new(file_name, text);
     let document = match Document::whole(text) {
         Ok(document) => document,
-        Err(errors) => return Err(syntax_errors(sink, &errors)),
+        Err(errors) => {
+            report_syntax(&errors, (0, usize::MAX), &mut sink);
+            return Err(sink.finish().expect_err("there is at least one"));
+        }
     };
     let value = T::read(document.root(), &mut sink).and_then(|table| check(&table, &mut sink));
     sink.finish().map(|()| value.expect("what is missing was reported"))

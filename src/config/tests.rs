@@ -21,12 +21,12 @@ fn config(text: &str) -> Config {
 
 /// The minimal file with more lines in its `[upstream.app]`.
 fn cluster(lines: &str) -> Cluster {
-    config(&format!("{MINIMAL}{lines}")).clusters.remove(0)
+    (*config(&format!("{MINIMAL}{lines}")).clusters[0]).clone()
 }
 
 /// The minimal file with more lines in its `[[route]]`.
 fn route(lines: &str) -> Route {
-    config(&MINIMAL.replace("upstream = \"app\"", &format!("upstream = \"app\"\n{lines}"))).routes.remove(0)
+    config(&MINIMAL.replace("upstream = \"app\"", &format!("upstream = \"app\"\n{lines}"))).routes[0].clone()
 }
 
 /// The messages about the minimal file with more lines in its `[[route]]`, without help.
@@ -101,6 +101,7 @@ fn the_documented_file_names_every_key() {
         file::File::KEYS,
         file::Gateway::KEYS,
         file::Admin::KEYS,
+        file::Resolver::KEYS,
         file::AccessLog::KEYS,
         file::Listener::KEYS,
         file::Route::KEYS,
@@ -273,7 +274,7 @@ fn keys_of_later_features_are_unknown() {
 
 #[test]
 fn a_file_that_is_not_there_is_said_so() {
-    let errors = load(Path::new("/nonexistent/ringgate.toml")).unwrap_err().to_string();
+    let errors = load(Path::new("/nonexistent/ringgate.toml")).0.unwrap_err().to_string();
     assert!(errors.starts_with("/nonexistent/ringgate.toml:\n    cannot be read: No such file"), "{errors}");
     assert!(errors.contains("-c FILE"), "{errors}");
 }

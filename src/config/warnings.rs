@@ -4,19 +4,20 @@
 //! all endpoints are drained before a service is taken away. Forgotten, both are outages that nothing else points out.
 
 use super::{AccessLog, Address, Bind, Config, HeaderRules, LogPath, Target};
+use crate::units::Weight;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// One sentence each, in the order of the file's tables; empty for most files.
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut used = vec![false; config.clusters.len()];
-    for route in &config.routes {
+    for route in config.routes.iter() {
         if let Target::Upstream(parts) = &route.target {
             parts.iter().for_each(|(cluster, _)| used[cluster.index()] = true);
         }
     }
     let mut warnings: Vec<String> = config.access_log.as_ref().and_then(missing_folder).into_iter().collect();
-    for route in &config.routes {
+    for route in config.routes.iter() {
         let rules = [("request_headers", &route.request_headers), ("response_headers", &route.response_headers)];
         for (table, rules) in rules {
             warnings.extend(placeholders(rules).map(|(header, word)| {
@@ -32,7 +33,9 @@ pub fn warnings(config: &Config) -> Vec<String> {
         if !used {
             warnings.push(format!("upstream.{name}: no route uses it"));
         }
-        if cluster.endpoints.iter().all(|endpoint| endpoint.weight.0 == 0) {
+        let drained = |weight: Weight| weight.0 == 0;
+        let mut weights = cluster.endpoints.iter().map(|it| it.weight).chain(cluster.names.iter().map(|it| it.weight));
+        if weights.all(drained) {
             warnings.push(format!(
                 "upstream.{name}: every endpoint has weight 0, so all its requests are answered with 503"
             ));

@@ -1,6 +1,6 @@
 //! What a reload changes, in words: one line for each thing that has come, gone or changed. And what it may not change.
 
-use crate::config::{Bind, Config, Driver, Route, Target};
+use crate::config::{Bind, Config, Driver, Probe, Route, Target, secret_words};
 use std::collections::HashMap;
 use std::fmt::Debug;
 
@@ -37,6 +37,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut found = Vec::new();
     changed(&mut found, "gateway", &old.gateway, &new.gateway);
     changed(&mut found, "admin", &old.admin, &new.admin);
+    changed(&mut found, "resolver", &old.resolver, &new.resolver);
     changed(&mut found, "access_log", &old.access_log, &new.access_log);
     let listeners = |config: &Config| named(&config.listeners, |it| (format!("listener {}", it.name), words(it)));
     compare(&mut found, &listeners(old), &listeners(new));
@@ -53,9 +54,13 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let upstreams = |config: &Config| {
         named(&config.clusters, |it| {
             // endpoints have lines of their own
-            let mut rest = it.clone();
+            let mut rest = (**it).clone();
             rest.endpoints.clear();
-            (format!("upstream {}", it.name), words(&rest))
+            let secrets = match it.health_check.as_ref().map(|check| &check.probe) {
+                Some(Probe::Http(probe)) => secret_words(&probe.headers),
+                Some(Probe::Tcp) | None => String::new(),
+            };
+            (format!("upstream {}", it.name), format!("{rest:?} {secrets}"))
         })
     };
     compare(&mut found, &upstreams(old), &upstreams(new));
@@ -73,18 +78,19 @@ fn words(it: &impl Debug) -> String {
     format!("{it:?}")
 }
 
-/// By the names of upstreams: their rows change with what stands before them.
+/// To be compared only, since there are secrets in it. By the names of upstreams: their rows change with what stands before them.
 fn route_words(route: &Route, config: &Config) -> String {
-    let Target::Upstream(split) = &route.target else { return words(route) };
+    let secrets = [&route.request_headers, &route.response_headers].map(|rules| secret_words(&rules.set)).concat();
+    let Target::Upstream(split) = &route.target else { return format!("{route:?} {secrets}") };
     let targets: Vec<_> = split.iter().map(|(id, weight)| (&config.clusters[id.index()].name, weight)).collect();
     let rest = Route { target: Target::Upstream(Vec::new()), ..route.clone() };
-    format!("{rest:?} {targets:?}")
+    format!("{rest:?} {targets:?} {secrets}")
 }
 
 fn endpoints(config: &Config) -> Named {
-    let of = |cluster: &crate::config::Cluster| {
+    let of = |cluster: &std::sync::Arc<crate::config::Cluster>| {
         let name = cluster.name.clone();
-        let row = move |it: &crate::config::Endpoint| (format!("endpoint {name} {}", it.address), words(it));
+        let row = move |it: &crate::config::Endpoint| (format!("endpoint {name} {}", it.identity()), words(it));
         cluster.endpoints.iter().map(row).collect::<Vec<_>>()
     };
     config.clusters.iter().flat_map(of).collect()

@@ -13,20 +13,25 @@
 mod check;
 mod schedule;
 
-use crate::config::{Address, Config, HealthCheck};
+use crate::config::{Address, Cluster, Config, HealthCheck};
 use crate::observe::labels::ProbeState;
 use crate::observe::stats::Stats;
 use crate::units::{ClusterId, EndpointId, Instant, Rng};
 use check::{Miss, check};
 use schedule::Schedule;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 /// Between two lines of the log that say that checks cannot be made.
 const SHORTAGE_SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// Configurations that differ from one another in endpoints only, each with its numbers.
+type Followed = UnboundedReceiver<(Arc<Config>, Arc<Stats>)>;
 
 /// All active checks of one configuration.
 pub struct Probes<F> {
@@ -38,6 +43,13 @@ pub struct Probes<F> {
     /// The schedule's targets, row by row.
     targets: Vec<Target>,
     schedule: Schedule,
+    /// Checks under way, by their numbers: of which target.
+    under_way: HashMap<u64, (usize, AbortHandle)>,
+    /// Checks begun so far.
+    begun: u64,
+    places: usize,
+    /// Configurations that differ from this one in endpoints only.
+    followed: Followed,
     /// When the log last said that checks cannot be made.
     shortage_said: Option<Instant>,
 }
@@ -50,9 +62,11 @@ struct Target {
 }
 
 /// A check that is over and says something of its endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Checked {
-    /// The endpoint's cluster.
+    /// The endpoint's cluster as it was then: its ids are these.
+    pub of: Arc<Cluster>,
+    /// Its row.
     pub cluster: ClusterId,
     /// The endpoint.
     pub endpoint: EndpointId,
@@ -71,26 +85,43 @@ impl<F: FnMut(Checked)> Probes<F> {
         clock: fn() -> Instant,
         rng: Rng,
         places: usize,
-        report: F,
+        (report, followed): (F, Followed),
     ) -> Self {
-        let (mut targets, mut upstreams) = (Vec::new(), Vec::new());
-        for (row, cluster) in config.clusters.iter().enumerate() {
-            let Some(check) = &cluster.health_check else { continue };
-            let id = ClusterId::from_index(row);
-            let ids = (0..cluster.endpoints.len()).map(EndpointId::from_index);
-            let known = |endpoint| stats.probe(id, endpoint);
-            upstreams.push((ids.clone().map(|endpoint| known(endpoint)?.checked).collect(), check.interval));
-            targets.extend(ids.map(|endpoint| {
-                Target {
-                    cluster: id,
-                    endpoint,
-                    verdict: known(endpoint)
-                        .map_or_else(Verdict::default, |view| Verdict { state: view.state, against: view.against }),
-                }
-            }));
+        let (targets, schedule) = planned(&config, &stats, places, clock());
+        let (under_way, begun) = (HashMap::new(), 0);
+        Self {
+            config,
+            stats,
+            clock,
+            rng,
+            report,
+            targets,
+            schedule,
+            under_way,
+            begun,
+            places,
+            followed,
+            shortage_said: None,
         }
-        let schedule = Schedule::new(places, &upstreams, clock());
-        Self { config, stats, clock, rng, report, targets, schedule, shortage_said: None }
+    }
+
+    /// Goes on with other endpoints. Checks under way of those that stay go on, and those of the others end.
+    fn follow(&mut self, config: Arc<Config>, stats: Arc<Stats>) {
+        let (targets, schedule) = planned(&config, &stats, self.places, (self.clock)());
+        let moved = moved((&self.targets, &self.config), (&targets, &config));
+        (self.config, self.stats, self.targets, self.schedule) = (config, stats, targets, schedule);
+        let schedule = &mut self.schedule;
+        self.under_way.retain(|_, (target, check)| match moved[*target] {
+            Some(row) => {
+                *target = row;
+                schedule.resume(row);
+                true
+            }
+            None => {
+                check.abort();
+                false
+            }
+        });
     }
 
     /// Checks until the future is dropped, on a tokio runtime. Checks under way end with it.
@@ -104,8 +135,11 @@ impl<F: FnMut(Checked)> Probes<F> {
             let due = self.schedule.next_due();
             tokio::select! {
                 () = sleep(due.unwrap_or(now).since(now)), if due.is_some() => {}
+                Some((config, stats)) = self.followed.recv() => self.follow(config, stats),
                 Some(result) = under_way.join_next() => match result {
-                    Ok((target, result)) => self.on_end(target, result),
+                    Ok((check, result)) => self.on_end(check, result),
+                    // its endpoint is gone
+                    Err(error) if error.is_cancelled() => {}
                     // A check has no business panicking: a defect of ours, which must not end in silence.
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
@@ -115,17 +149,21 @@ impl<F: FnMut(Checked)> Probes<F> {
         }
     }
 
-    fn start(&self, target: usize, under_way: &mut JoinSet<(usize, Result<(), Miss>)>) {
+    fn start(&mut self, target: usize, under_way: &mut JoinSet<(u64, Result<(), Miss>)>) {
         let Target { cluster, endpoint, .. } = self.targets[target];
         let config = Arc::clone(&self.config);
-        under_way.spawn(async move {
+        self.begun += 1;
+        let number = self.begun;
+        let check = under_way.spawn(async move {
             let of = &config.clusters[cluster.index()];
             let address = &of.endpoints[endpoint.index()].address;
-            (target, check(address, health_check(&config, cluster), of.proxy_protocol).await)
+            (number, check(address, health_check(&config, cluster), of.proxy_protocol).await)
         });
+        self.under_way.insert(number, (target, check));
     }
 
-    fn on_end(&mut self, target: usize, result: Result<(), Miss>) {
+    fn on_end(&mut self, number: u64, result: Result<(), Miss>) {
+        let Some((target, _)) = self.under_way.remove(&number) else { return };
         self.schedule.end(target, &mut self.rng);
         let now = (self.clock)();
         let Target { cluster, endpoint, ref mut verdict } = self.targets[target];
@@ -147,7 +185,8 @@ impl<F: FnMut(Checked)> Probes<F> {
                 Err(why) => tracing::warn!("unhealthy upstream={upstream} endpoint={address} reason=\"{why}\""),
             }
         }
-        (self.report)(Checked { cluster, endpoint, passed: result.is_ok(), change });
+        let of = Arc::clone(&self.config.clusters[cluster.index()]);
+        (self.report)(Checked { of, cluster, endpoint, passed: result.is_ok(), change });
     }
 
     /// A shortage has many checks fail at once, and for as long as it lasts.
@@ -159,6 +198,52 @@ impl<F: FnMut(Checked)> Probes<F> {
                 "health checks cannot be made: {error}: see ringgate_health_checks_total{{result=\"exhausted\"}}"
             );
         }
+    }
+}
+
+/// All endpoints that are checked, and when: those of which `stats` knows something in their time, the others at once.
+fn planned(config: &Config, stats: &Stats, places: usize, now: Instant) -> (Vec<Target>, Schedule) {
+    let (mut targets, mut upstreams) = (Vec::new(), Vec::new());
+    for (row, cluster) in config.clusters.iter().enumerate() {
+        let Some(check) = &cluster.health_check else { continue };
+        let id = ClusterId::from_index(row);
+        let ids = (0..cluster.endpoints.len()).map(EndpointId::from_index);
+        let known = |endpoint| stats.probe(id, endpoint);
+        upstreams.push((ids.clone().map(|endpoint| known(endpoint)?.checked).collect(), check.interval));
+        targets.extend(ids.map(|endpoint| {
+            Target {
+                cluster: id,
+                endpoint,
+                verdict: known(endpoint)
+                    .map_or_else(Verdict::default, |view| Verdict { state: view.state, against: view.against }),
+            }
+        }));
+    }
+    let schedule = Schedule::new(places, &upstreams, now);
+    (targets, schedule)
+}
+
+/// The rows that old targets have among the new ones, if they are still there.
+fn moved((old, before): (&[Target], &Config), (new, after): (&[Target], &Config)) -> Vec<Option<usize>> {
+    let is_same = |id: ClusterId| Arc::ptr_eq(&before.clusters[id.index()], &after.clusters[id.index()]);
+    let (mut first, mut rows) = (HashMap::new(), HashMap::new());
+    for (row, target) in new.iter().enumerate() {
+        match is_same(target.cluster) {
+            true => drop(first.entry(target.cluster).or_insert(row)),
+            false => drop(rows.insert(target.known_by(after), row)),
+        }
+    }
+    let row = |target: &Target| match is_same(target.cluster) {
+        true => first.get(&target.cluster).map(|first| first + target.endpoint.index()),
+        false => rows.get(&target.known_by(before)).copied(),
+    };
+    old.iter().map(row).collect()
+}
+
+impl Target {
+    /// By what it is the same over configurations that differ in endpoints only.
+    fn known_by(&self, config: &Config) -> (ClusterId, String) {
+        (self.cluster, config.clusters[self.cluster.index()].endpoints[self.endpoint.index()].identity())
     }
 }
 
@@ -246,7 +331,10 @@ mod tests {
     fn one_cluster(addresses: Vec<Address>) -> Arc<Config> {
         let base = fixture::config();
         let check = fixture::health_check(http());
-        Arc::new(Config { clusters: vec![fixture::cluster("orders", addresses, Some(check))], ..(*base).clone() })
+        Arc::new(Config {
+            clusters: vec![Arc::new(fixture::cluster("orders", addresses, Some(check)))],
+            ..(*base).clone()
+        })
     }
 
     #[test]
@@ -256,7 +344,7 @@ mod tests {
             let config = one_cluster(vec![Address::Tcp(listener.local_addr().unwrap())]);
             let stats = Stats::new(&config, 1);
             let (changed, mut checks) = mpsc::unbounded_channel();
-            let report = move |checked| changed.send(checked).unwrap();
+            let report = (move |checked| changed.send(checked).unwrap(), mpsc::unbounded_channel().1);
             let probes = Probes::new(
                 config,
                 Arc::clone(&stats),
@@ -295,15 +383,21 @@ mod tests {
 
     #[test]
     fn a_check_that_says_nothing_changes_nothing_but_its_count() {
+        block_on(async { says_nothing() });
+    }
+
+    fn says_nothing() {
         let config = one_cluster(vec![fixture::tcp("10.0.0.1:80")]);
         let stats = Stats::new(&config, 1);
-        let report = |checked| panic!("reported: {checked:?}");
+        let report = (|checked| panic!("reported: {checked:?}"), mpsc::unbounded_channel().1);
         let mut probes =
             Probes::new(config, Arc::clone(&stats), fixture::clock, Rng::seed_from_u64(1), limits::PROBES_MAX, report);
         for exhausted in 1..10 {
             let now = probes.schedule.next_due().unwrap();
             assert_eq!(probes.schedule.begin(now), Some(0), "it is asked again in its time");
-            probes.on_end(0, Err(Miss::Exhausted(libc::EMFILE)));
+            let check = tokio::spawn(std::future::pending::<()>()).abort_handle();
+            probes.under_way.insert(exhausted, (0, check));
+            probes.on_end(exhausted, Err(Miss::Exhausted(libc::EMFILE)));
             let probe = stats.probe(ClusterId(0), EndpointId(0)).unwrap();
             assert_eq!((probe.state, probe.exhausted, probe.checked), (ProbeState::Unknown, exhausted, None));
         }
@@ -318,11 +412,12 @@ mod tests {
             let config = one_cluster(vec![Address::Tcp(listener.local_addr().unwrap()); endpoints]);
             let mut config = (*config).clone();
             let check = HealthCheck { timeout: PATIENCE, interval: 60 * PATIENCE, ..fixture::health_check(http()) };
-            config.clusters[0].health_check = Some(check);
+            Arc::make_mut(&mut config.clusters[0]).health_check = Some(check);
             let config = Arc::new(config);
             let stats = Stats::new(&config, 1);
             let (changed, mut changes) = mpsc::unbounded_channel();
             let report = move |checked: Checked| changed.send((checked.endpoint, checked.passed)).unwrap();
+            let report = (report, mpsc::unbounded_channel().1);
             let probes = Probes::new(config, stats, fixture::clock, Rng::seed_from_u64(1), limits::PROBES_MAX, report);
             tokio::spawn(probes.run());
             let mut waiting = Vec::new();

@@ -1,9 +1,8 @@
 //! Where the configuration comes from: a file, read whole and checked whole, at a start and at each reload.
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Followed};
 use crate::policy::router::{Router, RouterError};
 use crate::units::Instant;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,8 +13,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Source {
     path: PathBuf,
-    /// Of the file when this was made, which is before it was first read.
-    first: Option<Stamp>,
+    read: Followed,
 }
 
 /// Everything that is wrong with a configuration, each with its place; and how many there are in all where that is worth a line.
@@ -27,22 +25,29 @@ pub struct Wrong {
     pub errors: Vec<String>,
 }
 
-/// A file's state: which file it is, how large, and when it was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp([u64; 5]);
-
-/// Tells when a file has changed and stands still: who writes it in pieces, or replaces it by another, is waited for.
+/// Tells when files have changed and stand still: who writes them in pieces, or replaces one by another, is waited for.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    read: Option<Stamp>,
-    seen: Option<Stamp>,
+    /// As they were read, for better or worse.
+    read: Followed,
+    seen: Option<Followed>,
     again: Option<Instant>,
 }
 
 impl Watch {
-    /// The file was read in this state, for better or worse.
-    pub(super) fn on_read(&mut self, stamp: Option<Stamp>) {
-        (self.read, self.again) = (stamp, None);
+    /// Of a configuration that has been read.
+    pub(super) fn of(source: &Source) -> Self {
+        Self { read: source.read.clone(), ..Self::default() }
+    }
+
+    /// It is about to be read: whatever comes of that, and be it nothing, these files are not read again before one of them changes.
+    pub(super) fn on_begin(&mut self) {
+        (self.read, self.again) = (self.read.now(), None);
+    }
+
+    /// It was read.
+    pub(super) fn on_read(&mut self, source: &Source) {
+        (self.read, self.again) = (source.read.clone(), None);
     }
 
     /// What was read is right, and was not taken into use for a reason that may pass.
@@ -50,24 +55,22 @@ impl Watch {
         self.again = Some(now + AGAIN);
     }
 
-    /// Looks at the file's state now: whether it is to be read anew.
-    pub(super) fn look(&mut self, stamp: Option<Stamp>, now: Instant) -> bool {
-        let stands_still = std::mem::replace(&mut self.seen, stamp) == stamp;
-        let is_due = stamp != self.read || self.again.is_some_and(|again| now >= again);
-        stamp.is_some() && stands_still && is_due
+    /// Looks at the files' state now: whether they are to be read anew.
+    pub(super) fn look(&mut self, now: Instant) -> bool {
+        let state = self.read.now();
+        let stands_still = self.seen.as_ref() == Some(&state);
+        let is_due = state != self.read || self.again.is_some_and(|again| now >= again);
+        let wanted = state.can_be_read() && stands_still && is_due;
+        self.seen = Some(state);
+        wanted
     }
 }
 
 impl Source {
-    /// The file at `path`. To be made before it is read: what changes from now on is to be read anew.
+    /// The file at `path`.
     #[must_use]
     pub fn file(path: &Path) -> Self {
-        Self { path: path.to_owned(), first: stamp(path) }
-    }
-
-    /// The state that a start has read it in, or an earlier one.
-    pub(super) fn first_stamp(&self) -> Option<Stamp> {
-        self.first
+        Self { path: path.to_owned(), read: Followed::default() }
     }
 
     /// Where it is.
@@ -76,44 +79,34 @@ impl Source {
         &self.path
     }
 
-    /// What tells its state from another; `None` while it cannot be found, as in the middle of a replacement.
-    pub(super) fn stamp(&self) -> Option<Stamp> {
-        stamp(&self.path)
-    }
-
-    /// Reads and checks it. Its routes are compiled too, since all of them together can be more than the gateway takes.
+    /// Reads and checks it, with all that it names. Its routes are compiled too, since all of them together can be more than the gateway
+    /// takes.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn load(&self) -> Result<(Config, Router), Wrong> {
-        let config = config::load(&self.path).map_err(|errors| Wrong {
+    pub fn load(&mut self) -> Result<(Config, Router), Wrong> {
+        let config;
+        (config, self.read) = config::load(&self.path);
+        let config = config.map_err(|errors| Wrong {
             errors: errors.problems().iter().map(ToString::to_string).collect(),
             text: errors.to_string(),
-        })?;
+        });
+        config.and_then(|config| self.compile(config))
+    }
+
+    fn compile(&self, config: Config) -> Result<(Config, Router), Wrong> {
         match Router::try_new(&config) {
             Ok(router) => Ok((config, router)),
             Err(error) => {
-                let line = match &error {
-                    RouterError::Regex { route, .. } => config::line_of_route(&self.path, route.index()),
+                let place = match &error {
+                    RouterError::Regex { route, .. } => config::place_of_route(&self.path, route.index()),
                     RouterError::TooManyMethods => None,
                 };
-                let line = line.map(|line| format!(":{line}")).unwrap_or_default();
-                let text = format!("{}{line}: {error}", self.path.display());
+                let text = format!("{}: {error}", place.unwrap_or_else(|| self.path.display().to_string()));
                 Err(Wrong { errors: vec![text.clone()], text })
             }
         }
     }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let found = std::fs::metadata(path).ok()?;
-    Some(Stamp([
-        found.dev(),
-        found.ino(),
-        found.size(),
-        found.mtime().cast_unsigned(),
-        found.mtime_nsec().cast_unsigned(),
-    ]))
 }
 
 #[cfg(test)]
@@ -125,38 +118,78 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.toml");
         std::fs::write(&path, "one").unwrap();
-        let source = Source::file(&path);
+        let mut source = Source::file(&path);
+        assert!(source.load().is_err());
         std::fs::write(&path, "another").unwrap();
         let (mut watch, now) = (Watch::default(), Instant::from_nanos(1));
-        watch.on_read(source.first_stamp());
-        assert_eq!([watch.look(source.stamp(), now), watch.look(source.stamp(), now)], [false, true]);
+        watch.on_read(&source);
+        assert_eq!([watch.look(now), watch.look(now)], [false, true]);
     }
 
     #[test]
-    fn a_file_is_read_anew_once_it_has_changed_and_stands_still() {
+    fn files_are_read_anew_once_they_have_changed_and_stand_still() {
+        let now = Instant::from_nanos(1);
         let dir = tempfile::tempdir().unwrap();
-        let source = Source::file(&dir.path().join("a.toml"));
-        let write = |text: &str| std::fs::write(source.path(), text).unwrap();
+        let mut source = Source::file(&dir.path().join("a.toml"));
+        let path = source.path().to_owned();
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
         let mut watch = Watch::default();
         write("one");
-        watch.on_read(source.stamp());
-        let now = Instant::from_nanos(1);
-        let look = |watch: &mut Watch| watch.look(source.stamp(), now);
-        assert_eq!([look(&mut watch), look(&mut watch)], [false, false], "nothing has changed");
+        assert!(source.load().is_err());
+        watch.on_read(&source);
+        assert_eq!([watch.look(now), watch.look(now)], [false, false], "nothing has changed");
         write("half");
-        assert!(!look(&mut watch), "it may go on");
+        assert!(!watch.look(now), "it may go on");
         write("more than half");
-        assert_eq!([look(&mut watch), look(&mut watch)], [false, true]);
-        watch.on_read(source.stamp());
-        assert!(!look(&mut watch), "whatever came of that");
+        assert_eq!([watch.look(now), watch.look(now)], [false, true]);
+        assert!(source.load().is_err());
+        watch.on_read(&source);
+        assert!(!watch.look(now), "whatever came of that");
         watch.on_failed(now);
-        assert!(!look(&mut watch) && watch.look(source.stamp(), now + AGAIN), "but for what may pass");
-        watch.on_read(source.stamp());
-        std::fs::remove_file(source.path()).unwrap();
-        assert_eq!([look(&mut watch), look(&mut watch)], [false, false], "nothing is there to be read");
+        assert!(!watch.look(now) && watch.look(now + AGAIN), "but for what may pass");
+        watch.on_begin();
+        assert!(!watch.look(now + AGAIN), "it hangs, and stays as it is");
+        watch.on_read(&source);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!([watch.look(now), watch.look(now)], [false, false], "nothing is there to be read");
         let other = dir.path().join("b.toml");
         std::fs::write(&other, "more than half").unwrap();
-        std::fs::rename(other, source.path()).unwrap();
-        assert_eq!([look(&mut watch), look(&mut watch)], [false, true], "another file of the same length");
+        std::fs::rename(other, &path).unwrap();
+        assert_eq!([watch.look(now), watch.look(now)], [false, true], "another file of the same length");
+    }
+
+    #[test]
+    fn files_that_are_included_or_named_for_a_secret_are_looked_after_too() {
+        let now = Instant::from_nanos(1);
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mut source = Source::file(&at("main.toml"));
+        let write = |name: &str, text: &str| std::fs::write(at(name), text).unwrap();
+        write("main.toml", "include = [\"*.part\"]\n[[listener]]\nlisten = \"127.0.0.1:80\"\n");
+        let secret = at("secret");
+        let part = format!(
+            "[[route]]\nrespond = {{}}\nresponse_headers = {{ set = {{ x = {{ file = {:?} }} }} }}\n",
+            secret.display().to_string()
+        );
+        write("a.part", &part);
+        let mut watch = Watch::default();
+        let mut read = |watch: &mut Watch| {
+            let loaded = source.load();
+            watch.on_read(&source);
+            loaded.map_err(|wrong| wrong.to_string())
+        };
+        assert!(read(&mut watch).unwrap_err().contains("a.part:3:"), "the secret is not there");
+        write("secret", "s3cr3t\n");
+        assert_eq!([watch.look(now), watch.look(now)], [false, true]);
+        assert!(read(&mut watch).is_ok());
+        assert_eq!([watch.look(now), watch.look(now)], [false, false]);
+        write("b.part", "[admin]\nlisten = 1\n");
+        assert_eq!([watch.look(now), watch.look(now)], [false, true], "the pattern means it");
+        assert!(read(&mut watch).unwrap_err().contains("b.part:2:10: admin.listen = 1"));
+        write("b.part", "[admin]\n");
+        assert_eq!([watch.look(now), watch.look(now)], [false, true], "what was wrong with it is mended");
+        assert!(read(&mut watch).is_ok());
+        write("secret", "another\n");
+        assert_eq!([watch.look(now), watch.look(now)], [false, true]);
     }
 }

@@ -3,6 +3,7 @@
 //! Everything that can fail at a start fails here, before the first connection is accepted, with a sentence that says what to do.
 //! Afterwards one control thread (tokio, current-thread) serves the admin API, runs the probes and watches the workers ([`Crew`]).
 
+mod names;
 mod opening;
 mod reload;
 mod signals;
@@ -10,8 +11,10 @@ mod thread;
 
 use super::admin::{AdminListener, Lifecycle, Phase};
 use super::crew::Crew;
+use super::endpoints::{Asked, Refused, Wishes};
 use super::generations::Generations;
 use super::memory::Memory;
+use super::names::Names;
 use super::process;
 use super::source::{Source, Watch};
 use crate::config::{Bind, Config};
@@ -22,6 +25,7 @@ use crate::worker::Shared;
 use opening::{Bindings, bind_all, cannot_listen, core_name, fit_descriptors, no_thread, no_worker, open_log};
 pub use reload::{NotReloaded, Outcome, Reloaded};
 use signals::Signals;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -91,6 +95,8 @@ enum Ask {
     Reload(oneshot::Sender<Outcome>),
     /// To open the access log's file anew.
     ReopenLog,
+    /// To change an endpoint.
+    Endpoint(Asked, oneshot::Sender<Result<(), Refused>>),
 }
 
 /// A running gateway.
@@ -113,7 +119,7 @@ impl Gateway {
     }
 
     /// Binds every listener, starts the workers and the control thread, and returns when all of them run. `router` is compiled from
-    /// `config`, and both are what is in `source`, which is read anew when the gateway is to reload; without one it cannot.
+    /// `config`, and both are what `source` has loaded, which is read anew when the gateway is to reload; without one it cannot.
     ///
     /// # Errors
     /// An address is taken or forbidden, the access log cannot be opened, a thread cannot be started, or the driver asked for is not
@@ -124,8 +130,9 @@ impl Gateway {
         let _ = (resources::raise_descriptors(), resources::raise_locked());
         let Bindings { sockets, mut addresses, files } = bind_all(&config, workers)?;
         let (runtime, give, control) = control_thread()?;
-        let config = Arc::new(config);
+        let (names, config) = learn_names(config)?;
         let stats = Stats::new(&config, workers);
+        names.publish(&stats.control);
         let log = open_log(&config, &stats)?;
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
         let opened = process::open_descriptors();
@@ -149,13 +156,15 @@ impl Gateway {
 
         let (wish, wished) = watch::channel(Wish::Run);
         let (asks, asked) = mpsc::unbounded_channel();
-        let mut watch = Watch::default();
-        watch.on_read(source.as_ref().and_then(Source::first_stamp));
         let owned = Control {
             crew,
+            watch: source.as_ref().map(Watch::of).unwrap_or_default(),
             source,
-            watch,
             watched: clock::now(),
+            names,
+            wishes: Wishes::default(),
+            followers: None,
+            is_behind: false,
             generations: Arc::clone(&generations),
             lifecycle,
             wish: wish.clone(),
@@ -170,7 +179,6 @@ impl Gateway {
             files,
             opened,
             probes_max: fit.probes_max,
-            probed: Arc::default(),
             admin_max: fit.admin_max,
         };
         // it waits for this, and for nothing else
@@ -251,6 +259,17 @@ impl Gateway {
     }
 }
 
+/// What is known of the names of a configuration, and the configuration with that.
+fn learn_names(config: Config) -> Result<(Names, Arc<Config>), StartError> {
+    let mut names = Names::new(&config);
+    names.learn_at_start().map_err(|e| no_thread("the resolver", &e))?;
+    for lookup in names.unknown() {
+        tracing::warn!("name={lookup} has no endpoint yet; requests that need it are answered with 503 until it has");
+    }
+    let config = config.told(&|lookup| names.answer(lookup), &HashMap::new()).0;
+    Ok((names, Arc::new(config)))
+}
+
 /// The control thread, which waits for what it is to own and ends if that does not come, and its runtime.
 #[expect(clippy::type_complexity, reason = "taken apart at once")]
 fn control_thread() -> Result<(Handle, Sender<(Control, AdminListener)>, JoinHandle<Result<(), Fault>>), StartError> {
@@ -272,7 +291,7 @@ fn control_thread() -> Result<(Handle, Sender<(Control, AdminListener)>, JoinHan
 }
 
 /// Runs a gateway until it is told to end: SIGTERM, SIGINT and SIGQUIT drain, a second one ends the process at once with the shell's usual
-/// code; SIGHUP reads `source` anew, SIGUSR1 opens the access log anew. `config` and `router` are what is in `source`.
+/// code; SIGHUP reads `source` anew, SIGUSR1 opens the access log anew. `config` and `router` are what `source` has loaded.
 ///
 /// # Errors
 /// As [`Gateway::start_with`] and [`Gateway::join`].

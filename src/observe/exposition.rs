@@ -14,7 +14,7 @@ mod own_families;
 mod rows;
 
 use super::histogram::HistogramSum;
-use super::stats::{ClusterStats, RequestKey, Stats};
+use super::stats::{ClusterStats, NameView, RequestKey, Stats};
 use crate::config::Cluster;
 use crate::units::{ClusterId, Instant};
 use families::FAMILIES;
@@ -57,6 +57,7 @@ pub struct Scrape {
     row: usize,
     /// Counters of requests over all workers by their packed keys, rising.
     requests: Vec<(u64, u64)>,
+    names: Vec<NameView>,
 }
 
 impl Scrape {
@@ -64,7 +65,8 @@ impl Scrape {
     #[must_use]
     pub fn new(stats: Arc<Stats>, process: Option<ProcessNumbers>, now: Instant) -> Self {
         let requests = sum_requests(&stats);
-        Self { stats, process, now, family: 0, row: 0, requests }
+        let names = stats.names();
+        Self { stats, process, now, family: 0, row: 0, requests, names }
     }
 
     fn clusters(&self, row: usize) -> impl Iterator<Item = &ClusterStats> {
@@ -413,7 +415,7 @@ mod tests {
         let mut lines = HashSet::new();
         for len in 1..400 {
             let mut config = (*base).clone();
-            config.clusters[0].name = "x".repeat(len);
+            Arc::make_mut(&mut config.clusters[0]).name = "x".repeat(len);
             let stats = Stats::new(&Arc::new(config), 2);
             stats.worker_ids().for_each(|worker| stats.recorder(worker).finished(&finished(Some(0))));
             lines.insert(parse(&scrape(&stats)).len());

@@ -26,6 +26,7 @@ pub(crate) fn config() -> Arc<Config> {
         ),
     ];
     Arc::new(Config {
+        include: Vec::new(),
         gateway: Gateway {
             cores: vec![Some(0), None],
             driver: Driver::Auto,
@@ -37,12 +38,19 @@ pub(crate) fn config() -> Arc<Config> {
             listen: Bind::Tcp("127.0.0.1:0".parse().expect("a socket address")),
             hosts: vec![HostMatch::Wildcard("ops.example".into()), HostMatch::Exact("ops.example".into())],
         },
+        resolver: Resolver {
+            servers: None,
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(3_600),
+            timeout: Duration::from_secs(2),
+            max_stale: Duration::from_secs(3_600),
+        },
         access_log: None,
         listeners: vec![listener()],
-        routes,
+        routes: routes.into(),
         clusters: vec![
-            cluster("orders", vec![tcp("10.0.0.1:8080"), tcp("10.0.0.2:8080")], Some(health_check(http))),
-            cluster("local", vec![unix], None),
+            Arc::new(cluster("orders", vec![tcp("10.0.0.1:8080"), tcp("10.0.0.2:8080")], Some(health_check(http)))),
+            Arc::new(cluster("local", vec![unix], None)),
         ],
     })
 }
@@ -67,7 +75,7 @@ pub(crate) fn health_check(probe: Probe) -> HealthCheck {
 
 /// A cluster with the defaults of the file.
 pub(crate) fn cluster(name: &str, addresses: Vec<Address>, health_check: Option<HealthCheck>) -> Cluster {
-    let endpoint = |address| Endpoint { address, weight: Weight(100), priority: 0 };
+    let endpoint = |address| Endpoint { name: None, address, weight: Weight(100), priority: 0 };
     Cluster {
         name: name.into(),
         balance: Balance::LeastRequest,
@@ -78,6 +86,7 @@ pub(crate) fn cluster(name: &str, addresses: Vec<Address>, health_check: Option<
         requests_max: Some(1000),
         retry_budget: RetryBudget { ratio: Ratio::try_new(0.2).expect("a ratio"), min_per_second: 3 },
         endpoints: addresses.into_iter().map(endpoint).collect(),
+        names: Vec::new(),
         health_check,
         outlier: None,
         retry_after_max: Duration::from_secs(30),

@@ -132,6 +132,18 @@ labels! {
 }
 
 labels! {
+    /// `result` of `ringgate_name_lookups_total`: how a lookup of a name ended.
+    LookupResult {
+        /// It has addresses.
+        Answered = "answered";
+        /// It has none, or there is no such name.
+        Nothing = "nothing";
+        /// Nobody knows: no answer in time, or a server that says that it failed.
+        Failed = "failed";
+    }
+}
+
+labels! {
     /// `reason` of `ringgate_connections_refused_total`.
     RefuseReason {
         /// The listener has `max_connections`.
@@ -160,12 +172,16 @@ labels! {
         HealthCheck = "health_check";
         /// The endpoint asked to be left alone (Retry-After).
         RetryAfter = "retry_after";
+        /// An operator asked for it.
+        ByHand = "by_hand";
     }
 }
 
 labels! {
     /// `reason` of `ringgate_endpoint_readmissions_total`.
     ReadmitReason {
+        /// An operator asked for it.
+        ByHand = "by_hand";
         /// The probe request after an ejection succeeded.
         Probe = "probe";
         /// It answered a request that nobody else could answer.

@@ -398,6 +398,7 @@ fn count_request((memory, route): (&LifeStats, &RouteStats), slots: &mut FxHashM
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Route;
     use crate::observe::fixture;
     use crate::observe::stats::RequestSlot;
     use crate::observe::usage::ClientKey;
@@ -569,11 +570,10 @@ mod tests {
     fn names_keep_their_numbers_when_their_rows_change_and_return_to_them() {
         let first = fixture::config();
         let (mut turned, mut fewer) = ((*first).clone(), (*first).clone());
-        turned.routes.reverse();
-        turned.clusters[0].endpoints.reverse();
-        fewer.routes.truncate(1);
-        fewer.routes[0].name = "new".into();
-        fewer.clusters[0].endpoints.truncate(1);
+        turned.routes = first.routes.iter().rev().cloned().collect();
+        Arc::make_mut(&mut turned.clusters[0]).endpoints.reverse();
+        fewer.routes = [Route { name: "new".into(), ..first.routes[0].clone() }].into();
+        Arc::make_mut(&mut fewer.clusters[0]).endpoints.truncate(1);
         let stats = Stats::new(&first, 1);
         let old = stats.recorder(WorkerId(0));
         let count = |recorder: &Recorder, route, endpoint| {

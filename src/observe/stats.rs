@@ -17,6 +17,7 @@
 mod cells;
 mod keys;
 mod lives;
+mod names;
 mod probe;
 mod reloads;
 mod view;
@@ -26,12 +27,13 @@ pub(crate) use cells::RequestSlot;
 pub(crate) use cells::{ClusterStats, EndpointStats, ListenerStats, LoopStats, RequestKey, RouteStats};
 pub(crate) use lives::LifeStats;
 pub use lives::Tenure;
+pub use names::NameView;
 pub use probe::Failure;
 pub(crate) use reloads::Reloads;
 pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
 
 use super::counter::{Counter, Rows};
-use super::labels::{EjectReason, EndpointState, ProbeState, WorkerState};
+use super::labels::{EjectReason, EndpointState, ProbeState, ReadmitReason, WorkerState};
 use super::recorder::Recorder;
 use super::usage::{Usage, UsageKey};
 use crate::config::Config;
@@ -56,9 +58,9 @@ pub struct Stats {
     hub: Arc<Hub>,
     pub(crate) control: Arc<ControlStats>,
     /// One row a route, and a last one for requests without a route.
-    routes: Box<[RouteRow]>,
-    clusters: Box<[ClusterRow]>,
-    listeners: Box<[Rows<ListenerStats>]>,
+    routes: Arc<[RouteRow]>,
+    clusters: Vec<Arc<ClusterRow>>,
+    listeners: Arc<[Rows<ListenerStats>]>,
 }
 
 /// What the numbers of all configurations have in common.
@@ -90,6 +92,7 @@ impl Hub {
 pub(crate) struct ControlStats {
     pub(crate) workers: Box<[WorkerLife]>,
     pub(crate) reloads: Reloads,
+    names: names::Names,
     pub(crate) log_lines_written: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
@@ -100,6 +103,18 @@ pub(crate) struct ControlStats {
 pub(crate) struct WorkerLife {
     state: AtomicU64,
     restarts: AtomicU64,
+}
+
+impl ControlStats {
+    /// Takes down what is known of a name.
+    pub(crate) fn set_name(&self, view: NameView) {
+        self.names.set(view);
+    }
+
+    /// Forgets names that no endpoint has any more.
+    pub(crate) fn forget_names(&self, is_kept: impl Fn(&str) -> bool) {
+        self.names.retain(is_kept);
+    }
 }
 
 impl Stats {
@@ -113,6 +128,7 @@ impl Stats {
         let control = ControlStats {
             workers: (0..workers).map(|_| WorkerLife::default()).collect(),
             reloads: Reloads::default(),
+            names: names::Names::default(),
             log_lines_written: AtomicU64::new(0),
             log_write_errors: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
@@ -124,6 +140,25 @@ impl Stats {
     #[must_use]
     pub fn succeed(&self, config: &Arc<Config>) -> Arc<Self> {
         Self::of(config, Arc::clone(&self.hub), Arc::clone(&self.control))
+    }
+
+    /// The same numbers for `config`, which differs from this one's in the endpoints of these clusters only.
+    #[must_use]
+    pub fn with_endpoints(&self, config: &Arc<Config>, changed: &[ClusterId]) -> Arc<Self> {
+        let mut clusters = self.clusters.clone();
+        let mut keys = self.hub.keys();
+        for row in changed.iter().map(|id| id.index()) {
+            clusters[row] = Arc::new(keys.replace(&self.config.clusters[row], &config.clusters[row]));
+        }
+        drop(keys);
+        Arc::new(Self {
+            config: Arc::clone(config),
+            hub: Arc::clone(&self.hub),
+            control: Arc::clone(&self.control),
+            routes: Arc::clone(&self.routes),
+            listeners: Arc::clone(&self.listeners),
+            clusters,
+        })
     }
 
     fn of(config: &Arc<Config>, hub: Arc<Hub>, control: Arc<ControlStats>) -> Arc<Self> {
@@ -254,6 +289,25 @@ impl Stats {
         }
     }
 
+    /// An operator has had an endpoint put aside, or readmitted.
+    pub fn record_by_hand(&self, cluster: ClusterId, endpoint: EndpointId, is_ejected: bool) {
+        let by_hand = &self.endpoint_row(cluster, endpoint).by_hand;
+        let count = if is_ejected { &by_hand.ejections } else { &by_hand.readmissions };
+        count.fetch_add(1, Relaxed);
+    }
+
+    /// What is known of a name; `None` where nobody has asked for it.
+    #[must_use]
+    pub fn name(&self, name: &str) -> Option<NameView> {
+        self.control.names.get(name)
+    }
+
+    /// What is known of all names.
+    #[must_use]
+    pub fn names(&self) -> Vec<NameView> {
+        self.control.names.views()
+    }
+
     /// Health checks of one endpoint; `None` when its cluster has none.
     #[must_use]
     pub fn probe(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<ProbeView> {
@@ -272,6 +326,9 @@ impl Stats {
         // those of active checks, which know it once for all workers
         view.ejections[EjectReason::HealthCheck.index()] =
             self.probe_cell(cluster, endpoint).map_or(0, ProbeCell::downs);
+        let by_hand = &self.endpoint_row(cluster, endpoint).by_hand;
+        view.ejections[EjectReason::ByHand.index()] = by_hand.ejections.load(Relaxed);
+        view.readmissions[ReadmitReason::ByHand.index()] = by_hand.readmissions.load(Relaxed);
         let mut millionths = 0;
         let parts = self.endpoint_parts(cluster, endpoint);
         for stats in parts.touched() {

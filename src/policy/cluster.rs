@@ -97,11 +97,11 @@ impl Common {
     }
 }
 
-/// What each endpoint is known by: its address, and the same address once more is another one.
+/// What each endpoint is known by: its name and its address, and the same once more is another one.
 fn identities(config: &config::Cluster) -> Vec<u64> {
     let mut twins: HashMap<String, u64> = HashMap::new();
     let identity = |e: &config::Endpoint| {
-        let address = e.address.to_string();
+        let address = e.identity();
         let hash = hash_key(address.as_bytes());
         let twin = twins.entry(address).and_modify(|n| *n += 1).or_insert(0);
         hash.wrapping_add(*twin)
@@ -194,11 +194,16 @@ impl Cluster {
     }
 
     /// Takes over what this worker knew of the endpoints that both have, so that a reload forgets nothing; where they stand
-    /// [`Common::succeed`] has taken over. Requests in flight stay with the old cluster.
+    /// [`Common::succeed`] has taken over. One that is new beside others begins with a ramp. Requests in flight stay with the old cluster.
     pub fn inherit(&mut self, old: &Self, now: Instant) {
         let known: HashMap<u64, usize> = old.endpoints.iter().enumerate().map(|(row, e)| (e.identity, row)).collect();
+        // the first ones have nobody beside whom they would be cold
+        let ramps = !old.endpoints.is_empty() && self.slow_start > Duration::ZERO;
         for (row, endpoint) in self.endpoints.iter_mut().enumerate() {
-            let Some(old_row) = known.get(&endpoint.identity) else { continue };
+            let Some(old_row) = known.get(&endpoint.identity) else {
+                endpoint.ramp_from = ramps.then_some(now);
+                continue;
+            };
             let (weight, tier, from) = (endpoint.weight, endpoint.tier, &old.endpoints[*old_row]);
             *endpoint = Endpoint { weight, tier, in_flight: 0, started: 0, finished: 0, ..from.clone() };
             endpoint.ramp_from = endpoint.ramp_from.filter(|_| self.slow_start > Duration::ZERO);

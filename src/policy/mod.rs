@@ -18,6 +18,7 @@ pub mod health;
 pub mod key_table;
 pub mod latencies;
 pub mod limit_fields;
+pub mod names;
 pub mod outlier;
 pub mod retry;
 pub mod router;

@@ -28,6 +28,7 @@ pub(crate) fn outlier() -> Outlier {
 /// Endpoints of weight 100 with these priorities; every other key at its default.
 pub(crate) fn cluster(balance: Balance, priorities: &[u8]) -> Cluster {
     let endpoint = |(i, priority): (usize, &u8)| Endpoint {
+        name: None,
         address: Address::Tcp(SocketAddr::from((Ipv4Addr::new(10, 0, 0, i as u8), 80))),
         weight: Weight(100),
         priority: *priority,
@@ -44,6 +45,7 @@ pub(crate) fn cluster(balance: Balance, priorities: &[u8]) -> Cluster {
         retry_after_max: Duration::from_secs(30),
         spill: Spill::Proportional,
         endpoints: priorities.iter().enumerate().map(endpoint).collect(),
+        names: Vec::new(),
         health_check: None,
         outlier: Some(outlier()),
         slow_start: Duration::from_secs(10),

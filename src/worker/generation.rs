@@ -42,11 +42,11 @@ pub(super) struct Generation {
     pub(super) shared: Arc<Shared>,
     pub(super) recorder: Recorder,
     pub(super) log: Option<Rc<LogSender>>,
-    pub(super) router_cache: RefCell<RouterCache>,
-    clusters: Box<[OneCluster]>,
-    routes: Box<[Rc<RefCell<RouteState>>]>,
-    admission: RefCell<Admission>,
-    endpoint_slots: RefCell<Vec<Vec<LocalSlots>>>,
+    pub(super) router_cache: Rc<RefCell<RouterCache>>,
+    /// One pointer each: a request keeps the generation that it began under, and of those there may be as many as requests and tunnels.
+    clusters: Box<[Rc<OneCluster>]>,
+    routes: Rc<[Rc<RefCell<RouteState>>]>,
+    admission: Rc<RefCell<Admission>>,
     /// `max_connections`, by listener.
     pub(super) connection_slots: Box<[Hand]>,
     /// Of all listeners.
@@ -57,15 +57,16 @@ pub(super) struct Generation {
     in_use: Arc<InUse>,
 }
 
-/// What belongs to one cluster. Clones are the same.
-#[derive(Clone)]
+/// What belongs to one cluster, over all generations in which it is the same.
 struct OneCluster {
-    policy: Rc<RefCell<Cluster>>,
-    pool: Rc<RefCell<Pool>>,
+    policy: RefCell<Cluster>,
+    pool: RefCell<Pool>,
+    /// `max_requests`, by endpoint; empty without.
+    slots: RefCell<Vec<LocalSlots>>,
     /// Requests in flight.
     active: Rc<Cell<usize>>,
     /// What it was before it changed, for as long as requests have places there.
-    before: Rc<[Weak<RefCell<Cluster>>]>,
+    before: Box<[Weak<Self>]>,
 }
 
 /// What one route needs of its own on this core.
@@ -92,8 +93,10 @@ impl Generation {
         log: Option<Rc<LogSender>>,
         (before, now): (Option<&Self>, Instant),
     ) -> Rc<Self> {
+        let root = before.filter(|before| before.shared.has_same_rows(shared));
         // one that has taken another worker's place has none, and one that was busy may have missed some
-        let before = before.filter(|before| before.shared.number + 1 == shared.number);
+        let before = before.filter(|before| root.is_some() || before.shared.number + 1 == shared.number);
+        let admission = || Rc::new(RefCell::new(Admission::new(Arc::clone(&shared.limits))));
         let hand = |slots: &Arc<SharedSlots>| before.map_or_else(|| new_hand(slots), |before| before.hand(slots));
         if shared.has_few_descriptors() {
             driver::close_at_once();
@@ -102,11 +105,10 @@ impl Generation {
         Rc::new(Self {
             recorder,
             log,
-            router_cache: RefCell::default(),
+            router_cache: root.map_or_else(Rc::default, |root| Rc::clone(&root.router_cache)),
             clusters: rows.map(|row| OneCluster::new(worker, shared, row, (before, now))).collect(),
-            routes: route_states(shared, before),
-            admission: RefCell::new(Admission::new(Arc::clone(&shared.limits))),
-            endpoint_slots: RefCell::new(shared.endpoint_slots.iter().map(|slots| hands_in(slots)).collect()),
+            routes: root.map_or_else(|| route_states(shared, before), |root| Rc::clone(&root.routes)),
+            admission: root.map_or_else(admission, |root| Rc::clone(&root.admission)),
             connection_slots: shared.connection_slots.iter().map(hand).collect(),
             descriptor_slots: hand(&shared.descriptor_slots),
             requests: Cell::new(0),
@@ -131,11 +133,14 @@ impl Generation {
 
     /// `next` is in use from now on: what is spare here is given back, and pools that nobody takes from any more are closed.
     pub(super) fn retire_for(&self, next: &Self) {
-        self.admission.borrow_mut().retire();
-        self.endpoint_slots.borrow_mut().iter_mut().flatten().for_each(LocalSlots::retire);
-        let kept: FxHashSet<_> = next.clusters.iter().map(|cluster| Rc::as_ptr(&cluster.pool)).collect();
-        let gone = self.clusters.iter().filter(|cluster| !kept.contains(&Rc::as_ptr(&cluster.pool)));
-        gone.for_each(|cluster| cluster.pool.borrow_mut().close());
+        if !Rc::ptr_eq(&self.admission, &next.admission) {
+            self.admission.borrow_mut().retire();
+        }
+        let kept: FxHashSet<_> = next.clusters.iter().map(Rc::as_ptr).collect();
+        for gone in self.clusters.iter().filter(|cluster| !kept.contains(&Rc::as_ptr(cluster))) {
+            gone.slots.borrow_mut().iter_mut().for_each(LocalSlots::retire);
+            gone.pool.borrow_mut().close();
+        }
     }
 
     /// Does what is due now and then, while it is in use.
@@ -166,16 +171,22 @@ impl Generation {
         &self.clusters[cluster.index()].policy
     }
 
+    /// Whether a cluster is the same one in both, which have the same rows.
+    pub(super) fn shares_cluster(&self, other: &Self, cluster: ClusterId) -> bool {
+        let row = cluster.index();
+        Rc::ptr_eq(&self.clusters[row], &other.clusters[row])
+    }
+
     /// All of them.
     pub(super) fn each_cluster(&self) -> impl Iterator<Item = (ClusterId, &RefCell<Cluster>)> {
-        self.clusters.iter().enumerate().map(|(row, cluster)| (ClusterId::from_index(row), &*cluster.policy))
+        self.clusters.iter().enumerate().map(|(row, cluster)| (ClusterId::from_index(row), &cluster.policy))
     }
 
     /// Requests that are in flight to an endpoint since before its cluster has changed.
     pub(super) fn in_flight_since_before(&self, cluster: ClusterId, identity: u64) -> u32 {
         let before = self.clusters[cluster.index()].before.iter().filter_map(Weak::upgrade);
-        let of = |cluster: Rc<RefCell<Cluster>>| {
-            let cluster = cluster.borrow();
+        let of = |cluster: Rc<OneCluster>| {
+            let cluster = cluster.policy.borrow();
             cluster.endpoints().iter().find(|endpoint| endpoint.identity == identity).map_or(0, |it| it.in_flight)
         };
         before.map(of).sum()
@@ -240,7 +251,7 @@ impl Generation {
         endpoint: EndpointId,
     ) -> Result<Option<Slot>, ProxyError> {
         let taken =
-            self.endpoint_slots.borrow_mut()[cluster.index()].get_mut(endpoint.index()).map(LocalSlots::acquire);
+            self.clusters[cluster.index()].slots.borrow_mut().get_mut(endpoint.index()).map(LocalSlots::acquire);
         match taken {
             None => Ok(None),
             Some(true) => Ok(Some(self.slot(SlotOf::Endpoint(cluster, endpoint)))),
@@ -282,7 +293,7 @@ impl Generation {
         match of {
             SlotOf::Route(route) => self.admission.borrow_mut().release(route),
             SlotOf::Endpoint(cluster, endpoint) => {
-                self.endpoint_slots.borrow_mut()[cluster.index()][endpoint.index()].release();
+                self.clusters[cluster.index()].slots.borrow_mut()[endpoint.index()].release();
             }
         }
     }
@@ -297,32 +308,40 @@ impl Drop for Generation {
 
 impl OneCluster {
     /// The same one if nothing has changed about it; else a new one that takes over what is known.
-    fn new(worker: &Worker, shared: &Shared, row: usize, (before, now): (Option<&Generation>, Instant)) -> Self {
+    fn new(worker: &Worker, shared: &Shared, row: usize, (before, now): (Option<&Generation>, Instant)) -> Rc<Self> {
         let config = &shared.config.clusters[row];
-        let old = before.zip(shared.before.cluster(row));
+        let same_row = |before: &Generation| {
+            let same = Arc::ptr_eq(&before.shared.config.clusters[row], config);
+            (ClusterId::from_index(row), same)
+        };
+        let old = before.and_then(|before| match before.shared.has_same_rows(shared) {
+            true => Some((before, same_row(before))),
+            false => Some((before, shared.before.cluster(row)?)),
+        });
         let old = old.map(|(before, (id, same))| {
             (&before.clusters[id.index()], &before.shared.config.clusters[id.index()], same)
         });
         if let Some((old, _, true)) = old {
-            return old.clone();
+            return Rc::clone(old);
         }
         let mut cluster = Cluster::new(config, &shared.clusters[row], &mut worker.rng.borrow_mut());
         let mut pool = Pool::new(config.endpoints.len(), config.idle_max, config.idle_timeout);
         let active = old.map(|(old, ..)| Rc::clone(&old.active)).unwrap_or_default();
-        let before = old.map_or_else(|| [].into(), |(old, ..)| old.and_before());
+        let before = old.map_or_else(Box::default, |(old, ..)| Self::and_before(old));
         if let Some((old, old_config, _)) = old {
             cluster.inherit(&old.policy.borrow(), now);
             if old_config.proxy_protocol == config.proxy_protocol {
                 pool.inherit(&mut old.pool.borrow_mut(), same_endpoints(old_config, config));
             }
         }
-        Self { policy: Rc::new(RefCell::new(cluster)), pool: Rc::new(RefCell::new(pool)), active, before }
+        let slots = RefCell::new(hands_in(&shared.endpoint_slots[row]));
+        Rc::new(Self { policy: RefCell::new(cluster), pool: RefCell::new(pool), slots, active, before })
     }
 
     /// It, and what it was before, as far as that is in use.
-    fn and_before(&self) -> Rc<[Weak<RefCell<Cluster>>]> {
-        let used = self.before.iter().filter(|before| before.strong_count() > 0);
-        used.cloned().chain([Rc::downgrade(&self.policy)]).collect()
+    fn and_before(this: &Rc<Self>) -> Box<[Weak<Self>]> {
+        let used = this.before.iter().filter(|before| before.strong_count() > 0);
+        used.cloned().chain([Rc::downgrade(this)]).collect()
     }
 }
 
@@ -330,15 +349,15 @@ impl OneCluster {
 fn same_endpoints(old: &ClusterConfig, new: &ClusterConfig) -> Vec<(EndpointId, EndpointId)> {
     let mut known: HashMap<String, EndpointId> = HashMap::new();
     for (row, endpoint) in old.endpoints.iter().enumerate() {
-        known.insert(endpoint.address.to_string(), EndpointId::from_index(row));
+        known.insert(endpoint.identity(), EndpointId::from_index(row));
     }
     let rows = new.endpoints.iter().enumerate();
-    rows.filter_map(|(row, it)| Some((known.remove(&it.address.to_string())?, EndpointId::from_index(row)))).collect()
+    rows.filter_map(|(row, it)| Some((known.remove(&it.identity())?, EndpointId::from_index(row)))).collect()
 }
 
 /// Those that have measured something go on. Routes with the same rules one after the other share them, as most do: those that say nothing
 /// about retries.
-fn route_states(shared: &Shared, before: Option<&Generation>) -> Box<[Rc<RefCell<RouteState>>]> {
+fn route_states(shared: &Shared, before: Option<&Generation>) -> Rc<[Rc<RefCell<RouteState>>]> {
     let mut last: Option<Rc<Rules>> = None;
     let state = |(row, route): (usize, &Route)| {
         let known = shared.before.routes.get(row).copied().flatten();

@@ -51,8 +51,7 @@ pub use report::{Refusal, Report, eject_reason, readmit_reason};
 pub use shared::Shared;
 pub use succession::{LogTo, Preparation};
 
-use crate::config::Config;
-use crate::config::Driver;
+use crate::config::{self, Config, Driver};
 use crate::net::block::Blocks;
 use crate::net::clock;
 use crate::net::driver::{self, EventLoop, Refused, Step};
@@ -81,8 +80,8 @@ const BEAT: Duration = Duration::from_millis(500);
 pub enum Command {
     /// An active probe has changed its mind about an endpoint.
     Health {
-        /// Whose ids these are.
-        generation: u64,
+        /// The cluster as it was then: its ids are these.
+        of: Arc<config::Cluster>,
         /// The cluster.
         cluster: ClusterId,
         /// The endpoint in it.
@@ -90,6 +89,8 @@ pub enum Command {
         /// The new state.
         healthy: bool,
     },
+    /// Some clusters have other endpoints.
+    Endpoints(Arc<Shared>),
     /// Prepare for the next configuration, without a change to anything.
     Prepare(Box<Preparation>),
     /// Take the generation into use that was prepared.

@@ -73,7 +73,12 @@ impl Generation {
 
     /// Publishes what this worker thinks of every endpoint.
     pub(super) fn publish_endpoints(&self, now: Instant) {
-        for (cluster, state) in self.each_cluster() {
+        self.publish_endpoints_of(now, |_| true);
+    }
+
+    /// The same for some of the clusters.
+    pub(super) fn publish_endpoints_of(&self, now: Instant, is_meant: impl Fn(ClusterId) -> bool) {
+        for (cluster, state) in self.each_cluster().filter(|(cluster, _)| is_meant(*cluster)) {
             let mut state = state.borrow_mut();
             // also where nobody asks: what time and other workers have changed
             state.refresh(now);

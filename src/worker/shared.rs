@@ -6,9 +6,10 @@
 //!
 //! The next configuration has a `Shared` of its own ([`Shared::succeed`]), which takes over by name (of routes, upstreams, listeners; of
 //! endpoints by address) what does not change. Until [`Shared::commit`] nothing of this one is touched, so that a reload which fails
-//! half-way leaves no trace. It is freed when the last worker has let go of it, with the last request that began under it.
+//! half-way leaves no trace. Where only endpoints of some clusters have changed (their names have other addresses) everything else is the very
+//! same ([`Shared::with_endpoints`]). It is freed when the last worker has let go of it, with the last request that began under it.
 
-use crate::config::{Cluster, Config, Listener, Route};
+use crate::config::{Cluster, Config, Endpoint, Listener, Route};
 use crate::limits::LIMIT_TABLE_BUCKETS;
 use crate::observe::labels::ProbeState;
 use crate::observe::stats::Stats;
@@ -30,12 +31,14 @@ use std::sync::atomic::Ordering::Relaxed;
 /// One gateway's common ground under one configuration.
 #[derive(Debug)]
 pub struct Shared {
-    /// Of the configuration; the first one is 1.
+    /// Of the configuration, endpoints included; the first one is 1.
     pub number: u64,
+    /// The number of the one that was read with it: those that have it differ in the endpoints of clusters only, and have the same rows.
+    root: u64,
     /// The configuration.
     pub config: Arc<Config>,
     /// The compiled routes.
-    pub router: Router,
+    pub router: Arc<Router>,
     /// The numbers.
     pub stats: Arc<Stats>,
     /// Rate limits and `max_concurrent` of all routes.
@@ -44,9 +47,9 @@ pub struct Shared {
     /// Where endpoints stand, and retry budgets, by cluster.
     pub clusters: Vec<Common>,
     /// How long a try takes, by route.
-    pub(super) try_times: TryTimes,
+    pub(super) try_times: Arc<TryTimes>,
     /// `max_requests`, by cluster and endpoint; empty for a cluster without.
-    pub(super) endpoint_slots: Vec<Vec<Arc<SharedSlots>>>,
+    pub(super) endpoint_slots: Vec<Arc<[Arc<SharedSlots>]>>,
     /// `max_connections`, by listener.
     pub(crate) connection_slots: Vec<Arc<SharedSlots>>,
     /// Connections over all listeners, of which descriptors allow so many.
@@ -59,6 +62,8 @@ pub struct Shared {
     pub(crate) client_slots: Vec<Option<Arc<ClientSlots>>>,
     /// Rows of the configuration before.
     pub(super) before: Before,
+    /// Clusters that have other endpoints than before, where nothing else has changed.
+    changed: Vec<ClusterId>,
     in_use: InUses,
 }
 
@@ -98,6 +103,49 @@ impl Shared {
         Self::after(Some(self), config, (router, stats, Arc::clone(&self.table)), fit)
     }
 
+    /// What they need when these clusters have other endpoints, and nothing else has changed: all but those is shared. `config` has to be one
+    /// that [`Config::told`] has made of this one's, and `stats` of [`Stats::with_endpoints`].
+    #[must_use]
+    pub fn with_endpoints(&self, config: Arc<Config>, stats: Arc<Stats>, changed: Vec<ClusterId>) -> Self {
+        let workers = config.gateway.cores.len();
+        let (mut clusters, mut endpoint_slots) = (self.clusters.clone(), self.endpoint_slots.clone());
+        for id in &changed {
+            let (row, cluster) = (id.index(), &config.clusters[id.index()]);
+            clusters[row] = self.clusters[row].succeed(&self.config.clusters[row], cluster);
+            endpoint_slots[row] = self::endpoint_slots(Some((self, (*id, false))), cluster, workers);
+        }
+        Self {
+            number: self.number + 1,
+            root: self.root,
+            router: Arc::clone(&self.router),
+            limits: Arc::clone(&self.limits),
+            table: Arc::clone(&self.table),
+            try_times: Arc::clone(&self.try_times),
+            connection_slots: self.connection_slots.clone(),
+            client_slots: self.client_slots.clone(),
+            descriptor_slots: self.descriptor_slots.clone(),
+            descriptors_max: self.descriptors_max,
+            idle_max: self.idle_max,
+            before: Before::default(),
+            in_use: InUses::default(),
+            clusters,
+            endpoint_slots,
+            changed,
+            config,
+            stats,
+        }
+    }
+
+    /// These are the endpoints from now on. Before any worker begins with them.
+    pub fn commit_endpoints(&self) {
+        self.changed.iter().for_each(|id| self.set_healthy(id.index()));
+    }
+
+    /// Whether the two differ in the endpoints of clusters only.
+    pub(super) fn has_same_rows(&self, other: &Self) -> bool {
+        self.root == other.root
+    }
+
     fn after(
         old: Option<&Self>,
         config: Arc<Config>,
@@ -122,13 +170,15 @@ impl Shared {
             Some(old) => Arc::clone(&old.descriptor_slots),
             None => Arc::new(SharedSlots::new(descriptors_max, workers)),
         };
+        let number = old.map_or(1, |old| old.number + 1);
         Self {
-            number: old.map_or(1, |old| old.number + 1),
+            number,
+            root: number,
             limits: Arc::new(Limits::new(&config, Arc::clone(&table), workers, old.map(|old| &*old.limits))),
             clusters: commons.collect(),
             endpoint_slots: endpoint_slots.collect(),
-            router,
-            try_times,
+            router: Arc::new(router),
+            try_times: Arc::new(try_times),
             connection_slots,
             client_slots,
             descriptor_slots,
@@ -138,6 +188,7 @@ impl Shared {
             stats,
             table,
             before,
+            changed: Vec::new(),
             in_use: InUses::default(),
         }
     }
@@ -157,12 +208,17 @@ impl Shared {
         for (row, cluster) in self.config.clusters.iter().enumerate() {
             let limit = cluster.requests_max.unwrap_or_default();
             self.endpoint_slots[row].iter().for_each(|slots| resize(slots, limit));
-            let id = ClusterId::from_index(row);
-            for endpoint in (0..cluster.endpoints.len()).map(EndpointId::from_index) {
-                // without a check nobody would ever call it up again
-                let is_down = self.stats.probe(id, endpoint).is_some_and(|probe| probe.state == ProbeState::Unhealthy);
-                self.clusters[row].standings.set_healthy(endpoint, !is_down);
-            }
+            self.set_healthy(row);
+        }
+    }
+
+    /// Where checks call endpoints of a cluster down, they are down from the beginning.
+    fn set_healthy(&self, row: usize) {
+        let id = ClusterId::from_index(row);
+        for endpoint in (0..self.config.clusters[row].endpoints.len()).map(EndpointId::from_index) {
+            // without a check nobody would ever call it up again
+            let is_down = self.stats.probe(id, endpoint).is_some_and(|probe| probe.state == ProbeState::Unhealthy);
+            self.clusters[row].standings.set_healthy(endpoint, !is_down);
         }
     }
 
@@ -203,13 +259,13 @@ impl Shared {
 
 impl Before {
     fn new(old: &Config, new: &Config) -> Self {
-        let clusters: HashMap<&str, (usize, &Cluster)> =
+        let clusters: HashMap<&str, (usize, &Arc<Cluster>)> =
             old.clusters.iter().enumerate().map(|(row, cluster)| (cluster.name.as_str(), (row, cluster))).collect();
         let routes: HashMap<&str, (usize, &Route)> =
             old.routes.iter().enumerate().map(|(row, route)| (route.name.as_str(), (row, route))).collect();
-        let cluster = |cluster: &Cluster| {
+        let cluster = |cluster: &Arc<Cluster>| {
             let (row, old) = clusters.get(cluster.name.as_str())?;
-            Some((ClusterId::from_index(*row), is_same(*old, cluster)))
+            Some((ClusterId::from_index(*row), is_same(&***old, &**cluster)))
         };
         let route = |route: &Route| {
             let (row, old) = routes.get(route.name.as_str())?;
@@ -243,18 +299,18 @@ fn endpoint_slots(
     old: Option<(&Shared, (ClusterId, bool))>,
     cluster: &Cluster,
     workers: usize,
-) -> Vec<Arc<SharedSlots>> {
-    let Some(limit) = cluster.requests_max else { return Vec::new() };
+) -> Arc<[Arc<SharedSlots>]> {
+    let Some(limit) = cluster.requests_max else { return Arc::default() };
     let mut known: HashMap<String, &Arc<SharedSlots>> = HashMap::new();
     if let Some((old, (row, _))) = old {
-        let addresses = old.config.clusters[row.index()].endpoints.iter().map(|endpoint| endpoint.address.to_string());
-        known.extend(addresses.zip(&old.endpoint_slots[row.index()]));
+        let addresses = old.config.clusters[row.index()].endpoints.iter().map(Endpoint::identity);
+        known.extend(addresses.zip(&*old.endpoint_slots[row.index()]));
     }
     let slots = |address: String| match known.remove(&address) {
         Some(slots) => Arc::clone(slots),
         None => Arc::new(SharedSlots::new(limit, workers)),
     };
-    cluster.endpoints.iter().map(|endpoint| endpoint.address.to_string()).map(slots).collect()
+    cluster.endpoints.iter().map(Endpoint::identity).map(slots).collect()
 }
 
 fn connections_max(listener: &Listener) -> u32 {

@@ -111,15 +111,16 @@ impl Succession {
     /// Carries out what the control thread says.
     pub(super) fn on_command(&self, command: Command) {
         match command {
-            Command::Health { generation, cluster, endpoint, healthy } => {
+            Command::Health { of, cluster, endpoint, healthy } => {
                 let current = self.current();
                 // one that comes meanwhile has heard of it in another way
-                if current.shared.number == generation {
+                if current.shared.config.clusters.get(cluster.index()).is_some_and(|own| Arc::ptr_eq(own, &of)) {
                     let now = clock::now();
                     current.cluster(cluster).borrow_mut().set_health(endpoint, healthy, now);
-                    current.publish_endpoints(now);
+                    current.publish_endpoints_of(now, |id| id == cluster);
                 }
             }
+            Command::Endpoints(shared) => self.follow(shared),
             Command::Prepare(preparation) => self.prepare(*preparation),
             Command::Adopt { generation, done } => {
                 self.adopt(generation);
@@ -161,18 +162,40 @@ impl Succession {
             LogTo::Same => before.log.clone(),
             LogTo::To(sender) => Some(Rc::new(sender)),
         };
-        let recorder = Recorder::under(&self.worker.life, Arc::clone(&shared.stats));
-        let next = Generation::new(&self.worker, &shared, recorder, log, (Some(&before), now));
-        *self.current.borrow_mut() = Rc::clone(&next);
-        before.retire_for(&next);
-        let mut old = self.old.borrow_mut();
-        old.retain(|old| old.strong_count() > 0);
-        old.push(Rc::downgrade(&before));
-        drop(old);
+        let next = self.replace(&before, &shared, log, now);
         self.move_doors(&next, doors);
         // what was there before is told of by its new names at once
         next.beat(now);
         self.publish_use();
+    }
+
+    /// Takes up other endpoints of some clusters, if nothing else differs: a step in which nothing can fail. A configuration that was
+    /// prepared meanwhile has these endpoints itself.
+    fn follow(&self, shared: Arc<Shared>) {
+        let (before, now) = (self.current(), clock::now());
+        if !before.shared.has_same_rows(&shared) || before.shared.number >= shared.number {
+            return;
+        }
+        let next = self.replace(&before, &shared, before.log.clone(), now);
+        self.move_doors(&next, Vec::new());
+        next.publish_endpoints_of(now, |cluster| !next.shares_cluster(&before, cluster));
+    }
+
+    fn replace(
+        &self,
+        before: &Rc<Generation>,
+        shared: &Arc<Shared>,
+        log: Option<Rc<LogSender>>,
+        now: Instant,
+    ) -> Rc<Generation> {
+        let recorder = Recorder::under(&self.worker.life, Arc::clone(&shared.stats));
+        let next = Generation::new(&self.worker, shared, recorder, log, (Some(before), now));
+        *self.current.borrow_mut() = Rc::clone(&next);
+        before.retire_for(&next);
+        let mut old = self.old.borrow_mut();
+        old.retain(|old| old.strong_count() > 0);
+        old.push(Rc::downgrade(before));
+        next
     }
 
     /// Moves the doors whose addresses stay, opens those that are new, and closes the others.

@@ -4,6 +4,7 @@
 //! fails the test with its name, as does one of [`STILL`] that is gone.
 
 use crate::operation::said;
+use crate::support::dns::{Dns, Says};
 use crate::support::gateway::series;
 use crate::support::{
     Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
@@ -40,6 +41,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     stale_connections,
     tunnels,
     reloads,
+    names,
     rate_limits,
     forgotten_clients,
     health_checks,
@@ -261,6 +263,18 @@ fn reloads(driver: Driver) -> Moved {
     let mut moved = watched.moved(&names.map(|name| format!("ringgate_config_{name}")).each_ref().map(String::as_str));
     assert_eq!(watched.gateway.reload("wrong").status, 422);
     moved.extend(watched.moved(&["ringgate_config_last_reload_success"]));
+    moved
+}
+
+fn names(driver: Driver) -> Moved {
+    let dns = Dns::start();
+    let address = std::net::Ipv4Addr::LOCALHOST;
+    dns.set("svc.test", Says::Addresses(vec![address], 0));
+    let config = dns.resolver("min_ttl = \"100ms\"") + &behind_endpoints("{ address = \"svc.test:80\" }", "", "");
+    let watched = Watched::start(driver, &config);
+    let mut moved = watched.moved(&["ringgate_name_lookups_total", "ringgate_name_answer_age_seconds"]);
+    dns.set("svc.test", Says::Addresses(vec![address, std::net::Ipv4Addr::new(127, 0, 0, 2)], 0));
+    moved.extend(watched.moved(&["ringgate_name_endpoints"]));
     moved
 }
 

@@ -106,7 +106,8 @@ on_both_drivers! {
 
     fn connections_to_endpoints_that_stay_are_kept_and_those_to_others_end(driver: Driver) {
         let (stays, goes) = (Upstream::always("stays"), Upstream::always("goes"));
-        let balance = "balance = \"round_robin\"";
+        // who comes back has its whole share at once
+        let balance = "balance = \"round_robin\"\nslow_start = \"0s\"";
         let mut gateway = start(driver, &behind(&[&stays, &goes], "", balance));
         let mut client = gateway.client();
         let mut seen = [client.get("/").text(), client.get("/").text()];

@@ -566,6 +566,7 @@ fn draw_cluster(rng: &mut Rng) -> config::Cluster {
     let endpoints = 1 + below(rng, 7);
     let tiers = 1 + below(rng, 3);
     let mut endpoint = |i: usize| config::Endpoint {
+        name: None,
         address: Address::Tcp(SocketAddr::from((Ipv4Addr::new(10, 0, 0, i as u8), 80))),
         weight: Weight(if i > 0 && below(rng, 10) == 0 { 0 } else { 1 + below(rng, 4) as u32 * 50 }),
         priority: below(rng, tiers) as u8,
@@ -590,6 +591,7 @@ fn draw_cluster(rng: &mut Rng) -> config::Cluster {
         requests_max: (below(rng, 3) == 0).then(|| 1 + below(rng, 8) as u32),
         retry_budget: RetryBudget { ratio: ratio(below(rng, 5) as f64 / 10.0), min_per_second: below(rng, 4) as u32 },
         endpoints,
+        names: Vec::new(),
         health_check: None,
         outlier: (below(rng, 8) > 0).then_some(outlier),
         retry_after_max: Duration::from_millis(below(rng, 2) as u64 * 30_000),

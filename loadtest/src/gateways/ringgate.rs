@@ -69,7 +69,7 @@ pub struct BuiltIn {
 /// # Errors
 /// The configuration is wrong (all that is, is said), an address is taken, or it could not go on.
 pub fn built_in(arguments: &BuiltIn) -> io::Result<()> {
-    let source = Source::file(&arguments.config);
+    let mut source = Source::file(&arguments.config);
     let (config, router) = source.load().map_err(|wrong| io::Error::other(wrong.to_string()))?;
     supervisor::run(config, router, source).map_err(|error| io::Error::other(error.to_string()))
 }

@@ -7,9 +7,10 @@
 use super::rows::{array, glue};
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Config, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
-    LimitKey, Listener, LogFormat, LogPath, Match, Outlier, PathMatch, Probe, ProxyVersion, Retry, Rewrite, Route,
-    Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
+    Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
+use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -21,8 +22,10 @@ const HIDDEN: &str = "(hidden)";
 /// The whole configuration, row by row.
 pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use<> {
     let head = json!({
+        "include": config.include,
         "gateway": gateway(config),
         "admin": admin(&config.admin),
+        "resolver": resolver(&config.resolver),
         "access_log": config.access_log.as_ref().map(access_log),
         "listener": config.listeners.iter().map(listener).collect::<Vec<_>>(),
     });
@@ -73,6 +76,17 @@ fn gateway(config: &Config) -> Value {
         "drain_delay": duration(config.gateway.drain_delay),
         "drain_timeout": duration(config.gateway.drain_timeout),
         "watch": config.gateway.watch,
+    })
+}
+
+fn resolver(resolver: &Resolver) -> Value {
+    let servers = resolver.servers.as_ref().map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
+    json!({
+        "servers": servers.map_or_else(|| "system".into(), Value::from),
+        "min_ttl": duration(resolver.min_ttl),
+        "max_ttl": duration(resolver.max_ttl),
+        "timeout": duration(resolver.timeout),
+        "max_stale": duration(resolver.max_stale),
     })
 }
 
@@ -189,7 +203,7 @@ pub(super) fn target(target: &Target, config: &Config) -> Value {
         Target::Upstream(split) => match split.as_slice() {
             [(cluster, _)] => json!({ "upstream": name(*cluster) }),
             split => {
-                let row = |(cluster, weight): &(_, crate::units::Weight)| json!({ "upstream": name(*cluster), "weight": weight.0 });
+                let row = |(cluster, weight): &(_, Weight)| json!({ "upstream": name(*cluster), "weight": weight.0 });
                 json!({ "split": split.iter().map(row).collect::<Vec<_>>() })
             }
         },
@@ -277,13 +291,23 @@ pub(super) fn balance(balance: &Balance) -> Value {
 }
 
 fn cluster(cluster: &Cluster) -> Value {
-    let endpoint = |endpoint: &crate::config::Endpoint| {
-        json!({
-            "address": endpoint.address.to_string(),
-            "weight": endpoint.weight.0,
-            "priority": endpoint.priority,
-        })
+    let row = |address: Option<String>, srv: Option<String>, weight: Weight, priority: u8| {
+        // the records of a service have its weights
+        let weight = srv.is_none().then_some(weight.0);
+        json!({ "address": address, "srv": srv, "weight": weight, "priority": priority })
     };
+    // those of the file: what its names stand for now is the matter of /upstreams
+    let written = cluster.endpoints.iter().filter(|endpoint| endpoint.name.is_none());
+    let written = written.map(|it| row(Some(it.address.to_string()), None, it.weight, it.priority));
+    let named = cluster.names.iter().filter_map(|it| match &it.lookup {
+        Lookup::Host { .. } => Some(row(Some(it.lookup.to_string()), None, it.weight, it.priority)),
+        Lookup::Service(name) => Some(row(None, Some(name.clone()), it.weight, it.priority)),
+        Lookup::File(_) => None,
+    });
+    let file = cluster.names.iter().find_map(|it| match &it.lookup {
+        Lookup::File(path) => Some(path.display().to_string()),
+        Lookup::Host { .. } | Lookup::Service(_) => None,
+    });
     let (balance, hash) = balance_and_hash(&cluster.balance);
     json!({
         "balance": balance,
@@ -301,7 +325,8 @@ fn cluster(cluster: &Cluster) -> Value {
             "ratio": cluster.retry_budget.ratio.get(),
             "min_per_second": cluster.retry_budget.min_per_second,
         },
-        "endpoints": cluster.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "endpoints": written.chain(named).collect::<Vec<_>>(),
+        "endpoints_file": file,
         "health_check": cluster.health_check.as_ref().map(health_check),
         "outlier": outlier(cluster.outlier.as_ref()),
         "retry_after_max": duration(cluster.retry_after_max),
@@ -447,6 +472,8 @@ endpoints = [{ address = "10.0.0.2:1" }]
         shown_keys(&serde_json::from_str(&text).unwrap(), "", &mut shown);
         let schema: Value = serde_json::from_str(&crate::config::schema()).unwrap();
         schema_keys(&schema, &schema, "", &mut wanted);
+        // the other form of a value that is not shown
+        wanted.retain(|key| !key.ends_with(".*.file"));
         assert!(wanted.len() > 100 && wanted.contains(".upstream.*.health_check.path"), "{wanted:?}");
         assert_eq!(wanted.symmetric_difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new());
     }

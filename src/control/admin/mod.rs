@@ -11,6 +11,9 @@
 //! | `GET /usage?by=requests\|errors\|bytes\|latency&top=20` | the heaviest (route, client) pairs, and the heaviest routes |
 //! | `POST /drain` | 202; the gateway stops taking connections and ends |
 //! | `POST /handover` | 202 and the listening socket is closed, for a successor, if the gateway drains; else 409 |
+//! | `PUT /upstreams/NAME/endpoints/ADDRESS` | adds the endpoint, or gives it the weight and priority of the body; until the next reload |
+//! | `DELETE /upstreams/NAME/endpoints/ADDRESS` | takes it away; until the next reload |
+//! | `POST /upstreams/NAME/endpoints/ADDRESS/drain`, `eject`, `readmit` | weight 0; put aside as if it had failed; back |
 //! | `GET /generations` | the configuration in use, and those before it that something in flight still uses |
 //! | `POST /reload` | reads the file anew: 200 with what has changed, once all workers use it; 422 with every error in it; 500 where it is right and could not be taken into use; 409 in a drain; 501 without a file |
 //!
@@ -25,12 +28,14 @@
 //! What this does not do: keep state.
 
 mod configuration;
+mod endpoints;
 mod handover;
 mod hosts;
 mod rows;
 mod server;
 mod views;
 
+pub use crate::control::endpoints::{Asked, Order, Put, Refused};
 pub use crate::control::generations::GenerationView;
 pub use server::{AdminListener, serve};
 
@@ -44,10 +49,10 @@ use crate::observe::stats::Stats;
 use crate::observe::usage::{self, UsageBy};
 use crate::units::Instant;
 use axum::body::Body;
-use axum::extract::{FromRef, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use hosts::Hosts;
 use http::{HeaderMap, StatusCode, header};
@@ -111,6 +116,8 @@ pub struct AdminState {
     pub drain: Box<dyn Fn() + Send + Sync>,
     /// Has the configuration read anew; must not block. What comes of it is told when it is over.
     pub reload: Box<dyn Fn() -> oneshot::Receiver<Outcome> + Send + Sync>,
+    /// Has an endpoint changed; must not block. What comes of it is told.
+    pub order: Box<dyn Fn(Asked) -> oneshot::Receiver<Result<(), Refused>> + Send + Sync>,
     /// The configuration in use, last, and those before it that are in use.
     pub generations: Box<dyn Fn() -> Vec<GenerationView> + Send + Sync>,
 }
@@ -127,7 +134,7 @@ impl FromRef<Now> for Arc<AdminState> {
 
 type Shared = State<Arc<AdminState>>;
 
-const NO_SUCH_PAGE: &str = "no such page; there are GET /metrics, /healthz, /readyz, /upstreams, /routes, /config, /generations, /usage, and POST /reload, /drain";
+const NO_SUCH_PAGE: &str = "no such page; there are GET /metrics, /healthz, /readyz, /upstreams, /routes, /config, /generations, /usage, and POST /reload, /drain, and /upstreams/NAME/endpoints/ADDRESS";
 const NOT_FROM_A_PAGE: &str = "not from a web page";
 const NOT_ITS_NAME: &str =
     "the admin API does not answer to this name; [admin] hosts lists those that it does besides its own address";
@@ -140,6 +147,8 @@ fn router(state: Now, local: Bind, wanted: Arc<Notify>) -> Router {
         .route("/healthz", get(async || plain(StatusCode::OK, "ok\n")))
         .route("/readyz", get(readyz))
         .route("/upstreams", get(async |State(state): Shared| rows::json(views::upstreams(state))))
+        .route("/upstreams/{upstream}/endpoints/{endpoint}", put(endpoints::put).delete(endpoints::delete))
+        .route("/upstreams/{upstream}/endpoints/{endpoint}/{verb}", post(endpoints::post))
         .route("/routes", get(async |State(state): Shared| rows::json(views::routes(state))))
         .route("/config", get(async |State(state): Shared| rows::json(configuration::pieces(&state.config))))
         .route("/generations", get(generations))
@@ -151,6 +160,7 @@ fn router(state: Now, local: Bind, wanted: Arc<Notify>) -> Router {
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this page wants another method")
         })
+        .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX))
         .layer(Extension(wanted))
         .layer(middleware::from_fn_with_state(hosts, only_to))
         .with_state(state)

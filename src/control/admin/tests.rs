@@ -45,6 +45,12 @@ impl Gateway {
                 let _ = done.send(Err(NotReloaded::Wrong(vec!["first".into(), "second".into()])));
                 outcome
             }),
+            order: Box::new(|asked| {
+                let (done, outcome) = oneshot::channel();
+                let known = asked.upstream == "orders";
+                let _ = done.send(if known { Ok(()) } else { Err(Refused::Unknown(format!("{asked:?}"))) });
+                outcome
+            }),
             generations: Box::new(|| {
                 let view = |number| GenerationView {
                     number,
@@ -156,6 +162,42 @@ fn drain_wants_post_and_no_web_page() {
         let (status, _, body) = exchange(stream, "POST /drain HTTP/1.1\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!((status, body.as_str()), (202, "{\"draining\":true}"));
         assert_eq!(gateway.drains.load(Acquire), 1);
+    });
+}
+
+#[test]
+fn endpoints_are_changed_by_hand_and_by_no_web_page() {
+    block_on(async {
+        let (_gateway, state) = Gateway::new();
+        let address = start(state);
+        let ask = async |text: &str| {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let (status, _, body) = exchange(stream, text).await;
+            (status, body)
+        };
+        let path = "/upstreams/orders/endpoints/10.0.0.1:80";
+        let said = r#"{"endpoint":"10.0.0.1:80","persisted":false,"upstream":"orders"}"#;
+        assert_eq!(
+            ask(&format!("PUT {path} HTTP/1.1\r\nContent-Length: 12\r\n\r\n{{\"weight\":7}}")).await,
+            (200, said.to_owned())
+        );
+        assert_eq!(ask(&format!("DELETE {path} HTTP/1.1\r\n\r\n")).await.0, 200);
+        for (verb, status) in [("drain", 200), ("eject", 200), ("readmit", 200), ("explode", 404)] {
+            assert_eq!(
+                ask(&format!("POST {path}/{verb} HTTP/1.1\r\nContent-Length: 0\r\n\r\n")).await.0,
+                status,
+                "{verb}"
+            );
+        }
+        let page = format!("DELETE {path} HTTP/1.1\r\nOrigin: https://evil.example\r\n\r\n");
+        assert_eq!(ask(&page).await.0, 403);
+        let wrong = format!("PUT {path} HTTP/1.1\r\nContent-Length: 12\r\n\r\n{{\"wieght\":7}}");
+        assert_eq!(ask(&wrong).await.0, 400);
+        let much = format!("PUT {path} HTTP/1.1\r\nContent-Length: 5000\r\n\r\n{}", " ".repeat(5_000));
+        assert_eq!(ask(&much).await.0, 413);
+        let (status, body) =
+            ask("PUT /upstreams/none/endpoints/a.test:80%2F10.0.0.1:80 HTTP/1.1\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(status == 404 && body.contains("a.test:80/10.0.0.1:80"), "{status} {body}");
     });
 }
 

@@ -5,9 +5,9 @@
 
 use super::rows::{array, glue};
 use super::{AdminState, configuration};
-use crate::config::Endpoint;
+use crate::config::{Endpoint, Lookup};
 use crate::error::ProxyError;
-use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, FailureReason, ProbeState};
+use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, FailureReason, LookupResult, ProbeState};
 use crate::observe::stats::{NO_ROUTE, RouteView, Stats};
 use crate::observe::usage::{Usage, UsageKey};
 use crate::units::{ClusterId, EndpointId, Instant, RouteId};
@@ -34,6 +34,21 @@ fn upstream(state: &AdminState, id: ClusterId, now: Instant) -> Value {
         "name": cluster.name,
         "balance": configuration::balance(&cluster.balance),
         "endpoints": rows,
+        "names": cluster.names.iter().map(|named| name(&state.stats, &named.lookup, now)).collect::<Vec<_>>(),
+    })
+}
+
+/// What is known of a name, and for how long.
+fn name(stats: &Stats, lookup: &Lookup, now: Instant) -> Value {
+    let view = stats.name(&lookup.to_string());
+    let view = view.as_ref();
+    let lookups = view.map(|view| counted(LookupResult::ALL.iter().map(|result| result.token()), view.lookups));
+    json!({
+        "name": lookup.to_string(),
+        "endpoints": view.map_or(0, |view| view.endpoints),
+        "answer_age_seconds": view.and_then(|view| view.learned).map(|learned| now.since(learned).as_secs_f64()),
+        "failures": view.map_or(0, |view| view.failures),
+        "lookups": lookups,
     })
 }
 
@@ -44,6 +59,7 @@ fn endpoint(stats: &Stats, cluster: ClusterId, id: EndpointId, config: &Endpoint
     let ejections = counted(EjectReason::ALL.iter().map(|reason| reason.token()), view.ejections);
     json!({
         "address": config.address.to_string(),
+        "name": config.name.as_deref(),
         "tier": config.priority,
         "weight": config.weight.0,
         "available": format!("{} of {} workers", view.workers_available, view.workers),

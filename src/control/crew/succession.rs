@@ -89,6 +89,17 @@ impl Crew {
         Ok(answers)
     }
 
+    /// Has all workers go on with other endpoints, in which nothing can fail. False: one of them does not read what it is told; then it is to be
+    /// told again.
+    pub(in crate::control) fn follow(&mut self, shared: &Arc<Shared>) -> bool {
+        self.shared = Arc::clone(shared);
+        let leavers = self.leavers.iter().map(|leaver| &leaver.holder);
+        let holders = self.posts.iter().filter_map(|post| post.holder.as_ref()).chain(leavers);
+        let told = holders.map(|holder| holder.mailbox.send(Command::Endpoints(Arc::clone(shared))));
+        // all are told, whoever is not
+        told.filter(|sent| *sent == mailbox::Sent::Full).count() == 0
+    }
+
     /// Takes into use what all workers have prepared, and waits until they have done so; whoever has not by then does it later.
     pub(in crate::control) async fn adopt(&mut self, Next { shared, log, sockets }: Next) {
         let mut sockets: Vec<(DoorKey, std::vec::IntoIter<OwnedFd>)> =

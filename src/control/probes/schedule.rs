@@ -124,6 +124,15 @@ impl Schedule {
         self.free += 1;
     }
 
+    /// The check of `target` has begun under the schedule before this one, and is under way.
+    pub(super) fn resume(&mut self, target: usize) {
+        self.due.retain(|Reverse((_, due))| *due != target);
+        let upstream = &mut self.upstreams[self.targets[target].upstream];
+        self.free = self.free.saturating_sub(1);
+        self.common = self.common.saturating_sub(usize::from(upstream.under_way >= upstream.kept));
+        upstream.under_way += 1;
+    }
+
     fn queue_due(&mut self, now: Instant) {
         while let Some(Reverse((at, target))) = self.due.peek().copied()
             && at <= now

@@ -1,8 +1,9 @@
 //! What a gateway opens before it begins: listeners, the access log, and the descriptors that there are; and what is said when it cannot.
 
 use super::StartError;
-use crate::config::{AccessLog, Bind, Config, Driver};
+use crate::config::{AccessLog, Bind, Config, Driver, Lookup};
 use crate::control::crew::{NoCrew, reasons};
+use crate::limits::LOOKUPS_MAX;
 use crate::net::listener::{self, Bound};
 use crate::net::resources;
 use crate::net::socket_file::SocketFile;
@@ -55,12 +56,12 @@ pub(super) fn fit_descriptors(config: &Config, opened: u64) -> Result<Fit, Start
     let granted = resources::descriptors_max();
     let workers = config.gateway.cores.len() as u64;
     let wanted = Wanted {
-        open: opened + ADMIN_SOCKETS,
+        open: opened + ADMIN_SOCKETS + lookups(config),
         workers,
         listeners: config.listeners.len() as u64,
         connections: config.listeners.iter().map(|listener| listener.connections_max as u64).sum(),
         idle: workers * config.clusters.iter().map(|cluster| cluster.idle_max as u64).sum::<u64>(),
-        checked: config.clusters.iter().filter(|c| c.health_check.is_some()).map(|c| c.endpoints.len() as u64).sum(),
+        checked: checked(config),
     };
     let fit = descriptors::fit(granted, &wanted).map_err(|least| {
         StartError(format!(
@@ -76,6 +77,18 @@ pub(super) fn fit_descriptors(config: &Config, opened: u64) -> Result<Fit, Start
         );
     }
     Ok(fit)
+}
+
+/// Sockets that lookups of names may have at once: one for each family.
+fn lookups(config: &Config) -> u64 {
+    let names = config.lookups().filter(|lookup| !matches!(lookup, Lookup::File(_))).count();
+    2 * names.min(LOOKUPS_MAX) as u64
+}
+
+/// Endpoints that are checked; of a name as many as it has now, and one at least.
+fn checked(config: &Config) -> u64 {
+    let checked = config.clusters.iter().filter(|cluster| cluster.health_check.is_some());
+    checked.map(|cluster| cluster.endpoints.len().max(cluster.names.len()) as u64).sum()
 }
 
 pub(super) fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> StartError {

@@ -17,14 +17,15 @@ use crate::config::{self, Bind, Config, Listener};
 use crate::control::admin::AdminListener;
 use crate::control::crew::Next;
 use crate::control::difference;
+use crate::control::endpoints::Wishes;
 use crate::control::reports;
-use crate::control::source::Source;
 use crate::net::clock;
 use crate::net::listener::{self, Bound};
 use crate::net::socket_file::SocketFile;
 use crate::observe::access_log::AccessLogThread;
 use crate::observe::labels::ReloadResult;
 use crate::policy::descriptors::Fit;
+use crate::policy::router::Router;
 use crate::worker::{DoorKey, Shared};
 use std::fs::Permissions;
 use std::io;
@@ -97,6 +98,12 @@ impl Control {
         verdicts: (&UnboundedSender<Verdict>, &mut UnboundedReceiver<Verdict>),
     ) -> Outcome {
         let outcome = self.try_reload(verdicts).await;
+        // those of the file that is not taken into use are forgotten
+        let shared = Arc::clone(self.crew.shared());
+        self.names.keep_only(&shared.config, &shared.stats.control);
+        self.names.publish(&shared.stats.control);
+        // what was learned while this thread was busy
+        self.follow_names();
         let reloads = &self.crew.shared().stats.control.reloads;
         match &outcome {
             Ok(Reloaded { generation, changes, warnings }) => {
@@ -125,10 +132,19 @@ impl Control {
         if *self.wished.borrow() >= Wish::Drain {
             return Err(NotReloaded::Draining);
         }
-        let source = self.source.clone().ok_or(NotReloaded::NoFile)?;
-        self.watch.on_read(source.stamp());
+        let mut source = self.source.clone().ok_or(NotReloaded::NoFile)?;
         let (old, log, opened) = (Arc::clone(self.crew.shared()), self.generations.log(), self.opened);
-        let opened = self.while_open(tokio::task::spawn_blocking(move || open(&source, &old, log, opened))).await?;
+        self.watch.on_begin();
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = source.load();
+            (source, read)
+        });
+        let (source, read) = self.while_busy(reading).await?;
+        self.watch.on_read(&source);
+        let (config, router) = read.map_err(|wrong| NotReloaded::Wrong(wrong.errors))?;
+        let config = self.learn(config).await?;
+        let opening = tokio::task::spawn_blocking(move || open((config, router), &old, log, opened));
+        let opened = self.while_busy(opening).await??;
         let (old, new) = (Arc::clone(&self.crew.shared().config), Arc::clone(&opened.shared.config));
         let admin = self.next_admin(&old, &new)?;
         let Opened { shared, log, sockets, files, addresses, fit } = opened;
@@ -144,6 +160,8 @@ impl Control {
         if let (Some(log), Some(words)) = (&log, &new.access_log) {
             log.begin(generation, &new, words);
         }
+        // the file is what counts again
+        self.wishes = Wishes::default();
         next.shared.commit(clock::now());
         self.generations.begin(&next.shared, log, clock::now());
         next.shared.stats.control.reloads.set_generation(generation, clock::wall());
@@ -162,12 +180,12 @@ impl Control {
 
     /// Reading and binding may take a while, and a file that hangs (a pipe, a server that is away) takes for ever: meanwhile this thread looks
     /// after everything as before, and ends if it is told to.
-    async fn while_open(&mut self, opening: JoinHandle<Result<Opened, NotReloaded>>) -> Result<Opened, NotReloaded> {
+    async fn while_busy<T>(&mut self, opening: JoinHandle<T>) -> Result<T, NotReloaded> {
         let failed = |why: &str| Err(NotReloaded::Failed(vec![why.to_owned()]));
         let (mut opening, mut look, mut patience) = (pin!(opening), interval(LOOK), pin!(sleep(OPENING)));
         loop {
             tokio::select! {
-                opened = &mut opening => return opened.unwrap_or_else(|_| failed("the reload has panicked")),
+                opened = &mut opening => return opened.or_else(|_| failed("the reload has panicked")),
                 () = &mut patience => return failed("the file, or what it names, cannot be read or opened in time"),
                 _ = look.tick() => self.crew.look(clock::now()),
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
@@ -191,9 +209,13 @@ impl Control {
     }
 }
 
-/// Reads and checks the configuration, and opens what is new about it.
-fn open(source: &Source, old: &Shared, log: Option<Arc<AccessLogThread>>, opened: u64) -> Result<Opened, NotReloaded> {
-    let (config, router) = source.load().map_err(|wrong| NotReloaded::Wrong(wrong.errors))?;
+/// Opens what is new about a configuration, if it may be taken into use.
+fn open(
+    (config, router): (Config, Router),
+    old: &Shared,
+    log: Option<Arc<AccessLogThread>>,
+    opened: u64,
+) -> Result<Opened, NotReloaded> {
     let forbidden = difference::forbidden(&old.config, &config);
     if !forbidden.is_empty() {
         return Err(NotReloaded::Wrong(forbidden));

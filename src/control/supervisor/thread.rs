@@ -1,24 +1,26 @@
 //! The control thread: what it owns, and its life: to look after everything, to reload, to drain.
 
+use super::names::on_checked;
 use super::{Ask, DRAIN_LOOK, FLUSH, Fault, LOOK, NotReloaded, Wish, interval};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::admin::{self, AdminListener, AdminState, Lifecycle, Phase};
 use crate::control::crew::Crew;
+use crate::control::endpoints::Wishes;
 use crate::control::generations::Generations;
 use crate::control::memory::{self, Memory};
-use crate::control::probes::{Checked, Probes};
+use crate::control::names::Names;
+use crate::control::probes::Probes;
 use crate::control::reports;
 use crate::control::source::{Source, Watch};
 use crate::limits::CUT_BEFORE_DRAIN_ENDS;
 use crate::net::guarded::guarded;
 use crate::net::socket_file::SocketFile;
 use crate::net::{clock, heap};
+use crate::observe::stats::Stats;
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng};
 use crate::worker::{Command, DoorKey, Report, Shared};
 use rand::SeedableRng;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -35,6 +37,9 @@ fn fault_of(ended: &Result<(), JoinError>) -> Fault {
 /// How often a file is looked after that is watched.
 const WATCH: Duration = Duration::from_millis(500);
 
+/// Turns that other tasks of this thread have before it ends: those of an answer's way to its socket, and some more.
+const ANSWERS_LAST: usize = 8;
+
 /// How long who is connected to the admin API at an address that it leaves is still answered.
 const ADMIN_LEAVES: Duration = Duration::from_secs(5);
 
@@ -46,6 +51,13 @@ pub(super) struct Control {
     pub(super) watch: Watch,
     /// When to look after the file again.
     pub(super) watched: Instant,
+    pub(super) names: Names,
+    /// What operators have changed about endpoints since the configuration was read.
+    pub(super) wishes: Wishes,
+    /// Who hears of other endpoints: the health checks.
+    pub(super) followers: Option<mpsc::UnboundedSender<(Arc<Config>, Arc<Stats>)>>,
+    /// A worker has not heard of the last endpoints.
+    pub(super) is_behind: bool,
     pub(super) generations: Arc<Generations>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) wish: watch::Sender<Wish>,
@@ -64,19 +76,17 @@ pub(super) struct Control {
     /// Descriptors that were open at the start, before any client came.
     pub(super) opened: u64,
     pub(super) probes_max: usize,
-    /// Of which generation the verdicts of checks are.
-    pub(super) probed: Arc<AtomicU64>,
     pub(super) admin_max: usize,
 }
 
 /// A health check's new opinion.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Verdict {
     /// Whose ids these are.
-    generation: u64,
-    cluster: ClusterId,
-    endpoint: EndpointId,
-    healthy: bool,
+    pub(super) of: Arc<config::Cluster>,
+    pub(super) cluster: ClusterId,
+    pub(super) endpoint: EndpointId,
+    pub(super) healthy: bool,
 }
 
 impl Control {
@@ -89,6 +99,10 @@ impl Control {
             self.lifecycle.set(Phase::Draining);
         }
         let drained = guarded(self.drain()).await;
+        // who was answered last has the answer in a task that may not have had its turn: a drain may be over at once
+        for _ in 0..ANSWERS_LAST {
+            tokio::task::yield_now().await;
+        }
         // what the workers said last
         while let Ok(report) = self.reported.try_recv() {
             reports::log(&report.0, report.1);
@@ -117,7 +131,7 @@ impl Control {
         let (wish, asks) = (self.wish.clone(), self.asks.clone());
         let state = move || {
             let (current, shown) = (generations.current(), Arc::clone(&generations));
-            let (wish, asks) = (wish.clone(), asks.clone());
+            let (wish, asks, orders) = (wish.clone(), asks.clone(), asks.clone());
             Arc::new(AdminState {
                 config: Arc::clone(&current.config),
                 stats: Arc::clone(&current.stats),
@@ -129,6 +143,11 @@ impl Control {
                 reload: Box::new(move || {
                     let (done, outcome) = oneshot::channel();
                     let _ = asks.send(Ask::Reload(done));
+                    outcome
+                }),
+                order: Box::new(move |asked| {
+                    let (done, outcome) = oneshot::channel();
+                    let _ = orders.send(Ask::Endpoint(asked, done));
                     outcome
                 }),
                 generations: Box::new(move || shown.views(clock::now())),
@@ -150,12 +169,11 @@ impl Control {
         }
     }
 
-    /// Ends the checks that run before `next` comes into use, unless it has the same clusters: then they go on as they are, under its number,
+    /// Ends the checks that run before `next` comes into use, unless it has the same clusters: then they go on as they are,
     /// because one that takes its time would never end while reloads come faster.
     pub(super) fn end_probes(&mut self, next: &Shared, probes_max: usize) {
         let goes_on = next.has_same_clusters() && probes_max == self.probes_max;
         self.probes_max = probes_max;
-        self.probed.store(next.number, Relaxed);
         if !goes_on && let Some(probes) = self.probes.take() {
             probes.abort();
         }
@@ -163,34 +181,20 @@ impl Control {
 
     /// Checks the endpoints of the configuration in use from now on, if nobody does.
     pub(super) fn start_probes(&mut self, verdict: &mpsc::UnboundedSender<Verdict>) {
-        if self.probes.is_some() {
+        let shared = Arc::clone(self.crew.shared());
+        let (config, stats, verdict) = (Arc::clone(&shared.config), Arc::clone(&shared.stats), verdict.clone());
+        if let (Some(_), Some(followers)) = (&self.probes, &self.followers) {
+            // those that go on, over the same clusters
+            let _ = followers.send((config, stats));
             return;
         }
-        let shared = Arc::clone(self.crew.shared());
-        self.probed.store(shared.number, Relaxed);
-        let (config, stats, verdict) = (Arc::clone(&shared.config), Arc::clone(&shared.stats), verdict.clone());
-        // not the generation: that is freed with its last request
-        let (clusters, generation) = (shared.clusters.clone(), Arc::clone(&self.probed));
         #[expect(clippy::disallowed_methods, reason = "the one seed of the probes' own generator")]
         let rng = Rng::from_rng(&mut rand::rng());
-        let probes = Probes::new(
-            config,
-            stats,
-            clock::now,
-            rng,
-            self.probes_max,
-            move |Checked { cluster, endpoint, passed, change }| {
-                let standings = &clusters[cluster.index()].standings;
-                if passed {
-                    standings.on_check_passed(endpoint, clock::now());
-                }
-                if let Some(healthy) = change {
-                    standings.set_healthy(endpoint, healthy);
-                    // nobody listens any more once the drain has begun
-                    let _ = verdict.send(Verdict { generation: generation.load(Relaxed), cluster, endpoint, healthy });
-                }
-            },
-        );
+        let (followers, followed) = mpsc::unbounded_channel();
+        self.followers = Some(followers);
+        let generations = Arc::clone(&self.generations);
+        let report = move |checked| on_checked(&generations.current(), checked, &verdict);
+        let probes = Probes::new(config, stats, clock::now, rng, self.probes_max, (report, followed));
         self.probes = Some(self.tasks.spawn(probes.run()));
     }
 
@@ -205,18 +209,26 @@ impl Control {
         wish: Wish,
     ) -> Result<(), Fault> {
         let mut look = interval(LOOK);
+        // not those of a configuration, which may be over before this is
+        let stats = Arc::clone(&self.crew.shared().stats.control);
         while *self.wished.borrow() < wish && clock::now() < until {
             tokio::select! {
                 _ = look.tick() => {
                     self.crew.look(clock::now());
                     self.memory.look(clock::now(), memory::resident_bytes, heap::give_back);
                     self.prune();
+                    self.names.look_at_system(clock::now());
+                    if self.is_behind {
+                        let shared = Arc::clone(self.crew.shared());
+                        self.is_behind = !self.crew.follow(&shared);
+                    }
                     if self.has_changed_file(clock::now()) {
                         // what comes of it stands in the log
                         let _ = self.reload((verdict, &mut *verdicts)).await;
                     }
                 }
                 Some(changed) = verdicts.recv() => self.tell_verdict(changed),
+                () = self.names.changed(&stats) => self.follow_names(),
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     // what a reload has replaced
@@ -231,6 +243,9 @@ impl Control {
                         let _ = done.send(outcome);
                     }
                     Ask::ReopenLog => self.reopen_log(),
+                    Ask::Endpoint(asked, done) => {
+                        let _ = done.send(self.obey(&asked));
+                    }
                 },
                 _ = self.wished.changed() => {
                     #[cfg(test)]
@@ -245,20 +260,18 @@ impl Control {
         Ok(())
     }
 
-    pub(super) fn tell_verdict(&self, Verdict { generation, cluster, endpoint, healthy }: Verdict) {
-        self.crew.tell(|| Command::Health { generation, cluster, endpoint, healthy });
+    pub(super) fn tell_verdict(&self, Verdict { of, cluster, endpoint, healthy }: Verdict) {
+        self.crew.tell(|| Command::Health { of: Arc::clone(&of), cluster, endpoint, healthy });
     }
 
     /// Whether there is a file to be looked after, and it is to be read anew.
     fn has_changed_file(&mut self, now: Instant) -> bool {
-        let Some(source) = self.source.as_ref().filter(|_| self.crew.shared().config.gateway.watch) else {
-            return false;
-        };
-        if now < self.watched {
+        let is_wanted = self.source.is_some() && self.crew.shared().config.gateway.watch;
+        if !is_wanted || now < self.watched {
             return false;
         }
         self.watched = now + WATCH;
-        self.watch.look(source.stamp(), now)
+        self.watch.look(now)
     }
 
     fn reopen_log(&self) {
@@ -317,6 +330,8 @@ impl Control {
                         let _ = done.send(Err(NotReloaded::Draining));
                     }
                     Ask::ReopenLog => self.reopen_log(),
+                    // who asks is told that nobody answers any more
+                    Ask::Endpoint(..) => {}
                 },
             }
         }

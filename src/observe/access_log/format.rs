@@ -8,9 +8,11 @@
 //! replaced by `[redacted]`. Names are compared without case and after percent-decoding, so `%74oken=` does not slip by.
 
 use super::record::LogRecord;
-use crate::config::{Config, LogFormat};
+use crate::config::{Cluster, Config, LogFormat};
+use crate::units::ClusterId;
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::Arc;
 
 const REDACTED: &[u8] = b"[redacted]";
 
@@ -25,12 +27,13 @@ pub(super) struct Formatter {
 
 /// Names of ids, already escaped for the format.
 struct Names {
-    listeners: Vec<String>,
-    routes: Vec<String>,
-    clusters: Vec<(String, Vec<String>)>,
+    listeners: Arc<[String]>,
+    routes: Arc<[String]>,
+    clusters: Vec<Arc<(String, Vec<String>)>>,
 }
 
 /// What must not be written.
+#[derive(Clone)]
 struct Redaction {
     names: Vec<String>,
     host: bool,
@@ -42,24 +45,23 @@ struct Redaction {
 impl Formatter {
     /// A formatter for the ids of `config`.
     pub(super) fn new(config: &Config, format: LogFormat, redact: &[String]) -> Self {
-        let name = |name: &str| {
-            let mut escaped = Vec::new();
-            match format {
-                LogFormat::Json => escape_json(&mut escaped, name.as_bytes()),
-                LogFormat::Combined => escape_combined(&mut escaped, name.as_bytes()),
-            }
-            String::from_utf8(escaped).expect("both escapes write UTF-8")
-        };
-        let clusters = config.clusters.iter().map(|cluster| {
-            let endpoints = cluster.endpoints.iter().map(|endpoint| name(&endpoint.address.to_string())).collect();
-            (name(&cluster.name), endpoints)
-        });
         let names = Names {
-            listeners: config.listeners.iter().map(|listener| name(&listener.name)).collect(),
-            routes: config.routes.iter().map(|route| name(&route.name)).collect(),
-            clusters: clusters.collect(),
+            listeners: config.listeners.iter().map(|listener| escaped(&listener.name, format)).collect(),
+            routes: config.routes.iter().map(|route| escaped(&route.name, format)).collect(),
+            clusters: config.clusters.iter().map(|cluster| cluster_names(cluster, format)).collect(),
         };
         Self { names, format, redact: Redaction::new(redact), text: Vec::new() }
+    }
+
+    /// The same for the ids of `config`, which differs in the endpoints of these clusters only.
+    pub(super) fn with_endpoints(&self, config: &Config, changed: &[ClusterId]) -> Self {
+        let mut clusters = self.names.clusters.clone();
+        for row in changed.iter().map(|id| id.index()) {
+            clusters[row] = cluster_names(&config.clusters[row], self.format);
+        }
+        let names =
+            Names { listeners: Arc::clone(&self.names.listeners), routes: Arc::clone(&self.names.routes), clusters };
+        Self { names, format: self.format, redact: self.redact.clone(), text: Vec::new() }
     }
 
     /// Appends the record's line, with its line feed, to `out`.
@@ -204,14 +206,28 @@ impl Formatter {
     }
 
     fn upstream(&self, record: &LogRecord<'_>) -> Option<&str> {
-        self.names.clusters.get(record.upstream?.index()).map(|(name, _)| name.as_str())
+        self.names.clusters.get(record.upstream?.index()).map(|names| names.0.as_str())
     }
 
     fn endpoints(&self, record: &LogRecord<'_>) -> impl Iterator<Item = &str> {
         let cluster = record.upstream.and_then(|upstream| self.names.clusters.get(upstream.index()));
-        let names = cluster.map_or(&[][..], |(_, endpoints)| endpoints);
+        let names = cluster.map_or(&[][..], |names| &names.1);
         record.endpoints.iter().map(|endpoint| names.get(endpoint.index()).map_or("-", String::as_str))
     }
+}
+
+fn escaped(name: &str, format: LogFormat) -> String {
+    let mut escaped = Vec::new();
+    match format {
+        LogFormat::Json => escape_json(&mut escaped, name.as_bytes()),
+        LogFormat::Combined => escape_combined(&mut escaped, name.as_bytes()),
+    }
+    String::from_utf8(escaped).expect("both escapes write UTF-8")
+}
+
+fn cluster_names(cluster: &Cluster, format: LogFormat) -> Arc<(String, Vec<String>)> {
+    let endpoints = cluster.endpoints.iter().map(|endpoint| escaped(&endpoint.address.to_string(), format));
+    Arc::new((escaped(&cluster.name, format), endpoints.collect()))
 }
 
 /// Writing into memory cannot fail.

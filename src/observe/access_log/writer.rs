@@ -19,6 +19,7 @@ use super::ring::{LogRing, LogSender};
 use crate::config::{AccessLog, Config, LogPath};
 use crate::limits;
 use crate::observe::stats::{ControlStats, Stats};
+use crate::units::ClusterId;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -103,6 +104,14 @@ impl AccessLogThread {
     pub fn begin(&self, generation: u64, config: &Config, log: &AccessLog) {
         let formatter = Formatter::new(config, log.format, &log.redact);
         lock(&self.words).push(Words { generation, formatter, is_over: false });
+    }
+
+    /// The same for the generation that comes after `before` and differs from it in the endpoints of these clusters only.
+    pub fn follow(&self, before: u64, (generation, config): (u64, &Config), changed: &[ClusterId]) {
+        let mut all = lock(&self.words);
+        let before = all.iter().rfind(|words| words.generation == before);
+        let formatter = before.map(|words| words.formatter.with_endpoints(config, changed));
+        all.extend(formatter.map(|formatter| Words { generation, formatter, is_over: false }));
     }
 
     /// No more records of a generation will come than have been sent.

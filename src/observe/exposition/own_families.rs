@@ -2,8 +2,8 @@
 
 use super::Family;
 use super::families::{COUNTER, GAUGE};
-use super::rows::{event_loop, once, per_worker};
-use crate::observe::labels::{DriverRung, ReloadResult, WorkerState};
+use super::rows::{event_loop, names, once, per_worker};
+use crate::observe::labels::{DriverRung, LookupResult, ReloadResult, WorkerState};
 use crate::units::WorkerId;
 
 /// They follow [`super::families::FAMILIES`].
@@ -44,6 +44,36 @@ pub(super) const OWN_FAMILIES: &[Family] = &[
         render: |scrape, _, out| {
             for result in ReloadResult::ALL {
                 out.sample(&[("result", result.token())], scrape.stats.control.reloads.results(*result));
+            }
+        },
+    },
+    Family {
+        name: "ringgate_name_lookups_total",
+        help: "Lookups of names of endpoints, by result.",
+        kind: COUNTER,
+        rows: names,
+        render: |scrape, row, out| {
+            let view = &scrape.names[row];
+            for result in LookupResult::ALL {
+                out.sample(&[("name", &view.name), ("result", result.token())], view.lookups[result.index()]);
+            }
+        },
+    },
+    Family {
+        name: "ringgate_name_endpoints",
+        help: "Endpoints that are known of a name.",
+        kind: GAUGE,
+        rows: names,
+        render: |scrape, row, out| out.sample(&[("name", &scrape.names[row].name)], scrape.names[row].endpoints),
+    },
+    Family {
+        name: "ringgate_name_answer_age_seconds",
+        help: "Time since what is known of a name was learned; absent where nothing ever was.",
+        kind: GAUGE,
+        rows: names,
+        render: |scrape, row, out| {
+            if let Some(learned) = scrape.names[row].learned {
+                out.sample(&[("name", &scrape.names[row].name)], scrape.now.since(learned).as_secs_f64());
             }
         },
     },

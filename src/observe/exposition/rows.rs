@@ -7,6 +7,10 @@ use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey};
 use crate::units::{ClusterId, EndpointId, ListenerId};
 use std::fmt::Display;
 
+pub(super) fn names(scrape: &Scrape) -> usize {
+    scrape.names.len()
+}
+
 pub(super) fn once(_: &Scrape) -> usize {
     1
 }
@@ -82,7 +86,7 @@ pub(super) fn rejected(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
 pub(super) fn each_endpoint(scrape: &Scrape, row: usize, mut each: impl FnMut(ClusterId, (&str, &str), EndpointId)) {
     let cluster = scrape.cluster(row);
     for (number, endpoint) in cluster.endpoints.iter().enumerate() {
-        let address = endpoint.address.to_string();
+        let address = endpoint.identity();
         each(ClusterId::from_index(row), (&cluster.name, &address), EndpointId::from_index(number));
     }
 }

@@ -1,7 +1,7 @@
 //! Where the numbers of a name are, over generations: a reload changes rows, and a name keeps its numbers.
 //!
-//! A route is known by its name, a listener and an upstream by theirs, an endpoint by its upstream and its address (the second of the same
-//! address in one upstream is another one). What a new configuration does not have any more stays for a while, so that a name which
+//! A route is known by its name, a listener and an upstream by theirs, an endpoint by its upstream, its name and its address (the second of the
+//! same in one upstream is another one). What a new configuration does not have any more stays for a while, so that a name which
 //! returns goes on where it was: Prometheus' counters never go back. Of each kind the last [`KEPT_MAX`] are kept, and whatever an older
 //! generation still counts lives as long as that does.
 //!
@@ -11,9 +11,10 @@ use super::cells::{ClusterStats, EndpointStats, Gauges, ListenerStats, RouteStat
 use super::probe::ProbeCell;
 use crate::config::{Cluster, Config};
 use crate::observe::counter::Rows;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Names of each kind whose numbers are kept though the configuration has them no more.
 const KEPT_MAX: usize = 1_024;
@@ -31,6 +32,14 @@ pub(super) struct RouteRow {
 pub(super) struct EndpointRow {
     pub(super) parts: Rows<EndpointStats>,
     pub(super) probe: Arc<ProbeCell>,
+    pub(super) by_hand: Arc<ByHand>,
+}
+
+/// What operators have had done to an endpoint, which the control thread counts.
+#[derive(Debug, Default)]
+pub(super) struct ByHand {
+    pub(super) ejections: AtomicU64,
+    pub(super) readmissions: AtomicU64,
 }
 
 /// Upstream, address, and how many of the same stand before it.
@@ -98,6 +107,13 @@ impl<K: Clone + Eq + Hash, V: Shared> Table<K, V> {
         }
     }
 
+    /// No configuration has it any more since `now`.
+    fn leave(&mut self, key: &K, now: u64) {
+        if let Some((_, seen)) = self.known.get_mut(key) {
+            *seen = now - 1;
+        }
+    }
+
     fn rows(&self) -> impl Iterator<Item = &V> {
         self.known.values().map(|(row, _)| row)
     }
@@ -112,6 +128,8 @@ pub(super) struct Keys {
     now: u64,
     /// Routes' numbers given so far.
     numbers: u32,
+    /// Endpoints that have gone since they were last looked through.
+    gone: usize,
     routes: Table<Option<String>, RouteRow>,
     clusters: Table<String, Rows<ClusterStats>>,
     endpoints: Table<EndpointKey, EndpointRow>,
@@ -127,9 +145,9 @@ pub(super) struct ClusterRow {
 
 /// The rows of one configuration.
 pub(super) struct Rowed {
-    pub(super) routes: Box<[RouteRow]>,
-    pub(super) clusters: Box<[ClusterRow]>,
-    pub(super) listeners: Box<[Rows<ListenerStats>]>,
+    pub(super) routes: Arc<[RouteRow]>,
+    pub(super) clusters: Vec<Arc<ClusterRow>>,
+    pub(super) listeners: Arc<[Rows<ListenerStats>]>,
 }
 
 impl Keys {
@@ -138,6 +156,7 @@ impl Keys {
             parts,
             now: 0,
             numbers: 0,
+            gone: 0,
             routes: Table::default(),
             clusters: Table::default(),
             endpoints: Table::default(),
@@ -158,7 +177,7 @@ impl Keys {
                 })
             })
             .collect();
-        let clusters = config.clusters.iter().map(|cluster| self.cluster(cluster)).collect();
+        let clusters = config.clusters.iter().map(|cluster| Arc::new(self.cluster(cluster))).collect();
         let listener = |name: &String| self.listeners.take(name.clone(), now, || Rows::new(parts));
         let listeners = config.listeners.iter().map(|it| &it.name).map(listener).collect();
         self.routes.forget(now);
@@ -168,15 +187,30 @@ impl Keys {
         Rowed { routes, clusters, listeners }
     }
 
+    /// The numbers of a cluster that has other endpoints now.
+    pub(super) fn replace(&mut self, old: &Cluster, new: &Cluster) -> ClusterRow {
+        let row = self.cluster(new);
+        let stays: HashSet<EndpointKey> = keys_of(new).collect();
+        for gone in keys_of(old).filter(|key| !stays.contains(key)) {
+            self.endpoints.leave(&gone, self.now);
+            self.gone += 1;
+        }
+        // all of them are looked through: not with every change
+        if self.gone > KEPT_MAX {
+            self.gone = 0;
+            self.endpoints.forget(self.now);
+        }
+        row
+    }
+
     fn cluster(&mut self, cluster: &Cluster) -> ClusterRow {
         let (now, parts) = (self.now, self.parts);
-        let mut twins: HashMap<String, usize> = HashMap::new();
-        let endpoints = cluster.endpoints.iter().map(|endpoint| {
-            let address = endpoint.address.to_string();
-            let twin = twins.entry(address.clone()).or_default();
-            let key = (cluster.name.clone(), address, *twin);
-            *twin += 1;
-            self.endpoints.take(key, now, || EndpointRow { parts: Rows::new(parts), probe: Arc::default() })
+        let endpoints = keys_of(cluster).map(|key| {
+            self.endpoints.take(key, now, || EndpointRow {
+                parts: Rows::new(parts),
+                probe: Arc::default(),
+                by_hand: Arc::default(),
+            })
         });
         let endpoints = endpoints.collect();
         let parts = self.clusters.take(cluster.name.clone(), now, || Rows::new(parts));
@@ -189,6 +223,17 @@ impl Keys {
         self.endpoints.rows().filter_map(|row| row.parts.get(part)).for_each(Gauges::reset);
         self.listeners.rows().filter_map(|rows| rows.get(part)).for_each(Gauges::reset);
     }
+}
+
+/// What each endpoint of a cluster is known by.
+fn keys_of(cluster: &Cluster) -> impl Iterator<Item = EndpointKey> {
+    let mut twins: HashMap<String, usize> = HashMap::new();
+    cluster.endpoints.iter().map(move |endpoint| {
+        let identity = endpoint.identity();
+        let twin = twins.entry(identity.clone()).or_default();
+        *twin += 1;
+        (cluster.name.clone(), identity, *twin)
+    })
 }
 
 #[cfg(test)]

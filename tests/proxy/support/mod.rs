@@ -4,6 +4,7 @@
 //! would. Nothing waits without a deadline, and nothing sleeps in order to wait: see [`eventually`] and [`Gate`].
 
 pub(crate) mod client;
+pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod load;
 pub(crate) mod stream;

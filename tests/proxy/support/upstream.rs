@@ -91,6 +91,19 @@ impl Upstream {
         Self::answering(move |_, conn| conn.reply(200, body))
     }
 
+    /// Answers every request with 200 and this body, on the port of `other` at another address of this machine.
+    pub(crate) fn beside(other: &Self, ip: &str, body: &'static str) -> Self {
+        let answer = answer_each(move |_: &Request, conn: &mut Conn| conn.reply(200, body));
+        let mut upstream = Self::stopped(format!("{ip}:{}", other.port()), Box::new(answer));
+        upstream.start();
+        upstream
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> &str {
+        self.address.rsplit(':').next().expect("a port")
+    }
+
     /// Answers every request with 200 and `ok`, those for `target` when the gate is open.
     pub(crate) fn holding(target: &'static str, gate: &Arc<Gate>) -> Self {
         let gate = Arc::clone(gate);
