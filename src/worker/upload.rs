@@ -347,7 +347,7 @@ impl<'c> Upload<'c> {
         self.severed.set(false);
         self.progress.set(kept);
         self.waits.set(false);
-        self.fast.set(block.room() == 0);
+        self.fast.set(self.client.stream.has_filled(&block));
         self.inbox.replace(block);
         match received {
             _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),

@@ -46,5 +46,6 @@ mod reuse;
 mod routing;
 mod sockets;
 mod stale;
+mod tls;
 mod tools;
 mod tunnels;
