@@ -135,6 +135,10 @@ macro_rules! rules {
 rules! {
     /// No `method SP target SP HTTP/1.x` (RFC 9112 §3).
     RequestLine = "request_line";
+    /// Plain HTTP on a port where TLS is spoken.
+    PlainHttp = "plain_http_on_a_tls_port";
+    /// The beginning of a TLS handshake on a port where plain HTTP is spoken.
+    Handshake = "tls_on_a_plain_http_port";
     /// A line does not end in CRLF, or an empty one stands where none may (RFC 9112 §2.2).
     LineEnd = "line_end";
     /// A name that is no token, a blank before its colon, a folded line (RFC 9112 §5.1, §5.2).

@@ -22,6 +22,7 @@
 //! | room | what is in it | what is not |
 //! |---|---|---|
 //! | [`limits`], [`units`], [`error`] | every static bound with its reason; ids and time; whose fault, which status, which token | – |
+//! | [`tls`] | certificates, which of them a client gets, tickets, the rules of sessions | sockets |
 //! | [`config`] | the file as written, all its errors at once, the configuration as used | defaults anywhere else |
 //! | [`policy`] | every decision: routes, balancers, ejection, deadlines, retries, limits | clocks, sockets, async, global randomness, unsafe |
 //! | [`http`] | HTTP/1.1 as bytes in, values out: heads, framing, bodies, encoding | the same list; routing, retries |
@@ -121,6 +122,16 @@
 //! listens, so that nobody is answered by the one that leaves. Unix sockets are removed by who made them, by device and inode
 //! ([`net::socket_file`]).
 //!
+//! # TLS
+//!
+//! A [`net::stream::Stream`] is plain, or has a session over it ([`net::tls`]): rustls' own connection types over our blocks. Above it nobody knows
+//! which; below it no event loop does. The session is made where it belongs in the line: with a client behind a PROXY header and before
+//! `read_head` (`worker::greeting`), with an endpoint at the end of connecting (`worker::opening`), where its failure is one to connect. An end
+//! without close_notify is a cut, so a body that ends with its connection is whole only after that; what says whether bytes have arrived or were
+//! read ([`net::pool`], [`net::receipt`]) asks for plaintext or for bytes on the wire as it means. Handshakes are bounded twice: so many
+//! under way on a worker, so many steps a turn ([`net::tls::handshake`]). Certificates are part of the configuration ([`tls`]), so they change by a
+//! reload and never under a session.
+//!
 //! # Why nothing is shared
 //!
 //! There is no lock on a request's path, and no cache line that two cores write per request. Verb by verb, what a worker writes and what
@@ -177,6 +188,8 @@ pub mod limits;
 pub mod units;
 
 pub mod error;
+
+pub mod tls;
 
 pub mod config;
 

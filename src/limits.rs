@@ -40,6 +40,12 @@ pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
 pub const INCLUDED_FILES_MAX: usize = 4_096;
 /// A secret that stands in a file of its own: the longest header that services take in practice.
 pub const SECRET_BYTES_MAX: u64 = 16 << 10;
+/// A file with a certificate and those above it, or with a key: far more than the longest chains in use.
+pub const CERTIFICATE_BYTES_MAX: u64 = 256 << 10;
+/// Certificates in a folder: 3.5 KB of memory each, and a quarter of a millisecond at a start, where they are RSA.
+pub const CERTIFICATES_MAX: usize = 20_000;
+/// Handshakes with clients under way on a worker, some 20 KB each; more wait to be accepted.
+pub const HANDSHAKES_MAX: usize = 4_096;
 /// A file of endpoints: as many as an upstream may have, in some two hundred bytes each.
 pub const ENDPOINTS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The longest pause between two lookups of a name that bring nothing: who mends a server of names does not wait longer to see it.

@@ -14,18 +14,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("units", &["limits"]),
     ("limits", &["units"]),
     ("error", &["units", "limits"]),
+    ("tls", &["limits", "units"]),
     ("config", GROUND),
     ("policy", GROUND),
     ("http", GROUND),
     ("observe", GROUND),
-    ("net", &["policy", "http", "config", "limits", "units", "error"]),
-    ("worker", &["net", "policy", "http", "observe", "config", "limits", "units", "error"]),
-    ("control", &["worker", "net", "policy", "http", "observe", "config", "limits", "units", "error"]),
+    ("net", &["policy", "http", "config", "tls", "limits", "units", "error"]),
+    ("worker", &["net", "policy", "http", "observe", "config", "tls", "limits", "units", "error"]),
+    ("control", &["worker", "net", "policy", "http", "observe", "config", "tls", "limits", "units", "error"]),
     ("demo", &[]),
-    ("cli", &["control", "demo", "observe", "net", "policy", "http", "config", "limits", "units", "error"]),
+    ("cli", &["control", "demo", "observe", "net", "policy", "http", "config", "tls", "limits", "units", "error"]),
 ];
 /// What everybody stands on.
-const GROUND: &[&str] = &["config", "limits", "units", "error"];
+const GROUND: &[&str] = &["config", "tls", "limits", "units", "error"];
 
 /// Words that policy/ and http/ do not need: clocks, sockets, files, threads, locks, async, a global generator, logging, unsafe.
 const IMPURE: &[&str] = &[
@@ -426,7 +427,8 @@ fn every_configuration_file_loads() {
     collect(&root().join("config"), "toml", &mut files);
     assert!(files.iter().any(|file| file.ends_with("config/ringgate.toml")), "config/ringgate.toml is missing");
     assert!(files.iter().any(|file| file.parent().is_some_and(|folder| folder.ends_with("examples"))), "no examples");
-    for file in files {
+    // this one needs certificates, which its own test makes
+    for file in files.into_iter().filter(|file| !file.ends_with("examples/tls.toml")) {
         let output =
             Command::new(env!("CARGO_BIN_EXE_ringgate")).arg("check").arg("-c").arg(&file).output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr);

@@ -156,6 +156,9 @@ fn listeners(page: &mut Page, config: &Config, ask: &Ask) {
     for listener in met {
         page.line("listener", &format!("{} ({})", listener.name, listener.bind));
         page.line("", &words::listener(listener));
+        if let Some(tls) = &listener.tls {
+            page.line("", &words::certificate(tls, ask.host.as_deref()));
+        }
         if ask.path.contains("//") {
             let what = if listener.merge_slashes {
                 "merges the path's empty segments (merge_slashes)"

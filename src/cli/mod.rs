@@ -14,6 +14,7 @@ use ringgate::config::{self, Config};
 use ringgate::control::source::Source;
 use ringgate::control::supervisor::RunError;
 use ringgate::control::upgrade::Inheritance;
+use ringgate::net::clock;
 use ringgate::policy::router::Router;
 use std::fmt::Display;
 use std::io::Write;
@@ -122,7 +123,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
             Err(error) => fail(EXIT_START, error),
         },
         Some(Command::Check { file }) => with_config(&file.path, |config, _| {
-            for warning in config::warnings(&config) {
+            for warning in config::warnings(&config, clock::wall()) {
                 let line = format!("{}: warning: {warning}", file.path.display());
                 // standard error may be closed; the exit code still tells
                 let _ = writeln!(std::io::stderr().lock(), "{}", config::printable(&line));

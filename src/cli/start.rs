@@ -7,6 +7,7 @@ use ringgate::control::source::Source;
 use ringgate::control::supervisor::{self, Gateway, RunError};
 use ringgate::control::upgrade::Inheritance;
 use ringgate::demo::{self, Options, Running};
+use ringgate::net::clock;
 use ringgate::observe::own_log;
 use ringgate::policy::router::Router;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -39,7 +40,7 @@ fn run_logged(config: Config, router: Router, source: Source, inherited: Option<
     let file = source.path();
     let (version, revision) = (env!("CARGO_PKG_VERSION"), version::revision());
     tracing::info!("ringgate version={version} revision={revision} config={}", file.display());
-    for warning in config::warnings(&config) {
+    for warning in config::warnings(&config, clock::wall()) {
         tracing::warn!("{}: {}", file.display(), config::printable(&warning));
     }
     supervisor::run(config, router, source, inherited)

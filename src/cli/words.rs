@@ -3,9 +3,10 @@
 use http::Method;
 use ringgate::config::{
     Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match, Named, PathMatch,
-    RetryOn, Route, Timeout,
+    RetryOn, Route, ServerSide, Timeout,
 };
 use ringgate::limits::TRY_AUTO_MIN;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `host api.example.com, path /orders/*`
@@ -203,4 +204,21 @@ fn size(bytes: u64) -> String {
     let units = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
     let whole = units.iter().find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size));
     whole.map_or_else(|| "0B".to_owned(), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+/// Which certificate a client gets that asks for this host.
+pub(super) fn certificate(tls: &ServerSide, host: Option<&str>) -> String {
+    let (found, is_for_it) = tls.names.of(host);
+    let Some(first) = found.first() else { return "TLS without a certificate".to_owned() };
+    let rows = tls.names.all().iter().zip(&tls.origins);
+    let origin = rows.into_iter().find(|(it, _)| Arc::ptr_eq(it, first)).map(|(_, origin)| origin.chain.display());
+    let file = origin.map_or_else(String::new, |file| file.to_string());
+    let kind = match found.len() {
+        1 => String::new(),
+        count => format!(", the first of {count} that it can check"),
+    };
+    match (host, is_for_it) {
+        (Some(host), true) => format!("TLS: the certificate for {host} is {file}{kind}"),
+        (Some(host), false) => format!("TLS: no certificate is for {host}; the default is {file}{kind}"),
+        (None, _) => format!("TLS: the default certificate is {file}{kind}"),
+    }
 }

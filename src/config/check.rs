@@ -8,6 +8,7 @@ use super::addresses::{FileMode, Listen, TrustedPeer};
 use super::check_route::routes;
 use super::check_upstream::clusters;
 use super::document::{Document, Entangled, Sections};
+use super::encryption::{self, ServerSide};
 use super::file;
 use super::followed::Followed;
 use super::names::{Cores, LogTo, Workers};
@@ -313,7 +314,11 @@ fn listeners<const MIN: usize, const MAX: usize>(
         }
         only_unix(table, sink);
         proxy_protocol(table, sink);
-        listeners.extend(listener(table));
+        let tls = match &table.tls {
+            None => Some(None),
+            Some(tls) => encryption::server_side(&tls.value, sink).map(Some),
+        };
+        listeners.extend(listener(table, tls));
     }
     (listeners.len() == list.value.0.len()).then_some(listeners)
 }
@@ -366,7 +371,7 @@ fn proxy_protocol(table: &file::Listener, sink: &mut Sink<'_>) {
     }
 }
 
-fn listener(table: &file::Listener) -> Option<Listener> {
+fn listener(table: &file::Listener, tls: Option<Option<ServerSide>>) -> Option<Listener> {
     let peers = &table.trusted_proxies.as_ref()?.value.0;
     let trusted = || peers.iter().map(|peer| peer.value);
     let network = |peer| match peer {
@@ -396,6 +401,7 @@ fn listener(table: &file::Listener) -> Option<Listener> {
         encoded_separators: value(&table.encoded_separators)?,
         merge_slashes: value(&table.merge_slashes)?,
         server: value(&table.server)?,
+        tls: tls?,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::addresses::At;
 use super::check::value;
+use super::encryption;
 use super::file;
 use super::names::{Expect, Hash, Name};
 use super::probe::ProbeHost;
@@ -37,6 +38,10 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
     let endpoints = endpoints(table, sink);
     let health_check = table.health_check.as_ref().map(|check| health_check(&check.value, sink));
     let outlier = table.outlier.as_ref().and_then(|outlier| self::outlier(&outlier.value, sink));
+    let tls = match &table.tls {
+        None => Some(None),
+        Some(tls) => encryption::client_side(&tls.value, sink).map(Some),
+    };
     let budget = &table.retry_budget.as_ref()?.value;
     let (endpoints, names) = endpoints?;
     Some(Cluster {
@@ -58,6 +63,7 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
         retry_after_max: value(&table.retry_after_max)?.0,
         spill: value(&table.spill)?,
         slow_start: value(&table.slow_start)?.0,
+        tls: tls?,
     })
 }
 

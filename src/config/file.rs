@@ -16,6 +16,7 @@ use super::problem::Sink;
 use super::read::{Later, List, Map, Node, Read, Scalar};
 use super::secret::SecretText;
 use super::tables::table;
+use super::tls_keys::{ListenerTls, UpstreamTls};
 use super::values::{
     BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, MINUTE, PerTime, SECOND, Share, Size, Time,
 };
@@ -163,6 +164,8 @@ table! {
         default merge_slashes: bool = false;
         /// The Server header of responses: "pass" (the endpoint's), "remove", or the text that all get.
         default server: ServerField = "pass";
+        /// TLS with clients; without this table the listener speaks plain HTTP.
+        optional tls: ListenerTls;
     }
 }
 
@@ -377,6 +380,8 @@ table! {
         default spill: Spill = "proportional";
         /// How long an endpoint's share grows after it comes back, 0s to 1h; 0s gives it all at once.
         default slow_start: Time<0, HOUR> = "10s";
+        /// TLS with the endpoints; without this table they are spoken to in plain HTTP.
+        optional tls: UpstreamTls;
     }
 }
 

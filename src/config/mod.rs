@@ -5,10 +5,12 @@
 //! Names, units, defaults and ranges of the file are documented in `config/ringgate.toml`.
 
 mod addresses;
+mod certificate_warnings;
 pub mod check;
 mod check_route;
 mod check_upstream;
 mod document;
+mod encryption;
 pub mod file;
 mod followed;
 mod knobs;
@@ -25,10 +27,12 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod tls_keys;
 mod values;
 mod warnings;
 
 pub use check::{admin_address, load, parse, place_of_route};
+pub use encryption::{ClientSide, Origin, ServerSide};
 pub use file::schema;
 pub use followed::Followed;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
@@ -219,6 +223,8 @@ pub struct Listener {
     pub merge_slashes: bool,
     /// `Server` of responses.
     pub server: ServerField,
+    /// What TLS is spoken with; `None`: plain HTTP.
+    pub tls: Option<ServerSide>,
 }
 
 /// `[[route]]`
@@ -438,6 +444,8 @@ pub struct Cluster {
     pub spill: Spill,
     /// Ramp after a return; zero: none.
     pub slow_start: Duration,
+    /// What TLS is spoken with; `None`: plain HTTP.
+    pub tls: Option<ClientSide>,
 }
 
 /// `upstream.balance`

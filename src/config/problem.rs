@@ -5,7 +5,7 @@
 //! shows all of them. It never decides what is allowed: the types of [`super::values`] and [`super::names`] and the checks of
 //! [`super::check`] do.
 
-use super::followed::Stamp;
+use super::followed::{Pattern, Stamp};
 use super::texts::Texts;
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -205,6 +205,20 @@ impl<'t> Sink<'t> {
     pub(super) fn follow(&self, path: &Path, stamp: Option<Stamp>) {
         if let Some(texts) = self.texts {
             texts.followed.borrow_mut().add(path, stamp);
+        }
+    }
+
+    /// The same of files of a folder, each of which is told of by [`Sink::follow_found`].
+    pub(super) fn follow_pattern(&self, pattern: Pattern) {
+        if let Some(texts) = self.texts {
+            texts.followed.borrow_mut().add_pattern(pattern);
+        }
+    }
+
+    /// One of those was read in this state.
+    pub(super) fn follow_found(&self, path: &Path, stamp: Option<Stamp>) {
+        if let Some(texts) = self.texts {
+            texts.followed.borrow_mut().add_found(path, stamp);
         }
     }
 

@@ -3,13 +3,16 @@
 //! Errors keep a gateway from starting; these do not, because each is right at times: an upstream stands ready for a route to come, and
 //! all endpoints are drained before a service is taken away. Forgotten, both are outages that nothing else points out.
 
+use super::certificate_warnings;
 use super::{AccessLog, Address, Bind, Config, HeaderRules, LogPath, Target};
 use crate::units::Weight;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
-/// One sentence each, in the order of the file's tables; empty for most files.
+/// One sentence each, in the order of the file's tables; empty for most files. `wall` is the time since 1970, by which certificates are
+/// judged.
 #[must_use]
-pub fn warnings(config: &Config) -> Vec<String> {
+pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
     let mut used = vec![false; config.clusters.len()];
     for route in config.routes.iter() {
         if let Target::Upstream(parts) = &route.target {
@@ -51,6 +54,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
             }));
         }
     }
+    warnings.extend(certificate_warnings::of(config, wall));
     warnings
 }
 
@@ -105,7 +109,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Vec<String> {
-        warnings(&crate::config::parse(text, "f").unwrap_or_else(|errors| panic!("{errors}")))
+        warnings(&crate::config::parse(text, "f").unwrap_or_else(|errors| panic!("{errors}")), Duration::ZERO)
     }
 
     #[test]

@@ -156,8 +156,10 @@ impl<F: FnMut(Checked)> Probes<F> {
         let number = self.begun;
         let check = under_way.spawn(async move {
             let of = &config.clusters[cluster.index()];
-            let address = &of.endpoints[endpoint.index()].address;
-            (number, check(address, health_check(&config, cluster), of.proxy_protocol).await)
+            let endpoint = &of.endpoints[endpoint.index()];
+            let (address, tls) = (&endpoint.address, of.tls.as_ref());
+            let tls = tls.map(|tls| (Arc::clone(&tls.rules), tls.name_of(endpoint)));
+            (number, check(address, health_check(&config, cluster), of.proxy_protocol, tls).await)
         });
         self.under_way.insert(number, (target, check));
     }

@@ -1,6 +1,6 @@
 //! What workers report, as lines for the operator: the words are those of the metrics.
 
-use crate::config::{Address, Config, Listener};
+use crate::config::{Address, Config, Listener, printable};
 use crate::net::clock;
 use crate::policy::attempt::ChangeKind;
 use crate::units::Instant;
@@ -17,6 +17,15 @@ pub(super) fn log(config: &Config, report: Report) {
         Report::BudgetExhausted { worker, cluster } => {
             let (upstream, worker) = (&config.clusters[cluster.index()].name, worker.index());
             tracing::warn!("retry budget exhausted upstream={upstream} worker={worker}: requests are not retried");
+        }
+        Report::Handshake { worker, cluster, endpoint, reason, why } => {
+            let cluster = &config.clusters[cluster.index()];
+            let (upstream, address) = (&cluster.name, &cluster.endpoints[endpoint.index()].address);
+            let (reason, worker) = (reason.token(), worker.index());
+            let why = printable(&why);
+            tracing::warn!(
+                "tls handshake failed upstream={upstream} endpoint={address} reason={reason} worker={worker}: {why}"
+            );
         }
         Report::Refusing { worker, listener, refusal } => {
             let listener = &config.listeners[listener.index()];

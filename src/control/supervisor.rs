@@ -188,6 +188,7 @@ impl Gateway {
             watch: source.as_ref().map(Watch::of).unwrap_or_default(),
             source,
             watched: clock::now(),
+            keys_made: clock::now(),
             names,
             wishes: Wishes::default(),
             followers: None,

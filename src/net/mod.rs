@@ -26,6 +26,7 @@ mod guest;
 pub mod heap;
 pub mod listener;
 pub mod mailbox;
+mod plain;
 pub mod pool;
 pub mod receipt;
 pub mod resources;
@@ -34,6 +35,7 @@ pub mod socket_file;
 pub mod stream;
 mod tasks;
 pub mod timer;
+pub mod tls;
 pub mod upstream;
 mod wheel;
 

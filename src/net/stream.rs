@@ -1,21 +1,19 @@
-//! A connected stream socket, TCP or unix, on whichever event loop runs.
+//! A connected stream socket, TCP or unix, plain or with TLS over it ([`super::tls`]), on whichever event loop runs ([`super::plain`]).
 //!
-//! One type for all, because they only see a descriptor. Receive and send may be under way at once; each takes a [`Block`] and gives it
+//! One type for all, because whoever has one sees bytes. Receive and send may be under way at once; each takes a [`Block`] and gives it
 //! back. What was received belongs to the socket and not to whoever waits, so a wait may be dropped. There are no timeouts here: whoever
 //! waits arms a [`super::timer::Watch`] on the descriptor first.
 
 use super::block::Block;
-use super::engine::{self, Engine};
-use super::epoll::socket::Socket as EpollSocket;
-use super::guest::socket::Socket as GuestSocket;
+use super::plain::Plain;
 use super::receipt::Receipt;
-use super::ring::socket::Socket as RingSocket;
+use super::tls::Session;
 use pin_project_lite::pin_project;
 use socket2::SockRef;
 use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -29,58 +27,45 @@ pub type Received = (io::Result<usize>, Block);
 /// A stream socket owned by this core.
 #[derive(Debug)]
 pub struct Stream {
-    kind: Kind,
+    plain: Plain,
+    tls: Option<Box<Session>>,
 }
 
-/// Whose event loop it belongs to.
-#[derive(Debug)]
-enum Kind {
-    Ring(RingSocket),
-    Epoll(EpollSocket),
-    Guest(GuestSocket),
-}
-
-/// The same of a socket of each kind.
-macro_rules! each {
-    ($stream:expr, $socket:ident => $what:expr) => {
-        match &$stream.kind {
-            Kind::Ring($socket) => $what,
-            Kind::Epoll($socket) => $what,
-            Kind::Guest($socket) => $what,
-        }
-    };
-}
-
-/// The same where that is a future, of another type each time.
-macro_rules! future_of_each {
-    ($stream:expr, $socket:ident => $what:expr) => {
-        match &$stream.kind {
-            Kind::Ring($socket) => Each::Ring { future: $what },
-            Kind::Epoll($socket) => Each::Epoll { future: $what },
-            Kind::Guest($socket) => Each::Guest { future: $what },
-        }
-    };
-}
+/// A wait for a session, boxed so that a plain stream's is no larger for it.
+pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 pin_project! {
-    /// A future of one of the event loops.
-    #[project = EachPinned]
-    enum Each<R, E, G> {
-        Ring { #[pin] future: R },
-        Epoll { #[pin] future: E },
-        Guest { #[pin] future: G },
+    /// A future of a plain stream or of a session.
+    #[project = EitherPinned]
+    enum Either<P, S> {
+        Plain { #[pin] future: P },
+        Tls { #[pin] future: S },
     }
 }
 
-impl<T, R: Future<Output = T>, E: Future<Output = T>, G: Future<Output = T>> Future for Each<R, E, G> {
+impl<T, P: Future<Output = T>, S: Future<Output = T>> Future for Either<P, S> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match self.project() {
-            EachPinned::Ring { future } => future.poll(cx),
-            EachPinned::Epoll { future } => future.poll(cx),
-            EachPinned::Guest { future } => future.poll(cx),
+            EitherPinned::Plain { future } => future.poll(cx),
+            EitherPinned::Tls { future } => future.poll(cx),
         }
+    }
+}
+
+/// A receive of what a session has decrypted.
+struct ReceiveTls<'a> {
+    stream: &'a Stream,
+    into: Option<Block>,
+}
+
+impl Future for ReceiveTls<'_> {
+    type Output = Received;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Received> {
+        let stream = self.stream;
+        stream.poll_received(&mut self.into, cx)
     }
 }
 
@@ -90,156 +75,161 @@ impl Stream {
     /// # Errors
     /// What the driver says when it cannot register the descriptor (epoll only).
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        Self::new(fd, false)
+        Ok(Self { plain: Plain::from_fd(fd)?, tls: None })
     }
 
     /// The same of one that is still connecting.
     pub(super) fn from_connecting_fd(fd: OwnedFd) -> io::Result<Self> {
-        Self::new(fd, true)
+        Ok(Self { plain: Plain::from_connecting_fd(fd)?, tls: None })
     }
 
-    fn new(fd: OwnedFd, connecting: bool) -> io::Result<Self> {
-        let kind = match engine::current() {
-            Some(Engine::Ring(ring)) => Kind::Ring(RingSocket::new(ring, fd)),
-            Some(Engine::Epoll(epoll)) => Kind::Epoll(EpollSocket::new(epoll, fd, connecting)?),
-            None => Kind::Guest(GuestSocket::new(fd)?),
-        };
-        Ok(Self { kind })
+    /// The socket itself, for a session's records.
+    pub(super) fn plain(&self) -> &Plain {
+        &self.plain
+    }
+
+    /// From now on what is sent and received goes through this session, whose handshake is over.
+    pub(super) fn set_session(&mut self, session: Box<Session>) {
+        self.tls = Some(session);
+    }
+
+    /// Its session; `None`: it is plain.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Session> {
+        self.tls.as_deref()
     }
 
     /// The descriptor, valid as long as `self`.
     #[must_use]
     pub fn fd(&self) -> RawFd {
-        each!(self, socket => socket.fd())
+        self.plain.fd()
     }
 
     /// Has what comes received into blocks that the event loop chooses when it is there, as long as it is small. True: whoever receives need
     /// not bring a block.
     pub fn listen(&self) -> bool {
-        match &self.kind {
-            Kind::Ring(socket) => socket.listen(),
-            Kind::Epoll(_) => true,
-            Kind::Guest(_) => false,
-        }
+        self.plain.listen()
     }
 
     /// Receives into the block's room; where operations are submitted, by this call and not by the first poll.
     /// The block comes back in any case, or another in the place of an empty one, with the bytes appended; `Ok(0)` is the peer's end.
     pub fn receive(&self, into: Block) -> impl Future<Output = Received> + use<'_> {
-        future_of_each!(self, socket => socket.receive(into))
+        match &self.tls {
+            None => Either::Plain { future: self.plain.receive(into) },
+            Some(session) => {
+                let into = Some(session.ask(&self.plain, into));
+                Either::Tls { future: ReceiveTls { stream: self, into } }
+            }
+        }
     }
 
     /// The same for somebody who will come back for the result ([`Stream::poll_received`]) with the block that is returned, if one is.
     pub(super) fn ask(&self, into: Block) -> Option<Block> {
-        match &self.kind {
-            Kind::Ring(socket) => socket.ask(into),
-            Kind::Epoll(_) => Some(into),
-            Kind::Guest(socket) => socket.ask(into),
+        match &self.tls {
+            None => self.plain.ask(into),
+            Some(session) => Some(session.ask(&self.plain, into)),
         }
     }
 
     /// Takes what has been received. `into` is what [`Stream::ask`] gave back.
     pub(super) fn poll_received(&self, into: &mut Option<Block>, cx: &mut Context<'_>) -> Poll<Received> {
-        each!(self, socket => socket.poll_received(into, cx))
+        match &self.tls {
+            None => self.plain.poll_received(into, cx),
+            Some(session) => session.poll_received(&self.plain, into, cx),
+        }
     }
 
     /// Whether a receive is in flight, or over and not taken yet.
     pub(super) fn is_receiving(&self) -> bool {
-        match &self.kind {
-            Kind::Ring(socket) => socket.is_receiving(),
-            Kind::Epoll(_) => false,
-            Kind::Guest(socket) => socket.is_receiving(),
-        }
+        self.plain.is_receiving()
     }
 
     /// Whether something was received, or the end, and not taken yet.
     fn has_received(&self) -> bool {
-        match &self.kind {
-            Kind::Ring(socket) => socket.has_received(),
-            Kind::Epoll(_) => false,
-            Kind::Guest(socket) => socket.has_received(),
-        }
+        self.plain.has_received() || self.tls.as_ref().is_some_and(|session| session.has_received())
     }
 
     /// Whoever reads from the descriptor by himself, after [`Stream::readable`], has found nothing more.
     pub(super) fn found_empty(&self) {
-        if let Kind::Epoll(socket) = &self.kind {
-            socket.found_empty();
-        }
+        self.plain.found_empty();
     }
 
     /// Sends what is small and is taken by the kernel at once, without waiting for it and without hearing of it: if it fails, the
-    /// connection is shut down, which whoever receives will notice. Given back, or what is left of it, where that cannot be.
+    /// connection is shut down, which whoever receives will notice. Given back, or what is left of it, where that cannot be; who then sends
+    /// it, though nothing may be unread in it, has the rest sent.
     pub fn post(&self, block: Block) -> Result<(), Block> {
-        match &self.kind {
-            Kind::Ring(socket) if block.unread().len() <= SEND_AT_ONCE => socket.post(block),
-            Kind::Epoll(socket) => socket.post(block),
-            _ => Err(block),
+        match &self.tls {
+            None => self.plain.post(block),
+            Some(session) => session.post(&self.plain, block),
         }
     }
 
     /// Waits until what was posted is sent, or has failed; a drop would take it back.
-    pub async fn posted(&self) {
-        if let Kind::Ring(socket) = &self.kind {
-            socket.posted().await;
-        }
+    pub fn posted(&self) -> impl Future<Output = ()> {
+        self.plain.posted()
     }
 
     /// Sends what is unread in the block, like [`Stream::send`]; nobody waits for that, because what was sent last has been answered,
     /// and the whole of it is no more than [`SEND_AT_ONCE`].
-    pub async fn send_unawaited(&self, block: Block) -> (io::Result<()>, Block) {
-        let Kind::Ring(socket) = &self.kind else { return self.send(block).await };
-        let (sent, mut block) = socket.send(block, true).await;
-        match sent {
-            Ok(sent) => {
-                block.consume(sent);
-                self.send(block).await
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
-                self.send(block).await
-            }
-            Err(error) => (Err(error), block),
+    pub fn send_unawaited(&self, block: Block) -> impl Future<Output = (io::Result<()>, Block)> {
+        match &self.tls {
+            None => Either::Plain { future: self.plain.send_unawaited(block) },
+            Some(session) => Either::Tls { future: session.send_unawaited(&self.plain, block) },
         }
     }
 
     /// Sends all that is unread in the block, which comes back with nothing unread, or an error.
-    pub async fn send(&self, block: Block) -> (io::Result<()>, Block) {
-        self.send_noting(block, || {}).await
+    pub fn send(&self, block: Block) -> impl Future<Output = (io::Result<()>, Block)> {
+        self.send_noting(block, || {})
     }
 
     /// The same, calling `progress` whenever the kernel has taken a part and not all.
-    pub async fn send_noting(&self, mut block: Block, mut progress: impl FnMut()) -> (io::Result<()>, Block) {
-        self.posted().await;
-        while !block.is_empty() {
-            let sending = match &self.kind {
-                Kind::Ring(socket) => Each::Ring { future: socket.send(block, false) },
-                Kind::Epoll(socket) => Each::Epoll { future: socket.send(block) },
-                Kind::Guest(socket) => Each::Guest { future: socket.send(block) },
-            };
-            let (result, back) = sending.await;
-            block = back;
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), block),
-                Ok(sent) => {
-                    block.consume(sent);
-                    if !block.is_empty() {
-                        progress();
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (Err(error), block),
-            }
+    pub fn send_noting<'a, P: FnMut() + 'a>(
+        &'a self,
+        block: Block,
+        progress: P,
+    ) -> impl Future<Output = (io::Result<()>, Block)> + use<'a, P> {
+        match &self.tls {
+            None => Either::Plain { future: self.plain.send_noting(block, progress) },
+            Some(session) => Either::Tls { future: session.send(&self.plain, block, progress) },
         }
-        (Ok(()), block)
+    }
+
+    /// What is sent next is the last: a session ends with it (close_notify), so that the peer knows that it has all (RFC 8446 §6.1).
+    pub fn end_with_next_send(&self) {
+        if let Some(session) = &self.tls {
+            session.end_with_next_send();
+        }
+    }
+
+    /// Ends our direction, when all that was to be sent has been, and lets the peer know that this was all.
+    pub async fn end(&self) -> io::Result<()> {
+        if let Some(session) = &self.tls {
+            session.end_with_next_send();
+            session.send(&self.plain, Block::default(), || {}).await.0?;
+        }
+        self.shutdown(Shutdown::Write);
+        Ok(())
+    }
+
+    /// Lets the peer of a connection on which nothing is under way know that nothing more will come, as far as that can be done without
+    /// waiting.
+    pub fn say_farewell(&self) {
+        if let Some(session) = &self.tls {
+            session.say_farewell(&self.plain);
+        }
     }
 
     /// Waits until a receive would not wait. Holds no buffer and may be dropped.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        future_of_each!(self, socket => socket.readable())
+        match &self.tls {
+            None => Either::Plain { future: self.plain.readable() },
+            Some(session) => Either::Tls { future: session.readable(&self.plain) },
+        }
     }
 
     pub(super) fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        future_of_each!(self, socket => socket.writable())
+        self.plain.writable()
     }
 
     /// Ends one or both directions; errors mean that the peer was faster.
@@ -251,15 +241,9 @@ impl Stream {
     /// happened since the last turn of the loop may not be known.
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        if self.is_receiving() {
-            return self.has_received();
-        }
-        if matches!(&self.kind, Kind::Epoll(socket) if !socket.may_receive()) {
-            return false;
-        }
-        match self.peek() {
-            Ok(_) => true,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        match &self.tls {
+            None => self.plain.is_spent(),
+            Some(session) => session.is_spent(&self.plain),
         }
     }
 
@@ -270,7 +254,8 @@ impl Stream {
         poll_now(self.fd(), 0) != 0
     }
 
-    /// True when a receive would be over at once: with bytes, the peer's end, or an error.
+    /// True when a receive would be over at once: with bytes, the peer's end, or an error. Of a session: when something is there that may be
+    /// the beginning of a record.
     #[must_use]
     pub fn has_more(&self) -> bool {
         self.has_received() || poll_now(self.fd(), libc::POLLIN) != 0
@@ -279,23 +264,20 @@ impl Stream {
     /// True when bytes of the peer wait to be received, with which a close would be a reset.
     #[must_use]
     pub fn has_unread(&self) -> bool {
-        self.has_received() || matches!(self.peek(), Ok(1..))
+        self.has_received() || matches!(self.plain.peek(), Ok(1..))
     }
 
-    /// How much of one byte could be received now; 0 is the peer's end.
-    fn peek(&self) -> io::Result<usize> {
-        let mut byte = 0_u8;
-        // SAFETY: one byte of room, peeked at, without waiting.
-        let got = unsafe {
-            libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-        };
-        usize::try_from(got).map_err(|_| io::Error::last_os_error())
+    /// Whether a receive has filled its block, so that more may be there already. Records do not end where a block does.
+    #[must_use]
+    pub fn has_filled(&self, block: &Block) -> bool {
+        block.room() == 0 || (self.tls.is_some() && block.room() < block.all().len() / 2)
     }
 
     /// What the peer's kernel has let us know of the last `sent` bytes. Worth asking once the peer has ended its direction.
     #[must_use]
     pub fn receipt(&self, sent: usize) -> Receipt {
-        super::receipt::ask(self.fd(), sent)
+        let sent = self.tls.as_ref().map_or(Some(sent), |session| session.wire_bytes(sent));
+        sent.map_or(Receipt::Perhaps, |sent| super::receipt::ask(self.fd(), sent))
     }
 
     /// The address that the peer connected to; `None` for a unix socket.
@@ -306,31 +288,26 @@ impl Stream {
 
     /// Makes the close that follows a reset instead of an orderly end: the peer learns that what it got is not whole.
     pub fn reset_on_close(&self) {
+        if let Some(session) = &self.tls {
+            session.cut();
+        }
         let _ = self.with_socket(|socket| socket.set_linger(Some(Duration::ZERO)));
     }
 
     /// The socket, if it is one of our ring's.
     #[cfg(test)]
-    pub(super) fn on_ring(&self) -> Option<&RingSocket> {
-        match &self.kind {
-            Kind::Ring(socket) => Some(socket),
-            _ => None,
-        }
+    pub(super) fn on_ring(&self) -> Option<&super::ring::socket::Socket> {
+        self.plain.on_ring()
     }
 
     /// The same of our epoll's.
     #[cfg(test)]
-    pub(super) fn on_epoll(&self) -> Option<&EpollSocket> {
-        match &self.kind {
-            Kind::Epoll(socket) => Some(socket),
-            _ => None,
-        }
+    pub(super) fn on_epoll(&self) -> Option<&super::epoll::socket::Socket> {
+        self.plain.on_epoll()
     }
 
     pub(super) fn with_socket<T>(&self, ask: impl FnOnce(SockRef<'_>) -> T) -> T {
-        // SAFETY: the descriptor lives as long as `self`, and so longer than this call.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.fd()) };
-        ask(SockRef::from(&fd))
+        self.plain.with_socket(ask)
     }
 }
 

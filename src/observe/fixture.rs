@@ -92,6 +92,7 @@ pub(crate) fn cluster(name: &str, addresses: Vec<Address>, health_check: Option<
         retry_after_max: Duration::from_secs(30),
         spill: crate::config::Spill::Proportional,
         slow_start: Duration::from_secs(10),
+        tls: None,
     }
 }
 
@@ -119,6 +120,7 @@ fn listener() -> Listener {
         encoded_separators: crate::config::Separators::Reject,
         merge_slashes: false,
         server: crate::config::ServerField::Pass,
+        tls: None,
     }
 }
 

@@ -117,6 +117,12 @@ pub(crate) struct Histogram {
     sum_nanos: Counter,
 }
 
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Histogram {
     /// Nothing observed.
     pub(crate) fn new() -> Self {

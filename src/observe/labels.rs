@@ -160,6 +160,46 @@ labels! {
 }
 
 labels! {
+    /// `reason` of `ringgate_tls_handshake_failures_total`: why there was no session.
+    HandshakeFailure {
+        /// It took longer than `header_timeout`, or an endpoint's than `connect_timeout`.
+        Timeout = "timeout";
+        /// The peer has left.
+        Closed = "closed";
+        /// The socket has failed.
+        Broken = "broken";
+        /// Plain HTTP where TLS is spoken.
+        PlainHttp = "plain_http";
+        /// No version of TLS in common.
+        Version = "version";
+        /// No cipher suite, key exchange or signature in common.
+        Cipher = "cipher";
+        /// The peer's certificate is of somebody who is not believed.
+        Issuer = "unknown_issuer";
+        /// The peer's certificate has ended, or has not begun.
+        Expired = "expired";
+        /// The peer's certificate is for another name.
+        Name = "wrong_name";
+        /// The peer has no certificate, or none that would do.
+        Certificate = "certificate";
+        /// The peer has said that it will not have us.
+        Alert = "alert";
+        /// What came is not TLS, or against its rules.
+        Protocol = "protocol";
+    }
+}
+
+labels! {
+    /// `version` of `ringgate_tls_handshakes_total`.
+    TlsVersion {
+        /// TLS 1.2
+        Tls12 = "1.2";
+        /// TLS 1.3
+        Tls13 = "1.3";
+    }
+}
+
+labels! {
     /// `reason` of `ringgate_endpoint_ejections_total`, of ejections that the cap refused, and of shunnings.
     EjectReason {
         /// `outlier.consecutive` failures in a row.
@@ -292,6 +332,8 @@ labels! {
         Status = "status";
         /// A body without what `health_check.body` looks for.
         Body = "body";
+        /// No TLS session: see the log for why.
+        Tls = "tls";
         /// Something that is not HTTP/1.1.
         Protocol = "protocol";
         /// The connection ended before a response head, or within a body that is looked at.

@@ -11,7 +11,8 @@
 
 use super::counter::Rows;
 use super::labels::{
-    AttemptOutcome, DriverRung, EjectReason, EndpointState, MethodLabel, ReadmitReason, RefuseReason, RetryReason,
+    AttemptOutcome, DriverRung, EjectReason, EndpointState, HandshakeFailure, MethodLabel, ReadmitReason, RefuseReason,
+    RetryReason, TlsVersion,
 };
 use super::stats::{ClusterStats, EndpointStats, LifeStats, ListenerStats, RequestKey, RouteStats, Stats, Tenure};
 use super::usage::{Usage, UsageIndex, UsageKey};
@@ -276,6 +277,21 @@ impl Recorder {
     pub fn connection_refused(&self, listener: ListenerId, reason: RefuseReason) {
         if let Some(listener) = self.listener(listener) {
             listener.refused[reason.index()].add(1);
+        }
+    }
+
+    /// Counts a session that was made with a client, in so much time.
+    pub fn handshake(&self, listener: ListenerId, version: TlsVersion, is_resumed: bool, duration: Duration) {
+        if let Some(listener) = self.listener(listener) {
+            listener.handshakes[version.index()][usize::from(is_resumed)].add(1);
+            listener.handshake_duration.observe(units::nanos(duration));
+        }
+    }
+
+    /// Counts a handshake with a client that has come to nothing.
+    pub fn handshake_failed(&self, listener: ListenerId, reason: HandshakeFailure) {
+        if let Some(listener) = self.listener(listener) {
+            listener.handshake_failures[reason.index()].add(1);
         }
     }
 

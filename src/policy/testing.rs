@@ -49,6 +49,7 @@ pub(crate) fn cluster(balance: Balance, priorities: &[u8]) -> Cluster {
         health_check: None,
         outlier: Some(outlier()),
         slow_start: Duration::from_secs(10),
+        tls: None,
     }
 }
 

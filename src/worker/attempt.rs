@@ -36,6 +36,7 @@ use crate::policy::retry::Sent;
 use crate::units::Instant;
 use http::{Method, StatusCode};
 use std::future::{Future as _, pending, poll_fn};
+use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -291,7 +292,8 @@ impl<'c> Conversation<'c> {
         *answer = block;
         // what arrives with the deadline is late: the connection has been shut down, and what follows would look like its end
         if !matches!(received, Ok(1..)) || self.client.watch.expired() {
-            self.ended = matches!(received, Ok(0));
+            // servers that speak TLS seldom say that they close an idle connection
+            self.ended = received.as_ref().map_or_else(|e| e.kind() == io::ErrorKind::UnexpectedEof, |n| *n == 0);
             return Err(Failure::broken(received.as_ref().err(), Sent::Maybe));
         }
         let farewell = self.reused && self.upload.has_left() && self.is_farewell(answer);

@@ -9,6 +9,7 @@ use super::client::{Connection, send};
 use super::discard::Served;
 use super::exchange;
 use super::generation::Generation;
+use super::greeting;
 use super::proxied;
 use super::record::Record;
 use super::seat::ConnectionSeat;
@@ -77,7 +78,7 @@ impl Begun {
 pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Future<Output = ()> {
     async move {
         let worker = seat.worker();
-        let mut begun = None;
+        let (mut begun, mut behind) = (None, Block::default());
         if connection.door.ask(|listener| listener.proxy_protocol) {
             let pinned = connection.pin();
             let Some(taken) = Box::pin(proxied::take_header(&pinned, connection)).await else { return };
@@ -86,12 +87,23 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
             if !seat.claim_for(taken.client.client()) {
                 return;
             }
-            if !taken.behind.is_empty() {
-                let first = Begun::new(worker, taken.behind, clock::now());
-                begun = Some(Box::new(Begun { due: false, ..*first }));
-            } else {
-                worker.put(taken.behind);
+            behind = taken.behind;
+        }
+        if connection.door.ask(|listener| listener.tls.is_some()) {
+            let pinned = connection.pin();
+            let rules = pinned.shared.tls_rules(connection.listener.get());
+            let first = std::mem::take(&mut behind);
+            if let Some(rules) = rules
+                && !Box::pin(greeting::greet(&pinned, connection, rules, first)).await
+            {
+                return;
             }
+        }
+        if !behind.is_empty() {
+            let first = Begun::new(worker, behind, clock::now());
+            begun = Some(Box::new(Begun { due: false, ..*first }));
+        } else {
+            worker.put(behind);
         }
         if begun.is_none() && worker.is_crowded() && wait(connection, &Wait::First).await.is_err() {
             return;
@@ -100,7 +112,11 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
             let serving = Box::pin(serve(connection, begun.take()));
             driver::hint_state(&*serving);
             let next = serving.await;
-            if matches!(next, Wait::Over) || wait(connection, &next).await.is_err() {
+            if matches!(next, Wait::Over) {
+                break;
+            }
+            if wait(connection, &next).await.is_err() {
+                connection.stream.say_farewell();
                 break;
             }
             if let Wait::Rest(rest) = next {
@@ -141,6 +157,7 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
         begun.move_into(&door.worker, &mut inbox);
         began = Some((begun.arrived, begun.due));
     } else if !receive_first(connection, &mut inbox).await {
+        stream.say_farewell();
         door.worker.put(inbox);
         return Wait::Over;
     }
@@ -190,6 +207,7 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
         let received;
         (received, inbox) = wait_armed(connection, since, receiving).await;
         if !matches!(received, Ok(1..)) {
+            stream.say_farewell();
             door.worker.put(inbox);
             return Wait::Over;
         }
@@ -233,7 +251,7 @@ async fn send_last<R>(
 }
 
 /// Sends the last bytes of a connection. `lingers`: the client may still be sending, and is given time to read them.
-async fn finish(
+pub(super) async fn finish(
     worker: &Generation,
     connection: &Connection,
     last: Block,
@@ -241,6 +259,7 @@ async fn finish(
     (inbox, lingers): (Block, bool),
 ) {
     let patience = connection.config(worker).body_timeout;
+    connection.stream.end_with_next_send();
     let sent = send(worker, connection, last, patience).await;
     record.finish(worker, clock::now(), sent);
     // a client that has said its last word and goes on all the same (RFC 9112 §9.6) still gets its response whole

@@ -18,7 +18,7 @@ use super::opening::{self, Opened, Try};
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
 use super::upload::{Incoming, Upload};
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
@@ -34,6 +34,9 @@ use crate::units::Instant;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
+
+/// How every TLS handshake begins: a record of that kind, of version 3 (RFC 8446 §5.1). No method begins so.
+const HANDSHAKE: &[u8] = b"\x16\x03";
 
 /// Serves the request whose first bytes are in the inbox and arrived at `arrived`. With `due` more of it has arrived since.
 ///
@@ -89,6 +92,9 @@ async fn read_head(
             if scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max {
                 plan::plan(worker, connection, inbox.unread(), record, (now, plan))?;
             }
+            if inbox.unread().starts_with(HANDSHAKE) {
+                return Err(ProxyError::BadRequest);
+            }
             if plan.is_some() || worker.is_crowded() {
                 return Ok(now);
             }
@@ -127,7 +133,11 @@ fn refuse_head(
         let head_only = Glimpse::of(inbox.unread()).method == b"HEAD";
         let to =
             ReplyTo { version: Version::Http11, head_only, close: true, date: &worker.date(now), server, rules: None };
-        let broken = worker.scratch.borrow().head.broken_rule().filter(|_| error == ProxyError::BadRequest);
+        let broken = match inbox.unread().starts_with(HANDSHAKE) {
+            true => Some(Rule::Handshake),
+            false => worker.scratch.borrow().head.broken_rule(),
+        };
+        let broken = broken.filter(|_| error == ProxyError::BadRequest);
         match broken {
             Some(rule) => {
                 record.on_malformed(rule);

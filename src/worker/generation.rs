@@ -22,9 +22,11 @@ use crate::policy::deadline::RouteDeadline;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
 use crate::policy::try_time::TryTime;
+use crate::tls::demand::with_memory;
 use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
 use http::HeaderName;
 use rustc_hash::FxHashSet;
+use rustls::ClientConfig;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -67,6 +69,8 @@ struct OneCluster {
     active: Rc<Cell<usize>>,
     /// What it was before it changed, for as long as requests have places there.
     before: Box<[Weak<Self>]>,
+    /// By which sessions are made, with this worker's own memory of them; `None`: plain HTTP is spoken.
+    tls_rules: Option<Arc<ClientConfig>>,
 }
 
 /// What one route needs of its own on this core.
@@ -180,6 +184,11 @@ impl Generation {
     /// All of them.
     pub(super) fn each_cluster(&self) -> impl Iterator<Item = (ClusterId, &RefCell<Cluster>)> {
         self.clusters.iter().enumerate().map(|(row, cluster)| (ClusterId::from_index(row), &cluster.policy))
+    }
+
+    /// By which sessions with a cluster's endpoints are made; `None`: plain HTTP is spoken.
+    pub(super) fn tls_rules(&self, cluster: ClusterId) -> Option<&Arc<ClientConfig>> {
+        self.clusters[cluster.index()].tls_rules.as_ref()
     }
 
     /// Requests that are in flight to an endpoint since before its cluster has changed.
@@ -330,12 +339,16 @@ impl OneCluster {
         let before = old.map_or_else(Box::default, |(old, ..)| Self::and_before(old));
         if let Some((old, old_config, _)) = old {
             cluster.inherit(&old.policy.borrow(), now);
-            if old_config.proxy_protocol == config.proxy_protocol {
+            if old_config.proxy_protocol == config.proxy_protocol && old_config.tls == config.tls {
                 pool.inherit(&mut old.pool.borrow_mut(), same_endpoints(old_config, config));
             }
         }
         let slots = RefCell::new(hands_in(&shared.endpoint_slots[row]));
-        Rc::new(Self { policy: RefCell::new(cluster), pool: RefCell::new(pool), slots, active, before })
+        let known =
+            old.filter(|(_, old_config, _)| old_config.tls == config.tls).map(|(old, ..)| old.tls_rules.clone());
+        let tls_rules = known.unwrap_or_else(|| config.tls.as_ref().map(|tls| with_memory(&tls.rules)));
+        let (policy, pool) = (RefCell::new(cluster), RefCell::new(pool));
+        Rc::new(Self { policy, pool, slots, active, before, tls_rules })
     }
 
     /// It, and what it was before, as far as that is in use.

@@ -28,6 +28,7 @@ pub(crate) mod failing;
 mod failure;
 mod generation;
 mod going;
+mod greeting;
 mod line;
 mod notice;
 mod opening;

@@ -3,7 +3,9 @@
 use super::client::Connection;
 use super::failure::{Ending, Failure};
 use super::generation::Generation;
+use super::greeting;
 use super::proxied;
+use super::report::{COMPLAINT_PAUSE, Report};
 use super::upload::Upload;
 use crate::config::Address;
 use crate::error::ProxyError;
@@ -11,9 +13,12 @@ use crate::net::clock;
 use crate::net::connecting;
 use crate::net::fault::{self, Fault};
 use crate::net::stream::Stream;
+use crate::net::tls::handshake::{self, Failed};
 use crate::net::upstream::Upstream;
+use crate::observe::labels::HandshakeFailure;
 use crate::policy::retry::Sent;
 use crate::units::{ClusterId, EndpointId, Instant};
+use std::fmt::Display;
 use std::io;
 
 /// Where an attempt goes and how long it may take.
@@ -76,14 +81,37 @@ async fn connect(worker: &Generation, client: &Connection, to: Try) -> Result<St
         true => Failure::ConnectTimedOut,
         false => failure,
     };
-    let stream = connecting.established().await.map_err(|error| unless_ended(unconnected(&error, address)))?;
-    worker.cluster(to.cluster).borrow_mut().on_connected(to.endpoint, clock::now());
+    let mut stream = connecting.established().await.map_err(|error| unless_ended(unconnected(&error, address)))?;
+    if cluster.tls.is_none() {
+        worker.cluster(to.cluster).borrow_mut().on_connected(to.endpoint, clock::now());
+    }
     let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
     introduced.map_err(|error| unless_ended(Failure::broken(Some(&error), Sent::Nothing)))?;
+    if let (Some(tls), Some(rules)) = (&cluster.tls, worker.tls_rules(to.cluster)) {
+        let endpoint = &cluster.endpoints[to.endpoint.index()];
+        let Some(name) = tls.name_of(endpoint) else {
+            worker.complain_of_handshake(to, HandshakeFailure::Name, &"nothing says what it is called (tls.name)");
+            return Err(Failure::Refused);
+        };
+        let made = handshake::connect(&mut stream, rules, name).await;
+        made.map_err(|failed| unless_ended(unsure(worker, to, &failed)))?;
+        worker.cluster(to.cluster).borrow_mut().on_connected(to.endpoint, clock::now());
+    }
     match watch.client_gone() {
         true => Err(Failure::Downstream(ProxyError::ClientClosed)),
         false => Ok(stream),
     }
+}
+
+/// What it means that no session could be made on a connection: nothing of the request was sent, and nobody is there to send it to.
+fn unsure(worker: &Generation, to: Try, failed: &Failed) -> Failure {
+    if let Failed::Broken(error) = failed
+        && fault::is_ours(error)
+    {
+        return Failure::Exhausted;
+    }
+    worker.complain_of_handshake(to, greeting::failure(failed.reason()), failed);
+    Failure::Refused
 }
 
 /// What it means that no connection could be made.
@@ -95,6 +123,21 @@ fn unconnected(error: &io::Error, address: &Address) -> Failure {
         Fault::Overrun => Failure::Reset { sent: Sent::Nothing, ending: Ending::Overrun },
         // it may be the endpoint, and it may not
         Fault::Unknown => Failure::Reset { sent: Sent::Nothing, ending: Ending::Failed },
+    }
+}
+
+impl Generation {
+    /// Has the operator told why there is no session with an endpoint, unless that was said a moment ago.
+    fn complain_of_handshake(&self, to: Try, reason: HandshakeFailure, why: &dyn Display) {
+        let now = clock::now();
+        let mut told = self.complaints.handshakes.borrow_mut();
+        let quiet_until = told.entry((to.cluster, to.endpoint)).or_default();
+        if now >= *quiet_until {
+            *quiet_until = now + COMPLAINT_PAUSE;
+            let Try { cluster, endpoint, .. } = to;
+            let (worker, why) = (self.life.worker(), why.to_string().into());
+            self.report(&self.shared.config, Report::Handshake { worker, cluster, endpoint, reason, why });
+        }
     }
 }
 

@@ -153,7 +153,7 @@ impl Planner<'_> {
         Forwarding {
             peer: peer.address.map(|address| address.ip().to_canonical()),
             is_trusted: peer.trusted,
-            scheme: "http",
+            scheme: self.connection.scheme(),
             request_id,
         }
     }

@@ -11,7 +11,7 @@ use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
 use crate::http::head::RequestHead;
-use crate::observe::access_log::LogRecord;
+use crate::observe::access_log::{LogRecord, LogTls};
 use crate::observe::labels::MethodLabel;
 use crate::observe::recorder::Finished;
 use crate::policy::visited::Visited;
@@ -45,14 +45,23 @@ pub(super) struct Record {
     outcomes: Outcomes,
     upstream_time: Option<Duration>,
     texts: Option<LogTexts>,
+    tls: Option<LogTls>,
 }
 
 impl LogTexts {
-    fn fill(&mut self, texts: [&[u8]; 6]) {
+    fn fill(&mut self, texts: [&[u8]; 7]) {
         self.bytes.clear();
         for (text, end) in texts.into_iter().zip(&mut self.ends) {
             self.bytes.extend_from_slice(&text[..text.len().min(crate::limits::LOG_FIELD_BYTES_MAX)]);
-            *end = u32::try_from(self.bytes.len()).expect("six bounded texts");
+            *end = u32::try_from(self.bytes.len()).expect("seven bounded texts");
+        }
+    }
+
+    /// Puts the name of the session behind the others.
+    fn add_sni(&mut self, connection: &Connection) {
+        if let Some(session) = connection.stream.tls() {
+            session.with_server_name(|name| self.bytes.extend_from_slice(name.unwrap_or_default().as_bytes()));
+            self.ends[6] = u32::try_from(self.bytes.len()).expect("seven bounded texts");
         }
     }
 
@@ -83,6 +92,7 @@ impl Record {
             outcomes: Outcomes::NONE,
             upstream_time: None,
             texts: None,
+            tls: connection.log_tls(),
         }
     }
 
@@ -107,7 +117,9 @@ impl Record {
                 head.request_id().unwrap_or_default(),
                 field("user-agent"),
                 field("referer"),
+                b"",
             ]);
+            texts.add_sni(connection);
             self.texts = Some(texts);
         }
     }
@@ -116,7 +128,8 @@ impl Record {
     pub(super) fn on_unread(&mut self, worker: &Generation, connection: &Connection, bytes: &[u8]) {
         if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {
             let seen = Glimpse::of(bytes);
-            texts.fill([seen.method, seen.target, b"", b"", b"", b""]);
+            texts.fill([seen.method, seen.target, b"", b"", b"", b"", b""]);
+            texts.add_sni(connection);
             self.version = seen.version;
             self.texts = Some(texts);
         }
@@ -223,6 +236,8 @@ impl Record {
                 request_id: texts.get(3),
                 user_agent: texts.get(4),
                 referer: texts.get(5),
+                tls: self.tls,
+                sni: texts.get(6),
             });
             if !kept {
                 worker.life.log_line_dropped();
@@ -239,9 +254,9 @@ mod tests {
     #[test]
     fn texts_are_found_where_they_were_put() {
         let mut texts = LogTexts::default();
-        texts.fill([b"GET", b"/a", b"", b"", b"curl", b""]);
+        texts.fill([b"GET", b"/a", b"", b"", b"curl", b"", b""]);
         assert_eq!([0, 1, 2, 3, 4, 5].map(|i| texts.get(i).len()), [3, 2, 0, 0, 4, 0]);
-        texts.fill([b"", b"/b", b"h", b"", b"", b"r"]);
+        texts.fill([b"", b"/b", b"h", b"", b"", b"r", b""]);
         assert_eq!((texts.get(1), texts.get(5)), (&b"/b"[..], &b"r"[..]));
     }
 }

@@ -210,7 +210,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         self.now = clock::now();
         // there is something in its place if it was received while something else was waited for
         self.worker.put(std::mem::replace(block, back));
-        self.fast = block.room() == 0;
+        self.fast = self.upstream.stream().has_filled(block);
         self.ended = matches!(received, Ok(0)) && self.body.on_eof().is_ok();
         match received {
             Ok(1..) => Ok(()),

@@ -3,7 +3,7 @@
 //! A report is sent without waiting and may be lost; what it says is in the metrics too. Nothing here is on a request's path: endpoints
 //! change seldom, and complaints about connections are rationed.
 
-use crate::observe::labels::{EjectReason, ReadmitReason};
+use crate::observe::labels::{EjectReason, HandshakeFailure, ReadmitReason};
 use crate::policy::attempt::{ChangeKind, Readmission};
 use crate::policy::outlier::Reason;
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, WorkerId};
@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(super) const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a worker has noticed, for the operator's log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Report {
     /// Something has changed about an endpoint.
     Endpoint {
@@ -34,6 +34,19 @@ pub enum Report {
         worker: WorkerId,
         /// Whose budget.
         cluster: ClusterId,
+    },
+    /// There is no TLS session with an endpoint. Each worker says so at most every ten seconds, of each.
+    Handshake {
+        /// Who noticed.
+        worker: WorkerId,
+        /// The cluster.
+        cluster: ClusterId,
+        /// The endpoint in it.
+        endpoint: EndpointId,
+        /// Why, in a word.
+        reason: HandshakeFailure,
+        /// The same in full.
+        why: Box<str>,
     },
     /// Connections are not taken. Each worker says so at most every ten seconds, however many there are.
     Refusing {
@@ -66,6 +79,7 @@ pub(super) struct Complaints {
     descriptors: Cell<Instant>,
     exhausted: Cell<Instant>,
     pub(super) budgets: RefCell<FxHashMap<ClusterId, Instant>>,
+    pub(super) handshakes: RefCell<FxHashMap<(ClusterId, EndpointId), Instant>>,
     pub(super) shunned: RefCell<FxHashMap<(ClusterId, EndpointId), Instant>>,
 }
 

@@ -21,7 +21,10 @@ use crate::policy::descriptors::Fit;
 use crate::policy::key_table::KeyTable;
 use crate::policy::router::Router;
 use crate::policy::try_time::TryTimes;
+use crate::tls::offer::offer;
+use crate::tls::tickets::{TicketKeys, Tickets};
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, RouteId};
+use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -64,6 +67,10 @@ pub struct Shared {
     pub(super) before: Before,
     /// Clusters that have other endpoints than before, where nothing else has changed.
     changed: Vec<ClusterId>,
+    /// By which sessions with clients are made, by listener; `None`: it speaks plain HTTP.
+    tls_rules: Vec<Option<Arc<ServerConfig>>>,
+    /// Keys of tickets, where no file says them.
+    pub ticket_keys: Arc<TicketKeys>,
     in_use: InUses,
 }
 
@@ -128,12 +135,19 @@ impl Shared {
             idle_max: self.idle_max,
             before: Before::default(),
             in_use: InUses::default(),
+            tls_rules: self.tls_rules.clone(),
+            ticket_keys: Arc::clone(&self.ticket_keys),
             clusters,
             endpoint_slots,
             changed,
             config,
             stats,
         }
+    }
+
+    /// By which sessions with a listener's clients are made; `None`: it speaks plain HTTP.
+    pub(super) fn tls_rules(&self, listener: ListenerId) -> Option<&Arc<ServerConfig>> {
+        self.tls_rules[listener.index()].as_ref()
     }
 
     /// These are the endpoints from now on. Before any worker begins with them.
@@ -171,7 +185,10 @@ impl Shared {
             None => Arc::new(SharedSlots::new(descriptors_max, workers)),
         };
         let number = old.map_or(1, |old| old.number + 1);
+        let ticket_keys = old.map_or_else(|| Arc::new(TicketKeys::random()), |old| Arc::clone(&old.ticket_keys));
         Self {
+            tls_rules: config.listeners.iter().map(|listener| tls_rules(listener, &ticket_keys)).collect(),
+            ticket_keys,
             number,
             root: number,
             limits: Arc::new(Limits::new(&config, Arc::clone(&table), workers, old.map(|old| &*old.limits))),
@@ -337,4 +354,13 @@ fn listener_slots(
         .unwrap_or_else(|| Arc::new(ClientSlots::new(limit, listener.connections_max, RandomState::new())))
     });
     (connections, clients)
+}
+fn tls_rules(listener: &Listener, random: &Arc<TicketKeys>) -> Option<Arc<ServerConfig>> {
+    let tls = listener.tls.as_ref()?;
+    let keys = tls.ticket_keys.as_ref().unwrap_or(random);
+    let (clients, bound_to) = match &tls.clients {
+        Some(clients) => (Some(Arc::clone(&clients.judge)), clients.fingerprint.clone().into_bytes()),
+        None => (None, Vec::new()),
+    };
+    Some(offer(Arc::clone(&tls.names), tls.oldest, Tickets::new(Arc::clone(keys), bound_to), clients))
 }

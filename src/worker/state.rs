@@ -47,6 +47,8 @@ pub(super) struct Worker {
     date: Cell<(Instant, HttpDate)>,
     /// Downstream connections, over all listeners.
     pub(super) connections: Cell<usize>,
+    /// Handshakes with clients under way.
+    pub(super) handshakes: Cell<usize>,
     pub(super) draining: Cell<bool>,
     /// The drain's time is over: what is still in flight is ended.
     pub(super) cutting: Cell<bool>,
@@ -73,7 +75,7 @@ pub(super) struct Hands {
 #[derive(Debug, Default)]
 pub(super) struct LogTexts {
     pub(super) bytes: Vec<u8>,
-    pub(super) ends: [u32; 6],
+    pub(super) ends: [u32; 7],
 }
 
 /// Buffers that one call at a time parses and encodes with.
@@ -107,6 +109,7 @@ impl Worker {
             epoch: Cell::new(epoch()),
             date: Cell::new((Instant::default(), date::format(0))),
             connections: Cell::new(0),
+            handshakes: Cell::new(0),
             draining: Cell::new(false),
             cutting: Cell::new(false),
             idle_until: Cell::new(Instant::default()),

@@ -124,8 +124,7 @@ impl<'a> Tunnel<'a> {
             match received {
                 Ok(0) => {
                     self.worker.put(block);
-                    sink.shutdown(Shutdown::Write);
-                    return Ok(());
+                    return sink.end().await.map_err(|_| to);
                 }
                 Ok(count) => bulk = count == room || (bulk && count > room / 8),
                 Err(_) => {

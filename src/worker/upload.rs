@@ -340,7 +340,7 @@ impl<'c> Upload<'c> {
         let block = self.worker.widen(block, left, self.fast.get());
         let (received, block) = self.client.stream.receive(block).await;
         self.waits.set(false);
-        self.fast.set(block.room() == 0);
+        self.fast.set(self.client.stream.has_filled(&block));
         self.inbox.replace(block);
         match received {
             _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),

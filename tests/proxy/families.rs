@@ -6,6 +6,7 @@
 use crate::operation::said;
 use crate::support::dns::{Dns, Says};
 use crate::support::gateway::series;
+use crate::support::tls::{Authority, Session};
 use crate::support::{
     Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
 };
@@ -42,6 +43,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     tunnels,
     reloads,
     names,
+    sessions,
     rate_limits,
     forgotten_clients,
     health_checks,
@@ -275,6 +277,23 @@ fn names(driver: Driver) -> Moved {
     let mut moved = watched.moved(&["ringgate_name_lookups_total", "ringgate_name_answer_age_seconds"]);
     dns.set("svc.test", Says::Addresses(vec![address, std::net::Ipv4Addr::new(127, 0, 0, 2)], 0));
     moved.extend(watched.moved(&["ringgate_name_endpoints"]));
+    moved
+}
+
+fn sessions(driver: Driver) -> Moved {
+    let authority = Authority::new();
+    authority.sign("server", &["localhost"]);
+    let config = "[[route]]\nrespond = { body = \"ok\" }\n";
+    let setup = Setup { listener: &authority.listener("server"), config, ..Setup::default() };
+    let mut watched = Watched::start_with(driver, &setup);
+    let socket = std::net::TcpStream::connect(watched.gateway.address("edge")).unwrap();
+    let _session = Session::connect(socket, authority.client(), "localhost").expect("a session");
+    Client::connect(watched.gateway.address("edge")).send("GET / HTTP/1.1\r\n\r\n");
+    let names = ["handshakes_total", "handshake_failures_total", "handshake_duration_seconds"];
+    let mut moved = watched.moved(&names.map(|name| format!("ringgate_tls_{name}")).each_ref().map(String::as_str));
+    authority.sign_with("server", &["localhost"], |it| it.not_after = rcgen::date_time_ymd(2040, 1, 1));
+    watched.gateway.reload_well(&setup.file(driver));
+    moved.extend(watched.moved(&["ringgate_certificate_expiry_seconds"]));
     moved
 }
 

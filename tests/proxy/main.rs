@@ -47,6 +47,7 @@ mod routing;
 mod sockets;
 mod stale;
 mod systemd;
+mod tls;
 mod tools;
 mod tunnels;
 mod upgrade;

@@ -88,7 +88,7 @@ mod tests {
             let config = config::parse(&text, "generated").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
             assert_eq!(config.routes.len(), setup.routes.len());
             assert!(Router::try_new(&config).is_ok());
-            assert_eq!(config::warnings(&config), Vec::<String>::new());
+            assert_eq!(config::warnings(&config, std::time::Duration::ZERO), Vec::<String>::new());
         }
     }
 }

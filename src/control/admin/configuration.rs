@@ -142,6 +142,7 @@ fn listener(listener: &Listener) -> Value {
             ServerField::Remove => "remove".into(),
             ServerField::Set(value) => String::from_utf8_lossy(value.as_bytes()),
         },
+        "tls": listener.tls.as_ref().map(|tls| &tls.shown),
     })
 }
 
@@ -332,6 +333,7 @@ fn cluster(cluster: &Cluster) -> Value {
         "retry_after_max": duration(cluster.retry_after_max),
         "spill": spill(cluster.spill),
         "slow_start": duration(cluster.slow_start),
+        "tls": cluster.tls.as_ref().map(|tls| &tls.shown),
     })
 }
 
@@ -402,6 +404,7 @@ mod tests {
 [access_log]
 [[listener]]
 listen = "unix:/run/ringgate.sock"
+tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_auth = { ca = "/dir/a.pem" } }
 [[route]]
 match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" } }
 upstream = "app"
@@ -424,6 +427,7 @@ redirect = { to = "/e" }
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]
 health_check = { path = "/", headers = { x-check = "1" } }
+tls = { ca = "/dir/a.pem", certificate = { chain = "/dir/a.pem", key = "/dir/a.key" } }
 [upstream.b]
 endpoints = [{ address = "10.0.0.2:1" }]
 "#;
@@ -466,7 +470,12 @@ endpoints = [{ address = "10.0.0.2:1" }]
 
     #[test]
     fn every_key_of_the_file_is_shown_under_its_name_and_nothing_else() {
-        let config = Arc::new(crate::config::parse(EVERYTHING, "f").unwrap_or_else(|errors| panic!("{errors}")));
+        let dir = tempfile::tempdir().unwrap();
+        let (chain, key) = crate::tls::testing::pem(&["a.example"], crate::tls::testing::Algorithm::Ecdsa);
+        std::fs::write(dir.path().join("a.pem"), chain).unwrap();
+        std::fs::write(dir.path().join("a.key"), key).unwrap();
+        let text = EVERYTHING.replace("/dir", dir.path().to_str().unwrap());
+        let config = Arc::new(crate::config::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}")));
         let text: String = pieces(&config).collect();
         let (mut shown, mut wanted) = (BTreeSet::new(), BTreeSet::new());
         shown_keys(&serde_json::from_str(&text).unwrap(), "", &mut shown);

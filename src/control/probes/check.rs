@@ -20,11 +20,15 @@ use crate::net::fault::{self, Fault};
 use crate::observe::labels::FailureReason;
 use crate::observe::stats::Failure;
 use http::{Method, StatusCode};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use std::io;
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// Bytes of a response that are read at once.
 const READ_BYTES: u64 = 4 << 10;
@@ -45,42 +49,70 @@ impl From<FailureReason> for Miss {
 }
 
 /// Does the endpoint pass within the check's timeout?
-pub(super) async fn check(address: &Address, check: &HealthCheck, proxy: ProxyVersion) -> Result<(), Miss> {
-    let asked = timeout(check.timeout, connect_and_ask(address, &check.probe, proxy));
+pub(super) async fn check(
+    address: &Address,
+    check: &HealthCheck,
+    proxy: ProxyVersion,
+    tls: Option<Tls>,
+) -> Result<(), Miss> {
+    let asked = timeout(check.timeout, connect_and_ask(address, &check.probe, proxy, tls));
     asked.await.unwrap_or(Err(FailureReason::Timeout.into()))
 }
 
-async fn connect_and_ask(address: &Address, probe: &Probe, proxy: ProxyVersion) -> Result<(), Miss> {
+async fn connect_and_ask(address: &Address, probe: &Probe, proxy: ProxyVersion, tls: Option<Tls>) -> Result<(), Miss> {
     let no_connection = |error| not_connected(address, &error);
     match address {
         Address::Tcp(tcp) => {
             let stream = TcpStream::connect(tcp).await.map_err(no_connection)?;
             meets_another(&SockRef::from(&stream)).map_err(no_connection)?;
-            ask(stream, address, probe, proxy).await
+            introduce(stream, address, probe, proxy, tls).await
         }
         Address::Unix(path) => {
-            ask(UnixStream::connect(path).await.map_err(no_connection)?, address, probe, proxy).await
+            introduce(UnixStream::connect(path).await.map_err(no_connection)?, address, probe, proxy, tls).await
         }
+    }
+}
+
+/// With what an endpoint is to be spoken to in TLS, and the name that it has to have; without one there can be no session.
+pub(super) type Tls = (Arc<ClientConfig>, Option<ServerName<'static>>);
+
+async fn introduce(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: &Address,
+    probe: &Probe,
+    proxy: ProxyVersion,
+    tls: Option<Tls>,
+) -> Result<(), Miss> {
+    // an endpoint that wants a PROXY header takes no connection without one; this one is for nobody
+    let mut first = Vec::new();
+    match proxy {
+        ProxyVersion::Off => {}
+        ProxyVersion::V1 => proxy_header::push_v1(&mut first, None),
+        ProxyVersion::V2 => proxy_header::push_v2_local(&mut first),
+    }
+    let Some((rules, name)) = tls else { return ask(stream, first, address, probe).await };
+    stream.write_all(&first).await.map_err(|error| broken(&error))?;
+    let name = name.ok_or(FailureReason::Tls)?;
+    match TlsConnector::from(rules).connect(name, stream).await {
+        Ok(session) => ask(session, Vec::new(), address, probe).await,
+        Err(error) => Err(match fault::is_ours(&error) {
+            true => broken(&error),
+            false => FailureReason::Tls.into(),
+        }),
     }
 }
 
 async fn ask(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut question: Vec<u8>,
     address: &Address,
     probe: &Probe,
-    proxy: ProxyVersion,
 ) -> Result<(), Miss> {
-    // an endpoint that wants a PROXY header takes no connection without one; this one is for nobody
-    let mut question = Vec::new();
-    match proxy {
-        ProxyVersion::Off => {}
-        ProxyVersion::V1 => proxy_header::push_v1(&mut question, None),
-        ProxyVersion::V2 => proxy_header::push_v2_local(&mut question),
-    }
     if let Probe::Http(http) = probe {
         push_head(&mut question, http, address);
     }
     stream.write_all(&question).await.map_err(|error| broken(&error))?;
+    stream.flush().await.map_err(|error| broken(&error))?;
     let Probe::Http(http) = probe else { return Ok(()) };
     let answer = read_head(&mut stream, &http.method).await?;
     let (lowest, highest) = http.expect;
@@ -254,7 +286,7 @@ pub(super) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
         let asked = patient(probe);
-        tokio::join!(check(&address, &asked, ProxyVersion::Off), answer_once(&listener, reply))
+        tokio::join!(check(&address, &asked, ProxyVersion::Off, None), answer_once(&listener, reply))
     }
 
     #[test]
@@ -393,11 +425,11 @@ pub(super) mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = Address::Tcp(listener.local_addr().unwrap());
             let brief = HealthCheck { timeout: Duration::from_millis(20), ..fixture::health_check(http()) };
-            assert_eq!(check(&address, &brief, ProxyVersion::Off).await, failed(FailureReason::Timeout));
+            assert_eq!(check(&address, &brief, ProxyVersion::Off, None).await, failed(FailureReason::Timeout));
             let tcp = patient(Probe::Tcp);
-            assert_eq!(check(&address, &tcp, ProxyVersion::Off).await, Ok(()), "it does accept");
+            assert_eq!(check(&address, &tcp, ProxyVersion::Off, None).await, Ok(()), "it does accept");
             drop(listener);
-            assert_eq!(check(&address, &tcp, ProxyVersion::Off).await, failed(FailureReason::Refused));
+            assert_eq!(check(&address, &tcp, ProxyVersion::Off, None).await, failed(FailureReason::Refused));
         });
     }
 
@@ -408,7 +440,7 @@ pub(super) mod tests {
         let address = Address::Unix(path.clone());
         let http = patient(http());
         block_on(async {
-            assert_eq!(check(&address, &http, ProxyVersion::Off).await, failed(FailureReason::Unreachable));
+            assert_eq!(check(&address, &http, ProxyVersion::Off, None).await, failed(FailureReason::Unreachable));
             let listener = UnixListener::bind(&path).unwrap();
             let answer = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -416,11 +448,11 @@ pub(super) mod tests {
                 let mut request = Vec::new();
                 stream.read_to_end(&mut request).await
             };
-            let (result, _) = tokio::join!(check(&address, &http, ProxyVersion::Off), answer);
+            let (result, _) = tokio::join!(check(&address, &http, ProxyVersion::Off, None), answer);
             assert_eq!(result, Ok(()));
             drop(listener);
             assert_eq!(
-                check(&address, &http, ProxyVersion::Off).await,
+                check(&address, &http, ProxyVersion::Off, None).await,
                 failed(FailureReason::Refused),
                 "it left its socket"
             );

@@ -176,7 +176,7 @@ impl Control {
         set_modes(&old, &new);
         addresses.iter().for_each(|(name, address)| tracing::info!("listening listener={name} address={address}"));
         let changes = difference::changes(&old, &new);
-        Ok(Reloaded { generation, changes, warnings: config::warnings(&new) })
+        Ok(Reloaded { generation, changes, warnings: config::warnings(&new, clock::wall()) })
     }
 
     /// Reading and binding may take a while, and a file that hangs (a pipe, a server that is away) takes for ever: meanwhile this thread looks

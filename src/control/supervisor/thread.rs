@@ -19,6 +19,7 @@ use crate::net::guarded::guarded;
 use crate::net::socket_file::SocketFile;
 use crate::net::{clock, heap};
 use crate::observe::stats::Stats;
+use crate::tls::tickets::ROTATION;
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng};
 use crate::worker::{Command, DoorKey, Report, Shared};
 use rand::SeedableRng;
@@ -53,6 +54,8 @@ pub(super) struct Control {
     pub(super) watch: Watch,
     /// When to look after the file again.
     pub(super) watched: Instant,
+    /// When the keys of tickets were last exchanged.
+    pub(super) keys_made: Instant,
     pub(super) names: Names,
     /// What operators have changed about endpoints since the configuration was read.
     pub(super) wishes: Wishes,
@@ -218,6 +221,14 @@ impl Control {
         self.probes = Some(self.tasks.spawn(probes.run()));
     }
 
+    /// Makes a new key for the tickets of TLS when it is time, so that who gets hold of one can read what is a day old at most.
+    fn exchange_ticket_keys(&mut self, now: Instant) {
+        if now >= self.keys_made + ROTATION {
+            self.crew.shared().ticket_keys.rotate();
+            self.keys_made = now;
+        }
+    }
+
     /// Looks after the workers until `until`, or until this is wished for.
     ///
     /// # Errors
@@ -238,6 +249,7 @@ impl Control {
                     self.memory.look(clock::now(), memory::resident_bytes, heap::give_back);
                     self.prune();
                     self.names.look_at_system(clock::now());
+                    self.exchange_ticket_keys(clock::now());
                     if self.is_behind {
                         let shared = Arc::clone(self.crew.shared());
                         self.is_behind = !self.crew.follow(&shared);

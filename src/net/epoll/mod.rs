@@ -54,7 +54,7 @@ pub(super) struct Epoll {
     /// Of the row that was made last.
     generation: Cell<u32>,
     events: RefCell<Box<[libc::epoll_event; EVENTS]>>,
-    stock: Rc<RefCell<Blocks>>,
+    pub(super) stock: Rc<RefCell<Blocks>>,
     alarm: Alarm,
     /// What a task has had of its share, and the number of its run.
     share: Cell<(u64, usize)>,

@@ -64,7 +64,7 @@ pub(super) struct Ring {
     io: RefCell<IoUring>,
     operations: RefCell<Slab<Operation>>,
     buffers: RefCell<Buffers>,
-    stock: Rc<RefCell<Blocks>>,
+    pub(super) stock: Rc<RefCell<Blocks>>,
     /// Blocks that were received and not read yet, over all sockets.
     ahead: Cell<usize>,
     /// Operations submitted since the last turn that will be over at once, and that nobody waits for.

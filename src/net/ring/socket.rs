@@ -196,7 +196,8 @@ impl Socket {
         .await;
     }
 
-    fn is_posting(&self) -> bool {
+    /// Whether something that was posted is not sent yet.
+    pub(in super::super) fn is_posting(&self) -> bool {
         let Some(number) = self.posted.get() else { return false };
         let in_flight = self.ring.with(number, |operation| operation.is_in_flight());
         if !in_flight {

@@ -7,14 +7,30 @@
 //! Redaction: the value of each listed query parameter, in the target and in `Referer`, and the value of each listed header is
 //! replaced by `[redacted]`. Names are compared without case and after percent-decoding, so `%74oken=` does not slip by.
 
-use super::record::LogRecord;
+use super::record::{LogRecord, LogTls};
 use crate::config::{Cluster, Config, LogFormat};
 use crate::units::ClusterId;
+use rustls::CipherSuite;
 use std::fmt::Display;
 use std::io::Write;
 use std::sync::Arc;
 
 const REDACTED: &[u8] = b"[redacted]";
+
+fn version_word(tls: LogTls) -> &'static str {
+    match tls.version {
+        0x0303 => "1.2",
+        0x0304 => "1.3",
+        _ => "unknown",
+    }
+}
+
+/// As IANA calls it, where it is one of those that are spoken: what stands before the last part of its name, and that.
+fn suite_words(tls: LogTls) -> (&'static str, &'static str) {
+    let name = CipherSuite::from(tls.suite).as_str().unwrap_or("unknown");
+    // rustls has names of its own for those of TLS 1.3
+    name.strip_prefix("TLS13_").map_or(("", name), |rest| ("TLS_", rest))
+}
 
 /// Turns records into lines; knows the names behind ids.
 pub(super) struct Formatter {
@@ -109,6 +125,12 @@ impl Formatter {
         self.json_text(out, "request_id", record.request_id, self.redact.request_id);
         self.json_text(out, "user_agent", record.user_agent, self.redact.user_agent);
         self.json_url(out, "referer", record.referer, self.redact.referer);
+        if let Some(tls) = record.tls {
+            let (version, (tls_, suite), resumed) = (version_word(tls), suite_words(tls), tls.is_resumed);
+            put(out, format_args!(",\"tls_version\":\"{version}\",\"tls_cipher\":\"{tls_}{suite}\""));
+            self.json_text(out, "sni", record.sni, self.redact.host);
+            put(out, format_args!(",\"tls_resumed\":{resumed}"));
+        }
         out.extend_from_slice(b"}\n");
     }
 
@@ -168,6 +190,12 @@ impl Formatter {
         }
         out.extend_from_slice(b"\" request_id=");
         combined_quoted(out, record.request_id, self.redact.request_id);
+        if let Some(tls) = record.tls {
+            let (version, (tls_, suite), resumed) = (version_word(tls), suite_words(tls), tls.is_resumed);
+            put(out, format_args!(" tls_version={version} tls_cipher={tls_}{suite} sni="));
+            combined_quoted(out, record.sni, self.redact.host);
+            put(out, format_args!(" tls_resumed={resumed}"));
+        }
         out.push(b'\n');
     }
 
@@ -456,6 +484,21 @@ mod tests {
              listener=\"edge\" route=\"-\" host=\"-\" error=- request_bytes=300 duration=0.012345 upstream_time=- \
              upstream=\"-\" attempts=0 endpoints=\"\" outcomes=\"\" request_id=\"-\"\n"
         );
+    }
+
+    #[test]
+    fn a_session_is_told_of_where_there_is_one() {
+        let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
+        let record = LogRecord { tls: Some(tls), sni: b"api.example.com", ..full() };
+        assert!(line(LogFormat::Json, &[], &record).ends_with(
+            ",\"tls_version\":\"1.3\",\"tls_cipher\":\"TLS_AES_128_GCM_SHA256\",\"sni\":\"api.example.com\",\"tls_resumed\":true}\n"
+        ));
+        let tls = LogTls { version: 0x0303, suite: 0xc02b, is_resumed: false };
+        let record = LogRecord { tls: Some(tls), ..full() };
+        assert!(line(LogFormat::Combined, &[], &record).ends_with(
+            " tls_version=1.2 tls_cipher=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 sni=\"-\" tls_resumed=false\n"
+        ));
+        assert!(!line(LogFormat::Json, &[], &full()).contains("tls_"));
     }
 
     #[test]

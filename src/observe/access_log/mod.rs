@@ -12,6 +12,6 @@ mod format;
 mod record;
 mod writer;
 
-pub use record::LogRecord;
+pub use record::{LogRecord, LogTls};
 pub use ring::{LogRing, LogSender};
 pub use writer::AccessLogThread;

@@ -61,6 +61,21 @@ pub struct LogRecord<'a> {
     pub user_agent: &'a [u8],
     /// `Referer`.
     pub referer: &'a [u8],
+    /// The session that it came in; `None`: plain HTTP.
+    pub tls: Option<LogTls>,
+    /// The name that the client has asked for when the session was made.
+    pub sni: &'a [u8],
+}
+
+/// What the access log says about a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogTls {
+    /// As in RFC 8446 §4.2.1: 0x0303 is TLS 1.2, 0x0304 TLS 1.3.
+    pub version: u16,
+    /// The cipher suite's number.
+    pub suite: u16,
+    /// It goes on with the keys of one before.
+    pub is_resumed: bool,
 }
 
 /// Room for the tries of a record that is unpacked.
@@ -85,8 +100,8 @@ const NONE_U64: u64 = u64::MAX;
 /// Stands for a version that is not there: digits end at 9.
 const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
-/// The largest packed record: six texts, the endpoints, and less than 136 bytes of numbers.
-pub(super) const PACKED_BYTES_MAX: usize = 6 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 136;
+/// The largest packed record: seven texts, the endpoints, and less than 144 bytes of numbers.
+pub(super) const PACKED_BYTES_MAX: usize = 7 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
 
 impl<'a> LogRecord<'a> {
     /// Appends the packed record to `out`: at most [`PACKED_BYTES_MAX`] bytes.
@@ -114,7 +129,12 @@ impl<'a> LogRecord<'a> {
         endpoints.iter().for_each(|endpoint| out.extend_from_slice(&endpoint.0.to_le_bytes()));
         out.push(outcomes.len() as u8);
         outcomes.iter().for_each(|outcome| out.push(outcome.index() as u8));
-        for text in [self.method, self.target, self.host, self.request_id, self.user_agent, self.referer] {
+        let tls = self.tls.map_or((0, 0, false), |tls| (tls.version, tls.suite, tls.is_resumed));
+        out.extend_from_slice(&tls.0.to_le_bytes());
+        out.extend_from_slice(&tls.1.to_le_bytes());
+        out.push(tls.2.into());
+        let texts = [self.method, self.target, self.host, self.request_id, self.user_agent, self.referer, self.sni];
+        for text in texts {
             pack_text(out, text);
         }
     }
@@ -144,7 +164,9 @@ impl<'a> LogRecord<'a> {
         for outcome in &mut *outcomes {
             *outcome = *AttemptOutcome::ALL.get(usize::from(from.u8()?))?;
         }
+        let tls = LogTls { version: from.u16()?, suite: from.u16()?, is_resumed: from.u8()? != 0 };
         Some(Self {
+            tls: Some(tls).filter(|tls| tls.version != 0),
             generation,
             time_unix_ms,
             listener,
@@ -168,6 +190,7 @@ impl<'a> LogRecord<'a> {
             request_id: from.text()?,
             user_agent: from.text()?,
             referer: from.text()?,
+            sni: from.text()?,
         })
     }
 }
@@ -273,6 +296,8 @@ pub(super) mod tests {
             request_id: b"01J",
             user_agent: b"curl/8",
             referer: b"https://example.com/",
+            tls: None,
+            sni: b"",
         }
     }
 
@@ -292,6 +317,8 @@ pub(super) mod tests {
     fn a_packed_record_comes_back_as_it_was() {
         round_trip(&full());
         round_trip(&LogRecord { rule: Some(Rule::Chunk), ..full() });
+        let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
+        round_trip(&LogRecord { tls: Some(tls), sni: b"api.example.com", ..full() });
         round_trip(&LogRecord {
             route: None,
             client: None,
@@ -320,6 +347,8 @@ pub(super) mod tests {
             request_id: text,
             user_agent: text,
             referer: text,
+            sni: text,
+            tls: Some(LogTls { version: 0x0303, suite: 0xc02b, is_resumed: false }),
             endpoints: &many,
             outcomes: &[AttemptOutcome::Reset; 100],
             ..full()

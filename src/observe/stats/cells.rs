@@ -4,7 +4,9 @@ use crate::error::ProxyError;
 use crate::limits;
 use crate::observe::counter::{Arena, Counter, counters};
 use crate::observe::histogram::Histogram;
-use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, ReadmitReason, RefuseReason, RetryReason};
+use crate::observe::labels::{
+    AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, ReadmitReason, RefuseReason, RetryReason, TlsVersion,
+};
 
 /// Slots of a route's requests that are allocated at a time.
 const REQUESTS_CHUNK: usize = 8;
@@ -147,6 +149,11 @@ pub(crate) struct ListenerStats {
     /// Connections among them that are tunnels.
     pub(crate) tunnels: Counter,
     pub(crate) tunnels_opened: Counter,
+    /// By [`TlsVersion`], and whether they were resumed.
+    pub(crate) handshakes: [[Counter; 2]; TlsVersion::ALL.len()],
+    /// By [`HandshakeFailure`].
+    pub(crate) handshake_failures: [Counter; HandshakeFailure::ALL.len()],
+    pub(crate) handshake_duration: Histogram,
 }
 
 /// The worker's event loop and its own resources.

@@ -62,6 +62,11 @@ impl Client {
         Ok(Self { stream: Arc::new(Stream::connect(address)?), unread: Vec::new() })
     }
 
+    /// Over a stream that stands.
+    pub(crate) fn over(stream: Stream) -> Self {
+        Self { stream: Arc::new(stream), unread: Vec::new() }
+    }
+
     /// Connects to `ip:port` from another address of this host.
     #[track_caller]
     pub(crate) fn connect_from(source: &str, address: &str) -> Self {

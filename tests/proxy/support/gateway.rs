@@ -1,6 +1,8 @@
 //! The gateway as a process of its own, started from a configuration file on ports that the kernel chooses.
 
 use super::client::{Client, Response};
+use super::stream::Stream;
+use super::tls::{self, Authority};
 use super::upstream::Upstream;
 use super::{eventually, lock};
 use std::collections::BTreeMap;
@@ -81,6 +83,8 @@ impl Default for Setup<'_> {
 impl Setup<'_> {
     /// The configuration file.
     pub(crate) fn file(&self, driver: Driver) -> String {
+        let tls = if tls::is_down() { Authority::shared().listener("server") } else { String::new() };
+        let listener = format!("{tls}{}", self.listener);
         format!(
             "[gateway]\nworkers = {}\ndriver = \"{}\"\ndrain_timeout = \"{}\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"test\", \"x\"]\n\n\
              [[listener]]\nname = \"edge\"\nlisten = \"{}\"\n{}\n\n{}\n",
@@ -88,7 +92,7 @@ impl Setup<'_> {
             driver.name(),
             self.drain_timeout,
             self.listen,
-            self.listener,
+            listener,
             self.config
         )
     }
@@ -103,9 +107,13 @@ pub(crate) fn behind(services: &[&Upstream], route: &str, cluster: &str) -> Stri
 
 /// The same with the endpoints as the configuration writes them.
 pub(crate) fn behind_endpoints(endpoints: &str, route: &str, cluster: &str) -> String {
+    let tls = match tls::is_up() && !endpoints.contains("unix:") {
+        true => format!("tls = {{ ca = \"{}\", name = \"localhost\" }}\n", Authority::shared().ca()),
+        false => String::new(),
+    };
     format!(
         "[[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\n{route}\n\n\
-         [upstream.svc]\nendpoints = [{endpoints}]\n{cluster}\n\n"
+         [upstream.svc]\nendpoints = [{endpoints}]\n{tls}{cluster}\n\n"
     )
 }
 
@@ -406,7 +414,17 @@ impl Gateway {
     /// A new connection to the listener `edge`.
     #[track_caller]
     pub(crate) fn client(&self) -> Client {
-        Client::connect(self.address("edge"))
+        match tls::is_down() {
+            true => self.tls_client(),
+            false => Client::connect(self.address("edge")),
+        }
+    }
+
+    /// A new connection that speaks TLS.
+    #[track_caller]
+    pub(crate) fn tls_client(&self) -> Client {
+        let stream = Stream::connect(self.address("edge")).and_then(Stream::encrypted);
+        Client::over(stream.unwrap_or_else(|error| panic!("no session: {error}")))
     }
 
     /// One GET on a new connection.

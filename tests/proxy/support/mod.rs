@@ -8,6 +8,7 @@ pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod load;
 pub(crate) mod stream;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 
 pub(crate) use client::Client;

@@ -1,11 +1,14 @@
 //! A byte stream over TCP or a unix socket, with the few socket options that tests need.
 
 use super::PATIENCE;
+use super::tls::{Authority, Session};
+use rustls::ServerConfig;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A connected socket. Reads and writes through `&Stream`, so that another thread may cut it.
@@ -14,6 +17,8 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     /// A unix stream socket.
     Unix(UnixStream),
+    /// TLS over IPv4 or IPv6.
+    Tls(Box<Session>),
 }
 
 impl Stream {
@@ -30,6 +35,31 @@ impl Stream {
         };
         stream.limit(PATIENCE)?;
         Ok(stream)
+    }
+
+    /// Speaks TLS over what it is, as a client that asks for `localhost`.
+    pub(crate) fn encrypted(self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => Session::connect(socket, Authority::shared().client(), "localhost")
+                .map(|session| Self::Tls(Box::new(session))),
+            other => Ok(other),
+        }
+    }
+
+    /// Speaks TLS over what it is, as a server.
+    pub(crate) fn serving(self, rules: Arc<ServerConfig>) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => Session::accept(socket, rules).map(|session| Self::Tls(Box::new(session))),
+            other => Ok(other),
+        }
+    }
+
+    /// Its session, if it has one.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Tls(session) => Some(session),
+            _ => None,
+        }
     }
 
     /// Connects to `ip:port` from another address of this host.
@@ -59,12 +89,18 @@ impl Stream {
 
     /// Ends the direction that this side sends in; the other goes on.
     pub(crate) fn end(&self) {
+        if let Self::Tls(session) = self {
+            session.end();
+        }
         // fails when the peer has reset the connection, which whoever reads finds out
         let _ = self.socket().shutdown(Shutdown::Write);
     }
 
     /// Waits until there is something to read, and leaves it there; whether there was.
     pub(crate) fn wait_readable(&self) -> bool {
+        if self.session().is_some_and(Session::has_plaintext) {
+            return true;
+        }
         let mut byte = [MaybeUninit::uninit()];
         uninterrupted(|| self.socket().peek(&mut byte)).is_ok_and(|peeked| peeked > 0)
     }
@@ -84,6 +120,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => SockRef::from(stream),
             Self::Unix(stream) => SockRef::from(stream),
+            Self::Tls(session) => SockRef::from(&session.socket),
         }
     }
 }
@@ -93,6 +130,7 @@ impl Read for &Stream {
         uninterrupted(|| match self {
             Stream::Tcp(stream) => (&mut &*stream).read(into),
             Stream::Unix(stream) => (&mut &*stream).read(into),
+            Stream::Tls(session) => session.read(into),
         })
     }
 }
@@ -102,6 +140,7 @@ impl Write for &Stream {
         uninterrupted(|| match self {
             Stream::Tcp(stream) => (&mut &*stream).write(bytes),
             Stream::Unix(stream) => (&mut &*stream).write(bytes),
+            Stream::Tls(session) => session.write(bytes),
         })
     }
 

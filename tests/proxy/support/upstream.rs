@@ -5,7 +5,9 @@
 
 use super::client::find;
 use super::stream::Stream;
+use super::tls::{self, Authority};
 use super::{Gate, PATIENCE, lock};
+use rustls::ServerConfig;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -22,6 +24,7 @@ pub(crate) struct Upstream {
     address: String,
     shared: Arc<Shared>,
     acceptor: Option<(Arc<Listener>, JoinHandle<()>)>,
+    tls: Option<Arc<ServerConfig>>,
     _place: Option<Socket>,
 }
 
@@ -69,6 +72,8 @@ pub(crate) struct Conn {
     shared: Arc<Shared>,
     /// Row of the accepted connection, from 0.
     pub(crate) number: usize,
+    /// Its end is not said.
+    is_cut: bool,
 }
 
 impl Upstream {
@@ -84,6 +89,15 @@ impl Upstream {
     /// Each request, read whole, is given to `answer`.
     pub(crate) fn answering(answer: impl Fn(&Request, &mut Conn) + Send + Sync + 'static) -> Self {
         Self::scripted(answer_each(answer))
+    }
+
+    /// The same, in TLS by these rules.
+    pub(crate) fn encrypted(rules: Arc<ServerConfig>, script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Self {
+        let (place, address) = keep_a_port();
+        let mut upstream = Self::stopped(address.to_string(), Box::new(script));
+        (upstream._place, upstream.tls) = (Some(place), Some(rules));
+        upstream.start();
+        upstream
     }
 
     /// Answers every request with 200 and this body.
@@ -130,7 +144,8 @@ impl Upstream {
     fn stopped(address: String, script: Script) -> Self {
         let shared =
             Shared { script, accepted: AtomicUsize::new(0), requests: Mutex::default(), open: Mutex::default() };
-        Self { address, shared: Arc::new(shared), acceptor: None, _place: None }
+        let tls = (tls::is_up() && !address.starts_with("unix:")).then(|| Authority::shared().server("server"));
+        Self { address, shared: Arc::new(shared), acceptor: None, tls, _place: None }
     }
 
     /// Its address as the configuration writes it.
@@ -156,8 +171,8 @@ impl Upstream {
             None => Listener::Tcp(TcpListener::bind(&self.address).expect("the place is kept")),
         };
         let listener = Arc::new(listener);
-        let (shared, accepting) = (Arc::clone(&self.shared), Arc::clone(&listener));
-        let thread = std::thread::spawn(move || accept_all(&accepting, &shared));
+        let (shared, accepting, tls) = (Arc::clone(&self.shared), Arc::clone(&listener), self.tls.clone());
+        let thread = std::thread::spawn(move || accept_all(&accepting, &shared, tls.as_ref()));
         self.acceptor = Some((listener, thread));
     }
 
@@ -252,8 +267,14 @@ impl Conn {
         self.send(format!("HTTP/1.1 {status} Reason\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
     }
 
+    /// A session ends without a word when the script returns.
+    pub(crate) fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
     /// The connection ends with RST when the script returns.
     pub(crate) fn reset(&mut self) {
+        self.cut();
         self.stream.reset_on_close();
     }
 
@@ -359,7 +380,7 @@ pub(crate) fn keep_a_port() -> (Socket, SocketAddr) {
     (place, address)
 }
 
-fn answer_each(answer: impl Fn(&Request, &mut Conn)) -> impl Fn(&mut Conn) {
+pub(crate) fn answer_each(answer: impl Fn(&Request, &mut Conn)) -> impl Fn(&mut Conn) {
     move |conn| {
         while let Some(request) = conn.request() {
             answer(&request, conn);
@@ -367,19 +388,33 @@ fn answer_each(answer: impl Fn(&Request, &mut Conn)) -> impl Fn(&mut Conn) {
     }
 }
 
-fn accept_all(listener: &Listener, shared: &Arc<Shared>) {
+fn accept_all(listener: &Listener, shared: &Arc<Shared>, tls: Option<&Arc<ServerConfig>>) {
     while let Ok(stream) = listener.accept() {
         stream.limit(PATIENCE * 2).expect("a timeout can be set");
-        let stream = Arc::new(stream);
         let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
-        let mut open = lock(&shared.open);
-        open.retain(|stream| stream.strong_count() > 0);
-        open.push(Arc::downgrade(&stream));
-        drop(open);
-        let mut conn = Conn { stream, unread: Vec::new(), shared: Arc::clone(shared), number };
-        std::thread::spawn(move || {
-            let shared = Arc::clone(&conn.shared);
-            (shared.script)(&mut conn);
-        });
+        let shared = Arc::clone(shared);
+        let serve = move |stream: Stream| {
+            let stream = Arc::new(stream);
+            let mut open = lock(&shared.open);
+            open.retain(|stream| stream.strong_count() > 0);
+            open.push(Arc::downgrade(&stream));
+            drop(open);
+            let mut conn = Conn { stream, unread: Vec::new(), shared: Arc::clone(&shared), number, is_cut: false };
+            move || {
+                (shared.script)(&mut conn);
+                // a service that closes a connection in good order says so
+                if let Some(session) = conn.stream.session().filter(|_| !conn.is_cut) {
+                    session.end();
+                }
+            }
+        };
+        match tls {
+            None => drop(std::thread::spawn(serve(stream))),
+            Some(rules) => {
+                let rules = Arc::clone(rules);
+                // a handshake waits for its client, and nobody else is to
+                std::thread::spawn(move || stream.serving(rules).map(|stream| serve(stream)()));
+            }
+        }
     }
 }
