@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long one that has failed may take to end by itself.
 const ENDING: Duration = Duration::from_secs(2);
 
+/// The process whose end ends all others of a container.
+const FIRST: u32 = 1;
+
 /// What there is to give.
 pub(in crate::control) struct Given {
     /// With a socket for each worker.
@@ -27,6 +30,11 @@ pub(in crate::control) fn give(
     given: Given,
     estate: impl FnOnce() -> Estate,
 ) -> Result<(Upgraded, Serving), NotUpgraded> {
+    if std::process::id() == FIRST {
+        return Err(NotUpgraded::because(
+            "this is the first process of a container, which ends with it: start another container beside this one, and drain this one",
+        ));
+    }
     let program = program().map_err(|error| NotUpgraded::because(format!("cannot tell what to start: {error}")))?;
     let (own, its) = UnixStream::pair().map_err(NotUpgraded::because)?;
     let next = Command::new(&program)
