@@ -187,10 +187,15 @@ impl Crew {
 
     /// Delivers a command to every worker, also to those that were replaced and still finish what they have.
     pub(super) fn tell(&self, command: impl Fn() -> Command) {
+        self.tell_each(|_| command());
+    }
+
+    /// The same with a command for each.
+    fn tell_each(&self, command: impl Fn(WorkerId) -> Command) {
         let holders = self.posts.iter().filter_map(|post| Some((post.id, post.holder.as_ref()?)));
         let leavers = self.leavers.iter().map(|leaver| (leaver.id, &leaver.holder));
         for (id, holder) in holders.chain(leavers) {
-            if holder.mailbox.send(command()) == mailbox::Sent::Full {
+            if holder.mailbox.send(command(id)) == mailbox::Sent::Full {
                 tracing::warn!("worker {} does not read its mailbox; what it was told is lost", id.index());
             }
         }
@@ -198,23 +203,21 @@ impl Crew {
 
     /// Tells every worker to finish what it has and end.
     pub(super) fn drain(&mut self) {
-        self.draining = true;
-        self.tell(|| Command::Drain);
-        // without these, the kernel would still accept into queues that nobody empties
-        self.posts.iter_mut().for_each(|post| post.sockets.clear());
+        self.end(|_| Command::Drain);
     }
 
     /// The same, when another process has taken so many sockets of these doors, the first ones.
     pub(super) fn hand_over(&mut self, taken: &[(DoorKey, usize)]) {
+        self.end(|worker| {
+            let kept = taken.iter().filter(|(_, sockets)| worker.index() < *sockets);
+            Command::HandOver(kept.map(|(key, _)| key.clone()).collect())
+        });
+    }
+
+    fn end(&mut self, command: impl Fn(WorkerId) -> Command) {
         self.draining = true;
-        let kept = |worker: usize| {
-            taken.iter().filter(|(_, sockets)| worker < *sockets).map(|(key, _)| key.clone()).collect::<Vec<_>>()
-        };
-        let holders = self.posts.iter().filter_map(|post| Some((post.id, post.holder.as_ref()?)));
-        let leavers = self.leavers.iter().map(|leaver| (leaver.id, &leaver.holder));
-        for (id, holder) in holders.chain(leavers) {
-            holder.mailbox.send(Command::HandOver(kept(id.index())));
-        }
+        self.tell_each(command);
+        // without these, the kernel would still accept into queues that nobody empties
         self.posts.iter_mut().for_each(|post| post.sockets.clear());
     }
 

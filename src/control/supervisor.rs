@@ -104,6 +104,13 @@ enum Ask {
     Endpoint(Asked, oneshot::Sender<Result<(), Refused>>),
 }
 
+/// Asks the control thread for something; nothing is ever told if it is not there any more.
+fn ask<T>(asks: &mpsc::UnboundedSender<Ask>, what: impl FnOnce(oneshot::Sender<T>) -> Ask) -> oneshot::Receiver<T> {
+    let (done, outcome) = oneshot::channel();
+    let _ = asks.send(what(done));
+    outcome
+}
+
 /// A running gateway.
 pub struct Gateway {
     generations: Arc<Generations>,
@@ -248,16 +255,12 @@ impl Gateway {
 
     /// Has the configuration read anew and taken into use; what comes of it is told by what is returned, and logged. Returns at once.
     pub fn reload(&self) -> oneshot::Receiver<Outcome> {
-        let (done, outcome) = oneshot::channel();
-        let _ = self.asks.send(Ask::Reload(done));
-        outcome
+        ask(&self.asks, Ask::Reload)
     }
 
     /// Has the next process take over, and drains when that serves; as [`Gateway::reload`].
     pub fn upgrade(&self) -> oneshot::Receiver<Result<Upgraded, NotUpgraded>> {
-        let (done, outcome) = oneshot::channel();
-        let _ = self.asks.send(Ask::Upgrade(done));
-        outcome
+        ask(&self.asks, Ask::Upgrade)
     }
 
     /// True when it has ended.

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 #[serde(default)]
 pub struct Estate {
     /// By the upstream's name, then by endpoint.
-    upstreams: HashMap<String, HashMap<String, Words>>,
+    upstreams: HashMap<String, HashMap<u64, Words>>,
     /// Tokens, by the limit's name.
     limits: HashMap<String, u64>,
 }
@@ -84,7 +84,7 @@ mod tests {
     fn an_estate_of_another_configuration_is_no_harm() {
         let (after, now) = (shared(CHECKED), Instant::from_nanos(1 << 40));
         let full = after.estate(now);
-        let strange = r#"{"upstreams":{"gone":{"127.0.0.1:1#0":{}},"svc":{"127.0.0.1:9#0":{"down":true}}},
+        let strange = r#"{"upstreams":{"gone":{"1":{}},"svc":{"9":{"down":true}}},
             "limits":{"gone":1,"all":18446744073709551615},"later":[]}"#;
         after.take_on(serde_json::from_str(strange).unwrap(), now);
         assert_eq!(after.estate(now), full);

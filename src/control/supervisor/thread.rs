@@ -1,7 +1,7 @@
 //! The control thread: what it owns, and its life: to look after everything, to reload, to drain.
 
 use super::names::on_checked;
-use super::{Ask, DRAIN_LOOK, FLUSH, Fault, LOOK, NotReloaded, Wish, interval};
+use super::{Ask, DRAIN_LOOK, FLUSH, Fault, LOOK, NotReloaded, Wish, ask, interval};
 use crate::config::{self, Config};
 use crate::control::admin::{self, AdminListener, AdminState, Lifecycle, Passing, Phase};
 use crate::control::crew::Crew;
@@ -25,7 +25,7 @@ use crate::worker::{Command, DoorKey, Report, Shared};
 use rand::SeedableRng;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::sleep;
 
@@ -158,21 +158,9 @@ impl Control {
                 drain: Box::new(move || {
                     wish.send_replace(Wish::Drain);
                 }),
-                reload: Box::new(move || {
-                    let (done, outcome) = oneshot::channel();
-                    let _ = reloads.send(Ask::Reload(done));
-                    outcome
-                }),
-                order: Box::new(move |asked| {
-                    let (done, outcome) = oneshot::channel();
-                    let _ = orders.send(Ask::Endpoint(asked, done));
-                    outcome
-                }),
-                upgrade: Box::new(move || {
-                    let (done, outcome) = oneshot::channel();
-                    let _ = upgrades.send(Ask::Upgrade(done));
-                    outcome
-                }),
+                reload: Box::new(move || ask(&reloads, Ask::Reload)),
+                order: Box::new(move |asked| ask(&orders, |done| Ask::Endpoint(asked, done))),
+                upgrade: Box::new(move || ask(&upgrades, Ask::Upgrade)),
                 generations: Box::new(move || shown.views(clock::now())),
             })
         };
@@ -268,7 +256,7 @@ impl Control {
                         return Err(fault_of(&ended));
                     }
                 }
-                Some(ask) = self.asked.recv() => match ask {
+                Some(asked) = self.asked.recv() => match asked {
                     Ask::Reload(done) => {
                         let outcome = self.reload((verdict, &mut *verdicts)).await;
                         // whoever has asked may have gone
@@ -378,7 +366,7 @@ impl Control {
                         tracing::error!("{}", fault_of(&ended).0);
                     }
                 }
-                Some(ask) = self.asked.recv() => match ask {
+                Some(asked) = self.asked.recv() => match asked {
                     Ask::Reload(done) => {
                         let _ = done.send(Err(NotReloaded::Draining));
                     }

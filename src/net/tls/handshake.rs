@@ -1,7 +1,7 @@
 //! Handshakes, from the first flight to the last, on a connection that stands.
 //!
-//! A step costs as much as a hundred requests, where it has work with a private or a public key in it. So a turn of the event loop makes no
-//! more than [`STEPS_A_TURN`] of them, and who comes too late waits for the next one: what is established keeps its turn. How long a
+//! A step costs as much as a hundred requests, where it has work with a private or a public key in it. So a turn of our event loops makes no
+//! more than [`STEPS_A_TURN`] of them (monoio's have no turns that could be told apart), and who comes too late waits for the next one: what is established keeps its turn. How long a
 //! handshake may take is the caller's affair, who has a watch over the socket, and how many there are at once.
 
 use super::super::block::Block;

@@ -7,8 +7,8 @@
 
 use super::Family;
 use super::rows::{
-    by_reason, each_endpoint, listener, of_process, once, once_if_told, per_cluster, per_listener, per_request_key,
-    per_route, readmissions, rejected, requests,
+    by_reason, each_endpoint, listener, listener_sum, of_process, once, once_if_told, per_cluster, per_listener,
+    per_request_key, per_route, readmissions, rejected, requests,
 };
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
@@ -323,8 +323,8 @@ pub(super) const FAMILIES: &[Family] = &[
             for version in TlsVersion::ALL {
                 for (resumed, word) in ["false", "true"].into_iter().enumerate() {
                     let number = |stats: &ListenerStats| stats.handshakes[version.index()][resumed].get();
-                    let sum: u64 = scrape.stats.listener_parts(ListenerId::from_index(row)).touched().map(number).sum();
-                    out.sample(&[("listener", &config.name), ("version", version.token()), ("resumed", word)], sum);
+                    let labels = [("listener", &*config.name), ("version", version.token()), ("resumed", word)];
+                    out.sample(&labels, listener_sum(scrape, row, number));
                 }
             }
         },
@@ -341,8 +341,8 @@ pub(super) const FAMILIES: &[Family] = &[
             }
             for reason in HandshakeFailure::ALL {
                 let number = |stats: &ListenerStats| stats.handshake_failures[reason.index()].get();
-                let sum: u64 = scrape.stats.listener_parts(ListenerId::from_index(row)).touched().map(number).sum();
-                out.sample(&[("listener", &config.name), ("reason", reason.token())], sum);
+                let labels = [("listener", &*config.name), ("reason", reason.token())];
+                out.sample(&labels, listener_sum(scrape, row, number));
             }
         },
     },

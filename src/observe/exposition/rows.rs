@@ -101,8 +101,12 @@ pub(super) fn by_reason(scrape: &Scrape, row: usize, out: &mut Samples<'_>, numb
 }
 
 pub(super) fn listener(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&ListenerStats) -> u64) {
-    let sum: u64 = scrape.stats.listener_parts(ListenerId::from_index(row)).touched().map(number).sum();
-    out.sample(&[("listener", &scrape.stats.config.listeners[row].name)], sum);
+    out.sample(&[("listener", &scrape.stats.config.listeners[row].name)], listener_sum(scrape, row, number));
+}
+
+/// A number of a listener, over all workers.
+pub(super) fn listener_sum(scrape: &Scrape, row: usize, number: impl Fn(&ListenerStats) -> u64) -> u64 {
+    scrape.stats.listener_parts(ListenerId::from_index(row)).touched().map(number).sum()
 }
 
 pub(super) fn event_loop(scrape: &Scrape, row: usize, out: &mut Samples<'_>, number: fn(&LoopStats) -> u64) {

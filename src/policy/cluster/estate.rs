@@ -1,24 +1,25 @@
-//! What is known of a cluster's endpoints, by what they are called: an upgrade passes it on.
+//! What is known of a cluster's endpoints, by what they are known by: an upgrade passes it on. That is a hash of names and addresses which is
+//! the same in every process, as consistent hashing needs it to be.
 
-use super::Common;
+use super::{Common, identities};
 use crate::config;
 use crate::policy::standings::{Standings, Words};
 use crate::units::EndpointId;
 use std::collections::HashMap;
 
 impl Common {
-    /// What is known of the endpoints of `config`, which this is of, by what they are called. Nothing of most.
-    pub fn known<'c>(&'c self, config: &'c config::Cluster) -> impl Iterator<Item = (String, Words)> + 'c {
-        let words = |(row, name)| Some((name, self.standings.words(EndpointId::from_index(row))?));
-        names(config).into_iter().enumerate().filter_map(words)
+    /// What is known of the endpoints of `config`, which this is of, by what they are known by. Nothing of most.
+    pub fn known<'c>(&'c self, config: &'c config::Cluster) -> impl Iterator<Item = (u64, Words)> + 'c {
+        let words = |(row, identity)| Some((identity, self.standings.words(EndpointId::from_index(row))?));
+        identities(config).into_iter().enumerate().filter_map(words)
     }
 
     /// Takes on what was known of endpoints of the same cluster by another process. Before any request is served.
-    pub fn take_on(&self, config: &config::Cluster, mut known: HashMap<String, Words>) {
-        let (rows, words): (Vec<_>, Vec<_>) = names(config)
+    pub fn take_on(&self, config: &config::Cluster, mut known: HashMap<u64, Words>) {
+        let (rows, words): (Vec<_>, Vec<_>) = identities(config)
             .into_iter()
             .enumerate()
-            .filter_map(|(row, name)| Some((EndpointId::from_index(row), known.remove(&name)?)))
+            .filter_map(|(row, identity)| Some((EndpointId::from_index(row), known.remove(&identity)?)))
             .unzip();
         let before = Standings::from_words(&words);
         for (row, (id, words)) in rows.into_iter().zip(&words).enumerate() {
@@ -29,15 +30,4 @@ impl Common {
             self.standings.set_healthy(id, !(words.down && config.health_check.is_some()));
         }
     }
-}
-
-/// What each endpoint is called: by its address, and the same address once more by its number too.
-fn names(config: &config::Cluster) -> Vec<String> {
-    let mut twins: HashMap<String, u64> = HashMap::new();
-    let name = |endpoint: &config::Endpoint| {
-        let address = endpoint.identity();
-        let twin = twins.entry(address.clone()).and_modify(|twin| *twin += 1).or_insert(0);
-        format!("{address}#{twin}")
-    };
-    config.endpoints.iter().map(name).collect()
 }
