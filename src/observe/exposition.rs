@@ -459,7 +459,10 @@ mod tests {
         for (file, text) in [
             ("config/monitoring/alerts.yml", include_str!("../../config/monitoring/alerts.yml")),
             ("config/monitoring/alerts_test.yml", include_str!("../../config/monitoring/alerts_test.yml")),
-            ("config/monitoring/grafana-dashboard.json", include_str!("../../config/monitoring/grafana-dashboard.json")),
+            (
+                "config/monitoring/grafana-dashboard.json",
+                include_str!("../../config/monitoring/grafana-dashboard.json"),
+            ),
             ("docs/operations.md", include_str!("../../docs/operations.md")),
             ("README.md", include_str!("../../README.md")),
         ] {
@@ -468,7 +471,8 @@ mod tests {
                 word.strip_prefix("ringgate_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
             });
             for name in names.filter(|name| !name.ends_with('_')) {
-                let family = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+                let family =
+                    ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
                 assert!(known.contains(name) || known.contains(family), "{file} names {name}, which there is not");
             }
         }
