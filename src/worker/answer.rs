@@ -129,9 +129,8 @@ impl Line<'_> {
     /// Receives more of the head.
     async fn receive_more(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<(), Failure> {
         let Answering { upstream, block, going, upload } = answering;
-        let watch = &self.connection.watch;
-        let _guard =
-            watch.over(upstream.stream(), upload.until(), Shutdown::Both).on_behalf_of(&self.connection.stream);
+        let watch = self.inbound.watch;
+        let _guard = watch.over(upstream.stream(), upload.until(), Shutdown::Both).on_behalf_of(self.inbound.stream);
         upstream.arm(std::mem::take(block));
         let received = going.beside(pin!(upstream.received())).await;
         self.now = clock::now();
@@ -151,13 +150,15 @@ impl Line<'_> {
         let worker = self.worker;
         let mut scratch = worker.scratch.borrow_mut();
         let Scratch { head, response, .. } = &mut *scratch;
-        let head = match ResponseHead::parse_answer(block.unread(), self.method, self.offer.as_deref(), head) {
-            Ok(Parsed::Complete(head)) => head,
-            Ok(Parsed::Partial) => return Verdict::More,
-            Err(error) => {
-                return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
-            }
-        };
+        let head =
+            match ResponseHead::parse_answer(block.unread(), &self.forward.method, self.forward.offer.as_deref(), head)
+            {
+                Ok(Parsed::Complete(head)) => head,
+                Ok(Parsed::Partial) => return Verdict::More,
+                Err(error) => {
+                    return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
+                }
+            };
         let retry_after = head.retry_after(|| worker.wall(self.now).as_secs());
         let action = self.step(Event::Head { status: head.status(), retry_after }, upload);
         if action != Action::Relay {
@@ -207,7 +208,7 @@ impl Line<'_> {
     /// Encodes the client's head into `out`.
     fn commit(&mut self, head: &ResponseHead<'_>, upload: &Upload<'_>, out: &mut Vec<u8>) -> Commit {
         self.settle(upload);
-        if self.connection.is_leaving() {
+        if self.inbound.client.is_leaving() {
             self.cycle.on_drain();
         }
         let before = *self.cycle;
@@ -216,10 +217,10 @@ impl Line<'_> {
         let close = self.cycle.announces_close(upload.left().or((!is_refusal).then_some(0)));
         let response = DownstreamResponse {
             head,
-            version: self.version,
+            version: self.forward.version,
             close,
-            rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
-            server: &self.connection.config(self.worker).server,
+            rules: self.response_rules(),
+            server: &self.inbound.config(self.worker).server,
             extra: &[],
             date: &self.worker.date(self.now),
         };
@@ -230,8 +231,7 @@ impl Line<'_> {
     }
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
-        let rules = &self.worker.shared.config.routes[self.route.index()].response_headers;
-        encode::switching(out, head, rules, &self.connection.config(self.worker).server);
+        encode::switching(out, head, self.response_rules(), &self.inbound.config(self.worker).server);
         self.record.on_status(head.status());
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }
@@ -241,7 +241,7 @@ impl Line<'_> {
     async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> (Block, bool) {
         let Answering { upstream, block, upload, .. } = answering;
         self.record.on_answered(self.now);
-        let tunnel = Tunnel::new(self.worker, self.connection, upstream.stream());
+        let tunnel = Tunnel::new(self.worker, self.inbound, upstream.stream());
         let ended = tunnel.run(upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;
@@ -271,12 +271,12 @@ impl Line<'_> {
         let is_replaceable = going.is_through() && upload.can_begin() && self.attempts.may_replace_answer();
         let mut relay = Relay {
             worker: self.worker,
-            connection: self.connection,
+            inbound: self.inbound,
             upstream,
             going: &mut going,
             body: Body::new(from, u64::MAX),
             framing: to,
-            patience: self.connection.config(self.worker).body_timeout,
+            patience: self.inbound.config(self.worker).body_timeout,
             begun: false,
             sent_bytes: 0,
             held_until: is_replaceable.then(|| self.now + ANSWER_HELD_MAX),
@@ -286,7 +286,7 @@ impl Line<'_> {
             excess: false,
             now: self.now,
             trailers,
-            rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
+            rules: self.response_rules(),
         };
         let relayed = match commit.is_whole {
             true => Ok(()),
@@ -304,7 +304,7 @@ impl Line<'_> {
             Err(broken) => broken,
         };
         self.worker.put(out);
-        let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && self.connection.watch.was_away();
+        let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && self.inbound.watch.was_away();
         if !begun {
             *self.cycle = before;
             let action = match broken {
@@ -330,7 +330,7 @@ impl Line<'_> {
         // what is missing, and a reset would take what it has not read yet of the responses before
         let must_reset = framing == Framing::UntilClose;
         if must_reset {
-            self.connection.stream.reset_on_close();
+            self.inbound.stream.reset_on_close();
         }
         !must_reset
     }

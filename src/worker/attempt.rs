@@ -13,10 +13,10 @@
 //! or the kernel can prove that the endpoint never read it. A route that allows no retries (`attempts = 0`) is taken at its word: there it
 //! is done only if not a byte was sent. What the endpoint may have read of the first try is counted as a try of its own.
 
-use super::client::Connection;
 use super::failure::{Ending, Failure};
 use super::generation::Generation;
 use super::going::{Going, Sending};
+use super::inbound::Inbound;
 use super::opening::{Opened, Try};
 use super::upload::{Standing, Upload};
 use crate::config::HeaderRules;
@@ -64,7 +64,7 @@ pub(super) struct Asked<'a> {
 /// One request on one connection, up to its answer.
 pub(super) struct Conversation<'c> {
     worker: &'c Generation,
-    client: &'c Connection,
+    inbound: &'c Inbound<'c>,
     upload: &'c Upload<'c>,
     upstream: &'c Upstream,
     asked: Asked<'c>,
@@ -102,7 +102,7 @@ enum Happened {
 
 impl<'c> Conversation<'c> {
     pub(super) fn new(
-        (worker, client): (&'c Generation, &'c Connection),
+        (worker, inbound): (&'c Generation, &'c Inbound<'c>),
         upload: &'c Upload<'c>,
         opened: &'c Opened,
         asked: Asked<'c>,
@@ -111,7 +111,7 @@ impl<'c> Conversation<'c> {
         let Opened { upstream, reused } = opened;
         Self {
             worker,
-            client,
+            inbound,
             upload,
             upstream,
             asked,
@@ -136,7 +136,7 @@ impl<'c> Conversation<'c> {
         let until = self.upload.time_attempt(self.to.until, now);
         let heard = {
             let stream = self.upstream.stream();
-            let _guard = self.client.watch.over(stream, until, Shutdown::Both).on_behalf_of(&self.client.stream);
+            let _guard = self.inbound.watch.over(stream, until, Shutdown::Both).on_behalf_of(self.inbound.stream);
             match self.listen(going, answer).await {
                 Ok(()) => Ok(()),
                 Err(failure) => {
@@ -159,7 +159,7 @@ impl<'c> Conversation<'c> {
     /// What a connection means that has ended, `at` that time, while the upload was waiting for its client (`starved`) or not.
     fn verdict(&self, failure: Failure, at: Instant, starved: bool) -> Failure {
         let Failure::Reset { ending, .. } = failure else { return failure };
-        let watch = &self.client.watch;
+        let watch = self.inbound.watch;
         let (sent, may_be_read) = match self.upload.has_sent() {
             true => (Sent::Maybe, true),
             false => (Sent::Nothing, false),
@@ -169,7 +169,7 @@ impl<'c> Conversation<'c> {
         let raced = self.reused && (!may_be_read || at.since(self.began) < STALE_WITHIN || was_away);
         match watch.expired() {
             // one that has left just now is not tried again for
-            _ if watch.client_gone() || self.client.stream.is_reset() => Failure::Downstream(ProxyError::ClientClosed),
+            _ if watch.client_gone() || self.inbound.stream.is_reset() => Failure::Downstream(ProxyError::ClientClosed),
             true if starved => Failure::Downstream(ProxyError::RequestTimeout),
             true if watch.was_away() => Failure::Overslept { sent },
             true => Failure::TimedOut,
@@ -207,7 +207,7 @@ impl<'c> Conversation<'c> {
             if receipt != Receipt::Pending || next >= self.upload.until() {
                 return Ok(receipt);
             }
-            if !self.client.watch.pause_until(next, &self.client.stream).await {
+            if !self.inbound.watch.pause_until(next, self.inbound.stream).await {
                 return Err(Failure::Downstream(ProxyError::ClientClosed));
             }
         }
@@ -231,7 +231,7 @@ impl<'c> Conversation<'c> {
                     *looks += 1;
                     let received = self.upstream.poll_received(cx);
                     if received.is_pending() && *looks == 1 {
-                        self.client.watch.nudge(cx.waker());
+                        self.inbound.watch.nudge(cx.waker());
                         return Poll::Pending;
                     }
                     calm = None;
@@ -291,7 +291,7 @@ impl<'c> Conversation<'c> {
     fn take(&mut self, (received, block): Received, answer: &mut Block) -> Result<Heard, Failure> {
         *answer = block;
         // what arrives with the deadline is late: the connection has been shut down, and what follows would look like its end
-        if !matches!(received, Ok(1..)) || self.client.watch.expired() {
+        if !matches!(received, Ok(1..)) || self.inbound.watch.expired() {
             // servers that speak TLS seldom say that they close an idle connection
             self.ended = received.as_ref().map_or_else(|e| e.kind() == io::ErrorKind::UnexpectedEof, |n| *n == 0);
             return Err(Failure::broken(received.as_ref().err(), Sent::Maybe));
@@ -382,9 +382,9 @@ impl<'c> Conversation<'c> {
     /// Sends the client what was put aside for it.
     async fn tell(&mut self) -> Result<(), Failure> {
         let watch = self.worker.timers.watch();
-        let patience = self.client.config(self.worker).body_timeout;
-        let _guard = watch.over_send(&self.client.stream, patience, clock::now());
-        let (sent, mut ahead) = self.client.stream.send(std::mem::take(&mut self.ahead)).await;
+        let patience = self.inbound.config(self.worker).body_timeout;
+        let _guard = watch.over_send(self.inbound.stream, patience, clock::now());
+        let (sent, mut ahead) = self.inbound.stream.send(std::mem::take(&mut self.ahead)).await;
         ahead.clear();
         self.ahead = ahead;
         sent.map_err(|_| Failure::Downstream(ProxyError::ClientClosed))?;

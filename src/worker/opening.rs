@@ -1,9 +1,9 @@
 //! `checkout`: a pooled connection to the endpoint of an attempt, or a new one.
 
-use super::client::Connection;
 use super::failure::{Ending, Failure};
 use super::generation::Generation;
 use super::greeting;
+use super::inbound::Inbound;
 use super::proxied;
 use super::report::{COMPLAINT_PAUSE, Report};
 use super::upload::Upload;
@@ -46,7 +46,7 @@ pub(super) struct Opened {
 /// A pooled connection if one may be taken, else a new one.
 pub(super) async fn open(
     worker: &Generation,
-    connection: &Connection,
+    inbound: &Inbound<'_>,
     to: Try,
     reuse: bool,
     now: Instant,
@@ -55,7 +55,7 @@ pub(super) async fn open(
         return Ok(Opened { upstream, reused: true });
     }
     // boxed: most requests find a connection, and every connection of a client would hold the room for making one
-    let stream = Box::pin(connect(worker, connection, to)).await?;
+    let stream = Box::pin(connect(worker, inbound, to)).await?;
     Ok(Opened { upstream: Upstream::new(stream), reused: false })
 }
 
@@ -69,12 +69,12 @@ pub(super) fn may_repair(sent: Sent, to: Try, upload: &Upload<'_>) -> bool {
     may_repeat && upload.can_begin()
 }
 
-async fn connect(worker: &Generation, client: &Connection, to: Try) -> Result<Stream, Failure> {
-    let watch = &client.watch;
+async fn connect(worker: &Generation, inbound: &Inbound<'_>, to: Try) -> Result<Stream, Failure> {
+    let watch = inbound.watch;
     let cluster = &worker.shared.config.clusters[to.cluster.index()];
     let address = &cluster.endpoints[to.endpoint.index()].address;
     let connecting = connecting::connect(address).await.map_err(|error| unconnected(&error, address))?;
-    let _guard = watch.over_connecting(connecting.fd(), to.connect_until).on_behalf_of(&client.stream);
+    let _guard = watch.over_connecting(connecting.fd(), to.connect_until).on_behalf_of(inbound.stream);
     let unless_ended = |failure| match watch.expired() {
         _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
         true if watch.was_away() => Failure::Overslept { sent: Sent::Nothing },
@@ -85,7 +85,7 @@ async fn connect(worker: &Generation, client: &Connection, to: Try) -> Result<St
     if cluster.tls.is_none() {
         worker.cluster(to.cluster).borrow_mut().on_connected(to.endpoint, clock::now());
     }
-    let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
+    let introduced = proxied::introduce(worker, inbound, &stream, cluster.proxy_protocol).await;
     introduced.map_err(|error| unless_ended(Failure::broken(Some(&error), Sent::Nothing)))?;
     if let (Some(tls), Some(rules)) = (&cluster.tls, worker.tls_rules(to.cluster)) {
         let endpoint = &cluster.endpoints[to.endpoint.index()];

@@ -11,10 +11,10 @@
 //! piece of one that may be replaced waits for the rest, if that fits behind it: for a moment, if its length is known; if not, only for
 //! what has arrived already, because an event stream's next event may be an hour away.
 
-use super::client::Connection;
 use super::failure::Failure;
 use super::generation::Generation;
 use super::going::{Going, Sending};
+use super::inbound::Inbound;
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
@@ -34,7 +34,7 @@ use std::time::Duration;
 /// A response that is being passed on.
 pub(super) struct Relay<'a, 'g, F> {
     pub(super) worker: &'a Generation,
-    pub(super) connection: &'a Connection,
+    pub(super) inbound: &'a Inbound<'a>,
     /// The endpoint.
     pub(super) upstream: &'a Upstream,
     /// The request, as far as it is still on its way.
@@ -137,10 +137,10 @@ impl<F: Sending> Relay<'_, '_, F> {
     async fn send(&mut self, block: &mut Block) -> Result<(), Broken> {
         self.begun = true;
         let bytes = block.unread().len() as u64;
-        let watch = &self.connection.watch;
-        let _guard = watch.over_send(&self.connection.stream, self.patience, clock::now());
+        let watch = self.inbound.watch;
+        let _guard = watch.over_send(self.inbound.stream, self.patience, clock::now());
         let progress = || watch.on_sent(clock::now());
-        let mut sending = pin!(self.connection.stream.send_noting(std::mem::take(block), progress));
+        let mut sending = pin!(self.inbound.stream.send_noting(std::mem::take(block), progress));
         let (sent, back) = match self.going.is_under_way() {
             true => self.going.beside(sending).await.map_err(client_failed)?,
             false => sending.as_mut().await,
@@ -148,7 +148,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         *block = back;
         block.clear();
         if sent.is_err() {
-            return Err(Broken::Downstream(self.connection.send_failure()));
+            return Err(Broken::Downstream(self.inbound.send_failure()));
         }
         self.sent_bytes += bytes;
         Ok(())
@@ -156,10 +156,9 @@ impl<F: Sending> Relay<'_, '_, F> {
 
     /// The next bytes of the endpoint; none at its end, which the body may or may not allow.
     async fn receive(&mut self, block: &mut Block) -> Result<(), Broken> {
-        let watch = &self.connection.watch;
+        let watch = self.inbound.watch;
         let stream = self.upstream.stream();
-        let _guard =
-            watch.over(stream, clock::now() + self.patience, Shutdown::Both).on_behalf_of(&self.connection.stream);
+        let _guard = watch.over(stream, clock::now() + self.patience, Shutdown::Both).on_behalf_of(self.inbound.stream);
         self.ask(block);
         let received = match self.going.is_under_way() {
             true => self.going.beside(pin!(self.upstream.received())).await.map_err(client_failed)?,
@@ -177,9 +176,9 @@ impl<F: Sending> Relay<'_, '_, F> {
 
     /// The same, but until then at most, when it goes on without anybody waiting: whether something has come. The connection is not touched.
     async fn receive_until(&mut self, block: &mut Block, until: Instant) -> Result<bool, Broken> {
-        let watch = &self.connection.watch;
+        let watch = self.inbound.watch;
         let stall = self.now + self.patience;
-        let _guard = watch.over_pause(until.min(stall)).on_behalf_of(&self.connection.stream);
+        let _guard = watch.over_pause(until.min(stall)).on_behalf_of(self.inbound.stream);
         self.ask(block);
         let received = poll_fn(|cx| match self.upstream.poll_received(cx) {
             Poll::Ready(received) => Poll::Ready(Some(received)),

@@ -11,11 +11,11 @@
 //! A client that waits for `100 Continue` is not read from before [`super::attempt`], which hears the endpoint, has told it.
 
 use super::attempts::Attempts;
-use super::client::Connection;
 use super::discard::Rest;
 use super::failure::Failure;
 use super::generation::Generation;
 use super::going::Signals;
+use super::inbound::Inbound;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
@@ -34,12 +34,12 @@ use std::time::Duration;
 /// A request that is being sent; outlives its attempts.
 pub(super) struct Upload<'c> {
     worker: &'c Generation,
-    client: &'c Connection,
+    inbound: &'c Inbound<'c>,
     attempts: &'c Attempts<'c>,
     /// What the client has sent and nobody has looked at.
     inbox: RefCell<Block>,
     outbound: RefCell<Block>,
-    head_bytes: usize,
+    head_bytes: Cell<usize>,
     body: RefCell<Body>,
     framing: Framing,
     trailers: RefCell<Trailers>,
@@ -103,21 +103,21 @@ pub(super) struct Incoming {
 }
 
 impl<'c> Upload<'c> {
-    /// `outbound` holds the encoded head; `inbox` what the client sent behind its own.
+    /// `inbox` holds what the client sent behind its head.
     pub(super) fn new(
         worker: &'c Generation,
-        client: &'c Connection,
+        inbound: &'c Inbound<'c>,
         attempts: &'c Attempts<'c>,
-        (inbox, outbound): (Block, Block),
+        inbox: Block,
         incoming: Incoming,
     ) -> Self {
         Self {
             worker,
-            client,
+            inbound,
             attempts,
             inbox: RefCell::new(inbox),
-            head_bytes: outbound.all().len(),
-            outbound: RefCell::new(outbound),
+            head_bytes: Cell::new(0),
+            outbound: RefCell::default(),
             body: RefCell::new(Body::new(incoming.framing, incoming.bytes_max)),
             framing: incoming.framing,
             trailers: RefCell::new(incoming.trailers),
@@ -134,6 +134,14 @@ impl<'c> Upload<'c> {
             until: Cell::new(Instant::NEVER),
             attempt: Signals::default(),
         }
+    }
+
+    /// Puts the head before all else; `head` is shown the block whose unread part is what the client sent behind its own.
+    pub(super) fn begin_with(&self, head: impl FnOnce(&Block) -> Block) {
+        debug_assert!(self.outbound.borrow().all().is_empty(), "nothing can go before the head");
+        let head = head(&self.inbox.borrow());
+        self.head_bytes.set(head.all().len());
+        self.outbound.replace(head);
     }
 
     /// Makes the next attempt begin with the first byte.
@@ -281,7 +289,7 @@ impl<'c> Upload<'c> {
             // one that cannot be sent again has all the time that is left
             let time = if self.is_replayable() { self.time.get() } else { Duration::MAX };
             self.until.set((clock::now() + time).min(self.attempts.deadline()));
-            self.client.watch.move_to(self.until.get());
+            self.inbound.watch.move_to(self.until.get());
         }
     }
 
@@ -300,7 +308,7 @@ impl<'c> Upload<'c> {
         self.attempt.moving.set(false);
         self.attempt.has_left.set(true);
         // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
-        let encoded = outbound.all().len() - self.head_bytes.min(outbound.all().len());
+        let encoded = outbound.all().len() - self.head_bytes.get().min(outbound.all().len());
         let outgrown = self.body_bytes.get() > REPLAY_BYTES_MAX as u64 || encoded > 2 * REPLAY_BYTES_MAX;
         if kept == Progress::Kept && outgrown {
             self.attempts.forbid_replay();
@@ -312,7 +320,7 @@ impl<'c> Upload<'c> {
         self.progress.set(progress);
         self.outbound.replace(outbound);
         if self.attempt.answered.get() {
-            self.client.watch.extend(clock::now() + self.patience);
+            self.inbound.watch.extend(clock::now() + self.patience);
         }
         sent.map_err(|_| Failure::BROKEN)
     }
@@ -322,12 +330,12 @@ impl<'c> Upload<'c> {
     async fn receive(&self) -> Result<(), Failure> {
         let watch = self.worker.timers.watch();
         let began = clock::now();
-        let _guard = watch.over(&self.client.stream, began + self.patience, Shutdown::Read);
+        let _guard = watch.over(self.inbound.stream, began + self.patience, Shutdown::Read);
         let left = self.left();
         self.waits.set(true);
         if left.is_none_or(|left| left <= DISCARD_BYTES_MAX) {
             // what is wrong with the socket, the receive will say
-            let _ = self.client.stream.readable().await;
+            let _ = self.inbound.stream.readable().await;
         }
         let mut block = self.take_inbox();
         {
@@ -338,9 +346,9 @@ impl<'c> Upload<'c> {
             }
         }
         let block = self.worker.widen(block, left, self.fast.get());
-        let (received, block) = self.client.stream.receive(block).await;
+        let (received, block) = self.inbound.stream.receive(block).await;
         self.waits.set(false);
-        self.fast.set(self.client.stream.has_filled(&block));
+        self.fast.set(self.inbound.stream.has_filled(&block));
         self.inbox.replace(block);
         match received {
             _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),
