@@ -3,8 +3,9 @@
 //! The request may still be on its way up. As long as the answer is no refusal the upload goes on beside it, because an endpoint may
 //! answer while it reads (RFC 9112 §9.5); a refusal ends it, which also brings back what could be sent to another endpoint.
 
+use super::attempt::Attempt;
 use super::failure::Failure;
-use super::going::{Going, Sending};
+use super::going::{Delivery, Going, Sending};
 use super::line::Line;
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
@@ -36,6 +37,8 @@ pub(super) struct Answering<'a, F> {
     /// The request.
     pub(super) going: Going<'a, F>,
     pub(super) upload: &'a Upload<'a>,
+    pub(super) attempt: &'a Attempt,
+    pub(super) delivery: &'a Delivery,
 }
 
 /// What an answer has led to.
@@ -58,7 +61,7 @@ impl Line<'_> {
         }
         match self.classify(answering) {
             Verdict::Commit(commit) if commit.is_whole => {
-                answering.upload.on_answered();
+                answering.delivery.answered.set(true);
                 Ok(self.pass_last((0, commit.out), commit.keep))
             }
             verdict => Err(verdict),
@@ -128,16 +131,17 @@ impl Line<'_> {
 
     /// Receives more of the head.
     async fn receive_more(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<(), Failure> {
-        let Answering { upstream, block, going, upload } = answering;
-        let watch = self.inbound.watch;
-        let _guard = watch.over(upstream.stream(), upload.until(), Shutdown::Both).on_behalf_of(self.inbound.stream);
+        let Answering { upstream, block, going, attempt, delivery, .. } = answering;
+        let watch = &attempt.watch;
+        let over = watch.over(upstream.stream(), delivery.until.get(), Shutdown::Both);
+        let _guard = over.on_behalf_of(self.inbound.watch);
         upstream.arm(std::mem::take(block));
         let received = going.beside(pin!(upstream.received())).await;
         self.now = clock::now();
         let (received, back) = received?;
         *block = back;
         match received {
-            _ if watch.client_gone() => Err(Failure::Downstream(ProxyError::ClientClosed)),
+            _ if self.inbound.watch.has_left() => Err(Failure::Downstream(ProxyError::ClientClosed)),
             _ if watch.expired() => Err(Failure::TimedOut),
             Ok(1..) => Ok(()),
             _ => Err(Failure::BROKEN),
@@ -266,13 +270,14 @@ impl Line<'_> {
     /// `relay → checkin`: passes the body on.
     async fn relay(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Answered {
         let Commit { mut out, from, to, trailers, keep, before, .. } = commit;
-        let Answering { upstream, mut block, mut going, upload, .. } = answering;
-        upload.on_answered();
+        let Answering { upstream, mut block, mut going, upload, attempt, delivery } = answering;
+        delivery.answered.set(true);
         let is_replaceable = going.is_through() && upload.can_begin() && self.attempts.may_replace_answer();
         let mut relay = Relay {
             worker: self.worker,
             inbound: self.inbound,
             upstream,
+            watch: &attempt.watch,
             going: &mut going,
             body: Body::new(from, u64::MAX),
             framing: to,
@@ -304,7 +309,7 @@ impl Line<'_> {
             Err(broken) => broken,
         };
         self.worker.put(out);
-        let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && self.inbound.watch.was_away();
+        let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && attempt.watch.was_away();
         if !begun {
             *self.cycle = before;
             let action = match broken {

@@ -99,7 +99,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(at: &At, door: &Rc<Door>, stream: Stream, peer: Peer) -> Self {
         Self {
-            watch: door.worker.timers.watch_tagged(door.tag),
+            watch: door.worker.timers.watch_client(&stream, door.tag),
             stream,
             client: Client::new(at, door, peer),
             served_at: Cell::default(),

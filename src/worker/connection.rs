@@ -295,3 +295,20 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of<'c, F>(_: impl FnOnce(&'c Connection, Option<Box<Begun>>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Beyond that it is out of the near caches with some hundred connections.
+    #[test]
+    fn what_a_request_holds_where_it_serves_is_small() {
+        let (serving, idle) = (bytes_of(serve), size_of::<Connection>());
+        println!("{serving} bytes where a request is served, {idle} of an idle connection");
+        assert!(serving <= 4 << 10 && idle <= 160);
+    }
+}

@@ -6,17 +6,19 @@
 //! protocol the two sides speak beyond "a head and a body", nor whether they are encrypted.
 
 use super::answer::{Answered, Answering};
-use super::attempt::{Asked, Conversation};
+use super::attempt::Attempt;
 use super::attempts::{Attempts, Brings};
+use super::conversation::{Asked, Conversation};
 use super::discard::{Rest, Served, conclude};
 use super::encoding;
 use super::failure::{Ending, Failure};
 use super::generation::Generation;
-use super::going::Going;
+use super::going::{Delivery, Going};
 use super::inbound::Inbound;
 use super::kept::Kept;
+use super::lease::Lease;
 use super::line::Line;
-use super::opening::{self, Opened, Try};
+use super::opening;
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
 use super::upload::{Incoming, Upload};
@@ -112,16 +114,15 @@ impl Line<'_> {
                 _ if self.worker.is_cutting() => return self.reply(ProxyError::Draining, upload),
                 Action::Attempt { endpoint, connect_until, until } => {
                     let (cluster, strict) = (self.attempts.cluster(), self.attempts.are_strict());
-                    let to =
-                        Try { cluster, endpoint, connect_until, until, repeatable: self.forward.idempotent, strict };
-                    match self.attempt(to, upload).await {
+                    let (repeatable, watch) = (self.forward.idempotent, self.worker.timers.watch());
+                    let to = Attempt { cluster, endpoint, connect_until, until, repeatable, strict, watch };
+                    match self.attempt(&to, upload).await {
                         Ok(last) => return last,
                         Err(action) => action,
                     }
                 }
                 Action::Backoff { until } => {
-                    let Inbound { stream, watch, .. } = self.inbound;
-                    let is_there = watch.pause_until(until, stream).await;
+                    let is_there = self.inbound.pause_until(self.worker, until).await;
                     self.now = clock::now();
                     match is_there {
                         true => self.attempts.step(Event::BackoffOver, self.now),
@@ -136,22 +137,23 @@ impl Line<'_> {
     }
 
     /// One attempt: to the end of the exchange, or to what is to be done instead.
-    async fn attempt(&mut self, to: Try, upload: &Upload<'_>) -> Result<(Block, bool), Action> {
+    async fn attempt(&mut self, to: &Attempt, upload: &Upload<'_>) -> Result<(Block, bool), Action> {
         loop {
             if !upload.can_begin() {
                 // a part of the request is gone with the last attempt, and half a request must not be sent
                 return Err(self.fail(Failure::Downstream(ProxyError::UpstreamReset), upload));
             }
-            let opened = opening::open(self.worker, self.inbound, to, !self.met_stale, self.now).await;
-            let opened = opened.map_err(|failure| {
+            let lease = opening::open(self.worker, self.inbound, to, !self.met_stale, self.now).await;
+            let lease = lease.map_err(|failure| {
                 self.now = clock::now();
                 self.fail(failure, upload)
             })?;
             self.encode(upload);
-            match self.converse(&opened, to, upload).await {
+            let delivery = Delivery::default();
+            match self.converse(&lease, (to, &delivery), upload).await {
                 Ok(Answered { outcome, keep }) => {
                     if let Some(keep) = keep {
-                        self.worker.checkin(to.cluster, to.endpoint, opened.upstream, keep, self.now);
+                        lease.checkin(self.worker, to, keep, self.now);
                     }
                     return outcome;
                 }
@@ -159,7 +161,7 @@ impl Line<'_> {
                     // the others were closed with it, most likely; and once is enough: from now on, every end is a failure
                     self.worker.forget_idle(to.cluster, to.endpoint);
                     self.met_stale = true;
-                    let repaired = opening::may_repair(sent, to, upload);
+                    let repaired = opening::may_repair(sent, to, upload, &delivery);
                     self.attempts.on_stale(repaired && may_be_read, self.now);
                     if !repaired {
                         let failure = Failure::Reset { sent, ending: Ending::Stale { may_be_read } };
@@ -181,17 +183,22 @@ impl Line<'_> {
     }
 
     /// `send → await_head → classify → relay` on one connection.
-    async fn converse(&mut self, opened: &Opened, to: Try, upload: &Upload<'_>) -> Result<Answered, Failure> {
+    async fn converse(
+        &mut self,
+        lease: &Lease,
+        (attempt, delivery): (&Attempt, &Delivery),
+        upload: &Upload<'_>,
+    ) -> Result<Answered, Failure> {
         let asked = Asked {
             method: &self.forward.method,
             version: self.forward.version,
             rules: self.response_rules(),
             offer: self.forward.offer.as_deref(),
         };
-        upload.rewind();
-        let mut sending = pin!(upload.run(opened.upstream.stream()));
-        let mut going = Going::new(&upload.attempt, sending.as_mut());
-        let mut conversation = Conversation::new((self.worker, self.inbound), upload, opened, asked, to);
+        let mut sending = pin!(upload.run(delivery, attempt, lease.upstream().stream()));
+        let mut going = Going::new(delivery, sending.as_mut());
+        let to = (attempt, delivery);
+        let mut conversation = Conversation::new((self.worker, self.inbound), upload, lease, asked, to);
         let mut block = Block::default();
         let heard = conversation.hold(&mut going, (self.now, &mut block)).await;
         self.now = clock::now();
@@ -199,7 +206,7 @@ impl Line<'_> {
             self.worker.put(block);
             return Err(failure);
         }
-        let mut answering = Answering { upstream: &opened.upstream, block, going, upload };
+        let mut answering = Answering { upstream: lease.upstream(), block, going, upload, attempt, delivery };
         match self.answer_at_once(&mut answering) {
             Ok(answered) => Ok(answered),
             Err(verdict) => self.answer(answering, verdict).await,

@@ -13,7 +13,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
-use crate::units::ListenerId;
+use crate::units::{Instant, ListenerId};
 use std::time::Duration;
 
 /// A request on its way in, and its response on its way out.
@@ -43,6 +43,17 @@ impl Inbound<'_> {
             scheme: self.scheme(),
             request_id,
         }
+    }
+
+    /// Whether the client has left, so that an answer would be for nobody.
+    pub(super) fn has_left(&self) -> bool {
+        self.watch.has_left() || self.stream.is_reset()
+    }
+
+    /// Waits until then on the client's behalf, and no longer than it is there; whether it is.
+    pub(super) async fn pause_until(&self, worker: &Generation, until: Instant) -> bool {
+        let is_there = worker.timers.watch().pause_until(until, self.watch).await;
+        is_there && !self.stream.is_reset()
     }
 
     /// Why the client has not taken what was sent to it: its time was over, or it has left.

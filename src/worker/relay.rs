@@ -23,6 +23,7 @@ use crate::http::trailers::Trailers;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
 use crate::net::clock;
+use crate::net::timer::Watch;
 use crate::net::upstream::{Received, Upstream};
 use crate::units::Instant;
 use std::future::poll_fn;
@@ -37,6 +38,8 @@ pub(super) struct Relay<'a, 'g, F> {
     pub(super) inbound: &'a Inbound<'a>,
     /// The endpoint.
     pub(super) upstream: &'a Upstream,
+    /// Over what is waited for of the endpoint.
+    pub(super) watch: &'a Watch,
     /// The request, as far as it is still on its way.
     pub(super) going: &'a mut Going<'g, F>,
     /// As the endpoint sends it.
@@ -156,16 +159,16 @@ impl<F: Sending> Relay<'_, '_, F> {
 
     /// The next bytes of the endpoint; none at its end, which the body may or may not allow.
     async fn receive(&mut self, block: &mut Block) -> Result<(), Broken> {
-        let watch = self.inbound.watch;
-        let stream = self.upstream.stream();
-        let _guard = watch.over(stream, clock::now() + self.patience, Shutdown::Both).on_behalf_of(self.inbound.stream);
+        let watch = self.watch;
+        let over = watch.over(self.upstream.stream(), clock::now() + self.patience, Shutdown::Both);
+        let _guard = over.on_behalf_of(self.inbound.watch);
         self.ask(block);
         let received = match self.going.is_under_way() {
             true => self.going.beside(pin!(self.upstream.received())).await.map_err(client_failed)?,
             false => self.upstream.received().await,
         };
         // after either the end is ours and not the endpoint's, also the one that the next receive would find
-        let (stalled, left) = (watch.expired(), watch.client_gone());
+        let (stalled, left) = (watch.expired(), self.inbound.watch.has_left());
         let taken = self.take(received, block);
         match (left, stalled) {
             (true, _) => Err(Broken::Downstream(ProxyError::ClientClosed)),
@@ -176,9 +179,9 @@ impl<F: Sending> Relay<'_, '_, F> {
 
     /// The same, but until then at most, when it goes on without anybody waiting: whether something has come. The connection is not touched.
     async fn receive_until(&mut self, block: &mut Block, until: Instant) -> Result<bool, Broken> {
-        let watch = self.inbound.watch;
+        let watch = self.watch;
         let stall = self.now + self.patience;
-        let _guard = watch.over_pause(until.min(stall)).on_behalf_of(self.inbound.stream);
+        let _guard = watch.over_pause(until.min(stall)).on_behalf_of(self.inbound.watch);
         self.ask(block);
         let received = poll_fn(|cx| match self.upstream.poll_received(cx) {
             Poll::Ready(received) => Poll::Ready(Some(received)),
@@ -186,7 +189,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         });
         match received.await {
             Some(received) => self.take(received, block).map(|()| true),
-            None if watch.client_gone() => Err(Broken::Downstream(ProxyError::ClientClosed)),
+            None if self.inbound.watch.has_left() => Err(Broken::Downstream(ProxyError::ClientClosed)),
             None if stall <= until => Err(Broken::Upstream(ProxyError::UpstreamBodyTimeout)),
             None => Ok(false),
         }
