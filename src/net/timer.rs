@@ -436,6 +436,7 @@ impl<'a> Guard<'a> {
     #[must_use]
     pub fn on_behalf_of(self, client: &'a Watch) -> Self {
         let mut wheel = self.watch.timers.wheel.borrow_mut();
+        debug_assert_eq!(wheel.rows[self.watch.index].client, NOBODY, "one guard at a time");
         wheel.rows[client.index].awaited += 1;
         wheel.rows[self.watch.index].client = u32::try_from(client.index).expect("fewer rows than descriptors");
         drop(wheel);
@@ -620,7 +621,8 @@ mod tests {
             timers.look_for_gone_clients();
             assert!(!matches!(receiving.await.0, Ok(1..)));
             assert!(over_client.has_left() && !watch.expired());
-            assert!(!watch.pause_until(far, &over_client).await, "and nothing more is waited for");
+            let next = timers.watch();
+            assert!(!next.pause_until(far, &over_client).await, "and nothing more is waited for");
         });
     }
 

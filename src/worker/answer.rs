@@ -86,8 +86,8 @@ impl Line<'_> {
             Ok(commit) => commit,
             Err((action, keep)) => {
                 let stream = answering.upstream.stream();
-                answering.going.settle(stream, Shutdown::Both, &self.worker.timers).await;
-                self.worker.put(std::mem::take(&mut answering.block));
+                answering.going.settle(stream, Shutdown::Both, &self.inbound.worker.timers).await;
+                self.inbound.worker.put(std::mem::take(&mut answering.block));
                 return Ok(Answered { outcome: Err(action), keep });
             }
         };
@@ -110,7 +110,7 @@ impl Line<'_> {
                 if ResponseHead::may_be_error(bytes) {
                     // not wanted any more; what was not yet taken by the endpoint comes back
                     let stream = answering.upstream.stream();
-                    answering.going.settle(stream, Shutdown::Write, &self.worker.timers).await;
+                    answering.going.settle(stream, Shutdown::Write, &self.inbound.worker.timers).await;
                 }
                 match self.classify(answering) {
                     Verdict::Commit(commit) => return Ok(commit),
@@ -121,7 +121,7 @@ impl Line<'_> {
             let block = &mut answering.block;
             if block.room() == 0 {
                 block.compact();
-                self.worker.grow(block, RESPONSE_HEAD_BYTES_MAX);
+                self.inbound.worker.grow(block, RESPONSE_HEAD_BYTES_MAX);
             }
             if let Err(failure) = self.receive_more(answering).await {
                 return Err((self.fail(failure, answering.upload), None));
@@ -151,7 +151,7 @@ impl Line<'_> {
     /// `classify`: parses what has arrived, asks the policy about it, and encodes the head of a response that is passed on.
     fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Verdict {
         let Answering { block, going, upload, .. } = answering;
-        let worker = self.worker;
+        let worker = self.inbound.worker;
         let mut scratch = worker.scratch.borrow_mut();
         let Scratch { head, response, .. } = &mut *scratch;
         let head =
@@ -205,7 +205,7 @@ impl Line<'_> {
                 return;
             }
         }
-        commit.out = self.worker.blocks.borrow_mut().small();
+        commit.out = self.inbound.worker.blocks.borrow_mut().small();
         commit.out.vec_mut().extend_from_slice(head);
     }
 
@@ -224,9 +224,9 @@ impl Line<'_> {
             version: self.forward.version,
             close,
             rules: self.response_rules(),
-            server: &self.inbound.config(self.worker).server,
+            server: &self.inbound.config().server,
             extra: &[],
-            date: &self.worker.date(self.now),
+            date: &self.inbound.worker.date(self.now),
         };
         let to = encode::response(out, &response);
         self.cycle.on_response_head(to, !close);
@@ -235,7 +235,7 @@ impl Line<'_> {
     }
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
-        encode::switching(out, head, self.response_rules(), &self.inbound.config(self.worker).server);
+        encode::switching(out, head, self.response_rules(), &self.inbound.config().server);
         self.record.on_status(head.status());
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }
@@ -245,7 +245,7 @@ impl Line<'_> {
     async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> (Block, bool) {
         let Answering { upstream, block, upload, .. } = answering;
         self.record.on_answered(self.now);
-        let tunnel = Tunnel::new(self.worker, self.inbound, upstream.stream());
+        let tunnel = Tunnel::new(self.inbound, upstream.stream());
         let ended = tunnel.run(upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;
@@ -274,14 +274,13 @@ impl Line<'_> {
         delivery.answered.set(true);
         let is_replaceable = going.is_through() && upload.can_begin() && self.attempts.may_replace_answer();
         let mut relay = Relay {
-            worker: self.worker,
             inbound: self.inbound,
             upstream,
             watch: &attempt.watch,
             going: &mut going,
             body: Body::new(from, u64::MAX),
             framing: to,
-            patience: self.inbound.config(self.worker).body_timeout,
+            patience: self.inbound.config().body_timeout,
             begun: false,
             sent_bytes: 0,
             held_until: is_replaceable.then(|| self.now + ANSWER_HELD_MAX),
@@ -299,16 +298,16 @@ impl Line<'_> {
         };
         let Relay { excess, begun, sent_bytes, now, .. } = relay;
         self.now = now;
-        self.worker.put(block);
+        self.inbound.worker.put(block);
         self.record.response_bytes = sent_bytes;
         // a client may need our response to see that the rest of its request is not wanted
-        going.settle(upstream.stream(), Shutdown::Both, &self.worker.timers).await;
+        going.settle(upstream.stream(), Shutdown::Both, &self.inbound.worker.timers).await;
         self.settle(upload);
         let broken = match relayed {
             Ok(()) => return self.pass_last((sent_bytes, out), keep.filter(|_| !excess && going.is_through())),
             Err(broken) => broken,
         };
-        self.worker.put(out);
+        self.inbound.worker.put(out);
         let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && attempt.watch.was_away();
         if !begun {
             *self.cycle = before;

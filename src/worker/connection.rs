@@ -8,7 +8,6 @@
 use super::client::Connection;
 use super::discard::Served;
 use super::down::h1::{self, Arrival};
-use super::generation::Generation;
 use super::greeting;
 use super::inbound::Inbound;
 use super::parting;
@@ -79,7 +78,7 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
         let (mut begun, mut behind) = (None, Block::default());
         if connection.client.door.ask(|listener| listener.proxy_protocol) {
             let (pinned, listener) = connection.client.door.pin();
-            let taken = Box::pin(async { proxied::take_header(&pinned, &connection.inbound(listener)).await });
+            let taken = Box::pin(async { proxied::take_header(&connection.inbound(&pinned, listener)).await });
             let Some(taken) = taken.await else { return };
             connection.client.peer = taken.client;
             connection.client.destination = taken.destination.map(Box::new);
@@ -93,7 +92,7 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
             let rules = pinned.shared.tls_rules(listener);
             let first = std::mem::take(&mut behind);
             if let Some(rules) = rules
-                && !Box::pin(greeting::greet((&pinned, listener), connection, rules, first)).await
+                && !Box::pin(greeting::greet(&pinned, listener, connection, rules, first)).await
             {
                 return;
             }
@@ -164,23 +163,23 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
     }
     loop {
         let (pinned, listener) = door.pin();
-        let (worker, inbound) = (&*pinned, connection.inbound(listener));
+        let (worker, inbound) = (&*pinned, connection.inbound(&pinned, listener));
         let arrival = began.take().unwrap_or_else(|| Arrival { at: clock::now(), due: false });
         let arrived = arrival.at;
         let hot = arrived.since(connection.served_at.get()) < HOT;
         let mut record = Record::new(&inbound, arrived);
-        let served = h1::serve(worker, &inbound, &mut inbox, &mut record, arrival).await;
+        let served = h1::serve(&inbound, &mut inbox, &mut record, arrival).await;
         let Some(Served { last, close, linger: lingers, at }) = served else {
             return Wait::Rest(Begun::new(worker, inbox, arrived));
         };
-        let patience = inbound.config(worker).body_timeout;
+        let patience = inbound.config().body_timeout;
         if close {
-            parting::finish(worker, &inbound, last, record, (inbox, lingers)).await;
+            parting::finish(&inbound, last, record, inbox, lingers).await;
             return Wait::Over;
         }
         if !inbox.is_empty() {
             // pipelined: the next request is here already (RFC 9112 §9.3.2)
-            let sent = inbound.send(worker, last, patience).await;
+            let sent = inbound.send(last, patience).await;
             record.finish(worker, clock::now(), sent);
             if sent.is_err() {
                 worker.put(inbox);
@@ -199,7 +198,7 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
                 (at, receive(inbox))
             }
             Err(last) => {
-                let sent = send_last((worker, &inbound), (last, &mut record), inbox, (at, stays), receive).await;
+                let sent = send_last(&inbound, (last, &mut record), inbox, (at, stays), receive).await;
                 connection.served_at.set(sent.0);
                 match sent {
                     (at, Ok(receiving)) => (at, receiving),
@@ -221,14 +220,14 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
 /// Sends the last bytes of a response; the next receive goes in with the same turn of the loop, if the connection stays hot. When they
 /// were sent, and that receive; or what is waited for instead.
 async fn send_last<R>(
-    (worker, inbound): (&Generation, &Inbound<'_>),
+    inbound: &Inbound<'_>,
     (last, record): (Block, &mut Record),
     inbox: Block,
     (at, stays): (Instant, bool),
     receive: impl FnOnce(Block) -> R,
 ) -> (Instant, Result<R, Wait>) {
-    let Inbound { stream, watch, .. } = inbound;
-    let _guard = watch.over_send(stream, inbound.config(worker).body_timeout, at);
+    let Inbound { worker, stream, watch, .. } = inbound;
+    let _guard = watch.over_send(stream, inbound.config().body_timeout, at);
     let mut sending = pin!(stream.send_noting(last, || watch.on_sent(clock::now())));
     let early = poll_once(sending.as_mut()).await;
     let (receiving, inbox) = match stays {

@@ -64,7 +64,6 @@ pub(super) struct Asked<'a> {
 
 /// One request on one connection, up to its answer.
 pub(super) struct Conversation<'c> {
-    worker: &'c Generation,
     inbound: &'c Inbound<'c>,
     upload: &'c Upload<'c>,
     upstream: &'c Upstream,
@@ -104,14 +103,13 @@ enum Happened {
 
 impl<'c> Conversation<'c> {
     pub(super) fn new(
-        (worker, inbound): (&'c Generation, &'c Inbound<'c>),
+        inbound: &'c Inbound<'c>,
         upload: &'c Upload<'c>,
         lease: &'c Lease,
         asked: Asked<'c>,
         (attempt, delivery): (&'c Attempt, &'c Delivery),
     ) -> Self {
         Self {
-            worker,
             inbound,
             upload,
             upstream: lease.upstream(),
@@ -145,12 +143,12 @@ impl<'c> Conversation<'c> {
                 Err(failure) => {
                     let (at, starved) = (clock::now(), self.upload.waits_for_client());
                     // nobody will hear what it still says
-                    going.settle(stream, Shutdown::Both, &self.worker.timers).await;
+                    going.settle(stream, Shutdown::Both, &self.inbound.worker.timers).await;
                     Err(self.verdict(failure, at, starved))
                 }
             }
         };
-        self.worker.put(std::mem::take(&mut self.ahead));
+        self.inbound.worker.put(std::mem::take(&mut self.ahead));
         match heard {
             Err(Failure::Reset { sent: Sent::Maybe, ending }) if self.ended => {
                 Err(self.look_for_receipt(ending).await?)
@@ -168,7 +166,7 @@ impl<'c> Conversation<'c> {
             false => (Sent::Nothing, false),
         };
         // what we have heard late may have happened early, or because nothing was heard of us
-        let was_away = self.worker.timers.was_away(at);
+        let was_away = self.inbound.worker.timers.was_away(at);
         let raced = self.reused && (!may_be_read || at.since(self.began) < STALE_WITHIN || was_away);
         match watch.expired() {
             // one that has left just now is not tried again for
@@ -212,7 +210,7 @@ impl<'c> Conversation<'c> {
             if receipt != Receipt::Pending || next >= self.delivery.until.get() {
                 return Ok(receipt);
             }
-            if !self.inbound.pause_until(self.worker, next).await {
+            if !self.inbound.pause_until(next).await {
                 return Err(Failure::Downstream(ProxyError::ClientClosed));
             }
         }
@@ -220,7 +218,7 @@ impl<'c> Conversation<'c> {
     }
 
     async fn listen(&mut self, going: &mut Going<'_, impl Sending>, answer: &mut Block) -> Result<(), Failure> {
-        let patience = self.withheld.then(|| self.worker.timers.watch());
+        let patience = self.withheld.then(|| self.inbound.worker.timers.watch());
         let mut impatience = pin!(async {
             match &patience {
                 Some(watch) => watch.sleep_until(clock::now() + CONTINUE_TIMEOUT).await,
@@ -229,7 +227,7 @@ impl<'c> Conversation<'c> {
         });
         // the request goes out before the receive goes in
         let mut calm = self.submit(going).await;
-        self.upstream.expect(|| self.worker.blocks.borrow_mut().small_with_headroom());
+        self.upstream.expect(|| self.inbound.worker.blocks.borrow_mut().small_with_headroom());
         loop {
             let happened = poll_fn(|cx| {
                 if let Some(looks) = &mut calm {
@@ -314,7 +312,7 @@ impl<'c> Conversation<'c> {
     fn go_on(&self, mut block: Block) {
         if block.room() == 0 {
             block.compact();
-            self.worker.grow(&mut block, RESPONSE_HEAD_BYTES_MAX);
+            self.inbound.worker.grow(&mut block, RESPONSE_HEAD_BYTES_MAX);
         }
         self.upstream.arm(block);
     }
@@ -332,7 +330,7 @@ impl<'c> Conversation<'c> {
     }
 
     fn says_close(&self, block: &Block) -> bool {
-        let mut scratch = self.worker.scratch.borrow_mut();
+        let mut scratch = self.inbound.worker.scratch.borrow_mut();
         let Asked { method, offer, .. } = self.asked;
         let head = ResponseHead::parse_answer(block.unread(), method, offer, &mut scratch.head);
         matches!(head, Ok(Parsed::Complete(head)) if !head.is_persistent())
@@ -352,7 +350,7 @@ impl<'c> Conversation<'c> {
             if !self.scanner.is_ready(block.unread()) {
                 return Ok(Heard::More);
             }
-            let worker = self.worker;
+            let worker = self.inbound.worker;
             let mut scratch = worker.scratch.borrow_mut();
             let Asked { method, offer, version, rules } = self.asked;
             let head = match ResponseHead::parse_answer(block.unread(), method, offer, &mut scratch.head)? {
@@ -380,14 +378,14 @@ impl<'c> Conversation<'c> {
     /// Puts `100 Continue` aside for a client that waits for it.
     fn let_send(&mut self) {
         if std::mem::take(&mut self.withheld) {
-            put_ahead(self.worker, &mut self.ahead).extend_from_slice(CONTINUE);
+            put_ahead(self.inbound.worker, &mut self.ahead).extend_from_slice(CONTINUE);
         }
     }
 
     /// Sends the client what was put aside for it.
     async fn tell(&mut self) -> Result<(), Failure> {
-        let watch = self.worker.timers.watch();
-        let patience = self.inbound.config(self.worker).body_timeout;
+        let watch = self.inbound.worker.timers.watch();
+        let patience = self.inbound.config().body_timeout;
         let _guard = watch.over_send(self.inbound.stream, patience, clock::now());
         let (sent, mut ahead) = self.inbound.stream.send(std::mem::take(&mut self.ahead)).await;
         ahead.clear();

@@ -5,7 +5,6 @@
 //! closed after all (RFC 9112 §9.3, §9.6). Nothing is read of a client that waits to be told to send (RFC 9110 §10.1.1): its next
 //! bytes could be the body or the next request.
 
-use super::generation::Generation;
 use super::inbound::Inbound;
 use super::record::Record;
 use crate::http::body::Body;
@@ -33,9 +32,9 @@ pub(super) struct Served {
 /// The response is encoded: what becomes of the connection. When a little of the request is still to come, it is thrown away here,
 /// after the response was sent, because a client may wait for that before it goes on sending.
 pub(super) async fn conclude(
-    worker: &Generation,
     inbound: &Inbound<'_>,
-    (cycle, mut rest): (&mut Cycle, Rest<'_>),
+    cycle: &mut Cycle,
+    mut rest: Rest<'_>,
     record: &mut Record,
     mut served: Served,
 ) -> Served {
@@ -47,15 +46,15 @@ pub(super) async fn conclude(
         }
     }
     if cycle.next_downstream() == Next::Discard {
-        let patience = inbound.config(worker).body_timeout;
-        let sent = inbound.send(worker, std::mem::take(&mut served.last), patience).await;
+        let patience = inbound.config().body_timeout;
+        let sent = inbound.send(std::mem::take(&mut served.last), patience).await;
         served.at = clock::now();
         record.on_answered(served.at);
         if let Err(error) = sent {
             record.on_broken(error);
             return Served { close: true, linger: false, ..served };
         }
-        match rest.discard(worker, inbound).await {
+        match rest.discard(inbound).await {
             Ok(()) => cycle.on_request_done(),
             Err(_) => cycle.on_request_broken(),
         }
@@ -91,16 +90,16 @@ impl Rest<'_> {
     }
 
     /// Receives and skips until the end.
-    pub(super) async fn discard(&mut self, worker: &Generation, inbound: &Inbound<'_>) -> Result<(), Unwanted> {
+    pub(super) async fn discard(&mut self, inbound: &Inbound<'_>) -> Result<(), Unwanted> {
         let until = clock::now() + DISCARD_TIMEOUT;
-        let patience = inbound.config(worker).body_timeout;
+        let patience = inbound.config().body_timeout;
         let mut left = DISCARD_BYTES_MAX;
         while !self.skip()? {
             if left == 0 {
                 return Err(Unwanted);
             }
             self.inbox.clear();
-            let block = worker.widen(std::mem::take(self.inbox), Some(0), false);
+            let block = inbound.worker.widen(std::mem::take(self.inbox), Some(0), false);
             let deadline = until.min(clock::now() + patience);
             let _guard = inbound.watch.over(inbound.stream, deadline, Shutdown::Read);
             let (received, block) = inbound.stream.receive(block).await;

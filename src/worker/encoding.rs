@@ -4,7 +4,6 @@
 //! all of a cluster's the head is the same: so it is written once, into the block that the request is sent from and, if it must be, sent from
 //! again.
 
-use super::generation::Generation;
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::plan::Forward;
@@ -16,13 +15,8 @@ use crate::net::block::Block;
 use crate::policy::router::rewrite;
 
 /// The head, in a block that has room for the body that comes with it. Its bytes are in the inbox still.
-pub(super) fn request(
-    worker: &Generation,
-    inbound: &Inbound<'_>,
-    forward: &Forward,
-    kept: &Kept,
-    inbox: &Block,
-) -> Block {
+pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inbox: &Block) -> Block {
+    let worker = inbound.worker;
     let mut outbound = match forward.framing {
         Framing::None => worker.blocks.borrow_mut().small(),
         Framing::Fixed(bytes) if bytes < BLOCK_SMALL as u64 / 2 => worker.blocks.borrow_mut().small(),

@@ -12,7 +12,6 @@ use super::conversation::{Asked, Conversation};
 use super::discard::{Rest, Served, conclude};
 use super::encoding;
 use super::failure::{Ending, Failure};
-use super::generation::Generation;
 use super::going::{Delivery, Going};
 use super::inbound::Inbound;
 use super::kept::Kept;
@@ -32,7 +31,6 @@ use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
 use crate::units::Instant;
 use std::pin::pin;
-use std::rc::Rc;
 
 /// A request as the line begins with it.
 pub(super) struct Request {
@@ -46,34 +44,34 @@ pub(super) struct Request {
 
 /// Serves a request, of which the inbox has what came behind its head, and in the end what came behind the request.
 pub(super) async fn exchange(
-    worker: &Rc<Generation>,
     inbound: &Inbound<'_>,
     inbox: &mut Block,
     record: &mut Record,
     request: Request,
 ) -> Served {
     let Request { kept, arrived, now } = request;
-    let Plan { mut cycle, mut way } = plan::plan(worker, inbound, kept, inbox, record, now);
+    let Plan { mut cycle, mut way } = plan::plan(inbound, kept, inbox, record, now);
     match &mut way {
         Way::Answer { out, framing } => {
             record.response_bytes = out.unread().len() as u64;
             let mut body = Body::new(*framing, u64::MAX);
             let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
             let served = Served { last: std::mem::take(out), close: false, linger: true, at: now };
-            conclude(worker, inbound, (&mut cycle, rest), record, served).await
+            conclude(inbound, &mut cycle, rest, record, served).await
         }
-        Way::Forward(to) => forward((worker, inbound), inbox, &mut cycle, record, to, (arrived, now)).await,
+        Way::Forward(to) => forward(inbound, inbox, &mut cycle, record, to, (arrived, now)).await,
     }
 }
 
 async fn forward(
-    (worker, inbound): (&Rc<Generation>, &Inbound<'_>),
+    inbound: &Inbound<'_>,
     inbox: &mut Block,
     cycle: &mut Cycle,
     record: &mut Record,
     forward: &mut Forward,
     (arrived, now): (Instant, Instant),
 ) -> Served {
+    let worker = inbound.worker;
     let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
     let forward = &*forward;
     let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
@@ -81,11 +79,11 @@ async fn forward(
     // the time for which the gateway itself stood still is not the client's
     let arrived = if worker.timers.was_away(now) { now } else { arrived };
     let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
-    let config = inbound.config(worker);
+    let config = inbound.config();
     let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
     let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
-    let mut upload = Upload::new(worker, inbound, &attempts, std::mem::take(inbox), incoming);
-    let mut line = Line { worker, inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
+    let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
+    let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
     let (last, linger) = line.run(&upload).await;
     let Line { head, cycle, record, now, .. } = line;
     if let Some(head) = head {
@@ -95,7 +93,7 @@ async fn forward(
     record.on_attempts(&attempts);
     drop(slot); // before what is left of the request is waited for
     let served = Served { last, close: false, linger, at: now };
-    let served = conclude(worker, inbound, (cycle, upload.rest()), record, served).await;
+    let served = conclude(inbound, cycle, upload.rest(), record, served).await;
     *inbox = upload.finish();
     served
 }
@@ -111,10 +109,10 @@ impl Line<'_> {
         loop {
             action = match action {
                 // the drain's time is over, which is what this has failed of or would fail of
-                _ if self.worker.is_cutting() => return self.reply(ProxyError::Draining, upload),
+                _ if self.inbound.worker.is_cutting() => return self.reply(ProxyError::Draining, upload),
                 Action::Attempt { endpoint, connect_until, until } => {
                     let (cluster, strict) = (self.attempts.cluster(), self.attempts.are_strict());
-                    let (repeatable, watch) = (self.forward.idempotent, self.worker.timers.watch());
+                    let (repeatable, watch) = (self.forward.idempotent, self.inbound.worker.timers.watch());
                     let to = Attempt { cluster, endpoint, connect_until, until, repeatable, strict, watch };
                     match self.attempt(&to, upload).await {
                         Ok(last) => return last,
@@ -122,7 +120,7 @@ impl Line<'_> {
                     }
                 }
                 Action::Backoff { until } => {
-                    let is_there = self.inbound.pause_until(self.worker, until).await;
+                    let is_there = self.inbound.pause_until(until).await;
                     self.now = clock::now();
                     match is_there {
                         true => self.attempts.step(Event::BackoffOver, self.now),
@@ -143,7 +141,7 @@ impl Line<'_> {
                 // a part of the request is gone with the last attempt, and half a request must not be sent
                 return Err(self.fail(Failure::Downstream(ProxyError::UpstreamReset), upload));
             }
-            let lease = opening::open(self.worker, self.inbound, to, !self.met_stale, self.now).await;
+            let lease = opening::open(self.inbound, to, !self.met_stale, self.now).await;
             let lease = lease.map_err(|failure| {
                 self.now = clock::now();
                 self.fail(failure, upload)
@@ -153,13 +151,13 @@ impl Line<'_> {
             match self.converse(&lease, (to, &delivery), upload).await {
                 Ok(Answered { outcome, keep }) => {
                     if let Some(keep) = keep {
-                        lease.checkin(self.worker, to, keep, self.now);
+                        lease.checkin(self.inbound.worker, to, keep, self.now);
                     }
                     return outcome;
                 }
                 Err(Failure::Reset { sent, ending: Ending::Stale { may_be_read } }) => {
                     // the others were closed with it, most likely; and once is enough: from now on, every end is a failure
-                    self.worker.forget_idle(to.cluster, to.endpoint);
+                    self.inbound.worker.forget_idle(to.cluster, to.endpoint);
                     self.met_stale = true;
                     let repaired = opening::may_repair(sent, to, upload, &delivery);
                     self.attempts.on_stale(repaired && may_be_read, self.now);
@@ -176,9 +174,9 @@ impl Line<'_> {
     /// Writes the head for the endpoint, unless that was done for another one to which it is the same.
     fn encode(&mut self, upload: &Upload<'_>) {
         if let Some(head) = self.head.take() {
-            let request = |inbox: &Block| encoding::request(self.worker, self.inbound, self.forward, &head, inbox);
+            let request = |inbox: &Block| encoding::request(self.inbound, self.forward, &head, inbox);
             upload.begin_with(request);
-            self.worker.put_head(head);
+            self.inbound.worker.put_head(head);
         }
     }
 
@@ -198,12 +196,12 @@ impl Line<'_> {
         let mut sending = pin!(upload.run(delivery, attempt, lease.upstream().stream()));
         let mut going = Going::new(delivery, sending.as_mut());
         let to = (attempt, delivery);
-        let mut conversation = Conversation::new((self.worker, self.inbound), upload, lease, asked, to);
+        let mut conversation = Conversation::new(self.inbound, upload, lease, asked, to);
         let mut block = Block::default();
         let heard = conversation.hold(&mut going, (self.now, &mut block)).await;
         self.now = clock::now();
         if let Err(failure) = heard {
-            self.worker.put(block);
+            self.inbound.worker.put(block);
             return Err(failure);
         }
         let mut answering = Answering { upstream: lease.upstream(), block, going, upload, attempt, delivery };

@@ -28,7 +28,8 @@ use std::sync::Arc;
 /// Makes the session by the listener's rules; `first` is what has arrived behind a PROXY header. False: the connection is to be closed, which
 /// has been counted.
 pub(super) async fn greet(
-    (worker, listener): (&Generation, ListenerId),
+    worker: &Rc<Generation>,
+    listener: ListenerId,
     connection: &mut Connection,
     rules: &Arc<ServerConfig>,
     first: Block,
@@ -36,7 +37,7 @@ pub(super) async fn greet(
     let door = Rc::clone(&connection.client.door);
     let _under_way = UnderWay::new(&door.worker.handshakes);
     let began = clock::now();
-    let deadline = began + connection.inbound(listener).config(worker).header_timeout;
+    let deadline = began + connection.inbound(worker, listener).config().header_timeout;
     let mut is_late = false;
     let made = {
         let Connection { stream, watch, .. } = &mut *connection;
@@ -68,15 +69,16 @@ pub(super) async fn greet(
     let reason = if is_late { HandshakeFailure::Timeout } else { failure(failed.reason()) };
     worker.recorder.handshake_failed(listener, reason);
     if matches!(failed, Failed::Plain) {
-        refuse_plain(worker, &connection.inbound(listener)).await;
+        refuse_plain(&connection.inbound(worker, listener)).await;
     }
     false
 }
 
 /// Tells a client that speaks plain HTTP what is spoken here.
-async fn refuse_plain(worker: &Generation, inbound: &Inbound<'_>) {
+async fn refuse_plain(inbound: &Inbound<'_>) {
+    let worker = inbound.worker;
     let mut last = worker.blocks.borrow_mut().small();
-    let (now, server) = (clock::now(), &inbound.config(worker).server);
+    let (now, server) = (clock::now(), &inbound.config().server);
     let to = ReplyTo {
         version: Version::Http11,
         head_only: false,
@@ -87,11 +89,11 @@ async fn refuse_plain(worker: &Generation, inbound: &Inbound<'_>) {
     };
     reply::malformed(last.vec_mut(), Rule::PlainHttp, &to);
     let mut record = Record::new(inbound, now);
-    record.on_unread(worker, inbound, b"");
+    record.on_unread(inbound, b"");
     record.on_malformed(Rule::PlainHttp);
     record.on_error(ProxyError::BadRequest);
     record.response_bytes = last.unread().len() as u64;
-    parting::finish(worker, inbound, last, record, (Block::default(), true)).await;
+    parting::finish(inbound, last, record, Block::default(), true).await;
 }
 
 /// The word for it.

@@ -14,11 +14,13 @@ use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
 use crate::units::{Instant, ListenerId};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A request on its way in, and its response on its way out.
-#[derive(Debug)]
 pub(super) struct Inbound<'c> {
+    /// The generation that it has pinned.
+    pub(super) worker: &'c Rc<Generation>,
     pub(super) client: &'c Client,
     /// The client's listener, in the generation that the request has pinned.
     pub(super) listener: ListenerId,
@@ -28,10 +30,10 @@ pub(super) struct Inbound<'c> {
     pub(super) watch: &'c Watch,
 }
 
-impl Inbound<'_> {
+impl<'c> Inbound<'c> {
     /// The client's listener.
-    pub(super) fn config<'w>(&self, worker: &'w Generation) -> &'w config::Listener {
-        &worker.shared.config.listeners[self.listener.index()]
+    pub(super) fn config(&self) -> &'c config::Listener {
+        &self.worker.shared.config.listeners[self.listener.index()]
     }
 
     /// What an endpoint is told about the client of a request, which has this id if it brings none.
@@ -51,8 +53,8 @@ impl Inbound<'_> {
     }
 
     /// Waits until then on the client's behalf, and no longer than it is there; whether it is.
-    pub(super) async fn pause_until(&self, worker: &Generation, until: Instant) -> bool {
-        let is_there = worker.timers.watch().pause_until(until, self.watch).await;
+    pub(super) async fn pause_until(&self, until: Instant) -> bool {
+        let is_there = self.worker.timers.watch().pause_until(until, self.watch).await;
         is_there && !self.stream.is_reset()
     }
 
@@ -62,18 +64,18 @@ impl Inbound<'_> {
     }
 
     /// Sends all of `block`; the client may take its time, but not longer than `patience` for any part of it.
-    pub(super) async fn send(&self, worker: &Generation, block: Block, patience: Duration) -> Result<(), ProxyError> {
+    pub(super) async fn send(&self, block: Block, patience: Duration) -> Result<(), ProxyError> {
         let _guard = self.watch.over_send(self.stream, patience, clock::now());
         let progress = || self.watch.on_sent(clock::now());
         let (sent, block) = self.stream.send_noting(block, progress).await;
-        worker.put(block);
+        self.worker.put(block);
         sent.map_err(|_| self.send_failure())
     }
 }
 
 impl Connection {
-    /// The request that it carries, under the generation in which its listener has this row.
-    pub(super) fn inbound(&self, listener: ListenerId) -> Inbound<'_> {
-        Inbound { client: &self.client, listener, stream: &self.stream, watch: &self.watch }
+    /// The request that it carries, under a generation in which its listener has this row.
+    pub(super) fn inbound<'c>(&'c self, worker: &'c Rc<Generation>, listener: ListenerId) -> Inbound<'c> {
+        Inbound { worker, client: &self.client, listener, stream: &self.stream, watch: &self.watch }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::attempts::Attempts;
 use super::failure::Failure;
-use super::generation::Generation;
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::plan::Forward;
@@ -17,11 +16,9 @@ use crate::net::block::Block;
 use crate::policy::exchange::{Action, Event};
 use crate::units::Instant;
 use http::Method;
-use std::rc::Rc;
 
 /// A request on its way through; what the steps of the line share.
 pub(super) struct Line<'w> {
-    pub(super) worker: &'w Rc<Generation>,
     pub(super) inbound: &'w Inbound<'w>,
     pub(super) attempts: &'w Attempts<'w>,
     pub(super) cycle: &'w mut Cycle,
@@ -39,7 +36,7 @@ pub(super) struct Line<'w> {
 impl<'w> Line<'w> {
     /// The route's rules for what goes down.
     pub(super) fn response_rules(&self) -> &'w HeaderRules {
-        &self.worker.shared.config.routes[self.forward.route.index()].response_headers
+        &self.inbound.worker.shared.config.routes[self.forward.route.index()].response_headers
     }
 
     /// Tells what an attempt has failed of. A client's failure is the end.
@@ -74,7 +71,7 @@ impl<'w> Line<'w> {
     /// A reply of the gateway's own in place of a response.
     pub(super) fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> (Block, bool) {
         self.record.on_error(error);
-        let mut last = self.worker.blocks.borrow_mut().small();
+        let mut last = self.inbound.worker.blocks.borrow_mut().small();
         if error == ProxyError::ClientClosed {
             self.cycle.on_request_broken();
             return (last, false);
@@ -90,8 +87,8 @@ impl<'w> Line<'w> {
             version: self.forward.version,
             head_only: self.forward.method == Method::HEAD,
             close,
-            date: &self.worker.date(self.now),
-            server: &self.inbound.config(self.worker).server,
+            date: &self.inbound.worker.date(self.now),
+            server: &self.inbound.config().server,
             rules: None,
         };
         let busy =

@@ -25,17 +25,16 @@ use std::io;
 
 /// A pooled connection if one may be taken, else a new one.
 pub(super) async fn open(
-    worker: &Generation,
     inbound: &Inbound<'_>,
     attempt: &Attempt,
     reuse: bool,
     now: Instant,
 ) -> Result<Lease, Failure> {
-    if reuse && let Some(lease) = Lease::checkout(worker, attempt, now) {
+    if reuse && let Some(lease) = Lease::checkout(inbound.worker, attempt, now) {
         return Ok(lease);
     }
     // boxed: most requests find a connection, and every connection of a client would hold the room for making one
-    let stream = Box::pin(connect(worker, inbound, attempt)).await?;
+    let stream = Box::pin(connect(inbound, attempt)).await?;
     Ok(Lease::new(stream))
 }
 
@@ -49,7 +48,8 @@ pub(super) fn may_repair(sent: Sent, attempt: &Attempt, upload: &Upload<'_>, del
     may_repeat && upload.can_begin()
 }
 
-async fn connect(worker: &Generation, inbound: &Inbound<'_>, attempt: &Attempt) -> Result<Stream, Failure> {
+async fn connect(inbound: &Inbound<'_>, attempt: &Attempt) -> Result<Stream, Failure> {
+    let worker = inbound.worker;
     let watch = &attempt.watch;
     let cluster = &worker.shared.config.clusters[attempt.cluster.index()];
     let address = &cluster.endpoints[attempt.endpoint.index()].address;
@@ -65,7 +65,7 @@ async fn connect(worker: &Generation, inbound: &Inbound<'_>, attempt: &Attempt) 
     if cluster.tls.is_none() {
         worker.cluster(attempt.cluster).borrow_mut().on_connected(attempt.endpoint, clock::now());
     }
-    let introduced = proxied::introduce(worker, inbound, &stream, cluster.proxy_protocol).await;
+    let introduced = proxied::introduce(inbound, &stream, cluster.proxy_protocol).await;
     introduced.map_err(|error| unless_ended(Failure::broken(Some(&error), Sent::Nothing)))?;
     if let (Some(tls), Some(rules)) = (&cluster.tls, worker.tls_rules(attempt.cluster)) {
         let endpoint = &cluster.endpoints[attempt.endpoint.index()];

@@ -1,6 +1,5 @@
 //! The end of a client's connection: its last bytes, and what the client still sends meanwhile.
 
-use super::generation::Generation;
 use super::inbound::Inbound;
 use super::record::Record;
 use crate::net::block::Block;
@@ -14,33 +13,27 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 << 20;
 
 /// Sends the last bytes of a connection. `lingers`: the client may still be sending, and is given time to read them.
-pub(super) async fn finish(
-    worker: &Generation,
-    inbound: &Inbound<'_>,
-    last: Block,
-    mut record: Record,
-    (inbox, lingers): (Block, bool),
-) {
-    let patience = inbound.config(worker).body_timeout;
+pub(super) async fn finish(inbound: &Inbound<'_>, last: Block, mut record: Record, inbox: Block, lingers: bool) {
+    let patience = inbound.config().body_timeout;
     inbound.stream.end_with_next_send();
-    let sent = inbound.send(worker, last, patience).await;
-    record.finish(worker, clock::now(), sent);
+    let sent = inbound.send(last, patience).await;
+    record.finish(inbound.worker, clock::now(), sent);
     // a client that has said its last word and goes on all the same (RFC 9112 §9.6) still gets its response whole
     if sent.is_ok() && (lingers || !inbox.is_empty() || inbound.stream.has_unread()) {
-        linger(worker, inbound, inbox).await;
+        linger(inbound, inbox).await;
     } else {
-        worker.put(inbox);
+        inbound.worker.put(inbox);
     }
 }
 
 /// Ends our direction and reads on for a moment.
-async fn linger(worker: &Generation, inbound: &Inbound<'_>, mut inbox: Block) {
+async fn linger(inbound: &Inbound<'_>, mut inbox: Block) {
     inbound.stream.shutdown(Shutdown::Write);
     let _guard = inbound.watch.over(inbound.stream, clock::now() + LINGER, Shutdown::Both);
     let mut left = LINGER_BYTES;
     if inbox.room() == 0 {
         // the receive that its block went into was given up
-        inbox = worker.blocks.borrow_mut().small();
+        inbox = inbound.worker.blocks.borrow_mut().small();
     }
     while left > 0 {
         inbox.clear();
@@ -51,5 +44,5 @@ async fn linger(worker: &Generation, inbound: &Inbound<'_>, mut inbox: Block) {
             _ => break,
         }
     }
-    worker.put(inbox);
+    inbound.worker.put(inbox);
 }

@@ -4,7 +4,7 @@
 //! with the request and is encoded when it is known for whom ([`super::encoding`]). What comes out is owned and small, and the future that
 //! waits for the network carries nothing else.
 
-use super::generation::{Generation, Slot};
+use super::generation::Slot;
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::record::Record;
@@ -32,7 +32,6 @@ use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
 use std::cell::OnceCell;
 use std::net::IpAddr;
-use std::rc::Rc;
 
 /// One request, understood.
 #[derive(Debug)]
@@ -82,7 +81,6 @@ pub(super) struct Forward {
 /// Plans what is to be done with a request whose head has arrived and been taken from the inbox, in which its bytes still stand. What will be
 /// counted and logged goes into `record`.
 pub(super) fn plan(
-    worker: &Rc<Generation>,
     inbound: &Inbound<'_>,
     mut kept: Box<Kept>,
     inbox: &Block,
@@ -90,9 +88,9 @@ pub(super) fn plan(
     now: Instant,
 ) -> Plan {
     let head = kept.view(inbox);
-    let config = inbound.config(worker);
+    let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
-    let planner = Planner { worker, inbound, config, head: &head, behind, now, peer_text, request_id };
+    let planner = Planner { inbound, config, head: &head, behind, now, peer_text, request_id };
     let mut plan = planner.plan(record);
     let id = planner.request_id.into_inner();
     match &mut plan.way {
@@ -114,7 +112,6 @@ struct To {
 
 /// Everything that planning looks at.
 struct Planner<'p> {
-    worker: &'p Rc<Generation>,
     inbound: &'p Inbound<'p>,
     config: &'p config::Listener,
     head: &'p RequestHead<'p>,
@@ -138,7 +135,7 @@ impl Planner<'_> {
             cycle.on_drain();
         }
         let client = self.client();
-        record.on_head(self.worker, self.inbound, head, client);
+        record.on_head(self.inbound, head, client);
         let way = self.way(&mut cycle, record, client);
         Plan { cycle, way }
     }
@@ -180,7 +177,7 @@ impl Planner<'_> {
             method: head.method(),
             header: &header,
         };
-        let worker = self.worker;
+        let worker = self.inbound.worker;
         if head.path() == "*" {
             return self.options(cycle, record); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
         }
@@ -233,7 +230,7 @@ impl Planner<'_> {
 
     fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Way {
         let To { route, cluster, slot } = to;
-        let (head, worker) = (self.head, self.worker);
+        let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
             return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
         }
@@ -267,7 +264,7 @@ impl Planner<'_> {
 
     fn hash(&self, cluster: ClusterId, client: IpAddr) -> Option<u64> {
         let (config::Balance::RingHash(key) | config::Balance::Maglev(key)) =
-            &self.worker.shared.config.clusters[cluster.index()].balance
+            &self.inbound.worker.shared.config.clusters[cluster.index()].balance
         else {
             return None;
         };
@@ -286,8 +283,8 @@ impl Planner<'_> {
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).
     fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, standing: Standing) -> Way {
-        let limits = &self.worker.shared.limits;
-        let mut texts = self.worker.limit_texts.borrow_mut();
+        let limits = &self.inbound.worker.shared.limits;
+        let mut texts = self.inbound.worker.limit_texts.borrow_mut();
         let (retry_after, rate_limit) = &mut *texts;
         retry_after.clear();
         rate_limit.clear();
@@ -336,8 +333,8 @@ impl Planner<'_> {
             Framing::Chunked => self.has_last_chunk().then_some(0),
         };
         let close = cycle.announces_close(left);
-        let mut out = self.worker.blocks.borrow_mut().small();
-        let date = self.worker.date(self.now);
+        let mut out = self.inbound.worker.blocks.borrow_mut().small();
+        let date = self.inbound.worker.date(self.now);
         let to = ReplyTo {
             version: head.version(),
             head_only: head.method() == Method::HEAD,

@@ -5,7 +5,6 @@
 //! is told: the client of the connection, not what `X-Forwarded-For` claims.
 
 use super::client::Peer;
-use super::generation::Generation;
 use super::inbound::Inbound;
 use crate::config::ProxyVersion;
 use crate::http::Parsed;
@@ -29,8 +28,8 @@ pub(super) struct Taken {
 
 /// Receives the header that the connection must begin with, whole within `header_timeout`. `None`: the connection is to be closed,
 /// which has been counted.
-pub(super) async fn take_header(worker: &Generation, inbound: &Inbound<'_>) -> Option<Taken> {
-    let config = inbound.config(worker);
+pub(super) async fn take_header(inbound: &Inbound<'_>) -> Option<Taken> {
+    let (worker, config) = (inbound.worker, inbound.config());
     let mut inbox = worker.blocks.borrow_mut().small();
     let _guard = inbound.watch.over_idle(inbound.stream, clock::now() + config.header_timeout);
     loop {
@@ -69,12 +68,7 @@ fn behind(proxy: Peer, relayed: Relayed, trusted: &[ipnet::IpNet]) -> (Peer, Opt
 }
 
 /// Tells a new connection to an endpoint for whom it is.
-pub(super) async fn introduce(
-    worker: &Generation,
-    inbound: &Inbound<'_>,
-    upstream: &Stream,
-    version: ProxyVersion,
-) -> io::Result<()> {
+pub(super) async fn introduce(inbound: &Inbound<'_>, upstream: &Stream, version: ProxyVersion) -> io::Result<()> {
     let push = match version {
         ProxyVersion::Off => return Ok(()),
         ProxyVersion::V1 => proxy_header::push_v1,
@@ -82,6 +76,7 @@ pub(super) async fn introduce(
     };
     let destination = || inbound.client.destination.as_deref().copied().or_else(|| inbound.stream.local_address());
     let ends = inbound.client.peer.address.and_then(|source| Some((source, destination()?)));
+    let worker = inbound.worker;
     let mut block = worker.blocks.borrow_mut().small();
     push(block.vec_mut(), ends);
     let (sent, block) = upstream.send(block).await;

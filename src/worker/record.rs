@@ -97,13 +97,8 @@ impl Record {
     }
 
     /// The head is understood.
-    pub(super) fn on_head(
-        &mut self,
-        worker: &Generation,
-        inbound: &Inbound<'_>,
-        head: &RequestHead<'_>,
-        client: IpAddr,
-    ) {
+    pub(super) fn on_head(&mut self, inbound: &Inbound<'_>, head: &RequestHead<'_>, client: IpAddr) {
+        let worker = inbound.worker;
         self.method = head.method().into();
         self.version = Some(if head.version() == Version::Http11 { (1, 1) } else { (1, 0) });
         self.client = (inbound.client.peer.address.is_some() || client != inbound.client.peer.ip()).then_some(client);
@@ -125,7 +120,8 @@ impl Record {
     }
 
     /// The head could not be read: `bytes` is what there is of it.
-    pub(super) fn on_unread(&mut self, worker: &Generation, inbound: &Inbound<'_>, bytes: &[u8]) {
+    pub(super) fn on_unread(&mut self, inbound: &Inbound<'_>, bytes: &[u8]) {
+        let worker = inbound.worker;
         if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {
             let seen = Glimpse::of(bytes);
             texts.fill([seen.method, seen.target, b"", b"", b"", b"", b""]);

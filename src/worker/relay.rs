@@ -12,7 +12,6 @@
 //! what has arrived already, because an event stream's next event may be an hour away.
 
 use super::failure::Failure;
-use super::generation::Generation;
 use super::going::{Going, Sending};
 use super::inbound::Inbound;
 use crate::config::HeaderRules;
@@ -34,7 +33,6 @@ use std::time::Duration;
 
 /// A response that is being passed on.
 pub(super) struct Relay<'a, 'g, F> {
-    pub(super) worker: &'a Generation,
     pub(super) inbound: &'a Inbound<'a>,
     /// The endpoint.
     pub(super) upstream: &'a Upstream,
@@ -201,7 +199,7 @@ impl<F: Sending> Relay<'_, '_, F> {
             return;
         }
         let left = self.body.left().or((!self.fast).then_some(BLOCK_SMALL as u64 + 1));
-        let mut room = self.worker.widen(std::mem::take(block), left, self.fast);
+        let mut room = self.inbound.worker.widen(std::mem::take(block), left, self.fast);
         room.clear_with_headroom(CHUNK_HEADROOM);
         self.upstream.arm(room);
     }
@@ -211,7 +209,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         self.asked = false;
         self.now = clock::now();
         // there is something in its place if it was received while something else was waited for
-        self.worker.put(std::mem::replace(block, back));
+        self.inbound.worker.put(std::mem::replace(block, back));
         self.fast = self.upstream.stream().has_filled(block);
         self.ended = matches!(received, Ok(0)) && self.body.on_eof().is_ok();
         match received {

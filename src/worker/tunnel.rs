@@ -22,7 +22,6 @@ use std::task::{Context, Poll};
 
 /// Two connections that are one from now on.
 pub(super) struct Tunnel<'a> {
-    worker: &'a Generation,
     inbound: &'a Inbound<'a>,
     upstream: &'a Stream,
     up_bytes: Cell<u64>,
@@ -52,17 +51,17 @@ enum Side {
 type Carried = Option<Result<(), Side>>;
 
 impl<'a> Tunnel<'a> {
-    pub(super) fn new(worker: &'a Generation, inbound: &'a Inbound<'a>, upstream: &'a Stream) -> Self {
-        let open = Open::new(worker, inbound.listener);
-        Self { worker, inbound, upstream, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
+    pub(super) fn new(inbound: &'a Inbound<'a>, upstream: &'a Stream) -> Self {
+        let open = Open::new(inbound.worker, inbound.listener);
+        Self { inbound, upstream, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
     }
 
     /// Carries bytes until the end. `up` is what the client sent behind its request, `head` the 101 for it, `down` what came behind
     /// the endpoint's.
     pub(super) async fn run(&self, up: Block, head: Block, down: Block) -> Ended {
         let watch = self.inbound.watch;
-        let timeout = self.inbound.config(self.worker).tunnel_timeout;
-        let guard = watch.over_tunnel(self.inbound.stream, self.worker.tunnel_deadline(timeout));
+        let timeout = self.inbound.config().tunnel_timeout;
+        let guard = watch.over_tunnel(self.inbound.stream, self.inbound.worker.tunnel_deadline(timeout));
         let broken = {
             let mut upward = pin!(self.carry(Side::Client, [up, Block::default()]));
             let mut downward = pin!(self.carry(Side::Upstream, [head, down]));
@@ -92,7 +91,7 @@ impl<'a> Tunnel<'a> {
                 self.inbound.stream.reset_on_close();
                 Some(ProxyError::UpstreamTruncated)
             }
-            None if self.worker.tunnels_have_ended() => Some(ProxyError::Draining),
+            None if self.inbound.worker.tunnels_have_ended() => Some(ProxyError::Draining),
             None => Some(ProxyError::TunnelTimeout),
         };
         if broken != Some(Err(Side::Client)) {
@@ -116,19 +115,19 @@ impl<'a> Tunnel<'a> {
             // no block is held while nothing comes; what is wrong with the socket, the receive will say
             let _ = source.readable().await;
             let block = {
-                let mut blocks = self.worker.blocks.borrow_mut();
+                let mut blocks = self.inbound.worker.blocks.borrow_mut();
                 if bulk { blocks.large() } else { blocks.small() }
             };
             let room = block.room();
             let (received, block) = source.receive(block).await;
             match received {
                 Ok(0) => {
-                    self.worker.put(block);
+                    self.inbound.worker.put(block);
                     return sink.end().await.map_err(|_| to);
                 }
                 Ok(count) => bulk = count == room || (bulk && count > room / 8),
                 Err(_) => {
-                    self.worker.put(block);
+                    self.inbound.worker.put(block);
                     return Err(from);
                 }
             }
@@ -142,11 +141,11 @@ impl<'a> Tunnel<'a> {
         let count = block.unread().len() as u64;
         let sent = if count > 0 {
             let (sent, block) = sink.send(block).await;
-            self.worker.put(block);
+            self.inbound.worker.put(block);
             self.on_progress();
             sent
         } else {
-            self.worker.put(block);
+            self.inbound.worker.put(block);
             Ok(())
         };
         bytes.set(bytes.get() + if sent.is_ok() { count } else { 0 });
@@ -154,8 +153,8 @@ impl<'a> Tunnel<'a> {
     }
 
     fn on_progress(&self) {
-        let timeout = self.inbound.config(self.worker).tunnel_timeout;
-        self.inbound.watch.move_to(self.worker.tunnel_deadline(timeout));
+        let timeout = self.inbound.config().tunnel_timeout;
+        self.inbound.watch.move_to(self.inbound.worker.tunnel_deadline(timeout));
     }
 }
 

@@ -14,7 +14,6 @@ use super::attempt::Attempt;
 use super::attempts::Attempts;
 use super::discard::Rest;
 use super::failure::Failure;
-use super::generation::Generation;
 use super::going::Delivery;
 use super::inbound::Inbound;
 use crate::error::ProxyError;
@@ -34,7 +33,6 @@ use std::time::Duration;
 
 /// A request that is being sent; outlives its attempts.
 pub(super) struct Upload<'c> {
-    worker: &'c Generation,
     inbound: &'c Inbound<'c>,
     attempts: &'c Attempts<'c>,
     /// What the client has sent and nobody has looked at.
@@ -101,15 +99,8 @@ pub(super) struct Incoming {
 
 impl<'c> Upload<'c> {
     /// `inbox` holds what the client sent behind its head.
-    pub(super) fn new(
-        worker: &'c Generation,
-        inbound: &'c Inbound<'c>,
-        attempts: &'c Attempts<'c>,
-        inbox: Block,
-        incoming: Incoming,
-    ) -> Self {
+    pub(super) fn new(inbound: &'c Inbound<'c>, attempts: &'c Attempts<'c>, inbox: Block, incoming: Incoming) -> Self {
         Self {
-            worker,
             inbound,
             attempts,
             inbox: RefCell::new(inbox),
@@ -231,7 +222,7 @@ impl<'c> Upload<'c> {
 
     /// Gives its own block back to the worker, and returns what the client has sent behind its request.
     pub(super) fn finish(self) -> Block {
-        self.worker.put(self.outbound.into_inner());
+        self.inbound.worker.put(self.outbound.into_inner());
         self.inbox.into_inner()
     }
 
@@ -308,7 +299,7 @@ impl<'c> Upload<'c> {
     /// Receives more of the body. One that may be slow in coming holds no block meanwhile; bulk is spared the extra turn of the loop.
     /// May be dropped: what comes then belongs to the socket, and nothing was in the block.
     async fn receive(&self) -> Result<(), Failure> {
-        let watch = self.worker.timers.watch();
+        let watch = self.inbound.worker.timers.watch();
         let began = clock::now();
         let _guard = watch.over(self.inbound.stream, began + self.patience, Shutdown::Read);
         let left = self.left();
@@ -325,7 +316,7 @@ impl<'c> Upload<'c> {
                 std::mem::swap(&mut block, &mut outbound);
             }
         }
-        let block = self.worker.widen(block, left, self.fast.get());
+        let block = self.inbound.worker.widen(block, left, self.fast.get());
         let (received, block) = self.inbound.stream.receive(block).await;
         drop(waits);
         self.fast.set(self.inbound.stream.has_filled(&block));
@@ -344,7 +335,7 @@ impl<'c> Upload<'c> {
     /// client's fault and does not count.
     fn is_too_slow(&self, since: Instant) -> bool {
         let now = clock::now();
-        if self.worker.timers.was_away(now) {
+        if self.inbound.worker.timers.was_away(now) {
             return false;
         }
         let waited = self.waited.get() + now.since(since);

@@ -14,12 +14,10 @@ use crate::net::clock;
 use crate::units::Instant;
 use crate::worker::discard::Served;
 use crate::worker::exchange::{self, Request};
-use crate::worker::generation::Generation;
 use crate::worker::inbound::Inbound;
 use crate::worker::kept::Kept;
 use crate::worker::record::Record;
 use std::net::Shutdown;
-use std::rc::Rc;
 
 /// How every TLS handshake begins: a record of that kind, of version 3 (RFC 8446 §5.1). No method begins so.
 const HANDSHAKE: &[u8] = b"\x16\x03";
@@ -51,27 +49,25 @@ impl From<ProxyError> for Unread {
 ///
 /// `None`: its head is not all there, and too many connections wait in here; its bytes are still in the inbox.
 pub(in crate::worker) async fn serve(
-    worker: &Rc<Generation>,
     inbound: &Inbound<'_>,
     inbox: &mut Block,
     record: &mut Record,
     arrival: Arrival,
 ) -> Option<Served> {
-    match read_head(worker, inbound, inbox, arrival).await {
-        Ok(request) => Some(exchange::exchange(worker, inbound, inbox, record, request?).await),
-        Err(unread) => Some(refuse(worker, inbound, inbox, record, unread)),
+    match read_head(inbound, inbox, arrival).await {
+        Ok(request) => Some(exchange::exchange(inbound, inbox, record, request?).await),
+        Err(unread) => Some(refuse(inbound, inbox, record, unread)),
     }
 }
 
 /// Receives until the head is whole, within `header_timeout` of its first byte, and takes it from the inbox. `None`: there is no room to wait
 /// in here.
 async fn read_head(
-    worker: &Rc<Generation>,
     inbound: &Inbound<'_>,
     inbox: &mut Block,
     Arrival { at: arrived, mut due }: Arrival,
 ) -> Result<Option<Request>, Unread> {
-    let config = inbound.config(worker);
+    let (worker, config) = (inbound.worker, inbound.config());
     let mut scanner = HeadScanner::default();
     // a head may take long to arrive, and what is decided about it must not be decided for the moment of its first byte
     let mut now = if due { clock::now() } else { arrived };
@@ -84,7 +80,7 @@ async fn read_head(
         if !std::mem::take(&mut due) {
             // a head that has reached its limit is judged even without an end in sight
             if (scanner.is_ready(inbox.unread()) || inbox.unread().len() >= config.head_bytes_max)
-                && let Some(kept) = parse(worker, inbound, inbox)?
+                && let Some(kept) = parse(inbound, inbox)?
             {
                 return Ok(Some(Request { kept, arrived, now }));
             }
@@ -114,8 +110,9 @@ async fn read_head(
 }
 
 /// Parses what is in the inbox, and takes the head from it if it is whole.
-fn parse(worker: &Generation, inbound: &Inbound<'_>, inbox: &mut Block) -> Result<Option<Box<Kept>>, Unread> {
-    let policy = HeadPolicy::of(inbound.config(worker));
+fn parse(inbound: &Inbound<'_>, inbox: &mut Block) -> Result<Option<Box<Kept>>, Unread> {
+    let worker = inbound.worker;
+    let policy = HeadPolicy::of(inbound.config());
     let mut kept = worker.room_for_head();
     kept.at = inbox.consumed();
     let parsed = kept.head.parse(inbox.unread(), &policy).map_err(|error| {
@@ -136,17 +133,12 @@ fn parse(worker: &Generation, inbound: &Inbound<'_>, inbox: &mut Block) -> Resul
 }
 
 /// A request that could not be read: one reply, then the end.
-fn refuse(
-    worker: &Generation,
-    inbound: &Inbound<'_>,
-    inbox: &mut Block,
-    record: &mut Record,
-    Unread { error, rule }: Unread,
-) -> Served {
+fn refuse(inbound: &Inbound<'_>, inbox: &mut Block, record: &mut Record, Unread { error, rule }: Unread) -> Served {
+    let worker = inbound.worker;
     let mut last = worker.blocks.borrow_mut().small();
     let now = clock::now();
     if error != ProxyError::ClientClosed {
-        let server = &inbound.config(worker).server;
+        let server = &inbound.config().server;
         // RFC 9110 §9.3.2: no content for HEAD, whatever is wrong with the rest of it
         let head_only = Glimpse::of(inbox.unread()).method == b"HEAD";
         let to =
@@ -159,7 +151,7 @@ fn refuse(
             None => reply::error(last.vec_mut(), error, &[], &to),
         }
     }
-    record.on_unread(worker, inbound, inbox.unread());
+    record.on_unread(inbound, inbox.unread());
     record.on_error(error);
     record.response_bytes = last.unread().len() as u64;
     inbox.clear();
