@@ -72,18 +72,18 @@ impl Default for HeadPolicy {
 /// A request's head. Borrows the buffer that it was parsed from and the scratch that it was parsed with.
 #[derive(Clone, Debug)]
 pub struct RequestHead<'b> {
-    method: Method,
-    version: Version,
-    target: &'b str,
-    path: &'b str,
-    routed_path: &'b str,
-    query: Option<&'b str>,
-    host: Option<&'b str>,
-    authority: Option<&'b str>,
-    fields: Fields<'b>,
-    seen: Seen<'b>,
-    framing: Framing,
-    len: usize,
+    pub(super) method: Method,
+    pub(super) version: Version,
+    pub(super) target: &'b str,
+    pub(super) path: &'b str,
+    pub(super) routed_path: &'b str,
+    pub(super) query: Option<&'b str>,
+    pub(super) host: Option<&'b str>,
+    pub(super) authority: Option<&'b str>,
+    pub(super) fields: Fields<'b>,
+    pub(super) seen: Seen<'b>,
+    pub(super) framing: Framing,
+    pub(super) len: usize,
 }
 
 impl<'b> RequestHead<'b> {
