@@ -20,7 +20,7 @@ use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
 use crate::http::trailers::Trailers;
-use crate::limits::{DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
+use crate::limits::{BLOCK_BULK, DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::{SEND_AT_ONCE, Stream};
@@ -226,10 +226,35 @@ impl<'c> Upload<'c> {
         self.inbox.into_inner()
     }
 
+    /// Asserts what is true whenever nothing is being sent.
+    ///
+    /// # Panics
+    /// It is not, by a defect of this module.
+    pub(super) fn check_invariants(&self, delivery: &Delivery) {
+        let (outbound, body) = (self.outbound.borrow(), self.body.borrow());
+        assert!(!self.severed.get() || !body.is_done(), "a body that is whole is not malformed");
+        assert!(
+            !self.withheld.get() || self.body_bytes() == 0,
+            "nothing is taken from a client that waits to be told to send"
+        );
+        assert!(!self.waits.get(), "what was waited for is here");
+        match self.progress.get() {
+            Progress::Kept => {
+                assert!(self.head_bytes.get() <= outbound.all().len(), "the head is where it can be sent again");
+                assert!(delivery.sent.get() <= outbound.all().len(), "what was sent is kept");
+                assert!(self.body_bytes() <= (REPLAY_BYTES_MAX + BLOCK_BULK) as u64, "what is kept is bounded");
+            }
+            Progress::Lost => assert_eq!(delivery.sent.get(), 0, "who forgets what was sent cannot count it"),
+        }
+    }
+
     /// Sends what is there, from the first byte on, then the rest of the body as it comes.
     pub(super) async fn run(&self, delivery: &Delivery, attempt: &Attempt, upstream: &Stream) -> Result<(), Failure> {
         self.take_in()?;
         loop {
+            if cfg!(debug_assertions) {
+                self.check_invariants(delivery);
+            }
             self.send(delivery, attempt, upstream).await?;
             if self.is_complete() {
                 self.on_complete(delivery, attempt);
