@@ -198,7 +198,7 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
                 (at, receive(inbox))
             }
             Err(last) => {
-                let sent = send_last(&inbound, (last, &mut record), inbox, (at, stays), receive).await;
+                let sent = send_last(&inbound, last, &mut record, inbox, at, stays, receive).await;
                 connection.served_at.set(sent.0);
                 match sent {
                     (at, Ok(receiving)) => (at, receiving),
@@ -221,9 +221,11 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
 /// were sent, and that receive; or what is waited for instead.
 async fn send_last<R>(
     inbound: &Inbound<'_>,
-    (last, record): (Block, &mut Record),
+    last: Block,
+    record: &mut Record,
     inbox: Block,
-    (at, stays): (Instant, bool),
+    at: Instant,
+    stays: bool,
     receive: impl FnOnce(Block) -> R,
 ) -> (Instant, Result<R, Wait>) {
     let Inbound { worker, stream, watch, .. } = inbound;

@@ -33,6 +33,14 @@ pub(super) struct Line<'w> {
     pub(super) now: Instant,
 }
 
+/// The end of what a request gets: its last bytes, if it gets any.
+#[derive(Debug, Default)]
+pub(super) struct Last {
+    pub(super) block: Block,
+    /// The client is there to read them, and what came before.
+    pub(super) is_heard: bool,
+}
+
 impl<'w> Line<'w> {
     /// The route's rules for what goes down.
     pub(super) fn response_rules(&self) -> &'w HeaderRules {
@@ -69,12 +77,12 @@ impl<'w> Line<'w> {
     }
 
     /// A reply of the gateway's own in place of a response.
-    pub(super) fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> (Block, bool) {
+    pub(super) fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> Last {
         self.record.on_error(error);
         let mut last = self.inbound.worker.blocks.borrow_mut().small();
         if error == ProxyError::ClientClosed {
             self.cycle.on_request_broken();
-            return (last, false);
+            return Last { block: last, is_heard: false };
         }
         self.settle(upload);
         // its body is what was wrong; or it was too slow (RFC 9110 §15.5.9: 408 ends the connection)
@@ -103,6 +111,6 @@ impl<'w> Line<'w> {
             error => reply::error(last.vec_mut(), error, extra, &to),
         }
         self.record.response_bytes = last.unread().len() as u64;
-        (last, true)
+        Last { block: last, is_heard: true }
     }
 }
