@@ -7,11 +7,11 @@ use super::failure::Failure;
 use super::going::{Going, Sending};
 use super::hop::Hop;
 use super::line::{Last, Line};
+use super::meaning::{Commit, Meaning, keep};
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
 use super::tunnel::Tunnel;
 use super::upload::Upload;
-use super::verdict::{Commit, Verdict, keep};
 use crate::error::ProxyError;
 use crate::http::Parsed;
 use crate::http::body::Body;
@@ -50,16 +50,16 @@ impl Line<'_> {
     ///
     /// # Errors
     /// Something is to be waited for, and this is known of the answer.
-    pub(super) fn answer_at_once(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<Answered, Verdict> {
+    pub(super) fn answer_at_once(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<Answered, Meaning> {
         if !answering.going.is_through() || !HeadScanner::default().is_ready(answering.block.unread()) {
-            return Err(Verdict::More);
+            return Err(Meaning::More);
         }
         match self.classify(answering) {
-            Verdict::Commit(commit) if commit.is_whole => {
+            Meaning::Commit(commit) if commit.is_whole => {
                 answering.hop.delivery.answered.set(true);
                 Ok(self.pass_last(0, commit.out, commit.keep))
             }
-            verdict => Err(verdict),
+            meaning => Err(meaning),
         }
     }
 
@@ -70,12 +70,12 @@ impl Line<'_> {
     pub(super) async fn answer(
         &mut self,
         mut answering: Answering<'_, impl Sending>,
-        known: Verdict,
+        known: Meaning,
     ) -> Result<Answered, Failure> {
         let head = match known {
-            Verdict::More => self.await_head(&mut answering).await,
-            Verdict::Next { action, keep } => Err((action, keep)),
-            Verdict::Commit(commit) => Ok(commit),
+            Meaning::More => self.await_head(&mut answering).await,
+            Meaning::Next { action, keep } => Err((action, keep)),
+            Meaning::Commit(commit) => Ok(commit),
         };
         let commit = match head {
             Ok(commit) => commit,
@@ -108,9 +108,9 @@ impl Line<'_> {
                     answering.going.settle(stream, Shutdown::Write, &self.inbound.worker.timers).await;
                 }
                 match self.classify(answering) {
-                    Verdict::Commit(commit) => return Ok(commit),
-                    Verdict::Next { action, keep } => return Err((action, keep)),
-                    Verdict::More => {}
+                    Meaning::Commit(commit) => return Ok(commit),
+                    Meaning::Next { action, keep } => return Err((action, keep)),
+                    Meaning::More => {}
                 }
             }
             let block = &mut answering.block;
@@ -144,7 +144,7 @@ impl Line<'_> {
     }
 
     /// `classify`: parses what has arrived, asks the policy about it, and encodes the head of a response that is passed on.
-    fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Verdict {
+    fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Meaning {
         let Answering { hop: Hop { upload, .. }, block, going } = answering;
         let worker = self.inbound.worker;
         let mut scratch = worker.scratch.borrow_mut();
@@ -153,9 +153,9 @@ impl Line<'_> {
             match ResponseHead::parse_answer(block.unread(), &self.forward.method, self.forward.offer.as_deref(), head)
             {
                 Ok(Parsed::Complete(head)) => head,
-                Ok(Parsed::Partial) => return Verdict::More,
+                Ok(Parsed::Partial) => return Meaning::More,
                 Err(error) => {
-                    return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
+                    return Meaning::Next { action: self.step(Event::BadHead(error), upload), keep: None };
                 }
             };
         let retry_after = head.retry_after(|| worker.wall(self.now).as_secs());
@@ -167,7 +167,7 @@ impl Line<'_> {
                 Framing::Fixed(bytes) => bytes == left as u64,
                 Framing::Chunked | Framing::UntilClose => false,
             };
-            return Verdict::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
+            return Meaning::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
         }
         let head_bytes = head.head_bytes();
         response.clear();
@@ -177,7 +177,7 @@ impl Line<'_> {
         };
         block.consume(head_bytes);
         self.lay_out(&mut commit, response, block, going.is_through());
-        Verdict::Commit(commit)
+        Meaning::Commit(commit)
     }
 
     /// Puts the client's head where it is sent from: right before the body, if all of that has arrived, else into a block of its own.

@@ -8,6 +8,7 @@
 use super::client::Connection;
 use super::discard::Served;
 use super::down::h1::{self, Arrival};
+use super::exchange;
 use super::greeting;
 use super::inbound::Inbound;
 use super::parting;
@@ -168,10 +169,12 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
         let arrived = arrival.at;
         let hot = arrived.since(connection.served_at.get()) < HOT;
         let mut record = Record::new(&inbound, arrived);
-        let served = h1::serve(&inbound, &mut inbox, &mut record, arrival).await;
-        let Some(Served { last, close, linger: lingers, at }) = served else {
-            return Wait::Rest(Begun::new(worker, inbox, arrived));
+        let served = match h1::read_head(&inbound, &mut inbox, arrival).await {
+            Ok(Some(request)) => exchange::exchange(&inbound, &mut inbox, &mut record, request).await,
+            Ok(None) => return Wait::Rest(Begun::new(worker, inbox, arrived)),
+            Err(unread) => h1::refuse(&inbound, &mut inbox, &mut record, unread),
         };
+        let Served { last, close, linger: lingers, at } = served;
         let patience = inbound.config().body_timeout;
         if close {
             parting::finish(&inbound, last, record, inbox, lingers).await;

@@ -18,7 +18,7 @@ use super::generation::Generation;
 use super::going::{Going, Sending};
 use super::hop::Hop;
 use super::inbound::Inbound;
-use super::upload::Standing;
+use super::upload::BodyState;
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::reply::CONTINUE;
@@ -106,7 +106,7 @@ impl<'c> Conversation<'c> {
             began: Instant::default(),
             reused: hop.lease.is_reused(),
             ended: false,
-            withheld: hop.upload.standing() == Standing::Withheld,
+            withheld: hop.upload.body_state() == BodyState::Withheld,
             interim: 0,
             scanner: HeadScanner::default(),
             ahead: Block::default(),

@@ -209,7 +209,7 @@ impl Line<'_> {
         let mut answering = Answering { hop, block, going };
         match self.answer_at_once(&mut answering) {
             Ok(answered) => Ok(answered),
-            Err(verdict) => self.answer(answering, verdict).await,
+            Err(meaning) => self.answer(answering, meaning).await,
         }
     }
 }

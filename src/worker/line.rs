@@ -6,7 +6,7 @@ use super::inbound::Inbound;
 use super::kept::Kept;
 use super::plan::Forward;
 use super::record::Record;
-use super::upload::{Standing, Upload};
+use super::upload::{BodyState, Upload};
 use crate::config::HeaderRules;
 use crate::error::{Fault, ProxyError, Rule};
 use crate::http::cycle::Cycle;
@@ -68,11 +68,11 @@ impl<'w> Line<'w> {
 
     /// Takes down where the client is with its body.
     pub(super) fn settle(&mut self, upload: &Upload<'_>) {
-        match upload.standing() {
-            Standing::Complete => self.cycle.on_request_done(),
-            Standing::Sending => self.cycle.on_continue(),
-            Standing::Withheld => {}
-            Standing::Severed => self.cycle.on_request_broken(),
+        match upload.body_state() {
+            BodyState::Complete => self.cycle.on_request_done(),
+            BodyState::Sending => self.cycle.on_continue(),
+            BodyState::Withheld => {}
+            BodyState::Severed => self.cycle.on_request_broken(),
         }
     }
 

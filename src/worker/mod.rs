@@ -37,6 +37,7 @@ mod inbound;
 mod kept;
 mod lease;
 mod line;
+mod meaning;
 mod notice;
 mod opening;
 mod opinions;
@@ -53,7 +54,6 @@ mod state;
 mod succession;
 mod tunnel;
 mod upload;
-mod verdict;
 
 pub use door::DoorKey;
 pub use estate::Estate;
