@@ -27,7 +27,7 @@ use crate::policy::chance::hash_key;
 use crate::policy::limit_fields::write_retry_after;
 use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, pick_split};
-use crate::policy::token_bucket::Standing;
+use crate::policy::token_bucket::Quota;
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
 use std::cell::OnceCell;
@@ -167,8 +167,22 @@ impl Planner<'_> {
         self.head.client(peer.ip(), |ip| is_peer(ip) || trusted.iter().any(|net| net.contains(&ip)))
     }
 
+    /// The verbs from here to the attempts. Each needs the head and what the verbs before it have found, and nothing that the worker lends: where
+    /// one is to wait, the rest is planned anew from the head that is kept.
     fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Way {
-        let head = self.head;
+        let route = match self.route(cycle, record) {
+            Ok(route) => route,
+            Err(answer) => return answer,
+        };
+        record.on_route(route);
+        match self.admit(cycle, record, route, client) {
+            Ok(slot) => self.aim(cycle, record, route, slot, client),
+            Err(answer) => answer,
+        }
+    }
+
+    fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Way> {
+        let (head, worker) = (self.head, self.inbound.worker);
         let header = |name: &HeaderName| self.field(name);
         let view = RequestView {
             host: head.host(),
@@ -177,30 +191,39 @@ impl Planner<'_> {
             method: head.method(),
             header: &header,
         };
-        let worker = self.inbound.worker;
         if head.path() == "*" {
-            return self.options(cycle, record); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
+            return Err(self.options(cycle, record)); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
         }
-        let route = match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
-            Routed::Route(route) => route,
-            Routed::NoRoute => return self.refuse(cycle, record, ProxyError::NoRoute, &[]),
+        match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
+            Routed::Route(route) => Ok(route),
+            Routed::NoRoute => Err(self.refuse(cycle, record, ProxyError::NoRoute, &[])),
             Routed::MethodNotAllowed(allow) => {
                 let text = &mut worker.scratch.borrow_mut().text;
                 text.clear();
                 allow.write(text);
-                return self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", text)]);
+                Err(self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", text)]))
             }
-        };
-        record.on_route(route);
-        let slot = match worker.admit(route, client, &header, self.now) {
-            (Admitted::Pass { .. }, slot) => slot,
+        }
+    }
+
+    fn admit(
+        &self,
+        cycle: &mut Cycle,
+        record: &mut Record,
+        route: RouteId,
+        client: IpAddr,
+    ) -> Result<Option<Slot>, Way> {
+        match self.inbound.worker.admit(route, client, &|name: &HeaderName| self.field(name), self.now) {
+            (Admitted::Pass { .. }, slot) => Ok(slot),
             (Admitted::ConcurrencyLimited, _) => {
-                return self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]);
+                Err(self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]))
             }
-            (Admitted::RateLimited { limit, standing }, _) => {
-                return self.limit(cycle, record, route, limit, standing);
-            }
-        };
+            (Admitted::RateLimited { limit, quota }, _) => Err(self.limit(cycle, record, route, limit, quota)),
+        }
+    }
+
+    fn aim(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, slot: Option<Slot>, client: IpAddr) -> Way {
+        let (head, worker) = (self.head, self.inbound.worker);
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
             Target::Upstream(split) => {
@@ -282,14 +305,14 @@ impl Planner<'_> {
     }
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).
-    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, standing: Standing) -> Way {
+    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, quota: Quota) -> Way {
         let limits = &self.inbound.worker.shared.limits;
         let mut texts = self.inbound.worker.limit_texts.borrow_mut();
         let (retry_after, rate_limit) = &mut *texts;
         retry_after.clear();
         rate_limit.clear();
-        write_retry_after(standing.reset, retry_after);
-        limits.write_standing(route, limit, standing, rate_limit);
+        write_retry_after(quota.reset, retry_after);
+        limits.write_quota(route, limit, quota, rate_limit);
         let fields: [(&str, &[u8]); 3] =
             [("Retry-After", retry_after), ("RateLimit", rate_limit), ("RateLimit-Policy", limits.policies(route))];
         self.refuse(cycle, record, ProxyError::RateLimited, &fields)
