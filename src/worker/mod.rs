@@ -29,6 +29,7 @@ mod failure;
 mod generation;
 mod going;
 mod greeting;
+mod handshakes;
 mod line;
 mod notice;
 mod opening;

@@ -4,6 +4,7 @@
 //! never across an await; what could be a cell is one. What follows from the configuration is the [`super::generation::Generation`]'s;
 //! this knows nothing of it, nor of connections.
 
+use super::handshakes::Handshakes;
 use super::notice::Notice;
 use super::report::{Complaints, Report};
 use crate::config::Config;
@@ -47,8 +48,8 @@ pub(super) struct Worker {
     date: Cell<(Instant, HttpDate)>,
     /// Downstream connections, over all listeners.
     pub(super) connections: Cell<usize>,
-    /// Handshakes with clients under way.
-    pub(super) handshakes: Cell<usize>,
+    /// Places for handshakes with clients.
+    pub(super) handshakes: Handshakes,
     pub(super) draining: Cell<bool>,
     /// The drain's time is over: what is still in flight is ended.
     pub(super) cutting: Cell<bool>,
@@ -109,7 +110,7 @@ impl Worker {
             epoch: Cell::new(epoch()),
             date: Cell::new((Instant::default(), date::format(0))),
             connections: Cell::new(0),
-            handshakes: Cell::new(0),
+            handshakes: Handshakes::default(),
             draining: Cell::new(false),
             cutting: Cell::new(false),
             idle_until: Cell::new(Instant::default()),
