@@ -15,12 +15,11 @@ use super::{Address, Endpoint};
 use crate::limits::{CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX};
 use crate::tls::certificate::{Certificate, chain_of, fingerprint};
 use crate::tls::demand::{Belief, demand};
-use crate::tls::offer::{ClientAuth, judge_of_clients};
+use crate::tls::judge::{ClientAuth, Judge};
 use crate::tls::tickets::{KEY_BYTES, TicketKeys};
 use crate::tls::{MinVersion, Names};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateRevocationListDer, ServerName};
-use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use std::fmt;
@@ -49,21 +48,12 @@ pub struct ServerSide {
     /// Keys of a file; `None`: they are made.
     pub ticket_keys: Option<Arc<TicketKeys>>,
     /// What is asked of clients; `None`: nothing.
-    pub clients: Option<Clients>,
+    pub clients: Option<Arc<Judge>>,
     /// Where certificates and keys were read from, and what is to be said of that.
     pub origins: Vec<Origin>,
     /// Under the file's keys, for `/config`.
     pub shown: Value,
     tickets: Option<String>,
-}
-
-/// Who judges the certificates of clients.
-#[derive(Clone)]
-pub struct Clients {
-    /// It.
-    pub judge: Arc<dyn ClientCertVerifier>,
-    /// Of all that it judges by.
-    pub fingerprint: String,
 }
 
 /// Where a certificate was read from.
@@ -195,7 +185,7 @@ pub(super) fn server_side(table: &ListenerTls, sink: &mut Sink<'_>) -> Option<Se
 }
 
 /// What a listener asks of its clients.
-fn clients(table: &ClientAuthTable, sink: &mut Sink<'_>) -> Option<Clients> {
+fn clients(table: &ClientAuthTable, sink: &mut Sink<'_>) -> Option<Arc<Judge>> {
     let ca = table.ca.as_ref()?;
     let wanted = Written { value: Ca(Some(ca.value.0.clone())), span: ca.span.clone(), given: true };
     let roots = roots(&wanted, &table.at.key("ca").to_string(), sink);
@@ -221,8 +211,8 @@ fn clients(table: &ClientAuthTable, sink: &mut Sink<'_>) -> Option<Clients> {
     };
     let (roots, of_roots) = roots?;
     let (lists, of_lists) = lists;
-    match judge_of_clients(roots, lists, auth) {
-        Ok(judge) => Some(Clients { judge, fingerprint: format!("{mode:?} {of_roots} {of_lists}") }),
+    match Judge::try_new(roots, lists, auth, format!("{mode:?} {of_roots} {of_lists}")) {
+        Ok(judge) => Some(Arc::new(judge)),
         Err(error) => {
             sink.value(table.at.key("ca"), ca.span.clone(), format!("cannot be used: {error}"), None);
             None

@@ -164,6 +164,11 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
     loop {
         let pinned = connection.pin();
         let worker = &*pinned;
+        if !connection.is_let_in(worker) {
+            stream.say_farewell();
+            door.worker.put(inbox);
+            return Wait::Over;
+        }
         let (arrived, due) = began.take().unwrap_or_else(|| (clock::now(), false));
         let hot = arrived.since(connection.served_at.get()) < HOT;
         let mut record = Record::new(connection, arrived);
