@@ -49,6 +49,8 @@ pub struct ServerSide {
     pub ticket_keys: Option<Arc<TicketKeys>>,
     /// What is asked of clients; `None`: nothing.
     pub clients: Option<Arc<Judge>>,
+    /// Endpoints are told of clients' certificates (`X-Forwarded-Client-Cert`).
+    pub tells_certificate: bool,
     /// Where certificates and keys were read from, and what is to be said of that.
     pub origins: Vec<Origin>,
     /// Under the file's keys, for `/config`.
@@ -76,6 +78,7 @@ impl fmt::Debug for ServerSide {
             .field("origins", &self.origins)
             .field("tickets", &self.tickets)
             .field("clients", &self.clients.as_ref().map(|clients| &clients.fingerprint))
+            .field("tells_certificate", &self.tells_certificate)
             .finish_non_exhaustive()
     }
 }
@@ -178,6 +181,7 @@ pub(super) fn server_side(table: &ListenerTls, sink: &mut Sink<'_>) -> Option<Se
         names: Arc::new(Names::new(certificates)),
         oldest,
         ticket_keys: keys,
+        tells_certificate: table.client_auth.as_ref().and_then(|auth| value(&auth.value.forward)).unwrap_or_default(),
         clients,
         origins,
         tickets,

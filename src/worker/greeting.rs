@@ -16,6 +16,7 @@ use crate::net::clock;
 use crate::net::tls::handshake::{self, Failed, Reason};
 use crate::observe::access_log::LogTls;
 use crate::observe::labels::{HandshakeFailure, TlsVersion};
+use crate::tls::Identity;
 use crate::units::{Instant, ListenerId};
 use rustls::{ProtocolVersion, ServerConfig};
 use std::future::poll_fn;
@@ -153,6 +154,11 @@ impl Connection {
             worker.recorder.handshake_failed(self.listener.get(), HandshakeFailure::Certificate);
         }
         is_let_in
+    }
+
+    /// Who its client is by its certificate, if it has shown one that was believed.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.stream.tls()?.identity()
     }
 
     /// How what it carries is called in a URL.

@@ -8,7 +8,7 @@ use super::client::Connection;
 use super::generation::{Generation, Slot};
 use super::record::Record;
 use super::request_id;
-use crate::config::{self, HashKey, Target};
+use crate::config::{self, HashKey, LimitKey, Target};
 use crate::error::ProxyError;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
@@ -148,13 +148,15 @@ impl Planner<'_> {
     }
 
     /// What the endpoint will be told about the client.
-    fn forwarding<'f>(&self, request_id: &'f [u8]) -> Forwarding<'f> {
+    fn forwarding<'f>(&'f self, request_id: &'f [u8]) -> Forwarding<'f> {
         let peer = self.connection.peer;
         Forwarding {
             peer: peer.address.map(|address| address.ip().to_canonical()),
             is_trusted: peer.trusted,
             scheme: self.connection.scheme(),
             request_id,
+            identity: self.connection.identity(),
+            tells_certificate: self.config.tls.as_ref().is_some_and(|tls| tls.tells_certificate),
         }
     }
 
@@ -203,7 +205,11 @@ impl Planner<'_> {
             }
         };
         record.on_route(route);
-        let slot = match worker.admit(route, client, &header, self.now) {
+        let limited_by = |key: &LimitKey| match key {
+            LimitKey::Header(name) => self.field(name),
+            _ => self.connection.identity().map(|identity| identity.key_hash.as_bytes()),
+        };
+        let slot = match worker.admit(route, client, &limited_by, self.now) {
             (Admitted::Pass { .. }, slot) => slot,
             (Admitted::ConcurrencyLimited, _) => {
                 return self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]);

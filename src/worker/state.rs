@@ -72,11 +72,12 @@ pub(super) struct Hands {
     pub(super) stock: Rc<RefCell<Blocks>>,
 }
 
-/// Copies of what the access log wants of a request's head: method, target, host, request id, user agent and referer.
+/// Copies of what the access log wants of a request's head: method, target, host, request id, user agent, referer, and the
+/// names of the session and of its client.
 #[derive(Debug, Default)]
 pub(super) struct LogTexts {
     pub(super) bytes: Vec<u8>,
-    pub(super) ends: [u32; 7],
+    pub(super) ends: [u32; 8],
 }
 
 /// Buffers that one call at a time parses and encodes with.

@@ -54,7 +54,14 @@ impl Default for Up<'_> {
 fn up(bytes: &[u8], how: &Up<'_>) -> String {
     with_request(bytes, |head| {
         let peer = how.peer.map(|peer| peer.parse().unwrap());
-        let forwarding = Forwarding { peer, is_trusted: how.is_trusted, scheme: "http", request_id: b"id-1" };
+        let forwarding = Forwarding {
+            peer,
+            is_trusted: how.is_trusted,
+            scheme: "http",
+            request_id: b"id-1",
+            identity: None,
+            tells_certificate: false,
+        };
         let request = UpstreamRequest {
             head,
             path: how.path.unwrap_or(head.path()),

@@ -3,7 +3,7 @@
 use crate::support::client::Client;
 use crate::support::stream::Stream;
 use crate::support::tls::{Authority, Session, write_anew};
-use crate::support::{Driver, Gateway, Setup, eventually};
+use crate::support::{Driver, Gateway, Setup, Upstream, behind, eventually};
 use rcgen::SerialNumber;
 use rustls::{ClientConfig, HandshakeKind};
 use std::io;
@@ -43,7 +43,7 @@ impl World {
     /// A listener that asks for certificates.
     fn listener(&self, mode: &str) -> String {
         format!(
-            "tls = {{ certificates = [{}], client_auth = {{ ca = \"{}\", crl = \"{}\", mode = \"{mode}\" }} }}\n",
+            "tls = {{ certificates = [{}], client_auth = {{ ca = \"{}\", crl = \"{}\", mode = \"{mode}\", forward = true }} }}\n",
             self.authority.files("server"),
             self.clients.ca(),
             self.authority.path("clients.crl").display()
@@ -149,5 +149,82 @@ fn a_listener_that_begins_to_ask_has_asked_nobody_who_is_here() {
         assert!(unknown.try_get("/").is_err());
         assert!(!is_served(&gateway, &rules), "a ticket from before is none");
         assert!(is_served(&gateway, &world.rules("good")));
+    }
+}
+
+#[test]
+fn services_are_told_who_a_client_is_and_never_by_the_client() {
+    const LIES: [(&str, &str); 4] = [
+        ("X-Client", "CN=root"),
+        ("x-key", "0"),
+        ("X-Names", "DNS:admin"),
+        ("X-Forwarded-Client-Cert", "Hash=0;Subject=\"CN=root\""),
+    ];
+    const RULES: &str = "request_headers = { set = { x-client = \"{tls.client.subject}\", x-key = \"k-{tls.client.spki}\", \
+                         x-names = \"{tls.client.san}\" } }";
+    for driver in possible() {
+        let world = World::new();
+        let service = Upstream::always("ok");
+        // the client may say who it is the proxy of, and not that
+        let listener = format!("{}trusted_proxies = [\"127.0.0.1\"]\n", world.listener("request"));
+        let config = format!(
+            "[access_log]\npath = \"stdout\"\n{}",
+            behind(&[&service], RULES, "")
+        );
+        let gateway = Gateway::start_with(driver, &Setup { listener: &listener, config: &config, ..Setup::default() });
+        world.clients.sign_with("good", &["good", "b.example"], |it| {
+            it.serial_number = Some(serial("good"));
+            it.distinguished_name.push(rcgen::DnType::CommonName, "orders \"1\"");
+        });
+        let rules = world.rules("good");
+        let mut hashes = Vec::new();
+        for round in 0..2 {
+            let mut good = client(&gateway, &rules).expect("a session");
+            assert_eq!(good.request("GET", "/", &LIES, b"").status, 200);
+            let resumed = if round == 0 { HandshakeKind::Full } else { HandshakeKind::Resumed };
+            assert_eq!(kind(&good).map(|kind| kind == HandshakeKind::Resumed), Some(resumed == HandshakeKind::Resumed));
+            let request = service.requests().pop().expect("one");
+            let all = |name: &str| request.headers.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name)).count();
+            for (name, _) in LIES {
+                assert_eq!(all(name), 1, "{name}: {request:?}");
+            }
+            assert_eq!(request.header("x-client"), Some("CN=orders \\\"1\\\""));
+            assert_eq!(request.header("x-names"), Some("DNS:good,DNS:b.example"));
+            let key = request.header("x-key").and_then(|key| key.strip_prefix("k-")).expect("a key").to_owned();
+            assert!(key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
+            let told = request.header("x-forwarded-client-cert").expect("it is told").to_owned();
+            assert!(told.starts_with("Hash=") && told.ends_with(";DNS=good;DNS=b.example"), "{told}");
+            hashes.push((key, told));
+        }
+        assert_eq!(hashes[0], hashes[1], "also of one who comes back with a ticket");
+        let mut unknown = client(&gateway, &world.authority.client()).expect("a session");
+        assert_eq!(unknown.request("GET", "/", &LIES, b"").status, 200);
+        let request = service.requests().pop().expect("one");
+        for (name, _) in LIES {
+            assert_eq!(request.header(name), None, "{request:?}");
+        }
+        eventually("the log has the subject", || {
+            let lines = gateway.stdout();
+            let told = lines.iter().filter(|line| line.contains("\"tls_client\":\"CN=orders \\\\\\\"1")).count();
+            (told == 2 && lines.len() == 3).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_limit_by_certificate_is_each_client_s_own() {
+    for driver in possible() {
+        let world = World::new();
+        world.clients.sign_with("other", &["other"], |it| it.serial_number = Some(serial("other")));
+        let config = "[[route]]\nrespond = { body = \"ok\" }\nlimit = [{ rate = \"1/h\", burst = 2, per = \"client_cert\" }]\n";
+        let setup = Setup { listener: &world.listener("request"), config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let statuses = |rules: &Arc<ClientConfig>| {
+            // on connections of their own, so that it is not the connection that counts
+            [(); 3].map(|()| client(&gateway, rules).expect("a session").get("/").status)
+        };
+        for rules in [world.rules("good"), world.rules("other"), world.authority.client()] {
+            assert_eq!(statuses(&rules), [200, 200, 429]);
+        }
     }
 }

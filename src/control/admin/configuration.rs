@@ -223,8 +223,10 @@ fn hidden(headers: &[(HeaderName, HeaderValue)]) -> Map<String, Value> {
 }
 
 fn header_rules(rules: &HeaderRules) -> Value {
+    let mut set = hidden(&rules.set);
+    set.extend(rules.of_client.iter().map(|(name, text)| (name.to_string(), text.to_string().into())));
     json!({
-        "set": hidden(&rules.set),
+        "set": set,
         "remove": rules.remove.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
     })
 }
@@ -234,6 +236,7 @@ fn limit(limit: &Limit) -> Value {
         LimitKey::Route => "route".to_owned(),
         LimitKey::ClientIp => "client_ip".to_owned(),
         LimitKey::Header(name) => format!("header:{name}"),
+        LimitKey::ClientCertificate => "client_cert".to_owned(),
     };
     json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run })
 }
