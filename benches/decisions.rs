@@ -7,7 +7,7 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderName, Method};
 use rand::SeedableRng;
-use ringgate::config::{self, Config};
+use ringgate::config::{self, Config, LimitKey};
 use ringgate::http::date::{self, HttpDate};
 use ringgate::http::encode::{self, DownstreamResponse, UpstreamRequest};
 use ringgate::http::fields::HeadScratch;
@@ -193,7 +193,8 @@ impl Decider {
             header: &header,
         };
         let Routed::Route(route) = self.router.route(&view, &mut self.cache) else { panic!("a route") };
-        let admitted = self.admission.admit(route, client, &header, began);
+        let limited_by = |_: &LimitKey| None;
+        let admitted = self.admission.admit(route, client, &limited_by, began);
         assert!(matches!(admitted, Admitted::Pass { .. }));
         encode_up(&mut self.up, &head, &self.config, route, client);
         let mut exchange = Exchange::new(Facts {
@@ -252,6 +253,8 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &Config, route: 
         is_trusted: false,
         scheme: "http",
         request_id: b"0123456789abcdef0123456789abcdef",
+        identity: None,
+        tells_certificate: false,
     };
     out.clear();
     let request = UpstreamRequest {

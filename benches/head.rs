@@ -68,6 +68,8 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>) {
         is_trusted: false,
         scheme: "http",
         request_id: b"0123456789abcdef0123456789abcdef",
+        identity: None,
+        tells_certificate: false,
     };
     let request = UpstreamRequest {
         head,

@@ -44,8 +44,10 @@ pub const SECRET_BYTES_MAX: u64 = 16 << 10;
 pub const CERTIFICATE_BYTES_MAX: u64 = 256 << 10;
 /// Certificates in a folder: 3.5 KB of memory each, and a quarter of a millisecond at a start, where they are RSA.
 pub const CERTIFICATES_MAX: usize = 20_000;
-/// Handshakes with clients under way on a worker, some 20 KB each; more wait to be accepted.
+/// Handshakes with clients under way on a worker, some 20 KB each, and what a flight of theirs has at most (64 KB); more wait.
 pub const HANDSHAKES_MAX: usize = 4_096;
+/// Those of one client: an eighth, so that one address cannot have all. At 100 ms each it is 5,000 a second; more wait.
+pub const HANDSHAKES_PER_CLIENT_MAX: usize = 512;
 /// A file of endpoints: as many as an upstream may have, in some two hundred bytes each.
 pub const ENDPOINTS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The longest pause between two lookups of a name that bring nothing: who mends a server of names does not wait longer to see it.

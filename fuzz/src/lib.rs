@@ -13,6 +13,7 @@ pub mod head;
 pub mod milo;
 pub mod path;
 pub mod proxy_header;
+pub mod session;
 pub mod upgrade;
 
 /// Panics when a property does not hold of the input.
@@ -27,6 +28,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("proxy_header", proxy_header::check),
     ("upgrade", upgrade::check),
     ("forward", forward::check),
+    ("session", session::check),
 ];
 
 /// Bits of an input's first byte.

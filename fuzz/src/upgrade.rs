@@ -90,7 +90,14 @@ fn check_offer(offer: &Offer, upgrade: &[u8]) {
 
 /// What goes up makes the same offer.
 fn check_sent(head: &RequestHead<'_>, offer: &Offer) {
-    let forwarding = Forwarding { peer: None, is_trusted: false, scheme: "http", request_id: b"id" };
+    let forwarding = Forwarding {
+        peer: None,
+        is_trusted: false,
+        scheme: "http",
+        request_id: b"id",
+        identity: None,
+        tells_certificate: false,
+    };
     let request = UpstreamRequest {
         head,
         path: head.path(),

@@ -63,6 +63,9 @@ fn limit(limit: &Limit) -> String {
     let per = match &limit.per {
         LimitKey::Route => "the route".to_owned(),
         LimitKey::ClientIp => "a client address".to_owned(),
+        LimitKey::ClientCertificate => {
+            "a key of clients' certificates (requests without one count together)".to_owned()
+        }
         LimitKey::Header(name) => format!("a value of {name} (requests without it count together)"),
     };
     let consequence = if limit.dry_run { "only counted (dry_run)" } else { "else 429" };
@@ -187,6 +190,7 @@ pub(crate) fn header_rules(route: &Route) -> Vec<String> {
             false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
         };
         lines.extend(rules.set.iter().map(|(name, set)| format!("{side}: {name} set to {}", value(set))));
+        lines.extend(rules.of_client.iter().map(|(name, text)| format!("{side}: {name} set to {text}, or removed")));
     }
     lines
 }

@@ -298,9 +298,10 @@ impl RouteReader<'_, '_, '_, '_> {
             let message = "a response has no Host".to_owned();
             self.sink.value(table.at.key("set"), host.span.clone(), message, None);
         }
-        let set = set.iter().map(|(name, value)| (name.value.0.clone(), value.value.0.clone())).collect();
         let remove = remove.iter().map(|Written { value: EditableHeader(name), .. }| name.clone()).collect();
-        Some(HeaderRules { set, remove })
+        let mut rules = HeaderRules { remove, ..HeaderRules::default() };
+        set.iter().for_each(|(name, value)| rules.add((name, value), of_request, table.at.key("set"), self.sink));
+        Some(rules)
     }
 
     fn timeout(&mut self, table: &file::Route) -> Option<Timeout> {

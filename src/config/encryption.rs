@@ -15,12 +15,11 @@ use super::{Address, Endpoint};
 use crate::limits::{CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX};
 use crate::tls::certificate::{Certificate, chain_of, fingerprint};
 use crate::tls::demand::{Belief, demand};
-use crate::tls::offer::{ClientAuth, judge_of_clients};
+use crate::tls::judge::{ClientAuth, Judge};
 use crate::tls::tickets::{KEY_BYTES, TicketKeys};
 use crate::tls::{MinVersion, Names};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateRevocationListDer, ServerName};
-use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use std::fmt;
@@ -49,21 +48,14 @@ pub struct ServerSide {
     /// Keys of a file; `None`: they are made.
     pub ticket_keys: Option<Arc<TicketKeys>>,
     /// What is asked of clients; `None`: nothing.
-    pub clients: Option<Clients>,
+    pub clients: Option<Arc<Judge>>,
+    /// Endpoints are told of clients' certificates (`X-Forwarded-Client-Cert`).
+    pub tells_certificate: bool,
     /// Where certificates and keys were read from, and what is to be said of that.
     pub origins: Vec<Origin>,
     /// Under the file's keys, for `/config`.
     pub shown: Value,
     tickets: Option<String>,
-}
-
-/// Who judges the certificates of clients.
-#[derive(Clone)]
-pub struct Clients {
-    /// It.
-    pub judge: Arc<dyn ClientCertVerifier>,
-    /// Of all that it judges by.
-    pub fingerprint: String,
 }
 
 /// Where a certificate was read from.
@@ -86,6 +78,7 @@ impl fmt::Debug for ServerSide {
             .field("origins", &self.origins)
             .field("tickets", &self.tickets)
             .field("clients", &self.clients.as_ref().map(|clients| &clients.fingerprint))
+            .field("tells_certificate", &self.tells_certificate)
             .finish_non_exhaustive()
     }
 }
@@ -188,6 +181,7 @@ pub(super) fn server_side(table: &ListenerTls, sink: &mut Sink<'_>) -> Option<Se
         names: Arc::new(Names::new(certificates)),
         oldest,
         ticket_keys: keys,
+        tells_certificate: table.client_auth.as_ref().and_then(|auth| value(&auth.value.forward)).unwrap_or_default(),
         clients,
         origins,
         tickets,
@@ -195,7 +189,7 @@ pub(super) fn server_side(table: &ListenerTls, sink: &mut Sink<'_>) -> Option<Se
 }
 
 /// What a listener asks of its clients.
-fn clients(table: &ClientAuthTable, sink: &mut Sink<'_>) -> Option<Clients> {
+fn clients(table: &ClientAuthTable, sink: &mut Sink<'_>) -> Option<Arc<Judge>> {
     let ca = table.ca.as_ref()?;
     let wanted = Written { value: Ca(Some(ca.value.0.clone())), span: ca.span.clone(), given: true };
     let roots = roots(&wanted, &table.at.key("ca").to_string(), sink);
@@ -221,8 +215,8 @@ fn clients(table: &ClientAuthTable, sink: &mut Sink<'_>) -> Option<Clients> {
     };
     let (roots, of_roots) = roots?;
     let (lists, of_lists) = lists;
-    match judge_of_clients(roots, lists, auth) {
-        Ok(judge) => Some(Clients { judge, fingerprint: format!("{mode:?} {of_roots} {of_lists}") }),
+    match Judge::try_new(roots, lists, auth, format!("{mode:?} {of_roots} {of_lists}")) {
+        Ok(judge) => Some(Arc::new(judge)),
         Err(error) => {
             sink.value(table.at.key("ca"), ca.span.clone(), format!("cannot be used: {error}"), None);
             None

@@ -16,6 +16,7 @@ mod followed;
 mod knobs;
 mod named;
 mod names;
+mod of_client;
 mod paths;
 mod place;
 mod probe;
@@ -37,6 +38,7 @@ pub use file::schema;
 pub use followed::Followed;
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
+pub use of_client::{ClientText, OfClient, Piece};
 pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;
@@ -337,6 +339,8 @@ pub enum Rewrite {
 pub struct HeaderRules {
     /// Set, in file order.
     pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Set to something of the client's certificate, or removed where there is none; empty for responses.
+    pub of_client: Vec<(HeaderName, ClientText)>,
     /// Removed.
     pub remove: Vec<HeaderName>,
 }
@@ -379,6 +383,8 @@ pub enum LimitKey {
     ClientIp,
     /// The value of a header; requests without it count together.
     Header(HeaderName),
+    /// The public key of the client's certificate; requests without one count together.
+    ClientCertificate,
 }
 
 /// `[route.retry]`

@@ -327,20 +327,21 @@ pub struct LimitPer(pub LimitKey);
 
 impl Scalar for LimitPer {
     fn allowed() -> String {
-        "one of route, client_ip, header:NAME".to_owned()
+        "one of route, client_ip, client_cert, header:NAME".to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         match keyed(text(value)?) {
             ("route", None) => Ok(Self(LimitKey::Route)),
             ("client_ip", None) => Ok(Self(LimitKey::ClientIp)),
+            ("client_cert", None) => Ok(Self(LimitKey::ClientCertificate)),
             ("header", Some(name)) => Ok(Self(LimitKey::Header(header(name)?))),
-            (word, name) => Err(refused_key(word, name, &["route", "client_ip"], &["header"])),
+            (word, name) => Err(refused_key(word, name, &["route", "client_ip", "client_cert"], &["header"])),
         }
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^(route|client_ip|header:.+)$" })
+        json!({ "type": "string", "pattern": "^(route|client_ip|client_cert|header:.+)$" })
     }
 }
 

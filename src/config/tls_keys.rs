@@ -67,6 +67,9 @@ table! {
         optional crl: FilePath;
         /// "require" or "request".
         default mode: AuthMode = "require";
+        /// true: endpoints are told of the certificate in X-Forwarded-Client-Cert (Hash, Subject, URI and DNS, as Envoy writes them), which
+        /// nobody else can send them then.
+        default forward: bool = false;
     }
 }
 
@@ -165,7 +168,8 @@ impl ClientAuthTable {
             Some(AuthMode::Request) => "request",
             _ => "require",
         };
-        json!({ "ca": path(&self.ca), "crl": path(&self.crl), "mode": mode })
+        let forward = self.forward.as_ref().is_some_and(|forward| forward.value);
+        json!({ "ca": path(&self.ca), "crl": path(&self.crl), "mode": mode, "forward": forward })
     }
 }
 

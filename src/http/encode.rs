@@ -58,7 +58,7 @@ pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
     // RFC 9112 §3.2: Host first
     let ruled = rules.set.iter().find(|(name, _)| name == http::header::HOST).map(|(_, value)| value.as_bytes());
     push(out, b"Host", ruled.unwrap_or(head.authority().unwrap_or(request.host_fallback).as_bytes()));
-    headers::copy(out, &head.fields(), rules, |kind| passes_up(kind, request));
+    headers::copy(out, &head.fields(), rules, |kind, name| passes_up(kind, name, request));
     headers::push_forwarding(out, head, request.forwarding, rules);
     if let Some(left) = head.max_forwards()
         && !headers::overrides(rules, b"max-forwards")
@@ -68,6 +68,7 @@ pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
         out.extend_from_slice(b"\r\n");
     }
     headers::push_set(out, rules);
+    headers::push_of_client(out, rules, request.forwarding.identity);
     push_framing(out, request.framing);
     if request.expect_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
@@ -93,11 +94,14 @@ fn push_hop(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
     }
 }
 
-fn passes_up(kind: Kind, request: &UpstreamRequest<'_>) -> bool {
+fn passes_up(kind: Kind, name: &[u8], request: &UpstreamRequest<'_>) -> bool {
     match kind {
         Kind::Other | Kind::EndToEnd | Kind::Via | Kind::Server | Kind::Date | Kind::RetryAfter => true,
         Kind::Trailer => request.framing == Framing::Chunked,
-        Kind::ForwardedOther => request.forwarding.is_trusted,
+        Kind::ForwardedOther => {
+            let is_ours = request.forwarding.tells_certificate && headers::is_client_certificate(name);
+            request.forwarding.is_trusted && !is_ours
+        }
         Kind::MaxForwards => request.head.max_forwards().is_none(),
         _ => false,
     }
@@ -134,7 +138,7 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
         let mut required = head.fields().of(Kind::Upgrade);
         required.next().is_some_and(upgrade::is_list) && required.next().is_none()
     };
-    headers::copy(out, &head.fields(), response.rules, |kind| {
+    headers::copy(out, &head.fields(), response.rules, |kind, _| {
         passes_down(kind, framing, response.server) || (requires && kind == Kind::Upgrade)
     });
     push_server(out, response.server, response.rules);
@@ -175,14 +179,14 @@ fn push_server(out: &mut Vec<u8>, server: &ServerField, rules: &HeaderRules) {
 /// final response to say.
 pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules) {
     push_status_line(out, head);
-    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None, &ServerField::Remove));
+    headers::copy(out, &head.fields(), rules, |kind, _| passes_down(kind, Framing::None, &ServerField::Remove));
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a 101, the last head on a connection that becomes a tunnel.
 pub fn switching(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules, server: &ServerField) {
     push_status_line(out, head);
-    headers::copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None, server));
+    headers::copy(out, &head.fields(), rules, |kind, _| passes_down(kind, Framing::None, server));
     push_server(out, server, rules);
     headers::push_set(out, rules);
     push(out, b"Upgrade", head.upgrade().unwrap_or_default());

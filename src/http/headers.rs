@@ -11,7 +11,8 @@ use super::Version;
 use super::fields::{Fields, Kind, classify};
 use super::head::RequestHead;
 use super::text::push_address;
-use crate::config::{HeaderRules, Underscores};
+use crate::config::{HeaderRules, OfClient, Piece, Underscores};
+use crate::tls::Identity;
 use std::net::IpAddr;
 
 /// What the gateway calls itself in `Via` (RFC 9110 §7.6.3).
@@ -28,7 +29,14 @@ pub struct Forwarding<'a> {
     pub scheme: &'a str,
     /// The id for a request that brings none of its own (or an unfit one): visible ASCII.
     pub request_id: &'a [u8],
+    /// Who the client is by its certificate, which the gateway has verified.
+    pub identity: Option<&'a Identity>,
+    /// The endpoint gets `X-Forwarded-Client-Cert` from the gateway, and from nobody else.
+    pub tells_certificate: bool,
 }
+
+/// What Envoy calls it, which has made it known.
+const CLIENT_CERTIFICATE: &[u8] = b"X-Forwarded-Client-Cert";
 
 /// Whether a route's rules may name this field. Those that frame the message or manage the connection are the gateway's own, and
 /// encoding ignores rules about them; `name` is in lower case.
@@ -54,20 +62,22 @@ pub(super) fn overrides(rules: &HeaderRules, name: &[u8]) -> bool {
     let is = |rule: &http::HeaderName| {
         rule.as_str().len() == name.len() && name.eq_ignore_ascii_case(rule.as_str().as_bytes())
     };
-    rules.remove.iter().any(is) || rules.set.iter().any(|(rule, _)| is(rule))
+    rules.remove.iter().any(is)
+        || rules.set.iter().any(|(rule, _)| is(rule))
+        || rules.of_client.iter().any(|(rule, _)| is(rule))
 }
 
 pub(super) fn is_empty(rules: &HeaderRules) -> bool {
-    rules.remove.is_empty() && rules.set.is_empty()
+    rules.remove.is_empty() && rules.set.is_empty() && rules.of_client.is_empty()
 }
 
 /// Appends the lines of `fields` whose kind passes and that the rules leave alone.
-pub(super) fn copy(out: &mut Vec<u8>, fields: &Fields<'_>, rules: &HeaderRules, passes: impl Fn(Kind) -> bool) {
+pub(super) fn copy(out: &mut Vec<u8>, fields: &Fields<'_>, rules: &HeaderRules, passes: impl Fn(Kind, &[u8]) -> bool) {
     let has_rules = !is_empty(rules);
     let buf = fields.buf;
     let mut run = 0..0;
     for field in fields.table {
-        if !passes(field.kind) || (has_rules && overrides(rules, field.name(buf))) {
+        if !passes(field.kind, field.name(buf)) || (has_rules && overrides(rules, field.name(buf))) {
             continue;
         }
         if field.canonical && run.end == field.name_start as usize {
@@ -94,6 +104,36 @@ pub(super) fn push_set(out: &mut Vec<u8>, rules: &HeaderRules) {
     }
 }
 
+/// Appends what the rules set of the client's certificate. Where there is none, or it does not say that, there is no such field: the client's
+/// own is not passed on in any case.
+pub(super) fn push_of_client(out: &mut Vec<u8>, rules: &HeaderRules, identity: Option<&Identity>) {
+    let Some(identity) = identity else { return };
+    let said = |part| match part {
+        OfClient::Subject => &*identity.subject,
+        OfClient::Names => &identity.names,
+        OfClient::KeyHash => &identity.key_hash,
+        OfClient::Hash => &identity.hash,
+    };
+    for (name, text) in &rules.of_client {
+        let is_said = |piece: &Piece| !matches!(piece, Piece::Client(part) if said(*part).is_empty());
+        if !is_configurable(name.as_str()) || !text.0.iter().all(is_said) {
+            continue;
+        }
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        text.0.iter().for_each(|piece| match piece {
+            Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Piece::Client(part) => out.extend_from_slice(said(*part).as_bytes()),
+        });
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Whether a field is what the gateway itself says of the client's certificate.
+pub(super) fn is_client_certificate(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(CLIENT_CERTIFICATE)
+}
+
 /// Appends one field.
 pub(super) fn push(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
@@ -117,6 +157,9 @@ pub fn routed<'v>(
         Kind::XForwardedFor => trusted().or(Some(peer_text).filter(|text| !text.is_empty())),
         Kind::XForwardedProto => trusted().or(Some(forwarding.scheme.as_bytes())),
         Kind::XForwardedHost => trusted().or(head.authority().map(str::as_bytes)),
+        Kind::ForwardedOther if forwarding.tells_certificate && is_client_certificate(name.as_bytes()) => {
+            forwarding.identity.map(|identity| identity.forwarded.as_bytes())
+        }
         Kind::ForwardedOther => fields.get(name).filter(|_| forwarding.is_trusted),
         _ => fields.get(name),
     }
@@ -142,6 +185,11 @@ pub(super) fn push_forwarding(
         && wants(b"X-Forwarded-Host")
     {
         push(out, b"X-Forwarded-Host", host);
+    }
+    if let Some(identity) = forwarding.identity.filter(|_| forwarding.tells_certificate)
+        && wants(CLIENT_CERTIFICATE)
+    {
+        push(out, CLIENT_CERTIFICATE, identity.forwarded.as_bytes());
     }
     if wants(b"X-Request-Id") {
         push(out, b"X-Request-Id", head.request_id().unwrap_or(forwarding.request_id));

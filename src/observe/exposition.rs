@@ -12,6 +12,7 @@
 mod families;
 mod own_families;
 mod rows;
+mod tls_families;
 
 use super::histogram::HistogramSum;
 use super::stats::{ClusterStats, NameView, RequestKey, Stats};
@@ -21,6 +22,7 @@ use families::FAMILIES;
 use own_families::OWN_FAMILIES;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
+use tls_families::TLS_FAMILIES;
 
 /// `Content-Type` of a scrape.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -87,7 +89,7 @@ impl Iterator for Scrape {
 
     fn next(&mut self) -> Option<String> {
         let mut piece = String::new();
-        while let Some(family) = FAMILIES.iter().chain(OWN_FAMILIES).nth(self.family) {
+        while let Some(family) = FAMILIES.iter().chain(TLS_FAMILIES).chain(OWN_FAMILIES).nth(self.family) {
             if piece.len() >= PIECE_BYTES {
                 return Some(piece);
             }

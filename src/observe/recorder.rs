@@ -288,6 +288,27 @@ impl Recorder {
         }
     }
 
+    /// Counts a handshake with a client that has to wait for a place.
+    pub fn handshake_queued(&self, listener: ListenerId) {
+        if let Some(listener) = self.listener(listener) {
+            listener.handshakes_queued.add(1);
+        }
+    }
+
+    /// Counts a handshake with a client that has a place, until it is over.
+    pub fn handshake_begins(&self, listener: ListenerId) {
+        if let Some(listener) = self.listener(listener) {
+            listener.handshakes_under_way.add(1);
+        }
+    }
+
+    /// Counts a handshake with a client that has given its place back.
+    pub fn handshake_ends(&self, listener: ListenerId) {
+        if let Some(listener) = self.listener(listener) {
+            listener.handshakes_under_way.sub_one();
+        }
+    }
+
     /// Counts a handshake with a client that has come to nothing.
     pub fn handshake_failed(&self, listener: ListenerId, reason: HandshakeFailure) {
         if let Some(listener) = self.listener(listener) {

@@ -15,7 +15,6 @@ use super::token_bucket::{Decision, Gcra, Lease, Quota, Reservoir};
 use crate::config::{Config, Limit, LimitKey, Route};
 use crate::limits::ROUTE_LIMITS_MAX;
 use crate::units::{Instant, RouteId};
-use http::HeaderName;
 use rustc_hash::FxHasher;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -207,7 +206,9 @@ impl Limiter {
                 });
                 Bucket::Route(Arc::new(Reservoir::new(limit.rate, limit.burst, workers)))
             }
-            (LimitKey::ClientIp | LimitKey::Header(_), _) => Bucket::Keyed(Gcra::new(limit.rate, limit.burst)),
+            (LimitKey::ClientIp | LimitKey::Header(_) | LimitKey::ClientCertificate, _) => {
+                Bucket::Keyed(Gcra::new(limit.rate, limit.burst))
+            }
         };
         Self { id, name, limit: limit.clone(), bucket, before }
     }
@@ -232,6 +233,7 @@ fn identity(route: &Route, twin: usize, limit: &Limit) -> LimiterId {
         LimitKey::Route => 0_u8.hash(&mut hasher),
         LimitKey::ClientIp => 1_u8.hash(&mut hasher),
         LimitKey::Header(name) => (2_u8, name).hash(&mut hasher),
+        LimitKey::ClientCertificate => 3_u8.hash(&mut hasher),
     }
     LimiterId(hasher.finish())
 }
@@ -264,13 +266,13 @@ impl Admission {
 
     /// Takes a slot and a token of each limit of `route`, or says which one is wanting. Allocates nothing.
     ///
-    /// `client` is the client's address after `trusted_proxies`; `header` gives the first value of a header and is only called for
-    /// limits by header.
+    /// `client` is the client's address after `trusted_proxies`; `value` gives the first value of a header, or what tells certificates apart,
+    /// and is only called for limits by these.
     pub fn admit<'h>(
         &mut self,
         route: RouteId,
         client: IpAddr,
-        header: &dyn Fn(&HeaderName) -> Option<&'h [u8]>,
+        value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
         now: Instant,
     ) -> Admitted {
         let hand = &mut self.hands[route.index()];
@@ -278,7 +280,7 @@ impl Admission {
             return Admitted::ConcurrencyLimited;
         }
         let limiters = &self.limits.routes[route.index()].limiters;
-        let admitted = tokens(limiters, &mut hand.leases, &self.limits.table, client, header, now);
+        let admitted = tokens(limiters, &mut hand.leases, &self.limits.table, client, value, now);
         if !matches!(admitted, Admitted::Pass { .. }) {
             self.release(route);
         }
@@ -312,7 +314,7 @@ fn tokens<'h>(
     leases: &mut [Lease],
     table: &KeyTable,
     client: IpAddr,
-    header: &dyn Fn(&HeaderName) -> Option<&'h [u8]>,
+    value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
     now: Instant,
 ) -> Admitted {
     let mut keys: [Option<KeyHash>; ROUTE_LIMITS_MAX] = [None; ROUTE_LIMITS_MAX];
@@ -320,7 +322,7 @@ fn tokens<'h>(
         *key = match &limiter.limit.per {
             LimitKey::Route => None,
             LimitKey::ClientIp => Some(table.client(limiter.id, client)),
-            LimitKey::Header(name) => Some(table.header(limiter.id, header(name))),
+            per @ (LimitKey::Header(_) | LimitKey::ClientCertificate) => Some(table.header(limiter.id, value(per))),
         };
     }
     // of those that reject, the one whose next token is longest to come
@@ -508,7 +510,7 @@ mod tests {
 
     #[test]
     fn a_limit_by_header_counts_each_value_and_those_without_it_together() {
-        let key = LimitKey::Header(HeaderName::from_static("x-api-key"));
+        let key = LimitKey::Header(http::HeaderName::from_static("x-api-key"));
         let mut admission = Admission::new(limits(&[route("orders", vec![limit(1, 1, key)], None)], None));
         for value in [Some(&b"a"[..]), Some(b"b"), None] {
             assert_eq!(ask(&mut admission, 1, value), PASS);

@@ -1,14 +1,32 @@
-//! The little of a certificate's DER that nobody else tells: from when and until when it is valid (RFC 5280 §4.1.2.5).
+//! The little of a certificate's DER that nobody else tells: from when and until when it is valid, and for whom (RFC 5280 §4.1).
 //!
-//! Only looked at for operators, who want to know when a certificate ends; who believes a certificate has it checked by rustls.
+//! Only looked at for operators and services, who want to know when a certificate ends, or whose it is; who believes a certificate has it
+//! checked by rustls.
 
-const SEQUENCE: u8 = 0x30;
+pub(super) const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// Seconds since 1970 between which a certificate is valid; `None`: it is none.
 pub(super) fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
+    let (first, from, rest) = value(fields_of(certificate)?.validity)?;
+    let (last, until, _) = value(rest)?;
+    Some((time(first, from)?, time(last, until)?))
+}
+
+/// What a certificate says of itself, each without its tag and length but for the key.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fields<'c> {
+    validity: &'c [u8],
+    pub(super) subject: &'c [u8],
+    /// Its SubjectPublicKeyInfo, whole.
+    pub(super) key: &'c [u8],
+    pub(super) behind_key: &'c [u8],
+}
+
+/// `None`: it is none.
+pub(super) fn fields_of(certificate: &[u8]) -> Option<Fields<'_>> {
     let (SEQUENCE, certificate, _) = value(certificate)? else { return None };
     let (SEQUENCE, mut fields, _) = value(certificate)? else { return None };
     let (tag, _, rest) = value(fields)?;
@@ -19,14 +37,15 @@ pub(super) fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
     for _ in 0..3 {
         fields = value(fields)?.2;
     }
-    let (SEQUENCE, validity, _) = value(fields)? else { return None };
-    let (first, from, rest) = value(validity)?;
-    let (last, until, _) = value(rest)?;
-    Some((time(first, from)?, time(last, until)?))
+    let (SEQUENCE, validity, rest) = value(fields)? else { return None };
+    let (SEQUENCE, subject, from_key) = value(rest)? else { return None };
+    let (SEQUENCE, _, behind_key) = value(from_key)? else { return None };
+    let key = &from_key[..from_key.len() - behind_key.len()];
+    Some(Fields { validity, subject, key, behind_key })
 }
 
 /// The first value: its tag, its content, and what stands behind it.
-fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (len, rest) = match first {

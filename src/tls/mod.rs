@@ -3,12 +3,15 @@
 //! Read and checked with the configuration, immutable from then on but for the keys of tickets, and shared by all cores. Sessions
 //! themselves are made over sockets (`net::tls`).
 //!
-//! [`certificate`] reads what files hold, [`names`] chooses, [`offer`] and [`demand`] make the rules, [`tickets`] lets sessions go on. Sources: RFC
+//! [`certificate`] reads what files hold, [`names`] chooses, [`offer`] and [`demand`] make the rules, [`judge`] believes clients or
+//! does not, [`tickets`] lets sessions go on. Sources: RFC
 //! 8446, RFC 5246, RFC 5280, RFC 6066, rustls 0.23.
 
 pub mod certificate;
 pub mod demand;
 mod der;
+pub mod identity;
+pub mod judge;
 pub mod names;
 pub mod offer;
 #[cfg(test)]
@@ -16,6 +19,8 @@ pub(crate) mod testing;
 pub mod tickets;
 
 pub use certificate::Certificate;
+pub use identity::Identity;
+pub use judge::Judge;
 pub use names::Names;
 pub use offer::MinVersion;
 

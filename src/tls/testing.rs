@@ -2,6 +2,7 @@
 
 use super::certificate::Certificate;
 use super::demand::{Belief, demand, with_memory};
+use super::judge::{ClientAuth, Judge};
 use super::names::Names;
 use super::offer::{MinVersion, offer};
 use super::tickets::{TicketKeys, Tickets};
@@ -33,12 +34,19 @@ pub(crate) fn certificate(names: &[&str], algorithm: Algorithm) -> Certificate {
     Certificate::read(chain.as_bytes(), key.as_bytes(), None).unwrap()
 }
 
+/// Who believes nobody that there is.
+pub(crate) fn judge(auth: ClientAuth, fingerprint: &str) -> Judge {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(&["nobody"], Algorithm::Ecdsa).key.cert[0].clone()).unwrap();
+    Judge::try_new(Arc::new(roots), Vec::new(), auth, fingerprint.to_owned()).unwrap()
+}
+
 /// Rules of both sides for `localhost`, where nothing older than `oldest` is spoken.
 pub(crate) fn rules(oldest: MinVersion) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let certificate = Arc::new(certificate(&["localhost"], Algorithm::Ecdsa));
     let mut roots = RootCertStore::empty();
     roots.add(certificate.key.cert[0].clone()).unwrap();
-    let tickets = Tickets::new(Arc::new(TicketKeys::random()), Vec::new());
+    let tickets = Tickets::new(Arc::new(TicketKeys::random()), None);
     let server = offer(Arc::new(Names::new(vec![certificate])), oldest, tickets, None);
     let client = demand(Belief::Roots(Arc::new(roots)), oldest, None).unwrap();
     (server, with_memory(&client))

@@ -4,11 +4,13 @@
 //! same keys) takes it. The keys are made here and exchanged while the gateway runs ([`TicketKeys::rotate`]), or come from a file, of which
 //! the first seals and all open.
 //!
-//! A ticket opens for those only who would have given it: what a listener asks of its clients ([`Tickets::new`], `bound_to`) is sealed in, or
-//! a ticket from a listener that asks for nothing would let its bearer into one that asks for a certificate.
+//! A ticket opens for those only who would have given it: what a listener asks of its clients ([`Judge`]) is sealed in, or a ticket from a listener that asks for nothing would let its bearer into one that asks for a certificate. And it opens only for as long as
+//! the certificate of its bearer is good ([`super::judge`]), for which it is looked into.
 
+use super::judge::Judge;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::rand;
+use rustls::pki_types::CertificateDer;
 use rustls::server::ProducesTickets;
 use std::fmt;
 use std::sync::Arc;
@@ -100,18 +102,26 @@ impl TicketKeys {
 #[derive(Debug)]
 pub struct Tickets {
     keys: Arc<TicketKeys>,
-    bound_to: Vec<u8>,
+    judge: Option<Arc<Judge>>,
 }
 
 impl Tickets {
     /// Sealed with these keys, for those who ask the same of their clients.
     #[must_use]
-    pub fn new(keys: Arc<TicketKeys>, bound_to: Vec<u8>) -> Self {
-        Self { keys, bound_to }
+    pub fn new(keys: Arc<TicketKeys>, judge: Option<Arc<Judge>>) -> Self {
+        Self { keys, judge }
     }
 
     fn bound(&self, key: &Key) -> Aad<Vec<u8>> {
-        Aad::from([&key.name[..], &self.bound_to].concat())
+        let asked = self.judge.as_ref().map_or(&[][..], |judge| judge.fingerprint.as_bytes());
+        Aad::from([&key.name[..], asked].concat())
+    }
+
+    /// Whether who brings this state would be let in now. What it looks like is rustls' affair: one that cannot be read is worth nothing, and
+    /// its client makes a whole handshake.
+    fn is_good(&self, state: &[u8]) -> bool {
+        let Some(judge) = &self.judge else { return true };
+        chain_in(state).is_some_and(|chain| judge.believes(&chain))
     }
 }
 
@@ -139,22 +149,57 @@ impl ProducesTickets for Tickets {
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let plain = key.secret.open_in_place(nonce, self.bound(&key), &mut sealed).ok()?.len();
         sealed.truncate(plain);
-        Some(sealed)
+        self.is_good(&sealed).then_some(sealed)
     }
+}
+
+/// The certificates of the client in the state of a session as rustls 0.23 writes it (`ServerSessionValue`); `None`: it is none. Of TLS'
+/// own making are the lengths (RFC 8446 §3.4), and the chain is that of RFC 5246 §7.4.2.
+fn chain_in(state: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
+    let (&has_name, rest) = state.split_first()?;
+    let rest = if has_name == 1 { vector::<1>(rest)?.1 } else { rest };
+    let (_version_and_suite, rest) = rest.split_at_checked(4)?;
+    let (_secret, rest) = vector::<1>(rest)?;
+    let (&[_is_extended, has_chain], rest) = rest.split_first_chunk()?;
+    let mut chain = Vec::new();
+    if has_chain == 1 {
+        let mut left = vector::<3>(rest)?.0;
+        while !left.is_empty() {
+            let certificate;
+            (certificate, left) = vector::<3>(left)?;
+            chain.push(CertificateDer::from(certificate));
+        }
+    }
+    Some(chain)
+}
+
+/// What stands behind a length of so many bytes, and what follows.
+fn vector<const LENGTH: usize>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH>()?;
+    rest.split_at_checked(length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::judge::ClientAuth;
+    use crate::tls::testing::{Algorithm, certificate, judge};
 
-    fn tickets(keys: &Arc<TicketKeys>, bound_to: &[u8]) -> Tickets {
-        Tickets::new(Arc::clone(keys), bound_to.to_vec())
+    /// A state without a chain.
+    const STATE: &[u8] = &[0, 3, 4, 0x13, 1, 2, 7, 7, 1, 0];
+
+    fn tickets(keys: &Arc<TicketKeys>) -> Tickets {
+        Tickets::new(Arc::clone(keys), None)
+    }
+
+    fn judged(keys: &Arc<TicketKeys>, auth: ClientAuth, of: &str) -> Tickets {
+        Tickets::new(Arc::clone(keys), Some(Arc::new(judge(auth, of))))
     }
 
     #[test]
     fn a_ticket_opens_until_its_key_is_the_oldest() {
         let keys = Arc::new(TicketKeys::random());
-        let tickets = tickets(&keys, b"");
+        let tickets = tickets(&keys);
         let ticket = tickets.encrypt(b"state").unwrap();
         for _ in 1..KEYS_KEPT {
             assert_eq!(tickets.decrypt(&ticket).unwrap(), b"state");
@@ -169,14 +214,46 @@ mod tests {
     #[test]
     fn only_who_asks_the_same_of_clients_takes_a_ticket() {
         let keys = Arc::new(TicketKeys::random());
-        let ticket = tickets(&keys, b"").encrypt(b"state").unwrap();
-        assert_eq!(tickets(&keys, b"certificate").decrypt(&ticket), None);
-        assert_eq!(tickets(&Arc::new(TicketKeys::random()), b"").decrypt(&ticket), None);
+        let ticket = tickets(&keys).encrypt(STATE).unwrap();
+        assert_eq!(tickets(&Arc::new(TicketKeys::random())).decrypt(&ticket), None);
+        let asks = judged(&keys, ClientAuth::Requested, "a");
+        assert_eq!(asks.decrypt(&ticket), None);
+        let ticket = asks.encrypt(STATE).unwrap();
+        assert_eq!(asks.decrypt(&ticket).unwrap(), STATE);
+        assert_eq!(
+            judged(&keys, ClientAuth::Requested, "b").decrypt(&ticket),
+            None,
+            "another list of revocations, say"
+        );
+        assert_eq!(tickets(&keys).decrypt(&ticket), None);
+        // whatever made it: one without a certificate opens nothing where one is required
+        assert_eq!(judged(&keys, ClientAuth::Required, "a").decrypt(&ticket), None);
+    }
+
+    #[test]
+    fn a_state_that_is_not_understood_is_worth_nothing_where_clients_are_judged() {
+        let keys = Arc::new(TicketKeys::random());
+        let asks = judged(&keys, ClientAuth::Requested, "a");
+        let name = [&[1, 9][..], b"localhost", &STATE[1..]].concat();
+        let ticket = asks.encrypt(&name).unwrap();
+        assert_eq!(asks.decrypt(&ticket).unwrap(), name);
+        for cut in 0..name.len() {
+            let ticket = asks.encrypt(&name[..cut]).unwrap();
+            assert_eq!(asks.decrypt(&ticket), None, "{cut}");
+        }
+        // a chain of somebody else's
+        let stranger = certificate(&["localhost"], Algorithm::Ecdsa);
+        let stranger = stranger.key.cert[0].to_vec();
+        let length = |bytes: usize| u32::try_from(bytes).unwrap().to_be_bytes()[1..].to_vec();
+        let chain = [length(stranger.len()), stranger].concat();
+        let state = [&STATE[..STATE.len() - 1], &[1], &length(chain.len()), &chain].concat();
+        assert_eq!(chain_in(&state).unwrap().len(), 1);
+        assert_eq!(asks.decrypt(&asks.encrypt(&state).unwrap()), None);
     }
 
     #[test]
     fn no_byte_of_a_ticket_may_change() {
-        let tickets = tickets(&Arc::new(TicketKeys::random()), b"x");
+        let tickets = tickets(&Arc::new(TicketKeys::random()));
         let ticket = tickets.encrypt(b"state").unwrap();
         for at in 0..ticket.len() {
             let mut forged = ticket.clone();
@@ -189,7 +266,7 @@ mod tests {
     #[test]
     fn of_a_file_the_first_key_seals_and_all_open() {
         let (old, new) = ([1; KEY_BYTES], [2; KEY_BYTES]);
-        let of = |bytes: &[u8]| tickets(&Arc::new(TicketKeys::from_file(bytes).unwrap()), b"");
+        let of = |bytes: &[u8]| tickets(&Arc::new(TicketKeys::from_file(bytes).unwrap()));
         let ticket = of(&old).encrypt(b"state").unwrap();
         let both = of(&[new, old].concat());
         assert_eq!(both.decrypt(&ticket).unwrap(), b"state");

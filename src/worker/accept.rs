@@ -28,10 +28,6 @@ pub(super) async fn accept(door: Rc<Door>) {
     let watch = door.worker.timers.watch();
     let (mut in_vain, mut turns) = (0, 0);
     while door.listener.ready().await.is_ok() && !door.is_leaving() {
-        if door.worker.is_greeting_enough() && door.ask(|listener| listener.tls.is_some()) {
-            watch.sleep_until(clock::now() + TICK).await;
-            continue;
-        }
         match door.listener.accept_batch(|accepted| admit(&door, accepted)) {
             // Once: another worker was faster, on a unix socket, which they share. Again and again: one that drains has shut it down, which
             // makes it ready for ever, and on epoll whoever waits for what is ready gives no turn to the task that would hear of the drain.

@@ -165,6 +165,11 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
     loop {
         let (pinned, listener) = door.pin();
         let (worker, inbound) = (&*pinned, connection.inbound(&pinned, listener));
+        if !inbound.is_let_in() {
+            stream.say_farewell();
+            door.worker.put(inbox);
+            return Wait::Over;
+        }
         let arrival = began.take().unwrap_or_else(|| Arrival { at: clock::now(), due: false });
         let arrived = arrival.at;
         let hot = arrived.since(connection.served_at.get()) < HOT;

@@ -8,7 +8,7 @@
 
 use super::shared::{InUse, Shared};
 use super::state::Worker;
-use crate::config::{Cluster as ClusterConfig, ProxyVersion, Route};
+use crate::config::{Cluster as ClusterConfig, LimitKey, ProxyVersion, Route};
 use crate::error::ProxyError;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
@@ -24,7 +24,6 @@ use crate::policy::router::RouterCache;
 use crate::policy::try_time::TryTime;
 use crate::tls::demand::with_memory;
 use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
-use http::HeaderName;
 use rustc_hash::FxHashSet;
 use rustls::ClientConfig;
 use std::cell::{Cell, RefCell};
@@ -274,16 +273,16 @@ impl Generation {
         self: &Rc<Self>,
         route: RouteId,
         client: IpAddr,
-        header: &dyn Fn(&HeaderName) -> Option<&'h [u8]>,
+        value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
         now: Instant,
     ) -> (Admitted, Option<Slot>) {
         let mut admission = self.admission.borrow_mut();
-        let mut admitted = admission.admit(route, client, header, now);
+        let mut admitted = admission.admit(route, client, value, now);
         if matches!(admitted, Admitted::RateLimited { .. }) {
             // another core may have moved the bucket ahead of this one's time, which is that of the turn: a full bucket looks empty then
             let later = clock::read_now();
             if admitted.is_outdated(now, later) {
-                admitted = admission.admit(route, client, header, later);
+                admitted = admission.admit(route, client, value, later);
             }
         }
         drop(admission);

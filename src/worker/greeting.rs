@@ -1,29 +1,29 @@
 //! TLS with a client: the handshake, before the first request.
 //!
 //! It is in the straight line of accepting: behind a PROXY header, which is never encrypted, and before anything is read. All of it has
-//! `header_timeout`, as a head has. There are [`HANDSHAKES_MAX`] at most on a worker; further connections wait in the kernel. A client that
-//! speaks plain HTTP is told so in plain HTTP, because that is what it understands.
+//! `header_timeout`, as a head has, and a place among those of its worker and of its client ([`super::handshakes`]). A client that speaks plain
+//! HTTP is told so in plain HTTP, because that is what it understands.
 
 use super::client::Connection;
 use super::generation::Generation;
 use super::inbound::Inbound;
 use super::parting;
 use super::record::Record;
-use super::state::Worker;
 use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::reply::{self, ReplyTo};
-use crate::limits::HANDSHAKES_MAX;
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::tls::handshake::{self, Failed, Reason};
 use crate::observe::access_log::LogTls;
 use crate::observe::labels::{HandshakeFailure, TlsVersion};
-use crate::units::ListenerId;
+use crate::tls::Identity;
+use crate::units::{Instant, ListenerId};
 use rustls::{ProtocolVersion, ServerConfig};
-use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// Makes the session by the listener's rules; `first` is what has arrived behind a PROXY header. False: the connection is to be closed, which
 /// has been counted.
@@ -34,29 +34,26 @@ pub(super) async fn greet(
     rules: &Arc<ServerConfig>,
     first: Block,
 ) -> bool {
-    let door = Rc::clone(&connection.client.door);
-    let _under_way = UnderWay::new(&door.worker.handshakes);
-    let began = clock::now();
-    let deadline = began + connection.inbound(worker, listener).config().header_timeout;
+    let deadline = clock::now() + connection.inbound(worker, listener).config().header_timeout;
     let mut is_late = false;
-    let made = {
-        let Connection { stream, watch, .. } = &mut *connection;
-        if first.is_empty() {
-            // who has not begun is idle: a drain ends that
-            let _guard = watch.over_idle(stream, deadline);
-            let _ = stream.readable().await;
-            is_late = watch.expired() && clock::now() >= deadline;
-        }
-        let _guard = watch.over_connecting(stream.fd(), deadline);
-        handshake::serve(stream, rules, first).await
-    };
-    let failed = match made {
+    if first.is_empty() {
+        // who has not begun is idle: a drain ends that
+        let _guard = connection.watch.over_idle(&connection.stream, deadline);
+        let _ = connection.stream.readable().await;
+        is_late = connection.watch.expired() && clock::now() >= deadline;
+    }
+    let began = clock::now();
+    let failed = match shake(worker, listener, connection, (rules, first), deadline).await {
         Ok(()) => {
             let session = connection.stream.tls();
             let is_13 = session.is_some_and(|session| session.version() == Some(ProtocolVersion::TLSv1_3));
             let version = if is_13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
             let is_resumed = session.is_some_and(crate::net::tls::Session::is_resumed);
             worker.recorder.handshake(listener, version, is_resumed, clock::now().since(began));
+            let judge = connection.inbound(worker, listener).config().tls.as_ref().and_then(|tls| tls.clients.as_ref());
+            if let (Some(session), Some(judge)) = (session, judge) {
+                session.set_judge(judge);
+            }
             return true;
         }
         Err(failed) => failed,
@@ -72,6 +69,35 @@ pub(super) async fn greet(
         refuse_plain(&connection.inbound(worker, listener)).await;
     }
     false
+}
+
+/// The handshake itself, once there is a place for it.
+async fn shake(
+    worker: &Generation,
+    listener: ListenerId,
+    connection: &mut Connection,
+    (rules, first): (&Arc<ServerConfig>, Block),
+    deadline: Instant,
+) -> Result<(), Failed> {
+    let Connection { stream, watch, client, .. } = connection;
+    let (door, peer) = (&client.door, client.peer);
+    let _guard = watch.over_connecting(stream.fd(), deadline);
+    // behind a balancer that is trusted there are many
+    let client = peer.client().filter(|_| !peer.trusted);
+    let mut place = door.worker.handshakes.enter(client);
+    if place.waits() {
+        worker.recorder.handshake_queued(listener);
+        let mut free_or_late = |cx: &mut Context<'_>| match place.poll_free(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => watch.poll_passed(cx).map(|()| false),
+        };
+        if !poll_fn(&mut free_or_late).await {
+            worker.put(first);
+            return Err(Failed::Closed);
+        }
+    }
+    let _counted = UnderWay::new(worker, listener);
+    handshake::serve(stream, rules, first).await
 }
 
 /// Tells a client that speaks plain HTTP what is spoken here.
@@ -124,31 +150,41 @@ impl Inbound<'_> {
         })
     }
 
+    /// Whether its client would be let in by what its listener asks of clients now; a refusal is counted. A revocation list or an authority
+    /// that has changed counts from the next request on, for who is here already as well.
+    pub(super) fn is_let_in(&self) -> bool {
+        let judge = self.config().tls.as_ref().and_then(|tls| tls.clients.as_ref());
+        let is_let_in =
+            judge.is_none_or(|judge| self.stream.tls().is_some_and(|session| session.is_believed_by(judge)));
+        if !is_let_in {
+            self.worker.recorder.handshake_failed(self.listener, HandshakeFailure::Certificate);
+        }
+        is_let_in
+    }
+
+    /// Who its client is by its certificate, if it has shown one that was believed.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.stream.tls()?.identity()
+    }
+
     /// How what it carries is called in a URL.
     pub(super) fn scheme(&self) -> &'static str {
         if self.stream.tls().is_some() { "https" } else { "http" }
     }
 }
 
-impl Worker {
-    /// Whether as many handshakes are under way as may be.
-    pub(super) fn is_greeting_enough(&self) -> bool {
-        self.handshakes.get() >= HANDSHAKES_MAX
-    }
-}
-
-/// Counts a handshake under way, until it is dropped.
-struct UnderWay<'w>(&'w Cell<usize>);
+/// Counts a handshake that has its place, until it is dropped.
+struct UnderWay<'w>(&'w Generation, ListenerId);
 
 impl<'w> UnderWay<'w> {
-    fn new(count: &'w Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
+    fn new(worker: &'w Generation, listener: ListenerId) -> Self {
+        worker.recorder.handshake_begins(listener);
+        Self(worker, listener)
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.recorder.handshake_ends(self.1);
     }
 }

@@ -37,13 +37,15 @@ impl<'c> Inbound<'c> {
     }
 
     /// What an endpoint is told about the client of a request, which has this id if it brings none.
-    pub(super) fn forwarding<'f>(&self, request_id: &'f [u8]) -> Forwarding<'f> {
+    pub(super) fn forwarding<'f>(&'f self, request_id: &'f [u8]) -> Forwarding<'f> {
         let peer = self.client.peer;
         Forwarding {
             peer: peer.address.map(|address| address.ip().to_canonical()),
             is_trusted: peer.trusted,
             scheme: self.scheme(),
             request_id,
+            identity: self.identity(),
+            tells_certificate: self.config().tls.as_ref().is_some_and(|tls| tls.tells_certificate),
         }
     }
 

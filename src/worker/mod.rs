@@ -32,6 +32,7 @@ mod failure;
 mod generation;
 mod going;
 mod greeting;
+mod handshakes;
 mod hop;
 mod inbound;
 mod kept;

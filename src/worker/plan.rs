@@ -9,7 +9,7 @@ use super::inbound::Inbound;
 use super::kept::Kept;
 use super::record::Record;
 use super::request_id::{self, RequestId};
-use crate::config::{self, HashKey, Target};
+use crate::config::{self, HashKey, LimitKey, Target};
 use crate::error::ProxyError;
 use crate::http::Version;
 use crate::http::body::Body;
@@ -213,7 +213,11 @@ impl Planner<'_> {
         route: RouteId,
         client: IpAddr,
     ) -> Result<Option<Slot>, Way> {
-        match self.inbound.worker.admit(route, client, &|name: &HeaderName| self.field(name), self.now) {
+        let limited_by = |key: &LimitKey| match key {
+            LimitKey::Header(name) => self.field(name),
+            _ => self.inbound.identity().map(|identity| identity.key_hash.as_bytes()),
+        };
+        match self.inbound.worker.admit(route, client, &limited_by, self.now) {
             (Admitted::Pass { .. }, slot) => Ok(slot),
             (Admitted::ConcurrencyLimited, _) => {
                 Err(self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]))

@@ -11,6 +11,7 @@ use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
 use crate::http::head::RequestHead;
+use crate::limits::LOG_FIELD_BYTES_MAX;
 use crate::observe::access_log::{LogRecord, LogTls};
 use crate::observe::labels::MethodLabel;
 use crate::observe::recorder::Finished;
@@ -51,17 +52,20 @@ pub(super) struct Record {
 impl LogTexts {
     fn fill(&mut self, texts: [&[u8]; 7]) {
         self.bytes.clear();
-        for (text, end) in texts.into_iter().zip(&mut self.ends) {
-            self.bytes.extend_from_slice(&text[..text.len().min(crate::limits::LOG_FIELD_BYTES_MAX)]);
-            *end = u32::try_from(self.bytes.len()).expect("seven bounded texts");
+        for (text, end) in texts.into_iter().chain([&b""[..]]).zip(&mut self.ends) {
+            self.bytes.extend_from_slice(&text[..text.len().min(LOG_FIELD_BYTES_MAX)]);
+            *end = u32::try_from(self.bytes.len()).expect("bounded texts");
         }
     }
 
-    /// Puts the name of the session behind the others.
-    fn add_sni(&mut self, inbound: &Inbound<'_>) {
+    /// Puts the name of the session, and of its client, behind the others.
+    fn add_session(&mut self, inbound: &Inbound<'_>) {
         if let Some(session) = inbound.stream.tls() {
             session.with_server_name(|name| self.bytes.extend_from_slice(name.unwrap_or_default().as_bytes()));
-            self.ends[6] = u32::try_from(self.bytes.len()).expect("seven bounded texts");
+            self.ends[6] = u32::try_from(self.bytes.len()).expect("bounded texts");
+            let subject = session.identity().map_or(&[][..], |identity| identity.subject.as_bytes());
+            self.bytes.extend_from_slice(&subject[..subject.len().min(LOG_FIELD_BYTES_MAX)]);
+            self.ends[7] = u32::try_from(self.bytes.len()).expect("bounded texts");
         }
     }
 
@@ -114,7 +118,7 @@ impl Record {
                 field("referer"),
                 b"",
             ]);
-            texts.add_sni(inbound);
+            texts.add_session(inbound);
             self.texts = Some(texts);
         }
     }
@@ -125,7 +129,7 @@ impl Record {
         if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {
             let seen = Glimpse::of(bytes);
             texts.fill([seen.method, seen.target, b"", b"", b"", b"", b""]);
-            texts.add_sni(inbound);
+            texts.add_session(inbound);
             self.version = seen.version;
             self.texts = Some(texts);
         }
@@ -234,6 +238,7 @@ impl Record {
                 referer: texts.get(5),
                 tls: self.tls,
                 sni: texts.get(6),
+                client_subject: texts.get(7),
             });
             if !kept {
                 worker.life.log_line_dropped();

@@ -360,9 +360,6 @@ fn listener_slots(
 fn tls_rules(listener: &Listener, random: &Arc<TicketKeys>) -> Option<Arc<ServerConfig>> {
     let tls = listener.tls.as_ref()?;
     let keys = tls.ticket_keys.as_ref().unwrap_or(random);
-    let (clients, bound_to) = match &tls.clients {
-        Some(clients) => (Some(Arc::clone(&clients.judge)), clients.fingerprint.clone().into_bytes()),
-        None => (None, Vec::new()),
-    };
-    Some(offer(Arc::clone(&tls.names), tls.oldest, Tickets::new(Arc::clone(keys), bound_to), clients))
+    let tickets = Tickets::new(Arc::clone(keys), tls.clients.clone());
+    Some(offer(Arc::clone(&tls.names), tls.oldest, tickets, tls.clients.as_deref()))
 }

@@ -4,6 +4,7 @@
 //! never across an await; what could be a cell is one. What follows from the configuration is the [`super::generation::Generation`]'s;
 //! this knows nothing of it, nor of connections.
 
+use super::handshakes::Handshakes;
 use super::kept::Kept;
 use super::notice::Notice;
 use super::report::{Complaints, Report};
@@ -54,8 +55,8 @@ pub(super) struct Worker {
     date: Cell<(Instant, HttpDate)>,
     /// Downstream connections, over all listeners.
     pub(super) connections: Cell<usize>,
-    /// Handshakes with clients under way.
-    pub(super) handshakes: Cell<usize>,
+    /// Places for handshakes with clients.
+    pub(super) handshakes: Handshakes,
     pub(super) draining: Cell<bool>,
     /// The drain's time is over: what is still in flight is ended.
     pub(super) cutting: Cell<bool>,
@@ -78,11 +79,12 @@ pub(super) struct Hands {
     pub(super) stock: Rc<RefCell<Blocks>>,
 }
 
-/// Copies of what the access log wants of a request's head: method, target, host, request id, user agent and referer.
+/// Copies of what the access log wants of a request's head: method, target, host, request id, user agent, referer, and the
+/// names of the session and of its client.
 #[derive(Debug, Default)]
 pub(super) struct LogTexts {
     pub(super) bytes: Vec<u8>,
-    pub(super) ends: [u32; 7],
+    pub(super) ends: [u32; 8],
 }
 
 /// Buffers that one call at a time parses and encodes with.
@@ -119,7 +121,7 @@ impl Worker {
             epoch: Cell::new(epoch()),
             date: Cell::new((Instant::default(), date::format(0))),
             connections: Cell::new(0),
-            handshakes: Cell::new(0),
+            handshakes: Handshakes::default(),
             draining: Cell::new(false),
             cutting: Cell::new(false),
             idle_until: Cell::new(Instant::default()),

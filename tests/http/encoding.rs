@@ -20,6 +20,7 @@ fn rules(set: &[(&str, &str)], remove: &[&str]) -> HeaderRules {
     HeaderRules {
         set: set.iter().map(|(n, value)| (name(n), HeaderValue::try_from(*value).unwrap())).collect(),
         remove: remove.iter().map(|n| name(n)).collect(),
+        ..HeaderRules::default()
     }
 }
 
@@ -54,7 +55,14 @@ impl Default for Up<'_> {
 fn up(bytes: &[u8], how: &Up<'_>) -> String {
     with_request(bytes, |head| {
         let peer = how.peer.map(|peer| peer.parse().unwrap());
-        let forwarding = Forwarding { peer, is_trusted: how.is_trusted, scheme: "http", request_id: b"id-1" };
+        let forwarding = Forwarding {
+            peer,
+            is_trusted: how.is_trusted,
+            scheme: "http",
+            request_id: b"id-1",
+            identity: None,
+            tells_certificate: false,
+        };
         let request = UpstreamRequest {
             head,
             path: how.path.unwrap_or(head.path()),
@@ -410,10 +418,12 @@ fn server_is_passed_on_removed_or_replaced() {
     assert_eq!(servers(&ServerField::Pass, none()), ["SERVER: app/1", "Server: two"]);
     assert!(servers(&ServerField::Remove, none()).is_empty());
     assert_eq!(servers(&edge, none()), ["Server: edge"]);
-    let remove = HeaderRules { set: Vec::new(), remove: vec![http::header::SERVER] };
+    let remove = HeaderRules { remove: vec![http::header::SERVER], ..HeaderRules::default() };
     assert!(servers(&edge, remove).is_empty(), "the route knows better");
-    let set =
-        HeaderRules { set: vec![(http::header::SERVER, http::HeaderValue::from_static("route"))], remove: Vec::new() };
+    let set = HeaderRules {
+        set: vec![(http::header::SERVER, http::HeaderValue::from_static("route"))],
+        ..HeaderRules::default()
+    };
     assert_eq!(servers(&edge, set), ["server: route"]);
     let date = date();
     for (server, said) in [(&edge, true), (&ServerField::Pass, false), (&ServerField::Remove, false)] {

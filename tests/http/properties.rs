@@ -56,8 +56,14 @@ fn head() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
-    let forwarding =
-        Forwarding { peer: Some([192, 0, 2, 1].into()), is_trusted: true, scheme: "http", request_id: b"id" };
+    let forwarding = Forwarding {
+        peer: Some([192, 0, 2, 1].into()),
+        is_trusted: true,
+        scheme: "http",
+        request_id: b"id",
+        identity: None,
+        tells_certificate: false,
+    };
     let request = UpstreamRequest {
         head,
         path: head.path(),

@@ -289,8 +289,23 @@ fn sessions(driver: Driver) -> Moved {
     let socket = std::net::TcpStream::connect(watched.gateway.address("edge")).unwrap();
     let _session = Session::connect(socket, authority.client(), "localhost").expect("a session");
     Client::connect(watched.gateway.address("edge")).send("GET / HTTP/1.1\r\n\r\n");
-    let names = ["handshakes_total", "handshake_failures_total", "handshake_duration_seconds"];
+    // more than one client has places for, of handshakes that are under way
+    let begun: Vec<_> = (0..520)
+        .map(|_| {
+            let mut socket = std::net::TcpStream::connect(watched.gateway.address("edge")).unwrap();
+            std::io::Write::write_all(&mut socket, b"\x16").unwrap();
+            socket
+        })
+        .collect();
+    let names = [
+        "handshakes_total",
+        "handshake_failures_total",
+        "handshake_duration_seconds",
+        "handshakes_under_way",
+        "handshakes_queued_total",
+    ];
     let mut moved = watched.moved(&names.map(|name| format!("ringgate_tls_{name}")).each_ref().map(String::as_str));
+    drop(begun);
     authority.sign_with("server", &["localhost"], |it| it.not_after = rcgen::date_time_ymd(2040, 1, 1));
     watched.gateway.reload_well(&setup.file(driver));
     moved.extend(watched.moved(&["ringgate_certificate_expiry_seconds"]));

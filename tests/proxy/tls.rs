@@ -7,7 +7,6 @@ use crate::support::stream::Stream;
 use crate::support::tls::{Authority, Session, write_anew};
 use crate::support::upstream::answer_each;
 use crate::support::{Driver, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, noise};
-use rcgen::SerialNumber;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -447,47 +446,4 @@ fn a_key_of_another_certificate_is_refused_and_one_that_has_ended_is_warned_of()
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert!(said.stderr.contains("the certificate has ended"), "{}", said.stderr);
     assert!(said.stderr.contains("can read the private key"), "{}", said.stderr);
-}
-
-#[test]
-fn clients_show_a_certificate_where_they_must_and_none_that_is_revoked() {
-    for driver in possible() {
-        let (authority, clients) = (authority(), Authority::new());
-        for name in ["good", "revoked"] {
-            clients.sign_with(name, &[name], |it| it.serial_number = Some(SerialNumber::from(name.len() as u64)));
-        }
-        std::fs::write(authority.path("clients.crl"), clients.revoke("revoked".len() as u64)).unwrap();
-        let config = "[[route]]\nrespond = { body = \"ok\" }\n";
-        let listener = |mode: &str| {
-            format!(
-                "tls = {{ certificates = [{}], client_auth = {{ ca = \"{}\", crl = \"{}\", mode = \"{mode}\" }} }}",
-                authority.files("server"),
-                clients.ca(),
-                authority.path("clients.crl").display()
-            )
-        };
-        for (mode, without) in [("require", false), ("request", true)] {
-            let gateway = Gateway::start_with(driver, &Setup { listener: &listener(mode), config, ..Setup::default() });
-            // in TLS 1.3 a client learns only with its first request that it was refused
-            let is_served = |rules: Arc<ClientConfig>| {
-                session(&gateway, &rules, "localhost")
-                    .and_then(|session| Client::over(Stream::Tls(Box::new(session))).try_get("/"))
-                    .is_ok_and(|response| response.status == 200)
-            };
-            assert_eq!(is_served(authority.client()), without, "{mode}");
-            for (name, is_good) in [("good", true), ("revoked", false)] {
-                let (chain, key) = clients.pair(name);
-                let rules = ClientConfig::builder().with_root_certificates(authority.roots());
-                let rules = Arc::new(rules.with_client_auth_cert(chain, key).unwrap());
-                assert_eq!(is_served(Arc::clone(&rules)), is_good, "{mode}: {name}");
-                assert_eq!(is_served(rules), is_good, "{mode}: {name}, with what it may have been given");
-            }
-            // they hear of it before it is counted
-            let expected = if without { 2.0 } else { 3.0 };
-            eventually("the failures are counted", || {
-                let failed = gateway.metric("ringgate_tls_handshake_failures_total", &[("reason", "certificate")]);
-                (failed == expected).then_some(())
-            });
-        }
-    }
 }

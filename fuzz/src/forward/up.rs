@@ -73,6 +73,8 @@ fn encode_head(out: &mut Vec<u8>, head: &RequestHead<'_>, route: RouteId, path: 
         is_trusted: knobs.bit(6),
         scheme: "http",
         request_id: b"0123456789abcdef",
+        identity: None,
+        tells_certificate: false,
     };
     let request = UpstreamRequest {
         head,

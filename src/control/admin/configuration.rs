@@ -223,8 +223,10 @@ fn hidden(headers: &[(HeaderName, HeaderValue)]) -> Map<String, Value> {
 }
 
 fn header_rules(rules: &HeaderRules) -> Value {
+    let mut set = hidden(&rules.set);
+    set.extend(rules.of_client.iter().map(|(name, text)| (name.to_string(), text.to_string().into())));
     json!({
-        "set": hidden(&rules.set),
+        "set": set,
         "remove": rules.remove.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
     })
 }
@@ -234,6 +236,7 @@ fn limit(limit: &Limit) -> Value {
         LimitKey::Route => "route".to_owned(),
         LimitKey::ClientIp => "client_ip".to_owned(),
         LimitKey::Header(name) => format!("header:{name}"),
+        LimitKey::ClientCertificate => "client_cert".to_owned(),
     };
     json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run })
 }
@@ -490,7 +493,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
     #[test]
     fn values_of_headers_that_are_set_are_not_shown() {
         let secret = (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer s3cr3t"));
-        let shown = header_rules(&HeaderRules { set: vec![secret.clone()], remove: Vec::new() });
+        let shown = header_rules(&HeaderRules { set: vec![secret.clone()], ..HeaderRules::default() });
         assert_eq!(shown, json!({ "set": { "authorization": "(hidden)" }, "remove": [] }));
         let probe = Probe::Http(HttpProbe { headers: vec![secret], ..HttpProbe::get("/", (200, 200)) });
         let shown = health_check(&fixture::health_check(probe));

@@ -164,6 +164,9 @@ async fn shake(plain: &Plain, session: &Session, is_plain: impl Fn(&[u8]) -> boo
         }
         turn_with_room().await;
         session.read_flight(plain).map_err(Failed::Refused)?;
+        if session.is_handshaking() && session.has_ended() {
+            return Err(Failed::Closed);
+        }
     }
 }
 

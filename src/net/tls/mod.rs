@@ -11,6 +11,8 @@
 //! [`handshake`] makes sessions, by the rules of [`crate::tls`].
 
 pub mod handshake;
+#[cfg(test)]
+mod hostile;
 mod records;
 mod session;
 #[cfg(test)]

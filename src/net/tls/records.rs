@@ -12,6 +12,9 @@ use std::io::{self, BufRead as _, Write as _};
 const FRAGMENT_BYTES: usize = 16 << 10;
 /// What a record has around that, at most: its header, an explicit nonce (TLS 1.2), the tag, the type.
 pub(super) const OVERHEAD_BYTES: usize = 32;
+/// The most that a peer may send after its last byte of plaintext without another one: the largest record, and tickets and keys besides. Empty
+/// records cost as much to open as small ones, and nobody would ever be done with them (RFC 8446 §5.1 allows them, and OpenSSL takes 32).
+const BARREN_BYTES_MAX: usize = 64 << 10;
 /// Room for what the connection has to say itself: a new key, a ticket, the end.
 const OWN_BYTES: usize = 128;
 
@@ -49,6 +52,8 @@ pub(super) struct Records {
     pub(super) unsent: Block,
     pub(super) end: Option<End>,
     has_said_end: bool,
+    /// Read since the last byte of plaintext, once the handshake was over.
+    barren: usize,
     /// Sent since the last byte was received: plaintext, and what has become of it on the wire.
     sent: (usize, usize),
 }
@@ -69,6 +74,7 @@ impl Records {
             unsent: Block::default(),
             end: None,
             has_said_end: false,
+            barren: 0,
             sent: (0, 0),
         }
     }
@@ -109,7 +115,11 @@ impl Records {
             self.unread.consume(taken);
             let state = self.connection.process_new_packets();
             let has_closed = state.as_ref().is_ok_and(|state| state.peer_has_closed());
-            if state.is_err() || taken == 0 || has_closed {
+            let is_barren = state.as_ref().is_ok_and(|state| state.plaintext_bytes_to_read() == 0);
+            // a handshake is bounded by what it consists of
+            let counts = is_barren && !self.connection.is_handshaking();
+            self.barren = if counts { self.barren + taken } else { 0 };
+            if state.is_err() || taken == 0 || has_closed || self.barren > BARREN_BYTES_MAX {
                 give(std::mem::take(&mut self.unread));
                 self.end = Some(if has_closed { End::Closed } else { End::Forged });
             }

@@ -4,11 +4,13 @@ use super::super::block::Block;
 use super::super::plain::Plain;
 use super::super::stream::{Boxed, Received, SEND_AT_ONCE};
 use super::records::{OVERHEAD_BYTES, Records, block_like, give, small_block};
+use crate::tls::{Identity, Judge};
 use rustls::{Connection, HandshakeKind, ProtocolVersion, SupportedCipherSuite};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// See the module above.
@@ -22,6 +24,9 @@ pub struct Session {
     ends: Cell<bool>,
     /// What was sent is not all, and must not look so.
     is_cut: Cell<bool>,
+    /// Who has believed the client last.
+    judge: RefCell<Option<Arc<Judge>>>,
+    identity: OnceCell<Box<Identity>>,
 }
 
 impl Session {
@@ -32,6 +37,8 @@ impl Session {
             is_sending: Cell::default(),
             ends: Cell::default(),
             is_cut: Cell::default(),
+            judge: RefCell::default(),
+            identity: OnceCell::new(),
         })
     }
 
@@ -61,8 +68,42 @@ impl Session {
         }
     }
 
+    /// Whether the client would be let in by `judge`, which is asked once only.
+    pub fn is_believed_by(&self, judge: &Arc<Judge>) -> bool {
+        let mut last = self.judge.borrow_mut();
+        if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, judge)) {
+            return true;
+        }
+        let is_same = last.as_ref().is_some_and(|last| **last == **judge);
+        let is_believed =
+            is_same || judge.believes(self.records.borrow().connection.peer_certificates().unwrap_or_default());
+        if is_believed {
+            *last = Some(Arc::clone(judge));
+        }
+        is_believed
+    }
+
+    /// This judge has let the client in, within the handshake.
+    pub fn set_judge(&self, judge: &Arc<Judge>) {
+        *self.judge.borrow_mut() = Some(Arc::clone(judge));
+        if let Some([first, ..]) = self.records.borrow().connection.peer_certificates() {
+            self.identity.get_or_init(|| Box::new(Identity::of(first)));
+        }
+    }
+
+    /// Who the client is by its certificate, if it has shown one that was believed.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.get().map(|identity| &**identity)
+    }
+
     pub(super) fn is_handshaking(&self) -> bool {
         self.records.borrow().connection.is_handshaking()
+    }
+
+    /// Whether the peer has ended it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.records.borrow().end.is_some()
     }
 
     pub(super) fn has_unread(&self) -> bool {

@@ -15,19 +15,19 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
-type Rules = (Arc<ServerConfig>, Arc<ClientConfig>);
+pub(super) type Rules = (Arc<ServerConfig>, Arc<ClientConfig>);
 
 /// Which side we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Server,
     Client,
 }
 
 /// The other side.
-struct Peer {
-    connection: Connection,
-    socket: TcpStream,
+pub(super) struct Peer {
+    pub(super) connection: Connection,
+    pub(super) socket: TcpStream,
 }
 
 impl Peer {
@@ -48,13 +48,13 @@ impl Peer {
         }
     }
 
-    fn take(&mut self, bytes: usize) -> Vec<u8> {
+    pub(super) fn take(&mut self, bytes: usize) -> Vec<u8> {
         let mut got = vec![0; bytes];
         self.read_exact(&mut got).unwrap();
         got
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    pub(super) fn say(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(16 << 10) {
             let records = self.sealed(piece);
             self.socket.write_all(&records).unwrap();
@@ -113,7 +113,7 @@ async fn shake(stream: &mut Stream, ours: Side, rules: &Rules) -> Result<(), Fai
 }
 
 /// Ours, and the peer at work.
-async fn session<T: Send + 'static>(
+pub(super) async fn session<T: Send + 'static>(
     ours: Side,
     rules: &Rules,
     act: impl FnOnce(&mut Peer) -> T + Send + 'static,
@@ -125,12 +125,12 @@ async fn session<T: Send + 'static>(
 }
 
 /// Waits for the peer without keeping the loop from turning.
-async fn done<T>(thread: JoinHandle<T>) -> T {
+pub(super) async fn done<T>(thread: JoinHandle<T>) -> T {
     until(|| thread.is_finished()).await;
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-const SIDES: [Side; 2] = [Side::Server, Side::Client];
+pub(super) const SIDES: [Side; 2] = [Side::Server, Side::Client];
 const VERSIONS: [MinVersion; 2] = [MinVersion::Tls12, MinVersion::Tls13];
 
 #[test]

@@ -56,6 +56,8 @@ struct Redaction {
     request_id: bool,
     user_agent: bool,
     referer: bool,
+    /// Of whoever calls it as services are told of it.
+    tls_client: bool,
 }
 
 impl Formatter {
@@ -130,6 +132,9 @@ impl Formatter {
             put(out, format_args!(",\"tls_version\":\"{version}\",\"tls_cipher\":\"{tls_}{suite}\""));
             self.json_text(out, "sni", record.sni, self.redact.host);
             put(out, format_args!(",\"tls_resumed\":{resumed}"));
+            if !record.client_subject.is_empty() {
+                self.json_text(out, "tls_client", record.client_subject, self.redact.tls_client);
+            }
         }
         out.extend_from_slice(b"}\n");
     }
@@ -195,6 +200,10 @@ impl Formatter {
             put(out, format_args!(" tls_version={version} tls_cipher={tls_}{suite} sni="));
             combined_quoted(out, record.sni, self.redact.host);
             put(out, format_args!(" tls_resumed={resumed}"));
+            if !record.client_subject.is_empty() {
+                out.extend_from_slice(b" tls_client=");
+                combined_quoted(out, record.client_subject, self.redact.tls_client);
+            }
         }
         out.push(b'\n');
     }
@@ -320,6 +329,7 @@ impl Redaction {
             request_id: listed("x-request-id"),
             user_agent: listed("user-agent"),
             referer: listed("referer"),
+            tls_client: listed("x-forwarded-client-cert"),
             names,
         }
     }
@@ -489,7 +499,7 @@ mod tests {
     #[test]
     fn a_session_is_told_of_where_there_is_one() {
         let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
-        let record = LogRecord { tls: Some(tls), sni: b"api.example.com", ..full() };
+        let record = LogRecord { tls: Some(tls), sni: b"api.example.com", client_subject: b"CN=\"a\\0a", ..full() };
         assert!(line(LogFormat::Json, &[], &record).ends_with(
             ",\"tls_version\":\"1.3\",\"tls_cipher\":\"TLS_AES_128_GCM_SHA256\",\"sni\":\"api.example.com\",\"tls_resumed\":true}\n"
         ));

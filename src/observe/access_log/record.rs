@@ -65,6 +65,8 @@ pub struct LogRecord<'a> {
     pub tls: Option<LogTls>,
     /// The name that the client has asked for when the session was made.
     pub sni: &'a [u8],
+    /// The subject of the client's certificate, which was verified.
+    pub client_subject: &'a [u8],
 }
 
 /// What the access log says about a session.
@@ -133,10 +135,11 @@ impl<'a> LogRecord<'a> {
         out.extend_from_slice(&tls.0.to_le_bytes());
         out.extend_from_slice(&tls.1.to_le_bytes());
         out.push(tls.2.into());
-        let texts = [self.method, self.target, self.host, self.request_id, self.user_agent, self.referer, self.sni];
-        for text in texts {
+        for text in [self.method, self.target, self.host, self.request_id, self.user_agent, self.referer] {
             pack_text(out, text);
         }
+        pack_text(out, self.sni);
+        pack_text(out, self.client_subject);
     }
 
     /// Reads what [`LogRecord::pack`] wrote; `tries` keeps where they went and how they ended. `None` when the bytes are no packed record.
@@ -191,6 +194,7 @@ impl<'a> LogRecord<'a> {
             user_agent: from.text()?,
             referer: from.text()?,
             sni: from.text()?,
+            client_subject: from.text()?,
         })
     }
 }
@@ -298,6 +302,7 @@ pub(super) mod tests {
             referer: b"https://example.com/",
             tls: None,
             sni: b"",
+            client_subject: b"",
         }
     }
 
@@ -318,7 +323,7 @@ pub(super) mod tests {
         round_trip(&full());
         round_trip(&LogRecord { rule: Some(Rule::Chunk), ..full() });
         let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
-        round_trip(&LogRecord { tls: Some(tls), sni: b"api.example.com", ..full() });
+        round_trip(&LogRecord { tls: Some(tls), sni: b"api.example.com", client_subject: b"CN=a", ..full() });
         round_trip(&LogRecord {
             route: None,
             client: None,
@@ -348,6 +353,7 @@ pub(super) mod tests {
             user_agent: text,
             referer: text,
             sni: text,
+            client_subject: text,
             tls: Some(LogTls { version: 0x0303, suite: 0xc02b, is_resumed: false }),
             endpoints: &many,
             outcomes: &[AttemptOutcome::Reset; 100],

@@ -1,19 +1,17 @@
 //! Every metric of what the gateway does: its name, its help, its rows, and how a row becomes lines.
 //!
 //! One table, because it *is* the user's contract: dashboards and alerts are written against these names and labels. What is
-//! neither here nor in its second half ([`super::own_families`]) is not exposed.
+//! neither here nor in its other parts ([`super::tls_families`], [`super::own_families`]) is not exposed.
 //!
 //! What this does not do: count. The numbers are [`crate::observe::stats`]'s.
 
 use super::Family;
 use super::rows::{
-    by_reason, each_endpoint, listener, listener_sum, of_process, once, once_if_told, per_cluster, per_listener,
-    per_request_key, per_route, readmissions, rejected, requests,
+    by_reason, each_endpoint, listener, of_process, once, once_if_told, per_cluster, per_listener, per_request_key,
+    per_route, readmissions, rejected, requests,
 };
 use crate::observe::histogram::HistogramSum;
-use crate::observe::labels::{
-    AttemptOutcome, FailureReason, HandshakeFailure, ProbeState, RefuseReason, RetryReason, TlsVersion,
-};
+use crate::observe::labels::{AttemptOutcome, FailureReason, ProbeState, RefuseReason, RetryReason};
 use crate::observe::own_log;
 use crate::observe::stats::ListenerStats;
 use crate::units::ListenerId;
@@ -21,7 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 pub(super) const COUNTER: &str = "counter";
 pub(super) const GAUGE: &str = "gauge";
-const HISTOGRAM: &str = "histogram";
+pub(super) const HISTOGRAM: &str = "histogram";
 
 /// The metrics of what the gateway does, in the order of a scrape. Names and labels are the user's contract.
 pub(super) const FAMILIES: &[Family] = &[
@@ -309,72 +307,6 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: COUNTER,
         rows: per_listener,
         render: |scrape, row, out| listener(scrape, row, out, |stats| stats.tunnels_opened.get()),
-    },
-    Family {
-        name: "ringgate_tls_handshakes_total",
-        help: "TLS sessions made with clients, by version, and by whether they went on with the keys of one before.",
-        kind: COUNTER,
-        rows: per_listener,
-        render: |scrape, row, out| {
-            let config = &scrape.stats.config.listeners[row];
-            if config.tls.is_none() {
-                return;
-            }
-            for version in TlsVersion::ALL {
-                for (resumed, word) in ["false", "true"].into_iter().enumerate() {
-                    let number = |stats: &ListenerStats| stats.handshakes[version.index()][resumed].get();
-                    let labels = [("listener", &*config.name), ("version", version.token()), ("resumed", word)];
-                    out.sample(&labels, listener_sum(scrape, row, number));
-                }
-            }
-        },
-    },
-    Family {
-        name: "ringgate_tls_handshake_failures_total",
-        help: "TLS handshakes with clients that have come to nothing, by reason.",
-        kind: COUNTER,
-        rows: per_listener,
-        render: |scrape, row, out| {
-            let config = &scrape.stats.config.listeners[row];
-            if config.tls.is_none() {
-                return;
-            }
-            for reason in HandshakeFailure::ALL {
-                let number = |stats: &ListenerStats| stats.handshake_failures[reason.index()].get();
-                let labels = [("listener", &*config.name), ("reason", reason.token())];
-                out.sample(&labels, listener_sum(scrape, row, number));
-            }
-        },
-    },
-    Family {
-        name: "ringgate_tls_handshake_duration_seconds",
-        help: "From a client's connection to its session, its own share and the network's included.",
-        kind: HISTOGRAM,
-        rows: per_listener,
-        render: |scrape, row, out| {
-            let config = &scrape.stats.config.listeners[row];
-            if config.tls.is_some() {
-                let mut sum = HistogramSum::default();
-                let parts = scrape.stats.listener_parts(ListenerId::from_index(row));
-                parts.touched().for_each(|stats| sum.add(&stats.handshake_duration));
-                out.histogram(("listener", &config.name), &sum);
-            }
-        },
-    },
-    Family {
-        name: "ringgate_certificate_expiry_seconds",
-        help: "When a listener's certificate ends, in seconds since 1970, by the first name that it is for.",
-        kind: GAUGE,
-        rows: per_listener,
-        render: |scrape, row, out| {
-            let config = &scrape.stats.config.listeners[row];
-            for (certificate, origin) in config.tls.iter().flat_map(|tls| tls.names.all().iter().zip(&tls.origins)) {
-                let name = certificate.names.first().map_or("", String::as_str);
-                let file = origin.chain.display().to_string();
-                let labels = [("listener", config.name.as_str()), ("name", name), ("chain", &file)];
-                out.sample(&labels, certificate.not_after);
-            }
-        },
     },
     Family {
         name: "ringgate_rate_limit_evictions_total",

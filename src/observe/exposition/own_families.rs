@@ -6,7 +6,7 @@ use super::rows::{event_loop, names, once, per_worker};
 use crate::observe::labels::{DriverRung, LookupResult, ReloadResult, WorkerState};
 use crate::units::WorkerId;
 
-/// They follow [`super::families::FAMILIES`].
+/// They follow [`super::tls_families::TLS_FAMILIES`].
 pub(super) const OWN_FAMILIES: &[Family] = &[
     Family {
         name: "ringgate_config_generation",

@@ -154,6 +154,8 @@ pub(crate) struct ListenerStats {
     /// By [`HandshakeFailure`].
     pub(crate) handshake_failures: [Counter; HandshakeFailure::ALL.len()],
     pub(crate) handshake_duration: Histogram,
+    pub(crate) handshakes_under_way: Counter,
+    pub(crate) handshakes_queued: Counter,
 }
 
 /// The worker's event loop and its own resources.
