@@ -130,6 +130,7 @@ impl Generation {
     /// Has the operator told why there is no session with an endpoint, unless that was said a moment ago.
     fn complain_of_handshake(&self, to: Try, reason: HandshakeFailure, why: &dyn Display) {
         let now = clock::now();
+        self.recorder.endpoint_handshake_failed(to.cluster, to.endpoint, reason, now);
         let mut told = self.complaints.handshakes.borrow_mut();
         let quiet_until = told.entry((to.cluster, to.endpoint)).or_default();
         if now >= *quiet_until {

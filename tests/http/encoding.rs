@@ -20,6 +20,7 @@ fn rules(set: &[(&str, &str)], remove: &[&str]) -> HeaderRules {
     HeaderRules {
         set: set.iter().map(|(n, value)| (name(n), HeaderValue::try_from(*value).unwrap())).collect(),
         remove: remove.iter().map(|n| name(n)).collect(),
+        ..HeaderRules::default()
     }
 }
 
@@ -417,10 +418,12 @@ fn server_is_passed_on_removed_or_replaced() {
     assert_eq!(servers(&ServerField::Pass, none()), ["SERVER: app/1", "Server: two"]);
     assert!(servers(&ServerField::Remove, none()).is_empty());
     assert_eq!(servers(&edge, none()), ["Server: edge"]);
-    let remove = HeaderRules { set: Vec::new(), remove: vec![http::header::SERVER] };
+    let remove = HeaderRules { remove: vec![http::header::SERVER], ..HeaderRules::default() };
     assert!(servers(&edge, remove).is_empty(), "the route knows better");
-    let set =
-        HeaderRules { set: vec![(http::header::SERVER, http::HeaderValue::from_static("route"))], remove: Vec::new() };
+    let set = HeaderRules {
+        set: vec![(http::header::SERVER, http::HeaderValue::from_static("route"))],
+        ..HeaderRules::default()
+    };
     assert_eq!(servers(&edge, set), ["server: route"]);
     let date = date();
     for (server, said) in [(&edge, true), (&ServerField::Pass, false), (&ServerField::Remove, false)] {

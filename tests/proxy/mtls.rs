@@ -167,10 +167,7 @@ fn services_are_told_who_a_client_is_and_never_by_the_client() {
         let service = Upstream::always("ok");
         // the client may say who it is the proxy of, and not that
         let listener = format!("{}trusted_proxies = [\"127.0.0.1\"]\n", world.listener("request"));
-        let config = format!(
-            "[access_log]\npath = \"stdout\"\n{}",
-            behind(&[&service], RULES, "")
-        );
+        let config = format!("[access_log]\npath = \"stdout\"\n{}", behind(&[&service], RULES, ""));
         let gateway = Gateway::start_with(driver, &Setup { listener: &listener, config: &config, ..Setup::default() });
         world.clients.sign_with("good", &["good", "b.example"], |it| {
             it.serial_number = Some(serial("good"));
@@ -216,7 +213,8 @@ fn a_limit_by_certificate_is_each_client_s_own() {
     for driver in possible() {
         let world = World::new();
         world.clients.sign_with("other", &["other"], |it| it.serial_number = Some(serial("other")));
-        let config = "[[route]]\nrespond = { body = \"ok\" }\nlimit = [{ rate = \"1/h\", burst = 2, per = \"client_cert\" }]\n";
+        let config =
+            "[[route]]\nrespond = { body = \"ok\" }\nlimit = [{ rate = \"1/h\", burst = 2, per = \"client_cert\" }]\n";
         let setup = Setup { listener: &world.listener("request"), config, ..Setup::default() };
         let gateway = Gateway::start_with(driver, &setup);
         let statuses = |rules: &Arc<ClientConfig>| {

@@ -493,7 +493,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
     #[test]
     fn values_of_headers_that_are_set_are_not_shown() {
         let secret = (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer s3cr3t"));
-        let shown = header_rules(&HeaderRules { set: vec![secret.clone()], remove: Vec::new() });
+        let shown = header_rules(&HeaderRules { set: vec![secret.clone()], ..HeaderRules::default() });
         assert_eq!(shown, json!({ "set": { "authorization": "(hidden)" }, "remove": [] }));
         let probe = Probe::Http(HttpProbe { headers: vec![secret], ..HttpProbe::get("/", (200, 200)) });
         let shown = health_check(&fixture::health_check(probe));
