@@ -121,10 +121,9 @@ pub(super) fn certificate(
     let texts = (read(&chain), read(&key));
     let origin = Origin { chain, key, is_exposed: false };
     if let (Ok(chain), Ok(key)) = texts {
-        match Certificate::share(&chain, &key, None) {
-            Ok(certificate) => return Some((certificate, origin)),
-            // it is ordered anew; a gateway with a strange certificate is better than none
-            Err(unusable) => tracing::warn!("acme: {} {unusable}: ordered anew", origin.chain.display()),
+        // one that is of no use is ordered anew; a gateway with a strange certificate is better than none
+        if let Ok(certificate) = Certificate::share(&chain, &key, None) {
+            return Some((certificate, origin));
         }
     }
     match stand_in(&acme.names) {

@@ -96,7 +96,7 @@ fn an_endpoint_s_own_certificate_may_be_its_authority_and_is_nobody_else_s() {
         authority.sign("server", &["localhost"]);
         let (listed, rules) = own_certificate(|_| ());
         let (ended, ended_rules) = own_certificate(|params| params.not_after = date_time_ymd(2020, 1, 1));
-        let (_, unknown) = own_certificate(|_| ());
+        let (_, unknown) = own_certificate(|params| params.is_ca = IsCa::NoCa);
         let ca = authority.path("endpoints.pem");
         std::fs::write(&ca, [listed, ended].concat()).unwrap();
         for (rules, name, expected) in [
