@@ -135,8 +135,9 @@
 //! `read_head` (`worker::greeting`), with an endpoint at the end of connecting (`worker::opening`), where its failure is one to connect. An end
 //! without close_notify is a cut, so a body that ends with its connection is whole only after that; what says whether bytes have arrived or were
 //! read ([`net::pool`], [`net::receipt`]) asks for plaintext or for bytes on the wire as it means. Handshakes are bounded twice: so many
-//! under way on a worker, so many steps a turn ([`net::tls::handshake`]). Certificates are part of the configuration ([`tls`]), so they change by a
-//! reload and never under a session.
+//! under way on a worker and of a client, from their first byte on (`worker::handshakes`), so many steps a turn ([`net::tls::handshake`]). Certificates are part
+//! of the configuration ([`tls`]), so they change by a reload and never under a session; but whom a listener believes ([`tls::judge`]) counts for
+//! who is connected, too. An authority that issues them ([`control`], ACME) is the control plane's affair: what it has issued is a file and a reload.
 //!
 //! # Why nothing is shared
 //!

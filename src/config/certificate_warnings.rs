@@ -10,6 +10,13 @@ pub(super) fn of(config: &Config, wall: Duration) -> Vec<String> {
     let now = i64::try_from(wall.as_secs()).unwrap_or(i64::MAX);
     let mut found = Vec::new();
     for listener in &config.listeners {
+        if let Some(log) = listener.tls.as_ref().and_then(|tls| tls.key_log.as_ref()) {
+            found.push(format!(
+                "listener {:?}: tls.key_log: the secrets of all sessions are written to {}: whoever reads it can read all that is said",
+                listener.name,
+                log.path().display()
+            ));
+        }
         let certificates = listener.tls.iter().flat_map(|tls| tls.names.all().iter().zip(&tls.origins));
         for (certificate, origin) in certificates {
             let mut say = |what: String| {

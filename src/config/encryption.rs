@@ -4,6 +4,7 @@
 //! the configuration before stays. Each is one of those that `gateway.watch` looks after. Private keys are shown nowhere; what is compared
 //! and shown is the certificate's fingerprint.
 
+use super::acme::{self, Acme};
 use super::check::value;
 use super::followed::Pattern;
 use super::names::FilePath;
@@ -16,10 +17,11 @@ use crate::limits::{CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX};
 use crate::tls::certificate::{Certificate, chain_of, fingerprint};
 use crate::tls::demand::{Belief, demand};
 use crate::tls::judge::{ClientAuth, Judge};
+use crate::tls::key_log::KeyLogFile;
 use crate::tls::tickets::{KEY_BYTES, TicketKeys};
 use crate::tls::{MinVersion, Names};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateRevocationListDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use std::fmt;
@@ -51,6 +53,10 @@ pub struct ServerSide {
     pub clients: Option<Arc<Judge>>,
     /// Endpoints are told of clients' certificates (`X-Forwarded-Client-Cert`).
     pub tells_certificate: bool,
+    /// The certificate that an authority issues, if one does.
+    pub acme: Option<Arc<Acme>>,
+    /// Where the secrets of its sessions are written to; `None`: nowhere.
+    pub key_log: Option<Arc<KeyLogFile>>,
     /// Where certificates and keys were read from, and what is to be said of that.
     pub origins: Vec<Origin>,
     /// Under the file's keys, for `/config`.
@@ -79,6 +85,8 @@ impl fmt::Debug for ServerSide {
             .field("tickets", &self.tickets)
             .field("clients", &self.clients.as_ref().map(|clients| &clients.fingerprint))
             .field("tells_certificate", &self.tells_certificate)
+            .field("acme", &self.acme)
+            .field("key_log", &self.key_log)
             .finish_non_exhaustive()
     }
 }
@@ -140,6 +148,14 @@ pub(super) fn server_side(table: &ListenerTls, sink: &mut Sink<'_>) -> Option<Se
             None => is_whole = false,
         }
     }
+    let acme = match &table.acme {
+        Some(written) => {
+            let used = acme::used(&written.value)?;
+            read.push(acme::certificate(&used, written, sink)?);
+            Some(Arc::new(used))
+        }
+        None => None,
+    };
     if is_whole && read.is_empty() {
         let message = match &table.certificate_dir {
             Some(_) => "there is no certificate in certificate_dir, and none in certificates",
@@ -150,22 +166,7 @@ pub(super) fn server_side(table: &ListenerTls, sink: &mut Sink<'_>) -> Option<Se
         sink.place(table.at.key("certificates"), table.at.offset, message.to_owned(), Some(help.to_owned()));
         return None;
     }
-    let keys = match &table.ticket_keys {
-        Some(path) => {
-            let bytes = read_for(path, table.at.key("ticket_keys").to_string(), sink)?;
-            let keys = TicketKeys::from_file(&bytes);
-            let report = |error: &dyn fmt::Display| {
-                let help = format!("make one: head -c {KEY_BYTES} /dev/urandom > {}", path.value.0.display());
-                (format!("the file {error}"), Some(help))
-            };
-            let keys = keys.map_err(|error| {
-                let (message, help) = report(&error);
-                sink.value(table.at.key("ticket_keys"), path.span.clone(), message, help);
-            });
-            Some((Arc::new(keys.ok()?), fingerprint(&bytes)))
-        }
-        None => None,
-    };
+    let keys = ticket_keys(table, sink)?;
     let (keys, tickets) = keys.unzip();
     let clients = match &table.client_auth {
         Some(auth) => Some(clients(&auth.value, sink)?),
@@ -183,9 +184,25 @@ pub(super) fn server_side(table: &ListenerTls, sink: &mut Sink<'_>) -> Option<Se
         ticket_keys: keys,
         tells_certificate: table.client_auth.as_ref().and_then(|auth| value(&auth.value.forward)).unwrap_or_default(),
         clients,
+        acme,
+        key_log: value(&table.key_log).map(|path| Arc::new(KeyLogFile::new(path.0))),
         origins,
         tickets,
     })
+}
+
+/// The keys of a file, and what tells them apart; `Some(None)`: there is none.
+fn ticket_keys(table: &ListenerTls, sink: &mut Sink<'_>) -> Option<Option<(Arc<TicketKeys>, String)>> {
+    let Some(path) = &table.ticket_keys else { return Some(None) };
+    let bytes = read_for(path, table.at.key("ticket_keys").to_string(), sink)?;
+    match TicketKeys::from_file(&bytes) {
+        Ok(keys) => Some(Some((Arc::new(keys), fingerprint(&bytes)))),
+        Err(error) => {
+            let help = format!("make one: head -c {KEY_BYTES} /dev/urandom > {}", path.value.0.display());
+            sink.value(table.at.key("ticket_keys"), path.span.clone(), format!("the file {error}"), Some(help));
+            None
+        }
+    }
 }
 
 /// What a listener asks of its clients.
@@ -213,7 +230,7 @@ fn clients(table: &ClientAuthTable, sink: &mut Sink<'_>) -> Option<Arc<Judge>> {
         AuthMode::Require => ClientAuth::Required,
         AuthMode::Request => ClientAuth::Requested,
     };
-    let (roots, of_roots) = roots?;
+    let Believed { roots, fingerprint: of_roots, .. } = roots?;
     let (lists, of_lists) = lists;
     match Judge::try_new(roots, lists, auth, format!("{mode:?} {of_roots} {of_lists}")) {
         Ok(judge) => Some(Arc::new(judge)),
@@ -235,8 +252,10 @@ pub(super) fn client_side(table: &UpstreamTls, sink: &mut Sink<'_>) -> Option<Cl
     let (belief, roots) = match is_credulous {
         true => (Belief::Anybody, String::new()),
         false => {
-            let (roots, print) = roots(ca, &table.at.key("ca").to_string(), sink)?;
-            (Belief::Roots(roots), print)
+            let Believed { roots, listed, fingerprint } = roots(ca, &table.at.key("ca").to_string(), sink)?;
+            // of the system's, none is a server of one's own
+            let is_own = ca.value.0.is_some();
+            (if is_own { Belief::Listed(roots, listed) } else { Belief::Roots(roots) }, fingerprint)
         }
     };
     if is_credulous && ca.given {
@@ -264,22 +283,26 @@ fn certificate(table: &CertificateFiles, sink: &mut Sink<'_>) -> Option<(Arc<Cer
     let (chain, key) = (chain?, key?);
     let texts = (
         read_for(chain, table.at.key("chain").to_string(), sink),
-        read_for(key, table.at.key("key").to_string(), sink),
+        read_for(
+            &Written { value: FilePath(key.value.0.clone()), span: key.span.clone(), given: key.given },
+            table.at.key("key").to_string(),
+            sink,
+        ),
     );
     let ocsp = match &table.ocsp {
         Some(ocsp) => Some(read_for(ocsp, table.at.key("ocsp").to_string(), sink)?),
         None => None,
     };
     let (Some(chain_text), Some(key_text)) = texts else { return None };
-    match Certificate::read(&chain_text, &key_text, ocsp) {
+    match Certificate::share(&chain_text, &key_text, ocsp) {
         Ok(certificate) => {
             let origin =
                 Origin { chain: chain.value.0.clone(), key: key.value.0.clone(), is_exposed: is_exposed(&key.value.0) };
-            Some((Arc::new(certificate), origin))
+            Some((certificate, origin))
         }
         Err(unusable) => {
-            let (name, at) = if unusable.is_of_key() { ("key", key) } else { ("chain", chain) };
-            sink.value(table.at.key(name), at.span.clone(), format!("the file {unusable}"), None);
+            let (name, at) = if unusable.is_of_key() { ("key", &key.span) } else { ("chain", &chain.span) };
+            sink.value(table.at.key(name), at.clone(), format!("the file {unusable}"), None);
             None
         }
     }
@@ -320,10 +343,10 @@ fn certificates_in(
             text.map(|(text, _)| text)
         };
         let texts = text_of(chain).and_then(|chain| text_of(key).map(|key| (chain, key)));
-        match texts.map(|(chain, key)| Certificate::read(&chain, &key, None)) {
+        match texts.map(|(chain, key)| Certificate::share(&chain, &key, None)) {
             Ok(Ok(certificate)) => {
                 let origin = Origin { chain: chain.clone(), key: key.clone(), is_exposed: is_exposed(key) };
-                read.push((Arc::new(certificate), origin));
+                read.push((certificate, origin));
             }
             Ok(Err(unusable)) => {
                 let file = if unusable.is_of_key() { key } else { chain };
@@ -340,8 +363,15 @@ fn certificates_in(
     problems.is_empty().then_some(read)
 }
 
+/// Who stands in a file of authorities.
+struct Believed {
+    roots: Arc<RootCertStore>,
+    listed: Vec<CertificateDer<'static>>,
+    fingerprint: String,
+}
+
 /// Whom endpoints are believed by.
-fn roots(ca: &Written<Ca>, at: &str, sink: &mut Sink<'_>) -> Option<(Arc<RootCertStore>, String)> {
+fn roots(ca: &Written<Ca>, at: &str, sink: &mut Sink<'_>) -> Option<Believed> {
     let path = match &ca.value.0 {
         Some(path) => path.clone(),
         None => match BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()) {
@@ -368,12 +398,12 @@ fn roots(ca: &Written<Ca>, at: &str, sink: &mut Sink<'_>) -> Option<(Arc<RootCer
         Err(unusable) => return refuse(format!("{} {unusable}", path.display())),
     };
     let mut roots = RootCertStore::empty();
-    let (added, ignored) = roots.add_parsable_certificates(chain);
+    let (added, ignored) = roots.add_parsable_certificates(chain.iter().cloned());
     // a distribution's bundle may have some that nobody can read any more
     if added == 0 || (ignored > 0 && ca.value.0.is_some()) {
         return refuse(format!("{}: {ignored} of its certificates cannot be read", path.display()));
     }
-    Some((Arc::new(roots), fingerprint(&text)))
+    Some(Believed { roots: Arc::new(roots), listed: chain, fingerprint: fingerprint(&text) })
 }
 
 /// Reads a file that a key names, and has it looked after.

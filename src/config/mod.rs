@@ -4,6 +4,7 @@
 //! [`Config`] of this page. A value of these types is valid by construction, so nothing behind this module checks again.
 //! Names, units, defaults and ranges of the file are documented in `config/ringgate.toml`.
 
+mod acme;
 mod addresses;
 mod certificate_warnings;
 pub mod check;
@@ -32,6 +33,7 @@ mod tls_keys;
 mod values;
 mod warnings;
 
+pub use acme::Acme;
 pub use check::{admin_address, load, parse, place_of_route};
 pub use encryption::{ClientSide, Origin, ServerSide};
 pub use file::schema;

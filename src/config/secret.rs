@@ -65,7 +65,10 @@ fn of_text(written: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<S
 }
 
 /// The text with variables put in, and whether there are any.
-fn expand<'w>(written: &'w str, variable: &dyn Fn(&str) -> Option<String>) -> Result<(Cow<'w, str>, bool), Refusal> {
+pub(super) fn expand<'w>(
+    written: &'w str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Cow<'w, str>, bool), Refusal> {
     if !written.contains("${") {
         return Ok((written.into(), false));
     }

@@ -121,6 +121,7 @@ fn the_documented_file_names_every_key() {
         tls_keys::ListenerTls::KEYS,
         tls_keys::ClientAuthTable::KEYS,
         tls_keys::CertificateFiles::KEYS,
+        acme::AcmeTable::KEYS,
         tls_keys::UpstreamTls::KEYS,
     ];
     for key in keys.concat() {

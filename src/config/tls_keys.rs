@@ -1,9 +1,11 @@
 //! The keys of `[listener.tls]` and `[upstream.X.tls]`, as the file writes them.
 
+use super::acme::AcmeTable;
 use super::names::FilePath;
 use super::problem::{Refusal, is_unprintable};
 use super::read::{List, Scalar, Written};
 use super::reading::words;
+use super::secret::expand;
 use super::tables::{scalar_schema, table};
 use super::values::text;
 use crate::tls::MinVersion;
@@ -45,6 +47,10 @@ table! {
         optional ticket_keys: FilePath;
         /// Certificates of clients; without this they are asked for none.
         optional client_auth: ClientAuthTable;
+        /// A certificate that an authority issues while the gateway runs.
+        optional acme: AcmeTable;
+        /// A file for every secret of every session, with which all that is said can be read. For finding errors only.
+        optional key_log: FilePath;
     }
 }
 
@@ -78,8 +84,8 @@ table! {
     CertificateFiles {
         /// A PEM file with the certificate, and those between it and the root behind it.
         required chain: FilePath;
-        /// A PEM file with its private key (PKCS#8, PKCS#1 or SEC1), not encrypted.
-        required key: FilePath;
+        /// A PEM file with its private key (PKCS#8, PKCS#1 or SEC1), not encrypted; ${NAME} in its path is a variable of the environment.
+        required key: KeyPath;
         /// A DER file with its OCSP response, which clients get that ask for it.
         optional ocsp: FilePath;
     }
@@ -98,6 +104,38 @@ table! {
         default min_version: TlsVersion = "1.2";
         /// true: any certificate is believed, so anybody on the way can read and change everything.
         default insecure_skip_verify: bool = false;
+    }
+}
+
+/// The file of a private key: a path, in which there may be variables of the environment (systemd's credentials are in
+/// `$CREDENTIALS_DIRECTORY`), or `{ file = "…" }`, as secrets are written elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPath(pub PathBuf);
+
+impl Scalar for KeyPath {
+    fn allowed() -> String {
+        "the absolute path of a file, in which ${NAME} is a variable of the environment, or { file = \"/run/secrets/x\" }".to_owned()
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        if let Some(table) = value.as_table() {
+            let file = table.get("file").filter(|_| table.len() == 1).ok_or_else(Refusal::plain)?;
+            return FilePath::parse(file.get_ref()).map(|path| Self(path.0));
+        }
+        let (path, _) = expand(text(value)?, &|name| std::env::var(name).ok())?;
+        FilePath::parse(&DeValue::String(path)).map(|path| Self(path.0))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [
+            { "type": "string" },
+            {
+                "type": "object",
+                "properties": { "file": { "type": "string", "pattern": "^/" } },
+                "required": ["file"],
+                "additionalProperties": false,
+            },
+        ] })
     }
 }
 
@@ -144,7 +182,7 @@ impl Scalar for PeerName {
     }
 }
 
-scalar_schema!(Ca, PeerName);
+scalar_schema!(Ca, KeyPath, PeerName);
 
 // ---- as /config shows them: paths, never what stands there ----
 
@@ -158,6 +196,8 @@ impl ListenerTls {
             "min_version": version(&self.min_version),
             "ticket_keys": path(&self.ticket_keys),
             "client_auth": self.client_auth.as_ref().map(|auth| auth.value.shown()),
+            "key_log": path(&self.key_log),
+            "acme": self.acme.as_ref().map(|acme| acme.value.shown()),
         })
     }
 }
@@ -175,7 +215,8 @@ impl ClientAuthTable {
 
 impl CertificateFiles {
     fn shown(&self) -> Value {
-        json!({ "chain": path(&self.chain), "key": path(&self.key), "ocsp": path(&self.ocsp) })
+        let key = self.key.as_ref().map(|key| key.value.0.display().to_string());
+        json!({ "chain": path(&self.chain), "key": key, "ocsp": path(&self.ocsp) })
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Architecture invariant: nothing here runs on a worker's thread.
 
+mod acme;
 pub mod admin;
 pub mod client;
 mod crew;

@@ -14,7 +14,7 @@ mod check;
 mod schedule;
 
 use crate::config::{Address, Cluster, Config, HealthCheck};
-use crate::observe::labels::ProbeState;
+use crate::observe::labels::{FailureReason, ProbeState};
 use crate::observe::stats::Stats;
 use crate::units::{ClusterId, EndpointId, Instant, Rng};
 use check::{Miss, check};
@@ -172,6 +172,10 @@ impl<F: FnMut(Checked)> Probes<F> {
         let result = match result {
             Ok(()) => Ok(()),
             Err(Miss::Failed(failure)) => Err(failure),
+            Err(Miss::Handshake(reason)) => {
+                self.stats.record_handshake_failure(cluster, endpoint, reason, now);
+                Err(FailureReason::Tls.into())
+            }
             Err(Miss::Exhausted(errno)) => {
                 self.stats.record_probe_exhausted(cluster, endpoint);
                 return self.say_shortage(errno, now);
@@ -184,7 +188,11 @@ impl<F: FnMut(Checked)> Probes<F> {
             let (upstream, address) = names(&self.config, cluster, endpoint);
             match result {
                 Ok(()) => tracing::info!("healthy upstream={upstream} endpoint={address}"),
-                Err(why) => tracing::warn!("unhealthy upstream={upstream} endpoint={address} reason=\"{why}\""),
+                Err(why) => {
+                    let failed = self.stats.handshake_failure(cluster, endpoint).filter(|(_, at)| *at == now);
+                    let of = failed.map_or_else(String::new, |(reason, _)| format!(" handshake={}", reason.token()));
+                    tracing::warn!("unhealthy upstream={upstream} endpoint={address} reason=\"{why}\"{of}");
+                }
             }
         }
         let of = Arc::clone(&self.config.clusters[cluster.index()]);

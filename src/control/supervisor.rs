@@ -211,6 +211,7 @@ impl Gateway {
             tasks: JoinSet::new(),
             admin: None,
             probes: None,
+            certificates: Vec::new(),
             files,
             handed: None,
             watchdog: Watchdog::asked_for(),

@@ -213,6 +213,17 @@ impl Recorder {
         }
     }
 
+    /// Takes down why there is no session with an endpoint.
+    pub fn endpoint_handshake_failed(
+        &self,
+        cluster: ClusterId,
+        endpoint: EndpointId,
+        reason: HandshakeFailure,
+        now: Instant,
+    ) {
+        self.stats.record_handshake_failure(cluster, endpoint, reason, now);
+    }
+
     /// Counts an ejection that was not made because too few endpoints would have been left.
     pub fn ejection_refused(&self, cluster: ClusterId, endpoint: EndpointId, reason: EjectReason) {
         if let Some(endpoint) = self.endpoint(cluster, endpoint) {

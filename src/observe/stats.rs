@@ -33,7 +33,7 @@ pub(crate) use reloads::Reloads;
 pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
 
 use super::counter::{Counter, Rows};
-use super::labels::{EjectReason, EndpointState, ProbeState, ReadmitReason, WorkerState};
+use super::labels::{EjectReason, EndpointState, HandshakeFailure, ProbeState, ReadmitReason, WorkerState};
 use super::recorder::Recorder;
 use super::usage::{Usage, UsageKey};
 use crate::config::Config;
@@ -280,6 +280,23 @@ impl Stats {
         if let Some(cell) = self.probe_cell(cluster, endpoint) {
             cell.record(result, state, now);
         }
+    }
+
+    /// Takes down a handshake with an endpoint that has come to nothing.
+    pub fn record_handshake_failure(
+        &self,
+        cluster: ClusterId,
+        endpoint: EndpointId,
+        reason: HandshakeFailure,
+        now: Instant,
+    ) {
+        self.endpoint_row(cluster, endpoint).probe.record_handshake(reason, now);
+    }
+
+    /// Why the last handshake with an endpoint that came to nothing did, and when.
+    #[must_use]
+    pub fn handshake_failure(&self, cluster: ClusterId, endpoint: EndpointId) -> Option<(HandshakeFailure, Instant)> {
+        self.endpoint_row(cluster, endpoint).probe.handshake()
     }
 
     /// Takes down a health check that could not be made for want of something of our own, and so says nothing.

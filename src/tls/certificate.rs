@@ -1,14 +1,17 @@
 //! A certificate with its key, as files have them: read, and seen to belong together.
 
 use super::{der, provider};
+use crate::limits::CERTIFICATES_MAX;
 use aws_lc_rs::digest;
 use rustls::SignatureAlgorithm;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// A chain and the key of its first certificate.
 pub struct Certificate {
@@ -74,7 +77,33 @@ impl Unusable {
     }
 }
 
+/// Those that somebody uses, by what they were read from. A lock of the control plane's: nobody reads certificates on a request's path.
+#[expect(clippy::disallowed_types, reason = "taken where files are read, and nowhere else")]
+static IN_USE: std::sync::Mutex<BTreeMap<String, Weak<Certificate>>> = std::sync::Mutex::new(BTreeMap::new());
+
 impl Certificate {
+    /// The same as [`Certificate::read`], and the very same object where somebody uses one that was read from these bytes: of ten thousand
+    /// certificates a reload reads those that have changed, and the generation before takes none of the others with it when it goes.
+    ///
+    /// # Errors
+    /// They are none, or do not belong together.
+    pub fn share(chain: &[u8], key: &[u8], ocsp: Option<Vec<u8>>) -> Result<Arc<Self>, Unusable> {
+        let lengths = [chain.len(), key.len()].map(usize::to_le_bytes).concat();
+        let bytes = [&lengths[..], chain, key, ocsp.as_deref().unwrap_or_default()].concat();
+        let print = self::fingerprint(&Zeroizing::new(bytes));
+        let known = |table: &BTreeMap<String, Weak<Self>>| table.get(&print).and_then(Weak::upgrade);
+        if let Some(known) = known(&IN_USE.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(known);
+        }
+        let read = Arc::new(Self::read(chain, key, ocsp)?);
+        let mut table = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.len() >= 2 * CERTIFICATES_MAX {
+            table.retain(|_, certificate| certificate.strong_count() > 0);
+        }
+        table.insert(print, Arc::downgrade(&read));
+        Ok(read)
+    }
+
     /// Reads a chain and a key from PEM, and an OCSP response from DER.
     ///
     /// # Errors
@@ -117,4 +146,26 @@ impl Certificate {
 pub fn chain_of(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>().map_err(Unusable::ChainText)?;
     if chain.is_empty() { Err(Unusable::NoCertificate) } else { Ok(chain) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::testing::{Algorithm, pem};
+
+    #[test]
+    fn what_is_read_twice_is_there_once_for_as_long_as_somebody_uses_it() {
+        let (chain, key) = pem(&["a.example"], Algorithm::Ecdsa);
+        let (other_chain, other_key) = pem(&["a.example"], Algorithm::Ecdsa);
+        let share = |chain: &str, key: &str, ocsp| Certificate::share(chain.as_bytes(), key.as_bytes(), ocsp);
+        let first = share(&chain, &key, None).unwrap();
+        assert!(Arc::ptr_eq(&first, &share(&chain, &key, None).unwrap()));
+        let with_ocsp = share(&chain, &key, Some(vec![1])).unwrap();
+        assert!(!Arc::ptr_eq(&first, &with_ocsp) && with_ocsp.key.ocsp.is_some());
+        assert!(!Arc::ptr_eq(&first, &share(&other_chain, &other_key, None).unwrap()));
+        assert!(matches!(share(&chain, &other_key, None), Err(Unusable::Mismatch)), "a key is looked at again");
+        let weak = Arc::downgrade(&first);
+        drop(first);
+        assert!(weak.upgrade().is_none(), "nothing is kept of what nobody uses");
+    }
 }

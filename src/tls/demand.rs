@@ -1,13 +1,15 @@
 //! By which rules sessions with servers are made.
 
 use super::certificate::Certificate;
+use super::der;
 use super::offer::{MinVersion, PROTOCOLS};
 use super::provider;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 
 /// Sessions that a worker remembers of a cluster, to go on with them: more than it has endpoints.
@@ -18,6 +20,8 @@ const SESSIONS_KEPT: usize = 256;
 pub enum Belief {
     /// These, and those whom they vouch for.
     Roots(Arc<RootCertStore>),
+    /// The same; and these certificates themselves, where a server shows one of them.
+    Listed(Arc<RootCertStore>, Vec<CertificateDer<'static>>),
     /// Anybody, whatever its certificate says; only that it has the key of it is checked.
     Anybody,
 }
@@ -33,9 +37,8 @@ pub fn demand(
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(oldest.versions())?;
     let verifier: Arc<dyn ServerCertVerifier> = match belief {
-        Belief::Roots(roots) => WebPkiServerVerifier::builder_with_provider(roots, provider())
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?,
+        Belief::Roots(roots) => by_roots(roots)?,
+        Belief::Listed(roots, listed) => Arc::new(Listed { roots: by_roots(roots)?, listed }),
         Belief::Anybody => Arc::new(Credulous),
     };
     let config = config.dangerous().with_custom_certificate_verifier(verifier);
@@ -56,6 +59,68 @@ pub fn with_memory(config: &ClientConfig) -> Arc<ClientConfig> {
     let mut config = config.clone();
     config.resumption = Resumption::in_memory_sessions(SESSIONS_KEPT);
     Arc::new(config)
+}
+
+fn by_roots(roots: Arc<RootCertStore>) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+    WebPkiServerVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+/// Believes a server that shows a certificate which its operator has listed, whoever has signed that, himself and CA:TRUE included (what
+/// `openssl req -x509` makes): nobody can vouch better for it than who has put it into the file. Its time and its names must be right all
+/// the same. RFC 5280 would have a CA's certificate be nobody's own.
+#[derive(Debug)]
+struct Listed {
+    roots: Arc<WebPkiServerVerifier>,
+    listed: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Listed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if !self.listed.iter().any(|listed| listed.as_ref() == end_entity.as_ref()) {
+            return self.roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        }
+        let (from, until) = der::validity(end_entity).ok_or(CertificateError::BadEncoding)?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if now < from {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now > until {
+            return Err(CertificateError::Expired.into());
+        }
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.roots.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.roots.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.roots.supported_verify_schemes()
+    }
 }
 
 /// Believes every certificate.

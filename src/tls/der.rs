@@ -18,6 +18,8 @@ pub(super) fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
 /// What a certificate says of itself, each without its tag and length but for the key.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fields<'c> {
+    /// The number's digits.
+    pub(super) serial: &'c [u8],
     validity: &'c [u8],
     pub(super) subject: &'c [u8],
     /// Its SubjectPublicKeyInfo, whole.
@@ -33,15 +35,17 @@ pub(super) fn fields_of(certificate: &[u8]) -> Option<Fields<'_>> {
     if tag == VERSION {
         fields = rest;
     }
-    // serial number, signature, issuer
-    for _ in 0..3 {
+    let (_, serial, rest) = value(fields)?;
+    fields = rest;
+    // signature, issuer
+    for _ in 0..2 {
         fields = value(fields)?.2;
     }
     let (SEQUENCE, validity, rest) = value(fields)? else { return None };
     let (SEQUENCE, subject, from_key) = value(rest)? else { return None };
     let (SEQUENCE, _, behind_key) = value(from_key)? else { return None };
     let key = &from_key[..from_key.len() - behind_key.len()];
-    Some(Fields { validity, subject, key, behind_key })
+    Some(Fields { serial, validity, subject, key, behind_key })
 }
 
 /// The first value: its tag, its content, and what stands behind it.

@@ -30,6 +30,9 @@ const ATTRIBUTES: [(&[u8], &str); 9] = [
 ];
 /// `subjectAltName`
 const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
+/// `authorityKeyIdentifier`, and the first of what may stand in it.
+const AUTHORITY_KEY: &[u8] = &[0x55, 0x1d, 0x23];
+const KEY_IDENTIFIER: u8 = 0x80;
 
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const BOOLEAN: u8 = 0x01;
@@ -86,6 +89,20 @@ impl Identity {
         let key_hash = fingerprint(fields.key);
         Self { subject, names, key_hash, hash, forwarded }
     }
+}
+
+/// The key identifier of who has issued a certificate, and its serial number, by which authorities know it (RFC 9773 §4.1).
+#[must_use]
+pub fn issued_as(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+    let fields = fields_of(certificate)?;
+    let mut parts = extension(fields.behind_key, AUTHORITY_KEY)?;
+    while let Some((tag, part, rest)) = value(parts) {
+        if tag == KEY_IDENTIFIER {
+            return Some((part.to_vec(), fields.serial.to_vec()));
+        }
+        parts = rest;
+    }
+    None
 }
 
 /// As a value of `X-Forwarded-Client-Cert`: in quotes where it would end one.

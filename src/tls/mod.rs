@@ -8,10 +8,12 @@
 //! 8446, RFC 5246, RFC 5280, RFC 6066, rustls 0.23.
 
 pub mod certificate;
+pub mod challenges;
 pub mod demand;
 mod der;
 pub mod identity;
 pub mod judge;
+pub mod key_log;
 pub mod names;
 pub mod offer;
 #[cfg(test)]

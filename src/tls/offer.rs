@@ -1,6 +1,8 @@
 //! By which rules sessions with clients are made.
 
+use super::challenges::{self, Challenges, Shown};
 use super::judge::Judge;
+use super::key_log::KeyLogFile;
 use super::names::Names;
 use super::provider;
 use super::tickets::Tickets;
@@ -34,16 +36,33 @@ pub(super) const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 /// The rules of a listener. Sessions go on by tickets alone, so nothing is kept of them; there is no early data, which could be repeated
 /// (RFC 8446 §8), and no renegotiation, which rustls does not know.
 #[must_use]
-pub fn offer(names: Arc<Names>, oldest: MinVersion, tickets: Tickets, clients: Option<&Judge>) -> Arc<ServerConfig> {
+pub fn offer(
+    names: Arc<Names>,
+    oldest: MinVersion,
+    tickets: Tickets,
+    clients: Option<&Judge>,
+    key_log: Option<Arc<KeyLogFile>>,
+    challenges: Option<Arc<Challenges>>,
+) -> Arc<ServerConfig> {
     let config = ServerConfig::builder_with_provider(provider()).with_protocol_versions(oldest.versions());
     let config = config.expect("the provider has suites of both versions");
     let config = match clients {
         Some(judge) => config.with_client_cert_verifier(Arc::clone(&judge.verifier)),
         None => config.with_no_client_auth(),
     };
-    let mut config = config.with_cert_resolver(names);
+    let is_asked = challenges.is_some();
+    let mut config = config.with_cert_resolver(match challenges {
+        Some(challenges) => Arc::new(Shown { names, challenges }),
+        None => names,
+    });
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(tickets);
+    if let Some(key_log) = key_log {
+        config.key_log = key_log;
+    }
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    if is_asked {
+        config.alpn_protocols.push(challenges::PROTOCOL.to_vec());
+    }
     Arc::new(config)
 }

@@ -18,6 +18,7 @@ use crate::net::tls::handshake::{self, Failed, Reason};
 use crate::observe::access_log::LogTls;
 use crate::observe::labels::{HandshakeFailure, TlsVersion};
 use crate::tls::Identity;
+use crate::tls::challenges::PROTOCOL;
 use crate::units::{Instant, ListenerId};
 use rustls::{ProtocolVersion, ServerConfig};
 use std::future::poll_fn;
@@ -50,6 +51,11 @@ pub(super) async fn greet(
             let version = if is_13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
             let is_resumed = session.is_some_and(crate::net::tls::Session::is_resumed);
             worker.recorder.handshake(listener, version, is_resumed, clock::now().since(began));
+            if session.is_some_and(|session| session.is_for(PROTOCOL)) {
+                // who looks at a certificate has seen it
+                connection.stream.say_farewell();
+                return false;
+            }
             let judge = connection.inbound(worker, listener).config().tls.as_ref().and_then(|tls| tls.clients.as_ref());
             if let (Some(session), Some(judge)) = (session, judge) {
                 session.set_judge(judge);
@@ -123,7 +129,7 @@ async fn refuse_plain(inbound: &Inbound<'_>) {
 }
 
 /// The word for it.
-pub(super) fn failure(reason: Reason) -> HandshakeFailure {
+pub(crate) fn failure(reason: Reason) -> HandshakeFailure {
     match reason {
         Reason::PlainHttp => HandshakeFailure::PlainHttp,
         Reason::Closed => HandshakeFailure::Closed,

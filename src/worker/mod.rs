@@ -58,6 +58,7 @@ mod upload;
 
 pub use door::DoorKey;
 pub use estate::Estate;
+pub(crate) use greeting::failure as handshake_failure;
 pub use notice::{Notice, Reason};
 pub use report::{Refusal, Report, eject_reason, readmit_reason};
 pub use shared::Shared;

@@ -82,7 +82,7 @@ async fn connect(inbound: &Inbound<'_>, attempt: &Attempt) -> Result<Stream, Fai
     }
 }
 
-/// What it means that no session could be made on a connection: nothing of the request was sent, and nobody is there to send it attempt.
+/// What it means that no session could be made on a connection: nothing of the request was sent, and nobody is there to send it to.
 fn unsure(worker: &Generation, attempt: &Attempt, failed: &Failed) -> Failure {
     if let Failed::Broken(error) = failed
         && fault::is_ours(error)
@@ -109,6 +109,7 @@ impl Generation {
     /// Has the operator told why there is no session with an endpoint, unless that was said a moment ago.
     fn complain_of_handshake(&self, attempt: &Attempt, reason: HandshakeFailure, why: &dyn Display) {
         let now = clock::now();
+        self.recorder.endpoint_handshake_failed(attempt.cluster, attempt.endpoint, reason, now);
         let mut told = self.complaints.handshakes.borrow_mut();
         let quiet_until = told.entry((attempt.cluster, attempt.endpoint)).or_default();
         if now >= *quiet_until {

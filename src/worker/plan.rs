@@ -194,6 +194,9 @@ impl Planner<'_> {
         if head.path() == "*" {
             return Err(self.options(cycle, record)); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
         }
+        if let Some(token) = worker.shared.challenges.token(head.path()) {
+            return Err(self.prove(cycle, record, &token));
+        }
         match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
             Routed::Route(route) => Ok(route),
             Routed::NoRoute => Err(self.refuse(cycle, record, ProxyError::NoRoute, &[])),
@@ -334,6 +337,15 @@ impl Planner<'_> {
         self.answer(cycle, None, |out, to| {
             let nothing = Reply { status: StatusCode::OK, content_type: None, body: b"", extra: &allow };
             reply::reply(out, &nothing, to);
+        })
+    }
+
+    /// Answers an authority that looks whether a name leads here (RFC 8555 §8.3), whatever the routes say.
+    fn prove(&self, cycle: &mut Cycle, record: &mut Record, token: &str) -> Way {
+        record.on_status(StatusCode::OK);
+        self.answer(cycle, None, |out, to| {
+            let content_type = Some(&b"application/octet-stream"[..]);
+            reply::reply(out, &Reply { status: StatusCode::OK, content_type, body: token.as_bytes(), extra: &[] }, to);
         })
     }
 

@@ -21,6 +21,7 @@ use crate::policy::descriptors::Fit;
 use crate::policy::key_table::KeyTable;
 use crate::policy::router::Router;
 use crate::policy::try_time::TryTimes;
+use crate::tls::challenges::Challenges;
 use crate::tls::offer::offer;
 use crate::tls::tickets::{TicketKeys, Tickets};
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, RouteId};
@@ -71,6 +72,8 @@ pub struct Shared {
     tls_rules: Vec<Option<Arc<ServerConfig>>>,
     /// Keys of tickets, where no file says them.
     pub ticket_keys: Arc<TicketKeys>,
+    /// What an authority is answered that looks whether names lead here.
+    pub challenges: Arc<Challenges>,
     in_use: InUses,
 }
 
@@ -137,6 +140,7 @@ impl Shared {
             in_use: InUses::default(),
             tls_rules: self.tls_rules.clone(),
             ticket_keys: Arc::clone(&self.ticket_keys),
+            challenges: Arc::clone(&self.challenges),
             clusters,
             endpoint_slots,
             changed,
@@ -188,9 +192,11 @@ impl Shared {
         };
         let number = old.map_or(1, |old| old.number + 1);
         let ticket_keys = old.map_or_else(|| Arc::new(TicketKeys::random()), |old| Arc::clone(&old.ticket_keys));
+        let challenges = old.map_or_else(Arc::default, |old| Arc::clone(&old.challenges));
         Self {
-            tls_rules: config.listeners.iter().map(|listener| tls_rules(listener, &ticket_keys)).collect(),
+            tls_rules: config.listeners.iter().map(|listener| tls_rules(listener, &ticket_keys, &challenges)).collect(),
             ticket_keys,
+            challenges,
             number,
             root: number,
             limits: Arc::new(Limits::new(&config, Arc::clone(&table), workers, old.map(|old| &*old.limits))),
@@ -357,9 +363,16 @@ fn listener_slots(
     });
     (connections, clients)
 }
-fn tls_rules(listener: &Listener, random: &Arc<TicketKeys>) -> Option<Arc<ServerConfig>> {
+fn tls_rules(listener: &Listener, random: &Arc<TicketKeys>, challenges: &Arc<Challenges>) -> Option<Arc<ServerConfig>> {
     let tls = listener.tls.as_ref()?;
     let keys = tls.ticket_keys.as_ref().unwrap_or(random);
     let tickets = Tickets::new(Arc::clone(keys), tls.clients.clone());
-    Some(offer(Arc::clone(&tls.names), tls.oldest, tickets, tls.clients.as_deref()))
+    Some(offer(
+        Arc::clone(&tls.names),
+        tls.oldest,
+        tickets,
+        tls.clients.as_deref(),
+        tls.key_log.clone(),
+        tls.acme.as_ref().map(|_| Arc::clone(challenges)),
+    ))
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod access_log;
+mod acme;
 mod admin;
 mod backpressure;
 mod bodies;
@@ -51,6 +52,7 @@ mod sockets;
 mod stale;
 mod systemd;
 mod tls;
+mod tls_files;
 mod tools;
 mod tunnels;
 mod upgrade;

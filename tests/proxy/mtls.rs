@@ -167,7 +167,8 @@ fn services_are_told_who_a_client_is_and_never_by_the_client() {
         let service = Upstream::always("ok");
         // the client may say who it is the proxy of, and not that
         let listener = format!("{}trusted_proxies = [\"127.0.0.1\"]\n", world.listener("request"));
-        let config = format!("[access_log]\npath = \"stdout\"\n{}", behind(&[&service], RULES, ""));
+        let log = world.authority.path("access.log");
+        let config = format!("[access_log]\npath = {log:?}\n{}", behind(&[&service], RULES, ""));
         let gateway = Gateway::start_with(driver, &Setup { listener: &listener, config: &config, ..Setup::default() });
         world.clients.sign_with("good", &["good", "b.example"], |it| {
             it.serial_number = Some(serial("good"));
@@ -201,9 +202,9 @@ fn services_are_told_who_a_client_is_and_never_by_the_client() {
             assert_eq!(request.header(name), None, "{request:?}");
         }
         eventually("the log has the subject", || {
-            let lines = gateway.stdout();
-            let told = lines.iter().filter(|line| line.contains("\"tls_client\":\"CN=orders \\\\\\\"1")).count();
-            (told == 2 && lines.len() == 3).then_some(())
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let told = text.lines().filter(|line| line.contains("\"tls_client\":\"CN=orders \\\\\\\"1")).count();
+            (told == 2 && text.lines().count() == 3).then_some(())
         });
     }
 }

@@ -231,6 +231,9 @@ fn an_endpoint_with_the_wrong_certificate_is_none_and_the_next_one_is_asked() {
                 assert_eq!(client.request("POST", "/", &[], b"once").text(), "right");
             }
             assert!(wrong.requests().is_empty());
+            let page = gateway.admin("/upstreams").text();
+            assert!(page.contains(&format!("\"handshake_failure\":{{\"age_seconds\":")), "{page}");
+            assert!(page.contains(&format!("\"reason\":\"{reason}\"")), "{page}");
             let (endpoint, reason) = (format!("endpoint={}", wrong.address()), format!("reason={reason}"));
             said(&mut gateway, &["tls handshake failed upstream=svc", &endpoint, &reason]);
         }
@@ -262,8 +265,11 @@ fn health_checks_speak_tls_too() {
             let gateway = gateway(driver, &authority, &behind(&[&service], "", &tls));
             eventually("it is judged", || {
                 let page = gateway.admin("/upstreams").text();
-                let expected = if verdict == 1.0 { "\"healthy\"" } else { "\"tls\"" };
-                page.contains(expected).then_some(())
+                match verdict {
+                    1.0 => page.contains("\"healthy\"") && page.contains("\"handshake_failure\":null"),
+                    _ => page.contains("\"tls\"") && page.contains("\"reason\":\"unknown_issuer\""),
+                }
+                .then_some(())
             });
         }
     }

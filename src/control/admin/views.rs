@@ -66,6 +66,9 @@ fn endpoint(stats: &Stats, cluster: ClusterId, id: EndpointId, config: &Endpoint
         "states": states,
         "readmitted_in_seconds": view.ejected_until.map(|until| until.since(now).as_secs_f64()),
         "health_check": health_check(stats, cluster, id, now),
+        "handshake_failure": stats.handshake_failure(cluster, id).map(|(reason, at)| {
+            json!({ "reason": reason.token(), "age_seconds": now.since(at).as_secs_f64() })
+        }),
         "in_flight": view.in_flight,
         "availability": view.availability,
         "attempts": view.attempts_total(),

@@ -17,8 +17,10 @@ use crate::http::{Parsed, proxy_header};
 use crate::limits;
 use crate::net::connecting::meets_another;
 use crate::net::fault::{self, Fault};
-use crate::observe::labels::FailureReason;
+use crate::net::tls::handshake::Failed;
+use crate::observe::labels::{FailureReason, HandshakeFailure};
 use crate::observe::stats::Failure;
+use crate::worker::handshake_failure;
 use http::{Method, StatusCode};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -38,6 +40,8 @@ const READ_BYTES: u64 = 4 << 10;
 pub(super) enum Miss {
     /// The endpoint failed it.
     Failed(Failure),
+    /// The endpoint failed it before anything was asked: there was no session.
+    Handshake(HandshakeFailure),
     /// It could not be made, for want of something of our own ([`fault`]): the error number.
     Exhausted(i32),
 }
@@ -92,13 +96,15 @@ async fn introduce(
     }
     let Some((rules, name)) = tls else { return ask(stream, first, address, probe).await };
     stream.write_all(&first).await.map_err(|error| broken(&error))?;
-    let name = name.ok_or(FailureReason::Tls)?;
+    let name = name.ok_or(Miss::Handshake(HandshakeFailure::Name))?;
     match TlsConnector::from(rules).connect(name, stream).await {
         Ok(session) => ask(session, Vec::new(), address, probe).await,
-        Err(error) => Err(match fault::is_ours(&error) {
-            true => broken(&error),
-            false => FailureReason::Tls.into(),
-        }),
+        Err(error) if fault::is_ours(&error) => Err(broken(&error)),
+        Err(error) => {
+            let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
+            let failed = refused.map_or(Failed::Broken(error), Failed::Refused);
+            Err(Miss::Handshake(handshake_failure(failed.reason())))
+        }
     }
 }
 

@@ -168,6 +168,7 @@ impl Control {
         next.shared.stats.control.reloads.set_generation(generation, clock::wall());
         self.crew.adopt(next).await;
         self.start_probes(verdict);
+        self.keep_certificates();
         if let Some(admin) = admin {
             self.serve_admin(admin.limited(self.admin_max));
         }

@@ -3,6 +3,7 @@
 use super::names::on_checked;
 use super::{Ask, DRAIN_LOOK, FLUSH, Fault, LOOK, NotReloaded, Wish, ask, interval};
 use crate::config::{self, Config};
+use crate::control::acme::keep;
 use crate::control::admin::{self, AdminListener, AdminState, Lifecycle, Passing, Phase};
 use crate::control::crew::Crew;
 use crate::control::endpoints::Wishes;
@@ -76,6 +77,8 @@ pub(super) struct Control {
     /// Two of those tasks.
     pub(super) admin: Option<Admin>,
     pub(super) probes: Option<AbortHandle>,
+    /// Who looks after certificates that an authority issues.
+    pub(super) certificates: Vec<(Arc<config::Acme>, AbortHandle)>,
     /// Of listeners on unix sockets; they remove themselves.
     pub(super) files: Vec<(DoorKey, SocketFile)>,
     /// Another process has taken so many sockets of these doors, and this one is to drain.
@@ -131,6 +134,7 @@ impl Control {
         self.serve_admin(admin_listener);
         let (verdict, mut verdicts) = mpsc::unbounded_channel();
         self.start_probes(&verdict);
+        self.keep_certificates();
         self.watch_until(Instant::NEVER, (&verdict, &mut verdicts), Wish::Drain).await?;
         let delay = self.crew.shared().config.gateway.drain_delay;
         self.lifecycle.set(Phase::Draining);
@@ -207,6 +211,32 @@ impl Control {
         let report = move |checked| on_checked(&generations.current(), checked, &verdict);
         let probes = Probes::new(config, stats, clock::now, rng, self.probes_max, (report, followed));
         self.probes = Some(self.tasks.spawn(probes.run()));
+    }
+
+    /// Has the certificates of the configuration in use looked after that an authority issues; those of the one before, no more, unless they
+    /// are the same: an order that is under way goes on.
+    pub(super) fn keep_certificates(&mut self) {
+        let shared = Arc::clone(self.crew.shared());
+        let wanted: Vec<_> = shared.config.listeners.iter().filter_map(|it| it.tls.as_ref()?.acme.clone()).collect();
+        self.certificates.retain(|(acme, keeping)| {
+            let stays = wanted.contains(acme);
+            if !stays {
+                keeping.abort();
+            }
+            stays
+        });
+        for acme in wanted {
+            if self.certificates.iter().any(|(known, _)| *known == acme) {
+                continue;
+            }
+            #[expect(clippy::disallowed_methods, reason = "the one seed of the keeper's own generator")]
+            let rng = Rng::from_rng(&mut rand::rng());
+            let asks = self.asks.clone();
+            // what comes of it stands in the log
+            let reload = move || drop(ask(&asks, Ask::Reload));
+            let keeping = keep(Arc::clone(&acme), Arc::clone(&shared.challenges), rng, reload);
+            self.certificates.push((acme, self.tasks.spawn(keeping)));
+        }
     }
 
     /// Makes a new key for the tickets of TLS when it is time, so that who gets hold of one can read what is a day old at most.

@@ -54,6 +54,12 @@ impl Session {
         self.records.borrow().connection.negotiated_cipher_suite()
     }
 
+    /// Whether this protocol was agreed on (RFC 7301).
+    #[must_use]
+    pub fn is_for(&self, protocol: &[u8]) -> bool {
+        self.records.borrow().connection.alpn_protocol() == Some(protocol)
+    }
+
     /// Whether it goes on with the keys of one before.
     #[must_use]
     pub fn is_resumed(&self) -> bool {

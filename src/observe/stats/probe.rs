@@ -4,7 +4,7 @@
 //! not there yet. The control thread alone writes.
 
 use super::ProbeView;
-use crate::observe::labels::{FailureReason, ProbeState};
+use crate::observe::labels::{FailureReason, HandshakeFailure, ProbeState};
 use crate::units::Instant;
 use http::StatusCode;
 use std::fmt;
@@ -71,6 +71,9 @@ pub(crate) struct ProbeCell {
     exhausted: AtomicU64,
     /// Verdicts that took the endpoint out.
     downs: AtomicU64,
+    /// The last handshake with it that came to nothing, a worker's or a check's: when, in nanoseconds, and below that in eight bits a
+    /// [`HandshakeFailure`]'s index and one. 0: none has. Whoever makes handshakes writes it, which is rare when it happens.
+    handshake: AtomicU64,
 }
 
 impl ProbeCell {
@@ -98,6 +101,17 @@ impl ProbeCell {
     /// Verdicts that took the endpoint out, so far.
     pub(super) fn downs(&self) -> u64 {
         self.downs.load(Relaxed)
+    }
+
+    pub(super) fn record_handshake(&self, reason: HandshakeFailure, now: Instant) {
+        self.handshake.store(now.as_nanos() << 8 | (reason.index() as u64 + 1), Relaxed);
+    }
+
+    /// Why the last handshake that came to nothing did, and when.
+    pub(super) fn handshake(&self) -> Option<(HandshakeFailure, Instant)> {
+        let word = self.handshake.load(Relaxed);
+        let reason = HandshakeFailure::ALL.get(usize::from(word as u8).checked_sub(1)?)?;
+        Some((*reason, Instant::from_nanos(word >> 8)))
     }
 
     pub(super) fn record_exhausted(&self) {
@@ -133,6 +147,17 @@ mod tests {
             assert_eq!(Failure::unpack(failure.pack()), Some(failure));
         }
         assert_eq!(Failure::unpack(0), None);
+    }
+
+    #[test]
+    fn a_handshake_keeps_its_reason_and_its_time_in_one_word() {
+        let cell = ProbeCell::default();
+        assert_eq!(cell.handshake(), None);
+        for reason in HandshakeFailure::ALL {
+            let now = Instant::from_nanos(86_400_000_000_000);
+            cell.record_handshake(*reason, now);
+            assert_eq!(cell.handshake(), Some((*reason, now)));
+        }
     }
 
     #[test]

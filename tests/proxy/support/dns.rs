@@ -70,6 +70,11 @@ impl Dns {
         Self { address, shared, threads }
     }
 
+    /// Where it is asked.
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     /// From now on.
     pub(crate) fn set(&self, name: &str, says: Says) {
         lock(&self.shared.names).insert(name.to_owned(), says);
