@@ -8,9 +8,9 @@
 //! What fails is said in the log and tried again, later each time. Nothing of it is on a request's path, and the certificate before stays.
 
 use crate::config::Acme;
-use crate::tls::Certificate;
 use crate::tls::challenges::{Challenges, Open};
 use crate::tls::identity::issued_as;
+use crate::tls::{Certificate, provider};
 use crate::units::Rng;
 use anyhow::{Context as _, anyhow, bail};
 use instant_acme::{
@@ -20,6 +20,8 @@ use instant_acme::{
 use rand::RngExt as _;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustix::fs::{FlockOperation, flock};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::sign::CertifiedKey;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -198,7 +200,7 @@ async fn order(acme: &Acme, challenges: &Arc<Challenges>) -> anyhow::Result<()> 
             ChallengeType::Http01 => challenges.answer_with(challenge.token.clone(), proof.as_str().to_owned()),
             _ => {
                 let name = challenge.identifier().to_string();
-                challenges.show(&name, Arc::clone(&proving(&name, proof.digest().as_ref())?.key))
+                challenges.show(&name, proving(&name, proof.digest().as_ref())?)
             }
         });
         challenge.set_ready().await?;
@@ -221,13 +223,15 @@ async fn order(acme: &Acme, challenges: &Arc<Challenges>) -> anyhow::Result<()> 
     replace(&acme.chain(), chain.as_bytes())
 }
 
-/// The certificate that proves a name (RFC 8737 §3).
-fn proving(name: &str, digest: &[u8]) -> anyhow::Result<Certificate> {
+/// The certificate that proves a name (RFC 8737 §3). Its proof is in an extension that nobody else understands, so it is not looked at.
+fn proving(name: &str, digest: &[u8]) -> anyhow::Result<Arc<CertifiedKey>> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(vec![name.to_owned()])?;
     params.custom_extensions.push(CustomExtension::new_acme_identifier(digest));
     let made = params.self_signed(&key)?;
-    Certificate::read(made.pem().as_bytes(), key.serialize_pem().as_bytes(), None).context("a proof")
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    let key = provider().key_provider.load_private_key(key.into())?;
+    Ok(Arc::new(CertifiedKey::new(vec![made.der().clone()], key)))
 }
 
 /// Writes a file that only its owner may read, all of it or nothing.
