@@ -137,6 +137,7 @@ fn log(criterion: &mut Criterion) {
         request_id: b"0123456789abcdef0123456789abcdef",
         user_agent:
             b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Safari/537.36",
+        client_subject: b"",
         tls: None,
         sni: b"",
         referer: b"",

@@ -46,14 +46,18 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) enum Way {
     /// The gateway answers itself.
-    Answer {
-        /// The whole reply.
-        out: Block,
-        /// Of the request's body, which goes nowhere.
-        framing: Framing,
-    },
+    Answer(Answer),
     /// An endpoint answers.
     Forward(Forward),
+}
+
+/// What the gateway answers itself.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The whole reply.
+    pub(super) out: Block,
+    /// Of the request's body, which goes nowhere.
+    pub(super) framing: Framing,
 }
 
 /// A request that goes on.
@@ -94,7 +98,7 @@ pub(super) fn plan(
     let mut plan = planner.plan(record);
     let id = planner.request_id.into_inner();
     match &mut plan.way {
-        Way::Answer { .. } => worker.put_head(kept),
+        Way::Answer(_) => worker.put_head(kept),
         Way::Forward(forward) => {
             kept.id = id;
             forward.head = Some(kept);
@@ -172,16 +176,16 @@ impl Planner<'_> {
     fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Way {
         let route = match self.route(cycle, record) {
             Ok(route) => route,
-            Err(answer) => return answer,
+            Err(answer) => return Way::Answer(answer),
         };
         record.on_route(route);
         match self.admit(cycle, record, route, client) {
             Ok(slot) => self.aim(cycle, record, route, slot, client),
-            Err(answer) => answer,
+            Err(answer) => Way::Answer(answer),
         }
     }
 
-    fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Way> {
+    fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Answer> {
         let (head, worker) = (self.head, self.inbound.worker);
         let header = |name: &HeaderName| self.field(name);
         let view = RequestView {
@@ -215,7 +219,7 @@ impl Planner<'_> {
         record: &mut Record,
         route: RouteId,
         client: IpAddr,
-    ) -> Result<Option<Slot>, Way> {
+    ) -> Result<Option<Slot>, Answer> {
         let limited_by = |key: &LimitKey| match key {
             LimitKey::Header(name) => self.field(name),
             _ => self.inbound.identity().map(|identity| identity.key_hash.as_bytes()),
@@ -239,7 +243,7 @@ impl Planner<'_> {
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
-                self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     let reply = Reply {
                         status: *status,
                         content_type: Some(content_type.as_bytes()),
@@ -247,13 +251,13 @@ impl Planner<'_> {
                         extra: &[],
                     };
                     reply::reply(out, &reply, to);
-                })
+                }))
             }
             Target::Redirect { to: location, status } => {
                 record.on_status(*status);
-                self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     reply::redirect(out, *status, location, head.path(), head.query(), to);
-                })
+                }))
             }
         }
     }
@@ -262,15 +266,15 @@ impl Planner<'_> {
         let To { route, cluster, slot } = to;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
-            return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
+            return Way::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
         }
         if head.rounds() >= ROUNDS_MAX {
-            return self.refuse(cycle, record, ProxyError::LoopDetected, &[]);
+            return Way::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[]));
         }
         let rules = &worker.shared.config.routes[route.index()];
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
-            return self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]);
+            return Way::Answer(self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]));
         }
         if head.request_id().is_none() {
             record.on_request_id(self.request_id.get_or_init(|| request_id::draw(&mut worker.rng.borrow_mut())));
@@ -312,7 +316,7 @@ impl Planner<'_> {
     }
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).
-    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, quota: Quota) -> Way {
+    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, quota: Quota) -> Answer {
         let limits = &self.inbound.worker.shared.limits;
         let mut texts = self.inbound.worker.limit_texts.borrow_mut();
         let (retry_after, rate_limit) = &mut *texts;
@@ -325,13 +329,13 @@ impl Planner<'_> {
         self.refuse(cycle, record, ProxyError::RateLimited, &fields)
     }
 
-    fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Way {
+    fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Answer {
         record.on_error(error);
         self.answer(cycle, None, |out, to| reply::error(out, error, extra, to))
     }
 
     /// What the gateway itself says to OPTIONS.
-    fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Way {
+    fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Answer {
         record.on_status(StatusCode::OK);
         let allow: [(&str, &[u8]); 1] = [("Allow", ALLOW_ANY)];
         self.answer(cycle, None, |out, to| {
@@ -341,7 +345,7 @@ impl Planner<'_> {
     }
 
     /// Answers an authority that looks whether a name leads here (RFC 8555 §8.3), whatever the routes say.
-    fn prove(&self, cycle: &mut Cycle, record: &mut Record, token: &str) -> Way {
+    fn prove(&self, cycle: &mut Cycle, record: &mut Record, token: &str) -> Answer {
         record.on_status(StatusCode::OK);
         self.answer(cycle, None, |out, to| {
             let content_type = Some(&b"application/octet-stream"[..]);
@@ -363,7 +367,7 @@ impl Planner<'_> {
         cycle: &mut Cycle,
         rules: Option<&config::HeaderRules>,
         write: impl FnOnce(&mut Vec<u8>, &ReplyTo<'_>),
-    ) -> Way {
+    ) -> Answer {
         let head = self.head;
         let framing = head.framing();
         let left = match framing {
@@ -384,7 +388,7 @@ impl Planner<'_> {
         };
         write(out.vec_mut(), &to);
         cycle.on_response_head(Framing::Fixed(0), !close);
-        Way::Answer { out, framing }
+        Answer { out, framing }
     }
 }
 

@@ -48,6 +48,10 @@ pub(super) struct Worker {
     pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     log_texts: RefCell<Vec<LogTexts>>,
     /// Room for heads that arrive.
+    #[expect(
+        clippy::vec_box,
+        reason = "a head's room goes from hand to hand with its request, and is a pointer there"
+    )]
     heads: RefCell<Vec<Box<Kept>>>,
     /// What [`clock::wall`] is ahead of [`clock::now`].
     epoch: Cell<Duration>,
