@@ -157,7 +157,7 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
         (false, ..) => push_connection(out, response.version, close),
         (true, true, _) => out.extend_from_slice(b"Connection: close, upgrade\r\n"),
         (true, false, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive, upgrade\r\n"),
-        (true, false, Version::Http11) => out.extend_from_slice(b"Connection: upgrade\r\n"),
+        (true, false, Version::Http11 | Version::Http2) => out.extend_from_slice(b"Connection: upgrade\r\n"),
     }
     out.extend_from_slice(b"\r\n");
     framing
@@ -189,7 +189,7 @@ pub fn switching(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules
     out.extend_from_slice(b"Connection: upgrade\r\n\r\n");
 }
 
-fn passes_down(kind: Kind, framing: Framing, server: &ServerField) -> bool {
+pub(super) fn passes_down(kind: Kind, framing: Framing, server: &ServerField) -> bool {
     match kind {
         Kind::Server => *server == ServerField::Pass,
         Kind::Dropped | Kind::ContentLength | Kind::TransferEncoding => false,
@@ -229,6 +229,6 @@ pub(super) fn push_connection(out: &mut Vec<u8>, version: Version, close: bool) 
     match (version, close) {
         (_, true) => out.extend_from_slice(b"Connection: close\r\n"),
         (Version::Http10, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        (Version::Http11, false) => {}
+        (Version::Http11 | Version::Http2, false) => {}
     }
 }

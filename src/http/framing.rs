@@ -45,7 +45,7 @@ impl Framing {
     #[must_use]
     pub fn for_downstream(self, version: Version) -> Self {
         match (self, version) {
-            (Self::Chunked | Self::UntilClose, Version::Http11) => Self::Chunked,
+            (Self::Chunked | Self::UntilClose, Version::Http11 | Version::Http2) => Self::Chunked,
             (Self::Chunked | Self::UntilClose, Version::Http10) => Self::UntilClose,
             (fixed, _) => fixed,
         }

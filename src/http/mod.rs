@@ -20,6 +20,7 @@ pub mod encode;
 pub mod fields;
 pub mod framing;
 pub mod glimpse;
+pub mod h2;
 pub mod head;
 pub mod headers;
 mod lines;
@@ -33,13 +34,15 @@ mod text;
 pub mod trailers;
 pub mod upgrade;
 
-/// The minor version of a message; the major one is always 1.
+/// The version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0: no chunked coding, no interim responses, closes unless told otherwise.
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2 (RFC 9113): what HTTP/1.1 says and does, over streams that end by themselves.
+    Http2,
 }
 
 /// What a parser found: all of it, or nothing yet.

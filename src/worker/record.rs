@@ -105,7 +105,11 @@ impl Record {
         client: IpAddr,
     ) {
         self.method = head.method().into();
-        self.version = Some(if head.version() == Version::Http11 { (1, 1) } else { (1, 0) });
+        self.version = Some(match head.version() {
+            Version::Http10 => (1, 0),
+            Version::Http11 => (1, 1),
+            Version::Http2 => (2, 0),
+        });
         self.client = (connection.peer.address.is_some() || client != connection.peer.ip()).then_some(client);
         self.request_bytes = head.head_bytes() as u64;
         if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {
