@@ -141,7 +141,7 @@ impl Observed {
     }
 
     fn flush(&mut self) {
-        if let Some((id, bytes)) = self.piece.take() {
+        if let Some((id, bytes)) = self.piece.take().filter(|(_, bytes)| *bytes > 0) {
             write!(self.log, " data{id}:{bytes}").unwrap();
         }
     }
