@@ -42,11 +42,11 @@
 //! | verb | where | on failure |
 //! |---|---|---|
 //! | accept | `worker::accept` | close, count |
-//! | read_head | `worker::exchange`, [`http::head`] | 400 (with its [`error::Rule`]) 408 414 431 501 505, close |
+//! | read_head | `worker::down`, [`http::head`] | 400 (with its [`error::Rule`]) 408 414 431 501 505, close |
 //! | route | `worker::plan`, [`policy::router`] | 404, 405 with Allow, 508 |
 //! | admit | `worker::plan`, [`policy::admission`] | 429 with RateLimit fields, 503 |
 //! | pick | [`policy::exchange`] → [`policy::cluster`] | 503 |
-//! | checkout, send, await_head | `worker::attempt`, `worker::upload`, [`net::upstream`] | the policy's next action: another endpoint, a backoff, 502, 504 |
+//! | checkout, send, await_head | `worker::opening`, `worker::conversation`, `worker::upload`, [`net::upstream`] | the policy's next action: another endpoint, a backoff, 502, 504 |
 //! | classify | `worker::answer` → [`policy::exchange`] | retry elsewhere, or commit to this response |
 //! | relay | `worker::relay`; after a 101 `worker::tunnel` | before a byte was passed on: the policy's next action; then cut the connection, never a fake end |
 //! | record, checkin | `worker::record`, [`net::pool`] | – |

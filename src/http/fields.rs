@@ -95,6 +95,13 @@ impl HeadScratch {
     pub fn broken_rule(&self) -> Option<Rule> {
         self.broken
     }
+
+    /// Bytes that its room takes.
+    pub(super) fn room_bytes(&self) -> usize {
+        let Self { fields, path, merged, host, restated, .. } = self;
+        let texts = path.capacity() + merged.capacity() + host.capacity() + restated.capacity();
+        texts + fields.capacity() * size_of::<Field>()
+    }
 }
 
 /// The fields of a parsed head; a cheap view.
@@ -250,6 +257,13 @@ impl<'b> Seen<'b> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The same without the texts that it borrows.
+    pub(super) fn without_texts(&self) -> Seen<'static> {
+        let Self { lengths, hosts, close, keep_alive, upgrade_option, trailers, expect, nominates, .. } = *self;
+        let (host, upgrade) = (None, None);
+        Seen { lengths, host, hosts, close, keep_alive, upgrade_option, upgrade, trailers, expect, nominates }
     }
 
     /// Marks what was nominated, when all fields are in the table.

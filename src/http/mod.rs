@@ -1,7 +1,7 @@
 //! Bytes in, values out: HTTP/1.1 without sockets, clocks or waiting.
 //!
 //! In the order of a request: [`head`] parses it ([`scan`] says when that is worth trying, [`fields`] is the table of headers,
-//! [`target`] and [`path`] take the request line apart), [`framing`] decides where its body ends, [`headers`] which fields go on,
+//! [`target`] and [`path`] take the request line apart, [`kept`] keeps it for later), [`framing`] decides where its body ends, [`headers`] which fields go on,
 //! [`encode`] rebuilds it for the endpoint, [`body`] takes its body through, [`response`] parses the answer (`lines` reads its lines,
 //! without httparse), [`reply`] is what the gateway says itself, [`upgrade`] which other protocols may be spoken, [`cycle`] whether the
 //! connections live on, and [`glimpse`] what a request that was refused looked like.
@@ -23,6 +23,7 @@ pub mod glimpse;
 pub mod h2;
 pub mod head;
 pub mod headers;
+pub mod kept;
 mod lines;
 pub mod path;
 pub mod proxy_header;

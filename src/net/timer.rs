@@ -17,7 +17,7 @@
 use super::alarm::Alarm;
 use super::clock;
 use super::stream::{Stream, poll_now, shutdown_fd};
-use super::wheel::{CLIENT_GONE, Doing, Row, Wheel};
+use super::wheel::{CLIENT_GONE, Doing, NOBODY, Row, Wheel};
 use crate::units::Instant;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -45,8 +45,8 @@ const CLIENT_ENDED_LOOKS: u8 = 2;
 
 impl Row {
     /// What is watched from now on.
-    fn set(&mut self, fd: RawFd, how: Shutdown, doing: Doing) {
-        (self.fd, self.how, self.doing) = (fd, how, doing);
+    fn set(&mut self, fd: RawFd, doing: Doing) {
+        (self.fd, self.doing) = (fd, doing);
         self.set_patience(Duration::ZERO);
     }
 
@@ -60,6 +60,19 @@ impl Row {
     /// The client has been heard, or something is being sent to it: what was seen of it before does not count.
     fn begin_looks(&mut self) {
         self.client_ended = 0;
+    }
+
+    /// Looks after the client.
+    fn look(&mut self) {
+        if self.has_left() {
+            return;
+        }
+        let events = poll_now(self.fd, libc::POLLRDHUP);
+        let reset = events & (libc::POLLERR | libc::POLLHUP) != 0;
+        self.client_ended = if events & libc::POLLRDHUP == 0 { 0 } else { self.client_ended + 1 };
+        if reset || self.client_ended > CLIENT_ENDED_LOOKS {
+            self.client_ended = CLIENT_GONE;
+        }
     }
 
     /// When to look again after what is being sent, if the peer has taken something of it lately.
@@ -182,22 +195,22 @@ impl Timers {
     /// What counts is the whole wait for the answer, over all attempts and what is between them: the looks begin anew when something is
     /// sent to the client, not when something else is waited for.
     pub fn look_for_gone_clients(&self) {
-        for (_, row) in &mut self.wheel.borrow_mut().rows {
-            if row.client < 0 || row.is_client_gone() {
-                continue;
+        let mut wheel = self.wheel.borrow_mut();
+        let mut have_left = false;
+        for (_, row) in &mut wheel.rows {
+            if row.awaited > 0 {
+                row.look();
+                have_left |= row.has_left();
             }
-            if let Some(waker) = row.waker.take() {
+            if row.client != NOBODY
+                && let Some(waker) = row.waker.take()
+            {
                 waker.wake();
             }
-            let events = poll_now(row.client, libc::POLLRDHUP);
-            let reset = events & (libc::POLLERR | libc::POLLHUP) != 0;
-            row.client_ended = if events & libc::POLLRDHUP == 0 { 0 } else { row.client_ended + 1 };
-            if reset || row.client_ended > CLIENT_ENDED_LOOKS {
-                row.client_ended = CLIENT_GONE;
-                if row.doing != Doing::Nothing {
-                    shutdown_fd(row.fd, Shutdown::Both);
-                }
-            }
+        }
+        if have_left {
+            let waits = wheel.rows.iter().filter(|(_, row)| wheel.has_left(row.client) && row.doing != Doing::Nothing);
+            waits.for_each(|(_, row)| shutdown_fd(row.fd, Shutdown::Both));
         }
     }
 
@@ -207,10 +220,12 @@ impl Timers {
         Watch { timers: Rc::clone(self), index }
     }
 
-    /// The same with a tag, for [`Timers::hurry_idle_of`].
-    pub fn watch_tagged(self: &Rc<Self>, tag: u16) -> Watch {
+    /// The one over a client's stream, which is looked at while others wait on behalf of that client ([`Guard::on_behalf_of`]); with a tag, for
+    /// [`Timers::hurry_idle_of`].
+    pub fn watch_client(self: &Rc<Self>, client: &Stream, tag: u16) -> Watch {
         let watch = self.watch();
-        self.wheel.borrow_mut().rows[watch.index].tag = tag;
+        let row = &mut self.wheel.borrow_mut().rows[watch.index];
+        (row.fd, row.tag) = (client.fd(), tag);
         watch
     }
 
@@ -228,8 +243,8 @@ impl Timers {
             if now < settled && row.is_excused() {
                 return Some(settled);
             }
-            if row.doing != Doing::Nothing {
-                shutdown_fd(row.fd, row.how);
+            if let Some(how) = row.doing.end() {
+                shutdown_fd(row.fd, how);
             }
             if let Some(waker) = row.waker.take() {
                 waker.wake();
@@ -267,7 +282,7 @@ pub struct Watch {
 impl Watch {
     /// While the guard lives: when `deadline` passes, `stream` is shut down as `how` says, which completes what waits on it.
     pub fn over<'a>(&'a self, stream: &'a Stream, deadline: Instant, how: Shutdown) -> Guard<'a> {
-        self.over_fd(stream.fd(), deadline, how, Doing::Waiting)
+        self.over_fd(stream.fd(), deadline, Doing::Waiting(how))
     }
 
     /// While the guard lives: something is being sent on `stream`, which is shut down once its peer has taken nothing for `patience`.
@@ -276,7 +291,7 @@ impl Watch {
     /// the socket's buffer, which may be megabytes, and more than a slow reader takes in any sensible time.
     pub fn over_send<'a>(&'a self, stream: &'a Stream, patience: Duration, now: Instant) -> Guard<'a> {
         self.guard(now + patience / SEND_LOOKS, |row| {
-            (row.fd, row.how, row.doing) = (stream.fd(), Shutdown::Both, Doing::Waiting);
+            (row.fd, row.doing) = (stream.fd(), Doing::Waiting(Shutdown::Both));
             (row.since, row.queued) = (now, -1);
             row.set_patience(patience);
             row.begin_looks();
@@ -292,7 +307,7 @@ impl Watch {
     /// The same as [`Watch::over`] for a connection between two requests, which [`Timers::hurry_idle`] may end.
     pub fn over_idle<'a>(&'a self, stream: &'a Stream, deadline: Instant) -> Guard<'a> {
         self.guard(deadline, |row| {
-            row.set(stream.fd(), Shutdown::Read, Doing::Idling);
+            row.set(stream.fd(), Doing::Idling);
             row.begin_looks();
         })
     }
@@ -300,21 +315,21 @@ impl Watch {
     /// The same for a connection that is one end of a tunnel, which [`Timers::hurry_tunnels`] may hurry; its owner waits by
     /// [`Watch::passed`].
     pub fn over_tunnel<'a>(&'a self, stream: &'a Stream, deadline: Instant) -> Guard<'a> {
-        self.over_fd(stream.fd(), deadline, Shutdown::Both, Doing::Tunnelling)
+        self.over_fd(stream.fd(), deadline, Doing::Tunnelling)
     }
 
     /// The same for a connection that is being made. The caller keeps the descriptor open as long as the guard lives.
     pub fn over_connecting(&self, fd: RawFd, deadline: Instant) -> Guard<'_> {
-        self.over_fd(fd, deadline, Shutdown::Both, Doing::Waiting)
+        self.over_fd(fd, deadline, Doing::Waiting(Shutdown::Both))
     }
 
     /// While the guard lives: no socket is watched, only the time, and [`Watch::passed`] waits for that.
     pub fn over_pause(&self, deadline: Instant) -> Guard<'_> {
-        self.over_fd(-1, deadline, Shutdown::Both, Doing::Nothing)
+        self.over_fd(-1, deadline, Doing::Nothing)
     }
 
-    fn over_fd(&self, fd: RawFd, deadline: Instant, how: Shutdown, doing: Doing) -> Guard<'_> {
-        self.guard(deadline, |row| row.set(fd, how, doing))
+    fn over_fd(&self, fd: RawFd, deadline: Instant, doing: Doing) -> Guard<'_> {
+        self.guard(deadline, |row| row.set(fd, doing))
     }
 
     fn guard(&self, deadline: Instant, set: impl FnOnce(&mut Row)) -> Guard<'_> {
@@ -332,10 +347,10 @@ impl Watch {
         }
     }
 
-    /// Moves the deadline of the guard that lives, unless that is about what is being sent, which has its own measure.
+    /// Moves the deadline of the guard over a socket that lives, if one does.
     pub fn extend(&self, deadline: Instant) {
-        let is_sending = !self.timers.wheel.borrow().rows[self.index].patience().is_zero();
-        if !is_sending {
+        let is_over = self.timers.wheel.borrow().rows[self.index].doing != Doing::Nothing;
+        if is_over {
             self.move_to(deadline);
         }
     }
@@ -352,10 +367,15 @@ impl Watch {
         self.timers.wheel.borrow().rows[self.index].late > 0
     }
 
-    /// True when the client of the last guard that had one has left ([`Timers::look_for_gone_clients`]).
+    /// True when the client whose watch this is has left ([`Timers::look_for_gone_clients`], [`Watch::leave`]).
     #[must_use]
-    pub fn client_gone(&self) -> bool {
-        self.timers.wheel.borrow().rows[self.index].is_client_gone()
+    pub fn has_left(&self) -> bool {
+        self.timers.wheel.borrow().rows[self.index].has_left()
+    }
+
+    /// The client whose watch this is has left, which is known otherwise than by its socket. What waits on its behalf ends with the next look.
+    pub fn leave(&self) {
+        self.timers.wheel.borrow_mut().rows[self.index].client_ended = CLIENT_GONE;
     }
 
     /// Has `waker` woken with the next look after clients ([`Timers::look_for_gone_clients`]), once: for who does not wait for something
@@ -373,11 +393,11 @@ impl Watch {
         self.passed().await;
     }
 
-    /// The same on behalf of `client`, and no longer than that is there. Returns whether it is: who has just waited for it looks once more.
-    pub async fn pause_until(&self, deadline: Instant, client: &Stream) -> bool {
+    /// The same on behalf of a client, and no longer than that is there. Returns whether it is, as far as its watch knows.
+    pub async fn pause_until(&self, deadline: Instant, client: &Watch) -> bool {
         let _guard = self.over_pause(deadline).on_behalf_of(client);
         self.passed().await;
-        !self.client_gone() && !client.is_reset()
+        !client.has_left()
     }
 
     /// Waits until the deadline that was set last, wherever it is moved meanwhile, or until the guard's client has left.
@@ -388,11 +408,11 @@ impl Watch {
     /// The same for who waits for something else besides.
     pub fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
         let mut wheel = self.timers.wheel.borrow_mut();
-        let row = &mut wheel.rows[self.index];
-        if row.expired || (row.client >= 0 && row.is_client_gone()) {
+        let Row { expired: is_over, client, .. } = wheel.rows[self.index];
+        if is_over || wheel.has_left(client) {
             return Poll::Ready(());
         }
-        row.waker = Some(cx.waker().clone());
+        wheel.rows[self.index].waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -400,8 +420,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // the waker is dropped outside of the borrow: it may own a task, whose drop may come back here
-        let row = self.timers.wheel.borrow_mut().rows.remove(self.index);
-        drop(row);
+        let waker = self.timers.wheel.borrow_mut().remove(self.index);
+        drop(waker);
     }
 }
 
@@ -412,10 +432,14 @@ pub struct Guard<'a> {
 }
 
 impl<'a> Guard<'a> {
-    /// The socket is waited for on behalf of `client`: when that leaves, the wait ends too ([`Watch::client_gone`]).
+    /// The socket is waited for on behalf of the client with this watch: when that leaves, the wait ends too ([`Watch::has_left`]).
     #[must_use]
-    pub fn on_behalf_of(self, client: &'a Stream) -> Self {
-        self.watch.timers.wheel.borrow_mut().rows[self.watch.index].client = client.fd();
+    pub fn on_behalf_of(self, client: &'a Watch) -> Self {
+        let mut wheel = self.watch.timers.wheel.borrow_mut();
+        debug_assert_eq!(wheel.rows[self.watch.index].client, NOBODY, "one guard at a time");
+        wheel.rows[client.index].awaited += 1;
+        wheel.rows[self.watch.index].client = u32::try_from(client.index).expect("fewer rows than descriptors");
+        drop(wheel);
         self
     }
 }
@@ -427,7 +451,10 @@ impl Drop for Guard<'_> {
         row.doing = Doing::Nothing;
         row.deadline = Instant::NEVER;
         row.set_patience(Duration::ZERO);
-        row.client = -1;
+        let client = std::mem::replace(&mut row.client, NOBODY);
+        if client != NOBODY {
+            wheel.rows[client as usize].awaited -= 1;
+        }
     }
 }
 
@@ -504,7 +531,7 @@ mod tests {
             wheel.rows[index].doing = doing;
             wheel.rows.remove(index)
         };
-        let mut waits = row(Doing::Waiting);
+        let mut waits = row(Doing::Waiting(Shutdown::Both));
         assert_eq!((0..10).filter(|_| waits.is_excused()).count(), usize::from(LATE_MAX));
         assert!(!row(Doing::Nothing).is_excused(), "a sleep is over when it is over");
     }
@@ -535,8 +562,9 @@ mod tests {
             let far = clock::now() + Duration::from_secs(3_600);
             for (leave, looks) in [(Shutdown::Write, 3), (Shutdown::Both, 1)] {
                 let ((client, peer), watch) = (pair(), timers.watch());
-                assert!(watch.pause_until(clock::now() + TICK, &client).await, "it is there");
-                let mut pausing = pin!(watch.pause_until(far, &client));
+                let over_client = timers.watch_client(&client, 0);
+                assert!(watch.pause_until(clock::now() + TICK, &over_client).await, "it is there");
+                let mut pausing = pin!(watch.pause_until(far, &over_client));
                 let mut paused = async || poll_fn(|cx| Poll::Ready(pausing.as_mut().poll(cx))).await;
                 assert!(paused().await.is_pending());
                 peer.shutdown(leave).unwrap();
@@ -559,21 +587,42 @@ mod tests {
     fn looks_at_a_client_go_on_from_wait_to_wait_until_something_is_sent_to_it() {
         on_each_driver(|timers| async move {
             let ((client, peer), (upstream, _endpoint), watch) = (pair(), pair(), timers.watch());
+            let over_client = timers.watch_client(&client, 0);
             let far = clock::now() + Duration::from_secs(3_600);
             peer.shutdown(Shutdown::Write).unwrap();
             client.readable().await.unwrap();
             let look_twice = || {
-                let guard = watch.over(&upstream, far, Shutdown::Both).on_behalf_of(&client);
+                // two attempts at once are one look
+                let other = timers.watch();
+                let _other = other.over_pause(far).on_behalf_of(&over_client);
+                let guard = watch.over(&upstream, far, Shutdown::Both).on_behalf_of(&over_client);
                 timers.look_for_gone_clients();
                 drop(guard);
-                let _guard = watch.over_pause(far).on_behalf_of(&client);
+                let _guard = watch.over_pause(far).on_behalf_of(&over_client);
                 timers.look_for_gone_clients();
-                watch.client_gone()
+                over_client.has_left()
             };
             assert!(!look_twice());
-            drop(watch.over_send(&client, Duration::from_secs(3_600), clock::now()));
+            drop(over_client.over_send(&client, Duration::from_secs(3_600), clock::now()));
             assert!(!look_twice(), "it takes what it is sent");
             assert!(look_twice());
+        });
+    }
+
+    #[test]
+    fn a_client_that_is_said_to_have_left_has_and_what_waits_for_it_ends() {
+        on_each_driver(|timers| async move {
+            let ((client, _peer), (upstream, _endpoint), watch) = (pair(), pair(), timers.watch());
+            let over_client = timers.watch_client(&client, 0);
+            let far = clock::now() + Duration::from_secs(3_600);
+            let _guard = watch.over(&upstream, far, Shutdown::Both).on_behalf_of(&over_client);
+            let receiving = upstream.receive(Block::from_vec(Vec::with_capacity(64)));
+            over_client.leave();
+            timers.look_for_gone_clients();
+            assert!(!matches!(receiving.await.0, Ok(1..)));
+            assert!(over_client.has_left() && !watch.expired());
+            let next = timers.watch();
+            assert!(!next.pause_until(far, &over_client).await, "and nothing more is waited for");
         });
     }
 

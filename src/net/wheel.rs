@@ -16,12 +16,26 @@ const SLOTS: u64 = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doing {
     Nothing,
-    Waiting,
+    /// Until then; this of it is shut down.
+    Waiting(Shutdown),
     Idling,
     Tunnelling,
 }
 
-/// One for each connection: a cache line.
+impl Doing {
+    /// What of the socket is shut down when the time is over; `None`: nothing is under watch.
+    pub(super) fn end(self) -> Option<Shutdown> {
+        match self {
+            Self::Nothing => None,
+            Self::Waiting(how) => Some(how),
+            // only this direction: a request that has arrived meanwhile is still read and answered
+            Self::Idling => Some(Shutdown::Read),
+            Self::Tunnelling => Some(Shutdown::Both),
+        }
+    }
+}
+
+/// One for each connection and each wait of its requests: a cache line.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) deadline: Instant,
@@ -33,8 +47,8 @@ pub(super) struct Row {
     /// What it had not taken with the last look; negative: there was none.
     pub(super) queued: libc::c_int,
     pub(super) fd: RawFd,
-    /// For whom the socket is being waited for; -1: nobody in particular.
-    pub(super) client: RawFd,
+    /// The row of the client for whom the socket is being waited for, or [`NOBODY`].
+    pub(super) client: u32,
     generation: u32,
     /// The tick of the slot that will look at this row, modulo 2^32: it is never further from the present one than the wheel is long, or the
     /// loop was away. Says something when `is_scheduled`.
@@ -44,8 +58,9 @@ pub(super) struct Row {
     /// How often its deadline has passed while the loop was away.
     pub(super) late: u8,
     pub(super) doing: Doing,
-    pub(super) how: Shutdown,
-    /// How often in a row the client was found to have ended its direction, or [`CLIENT_GONE`].
+    /// Waits that go on on behalf of its client.
+    pub(super) awaited: u8,
+    /// How often in a row its client was found to have ended its direction, or [`CLIENT_GONE`].
     pub(super) client_ended: u8,
     /// Which of several kinds of idle connections it is, for [`super::timer::Timers::hurry_idle_of`].
     pub(super) tag: u16,
@@ -55,9 +70,36 @@ const _: () = assert!(size_of::<Row>() == 64);
 
 /// See [`Row::client_ended`].
 pub(super) const CLIENT_GONE: u8 = u8::MAX;
+/// See [`Row::client`].
+pub(super) const NOBODY: u32 = u32::MAX;
+/// Rows that are kept for the next wait (64 KiB): a row that is used again stays where it is in the wheel, so that a wait costs no entry there.
+const SPARES_MAX: usize = 1_024;
 
 impl Row {
-    pub(super) fn is_client_gone(&self) -> bool {
+    /// Without a deadline, and without a client.
+    fn new(generation: u32) -> Self {
+        Self {
+            deadline: Instant::NEVER,
+            waker: None,
+            since: Instant::default(),
+            patience: 0,
+            queued: -1,
+            fd: -1,
+            client: NOBODY,
+            generation,
+            scheduled: 0,
+            is_scheduled: false,
+            expired: false,
+            late: 0,
+            doing: Doing::Nothing,
+            awaited: 0,
+            client_ended: 0,
+            tag: 0,
+        }
+    }
+
+    /// Whether its client has left.
+    pub(super) fn has_left(&self) -> bool {
         self.client_ended == CLIENT_GONE
     }
 
@@ -87,6 +129,7 @@ pub(super) struct Wheel {
     /// The last tick whose slot has been looked at.
     tick: u64,
     generation: u32,
+    spares: Vec<u32>,
 }
 
 impl Wheel {
@@ -99,29 +142,30 @@ impl Wheel {
             in_use: [0; (SLOTS / 64) as usize],
             tick: now.as_nanos() / TICK_NANOS,
             generation: 0,
+            spares: Vec::with_capacity(SPARES_MAX),
         }
     }
 
+    /// A row without a deadline: one that was used last, if one is left.
     pub(super) fn add(&mut self) -> usize {
+        if let Some(spare) = self.spares.pop() {
+            return spare as usize;
+        }
         self.generation = self.generation.wrapping_add(1);
-        self.rows.insert(Row {
-            deadline: Instant::NEVER,
-            waker: None,
-            since: Instant::default(),
-            patience: 0,
-            queued: -1,
-            fd: -1,
-            client: -1,
-            generation: self.generation,
-            scheduled: 0,
-            is_scheduled: false,
-            expired: false,
-            late: 0,
-            doing: Doing::Nothing,
-            how: Shutdown::Both,
-            client_ended: 0,
-            tag: 0,
-        })
+        self.rows.insert(Row::new(self.generation))
+    }
+
+    /// Gives a row back. Its waker may own a task, and is to be dropped when the wheel can be reached again.
+    pub(super) fn remove(&mut self, index: usize) -> Option<Waker> {
+        if self.spares.len() == SPARES_MAX {
+            return self.rows.remove(index).waker;
+        }
+        let row = &mut self.rows[index];
+        debug_assert_eq!((row.awaited, row.client), (0, NOBODY), "somebody still waits");
+        let (scheduled, is_scheduled) = (row.scheduled, row.is_scheduled);
+        let used = std::mem::replace(row, Row { scheduled, is_scheduled, ..Row::new(row.generation) });
+        self.spares.push(u32::try_from(index).expect("fewer rows than descriptors"));
+        used.waker
     }
 
     /// Sets a row's deadline; true when the wheel has an earlier slot in use than before.
@@ -204,6 +248,11 @@ impl Wheel {
         } else if row.deadline != Instant::NEVER {
             self.schedule(index);
         }
+    }
+
+    /// Whether a client has left that a row names.
+    pub(super) fn has_left(&self, client: u32) -> bool {
+        client != NOBODY && self.rows[client as usize].has_left()
     }
 
     /// The time of the next slot in use.
@@ -311,6 +360,28 @@ mod tests {
         wheel.set(new, at(5_000));
         assert_eq!(fired(&mut wheel, at(100)), 0);
         assert_eq!(fired(&mut wheel, at(5_000)), 1);
+    }
+
+    #[test]
+    fn a_row_that_is_used_again_stays_where_it_is_in_the_wheel() {
+        let mut wheel = Wheel::new(at(0));
+        let row = wheel.add();
+        assert!(wheel.set(row, at(50)));
+        wheel.rows[row].tag = 3;
+        assert!(wheel.remove(row).is_none());
+        assert_eq!((wheel.add(), wheel.rows[row].tag), (row, 0));
+        assert!(!wheel.set(row, at(5_000)), "its slot comes before that");
+        assert_eq!((fired(&mut wheel, at(100)), fired(&mut wheel, at(5_000))), (0, 1));
+        let other = wheel.add();
+        assert_ne!(other, row, "one at a time");
+    }
+
+    #[test]
+    fn rows_that_nobody_uses_are_kept_up_to_a_bound() {
+        let mut wheel = Wheel::new(at(0));
+        let rows: Vec<_> = (0..SPARES_MAX + 100).map(|_| wheel.add()).collect();
+        rows.into_iter().for_each(|row| drop(wheel.remove(row)));
+        assert_eq!((wheel.rows.len(), wheel.spares.len()), (SPARES_MAX, SPARES_MAX));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! The request may still be on its way up. As long as the answer is no refusal the upload goes on beside it, because an endpoint may
 //! answer while it reads (RFC 9112 §9.5); a refusal ends it, which also brings back what could be sent to another endpoint.
 
+use super::attempt::Attempt;
 use super::failure::Failure;
-use super::going::{Going, Sending};
+use super::going::{Delivery, Going, Sending};
 use super::line::Line;
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
@@ -36,6 +37,8 @@ pub(super) struct Answering<'a, F> {
     /// The request.
     pub(super) going: Going<'a, F>,
     pub(super) upload: &'a Upload<'a>,
+    pub(super) attempt: &'a Attempt,
+    pub(super) delivery: &'a Delivery,
 }
 
 /// What an answer has led to.
@@ -58,7 +61,7 @@ impl Line<'_> {
         }
         match self.classify(answering) {
             Verdict::Commit(commit) if commit.is_whole => {
-                answering.upload.on_answered();
+                answering.delivery.answered.set(true);
                 Ok(self.pass_last((0, commit.out), commit.keep))
             }
             verdict => Err(verdict),
@@ -83,8 +86,8 @@ impl Line<'_> {
             Ok(commit) => commit,
             Err((action, keep)) => {
                 let stream = answering.upstream.stream();
-                answering.going.settle(stream, Shutdown::Both, &self.worker.timers).await;
-                self.worker.put(std::mem::take(&mut answering.block));
+                answering.going.settle(stream, Shutdown::Both, &self.inbound.worker.timers).await;
+                self.inbound.worker.put(std::mem::take(&mut answering.block));
                 return Ok(Answered { outcome: Err(action), keep });
             }
         };
@@ -107,7 +110,7 @@ impl Line<'_> {
                 if ResponseHead::may_be_error(bytes) {
                     // not wanted any more; what was not yet taken by the endpoint comes back
                     let stream = answering.upstream.stream();
-                    answering.going.settle(stream, Shutdown::Write, &self.worker.timers).await;
+                    answering.going.settle(stream, Shutdown::Write, &self.inbound.worker.timers).await;
                 }
                 match self.classify(answering) {
                     Verdict::Commit(commit) => return Ok(commit),
@@ -118,7 +121,7 @@ impl Line<'_> {
             let block = &mut answering.block;
             if block.room() == 0 {
                 block.compact();
-                self.worker.grow(block, RESPONSE_HEAD_BYTES_MAX);
+                self.inbound.worker.grow(block, RESPONSE_HEAD_BYTES_MAX);
             }
             if let Err(failure) = self.receive_more(answering).await {
                 return Err((self.fail(failure, answering.upload), None));
@@ -128,17 +131,17 @@ impl Line<'_> {
 
     /// Receives more of the head.
     async fn receive_more(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<(), Failure> {
-        let Answering { upstream, block, going, upload } = answering;
-        let watch = &self.connection.watch;
-        let _guard =
-            watch.over(upstream.stream(), upload.until(), Shutdown::Both).on_behalf_of(&self.connection.stream);
+        let Answering { upstream, block, going, attempt, delivery, .. } = answering;
+        let watch = &attempt.watch;
+        let over = watch.over(upstream.stream(), delivery.until.get(), Shutdown::Both);
+        let _guard = over.on_behalf_of(self.inbound.watch);
         upstream.arm(std::mem::take(block));
         let received = going.beside(pin!(upstream.received())).await;
         self.now = clock::now();
         let (received, back) = received?;
         *block = back;
         match received {
-            _ if watch.client_gone() => Err(Failure::Downstream(ProxyError::ClientClosed)),
+            _ if self.inbound.watch.has_left() => Err(Failure::Downstream(ProxyError::ClientClosed)),
             _ if watch.expired() => Err(Failure::TimedOut),
             Ok(1..) => Ok(()),
             _ => Err(Failure::BROKEN),
@@ -148,16 +151,18 @@ impl Line<'_> {
     /// `classify`: parses what has arrived, asks the policy about it, and encodes the head of a response that is passed on.
     fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Verdict {
         let Answering { block, going, upload, .. } = answering;
-        let worker = self.worker;
+        let worker = self.inbound.worker;
         let mut scratch = worker.scratch.borrow_mut();
         let Scratch { head, response, .. } = &mut *scratch;
-        let head = match ResponseHead::parse_answer(block.unread(), self.method, self.offer.as_deref(), head) {
-            Ok(Parsed::Complete(head)) => head,
-            Ok(Parsed::Partial) => return Verdict::More,
-            Err(error) => {
-                return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
-            }
-        };
+        let head =
+            match ResponseHead::parse_answer(block.unread(), &self.forward.method, self.forward.offer.as_deref(), head)
+            {
+                Ok(Parsed::Complete(head)) => head,
+                Ok(Parsed::Partial) => return Verdict::More,
+                Err(error) => {
+                    return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
+                }
+            };
         let retry_after = head.retry_after(|| worker.wall(self.now).as_secs());
         let action = self.step(Event::Head { status: head.status(), retry_after }, upload);
         if action != Action::Relay {
@@ -200,14 +205,14 @@ impl Line<'_> {
                 return;
             }
         }
-        commit.out = self.worker.blocks.borrow_mut().small();
+        commit.out = self.inbound.worker.blocks.borrow_mut().small();
         commit.out.vec_mut().extend_from_slice(head);
     }
 
     /// Encodes the client's head into `out`.
     fn commit(&mut self, head: &ResponseHead<'_>, upload: &Upload<'_>, out: &mut Vec<u8>) -> Commit {
         self.settle(upload);
-        if self.connection.is_leaving() {
+        if self.inbound.client.is_leaving() {
             self.cycle.on_drain();
         }
         let before = *self.cycle;
@@ -216,12 +221,12 @@ impl Line<'_> {
         let close = self.cycle.announces_close(upload.left().or((!is_refusal).then_some(0)));
         let response = DownstreamResponse {
             head,
-            version: self.version,
+            version: self.forward.version,
             close,
-            rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
-            server: &self.connection.config(self.worker).server,
+            rules: self.response_rules(),
+            server: &self.inbound.config().server,
             extra: &[],
-            date: &self.worker.date(self.now),
+            date: &self.inbound.worker.date(self.now),
         };
         let to = encode::response(out, &response);
         self.cycle.on_response_head(to, !close);
@@ -230,8 +235,7 @@ impl Line<'_> {
     }
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
-        let rules = &self.worker.shared.config.routes[self.route.index()].response_headers;
-        encode::switching(out, head, rules, &self.connection.config(self.worker).server);
+        encode::switching(out, head, self.response_rules(), &self.inbound.config().server);
         self.record.on_status(head.status());
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }
@@ -241,7 +245,7 @@ impl Line<'_> {
     async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> (Block, bool) {
         let Answering { upstream, block, upload, .. } = answering;
         self.record.on_answered(self.now);
-        let tunnel = Tunnel::new(self.worker, self.connection, upstream.stream());
+        let tunnel = Tunnel::new(self.inbound, upstream.stream());
         let ended = tunnel.run(upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;
@@ -266,17 +270,17 @@ impl Line<'_> {
     /// `relay → checkin`: passes the body on.
     async fn relay(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Answered {
         let Commit { mut out, from, to, trailers, keep, before, .. } = commit;
-        let Answering { upstream, mut block, mut going, upload, .. } = answering;
-        upload.on_answered();
+        let Answering { upstream, mut block, mut going, upload, attempt, delivery } = answering;
+        delivery.answered.set(true);
         let is_replaceable = going.is_through() && upload.can_begin() && self.attempts.may_replace_answer();
         let mut relay = Relay {
-            worker: self.worker,
-            connection: self.connection,
+            inbound: self.inbound,
             upstream,
+            watch: &attempt.watch,
             going: &mut going,
             body: Body::new(from, u64::MAX),
             framing: to,
-            patience: self.connection.config(self.worker).body_timeout,
+            patience: self.inbound.config().body_timeout,
             begun: false,
             sent_bytes: 0,
             held_until: is_replaceable.then(|| self.now + ANSWER_HELD_MAX),
@@ -286,7 +290,7 @@ impl Line<'_> {
             excess: false,
             now: self.now,
             trailers,
-            rules: &self.worker.shared.config.routes[self.route.index()].response_headers,
+            rules: self.response_rules(),
         };
         let relayed = match commit.is_whole {
             true => Ok(()),
@@ -294,17 +298,17 @@ impl Line<'_> {
         };
         let Relay { excess, begun, sent_bytes, now, .. } = relay;
         self.now = now;
-        self.worker.put(block);
+        self.inbound.worker.put(block);
         self.record.response_bytes = sent_bytes;
         // a client may need our response to see that the rest of its request is not wanted
-        going.settle(upstream.stream(), Shutdown::Both, &self.worker.timers).await;
+        going.settle(upstream.stream(), Shutdown::Both, &self.inbound.worker.timers).await;
         self.settle(upload);
         let broken = match relayed {
             Ok(()) => return self.pass_last((sent_bytes, out), keep.filter(|_| !excess && going.is_through())),
             Err(broken) => broken,
         };
-        self.worker.put(out);
-        let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && self.connection.watch.was_away();
+        self.inbound.worker.put(out);
+        let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && attempt.watch.was_away();
         if !begun {
             *self.cycle = before;
             let action = match broken {
@@ -330,7 +334,7 @@ impl Line<'_> {
         // what is missing, and a reset would take what it has not read yet of the responses before
         let must_reset = framing == Framing::UntilClose;
         if must_reset {
-            self.connection.stream.reset_on_close();
+            self.inbound.stream.reset_on_close();
         }
         !must_reset
     }

@@ -1,19 +1,15 @@
-//! A downstream connection as the line of a request knows it: who is at the other end, and through which door they came.
+//! Who is at the other end of a downstream connection, and through which door they came.
 
 use super::door::{At, Door};
-use super::generation::{Generation, Pinned};
 use crate::config;
-use crate::error::ProxyError;
-use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
-use crate::units::{Instant, ListenerId};
+use crate::units::Instant;
 use rand::RngExt as _;
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Shares of `max_connection_age` that connections get, so that those of one moment do not all come back in one other (gRPC's
 /// connection management gives ±10 %).
@@ -50,62 +46,35 @@ impl Peer {
     }
 }
 
-/// What the line needs to know of a connection.
+/// What is the same for all requests of one connection, however many of them it carries at once.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: Stream,
-    pub(super) watch: Watch,
+pub(super) struct Client {
     pub(super) door: Rc<Door>,
-    /// The listener's row in the generation that the request pins which is under way, or was last.
-    pub(super) listener: Cell<ListenerId>,
     pub(super) peer: Peer,
     /// What the peer connected to, where a PROXY header said so; else it is the socket's own address. Boxed, because most
     /// connections have none and most connections are idle.
     pub(super) destination: Option<Box<SocketAddr>>,
-    /// When the last response was sent.
-    pub(super) served_at: Cell<Instant>,
     /// From when on the next response is the last.
     ends_at: Instant,
     /// Requests whose heads have been read.
     requests: Cell<u64>,
 }
 
-impl Connection {
-    pub(super) fn new(at: &At, door: &Rc<Door>, stream: Stream, peer: Peer) -> Self {
+impl Client {
+    pub(super) fn new(at: &At, door: &Rc<Door>, peer: Peer) -> Self {
         let (worker, age_max) = (&door.worker, at.config().connection_age_max);
         Self {
-            stream,
-            watch: worker.timers.watch_tagged(door.tag),
             door: Rc::clone(door),
-            listener: Cell::new(at.row),
             peer,
             destination: None,
-            served_at: Cell::default(),
             ends_at: clock::now() + age_max.mul_f64(worker.rng.borrow_mut().random_range(AGE_SPREAD)),
             requests: Cell::default(),
         }
     }
 
-    /// The generation in use, for one request: [`Connection::config`] is its listener's until the next one is pinned.
-    pub(super) fn pin(&self) -> Pinned {
-        let (pinned, row) = self.door.pin();
-        self.listener.set(row);
-        pinned
-    }
-
-    /// Whether it is to end: the worker drains, or its listener is gone.
+    /// Whether its connection is to end: the worker drains, or its listener is gone.
     pub(super) fn is_leaving(&self) -> bool {
         self.door.is_leaving()
-    }
-
-    /// Why the client has not taken what was sent to it: its time was over, or it has left.
-    pub(super) fn send_failure(&self) -> ProxyError {
-        if self.watch.expired() { ProxyError::ClientWriteTimeout } else { ProxyError::ClientClosed }
-    }
-
-    /// Its listener, in the generation that is pinned.
-    pub(super) fn config<'w>(&self, worker: &'w Generation) -> &'w config::Listener {
-        &worker.shared.config.listeners[self.listener.get().index()]
     }
 
     /// Counts a request; true when it is to be the connection's last, by number or by age.
@@ -116,16 +85,24 @@ impl Connection {
     }
 }
 
-/// Sends all of `block`; the client may take its time, but not longer than `patience` for any part of it.
-pub(super) async fn send(
-    worker: &Generation,
-    connection: &Connection,
-    block: Block,
-    patience: Duration,
-) -> Result<(), ProxyError> {
-    let _guard = connection.watch.over_send(&connection.stream, patience, clock::now());
-    let progress = || connection.watch.on_sent(clock::now());
-    let (sent, block) = connection.stream.send_noting(block, progress).await;
-    worker.put(block);
-    sent.map_err(|_| connection.send_failure())
+/// A downstream connection: its socket, and whose it is.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: Stream,
+    /// Over that socket, and nothing else.
+    pub(super) watch: Watch,
+    pub(super) client: Client,
+    /// When the last response was sent.
+    pub(super) served_at: Cell<Instant>,
+}
+
+impl Connection {
+    pub(super) fn new(at: &At, door: &Rc<Door>, stream: Stream, peer: Peer) -> Self {
+        Self {
+            watch: door.worker.timers.watch_client(&stream, door.tag),
+            stream,
+            client: Client::new(at, door, peer),
+            served_at: Cell::default(),
+        }
+    }
 }

@@ -5,11 +5,12 @@
 //! request then costs no extra turn of the loop. When none is expected soon, or too many connections wait that way, box and
 //! buffer are given back and the task waits for readability alone, which holds no memory.
 
-use super::client::{Connection, send};
+use super::client::Connection;
 use super::discard::Served;
-use super::exchange;
-use super::generation::Generation;
+use super::down::h1::{self, Arrival};
 use super::greeting;
+use super::inbound::Inbound;
+use super::parting;
 use super::proxied;
 use super::record::Record;
 use super::seat::ConnectionSeat;
@@ -27,10 +28,6 @@ use std::time::Duration;
 
 /// A connection whose last pause was shorter than this is hot.
 const HOT: Duration = Duration::from_millis(100);
-/// How long, and for how many bytes, what a client still sends is read before its connection is closed: a close with unread
-/// bytes is a reset, which may take the response with it (RFC 9112 §9.6). More than what both kernels may hold of it.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 16 << 20;
 
 /// What a connection waits for outside of [`serve`], where it holds neither a block nor the room to serve a request.
 #[derive(Debug)]
@@ -79,22 +76,23 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
     async move {
         let worker = seat.worker();
         let (mut begun, mut behind) = (None, Block::default());
-        if connection.door.ask(|listener| listener.proxy_protocol) {
-            let pinned = connection.pin();
-            let Some(taken) = Box::pin(proxied::take_header(&pinned, connection)).await else { return };
-            connection.peer = taken.client;
-            connection.destination = taken.destination.map(Box::new);
+        if connection.client.door.ask(|listener| listener.proxy_protocol) {
+            let (pinned, listener) = connection.client.door.pin();
+            let taken = Box::pin(async { proxied::take_header(&connection.inbound(&pinned, listener)).await });
+            let Some(taken) = taken.await else { return };
+            connection.client.peer = taken.client;
+            connection.client.destination = taken.destination.map(Box::new);
             if !seat.claim_for(taken.client.client()) {
                 return;
             }
             behind = taken.behind;
         }
-        if connection.door.ask(|listener| listener.tls.is_some()) {
-            let pinned = connection.pin();
-            let rules = pinned.shared.tls_rules(connection.listener.get());
+        if connection.client.door.ask(|listener| listener.tls.is_some()) {
+            let (pinned, listener) = connection.client.door.pin();
+            let rules = pinned.shared.tls_rules(listener);
             let first = std::mem::take(&mut behind);
             if let Some(rules) = rules
-                && !Box::pin(greeting::greet(&pinned, connection, rules, first)).await
+                && !Box::pin(greeting::greet(&pinned, listener, connection, rules, first)).await
             {
                 return;
             }
@@ -124,7 +122,7 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
             }
         }
         // a client that has ended its direction may still be reading
-        let patience = connection.door.ask(|listener| listener.body_timeout);
+        let patience = connection.client.door.ask(|listener| listener.body_timeout);
         let _guard = connection.watch.over_send(&connection.stream, patience, clock::now());
         connection.stream.posted().await;
     }
@@ -132,7 +130,8 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
 
 /// Waits until something has arrived; what it is, or that the time is over, a receive will tell.
 fn wait(connection: &Connection, wait: &Wait) -> impl Future<Output = io::Result<()>> {
-    let Connection { stream, watch, door, .. } = connection;
+    let Connection { stream, watch, client, .. } = connection;
+    let door = &client.door;
     let (header, idle) = door.ask(|listener| (listener.header_timeout, listener.idle_timeout));
     let guard = match wait {
         Wait::First => watch.over_idle(stream, clock::now() + header),
@@ -150,35 +149,37 @@ fn wait(connection: &Connection, wait: &Wait) -> impl Future<Output = io::Result
 
 /// Serves requests for as long as they come quickly. Each pins the generation in use; what is waited for between two of them pins none.
 async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
-    let Connection { stream, door, .. } = connection;
+    let Connection { stream, client, .. } = connection;
+    let door = &client.door;
     let mut inbox = door.worker.blocks.borrow_mut().small();
     let mut began = None;
     if let Some(begun) = begun {
         begun.move_into(&door.worker, &mut inbox);
-        began = Some((begun.arrived, begun.due));
+        began = Some(Arrival { at: begun.arrived, due: begun.due });
     } else if !receive_first(connection, &mut inbox).await {
         stream.say_farewell();
         door.worker.put(inbox);
         return Wait::Over;
     }
     loop {
-        let pinned = connection.pin();
-        let worker = &*pinned;
-        let (arrived, due) = began.take().unwrap_or_else(|| (clock::now(), false));
+        let (pinned, listener) = door.pin();
+        let (worker, inbound) = (&*pinned, connection.inbound(&pinned, listener));
+        let arrival = began.take().unwrap_or_else(|| Arrival { at: clock::now(), due: false });
+        let arrived = arrival.at;
         let hot = arrived.since(connection.served_at.get()) < HOT;
-        let mut record = Record::new(connection, arrived);
-        let served = exchange::exchange(worker, connection, &mut inbox, &mut record, (arrived, due)).await;
+        let mut record = Record::new(&inbound, arrived);
+        let served = h1::serve(&inbound, &mut inbox, &mut record, arrival).await;
         let Some(Served { last, close, linger: lingers, at }) = served else {
             return Wait::Rest(Begun::new(worker, inbox, arrived));
         };
-        let patience = connection.config(worker).body_timeout;
+        let patience = inbound.config().body_timeout;
         if close {
-            finish(worker, connection, last, record, (inbox, lingers)).await;
+            parting::finish(&inbound, last, record, inbox, lingers).await;
             return Wait::Over;
         }
         if !inbox.is_empty() {
             // pipelined: the next request is here already (RFC 9112 §9.3.2)
-            let sent = send(worker, connection, last, patience).await;
+            let sent = inbound.send(last, patience).await;
             record.finish(worker, clock::now(), sent);
             if sent.is_err() {
                 worker.put(inbox);
@@ -187,7 +188,7 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
             continue;
         }
         inbox.clear();
-        let stays = hot && !worker.is_crowded() && !connection.is_leaving();
+        let stays = hot && !worker.is_crowded() && !client.is_leaving();
         let posted = if stays { stream.post(last) } else { Err(last) };
         let receive = |inbox| receive_next(worker, stream, inbox);
         let (since, receiving) = match posted {
@@ -197,9 +198,11 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
                 (at, receive(inbox))
             }
             Err(last) => {
-                match send_last((worker, connection), (last, &mut record), inbox, (at, stays), receive).await {
-                    Ok(sent) => sent,
-                    Err(wait) => return wait,
+                let sent = send_last(&inbound, (last, &mut record), inbox, (at, stays), receive).await;
+                connection.served_at.set(sent.0);
+                match sent {
+                    (at, Ok(receiving)) => (at, receiving),
+                    (_, Err(wait)) => return wait,
                 }
             }
         };
@@ -215,19 +218,16 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
 }
 
 /// Sends the last bytes of a response; the next receive goes in with the same turn of the loop, if the connection stays hot. When they
-/// were sent, and that receive.
-///
-/// # Errors
-/// It does not, and this is what it waits for.
+/// were sent, and that receive; or what is waited for instead.
 async fn send_last<R>(
-    (worker, connection): (&Generation, &Connection),
+    inbound: &Inbound<'_>,
     (last, record): (Block, &mut Record),
     inbox: Block,
     (at, stays): (Instant, bool),
     receive: impl FnOnce(Block) -> R,
-) -> Result<(Instant, R), Wait> {
-    let Connection { stream, watch, .. } = connection;
-    let _guard = watch.over_send(stream, connection.config(worker).body_timeout, at);
+) -> (Instant, Result<R, Wait>) {
+    let Inbound { worker, stream, watch, .. } = inbound;
+    let _guard = watch.over_send(stream, inbound.config().body_timeout, at);
     let mut sending = pin!(stream.send_noting(last, || watch.on_sent(clock::now())));
     let early = poll_once(sending.as_mut()).await;
     let (receiving, inbox) = match stays {
@@ -239,35 +239,12 @@ async fn send_last<R>(
         None => sending.await,
     };
     let sent_at = clock::now();
-    connection.served_at.set(sent_at);
     worker.put(last);
     worker.put(inbox);
-    let sent = sent.map_err(|_| connection.send_failure());
+    let sent = sent.map_err(|_| inbound.send_failure());
     record.finish(worker, sent_at, sent);
-    if sent.is_err() {
-        return Err(Wait::Over);
-    }
-    receiving.map(|receiving| (sent_at, receiving)).ok_or(Wait::Next)
-}
-
-/// Sends the last bytes of a connection. `lingers`: the client may still be sending, and is given time to read them.
-pub(super) async fn finish(
-    worker: &Generation,
-    connection: &Connection,
-    last: Block,
-    mut record: Record,
-    (inbox, lingers): (Block, bool),
-) {
-    let patience = connection.config(worker).body_timeout;
-    connection.stream.end_with_next_send();
-    let sent = send(worker, connection, last, patience).await;
-    record.finish(worker, clock::now(), sent);
-    // a client that has said its last word and goes on all the same (RFC 9112 §9.6) still gets its response whole
-    if sent.is_ok() && (lingers || !inbox.is_empty() || connection.stream.has_unread()) {
-        linger(worker, connection, inbox).await;
-    } else {
-        worker.put(inbox);
-    }
+    let next = if sent.is_err() { Err(Wait::Over) } else { receiving.ok_or(Wait::Next) };
+    (sent_at, next)
 }
 
 /// Waits for the next request with the receive armed.
@@ -277,7 +254,8 @@ async fn wait_armed(
     receiving: impl Future<Output = (io::Result<usize>, Block)>,
 ) -> (io::Result<usize>, Block) {
     // a drain that came while the response was being sent has not seen this connection idle
-    let Connection { stream, watch, door, .. } = connection;
+    let Connection { stream, watch, client, .. } = connection;
+    let door = &client.door;
     let idle = door.ask(|listener| listener.idle_timeout);
     let _guard = watch.over_idle(stream, door.idle_until(since, idle));
     let _armed = door.worker.arm();
@@ -297,33 +275,13 @@ fn receive_next<'c>(
 }
 
 async fn receive_first(connection: &Connection, inbox: &mut Block) -> bool {
-    let wait = connection.door.ask(|listener| listener.header_timeout);
+    let door = &connection.client.door;
+    let wait = door.ask(|listener| listener.header_timeout);
     let _guard = connection.watch.over_idle(&connection.stream, clock::now() + wait);
-    let _armed = connection.door.worker.arm();
+    let _armed = door.worker.arm();
     let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
     *inbox = block;
     matches!(received, Ok(1..))
-}
-
-/// Ends our direction and reads on for a moment.
-async fn linger(worker: &Generation, connection: &Connection, mut inbox: Block) {
-    connection.stream.shutdown(Shutdown::Write);
-    let _guard = connection.watch.over(&connection.stream, clock::now() + LINGER, Shutdown::Both);
-    let mut left = LINGER_BYTES;
-    if inbox.room() == 0 {
-        // the receive that its block went into was given up
-        inbox = worker.blocks.borrow_mut().small();
-    }
-    while left > 0 {
-        inbox.clear();
-        let (received, block) = connection.stream.receive(inbox).await;
-        inbox = block;
-        match received {
-            Ok(count @ 1..) => left = left.saturating_sub(count),
-            _ => break,
-        }
-    }
-    worker.put(inbox);
 }
 
 /// Polls once, to have an operation submitted before the next one.
@@ -335,4 +293,21 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
         })
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of<'c, F>(_: impl FnOnce(&'c Connection, Option<Box<Begun>>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Beyond that it is out of the near caches with some hundred connections.
+    #[test]
+    fn what_a_request_holds_where_it_serves_is_small() {
+        let (serving, idle) = (bytes_of(serve), size_of::<Connection>());
+        println!("{serving} bytes where a request is served, {idle} of an idle connection");
+        assert!(serving <= 4 << 10 && idle <= 160);
+    }
 }

@@ -5,8 +5,7 @@
 //! closed after all (RFC 9112 §9.3, §9.6). Nothing is read of a client that waits to be told to send (RFC 9110 §10.1.1): its next
 //! bytes could be the body or the next request.
 
-use super::client::{self, Connection};
-use super::generation::Generation;
+use super::inbound::Inbound;
 use super::record::Record;
 use crate::http::body::Body;
 use crate::http::cycle::{Cycle, Next, Progress};
@@ -33,9 +32,9 @@ pub(super) struct Served {
 /// The response is encoded: what becomes of the connection. When a little of the request is still to come, it is thrown away here,
 /// after the response was sent, because a client may wait for that before it goes on sending.
 pub(super) async fn conclude(
-    worker: &Generation,
-    connection: &Connection,
-    (cycle, mut rest): (&mut Cycle, Rest<'_>),
+    inbound: &Inbound<'_>,
+    cycle: &mut Cycle,
+    mut rest: Rest<'_>,
     record: &mut Record,
     mut served: Served,
 ) -> Served {
@@ -47,15 +46,15 @@ pub(super) async fn conclude(
         }
     }
     if cycle.next_downstream() == Next::Discard {
-        let patience = connection.config(worker).body_timeout;
-        let sent = client::send(worker, connection, std::mem::take(&mut served.last), patience).await;
+        let patience = inbound.config().body_timeout;
+        let sent = inbound.send(std::mem::take(&mut served.last), patience).await;
         served.at = clock::now();
         record.on_answered(served.at);
         if let Err(error) = sent {
             record.on_broken(error);
             return Served { close: true, linger: false, ..served };
         }
-        match rest.discard(worker, connection).await {
+        match rest.discard(inbound).await {
             Ok(()) => cycle.on_request_done(),
             Err(_) => cycle.on_request_broken(),
         }
@@ -91,19 +90,19 @@ impl Rest<'_> {
     }
 
     /// Receives and skips until the end.
-    pub(super) async fn discard(&mut self, worker: &Generation, client: &Connection) -> Result<(), Unwanted> {
+    pub(super) async fn discard(&mut self, inbound: &Inbound<'_>) -> Result<(), Unwanted> {
         let until = clock::now() + DISCARD_TIMEOUT;
-        let patience = client.config(worker).body_timeout;
+        let patience = inbound.config().body_timeout;
         let mut left = DISCARD_BYTES_MAX;
         while !self.skip()? {
             if left == 0 {
                 return Err(Unwanted);
             }
             self.inbox.clear();
-            let block = worker.widen(std::mem::take(self.inbox), Some(0), false);
+            let block = inbound.worker.widen(std::mem::take(self.inbox), Some(0), false);
             let deadline = until.min(clock::now() + patience);
-            let _guard = client.watch.over(&client.stream, deadline, Shutdown::Read);
-            let (received, block) = client.stream.receive(block).await;
+            let _guard = inbound.watch.over(inbound.stream, deadline, Shutdown::Read);
+            let (received, block) = inbound.stream.receive(block).await;
             *self.inbox = block;
             let count = received.ok().filter(|count| *count > 0).ok_or(Unwanted)?;
             left = left.saturating_sub(count as u64);

@@ -1,12 +1,13 @@
-//! An upload on its way beside the answer to it.
+//! A request on its way to one connection, beside the answer to it.
 //!
 //! [`super::upload::Upload::run`] is one future, polled in place by whoever waits for the endpoint, so that neither needs a task of its own. Both sides
-//! tell each other in cells what the other has to know ([`Signals`]).
+//! tell each other in cells what the other has to know ([`Delivery`]).
 
 use super::failure::Failure;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
+use crate::units::Instant;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::net::Shutdown;
@@ -18,19 +19,39 @@ use std::time::Duration;
 /// How long a send that was told to end may take to do so.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// What [`super::upload::Upload::run`] and the one who hears the endpoint tell each other during one attempt.
-#[derive(Debug, Default)]
-pub(super) struct Signals {
+/// A request on its way to one connection: how far it has come, and what [`super::upload::Upload::run`] and the one who hears the endpoint tell
+/// each other.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    /// Bytes of what is kept of the request that were handed to the connection.
+    pub(super) sent: Cell<usize>,
+    /// The time of the attempt, which begins to run once the client has sent everything.
+    pub(super) time: Cell<Duration>,
+    /// The end of the attempt, as far as is known.
+    pub(super) until: Cell<Instant>,
     /// The endpoint's connection has taken something.
     pub(super) has_left: Cell<bool>,
-    /// The client was told to send the body that it holds back.
-    pub(super) go: Cell<bool>,
     /// The final response has begun: it tells how long is too long.
     pub(super) answered: Cell<bool>,
     /// Nothing more is to be sent.
     pub(super) stop: Cell<bool>,
     /// Bytes are on their way to the endpoint: what becomes of them would not be known if the upload was dropped now.
     pub(super) moving: Cell<bool>,
+}
+
+impl Default for Delivery {
+    /// Of a request of which nothing was sent, and which may take as long as it will.
+    fn default() -> Self {
+        Self {
+            sent: Cell::default(),
+            time: Cell::new(Duration::MAX),
+            until: Cell::new(Instant::NEVER),
+            has_left: Cell::default(),
+            answered: Cell::default(),
+            stop: Cell::default(),
+            moving: Cell::default(),
+        }
+    }
 }
 
 /// What [`super::upload::Upload::run`] returns.
@@ -40,15 +61,15 @@ impl<F: Future<Output = Result<(), Failure>>> Sending for F {}
 
 /// The upload of one attempt under way ([`super::upload::Upload::run`]), to be driven beside what the attempt waits for.
 pub(super) struct Going<'g, F> {
-    signals: &'g Signals,
+    delivery: &'g Delivery,
     sending: Pin<&'g mut F>,
     done: Option<Result<(), Failure>>,
 }
 
 impl<'g, F: Sending> Going<'g, F> {
-    /// That of an upload with these signals.
-    pub(super) fn new(signals: &'g Signals, sending: Pin<&'g mut F>) -> Self {
-        Self { signals, sending, done: None }
+    /// That of this one.
+    pub(super) fn new(delivery: &'g Delivery, sending: Pin<&'g mut F>) -> Self {
+        Self { delivery, sending, done: None }
     }
 
     /// Drives it on, and says so when it is the client that has failed.
@@ -96,7 +117,7 @@ impl<'g, F: Sending> Going<'g, F> {
         if !self.is_under_way() {
             return;
         }
-        let Signals { stop, moving, .. } = self.signals;
+        let Delivery { stop, moving, .. } = self.delivery;
         stop.set(true);
         // its last piece may have gone with the turn that brought what it is settled for
         let _ = self.poll_on(&mut Context::from_waker(Waker::noop()));

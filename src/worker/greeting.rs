@@ -5,8 +5,9 @@
 //! speaks plain HTTP is told so in plain HTTP, because that is what it understands.
 
 use super::client::Connection;
-use super::connection;
 use super::generation::Generation;
+use super::inbound::Inbound;
+use super::parting;
 use super::record::Record;
 use super::state::Worker;
 use crate::error::{ProxyError, Rule};
@@ -18,6 +19,7 @@ use crate::net::clock;
 use crate::net::tls::handshake::{self, Failed, Reason};
 use crate::observe::access_log::LogTls;
 use crate::observe::labels::{HandshakeFailure, TlsVersion};
+use crate::units::ListenerId;
 use rustls::{ProtocolVersion, ServerConfig};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -26,15 +28,16 @@ use std::sync::Arc;
 /// Makes the session by the listener's rules; `first` is what has arrived behind a PROXY header. False: the connection is to be closed, which
 /// has been counted.
 pub(super) async fn greet(
-    worker: &Generation,
+    worker: &Rc<Generation>,
+    listener: ListenerId,
     connection: &mut Connection,
     rules: &Arc<ServerConfig>,
     first: Block,
 ) -> bool {
-    let door = Rc::clone(&connection.door);
+    let door = Rc::clone(&connection.client.door);
     let _under_way = UnderWay::new(&door.worker.handshakes);
     let began = clock::now();
-    let deadline = began + connection.config(worker).header_timeout;
+    let deadline = began + connection.inbound(worker, listener).config().header_timeout;
     let mut is_late = false;
     let made = {
         let Connection { stream, watch, .. } = &mut *connection;
@@ -53,7 +56,7 @@ pub(super) async fn greet(
             let is_13 = session.is_some_and(|session| session.version() == Some(ProtocolVersion::TLSv1_3));
             let version = if is_13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
             let is_resumed = session.is_some_and(crate::net::tls::Session::is_resumed);
-            worker.recorder.handshake(connection.listener.get(), version, is_resumed, clock::now().since(began));
+            worker.recorder.handshake(listener, version, is_resumed, clock::now().since(began));
             return true;
         }
         Err(failed) => failed,
@@ -64,17 +67,18 @@ pub(super) async fn greet(
         return false;
     }
     let reason = if is_late { HandshakeFailure::Timeout } else { failure(failed.reason()) };
-    worker.recorder.handshake_failed(connection.listener.get(), reason);
+    worker.recorder.handshake_failed(listener, reason);
     if matches!(failed, Failed::Plain) {
-        refuse_plain(worker, connection).await;
+        refuse_plain(&connection.inbound(worker, listener)).await;
     }
     false
 }
 
 /// Tells a client that speaks plain HTTP what is spoken here.
-async fn refuse_plain(worker: &Generation, connection: &Connection) {
+async fn refuse_plain(inbound: &Inbound<'_>) {
+    let worker = inbound.worker;
     let mut last = worker.blocks.borrow_mut().small();
-    let (now, server) = (clock::now(), &connection.config(worker).server);
+    let (now, server) = (clock::now(), &inbound.config().server);
     let to = ReplyTo {
         version: Version::Http11,
         head_only: false,
@@ -84,12 +88,12 @@ async fn refuse_plain(worker: &Generation, connection: &Connection) {
         rules: None,
     };
     reply::malformed(last.vec_mut(), Rule::PlainHttp, &to);
-    let mut record = Record::new(connection, now);
-    record.on_unread(worker, connection, b"");
+    let mut record = Record::new(inbound, now);
+    record.on_unread(inbound, b"");
     record.on_malformed(Rule::PlainHttp);
     record.on_error(ProxyError::BadRequest);
     record.response_bytes = last.unread().len() as u64;
-    connection::finish(worker, connection, last, record, (Block::default(), true)).await;
+    parting::finish(inbound, last, record, Block::default(), true).await;
 }
 
 /// The word for it.
@@ -109,7 +113,7 @@ pub(super) fn failure(reason: Reason) -> HandshakeFailure {
     }
 }
 
-impl Connection {
+impl Inbound<'_> {
     /// What the log says about its session.
     pub(super) fn log_tls(&self) -> Option<LogTls> {
         let session = self.stream.tls()?;

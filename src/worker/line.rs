@@ -1,43 +1,44 @@
 //! A request on its way through: what the steps of the line share, and how each of them tells what it has come to.
 
 use super::attempts::Attempts;
-use super::client::Connection;
 use super::failure::Failure;
-use super::generation::Generation;
+use super::inbound::Inbound;
+use super::kept::Kept;
+use super::plan::Forward;
 use super::record::Record;
 use super::upload::{Standing, Upload};
+use crate::config::HeaderRules;
 use crate::error::{Fault, ProxyError, Rule};
-use crate::http::Version;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
 use crate::http::reply::{self, ReplyTo};
-use crate::http::upgrade::Offer;
 use crate::net::block::Block;
 use crate::policy::exchange::{Action, Event};
-use crate::units::{Instant, RouteId};
+use crate::units::Instant;
 use http::Method;
-use std::rc::Rc;
 
 /// A request on its way through; what the steps of the line share.
 pub(super) struct Line<'w> {
-    pub(super) worker: &'w Rc<Generation>,
-    pub(super) connection: &'w Connection,
+    pub(super) inbound: &'w Inbound<'w>,
     pub(super) attempts: &'w Attempts<'w>,
     pub(super) cycle: &'w mut Cycle,
     pub(super) record: &'w mut Record,
-    pub(super) route: RouteId,
-    pub(super) method: &'w Method,
-    pub(super) version: Version,
-    pub(super) idempotent: bool,
+    pub(super) forward: &'w Forward,
+    /// Its head, until that is encoded.
+    pub(super) head: Option<Box<Kept>>,
     /// It has met a pooled connection that was closed, and takes none any more.
     pub(super) met_stale: bool,
-    pub(super) offer: Option<Box<Offer>>,
     /// When the last thing that was waited for has happened: what is decided without waiting is decided at one time, and the clock
     /// is read once.
     pub(super) now: Instant,
 }
 
-impl Line<'_> {
+impl<'w> Line<'w> {
+    /// The route's rules for what goes down.
+    pub(super) fn response_rules(&self) -> &'w HeaderRules {
+        &self.inbound.worker.shared.config.routes[self.forward.route.index()].response_headers
+    }
+
     /// Tells what an attempt has failed of. A client's failure is the end.
     pub(super) fn fail(&self, failure: Failure, upload: &Upload<'_>) -> Action {
         match failure {
@@ -70,7 +71,7 @@ impl Line<'_> {
     /// A reply of the gateway's own in place of a response.
     pub(super) fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> (Block, bool) {
         self.record.on_error(error);
-        let mut last = self.worker.blocks.borrow_mut().small();
+        let mut last = self.inbound.worker.blocks.borrow_mut().small();
         if error == ProxyError::ClientClosed {
             self.cycle.on_request_broken();
             return (last, false);
@@ -83,11 +84,11 @@ impl Line<'_> {
         let close = self.cycle.announces_close(upload.left());
         self.cycle.on_response_head(Framing::Fixed(0), !close);
         let to = ReplyTo {
-            version: self.version,
-            head_only: *self.method == Method::HEAD,
+            version: self.forward.version,
+            head_only: self.forward.method == Method::HEAD,
             close,
-            date: &self.worker.date(self.now),
-            server: &self.connection.config(self.worker).server,
+            date: &self.inbound.worker.date(self.now),
+            server: &self.inbound.config().server,
             rules: None,
         };
         let busy =

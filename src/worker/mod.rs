@@ -8,7 +8,7 @@
 //! [`door`] tells who comes in which one it is, and a request ends under the one that it began with.
 //!
 //! [`accept`] takes connections, [`connection`] runs one of them ([`client`]), [`exchange`] is the straight line of a request, with one file a
-//! verb where the verb is long: [`plan`] (route, admit, encode), [`opening`] (checkout or connect), [`attempt`] (send, listen), [`answer`]
+//! verb where the verb is long: [`plan`] (route, admit), [`opening`] (checkout or connect), [`encoding`] and [`conversation`] (send, listen), [`answer`]
 //! (await the head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
 
 mod accept;
@@ -17,9 +17,12 @@ mod attempt;
 mod attempts;
 mod client;
 mod connection;
+mod conversation;
 mod cutting;
 mod discard;
 mod door;
+mod down;
+mod encoding;
 mod ending;
 mod estate;
 mod exchange;
@@ -29,10 +32,14 @@ mod failure;
 mod generation;
 mod going;
 mod greeting;
+mod inbound;
+mod kept;
+mod lease;
 mod line;
 mod notice;
 mod opening;
 mod opinions;
+mod parting;
 mod plan;
 mod proxied;
 mod record;

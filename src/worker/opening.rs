@@ -1,9 +1,12 @@
 //! `checkout`: a pooled connection to the endpoint of an attempt, or a new one.
 
-use super::client::Connection;
+use super::attempt::Attempt;
 use super::failure::{Ending, Failure};
 use super::generation::Generation;
+use super::going::Delivery;
 use super::greeting;
+use super::inbound::Inbound;
+use super::lease::Lease;
 use super::proxied;
 use super::report::{COMPLAINT_PAUSE, Report};
 use super::upload::Upload;
@@ -14,103 +17,80 @@ use crate::net::connecting;
 use crate::net::fault::{self, Fault};
 use crate::net::stream::Stream;
 use crate::net::tls::handshake::{self, Failed};
-use crate::net::upstream::Upstream;
 use crate::observe::labels::HandshakeFailure;
 use crate::policy::retry::Sent;
-use crate::units::{ClusterId, EndpointId, Instant};
+use crate::units::Instant;
 use std::fmt::Display;
 use std::io;
 
-/// Where an attempt goes and how long it may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Try {
-    pub(super) cluster: ClusterId,
-    pub(super) endpoint: EndpointId,
-    /// End of the connect phase.
-    pub(super) connect_until: Instant,
-    /// End of the attempt: a whole response head must be there by then.
-    pub(super) until: Instant,
-    /// The request may be sent a second time without asking anybody.
-    pub(super) repeatable: bool,
-    /// Not a byte of it may be sent a second time, whatever is known of the first.
-    pub(super) strict: bool,
-}
-
-/// A connection to the endpoint of an attempt.
-pub(super) struct Opened {
-    pub(super) upstream: Upstream,
-    /// It has carried requests before.
-    pub(super) reused: bool,
-}
-
 /// A pooled connection if one may be taken, else a new one.
 pub(super) async fn open(
-    worker: &Generation,
-    connection: &Connection,
-    to: Try,
+    inbound: &Inbound<'_>,
+    attempt: &Attempt,
     reuse: bool,
     now: Instant,
-) -> Result<Opened, Failure> {
-    if reuse && let Some(upstream) = worker.checkout(to.cluster, to.endpoint, now) {
-        return Ok(Opened { upstream, reused: true });
+) -> Result<Lease, Failure> {
+    if reuse && let Some(lease) = Lease::checkout(inbound.worker, attempt, now) {
+        return Ok(lease);
     }
     // boxed: most requests find a connection, and every connection of a client would hold the room for making one
-    let stream = Box::pin(connect(worker, connection, to)).await?;
-    Ok(Opened { upstream: Upstream::new(stream), reused: false })
+    let stream = Box::pin(connect(inbound, attempt)).await?;
+    Ok(Lease::new(stream))
 }
 
 /// Whether a request whose pooled connection was closed may be sent on a new one.
-pub(super) fn may_repair(sent: Sent, to: Try, upload: &Upload<'_>) -> bool {
-    let may_repeat = match to.strict {
-        true => !upload.has_sent(),
-        false => to.repeatable || sent == Sent::Nothing,
+pub(super) fn may_repair(sent: Sent, attempt: &Attempt, upload: &Upload<'_>, delivery: &Delivery) -> bool {
+    let may_repeat = match attempt.strict {
+        true => !upload.has_sent(delivery),
+        false => attempt.repeatable || sent == Sent::Nothing,
     };
     // a part of the request may be gone with the connection, and half a request must not be sent
     may_repeat && upload.can_begin()
 }
 
-async fn connect(worker: &Generation, client: &Connection, to: Try) -> Result<Stream, Failure> {
-    let watch = &client.watch;
-    let cluster = &worker.shared.config.clusters[to.cluster.index()];
-    let address = &cluster.endpoints[to.endpoint.index()].address;
+async fn connect(inbound: &Inbound<'_>, attempt: &Attempt) -> Result<Stream, Failure> {
+    let worker = inbound.worker;
+    let watch = &attempt.watch;
+    let cluster = &worker.shared.config.clusters[attempt.cluster.index()];
+    let address = &cluster.endpoints[attempt.endpoint.index()].address;
     let connecting = connecting::connect(address).await.map_err(|error| unconnected(&error, address))?;
-    let _guard = watch.over_connecting(connecting.fd(), to.connect_until).on_behalf_of(&client.stream);
+    let _guard = watch.over_connecting(connecting.fd(), attempt.connect_until).on_behalf_of(inbound.watch);
     let unless_ended = |failure| match watch.expired() {
-        _ if watch.client_gone() => Failure::Downstream(ProxyError::ClientClosed),
+        _ if inbound.watch.has_left() => Failure::Downstream(ProxyError::ClientClosed),
         true if watch.was_away() => Failure::Overslept { sent: Sent::Nothing },
         true => Failure::ConnectTimedOut,
         false => failure,
     };
     let mut stream = connecting.established().await.map_err(|error| unless_ended(unconnected(&error, address)))?;
     if cluster.tls.is_none() {
-        worker.cluster(to.cluster).borrow_mut().on_connected(to.endpoint, clock::now());
+        worker.cluster(attempt.cluster).borrow_mut().on_connected(attempt.endpoint, clock::now());
     }
-    let introduced = proxied::introduce(worker, client, &stream, cluster.proxy_protocol).await;
+    let introduced = proxied::introduce(inbound, &stream, cluster.proxy_protocol).await;
     introduced.map_err(|error| unless_ended(Failure::broken(Some(&error), Sent::Nothing)))?;
-    if let (Some(tls), Some(rules)) = (&cluster.tls, worker.tls_rules(to.cluster)) {
-        let endpoint = &cluster.endpoints[to.endpoint.index()];
+    if let (Some(tls), Some(rules)) = (&cluster.tls, worker.tls_rules(attempt.cluster)) {
+        let endpoint = &cluster.endpoints[attempt.endpoint.index()];
         let Some(name) = tls.name_of(endpoint) else {
-            worker.complain_of_handshake(to, HandshakeFailure::Name, &"nothing says what it is called (tls.name)");
+            worker.complain_of_handshake(attempt, HandshakeFailure::Name, &"nothing says what it is called (tls.name)");
             return Err(Failure::Refused);
         };
         let made = handshake::connect(&mut stream, rules, name).await;
-        made.map_err(|failed| unless_ended(unsure(worker, to, &failed)))?;
-        worker.cluster(to.cluster).borrow_mut().on_connected(to.endpoint, clock::now());
+        made.map_err(|failed| unless_ended(unsure(worker, attempt, &failed)))?;
+        worker.cluster(attempt.cluster).borrow_mut().on_connected(attempt.endpoint, clock::now());
     }
-    match watch.client_gone() {
+    match inbound.watch.has_left() {
         true => Err(Failure::Downstream(ProxyError::ClientClosed)),
         false => Ok(stream),
     }
 }
 
-/// What it means that no session could be made on a connection: nothing of the request was sent, and nobody is there to send it to.
-fn unsure(worker: &Generation, to: Try, failed: &Failed) -> Failure {
+/// What it means that no session could be made on a connection: nothing of the request was sent, and nobody is there to send it attempt.
+fn unsure(worker: &Generation, attempt: &Attempt, failed: &Failed) -> Failure {
     if let Failed::Broken(error) = failed
         && fault::is_ours(error)
     {
         return Failure::Exhausted;
     }
-    worker.complain_of_handshake(to, greeting::failure(failed.reason()), failed);
+    worker.complain_of_handshake(attempt, greeting::failure(failed.reason()), failed);
     Failure::Refused
 }
 
@@ -128,13 +108,13 @@ fn unconnected(error: &io::Error, address: &Address) -> Failure {
 
 impl Generation {
     /// Has the operator told why there is no session with an endpoint, unless that was said a moment ago.
-    fn complain_of_handshake(&self, to: Try, reason: HandshakeFailure, why: &dyn Display) {
+    fn complain_of_handshake(&self, attempt: &Attempt, reason: HandshakeFailure, why: &dyn Display) {
         let now = clock::now();
         let mut told = self.complaints.handshakes.borrow_mut();
-        let quiet_until = told.entry((to.cluster, to.endpoint)).or_default();
+        let quiet_until = told.entry((attempt.cluster, attempt.endpoint)).or_default();
         if now >= *quiet_until {
             *quiet_until = now + COMPLAINT_PAUSE;
-            let Try { cluster, endpoint, .. } = to;
+            let Attempt { cluster, endpoint, .. } = *attempt;
             let (worker, why) = (self.life.worker(), why.to_string().into());
             self.report(&self.shared.config, Report::Handshake { worker, cluster, endpoint, reason, why });
         }

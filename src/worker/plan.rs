@@ -1,44 +1,41 @@
-//! `route → admit → encode`: from a head in the inbox to what is to be done, in one go and without waiting.
+//! `route → admit`: from a head that has arrived to what is to be done, without waiting.
 //!
-//! The parsed head borrows the inbox, so everything that needs it happens here: routing, limits, the encoded head for the endpoint,
-//! the hash key, what the access log will want. What comes out is owned and small, and the future that waits for the network
-//! carries nothing else.
+//! Routing, limits, the hash key, what the access log will want: everything that is asked of the head but the head itself, which goes on
+//! with the request and is encoded when it is known for whom ([`super::encoding`]). What comes out is owned and small, and the future that
+//! waits for the network carries nothing else.
 
-use super::client::Connection;
-use super::generation::{Generation, Slot};
+use super::generation::Slot;
+use super::inbound::Inbound;
+use super::kept::Kept;
 use super::record::Record;
-use super::request_id;
+use super::request_id::{self, RequestId};
 use crate::config::{self, HashKey, Target};
 use crate::error::ProxyError;
+use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
-use crate::http::encode::{self, UpstreamRequest};
 use crate::http::framing::Framing;
-use crate::http::head::{HeadPolicy, RequestHead};
-use crate::http::headers::{self, Forwarding};
+use crate::http::head::RequestHead;
+use crate::http::headers;
 use crate::http::reply::{self, ALLOW_ANY, Reply, ReplyTo};
 use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
-use crate::http::{Parsed, Version};
-use crate::limits::{BLOCK_SMALL, ROUNDS_MAX};
+use crate::limits::ROUNDS_MAX;
 use crate::net::block::Block;
 use crate::policy::admission::Admitted;
 use crate::policy::chance::hash_key;
 use crate::policy::limit_fields::write_retry_after;
 use crate::policy::retry::is_idempotent;
-use crate::policy::router::{RequestView, Routed, pick_split, rewrite};
+use crate::policy::router::{RequestView, Routed, pick_split};
 use crate::policy::token_bucket::Standing;
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
 use std::cell::OnceCell;
 use std::net::IpAddr;
-use std::rc::Rc;
 
 /// One request, understood.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Bytes of the head, to be taken from the inbox.
-    pub(super) head_bytes: usize,
     /// The client's connection.
     pub(super) cycle: Cycle,
     /// What is to be done.
@@ -75,35 +72,35 @@ pub(super) struct Forward {
     pub(super) hash: Option<u64>,
     /// To change the protocol; boxed, because hardly a request has one and all of them are moved.
     pub(super) offer: Option<Box<Offer>>,
-    /// The encoded head.
-    pub(super) outbound: Block,
+    /// Until it is encoded for the endpoint of an attempt.
+    pub(super) head: Option<Box<Kept>>,
     /// The route's share of concurrency, given back when the exchange ends.
     pub(super) slot: Option<Slot>,
 }
 
-/// Parses what is in the inbox, and puts the plan into `into`; nothing while the head is not all there. What will be counted and logged
-/// goes into `record`.
-///
-/// # Errors
-/// What is wrong with the head; the connection must be closed.
+/// Plans what is to be done with a request whose head has arrived and been taken from the inbox, in which its bytes still stand. What will be
+/// counted and logged goes into `record`.
 pub(super) fn plan(
-    worker: &Rc<Generation>,
-    connection: &Connection,
-    buf: &[u8],
+    inbound: &Inbound<'_>,
+    mut kept: Box<Kept>,
+    inbox: &Block,
     record: &mut Record,
-    (now, into): (Instant, &mut Option<Plan>),
-) -> Result<(), ProxyError> {
-    let config = connection.config(worker);
-    let mut scratch = worker.scratch.borrow_mut();
-    let scratch = &mut *scratch;
-    let head = match RequestHead::parse(buf, &HeadPolicy::of(config), &mut scratch.head)? {
-        Parsed::Partial => return Ok(()),
-        Parsed::Complete(head) => head,
-    };
-    let behind = &buf[head.head_bytes()..];
-    let planner = Planner { worker, connection, config, head: &head, behind, now, peer_text: OnceCell::new() };
-    *into = Some(planner.plan(record, &mut scratch.path));
-    Ok(())
+    now: Instant,
+) -> Plan {
+    let head = kept.view(inbox);
+    let (worker, config) = (inbound.worker, inbound.config());
+    let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
+    let planner = Planner { inbound, config, head: &head, behind, now, peer_text, request_id };
+    let mut plan = planner.plan(record);
+    let id = planner.request_id.into_inner();
+    match &mut plan.way {
+        Way::Answer { .. } => worker.put_head(kept),
+        Way::Forward(forward) => {
+            kept.id = id;
+            forward.head = Some(kept);
+        }
+    }
+    plan
 }
 
 /// Where an admitted request goes.
@@ -115,8 +112,7 @@ struct To {
 
 /// Everything that planning looks at.
 struct Planner<'p> {
-    worker: &'p Rc<Generation>,
-    connection: &'p Connection,
+    inbound: &'p Inbound<'p>,
     config: &'p config::Listener,
     head: &'p RequestHead<'p>,
     /// What has arrived behind the head.
@@ -124,22 +120,24 @@ struct Planner<'p> {
     now: Instant,
     /// The peer's address in words, once somebody asks for it.
     peer_text: OnceCell<String>,
+    /// What the request is called, if a name was drawn for it.
+    request_id: OnceCell<RequestId>,
 }
 
 impl Planner<'_> {
-    fn plan(&self, record: &mut Record, path: &mut Vec<u8>) -> Plan {
+    fn plan(&self, record: &mut Record) -> Plan {
         let head = self.head;
         #[cfg(test)]
         super::failing::on_head(head);
         let mut cycle = Cycle::default();
         cycle.on_request_head(head.framing(), head.is_persistent(), self.is_withheld());
-        if self.connection.count_request(self.config, self.now) || self.connection.is_leaving() {
+        if self.inbound.client.count_request(self.config, self.now) || self.inbound.client.is_leaving() {
             cycle.on_drain();
         }
         let client = self.client();
-        record.on_head(self.worker, self.connection, head, client);
-        let way = self.way(&mut cycle, record, client, path);
-        Plan { head_bytes: head.head_bytes(), cycle, way }
+        record.on_head(self.inbound, head, client);
+        let way = self.way(&mut cycle, record, client);
+        Plan { cycle, way }
     }
 
     /// Whether the client waits to be told to send its body; not if it has begun to.
@@ -147,29 +145,19 @@ impl Planner<'_> {
         self.head.expects_continue() && self.behind.is_empty()
     }
 
-    /// What the endpoint will be told about the client.
-    fn forwarding<'f>(&self, request_id: &'f [u8]) -> Forwarding<'f> {
-        let peer = self.connection.peer;
-        Forwarding {
-            peer: peer.address.map(|address| address.ip().to_canonical()),
-            is_trusted: peer.trusted,
-            scheme: self.connection.scheme(),
-            request_id,
-        }
-    }
-
     /// A field as routes, limits and hashes see it.
     fn field(&self, name: &HeaderName) -> Option<&[u8]> {
-        let peer_text = || self.connection.peer.address.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default();
+        let peer_text =
+            || self.inbound.client.peer.address.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default();
         let text: &[u8] = match *name == "x-forwarded-for" {
             true => self.peer_text.get_or_init(peer_text).as_bytes(),
             false => &[],
         };
-        headers::routed(self.head, name.as_str(), &self.forwarding(&[]), text)
+        headers::routed(self.head, name.as_str(), &self.inbound.forwarding(&[]), text)
     }
 
     fn client(&self) -> IpAddr {
-        let peer = self.connection.peer;
+        let peer = self.inbound.client.peer;
         if !peer.trusted {
             return peer.ip();
         }
@@ -179,7 +167,7 @@ impl Planner<'_> {
         self.head.client(peer.ip(), |ip| is_peer(ip) || trusted.iter().any(|net| net.contains(&ip)))
     }
 
-    fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr, path: &mut Vec<u8>) -> Way {
+    fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Way {
         let head = self.head;
         let header = |name: &HeaderName| self.field(name);
         let view = RequestView {
@@ -189,7 +177,7 @@ impl Planner<'_> {
             method: head.method(),
             header: &header,
         };
-        let worker = self.worker;
+        let worker = self.inbound.worker;
         if head.path() == "*" {
             return self.options(cycle, record); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
         }
@@ -197,9 +185,10 @@ impl Planner<'_> {
             Routed::Route(route) => route,
             Routed::NoRoute => return self.refuse(cycle, record, ProxyError::NoRoute, &[]),
             Routed::MethodNotAllowed(allow) => {
-                path.clear();
-                allow.write(path);
-                return self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", path)]);
+                let text = &mut worker.scratch.borrow_mut().text;
+                text.clear();
+                allow.write(text);
+                return self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", text)]);
             }
         };
         record.on_route(route);
@@ -216,7 +205,7 @@ impl Planner<'_> {
         match &rules.target {
             Target::Upstream(split) => {
                 let cluster = pick_split(split, &mut worker.rng.borrow_mut());
-                self.forward(cycle, record, To { route, cluster, slot }, client, path)
+                self.forward(cycle, record, To { route, cluster, slot }, client)
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
@@ -239,9 +228,9 @@ impl Planner<'_> {
         }
     }
 
-    fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr, path: &mut Vec<u8>) -> Way {
+    fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Way {
         let To { route, cluster, slot } = to;
-        let (head, worker) = (self.head, self.worker);
+        let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
             return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
         }
@@ -253,16 +242,9 @@ impl Planner<'_> {
         if head.framing().exceeds(bytes_max) {
             return self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]);
         }
-        let mut outbound = match head.framing() {
-            Framing::None => worker.blocks.borrow_mut().small(),
-            Framing::Fixed(bytes) if bytes < BLOCK_SMALL as u64 / 2 => worker.blocks.borrow_mut().small(),
-            _ => worker.blocks.borrow_mut().large(),
-        };
-        let id = head.request_id().is_none().then(|| request_id::draw(&mut worker.rng.borrow_mut()));
-        let id = id.as_ref().map_or(&[][..], |id| id);
-        record.on_request_id(id);
-        let offer = head.upgrade();
-        self.encode(&mut outbound, rules, (cluster, offer), id, path);
+        if head.request_id().is_none() {
+            record.on_request_id(self.request_id.get_or_init(|| request_id::draw(&mut worker.rng.borrow_mut())));
+        }
         Way::Forward(Forward {
             route,
             cluster,
@@ -274,48 +256,15 @@ impl Planner<'_> {
             bytes_max,
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
-            offer: offer.map(Box::new),
-            outbound,
+            offer: head.upgrade().map(Box::new),
+            head: None,
             slot,
         })
     }
 
-    fn encode(
-        &self,
-        outbound: &mut Block,
-        rules: &config::Route,
-        (cluster, offer): (ClusterId, Option<Offer>),
-        request_id: &[u8],
-        path: &mut Vec<u8>,
-    ) {
-        let (head, worker) = (self.head, self.worker);
-        let upward = match rules.rewrite {
-            config::Rewrite::None => head.path(),
-            _ => {
-                path.clear();
-                rewrite(&rules.rewrite, &rules.matcher.path, head.path(), path);
-                // the path is visible ASCII and so is every template that the configuration accepts
-                str::from_utf8(path).unwrap_or(head.path())
-            }
-        };
-        let forwarding = self.forwarding(request_id);
-        let request = UpstreamRequest {
-            head,
-            path: upward,
-            query: head.query(),
-            framing: head.framing(),
-            rules: &rules.request_headers,
-            forwarding: &forwarding,
-            host_fallback: &worker.shared.config.clusters[cluster.index()].name,
-            expect_continue: self.is_withheld(),
-            offer,
-        };
-        encode::request(outbound.vec_mut(), &request);
-    }
-
     fn hash(&self, cluster: ClusterId, client: IpAddr) -> Option<u64> {
         let (config::Balance::RingHash(key) | config::Balance::Maglev(key)) =
-            &self.worker.shared.config.clusters[cluster.index()].balance
+            &self.inbound.worker.shared.config.clusters[cluster.index()].balance
         else {
             return None;
         };
@@ -334,8 +283,8 @@ impl Planner<'_> {
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).
     fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, standing: Standing) -> Way {
-        let limits = &self.worker.shared.limits;
-        let mut texts = self.worker.limit_texts.borrow_mut();
+        let limits = &self.inbound.worker.shared.limits;
+        let mut texts = self.inbound.worker.limit_texts.borrow_mut();
         let (retry_after, rate_limit) = &mut *texts;
         retry_after.clear();
         rate_limit.clear();
@@ -384,8 +333,8 @@ impl Planner<'_> {
             Framing::Chunked => self.has_last_chunk().then_some(0),
         };
         let close = cycle.announces_close(left);
-        let mut out = self.worker.blocks.borrow_mut().small();
-        let date = self.worker.date(self.now);
+        let mut out = self.inbound.worker.blocks.borrow_mut().small();
+        let date = self.inbound.worker.date(self.now);
         let to = ReplyTo {
             version: head.version(),
             head_only: head.method() == Method::HEAD,
@@ -411,7 +360,9 @@ fn cookie<'h>(head: &RequestHead<'h>, name: &str) -> Option<&'h [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Parsed;
     use crate::http::fields::HeadScratch;
+    use crate::http::head::HeadPolicy;
 
     #[test]
     fn a_cookie_is_found_by_its_whole_name() {

@@ -4,8 +4,8 @@
 //! open a unix socket), what it changes (who the [`Peer`] is, and so limits, hashes, logs and `X-Forwarded-For`), and what an endpoint
 //! is told: the client of the connection, not what `X-Forwarded-For` claims.
 
-use super::client::{Connection, Peer};
-use super::generation::Generation;
+use super::client::Peer;
+use super::inbound::Inbound;
 use crate::config::ProxyVersion;
 use crate::http::Parsed;
 use crate::http::proxy_header::{self, NotProxy, Relayed};
@@ -28,30 +28,30 @@ pub(super) struct Taken {
 
 /// Receives the header that the connection must begin with, whole within `header_timeout`. `None`: the connection is to be closed,
 /// which has been counted.
-pub(super) async fn take_header(worker: &Generation, connection: &Connection) -> Option<Taken> {
-    let config = connection.config(worker);
+pub(super) async fn take_header(inbound: &Inbound<'_>) -> Option<Taken> {
+    let (worker, config) = (inbound.worker, inbound.config());
     let mut inbox = worker.blocks.borrow_mut().small();
-    let _guard = connection.watch.over_idle(&connection.stream, clock::now() + config.header_timeout);
+    let _guard = inbound.watch.over_idle(inbound.stream, clock::now() + config.header_timeout);
     loop {
         match proxy_header::parse(inbox.unread()) {
             Ok(Parsed::Complete(header)) => {
                 inbox.consume(header.len);
                 inbox.compact();
-                let (client, destination) = behind(connection.peer, header.relayed, &config.trusted_proxies);
+                let (client, destination) = behind(inbound.client.peer, header.relayed, &config.trusted_proxies);
                 return Some(Taken { client, destination, behind: inbox });
             }
             Ok(Parsed::Partial) => {}
             Err(NotProxy) => break,
         }
-        let (received, block) = connection.stream.receive(inbox).await;
+        let (received, block) = inbound.stream.receive(inbox).await;
         inbox = block;
         if !matches!(received, Ok(1..)) {
             break;
         }
     }
     // whoever leaves without a byte only looked whether the port answers, as balancers do
-    if !inbox.is_empty() || connection.watch.expired() {
-        worker.recorder.connection_refused(connection.listener.get(), RefuseReason::ProxyProtocol);
+    if !inbox.is_empty() || inbound.watch.expired() {
+        worker.recorder.connection_refused(inbound.listener, RefuseReason::ProxyProtocol);
     }
     worker.put(inbox);
     None
@@ -68,19 +68,15 @@ fn behind(proxy: Peer, relayed: Relayed, trusted: &[ipnet::IpNet]) -> (Peer, Opt
 }
 
 /// Tells a new connection to an endpoint for whom it is.
-pub(super) async fn introduce(
-    worker: &Generation,
-    client: &Connection,
-    upstream: &Stream,
-    version: ProxyVersion,
-) -> io::Result<()> {
+pub(super) async fn introduce(inbound: &Inbound<'_>, upstream: &Stream, version: ProxyVersion) -> io::Result<()> {
     let push = match version {
         ProxyVersion::Off => return Ok(()),
         ProxyVersion::V1 => proxy_header::push_v1,
         ProxyVersion::V2 => proxy_header::push_v2,
     };
-    let destination = || client.destination.as_deref().copied().or_else(|| client.stream.local_address());
-    let ends = client.peer.address.and_then(|source| Some((source, destination()?)));
+    let destination = || inbound.client.destination.as_deref().copied().or_else(|| inbound.stream.local_address());
+    let ends = inbound.client.peer.address.and_then(|source| Some((source, destination()?)));
+    let worker = inbound.worker;
     let mut block = worker.blocks.borrow_mut().small();
     push(block.vec_mut(), ends);
     let (sent, block) = upstream.send(block).await;

@@ -4,8 +4,8 @@
 //! is parsed, into a reused buffer, and only when there is an access log.
 
 use super::attempts::{Attempts, Outcomes};
-use super::client::Connection;
 use super::generation::Generation;
+use super::inbound::Inbound;
 use super::state::LogTexts;
 use crate::error::{ProxyError, Rule};
 use crate::http::Version;
@@ -58,8 +58,8 @@ impl LogTexts {
     }
 
     /// Puts the name of the session behind the others.
-    fn add_sni(&mut self, connection: &Connection) {
-        if let Some(session) = connection.stream.tls() {
+    fn add_sni(&mut self, inbound: &Inbound<'_>) {
+        if let Some(session) = inbound.stream.tls() {
             session.with_server_name(|name| self.bytes.extend_from_slice(name.unwrap_or_default().as_bytes()));
             self.ends[6] = u32::try_from(self.bytes.len()).expect("seven bounded texts");
         }
@@ -73,9 +73,9 @@ impl LogTexts {
 
 impl Record {
     /// Of a request that began at `started`, and of which nothing is known yet.
-    pub(super) fn new(connection: &Connection, started: Instant) -> Self {
+    pub(super) fn new(inbound: &Inbound<'_>, started: Instant) -> Self {
         Self {
-            listener: connection.listener.get(),
+            listener: inbound.listener,
             route: None,
             method: MethodLabel::Other,
             version: None,
@@ -92,25 +92,20 @@ impl Record {
             outcomes: Outcomes::NONE,
             upstream_time: None,
             texts: None,
-            tls: connection.log_tls(),
+            tls: inbound.log_tls(),
         }
     }
 
     /// The head is understood.
-    pub(super) fn on_head(
-        &mut self,
-        worker: &Generation,
-        connection: &Connection,
-        head: &RequestHead<'_>,
-        client: IpAddr,
-    ) {
+    pub(super) fn on_head(&mut self, inbound: &Inbound<'_>, head: &RequestHead<'_>, client: IpAddr) {
+        let worker = inbound.worker;
         self.method = head.method().into();
         self.version = Some(match head.version() {
             Version::Http10 => (1, 0),
             Version::Http11 => (1, 1),
             Version::Http2 => (2, 0),
         });
-        self.client = (connection.peer.address.is_some() || client != connection.peer.ip()).then_some(client);
+        self.client = (inbound.client.peer.address.is_some() || client != inbound.client.peer.ip()).then_some(client);
         self.request_bytes = head.head_bytes() as u64;
         if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {
             let field = |name| head.fields().get(name).unwrap_or_default();
@@ -123,21 +118,22 @@ impl Record {
                 field("referer"),
                 b"",
             ]);
-            texts.add_sni(connection);
+            texts.add_sni(inbound);
             self.texts = Some(texts);
         }
     }
 
     /// The head could not be read: `bytes` is what there is of it.
-    pub(super) fn on_unread(&mut self, worker: &Generation, connection: &Connection, bytes: &[u8]) {
+    pub(super) fn on_unread(&mut self, inbound: &Inbound<'_>, bytes: &[u8]) {
+        let worker = inbound.worker;
         if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {
             let seen = Glimpse::of(bytes);
             texts.fill([seen.method, seen.target, b"", b"", b"", b"", b""]);
-            texts.add_sni(connection);
+            texts.add_sni(inbound);
             self.version = seen.version;
             self.texts = Some(texts);
         }
-        self.client = connection.peer.address.map(|address| address.ip().to_canonical());
+        self.client = inbound.client.peer.address.map(|address| address.ip().to_canonical());
         self.request_bytes = bytes.len() as u64;
     }
 

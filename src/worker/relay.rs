@@ -11,10 +11,9 @@
 //! piece of one that may be replaced waits for the rest, if that fits behind it: for a moment, if its length is known; if not, only for
 //! what has arrived already, because an event stream's next event may be an hour away.
 
-use super::client::Connection;
 use super::failure::Failure;
-use super::generation::Generation;
 use super::going::{Going, Sending};
+use super::inbound::Inbound;
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
@@ -23,6 +22,7 @@ use crate::http::trailers::Trailers;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
 use crate::net::clock;
+use crate::net::timer::Watch;
 use crate::net::upstream::{Received, Upstream};
 use crate::units::Instant;
 use std::future::poll_fn;
@@ -33,10 +33,11 @@ use std::time::Duration;
 
 /// A response that is being passed on.
 pub(super) struct Relay<'a, 'g, F> {
-    pub(super) worker: &'a Generation,
-    pub(super) connection: &'a Connection,
+    pub(super) inbound: &'a Inbound<'a>,
     /// The endpoint.
     pub(super) upstream: &'a Upstream,
+    /// Over what is waited for of the endpoint.
+    pub(super) watch: &'a Watch,
     /// The request, as far as it is still on its way.
     pub(super) going: &'a mut Going<'g, F>,
     /// As the endpoint sends it.
@@ -137,10 +138,10 @@ impl<F: Sending> Relay<'_, '_, F> {
     async fn send(&mut self, block: &mut Block) -> Result<(), Broken> {
         self.begun = true;
         let bytes = block.unread().len() as u64;
-        let watch = &self.connection.watch;
-        let _guard = watch.over_send(&self.connection.stream, self.patience, clock::now());
+        let watch = self.inbound.watch;
+        let _guard = watch.over_send(self.inbound.stream, self.patience, clock::now());
         let progress = || watch.on_sent(clock::now());
-        let mut sending = pin!(self.connection.stream.send_noting(std::mem::take(block), progress));
+        let mut sending = pin!(self.inbound.stream.send_noting(std::mem::take(block), progress));
         let (sent, back) = match self.going.is_under_way() {
             true => self.going.beside(sending).await.map_err(client_failed)?,
             false => sending.as_mut().await,
@@ -148,7 +149,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         *block = back;
         block.clear();
         if sent.is_err() {
-            return Err(Broken::Downstream(self.connection.send_failure()));
+            return Err(Broken::Downstream(self.inbound.send_failure()));
         }
         self.sent_bytes += bytes;
         Ok(())
@@ -156,17 +157,16 @@ impl<F: Sending> Relay<'_, '_, F> {
 
     /// The next bytes of the endpoint; none at its end, which the body may or may not allow.
     async fn receive(&mut self, block: &mut Block) -> Result<(), Broken> {
-        let watch = &self.connection.watch;
-        let stream = self.upstream.stream();
-        let _guard =
-            watch.over(stream, clock::now() + self.patience, Shutdown::Both).on_behalf_of(&self.connection.stream);
+        let watch = self.watch;
+        let over = watch.over(self.upstream.stream(), clock::now() + self.patience, Shutdown::Both);
+        let _guard = over.on_behalf_of(self.inbound.watch);
         self.ask(block);
         let received = match self.going.is_under_way() {
             true => self.going.beside(pin!(self.upstream.received())).await.map_err(client_failed)?,
             false => self.upstream.received().await,
         };
         // after either the end is ours and not the endpoint's, also the one that the next receive would find
-        let (stalled, left) = (watch.expired(), watch.client_gone());
+        let (stalled, left) = (watch.expired(), self.inbound.watch.has_left());
         let taken = self.take(received, block);
         match (left, stalled) {
             (true, _) => Err(Broken::Downstream(ProxyError::ClientClosed)),
@@ -177,9 +177,9 @@ impl<F: Sending> Relay<'_, '_, F> {
 
     /// The same, but until then at most, when it goes on without anybody waiting: whether something has come. The connection is not touched.
     async fn receive_until(&mut self, block: &mut Block, until: Instant) -> Result<bool, Broken> {
-        let watch = &self.connection.watch;
+        let watch = self.watch;
         let stall = self.now + self.patience;
-        let _guard = watch.over_pause(until.min(stall)).on_behalf_of(&self.connection.stream);
+        let _guard = watch.over_pause(until.min(stall)).on_behalf_of(self.inbound.watch);
         self.ask(block);
         let received = poll_fn(|cx| match self.upstream.poll_received(cx) {
             Poll::Ready(received) => Poll::Ready(Some(received)),
@@ -187,7 +187,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         });
         match received.await {
             Some(received) => self.take(received, block).map(|()| true),
-            None if watch.client_gone() => Err(Broken::Downstream(ProxyError::ClientClosed)),
+            None if self.inbound.watch.has_left() => Err(Broken::Downstream(ProxyError::ClientClosed)),
             None if stall <= until => Err(Broken::Upstream(ProxyError::UpstreamBodyTimeout)),
             None => Ok(false),
         }
@@ -199,7 +199,7 @@ impl<F: Sending> Relay<'_, '_, F> {
             return;
         }
         let left = self.body.left().or((!self.fast).then_some(BLOCK_SMALL as u64 + 1));
-        let mut room = self.worker.widen(std::mem::take(block), left, self.fast);
+        let mut room = self.inbound.worker.widen(std::mem::take(block), left, self.fast);
         room.clear_with_headroom(CHUNK_HEADROOM);
         self.upstream.arm(room);
     }
@@ -209,7 +209,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         self.asked = false;
         self.now = clock::now();
         // there is something in its place if it was received while something else was waited for
-        self.worker.put(std::mem::replace(block, back));
+        self.inbound.worker.put(std::mem::replace(block, back));
         self.fast = self.upstream.stream().has_filled(block);
         self.ended = matches!(received, Ok(0)) && self.body.on_eof().is_ok();
         match received {

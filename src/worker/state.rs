@@ -4,6 +4,7 @@
 //! never across an await; what could be a cell is one. What follows from the configuration is the [`super::generation::Generation`]'s;
 //! this knows nothing of it, nor of connections.
 
+use super::kept::Kept;
 use super::notice::Notice;
 use super::report::{Complaints, Report};
 use crate::config::Config;
@@ -26,6 +27,10 @@ use tokio::sync::mpsc::Sender;
 
 /// Texts of access log records kept for reuse.
 const LOG_TEXTS_KEPT: usize = 256;
+/// Heads whose room is kept for reuse: no more than arrive in one turn, because most are encoded in the turn that they arrive in.
+const HEADS_KEPT: usize = 64;
+/// Room beyond which a head's is not kept: one that grew to it is rare.
+const HEAD_ROOM_KEPT_BYTES: usize = 32 << 10;
 
 /// One core's state.
 pub(super) struct Worker {
@@ -41,6 +46,8 @@ pub(super) struct Worker {
     /// `Retry-After` and `RateLimit` of a rejection.
     pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     log_texts: RefCell<Vec<LogTexts>>,
+    /// Room for heads that arrive.
+    heads: RefCell<Vec<Box<Kept>>>,
     /// What [`clock::wall`] is ahead of [`clock::now`].
     epoch: Cell<Duration>,
     /// A formatted second, and when it is over.
@@ -81,8 +88,10 @@ pub(super) struct LogTexts {
 /// Buffers that one call at a time parses and encodes with.
 #[derive(Default)]
 pub(super) struct Scratch {
+    /// For heads of responses.
     pub(super) head: HeadScratch,
-    pub(super) path: Vec<u8>,
+    /// What is too small to have a name.
+    pub(super) text: Vec<u8>,
     /// A response's head for the client.
     pub(super) response: Vec<u8>,
 }
@@ -106,6 +115,7 @@ impl Worker {
             armed: Cell::new(0),
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
+            heads: RefCell::new(Vec::with_capacity(HEADS_KEPT)),
             epoch: Cell::new(epoch()),
             date: Cell::new((Instant::default(), date::format(0))),
             connections: Cell::new(0),
@@ -206,6 +216,20 @@ impl Worker {
         }
         self.armed.set(self.armed.get() + 1);
         Armed(&self.armed)
+    }
+
+    /// Room for a head that arrives.
+    pub(super) fn room_for_head(&self) -> Box<Kept> {
+        self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives it back.
+    pub(super) fn put_head(&self, mut kept: Box<Kept>) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < HEADS_KEPT && kept.head.room_bytes() <= HEAD_ROOM_KEPT_BYTES {
+            kept.id = None;
+            heads.push(kept);
+        }
     }
 
     // ---- small texts ----

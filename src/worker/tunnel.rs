@@ -8,8 +8,8 @@
 //! It ends when both directions have, when one side breaks, when no byte has moved for `tunnel_timeout`, or when a drain's time is
 //! over. It looks at no byte: what is spoken there is not HTTP any more.
 
-use super::client::Connection;
 use super::generation::Generation;
+use super::inbound::Inbound;
 use crate::error::ProxyError;
 use crate::net::block::Block;
 use crate::net::stream::Stream;
@@ -22,8 +22,7 @@ use std::task::{Context, Poll};
 
 /// Two connections that are one from now on.
 pub(super) struct Tunnel<'a> {
-    worker: &'a Generation,
-    client: &'a Connection,
+    inbound: &'a Inbound<'a>,
     upstream: &'a Stream,
     up_bytes: Cell<u64>,
     down_bytes: Cell<u64>,
@@ -52,17 +51,17 @@ enum Side {
 type Carried = Option<Result<(), Side>>;
 
 impl<'a> Tunnel<'a> {
-    pub(super) fn new(worker: &'a Generation, client: &'a Connection, upstream: &'a Stream) -> Self {
-        let open = Open::new(worker, client.listener.get());
-        Self { worker, client, upstream, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
+    pub(super) fn new(inbound: &'a Inbound<'a>, upstream: &'a Stream) -> Self {
+        let open = Open::new(inbound.worker, inbound.listener);
+        Self { inbound, upstream, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
     }
 
     /// Carries bytes until the end. `up` is what the client sent behind its request, `head` the 101 for it, `down` what came behind
     /// the endpoint's.
     pub(super) async fn run(&self, up: Block, head: Block, down: Block) -> Ended {
-        let watch = &self.client.watch;
-        let timeout = self.client.config(self.worker).tunnel_timeout;
-        let guard = watch.over_tunnel(&self.client.stream, self.worker.tunnel_deadline(timeout));
+        let watch = self.inbound.watch;
+        let timeout = self.inbound.config().tunnel_timeout;
+        let guard = watch.over_tunnel(self.inbound.stream, self.inbound.worker.tunnel_deadline(timeout));
         let broken = {
             let mut upward = pin!(self.carry(Side::Client, [up, Block::default()]));
             let mut downward = pin!(self.carry(Side::Upstream, [head, down]));
@@ -89,10 +88,10 @@ impl<'a> Tunnel<'a> {
                 Some(ProxyError::ClientClosed)
             }
             Some(Err(Side::Upstream)) => {
-                self.client.stream.reset_on_close();
+                self.inbound.stream.reset_on_close();
                 Some(ProxyError::UpstreamTruncated)
             }
-            None if self.worker.tunnels_have_ended() => Some(ProxyError::Draining),
+            None if self.inbound.worker.tunnels_have_ended() => Some(ProxyError::Draining),
             None => Some(ProxyError::TunnelTimeout),
         };
         if broken != Some(Err(Side::Client)) {
@@ -105,8 +104,8 @@ impl<'a> Tunnel<'a> {
     /// One direction, from its first bytes to its end, which is passed on.
     async fn carry(&self, from: Side, first: [Block; 2]) -> Result<(), Side> {
         let (source, sink, to, bytes) = match from {
-            Side::Client => (&self.client.stream, self.upstream, Side::Upstream, &self.up_bytes),
-            Side::Upstream => (self.upstream, &self.client.stream, Side::Client, &self.down_bytes),
+            Side::Client => (self.inbound.stream, self.upstream, Side::Upstream, &self.up_bytes),
+            Side::Upstream => (self.upstream, self.inbound.stream, Side::Client, &self.down_bytes),
         };
         for block in first {
             self.pass_on(sink, block, bytes).await.ok_or(to)?;
@@ -116,19 +115,19 @@ impl<'a> Tunnel<'a> {
             // no block is held while nothing comes; what is wrong with the socket, the receive will say
             let _ = source.readable().await;
             let block = {
-                let mut blocks = self.worker.blocks.borrow_mut();
+                let mut blocks = self.inbound.worker.blocks.borrow_mut();
                 if bulk { blocks.large() } else { blocks.small() }
             };
             let room = block.room();
             let (received, block) = source.receive(block).await;
             match received {
                 Ok(0) => {
-                    self.worker.put(block);
+                    self.inbound.worker.put(block);
                     return sink.end().await.map_err(|_| to);
                 }
                 Ok(count) => bulk = count == room || (bulk && count > room / 8),
                 Err(_) => {
-                    self.worker.put(block);
+                    self.inbound.worker.put(block);
                     return Err(from);
                 }
             }
@@ -142,11 +141,11 @@ impl<'a> Tunnel<'a> {
         let count = block.unread().len() as u64;
         let sent = if count > 0 {
             let (sent, block) = sink.send(block).await;
-            self.worker.put(block);
+            self.inbound.worker.put(block);
             self.on_progress();
             sent
         } else {
-            self.worker.put(block);
+            self.inbound.worker.put(block);
             Ok(())
         };
         bytes.set(bytes.get() + if sent.is_ok() { count } else { 0 });
@@ -154,8 +153,8 @@ impl<'a> Tunnel<'a> {
     }
 
     fn on_progress(&self) {
-        let timeout = self.client.config(self.worker).tunnel_timeout;
-        self.client.watch.move_to(self.worker.tunnel_deadline(timeout));
+        let timeout = self.inbound.config().tunnel_timeout;
+        self.inbound.watch.move_to(self.inbound.worker.tunnel_deadline(timeout));
     }
 }
 

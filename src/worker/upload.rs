@@ -8,19 +8,19 @@
 //! An upload is driven beside whatever its attempt waits for ([`super::going`]): the response, and then, as long as that is no refusal, its
 //! body too, because an endpoint may answer while it reads (RFC 9112 §9.5). All state is in cells, so that the answering side can look.
 //!
-//! A client that waits for `100 Continue` is not read from before [`super::attempt`], which hears the endpoint, has told it.
+//! A client that waits for `100 Continue` is not read from before [`super::conversation`], which hears the endpoint, has told it.
 
+use super::attempt::Attempt;
 use super::attempts::Attempts;
-use super::client::Connection;
 use super::discard::Rest;
 use super::failure::Failure;
-use super::generation::Generation;
-use super::going::Signals;
+use super::going::Delivery;
+use super::inbound::Inbound;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
 use crate::http::trailers::Trailers;
-use crate::limits::{DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
+use crate::limits::{BLOCK_BULK, DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::{SEND_AT_ONCE, Stream};
@@ -33,13 +33,12 @@ use std::time::Duration;
 
 /// A request that is being sent; outlives its attempts.
 pub(super) struct Upload<'c> {
-    worker: &'c Generation,
-    client: &'c Connection,
+    inbound: &'c Inbound<'c>,
     attempts: &'c Attempts<'c>,
     /// What the client has sent and nobody has looked at.
     inbox: RefCell<Block>,
     outbound: RefCell<Block>,
-    head_bytes: usize,
+    head_bytes: Cell<usize>,
     body: RefCell<Body>,
     framing: Framing,
     trailers: RefCell<Trailers>,
@@ -48,6 +47,7 @@ pub(super) struct Upload<'c> {
     /// The client waits for `100 Continue`, and has not been told yet.
     withheld: Cell<bool>,
     body_bytes: Cell<u64>,
+    /// Somebody waits for the client's next bytes; nobody else may then.
     waits: Cell<bool>,
     /// Nobody knows where the client's next request begins.
     severed: Cell<bool>,
@@ -56,11 +56,6 @@ pub(super) struct Upload<'c> {
     rate_min: u64,
     /// Time spent waiting for the client, while a rate is asked of it.
     waited: Cell<Duration>,
-    /// The time of the attempt, which begins to run once the client has sent everything.
-    time: Cell<Duration>,
-    /// The end of the attempt, as far as is known.
-    until: Cell<Instant>,
-    pub(super) attempt: Signals,
 }
 
 /// Where the client is with its body.
@@ -103,21 +98,14 @@ pub(super) struct Incoming {
 }
 
 impl<'c> Upload<'c> {
-    /// `outbound` holds the encoded head; `inbox` what the client sent behind its own.
-    pub(super) fn new(
-        worker: &'c Generation,
-        client: &'c Connection,
-        attempts: &'c Attempts<'c>,
-        (inbox, outbound): (Block, Block),
-        incoming: Incoming,
-    ) -> Self {
+    /// `inbox` holds what the client sent behind its head.
+    pub(super) fn new(inbound: &'c Inbound<'c>, attempts: &'c Attempts<'c>, inbox: Block, incoming: Incoming) -> Self {
         Self {
-            worker,
-            client,
+            inbound,
             attempts,
             inbox: RefCell::new(inbox),
-            head_bytes: outbound.all().len(),
-            outbound: RefCell::new(outbound),
+            head_bytes: Cell::new(0),
+            outbound: RefCell::default(),
             body: RefCell::new(Body::new(incoming.framing, incoming.bytes_max)),
             framing: incoming.framing,
             trailers: RefCell::new(incoming.trailers),
@@ -130,44 +118,41 @@ impl<'c> Upload<'c> {
             fast: Cell::new(false),
             rate_min: incoming.rate_min,
             waited: Cell::new(Duration::ZERO),
-            time: Cell::new(Duration::MAX),
-            until: Cell::new(Instant::NEVER),
-            attempt: Signals::default(),
         }
     }
 
-    /// Makes the next attempt begin with the first byte.
-    pub(super) fn rewind(&self) {
-        if self.is_replayable() {
-            self.outbound.borrow_mut().rewind();
-        }
-        self.waits.set(false);
-        let Signals { has_left, go, answered, stop, moving } = &self.attempt;
-        for signal in [has_left, go, answered, stop, moving] {
-            signal.set(false);
-        }
+    /// Puts the head before all else; `head` is shown the block whose unread part is what the client sent behind its own.
+    pub(super) fn begin_with(&self, head: impl FnOnce(&Block) -> Block) {
+        debug_assert!(self.outbound.borrow().all().is_empty(), "nothing can go before the head");
+        let head = head(&self.inbox.borrow());
+        self.head_bytes.set(head.all().len());
+        self.outbound.replace(head);
     }
 
     /// The end of an attempt that begins at `now` and may take until `until`: while the client is still sending, only T_max counts,
     /// because its slowness is not the endpoint's. The rest of the attempt's time runs from the end of the body on.
-    pub(super) fn time_attempt(&self, until: Instant, now: Instant) -> Instant {
+    pub(super) fn time(&self, delivery: &Delivery, until: Instant, now: Instant) -> Instant {
         let (time, until) = match self.is_complete() {
             true => (Duration::MAX, until),
             false => (until.since(now), self.attempts.deadline()),
         };
-        self.time.set(time);
-        self.until.set(until);
+        delivery.time.set(time);
+        delivery.until.set(until);
         until
     }
 
-    /// The end of the attempt, which may have been moved since [`Upload::time_attempt`].
-    pub(super) fn until(&self) -> Instant {
-        self.until.get()
+    /// Whether the whole request is here, and the kernel takes it at once: then nobody waits for its being sent.
+    pub(super) fn goes_at_once(&self, delivery: &Delivery) -> bool {
+        self.is_complete() && !delivery.has_left.get() && self.unsent_bytes(delivery) <= SEND_AT_ONCE
     }
 
-    /// Whether the whole request is here, and the kernel takes it at once: then nobody waits for its being sent.
-    pub(super) fn goes_at_once(&self) -> bool {
-        self.is_complete() && !self.has_left() && self.outbound.borrow().unread().len() <= SEND_AT_ONCE
+    /// Bytes that are here and were not handed to the connection.
+    fn unsent_bytes(&self, delivery: &Delivery) -> usize {
+        let outbound = self.outbound.borrow();
+        match self.progress.get() {
+            Progress::Kept => outbound.all().len() - delivery.sent.get(),
+            Progress::Lost => outbound.unread().len(),
+        }
     }
 
     /// Whether an attempt can be made with what is here: either nothing went out, or all of it can go out again.
@@ -180,19 +165,14 @@ impl<'c> Upload<'c> {
         self.progress.get() == Progress::Kept
     }
 
-    /// Whether a byte of it was handed to a connection since the last [`Upload::rewind`].
-    pub(super) fn has_sent(&self) -> bool {
-        self.progress.get() == Progress::Lost || self.outbound.borrow().consumed() > 0
+    /// Whether a byte of it was handed to the connection.
+    pub(super) fn has_sent(&self, delivery: &Delivery) -> bool {
+        self.progress.get() == Progress::Lost || delivery.sent.get() > 0
     }
 
-    /// Whether the endpoint's connection has taken a byte of it, as far as is known: what is inside a send may have left or not.
-    pub(super) fn has_left(&self) -> bool {
-        self.attempt.has_left.get()
-    }
-
-    /// Bytes handed to the connection of this attempt, when they are the whole request and can all be sent again.
-    pub(super) fn sent_whole_bytes(&self) -> Option<usize> {
-        (self.is_complete() && self.is_replayable()).then(|| self.outbound.borrow().consumed())
+    /// Bytes handed to the connection, when they are the whole request and can all be sent again.
+    pub(super) fn sent_whole_bytes(&self, delivery: &Delivery) -> Option<usize> {
+        (self.is_complete() && self.is_replayable()).then_some(delivery.sent.get())
     }
 
     /// Whether the client has sent its whole body.
@@ -228,12 +208,6 @@ impl<'c> Upload<'c> {
     /// The client was told to send what it held back.
     pub(super) fn let_go(&self) {
         self.withheld.set(false);
-        self.attempt.go.set(true);
-    }
-
-    /// The final response has begun. The upload goes on beside it, by the time that the response has.
-    pub(super) fn on_answered(&self) {
-        self.attempt.answered.set(true);
     }
 
     /// What the client has sent behind its request.
@@ -248,59 +222,88 @@ impl<'c> Upload<'c> {
 
     /// Gives its own block back to the worker, and returns what the client has sent behind its request.
     pub(super) fn finish(self) -> Block {
-        self.worker.put(self.outbound.into_inner());
+        self.inbound.worker.put(self.outbound.into_inner());
         self.inbox.into_inner()
     }
 
-    /// Sends what is there, then the rest of the body as it comes.
-    pub(super) async fn run(&self, upstream: &Stream) -> Result<(), Failure> {
+    /// Asserts what is true whenever nothing is being sent.
+    ///
+    /// # Panics
+    /// It is not, by a defect of this module.
+    pub(super) fn check_invariants(&self, delivery: &Delivery) {
+        let (outbound, body) = (self.outbound.borrow(), self.body.borrow());
+        assert!(!self.severed.get() || !body.is_done(), "a body that is whole is not malformed");
+        assert!(
+            !self.withheld.get() || self.body_bytes() == 0,
+            "nothing is taken from a client that waits to be told to send"
+        );
+        assert!(!self.waits.get(), "what was waited for is here");
+        match self.progress.get() {
+            Progress::Kept => {
+                assert!(self.head_bytes.get() <= outbound.all().len(), "the head is where it can be sent again");
+                assert!(delivery.sent.get() <= outbound.all().len(), "what was sent is kept");
+                assert!(self.body_bytes() <= (REPLAY_BYTES_MAX + BLOCK_BULK) as u64, "what is kept is bounded");
+            }
+            Progress::Lost => assert_eq!(delivery.sent.get(), 0, "who forgets what was sent cannot count it"),
+        }
+    }
+
+    /// Sends what is there, from the first byte on, then the rest of the body as it comes.
+    pub(super) async fn run(&self, delivery: &Delivery, attempt: &Attempt, upstream: &Stream) -> Result<(), Failure> {
         self.take_in()?;
         loop {
-            self.send(upstream).await?;
+            if cfg!(debug_assertions) {
+                self.check_invariants(delivery);
+            }
+            self.send(delivery, attempt, upstream).await?;
             if self.is_complete() {
-                self.on_complete();
+                self.on_complete(delivery, attempt);
                 return Ok(());
             }
-            if self.attempt.stop.get() {
+            if delivery.stop.get() {
                 return Err(Failure::BROKEN);
             }
             if self.withheld.get() {
-                poll_fn(|_| if self.attempt.go.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+                poll_fn(|_| if self.withheld.get() { Poll::Pending } else { Poll::Ready(()) }).await;
             }
             self.receive().await?;
             self.take_in()?;
-            if self.attempt.stop.get() {
+            if delivery.stop.get() {
                 return Err(Failure::BROKEN);
             }
         }
     }
 
     /// The client's part is done: what is left of the attempt's time begins to run.
-    fn on_complete(&self) {
-        if self.time.get() != Duration::MAX && !self.attempt.answered.get() {
+    fn on_complete(&self, delivery: &Delivery, attempt: &Attempt) {
+        if delivery.time.get() != Duration::MAX && !delivery.answered.get() {
             // one that cannot be sent again has all the time that is left
-            let time = if self.is_replayable() { self.time.get() } else { Duration::MAX };
-            self.until.set((clock::now() + time).min(self.attempts.deadline()));
-            self.client.watch.move_to(self.until.get());
+            let time = if self.is_replayable() { delivery.time.get() } else { Duration::MAX };
+            delivery.until.set((clock::now() + time).min(self.attempts.deadline()));
+            attempt.watch.move_to(delivery.until.get());
         }
     }
 
-    async fn send(&self, upstream: &Stream) -> Result<(), Failure> {
-        if self.outbound.borrow().is_empty() {
+    /// Sends what is kept from where the delivery has come to.
+    async fn send(&self, delivery: &Delivery, attempt: &Attempt, upstream: &Stream) -> Result<(), Failure> {
+        if self.unsent_bytes(delivery) == 0 {
             return Ok(());
         }
-        let unawaited = self.goes_at_once();
+        let unawaited = self.goes_at_once(delivery);
         let kept = self.progress.replace(Progress::Lost);
-        let outbound = self.outbound.take();
-        self.attempt.moving.set(true);
+        let mut outbound = self.outbound.take();
+        if kept == Progress::Kept {
+            outbound.set_unread(delivery.sent.get()..outbound.all().len());
+        }
+        delivery.moving.set(true);
         let (sent, mut outbound) = match unawaited {
             true => upstream.send_unawaited(outbound).await,
-            false => upstream.send_noting(outbound, || self.attempt.has_left.set(true)).await,
+            false => upstream.send_noting(outbound, || delivery.has_left.set(true)).await,
         };
-        self.attempt.moving.set(false);
-        self.attempt.has_left.set(true);
+        delivery.moving.set(false);
+        delivery.has_left.set(true);
         // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
-        let encoded = outbound.all().len() - self.head_bytes.min(outbound.all().len());
+        let encoded = outbound.all().len() - self.head_bytes.get().min(outbound.all().len());
         let outgrown = self.body_bytes.get() > REPLAY_BYTES_MAX as u64 || encoded > 2 * REPLAY_BYTES_MAX;
         if kept == Progress::Kept && outgrown {
             self.attempts.forbid_replay();
@@ -309,10 +312,11 @@ impl<'c> Upload<'c> {
         if progress == Progress::Lost {
             outbound.clear();
         }
+        delivery.sent.set(outbound.consumed());
         self.progress.set(progress);
         self.outbound.replace(outbound);
-        if self.attempt.answered.get() {
-            self.client.watch.extend(clock::now() + self.patience);
+        if delivery.answered.get() {
+            attempt.watch.extend(clock::now() + self.patience);
         }
         sent.map_err(|_| Failure::BROKEN)
     }
@@ -320,14 +324,14 @@ impl<'c> Upload<'c> {
     /// Receives more of the body. One that may be slow in coming holds no block meanwhile; bulk is spared the extra turn of the loop.
     /// May be dropped: what comes then belongs to the socket, and nothing was in the block.
     async fn receive(&self) -> Result<(), Failure> {
-        let watch = self.worker.timers.watch();
+        let watch = self.inbound.worker.timers.watch();
         let began = clock::now();
-        let _guard = watch.over(&self.client.stream, began + self.patience, Shutdown::Read);
+        let _guard = watch.over(self.inbound.stream, began + self.patience, Shutdown::Read);
         let left = self.left();
-        self.waits.set(true);
+        let waits = Waits::begin(&self.waits);
         if left.is_none_or(|left| left <= DISCARD_BYTES_MAX) {
             // what is wrong with the socket, the receive will say
-            let _ = self.client.stream.readable().await;
+            let _ = self.inbound.stream.readable().await;
         }
         let mut block = self.take_inbox();
         {
@@ -337,10 +341,10 @@ impl<'c> Upload<'c> {
                 std::mem::swap(&mut block, &mut outbound);
             }
         }
-        let block = self.worker.widen(block, left, self.fast.get());
-        let (received, block) = self.client.stream.receive(block).await;
-        self.waits.set(false);
-        self.fast.set(self.client.stream.has_filled(&block));
+        let block = self.inbound.worker.widen(block, left, self.fast.get());
+        let (received, block) = self.inbound.stream.receive(block).await;
+        drop(waits);
+        self.fast.set(self.inbound.stream.has_filled(&block));
         self.inbox.replace(block);
         match received {
             _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),
@@ -356,7 +360,7 @@ impl<'c> Upload<'c> {
     /// client's fault and does not count.
     fn is_too_slow(&self, since: Instant) -> bool {
         let now = clock::now();
-        if self.worker.timers.was_away(now) {
+        if self.inbound.worker.timers.was_away(now) {
             return false;
         }
         let waited = self.waited.get() + now.since(since);
@@ -399,5 +403,22 @@ impl<'c> Upload<'c> {
             inbox.clear();
         }
         Ok(())
+    }
+}
+
+/// The client's next bytes are being waited for, until it is dropped.
+struct Waits<'c>(&'c Cell<bool>);
+
+impl<'c> Waits<'c> {
+    fn begin(waits: &'c Cell<bool>) -> Self {
+        debug_assert!(!waits.get(), "one at a time");
+        waits.set(true);
+        Self(waits)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }

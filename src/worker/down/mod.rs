@@ -1,0 +1,3 @@
+//! What is spoken with clients: how a request comes to the line, by protocol.
+
+pub(super) mod h1;

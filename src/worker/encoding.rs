@@ -1,0 +1,51 @@
+//! `encode`: a head that was kept, written for the endpoint of an attempt.
+//!
+//! It is done as late as that, because only then it is known who the endpoint is and what it speaks. All endpoints speak HTTP/1.1, and to
+//! all of a cluster's the head is the same: so it is written once, into the block that the request is sent from and, if it must be, sent from
+//! again.
+
+use super::inbound::Inbound;
+use super::kept::Kept;
+use super::plan::Forward;
+use crate::config;
+use crate::http::encode::{self, UpstreamRequest};
+use crate::http::framing::Framing;
+use crate::limits::BLOCK_SMALL;
+use crate::net::block::Block;
+use crate::policy::router::rewrite;
+
+/// The head, in a block that has room for the body that comes with it. Its bytes are in the inbox still.
+pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inbox: &Block) -> Block {
+    let worker = inbound.worker;
+    let mut outbound = match forward.framing {
+        Framing::None => worker.blocks.borrow_mut().small(),
+        Framing::Fixed(bytes) if bytes < BLOCK_SMALL as u64 / 2 => worker.blocks.borrow_mut().small(),
+        _ => worker.blocks.borrow_mut().large(),
+    };
+    let head = kept.view(inbox);
+    let mut scratch = worker.scratch.borrow_mut();
+    let rules = &worker.shared.config.routes[forward.route.index()];
+    let path = match rules.rewrite {
+        config::Rewrite::None => head.path(),
+        _ => {
+            scratch.text.clear();
+            rewrite(&rules.rewrite, &rules.matcher.path, head.path(), &mut scratch.text);
+            // the path is visible ASCII and so is every template that the configuration accepts
+            str::from_utf8(&scratch.text).unwrap_or(head.path())
+        }
+    };
+    let forwarding = inbound.forwarding(kept.id.as_ref().map_or(&[], |id| id));
+    let request = UpstreamRequest {
+        head: &head,
+        path,
+        query: head.query(),
+        framing: forward.framing,
+        rules: &rules.request_headers,
+        forwarding: &forwarding,
+        host_fallback: &worker.shared.config.clusters[forward.cluster.index()].name,
+        expect_continue: forward.withheld,
+        offer: forward.offer.as_deref().copied(),
+    };
+    encode::request(outbound.vec_mut(), &request);
+    outbound
+}
