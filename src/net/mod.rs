@@ -23,6 +23,7 @@ mod epoll;
 pub mod fault;
 pub mod guarded;
 mod guest;
+pub mod lane;
 pub mod heap;
 pub mod listener;
 pub mod mailbox;

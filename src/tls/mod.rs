@@ -17,7 +17,7 @@ pub mod tickets;
 
 pub use certificate::Certificate;
 pub use names::Names;
-pub use offer::MinVersion;
+pub use offer::{HTTP2, MinVersion};
 
 use rustls::crypto::CryptoProvider;
 use std::sync::{Arc, OnceLock};

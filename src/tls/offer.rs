@@ -59,7 +59,10 @@ pub fn judge_of_clients(
 /// What is spoken over it (RFC 7301). Who offers something and none of these is refused.
 pub(super) const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
-/// The rules of a listener. Sessions go on by tickets alone, so nothing is kept of them; there is no early data, which could be repeated
+/// What is spoken before those, where a listener speaks it (RFC 9113 §3.2).
+pub const HTTP2: &[u8] = b"h2";
+
+/// The rules of a listener, which speaks HTTP/2 too, or does not. Sessions go on by tickets alone, so nothing is kept of them; there is no early data, which could be repeated
 /// (RFC 8446 §8), and no renegotiation, which rustls does not know.
 #[must_use]
 pub fn offer(
@@ -67,6 +70,7 @@ pub fn offer(
     oldest: MinVersion,
     tickets: Tickets,
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    http2: bool,
 ) -> Arc<ServerConfig> {
     let config = ServerConfig::builder_with_provider(provider()).with_protocol_versions(oldest.versions());
     let config = config.expect("the provider has suites of both versions");
@@ -77,6 +81,7 @@ pub fn offer(
     let mut config = config.with_cert_resolver(names);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(tickets);
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    let first: &[&[u8]] = if http2 { &[HTTP2] } else { &[] };
+    config.alpn_protocols = first.iter().chain(&PROTOCOLS).map(|name| name.to_vec()).collect();
     Arc::new(config)
 }

@@ -126,7 +126,7 @@ impl Inbound<'_> {
 
     /// How what it carries is called in a URL.
     pub(super) fn scheme(&self) -> &'static str {
-        if self.stream.tls().is_some() { "https" } else { "http" }
+        if self.stream.is_encrypted() { "https" } else { "http" }
     }
 }
 

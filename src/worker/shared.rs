@@ -362,5 +362,6 @@ fn tls_rules(listener: &Listener, random: &Arc<TicketKeys>) -> Option<Arc<Server
         Some(clients) => (Some(Arc::clone(&clients.judge)), clients.fingerprint.clone().into_bytes()),
         None => (None, Vec::new()),
     };
-    Some(offer(Arc::clone(&tls.names), tls.oldest, Tickets::new(Arc::clone(keys), bound_to), clients))
+    let http2 = listener.http2.is_some_and(|http2| http2.over_tls);
+    Some(offer(Arc::clone(&tls.names), tls.oldest, Tickets::new(Arc::clone(keys), bound_to), clients, http2))
 }

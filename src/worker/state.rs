@@ -4,6 +4,7 @@
 //! never across an await; what could be a cell is one. What follows from the configuration is the [`super::generation::Generation`]'s;
 //! this knows nothing of it, nor of connections.
 
+use super::down::h2::runner::Runners;
 use super::kept::Kept;
 use super::notice::Notice;
 use super::report::{Complaints, Report};
@@ -46,6 +47,8 @@ pub(super) struct Worker {
     /// `Retry-After` and `RateLimit` of a rejection.
     pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     log_texts: RefCell<Vec<LogTexts>>,
+    /// Tasks that serve streams.
+    pub(super) runners: RefCell<Runners>,
     /// Room for heads that arrive.
     heads: RefCell<Vec<Box<Kept>>>,
     /// What [`clock::wall`] is ahead of [`clock::now`].
@@ -115,6 +118,7 @@ impl Worker {
             armed: Cell::new(0),
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
+            runners: RefCell::default(),
             heads: RefCell::new(Vec::with_capacity(HEADS_KEPT)),
             epoch: Cell::new(epoch()),
             date: Cell::new((Instant::default(), date::format(0))),
@@ -160,6 +164,7 @@ impl Worker {
         self.life.turn(now);
         self.epoch.set(epoch());
         self.timers.look_for_gone_clients();
+        self.runners.borrow_mut().trim();
         let mut blocks = self.blocks.borrow_mut();
         blocks.trim();
         self.life.publish_buffers(blocks.lent_bytes(), blocks.kept_bytes());

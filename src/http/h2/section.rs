@@ -113,6 +113,19 @@ impl Section {
         }
     }
 
+    /// Appends what the request line would be in HTTP/1.1, for the log.
+    pub fn push_request_line(&self, out: &mut Vec<u8>) {
+        for part in [self.method(), self.path()] {
+            out.extend_from_slice(part.unwrap_or_default());
+            out.push(b' ');
+        }
+        out.extend_from_slice(b"HTTP/2.0\r\n");
+    }
+
+    pub(in crate::http) fn swap_table(&mut self, table: &mut Vec<Field>) {
+        std::mem::swap(&mut self.table, table);
+    }
+
     pub(super) fn method(&self) -> Option<&[u8]> {
         self.span(self.method)
     }

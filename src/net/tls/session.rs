@@ -47,6 +47,12 @@ impl Session {
         self.records.borrow().connection.negotiated_cipher_suite()
     }
 
+    /// Whether client and server have agreed on HTTP/2 (RFC 7301).
+    #[must_use]
+    pub fn speaks_http2(&self) -> bool {
+        self.records.borrow().connection.alpn_protocol() == Some(crate::tls::HTTP2)
+    }
+
     /// Whether it goes on with the keys of one before.
     #[must_use]
     pub fn is_resumed(&self) -> bool {

@@ -126,7 +126,7 @@ fn answer(connection: &mut Connection, request: (usize, Vec<u8>, Vec<u8>, Vec<u8
         date: &date::format(0),
     };
     respond::response(&mut block, &response);
-    connection.push_headers(out, place, &block, false);
+    connection.push_headers(out, place, &block[9..], false);
     // windows are those of a client that was told to have large ones
     for piece in body.chunks(16_384) {
         assert!(connection.room(place) >= piece.len());
@@ -135,7 +135,7 @@ fn answer(connection: &mut Connection, request: (usize, Vec<u8>, Vec<u8>, Vec<u8
     }
     block.clear();
     respond::trailers(&mut block, &trailers);
-    connection.push_headers(out, place, &block, true);
+    connection.push_headers(out, place, &block[9..], true);
     connection.release(place);
 }
 
@@ -220,11 +220,11 @@ proptest! {
         }
     }
 
-    /// Bytes that are mostly a block: whatever both take is the same; what we take, the other one takes.
+    /// Indices and literals of all kinds: whatever both take is the same, and what we take the other one takes. Not made up of any bytes,
+    /// which the other one does not survive.
     #[test]
     fn another_decoder_reads_the_same(
         pieces in proptest::collection::vec(prop_oneof![
-            any::<u8>().prop_map(|byte| vec![byte]),
             (0x80_u8..0xc8).prop_map(|byte| vec![byte]),
             ("[a-z]{1,9}", "[!-~]{0,20}").prop_map(|(n, v)| [&[0x40, n.len() as u8], n.as_bytes(), &[v.len() as u8], v.as_bytes()].concat()),
             ("[a-z]{1,9}", "[!-~]{0,20}").prop_map(|(n, v)| [&[0x10, n.len() as u8], n.as_bytes(), &[v.len() as u8], v.as_bytes()].concat()),
