@@ -10,6 +10,7 @@
 //! Source: Prometheus "Exposition formats", text format 0.0.4.
 
 mod families;
+mod http2_families;
 mod own_families;
 mod rows;
 
@@ -18,6 +19,7 @@ use super::stats::{ClusterStats, NameView, RequestKey, Stats};
 use crate::config::Cluster;
 use crate::units::{ClusterId, Instant};
 use families::FAMILIES;
+use http2_families::HTTP2_FAMILIES;
 use own_families::OWN_FAMILIES;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -87,7 +89,7 @@ impl Iterator for Scrape {
 
     fn next(&mut self) -> Option<String> {
         let mut piece = String::new();
-        while let Some(family) = FAMILIES.iter().chain(OWN_FAMILIES).nth(self.family) {
+        while let Some(family) = FAMILIES.iter().chain(OWN_FAMILIES).chain(HTTP2_FAMILIES).nth(self.family) {
             if piece.len() >= PIECE_BYTES {
                 return Some(piece);
             }

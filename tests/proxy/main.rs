@@ -25,6 +25,8 @@ mod frozen;
 mod garbage;
 mod harness;
 mod headers;
+mod http2;
+mod http2_abuse;
 mod health_checks;
 mod interim;
 mod knobs;

@@ -212,26 +212,32 @@ impl Connection {
         self.give_back(Some(place), bytes);
     }
 
-    /// Resets a stream of our own will, if it is not over.
-    pub fn reset(&mut self, place: usize, code: Code) {
+    /// Resets a stream of our own will, if it is not over; whether it was not.
+    pub fn reset(&mut self, place: usize, code: Code) -> bool {
         let stream = self.streams.get_mut(place);
         let is_over = stream.request != Request::Open && stream.response == Response::Ended;
-        if !stream.is_reset() && !is_over {
+        let is_open = !stream.is_reset() && !is_over;
+        if is_open {
             stream.response = Response::Reset;
             frame::push_reset(&mut self.control, stream.id, code);
         }
+        is_open
     }
 
     /// Whoever served the stream has ended. What of a body nobody has taken is given back; a request that is still coming when its response
-    /// is through is told that it may stop (§8.1).
-    pub fn release(&mut self, place: usize) {
+    /// is through is told that it may stop (§8.1). With what code the stream was reset for that.
+    pub fn release(&mut self, place: usize) -> Option<Code> {
         let stream = *self.streams.get(place);
-        match stream.response {
-            Response::Ended if stream.request == Request::Ended => self.guard.on_finished(),
-            Response::Ended => self.reset(place, Code::NoError),
-            Response::Open => self.reset(place, Code::Internal),
-            Response::Reset => {}
-        }
+        let code = match stream.response {
+            Response::Ended if stream.request == Request::Ended => {
+                self.guard.on_finished();
+                None
+            }
+            Response::Ended => Some(Code::NoError),
+            Response::Open => Some(Code::Internal),
+            Response::Reset => None,
+        };
+        let code = code.filter(|&code| self.reset(place, code));
         let mut held = self.streams.get(place).receive.held();
         if let Some(passing) = self.passing.as_mut().filter(|passing| passing.place == Some(place)) {
             // what is still to come of it is given back when it has come
@@ -240,6 +246,7 @@ impl Connection {
         }
         self.give_back(None, held);
         self.streams.remove(place);
+        code
     }
 
     /// Tells the client that no streams will be taken above `last`, or above those there are.

@@ -7,6 +7,7 @@
 use super::integer;
 use super::static_table::index_of_name;
 use http::StatusCode;
+use std::ops::Range;
 
 /// A field that no intermediary may put into a table either (§6.2.3).
 const NEVER_INDEXED: u8 = 0x10;
@@ -44,6 +45,23 @@ pub(super) fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8], never_ind
         }
     }
     push_string(out, value);
+}
+
+/// The same of a name and a value that stand in `out` already.
+pub(super) fn push_field_from_within(out: &mut Vec<u8>, name: Range<usize>, value: Range<usize>) {
+    out.reserve(name.len() + value.len() + 16);
+    match index_of_name(&out[name.clone()]) {
+        Some(index) => integer::push(out, 0, 4, usize::from(index)),
+        None => {
+            out.push(0);
+            integer::push(out, 0, 7, name.len());
+            let start = out.len();
+            out.extend_from_within(name);
+            out[start..].make_ascii_lowercase();
+        }
+    }
+    integer::push(out, 0, 7, value.len());
+    out.extend_from_within(value);
 }
 
 /// Appends a string as it stands (§5.2).

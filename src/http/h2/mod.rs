@@ -5,7 +5,9 @@
 //! [`respond`] and [`encoder`] write the head of a response. [`connection`] is a client's connection as a whole (`heads` and `control` are its
 //! parts, by frame), over `streams`, [`window`], [`settings`] and [`guard`].
 //!
-//! Downstream only: the gateway is the server here. Nothing waits, allocates per request in steady state, or reads a clock.
+//! Downstream only: the gateway is the server here, and `worker::down::h2` is who uses it. Nothing waits, allocates per request in steady state,
+//! or reads a clock. The client's side (responses into a head, requests into frames) does not exist yet but for [`section`], which knows
+//! both roles.
 //!
 //! What it does not do: priorities (RFC 9218), pushes, extended CONNECT (RFC 8441).
 

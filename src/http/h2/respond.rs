@@ -6,7 +6,7 @@
 //!
 //! There is no reason phrase, and nothing about the connection (RFC 9113 §8.2.2, §8.3.2).
 
-use super::encoder::{push_field, push_status};
+use super::encoder::{push_field, push_field_from_within, push_status};
 use super::frame::{END_HEADERS, END_STREAM, FRAME_HEAD_BYTES, FrameHead, Kind as FrameKind, push_head};
 use crate::config::{HeaderRules, ServerField};
 use crate::http::encode::{DownstreamResponse, passes_down};
@@ -74,15 +74,15 @@ pub(in crate::http) fn restate(out: &mut Vec<u8>, start: usize) {
     let mut at = start;
     while at + 2 < head_end {
         let end = at + memchr::memchr(b'\n', &out[at..head_end]).unwrap_or(head_end - at - 1);
-        // copied out first, because what is appended may move the text
-        let line = out[at..end - 1].to_vec();
+        let line = &out[at..end - 1];
         if at == start {
             let code = line.get(9..12).and_then(|code| StatusCode::from_bytes(code).ok());
             push_status(out, code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
-        } else if let Some(colon) = memchr::memchr(b':', &line)
+        } else if let Some(colon) = memchr::memchr(b':', line)
             && !line[..colon].eq_ignore_ascii_case(b"connection")
         {
-            push_field(out, &line[..colon], trim(&line[colon + 1..]), false);
+            // it is written with one blank behind the colon
+            push_field_from_within(out, at..at + colon, at + colon + 2..end - 1);
         }
         at = end + 1;
     }

@@ -4,9 +4,7 @@ use crate::error::ProxyError;
 use crate::limits;
 use crate::observe::counter::{Arena, Counter, counters};
 use crate::observe::histogram::Histogram;
-use crate::observe::labels::{
-    AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, ReadmitReason, RefuseReason, RetryReason, TlsVersion,
-};
+use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, ReadmitReason, RefuseReason, RetryReason, StreamCode, StreamSide, TlsVersion};
 
 /// Slots of a route's requests that are allocated at a time.
 const REQUESTS_CHUNK: usize = 8;
@@ -154,6 +152,12 @@ pub(crate) struct ListenerStats {
     /// By [`HandshakeFailure`].
     pub(crate) handshake_failures: [Counter; HandshakeFailure::ALL.len()],
     pub(crate) handshake_duration: Histogram,
+    /// Requests under way that are streams.
+    pub(crate) streams: Counter,
+    /// By [`StreamCode`].
+    pub(crate) goaways: [Counter; StreamCode::ALL.len()],
+    /// By [`StreamSide`] and [`StreamCode`].
+    pub(crate) stream_resets: [[Counter; StreamCode::ALL.len()]; StreamSide::ALL.len()],
 }
 
 /// The worker's event loop and its own resources.
@@ -179,6 +183,7 @@ impl Gauges for ListenerStats {
     fn reset(&self) {
         self.connections.set(0);
         self.tunnels.set(0);
+        self.streams.set(0);
     }
 }
 

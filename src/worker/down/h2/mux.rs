@@ -22,6 +22,7 @@ use crate::net::clock;
 use crate::net::lane::{Bells, Lane};
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
+use crate::observe::labels::{StreamCode, StreamSide};
 use crate::units::Instant;
 use crate::worker::client::{Client, Connection};
 use crate::worker::state::Worker;
@@ -136,7 +137,8 @@ impl Mux {
         let sending = worker.timers.watch();
         let mut receiving = pin!(None);
         let next = loop {
-            if self.take(connection, &mut inbox).is_err() {
+            if let Err(code) = self.take(connection, &mut inbox) {
+                self.count_goaway(code);
                 break self.close(connection, &sending).await;
             }
             self.say_farewell();
@@ -284,7 +286,9 @@ impl Mux {
                         slot.runner.lane.end(self.section.lines());
                     }
                 }
-                Some(Event::Reset { place, .. }) => {
+                Some(Event::Reset { place, code, by_client }) => {
+                    let side = if by_client { StreamSide::Client } else { StreamSide::Gateway };
+                    self.count_reset(side, code);
                     if let Some(slot) = self.slots.get(place).and_then(Option::as_ref) {
                         slot.runner.lane.lose();
                     }
@@ -355,6 +359,7 @@ impl Mux {
         match self.farewell {
             Farewell::Told(until) if now >= until || self.codec.streams() == 0 => {
                 self.farewell = Farewell::Final;
+                self.count_goaway(Code::NoError);
                 self.codec.go_away(Code::NoError, None);
             }
             _ => {}
@@ -390,6 +395,7 @@ impl Mux {
     async fn on_end(&mut self, connection: &Connection, sending: &Watch) -> Next {
         if connection.watch.expired() {
             let code = if self.head_began.is_some() { Code::EnhanceYourCalm } else { Code::NoError };
+            self.count_goaway(code);
             self.codec.go_away(code, None);
             return self.close(connection, sending).await;
         }
@@ -426,6 +432,16 @@ impl Mux {
         }
         worker.put(inbox);
         Next::Over
+    }
+
+    pub(super) fn count_reset(&self, side: StreamSide, code: Code) {
+        let at = self.client.door.at();
+        at.generation.recorder.stream_reset(at.row, side, StreamCode::ALL[code as usize]);
+    }
+
+    fn count_goaway(&self, code: Code) {
+        let at = self.client.door.at();
+        at.generation.recorder.goaway(at.row, StreamCode::ALL[code as usize]);
     }
 
     /// Nobody is left at the other end: whoever serves a stream hears of it.

@@ -15,7 +15,7 @@ use crate::units::{Instant, ListenerId};
 use crate::worker::client::Client;
 use crate::worker::discard::Served;
 use crate::worker::exchange::{self, Request};
-use crate::worker::generation::Pinned;
+use crate::worker::generation::{Generation, Pinned};
 use crate::worker::inbound::Inbound;
 use crate::worker::kept::Kept;
 use crate::worker::record::Record;
@@ -175,6 +175,7 @@ impl Worker {
 async fn serve(stream: &Stream, work: Work) {
     let Work { client, pinned, listener, head, mut inbox, at } = work;
     let worker = &*pinned;
+    let _counted = Counted::new(worker, listener);
     let watch = worker.timers.watch_client(stream, client.door.tag);
     let inbound = Inbound { worker, client: &client, listener, stream, watch: &watch };
     let mut record = Record::new(&inbound, at);
@@ -197,6 +198,25 @@ async fn serve(stream: &Stream, work: Work) {
     }
     record.finish(worker, clock::now(), sent);
     worker.put(inbox);
+}
+
+/// Counts a stream that is served, until it is dropped.
+struct Counted<'w> {
+    worker: &'w Generation,
+    listener: ListenerId,
+}
+
+impl<'w> Counted<'w> {
+    fn new(worker: &'w Generation, listener: ListenerId) -> Self {
+        worker.recorder.stream_opened(listener);
+        Self { worker, listener }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.worker.recorder.stream_closed(self.listener);
+    }
 }
 
 /// A request whose head is not taken: one reply.

@@ -8,6 +8,7 @@ use crate::http::h2::code::Code;
 use crate::http::h2::frame::{END_STREAM, FRAME_HEAD_BYTES, FrameHead, Kind};
 use crate::limits::{BLOCK_LARGE, BLOCK_SMALL};
 use crate::net::block::Block;
+use crate::observe::labels::StreamSide;
 use crate::worker::state::Worker;
 use std::rc::Rc;
 
@@ -133,9 +134,12 @@ impl Mux {
         if taken > 0 {
             self.codec.on_taken(place, taken, true);
         }
-        if lane.is_cut() {
-            self.codec.reset(place, Code::Cancel);
+        let is_cut = lane.is_cut();
+        if is_cut && self.codec.reset(place, Code::Cancel) {
+            self.count_reset(StreamSide::Gateway, Code::Cancel);
         }
+        let Some(slot) = self.slots.get_mut(place).and_then(Option::as_mut) else { return };
+        let lane = &slot.runner.lane;
         let waits = lane.outgoing(|block| !block.is_empty());
         if waits && !slot.is_writing {
             slot.is_writing = true;
@@ -152,7 +156,9 @@ impl Mux {
         if slot.is_writing {
             self.writing.retain(|&other| other as usize != place);
         }
-        self.codec.release(place);
+        if let Some(code) = self.codec.release(place) {
+            self.count_reset(StreamSide::Gateway, code);
+        }
         slot.runner.lane.take_blocks().into_iter().for_each(|block| worker.put(block));
         worker.put_runner(slot.runner);
     }
