@@ -206,6 +206,9 @@ impl Lane {
 
     /// A piece of the body has come. Blocks are of the worker's stock.
     pub fn deliver(&self, payload: &[u8], blocks: &RefCell<Blocks>) {
+        if payload.is_empty() {
+            return;
+        }
         let mut incoming = self.incoming.borrow_mut();
         let block = &mut incoming.block;
         if block.is_empty() {

@@ -92,6 +92,7 @@ pub(in crate::worker) async fn run(connection: &Connection, first: &[u8]) {
         if next == Next::Over {
             break;
         }
+        mux.shrink();
         let Connection { stream, watch, client, .. } = connection;
         let idle = client.door.ask(|listener| listener.idle_timeout);
         let guard = watch.over_idle(stream, client.door.idle_until(clock::now(), idle));
@@ -374,6 +375,11 @@ impl Mux {
         }
     }
 
+    /// Gives back what serving has taken.
+    fn shrink(&mut self) {
+        (self.section, self.slots, self.writing) = (Section::default(), Vec::new(), Vec::new());
+    }
+
     fn is_over(&self) -> bool {
         self.farewell == Farewell::Final && self.codec.streams() == 0
     }
@@ -408,7 +414,6 @@ impl Mux {
         let worker = &client.door.worker;
         self.lose_all();
         let patience = client.door.ask(|listener| listener.body_timeout);
-        stream.end_with_next_send();
         if let Some(out) = self.collect(worker) {
             let _guard = sending.over_send(stream, patience.min(LINGER), clock::now());
             let (sent, block) = stream.send_noting(out, || sending.on_sent(clock::now())).await;
@@ -417,8 +422,10 @@ impl Mux {
                 return Next::Over;
             }
         }
-        stream.shutdown(Shutdown::Write);
         let _guard = sending.over(stream, clock::now() + LINGER, Shutdown::Both);
+        if stream.end().await.is_err() {
+            return Next::Over;
+        }
         let mut left = LINGER_BYTES;
         let mut inbox = worker.blocks.borrow_mut().small();
         while left > 0 {

@@ -5,12 +5,15 @@
 use super::mux::Mux;
 use super::runner::Runner;
 use crate::http::h2::code::Code;
-use crate::http::h2::frame::{END_STREAM, FRAME_HEAD_BYTES, FrameHead, Kind};
+use crate::http::h2::frame::{END_STREAM, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, FrameHead, Kind};
 use crate::limits::{BLOCK_LARGE, BLOCK_SMALL};
 use crate::net::block::Block;
 use crate::observe::labels::StreamSide;
 use crate::worker::state::Worker;
 use std::rc::Rc;
+
+/// Bytes that are collected before they are sent: a large block, with one frame of DATA more.
+const OUT_BYTES_MAX: usize = BLOCK_LARGE - FRAME_BYTES_MAX - 4 * FRAME_HEAD_BYTES;
 
 /// A stream that is being served.
 pub(super) struct Slot {
@@ -49,7 +52,7 @@ impl Mux {
         while !is_stuck {
             is_stuck = true;
             let mut at = 0;
-            while at < self.writing.len() && out.unread().len() < BLOCK_LARGE - BLOCK_SMALL {
+            while at < self.writing.len() && out.unread().len() < OUT_BYTES_MAX {
                 let place = self.writing[at] as usize;
                 match self.write(place, worker, &mut out) {
                     Written::Some => (is_stuck, at) = (false, at + 1),
@@ -60,7 +63,7 @@ impl Mux {
                     }
                 }
             }
-            is_stuck |= out.unread().len() >= BLOCK_LARGE - BLOCK_SMALL;
+            is_stuck |= out.unread().len() >= OUT_BYTES_MAX;
         }
         if self.writing.len() > 1 {
             // whoever was first is last in the next turn
