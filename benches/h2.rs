@@ -41,7 +41,10 @@ fn blocks() -> (Vec<u8>, Vec<u8>) {
             (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0.0.0 Safari/537.36"),
             (b"accept", b"application/json, text/plain, */*"),
             (b"accept-encoding", b"gzip, deflate, br, zstd"),
-            (b"authorization", b"Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0"),
+            (
+                b"authorization",
+                b"Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0",
+            ),
             (b"cookie", b"session=0123456789abcdef0123456789abcdef; theme=dark"),
             (b"traceparent", trace.as_bytes()),
         ];

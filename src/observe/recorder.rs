@@ -10,7 +10,10 @@
 //! What this does not do: decide anything, or read a clock.
 
 use super::counter::Rows;
-use super::labels::{AttemptOutcome, DriverRung, EjectReason, EndpointState, HandshakeFailure, MethodLabel, ReadmitReason, RefuseReason, RetryReason, StreamCode, StreamSide, TlsVersion};
+use super::labels::{
+    AttemptOutcome, DriverRung, EjectReason, EndpointState, HandshakeFailure, MethodLabel, ReadmitReason, RefuseReason,
+    RetryReason, StreamCode, StreamSide, TlsVersion,
+};
 use super::stats::{ClusterStats, EndpointStats, LifeStats, ListenerStats, RequestKey, RouteStats, Stats, Tenure};
 use super::usage::{Usage, UsageIndex, UsageKey};
 use crate::error::ProxyError;

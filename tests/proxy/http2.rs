@@ -33,7 +33,8 @@ fn run<T>(client: impl Future<Output = T>) -> T {
 
 /// A connection, whose task runs until the client is dropped.
 async fn connect(gateway: &Gateway) -> SendRequest<Bytes> {
-    connect_by(gateway, h2::client::Builder::new().initial_connection_window_size(1 << 24).initial_window_size(1 << 23)).await
+    connect_by(gateway, h2::client::Builder::new().initial_connection_window_size(1 << 24).initial_window_size(1 << 23))
+        .await
 }
 
 async fn connect_by(gateway: &Gateway, builder: &h2::client::Builder) -> SendRequest<Bytes> {
@@ -146,10 +147,6 @@ on_every_step! {
         let service = Upstream::answering(|request, conn| match request.target.as_str() {
             "/204" => drop(conn.send("HTTP/1.1 204 No Content\r\n\r\n")),
             "/304" => drop(conn.send("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n")),
-            "/close" => {
-                conn.send("HTTP/1.1 200 OK\r\n\r\nuntil the end");
-                conn.cut();
-            }
             _ => drop(conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")),
         });
         let own = "[[route]]\nname = \"own\"\nmatch = { path = \"/own\" }\nrespond = { status = 200, body = \"mine\" }\n\
@@ -159,7 +156,6 @@ on_every_step! {
             let sender = connect(&gateway).await;
             assert_eq!(text(&sender, get("/s/204")).await, (204, String::new()));
             assert_eq!(text(&sender, get("/s/304")).await, (304, String::new()));
-            assert_eq!(text(&sender, get("/s/close")).await, (200, "until the end".to_owned()));
             let head = Request::head("http://test/s/").body(()).unwrap();
             let response = ask(&sender, head).await.unwrap();
             assert_eq!(response.headers()["content-length"], "5");
@@ -170,6 +166,22 @@ on_every_step! {
             assert!(body.contains("no_route"), "{body}");
             let away = ask(&sender, get("/away")).await.unwrap();
             assert_eq!((away.status().as_u16(), &away.headers()["location"]), (308, &"https://other/away".parse::<http::HeaderValue>().unwrap()));
+        });
+        gateway.assert_nothing_left();
+    }
+
+    fn a_body_that_ends_with_its_connection_ends_the_stream(driver: Driver) {
+        let service = Upstream::scripted(|conn| {
+            if conn.head().is_some() {
+                conn.send("HTTP/1.1 200 OK\r\n\r\nuntil the end");
+            }
+        });
+        let gateway = gateway(driver, &service, "");
+        run(async {
+            let sender = connect(&gateway).await;
+            for _ in 0..3 {
+                assert_eq!(text(&sender, get("/")).await, (200, "until the end".to_owned()));
+            }
         });
         gateway.assert_nothing_left();
     }

@@ -243,7 +243,7 @@ on_both_drivers! {
         let service = Upstream::always("ok");
         let gateway = gateway(driver, &service, "header_timeout = \"300ms\"");
         for begin in [&b""[..], &PREFACE[..10], PREFACE, &[PREFACE, &frame(4, 0, 0, b""), &frame(1, 0x1, 1, GET)].concat(),
-            &[PREFACE, &frame(4, 0, 0, b""), &get(1)[..20]].concat()] {
+            &[PREFACE, &frame(4, 0, 0, b""), &get(1)[..15]].concat()] {
             let mut socket = TcpStream::connect(gateway.address("edge")).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             socket.write_all(begin).unwrap();

@@ -173,11 +173,11 @@ fn push_length(out: &mut Vec<u8>, bytes: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Version;
     use crate::http::date;
     use crate::http::h2::decoder::Decoder;
     use crate::http::h2::section::{Bounds, Role, Section};
     use crate::http::reply::{self, Reply, ReplyTo};
-    use crate::http::Version;
 
     /// `HEADERS+END_STREAM …` and `DATA …`, one a line.
     fn read(mut bytes: &[u8]) -> String {
@@ -219,7 +219,12 @@ mod tests {
             write(&mut out, to);
             read(out.strip_prefix(b"before").unwrap())
         };
-        let body = Reply { status: StatusCode::OK, content_type: Some(b"text/plain"), body: b"hello", extra: &[("X-Y", b"1")] };
+        let body = Reply {
+            status: StatusCode::OK,
+            content_type: Some(b"text/plain"),
+            body: b"hello",
+            extra: &[("X-Y", b"1")],
+        };
         let head = format!(":status: 200; {date}; content-type: text/plain; x-y: 1; content-length: 5; ");
         assert_eq!(written(&|out, to| reply::reply(out, &body, to), &to), format!("Headers {head}\nData. hello\n"));
         let head_only = ReplyTo { head_only: true, ..to };

@@ -4,7 +4,10 @@ use crate::error::ProxyError;
 use crate::limits;
 use crate::observe::counter::{Arena, Counter, counters};
 use crate::observe::histogram::Histogram;
-use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, ReadmitReason, RefuseReason, RetryReason, StreamCode, StreamSide, TlsVersion};
+use crate::observe::labels::{
+    AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, ReadmitReason, RefuseReason, RetryReason, StreamCode,
+    StreamSide, TlsVersion,
+};
 
 /// Slots of a route's requests that are allocated at a time.
 const REQUESTS_CHUNK: usize = 8;
