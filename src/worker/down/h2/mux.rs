@@ -423,6 +423,8 @@ impl Mux {
             }
         }
         let _guard = sending.over(stream, clock::now() + LINGER, Shutdown::Both);
+        // what was posted may not have left, and an end would overtake it
+        stream.posted().await;
         if stream.end().await.is_err() {
             return Next::Over;
         }
