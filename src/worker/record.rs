@@ -59,10 +59,8 @@ impl LogTexts {
 
     /// Puts the name of the session behind the others.
     fn add_sni(&mut self, inbound: &Inbound<'_>) {
-        if let Some(session) = inbound.stream.tls() {
-            session.with_server_name(|name| self.bytes.extend_from_slice(name.unwrap_or_default().as_bytes()));
-            self.ends[6] = u32::try_from(self.bytes.len()).expect("seven bounded texts");
-        }
+        inbound.with_server_name(|name| self.bytes.extend_from_slice(name.as_bytes()));
+        self.ends[6] = u32::try_from(self.bytes.len()).expect("seven bounded texts");
     }
 
     fn get(&self, index: usize) -> &[u8] {

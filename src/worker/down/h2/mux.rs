@@ -25,6 +25,7 @@ use crate::net::timer::Watch;
 use crate::observe::labels::{StreamCode, StreamSide};
 use crate::units::Instant;
 use crate::worker::client::{Client, Connection};
+use crate::worker::greeting::SessionFacts;
 use crate::worker::state::Worker;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -68,6 +69,7 @@ pub(super) struct Mux {
     section: Section,
     bells: Rc<Bells>,
     client: Rc<Client>,
+    session: Option<Rc<SessionFacts>>,
     farewell: Farewell,
     /// When the block that is coming began.
     head_began: Option<Instant>,
@@ -121,6 +123,7 @@ impl Mux {
             section: Section::default(),
             bells: Rc::default(),
             client: Rc::new(connection.client.clone()),
+            session: SessionFacts::of(&connection.stream).map(Rc::new),
             farewell: Farewell::No,
             head_began: None,
         }
@@ -344,7 +347,8 @@ impl Mux {
         if framing.is_empty() && !ended {
             runner.lane.end(&[]);
         }
-        runner.give(Work { client: Rc::clone(&self.client), pinned, listener, head, inbox, at: now });
+        let (client, session) = (Rc::clone(&self.client), self.session.clone());
+        runner.give(Work { client, session, pinned, listener, head, inbox, at: now });
         if self.slots.len() <= place {
             self.slots.resize_with(place + 1, || None);
         }

@@ -16,6 +16,7 @@ use crate::worker::client::Client;
 use crate::worker::discard::Served;
 use crate::worker::exchange::{self, Request};
 use crate::worker::generation::{Generation, Pinned};
+use crate::worker::greeting::SessionFacts;
 use crate::worker::inbound::Inbound;
 use crate::worker::kept::Kept;
 use crate::worker::record::Record;
@@ -32,6 +33,7 @@ const RUNNERS_KEPT: usize = 256;
 /// A request of a stream.
 pub(in crate::worker) struct Work {
     pub(super) client: Rc<Client>,
+    pub(super) session: Option<Rc<SessionFacts>>,
     pub(super) pinned: Pinned,
     pub(super) listener: ListenerId,
     /// Its head; or why that is not taken.
@@ -173,11 +175,12 @@ impl Worker {
 
 /// Serves one request to its last byte.
 async fn serve(stream: &Stream, work: Work) {
-    let Work { client, pinned, listener, head, mut inbox, at } = work;
+    let Work { client, session, pinned, listener, head, mut inbox, at } = work;
     let worker = &*pinned;
     let _counted = Counted::new(worker, listener);
     let watch = worker.timers.watch_client(stream, client.door.tag);
-    let inbound = Inbound { worker, client: &client, listener, stream, watch: &watch };
+    let session = session.as_deref();
+    let inbound = Inbound { worker, client: &client, listener, stream, watch: &watch, session };
     let mut record = Record::new(&inbound, at);
     let served = match head {
         Ok(kept) => {
