@@ -29,7 +29,7 @@ use crate::worker::greeting::SessionFacts;
 use crate::worker::state::Worker;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -70,6 +70,8 @@ pub(super) struct Mux {
     bells: Rc<Bells>,
     client: Rc<Client>,
     session: Option<Rc<SessionFacts>>,
+    /// What the client has connected to, asked of the kernel once.
+    local: Option<SocketAddr>,
     farewell: Farewell,
     /// When the block that is coming began.
     head_began: Option<Instant>,
@@ -124,6 +126,7 @@ impl Mux {
             bells: Rc::default(),
             client: Rc::new(connection.client.clone()),
             session: SessionFacts::of(&connection.stream).map(Rc::new),
+            local: connection.stream.local_address(),
             farewell: Farewell::No,
             head_began: None,
         }
@@ -343,7 +346,7 @@ impl Mux {
         self.section.trim(SECTION_KEPT_BYTES);
         let runner = worker.take_runner();
         runner.lane.begin(&self.bells, place, framing);
-        runner.lane.set_connection(connection.stream.local_address(), connection.stream.is_encrypted());
+        runner.lane.set_connection(self.local, connection.stream.is_encrypted());
         if framing.is_empty() && !ended {
             runner.lane.end(&[]);
         }
