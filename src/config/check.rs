@@ -17,7 +17,7 @@ use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
 use super::texts::{Texts, as_text, read_file};
 use super::values::{DriverWord, FormatWord, duration};
-use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Http2, Listener, LogFormat, LogPath, Resolver};
+use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat, LogPath, Resolver};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -402,17 +402,7 @@ fn listener(table: &file::Listener, tls: Option<Option<ServerSide>>) -> Option<L
         merge_slashes: value(&table.merge_slashes)?,
         server: value(&table.server)?,
         tls: tls?,
-        http2: match &table.http2 {
-            None => None,
-            Some(http2) => {
-                let http2 = &http2.value;
-                Some(Http2 {
-                    over_tls: value(&http2.enabled)?,
-                    in_clear: value(&http2.cleartext)?,
-                    streams_max: u32::try_from(value(&http2.max_streams)?.0).ok()?,
-                })
-            }
-        },
+        http2: encryption::http2(table)?,
     })
 }
 

@@ -5,7 +5,8 @@
 //! waits arms a [`super::timer::Watch`] on the descriptor first.
 
 use super::block::Block;
-use super::lane::{self, Lane, LaneSocket};
+use super::lane::Lane;
+use super::lane::socket::{self as lane, LaneSocket};
 use super::plain::Plain;
 use super::receipt::Receipt;
 use super::tls::Session;

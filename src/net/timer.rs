@@ -16,7 +16,7 @@
 
 use super::alarm::Alarm;
 use super::clock;
-use super::lane;
+use super::lane::socket as lane;
 use super::stream::{Stream, poll_now, shutdown_fd};
 use super::wheel::{CLIENT_GONE, Doing, NOBODY, Row, Wheel};
 use crate::units::Instant;

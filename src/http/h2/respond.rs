@@ -25,7 +25,8 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     out.reserve(head.head_bytes() + 256);
     let start = begin(out);
     push_status(out, head.status());
-    copy(out, &head.fields(), rules, |kind| passes_down(kind, framing, response.server));
+    // a body that can have trailers is one that comes in chunks
+    copy(out, &head.fields(), rules, |kind| passes_down(kind, head.framing(), response.server));
     if let ServerField::Set(value) = response.server
         && !overrides(rules, b"server")
     {

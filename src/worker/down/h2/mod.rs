@@ -8,6 +8,7 @@
 //! Flow control is the back-pressure. What a runner has taken is given back to the client's windows; what the client has no room for waits in
 //! its lane, one block each, and is watched there by the runner's own deadlines.
 
+mod farewell;
 pub(in crate::worker) mod mux;
 pub(in crate::worker) mod runner;
 mod writing;

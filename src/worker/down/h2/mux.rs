@@ -8,12 +8,12 @@
 //! taken any more, and when the last one has ended the connection is closed (RFC 9113 §6.8).
 
 use super::SECTION_KEPT_BYTES;
+use super::farewell::{Farewell, GRACE_PING};
 use super::runner::Work;
 use super::writing::Slot;
 use crate::http::framing::Framing;
 use crate::http::h2::code::Code;
 use crate::http::h2::connection::{Connection as Codec, Event};
-use crate::http::h2::frame::ID_MAX;
 use crate::http::h2::section::Section;
 use crate::http::h2::settings::OwnSettings;
 use crate::http::head::HeadPolicy;
@@ -41,25 +41,6 @@ const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// How long a connection without streams waits for the next one with a receive armed.
 const HOT: Duration = Duration::from_millis(100);
-/// How long a client may go on to open streams when it was told not to.
-const GRACE: Duration = Duration::from_secs(1);
-/// What its answer to our ping carries, when it has been told.
-const GRACE_PING: [u8; 8] = *b"farewell";
-/// How long, and how much, a client's last words are listened to.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 16 << 20;
-
-/// How far the end of a connection has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Farewell {
-    /// It goes on.
-    No,
-    /// The client was told; until then it may still open streams.
-    Told(Instant),
-    /// No more streams are taken.
-    Final,
-}
-
 /// See the module.
 pub(super) struct Mux {
     pub(super) codec: Codec,
@@ -68,20 +49,22 @@ pub(super) struct Mux {
     pub(super) writing: Vec<u32>,
     section: Section,
     bells: Rc<Bells>,
-    client: Rc<Client>,
+    pub(super) client: Rc<Client>,
     session: Option<Rc<SessionFacts>>,
     /// What the client has connected to, asked of the kernel once.
     local: Option<SocketAddr>,
-    farewell: Farewell,
+    pub(super) farewell: Farewell,
     /// When the block that is coming began.
-    head_began: Option<Instant>,
+    pub(super) head_began: Option<Instant>,
 }
 
-/// What [`serve`] has come to.
+/// What [`Mux::serve`] has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     /// No stream is open, and none is expected soon.
     Idle,
+    /// There is something left to be said, and then the connection is over.
+    Close,
     /// The connection is over.
     Over,
 }
@@ -146,7 +129,7 @@ impl Mux {
         let next = loop {
             if let Err(code) = self.take(connection, &mut inbox) {
                 self.count_goaway(code);
-                break self.close(connection, &sending).await;
+                break Next::Close;
             }
             self.say_farewell();
             let may_receive = self.codec.takes_more() && self.has_room(&mut inbox, &worker);
@@ -165,7 +148,7 @@ impl Mux {
                 continue;
             }
             if self.is_over() {
-                break self.close(connection, &sending).await;
+                break Next::Close;
             }
             if receiving.is_none() {
                 break Next::Over; // a frame that is larger than any may be
@@ -176,7 +159,7 @@ impl Mux {
                     receiving.set(None);
                     inbox = block;
                     if !matches!(received, Ok(1..)) {
-                        break self.on_end(connection, &sending).await;
+                        break self.on_end(connection);
                     }
                 }
                 Waited::Rung => {}
@@ -185,8 +168,12 @@ impl Mux {
             }
         };
         drop(ringing);
+        receiving.set(None);
         worker.put(inbox);
-        next
+        match next {
+            Next::Close => self.close(connection, &sending).await,
+            next => next,
+        }
     }
 
     /// Sends what was collected. What was received meanwhile is not looked at before all is sent, but taken from the socket.
@@ -358,37 +345,9 @@ impl Mux {
         self.slots[place] = Some(Slot::new(runner));
     }
 
-    /// Tells the client that the connection ends, if that is so and it has not been told.
-    fn say_farewell(&mut self) {
-        let now = clock::now();
-        if self.client.is_leaving() {
-            self.tell_to_go(now);
-        }
-        match self.farewell {
-            Farewell::Told(until) if now >= until || self.codec.streams() == 0 => {
-                self.farewell = Farewell::Final;
-                self.count_goaway(Code::NoError);
-                self.codec.go_away(Code::NoError, None);
-            }
-            _ => {}
-        }
-    }
-
-    fn tell_to_go(&mut self, now: Instant) {
-        if self.farewell == Farewell::No && self.codec.is_greeted() {
-            self.farewell = Farewell::Told(now + GRACE);
-            self.codec.go_away(Code::NoError, Some(ID_MAX));
-            self.codec.ping(GRACE_PING);
-        }
-    }
-
     /// Gives back what serving has taken.
     fn shrink(&mut self) {
         (self.section, self.slots, self.writing) = (Section::default(), Vec::new(), Vec::new());
-    }
-
-    fn is_over(&self) -> bool {
-        self.farewell == Farewell::Final && self.codec.streams() == 0
     }
 
     fn may_idle(&self, inbox: &Block) -> bool {
@@ -404,68 +363,9 @@ impl Mux {
         inbox.is_empty() || inbox.room() > 0
     }
 
-    /// The client has ended its direction, or its time is over.
-    async fn on_end(&mut self, connection: &Connection, sending: &Watch) -> Next {
-        if connection.watch.expired() {
-            let code = if self.head_began.is_some() { Code::EnhanceYourCalm } else { Code::NoError };
-            self.count_goaway(code);
-            self.codec.go_away(code, None);
-            return self.close(connection, sending).await;
-        }
-        Next::Over
-    }
-
-    /// Sends what is left to be said, and gives the client time to hear it.
-    async fn close(&mut self, connection: &Connection, sending: &Watch) -> Next {
-        let Connection { stream, client, .. } = connection;
-        let worker = &client.door.worker;
-        self.lose_all();
-        let patience = client.door.ask(|listener| listener.body_timeout);
-        if let Some(out) = self.collect(worker) {
-            let _guard = sending.over_send(stream, patience.min(LINGER), clock::now());
-            let (sent, block) = stream.send_noting(out, || sending.on_sent(clock::now())).await;
-            worker.put(block);
-            if sent.is_err() {
-                return Next::Over;
-            }
-        }
-        let _guard = sending.over(stream, clock::now() + LINGER, Shutdown::Both);
-        // what was posted may not have left, and an end would overtake it
-        stream.posted().await;
-        if stream.end().await.is_err() {
-            return Next::Over;
-        }
-        let mut left = LINGER_BYTES;
-        let mut inbox = worker.blocks.borrow_mut().small();
-        while left > 0 {
-            inbox.clear();
-            let (received, block) = stream.receive(inbox).await;
-            inbox = block;
-            match received {
-                Ok(count @ 1..) => left = left.saturating_sub(count),
-                _ => break,
-            }
-        }
-        worker.put(inbox);
-        Next::Over
-    }
-
     pub(super) fn count_reset(&self, side: StreamSide, code: Code) {
         let at = self.client.door.at();
         at.generation.recorder.stream_reset(at.row, side, StreamCode::ALL[code as usize]);
-    }
-
-    fn count_goaway(&self, code: Code) {
-        let at = self.client.door.at();
-        at.generation.recorder.goaway(at.row, StreamCode::ALL[code as usize]);
-    }
-
-    /// Nobody is left at the other end: whoever serves a stream hears of it.
-    fn lose_all(&mut self) {
-        for slot in self.slots.iter_mut().filter_map(Option::take) {
-            slot.runner.leave(&self.client.door.worker);
-        }
-        self.writing.clear();
     }
 }
 
