@@ -46,6 +46,8 @@ fn talk(knobs: Knobs, bytes: &[u8], ends: &[usize]) -> Vec<String> {
                 Err(code) => {
                     let said = connection.control();
                     assert!(said.len() >= 17 && said[said.len() - 17 + 3] == 7, "no GOAWAY at the end");
+                    // credits before it follow the pieces
+                    let said = &said[said.len() - 17..];
                     log.extend(body.take().map(|body| format!("{body:?}")));
                     log.push(format!("lost: {code} {}", said.escape_ascii()));
                     return log;
@@ -82,10 +84,6 @@ fn talk(knobs: Knobs, bytes: &[u8], ends: &[usize]) -> Vec<String> {
             assert!(connection.control().len() <= CONTROL_BYTES_MAX + 64);
             // a table of 4 KiB, a block in pieces, places for streams
             assert!(connection.memory() < 64 << 10, "{} bytes", connection.memory());
-            if !connection.control().is_empty() && !knobs.bit(2) {
-                // credits follow the pieces, everything else does not
-                log.extend(body.take_if(|_| false).map(|body| format!("{body:?}")));
-            }
             connection.control_sent();
             if is_all {
                 break;

@@ -37,7 +37,6 @@ struct Attacker {
 #[derive(Debug)]
 struct Frame {
     kind: u8,
-    flags: u8,
     id: u32,
     payload: Vec<u8>,
 }
@@ -63,11 +62,11 @@ impl Attacker {
     /// The next frame; `None` at the end, by reset or in order.
     fn next(&mut self) -> Option<Frame> {
         loop {
-            if let [a, b, c, kind, flags, i, j, k, l, behind @ ..] = &self.unread[..] {
+            if let [a, b, c, kind, _, i, j, k, l, behind @ ..] = &self.unread[..] {
                 let len = u32::from_be_bytes([0, *a, *b, *c]) as usize;
                 if behind.len() >= len {
                     let id = u32::from_be_bytes([*i, *j, *k, *l]);
-                    let frame = Frame { kind: *kind, flags: *flags, id, payload: behind[..len].to_vec() };
+                    let frame = Frame { kind: *kind, id, payload: behind[..len].to_vec() };
                     self.unread.drain(..9 + len);
                     return Some(frame);
                 }

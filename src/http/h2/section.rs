@@ -2,7 +2,7 @@
 //!
 //! So routing, limits, header rules and the encoder for endpoints read it as they read any other head, and what it holds has been checked as
 //! strictly. What is checked here is what makes a message malformed (RFC 9113 §8.1.1) whoever reads it: names and values, pseudo-fields that
-//! come first, once, and complete, no fields about the connection. What it means is for [`super::request`] and [`super::response`].
+//! come first, once, and complete, no fields about the connection. What it means is for [`super::request`].
 //!
 //! Bounds are checked *while* it is decoded, with 32 bytes for each field beyond its name and value (§6.5.2) and crumbs of cookies counted
 //! one by one: a block of a few hundred one-byte indices must not become a megabyte. Beyond them nothing is stored any more, but decoding goes

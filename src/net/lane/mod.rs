@@ -19,11 +19,9 @@ use crate::http::body::{CHUNK_HEADROOM, frame_piece, push_piece};
 use crate::http::framing::Framing;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -383,3 +381,6 @@ fn make_room(bytes: usize, blocks: &RefCell<Blocks>) -> Block {
     let is_bulk = bytes > crate::limits::BLOCK_LARGE;
     is_bulk.then(|| blocks.bulk()).flatten().unwrap_or_else(|| blocks.large())
 }
+
+#[cfg(test)]
+mod tests;

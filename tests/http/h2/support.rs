@@ -11,9 +11,9 @@ use std::fmt::Write as _;
 pub(crate) const OWN: OwnSettings =
     OwnSettings { streams_max: 4, window: 65_535, connection_window: 65_535, head_bytes_max: 4_096, fields_max: 20 };
 /// `GET http://a/`
-pub(crate) const GET: &[u8] = b"\x82\x86\x84\x41\x01a";
+pub(crate) const GET: &[u8] = b"\x82\x86\x84\x01\x01a";
 /// `POST http://a/`
-pub(crate) const POST: &[u8] = b"\x83\x86\x84\x41\x01a";
+pub(crate) const POST: &[u8] = b"\x83\x86\x84\x01\x01a";
 
 pub(crate) const END_STREAM: u8 = 0x1;
 pub(crate) const END_HEADERS: u8 = 0x4;
