@@ -28,8 +28,9 @@ use tokio::sync::mpsc::Sender;
 
 /// Texts of access log records kept for reuse.
 const LOG_TEXTS_KEPT: usize = 256;
-/// Heads whose room is kept for reuse: no more than arrive in one turn, because most are encoded in the turn that they arrive in.
-const HEADS_KEPT: usize = 64;
+/// Heads whose room is kept for reuse: no more than arrive in one turn, because most are encoded in the turn that they arrive in. Streams
+/// arrive by the hundred.
+const HEADS_KEPT: usize = 256;
 /// Room beyond which a head's is not kept: one that grew to it is rare.
 const HEAD_ROOM_KEPT_BYTES: usize = 32 << 10;
 

@@ -261,6 +261,11 @@ impl Connection {
         frame::push_ping(&mut self.control, false, data);
     }
 
+    /// Gives back what only streams need; for a connection that has none and expects none soon.
+    pub fn shrink(&mut self) {
+        self.streams.shrink();
+    }
+
     /// Bytes of memory that it holds beside itself.
     #[must_use]
     pub fn memory(&self) -> usize {

@@ -141,8 +141,11 @@ impl Streams {
         stream.id = 0;
         self.ids[place] = 0;
         self.free.push(place as u32);
-        if self.len() == 0 && self.places.capacity() > 8 {
-            // an idle connection holds little
+    }
+
+    /// Gives back the room of places, if none is taken.
+    pub(super) fn shrink(&mut self) {
+        if self.len() == 0 {
             let Self { closed, closed_next, .. } = *self;
             *self = Self { closed, closed_next, ..Self::default() };
         }

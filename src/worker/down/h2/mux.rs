@@ -348,6 +348,7 @@ impl Mux {
     /// Gives back what serving has taken.
     fn shrink(&mut self) {
         (self.section, self.slots, self.writing) = (Section::default(), Vec::new(), Vec::new());
+        self.codec.shrink();
     }
 
     fn may_idle(&self, inbox: &Block) -> bool {
