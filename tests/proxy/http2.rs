@@ -230,6 +230,45 @@ on_every_step! {
         gateway.assert_nothing_left();
     }
 
+    fn an_upload_goes_no_faster_than_its_endpoint_and_holds_little(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let held = Arc::clone(&gate);
+        let service = Upstream::scripted(move |conn| {
+            let Some(head) = conn.head() else { return };
+            held.wait();
+            let bytes = conn.body(&head).map_or(0, |body| body.len());
+            conn.reply(200, &bytes.to_string());
+            conn.wait_for_close();
+        });
+        let gateway = gateway(driver, &service, "max_body = \"1GiB\"");
+        let before = gateway.resident_bytes();
+        run(async {
+            let sender = connect(&gateway).await;
+            let mut ready = sender.clone().ready().await.unwrap();
+            let request = Request::post("http://test/").body(()).unwrap();
+            let (response, mut stream) = ready.send_request(request, false).unwrap();
+            let (piece, mut sent) = (Bytes::from(noise(5, 16_384)), 0);
+            // until nothing more is taken: the windows and the kernels' buffers are full
+            loop {
+                stream.reserve_capacity(piece.len());
+                let room = tokio::time::timeout(Duration::from_millis(500), std::future::poll_fn(|cx| stream.poll_capacity(cx)));
+                let Ok(room) = room.await else { break };
+                let bytes = room.expect("it goes on").unwrap().min(piece.len());
+                stream.send_data(piece.slice(..bytes), false).unwrap();
+                sent += bytes;
+                assert!(sent < 128 << 20, "nothing holds it back");
+            }
+            let grown = gateway.resident_bytes().saturating_sub(before);
+            assert!(grown < 16 << 20, "{grown} bytes");
+            gate.open();
+            stream.send_data(Bytes::new(), true).unwrap();
+            let response = response.await.unwrap();
+            let (body, _) = read(&mut response.into_body()).await.unwrap();
+            assert_eq!(String::from_utf8(body).unwrap(), sent.to_string());
+        });
+        gateway.assert_nothing_left();
+    }
+
     fn a_client_that_cancels_a_request_ends_it_at_the_endpoint_and_keeps_its_connection(driver: Driver) {
         let service = Upstream::answering(|request, conn| match request.target.as_str() {
             // never an answer: it ends with the connection
