@@ -27,7 +27,7 @@ use crate::policy::chance::hash_key;
 use crate::policy::limit_fields::write_retry_after;
 use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, pick_split};
-use crate::policy::token_bucket::Standing;
+use crate::policy::token_bucket::Quota;
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
 use std::cell::OnceCell;
@@ -46,14 +46,18 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) enum Way {
     /// The gateway answers itself.
-    Answer {
-        /// The whole reply.
-        out: Block,
-        /// Of the request's body, which goes nowhere.
-        framing: Framing,
-    },
+    Answer(Answer),
     /// An endpoint answers.
     Forward(Forward),
+}
+
+/// What the gateway answers itself.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The whole reply.
+    pub(super) out: Block,
+    /// Of the request's body, which goes nowhere.
+    pub(super) framing: Framing,
 }
 
 /// A request that goes on.
@@ -94,7 +98,7 @@ pub(super) fn plan(
     let mut plan = planner.plan(record);
     let id = planner.request_id.into_inner();
     match &mut plan.way {
-        Way::Answer { .. } => worker.put_head(kept),
+        Way::Answer(_) => worker.put_head(kept),
         Way::Forward(forward) => {
             kept.id = id;
             forward.head = Some(kept);
@@ -167,8 +171,22 @@ impl Planner<'_> {
         self.head.client(peer.ip(), |ip| is_peer(ip) || trusted.iter().any(|net| net.contains(&ip)))
     }
 
+    /// The verbs from here to the attempts. Each needs the head and what the verbs before it have found, and nothing that the worker lends: where
+    /// one is to wait, the rest is planned anew from the head that is kept.
     fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Way {
-        let head = self.head;
+        let route = match self.route(cycle, record) {
+            Ok(route) => route,
+            Err(answer) => return Way::Answer(answer),
+        };
+        record.on_route(route);
+        match self.admit(cycle, record, route, client) {
+            Ok(slot) => self.aim(cycle, record, route, slot, client),
+            Err(answer) => Way::Answer(answer),
+        }
+    }
+
+    fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Answer> {
+        let (head, worker) = (self.head, self.inbound.worker);
         let header = |name: &HeaderName| self.field(name);
         let view = RequestView {
             host: head.host(),
@@ -177,30 +195,39 @@ impl Planner<'_> {
             method: head.method(),
             header: &header,
         };
-        let worker = self.inbound.worker;
         if head.path() == "*" {
-            return self.options(cycle, record); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
+            return Err(self.options(cycle, record)); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
         }
-        let route = match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
-            Routed::Route(route) => route,
-            Routed::NoRoute => return self.refuse(cycle, record, ProxyError::NoRoute, &[]),
+        match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
+            Routed::Route(route) => Ok(route),
+            Routed::NoRoute => Err(self.refuse(cycle, record, ProxyError::NoRoute, &[])),
             Routed::MethodNotAllowed(allow) => {
                 let text = &mut worker.scratch.borrow_mut().text;
                 text.clear();
                 allow.write(text);
-                return self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", text)]);
+                Err(self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", text)]))
             }
-        };
-        record.on_route(route);
-        let slot = match worker.admit(route, client, &header, self.now) {
-            (Admitted::Pass { .. }, slot) => slot,
+        }
+    }
+
+    fn admit(
+        &self,
+        cycle: &mut Cycle,
+        record: &mut Record,
+        route: RouteId,
+        client: IpAddr,
+    ) -> Result<Option<Slot>, Answer> {
+        match self.inbound.worker.admit(route, client, &|name: &HeaderName| self.field(name), self.now) {
+            (Admitted::Pass { .. }, slot) => Ok(slot),
             (Admitted::ConcurrencyLimited, _) => {
-                return self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]);
+                Err(self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]))
             }
-            (Admitted::RateLimited { limit, standing }, _) => {
-                return self.limit(cycle, record, route, limit, standing);
-            }
-        };
+            (Admitted::RateLimited { limit, quota }, _) => Err(self.limit(cycle, record, route, limit, quota)),
+        }
+    }
+
+    fn aim(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, slot: Option<Slot>, client: IpAddr) -> Way {
+        let (head, worker) = (self.head, self.inbound.worker);
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
             Target::Upstream(split) => {
@@ -209,7 +236,7 @@ impl Planner<'_> {
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
-                self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     let reply = Reply {
                         status: *status,
                         content_type: Some(content_type.as_bytes()),
@@ -217,13 +244,13 @@ impl Planner<'_> {
                         extra: &[],
                     };
                     reply::reply(out, &reply, to);
-                })
+                }))
             }
             Target::Redirect { to: location, status } => {
                 record.on_status(*status);
-                self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     reply::redirect(out, *status, location, head.path(), head.query(), to);
-                })
+                }))
             }
         }
     }
@@ -232,15 +259,15 @@ impl Planner<'_> {
         let To { route, cluster, slot } = to;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
-            return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
+            return Way::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
         }
         if head.rounds() >= ROUNDS_MAX {
-            return self.refuse(cycle, record, ProxyError::LoopDetected, &[]);
+            return Way::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[]));
         }
         let rules = &worker.shared.config.routes[route.index()];
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
-            return self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]);
+            return Way::Answer(self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]));
         }
         if head.request_id().is_none() {
             record.on_request_id(self.request_id.get_or_init(|| request_id::draw(&mut worker.rng.borrow_mut())));
@@ -282,26 +309,26 @@ impl Planner<'_> {
     }
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).
-    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, standing: Standing) -> Way {
+    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, quota: Quota) -> Answer {
         let limits = &self.inbound.worker.shared.limits;
         let mut texts = self.inbound.worker.limit_texts.borrow_mut();
         let (retry_after, rate_limit) = &mut *texts;
         retry_after.clear();
         rate_limit.clear();
-        write_retry_after(standing.reset, retry_after);
-        limits.write_standing(route, limit, standing, rate_limit);
+        write_retry_after(quota.reset, retry_after);
+        limits.write_quota(route, limit, quota, rate_limit);
         let fields: [(&str, &[u8]); 3] =
             [("Retry-After", retry_after), ("RateLimit", rate_limit), ("RateLimit-Policy", limits.policies(route))];
         self.refuse(cycle, record, ProxyError::RateLimited, &fields)
     }
 
-    fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Way {
+    fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Answer {
         record.on_error(error);
         self.answer(cycle, None, |out, to| reply::error(out, error, extra, to))
     }
 
     /// What the gateway itself says to OPTIONS.
-    fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Way {
+    fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Answer {
         record.on_status(StatusCode::OK);
         let allow: [(&str, &[u8]); 1] = [("Allow", ALLOW_ANY)];
         self.answer(cycle, None, |out, to| {
@@ -324,7 +351,7 @@ impl Planner<'_> {
         cycle: &mut Cycle,
         rules: Option<&config::HeaderRules>,
         write: impl FnOnce(&mut Vec<u8>, &ReplyTo<'_>),
-    ) -> Way {
+    ) -> Answer {
         let head = self.head;
         let framing = head.framing();
         let left = match framing {
@@ -345,7 +372,7 @@ impl Planner<'_> {
         };
         write(out.vec_mut(), &to);
         cycle.on_response_head(Framing::Fixed(0), !close);
-        Way::Answer { out, framing }
+        Answer { out, framing }
     }
 }
 

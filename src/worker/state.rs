@@ -51,6 +51,10 @@ pub(super) struct Worker {
     /// Tasks that serve streams.
     pub(super) runners: RefCell<Runners>,
     /// Room for heads that arrive.
+    #[expect(
+        clippy::vec_box,
+        reason = "a head's room goes from hand to hand with its request, and is a pointer there"
+    )]
     heads: RefCell<Vec<Box<Kept>>>,
     /// What [`clock::wall`] is ahead of [`clock::now`].
     epoch: Cell<Duration>,
