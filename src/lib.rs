@@ -140,6 +140,16 @@
 //! of the configuration ([`tls`]), so they change by a reload and never under a session; but whom a listener believes ([`tls::judge`]) counts for
 //! who is connected, too. An authority that issues them ([`control`], ACME) is the control plane's affair: what it has issued is a file and a reload.
 //!
+//! # HTTP/2
+//!
+//! A client that speaks HTTP/2 (by ALPN, or where a listener allows it by beginning with it) has many requests under way on one connection. The
+//! connection's task (`worker::down::h2::mux`) owns the socket and the protocol ([`http::h2::connection`], which is bytes in, events out). Each
+//! stream is a lane ([`net::lane`]): a stream socket for whoever serves it, so that routing, retries, relaying, deadlines and back-pressure are the
+//! same straight line. It is served by a runner (`worker::down::h2::runner`), a task out of the worker's stock, so a stream costs no allocation in
+//! steady state. HPACK decodes into the lines and the table of fields that heads of HTTP/1.1 have ([`http::h2::section`]): one seam, one
+//! judgement. What is sent to a stream are frames without an id; the mux cuts them by the client's windows. A client that makes
+//! more work than it brings is told so and sent away ([`http::h2::guard`]). With endpoints HTTP/1.1 is spoken.
+//!
 //! # Why nothing is shared
 //!
 //! There is no lock on a request's path, and no cache line that two cores write per request. Verb by verb, what a worker writes and what

@@ -9,7 +9,10 @@ pub mod chunked_body;
 pub mod feed;
 pub mod forward;
 pub mod framing;
+pub mod h2_frames;
+pub mod h2_seam;
 pub mod head;
+pub mod hpack;
 pub mod milo;
 pub mod path;
 pub mod proxy_header;
@@ -29,6 +32,9 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("upgrade", upgrade::check),
     ("forward", forward::check),
     ("session", session::check),
+    ("h2_frames", h2_frames::check),
+    ("hpack", hpack::check),
+    ("h2_seam", h2_seam::check),
 ];
 
 /// Bits of an input's first byte.

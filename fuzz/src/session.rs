@@ -48,7 +48,7 @@ fn rules(is_13: bool) -> &'static (Arc<ServerConfig>, Arc<ClientConfig>) {
         let certificate = Certificate::read(chain, key, None).expect("they belong together");
         let oldest = if is_13 { MinVersion::Tls13 } else { MinVersion::Tls12 };
         let tickets = Tickets::new(Arc::new(TicketKeys::random()), None);
-        let server = offer(Arc::new(Names::new(vec![Arc::new(certificate)])), oldest, tickets, None, None, None);
+        let server = offer(Arc::new(Names::new(vec![Arc::new(certificate)])), oldest, tickets, None, None, None, false);
         let client = demand(Belief::Anybody, oldest, None).expect("rules");
         (server, with_memory(&client))
     })

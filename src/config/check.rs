@@ -402,6 +402,7 @@ fn listener(table: &file::Listener, tls: Option<Option<ServerSide>>) -> Option<L
         merge_slashes: value(&table.merge_slashes)?,
         server: value(&table.server)?,
         tls: tls?,
+        http2: encryption::http2(table)?,
     })
 }
 

@@ -6,13 +6,14 @@
 
 use super::acme::{self, Acme};
 use super::check::value;
+use super::file;
 use super::followed::Pattern;
 use super::names::FilePath;
 use super::problem::Sink;
 use super::read::Written;
 use super::texts::read_file;
 use super::tls_keys::{AuthMode, Ca, CertificateFiles, ClientAuthTable, ListenerTls, PeerName, UpstreamTls};
-use super::{Address, Endpoint};
+use super::{Address, Endpoint, Http2};
 use crate::limits::{CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX};
 use crate::tls::certificate::{Certificate, chain_of, fingerprint};
 use crate::tls::demand::{Belief, demand};
@@ -422,4 +423,14 @@ fn read_for(path: &Written<FilePath>, at: String, sink: &mut Sink<'_>) -> Option
 /// Whether everybody may read a file that holds a key.
 fn is_exposed(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
+}
+
+/// What a listener speaks of HTTP/2; it is told in the handshake, so it belongs here.
+pub(super) fn http2(table: &file::Listener) -> Option<Option<Http2>> {
+    let Some(http2) = table.http2.as_ref().map(|written| &written.value) else { return Some(None) };
+    Some(Some(Http2 {
+        over_tls: value(&http2.enabled)?,
+        in_clear: value(&http2.cleartext)?,
+        streams_max: u32::try_from(value(&http2.max_streams)?.0).ok()?,
+    }))
 }

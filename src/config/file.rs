@@ -166,6 +166,20 @@ table! {
         default server: ServerField = "pass";
         /// TLS with clients; without this table the listener speaks plain HTTP.
         optional tls: ListenerTls;
+        /// HTTP/2 with clients, beside HTTP/1.1; without this table the listener speaks HTTP/1.1 alone.
+        optional http2: ListenerHttp2;
+    }
+}
+
+table! {
+    /// HTTP/2 with clients.
+    ListenerHttp2 {
+        /// true: over TLS, with clients that ask for it (ALPN).
+        default enabled: bool = true;
+        /// true: without TLS too, with clients that begin with it (prior knowledge), as meshes and gRPC do.
+        default cleartext: bool = false;
+        /// Requests that a connection may have open at once, 1 to 1000; a client that was reset some of them waits until they have ended.
+        default max_streams: Int<1, 1_000> = 100;
     }
 }
 

@@ -229,6 +229,27 @@ pub struct Listener {
     pub server: ServerField,
     /// What TLS is spoken with; `None`: plain HTTP.
     pub tls: Option<ServerSide>,
+    /// What of HTTP/2 is spoken; `None`: nothing.
+    pub http2: Option<Http2>,
+}
+
+/// `[listener.http2]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// With clients that ask for it in their handshake.
+    pub over_tls: bool,
+    /// With clients that begin with it, where there is no TLS.
+    pub in_clear: bool,
+    /// Requests of a connection at once.
+    pub streams_max: u32,
+}
+
+impl Listener {
+    /// Whether a connection without TLS may begin with HTTP/2.
+    #[must_use]
+    pub fn speaks_http2_in_clear(&self) -> bool {
+        self.tls.is_none() && self.http2.is_some_and(|http2| http2.in_clear)
+    }
 }
 
 /// `[[route]]`

@@ -88,7 +88,7 @@ impl Body {
             Framing::None => Coding::Fixed { left: 0 },
             Framing::Fixed(left) => Coding::Fixed { left },
             Framing::Chunked => Coding::Chunked(Chunks::default()),
-            Framing::UntilClose => Coding::UntilClose,
+            Framing::UntilClose | Framing::Streamed => Coding::UntilClose,
         };
         Self { coding, allowed: bytes_max }
     }

@@ -4,7 +4,7 @@
 //! Transfer-Encoding made from the [`Framing`] that was decided, and fields that hold no byte which was not checked.
 //!
 //! Decided here: `Expect` is not forwarded unless the caller asks for it (then it must hold the body back until the endpoint
-//! answers; else it answers [`super::reply::CONTINUE`] itself before it reads the body). `Upgrade` is forwarded if the
+//! answers; else it answers [`super::reply::go_on`] itself before it reads the body). `Upgrade` is forwarded if the
 //! caller passes the offer on (it must then be ready for a 101). `TE: trailers` always is, so
 //! that endpoints may send trailers (RFC 9110 §10.1.4).
 
@@ -12,6 +12,7 @@ use super::Version;
 use super::date::HttpDate;
 use super::fields::Kind;
 use super::framing::Framing;
+use super::h2::respond;
 use super::head::RequestHead;
 use super::headers::{self, Forwarding, push};
 use super::response::ResponseHead;
@@ -127,8 +128,11 @@ pub struct DownstreamResponse<'a> {
 }
 
 /// Appends the head of a final response, and returns how its body must be sent: [`Framing::for_downstream`] of the endpoint's.
-/// `UntilClose` says `Connection: close` whatever `close` is.
+/// `UntilClose` says `Connection: close` whatever `close` is. To a client of HTTP/2 it is a frame ([`super::h2::respond`]).
 pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing {
+    if response.version == Version::Http2 {
+        return respond::response(out, response);
+    }
     let head = response.head;
     let framing = head.framing().for_downstream(response.version);
     out.reserve(head.head_bytes() + 256);
@@ -161,7 +165,7 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
         (false, ..) => push_connection(out, response.version, close),
         (true, true, _) => out.extend_from_slice(b"Connection: close, upgrade\r\n"),
         (true, false, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive, upgrade\r\n"),
-        (true, false, Version::Http11) => out.extend_from_slice(b"Connection: upgrade\r\n"),
+        (true, false, Version::Http11 | Version::Http2) => out.extend_from_slice(b"Connection: upgrade\r\n"),
     }
     out.extend_from_slice(b"\r\n");
     framing
@@ -177,7 +181,10 @@ fn push_server(out: &mut Vec<u8>, server: &ServerField, rules: &HeaderRules) {
 
 /// Appends an interim response (1xx), which only HTTP/1.1 clients may be sent (RFC 9110 §15.2). `Server` stays behind: it is for the
 /// final response to say.
-pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules) {
+pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules, version: Version) {
+    if version == Version::Http2 {
+        return respond::interim(out, head, rules);
+    }
     push_status_line(out, head);
     headers::copy(out, &head.fields(), rules, |kind, _| passes_down(kind, Framing::None, &ServerField::Remove));
     out.extend_from_slice(b"\r\n");
@@ -193,7 +200,7 @@ pub fn switching(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules
     out.extend_from_slice(b"Connection: upgrade\r\n\r\n");
 }
 
-fn passes_down(kind: Kind, framing: Framing, server: &ServerField) -> bool {
+pub(super) fn passes_down(kind: Kind, framing: Framing, server: &ServerField) -> bool {
     match kind {
         Kind::Server => *server == ServerField::Pass,
         Kind::Dropped | Kind::ContentLength | Kind::TransferEncoding => false,
@@ -218,7 +225,7 @@ fn push_status_line(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
 /// The one canonical framing (RFC 9112 §6.1, §6.2).
 pub(super) fn push_framing(out: &mut Vec<u8>, framing: Framing) {
     match framing {
-        Framing::None | Framing::UntilClose => {}
+        Framing::None | Framing::UntilClose | Framing::Streamed => {}
         Framing::Fixed(bytes) => {
             out.extend_from_slice(b"Content-Length: ");
             push_number(out, bytes);
@@ -233,6 +240,6 @@ pub(super) fn push_connection(out: &mut Vec<u8>, version: Version, close: bool) 
     match (version, close) {
         (_, true) => out.extend_from_slice(b"Connection: close\r\n"),
         (Version::Http10, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        (Version::Http11, false) => {}
+        (Version::Http11 | Version::Http2, false) => {}
     }
 }

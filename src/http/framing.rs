@@ -25,6 +25,8 @@ pub enum Framing {
     Chunked,
     /// Until the sender closes. Responses only.
     UntilClose,
+    /// DATA frames, up to the end of a stream (RFC 9113 §8.1): how every body goes down to a client of HTTP/2. Only ever sent.
+    Streamed,
 }
 
 impl Framing {
@@ -45,8 +47,9 @@ impl Framing {
     #[must_use]
     pub fn for_downstream(self, version: Version) -> Self {
         match (self, version) {
-            (Self::Chunked | Self::UntilClose, Version::Http11) => Self::Chunked,
-            (Self::Chunked | Self::UntilClose, Version::Http10) => Self::UntilClose,
+            (Self::Chunked | Self::UntilClose | Self::Streamed, Version::Http11) => Self::Chunked,
+            (Self::Chunked | Self::UntilClose | Self::Streamed, Version::Http10) => Self::UntilClose,
+            (framing, Version::Http2) if !framing.is_empty() => Self::Streamed,
             (fixed, _) => fixed,
         }
     }

@@ -239,14 +239,14 @@ impl<'b> RequestHead<'b> {
     /// Whether the client wants to keep the connection (RFC 9112 §9.3).
     #[must_use]
     pub fn is_persistent(&self) -> bool {
-        !self.seen.close && (self.version == Version::Http11 || self.seen.keep_alive)
+        !self.seen.close && (self.version != Version::Http10 || self.seen.keep_alive)
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1: not without a body, and a 1.0 client
     /// cannot).
     #[must_use]
     pub fn expects_continue(&self) -> bool {
-        self.seen.expect == Expectation::Continue && self.version == Version::Http11 && !self.framing.is_empty()
+        self.seen.expect == Expectation::Continue && self.version != Version::Http10 && !self.framing.is_empty()
     }
 
     /// The protocols that the client would change to (RFC 9110 §7.8), if the offer is one that may go on.
@@ -366,10 +366,10 @@ fn later_minor(buf: &[u8]) -> Option<usize> {
 }
 
 /// Why a head is not taken, and which rule it breaks if that is why.
-struct Refused(ProxyError, Option<Rule>);
+pub(super) struct Refused(pub(super) ProxyError, pub(super) Option<Rule>);
 
 impl Refused {
-    fn of(error: ProxyError, rule: Rule) -> Self {
+    pub(super) fn of(error: ProxyError, rule: Rule) -> Self {
         Self(error, Some(rule).filter(|_| error == ProxyError::BadRequest))
     }
 }
@@ -407,7 +407,7 @@ fn is_other_version(buf: &[u8]) -> bool {
     }
 }
 
-fn parse_method(name: &str) -> Result<Method, Refused> {
+pub(super) fn parse_method(name: &str) -> Result<Method, Refused> {
     if name.len() > limits::METHOD_BYTES_MAX {
         return Err(ProxyError::NotImplemented.into());
     }
@@ -439,7 +439,7 @@ fn effective_authority<'b>(
     }
 }
 
-fn lower_case<'b>(host: &'b str, scratch: &'b mut String) -> &'b str {
+pub(super) fn lower_case<'b>(host: &'b str, scratch: &'b mut String) -> &'b str {
     if !host.bytes().any(|b| b.is_ascii_uppercase()) {
         return host;
     }

@@ -199,6 +199,7 @@ pub(super) fn push_forwarding(
         out.extend_from_slice(match head.version() {
             Version::Http10 => b"Via: 1.0 ",
             Version::Http11 => b"Via: 1.1 ",
+            Version::Http2 => b"Via: 2.0 ",
         });
         out.extend_from_slice(PSEUDONYM);
         out.extend_from_slice(b"\r\n");

@@ -7,6 +7,7 @@
 
 use super::fields::{Fields, HeadScratch, Seen};
 use super::framing::Framing;
+use super::h2::section::Section;
 use super::head::{HeadPolicy, RequestHead};
 use super::{Parsed, Version};
 use crate::error::{ProxyError, Rule};
@@ -82,6 +83,18 @@ impl KeptHead {
         Ok(self.parts.is_some())
     }
 
+    /// Keeps the head that a section holds ([`RequestHead::of_section`]), whose lines the caller keeps ([`Section::lines`]).
+    ///
+    /// # Errors
+    /// Those of [`RequestHead::of_section`].
+    pub fn take(&mut self, section: &mut Section, ended: bool, policy: &HeadPolicy) -> Result<(), ProxyError> {
+        self.parts = None;
+        let head = RequestHead::of_section(section, ended, policy, &mut self.scratch)?;
+        self.parts = Some(Parts::of(&head).ok_or(ProxyError::Internal)?);
+        section.swap_table(&mut self.scratch.fields);
+        Ok(())
+    }
+
     /// The head again. `buf` begins with the bytes that were parsed.
     ///
     /// # Panics
@@ -124,6 +137,12 @@ impl KeptHead {
     #[must_use]
     pub fn head_bytes(&self) -> usize {
         self.parts.as_ref().map_or(0, |parts| parts.len as usize)
+    }
+
+    /// How the body ends of the head that is kept.
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        self.parts.as_ref().map_or(Framing::None, |parts| parts.framing)
     }
 
     /// The rule that the last head has broken; see [`HeadScratch::broken_rule`].

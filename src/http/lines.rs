@@ -170,7 +170,7 @@ fn token_end(buf: &[u8], mut at: usize) -> usize {
 
 /// The first byte from `at` on that no value may hold (RFC 9110 §5.5: HTAB, SP, VCHAR and obs-text may stand there), or the end of `buf`.
 #[inline]
-fn value_end(buf: &[u8], mut at: usize) -> usize {
+pub(super) fn value_end(buf: &[u8], mut at: usize) -> usize {
     while let Some(eight) = buf[at..].first_chunk::<8>() {
         let bytes = u64::from_le_bytes(*eight);
         // a byte's high bit: it is below 0x20, or 0x7f. Borrows reach only bytes behind the first such one (Mycroft 1987)

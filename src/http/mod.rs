@@ -1,4 +1,4 @@
-//! Bytes in, values out: HTTP/1.1 without sockets, clocks or waiting.
+//! Bytes in, values out: HTTP/1.1 and HTTP/2 without sockets, clocks or waiting.
 //!
 //! In the order of a request: [`head`] parses it ([`scan`] says when that is worth trying, [`fields`] is the table of headers,
 //! [`target`] and [`path`] take the request line apart, [`kept`] keeps it for later), [`framing`] decides where its body ends, [`headers`] which fields go on,
@@ -9,9 +9,11 @@
 //!
 //! What leaves is rebuilt from what was understood, never passed through: one request line, one `Host`, one framing. Nothing here
 //! allocates per request once the caller's scratch buffers have grown to the size of its traffic, and nothing here logs, waits or
-//! reads a clock. TLS, HTTP/2 and content codings are not its business.
+//! reads a clock. TLS and content codings are not its business.
 //!
-//! Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 3986 (targets); sections stand beside the rules.
+//! [`h2`] is HTTP/2 with clients: its heads become the same [`head::RequestHead`], and responses are encoded by the same rules.
+//!
+//! Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 9113 (HTTP/2), RFC 3986 (targets); sections stand beside the rules.
 
 pub mod body;
 pub mod cycle;
@@ -20,6 +22,7 @@ pub mod encode;
 pub mod fields;
 pub mod framing;
 pub mod glimpse;
+pub mod h2;
 pub mod head;
 pub mod headers;
 pub mod kept;
@@ -34,13 +37,15 @@ mod text;
 pub mod trailers;
 pub mod upgrade;
 
-/// The minor version of a message; the major one is always 1.
+/// The version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0: no chunked coding, no interim responses, closes unless told otherwise.
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2 (RFC 9113): what HTTP/1.1 says and does, over streams that end by themselves.
+    Http2,
 }
 
 /// What a parser found: all of it, or nothing yet.

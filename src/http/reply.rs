@@ -6,6 +6,7 @@
 use super::Version;
 use super::date::HttpDate;
 use super::encode::push_connection;
+use super::h2::respond;
 use super::headers::{overrides, push, push_set};
 use super::text::push_number;
 use crate::config::{HeaderRules, ServerField};
@@ -13,7 +14,14 @@ use crate::error::{ProxyError, Rule};
 use http::StatusCode;
 
 /// Lets a client send the body that it holds back (RFC 9110 §15.2.1). Not for HTTP/1.0.
-pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub fn go_on(out: &mut Vec<u8>, version: Version) {
+    match version {
+        Version::Http2 => respond::go_on(out),
+        _ => out.extend_from_slice(CONTINUE),
+    }
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Methods that are named in `Allow` when no route has a say: those with a meaning in RFC 9110 and RFC 5789, but for those that the
 /// gateway refuses.
@@ -58,6 +66,7 @@ pub struct Reply<'a> {
 
 /// Appends a whole reply.
 pub fn reply(out: &mut Vec<u8>, reply: &Reply<'_>, to: &ReplyTo<'_>) {
+    let start = out.len();
     // RFC 9110 §15.3.5, §15.4.5: no content, and for 204 no Content-Length (§8.6)
     let has_content = !matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     push_start(out, reply.status, to);
@@ -73,6 +82,14 @@ pub fn reply(out: &mut Vec<u8>, reply: &Reply<'_>, to: &ReplyTo<'_>) {
     out.extend_from_slice(b"\r\n");
     if has_content && !to.head_only {
         out.extend_from_slice(reply.body);
+    }
+    end(out, start, to);
+}
+
+/// The reply from `start` on is whole: a client of HTTP/2 gets it as frames.
+fn end(out: &mut Vec<u8>, start: usize, to: &ReplyTo<'_>) {
+    if to.version == Version::Http2 {
+        respond::restate(out, start);
     }
 }
 
@@ -90,6 +107,7 @@ pub fn malformed(out: &mut Vec<u8>, rule: Rule, to: &ReplyTo<'_>) {
 fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
     let (colon, word) = rule.map_or(("", ""), |rule| (": ", rule.word()));
     let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
+    let start = out.len();
     push_start(out, error.status(), to);
     push(out, b"Content-Type", b"application/json");
     for (name, value) in extra {
@@ -103,6 +121,7 @@ fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extr
     if !to.head_only {
         body.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     }
+    end(out, start, to);
 }
 
 /// Appends a redirect to `location`, in which `{path}` stands for the request's `path` and `query` (see [`push_location`]).
@@ -114,6 +133,7 @@ pub fn redirect(
     query: Option<&str>,
     to: &ReplyTo<'_>,
 ) {
+    let start = out.len();
     push_start(out, status, to);
     if !to.rules_on(b"location") {
         out.extend_from_slice(b"Location: ");
@@ -122,6 +142,7 @@ pub fn redirect(
     }
     push_length(out, 0);
     out.extend_from_slice(b"\r\n");
+    end(out, start, to);
 }
 
 /// Appends what stands in `Location`: the template `location`, in which `{path}` stands for the request's `path` and `query`.

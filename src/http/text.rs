@@ -22,7 +22,7 @@ const TOKEN: [bool; 256] = {
 };
 
 /// Whether `byte` may stand in a token.
-pub(super) fn is_token_byte(byte: u8) -> bool {
+pub(super) const fn is_token_byte(byte: u8) -> bool {
     TOKEN[byte as usize]
 }
 

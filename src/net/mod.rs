@@ -24,6 +24,7 @@ pub mod fault;
 pub mod guarded;
 mod guest;
 pub mod heap;
+pub mod lane;
 pub mod listener;
 pub mod mailbox;
 mod plain;

@@ -6,6 +6,8 @@ use super::block::Block;
 use super::engine::{self, Engine};
 use super::epoll::socket::Socket as EpollSocket;
 use super::guest::socket::Socket as GuestSocket;
+use super::lane::Lane;
+use super::lane::socket::LaneSocket;
 use super::ring::socket::Socket as RingSocket;
 use super::stream::{Received, SEND_AT_ONCE};
 use monoio::buf::IoBufMut as _;
@@ -15,6 +17,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 /// A socket of one of the event loops.
@@ -23,6 +26,8 @@ pub(super) enum Plain {
     Ring(RingSocket),
     Epoll(EpollSocket),
     Guest(GuestSocket),
+    /// One of many on a connection of its own.
+    Lane(LaneSocket),
 }
 
 /// The same of a socket of each kind.
@@ -32,6 +37,7 @@ macro_rules! each {
             Self::Ring($socket) => $what,
             Self::Epoll($socket) => $what,
             Self::Guest($socket) => $what,
+            Self::Lane($socket) => $what,
         }
     };
 }
@@ -43,6 +49,7 @@ macro_rules! future_of_each {
             Self::Ring($socket) => Each::Ring { future: $what },
             Self::Epoll($socket) => Each::Epoll { future: $what },
             Self::Guest($socket) => Each::Guest { future: $what },
+            Self::Lane($socket) => Each::Lane { future: $what },
         }
     };
 }
@@ -50,14 +57,17 @@ macro_rules! future_of_each {
 pin_project! {
     /// A future of one of the event loops.
     #[project = EachPinned]
-    pub(super) enum Each<R, E, G> {
+    pub(super) enum Each<R, E, G, L> {
         Ring { #[pin] future: R },
         Epoll { #[pin] future: E },
         Guest { #[pin] future: G },
+        Lane { #[pin] future: L },
     }
 }
 
-impl<T, R: Future<Output = T>, E: Future<Output = T>, G: Future<Output = T>> Future for Each<R, E, G> {
+impl<T, R: Future<Output = T>, E: Future<Output = T>, G: Future<Output = T>, L: Future<Output = T>> Future
+    for Each<R, E, G, L>
+{
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
@@ -65,6 +75,7 @@ impl<T, R: Future<Output = T>, E: Future<Output = T>, G: Future<Output = T>> Fut
             EachPinned::Ring { future } => future.poll(cx),
             EachPinned::Epoll { future } => future.poll(cx),
             EachPinned::Guest { future } => future.poll(cx),
+            EachPinned::Lane { future } => future.poll(cx),
         }
     }
 }
@@ -91,6 +102,19 @@ impl Plain {
         })
     }
 
+    /// Serves a lane.
+    pub(super) fn of_lane(lane: &Rc<Lane>) -> Self {
+        Self::Lane(LaneSocket::new(lane))
+    }
+
+    /// The lane that it is.
+    pub(super) fn lane(&self) -> Option<&LaneSocket> {
+        match self {
+            Self::Lane(lane) => Some(lane),
+            _ => None,
+        }
+    }
+
     /// The descriptor, valid as long as `self`.
     pub(super) fn fd(&self) -> RawFd {
         each!(self, socket => socket.fd())
@@ -102,7 +126,7 @@ impl Plain {
         match self {
             Self::Ring(socket) => socket.listen(),
             Self::Epoll(_) => true,
-            Self::Guest(_) => false,
+            Self::Guest(_) | Self::Lane(_) => false,
         }
     }
 
@@ -116,7 +140,7 @@ impl Plain {
     pub(super) fn ask(&self, into: Block) -> Option<Block> {
         match self {
             Self::Ring(socket) => socket.ask(into),
-            Self::Epoll(_) => Some(into),
+            Self::Epoll(_) | Self::Lane(_) => Some(into),
             Self::Guest(socket) => socket.ask(into),
         }
     }
@@ -130,7 +154,7 @@ impl Plain {
     pub(super) fn is_receiving(&self) -> bool {
         match self {
             Self::Ring(socket) => socket.is_receiving(),
-            Self::Epoll(_) => false,
+            Self::Epoll(_) | Self::Lane(_) => false,
             Self::Guest(socket) => socket.is_receiving(),
         }
     }
@@ -141,6 +165,7 @@ impl Plain {
             Self::Ring(socket) => socket.has_received(),
             Self::Epoll(_) => false,
             Self::Guest(socket) => socket.has_received(),
+            Self::Lane(lane) => lane.has_received(),
         }
     }
 
@@ -157,6 +182,7 @@ impl Plain {
         match self {
             Self::Ring(socket) if block.unread().len() <= SEND_AT_ONCE => socket.post(block),
             Self::Epoll(socket) => socket.post(block),
+            Self::Lane(lane) => lane.post(block),
             _ => Err(block),
         }
     }
@@ -166,7 +192,7 @@ impl Plain {
         match self {
             Self::Ring(socket) => socket.listen() && !socket.has_received() && !socket.is_posting(),
             Self::Epoll(_) => true,
-            Self::Guest(_) => false,
+            Self::Guest(_) | Self::Lane(_) => false,
         }
     }
 
@@ -206,12 +232,16 @@ impl Plain {
 
     /// The same, calling `progress` whenever the kernel has taken a part and not all.
     pub(super) async fn send_noting(&self, mut block: Block, mut progress: impl FnMut()) -> (io::Result<()>, Block) {
+        if let Self::Lane(lane) = self {
+            return lane.send(block).await;
+        }
         self.posted().await;
         while !block.is_empty() {
             let sending = match self {
                 Self::Ring(socket) => Each::Ring { future: socket.send(block, false) },
                 Self::Epoll(socket) => Each::Epoll { future: socket.send(block) },
                 Self::Guest(socket) => Each::Guest { future: socket.send(block) },
+                Self::Lane(_) => Each::Lane { future: std::future::ready((Ok(0), block)) }, // sent above
             };
             let (result, back) = sending.await;
             block = back;
@@ -236,7 +266,13 @@ impl Plain {
     }
 
     pub(super) fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        future_of_each!(self, socket => socket.writable())
+        match self {
+            Self::Ring(socket) => Each::Ring { future: socket.writable() },
+            Self::Epoll(socket) => Each::Epoll { future: socket.writable() },
+            Self::Guest(socket) => Each::Guest { future: socket.writable() },
+            // it is handed over whole, and waited for then
+            Self::Lane(_) => Each::Lane { future: std::future::ready(Ok(())) },
+        }
     }
 
     /// True when the peer has ended the connection, or sent what nobody asked for: such a connection cannot carry a request. What has
@@ -256,6 +292,7 @@ impl Plain {
 
     /// What has arrived by now, without waiting; `None`: nothing. Not to be asked while somebody waits for it.
     pub(super) fn take_arrived(&self, into: impl FnOnce() -> Block) -> Option<Received> {
+        debug_assert!(self.lane().is_none(), "a lane has no session");
         if self.is_receiving() {
             let mut nobody = Context::from_waker(Waker::noop());
             return match self.has_received().then(|| self.poll_received(&mut None, &mut nobody)) {
@@ -286,6 +323,9 @@ impl Plain {
 
     /// How much of one byte could be received now; 0 is the peer's end.
     pub(super) fn peek(&self) -> io::Result<usize> {
+        if let Self::Lane(lane) = self {
+            return if lane.has_received() { Ok(1) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
         let mut byte = 0_u8;
         // SAFETY: one byte of room, peeked at, without waiting.
         let got = unsafe {

@@ -5,6 +5,8 @@
 //! waits arms a [`super::timer::Watch`] on the descriptor first.
 
 use super::block::Block;
+use super::lane::Lane;
+use super::lane::socket::{self as lane, LaneSocket};
 use super::plain::Plain;
 use super::receipt::Receipt;
 use super::tls::Session;
@@ -15,6 +17,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -81,6 +84,30 @@ impl Stream {
     /// The same of one that is still connecting.
     pub(super) fn from_connecting_fd(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { plain: Plain::from_connecting_fd(fd)?, tls: None })
+    }
+
+    /// One end of a lane ([`super::lane`]).
+    #[must_use]
+    pub fn of_lane(lane: &Rc<Lane>) -> Self {
+        Self { plain: Plain::of_lane(lane), tls: None }
+    }
+
+    /// Whether it is one of many on one connection, so that its end is not the connection's.
+    #[must_use]
+    pub fn is_lane(&self) -> bool {
+        self.plain.lane().is_some()
+    }
+
+    /// Of a lane that only carries a sign: whether it was shut down for reading since this was asked last.
+    #[must_use]
+    pub fn hear(&self) -> bool {
+        self.plain.lane().is_some_and(LaneSocket::hear)
+    }
+
+    /// Whether what it carries is encrypted on its way.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some() || self.plain.lane().is_some_and(LaneSocket::is_encrypted)
     }
 
     /// The socket itself, for a session's records.
@@ -283,13 +310,19 @@ impl Stream {
     /// The address that the peer connected to; `None` for a unix socket.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
-        self.with_socket(|socket| socket.local_addr()).ok()?.as_socket()
+        match self.plain.lane() {
+            Some(lane) => lane.local_address(),
+            None => self.with_socket(|socket| socket.local_addr()).ok()?.as_socket(),
+        }
     }
 
     /// Makes the close that follows a reset instead of an orderly end: the peer learns that what it got is not whole.
     pub fn reset_on_close(&self) {
         if let Some(session) = &self.tls {
             session.cut();
+        }
+        if let Some(lane) = self.plain.lane() {
+            return lane.shutdown(Shutdown::Both);
         }
         let _ = self.with_socket(|socket| socket.set_linger(Some(Duration::ZERO)));
     }
@@ -313,6 +346,9 @@ impl Stream {
 
 /// What is true of a socket at this moment, among `wanted` and the two that are always told: an error, and the end of both directions.
 pub(super) fn poll_now(fd: RawFd, wanted: i16) -> i16 {
+    if lane::is_lane(fd) {
+        return lane::poll_now(fd, wanted);
+    }
     let mut asked = libc::pollfd { fd, events: wanted, revents: 0 };
     // SAFETY: one live pollfd, and no waiting.
     unsafe { libc::poll(&raw mut asked, 1, 0) };
@@ -321,6 +357,9 @@ pub(super) fn poll_now(fd: RawFd, wanted: i16) -> i16 {
 
 /// `shutdown(2)`, errors ignored: the only one that can occur is that the connection is gone already.
 pub fn shutdown_fd(fd: RawFd, how: Shutdown) {
+    if lane::is_lane(fd) {
+        return lane::shutdown_fd(fd, how);
+    }
     let how = match how {
         Shutdown::Read => libc::SHUT_RD,
         Shutdown::Write => libc::SHUT_WR,

@@ -16,6 +16,7 @@
 
 use super::alarm::Alarm;
 use super::clock;
+use super::lane::socket as lane;
 use super::stream::{Stream, poll_now, shutdown_fd};
 use super::wheel::{CLIENT_GONE, Doing, NOBODY, Row, Wheel};
 use crate::units::Instant;
@@ -460,6 +461,9 @@ impl Drop for Guard<'_> {
 
 /// Bytes of a socket that its peer has not taken yet (SIOCOUTQ: unacknowledged, or unread on a unix socket).
 fn queued(fd: RawFd) -> libc::c_int {
+    if lane::is_lane(fd) {
+        return lane::queued(fd);
+    }
     let mut bytes = 0;
     // SAFETY: the kernel writes one int. On an error it writes none, which reads as a peer that has taken everything.
     unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };

@@ -121,6 +121,7 @@ fn listener() -> Listener {
         merge_slashes: false,
         server: crate::config::ServerField::Pass,
         tls: None,
+        http2: None,
     }
 }
 

@@ -200,6 +200,51 @@ labels! {
 }
 
 labels! {
+    /// `code` of `ringgate_http2_goaways_total` and of `ringgate_http2_resets_total`: the error codes of RFC 9113 §7, in the order of their
+    /// numbers.
+    StreamCode {
+        /// Nothing is wrong.
+        NoError = "no_error";
+        /// Against the protocol.
+        Protocol = "protocol_error";
+        /// A defect.
+        Internal = "internal_error";
+        /// More was sent than a window had room for.
+        FlowControl = "flow_control_error";
+        /// SETTINGS were not acknowledged.
+        SettingsTimeout = "settings_timeout";
+        /// A frame for a stream that was over.
+        StreamClosed = "stream_closed";
+        /// A frame of a wrong size.
+        FrameSize = "frame_size_error";
+        /// Nothing was done with it.
+        RefusedStream = "refused_stream";
+        /// It is not needed any more.
+        Cancel = "cancel";
+        /// The tables of HPACK differ.
+        Compression = "compression_error";
+        /// The connection of a CONNECT broke.
+        Connect = "connect_error";
+        /// More work than is taken.
+        EnhanceYourCalm = "enhance_your_calm";
+        /// TLS below what is asked for.
+        InadequateSecurity = "inadequate_security";
+        /// Only HTTP/1.1 will do.
+        Http11Required = "http_1_1_required";
+    }
+}
+
+labels! {
+    /// `side` of `ringgate_http2_resets_total`: who has reset the stream.
+    StreamSide {
+        /// The client.
+        Client = "client";
+        /// The gateway.
+        Gateway = "gateway";
+    }
+}
+
+labels! {
     /// `reason` of `ringgate_endpoint_ejections_total`, of ejections that the cap refused, and of shunnings.
     EjectReason {
         /// `outlier.consecutive` failures in a row.

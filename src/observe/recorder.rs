@@ -12,7 +12,7 @@
 use super::counter::Rows;
 use super::labels::{
     AttemptOutcome, DriverRung, EjectReason, EndpointState, HandshakeFailure, MethodLabel, ReadmitReason, RefuseReason,
-    RetryReason, TlsVersion,
+    RetryReason, StreamCode, StreamSide, TlsVersion,
 };
 use super::stats::{ClusterStats, EndpointStats, LifeStats, ListenerStats, RequestKey, RouteStats, Stats, Tenure};
 use super::usage::{Usage, UsageIndex, UsageKey};
@@ -339,6 +339,34 @@ impl Recorder {
     pub fn tunnel_closed(&self, listener: ListenerId) {
         if let Some(listener) = self.listener(listener) {
             listener.tunnels.sub_one();
+        }
+    }
+
+    /// Counts a request that is a stream of HTTP/2, until it is over.
+    pub fn stream_opened(&self, listener: ListenerId) {
+        if let Some(listener) = self.listener(listener) {
+            listener.streams.add(1);
+        }
+    }
+
+    /// Counts that it is over.
+    pub fn stream_closed(&self, listener: ListenerId) {
+        if let Some(listener) = self.listener(listener) {
+            listener.streams.sub_one();
+        }
+    }
+
+    /// Counts a stream that was reset.
+    pub fn stream_reset(&self, listener: ListenerId, side: StreamSide, code: StreamCode) {
+        if let Some(listener) = self.listener(listener) {
+            listener.stream_resets[side.index()][code.index()].add(1);
+        }
+    }
+
+    /// Counts a connection of HTTP/2 that was ended, and why.
+    pub fn goaway(&self, listener: ListenerId, code: StreamCode) {
+        if let Some(listener) = self.listener(listener) {
+            listener.goaways[code.index()].add(1);
         }
     }
 

@@ -24,7 +24,7 @@ pub use certificate::Certificate;
 pub use identity::Identity;
 pub use judge::Judge;
 pub use names::Names;
-pub use offer::MinVersion;
+pub use offer::{HTTP2, MinVersion};
 
 use rustls::crypto::CryptoProvider;
 use std::sync::{Arc, OnceLock};

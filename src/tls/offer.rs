@@ -33,7 +33,10 @@ impl MinVersion {
 /// What is spoken over it (RFC 7301). Who offers something and none of these is refused.
 pub(super) const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
-/// The rules of a listener. Sessions go on by tickets alone, so nothing is kept of them; there is no early data, which could be repeated
+/// What is spoken before those, where a listener speaks it (RFC 9113 §3.2).
+pub const HTTP2: &[u8] = b"h2";
+
+/// The rules of a listener, which speaks HTTP/2 too, or does not. Sessions go on by tickets alone, so nothing is kept of them; there is no early data, which could be repeated
 /// (RFC 8446 §8), and no renegotiation, which rustls does not know.
 #[must_use]
 pub fn offer(
@@ -43,6 +46,7 @@ pub fn offer(
     clients: Option<&Judge>,
     key_log: Option<Arc<KeyLogFile>>,
     challenges: Option<Arc<Challenges>>,
+    http2: bool,
 ) -> Arc<ServerConfig> {
     let config = ServerConfig::builder_with_provider(provider()).with_protocol_versions(oldest.versions());
     let config = config.expect("the provider has suites of both versions");
@@ -60,9 +64,8 @@ pub fn offer(
     if let Some(key_log) = key_log {
         config.key_log = key_log;
     }
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    if is_asked {
-        config.alpn_protocols.push(challenges::PROTOCOL.to_vec());
-    }
+    let first: &[&[u8]] = if http2 { &[HTTP2] } else { &[] };
+    let last: &[&[u8]] = if is_asked { &[challenges::PROTOCOL] } else { &[] };
+    config.alpn_protocols = first.iter().chain(&PROTOCOLS).chain(last).map(|name| name.to_vec()).collect();
     Arc::new(config)
 }

@@ -47,7 +47,7 @@ pub(crate) fn rules(oldest: MinVersion) -> (Arc<ServerConfig>, Arc<ClientConfig>
     let mut roots = RootCertStore::empty();
     roots.add(certificate.key.cert[0].clone()).unwrap();
     let tickets = Tickets::new(Arc::new(TicketKeys::random()), None);
-    let server = offer(Arc::new(Names::new(vec![certificate])), oldest, tickets, None, None, None);
+    let server = offer(Arc::new(Names::new(vec![certificate])), oldest, tickets, None, None, None, false);
     let client = demand(Belief::Roots(Arc::new(roots)), oldest, None).unwrap();
     (server, with_memory(&client))
 }

@@ -17,6 +17,7 @@ use crate::http::Parsed;
 use crate::http::body::Body;
 use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
+use crate::http::h2::respond;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
 use crate::limits::{ANSWER_HELD_MAX, RESPONSE_HEAD_BYTES_MAX};
@@ -172,7 +173,7 @@ impl Line<'_> {
             let ended = match head.framing() {
                 Framing::None => left == 0,
                 Framing::Fixed(bytes) => bytes == left as u64,
-                Framing::Chunked | Framing::UntilClose => false,
+                Framing::Chunked | Framing::UntilClose | Framing::Streamed => false,
             };
             return Meaning::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
         }
@@ -188,7 +189,7 @@ impl Line<'_> {
     }
 
     /// Puts the client's head where it is sent from: right before the body, if all of that has arrived, else into a block of its own.
-    fn lay_out(&self, commit: &mut Commit, head: &[u8], block: &mut Block, is_through: bool) {
+    fn lay_out(&self, commit: &mut Commit, head: &mut Vec<u8>, block: &mut Block, is_through: bool) {
         let arrived = block.unread().len();
         let body_bytes = match commit.from {
             Framing::None if !commit.switching => Some(0),
@@ -201,11 +202,16 @@ impl Line<'_> {
                 commit.keep = None;
                 block.set_unread(block.consumed()..block.consumed() + bytes);
             }
+            let before_data = head.len();
+            if commit.to == Framing::Streamed {
+                respond::push_data_head(head, bytes, true);
+            }
             if block.put_before(head) {
                 commit.out = std::mem::take(block);
                 commit.is_whole = true;
                 return;
             }
+            head.truncate(before_data);
         }
         commit.out = self.inbound.worker.blocks.borrow_mut().small();
         commit.out.vec_mut().extend_from_slice(head);

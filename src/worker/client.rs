@@ -47,7 +47,7 @@ impl Peer {
 }
 
 /// What is the same for all requests of one connection, however many of them it carries at once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) door: Rc<Door>,
     pub(super) peer: Peer,
@@ -82,6 +82,11 @@ impl Client {
         let count = self.requests.get() + 1;
         self.requests.set(count);
         config.connection_requests_max.is_some_and(|max| count >= max) || now >= self.ends_at
+    }
+
+    /// Whether its connection has carried as many requests as it may, or is as old as it may be.
+    pub(super) fn is_worn(&self, config: &config::Listener, now: Instant) -> bool {
+        config.connection_requests_max.is_some_and(|max| self.requests.get() >= max) || now >= self.ends_at
     }
 }
 

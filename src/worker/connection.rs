@@ -8,6 +8,7 @@
 use super::client::Connection;
 use super::discard::Served;
 use super::down::h1::{self, Arrival};
+use super::down::h2::mux;
 use super::exchange;
 use super::greeting;
 use super::inbound::Inbound;
@@ -16,9 +17,12 @@ use super::proxied;
 use super::record::Record;
 use super::seat::ConnectionSeat;
 use super::state::Worker;
+use crate::config;
+use crate::http::h2::frame::PREFACE;
 use crate::net::block::Block;
 use crate::net::stream::Stream;
 use crate::net::{clock, driver};
+use crate::tls::HTTP2;
 use crate::units::Instant;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -39,6 +43,8 @@ enum Wait {
     Next,
     /// The rest of a head.
     Rest(Box<Begun>),
+    /// Nothing: HTTP/2 is spoken, which has begun so.
+    Streams(Box<[u8]>),
     /// Nothing more.
     Over,
 }
@@ -98,6 +104,9 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
             {
                 return;
             }
+            if connection.stream.tls().is_some_and(|session| session.is_for(HTTP2)) {
+                return Box::pin(mux::run(connection, &[])).await;
+            }
         }
         if !behind.is_empty() {
             let first = Begun::new(worker, behind, clock::now());
@@ -112,6 +121,9 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
             let serving = Box::pin(serve(connection, begun.take()));
             driver::hint_state(&*serving);
             let next = serving.await;
+            if let Wait::Streams(first) = &next {
+                return Box::pin(mux::run(connection, first)).await;
+            }
             if matches!(next, Wait::Over) {
                 break;
             }
@@ -139,7 +151,7 @@ fn wait(connection: &Connection, wait: &Wait) -> impl Future<Output = io::Result
         Wait::First => watch.over_idle(stream, clock::now() + header),
         // a worker that drains gives a request that is under way the length of a tick; the receive that follows finds it, or the end
         Wait::Next if door.is_leaving() => watch.over_idle(stream, door.idle_until(clock::now(), idle)),
-        Wait::Next | Wait::Over => watch.over_idle(stream, clock::now() + idle),
+        Wait::Next | Wait::Streams(_) | Wait::Over => watch.over_idle(stream, clock::now() + idle),
         Wait::Rest(begun) => watch.over(stream, begun.arrived + header, Shutdown::Read),
     };
     async move {
@@ -159,6 +171,13 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
         stream.say_farewell();
         door.worker.put(inbox);
         return Wait::Over;
+    }
+    if connection.served_at.get() == Instant::default() && door.ask(config::Listener::speaks_http2_in_clear) {
+        // nobody has served on it, so it may begin with the preface
+        if let Some(first) = read_preface(connection, &mut inbox).await {
+            door.worker.put(inbox);
+            return Wait::Streams(first);
+        }
     }
     loop {
         let (pinned, listener) = door.pin();
@@ -289,6 +308,22 @@ async fn receive_first(connection: &Connection, inbox: &mut Block) -> bool {
     let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
     *inbox = block;
     matches!(received, Ok(1..))
+}
+
+/// Reads on as long as what has arrived may be the preface of HTTP/2 (RFC 9113 §3.4). What has arrived, if it is; else it is left in the inbox
+/// for whoever reads heads.
+async fn read_preface(connection: &Connection, inbox: &mut Block) -> Option<Box<[u8]>> {
+    let door = &connection.client.door;
+    let deadline = clock::now() + door.ask(|listener| listener.header_timeout);
+    while inbox.unread().len() < PREFACE.len() && PREFACE.starts_with(inbox.unread()) {
+        let _guard = connection.watch.over(&connection.stream, deadline, Shutdown::Read);
+        let (received, block) = connection.stream.receive(std::mem::take(inbox)).await;
+        *inbox = block;
+        if !matches!(received, Ok(1..)) {
+            return None;
+        }
+    }
+    inbox.unread().starts_with(PREFACE).then(|| inbox.unread().into())
 }
 
 /// Polls once, to have an operation submitted before the next one.

@@ -21,7 +21,7 @@ use super::inbound::Inbound;
 use super::upload::BodyState;
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
-use crate::http::reply::CONTINUE;
+use crate::http::reply;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
 use crate::http::upgrade::Offer;
@@ -352,9 +352,9 @@ impl<'c> Conversation<'c> {
             }
             if head.status() == StatusCode::CONTINUE {
                 self.let_send();
-            } else if version == Version::Http11 {
+            } else if version != Version::Http10 {
                 // RFC 9110 §15.2: never to a 1.0 client
-                encode::interim(put_ahead(worker, &mut self.ahead), &head, rules);
+                encode::interim(put_ahead(worker, &mut self.ahead), &head, rules, version);
             }
             let head_bytes = head.head_bytes();
             drop(scratch);
@@ -366,7 +366,7 @@ impl<'c> Conversation<'c> {
     /// Puts `100 Continue` aside for a client that waits for it.
     fn let_send(&mut self) {
         if std::mem::take(&mut self.withheld) {
-            put_ahead(self.inbound.worker, &mut self.ahead).extend_from_slice(CONTINUE);
+            reply::go_on(put_ahead(self.inbound.worker, &mut self.ahead), self.asked.version);
         }
     }
 

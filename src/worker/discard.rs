@@ -38,6 +38,10 @@ pub(super) async fn conclude(
     record: &mut Record,
     mut served: Served,
 ) -> Served {
+    if inbound.stream.is_lane() {
+        // one of many: what is still to come of it is stopped (RFC 9113 §8.1), and nothing waits behind it
+        return Served { close: false, linger: false, ..served };
+    }
     if cycle.request() == Progress::Body {
         match rest.skip() {
             Ok(true) => cycle.on_request_done(),

@@ -14,6 +14,8 @@ use crate::http::Version;
 use crate::http::reply::{self, ReplyTo};
 use crate::net::block::Block;
 use crate::net::clock;
+use crate::net::stream::Stream;
+use crate::net::tls::Session;
 use crate::net::tls::handshake::{self, Failed, Reason};
 use crate::observe::access_log::LogTls;
 use crate::observe::labels::{HandshakeFailure, TlsVersion};
@@ -49,7 +51,7 @@ pub(super) async fn greet(
             let session = connection.stream.tls();
             let is_13 = session.is_some_and(|session| session.version() == Some(ProtocolVersion::TLSv1_3));
             let version = if is_13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
-            let is_resumed = session.is_some_and(crate::net::tls::Session::is_resumed);
+            let is_resumed = session.is_some_and(Session::is_resumed);
             worker.recorder.handshake(listener, version, is_resumed, clock::now().since(began));
             if session.is_some_and(|session| session.is_for(PROTOCOL)) {
                 // who looks at a certificate has seen it
@@ -145,15 +147,45 @@ pub(crate) fn failure(reason: Reason) -> HandshakeFailure {
     }
 }
 
+/// What is said about the session of a connection that carries many requests, whose streams have none of their own.
+#[derive(Debug)]
+pub(super) struct SessionFacts {
+    tls: LogTls,
+    server_name: String,
+    /// Who the client is by its certificate.
+    identity: Option<Identity>,
+}
+
+impl SessionFacts {
+    /// Of a connection; `None`: it is plain.
+    pub(super) fn of(stream: &Stream) -> Option<Self> {
+        let session = stream.tls()?;
+        let server_name = session.with_server_name(|name| name.unwrap_or_default().to_owned());
+        Some(Self { tls: log_tls(session), server_name, identity: session.identity().cloned() })
+    }
+}
+
+fn log_tls(session: &Session) -> LogTls {
+    LogTls {
+        version: session.version().map_or(0, u16::from),
+        suite: session.suite().map_or(0, |suite| u16::from(suite.suite())),
+        is_resumed: session.is_resumed(),
+    }
+}
+
 impl Inbound<'_> {
     /// What the log says about its session.
     pub(super) fn log_tls(&self) -> Option<LogTls> {
-        let session = self.stream.tls()?;
-        Some(LogTls {
-            version: session.version().map_or(0, u16::from),
-            suite: session.suite().map_or(0, |suite| u16::from(suite.suite())),
-            is_resumed: session.is_resumed(),
-        })
+        self.session.map(|facts| facts.tls).or_else(|| self.stream.tls().map(log_tls))
+    }
+
+    /// Asks for the name that its session has asked for; not of one without a session.
+    pub(super) fn with_server_name(&self, ask: impl FnOnce(&str)) {
+        if let Some(facts) = self.session {
+            ask(&facts.server_name);
+        } else if let Some(session) = self.stream.tls() {
+            session.with_server_name(|name| ask(name.unwrap_or_default()));
+        }
     }
 
     /// Whether its client would be let in by what its listener asks of clients now; a refusal is counted. A revocation list or an authority
@@ -170,12 +202,15 @@ impl Inbound<'_> {
 
     /// Who its client is by its certificate, if it has shown one that was believed.
     pub(super) fn identity(&self) -> Option<&Identity> {
-        self.stream.tls()?.identity()
+        match self.session {
+            Some(facts) => facts.identity.as_ref(),
+            None => self.stream.tls()?.identity(),
+        }
     }
 
     /// How what it carries is called in a URL.
     pub(super) fn scheme(&self) -> &'static str {
-        if self.stream.tls().is_some() { "https" } else { "http" }
+        if self.stream.is_encrypted() { "https" } else { "http" }
     }
 }
 

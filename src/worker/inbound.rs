@@ -6,6 +6,7 @@
 
 use super::client::{Client, Connection};
 use super::generation::Generation;
+use super::greeting::SessionFacts;
 use crate::config;
 use crate::error::ProxyError;
 use crate::http::headers::Forwarding;
@@ -28,6 +29,8 @@ pub(super) struct Inbound<'c> {
     pub(super) stream: &'c Stream,
     /// Over that stream, and nothing else.
     pub(super) watch: &'c Watch,
+    /// Of the connection that the stream is one of many on, if that is encrypted; a stream that is the connection has a session itself.
+    pub(super) session: Option<&'c SessionFacts>,
 }
 
 impl<'c> Inbound<'c> {
@@ -78,6 +81,6 @@ impl<'c> Inbound<'c> {
 impl Connection {
     /// The request that it carries, under a generation in which its listener has this row.
     pub(super) fn inbound<'c>(&'c self, worker: &'c Rc<Generation>, listener: ListenerId) -> Inbound<'c> {
-        Inbound { worker, client: &self.client, listener, stream: &self.stream, watch: &self.watch }
+        Inbound { worker, client: &self.client, listener, stream: &self.stream, watch: &self.watch, session: None }
     }
 }

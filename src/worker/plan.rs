@@ -372,7 +372,7 @@ impl Planner<'_> {
         let framing = head.framing();
         let left = match framing {
             Framing::Fixed(bytes) => Some(bytes.saturating_sub(self.behind.len() as u64)),
-            Framing::None | Framing::UntilClose => Some(0),
+            Framing::None | Framing::UntilClose | Framing::Streamed => Some(0),
             Framing::Chunked => self.has_last_chunk().then_some(0),
         };
         let close = cycle.announces_close(left);

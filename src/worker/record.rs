@@ -60,13 +60,11 @@ impl LogTexts {
 
     /// Puts the name of the session, and of its client, behind the others.
     fn add_session(&mut self, inbound: &Inbound<'_>) {
-        if let Some(session) = inbound.stream.tls() {
-            session.with_server_name(|name| self.bytes.extend_from_slice(name.unwrap_or_default().as_bytes()));
-            self.ends[6] = u32::try_from(self.bytes.len()).expect("bounded texts");
-            let subject = session.identity().map_or(&[][..], |identity| identity.subject.as_bytes());
-            self.bytes.extend_from_slice(&subject[..subject.len().min(LOG_FIELD_BYTES_MAX)]);
-            self.ends[7] = u32::try_from(self.bytes.len()).expect("bounded texts");
-        }
+        inbound.with_server_name(|name| self.bytes.extend_from_slice(name.as_bytes()));
+        self.ends[6] = u32::try_from(self.bytes.len()).expect("bounded texts");
+        let subject = inbound.identity().map_or(&[][..], |identity| identity.subject.as_bytes());
+        self.bytes.extend_from_slice(&subject[..subject.len().min(LOG_FIELD_BYTES_MAX)]);
+        self.ends[7] = u32::try_from(self.bytes.len()).expect("bounded texts");
     }
 
     fn get(&self, index: usize) -> &[u8] {
@@ -104,7 +102,11 @@ impl Record {
     pub(super) fn on_head(&mut self, inbound: &Inbound<'_>, head: &RequestHead<'_>, client: IpAddr) {
         let worker = inbound.worker;
         self.method = head.method().into();
-        self.version = Some(if head.version() == Version::Http11 { (1, 1) } else { (1, 0) });
+        self.version = Some(match head.version() {
+            Version::Http10 => (1, 0),
+            Version::Http11 => (1, 1),
+            Version::Http2 => (2, 0),
+        });
         self.client = (inbound.client.peer.address.is_some() || client != inbound.client.peer.ip()).then_some(client);
         self.request_bytes = head.head_bytes() as u64;
         if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {

@@ -18,6 +18,7 @@ use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
 use crate::http::framing::Framing;
+use crate::http::h2::respond;
 use crate::http::trailers::Trailers;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
@@ -231,12 +232,12 @@ impl<F: Sending> Relay<'_, '_, F> {
             .map_err(crate::http::body::BodyError::upstream)?;
         self.excess |= decoded.consumed < filled.len();
         let payload = filled.start + decoded.payload.start..filled.start + decoded.payload.end;
-        if self.framing != Framing::Chunked {
-            block.set_unread(payload);
-            return Ok(decoded.done);
-        }
         let end = self.trailers.end(decoded.done, self.rules);
-        let chunk = frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?;
+        let chunk = match self.framing {
+            Framing::Chunked => frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?,
+            Framing::Streamed => respond::frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?,
+            _ => payload,
+        };
         block.set_unread(chunk);
         Ok(decoded.done)
     }
@@ -247,8 +248,10 @@ impl<F: Sending> Relay<'_, '_, F> {
         if !self.ended {
             return false;
         }
-        if self.framing == Framing::Chunked {
-            block.vec_mut().extend_from_slice(LAST_CHUNK);
+        match self.framing {
+            Framing::Chunked => block.vec_mut().extend_from_slice(LAST_CHUNK),
+            Framing::Streamed => respond::push_data_head(block.vec_mut(), 0, true),
+            _ => {}
         }
         true
     }

@@ -374,5 +374,6 @@ fn tls_rules(listener: &Listener, random: &Arc<TicketKeys>, challenges: &Arc<Cha
         tls.clients.as_deref(),
         tls.key_log.clone(),
         tls.acme.as_ref().map(|_| Arc::clone(challenges)),
+        listener.http2.is_some_and(|http2| http2.over_tls),
     ))
 }

@@ -4,6 +4,7 @@
 //! never across an await; what could be a cell is one. What follows from the configuration is the [`super::generation::Generation`]'s;
 //! this knows nothing of it, nor of connections.
 
+use super::down::h2::runner::Runners;
 use super::handshakes::Handshakes;
 use super::kept::Kept;
 use super::notice::Notice;
@@ -28,8 +29,9 @@ use tokio::sync::mpsc::Sender;
 
 /// Texts of access log records kept for reuse.
 const LOG_TEXTS_KEPT: usize = 256;
-/// Heads whose room is kept for reuse: no more than arrive in one turn, because most are encoded in the turn that they arrive in.
-const HEADS_KEPT: usize = 64;
+/// Heads whose room is kept for reuse: no more than arrive in one turn, because most are encoded in the turn that they arrive in. Streams
+/// arrive by the hundred.
+const HEADS_KEPT: usize = 256;
 /// Room beyond which a head's is not kept: one that grew to it is rare.
 const HEAD_ROOM_KEPT_BYTES: usize = 32 << 10;
 
@@ -47,6 +49,8 @@ pub(super) struct Worker {
     /// `Retry-After` and `RateLimit` of a rejection.
     pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     log_texts: RefCell<Vec<LogTexts>>,
+    /// Tasks that serve streams.
+    pub(super) runners: RefCell<Runners>,
     /// Room for heads that arrive.
     #[expect(
         clippy::vec_box,
@@ -121,6 +125,7 @@ impl Worker {
             armed: Cell::new(0),
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
+            runners: RefCell::default(),
             heads: RefCell::new(Vec::with_capacity(HEADS_KEPT)),
             epoch: Cell::new(epoch()),
             date: Cell::new((Instant::default(), date::format(0))),
@@ -166,6 +171,7 @@ impl Worker {
         self.life.turn(now);
         self.epoch.set(epoch());
         self.timers.look_for_gone_clients();
+        self.runners.borrow_mut().trim();
         let mut blocks = self.blocks.borrow_mut();
         blocks.trim();
         self.life.publish_buffers(blocks.lent_bytes(), blocks.kept_bytes());

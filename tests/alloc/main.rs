@@ -8,6 +8,7 @@
 
 mod counting;
 mod service;
+mod streams;
 
 use ringgate::config::{self, Bind};
 use ringgate::control::supervisor::Gateway;
@@ -73,6 +74,7 @@ fn configuration(driver: &str, access_log: &str, service: &Service) -> String {
         [[listener]]
         name = "edge"
         listen = "127.0.0.1:0"
+        http2 = {{ cleartext = true }}
 
         [[route]]
         name = "all"
@@ -195,6 +197,16 @@ fn count(address: SocketAddr, case: &Case) -> usize {
     if case.name == "a rate limit" {
         Client::connect(address).exchange(case.request.as_bytes(), 1, "200");
     }
+    count_rounds(&mut run)
+}
+
+/// The same of requests that are streams of HTTP/2.
+fn count_streams(address: SocketAddr, case: &streams::Case) -> usize {
+    let mut client = streams::Client::connect(address);
+    count_rounds(&mut |total| (0..total / case.at_once).for_each(|_| client.exchange(case)))
+}
+
+fn count_rounds(run: &mut dyn FnMut(usize)) -> usize {
     run(WARM_UP);
     // A machine that stops the client for a tenth of a second makes its connection an idle one, which gives its buffers back: that is
     // not steady state, and is counted anew. An allocation on the request path would be there in every round.
@@ -231,9 +243,10 @@ fn a_request_allocates_nothing_in_steady_state() {
     for driver in drivers() {
         for (logged, access_log) in [("", ""), (" with an access log", log.as_str())] {
             let gateway = Running::start(&configuration(driver, access_log, &service));
-            for case in cases() {
-                let allocations = count(gateway.address(), &case);
-                let line = format!("{driver}{logged}: {}: {allocations} allocations in {REQUESTS} requests", case.name);
+            let mut counts: Vec<_> = cases().iter().map(|case| (case.name, count(gateway.address(), case))).collect();
+            counts.extend(streams::CASES.iter().map(|case| (case.name, count_streams(gateway.address(), case))));
+            for (name, allocations) in counts {
+                let line = format!("{driver}{logged}: {name}: {allocations} allocations in {REQUESTS} requests");
                 println!("{line}");
                 if allocations > ALLOWED {
                     complaints.push(line);

@@ -397,7 +397,7 @@ fn interim_responses_carry_only_their_fields() {
     let mut scratch = HeadScratch::default();
     let Ok(Parsed::Complete(head)) = ResponseHead::parse(bytes, &Method::GET, &mut scratch) else { panic!() };
     let mut out = Vec::new();
-    encode::interim(&mut out, &head, &HeaderRules::default());
+    encode::interim(&mut out, &head, &HeaderRules::default(), Version::Http11);
     assert_eq!(out, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
 }
 

@@ -5,6 +5,7 @@
 
 mod bodies;
 mod encoding;
+mod h2;
 mod properties;
 mod requests;
 mod responses;

@@ -29,6 +29,8 @@ mod handshakes;
 mod harness;
 mod headers;
 mod health_checks;
+mod http2;
+mod http2_abuse;
 mod interim;
 mod knobs;
 mod limits;

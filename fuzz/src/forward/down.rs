@@ -46,7 +46,7 @@ pub(super) fn check(knobs: Knobs, bytes: &[u8]) {
 
 fn check_interim(head: &ResponseHead<'_>, rules: &HeaderRules) {
     let mut sent = Vec::new();
-    encode::interim(&mut sent, head, rules);
+    encode::interim(&mut sent, head, rules, ringgate::http::Version::Http11);
     let message = milo::read(Side::Response { bodiless: false }, &sent, false)
         .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", sent.escape_ascii()));
     assert!(message.complete && message.consumed == sent.len(), "not one message: {}", sent.escape_ascii());

@@ -143,6 +143,9 @@ fn listener(listener: &Listener) -> Value {
             ServerField::Set(value) => String::from_utf8_lossy(value.as_bytes()),
         },
         "tls": listener.tls.as_ref().map(|tls| &tls.shown),
+        "http2": listener.http2.map(|http2| {
+            json!({ "enabled": http2.over_tls, "cleartext": http2.in_clear, "max_streams": http2.streams_max })
+        }),
     })
 }
 

@@ -5,7 +5,8 @@ use crate::limits;
 use crate::observe::counter::{Arena, Counter, counters};
 use crate::observe::histogram::Histogram;
 use crate::observe::labels::{
-    AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, ReadmitReason, RefuseReason, RetryReason, TlsVersion,
+    AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, ReadmitReason, RefuseReason, RetryReason, StreamCode,
+    StreamSide, TlsVersion,
 };
 
 /// Slots of a route's requests that are allocated at a time.
@@ -156,6 +157,12 @@ pub(crate) struct ListenerStats {
     pub(crate) handshake_duration: Histogram,
     pub(crate) handshakes_under_way: Counter,
     pub(crate) handshakes_queued: Counter,
+    /// Requests under way that are streams.
+    pub(crate) streams: Counter,
+    /// By [`StreamCode`].
+    pub(crate) goaways: [Counter; StreamCode::ALL.len()],
+    /// By [`StreamSide`] and [`StreamCode`].
+    pub(crate) stream_resets: [[Counter; StreamCode::ALL.len()]; StreamSide::ALL.len()],
 }
 
 /// The worker's event loop and its own resources.
@@ -181,6 +188,7 @@ impl Gauges for ListenerStats {
     fn reset(&self) {
         self.connections.set(0);
         self.tunnels.set(0);
+        self.streams.set(0);
     }
 }
 

@@ -1,0 +1,4 @@
+//! libFuzzer's entry; the properties are in `ringgate_fuzz::h2_seam`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| ringgate_fuzz::h2_seam::check(input));

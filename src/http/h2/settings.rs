@@ -1,0 +1,119 @@
+//! What the two ends of a connection have told each other about it (RFC 9113 §6.5).
+
+use super::code::Code;
+use super::frame::{self, FRAME_BYTES_MAX};
+use super::window::WINDOW_MAX;
+
+/// SETTINGS_ENABLE_PUSH
+const ENABLE_PUSH: u16 = 2;
+/// SETTINGS_MAX_CONCURRENT_STREAMS
+const MAX_CONCURRENT_STREAMS: u16 = 3;
+/// SETTINGS_INITIAL_WINDOW_SIZE
+const INITIAL_WINDOW_SIZE: u16 = 4;
+/// SETTINGS_MAX_FRAME_SIZE
+const MAX_FRAME_SIZE: u16 = 5;
+/// SETTINGS_MAX_HEADER_LIST_SIZE
+const MAX_HEADER_LIST_SIZE: u16 = 6;
+/// Bytes of one setting.
+const SETTING_BYTES: usize = 6;
+
+/// What a client has asked of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerSettings {
+    /// Bytes of DATA that a new stream may be sent before it gives more room.
+    pub window: u32,
+    /// The largest frame that it takes, 2¹⁴ to 2²⁴ − 1.
+    pub frame_max: u32,
+}
+
+impl Default for PeerSettings {
+    /// What holds before anything was said (§6.5.2).
+    fn default() -> Self {
+        Self { window: 65_535, frame_max: FRAME_BYTES_MAX as u32 }
+    }
+}
+
+impl PeerSettings {
+    /// Takes the payload of a SETTINGS frame. What is about a table of ours (we have none), about pushes, or unknown is passed over.
+    ///
+    /// # Errors
+    /// A length that is no multiple of a setting's, or a value out of its range; the connection is lost.
+    pub(super) fn apply(&mut self, payload: &[u8]) -> Result<(), Code> {
+        let (settings, rest) = payload.as_chunks::<SETTING_BYTES>();
+        if !rest.is_empty() {
+            return Err(Code::FrameSize);
+        }
+        for &[i, d, a, b, c, e] in settings {
+            let value = u32::from_be_bytes([a, b, c, e]);
+            match u16::from_be_bytes([i, d]) {
+                ENABLE_PUSH if value > 1 => return Err(Code::Protocol),
+                INITIAL_WINDOW_SIZE if value > WINDOW_MAX => return Err(Code::FlowControl),
+                INITIAL_WINDOW_SIZE => self.window = value,
+                MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => return Err(Code::Protocol),
+                MAX_FRAME_SIZE => self.frame_max = value,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What we tell a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnSettings {
+    /// Streams that it may have at once, at least 1.
+    pub streams_max: u32,
+    /// Bytes of DATA that it may send on a new stream, up to 2³¹ − 1.
+    pub window: u32,
+    /// The same for all streams together, at least 65,535.
+    pub connection_window: u32,
+    /// Bytes of a head as [`super::section::Bounds`] counts them.
+    pub head_bytes_max: u32,
+    /// Fields of a head.
+    pub fields_max: usize,
+}
+
+impl OwnSettings {
+    /// Appends SETTINGS, and WINDOW_UPDATE where the connection's window is larger than it is without being told (§6.9.2).
+    pub(super) fn push(&self, out: &mut Vec<u8>) {
+        let settings = [
+            (MAX_CONCURRENT_STREAMS, self.streams_max),
+            (INITIAL_WINDOW_SIZE, self.window),
+            (MAX_HEADER_LIST_SIZE, self.head_bytes_max),
+        ];
+        frame::push_head(out, SETTING_BYTES * settings.len(), frame::Kind::Settings, 0, 0);
+        for (id, value) in settings {
+            out.extend_from_slice(&id.to_be_bytes());
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+        let more = self.connection_window.saturating_sub(PeerSettings::default().window);
+        if more > 0 {
+            frame::push_window_update(out, 0, more);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_ranges() {
+        let setting = |id: u16, value: u32| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
+        let applied = |payload: &[u8]| {
+            let mut settings = PeerSettings::default();
+            settings.apply(payload).map(|()| (settings.window, settings.frame_max))
+        };
+        assert_eq!(applied(&[]), Ok((65_535, 16_384)));
+        assert_eq!(applied(&setting(4, 0)), Ok((0, 16_384)));
+        assert_eq!(applied(&setting(4, WINDOW_MAX)), Ok((WINDOW_MAX, 16_384)));
+        assert_eq!(applied(&setting(4, WINDOW_MAX + 1)), Err(Code::FlowControl));
+        assert_eq!(applied(&setting(5, 16_384)), Ok((65_535, 16_384)));
+        assert_eq!(applied(&setting(5, 16_383)), Err(Code::Protocol));
+        assert_eq!(applied(&setting(5, 1 << 24)), Err(Code::Protocol));
+        assert_eq!(applied(&setting(5, (1 << 24) - 1)), Ok((65_535, (1 << 24) - 1)));
+        assert_eq!(applied(&setting(2, 2)), Err(Code::Protocol));
+        assert_eq!(applied(&[setting(2, 1), setting(0xabcd, 7), setting(4, 9)].concat()), Ok((9, 16_384)));
+        assert_eq!(applied(&[0; 5]), Err(Code::FrameSize));
+    }
+}

@@ -1,0 +1,120 @@
+//! The end of a connection of HTTP/2: told before, said at last, and heard.
+
+use super::mux::{Mux, Next};
+use crate::http::h2::code::Code;
+use crate::http::h2::frame::ID_MAX;
+use crate::net::clock;
+use crate::net::timer::Watch;
+use crate::observe::labels::StreamCode;
+use crate::units::Instant;
+use crate::worker::client::Connection;
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// How long a client may go on to open streams when it was told not to.
+const GRACE: Duration = Duration::from_secs(1);
+/// What its answer to our ping carries, when it has been told.
+pub(super) const GRACE_PING: [u8; 8] = *b"farewell";
+/// How long, and how much, a client's last words are listened to.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 << 20;
+
+/// How far the end of a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// It goes on.
+    No,
+    /// The client was told; until then it may still open streams.
+    Told(Instant),
+    /// No more streams are taken.
+    Final,
+}
+
+impl Mux {
+    /// Tells the client that the connection ends, if that is so and it has not been told.
+    pub(super) fn say_farewell(&mut self) {
+        let now = clock::now();
+        if self.client.is_leaving() {
+            self.tell_to_go(now);
+        }
+        match self.farewell {
+            Farewell::Told(until) if now >= until || self.codec.streams() == 0 => {
+                self.farewell = Farewell::Final;
+                self.count_goaway(Code::NoError);
+                self.codec.go_away(Code::NoError, None);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn tell_to_go(&mut self, now: Instant) {
+        if self.farewell == Farewell::No && self.codec.is_greeted() {
+            self.farewell = Farewell::Told(now + GRACE);
+            self.codec.go_away(Code::NoError, Some(ID_MAX));
+            self.codec.ping(GRACE_PING);
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.farewell == Farewell::Final && self.codec.streams() == 0
+    }
+
+    /// The client has ended its direction, or its time is over.
+    pub(super) fn on_end(&mut self, connection: &Connection) -> Next {
+        if connection.watch.expired() {
+            let code = if self.head_began.is_some() { Code::EnhanceYourCalm } else { Code::NoError };
+            self.count_goaway(code);
+            self.codec.go_away(code, None);
+            return Next::Close;
+        }
+        Next::Over
+    }
+
+    /// Sends what is left to be said, and gives the client time to hear it.
+    pub(super) async fn close(&mut self, connection: &Connection, sending: &Watch) -> Next {
+        let Connection { stream, client, .. } = connection;
+        let worker = &client.door.worker;
+        self.lose_all();
+        let patience = client.door.ask(|listener| listener.body_timeout);
+        if let Some(out) = self.collect(worker) {
+            let _guard = sending.over_send(stream, patience.min(LINGER), clock::now());
+            let (sent, block) = stream.send_noting(out, || sending.on_sent(clock::now())).await;
+            worker.put(block);
+            if sent.is_err() {
+                return Next::Over;
+            }
+        }
+        let _guard = sending.over(stream, clock::now() + LINGER, Shutdown::Both);
+        // what was posted may not have left, and an end would overtake it
+        stream.posted().await;
+        if stream.end().await.is_err() {
+            return Next::Over;
+        }
+        let mut left = LINGER_BYTES;
+        let mut inbox = worker.blocks.borrow_mut().small();
+        while left > 0 {
+            inbox.clear();
+            let (received, block) = stream.receive(inbox).await;
+            inbox = block;
+            match received {
+                Ok(count @ 1..) => left = left.saturating_sub(count),
+                _ => break,
+            }
+        }
+        worker.put(inbox);
+        Next::Over
+    }
+
+    pub(super) fn count_goaway(&self, code: Code) {
+        let at = self.client.door.at();
+        at.generation.recorder.goaway(at.row, StreamCode::ALL[code as usize]);
+    }
+
+    /// Nobody is left at the other end: whoever serves a stream hears of it.
+    pub(super) fn lose_all(&mut self) {
+        for slot in self.slots.iter_mut().filter_map(Option::take) {
+            slot.runner.leave(&self.client.door.worker);
+        }
+        self.writing.clear();
+    }
+}

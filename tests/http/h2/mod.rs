@@ -1,0 +1,9 @@
+//! HTTP/2 as byte tables, and beside other implementations of it.
+
+mod cases;
+mod differential;
+mod flow;
+mod frames;
+mod heads;
+mod support;
+mod vectors;
