@@ -193,7 +193,7 @@ impl Decider {
             header: &header,
         };
         let Routed::Route(route) = self.router.route(&view, &mut self.cache) else { panic!("a route") };
-        let admitted = self.admission.admit(route, client, &header, began);
+        let admitted = self.admission.admit(route, client.into(), &header, began);
         assert!(matches!(admitted, Admitted::Pass { .. }));
         encode_up(&mut self.up, &head, &self.config, route, client);
         let mut exchange = Exchange::new(Facts {
@@ -234,6 +234,7 @@ impl Decider {
         exchange.step(Event::BodyDone, &mut self.cluster, answered, &mut self.rng);
         self.recorder.attempt(ClusterId(0), endpoint, AttemptOutcome::Success, answered.since(began));
         self.recorder.finished(&Finished {
+            consumer: None,
             route: Some(route),
             method: (&method).into(),
             status: head.status(),
@@ -255,6 +256,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &Config, route: 
     };
     out.clear();
     let request = UpstreamRequest {
+        identity: b"",
         head,
         path: head.path(),
         query: head.query(),

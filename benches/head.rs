@@ -70,6 +70,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>) {
         request_id: b"0123456789abcdef0123456789abcdef",
     };
     let request = UpstreamRequest {
+        identity: b"",
         head,
         path: head.path(),
         query: head.query(),

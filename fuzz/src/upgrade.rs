@@ -92,6 +92,7 @@ fn check_offer(offer: &Offer, upgrade: &[u8]) {
 fn check_sent(head: &RequestHead<'_>, offer: &Offer) {
     let forwarding = Forwarding { peer: None, is_trusted: false, scheme: "http", request_id: b"id" };
     let request = UpstreamRequest {
+        identity: b"",
         head,
         path: head.path(),
         query: head.query(),

@@ -63,6 +63,7 @@ fn limit(limit: &Limit) -> String {
     let per = match &limit.per {
         LimitKey::Route => "the route".to_owned(),
         LimitKey::ClientIp => "a client address".to_owned(),
+        LimitKey::Consumer => "a consumer (requests of nobody who was recognised count together)".to_owned(),
         LimitKey::Header(name) => format!("a value of {name} (requests without it count together)"),
     };
     let consequence = if limit.dry_run { "only counted (dry_run)" } else { "else 429" };

@@ -327,20 +327,21 @@ pub struct LimitPer(pub LimitKey);
 
 impl Scalar for LimitPer {
     fn allowed() -> String {
-        "one of route, client_ip, header:NAME".to_owned()
+        "one of route, client_ip, consumer, header:NAME".to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         match keyed(text(value)?) {
             ("route", None) => Ok(Self(LimitKey::Route)),
             ("client_ip", None) => Ok(Self(LimitKey::ClientIp)),
+            ("consumer", None) => Ok(Self(LimitKey::Consumer)),
             ("header", Some(name)) => Ok(Self(LimitKey::Header(header(name)?))),
-            (word, name) => Err(refused_key(word, name, &["route", "client_ip"], &["header"])),
+            (word, name) => Err(refused_key(word, name, &["route", "client_ip", "consumer"], &["header"])),
         }
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^(route|client_ip|header:.+)$" })
+        json!({ "type": "string", "pattern": "^(route|client_ip|consumer|header:.+)$" })
     }
 }
 
@@ -358,7 +359,6 @@ impl Scalar for Hash {
             ("client_ip", None) => Ok(Self(HashKey::ClientIp)),
             ("path", None) => Ok(Self(HashKey::Path)),
             ("header", Some(name)) => Ok(Self(HashKey::Header(header(name)?))),
-            // a cookie's name is a token as a header's is (RFC 6265 §4.1.1), but keeps its case
             ("cookie", Some(name)) => header(name).map(|_| Self(HashKey::Cookie(name.to_owned()))),
             (word, name) => Err(refused_key(word, name, &["client_ip", "path"], &["header", "cookie"])),
         }

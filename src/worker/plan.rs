@@ -1,10 +1,11 @@
-//! `route → admit`: from a head that has arrived to what is to be done, without waiting.
+//! `route → identify → authorize → admit`: from a head that has arrived to what is to be done, without waiting.
 //!
 //! Routing, limits, the hash key, what the access log will want: everything that is asked of the head but the head itself, which goes on
 //! with the request and is encoded when it is known for whom ([`super::encoding`]). What comes out is owned and small, and the future that
 //! waits for the network carries nothing else.
 
 use super::generation::Slot;
+use super::identify::Identified;
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::record::Record;
@@ -22,7 +23,7 @@ use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
 use crate::limits::ROUNDS_MAX;
 use crate::net::block::Block;
-use crate::policy::admission::Admitted;
+use crate::policy::admission::{Admitted, Caller};
 use crate::policy::chance::hash_key;
 use crate::policy::limit_fields::write_retry_after;
 use crate::policy::retry::is_idempotent;
@@ -76,6 +77,8 @@ pub(super) struct Forward {
     pub(super) head: Option<Box<Kept>>,
     /// The route's share of concurrency, given back when the exchange ends.
     pub(super) slot: Option<Slot>,
+    /// Who sends it.
+    pub(super) identified: Option<Identified>,
 }
 
 /// Plans what is to be done with a request whose head has arrived and been taken from the inbox, in which its bytes still stand. What will be
@@ -108,16 +111,17 @@ struct To {
     route: RouteId,
     cluster: ClusterId,
     slot: Option<Slot>,
+    identified: Option<Identified>,
 }
 
 /// Everything that planning looks at.
-struct Planner<'p> {
-    inbound: &'p Inbound<'p>,
-    config: &'p config::Listener,
-    head: &'p RequestHead<'p>,
+pub(super) struct Planner<'p> {
+    pub(super) inbound: &'p Inbound<'p>,
+    pub(super) config: &'p config::Listener,
+    pub(super) head: &'p RequestHead<'p>,
     /// What has arrived behind the head.
     behind: &'p [u8],
-    now: Instant,
+    pub(super) now: Instant,
     /// The peer's address in words, once somebody asks for it.
     peer_text: OnceCell<String>,
     /// What the request is called, if a name was drawn for it.
@@ -147,6 +151,9 @@ impl Planner<'_> {
 
     /// A field as routes, limits and hashes see it.
     fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+        if self.inbound.worker.shared.is_identity(name) {
+            return None; // what a client says of itself there counts for nothing
+        }
         let peer_text =
             || self.inbound.client.peer.address.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default();
         let text: &[u8] = match *name == "x-forwarded-for" {
@@ -192,7 +199,12 @@ impl Planner<'_> {
             }
         };
         record.on_route(route);
-        let slot = match worker.admit(route, client, &header, self.now) {
+        let identified = match self.identify(route, client, record) {
+            Ok(identified) => identified,
+            Err(error) => return self.turn_away(cycle, record, route, error),
+        };
+        let consumer = identified.as_ref().map(|identified| identified.name(&worker.shared.identities));
+        let slot = match worker.admit(route, Caller { client, consumer }, &header, self.now) {
             (Admitted::Pass { .. }, slot) => slot,
             (Admitted::ConcurrencyLimited, _) => {
                 return self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]);
@@ -205,7 +217,7 @@ impl Planner<'_> {
         match &rules.target {
             Target::Upstream(split) => {
                 let cluster = pick_split(split, &mut worker.rng.borrow_mut());
-                self.forward(cycle, record, To { route, cluster, slot }, client)
+                self.forward(cycle, record, To { route, cluster, slot, identified }, client)
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
@@ -229,7 +241,7 @@ impl Planner<'_> {
     }
 
     fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Way {
-        let To { route, cluster, slot } = to;
+        let To { route, cluster, slot, identified } = to;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
             return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
@@ -259,6 +271,7 @@ impl Planner<'_> {
             offer: head.upgrade().map(Box::new),
             head: None,
             slot,
+            identified,
         })
     }
 
@@ -279,6 +292,17 @@ impl Planner<'_> {
             HashKey::Cookie(name) => text(cookie(self.head, name)),
             HashKey::Path => Some(hash_key(self.head.path().as_bytes())),
         }
+    }
+
+    /// 401 with the ways to be recognised, or 403.
+    fn turn_away(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, error: ProxyError) -> Way {
+        if error != ProxyError::Unauthenticated {
+            return self.refuse(cycle, record, error, &[]);
+        }
+        let text = &mut self.inbound.worker.scratch.borrow_mut().text;
+        text.clear();
+        self.write_challenges(route, text);
+        self.refuse(cycle, record, error, &[("WWW-Authenticate", text)])
     }
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).

@@ -11,11 +11,12 @@ use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
 use crate::http::head::RequestHead;
+use crate::limits::CONSUMER_LABELS_MAX;
 use crate::observe::access_log::{LogRecord, LogTls};
 use crate::observe::labels::MethodLabel;
-use crate::observe::recorder::Finished;
+use crate::observe::recorder::{ConsumerKey, Finished};
 use crate::policy::visited::Visited;
-use crate::units::{ClusterId, Instant, ListenerId, RouteId};
+use crate::units::{ClusterId, ConsumerId, Instant, ListenerId, RouteId};
 use http::StatusCode;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub(super) struct Record {
     /// When the response was over, if the exchange went on after it.
     answered: Option<Instant>,
     client: Option<IpAddr>,
+    consumer: Option<ConsumerKey>,
     /// Head and body.
     pub(super) request_bytes: u64,
     /// Head and body.
@@ -49,11 +51,11 @@ pub(super) struct Record {
 }
 
 impl LogTexts {
-    fn fill(&mut self, texts: [&[u8]; 7]) {
+    fn fill(&mut self, texts: [&[u8]; 8]) {
         self.bytes.clear();
         for (text, end) in texts.into_iter().zip(&mut self.ends) {
             self.bytes.extend_from_slice(&text[..text.len().min(crate::limits::LOG_FIELD_BYTES_MAX)]);
-            *end = u32::try_from(self.bytes.len()).expect("seven bounded texts");
+            *end = u32::try_from(self.bytes.len()).expect("eight bounded texts");
         }
     }
 
@@ -61,8 +63,14 @@ impl LogTexts {
     fn add_sni(&mut self, inbound: &Inbound<'_>) {
         if let Some(session) = inbound.stream.tls() {
             session.with_server_name(|name| self.bytes.extend_from_slice(name.unwrap_or_default().as_bytes()));
-            self.ends[6] = u32::try_from(self.bytes.len()).expect("seven bounded texts");
+            self.ends[6..].fill(u32::try_from(self.bytes.len()).expect("eight bounded texts"));
         }
+    }
+
+    /// Puts the name of the consumer behind that.
+    fn add_consumer(&mut self, name: &str) {
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.ends[7] = u32::try_from(self.bytes.len()).expect("eight bounded texts");
     }
 
     fn get(&self, index: usize) -> &[u8] {
@@ -85,6 +93,7 @@ impl Record {
             started,
             answered: None,
             client: None,
+            consumer: None,
             request_bytes: 0,
             response_bytes: 0,
             cluster: None,
@@ -113,6 +122,7 @@ impl Record {
                 field("user-agent"),
                 field("referer"),
                 b"",
+                b"",
             ]);
             texts.add_sni(inbound);
             self.texts = Some(texts);
@@ -124,7 +134,7 @@ impl Record {
         let worker = inbound.worker;
         if let Some(mut texts) = worker.log.as_ref().map(|_| worker.log_texts()) {
             let seen = Glimpse::of(bytes);
-            texts.fill([seen.method, seen.target, b"", b"", b"", b"", b""]);
+            texts.fill([seen.method, seen.target, b"", b"", b"", b"", b"", b""]);
             texts.add_sni(inbound);
             self.version = seen.version;
             self.texts = Some(texts);
@@ -146,6 +156,15 @@ impl Record {
     /// The request has found its route.
     pub(super) fn on_route(&mut self, route: RouteId) {
         self.route = Some(route);
+    }
+
+    /// Somebody of this name sends the request.
+    pub(super) fn on_consumer(&mut self, name: &str, number: u64, id: Option<ConsumerId>) {
+        let is_labelled = id.is_some_and(|id| id.index() < CONSUMER_LABELS_MAX);
+        self.consumer = Some(ConsumerKey { number, is_labelled });
+        if let Some(texts) = &mut self.texts {
+            texts.add_consumer(name);
+        }
     }
 
     /// The gateway chose an id for the request.
@@ -205,6 +224,7 @@ impl Record {
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
             client: self.client,
+            consumer: self.consumer,
         });
         if let Some(log) = &worker.log {
             let texts = self.texts.take().unwrap_or_default();
@@ -234,6 +254,7 @@ impl Record {
                 referer: texts.get(5),
                 tls: self.tls,
                 sni: texts.get(6),
+                consumer: texts.get(7),
             });
             if !kept {
                 worker.life.log_line_dropped();
@@ -250,9 +271,11 @@ mod tests {
     #[test]
     fn texts_are_found_where_they_were_put() {
         let mut texts = LogTexts::default();
-        texts.fill([b"GET", b"/a", b"", b"", b"curl", b"", b""]);
+        texts.fill([b"GET", b"/a", b"", b"", b"curl", b"", b"", b""]);
         assert_eq!([0, 1, 2, 3, 4, 5].map(|i| texts.get(i).len()), [3, 2, 0, 0, 4, 0]);
-        texts.fill([b"", b"/b", b"h", b"", b"", b"r", b""]);
+        texts.fill([b"", b"/b", b"h", b"", b"", b"r", b"", b""]);
+        texts.add_consumer("acme");
+        assert_eq!(texts.get(7), b"acme");
         assert_eq!((texts.get(1), texts.get(5)), (&b"/b"[..], &b"r"[..]));
     }
 }

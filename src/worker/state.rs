@@ -78,11 +78,12 @@ pub(super) struct Hands {
     pub(super) stock: Rc<RefCell<Blocks>>,
 }
 
-/// Copies of what the access log wants of a request's head: method, target, host, request id, user agent and referer.
+/// Copies of what the access log wants of a request's head: method, target, host, request id, user agent and referer; the session's name,
+/// and the consumer's.
 #[derive(Debug, Default)]
 pub(super) struct LogTexts {
     pub(super) bytes: Vec<u8>,
-    pub(super) ends: [u32; 7],
+    pub(super) ends: [u32; 8],
 }
 
 /// Buffers that one call at a time parses and encodes with.
@@ -94,6 +95,10 @@ pub(super) struct Scratch {
     pub(super) text: Vec<u8>,
     /// A response's head for the client.
     pub(super) response: Vec<u8>,
+    /// Lines for the endpoint that say who sends the request.
+    pub(super) identity: Vec<u8>,
+    /// A query without the keys that stood in it, behind its `?`.
+    pub(super) query: Vec<u8>,
 }
 
 impl Worker {

@@ -56,6 +56,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
         let peer = how.peer.map(|peer| peer.parse().unwrap());
         let forwarding = Forwarding { peer, is_trusted: how.is_trusted, scheme: "http", request_id: b"id-1" };
         let request = UpstreamRequest {
+            identity: b"",
             head,
             path: how.path.unwrap_or(head.path()),
             query: head.query(),
@@ -410,10 +411,12 @@ fn server_is_passed_on_removed_or_replaced() {
     assert_eq!(servers(&ServerField::Pass, none()), ["SERVER: app/1", "Server: two"]);
     assert!(servers(&ServerField::Remove, none()).is_empty());
     assert_eq!(servers(&edge, none()), ["Server: edge"]);
-    let remove = HeaderRules { set: Vec::new(), remove: vec![http::header::SERVER] };
+    let remove = HeaderRules { set: Vec::new(), remove: vec![http::header::SERVER], ..HeaderRules::default() };
     assert!(servers(&edge, remove).is_empty(), "the route knows better");
-    let set =
-        HeaderRules { set: vec![(http::header::SERVER, http::HeaderValue::from_static("route"))], remove: Vec::new() };
+    let set = HeaderRules {
+        set: vec![(http::header::SERVER, http::HeaderValue::from_static("route"))],
+        ..HeaderRules::default()
+    };
     assert_eq!(servers(&edge, set), ["server: route"]);
     let date = date();
     for (server, said) in [(&edge, true), (&ServerField::Pass, false), (&ServerField::Remove, false)] {

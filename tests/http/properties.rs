@@ -59,6 +59,7 @@ fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
     let forwarding =
         Forwarding { peer: Some([192, 0, 2, 1].into()), is_trusted: true, scheme: "http", request_id: b"id" };
     let request = UpstreamRequest {
+        identity: b"",
         head,
         path: head.path(),
         query: head.query(),

@@ -7,6 +7,7 @@ mod support;
 
 mod access_log;
 mod admin;
+mod auth;
 mod backpressure;
 mod bodies;
 mod breaks;
@@ -48,6 +49,7 @@ mod sockets;
 mod stale;
 mod systemd;
 mod tls;
+mod tokens;
 mod tools;
 mod tunnels;
 mod upgrade;

@@ -75,6 +75,7 @@ fn encode_head(out: &mut Vec<u8>, head: &RequestHead<'_>, route: RouteId, path: 
         request_id: b"0123456789abcdef",
     };
     let request = UpstreamRequest {
+        identity: b"",
         head,
         path,
         query: head.query(),

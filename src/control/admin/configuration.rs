@@ -4,6 +4,7 @@
 //! credentials for the service), and so are bodies of direct answers; their names and sizes are shown. Every key is there, `null`
 //! where it is not set; a test compares them with the file's schema.
 
+use super::identity;
 use super::rows::{array, glue};
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Config, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
@@ -27,7 +28,10 @@ pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use
         "admin": admin(&config.admin),
         "resolver": resolver(&config.resolver),
         "access_log": config.access_log.as_ref().map(access_log),
-        "listener": config.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "listener": config.listeners.iter().map(|it| listener(it, config)).collect::<Vec<_>>(),
+        "consumers_file": config.consumers.file.as_ref().map(|path| path.display().to_string()),
+        "auth": identity::all_ways(&config.auth),
+        "consumer": identity::consumers(&config.consumers),
     });
     // The head is an object; its closing brace comes at the end of all.
     let mut head = head.to_string();
@@ -59,7 +63,7 @@ fn host(host: &HostMatch) -> Value {
 }
 
 /// A duration as the file writes it: `"1s"`, `"250ms"`, in the largest unit that is exact.
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns")];
     let (size, unit) =
@@ -102,7 +106,7 @@ fn access_log(log: &AccessLog) -> Value {
     json!({ "path": path, "format": format, "redact": log.redact })
 }
 
-fn listener(listener: &Listener) -> Value {
+fn listener(listener: &Listener, config: &Config) -> Value {
     let unix = matches!(listener.bind, Bind::Unix(_));
     let trusted = listener.trusted_proxies.iter().map(ToString::to_string);
     let trusted: Vec<_> = trusted.chain(listener.unix_trusted.then(|| "unix".to_owned())).collect();
@@ -142,6 +146,9 @@ fn listener(listener: &Listener) -> Value {
             ServerField::Remove => "remove".into(),
             ServerField::Set(value) => String::from_utf8_lossy(value.as_bytes()),
         },
+        "auth": identity::ways(&listener.auth, config),
+        "allow": identity::rules(&listener.access.allow),
+        "deny": identity::rules(&listener.access.deny),
         "tls": listener.tls.as_ref().map(|tls| &tls.shown),
     })
 }
@@ -166,6 +173,9 @@ fn route(route: &Route, config: &Config) -> Value {
         "split": target["split"],
         "respond": target["respond"],
         "redirect": target["redirect"],
+        "auth": route.auth.as_ref().map(|ways| identity::ways(ways, config)),
+        "allow": identity::rules(&route.access.allow),
+        "deny": identity::rules(&route.access.deny),
         "strip_prefix": strip_prefix,
         "rewrite": rewrite,
         "request_headers": header_rules(&route.request_headers),
@@ -233,6 +243,7 @@ fn limit(limit: &Limit) -> Value {
     let per = match &limit.per {
         LimitKey::Route => "route".to_owned(),
         LimitKey::ClientIp => "client_ip".to_owned(),
+        LimitKey::Consumer => "consumer".to_owned(),
         LimitKey::Header(name) => format!("header:{name}"),
     };
     json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run })
@@ -404,6 +415,8 @@ mod tests {
 [access_log]
 [[listener]]
 listen = "unix:/run/ringgate.sock"
+allow = { method = ["GET"], claim = { scope = "a" } }
+deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_auth = { ca = "/dir/a.pem" } }
 [[route]]
 match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" } }
@@ -412,6 +425,9 @@ strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 limit = [{ rate = "1/s" }]
 timeout = { adaptive = true }
+auth = ["api_key"]
+allow = { group = ["partners"], claim = { scope = "a" } }
+deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 [[route]]
 match = { path = "/b/*" }
 split = [{ upstream = "app", weight = 1 }, { upstream = "b", weight = 1 }]
@@ -423,6 +439,14 @@ response_headers = { set = { x-d = "d" } }
 [[route]]
 match = { path = "/d" }
 redirect = { to = "/e" }
+[auth.api_key]
+header = "x-api-key"
+headers = { x-consumer = "{consumer}" }
+[auth.jwt]
+key = { secret = "a-secret-of-at-least-32-bytes-of-which-nobody-knows" }
+algorithms = ["HS256"]
+[consumer.acme]
+keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 [upstream.app]
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]
@@ -437,7 +461,9 @@ endpoints = [{ address = "10.0.0.2:1" }]
         match value {
             Value::Object(table) => {
                 let chosen = at == ".upstream"
-                    || [".set", ".header", ".query", ".headers"].iter().any(|table| at.ends_with(table));
+                    || [".set", ".header", ".query", ".headers", ".consumer", ".auth", ".claim"]
+                        .iter()
+                        .any(|table| at.ends_with(table));
                 for (key, value) in table {
                     let at = if chosen { format!("{at}.*") } else { format!("{at}.{key}") };
                     shown_keys(value, &at, keys);
@@ -482,7 +508,10 @@ endpoints = [{ address = "10.0.0.2:1" }]
         let schema: Value = serde_json::from_str(&crate::config::schema()).unwrap();
         schema_keys(&schema, &schema, "", &mut wanted);
         // the other form of a value that is not shown
-        wanted.retain(|key| !key.ends_with(".*.file"));
+        wanted.retain(|key| {
+            ![".*.file", ".secret.file", ".claim.*.all", ".claim.*.exact"].iter().any(|form| key.ends_with(form))
+                || key == ".auth.*.key.file"
+        });
         assert!(wanted.len() > 100 && wanted.contains(".upstream.*.health_check.path"), "{wanted:?}");
         assert_eq!(wanted.symmetric_difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new());
     }
@@ -490,7 +519,8 @@ endpoints = [{ address = "10.0.0.2:1" }]
     #[test]
     fn values_of_headers_that_are_set_are_not_shown() {
         let secret = (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer s3cr3t"));
-        let shown = header_rules(&HeaderRules { set: vec![secret.clone()], remove: Vec::new() });
+        let shown =
+            header_rules(&HeaderRules { set: vec![secret.clone()], remove: Vec::new(), ..HeaderRules::default() });
         assert_eq!(shown, json!({ "set": { "authorization": "(hidden)" }, "remove": [] }));
         let probe = Probe::Http(HttpProbe { headers: vec![secret], ..HttpProbe::get("/", (200, 200)) });
         let shown = health_check(&fixture::health_check(probe));

@@ -61,6 +61,8 @@ pub struct LogRecord<'a> {
     pub user_agent: &'a [u8],
     /// `Referer`.
     pub referer: &'a [u8],
+    /// The name of the consumer that was recognised.
+    pub consumer: &'a [u8],
     /// The session that it came in; `None`: plain HTTP.
     pub tls: Option<LogTls>,
     /// The name that the client has asked for when the session was made.
@@ -100,8 +102,8 @@ const NONE_U64: u64 = u64::MAX;
 /// Stands for a version that is not there: digits end at 9.
 const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
-/// The largest packed record: seven texts, the endpoints, and less than 144 bytes of numbers.
-pub(super) const PACKED_BYTES_MAX: usize = 7 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
+/// The largest packed record: eight texts, the endpoints, and less than 144 bytes of numbers.
+pub(super) const PACKED_BYTES_MAX: usize = 8 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
 
 impl<'a> LogRecord<'a> {
     /// Appends the packed record to `out`: at most [`PACKED_BYTES_MAX`] bytes.
@@ -133,7 +135,16 @@ impl<'a> LogRecord<'a> {
         out.extend_from_slice(&tls.0.to_le_bytes());
         out.extend_from_slice(&tls.1.to_le_bytes());
         out.push(tls.2.into());
-        let texts = [self.method, self.target, self.host, self.request_id, self.user_agent, self.referer, self.sni];
+        let texts = [
+            self.method,
+            self.target,
+            self.host,
+            self.request_id,
+            self.user_agent,
+            self.referer,
+            self.sni,
+            self.consumer,
+        ];
         for text in texts {
             pack_text(out, text);
         }
@@ -191,6 +202,7 @@ impl<'a> LogRecord<'a> {
             user_agent: from.text()?,
             referer: from.text()?,
             sni: from.text()?,
+            consumer: from.text()?,
         })
     }
 }
@@ -298,6 +310,7 @@ pub(super) mod tests {
             referer: b"https://example.com/",
             tls: None,
             sni: b"",
+            consumer: b"",
         }
     }
 
@@ -317,6 +330,7 @@ pub(super) mod tests {
     fn a_packed_record_comes_back_as_it_was() {
         round_trip(&full());
         round_trip(&LogRecord { rule: Some(Rule::Chunk), ..full() });
+        round_trip(&LogRecord { consumer: b"acme", ..full() });
         let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
         round_trip(&LogRecord { tls: Some(tls), sni: b"api.example.com", ..full() });
         round_trip(&LogRecord {
@@ -348,6 +362,7 @@ pub(super) mod tests {
             user_agent: text,
             referer: text,
             sni: text,
+            consumer: text,
             tls: Some(LogTls { version: 0x0303, suite: 0xc02b, is_resumed: false }),
             endpoints: &many,
             outcomes: &[AttemptOutcome::Reset; 100],
