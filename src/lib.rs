@@ -53,6 +53,12 @@
 //! | relay | `worker::relay`; after a 101 `worker::tunnel` | before a byte was passed on: the policy's next action; then cut the connection, never a fake end |
 //! | record, checkin | `worker::record`, [`net::pool`] | – |
 //!
+//! The line takes a request and knows no connection: whose it is, where the rest of it comes from and where its response goes
+//! (`worker::inbound`). What a protocol does to get there is before it (`worker::down`). A head is kept as places in its bytes
+//! ([`http::kept`]) from one verb to the next, so the line may wait between any two of them and hold nothing that is the worker's; it is
+//! encoded when an attempt has a connection. An attempt is a value with a deadline of its own, a connection to an endpoint is a lease, and
+//! what was sent of the request on it is counted there (`worker::hop`): nothing forbids two at once.
+//!
 //! Decisions are values: [`policy::exchange::Exchange::step`] takes an event and returns the next action, with `now` and `rng` as
 //! arguments, so `tests/sim` runs the same code over made-up outages with a virtual clock. A feature is a call at its place in the line;
 //! there is no middleware.
@@ -150,7 +156,7 @@
 //!
 //! | verb | writes | reads of what is shared |
 //! |---|---|---|
-//! | `read_head` | a block, the head's table ([`http::fields::HeadScratch`]): this thread's | the listener's configuration, which nobody writes |
+//! | `read_head` | a block, the head's table ([`http::kept::KeptHead`]): this thread's | the listener's configuration, which nobody writes |
 //! | `route` | this worker's [`policy::router::RouterCache`] | the compiled routes, which nobody writes |
 //! | `identify`, `authorize` | the tokens that this worker believes | consumers, keys and rules, which nobody writes |
 //! | `admit` | a lease, local slots: this worker's; now and then one of the lines below | – |
@@ -191,7 +197,7 @@
 //!
 //! Idle connections of clients hold no buffer, and neither do connections to endpoints that wait in a pool. A connection that serves
 //! holds one or two blocks from the worker's stock; a small response goes on in the block that it came in, with the client's head written
-//! over the endpoint's. Deadlines are rows of one lazy wheel per worker; when one passes, the socket is shut down; only on a connection that
+//! over the endpoint's. Deadlines are rows of one lazy wheel per worker, one for each client and each attempt; when one passes, the socket is shut down; only on a connection that
 //! is given up is a pending operation dropped ([`net::timer`]). A panic in a connection ends that connection ([`net::guarded`]); a worker
 //! that panics elsewhere or stalls is replaced on its core with the same listening sockets (`control::crew`). It finishes what it has beside
 //! its successor; each of the two writes numbers of its own ([`observe::stats`]).

@@ -107,6 +107,11 @@ enum Command {
         /// For this shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages, ringgate.1 and one for each command
+    Man {
+        /// To this folder, which must be there
+        folder: PathBuf,
+    },
 }
 
 /// Does what the command line asks for.
@@ -145,6 +150,10 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
             clap_complete::generate(shell, &mut CommandLine::command(), "ringgate", &mut out);
             print(&String::from_utf8_lossy(&out))
         }
+        Some(Command::Man { folder }) => match clap_mangen::generate_to(CommandLine::command(), &folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(EXIT_START, format!("{}: {error}", folder.display())),
+        },
         None => fail(EXIT_USAGE, CommandLine::command().render_help().to_string().trim_end()),
     }
 }
@@ -232,6 +241,7 @@ mod tests {
             "ringgate explain -c a.toml GET /",
             "ringgate schema",
             "ringgate completions bash",
+            "ringgate man /tmp",
             "ringgate --version",
         ];
         for line in accepted {

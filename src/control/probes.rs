@@ -58,7 +58,7 @@ pub struct Probes<F> {
 struct Target {
     cluster: ClusterId,
     endpoint: EndpointId,
-    verdict: Verdict,
+    tally: Tally,
 }
 
 /// A check that is over and says something of its endpoint.
@@ -168,7 +168,7 @@ impl<F: FnMut(Checked)> Probes<F> {
         let Some((target, _)) = self.under_way.remove(&number) else { return };
         self.schedule.end(target, &mut self.rng);
         let now = (self.clock)();
-        let Target { cluster, endpoint, ref mut verdict } = self.targets[target];
+        let Target { cluster, endpoint, ref mut tally } = self.targets[target];
         let result = match result {
             Ok(()) => Ok(()),
             Err(Miss::Failed(failure)) => Err(failure),
@@ -178,8 +178,8 @@ impl<F: FnMut(Checked)> Probes<F> {
             }
         };
         let HealthCheck { rise, fall, .. } = *health_check(&self.config, cluster);
-        let change = verdict.on_result(result.is_ok(), rise, fall);
-        self.stats.record_probe(cluster, endpoint, result, verdict.state, now);
+        let change = tally.on_result(result.is_ok(), rise, fall);
+        self.stats.record_probe(cluster, endpoint, result, tally.state, now);
         if change.is_some() {
             let (upstream, address) = names(&self.config, cluster, endpoint);
             match result {
@@ -212,13 +212,11 @@ fn planned(config: &Config, stats: &Stats, places: usize, now: Instant) -> (Vec<
         let ids = (0..cluster.endpoints.len()).map(EndpointId::from_index);
         let known = |endpoint| stats.probe(id, endpoint);
         upstreams.push((ids.clone().map(|endpoint| known(endpoint)?.checked).collect(), check.interval));
-        targets.extend(ids.map(|endpoint| {
-            Target {
-                cluster: id,
-                endpoint,
-                verdict: known(endpoint)
-                    .map_or_else(Verdict::default, |view| Verdict { state: view.state, against: view.against }),
-            }
+        targets.extend(ids.map(|endpoint| Target {
+            cluster: id,
+            endpoint,
+            tally:
+                known(endpoint).map_or_else(Tally::default, |view| Tally { state: view.state, against: view.against }),
         }));
     }
     let schedule = Schedule::new(places, &upstreams, now);
@@ -260,19 +258,19 @@ fn names(config: &Config, cluster: ClusterId, endpoint: EndpointId) -> (&str, &A
 
 /// What the checks of one endpoint say.
 #[derive(Debug)]
-struct Verdict {
+struct Tally {
     state: ProbeState,
     /// Results in a row that contradict `state`.
     against: u32,
 }
 
-impl Default for Verdict {
+impl Default for Tally {
     fn default() -> Self {
         Self { state: ProbeState::Unknown, against: 0 }
     }
 }
 
-impl Verdict {
+impl Tally {
     /// Considers one result; `Some(healthy)` when the verdict changed or is the first.
     fn on_result(&mut self, passed: bool, rise: u32, fall: u32) -> Option<bool> {
         let needed = match (self.state, passed) {
@@ -310,11 +308,11 @@ mod tests {
     #[test]
     fn the_first_result_counts_at_once_and_later_ones_by_rise_and_fall() {
         for first in [true, false] {
-            assert_eq!(Verdict::default().on_result(first, 5, 5), Some(first));
+            assert_eq!(Tally::default().on_result(first, 5, 5), Some(first));
         }
-        let mut verdict = Verdict::default();
+        let mut tally = Tally::default();
         let mut after = |results: &[bool]| -> Vec<Option<bool>> {
-            results.iter().map(|passed| verdict.on_result(*passed, 2, 3)).collect()
+            results.iter().map(|passed| tally.on_result(*passed, 2, 3)).collect()
         };
         assert_eq!(after(&[true, false, false, true, false, false]), [Some(true), None, None, None, None, None]);
         assert_eq!(after(&[false, false]), [Some(false), None]);

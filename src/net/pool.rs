@@ -40,9 +40,11 @@ impl Pool {
         while let Some(Idle { upstream, until, .. }) = idle.pop() {
             self.idle -= 1;
             if now < until && !upstream.is_spent() {
+                self.check();
                 return Some(upstream);
             }
         }
+        self.check();
         None
     }
 
@@ -65,7 +67,8 @@ impl Pool {
         self.idle += 1;
         let idle = &mut self.by_endpoint[endpoint.index()];
         idle.push(Idle { upstream, since: now, until: now + wait });
-        idle.last().map(|kept| &kept.upstream)
+        self.check();
+        self.by_endpoint[endpoint.index()].last().map(|kept| &kept.upstream)
     }
 
     /// Closes what has been idle too long or was ended by its server. Called about once a second.
@@ -79,6 +82,7 @@ impl Pool {
     /// Closes every connection to `endpoint`: it has just broken one of them without a word.
     pub fn forget(&mut self, endpoint: EndpointId) {
         self.idle -= std::mem::take(&mut self.by_endpoint[endpoint.index()]).len();
+        self.check();
     }
 
     /// Takes over the connections of `old` to the endpoints that both have, by pairs of the old and the new row; of too many, those that have
@@ -92,6 +96,8 @@ impl Pool {
             self.idle += taken.len();
             self.by_endpoint[to.index()].extend(taken);
         }
+        self.check();
+        old.check();
     }
 
     /// Closes all, and whatever is still checked in.
@@ -114,6 +120,25 @@ impl Pool {
         {
             idle.remove(0);
             self.idle -= 1;
+        }
+        self.check();
+    }
+
+    /// Asserts what is true between any two calls.
+    ///
+    /// # Panics
+    /// It is not, by a defect of this module.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.idle, self.by_endpoint.iter().map(Vec::len).sum::<usize>(), "each is counted once");
+        assert!(self.idle <= self.idle_max);
+        for idle in &self.by_endpoint {
+            assert!(idle.iter().all(|idle| idle.since < idle.until), "none is kept for no time");
+        }
+    }
+
+    fn check(&self) {
+        if cfg!(debug_assertions) {
+            self.check_invariants();
         }
     }
 

@@ -13,10 +13,10 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 /// See the module. A pointer, because it goes from the pool to a request and back.
-pub struct Upstream(Box<Line>);
+pub struct Upstream(Box<Inner>);
 
 /// The connection itself, and what was asked of it.
-struct Line {
+struct Inner {
     stream: Stream,
     /// For the next receive, as the event loop has given it back.
     wanted: Cell<Option<Block>>,
@@ -28,7 +28,7 @@ impl Upstream {
     /// A connection without a receive.
     #[must_use]
     pub fn new(stream: Stream) -> Self {
-        Self(Box::new(Line { stream, wanted: Cell::default(), is_armed: Cell::default() }))
+        Self(Box::new(Inner { stream, wanted: Cell::default(), is_armed: Cell::default() }))
     }
 
     /// The connection itself, to send on, to watch, to shut down. It must not be received from while it is armed.

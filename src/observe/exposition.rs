@@ -452,4 +452,30 @@ mod tests {
             10_000 * (crate::observe::histogram::LE.len() + 1)
         );
     }
+
+    /// Alerts and dashboards that name what is not there never fire, and nobody notices.
+    #[test]
+    fn what_operators_are_given_names_metrics_that_are_there() {
+        let known: HashSet<&str> = FAMILIES.iter().chain(OWN_FAMILIES).map(|family| family.name).collect();
+        for (file, text) in [
+            ("config/monitoring/alerts.yml", include_str!("../../config/monitoring/alerts.yml")),
+            ("config/monitoring/alerts_test.yml", include_str!("../../config/monitoring/alerts_test.yml")),
+            (
+                "config/monitoring/grafana-dashboard.json",
+                include_str!("../../config/monitoring/grafana-dashboard.json"),
+            ),
+            ("docs/operations.md", include_str!("../../docs/operations.md")),
+            ("README.md", include_str!("../../README.md")),
+        ] {
+            let names = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| {
+                // not a package's file name, nor "ringgate_…" for several
+                word.strip_prefix("ringgate_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+            });
+            for name in names.filter(|name| !name.ends_with('_')) {
+                let family =
+                    ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+                assert!(known.contains(name) || known.contains(family), "{file} names {name}, which there is not");
+            }
+        }
+    }
 }

@@ -11,7 +11,7 @@
 use super::concurrency::{LocalSlots, SharedSlots};
 use super::key_table::{KeyHash, KeyTable, LimiterId};
 use super::limit_fields;
-use super::token_bucket::{Decision, Gcra, Lease, Reservoir, Standing};
+use super::token_bucket::{Decision, Gcra, Lease, Quota, Reservoir};
 use crate::config::{Config, Limit, LimitKey, Route};
 use crate::limits::ROUTE_LIMITS_MAX;
 use crate::units::{Instant, RouteId};
@@ -36,7 +36,7 @@ pub enum Admitted {
         /// Row of [`Route::limits`].
         limit: usize,
         /// How that limit stands; `reset` is `Retry-After`.
-        standing: Standing,
+        quota: Quota,
     },
     /// 503: the route's `max_concurrent` is reached.
     ConcurrencyLimited,
@@ -47,7 +47,7 @@ impl Admitted {
     /// thread was held up, has to ask again.
     #[must_use]
     pub fn is_outdated(self, now: Instant, later: Instant) -> bool {
-        matches!(self, Self::RateLimited { standing, .. } if now + standing.reset <= later)
+        matches!(self, Self::RateLimited { quota, .. } if now + quota.reset <= later)
     }
 }
 
@@ -159,8 +159,8 @@ impl Limits {
     }
 
     /// Appends the value of `RateLimit`: the limit that rejected.
-    pub fn write_standing(&self, route: RouteId, limit: usize, standing: Standing, out: &mut Vec<u8>) {
-        limit_fields::write_standings([(self.routes[route.index()].limiters[limit].name.as_str(), standing)], out);
+    pub fn write_quota(&self, route: RouteId, limit: usize, quota: Quota, out: &mut Vec<u8>) {
+        limit_fields::write_quotas([(self.routes[route.index()].limiters[limit].name.as_str(), quota)], out);
     }
 
     /// The table of clients, for its counters.
@@ -348,24 +348,24 @@ fn tokens<'h>(
         let rejecting =
             rejecting.filter_map(|(row, limiter)| match limiter.peek(&leases[row], table, keys[row], now) {
                 Decision::Admit => None,
-                Decision::Reject(standing) => Some((row, standing)),
+                Decision::Reject(quota) => Some((row, quota)),
             });
-        rejecting.max_by_key(|(_, standing)| standing.reset)
+        rejecting.max_by_key(|(_, quota)| quota.reset)
     };
     if limiters.len() > 1
-        && let Some((limit, standing)) = longest(leases)
+        && let Some((limit, quota)) = longest(leases)
     {
-        return Admitted::RateLimited { limit, standing };
+        return Admitted::RateLimited { limit, quota };
     }
     let mut dry_run = 0;
     for (row, limiter) in limiters.iter().enumerate() {
         match limiter.take(&mut leases[row], table, keys[row], now) {
             Decision::Admit => {}
             Decision::Reject(_) if limiter.limit.dry_run => dry_run |= 1 << row,
-            Decision::Reject(standing) => {
-                let other = longest(leases).filter(|(_, other)| other.reset > standing.reset);
-                let (limit, standing) = other.unwrap_or((row, standing));
-                return Admitted::RateLimited { limit, standing };
+            Decision::Reject(quota) => {
+                let other = longest(leases).filter(|(_, other)| other.reset > quota.reset);
+                let (limit, quota) = other.unwrap_or((row, quota));
+                return Admitted::RateLimited { limit, quota };
             }
         }
     }
@@ -481,9 +481,9 @@ mod tests {
                 |now: Instant| admission.admit(RouteId(0), IpAddr::from([10, 0, 0, 1]).into(), &|_| None, now);
             let now = Instant::from_nanos(1_000_000_000);
             assert!(matches!(ask(now), Admitted::Pass { .. }));
-            let Admitted::RateLimited { limit: 1, standing } = ask(now) else { panic!("the second is the slower") };
-            assert_eq!(standing.reset, Duration::from_secs(6));
-            assert!(matches!(ask(now + standing.reset), Admitted::Pass { .. }), "and its wait is enough");
+            let Admitted::RateLimited { limit: 1, quota } = ask(now) else { panic!("the second is the slower") };
+            assert_eq!(quota.reset, Duration::from_secs(6));
+            assert!(matches!(ask(now + quota.reset), Admitted::Pass { .. }), "and its wait is enough");
         }
     }
 
@@ -655,7 +655,7 @@ mod tests {
         let limits = limits(&routes, None);
         assert_eq!(limits.policies(RouteId(0)), br#""orders-1";q=5;w=1, "orders-2";q=2;w=2"#);
         let mut out = Vec::new();
-        limits.write_standing(RouteId(0), 1, Standing { remaining: 0, reset: Duration::from_millis(900) }, &mut out);
+        limits.write_quota(RouteId(0), 1, Quota { remaining: 0, reset: Duration::from_millis(900) }, &mut out);
         assert_eq!(out, br#""orders-2";r=0;t=1"#);
     }
 }

@@ -31,7 +31,7 @@
 mod next;
 
 use crate::error::ProxyError;
-use crate::limits::TRY_AUTO_MIN;
+use crate::limits::{FAILOVERS_MAX, TRY_AUTO_MIN};
 use crate::policy::attempt::{Ask, Attempt, Shortage, Terms};
 use crate::policy::cluster::Cluster;
 use crate::policy::deadline::Deadline;
@@ -188,6 +188,37 @@ impl Exchange {
         if event != Event::Saturated {
             self.on_entered(cluster, now);
         }
+        let action = self.decide(event, cluster, now, rng);
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
+        action
+    }
+
+    /// Asserts what is true between any two steps.
+    ///
+    /// # Panics
+    /// It is not, by a defect of this module.
+    pub fn check_invariants(&self) {
+        let Self { facts, tried, .. } = self;
+        assert!(self.retries_left <= facts.retry.retries_max, "given back more often than taken");
+        assert!(usize::from(self.failovers) <= FAILOVERS_MAX);
+        assert!(
+            self.behind.is_none() || matches!(self.state, State::Trying { .. }),
+            "an answer in hand is let go or passed on"
+        );
+        match &self.state {
+            State::Trying { attempt, until } => {
+                assert_eq!(tried.as_slice().last(), Some(&attempt.endpoint), "what is tried was met last");
+                assert!(*until <= facts.deadline.at.max(attempt.began), "no attempt outlives T_max");
+            }
+            State::BackingOff { .. } => assert!(self.backoffs > 0 && self.retries_left < facts.retry.retries_max),
+            State::Relaying { attempt, .. } => assert!(tried.contains(attempt.endpoint), "who answers was asked"),
+            State::Idle | State::Over => {}
+        }
+    }
+
+    fn decide(&mut self, event: Event, cluster: &mut Cluster, now: Instant, rng: &mut Rng) -> Action {
         match (std::mem::replace(&mut self.state, State::Over), event) {
             (State::Idle, Event::Start) => self.start(cluster, now, rng),
             (State::BackingOff { next }, Event::BackoffOver) => self.resume(next, cluster, now, rng),

@@ -21,7 +21,7 @@
 //!
 //! All errors are on the safe side: a race may cost a token, it never makes one.
 
-use super::token_bucket::{Decision, Gcra, Standing};
+use super::token_bucket::{Decision, Gcra, Quota};
 use crate::units::Instant;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -129,7 +129,7 @@ impl KeyTable {
             std::hint::spin_loop();
         }
         self.contended.fetch_add(1, Ordering::Relaxed);
-        Decision::Reject(Standing { remaining: 0, reset: Duration::from_nanos(gcra.interval_nanos()) })
+        Decision::Reject(Quota { remaining: 0, reset: Duration::from_nanos(gcra.interval_nanos()) })
     }
 
     /// What [`KeyTable::take`] would say, without taking: with several limits, ask all before taking from any.
@@ -140,8 +140,8 @@ impl KeyTable {
 
     /// How `key`'s bucket stands at `now`.
     #[must_use]
-    pub fn standing(&self, key: KeyHash, gcra: Gcra, now: Instant) -> Standing {
-        gcra.standing(self.tat(key), now)
+    pub fn quota(&self, key: KeyHash, gcra: Gcra, now: Instant) -> Quota {
+        gcra.quota(self.tat(key), now)
     }
 
     /// Clients that were forgotten while in debt because their line was full.
@@ -191,7 +191,7 @@ impl KeyTable {
         let latest = dropped.load(Ordering::Relaxed);
         let Some(tat) = gcra.take(latest, now) else {
             gate.store(first_tat, Ordering::Release);
-            return Some(Decision::Reject(gcra.standing(latest, now)));
+            return Some(Decision::Reject(gcra.quota(latest, now)));
         };
         let (victim, debt_until) = line.least_debt(first_tat);
         let busy = victim == 0
@@ -249,7 +249,7 @@ impl<'t> Line<'t> {
             return None;
         }
         let decision = match gcra.take(tat, now) {
-            None => Decision::Reject(gcra.standing(tat, now)),
+            None => Decision::Reject(gcra.quota(tat, now)),
             Some(next) => {
                 self.tat(entry).compare_exchange(tat, next, Ordering::AcqRel, Ordering::Relaxed).ok()?;
                 Decision::Admit

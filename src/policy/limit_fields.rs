@@ -9,7 +9,7 @@
 //!
 //! Only values are written, without name and line end. Partition keys (`pk`) are not told: they would disclose how clients are told apart.
 
-use super::token_bucket::{Gcra, Standing};
+use super::token_bucket::{Gcra, Quota};
 use crate::config::Limit;
 use crate::units::nanos;
 use std::time::Duration;
@@ -39,11 +39,11 @@ fn quota_and_window(limit: &Limit) -> (u64, u64) {
 }
 
 /// Appends the value of `RateLimit`: one member for each limit of the route, in its order.
-pub fn write_standings<'n>(limits: impl IntoIterator<Item = (&'n str, Standing)>, out: &mut Vec<u8>) {
-    for (index, (name, standing)) in limits.into_iter().enumerate() {
+pub fn write_quotas<'n>(limits: impl IntoIterator<Item = (&'n str, Quota)>, out: &mut Vec<u8>) {
+    for (index, (name, quota)) in limits.into_iter().enumerate() {
         write_name(index, name, out);
-        write_parameter(b";r=", standing.remaining, out);
-        write_parameter(b";t=", whole_seconds(standing.reset), out);
+        write_parameter(b";r=", quota.remaining, out);
+        write_parameter(b";t=", whole_seconds(quota.reset), out);
     }
 }
 
@@ -121,21 +121,21 @@ mod tests {
     #[test]
     fn several_limits_are_members_of_one_list() {
         let limit = limit(5, Duration::from_secs(1), 5);
-        let standings = [
-            ("per client", Standing { remaining: 0, reset: Duration::from_millis(1_001) }),
-            ("route", Standing { remaining: 17, reset: Duration::ZERO }),
+        let quotas = [
+            ("per client", Quota { remaining: 0, reset: Duration::from_millis(1_001) }),
+            ("route", Quota { remaining: 17, reset: Duration::ZERO }),
         ];
         assert_eq!(
             text(|out| write_policies([("per client", &limit), ("route", &limit)], out)),
             r#""per client";q=5;w=1, "route";q=5;w=1"#
         );
-        assert_eq!(text(|out| write_standings(standings, out)), r#""per client";r=0;t=2, "route";r=17;t=0"#);
+        assert_eq!(text(|out| write_quotas(quotas, out)), r#""per client";r=0;t=2, "route";r=17;t=0"#);
     }
 
     #[test]
     fn names_are_quoted_and_hold_printable_ascii_only() {
-        let standing = Standing { remaining: 1, reset: Duration::from_secs(9) };
-        assert_eq!(text(|out| write_standings([("a\"b\\c\u{e9}\n~ ", standing)], out)), r#""a\"b\\c__~ ";r=1;t=9"#);
+        let quota = Quota { remaining: 1, reset: Duration::from_secs(9) };
+        assert_eq!(text(|out| write_quotas([("a\"b\\c\u{e9}\n~ ", quota)], out)), r#""a\"b\\c__~ ";r=1;t=9"#);
     }
 
     #[test]

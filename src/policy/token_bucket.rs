@@ -56,12 +56,12 @@ pub enum Decision {
     /// It may pass.
     Admit,
     /// It may not; `remaining` is 0 and `reset` the time after which one would pass (`Retry-After`).
-    Reject(Standing),
+    Reject(Quota),
 }
 
 /// How a bucket stands, for the `RateLimit` field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct Quota {
     /// Requests that would pass now.
     pub remaining: u64,
     /// Until one more would; zero when the bucket is full.
@@ -117,7 +117,7 @@ impl Gcra {
     }
 
     /// How a bucket with this TAT stands.
-    pub(super) fn standing(self, tat: u64, now: Instant) -> Standing {
+    pub(super) fn quota(self, tat: u64, now: Instant) -> Quota {
         let remaining = self.available(tat, now);
         let debt = tat.saturating_sub(now.as_nanos());
         // One more token is there when the debt leaves room for it.
@@ -126,14 +126,14 @@ impl Gcra {
             .saturating_sub(now.as_nanos())
             .saturating_sub((remaining + 1).saturating_mul(self.interval_nanos));
         let reset = if debt == 0 { 0 } else { debt.saturating_sub(room) };
-        Standing { remaining, reset: Duration::from_nanos(reset) }
+        Quota { remaining, reset: Duration::from_nanos(reset) }
     }
 
     /// Admit if there is a token, without taking it.
     pub(super) fn decide(self, tat: u64, now: Instant) -> Decision {
         match self.take(tat, now) {
             Some(_) => Decision::Admit,
-            None => Decision::Reject(self.standing(tat, now)),
+            None => Decision::Reject(self.quota(tat, now)),
         }
     }
 }
@@ -218,7 +218,7 @@ impl Reservoir {
     /// Tokens that are left at `now`, but for those in leases.
     #[must_use]
     pub fn left(&self, now: Instant) -> u64 {
-        self.standing(now).remaining
+        self.quota(now).remaining
     }
 
     /// Has no more than so many tokens from `now` on; before anybody takes from it.
@@ -236,7 +236,7 @@ impl Reservoir {
         let mut tat = self.tat.load(Ordering::Relaxed);
         loop {
             let Some(next) = self.gcra.take(tat, now) else {
-                return Decision::Reject(self.gcra.standing(tat, now));
+                return Decision::Reject(self.gcra.quota(tat, now));
             };
             match self.tat.compare_exchange_weak(tat, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Decision::Admit,
@@ -247,8 +247,8 @@ impl Reservoir {
 
     /// How the shared bucket stands at `now`, not counting what workers hold in leases.
     #[must_use]
-    pub fn standing(&self, now: Instant) -> Standing {
-        self.gcra.standing(self.tat.load(Ordering::Relaxed), now)
+    pub fn quota(&self, now: Instant) -> Quota {
+        self.gcra.quota(self.tat.load(Ordering::Relaxed), now)
     }
 }
 
@@ -300,7 +300,7 @@ impl Lease {
             let size = (self.earned / EARN).clamp(1, reservoir.lease.tokens_max);
             self.tokens = reservoir.take_up_to(size, now);
             if self.tokens == 0 {
-                return Decision::Reject(reservoir.standing(now));
+                return Decision::Reject(reservoir.quota(now));
             }
             self.until = now + Duration::from_nanos(reservoir.lease.nanos);
         }

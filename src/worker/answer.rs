@@ -3,15 +3,15 @@
 //! The request may still be on its way up. As long as the answer is no refusal the upload goes on beside it, because an endpoint may
 //! answer while it reads (RFC 9112 §9.5); a refusal ends it, which also brings back what could be sent to another endpoint.
 
-use super::attempt::Attempt;
 use super::failure::Failure;
-use super::going::{Delivery, Going, Sending};
-use super::line::Line;
+use super::going::{Going, Sending};
+use super::hop::Hop;
+use super::line::{Last, Line};
+use super::meaning::{Commit, Meaning, keep};
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
 use super::tunnel::Tunnel;
 use super::upload::Upload;
-use super::verdict::{Commit, Verdict, keep};
 use crate::error::ProxyError;
 use crate::http::Parsed;
 use crate::http::body::Body;
@@ -22,7 +22,6 @@ use crate::http::scan::HeadScanner;
 use crate::limits::{ANSWER_HELD_MAX, RESPONSE_HEAD_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
-use crate::net::upstream::Upstream;
 use crate::policy::exchange::{Action, Event};
 use crate::policy::retry::Sent;
 use std::net::Shutdown;
@@ -31,21 +30,17 @@ use std::time::Duration;
 
 /// A connection that has begun to answer.
 pub(super) struct Answering<'a, F> {
-    pub(super) upstream: &'a Upstream,
+    pub(super) hop: Hop<'a>,
     /// What has arrived of the final response, or of a 101: the beginning of its head, at least.
     pub(super) block: Block,
     /// The request.
     pub(super) going: Going<'a, F>,
-    pub(super) upload: &'a Upload<'a>,
-    pub(super) attempt: &'a Attempt,
-    pub(super) delivery: &'a Delivery,
 }
 
 /// What an answer has led to.
 pub(super) struct Answered {
-    /// It was passed on, or something was in its place: the last bytes for the client, and whether that one is there to read them.
-    /// `Err`: it is not passed on, and this is done instead.
-    pub(super) outcome: Result<(Block, bool), Action>,
+    /// It was passed on, or something was in its place. `Err`: it is not passed on, and this is done instead.
+    pub(super) outcome: Result<Last, Action>,
     /// How long the endpoint keeps the connection for another request; `None`: it is closed.
     pub(super) keep: Option<Duration>,
 }
@@ -55,16 +50,16 @@ impl Line<'_> {
     ///
     /// # Errors
     /// Something is to be waited for, and this is known of the answer.
-    pub(super) fn answer_at_once(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<Answered, Verdict> {
+    pub(super) fn answer_at_once(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<Answered, Meaning> {
         if !answering.going.is_through() || !HeadScanner::default().is_ready(answering.block.unread()) {
-            return Err(Verdict::More);
+            return Err(Meaning::More);
         }
         match self.classify(answering) {
-            Verdict::Commit(commit) if commit.is_whole => {
-                answering.delivery.answered.set(true);
-                Ok(self.pass_last((0, commit.out), commit.keep))
+            Meaning::Commit(commit) if commit.is_whole => {
+                answering.hop.delivery.answered.set(true);
+                Ok(self.pass_last(0, commit.out, commit.keep))
             }
-            verdict => Err(verdict),
+            meaning => Err(meaning),
         }
     }
 
@@ -75,17 +70,17 @@ impl Line<'_> {
     pub(super) async fn answer(
         &mut self,
         mut answering: Answering<'_, impl Sending>,
-        known: Verdict,
+        known: Meaning,
     ) -> Result<Answered, Failure> {
         let head = match known {
-            Verdict::More => self.await_head(&mut answering).await,
-            Verdict::Next { action, keep } => Err((action, keep)),
-            Verdict::Commit(commit) => Ok(commit),
+            Meaning::More => self.await_head(&mut answering).await,
+            Meaning::Next { action, keep } => Err((action, keep)),
+            Meaning::Commit(commit) => Ok(commit),
         };
         let commit = match head {
             Ok(commit) => commit,
             Err((action, keep)) => {
-                let stream = answering.upstream.stream();
+                let stream = answering.hop.upstream().stream();
                 answering.going.settle(stream, Shutdown::Both, &self.inbound.worker.timers).await;
                 self.inbound.worker.put(std::mem::take(&mut answering.block));
                 return Ok(Answered { outcome: Err(action), keep });
@@ -109,13 +104,13 @@ impl Line<'_> {
             if scanner.is_ready(bytes) || bytes.len() >= RESPONSE_HEAD_BYTES_MAX {
                 if ResponseHead::may_be_error(bytes) {
                     // not wanted any more; what was not yet taken by the endpoint comes back
-                    let stream = answering.upstream.stream();
+                    let stream = answering.hop.upstream().stream();
                     answering.going.settle(stream, Shutdown::Write, &self.inbound.worker.timers).await;
                 }
                 match self.classify(answering) {
-                    Verdict::Commit(commit) => return Ok(commit),
-                    Verdict::Next { action, keep } => return Err((action, keep)),
-                    Verdict::More => {}
+                    Meaning::Commit(commit) => return Ok(commit),
+                    Meaning::Next { action, keep } => return Err((action, keep)),
+                    Meaning::More => {}
                 }
             }
             let block = &mut answering.block;
@@ -124,16 +119,16 @@ impl Line<'_> {
                 self.inbound.worker.grow(block, RESPONSE_HEAD_BYTES_MAX);
             }
             if let Err(failure) = self.receive_more(answering).await {
-                return Err((self.fail(failure, answering.upload), None));
+                return Err((self.fail(failure, answering.hop.upload), None));
             }
         }
     }
 
     /// Receives more of the head.
     async fn receive_more(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<(), Failure> {
-        let Answering { upstream, block, going, attempt, delivery, .. } = answering;
-        let watch = &attempt.watch;
-        let over = watch.over(upstream.stream(), delivery.until.get(), Shutdown::Both);
+        let Answering { hop, block, going } = answering;
+        let (upstream, watch) = (hop.upstream(), &hop.attempt.watch);
+        let over = watch.over(upstream.stream(), hop.delivery.until.get(), Shutdown::Both);
         let _guard = over.on_behalf_of(self.inbound.watch);
         upstream.arm(std::mem::take(block));
         let received = going.beside(pin!(upstream.received())).await;
@@ -149,8 +144,8 @@ impl Line<'_> {
     }
 
     /// `classify`: parses what has arrived, asks the policy about it, and encodes the head of a response that is passed on.
-    fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Verdict {
-        let Answering { block, going, upload, .. } = answering;
+    fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Meaning {
+        let Answering { hop: Hop { upload, .. }, block, going } = answering;
         let worker = self.inbound.worker;
         let mut scratch = worker.scratch.borrow_mut();
         let Scratch { head, response, .. } = &mut *scratch;
@@ -158,9 +153,9 @@ impl Line<'_> {
             match ResponseHead::parse_answer(block.unread(), &self.forward.method, self.forward.offer.as_deref(), head)
             {
                 Ok(Parsed::Complete(head)) => head,
-                Ok(Parsed::Partial) => return Verdict::More,
+                Ok(Parsed::Partial) => return Meaning::More,
                 Err(error) => {
-                    return Verdict::Next { action: self.step(Event::BadHead(error), upload), keep: None };
+                    return Meaning::Next { action: self.step(Event::BadHead(error), upload), keep: None };
                 }
             };
         let retry_after = head.retry_after(|| worker.wall(self.now).as_secs());
@@ -172,7 +167,7 @@ impl Line<'_> {
                 Framing::Fixed(bytes) => bytes == left as u64,
                 Framing::Chunked | Framing::UntilClose => false,
             };
-            return Verdict::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
+            return Meaning::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
         }
         let head_bytes = head.head_bytes();
         response.clear();
@@ -182,7 +177,7 @@ impl Line<'_> {
         };
         block.consume(head_bytes);
         self.lay_out(&mut commit, response, block, going.is_through());
-        Verdict::Commit(commit)
+        Meaning::Commit(commit)
     }
 
     /// Puts the client's head where it is sent from: right before the body, if all of that has arrived, else into a block of its own.
@@ -242,11 +237,11 @@ impl Line<'_> {
 
     /// The upgraded connection, to its end. T_max, retries and `body_timeout` are over; the places under `max_concurrent` and
     /// `max_requests` are not: a tunnel occupies its endpoint.
-    async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> (Block, bool) {
-        let Answering { upstream, block, upload, .. } = answering;
+    async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Last {
+        let Answering { hop, block, .. } = answering;
         self.record.on_answered(self.now);
-        let tunnel = Tunnel::new(self.inbound, upstream.stream());
-        let ended = tunnel.run(upload.take_inbox(), commit.out, block).await;
+        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream());
+        let ended = tunnel.run(hop.upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;
         self.record.response_bytes = ended.down_bytes;
@@ -256,26 +251,27 @@ impl Line<'_> {
         // how the two of them part says nothing about the endpoint: it has answered
         self.attempts.step(Event::BodyDone, self.now);
         self.cycle.on_response_broken();
-        (Block::default(), false)
+        Last::default()
     }
 
     /// The end of a response of which `sent_bytes` were sent, and `last` is left.
-    fn pass_last(&mut self, (sent_bytes, last): (u64, Block), keep: Option<Duration>) -> Answered {
-        self.record.response_bytes = sent_bytes + last.unread().len() as u64;
+    fn pass_last(&mut self, sent_bytes: u64, block: Block, keep: Option<Duration>) -> Answered {
+        self.record.response_bytes = sent_bytes + block.unread().len() as u64;
         self.cycle.on_response_done();
         self.attempts.step(Event::BodyDone, self.now);
-        Answered { outcome: Ok((last, true)), keep }
+        Answered { outcome: Ok(Last { block, is_heard: true }), keep }
     }
 
     /// `relay → checkin`: passes the body on.
     async fn relay(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Answered {
         let Commit { mut out, from, to, trailers, keep, before, .. } = commit;
-        let Answering { upstream, mut block, mut going, upload, attempt, delivery } = answering;
-        delivery.answered.set(true);
+        let Answering { hop, mut block, mut going } = answering;
+        let Hop { attempt, upload, .. } = hop;
+        hop.delivery.answered.set(true);
         let is_replaceable = going.is_through() && upload.can_begin() && self.attempts.may_replace_answer();
         let mut relay = Relay {
             inbound: self.inbound,
-            upstream,
+            upstream: hop.upstream(),
             watch: &attempt.watch,
             going: &mut going,
             body: Body::new(from, u64::MAX),
@@ -301,10 +297,10 @@ impl Line<'_> {
         self.inbound.worker.put(block);
         self.record.response_bytes = sent_bytes;
         // a client may need our response to see that the rest of its request is not wanted
-        going.settle(upstream.stream(), Shutdown::Both, &self.inbound.worker.timers).await;
+        going.settle(hop.upstream().stream(), Shutdown::Both, &self.inbound.worker.timers).await;
         self.settle(upload);
         let broken = match relayed {
-            Ok(()) => return self.pass_last((sent_bytes, out), keep.filter(|_| !excess && going.is_through())),
+            Ok(()) => return self.pass_last(sent_bytes, out, keep.filter(|_| !excess && going.is_through())),
             Err(broken) => broken,
         };
         self.inbound.worker.put(out);
@@ -323,7 +319,8 @@ impl Line<'_> {
             Broken::Downstream(error) => (Event::DownstreamGone, error),
         };
         self.attempts.step(event, self.now);
-        Answered { outcome: Ok((Block::default(), self.break_off(error, to))), keep: None }
+        let is_heard = self.break_off(error, to);
+        Answered { outcome: Ok(Last { block: Block::default(), is_heard }), keep: None }
     }
 
     /// The response that was begun will not be ended. Returns whether the client is to be given time to read what there is of it.

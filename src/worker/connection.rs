@@ -8,6 +8,7 @@
 use super::client::Connection;
 use super::discard::Served;
 use super::down::h1::{self, Arrival};
+use super::exchange;
 use super::greeting;
 use super::inbound::Inbound;
 use super::parting;
@@ -168,10 +169,12 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
         let arrived = arrival.at;
         let hot = arrived.since(connection.served_at.get()) < HOT;
         let mut record = Record::new(&inbound, arrived);
-        let served = h1::serve(&inbound, &mut inbox, &mut record, arrival).await;
-        let Some(Served { last, close, linger: lingers, at }) = served else {
-            return Wait::Rest(Begun::new(worker, inbox, arrived));
+        let served = match h1::read_head(&inbound, &mut inbox, arrival).await {
+            Ok(Some(request)) => exchange::exchange(&inbound, &mut inbox, &mut record, request).await,
+            Ok(None) => return Wait::Rest(Begun::new(worker, inbox, arrived)),
+            Err(unread) => h1::refuse(&inbound, &mut inbox, &mut record, unread),
         };
+        let Served { last, close, linger: lingers, at } = served;
         let patience = inbound.config().body_timeout;
         if close {
             parting::finish(&inbound, last, record, inbox, lingers).await;
@@ -198,7 +201,7 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
                 (at, receive(inbox))
             }
             Err(last) => {
-                let sent = send_last(&inbound, (last, &mut record), inbox, (at, stays), receive).await;
+                let sent = send_last(&inbound, last, &mut record, inbox, at, stays, receive).await;
                 connection.served_at.set(sent.0);
                 match sent {
                     (at, Ok(receiving)) => (at, receiving),
@@ -221,9 +224,11 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
 /// were sent, and that receive; or what is waited for instead.
 async fn send_last<R>(
     inbound: &Inbound<'_>,
-    (last, record): (Block, &mut Record),
+    last: Block,
+    record: &mut Record,
     inbox: Block,
-    (at, stays): (Instant, bool),
+    at: Instant,
+    stays: bool,
     receive: impl FnOnce(Block) -> R,
 ) -> (Instant, Result<R, Wait>) {
     let Inbound { worker, stream, watch, .. } = inbound;

@@ -13,13 +13,12 @@
 //! or the kernel can prove that the endpoint never read it. A route that allows no retries (`attempts = 0`) is taken at its word: there it
 //! is done only if not a byte was sent. What the endpoint may have read of the first try is counted as a try of its own.
 
-use super::attempt::Attempt;
 use super::failure::{Ending, Failure};
 use super::generation::Generation;
-use super::going::{Delivery, Going, Sending};
+use super::going::{Going, Sending};
+use super::hop::Hop;
 use super::inbound::Inbound;
-use super::lease::Lease;
-use super::upload::{Standing, Upload};
+use super::upload::BodyState;
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::reply::CONTINUE;
@@ -32,7 +31,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::receipt::Receipt;
 use crate::net::timer;
-use crate::net::upstream::{Received, Upstream};
+use crate::net::upstream::Received;
 use crate::policy::retry::Sent;
 use crate::units::Instant;
 use http::{Method, StatusCode};
@@ -65,11 +64,8 @@ pub(super) struct Asked<'a> {
 /// One request on one connection, up to its answer.
 pub(super) struct Conversation<'c> {
     inbound: &'c Inbound<'c>,
-    upload: &'c Upload<'c>,
-    upstream: &'c Upstream,
+    hop: Hop<'c>,
     asked: Asked<'c>,
-    attempt: &'c Attempt,
-    delivery: &'c Delivery,
     began: Instant,
     /// The connection came from the pool, and nothing has been heard on it.
     reused: bool,
@@ -102,24 +98,15 @@ enum Happened {
 }
 
 impl<'c> Conversation<'c> {
-    pub(super) fn new(
-        inbound: &'c Inbound<'c>,
-        upload: &'c Upload<'c>,
-        lease: &'c Lease,
-        asked: Asked<'c>,
-        (attempt, delivery): (&'c Attempt, &'c Delivery),
-    ) -> Self {
+    pub(super) fn new(inbound: &'c Inbound<'c>, hop: Hop<'c>, asked: Asked<'c>) -> Self {
         Self {
             inbound,
-            upload,
-            upstream: lease.upstream(),
+            hop,
             asked,
-            attempt,
-            delivery,
             began: Instant::default(),
-            reused: lease.is_reused(),
+            reused: hop.lease.is_reused(),
             ended: false,
-            withheld: upload.standing() == Standing::Withheld,
+            withheld: hop.upload.body_state() == BodyState::Withheld,
             interim: 0,
             scanner: HeadScanner::default(),
             ahead: Block::default(),
@@ -130,18 +117,19 @@ impl<'c> Conversation<'c> {
     pub(super) async fn hold(
         &mut self,
         going: &mut Going<'_, impl Sending>,
-        (now, answer): (Instant, &mut Block),
+        now: Instant,
+        answer: &mut Block,
     ) -> Result<(), Failure> {
         self.began = now;
-        let until = self.upload.time(self.delivery, self.attempt.until, now);
+        let until = self.hop.upload.time(self.hop.delivery, self.hop.attempt.until, now);
         let heard = {
-            let stream = self.upstream.stream();
-            let over = self.attempt.watch.over(stream, until, Shutdown::Both);
+            let stream = self.hop.upstream().stream();
+            let over = self.hop.attempt.watch.over(stream, until, Shutdown::Both);
             let _guard = over.on_behalf_of(self.inbound.watch);
             match self.listen(going, answer).await {
                 Ok(()) => Ok(()),
                 Err(failure) => {
-                    let (at, starved) = (clock::now(), self.upload.waits_for_client());
+                    let (at, starved) = (clock::now(), self.hop.upload.waits_for_client());
                     // nobody will hear what it still says
                     going.settle(stream, Shutdown::Both, &self.inbound.worker.timers).await;
                     Err(self.verdict(failure, at, starved))
@@ -160,8 +148,8 @@ impl<'c> Conversation<'c> {
     /// What a connection means that has ended, `at` that time, while the upload was waiting for its client (`starved`) or not.
     fn verdict(&self, failure: Failure, at: Instant, starved: bool) -> Failure {
         let Failure::Reset { ending, .. } = failure else { return failure };
-        let watch = &self.attempt.watch;
-        let (sent, may_be_read) = match self.upload.has_sent(self.delivery) {
+        let watch = &self.hop.attempt.watch;
+        let (sent, may_be_read) = match self.hop.has_sent() {
             true => (Sent::Maybe, true),
             false => (Sent::Nothing, false),
         };
@@ -185,15 +173,15 @@ impl<'c> Conversation<'c> {
     /// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle
     /// connection just as a request is sent. Proof is waited for only where it decides something.
     async fn look_for_receipt(&self, ending: Ending) -> Result<Failure, Failure> {
-        let receipt = match self.upload.sent_whole_bytes(self.delivery) {
-            Some(sent_bytes) if self.attempt.repeatable || self.attempt.strict => {
-                self.upstream.stream().receipt(sent_bytes)
+        let receipt = match self.hop.upload.sent_whole_bytes(self.hop.delivery) {
+            Some(sent_bytes) if self.hop.attempt.repeatable || self.hop.attempt.strict => {
+                self.hop.upstream().stream().receipt(sent_bytes)
             }
             Some(sent_bytes) => self.await_receipt(sent_bytes).await?,
             None => Receipt::Perhaps,
         };
         // `attempts = 0`: what has left here is not sent again, proof or not
-        let sent = if receipt == Receipt::Never && !self.attempt.strict { Sent::Nothing } else { Sent::Maybe };
+        let sent = if receipt == Receipt::Never && !self.hop.attempt.strict { Sent::Nothing } else { Sent::Maybe };
         let ending = match ending {
             Ending::Stale { .. } => Ending::Stale { may_be_read: receipt == Receipt::Perhaps },
             _ if self.reused && receipt == Receipt::Never => Ending::Stale { may_be_read: false },
@@ -205,9 +193,9 @@ impl<'c> Conversation<'c> {
     /// The reset that proves that nobody has read the request comes a round trip after the end, so it is waited for.
     async fn await_receipt(&self, sent_bytes: usize) -> Result<Receipt, Failure> {
         for _ in 0..RECEIPT_LOOKS {
-            let receipt = self.upstream.stream().receipt(sent_bytes);
+            let receipt = self.hop.upstream().stream().receipt(sent_bytes);
             let next = clock::now() + timer::TICK;
-            if receipt != Receipt::Pending || next >= self.delivery.until.get() {
+            if receipt != Receipt::Pending || next >= self.hop.delivery.until.get() {
                 return Ok(receipt);
             }
             if !self.inbound.pause_until(next).await {
@@ -227,14 +215,14 @@ impl<'c> Conversation<'c> {
         });
         // the request goes out before the receive goes in
         let mut calm = self.submit(going).await;
-        self.upstream.expect(|| self.inbound.worker.blocks.borrow_mut().small_with_headroom());
+        self.hop.upstream().expect(|| self.inbound.worker.blocks.borrow_mut().small_with_headroom());
         loop {
             let happened = poll_fn(|cx| {
                 if let Some(looks) = &mut calm {
                     *looks += 1;
-                    let received = self.upstream.poll_received(cx);
+                    let received = self.hop.upstream().poll_received(cx);
                     if received.is_pending() && *looks == 1 {
-                        self.attempt.watch.nudge(cx.waker());
+                        self.hop.attempt.watch.nudge(cx.waker());
                         return Poll::Pending;
                     }
                     calm = None;
@@ -248,7 +236,7 @@ impl<'c> Conversation<'c> {
                 if let Err(failure) = going.poll_on(cx) {
                     return Poll::Ready(Happened::ClientFailed(failure));
                 }
-                if let Poll::Ready(received) = self.upstream.poll_received(cx) {
+                if let Poll::Ready(received) = self.hop.upstream().poll_received(cx) {
                     return Poll::Ready(Happened::Received(received));
                 }
                 if self.withheld && impatience.as_mut().poll(cx).is_ready() {
@@ -281,7 +269,7 @@ impl<'c> Conversation<'c> {
     /// and not that send, which the kernel takes at once. Should it not, for want of memory, the next nudge ([`timer::Watch::nudge`]) has us
     /// look after it.
     async fn submit(&self, going: &mut Going<'_, impl Sending>) -> Option<u32> {
-        let is_whole = self.upload.goes_at_once(self.delivery);
+        let is_whole = self.hop.goes_at_once();
         poll_fn(|cx| {
             let mut nobody = Context::from_waker(Waker::noop());
             let _ = going.poll_on(if is_whole { &mut nobody } else { cx });
@@ -294,14 +282,14 @@ impl<'c> Conversation<'c> {
     fn take(&mut self, (received, block): Received, answer: &mut Block) -> Result<Heard, Failure> {
         *answer = block;
         // what arrives with the deadline is late: the connection has been shut down, and what follows would look like its end
-        if !matches!(received, Ok(1..)) || self.attempt.watch.expired() {
+        if !matches!(received, Ok(1..)) || self.hop.attempt.watch.expired() {
             // servers that speak TLS seldom say that they close an idle connection
             self.ended = received.as_ref().map_or_else(|e| e.kind() == io::ErrorKind::UnexpectedEof, |n| *n == 0);
             return Err(Failure::broken(received.as_ref().err(), Sent::Maybe));
         }
-        let farewell = self.reused && self.delivery.has_left.get() && self.is_farewell(answer);
+        let farewell = self.reused && self.hop.delivery.has_left.get() && self.is_farewell(answer);
         // an answer to a request that has not left belongs to another one, as does whatever may follow it
-        if std::mem::take(&mut self.reused) && (farewell || !self.delivery.has_left.get()) {
+        if std::mem::take(&mut self.reused) && (farewell || !self.hop.delivery.has_left.get()) {
             self.reused = true;
             return Err(Failure::BROKEN);
         }
@@ -314,7 +302,7 @@ impl<'c> Conversation<'c> {
             block.compact();
             self.inbound.worker.grow(&mut block, RESPONSE_HEAD_BYTES_MAX);
         }
-        self.upstream.arm(block);
+        self.hop.upstream().arm(block);
     }
 
     /// Whether the first thing that is heard on a pooled connection is a server's word that it has waited long enough for a request, which
@@ -322,9 +310,9 @@ impl<'c> Conversation<'c> {
     /// connection open is the service's answer: repeated, every such request would reach it twice.
     fn is_farewell(&self, block: &Block) -> bool {
         ResponseHead::may_be_request_timeout(block.unread())
-            && self.attempt.repeatable
-            && !self.attempt.strict
-            && self.upload.can_begin()
+            && self.hop.attempt.repeatable
+            && !self.hop.attempt.strict
+            && self.hop.upload.can_begin()
             && clock::now().since(self.began) < STALE_WITHIN
             && self.says_close(block)
     }
@@ -392,7 +380,7 @@ impl<'c> Conversation<'c> {
         self.ahead = ahead;
         sent.map_err(|_| Failure::Downstream(ProxyError::ClientClosed))?;
         if !self.withheld {
-            self.upload.let_go();
+            self.hop.upload.let_go();
         }
         Ok(())
     }

@@ -13,10 +13,10 @@ use super::discard::{Rest, Served, conclude};
 use super::encoding;
 use super::failure::{Ending, Failure};
 use super::going::{Delivery, Going};
+use super::hop::Hop;
 use super::inbound::Inbound;
 use super::kept::Kept;
-use super::lease::Lease;
-use super::line::Line;
+use super::line::{Last, Line};
 use super::opening;
 use super::plan::{self, Forward, Plan, Way};
 use super::record::Record;
@@ -42,6 +42,13 @@ pub(super) struct Request {
     pub(super) now: Instant,
 }
 
+/// When a request has.
+#[derive(Clone, Copy, Debug)]
+struct Began {
+    arrived: Instant,
+    now: Instant,
+}
+
 /// Serves a request, of which the inbox has what came behind its head, and in the end what came behind the request.
 pub(super) async fn exchange(
     inbound: &Inbound<'_>,
@@ -59,7 +66,7 @@ pub(super) async fn exchange(
             let served = Served { last: std::mem::take(out), close: false, linger: true, at: now };
             conclude(inbound, &mut cycle, rest, record, served).await
         }
-        Way::Forward(to) => forward(inbound, inbox, &mut cycle, record, to, (arrived, now)).await,
+        Way::Forward(to) => forward(inbound, inbox, &mut cycle, record, to, Began { arrived, now }).await,
     }
 }
 
@@ -69,7 +76,7 @@ async fn forward(
     cycle: &mut Cycle,
     record: &mut Record,
     forward: &mut Forward,
-    (arrived, now): (Instant, Instant),
+    Began { arrived, now }: Began,
 ) -> Served {
     let worker = inbound.worker;
     let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
@@ -84,7 +91,7 @@ async fn forward(
     let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
     let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
     let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
-    let (last, linger) = line.run(&upload).await;
+    let last = line.run(&upload).await;
     let Line { head, cycle, record, now, .. } = line;
     if let Some(head) = head {
         worker.put_head(head);
@@ -92,15 +99,15 @@ async fn forward(
     record.request_bytes += upload.body_bytes();
     record.on_attempts(&attempts);
     drop(slot); // before what is left of the request is waited for
-    let served = Served { last, close: false, linger, at: now };
+    let served = Served { last: last.block, close: false, linger: last.is_heard, at: now };
     let served = conclude(inbound, cycle, upload.rest(), record, served).await;
     *inbox = upload.finish();
     served
 }
 
 impl Line<'_> {
-    /// From the first pick to the last bytes for the client, which it returns, with whether the client is there to read them.
-    async fn run(&mut self, upload: &Upload<'_>) -> (Block, bool) {
+    /// From the first pick to the last bytes for the client.
+    async fn run(&mut self, upload: &Upload<'_>) -> Last {
         let mut action = match self.now < self.attempts.deadline() {
             true => self.attempts.step(Event::Start, self.now),
             // the client has used up T_max for the head alone, and no endpoint is to blame
@@ -135,7 +142,7 @@ impl Line<'_> {
     }
 
     /// One attempt: to the end of the exchange, or to what is to be done instead.
-    async fn attempt(&mut self, to: &Attempt, upload: &Upload<'_>) -> Result<(Block, bool), Action> {
+    async fn attempt(&mut self, to: &Attempt, upload: &Upload<'_>) -> Result<Last, Action> {
         loop {
             if !upload.can_begin() {
                 // a part of the request is gone with the last attempt, and half a request must not be sent
@@ -148,7 +155,8 @@ impl Line<'_> {
             })?;
             self.encode(upload);
             let delivery = Delivery::default();
-            match self.converse(&lease, (to, &delivery), upload).await {
+            let hop = Hop { attempt: to, lease: &lease, delivery: &delivery, upload };
+            match self.converse(hop).await {
                 Ok(Answered { outcome, keep }) => {
                     if let Some(keep) = keep {
                         lease.checkin(self.inbound.worker, to, keep, self.now);
@@ -159,7 +167,7 @@ impl Line<'_> {
                     // the others were closed with it, most likely; and once is enough: from now on, every end is a failure
                     self.inbound.worker.forget_idle(to.cluster, to.endpoint);
                     self.met_stale = true;
-                    let repaired = opening::may_repair(sent, to, upload, &delivery);
+                    let repaired = opening::may_repair(sent, hop);
                     self.attempts.on_stale(repaired && may_be_read, self.now);
                     if !repaired {
                         let failure = Failure::Reset { sent, ending: Ending::Stale { may_be_read } };
@@ -181,33 +189,27 @@ impl Line<'_> {
     }
 
     /// `send → await_head → classify → relay` on one connection.
-    async fn converse(
-        &mut self,
-        lease: &Lease,
-        (attempt, delivery): (&Attempt, &Delivery),
-        upload: &Upload<'_>,
-    ) -> Result<Answered, Failure> {
+    async fn converse(&mut self, hop: Hop<'_>) -> Result<Answered, Failure> {
         let asked = Asked {
             method: &self.forward.method,
             version: self.forward.version,
             rules: self.response_rules(),
             offer: self.forward.offer.as_deref(),
         };
-        let mut sending = pin!(upload.run(delivery, attempt, lease.upstream().stream()));
-        let mut going = Going::new(delivery, sending.as_mut());
-        let to = (attempt, delivery);
-        let mut conversation = Conversation::new(self.inbound, upload, lease, asked, to);
+        let mut sending = pin!(hop.upload.run(hop.delivery, hop.attempt, hop.upstream().stream()));
+        let mut going = Going::new(hop.delivery, sending.as_mut());
+        let mut conversation = Conversation::new(self.inbound, hop, asked);
         let mut block = Block::default();
-        let heard = conversation.hold(&mut going, (self.now, &mut block)).await;
+        let heard = conversation.hold(&mut going, self.now, &mut block).await;
         self.now = clock::now();
         if let Err(failure) = heard {
             self.inbound.worker.put(block);
             return Err(failure);
         }
-        let mut answering = Answering { upstream: lease.upstream(), block, going, upload, attempt, delivery };
+        let mut answering = Answering { hop, block, going };
         match self.answer_at_once(&mut answering) {
             Ok(answered) => Ok(answered),
-            Err(verdict) => self.answer(answering, verdict).await,
+            Err(meaning) => self.answer(answering, meaning).await,
         }
     }
 }

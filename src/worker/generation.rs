@@ -96,7 +96,8 @@ impl Generation {
         shared: &Arc<Shared>,
         recorder: Recorder,
         log: Option<Rc<LogSender>>,
-        (before, now): (Option<&Self>, Instant),
+        before: Option<&Self>,
+        now: Instant,
     ) -> Rc<Self> {
         let root = before.filter(|before| before.shared.has_same_rows(shared));
         // one that has taken another worker's place has none, and one that was busy may have missed some
@@ -112,7 +113,7 @@ impl Generation {
             log,
             router_cache: root.map_or_else(Rc::default, |root| Rc::clone(&root.router_cache)),
             believed: root.map_or_else(Rc::default, |root| Rc::clone(&root.believed)),
-            clusters: rows.map(|row| OneCluster::new(worker, shared, row, (before, now))).collect(),
+            clusters: rows.map(|row| OneCluster::new(worker, shared, row, before, now)).collect(),
             routes: root.map_or_else(|| route_states(shared, before), |root| Rc::clone(&root.routes)),
             admission: root.map_or_else(admission, |root| Rc::clone(&root.admission)),
             connection_slots: shared.connection_slots.iter().map(hand).collect(),
@@ -319,7 +320,7 @@ impl Drop for Generation {
 
 impl OneCluster {
     /// The same one if nothing has changed about it; else a new one that takes over what is known.
-    fn new(worker: &Worker, shared: &Shared, row: usize, (before, now): (Option<&Generation>, Instant)) -> Rc<Self> {
+    fn new(worker: &Worker, shared: &Shared, row: usize, before: Option<&Generation>, now: Instant) -> Rc<Self> {
         let config = &shared.config.clusters[row];
         let same_row = |before: &Generation| {
             let same = Arc::ptr_eq(&before.shared.config.clusters[row], config);

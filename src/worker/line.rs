@@ -6,7 +6,7 @@ use super::inbound::Inbound;
 use super::kept::Kept;
 use super::plan::Forward;
 use super::record::Record;
-use super::upload::{Standing, Upload};
+use super::upload::{BodyState, Upload};
 use crate::config::HeaderRules;
 use crate::error::{Fault, ProxyError, Rule};
 use crate::http::cycle::Cycle;
@@ -31,6 +31,14 @@ pub(super) struct Line<'w> {
     /// When the last thing that was waited for has happened: what is decided without waiting is decided at one time, and the clock
     /// is read once.
     pub(super) now: Instant,
+}
+
+/// The end of what a request gets: its last bytes, if it gets any.
+#[derive(Debug, Default)]
+pub(super) struct Last {
+    pub(super) block: Block,
+    /// The client is there to read them, and what came before.
+    pub(super) is_heard: bool,
 }
 
 impl<'w> Line<'w> {
@@ -60,21 +68,21 @@ impl<'w> Line<'w> {
 
     /// Takes down where the client is with its body.
     pub(super) fn settle(&mut self, upload: &Upload<'_>) {
-        match upload.standing() {
-            Standing::Complete => self.cycle.on_request_done(),
-            Standing::Sending => self.cycle.on_continue(),
-            Standing::Withheld => {}
-            Standing::Severed => self.cycle.on_request_broken(),
+        match upload.body_state() {
+            BodyState::Complete => self.cycle.on_request_done(),
+            BodyState::Sending => self.cycle.on_continue(),
+            BodyState::Withheld => {}
+            BodyState::Severed => self.cycle.on_request_broken(),
         }
     }
 
     /// A reply of the gateway's own in place of a response.
-    pub(super) fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> (Block, bool) {
+    pub(super) fn reply(&mut self, error: ProxyError, upload: &Upload<'_>) -> Last {
         self.record.on_error(error);
         let mut last = self.inbound.worker.blocks.borrow_mut().small();
         if error == ProxyError::ClientClosed {
             self.cycle.on_request_broken();
-            return (last, false);
+            return Last { block: last, is_heard: false };
         }
         self.settle(upload);
         // its body is what was wrong; or it was too slow (RFC 9110 §15.5.9: 408 ends the connection)
@@ -103,6 +111,6 @@ impl<'w> Line<'w> {
             error => reply::error(last.vec_mut(), error, extra, &to),
         }
         self.record.response_bytes = last.unread().len() as u64;
-        (last, true)
+        Last { block: last, is_heard: true }
     }
 }

@@ -3,13 +3,12 @@
 use super::attempt::Attempt;
 use super::failure::{Ending, Failure};
 use super::generation::Generation;
-use super::going::Delivery;
 use super::greeting;
+use super::hop::Hop;
 use super::inbound::Inbound;
 use super::lease::Lease;
 use super::proxied;
 use super::report::{COMPLAINT_PAUSE, Report};
-use super::upload::Upload;
 use crate::config::Address;
 use crate::error::ProxyError;
 use crate::net::clock;
@@ -39,13 +38,13 @@ pub(super) async fn open(
 }
 
 /// Whether a request whose pooled connection was closed may be sent on a new one.
-pub(super) fn may_repair(sent: Sent, attempt: &Attempt, upload: &Upload<'_>, delivery: &Delivery) -> bool {
-    let may_repeat = match attempt.strict {
-        true => !upload.has_sent(delivery),
-        false => attempt.repeatable || sent == Sent::Nothing,
+pub(super) fn may_repair(sent: Sent, hop: Hop<'_>) -> bool {
+    let may_repeat = match hop.attempt.strict {
+        true => !hop.has_sent(),
+        false => hop.attempt.repeatable || sent == Sent::Nothing,
     };
     // a part of the request may be gone with the connection, and half a request must not be sent
-    may_repeat && upload.can_begin()
+    may_repeat && hop.upload.can_begin()
 }
 
 async fn connect(inbound: &Inbound<'_>, attempt: &Attempt) -> Result<Stream, Failure> {

@@ -28,7 +28,7 @@ use crate::policy::chance::hash_key;
 use crate::policy::limit_fields::write_retry_after;
 use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, pick_split};
-use crate::policy::token_bucket::Standing;
+use crate::policy::token_bucket::Quota;
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
 use std::cell::OnceCell;
@@ -106,10 +106,9 @@ pub(super) fn plan(
     plan
 }
 
-/// Where an admitted request goes.
-struct To {
+/// An admitted request.
+struct Admission {
     route: RouteId,
-    cluster: ClusterId,
     slot: Option<Slot>,
     identified: Option<Identified>,
 }
@@ -174,8 +173,27 @@ impl Planner<'_> {
         self.head.client(peer.ip(), |ip| is_peer(ip) || trusted.iter().any(|net| net.contains(&ip)))
     }
 
+    /// The verbs from here to the attempts. Each needs the head and what the verbs before it have found, and nothing that the worker lends: where
+    /// one is to wait, the rest is planned anew from the head that is kept.
     fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Way {
-        let head = self.head;
+        let route = match self.route(cycle, record) {
+            Ok(route) => route,
+            Err(answer) => return answer,
+        };
+        record.on_route(route);
+        let identified = match self.identify(route, client, record) {
+            Ok(identified) => identified,
+            Err(error) => return self.turn_away(cycle, record, route, error),
+        };
+        let consumer = identified.as_ref().map(|identified| identified.name(&self.inbound.worker.shared.identities));
+        match self.admit(cycle, record, route, Caller { client, consumer }) {
+            Ok(slot) => self.aim(cycle, record, Admission { route, slot, identified }, client),
+            Err(answer) => answer,
+        }
+    }
+
+    fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Way> {
+        let (head, worker) = (self.head, self.inbound.worker);
         let header = |name: &HeaderName| self.field(name);
         let view = RequestView {
             host: head.host(),
@@ -184,40 +202,45 @@ impl Planner<'_> {
             method: head.method(),
             header: &header,
         };
-        let worker = self.inbound.worker;
         if head.path() == "*" {
-            return self.options(cycle, record); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
+            return Err(self.options(cycle, record)); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
         }
-        let route = match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
-            Routed::Route(route) => route,
-            Routed::NoRoute => return self.refuse(cycle, record, ProxyError::NoRoute, &[]),
+        match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
+            Routed::Route(route) => Ok(route),
+            Routed::NoRoute => Err(self.refuse(cycle, record, ProxyError::NoRoute, &[])),
             Routed::MethodNotAllowed(allow) => {
                 let text = &mut worker.scratch.borrow_mut().text;
                 text.clear();
                 allow.write(text);
-                return self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", text)]);
+                Err(self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", text)]))
             }
-        };
-        record.on_route(route);
-        let identified = match self.identify(route, client, record) {
-            Ok(identified) => identified,
-            Err(error) => return self.turn_away(cycle, record, route, error),
-        };
-        let consumer = identified.as_ref().map(|identified| identified.name(&worker.shared.identities));
-        let slot = match worker.admit(route, Caller { client, consumer }, &header, self.now) {
-            (Admitted::Pass { .. }, slot) => slot,
+        }
+    }
+
+    fn admit(
+        &self,
+        cycle: &mut Cycle,
+        record: &mut Record,
+        route: RouteId,
+        caller: Caller<'_>,
+    ) -> Result<Option<Slot>, Way> {
+        match self.inbound.worker.admit(route, caller, &|name: &HeaderName| self.field(name), self.now) {
+            (Admitted::Pass { .. }, slot) => Ok(slot),
             (Admitted::ConcurrencyLimited, _) => {
-                return self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]);
+                Err(self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]))
             }
-            (Admitted::RateLimited { limit, standing }, _) => {
-                return self.limit(cycle, record, route, limit, standing);
-            }
-        };
+            (Admitted::RateLimited { limit, quota }, _) => Err(self.limit(cycle, record, route, limit, quota)),
+        }
+    }
+
+    fn aim(&self, cycle: &mut Cycle, record: &mut Record, admitted: Admission, client: IpAddr) -> Way {
+        let route = admitted.route;
+        let (head, worker) = (self.head, self.inbound.worker);
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
             Target::Upstream(split) => {
                 let cluster = pick_split(split, &mut worker.rng.borrow_mut());
-                self.forward(cycle, record, To { route, cluster, slot, identified }, client)
+                self.forward(cycle, record, admitted, cluster, client)
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
@@ -240,8 +263,15 @@ impl Planner<'_> {
         }
     }
 
-    fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Way {
-        let To { route, cluster, slot, identified } = to;
+    fn forward(
+        &self,
+        cycle: &mut Cycle,
+        record: &mut Record,
+        admitted: Admission,
+        cluster: ClusterId,
+        client: IpAddr,
+    ) -> Way {
+        let Admission { route, slot, identified } = admitted;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
             return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
@@ -306,14 +336,14 @@ impl Planner<'_> {
     }
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).
-    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, standing: Standing) -> Way {
+    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, quota: Quota) -> Way {
         let limits = &self.inbound.worker.shared.limits;
         let mut texts = self.inbound.worker.limit_texts.borrow_mut();
         let (retry_after, rate_limit) = &mut *texts;
         retry_after.clear();
         rate_limit.clear();
-        write_retry_after(standing.reset, retry_after);
-        limits.write_standing(route, limit, standing, rate_limit);
+        write_retry_after(quota.reset, retry_after);
+        limits.write_quota(route, limit, quota, rate_limit);
         let fields: [(&str, &[u8]); 3] =
             [("Retry-After", retry_after), ("RateLimit", rate_limit), ("RateLimit-Policy", limits.policies(route))];
         self.refuse(cycle, record, ProxyError::RateLimited, &fields)

@@ -116,13 +116,13 @@ impl Shared {
     #[must_use]
     pub fn new(config: Arc<Config>, router: Router, stats: Arc<Stats>, fit: &Fit) -> Self {
         let table = Arc::new(KeyTable::new(LIMIT_TABLE_BUCKETS, RandomState::new()));
-        Self::after(None, config, (router, stats, table), fit)
+        Self::after(None, config, router, stats, table, fit)
     }
 
     /// What they need under the next configuration. It has to be for as many workers, and its `stats` have to be of [`Stats::succeed`].
     #[must_use]
     pub fn succeed(&self, config: Arc<Config>, router: Router, stats: Arc<Stats>, fit: &Fit) -> Self {
-        Self::after(Some(self), config, (router, stats, Arc::clone(&self.table)), fit)
+        Self::after(Some(self), config, router, stats, Arc::clone(&self.table), fit)
     }
 
     /// What they need when these clusters have other endpoints, and nothing else has changed: all but those is shared. `config` has to be one
@@ -186,7 +186,9 @@ impl Shared {
     fn after(
         old: Option<&Self>,
         config: Arc<Config>,
-        (router, stats, table): (Router, Arc<Stats>, Arc<KeyTable>),
+        router: Router,
+        stats: Arc<Stats>,
+        table: Arc<KeyTable>,
         fit: &Fit,
     ) -> Self {
         let workers = config.gateway.cores.len();

@@ -73,7 +73,7 @@ impl Succession {
         log: Option<LogSender>,
         listeners: Vec<Rc<Listener>>,
     ) -> Rc<Self> {
-        let first = Generation::new(worker, shared, recorder, log.map(Rc::new), (None, clock::now()));
+        let first = Generation::new(worker, shared, recorder, log.map(Rc::new), None, clock::now());
         let succession = Rc::new(Self {
             worker: Rc::clone(worker),
             current: RefCell::new(Rc::clone(&first)),
@@ -208,7 +208,7 @@ impl Succession {
         now: Instant,
     ) -> Rc<Generation> {
         let recorder = Recorder::under(&self.worker.life, Arc::clone(&shared.stats));
-        let next = Generation::new(&self.worker, shared, recorder, log, (Some(before), now));
+        let next = Generation::new(&self.worker, shared, recorder, log, Some(before), now);
         *self.current.borrow_mut() = Rc::clone(&next);
         before.retire_for(&next);
         let mut old = self.old.borrow_mut();

@@ -20,7 +20,7 @@ use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
 use crate::http::trailers::Trailers;
-use crate::limits::{DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
+use crate::limits::{BLOCK_BULK, DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::{SEND_AT_ONCE, Stream};
@@ -43,7 +43,7 @@ pub(super) struct Upload<'c> {
     framing: Framing,
     trailers: RefCell<Trailers>,
     patience: Duration,
-    progress: Cell<Progress>,
+    replay: Cell<Replay>,
     /// The client waits for `100 Continue`, and has not been told yet.
     withheld: Cell<bool>,
     body_bytes: Cell<u64>,
@@ -60,7 +60,7 @@ pub(super) struct Upload<'c> {
 
 /// Where the client is with its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum BodyState {
     /// It has sent all of it.
     Complete,
     /// It is sending.
@@ -73,7 +73,7 @@ pub(super) enum Standing {
 
 /// What [`Upload::run`] is doing, and so what its sudden end would mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum Replay {
     /// All that was collected is in `outbound`.
     Kept,
     /// Some of it has been forgotten, or is inside a send that may be dropped.
@@ -110,7 +110,7 @@ impl<'c> Upload<'c> {
             framing: incoming.framing,
             trailers: RefCell::new(incoming.trailers),
             patience: incoming.patience,
-            progress: Cell::new(Progress::Kept),
+            replay: Cell::new(Replay::Kept),
             withheld: Cell::new(incoming.withheld),
             body_bytes: Cell::new(0),
             waits: Cell::new(false),
@@ -149,9 +149,9 @@ impl<'c> Upload<'c> {
     /// Bytes that are here and were not handed to the connection.
     fn unsent_bytes(&self, delivery: &Delivery) -> usize {
         let outbound = self.outbound.borrow();
-        match self.progress.get() {
-            Progress::Kept => outbound.all().len() - delivery.sent.get(),
-            Progress::Lost => outbound.unread().len(),
+        match self.replay.get() {
+            Replay::Kept => outbound.all().len() - delivery.sent.get(),
+            Replay::Lost => outbound.unread().len(),
         }
     }
 
@@ -162,12 +162,12 @@ impl<'c> Upload<'c> {
 
     /// Whether everything that went out can go out again.
     pub(super) fn is_replayable(&self) -> bool {
-        self.progress.get() == Progress::Kept
+        self.replay.get() == Replay::Kept
     }
 
     /// Whether a byte of it was handed to the connection.
     pub(super) fn has_sent(&self, delivery: &Delivery) -> bool {
-        self.progress.get() == Progress::Lost || delivery.sent.get() > 0
+        self.replay.get() == Replay::Lost || delivery.sent.get() > 0
     }
 
     /// Bytes handed to the connection, when they are the whole request and can all be sent again.
@@ -191,12 +191,12 @@ impl<'c> Upload<'c> {
     }
 
     /// Where the client is with its body.
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn body_state(&self) -> BodyState {
         match self.is_complete() {
-            true => Standing::Complete,
-            false if self.severed.get() => Standing::Severed,
-            false if self.withheld.get() => Standing::Withheld,
-            false => Standing::Sending,
+            true => BodyState::Complete,
+            false if self.severed.get() => BodyState::Severed,
+            false if self.withheld.get() => BodyState::Withheld,
+            false => BodyState::Sending,
         }
     }
 
@@ -226,10 +226,35 @@ impl<'c> Upload<'c> {
         self.inbox.into_inner()
     }
 
+    /// Asserts what is true whenever nothing is being sent.
+    ///
+    /// # Panics
+    /// It is not, by a defect of this module.
+    pub(super) fn check_invariants(&self, delivery: &Delivery) {
+        let (outbound, body) = (self.outbound.borrow(), self.body.borrow());
+        assert!(!self.severed.get() || !body.is_done(), "a body that is whole is not malformed");
+        assert!(
+            !self.withheld.get() || self.body_bytes() == 0,
+            "nothing is taken from a client that waits to be told to send"
+        );
+        assert!(!self.waits.get(), "what was waited for is here");
+        match self.replay.get() {
+            Replay::Kept => {
+                assert!(self.head_bytes.get() <= outbound.all().len(), "the head is where it can be sent again");
+                assert!(delivery.sent.get() <= outbound.all().len(), "what was sent is kept");
+                assert!(self.body_bytes() <= (REPLAY_BYTES_MAX + BLOCK_BULK) as u64, "what is kept is bounded");
+            }
+            Replay::Lost => assert_eq!(delivery.sent.get(), 0, "who forgets what was sent cannot count it"),
+        }
+    }
+
     /// Sends what is there, from the first byte on, then the rest of the body as it comes.
     pub(super) async fn run(&self, delivery: &Delivery, attempt: &Attempt, upstream: &Stream) -> Result<(), Failure> {
         self.take_in()?;
         loop {
+            if cfg!(debug_assertions) {
+                self.check_invariants(delivery);
+            }
             self.send(delivery, attempt, upstream).await?;
             if self.is_complete() {
                 self.on_complete(delivery, attempt);
@@ -265,9 +290,9 @@ impl<'c> Upload<'c> {
             return Ok(());
         }
         let unawaited = self.goes_at_once(delivery);
-        let kept = self.progress.replace(Progress::Lost);
+        let kept = self.replay.replace(Replay::Lost);
         let mut outbound = self.outbound.take();
-        if kept == Progress::Kept {
+        if kept == Replay::Kept {
             outbound.set_unread(delivery.sent.get()..outbound.all().len());
         }
         delivery.moving.set(true);
@@ -280,15 +305,15 @@ impl<'c> Upload<'c> {
         // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
         let encoded = outbound.all().len() - self.head_bytes.get().min(outbound.all().len());
         let outgrown = self.body_bytes.get() > REPLAY_BYTES_MAX as u64 || encoded > 2 * REPLAY_BYTES_MAX;
-        if kept == Progress::Kept && outgrown {
+        if kept == Replay::Kept && outgrown {
             self.attempts.forbid_replay();
         }
-        let progress = if outgrown { Progress::Lost } else { kept };
-        if progress == Progress::Lost {
+        let replay = if outgrown { Replay::Lost } else { kept };
+        if replay == Replay::Lost {
             outbound.clear();
         }
         delivery.sent.set(outbound.consumed());
-        self.progress.set(progress);
+        self.replay.set(replay);
         self.outbound.replace(outbound);
         if delivery.answered.get() {
             attempt.watch.extend(clock::now() + self.patience);
@@ -361,10 +386,7 @@ impl<'c> Upload<'c> {
         self.body_bytes.set(self.body_bytes() + decoded.payload.len() as u64);
         let mut outbound = self.outbound.borrow_mut();
         let is_all = decoded.payload == (0..filled_bytes);
-        if is_all
-            && self.framing != Framing::Chunked
-            && self.progress.get() == Progress::Lost
-            && outbound.all().is_empty()
+        if is_all && self.framing != Framing::Chunked && self.replay.get() == Replay::Lost && outbound.all().is_empty()
         {
             // nothing is kept of it, and it goes up as it came
             std::mem::swap(&mut *inbox, &mut *outbound);

@@ -16,6 +16,7 @@ mod deadlines;
 mod demo;
 mod departures;
 mod descriptors;
+mod dnsmasq;
 mod drain;
 mod duplex;
 mod failover;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Whether the tool answers to `-V`.
-fn is_installed(tool: &str) -> bool {
+pub(crate) fn is_installed(tool: &str) -> bool {
     let installed = Command::new(tool).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !installed {
         assert!(std::env::var_os("RINGGATE_TESTS_NEED_TOOLS").is_none(), "{tool} is not installed");

@@ -127,15 +127,15 @@ impl Gate {
                 self.said.passed += 1;
                 return Some(worker);
             }
-            Admitted::RateLimited { limit: 0, standing } => {
+            Admitted::RateLimited { limit: 0, quota } => {
                 let leased = self.workers.len() > 1 && self.route.burst >= LEASES_FROM_BURST;
                 assert!(leased || self.route.is_full(now), "rejected though there was a token");
-                assert!(leased || !self.route.is_full(now + standing.reset), "Retry-After is not enough");
+                assert!(leased || !self.route.is_full(now + quota.reset), "Retry-After is not enough");
                 self.said.limited_by_route += 1;
             }
-            Admitted::RateLimited { standing, .. } => {
+            Admitted::RateLimited { quota, .. } => {
                 assert!(by_client.is_full(now), "a client was rejected though it had a token");
-                assert!(!by_client.is_full(now + standing.reset), "Retry-After is not enough");
+                assert!(!by_client.is_full(now + quota.reset), "Retry-After is not enough");
                 self.said.limited_by_client += 1;
             }
             Admitted::ConcurrencyLimited => self.said.crowded += 1,

@@ -28,10 +28,10 @@ type Received = (io::Result<usize>, Block);
 pub(in super::super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// See the module.
-pub(in super::super) struct Socket(Rc<Line>);
+pub(in super::super) struct Socket(Rc<Shared>);
 
 /// What the socket and its reader share.
-struct Line {
+struct Shared {
     stream: UnsafeCell<ManuallyDrop<TcpStream>>,
     /// Operations that have begun and were not seen to end: the driver has the descriptor as long as they are in flight.
     operations: Cell<usize>,
@@ -40,7 +40,7 @@ struct Line {
     in_flight: Cell<bool>,
     /// The last receive, until it is taken.
     got: RefCell<Option<Received>>,
-    /// It holds the line: whoever drops the socket takes it out.
+    /// It holds what is shared: whoever drops the socket takes it out.
     reader: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
 }
 
@@ -52,7 +52,7 @@ impl Socket {
     pub(in super::super) fn new(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: the descriptor is owned and handed over; a TcpStream of std is nothing but the descriptor.
         let socket = unsafe { std::net::TcpStream::from_raw_fd(fd.into_raw_fd()) };
-        Ok(Self(Rc::new(Line {
+        Ok(Self(Rc::new(Shared {
             stream: UnsafeCell::new(ManuallyDrop::new(TcpStream::from_std(socket)?)),
             operations: Cell::default(),
             wanted: Cell::default(),
@@ -144,11 +144,11 @@ impl Socket {
     }
 }
 
-async fn read_on(line: Rc<Line>) {
+async fn read_on(shared: Rc<Shared>) {
     loop {
-        let into = poll_fn(|_| line.wanted.take().map_or(Poll::Pending, Poll::Ready)).await;
-        let received = line.counted(line.exclusive().read(into)).await;
-        *line.got.borrow_mut() = Some(received);
+        let into = poll_fn(|_| shared.wanted.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let received = shared.counted(shared.exclusive().read(into)).await;
+        *shared.got.borrow_mut() = Some(received);
     }
 }
 
@@ -165,7 +165,7 @@ fn merge(mut block: Block, received: usize, into: Option<Block>) -> Block {
     into
 }
 
-impl Line {
+impl Shared {
     /// Counts an operation for as long as it is in flight; for ever, if it is dropped before its end.
     async fn counted<T>(&self, operation: impl Future<Output = T>) -> T {
         self.operations.set(self.operations.get() + 1);
@@ -187,7 +187,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for Shared {
     /// Closes the descriptor here and now, where monoio would have it closed by an operation: who lets go of one for want of another gets it.
     fn drop(&mut self) {
         // SAFETY: it is taken once, here, and nothing is left that could ask for it.
@@ -210,10 +210,10 @@ impl Drop for Socket {
         }
         // only this direction: how the other one ends is for the close to say
         super::super::stream::shutdown_fd(self.fd(), Shutdown::Read);
-        let line = Rc::clone(&self.0);
+        let shared = Rc::clone(&self.0);
         super::wards::spawn(poll_fn(move |cx| {
             let _endless = reader.as_mut().poll(cx);
-            if line.got.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
+            if shared.got.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
         }));
     }
 }

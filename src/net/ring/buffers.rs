@@ -112,6 +112,15 @@ impl Buffers {
         self.given.len() - self.free.len()
     }
 
+    /// Asserts that each buffer is either the kernel's or free.
+    ///
+    /// # Panics
+    /// It is not so, by a defect of this module.
+    pub(super) fn check_invariants(&self) {
+        assert_eq!(self.given.iter().flatten().count(), self.count(), "what is not free the kernel has");
+        assert!(self.free.iter().all(|id| self.given[usize::from(*id)].is_none()), "and nothing else");
+    }
+
     /// Takes what the kernel has filled with `received` bytes; `None` for an id that it cannot have.
     pub(super) fn take(&mut self, id: u16, received: usize) -> Option<Block> {
         let mut block = self.given.get_mut(usize::from(id))?.take()?;

@@ -12,10 +12,11 @@
 //! the time that an operation submitted before reaches the kernel. So they are open until the end of the turn; where they are few
 //! ([`Ring::close_at_once`]) what was submitted goes to the kernel with each close.
 //!
-//! A ring ends with its worker ([`Owner::end`]): its tasks are dropped, what is in flight is called off and waited for, and everything goes
+//! A ring ends with its worker ([`ending`]): its tasks are dropped, what is in flight is called off and waited for, and everything goes
 //! back to the kernel. What the kernel will not let go of is left behind, because it may still be written to.
 
 mod buffers;
+mod ending;
 mod operation;
 pub(super) mod socket;
 #[cfg(test)]
@@ -24,7 +25,6 @@ mod tests;
 use super::block::{Block, Blocks};
 use super::clock;
 use super::engine::{self, Engine};
-use super::guarded::caught;
 use super::stream::shutdown_fd;
 use super::tasks::Tasks;
 use crate::limits::PIECES_AHEAD_MAX;
@@ -36,7 +36,7 @@ use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -50,13 +50,12 @@ const ENTER_GETEVENTS: u32 = 1;
 /// So many of them do not end a wait: a turn of more has things to do anyway, and asking the kernel for many completions makes it put
 /// more into one turn than the caches hold (512 connections: 1.12 of the CPU).
 const UNAWAITED_MAX: u32 = 4;
-/// How long the kernel may take at the end to let go of what is in flight, and how often it is asked to.
-const LAST_SECONDS: u64 = 1;
-const LAST_TURNS: u32 = 4;
 /// Of operations about which only failures would be told, and nobody asks.
 const UNHEARD: u64 = u64::MAX;
 /// The same of one that closes a descriptor, whose number follows.
 const CLOSING: u64 = 1 << 63;
+/// Beyond so many operations a debug build does not look through all of them with each turn.
+const CHECKED_MAX: usize = 256;
 
 /// See the module.
 pub(super) struct Ring {
@@ -98,34 +97,6 @@ impl Owner {
     pub(super) fn ring(&self) -> &'static Ring {
         // SAFETY: it was leaked by `Ring::leak`, and `end` frees it only when nobody is left who could have asked.
         unsafe { &*self.0 }
-    }
-
-    /// Drops every task, has the kernel let go of everything, and gives back the ring, which may be broken. Returns how many sockets and
-    /// operations are left, which can only stay as they are.
-    pub(super) fn end(self) -> usize {
-        let ring = self.ring();
-        ring.tasks.end();
-        ring.call_off();
-        engine::set_current(None);
-        clock::end_turns();
-        if ring.sockets.get() > 0 {
-            return ring.sockets.get();
-        }
-        // SAFETY: the pointer is that of a leaked box, and nobody uses it any more: tasks are dropped and no socket is left.
-        let Ring { tasks, io, operations, buffers, unsubmitted, .. } = *unsafe { Box::from_raw(self.0) };
-        let (io, operations, buffers) = (io.into_inner(), operations.into_inner(), buffers.into_inner());
-        // a waker that is kept somewhere finds no ring, and no task
-        drop(tasks);
-        let left = operations.len().saturating_sub(unsubmitted.get())
-            + usize::from(io.submitter().unregister_buf_ring(buffers::GROUP).is_err());
-        drop(io);
-        if left == 0 {
-            buffers.free();
-        } else {
-            // the kernel may write there
-            std::mem::forget((operations, buffers));
-        }
-        left
     }
 }
 
@@ -208,45 +179,25 @@ impl Ring {
                 Then::SendRest(number) => self.send_rest(number),
             }
         }
+        if cfg!(debug_assertions) && self.operations.borrow().len() <= CHECKED_MAX {
+            self.check_invariants();
+        }
         Ok(())
     }
 
-    /// Has the kernel let go of everything that is in flight, and takes down what has come of it. Must not panic, whatever is broken.
-    fn call_off(&self) {
-        // closes, and what was posted
-        let _ = caught(|| self.turn(false));
-        let patience = types::Timespec::new().sec(LAST_SECONDS);
-        for _ in 0..LAST_TURNS {
-            let mut io = self.io.borrow_mut();
-            // what the kernel has not taken over yet it must, or it is never over; a broken ring may take nothing
-            let _ = self.enter(&mut io, 0, ENTER_GETEVENTS);
-            let _ = io.submitter().register_sync_cancel(Some(patience), types::CancelBuilder::any());
-            // what was called off is told by another turn
-            let _ = self.enter(&mut io, 0, ENTER_GETEVENTS);
-            for completion in io.completion() {
-                self.complete(&completion);
-            }
-            drop(io);
-            if self.operations.borrow().is_empty() {
-                break;
-            }
-        }
-        self.take_back();
-        // SAFETY: whoever owned them has given them away.
-        self.unclosed.take().into_iter().for_each(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd) }));
-    }
-
-    /// Takes back what is queued and the kernel has not taken, when it will take nothing any more.
-    fn take_back(&self) {
-        let left = self.io.borrow_mut().submission().len();
-        let end = self.pushed.get();
-        for number in (0..left).map(|back| end.wrapping_sub(back as u32 + 1)) {
-            match self.queued[(number % ENTRIES) as usize].get() {
-                UNHEARD => {}
-                closing if closing & CLOSING != 0 => self.unclosed.borrow_mut().push((closing & !CLOSING) as RawFd),
-                row => drop(self.operations.borrow_mut().try_remove(row as usize)),
-            }
-        }
+    /// Asserts what is true between any two turns.
+    ///
+    /// # Panics
+    /// It is not, by a defect of this module.
+    fn check_invariants(&self) {
+        let operations = self.operations.borrow();
+        let pieces = operations.iter().map(|(_, operation)| operation.pieces()).sum::<usize>();
+        assert!(pieces <= self.ahead.get(), "what waits to be read is counted");
+        assert!(
+            self.unsubmitted.get() == 0 || self.is_broken.get(),
+            "a ring that is whole has given all to the kernel"
+        );
+        self.buffers.borrow().check_invariants();
     }
 
     /// Makes the next turn fail as a kernel would that refuses it.

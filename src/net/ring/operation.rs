@@ -46,6 +46,14 @@ impl Operation {
         matches!(self, Self::Listen(pieces) if !pieces.in_flight && pieces.first.is_none() && pieces.end.is_none())
     }
 
+    /// Blocks that were received by listening, and not read yet.
+    pub(super) fn pieces(&self) -> usize {
+        match self {
+            Self::Listen(pieces) => pieces.first.iter().len() + pieces.more.as_ref().map_or(0, |more| more.len()),
+            _ => 0,
+        }
+    }
+
     /// Puts the rest of the piece back that was taken last.
     pub(super) fn push_front(&mut self, piece: Block) {
         if let Self::Listen(pieces) = self {

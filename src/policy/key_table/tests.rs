@@ -93,7 +93,7 @@ fn a_full_line_forgets_the_client_with_the_least_debt_and_counts_it() {
     assert_eq!(table.evictions(), 0);
     assert_eq!(passed(&table, KeyHash(5), gcra, SECOND, 9), 9);
     assert_eq!(table.evictions(), 1);
-    let left = |key| table.standing(KeyHash(key), gcra, at(SECOND)).remaining;
+    let left = |key| table.quota(KeyHash(key), gcra, at(SECOND)).remaining;
     assert_eq!([1, 2, 3, 4, 5].map(left), [5, 9, 4, 6, 0], "the second owed least");
 }
 
@@ -110,19 +110,16 @@ fn a_worker_whose_clock_lags_cannot_spend_a_burst_again() {
 }
 
 #[test]
-fn standing_and_peeking_take_nothing_and_agree_with_taking() {
+fn quota_and_peeking_take_nothing_and_agree_with_taking() {
     let (table, gcra, key) = (table(4), gcra(10, 2), KeyHash(7));
     let now = at(SECOND);
-    assert_eq!(table.standing(key, gcra, now), Standing { remaining: 2, reset: Duration::ZERO });
+    assert_eq!(table.quota(key, gcra, now), Quota { remaining: 2, reset: Duration::ZERO });
     assert!(table.peek(key, gcra, now).admits());
     assert!(table.take(key, gcra, now).admits());
-    assert_eq!(table.standing(key, gcra, now), Standing { remaining: 1, reset: Duration::from_millis(100) });
+    assert_eq!(table.quota(key, gcra, now), Quota { remaining: 1, reset: Duration::from_millis(100) });
     assert!(table.take(key, gcra, now).admits());
     assert_eq!(table.take(key, gcra, now), table.peek(key, gcra, now));
-    assert_eq!(
-        table.take(key, gcra, now),
-        Decision::Reject(Standing { remaining: 0, reset: Duration::from_millis(100) })
-    );
+    assert_eq!(table.take(key, gcra, now), Decision::Reject(Quota { remaining: 0, reset: Duration::from_millis(100) }));
 }
 
 #[test]
@@ -159,15 +156,15 @@ fn an_entry_that_changed_hands_is_not_taken_for_its_former_owners() {
     let line = table.line(KeyHash(1));
     // As if the entry had been another's when it was looked up and this one's when it was charged.
     assert_eq!(line.charge(0, KeyHash(2), gcra, now), None);
-    assert_eq!(table.standing(KeyHash(1), gcra, now).remaining, 1, "its owner pays a token too much");
-    assert_eq!(table.standing(KeyHash(2), gcra, now).remaining, 3);
+    assert_eq!(table.quota(KeyHash(1), gcra, now).remaining, 1, "its owner pays a token too much");
+    assert_eq!(table.quota(KeyHash(2), gcra, now).remaining, 3);
 }
 
 #[test]
 fn a_line_whose_inserter_is_held_up_rejects_instead_of_waiting() {
     let (table, gcra, now) = (table(1), gcra(10, 3), at(SECOND));
     table.line(KeyHash(1)).tat(0).store(BUSY, Ordering::Relaxed);
-    let rejected = Decision::Reject(Standing { remaining: 0, reset: Duration::from_millis(100) });
+    let rejected = Decision::Reject(Quota { remaining: 0, reset: Duration::from_millis(100) });
     assert_eq!(table.take(KeyHash(1), gcra, now), rejected);
     assert_eq!(table.contended(), 1);
 }

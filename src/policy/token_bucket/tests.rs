@@ -65,7 +65,7 @@ fn a_rejection_says_to_the_nanosecond_when_a_request_would_pass() {
         let mut now = SECOND;
         for _ in 0..500 {
             now += rng.random_range(0..2_000_000);
-            if let Decision::Reject(Standing { remaining, reset }) = lease.take(&reservoir, at(now)) {
+            if let Decision::Reject(Quota { remaining, reset }) = lease.take(&reservoir, at(now)) {
                 let then = now + nanos(reset);
                 assert_eq!(remaining, 0);
                 assert!(!lease.peek(&reservoir, at(then - 1)).admits(), "seed {seed}");
@@ -77,15 +77,15 @@ fn a_rejection_says_to_the_nanosecond_when_a_request_would_pass() {
 }
 
 #[test]
-fn standing_counts_what_is_left_and_when_there_is_more() {
+fn quota_counts_what_is_left_and_when_there_is_more() {
     let reservoir = Reservoir::new(per_second(10), 5, 1);
     let mut lease = Lease::new();
     let now = at(SECOND);
-    assert_eq!(reservoir.standing(now), Standing { remaining: 5, reset: Duration::ZERO });
+    assert_eq!(reservoir.quota(now), Quota { remaining: 5, reset: Duration::ZERO });
     assert!(lease.take(&reservoir, now).admits() && lease.take(&reservoir, now).admits());
-    assert_eq!(reservoir.standing(now), Standing { remaining: 3, reset: Duration::from_millis(100) });
+    assert_eq!(reservoir.quota(now), Quota { remaining: 3, reset: Duration::from_millis(100) });
     let later = at(SECOND + SECOND / 20);
-    assert_eq!(reservoir.standing(later), Standing { remaining: 3, reset: Duration::from_millis(50) });
+    assert_eq!(reservoir.quota(later), Quota { remaining: 3, reset: Duration::from_millis(50) });
 }
 
 #[test]
@@ -107,10 +107,10 @@ fn a_burst_that_takes_centuries_to_come_anew_refills_like_any_other() {
         let now = at(uptime);
         let passed = (0..burst).take_while(|_| lease.take(&reservoir, now).admits()).count();
         assert!((53_000..54_000).contains(&passed), "{passed}: what comes in 146 years");
-        let Decision::Reject(standing) = lease.peek(&reservoir, now) else { panic!("the bucket is empty") };
-        assert_eq!(standing.reset, Duration::from_secs(86_400));
-        assert!(lease.take(&reservoir, now + standing.reset).admits());
-        assert!(!lease.take(&reservoir, now + standing.reset).admits());
+        let Decision::Reject(quota) = lease.peek(&reservoir, now) else { panic!("the bucket is empty") };
+        assert_eq!(quota.reset, Duration::from_secs(86_400));
+        assert!(lease.take(&reservoir, now + quota.reset).admits());
+        assert!(!lease.take(&reservoir, now + quota.reset).admits());
     }
 }
 
@@ -326,7 +326,7 @@ fn a_rate_that_changes_begins_with_the_tokens_that_are_left() {
         let (old, new) = (Reservoir::new(rate(10), 50, 2), Arc::new(Reservoir::new(rate(1), burst, 2)));
         assert!((0..spent).all(|_| Lease::new().take(&old, now).admits()));
         new.begin_with(&old, now);
-        assert_eq!(new.standing(now).remaining, left, "{spent} of 50 were spent");
+        assert_eq!(new.quota(now).remaining, left, "{spent} of 50 were spent");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `read_head` of HTTP/1.1: a request is what comes next on its connection.
 //!
-//! From the first bytes of a request to its whole head, within `header_timeout`, and from there the line ([`exchange`]); or to the one reply that
-//! a head gets which cannot be read.
+//! From the first bytes of a request to its whole head, within `header_timeout`, and so to what the line begins with ([`Request`]); or to the
+//! one reply that a head gets which cannot be read.
 
 use crate::error::{ProxyError, Rule};
 use crate::http::Version;
@@ -13,7 +13,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::units::Instant;
 use crate::worker::discard::Served;
-use crate::worker::exchange::{self, Request};
+use crate::worker::exchange::Request;
 use crate::worker::inbound::Inbound;
 use crate::worker::kept::Kept;
 use crate::worker::record::Record;
@@ -33,7 +33,7 @@ pub(in crate::worker) struct Arrival {
 
 /// A head that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Unread {
+pub(in crate::worker) struct Unread {
     error: ProxyError,
     /// The rule that it breaks, if that is why.
     rule: Option<Rule>,
@@ -45,24 +45,9 @@ impl From<ProxyError> for Unread {
     }
 }
 
-/// Serves the request whose first bytes are in the inbox.
-///
-/// `None`: its head is not all there, and too many connections wait in here; its bytes are still in the inbox.
-pub(in crate::worker) async fn serve(
-    inbound: &Inbound<'_>,
-    inbox: &mut Block,
-    record: &mut Record,
-    arrival: Arrival,
-) -> Option<Served> {
-    match read_head(inbound, inbox, arrival).await {
-        Ok(request) => Some(exchange::exchange(inbound, inbox, record, request?).await),
-        Err(unread) => Some(refuse(inbound, inbox, record, unread)),
-    }
-}
-
 /// Receives until the head is whole, within `header_timeout` of its first byte, and takes it from the inbox. `None`: there is no room to wait
 /// in here.
-async fn read_head(
+pub(in crate::worker) async fn read_head(
     inbound: &Inbound<'_>,
     inbox: &mut Block,
     Arrival { at: arrived, mut due }: Arrival,
@@ -133,7 +118,12 @@ fn parse(inbound: &Inbound<'_>, inbox: &mut Block) -> Result<Option<Box<Kept>>, 
 }
 
 /// A request that could not be read: one reply, then the end.
-fn refuse(inbound: &Inbound<'_>, inbox: &mut Block, record: &mut Record, Unread { error, rule }: Unread) -> Served {
+pub(in crate::worker) fn refuse(
+    inbound: &Inbound<'_>,
+    inbox: &mut Block,
+    record: &mut Record,
+    Unread { error, rule }: Unread,
+) -> Served {
     let worker = inbound.worker;
     let mut last = worker.blocks.borrow_mut().small();
     let now = clock::now();

@@ -1,6 +1,7 @@
 //! A ring that the kernel refuses, and one that closes without waiting for its turn.
 
 use super::*;
+use crate::net::guarded::caught;
 
 /// A ring without an event loop, on a thread of its own; nothing where the kernel has no such ring.
 fn on_bare_ring(body: impl FnOnce(Owner) + std::marker::Send + 'static) {

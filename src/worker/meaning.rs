@@ -9,7 +9,7 @@ use crate::policy::exchange::Action;
 use std::time::Duration;
 
 /// What a response head means.
-pub(super) enum Verdict {
+pub(super) enum Meaning {
     /// It is not all there, or only an interim one.
     More,
     /// This response is not passed on.
