@@ -269,7 +269,7 @@ fn the_example_does_what_it_says() {
         .replace("127.0.0.1:8080", "127.0.0.1:0")
         .replace("listen = ", "name = \"edge\"\nlisten = ")
         .replace("127.0.0.1:9001", upstream.address());
-    let text = format!("[admin]\nlisten = \"127.0.0.1:0\"\n{text}");
+    let text = format!("[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"test\"]\n{text}");
     let gateway = Gateway::start_file(tempfile::tempdir().unwrap(), &text);
     let ask = |method: &str, path: &str, key: &str| gateway.request(method, path, &[("X-Api-Key", key)], b"").status;
     let (acme, bolt) = ("acme-key-for-the-example", "bolt-key-for-the-example");

@@ -154,8 +154,10 @@ fn the_example_does_what_it_says() {
         .replace("127.0.0.1:8080", "127.0.0.1:0")
         .replace("listen = ", "name = \"edge\"\nlisten = ")
         .replace("127.0.0.1:9001", upstream.address());
-    let gateway =
-        Gateway::start_file(tempfile::tempdir().unwrap(), &format!("[admin]\nlisten = \"127.0.0.1:0\"\n{text}"));
+    let gateway = Gateway::start_file(
+        tempfile::tempdir().unwrap(),
+        &format!("[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"test\"]\n{text}"),
+    );
     let until = now() + 600;
     let ask = |method: &str, subject: &str, scope: &str| {
         let claims = json!({ "iss": "https://issuer.example/", "aud": ["orders"], "sub": subject, "exp": until, "scope": scope });
