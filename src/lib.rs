@@ -57,7 +57,8 @@
 //! (`worker::inbound`). What a protocol does to get there is before it (`worker::down`). A head is kept as places in its bytes
 //! ([`http::kept`]) from one verb to the next, so the line may wait between any two of them and hold nothing that is the worker's; it is
 //! encoded when an attempt has a connection. An attempt is a value with a deadline of its own, a connection to an endpoint is a lease, and
-//! what was sent of the request on it is counted there (`worker::hop`): nothing forbids two at once.
+//! what was sent of the request on it is counted there (`worker::hop`), so two attempts would share nothing but the request. One at a time is
+//! made: who may send what is kept of the body, while another does, is not settled.
 //!
 //! Decisions are values: [`policy::exchange::Exchange::step`] takes an event and returns the next action, with `now` and `rng` as
 //! arguments, so `tests/sim` runs the same code over made-up outages with a virtual clock. A feature is a call at its place in the line;

@@ -126,7 +126,7 @@ pub struct VerifyKey {
 
 enum Material {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl fmt::Debug for VerifyKey {
@@ -166,7 +166,7 @@ impl VerifyKey {
                     let word = algorithm.word();
                     return Err(format!("{word} needs a secret of at least {least} bytes (RFC 7518 §3.2)"));
                 }
-                uses.push((*algorithm, Material::Secret(hmac::Key::new(of, secret))));
+                uses.push((*algorithm, Material::Secret(Box::new(hmac::Key::new(of, secret)))));
             }
         }
         Ok(Self { id: None, uses })
@@ -266,7 +266,7 @@ fn of_jwk(jwk: &Map<String, Value>, algorithms: &[Algorithm]) -> Result<Option<V
             (Some("oct"), _, algorithm) if algorithm.is_symmetric() => decoded("k")
                 .filter(|secret| secret.len() >= algorithm.secret_bytes_min())
                 .zip(algorithm.of_secret())
-                .map(|(secret, of)| Material::Secret(hmac::Key::new(of, &secret))),
+                .map(|(secret, of)| Material::Secret(Box::new(hmac::Key::new(of, &secret)))),
             _ => continue,
         };
         uses.push((algorithm, material.ok_or_else(|| "a key of it is not as RFC 7518 §6 has it".to_owned())?));

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 /// A connection that has begun to answer.
 pub(super) struct Answering<'a, F> {
-    pub(super) hop: Hop<'a>,
+    pub(super) hop: &'a Hop<'a>,
     /// What has arrived of the final response, or of a 101: the beginning of its head, at least.
     pub(super) block: Block,
     /// The request.
@@ -77,7 +77,7 @@ impl Line<'_> {
             Meaning::Next { action, keep } => Err((action, keep)),
             Meaning::Commit(commit) => Ok(commit),
         };
-        let commit = match head {
+        let mut commit = match head {
             Ok(commit) => commit,
             Err((action, keep)) => {
                 let stream = answering.hop.upstream().stream();
@@ -89,7 +89,7 @@ impl Line<'_> {
         Ok(match commit.switching {
             // boxed: few requests become tunnels, and every connection would hold the room for one
             true => Answered { outcome: Ok(Box::pin(self.tunnel(commit, answering)).await), keep: None },
-            false => self.relay(commit, answering).await,
+            false => self.relay(&mut commit, &mut answering).await,
         })
     }
 
@@ -263,19 +263,19 @@ impl Line<'_> {
     }
 
     /// `relay → checkin`: passes the body on.
-    async fn relay(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Answered {
-        let Commit { mut out, from, to, trailers, keep, before, .. } = commit;
-        let Answering { hop, mut block, mut going } = answering;
-        let Hop { attempt, upload, .. } = hop;
+    async fn relay(&mut self, commit: &mut Commit, answering: &mut Answering<'_, impl Sending>) -> Answered {
+        let Commit { out, from, to, trailers, keep, before, is_whole, .. } = commit;
+        let Answering { hop, block, going } = answering;
+        let Hop { attempt, upload, .. } = *hop;
         hop.delivery.answered.set(true);
         let is_replaceable = going.is_through() && upload.can_begin() && self.attempts.may_replace_answer();
         let mut relay = Relay {
             inbound: self.inbound,
             upstream: hop.upstream(),
             watch: &attempt.watch,
-            going: &mut going,
-            body: Body::new(from, u64::MAX),
-            framing: to,
+            going,
+            body: Body::new(*from, u64::MAX),
+            framing: *to,
             patience: self.inbound.config().body_timeout,
             begun: false,
             sent_bytes: 0,
@@ -285,20 +285,21 @@ impl Line<'_> {
             fast: false,
             excess: false,
             now: self.now,
-            trailers,
+            trailers: std::mem::take(trailers),
             rules: self.response_rules(),
         };
-        let relayed = match commit.is_whole {
+        let relayed = match is_whole {
             true => Ok(()),
-            false => relay.run(&mut out, &mut block).await,
+            false => relay.run(out, block).await,
         };
         let Relay { excess, begun, sent_bytes, now, .. } = relay;
         self.now = now;
-        self.inbound.worker.put(block);
+        self.inbound.worker.put(std::mem::take(block));
         self.record.response_bytes = sent_bytes;
         // a client may need our response to see that the rest of its request is not wanted
         going.settle(hop.upstream().stream(), Shutdown::Both, &self.inbound.worker.timers).await;
         self.settle(upload);
+        let out = std::mem::take(out);
         let broken = match relayed {
             Ok(()) => return self.pass_last(sent_bytes, out, keep.filter(|_| !excess && going.is_through())),
             Err(broken) => broken,
@@ -306,7 +307,7 @@ impl Line<'_> {
         self.inbound.worker.put(out);
         let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && attempt.watch.was_away();
         if !begun {
-            *self.cycle = before;
+            *self.cycle = *before;
             let action = match broken {
                 Broken::Upstream(reply) => self.step(Event::AnswerBroken { reply, excused: overslept }, upload),
                 Broken::Downstream(error) => self.fail(Failure::Downstream(error), upload),
@@ -319,7 +320,7 @@ impl Line<'_> {
             Broken::Downstream(error) => (Event::DownstreamGone, error),
         };
         self.attempts.step(event, self.now);
-        let is_heard = self.break_off(error, to);
+        let is_heard = self.break_off(error, *to);
         Answered { outcome: Ok(Last { block: Block::default(), is_heard }), keep: None }
     }
 

@@ -1,6 +1,6 @@
 //! One try of a request at one endpoint: where it goes, until when, and the watch over everything that it waits for.
 //!
-//! A value of its own, with a deadline of its own: several may be under way at once, each with its own [`super::going::Delivery`] of the request.
+//! A value of its own, with a deadline of its own, and for each connection that it gets a [`super::going::Delivery`] of the request.
 
 use crate::net::timer::Watch;
 use crate::units::{ClusterId, EndpointId, Instant};

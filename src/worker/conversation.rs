@@ -64,7 +64,7 @@ pub(super) struct Asked<'a> {
 /// One request on one connection, up to its answer.
 pub(super) struct Conversation<'c> {
     inbound: &'c Inbound<'c>,
-    hop: Hop<'c>,
+    hop: &'c Hop<'c>,
     asked: Asked<'c>,
     began: Instant,
     /// The connection came from the pool, and nothing has been heard on it.
@@ -98,7 +98,7 @@ enum Happened {
 }
 
 impl<'c> Conversation<'c> {
-    pub(super) fn new(inbound: &'c Inbound<'c>, hop: Hop<'c>, asked: Asked<'c>) -> Self {
+    pub(super) fn new(inbound: &'c Inbound<'c>, hop: &'c Hop<'c>, asked: Asked<'c>) -> Self {
         Self {
             inbound,
             hop,

@@ -25,7 +25,7 @@ pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inb
     };
     let head = kept.view(inbox);
     let mut scratch = worker.scratch.borrow_mut();
-    identify::tell(inbound, (forward.route, forward.identified.as_ref()), &head, &mut scratch);
+    identify::tell(inbound, (forward.route, kept.identified.as_ref()), &head, &mut scratch);
     let scratch = &mut *scratch;
     let rules = &worker.shared.config.routes[forward.route.index()];
     let path = match rules.rewrite {

@@ -18,7 +18,7 @@ use super::inbound::Inbound;
 use super::kept::Kept;
 use super::line::{Last, Line};
 use super::opening;
-use super::plan::{self, Forward, Plan, Way};
+use super::plan::{self, Answer, Forward, Plan, Way};
 use super::record::Record;
 use super::upload::{Incoming, Upload};
 use crate::error::ProxyError;
@@ -30,6 +30,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
 use crate::units::Instant;
+use std::future::Future;
 use std::pin::pin;
 
 /// A request as the line begins with it.
@@ -50,59 +51,71 @@ struct Began {
 }
 
 /// Serves a request, of which the inbox has what came behind its head, and in the end what came behind the request.
-pub(super) async fn exchange(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async function holds its arguments twice, and what a request holds counts"
+)]
+pub(super) fn exchange(
     inbound: &Inbound<'_>,
     inbox: &mut Block,
     record: &mut Record,
     request: Request,
-) -> Served {
-    let Request { kept, arrived, now } = request;
-    let Plan { mut cycle, mut way } = plan::plan(inbound, kept, inbox, record, now);
-    match &mut way {
-        Way::Answer { out, framing } => {
-            record.response_bytes = out.unread().len() as u64;
-            let mut body = Body::new(*framing, u64::MAX);
-            let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
-            let served = Served { last: std::mem::take(out), close: false, linger: true, at: now };
-            conclude(inbound, &mut cycle, rest, record, served).await
+) -> impl Future<Output = Served> {
+    async move {
+        let Request { kept, arrived, now } = request;
+        let Plan { mut cycle, mut way } = plan::plan(inbound, kept, inbox, record, now);
+        match &mut way {
+            Way::Answer(Answer { out, framing }) => {
+                record.response_bytes = out.unread().len() as u64;
+                let mut body = Body::new(*framing, u64::MAX);
+                let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
+                let served = Served { last: std::mem::take(out), close: false, linger: true, at: now };
+                conclude(inbound, &mut cycle, rest, record, served).await
+            }
+            Way::Forward(to) => forward(inbound, inbox, &mut cycle, record, to, Began { arrived, now }).await,
         }
-        Way::Forward(to) => forward(inbound, inbox, &mut cycle, record, to, Began { arrived, now }).await,
     }
 }
 
-async fn forward(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async function holds its arguments twice, and what a request holds counts"
+)]
+fn forward(
     inbound: &Inbound<'_>,
     inbox: &mut Block,
     cycle: &mut Cycle,
     record: &mut Record,
     forward: &mut Forward,
     Began { arrived, now }: Began,
-) -> Served {
-    let worker = inbound.worker;
-    let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
-    let forward = &*forward;
-    let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
-    let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
-    // the time for which the gateway itself stood still is not the client's
-    let arrived = if worker.timers.was_away(now) { now } else { arrived };
-    let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
-    let config = inbound.config();
-    let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
-    let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
-    let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
-    let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
-    let last = line.run(&upload).await;
-    let Line { head, cycle, record, now, .. } = line;
-    if let Some(head) = head {
-        worker.put_head(head);
+) -> impl Future<Output = Served> {
+    async move {
+        let worker = inbound.worker;
+        let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
+        let forward = &*forward;
+        let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
+        let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
+        // the time for which the gateway itself stood still is not the client's
+        let arrived = if worker.timers.was_away(now) { now } else { arrived };
+        let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
+        let config = inbound.config();
+        let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
+        let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
+        let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
+        let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
+        let last = line.run(&upload).await;
+        let Line { head, cycle, record, now, .. } = line;
+        if let Some(head) = head {
+            worker.put_head(head);
+        }
+        record.request_bytes += upload.body_bytes();
+        record.on_attempts(&attempts);
+        drop(slot); // before what is left of the request is waited for
+        let served = Served { last: last.block, close: false, linger: last.is_heard, at: now };
+        let served = conclude(inbound, cycle, upload.rest(), record, served).await;
+        *inbox = upload.finish();
+        served
     }
-    record.request_bytes += upload.body_bytes();
-    record.on_attempts(&attempts);
-    drop(slot); // before what is left of the request is waited for
-    let served = Served { last: last.block, close: false, linger: last.is_heard, at: now };
-    let served = conclude(inbound, cycle, upload.rest(), record, served).await;
-    *inbox = upload.finish();
-    served
 }
 
 impl Line<'_> {
@@ -156,7 +169,7 @@ impl Line<'_> {
             self.encode(upload);
             let delivery = Delivery::default();
             let hop = Hop { attempt: to, lease: &lease, delivery: &delivery, upload };
-            match self.converse(hop).await {
+            match self.converse(&hop).await {
                 Ok(Answered { outcome, keep }) => {
                     if let Some(keep) = keep {
                         lease.checkin(self.inbound.worker, to, keep, self.now);
@@ -167,7 +180,7 @@ impl Line<'_> {
                     // the others were closed with it, most likely; and once is enough: from now on, every end is a failure
                     self.inbound.worker.forget_idle(to.cluster, to.endpoint);
                     self.met_stale = true;
-                    let repaired = opening::may_repair(sent, hop);
+                    let repaired = opening::may_repair(sent, &hop);
                     self.attempts.on_stale(repaired && may_be_read, self.now);
                     if !repaired {
                         let failure = Failure::Reset { sent, ending: Ending::Stale { may_be_read } };
@@ -189,7 +202,7 @@ impl Line<'_> {
     }
 
     /// `send → await_head → classify → relay` on one connection.
-    async fn converse(&mut self, hop: Hop<'_>) -> Result<Answered, Failure> {
+    async fn converse(&mut self, hop: &Hop<'_>) -> Result<Answered, Failure> {
         let asked = Asked {
             method: &self.forward.method,
             version: self.forward.version,

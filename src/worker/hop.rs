@@ -7,7 +7,6 @@ use super::upload::Upload;
 use crate::net::upstream::Upstream;
 
 /// See the module. An attempt makes another one when its pooled connection turns out to be closed.
-#[derive(Clone, Copy)]
 pub(super) struct Hop<'h> {
     pub(super) attempt: &'h Attempt,
     pub(super) lease: &'h Lease,

@@ -70,17 +70,12 @@ impl Identified {
 }
 
 impl Planner<'_> {
-    /// Who sends the request, if anybody is to be known; or why it goes no further.
-    pub(super) fn identify(
-        &self,
-        route: RouteId,
-        client: IpAddr,
-        record: &mut Record,
-    ) -> Result<Option<Identified>, ProxyError> {
+    /// Finds out who sends the request, if anybody is to be known; or why it goes no further.
+    pub(super) fn identify(&self, route: RouteId, client: IpAddr, record: &mut Record) -> Result<(), ProxyError> {
         let (worker, listener) = (self.inbound.worker, self.inbound.listener);
         let shared = &worker.shared;
         if !shared.has_guards {
-            return Ok(None);
+            return Ok(());
         }
         let peer = self.inbound.client.peer;
         // a unix socket's peer has no address but the one that stands for it
@@ -90,14 +85,11 @@ impl Planner<'_> {
             return Err(ProxyError::Forbidden);
         }
         let ways = config::identity::ways(&shared.config.routes[route.index()], self.config);
-        let identified = match ways {
-            [] => None,
-            ways => {
-                let identified = ways.iter().find_map(|way| self.by_way(*way));
-                Some(identified.ok_or(ProxyError::Unauthenticated)?)
-            }
-        };
-        let who = identified.as_ref().map(|identified: &Identified| {
+        if !ways.is_empty() {
+            let identified = ways.iter().find_map(|way| self.by_way(*way));
+            let _ = self.identified.set(identified.ok_or(ProxyError::Unauthenticated)?);
+        }
+        let who = self.identified.get().map(|identified| {
             let name = identified.name(&shared.identities);
             record.on_consumer(name, identified.number(&shared.identities), identified.consumer());
             identified.who(&shared.identities)
@@ -107,7 +99,7 @@ impl Planner<'_> {
                 if would_refuse {
                     worker.recorder.forbidden_dry_run(route);
                 }
-                Ok(identified)
+                Ok(())
             }
             Verdict::Denied(..) | Verdict::NotAllowed(_) => Err(ProxyError::Forbidden),
         }

@@ -38,7 +38,7 @@ pub(super) async fn open(
 }
 
 /// Whether a request whose pooled connection was closed may be sent on a new one.
-pub(super) fn may_repair(sent: Sent, hop: Hop<'_>) -> bool {
+pub(super) fn may_repair(sent: Sent, hop: &Hop<'_>) -> bool {
     let may_repeat = match hop.attempt.strict {
         true => !hop.has_sent(),
         false => hop.attempt.repeatable || sent == Sent::Nothing,

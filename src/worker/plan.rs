@@ -47,14 +47,18 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) enum Way {
     /// The gateway answers itself.
-    Answer {
-        /// The whole reply.
-        out: Block,
-        /// Of the request's body, which goes nowhere.
-        framing: Framing,
-    },
+    Answer(Answer),
     /// An endpoint answers.
     Forward(Forward),
+}
+
+/// What the gateway answers itself.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The whole reply.
+    pub(super) out: Block,
+    /// Of the request's body, which goes nowhere.
+    pub(super) framing: Framing,
 }
 
 /// A request that goes on.
@@ -77,8 +81,6 @@ pub(super) struct Forward {
     pub(super) head: Option<Box<Kept>>,
     /// The route's share of concurrency, given back when the exchange ends.
     pub(super) slot: Option<Slot>,
-    /// Who sends it.
-    pub(super) identified: Option<Identified>,
 }
 
 /// Plans what is to be done with a request whose head has arrived and been taken from the inbox, in which its bytes still stand. What will be
@@ -93,24 +95,26 @@ pub(super) fn plan(
     let head = kept.view(inbox);
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
-    let planner = Planner { inbound, config, head: &head, behind, now, peer_text, request_id };
+    let identified = OnceCell::new();
+    let planner = Planner { inbound, config, head: &head, behind, now, peer_text, request_id, identified };
     let mut plan = planner.plan(record);
-    let id = planner.request_id.into_inner();
+    let (id, identified) = (planner.request_id.into_inner(), planner.identified.into_inner());
     match &mut plan.way {
-        Way::Answer { .. } => worker.put_head(kept),
+        Way::Answer(_) => worker.put_head(kept),
         Way::Forward(forward) => {
             kept.id = id;
+            kept.identified = identified;
             forward.head = Some(kept);
         }
     }
     plan
 }
 
-/// An admitted request.
-struct Admission {
+/// Where an admitted request goes.
+struct To {
     route: RouteId,
+    cluster: ClusterId,
     slot: Option<Slot>,
-    identified: Option<Identified>,
 }
 
 /// Everything that planning looks at.
@@ -125,6 +129,8 @@ pub(super) struct Planner<'p> {
     peer_text: OnceCell<String>,
     /// What the request is called, if a name was drawn for it.
     request_id: OnceCell<RequestId>,
+    /// Who sends the request.
+    pub(super) identified: OnceCell<Identified>,
 }
 
 impl Planner<'_> {
@@ -178,21 +184,19 @@ impl Planner<'_> {
     fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Way {
         let route = match self.route(cycle, record) {
             Ok(route) => route,
-            Err(answer) => return answer,
+            Err(answer) => return Way::Answer(answer),
         };
         record.on_route(route);
-        let identified = match self.identify(route, client, record) {
-            Ok(identified) => identified,
-            Err(error) => return self.turn_away(cycle, record, route, error),
-        };
-        let consumer = identified.as_ref().map(|identified| identified.name(&self.inbound.worker.shared.identities));
-        match self.admit(cycle, record, route, Caller { client, consumer }) {
-            Ok(slot) => self.aim(cycle, record, Admission { route, slot, identified }, client),
-            Err(answer) => answer,
+        if let Err(error) = self.identify(route, client, record) {
+            return Way::Answer(self.turn_away(cycle, record, route, error));
+        }
+        match self.admit(cycle, record, route, client) {
+            Ok(slot) => self.aim(cycle, record, route, slot, client),
+            Err(answer) => Way::Answer(answer),
         }
     }
 
-    fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Way> {
+    fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Answer> {
         let (head, worker) = (self.head, self.inbound.worker);
         let header = |name: &HeaderName| self.field(name);
         let view = RequestView {
@@ -222,8 +226,11 @@ impl Planner<'_> {
         cycle: &mut Cycle,
         record: &mut Record,
         route: RouteId,
-        caller: Caller<'_>,
-    ) -> Result<Option<Slot>, Way> {
+        client: IpAddr,
+    ) -> Result<Option<Slot>, Answer> {
+        let identities = &self.inbound.worker.shared.identities;
+        let consumer = self.identified.get().map(|identified| identified.name(identities));
+        let caller = Caller { client, consumer };
         match self.inbound.worker.admit(route, caller, &|name: &HeaderName| self.field(name), self.now) {
             (Admitted::Pass { .. }, slot) => Ok(slot),
             (Admitted::ConcurrencyLimited, _) => {
@@ -233,18 +240,17 @@ impl Planner<'_> {
         }
     }
 
-    fn aim(&self, cycle: &mut Cycle, record: &mut Record, admitted: Admission, client: IpAddr) -> Way {
-        let route = admitted.route;
+    fn aim(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, slot: Option<Slot>, client: IpAddr) -> Way {
         let (head, worker) = (self.head, self.inbound.worker);
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
             Target::Upstream(split) => {
                 let cluster = pick_split(split, &mut worker.rng.borrow_mut());
-                self.forward(cycle, record, admitted, cluster, client)
+                self.forward(cycle, record, To { route, cluster, slot }, client)
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
-                self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     let reply = Reply {
                         status: *status,
                         content_type: Some(content_type.as_bytes()),
@@ -252,37 +258,30 @@ impl Planner<'_> {
                         extra: &[],
                     };
                     reply::reply(out, &reply, to);
-                })
+                }))
             }
             Target::Redirect { to: location, status } => {
                 record.on_status(*status);
-                self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     reply::redirect(out, *status, location, head.path(), head.query(), to);
-                })
+                }))
             }
         }
     }
 
-    fn forward(
-        &self,
-        cycle: &mut Cycle,
-        record: &mut Record,
-        admitted: Admission,
-        cluster: ClusterId,
-        client: IpAddr,
-    ) -> Way {
-        let Admission { route, slot, identified } = admitted;
+    fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Way {
+        let To { route, cluster, slot } = to;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
-            return self.options(cycle, record); // RFC 9110 §7.6.2: it asks who stands at this point of the way
+            return Way::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
         }
         if head.rounds() >= ROUNDS_MAX {
-            return self.refuse(cycle, record, ProxyError::LoopDetected, &[]);
+            return Way::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[]));
         }
         let rules = &worker.shared.config.routes[route.index()];
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
-            return self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]);
+            return Way::Answer(self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]));
         }
         if head.request_id().is_none() {
             record.on_request_id(self.request_id.get_or_init(|| request_id::draw(&mut worker.rng.borrow_mut())));
@@ -301,7 +300,6 @@ impl Planner<'_> {
             offer: head.upgrade().map(Box::new),
             head: None,
             slot,
-            identified,
         })
     }
 
@@ -325,7 +323,7 @@ impl Planner<'_> {
     }
 
     /// 401 with the ways to be recognised, or 403.
-    fn turn_away(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, error: ProxyError) -> Way {
+    fn turn_away(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, error: ProxyError) -> Answer {
         if error != ProxyError::Unauthenticated {
             return self.refuse(cycle, record, error, &[]);
         }
@@ -336,7 +334,7 @@ impl Planner<'_> {
     }
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).
-    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, quota: Quota) -> Way {
+    fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, quota: Quota) -> Answer {
         let limits = &self.inbound.worker.shared.limits;
         let mut texts = self.inbound.worker.limit_texts.borrow_mut();
         let (retry_after, rate_limit) = &mut *texts;
@@ -349,13 +347,13 @@ impl Planner<'_> {
         self.refuse(cycle, record, ProxyError::RateLimited, &fields)
     }
 
-    fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Way {
+    fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Answer {
         record.on_error(error);
         self.answer(cycle, None, |out, to| reply::error(out, error, extra, to))
     }
 
     /// What the gateway itself says to OPTIONS.
-    fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Way {
+    fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Answer {
         record.on_status(StatusCode::OK);
         let allow: [(&str, &[u8]); 1] = [("Allow", ALLOW_ANY)];
         self.answer(cycle, None, |out, to| {
@@ -378,7 +376,7 @@ impl Planner<'_> {
         cycle: &mut Cycle,
         rules: Option<&config::HeaderRules>,
         write: impl FnOnce(&mut Vec<u8>, &ReplyTo<'_>),
-    ) -> Way {
+    ) -> Answer {
         let head = self.head;
         let framing = head.framing();
         let left = match framing {
@@ -399,7 +397,7 @@ impl Planner<'_> {
         };
         write(out.vec_mut(), &to);
         cycle.on_response_head(Framing::Fixed(0), !close);
-        Way::Answer { out, framing }
+        Answer { out, framing }
     }
 }
 

@@ -47,6 +47,10 @@ pub(super) struct Worker {
     pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     log_texts: RefCell<Vec<LogTexts>>,
     /// Room for heads that arrive.
+    #[expect(
+        clippy::vec_box,
+        reason = "a head's room goes from hand to hand with its request, and is a pointer there"
+    )]
     heads: RefCell<Vec<Box<Kept>>>,
     /// What [`clock::wall`] is ahead of [`clock::now`].
     epoch: Cell<Duration>,
@@ -233,6 +237,7 @@ impl Worker {
         let mut heads = self.heads.borrow_mut();
         if heads.len() < HEADS_KEPT && kept.head.room_bytes() <= HEAD_ROOM_KEPT_BYTES {
             kept.id = None;
+            kept.identified = None;
             heads.push(kept);
         }
     }
