@@ -203,8 +203,10 @@ mod tests {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    type Sign<'s> = dyn Fn(&[u8]) -> Vec<u8> + 's;
+
     /// A token with these two parts as they stand.
-    fn signed(header: &str, payload: &str, sign: &dyn Fn(&[u8]) -> Vec<u8>) -> String {
+    fn signed(header: &str, payload: &str, sign: &Sign<'_>) -> String {
         let signed = format!("{}.{}", encode(header), encode(payload));
         let signature = encode(sign(signed.as_bytes()));
         format!("{signed}.{signature}")
@@ -318,7 +320,7 @@ mod tests {
             (r#"["alg"]"#, Disbelief::Form),
             ("", Disbelief::Form),
         ] {
-            let ways: [&dyn Fn(&[u8]) -> Vec<u8>; 3] = [&sign, &by_hmac, &|_| vec![0; 64]];
+            let ways: [&Sign<'_>; 3] = [&sign, &by_hmac, &|_| vec![0; 64]];
             for sign in ways {
                 let token = signed(header, &payload(""), sign);
                 assert_eq!(verify(&rules, token.as_bytes(), NOW), Err(expected), "{header}");
