@@ -70,6 +70,36 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// Consumers, ways to be recognised, and routes that ask.
+const AUTH: &str = r#"
+        [auth.key]
+        header = "x-api-key"
+        query = "key"
+        headers = { x-consumer = "{consumer}", x-groups = "{groups}" }
+        [auth.jwt]
+        key = { secret = "a-secret-of-at-least-32-bytes-of-which-nobody-knows" }
+        algorithms = ["HS256"]
+        headers = { x-consumer = "{consumer}", x-scope = "{claim.scope}" }
+        [consumer.acme]
+        groups = ["a", "b"]
+        keys = [{ sha256 = "9e454ec450503ff91434ef39098bcadc858fb6894114f9ce31ece9c19063a92a" }]
+
+        [[route]]
+        name = "keyed"
+        match = { host = "api.example.com", path = "/keyed" }
+        auth = ["key", "jwt"]
+        allow = [{ client_ip = ["192.0.2.0/24"] }, { group = ["b"], method = ["GET"] }]
+        limit = [{ rate = "1000000/s", burst = 1000000, per = "consumer" }]
+        upstream = "good"
+
+        [[route]]
+        name = "closed"
+        match = { host = "api.example.com", path = "/closed" }
+        auth = ["key"]
+        deny = { consumer = ["acme"] }
+        upstream = "good"
+"#;
+
 fn configuration(driver: &str, access_log: &str, service: &Service) -> String {
     let (good, bad) = (service.good, service.failing);
     format!(
@@ -95,33 +125,7 @@ fn configuration(driver: &str, access_log: &str, service: &Service) -> String {
         request_headers = {{ set = {{ x-env = "test" }}, remove = ["x-debug"] }}
         response_headers = {{ remove = ["server"] }}
 
-        [auth.key]
-        header = "x-api-key"
-        query = "key"
-        headers = {{ x-consumer = "{{consumer}}", x-groups = "{{groups}}" }}
-        [auth.jwt]
-        key = {{ secret = "a-secret-of-at-least-32-bytes-of-which-nobody-knows" }}
-        algorithms = ["HS256"]
-        headers = {{ x-consumer = "{{consumer}}", x-scope = "{{claim.scope}}" }}
-        [consumer.acme]
-        groups = ["a", "b"]
-        keys = [{{ sha256 = "9e454ec450503ff91434ef39098bcadc858fb6894114f9ce31ece9c19063a92a" }}]
-
-        [[route]]
-        name = "keyed"
-        match = {{ host = "api.example.com", path = "/keyed" }}
-        auth = ["key", "jwt"]
-        allow = [{{ client_ip = ["192.0.2.0/24"] }}, {{ group = ["b"], method = ["GET"] }}]
-        limit = [{{ rate = "1000000/s", burst = 1000000, per = "consumer" }}]
-        upstream = "good"
-
-        [[route]]
-        name = "closed"
-        match = {{ host = "api.example.com", path = "/closed" }}
-        auth = ["key"]
-        deny = {{ consumer = ["acme"] }}
-        upstream = "good"
-
+        {AUTH}
         [[route]]
         name = "retried"
         match = {{ host = "api.example.com", path = "/retried" }}
