@@ -194,7 +194,7 @@ impl Decider {
         };
         let Routed::Route(route) = self.router.route(&view, &mut self.cache) else { panic!("a route") };
         let limited_by = |_: &LimitKey| None;
-        let admitted = self.admission.admit(route, client, &limited_by, began);
+        let admitted = self.admission.admit(route, client.into(), &limited_by, began);
         assert!(matches!(admitted, Admitted::Pass { .. }));
         encode_up(&mut self.up, &head, &self.config, route, client);
         let mut exchange = Exchange::new(Facts {
@@ -235,6 +235,7 @@ impl Decider {
         exchange.step(Event::BodyDone, &mut self.cluster, answered, &mut self.rng);
         self.recorder.attempt(ClusterId(0), endpoint, AttemptOutcome::Success, answered.since(began));
         self.recorder.finished(&Finished {
+            consumer: None,
             route: Some(route),
             method: (&method).into(),
             status: head.status(),
@@ -258,6 +259,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &Config, route: 
     };
     out.clear();
     let request = UpstreamRequest {
+        identity: b"",
         head,
         path: head.path(),
         query: head.query(),

@@ -31,6 +31,8 @@ fn route(number: usize) -> Route {
         timeout: Timeout::Fixed(Duration::from_secs(1)),
         limits: Vec::new(),
         concurrent_max: None,
+        auth: None,
+        access: ringgate::config::Access::default(),
         body_bytes_max: None,
         retry: Retry {
             attempts: 0,
@@ -65,12 +67,15 @@ fn stats(routes: usize) -> Arc<Stats> {
         listeners: Vec::new(),
         routes: (0..routes).map(route).collect(),
         clusters: Vec::new(),
+        consumers: Arc::default(),
+        auth: Arc::new([]),
     };
     Stats::new(&Arc::new(config), 1)
 }
 
 fn finished(route: u32, client: u32) -> Finished {
     Finished {
+        consumer: None,
         route: Some(RouteId(route)),
         method: MethodLabel::Get,
         status: StatusCode::OK,
@@ -114,6 +119,7 @@ fn record(criterion: &mut Criterion) {
 fn log(criterion: &mut Criterion) {
     let mut sender = LogSender::new(LogRing::new());
     let record = LogRecord {
+        consumer: b"",
         generation: 1,
         time_unix_ms: 1_700_000_000_000,
         listener: ListenerId(0),

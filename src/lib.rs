@@ -24,7 +24,7 @@
 //! | [`limits`], [`units`], [`error`] | every static bound with its reason; ids and time; whose fault, which status, which token | – |
 //! | [`tls`] | certificates, which of them a client gets, tickets, the rules of sessions | sockets |
 //! | [`config`] | the file as written, all its errors at once, the configuration as used | defaults anywhere else |
-//! | [`policy`] | every decision: routes, balancers, ejection, deadlines, retries, limits | clocks, sockets, async, global randomness, unsafe |
+//! | [`policy`] | every decision: routes, identity and access, balancers, ejection, deadlines, retries, limits | clocks, sockets, async, global randomness, unsafe |
 //! | [`http`] | HTTP/1.1 as bytes in, values out: heads, framing, bodies, encoding | the same list; routing, retries |
 //! | [`net`] | sockets, blocks, timers, pools, the driver ladder | decisions |
 //! | [`worker`] | one core: its state, its generations, its connections, the straight line of a request | shared memory that is written per request |
@@ -37,13 +37,15 @@
 //!
 //! # One request, one straight line
 //!
-//! `accept → read_head → route → admit → pick → checkout → send → await_head → classify → relay → record → checkin`
+//! `accept → read_head → route → identify → authorize → admit → pick → checkout → send → await_head → classify → relay → record → checkin`
 //!
 //! | verb | where | on failure |
 //! |---|---|---|
 //! | accept | `worker::accept` | close, count |
 //! | read_head | `worker::down`, [`http::head`] | 400 (with its [`error::Rule`]) 408 414 431 501 505, close |
 //! | route | `worker::plan`, [`policy::router`] | 404, 405 with Allow, 508 |
+//! | identify | `worker::identify`, [`policy::identity`], [`policy::token`] | 401 with WWW-Authenticate |
+//! | authorize | `worker::identify`, [`policy::access`] | 403 |
 //! | admit | `worker::plan`, [`policy::admission`] | 429 with RateLimit fields, 503 |
 //! | pick | [`policy::exchange`] → [`policy::cluster`] | 503 |
 //! | checkout, send, await_head | `worker::opening`, `worker::conversation`, `worker::upload`, [`net::upstream`] | the policy's next action: another endpoint, a backoff, 502, 504 |
@@ -150,6 +152,15 @@
 //! judgement. What is sent to a stream are frames without an id; the mux cuts them by the client's windows. A client that makes
 //! more work than it brings is told so and sent away ([`http::h2::guard`]). With endpoints HTTP/1.1 is spoken.
 //!
+//! # Who sends a request
+//!
+//! Consumers, ways to be recognised and rules are part of the configuration ([`config::Consumers`], [`config::Auth`], [`config::Access`]), with the
+//! files that they stand in, so they change by a reload and never under a request. A key is looked for by a hash and compared in constant
+//! time; a token's signature is verified once a worker, and then known by its hash until it is over (`worker::believed`). What the gateway says
+//! about a consumer it says alone: headers in which it does are taken off every request before anything is added
+//! ([`config::HeaderRules::strip`]), and so are credentials, unless they are asked for. A secret is kept as what it is compared by, and no `Debug`
+//! shows it.
+//!
 //! # Why nothing is shared
 //!
 //! There is no lock on a request's path, and no cache line that two cores write per request. Verb by verb, what a worker writes and what
@@ -159,6 +170,7 @@
 //! |---|---|---|
 //! | `read_head` | a block, the head's table ([`http::kept::KeptHead`]): this thread's | the listener's configuration, which nobody writes |
 //! | `route` | this worker's [`policy::router::RouterCache`] | the compiled routes, which nobody writes |
+//! | `identify`, `authorize` | the tokens that this worker believes | consumers, keys and rules, which nobody writes |
 //! | `admit` | a lease, local slots: this worker's; now and then one of the lines below | – |
 //! | `pick` | the cluster as this worker sees it, its own random state ([`policy::cluster`]) | the version of the standings, which is written when an endpoint's standing changes |
 //! | `checkout`, `checkin` | this worker's pool ([`net::pool`]) | – |

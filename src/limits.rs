@@ -71,6 +71,39 @@ pub const RESPOND_BODY_BYTES_MAX: usize = 64 << 10;
 /// Entries of a list or table of the file that has no limit of its own (methods, header rules, networks, redacted names).
 pub const ENTRIES_MAX: usize = 256;
 
+/// Consumers of one gateway, those of `consumers_file` included: some 200 bytes each.
+pub const CONSUMERS_MAX: usize = 200_000;
+/// Consumers in the configuration itself; more stand in `consumers_file`.
+pub const CONSUMERS_WRITTEN_MAX: usize = 10_000;
+/// `consumers_file`: every consumer of [`CONSUMERS_MAX`] in some 320 bytes.
+pub const CONSUMERS_FILE_BYTES_MAX: u64 = 64 << 20;
+/// Groups of one consumer.
+pub const CONSUMER_GROUPS_MAX: usize = 64;
+/// API keys of one consumer: one for each of its hosts, and those that come next.
+pub const CONSUMER_KEYS_MAX: usize = 64;
+/// An API key as a request shows it; a longer one is nobody's.
+pub const API_KEY_BYTES_MAX: usize = 512;
+/// Ways to be recognised of one gateway (`[auth.NAME]`), and of one route.
+pub const AUTH_MAX: usize = 64;
+/// A token (JWT) that is read: identity providers warn at half of that, and a head is 16 KiB.
+pub const TOKEN_BYTES_MAX: usize = 8 << 10;
+/// Keys of one way to be recognised by tokens; identity providers have two or three, so that they can be exchanged.
+pub const TOKEN_KEYS_MAX: usize = 64;
+/// Keys that a token without `kid` is tried with: each is a verification.
+pub const TOKEN_KEYS_TRIED_MAX: usize = 4;
+/// A file with the keys of tokens.
+pub const TOKEN_KEYS_FILE_BYTES_MAX: u64 = 256 << 10;
+/// Tokens that a worker remembers as believed, until they are over: some 2 KB each.
+pub const TOKENS_KEPT_MAX: usize = 8_192;
+/// Rules of one `allow` or `deny`, which are looked at one after the other.
+pub const RULES_MAX: usize = 64;
+/// Networks in a file: twice as many as the largest lists in common use.
+pub const NETWORKS_MAX: usize = 200_000;
+/// Such a file, with a remark in each line.
+pub const NETWORKS_FILE_BYTES_MAX: u64 = 16 << 20;
+/// Consumers that metrics tell apart; the rest is counted together, because each is another time series.
+pub const CONSUMER_LABELS_MAX: usize = 1_000;
+
 /// Smallest `max_head`: a request line and a few headers. Also the size of the first read.
 pub const HEAD_BYTES_MIN: usize = 1 << 10;
 /// Largest `max_head`: HAProxy's and Envoy's practical ceilings are 64 KiB to 96 KiB; offsets fit in a `u32` with room.

@@ -57,6 +57,19 @@ id!(
     EndpointId(u16)
 );
 
+id!(
+    /// Row of [`crate::config::Consumers::all`].
+    ConsumerId(u32)
+);
+id!(
+    /// Row of [`crate::config::Consumers::groups`].
+    GroupId(u32)
+);
+id!(
+    /// Row of [`crate::config::Config::auth`] (an `[auth.NAME]` of the file).
+    AuthId(u16)
+);
+
 /// Nanoseconds of `CLOCK_MONOTONIC`. Only `net::clock` reads the clock; everybody else is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);

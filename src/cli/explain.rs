@@ -3,6 +3,7 @@
 //! The request is read as the gateway reads one: the path gets its one spelling, the host loses its port. Health, load and latency
 //! are not known here; where they decide, that is said.
 
+use super::access;
 use super::words;
 use http::{HeaderName, Method, header};
 use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
@@ -10,7 +11,7 @@ use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
 use ringgate::http::reply::push_location;
 use ringgate::http::target::Authority;
 use ringgate::policy::router::{Considered, RequestView, Routed, Router, RouterCache, Verdict, rewrite};
-use ringgate::units::ClusterId;
+use ringgate::units::{ClusterId, ListenerId};
 use std::fmt::Write as _;
 
 /// Routes that match host and path and are shown although they are not chosen; the rest is counted.
@@ -107,6 +108,10 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
             let route = &config.routes[id.index()];
             page.line("route", &format!("{} ({})", route.name, words::matcher(&route.matcher)));
             others(&mut page, config, &considered, Some(route));
+            let asked = access::Request { method: &ask.method, query: ask.query.as_deref(), headers: &ask.headers };
+            for (label, line) in access::lines(config, (listener_of(config, ask), id), &asked) {
+                page.line(label, &line);
+            }
             self::route(&mut page, config, route, ask);
         }
         Routed::MethodNotAllowed(allow) => {
@@ -175,6 +180,15 @@ fn listeners(page: &mut Page, config: &Config, ask: &Ask) {
             );
         }
     }
+}
+
+/// The listener whose rules are shown: the one that the URL's port belongs to, else the first.
+fn listener_of(config: &Config, ask: &Ask) -> ListenerId {
+    let is_it = |listener: &Listener| match listener.bind {
+        ringgate::config::Bind::Tcp(address) => Some(address.port()) == ask.port,
+        ringgate::config::Bind::Unix(_) => false,
+    };
+    ListenerId::from_index(config.listeners.iter().position(is_it).unwrap_or_default())
 }
 
 /// Which routes were not chosen, and why.

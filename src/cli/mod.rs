@@ -3,6 +3,7 @@
 //! A command says what it has to say on standard output, and what is wrong on standard error. The decisions are made elsewhere:
 //! here they are put into words.
 
+mod access;
 mod asking;
 mod explain;
 mod start;

@@ -66,6 +66,7 @@ fn limit(limit: &Limit) -> String {
         LimitKey::ClientCertificate => {
             "a key of clients' certificates (requests without one count together)".to_owned()
         }
+        LimitKey::Consumer => "a consumer (requests of nobody who was recognised count together)".to_owned(),
         LimitKey::Header(name) => format!("a value of {name} (requests without it count together)"),
     };
     let consequence = if limit.dry_run { "only counted (dry_run)" } else { "else 429" };

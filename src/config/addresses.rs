@@ -222,7 +222,7 @@ fn refused_address(written: &str) -> Refusal {
 
 /// A network, `"10.0.0.0/8"`; an address alone is a network of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network(IpNet);
+pub struct Network(pub IpNet);
 
 impl Scalar for Network {
     fn allowed() -> String {
@@ -370,7 +370,7 @@ pub(super) fn check_host(name: &str) -> Result<(), Refusal> {
     }
 }
 
-scalar_schema!(Listen, At, ServiceName, NameServers, TrustedPeer, FileMode, Host);
+scalar_schema!(Listen, At, ServiceName, NameServers, Network, TrustedPeer, FileMode, Host);
 
 #[cfg(test)]
 mod tests {

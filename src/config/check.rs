@@ -5,6 +5,7 @@
 //! makes a part of [`Config`] says `None` only when something was reported, so without reports the configuration is complete.
 
 use super::addresses::{FileMode, Listen, TrustedPeer};
+use super::check_identity::{self, AccessReader};
 use super::check_route::routes;
 use super::check_upstream::clusters;
 use super::document::{Document, Entangled, Sections};
@@ -17,8 +18,9 @@ use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
 use super::texts::{Texts, as_text, read_file};
 use super::values::{DriverWord, FormatWord, duration};
-use super::{AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat, LogPath, Resolver};
+use super::{Access, AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat, LogPath, Resolver};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
+use crate::units::AuthId;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -198,26 +200,32 @@ fn config(
     let admin = file.admin.as_ref().and_then(|table| admin(&table.value));
     let resolver = file.resolver.as_ref().and_then(|table| resolver(&table.value, sink));
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
-    let listeners = file.listener.as_ref().and_then(|list| listeners(list, sink));
+    let (consumers, auth) = (check_identity::consumers(file, sink), check_identity::auth(file, sink));
+    let mut access = AccessReader::new(file);
+    let listeners = file.listener.as_ref().and_then(|list| listeners(list, &mut access, sink));
     binds(file, sink);
     log_is_nothing_else(file, sink);
     let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
     let names: Vec<&str> = names.unwrap_or_default();
     let routes = match &file.route {
-        Some(list) => routes(document, &list.value, &names, sink)?,
+        Some(list) => routes(document, &list.value, (&names, &mut access), sink)?,
         None => None,
     };
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
     let complete = || {
+        let (mut routes, listeners, auth) = (routes?, listeners?, auth?);
+        check_identity::strip(&mut routes, &listeners, &auth);
         Some(Config {
             include: include?,
             gateway: gateway?,
             admin: admin?,
             resolver: resolver?,
             access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
-            listeners: listeners?,
-            routes: routes?.into(),
+            listeners,
+            routes: routes.into(),
             clusters: clusters?,
+            consumers: consumers?.into(),
+            auth: auth.into(),
         })
     };
     Ok(complete())
@@ -297,6 +305,7 @@ fn access_log(table: &file::AccessLog) -> Option<AccessLog> {
 
 fn listeners<const MIN: usize, const MAX: usize>(
     list: &Written<List<file::Listener, MIN, MAX>>,
+    access: &mut AccessReader<'_>,
     sink: &mut Sink<'_>,
 ) -> Option<Vec<Listener>> {
     let mut names: HashMap<String, (String, usize)> = HashMap::new();
@@ -318,7 +327,9 @@ fn listeners<const MIN: usize, const MAX: usize>(
             None => Some(None),
             Some(tls) => encryption::server_side(&tls.value, sink).map(Some),
         };
-        listeners.extend(listener(table, tls));
+        let auth = table.auth.as_ref().map(|list| access.ways(table.at.key("auth"), list, sink));
+        let access = access.access(table.allow.as_ref(), table.deny.as_ref(), sink);
+        listeners.extend(listener(table, tls, auth.zip(access)));
     }
     (listeners.len() == list.value.0.len()).then_some(listeners)
 }
@@ -371,7 +382,12 @@ fn proxy_protocol(table: &file::Listener, sink: &mut Sink<'_>) {
     }
 }
 
-fn listener(table: &file::Listener, tls: Option<Option<ServerSide>>) -> Option<Listener> {
+fn listener(
+    table: &file::Listener,
+    tls: Option<Option<ServerSide>>,
+    access: Option<(Vec<AuthId>, Access)>,
+) -> Option<Listener> {
+    let (auth, access) = access?;
     let peers = &table.trusted_proxies.as_ref()?.value.0;
     let trusted = || peers.iter().map(|peer| peer.value);
     let network = |peer| match peer {
@@ -401,6 +417,8 @@ fn listener(table: &file::Listener, tls: Option<Option<ServerSide>>) -> Option<L
         encoded_separators: value(&table.encoded_separators)?,
         merge_slashes: value(&table.merge_slashes)?,
         server: value(&table.server)?,
+        auth,
+        access,
         tls: tls?,
         http2: encryption::http2(table)?,
     })

@@ -1,6 +1,7 @@
 //! The routes of the file: what their keys must agree on, with each other and with the upstreams.
 
 use super::check::{duplicate_name, value};
+use super::check_identity::AccessReader;
 use super::document::{Document, Entangled};
 use super::file::{self, RouteTimeout};
 use super::names::{EditableHeader, MethodText, Name, RetryWord};
@@ -21,10 +22,10 @@ use toml::de::DeValue;
 ///
 /// # Errors
 /// As [`Document::routes`].
-pub(super) fn routes<const MIN: usize, const MAX: usize>(
+pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     document: &Document<'_>,
     list: &Later<file::Route, MIN, MAX>,
-    upstreams: &[&str],
+    (upstreams, access): (&[&'a str], &mut AccessReader<'a>),
     sink: &mut Sink<'_>,
 ) -> Result<Option<Vec<Route>>, Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
@@ -39,7 +40,7 @@ pub(super) fn routes<const MIN: usize, const MAX: usize>(
     };
     let mut routes = Vec::with_capacity(document.routes_expected());
     let count = document.routes(list, sink, |row, table, sink| {
-        routes.extend(RouteReader { row, taken: &mut taken, sink }.route(table));
+        routes.extend(RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(table));
     })?;
     Ok(count.filter(|count| *count == routes.len()).map(|_| routes))
 }
@@ -60,6 +61,7 @@ struct Taken<'a> {
 struct RouteReader<'r, 'a, 's, 't> {
     row: usize,
     taken: &'r mut Taken<'a>,
+    access: &'r mut AccessReader<'a>,
     sink: &'s mut Sink<'t>,
 }
 
@@ -75,12 +77,16 @@ impl RouteReader<'_, '_, '_, '_> {
         let timeout = self.timeout(table);
         let limits =
             table.limit.as_ref().map(|list| list.value.0.iter().map(|limit| self::limit(&limit.value)).collect());
+        let auth = table.auth.as_ref().map(|list| self.access.ways(table.at.key("auth"), list, self.sink));
+        let access = self.access.access(table.allow.as_ref(), table.deny.as_ref(), self.sink);
         let retry = table.retry.as_ref().and_then(|retry| self.retry(&retry.value, timeout.as_ref()));
         self.without_effect(table);
         Some(Route {
             name: name?,
             matcher: matcher?,
             target: target?,
+            auth,
+            access: access?,
             rewrite: rewrite?,
             request_headers: request_headers?,
             response_headers: response_headers?,

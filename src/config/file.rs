@@ -5,6 +5,8 @@
 //! [`super::check`]'s business.
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
+use super::identity_keys::{Auth, Consumer, Rules};
+pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::names::{
     Cores, EditableHeader, Expect, FilePath, Hash, Header, HeaderText, IncludePath, LimitPer, LogTo, MethodText, Name,
@@ -12,21 +14,16 @@ use super::names::{
 };
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
-use super::problem::Sink;
-use super::read::{Later, List, Map, Node, Read, Scalar};
+use super::read::{Later, List, Map};
 use super::secret::SecretText;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
-use super::values::{
-    BalanceWord, DAY, DriverWord, Factor, FormatWord, HOUR, Int, MINUTE, PerTime, SECOND, Share, Size, Time,
-};
+use super::values::{BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, PerTime, SECOND, Share, Size, Time};
 use crate::limits::{
-    ATTEMPTS_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX,
-    ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX, WEIGHT_MAX,
+    ATTEMPTS_MAX, AUTH_MAX, CLUSTERS_MAX, CONSUMERS_WRITTEN_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX,
+    HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX, ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX,
+    WEIGHT_MAX,
 };
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use std::borrow::Cow;
-use toml::de::DeValue;
 
 /// A timeout of a request's parts: 1 ms to a day.
 pub(crate) type Timeout = Time<1, DAY>;
@@ -58,6 +55,13 @@ table! {
         /// Which request goes where. The most specific route wins: host exact > wildcard > any; path exact > longest prefix > regex > any (`/*`);
         /// then more conditions; then the order in the file.
         required route: Later<Route, 1, ROUTES_MAX>;
+        /// Who may call, by name.
+        default consumer: Map<Name, Consumer, CONSUMERS_WRITTEN_MAX> = {};
+        /// An absolute path of a file with more consumers, up to 200000, in TOML if it ends with .toml, else in JSON: { consumer = { NAME =
+        /// { groups, keys } } }. It is read with this one.
+        optional consumers_file: FilePath;
+        /// Ways in which a request says who sends it, by name.
+        default auth: Map<Name, Auth, AUTH_MAX> = {};
         /// Groups of endpoints, by name.
         default upstream: Map<Name, Upstream, CLUSTERS_MAX> = {};
     }
@@ -164,6 +168,12 @@ table! {
         default merge_slashes: bool = false;
         /// The Server header of responses: "pass" (the endpoint's), "remove", or the text that all get.
         default server: ServerField = "pass";
+        /// Ways to be recognised on routes that name none themselves, by their names.
+        default auth: List<Name, 0, AUTH_MAX> = [];
+        /// Who may send requests to this listener: one of these rules must hold, and one of the route's. All may where it is not given.
+        optional allow: Rules;
+        /// Who may not, before anything else is asked.
+        optional deny: Rules;
         /// TLS with clients; without this table the listener speaks plain HTTP.
         optional tls: ListenerTls;
         /// HTTP/2 with clients, beside HTTP/1.1; without this table the listener speaks HTTP/1.1 alone.
@@ -198,6 +208,12 @@ table! {
         optional respond: Respond;
         /// Redirect.
         optional redirect: Redirect;
+        /// Ways to be recognised, by their names: any of these, else 401. The listener's where it is not given; [] asks for none.
+        optional auth: List<Name, 0, AUTH_MAX>;
+        /// Who may send these requests: one of these rules must hold, else 403. All who were recognised may where it is not given.
+        optional allow: Rules;
+        /// Who may not: 403 where one of these rules holds.
+        optional deny: Rules;
         /// Cut this from the beginning of the path before it is forwarded.
         optional strip_prefix: StripPrefix;
         /// Forward this path instead: {rest} is what a "/prefix/*" left over, {path} the whole path.
@@ -278,53 +294,6 @@ table! {
     }
 }
 
-/// `route.timeout`: a duration, or a table.
-#[derive(Clone, Debug)]
-pub enum RouteTimeout {
-    /// A duration.
-    Fixed(Timeout),
-    /// A table.
-    Adaptive(Box<Adaptive>),
-}
-
-impl Read for RouteTimeout {
-    fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
-        match node.value {
-            DeValue::Table(_) => Adaptive::read(node, sink).map(|adaptive| Self::Adaptive(Box::new(adaptive))),
-            _ => Timeout::read(node, sink).map(Self::Fixed),
-        }
-    }
-}
-
-impl JsonSchema for RouteTimeout {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "RouteTimeout".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let adaptive = serde_json::Value::from(generator.subschema_for::<Adaptive>());
-        schemars::json_schema!({ "anyOf": [Timeout::schema(), adaptive] })
-    }
-}
-
-table! {
-    /// A T_max that follows the route's latency: k times a high quantile of it.
-    Adaptive {
-        /// Must be true.
-        required adaptive: bool;
-        /// Factor, 1 to 100.
-        default k: Factor = 3.0;
-        /// Lower bound, 1ms to 1d.
-        default min: Timeout = "50ms";
-        /// Upper bound, 1ms to 1d; used until enough requests were seen.
-        default max: Timeout = "5s";
-    }
-}
-
 table! {
     /// A rate limit.
     Limit {
@@ -332,7 +301,7 @@ table! {
         required rate: PerTime;
         /// Requests that may come at once, 1 to 1000000000; what the rate admits in a second, at least 1, where it is not given.
         optional burst: Int<1, 1_000_000_000>;
-        /// What is counted: route, client_ip (IPv6 by /64) or header:NAME.
+        /// What is counted: route, client_ip (IPv6 by /64), consumer (those who were not recognised together) or header:NAME.
         default per: LimitPer = "route";
         /// Count and report, but never reject.
         default dry_run: bool = false;

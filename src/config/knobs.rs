@@ -2,10 +2,11 @@
 
 use super::file::Timeout;
 use super::names::HeaderText;
-use super::problem::Refusal;
-use super::read::Scalar;
-use super::tables::scalar_schema;
-use super::values::{Size, text, words};
+use super::problem::{Refusal, Sink};
+use super::read::{Node, Read, Scalar};
+use super::tables::{scalar_schema, table};
+use super::values::{Factor, Size, text, words};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -77,6 +78,53 @@ impl Scalar for PerTry {
 }
 
 scalar_schema!(PerTry);
+
+/// `route.timeout`: a duration, or a table.
+#[derive(Clone, Debug)]
+pub enum RouteTimeout {
+    /// A duration.
+    Fixed(Timeout),
+    /// A table.
+    Adaptive(Box<Adaptive>),
+}
+
+impl Read for RouteTimeout {
+    fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        match node.value {
+            DeValue::Table(_) => Adaptive::read(node, sink).map(|adaptive| Self::Adaptive(Box::new(adaptive))),
+            _ => Timeout::read(node, sink).map(Self::Fixed),
+        }
+    }
+}
+
+impl JsonSchema for RouteTimeout {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RouteTimeout".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let adaptive = serde_json::Value::from(generator.subschema_for::<Adaptive>());
+        schemars::json_schema!({ "anyOf": [Timeout::schema(), adaptive] })
+    }
+}
+
+table! {
+    /// A T_max that follows the route's latency: k times a high quantile of it.
+    Adaptive {
+        /// Must be true.
+        required adaptive: bool;
+        /// Factor, 1 to 100.
+        default k: Factor = 3.0;
+        /// Lower bound, 1ms to 1d.
+        default min: Timeout = "50ms";
+        /// Upper bound, 1ms to 1d; used until enough requests were seen.
+        default max: Timeout = "5s";
+    }
+}
 
 /// `listener.server`
 #[derive(Clone, Debug, PartialEq, Eq)]

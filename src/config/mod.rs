@@ -4,16 +4,20 @@
 //! [`Config`] of this page. A value of these types is valid by construction, so nothing behind this module checks again.
 //! Names, units, defaults and ranges of the file are documented in `config/ringgate.toml`.
 
+mod access_warnings;
 mod acme;
 mod addresses;
 mod certificate_warnings;
 pub mod check;
+mod check_identity;
 mod check_route;
 mod check_upstream;
 mod document;
 mod encryption;
 pub mod file;
 mod followed;
+pub(crate) mod identity;
+mod identity_keys;
 mod knobs;
 mod named;
 mod names;
@@ -25,11 +29,13 @@ pub mod problem;
 mod read;
 pub mod reading;
 mod secret;
+pub(crate) mod strict_json;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod texts;
 mod tls_keys;
+pub(crate) mod token_keys;
 mod values;
 mod warnings;
 
@@ -38,16 +44,19 @@ pub use check::{admin_address, load, parse, place_of_route};
 pub use encryption::{ClientSide, Origin, ServerSide};
 pub use file::schema;
 pub use followed::Followed;
+pub use identity::{Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Rule, TokenRules};
+pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use of_client::{ClientText, OfClient, Piece};
 pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;
+pub use token_keys::{Algorithm, VerifyKey};
 pub(crate) use values::bytes;
 pub use warnings::warnings;
 
-use crate::units::{ClusterId, Rate, Ratio, Weight};
+use crate::units::{AuthId, ClusterId, Rate, Ratio, Weight};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::fmt;
 use std::net::SocketAddr;
@@ -74,6 +83,10 @@ pub struct Config {
     pub routes: Arc<[Route]>,
     /// In file order.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Who can be recognised.
+    pub consumers: Arc<Consumers>,
+    /// How, in file order.
+    pub auth: Arc<[Auth]>,
 }
 
 /// `[gateway]`
@@ -227,6 +240,10 @@ pub struct Listener {
     pub merge_slashes: bool,
     /// `Server` of responses.
     pub server: ServerField,
+    /// Ways to be recognised on routes that do not say.
+    pub auth: Vec<AuthId>,
+    /// Who may send requests to it.
+    pub access: Access,
     /// What TLS is spoken with; `None`: plain HTTP.
     pub tls: Option<ServerSide>,
     /// What of HTTP/2 is spoken; `None`: nothing.
@@ -261,6 +278,10 @@ pub struct Route {
     pub matcher: Match,
     /// What is done with them.
     pub target: Target,
+    /// Ways to be recognised, one of which must; `None`: the listener's.
+    pub auth: Option<Vec<AuthId>>,
+    /// Who may send requests to it.
+    pub access: Access,
     /// How the path changes on its way up.
     pub rewrite: Rewrite,
     /// Headers of the request.
@@ -366,6 +387,8 @@ pub struct HeaderRules {
     pub of_client: Vec<(HeaderName, ClientText)>,
     /// Removed.
     pub remove: Vec<HeaderName>,
+    /// Of requests: removed because no client may say it, or because it is a credential. Not in the file, but what follows from `auth`.
+    pub strip: Arc<[HeaderName]>,
 }
 
 /// `timeout`: T_max = T_now + k × t.
@@ -404,6 +427,8 @@ pub enum LimitKey {
     Route,
     /// The client's address; IPv6 by /64.
     ClientIp,
+    /// Who was recognised; requests of others count together.
+    Consumer,
     /// The value of a header; requests without it count together.
     Header(HeaderName),
     /// The public key of the client's certificate; requests without one count together.

@@ -327,7 +327,7 @@ pub struct LimitPer(pub LimitKey);
 
 impl Scalar for LimitPer {
     fn allowed() -> String {
-        "one of route, client_ip, client_cert, header:NAME".to_owned()
+        "one of route, client_ip, client_cert, consumer, header:NAME".to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
@@ -335,13 +335,16 @@ impl Scalar for LimitPer {
             ("route", None) => Ok(Self(LimitKey::Route)),
             ("client_ip", None) => Ok(Self(LimitKey::ClientIp)),
             ("client_cert", None) => Ok(Self(LimitKey::ClientCertificate)),
+            ("consumer", None) => Ok(Self(LimitKey::Consumer)),
             ("header", Some(name)) => Ok(Self(LimitKey::Header(header(name)?))),
-            (word, name) => Err(refused_key(word, name, &["route", "client_ip", "client_cert"], &["header"])),
+            (word, name) => {
+                Err(refused_key(word, name, &["route", "client_ip", "client_cert", "consumer"], &["header"]))
+            }
         }
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^(route|client_ip|client_cert|header:.+)$" })
+        json!({ "type": "string", "pattern": "^(route|client_ip|client_cert|consumer|header:.+)$" })
     }
 }
 
@@ -359,7 +362,6 @@ impl Scalar for Hash {
             ("client_ip", None) => Ok(Self(HashKey::ClientIp)),
             ("path", None) => Ok(Self(HashKey::Path)),
             ("header", Some(name)) => Ok(Self(HashKey::Header(header(name)?))),
-            // a cookie's name is a token as a header's is (RFC 6265 §4.1.1), but keeps its case
             ("cookie", Some(name)) => header(name).map(|_| Self(HashKey::Cookie(name.to_owned()))),
             (word, name) => Err(refused_key(word, name, &["client_ip", "path"], &["header", "cookie"])),
         }

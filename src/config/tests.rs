@@ -55,7 +55,7 @@ fn in_repository(path: &str) -> std::path::PathBuf {
 
 #[test]
 fn every_error_is_reported_at_once_and_in_these_words() {
-    for name in ["values", "agreements", "syntax", "empty", "shapes", "brackets", "words"] {
+    for name in ["values", "agreements", "syntax", "empty", "shapes", "brackets", "words", "identity"] {
         let text = std::fs::read_to_string(in_repository(&format!("src/config/golden/{name}.toml"))).unwrap();
         let errors = parse_for(&text, "ringgate.toml", CORES).expect_err(name);
         golden(&in_repository(&format!("src/config/golden/{name}.txt")), &format!("{errors}\n"));
@@ -118,6 +118,11 @@ fn the_documented_file_names_every_key() {
         file::Endpoint::KEYS,
         file::HealthCheck::KEYS,
         file::Outlier::KEYS,
+        identity_keys::Consumer::KEYS,
+        identity_keys::KeyDigests::KEYS,
+        identity_keys::Auth::KEYS,
+        identity_keys::TokenKey::KEYS,
+        identity_keys::Rule::KEYS,
         tls_keys::ListenerTls::KEYS,
         tls_keys::ClientAuthTable::KEYS,
         tls_keys::CertificateFiles::KEYS,

@@ -19,7 +19,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 /// Tables whose entries have names of the user's choice, which are unique over all files.
-const NAMED: &[&str] = &["upstream"];
+const NAMED: &[&str] = &["upstream", "consumer", "auth"];
 /// Lists of tables, which go on from file to file.
 const LISTS: &[&str] = &["listener", "route"];
 

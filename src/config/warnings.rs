@@ -3,8 +3,8 @@
 //! Errors keep a gateway from starting; these do not, because each is right at times: an upstream stands ready for a route to come, and
 //! all endpoints are drained before a service is taken away. Forgotten, both are outages that nothing else points out.
 
-use super::certificate_warnings;
 use super::{AccessLog, Address, Bind, Config, HeaderRules, LogPath, Target};
+use super::{access_warnings, certificate_warnings};
 use crate::units::Weight;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -54,6 +54,7 @@ pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
             }));
         }
     }
+    warnings.extend(access_warnings::of(config));
     warnings.extend(certificate_warnings::of(config, wall));
     warnings
 }

@@ -38,6 +38,8 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     changed(&mut found, "gateway", &old.gateway, &new.gateway);
     changed(&mut found, "admin", &old.admin, &new.admin);
     changed(&mut found, "resolver", &old.resolver, &new.resolver);
+    changed(&mut found, "consumers", &old.consumers, &new.consumers);
+    changed(&mut found, "auth", &old.auth, &new.auth);
     changed(&mut found, "access_log", &old.access_log, &new.access_log);
     let listeners = |config: &Config| named(&config.listeners, |it| (format!("listener {}", it.name), words(it)));
     compare(&mut found, &listeners(old), &listeners(new));

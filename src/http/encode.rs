@@ -42,6 +42,8 @@ pub struct UpstreamRequest<'a> {
     pub expect_continue: bool,
     /// Offer it to change the protocol.
     pub offer: Option<Offer>,
+    /// Whole lines in which the gateway says who sends the request. Not checked: free of CR and LF but for their ends.
+    pub identity: &'a [u8],
 }
 
 /// Appends the head.
@@ -68,6 +70,7 @@ pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
         push_number(out, left.saturating_sub(1));
         out.extend_from_slice(b"\r\n");
     }
+    out.extend_from_slice(request.identity);
     headers::push_set(out, rules);
     headers::push_of_client(out, rules, request.forwarding.identity);
     push_framing(out, request.framing);

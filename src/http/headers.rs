@@ -65,10 +65,17 @@ pub(super) fn overrides(rules: &HeaderRules, name: &[u8]) -> bool {
     rules.remove.iter().any(is)
         || rules.set.iter().any(|(rule, _)| is(rule))
         || rules.of_client.iter().any(|(rule, _)| is(rule))
+        || rules.strip.iter().any(|rule| is_same_variable(rule.as_str().as_bytes(), name))
+}
+
+/// Whether CGI and its heirs could take the two names for one: there `X_Consumer` is `X-Consumer` (RFC 3875 §4.1.18).
+fn is_same_variable(name: &[u8], other: &[u8]) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() == other.len() && name.iter().map(plain).eq(other.iter().map(plain))
 }
 
 pub(super) fn is_empty(rules: &HeaderRules) -> bool {
-    rules.remove.is_empty() && rules.set.is_empty() && rules.of_client.is_empty()
+    rules.remove.is_empty() && rules.set.is_empty() && rules.of_client.is_empty() && rules.strip.is_empty()
 }
 
 /// Appends the lines of `fields` whose kind passes and that the rules leave alone.
@@ -135,7 +142,7 @@ pub(super) fn is_client_certificate(name: &[u8]) -> bool {
 }
 
 /// Appends one field.
-pub(super) fn push(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub fn push(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -234,6 +234,7 @@ mod tests {
 
     fn finished(route: Option<u32>) -> Finished {
         Finished {
+            consumer: None,
             route: route.map(RouteId),
             method: MethodLabel::Get,
             status: StatusCode::OK,

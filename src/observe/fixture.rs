@@ -48,6 +48,8 @@ pub(crate) fn config() -> Arc<Config> {
         access_log: None,
         listeners: vec![listener()],
         routes: routes.into(),
+        consumers: Arc::default(),
+        auth: Arc::new([]),
         clusters: vec![
             Arc::new(cluster("orders", vec![tcp("10.0.0.1:8080"), tcp("10.0.0.2:8080")], Some(health_check(http)))),
             Arc::new(cluster("local", vec![unix], None)),
@@ -119,6 +121,8 @@ fn listener() -> Listener {
         header_underscores: crate::config::Underscores::Drop,
         encoded_separators: crate::config::Separators::Reject,
         merge_slashes: false,
+        auth: Vec::new(),
+        access: crate::config::Access::default(),
         server: crate::config::ServerField::Pass,
         tls: None,
         http2: None,
@@ -137,6 +141,8 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         timeout: Timeout::Fixed(Duration::from_secs(2)),
         limits: Vec::new(),
         concurrent_max: None,
+        auth: None,
+        access: crate::config::Access::default(),
         body_bytes_max: None,
         retry: Retry {
             attempts: 2,

@@ -49,6 +49,17 @@ pub struct Finished {
     pub response_bytes: u64,
     /// The client after trusted proxies; `None`: unix socket.
     pub client: Option<IpAddr>,
+    /// The consumer that was recognised.
+    pub consumer: Option<ConsumerKey>,
+}
+
+/// Whom a request is counted for besides its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsumerKey {
+    /// Of the name ([`crate::config::Consumer::number`]).
+    pub number: u64,
+    /// Whether it has counters of its own.
+    pub is_labelled: bool,
 }
 
 /// What a worker thinks of an endpoint now.
@@ -78,6 +89,8 @@ pub struct Life {
     tenure: Tenure,
     /// What only the worker needs to find its counters.
     usage: RefCell<UsageIndex>,
+    /// The slots of consumers, by number.
+    consumers: RefCell<FxHashMap<u64, u32>>,
 }
 
 impl Deref for Recorder {
@@ -93,7 +106,11 @@ impl Recorder {
         let secret = RandomState::new().hash_one(worker);
         let memory = tenure.memory().expect("it has just begun");
         let usage = RefCell::new(UsageIndex::new(&memory.usage, limits::USAGE_CLIENTS, secret));
-        Self { stats, life: Rc::new(Life { worker, tenure, usage }), requests: RefCell::default() }
+        Self {
+            stats,
+            life: Rc::new(Life { worker, tenure, usage, consumers: RefCell::default() }),
+            requests: RefCell::default(),
+        }
     }
 
     /// The same life under another configuration, to which `stats` belongs.
@@ -151,10 +168,17 @@ impl Recorder {
         // Rows are bounded by ROUTES_MAX, which is less than 2^32.
         let key = RequestKey { route: row as u32, method: finished.method as u8, status: finished.status.as_u16() };
         count_request((memory, route), &mut self.requests.borrow_mut(), key.pack());
+        if let Some(consumer) = finished.consumer {
+            count_consumer(memory, &mut self.life.consumers.borrow_mut(), consumer, bytes);
+        }
         let usage = Usage { requests: 1, errors, bytes, latency_nanos: nanos };
         // by the number of its name: rows change with the configuration, and the table does not
         let number = Some(RouteId(self.stats.number_of(row)));
-        let pair = UsageKey { route: number, client: finished.client.into() };
+        let pair = UsageKey {
+            route: number,
+            client: finished.client.into(),
+            consumer: finished.consumer.map_or(0, |it| it.number),
+        };
         self.life.usage.borrow_mut().record(&memory.usage, pair, &usage);
     }
 
@@ -162,6 +186,13 @@ impl Recorder {
     pub fn rate_limited_dry_run(&self, route: RouteId) {
         if let Some(route) = self.route(route.index()) {
             route.rate_limited_dry_run.add(1);
+        }
+    }
+
+    /// Counts a request that rules in dry run would have refused (`rejected_total`, reason `forbidden_dry_run`).
+    pub fn forbidden_dry_run(&self, route: RouteId) {
+        if let Some(route) = self.route(route.index()) {
+            route.forbidden_dry_run.add(1);
         }
     }
 
@@ -471,6 +502,26 @@ fn count_request((memory, route): (&LifeStats, &RouteStats), slots: &mut FxHashM
     }
 }
 
+/// Counts one request of a consumer; among the others when it has no counters of its own.
+fn count_consumer(memory: &LifeStats, slots: &mut FxHashMap<u64, u32>, consumer: ConsumerKey, bytes: u64) {
+    let ConsumerKey { number, is_labelled } = consumer;
+    let slot = slots.get(&number).copied().or_else(|| {
+        // a life before this one may have counted it
+        let known = memory.consumers.iter().position(|slot| slot.number.get() == number);
+        let slot = match known {
+            Some(slot) => u32::try_from(slot).ok(),
+            None if is_labelled => memory.consumers.append(|slot| slot.number.set(number)),
+            None => None,
+        };
+        slot.inspect(|slot| {
+            slots.insert(number, *slot);
+        })
+    });
+    let cells = slot.map_or(&memory.consumers_other, |slot| memory.consumers.slot(slot as usize));
+    cells.requests.add(1);
+    cells.bytes.add(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -492,7 +543,23 @@ mod tests {
             request_bytes: 100,
             response_bytes: 900,
             client: Some("192.0.2.1".parse().unwrap()),
+            consumer: None,
         }
+    }
+
+    #[test]
+    fn consumers_are_counted_apart_as_far_as_they_have_labels() {
+        let stats = Stats::new(&fixture::config(), 1);
+        let recorder = stats.recorder(WorkerId(0));
+        for (number, is_labelled) in [(7, true), (7, true), (8, true), (9, false), (10, false)] {
+            let consumer = Some(ConsumerKey { number, is_labelled });
+            recorder.finished(&Finished { consumer, ..finished(Some(RouteId(0)), 200) });
+        }
+        let sums = stats.consumers();
+        assert_eq!(sums.by_number.get(&7), Some(&(2, 2_000)));
+        assert_eq!((sums.by_number.get(&8), sums.by_number.len()), (Some(&(1, 1_000)), 2));
+        assert_eq!(sums.others, (2, 2_000));
+        assert_eq!(stats.usage().keys().filter(|key| key.consumer > 0).count(), 4, "usage knows all of them");
     }
 
     fn requests(stats: &Stats, worker: usize) -> Vec<(RequestKey, u64)> {
@@ -516,7 +583,7 @@ mod tests {
         assert_eq!(route.rejected.iter().sum::<u64>(), 1);
         assert_eq!(stats.route(Some(RouteId(0))).duration.count(), 0);
         let client = ClientKey::V4("192.0.2.1".parse().unwrap());
-        assert_eq!(stats.usage()[&UsageKey { route: Some(RouteId(1)), client }], route.usage());
+        assert_eq!(stats.usage()[&UsageKey { route: Some(RouteId(1)), client, consumer: 0 }], route.usage());
         let key = |status| RequestKey { route: 1, method: MethodLabel::Get as u8, status };
         assert_eq!(requests(&stats, 0), [(key(200), 1), (key(429), 1)]);
         assert_eq!(requests(&stats, 1), [(key(200), 1)]);
@@ -528,7 +595,7 @@ mod tests {
         let recorder = stats.recorder(WorkerId(0));
         recorder.finished(&Finished { error: Some(ProxyError::BadRequest), client: None, ..finished(None, 400) });
         assert_eq!(stats.route(None).rejected[ProxyError::BadRequest as usize], 1);
-        assert_eq!(stats.usage()[&UsageKey { route: None, client: ClientKey::None }].errors, 1);
+        assert_eq!(stats.usage()[&UsageKey { route: None, client: ClientKey::None, consumer: 0 }].errors, 1);
     }
 
     #[test]
@@ -667,7 +734,7 @@ mod tests {
         };
         assert_eq!((of(&stats, 0, 0), of(&second, 1, 1), of(&second, 0, 0)), ((3, 3, 1), (3, 3, 1), (0, 0, 1)));
         let client = ClientKey::V4("192.0.2.1".parse().unwrap());
-        assert_eq!(second.usage()[&UsageKey { route: Some(RouteId(1)), client }].requests, 3);
+        assert_eq!(second.usage()[&UsageKey { route: Some(RouteId(1)), client, consumer: 0 }].requests, 3);
         assert_eq!(requests(&second, 0).iter().map(|(key, count)| (key.route, *count)).collect::<Vec<_>>(), [(1, 3)]);
         let third = second.succeed(&Arc::new(fewer));
         assert_eq!((of(&third, 0, 0), third.usage().len()), ((0, 3, 0), 0), "what is gone is not shown");

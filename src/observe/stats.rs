@@ -30,7 +30,7 @@ pub use lives::Tenure;
 pub use names::NameView;
 pub use probe::Failure;
 pub(crate) use reloads::Reloads;
-pub use view::{EndpointView, ProbeView, RouteView, WorkerView};
+pub use view::{ConsumerSums, EndpointView, ProbeView, RouteView, WorkerView};
 
 use super::counter::{Counter, Rows};
 use super::labels::{EjectReason, EndpointState, HandshakeFailure, ProbeState, ReadmitReason, WorkerState};
@@ -398,6 +398,7 @@ impl Stats {
             view.bytes += stats.bytes.get();
             view.rejected.iter_mut().zip(&stats.rejected).for_each(|(sum, n)| *sum += n.get());
             view.rate_limited_dry_run += stats.rate_limited_dry_run.get();
+            view.forbidden_dry_run += stats.forbidden_dry_run.get();
         }
         Some(view)
     }
@@ -414,6 +415,23 @@ impl Stats {
             Some((UsageKey { route, ..key }, usage))
         });
         named.collect()
+    }
+}
+
+impl Stats {
+    /// What consumers have used, over all workers.
+    #[must_use]
+    pub fn consumers(&self) -> ConsumerSums {
+        let mut sums = ConsumerSums::default();
+        for life in self.lives() {
+            let other = &life.consumers_other;
+            sums.others = (sums.others.0 + other.requests.get(), sums.others.1 + other.bytes.get());
+            for slot in life.consumers.iter() {
+                let sum = sums.by_number.entry(slot.number.get()).or_default();
+                *sum = (sum.0 + slot.requests.get(), sum.1 + slot.bytes.get());
+            }
+        }
+        sums
     }
 }
 

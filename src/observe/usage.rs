@@ -58,28 +58,30 @@ impl fmt::Display for ClientKey {
     }
 }
 
-/// One pair that is followed: a route (`None`: requests that matched none) and a client.
+/// One pair that is followed: a route (`None`: requests that matched none) and who uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UsageKey {
     /// The route.
     pub route: Option<RouteId>,
     /// The client.
     pub client: ClientKey,
+    /// The number of the consumer's name; 0: nobody was recognised.
+    pub consumer: u64,
 }
 
 impl UsageKey {
-    /// Two words: route and address family, address. A route's number is stored plus one, so the pair of a slot that was never
+    /// Three words: route and address family, address, consumer. A route's number is stored plus one, so the pair of a slot that was never
     /// filled reads as "no route, no client".
-    fn pack(self) -> [u64; 2] {
+    fn pack(self) -> [u64; 3] {
         let (family, address) = match self.client {
             ClientKey::None => (0, 0),
             ClientKey::V4(v4) => (1, u64::from(v4.to_bits())),
             ClientKey::V6(prefix) => (2, prefix),
         };
-        [family << 40 | self.route.map_or(0, |route| u64::from(route.0) + 1), address]
+        [family << 40 | self.route.map_or(0, |route| u64::from(route.0) + 1), address, self.consumer]
     }
 
-    fn unpack([head, address]: [u64; 2]) -> Self {
+    fn unpack([head, address, consumer]: [u64; 3]) -> Self {
         let client = match head >> 40 {
             0 => ClientKey::None,
             // The low half is all there is of an IPv4 address.
@@ -88,7 +90,7 @@ impl UsageKey {
         };
         // Bits 0 to 39 hold a u32 plus one.
         let route = (head & 0xff_ffff_ffff).checked_sub(1).map(|id| RouteId(id as u32));
-        Self { route, client }
+        Self { route, client, consumer }
     }
 }
 
@@ -163,13 +165,13 @@ impl UsageBy {
 struct Slot {
     /// Even: at rest. Odd: the pair is being replaced.
     version: AtomicU64,
-    key: [AtomicU64; 2],
+    key: [AtomicU64; 3],
     usage: [Counter; 4],
 }
 
 impl Slot {
-    fn key(&self) -> [u64; 2] {
-        [self.key[0].load(Relaxed), self.key[1].load(Relaxed)]
+    fn key(&self) -> [u64; 3] {
+        [0, 1, 2].map(|word: usize| self.key[word].load(Relaxed))
     }
 
     fn usage(&self) -> Usage {
@@ -183,7 +185,7 @@ impl Slot {
     }
 
     /// Gives the slot to another pair.
-    fn replace(&self, key: [u64; 2]) {
+    fn replace(&self, key: [u64; 3]) {
         let version = self.version.load(Relaxed);
         self.version.store(version + 1, Relaxed);
         // No store below may be seen before the odd version is.
@@ -256,14 +258,13 @@ impl Hasher for FoldHasher {
     }
 }
 
-/// The pair of words as a key of the index: hashed word by word, without the length that a slice would add.
+/// The words as a key of the index: hashed word by word, without the length that a slice would add.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Packed([u64; 2]);
+struct Packed([u64; 3]);
 
 impl std::hash::Hash for Packed {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0[0]);
-        state.write_u64(self.0[1]);
+        self.0.into_iter().for_each(|word| state.write_u64(word));
     }
 }
 
@@ -355,7 +356,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     fn key(route: u32, client: &str) -> UsageKey {
-        UsageKey { route: Some(RouteId(route)), client: Some(client.parse().unwrap()).into() }
+        UsageKey { route: Some(RouteId(route)), client: Some(client.parse().unwrap()).into(), consumer: 0 }
     }
 
     fn one(bytes: u64) -> Usage {
@@ -384,8 +385,8 @@ mod tests {
             key(99_999, "255.255.255.255"),
             key(u32::MAX, "ffff::"),
             key(1, "::"),
-            UsageKey { route: None, client: ClientKey::None },
-            UsageKey { route: None, client: ClientKey::V4(Ipv4Addr::new(10, 0, 0, 1)) },
+            UsageKey { route: None, client: ClientKey::None, consumer: 0 },
+            UsageKey { route: None, client: ClientKey::V4(Ipv4Addr::new(10, 0, 0, 1)), consumer: 0 },
         ];
         for key in keys {
             assert_eq!(UsageKey::unpack(key.pack()), key);
@@ -417,7 +418,7 @@ mod tests {
         let (slots, weights, heap) = (index.slots.capacity(), index.weights.capacity(), index.lightest.capacity());
         let (frequent, bulky) = (key(0, "192.0.2.1"), key(0, "192.0.2.2"));
         for n in 0..1_000_000u32 {
-            let light = UsageKey { route: Some(RouteId(0)), client: ClientKey::V6(rng.random()) };
+            let light = UsageKey { route: Some(RouteId(0)), client: ClientKey::V6(rng.random()), consumer: 0 };
             index.record(&table, light, &one(10));
             if n % 50 == 0 {
                 index.record(&table, frequent, &one(10));
@@ -472,7 +473,7 @@ mod tests {
                 let mut index = UsageIndex::new(&table, 2, 1);
                 for n in 0..200_000u32 {
                     let client = 1 + n % 5;
-                    let key = UsageKey { route: None, client: ClientKey::V4(Ipv4Addr::from_bits(client)) };
+                    let key = UsageKey { route: None, client: ClientKey::V4(Ipv4Addr::from_bits(client)), consumer: 0 };
                     index.record(
                         &table,
                         key,

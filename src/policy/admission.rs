@@ -206,7 +206,7 @@ impl Limiter {
                 });
                 Bucket::Route(Arc::new(Reservoir::new(limit.rate, limit.burst, workers)))
             }
-            (LimitKey::ClientIp | LimitKey::Header(_) | LimitKey::ClientCertificate, _) => {
+            (LimitKey::ClientIp | LimitKey::Consumer | LimitKey::Header(_) | LimitKey::ClientCertificate, _) => {
                 Bucket::Keyed(Gcra::new(limit.rate, limit.burst))
             }
         };
@@ -234,8 +234,25 @@ fn identity(route: &Route, twin: usize, limit: &Limit) -> LimiterId {
         LimitKey::ClientIp => 1_u8.hash(&mut hasher),
         LimitKey::Header(name) => (2_u8, name).hash(&mut hasher),
         LimitKey::ClientCertificate => 3_u8.hash(&mut hasher),
+        LimitKey::Consumer => 4_u8.hash(&mut hasher),
     }
     LimiterId(hasher.finish())
+}
+
+/// Whom limits count for.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'c> {
+    /// The client's address after `trusted_proxies`.
+    pub client: IpAddr,
+    /// The name of who was recognised.
+    pub consumer: Option<&'c str>,
+}
+
+impl From<IpAddr> for Caller<'_> {
+    /// Nobody was recognised.
+    fn from(client: IpAddr) -> Self {
+        Self { client, consumer: None }
+    }
 }
 
 /// One worker's hand in the limits. Dropping it puts its slots back.
@@ -266,12 +283,12 @@ impl Admission {
 
     /// Takes a slot and a token of each limit of `route`, or says which one is wanting. Allocates nothing.
     ///
-    /// `client` is the client's address after `trusted_proxies`; `value` gives the first value of a header, or what tells certificates apart,
-    /// and is only called for limits by these.
+    /// `caller` is who sends the request; `value` gives the first value of a header, or what tells certificates apart, and is only called for
+    /// limits by these.
     pub fn admit<'h>(
         &mut self,
         route: RouteId,
-        client: IpAddr,
+        caller: Caller<'_>,
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
         now: Instant,
     ) -> Admitted {
@@ -280,7 +297,7 @@ impl Admission {
             return Admitted::ConcurrencyLimited;
         }
         let limiters = &self.limits.routes[route.index()].limiters;
-        let admitted = tokens(limiters, &mut hand.leases, &self.limits.table, client, value, now);
+        let admitted = tokens(limiters, &mut hand.leases, &self.limits.table, caller, value, now);
         if !matches!(admitted, Admitted::Pass { .. }) {
             self.release(route);
         }
@@ -313,7 +330,7 @@ fn tokens<'h>(
     limiters: &[Limiter],
     leases: &mut [Lease],
     table: &KeyTable,
-    client: IpAddr,
+    caller: Caller<'_>,
     value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
     now: Instant,
 ) -> Admitted {
@@ -321,7 +338,8 @@ fn tokens<'h>(
     for (key, limiter) in keys.iter_mut().zip(limiters) {
         *key = match &limiter.limit.per {
             LimitKey::Route => None,
-            LimitKey::ClientIp => Some(table.client(limiter.id, client)),
+            LimitKey::ClientIp => Some(table.client(limiter.id, caller.client)),
+            LimitKey::Consumer => Some(table.header(limiter.id, caller.consumer.map(str::as_bytes))),
             per @ (LimitKey::Header(_) | LimitKey::ClientCertificate) => Some(table.header(limiter.id, value(per))),
         };
     }
@@ -374,7 +392,7 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HeaderRules, Match, Retry, RetryOn, Rewrite, Target, Timeout};
+    use crate::config::{self, HeaderRules, Match, Retry, RetryOn, Rewrite, Target, Timeout};
     use crate::units::{Rate, Ratio};
     use http::{HeaderValue, StatusCode};
     use std::hash::RandomState;
@@ -410,6 +428,8 @@ mod tests {
             timeout: Timeout::Fixed(Duration::from_secs(1)),
             limits,
             concurrent_max,
+            auth: None,
+            access: config::Access::default(),
             body_bytes_max: None,
             retry,
         }
@@ -423,7 +443,7 @@ mod tests {
 
     fn ask(admission: &mut Admission, client: u8, header: Option<&[u8]>) -> Admitted {
         let now = Instant::from_nanos(1_000_000_000);
-        admission.admit(RouteId(0), IpAddr::from([10, 0, 0, client]), &|_| header, now)
+        admission.admit(RouteId(0), IpAddr::from([10, 0, 0, client]).into(), &|_| header, now)
     }
 
     const PASS: Admitted = Admitted::Pass { dry_run: 0 };
@@ -458,7 +478,8 @@ mod tests {
             vec![limit(1, 1, LimitKey::Route), Limit { per: LimitKey::ClientIp, ..slow.clone() }],
         ] {
             let mut admission = Admission::new(limits(&[route("orders", limits_of_route, None)], None));
-            let mut ask = |now: Instant| admission.admit(RouteId(0), IpAddr::from([10, 0, 0, 1]), &|_| None, now);
+            let mut ask =
+                |now: Instant| admission.admit(RouteId(0), IpAddr::from([10, 0, 0, 1]).into(), &|_| None, now);
             let now = Instant::from_nanos(1_000_000_000);
             assert!(matches!(ask(now), Admitted::Pass { .. }));
             let Admitted::RateLimited { limit: 1, quota } = ask(now) else { panic!("the second is the slower") };
@@ -479,7 +500,7 @@ mod tests {
             let shared = limits(&[route("orders", limits_of_route, None)], None);
             let mut workers = [Admission::new(Arc::clone(&shared)), Admission::new(shared)];
             let mut ask = |worker: usize, now: Instant| {
-                workers[worker].admit(RouteId(0), IpAddr::from([10, 0, 0, 1]), &|_| None, now)
+                workers[worker].admit(RouteId(0), IpAddr::from([10, 0, 0, 1]).into(), &|_| None, now)
             };
             let late = Instant::from_nanos(5_000_000_000);
             let now = late + Duration::from_millis(1_500);
@@ -563,7 +584,8 @@ mod tests {
         let same = limits(&[route("new", Vec::new(), None), kept(1)], Some(&first));
         let mut after = Admission::new(Arc::clone(&same));
         let now = Instant::from_nanos(1_000_000_000);
-        let mut ask_second = |client: u8| after.admit(RouteId(1), IpAddr::from([10, 0, 0, client]), &|_| None, now);
+        let mut ask_second =
+            |client: u8| after.admit(RouteId(1), IpAddr::from([10, 0, 0, client]).into(), &|_| None, now);
         assert_eq!(ask_second(2), Admitted::ConcurrencyLimited, "the request of before is still in flight");
         before.release(RouteId(0));
         assert_eq!(limited_by(ask_second(2)), Some(0));

@@ -1,5 +1,6 @@
 //! Decisions without sockets, clocks or global randomness: `now` and `rng` are arguments.
 
+pub mod access;
 pub mod admission;
 pub mod attempt;
 pub mod availability;
@@ -15,15 +16,18 @@ pub mod endpoint;
 pub mod event;
 pub mod exchange;
 pub mod health;
+pub mod identity;
 pub mod key_table;
 pub mod latencies;
 pub mod limit_fields;
 pub mod names;
+pub mod networks;
 pub mod outlier;
 pub mod retry;
 pub mod router;
 pub mod standings;
 pub mod tiers;
+pub mod token;
 pub mod token_bucket;
 pub mod try_time;
 pub mod visited;

@@ -4,6 +4,7 @@
 //! all of a cluster's the head is the same: so it is written once, into the block that the request is sent from and, if it must be, sent from
 //! again.
 
+use super::identify;
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::plan::Forward;
@@ -24,6 +25,8 @@ pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inb
     };
     let head = kept.view(inbox);
     let mut scratch = worker.scratch.borrow_mut();
+    identify::tell(inbound, (forward.route, kept.identified.as_ref()), &head, &mut scratch);
+    let scratch = &mut *scratch;
     let rules = &worker.shared.config.routes[forward.route.index()];
     let path = match rules.rewrite {
         config::Rewrite::None => head.path(),
@@ -38,7 +41,11 @@ pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inb
     let request = UpstreamRequest {
         head: &head,
         path,
-        query: head.query(),
+        query: match str::from_utf8(&scratch.query).ok().and_then(|query| query.strip_prefix('?')) {
+            None => head.query(),
+            Some(others) => Some(others).filter(|others| !others.is_empty()),
+        },
+        identity: &scratch.identity,
         framing: forward.framing,
         rules: &rules.request_headers,
         forwarding: &forwarding,

@@ -1,5 +1,5 @@
 //! One request, one straight line:
-//! `read_head → route → admit → pick → checkout → send → await_head → classify → relay → record → checkin`.
+//! `read_head → route → identify → authorize → admit → pick → checkout → send → await_head → classify → relay → record → checkin`.
 //!
 //! [`exchange`] is that line, from a whole head on. It waits for bytes and moves them; every decision in it is a call into `policy`
 //! ([`crate::policy::exchange`] decides about attempts, and is the same code that the simulator runs). It knows neither which

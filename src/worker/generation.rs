@@ -6,6 +6,7 @@
 //! are the same ones; of what has changed, what is known of endpoints that stay is taken over. An old generation is freed with its last
 //! request.
 
+use super::believed::Believed;
 use super::shared::{InUse, Shared};
 use super::state::Worker;
 use crate::config::{Cluster as ClusterConfig, LimitKey, ProxyVersion, Route};
@@ -15,7 +16,7 @@ use crate::net::upstream::Upstream;
 use crate::net::{clock, driver};
 use crate::observe::access_log::LogSender;
 use crate::observe::recorder::Recorder;
-use crate::policy::admission::{Admission, Admitted};
+use crate::policy::admission::{Admission, Admitted, Caller};
 use crate::policy::cluster::Cluster;
 use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
@@ -28,7 +29,6 @@ use rustc_hash::FxHashSet;
 use rustls::ClientConfig;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -44,6 +44,7 @@ pub(super) struct Generation {
     pub(super) recorder: Recorder,
     pub(super) log: Option<Rc<LogSender>>,
     pub(super) router_cache: Rc<RefCell<RouterCache>>,
+    pub(super) believed: Rc<RefCell<Believed>>,
     /// One pointer each: a request keeps the generation that it began under, and of those there may be as many as requests and tunnels.
     clusters: Box<[Rc<OneCluster>]>,
     routes: Rc<[Rc<RefCell<RouteState>>]>,
@@ -110,6 +111,7 @@ impl Generation {
             recorder,
             log,
             router_cache: root.map_or_else(Rc::default, |root| Rc::clone(&root.router_cache)),
+            believed: root.map_or_else(Rc::default, |root| Rc::clone(&root.believed)),
             clusters: rows.map(|row| OneCluster::new(worker, shared, row, before, now)).collect(),
             routes: root.map_or_else(|| route_states(shared, before), |root| Rc::clone(&root.routes)),
             admission: root.map_or_else(admission, |root| Rc::clone(&root.admission)),
@@ -272,17 +274,17 @@ impl Generation {
     pub(super) fn admit<'h>(
         self: &Rc<Self>,
         route: RouteId,
-        client: IpAddr,
+        caller: Caller<'_>,
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
         now: Instant,
     ) -> (Admitted, Option<Slot>) {
         let mut admission = self.admission.borrow_mut();
-        let mut admitted = admission.admit(route, client, value, now);
+        let mut admitted = admission.admit(route, caller, value, now);
         if matches!(admitted, Admitted::RateLimited { .. }) {
             // another core may have moved the bucket ahead of this one's time, which is that of the turn: a full bucket looks empty then
             let later = clock::read_now();
             if admitted.is_outdated(now, later) {
-                admitted = admission.admit(route, client, value, later);
+                admitted = admission.admit(route, caller, value, later);
             }
         }
         drop(admission);

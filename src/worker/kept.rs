@@ -3,6 +3,7 @@
 //! What was parsed is kept apart from the bytes, which stay at the front of the block that they arrived in until the body is received
 //! into that. So the line may wait between any two of its verbs, and hold nothing of the worker's meanwhile.
 
+use super::identify::Identified;
 use super::request_id::RequestId;
 use crate::http::head::RequestHead;
 use crate::http::kept::KeptHead;
@@ -16,6 +17,8 @@ pub(super) struct Kept {
     pub(super) at: usize,
     /// What the gateway calls the request, if that brings no name of its own.
     pub(super) id: Option<RequestId>,
+    /// Who sends it, if that was asked.
+    pub(super) identified: Option<Identified>,
 }
 
 impl Kept {

@@ -8,13 +8,14 @@
 //! [`door`] tells who comes in which one it is, and a request ends under the one that it began with.
 //!
 //! [`accept`] takes connections, [`connection`] runs one of them ([`client`]), [`exchange`] is the straight line of a request, with one file a
-//! verb where the verb is long: [`plan`] (route, admit), [`opening`] (checkout or connect), [`encoding`] and [`conversation`] (send, listen), [`answer`]
+//! verb where the verb is long: [`plan`] (route, admit), [`identify`] (identify, authorize; [`believed`] remembers), [`opening`] (checkout or connect), [`encoding`] and [`conversation`] (send, listen), [`answer`]
 //! (await the head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
 
 mod accept;
 mod answer;
 mod attempt;
 mod attempts;
+mod believed;
 mod client;
 mod connection;
 mod conversation;
@@ -34,6 +35,7 @@ mod going;
 mod greeting;
 mod handshakes;
 mod hop;
+mod identify;
 mod inbound;
 mod kept;
 mod lease;

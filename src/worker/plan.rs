@@ -1,10 +1,11 @@
-//! `route → admit`: from a head that has arrived to what is to be done, without waiting.
+//! `route → identify → authorize → admit`: from a head that has arrived to what is to be done, without waiting.
 //!
 //! Routing, limits, the hash key, what the access log will want: everything that is asked of the head but the head itself, which goes on
 //! with the request and is encoded when it is known for whom ([`super::encoding`]). What comes out is owned and small, and the future that
 //! waits for the network carries nothing else.
 
 use super::generation::Slot;
+use super::identify::Identified;
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::record::Record;
@@ -22,7 +23,7 @@ use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
 use crate::limits::ROUNDS_MAX;
 use crate::net::block::Block;
-use crate::policy::admission::Admitted;
+use crate::policy::admission::{Admitted, Caller};
 use crate::policy::chance::hash_key;
 use crate::policy::limit_fields::write_retry_after;
 use crate::policy::retry::is_idempotent;
@@ -94,13 +95,15 @@ pub(super) fn plan(
     let head = kept.view(inbox);
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
-    let planner = Planner { inbound, config, head: &head, behind, now, peer_text, request_id };
+    let identified = OnceCell::new();
+    let planner = Planner { inbound, config, head: &head, behind, now, peer_text, request_id, identified };
     let mut plan = planner.plan(record);
-    let id = planner.request_id.into_inner();
+    let (id, identified) = (planner.request_id.into_inner(), planner.identified.into_inner());
     match &mut plan.way {
         Way::Answer(_) => worker.put_head(kept),
         Way::Forward(forward) => {
             kept.id = id;
+            kept.identified = identified;
             forward.head = Some(kept);
         }
     }
@@ -115,17 +118,19 @@ struct To {
 }
 
 /// Everything that planning looks at.
-struct Planner<'p> {
-    inbound: &'p Inbound<'p>,
-    config: &'p config::Listener,
-    head: &'p RequestHead<'p>,
+pub(super) struct Planner<'p> {
+    pub(super) inbound: &'p Inbound<'p>,
+    pub(super) config: &'p config::Listener,
+    pub(super) head: &'p RequestHead<'p>,
     /// What has arrived behind the head.
     behind: &'p [u8],
-    now: Instant,
+    pub(super) now: Instant,
     /// The peer's address in words, once somebody asks for it.
     peer_text: OnceCell<String>,
     /// What the request is called, if a name was drawn for it.
     request_id: OnceCell<RequestId>,
+    /// Who sends the request.
+    pub(super) identified: OnceCell<Identified>,
 }
 
 impl Planner<'_> {
@@ -151,6 +156,9 @@ impl Planner<'_> {
 
     /// A field as routes, limits and hashes see it.
     fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+        if self.inbound.worker.shared.is_identity(name) {
+            return None; // what a client says of itself there counts for nothing
+        }
         let peer_text =
             || self.inbound.client.peer.address.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default();
         let text: &[u8] = match *name == "x-forwarded-for" {
@@ -179,6 +187,9 @@ impl Planner<'_> {
             Err(answer) => return Way::Answer(answer),
         };
         record.on_route(route);
+        if let Err(error) = self.identify(route, client, record) {
+            return Way::Answer(self.turn_away(cycle, record, route, error));
+        }
         match self.admit(cycle, record, route, client) {
             Ok(slot) => self.aim(cycle, record, route, slot, client),
             Err(answer) => Way::Answer(answer),
@@ -224,7 +235,10 @@ impl Planner<'_> {
             LimitKey::Header(name) => self.field(name),
             _ => self.inbound.identity().map(|identity| identity.key_hash.as_bytes()),
         };
-        match self.inbound.worker.admit(route, client, &limited_by, self.now) {
+        let identities = &self.inbound.worker.shared.identities;
+        let consumer = self.identified.get().map(|identified| identified.name(identities));
+        let caller = Caller { client, consumer };
+        match self.inbound.worker.admit(route, caller, &limited_by, self.now) {
             (Admitted::Pass { .. }, slot) => Ok(slot),
             (Admitted::ConcurrencyLimited, _) => {
                 Err(self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]))
@@ -313,6 +327,17 @@ impl Planner<'_> {
             HashKey::Cookie(name) => text(cookie(self.head, name)),
             HashKey::Path => Some(hash_key(self.head.path().as_bytes())),
         }
+    }
+
+    /// 401 with the ways to be recognised, or 403.
+    fn turn_away(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, error: ProxyError) -> Answer {
+        if error != ProxyError::Unauthenticated {
+            return self.refuse(cycle, record, error, &[]);
+        }
+        let text = &mut self.inbound.worker.scratch.borrow_mut().text;
+        text.clear();
+        self.write_challenges(route, text);
+        self.refuse(cycle, record, error, &[("WWW-Authenticate", text)])
     }
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).

@@ -11,12 +11,12 @@ use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
 use crate::http::head::RequestHead;
-use crate::limits::LOG_FIELD_BYTES_MAX;
+use crate::limits::{CONSUMER_LABELS_MAX, LOG_FIELD_BYTES_MAX};
 use crate::observe::access_log::{LogRecord, LogTls};
 use crate::observe::labels::MethodLabel;
-use crate::observe::recorder::Finished;
+use crate::observe::recorder::{ConsumerKey, Finished};
 use crate::policy::visited::Visited;
-use crate::units::{ClusterId, Instant, ListenerId, RouteId};
+use crate::units::{ClusterId, ConsumerId, Instant, ListenerId, RouteId};
 use http::StatusCode;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -36,6 +36,7 @@ pub(super) struct Record {
     /// When the response was over, if the exchange went on after it.
     answered: Option<Instant>,
     client: Option<IpAddr>,
+    consumer: Option<ConsumerKey>,
     /// Head and body.
     pub(super) request_bytes: u64,
     /// Head and body.
@@ -52,7 +53,8 @@ pub(super) struct Record {
 impl LogTexts {
     fn fill(&mut self, texts: [&[u8]; 7]) {
         self.bytes.clear();
-        for (text, end) in texts.into_iter().chain([&b""[..]]).zip(&mut self.ends) {
+        let none = [&b""[..]; 2];
+        for (text, end) in texts.into_iter().chain(none).zip(&mut self.ends) {
             self.bytes.extend_from_slice(&text[..text.len().min(LOG_FIELD_BYTES_MAX)]);
             *end = u32::try_from(self.bytes.len()).expect("bounded texts");
         }
@@ -64,7 +66,13 @@ impl LogTexts {
         self.ends[6] = u32::try_from(self.bytes.len()).expect("bounded texts");
         let subject = inbound.identity().map_or(&[][..], |identity| identity.subject.as_bytes());
         self.bytes.extend_from_slice(&subject[..subject.len().min(LOG_FIELD_BYTES_MAX)]);
-        self.ends[7] = u32::try_from(self.bytes.len()).expect("bounded texts");
+        self.ends[7..].fill(u32::try_from(self.bytes.len()).expect("bounded texts"));
+    }
+
+    /// Puts the name of the consumer behind that.
+    fn add_consumer(&mut self, name: &str) {
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.ends[8] = u32::try_from(self.bytes.len()).expect("bounded texts");
     }
 
     fn get(&self, index: usize) -> &[u8] {
@@ -87,6 +95,7 @@ impl Record {
             started,
             answered: None,
             client: None,
+            consumer: None,
             request_bytes: 0,
             response_bytes: 0,
             cluster: None,
@@ -154,6 +163,15 @@ impl Record {
         self.route = Some(route);
     }
 
+    /// Somebody of this name sends the request.
+    pub(super) fn on_consumer(&mut self, name: &str, number: u64, id: Option<ConsumerId>) {
+        let is_labelled = id.is_some_and(|id| id.index() < CONSUMER_LABELS_MAX);
+        self.consumer = Some(ConsumerKey { number, is_labelled });
+        if let Some(texts) = &mut self.texts {
+            texts.add_consumer(name);
+        }
+    }
+
     /// The gateway chose an id for the request.
     pub(super) fn on_request_id(&mut self, id: &[u8]) {
         if let Some(texts) = &mut self.texts
@@ -211,6 +229,7 @@ impl Record {
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
             client: self.client,
+            consumer: self.consumer,
         });
         if let Some(log) = &worker.log {
             let texts = self.texts.take().unwrap_or_default();
@@ -241,6 +260,7 @@ impl Record {
                 tls: self.tls,
                 sni: texts.get(6),
                 client_subject: texts.get(7),
+                consumer: texts.get(8),
             });
             if !kept {
                 worker.life.log_line_dropped();
@@ -260,6 +280,8 @@ mod tests {
         texts.fill([b"GET", b"/a", b"", b"", b"curl", b"", b""]);
         assert_eq!([0, 1, 2, 3, 4, 5].map(|i| texts.get(i).len()), [3, 2, 0, 0, 4, 0]);
         texts.fill([b"", b"/b", b"h", b"", b"", b"r", b""]);
+        texts.add_consumer("acme");
+        assert_eq!((texts.get(7), texts.get(8)), (&b""[..], &b"acme"[..]));
         assert_eq!((texts.get(1), texts.get(5)), (&b"/b"[..], &b"r"[..]));
     }
 }

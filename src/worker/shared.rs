@@ -9,15 +9,17 @@
 //! half-way leaves no trace. Where only endpoints of some clusters have changed (their names have other addresses) everything else is the very
 //! same ([`Shared::with_endpoints`]). It is freed when the last worker has let go of it, with the last request that began under it.
 
-use crate::config::{Cluster, Config, Endpoint, Listener, Route};
+use crate::config::{Access, Cluster, Config, Endpoint, Listener, Route};
 use crate::limits::LIMIT_TABLE_BUCKETS;
 use crate::observe::labels::ProbeState;
 use crate::observe::stats::Stats;
+use crate::policy::access::Guards;
 use crate::policy::admission::Limits;
 use crate::policy::client_slots::ClientSlots;
 use crate::policy::cluster::Common;
 use crate::policy::concurrency::{SharedSlots, UNLIMITED};
 use crate::policy::descriptors::Fit;
+use crate::policy::identity::Identities;
 use crate::policy::key_table::KeyTable;
 use crate::policy::router::Router;
 use crate::policy::try_time::TryTimes;
@@ -25,6 +27,7 @@ use crate::tls::challenges::Challenges;
 use crate::tls::offer::offer;
 use crate::tls::tickets::{TicketKeys, Tickets};
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, RouteId};
+use http::HeaderName;
 use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -43,6 +46,12 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The compiled routes.
     pub router: Arc<Router>,
+    /// Who can be recognised.
+    pub(super) identities: Arc<Identities>,
+    /// Who may do what.
+    pub(super) guards: Arc<Guards>,
+    /// Whether any request is asked for who sends it, or kept out.
+    pub(super) has_guards: bool,
     /// The numbers.
     pub stats: Arc<Stats>,
     /// Rate limits and `max_concurrent` of all routes.
@@ -99,6 +108,12 @@ pub(super) struct InUse {
 #[expect(clippy::disallowed_types, reason = "taken once by each worker, and by who looks")]
 type InUses = std::sync::Mutex<Vec<Arc<InUse>>>;
 
+fn has_guards(config: &Config) -> bool {
+    let has_rules = |access: &Access| !access.allow.is_empty() || !access.deny.is_empty();
+    config.listeners.iter().any(|listener| !listener.auth.is_empty() || has_rules(&listener.access))
+        || config.routes.iter().any(|route| route.auth.is_some() || has_rules(&route.access))
+}
+
 impl Shared {
     /// What the workers of `config` need, with the descriptors that there are; `router` is compiled from it.
     #[must_use]
@@ -128,6 +143,9 @@ impl Shared {
             number: self.number + 1,
             root: self.root,
             router: Arc::clone(&self.router),
+            identities: Arc::clone(&self.identities),
+            guards: Arc::clone(&self.guards),
+            has_guards: self.has_guards,
             limits: Arc::clone(&self.limits),
             table: Arc::clone(&self.table),
             try_times: Arc::clone(&self.try_times),
@@ -147,6 +165,11 @@ impl Shared {
             config,
             stats,
         }
+    }
+
+    /// Whether it is the gateway that says something in this header.
+    pub(super) fn is_identity(&self, name: &HeaderName) -> bool {
+        self.config.auth.iter().flat_map(|way| &way.headers).any(|(header, _)| header == name)
     }
 
     /// By which sessions with a listener's clients are made; `None`: it speaks plain HTTP.
@@ -203,6 +226,9 @@ impl Shared {
             clusters: commons.collect(),
             endpoint_slots: endpoint_slots.collect(),
             router: Arc::new(router),
+            identities: Arc::new(Identities::new(&config.consumers, RandomState::new)),
+            guards: Arc::new(Guards::new(&config)),
+            has_guards: has_guards(&config),
             try_times: Arc::new(try_times),
             connection_slots,
             client_slots,

@@ -87,12 +87,12 @@ pub(super) struct Hands {
     pub(super) stock: Rc<RefCell<Blocks>>,
 }
 
-/// Copies of what the access log wants of a request's head: method, target, host, request id, user agent, referer, and the
-/// names of the session and of its client.
+/// Copies of what the access log wants of a request's head: method, target, host, request id, user agent, referer; the names of the session and
+/// of its client; and the consumer's.
 #[derive(Debug, Default)]
 pub(super) struct LogTexts {
     pub(super) bytes: Vec<u8>,
-    pub(super) ends: [u32; 8],
+    pub(super) ends: [u32; 9],
 }
 
 /// Buffers that one call at a time parses and encodes with.
@@ -104,6 +104,10 @@ pub(super) struct Scratch {
     pub(super) text: Vec<u8>,
     /// A response's head for the client.
     pub(super) response: Vec<u8>,
+    /// Lines for the endpoint that say who sends the request.
+    pub(super) identity: Vec<u8>,
+    /// A query without the keys that stood in it, behind its `?`.
+    pub(super) query: Vec<u8>,
 }
 
 impl Worker {
@@ -240,6 +244,7 @@ impl Worker {
         let mut heads = self.heads.borrow_mut();
         if heads.len() < HEADS_KEPT && kept.head.room_bytes() <= HEAD_ROOM_KEPT_BYTES {
             kept.id = None;
+            kept.identified = None;
             heads.push(kept);
         }
     }

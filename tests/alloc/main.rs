@@ -31,6 +31,10 @@ const POST: &str = "POST /small HTTP/1.1\r\nHost: api.example.com\r\nContent-Len
 const CHUNKED_POST: &str = "POST /small HTTP/1.1\r\nHost: api.example.com\r\nTransfer-Encoding: chunked\r\n\r\n\
                             5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
 
+const KEY: &str = "a-key-of-acme";
+/// Of acme, until 2100, signed with the secret of the configuration.
+const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhY21lIiwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6ImEgYiJ9.V4REcJIAoy8Bm4KRrKSpzNtWqPOpzUdSXK5mLIqKgbo";
+
 /// One kind of traffic.
 struct Case {
     name: &'static str,
@@ -45,6 +49,7 @@ fn cases() -> Vec<Case> {
     let case =
         |name, request: &str, status| Case { name, request: request.to_owned(), pipelined: 1, connections: 1, status };
     let to = |path: &str| GET.replace("/small", path);
+    let with = |path: &str, line: &str| to(path).replace("Accept:", &format!("{line}\r\nAccept:"));
     vec![
         case("a small response", GET, "200"),
         Case { connections: 16, ..case("sixteen connections in turn", GET, "200") },
@@ -56,10 +61,45 @@ fn cases() -> Vec<Case> {
         case("a retry", &to("/retried"), "200"),
         case("an error that is passed on", &to("/failing"), "503"),
         case("a rate limit", &to("/limited"), "429"),
+        case("an API key, and what the endpoint is told", &with("/keyed", &format!("X-Api-Key: {KEY}")), "200"),
+        case("an API key in a query", &to(&format!("/keyed?a=1&key={KEY}&b=2")), "200"),
+        case("a token that is known", &with("/keyed", &format!("Authorization: Bearer {TOKEN}")), "200"),
+        case("nobody who is known", &to("/keyed"), "401"),
+        case("who may not", &with("/closed", &format!("X-Api-Key: {KEY}")), "403"),
         case("no route", &GET.replace("api.example.com", "elsewhere.example"), "404"),
         case("the route's own response", &to("/own"), "200"),
     ]
 }
+
+/// Consumers, ways to be recognised, and routes that ask.
+const AUTH: &str = r#"
+        [auth.key]
+        header = "x-api-key"
+        query = "key"
+        headers = { x-consumer = "{consumer}", x-groups = "{groups}" }
+        [auth.jwt]
+        key = { secret = "a-secret-of-at-least-32-bytes-of-which-nobody-knows" }
+        algorithms = ["HS256"]
+        headers = { x-consumer = "{consumer}", x-scope = "{claim.scope}" }
+        [consumer.acme]
+        groups = ["a", "b"]
+        keys = [{ sha256 = "9e454ec450503ff91434ef39098bcadc858fb6894114f9ce31ece9c19063a92a" }]
+
+        [[route]]
+        name = "keyed"
+        match = { host = "api.example.com", path = "/keyed" }
+        auth = ["key", "jwt"]
+        allow = [{ client_ip = ["192.0.2.0/24"] }, { group = ["b"], method = ["GET"] }]
+        limit = [{ rate = "1000000/s", burst = 1000000, per = "consumer" }]
+        upstream = "good"
+
+        [[route]]
+        name = "closed"
+        match = { host = "api.example.com", path = "/closed" }
+        auth = ["key"]
+        deny = { consumer = ["acme"] }
+        upstream = "good"
+"#;
 
 fn configuration(driver: &str, access_log: &str, service: &Service) -> String {
     let (good, bad) = (service.good, service.failing);
@@ -87,6 +127,7 @@ fn configuration(driver: &str, access_log: &str, service: &Service) -> String {
         request_headers = {{ set = {{ x-env = "test" }}, remove = ["x-debug"] }}
         response_headers = {{ remove = ["server"] }}
 
+        {AUTH}
         [[route]]
         name = "retried"
         match = {{ host = "api.example.com", path = "/retried" }}

@@ -64,6 +64,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
             tells_certificate: false,
         };
         let request = UpstreamRequest {
+            identity: b"",
             head,
             path: how.path.unwrap_or(head.path()),
             query: head.query(),
@@ -530,4 +531,15 @@ fn the_rules_of_a_route_apply_to_what_it_answers_itself() {
     let mut out = Vec::new();
     reply::redirect(&mut out, StatusCode::FOUND, "https://b/", "/c", None, &to);
     assert!(!String::from_utf8(out).unwrap().contains("Location"));
+}
+
+#[test]
+fn what_only_the_gateway_says_is_taken_off_in_any_case() {
+    let rules = HeaderRules { strip: [HeaderName::from_static("x-consumer")].into(), ..HeaderRules::default() };
+    let how = Up { rules, ..Up::default() };
+    for name in ["X-Consumer", "x-consumer", "X-CONSUMER"] {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: root\r\nX-Consumers: 1\r\n\r\n");
+        let out = up(bytes.as_bytes(), &how);
+        assert!(!out.contains("root") && out.contains("X-Consumers: 1\r\n"), "{out}");
+    }
 }

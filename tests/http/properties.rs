@@ -65,6 +65,7 @@ fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
         tells_certificate: false,
     };
     let request = UpstreamRequest {
+        identity: b"",
         head,
         path: head.path(),
         query: head.query(),

@@ -44,6 +44,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     reloads,
     names,
     sessions,
+    consumers,
     rate_limits,
     forgotten_clients,
     health_checks,
@@ -324,6 +325,17 @@ fn rate_limits(driver: Driver) -> Moved {
         eventually(reason, || (counted() >= 1.0).then_some(()));
     }
     watched.moved(&["ringgate_rejected_total"])
+}
+
+fn consumers(driver: Driver) -> Moved {
+    let key = "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"; // of "key"
+    let config = format!(
+        "[[route]]\nauth = [\"key\"]\nrespond = {{ body = \"ok\" }}\n[auth.key]\nheader = \"x-key\"\n\
+         [consumer.acme]\nkeys = [{{ sha256 = \"{key}\" }}]\n"
+    );
+    let watched = Watched::start(driver, &config);
+    assert_eq!(watched.gateway.request("GET", "/", &[("X-Key", "key")], b"").status, 200);
+    watched.moved(&["ringgate_consumer_requests_total", "ringgate_consumer_bytes_total"])
 }
 
 /// The table has 2^18 lines of four clients each. A line has a fifth one, all of them in debt, after some 60,000 clients: it is the birthday

@@ -117,7 +117,7 @@ impl Gate {
         let client = IpAddr::from(Ipv4Addr::new(192, 0, 2, below(rng, CLIENTS) as u8));
         let (rate, burst) = self.client_limit;
         let by_client = self.clients.entry(client).or_insert_with(|| Meter::new(rate, burst));
-        match self.workers[worker].admit(ROUTE, client, &|_| None, now) {
+        match self.workers[worker].admit(ROUTE, client.into(), &|_| None, now) {
             Admitted::Pass { dry_run } => {
                 assert_eq!(dry_run, 0);
                 self.route.on_admitted(now);

@@ -4,6 +4,7 @@
 //! credentials for the service), and so are bodies of direct answers; their names and sizes are shown. Every key is there, `null`
 //! where it is not set; a test compares them with the file's schema.
 
+use super::identity;
 use super::rows::{array, glue};
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Config, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
@@ -27,7 +28,10 @@ pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use
         "admin": admin(&config.admin),
         "resolver": resolver(&config.resolver),
         "access_log": config.access_log.as_ref().map(access_log),
-        "listener": config.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "listener": config.listeners.iter().map(|it| listener(it, config)).collect::<Vec<_>>(),
+        "consumers_file": config.consumers.file.as_ref().map(|path| path.display().to_string()),
+        "auth": identity::all_ways(&config.auth),
+        "consumer": identity::consumers(&config.consumers),
     });
     // The head is an object; its closing brace comes at the end of all.
     let mut head = head.to_string();
@@ -59,7 +63,7 @@ fn host(host: &HostMatch) -> Value {
 }
 
 /// A duration as the file writes it: `"1s"`, `"250ms"`, in the largest unit that is exact.
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns")];
     let (size, unit) =
@@ -102,7 +106,7 @@ fn access_log(log: &AccessLog) -> Value {
     json!({ "path": path, "format": format, "redact": log.redact })
 }
 
-fn listener(listener: &Listener) -> Value {
+fn listener(listener: &Listener, config: &Config) -> Value {
     let unix = matches!(listener.bind, Bind::Unix(_));
     let trusted = listener.trusted_proxies.iter().map(ToString::to_string);
     let trusted: Vec<_> = trusted.chain(listener.unix_trusted.then(|| "unix".to_owned())).collect();
@@ -142,6 +146,9 @@ fn listener(listener: &Listener) -> Value {
             ServerField::Remove => "remove".into(),
             ServerField::Set(value) => String::from_utf8_lossy(value.as_bytes()),
         },
+        "auth": identity::ways(&listener.auth, config),
+        "allow": identity::rules(&listener.access.allow),
+        "deny": identity::rules(&listener.access.deny),
         "tls": listener.tls.as_ref().map(|tls| &tls.shown),
         "http2": listener.http2.map(|http2| {
             json!({ "enabled": http2.over_tls, "cleartext": http2.in_clear, "max_streams": http2.streams_max })
@@ -169,6 +176,9 @@ fn route(route: &Route, config: &Config) -> Value {
         "split": target["split"],
         "respond": target["respond"],
         "redirect": target["redirect"],
+        "auth": route.auth.as_ref().map(|ways| identity::ways(ways, config)),
+        "allow": identity::rules(&route.access.allow),
+        "deny": identity::rules(&route.access.deny),
         "strip_prefix": strip_prefix,
         "rewrite": rewrite,
         "request_headers": header_rules(&route.request_headers),
@@ -238,6 +248,7 @@ fn limit(limit: &Limit) -> Value {
     let per = match &limit.per {
         LimitKey::Route => "route".to_owned(),
         LimitKey::ClientIp => "client_ip".to_owned(),
+        LimitKey::Consumer => "consumer".to_owned(),
         LimitKey::Header(name) => format!("header:{name}"),
         LimitKey::ClientCertificate => "client_cert".to_owned(),
     };
@@ -410,6 +421,8 @@ mod tests {
 [access_log]
 [[listener]]
 listen = "unix:/run/ringgate.sock"
+allow = { method = ["GET"], claim = { scope = "a" } }
+deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_auth = { ca = "/dir/a.pem" }, acme = { directory = "https://acme.example/", names = ["a.example"], cache = "/dir" } }
 [[route]]
 match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" } }
@@ -418,6 +431,9 @@ strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 limit = [{ rate = "1/s" }]
 timeout = { adaptive = true }
+auth = ["api_key"]
+allow = { group = ["partners"], claim = { scope = "a" } }
+deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 [[route]]
 match = { path = "/b/*" }
 split = [{ upstream = "app", weight = 1 }, { upstream = "b", weight = 1 }]
@@ -429,6 +445,14 @@ response_headers = { set = { x-d = "d" } }
 [[route]]
 match = { path = "/d" }
 redirect = { to = "/e" }
+[auth.api_key]
+header = "x-api-key"
+headers = { x-consumer = "{consumer}" }
+[auth.jwt]
+key = { secret = "a-secret-of-at-least-32-bytes-of-which-nobody-knows" }
+algorithms = ["HS256"]
+[consumer.acme]
+keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 [upstream.app]
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]
@@ -443,7 +467,9 @@ endpoints = [{ address = "10.0.0.2:1" }]
         match value {
             Value::Object(table) => {
                 let chosen = at == ".upstream"
-                    || [".set", ".header", ".query", ".headers"].iter().any(|table| at.ends_with(table));
+                    || [".set", ".header", ".query", ".headers", ".consumer", ".auth", ".claim"]
+                        .iter()
+                        .any(|table| at.ends_with(table));
                 for (key, value) in table {
                     let at = if chosen { format!("{at}.*") } else { format!("{at}.{key}") };
                     shown_keys(value, &at, keys);
@@ -488,7 +514,10 @@ endpoints = [{ address = "10.0.0.2:1" }]
         let schema: Value = serde_json::from_str(&crate::config::schema()).unwrap();
         schema_keys(&schema, &schema, "", &mut wanted);
         // the other form of a value that is not shown
-        wanted.retain(|key| !key.ends_with(".*.file") && !key.ends_with(".key.file"));
+        wanted.retain(|key| {
+            let forms = [".*.file", ".key.file", ".secret.file", ".claim.*.all", ".claim.*.exact"];
+            !forms.iter().any(|form| key.ends_with(form)) || key == ".auth.*.key.file"
+        });
         assert!(wanted.len() > 100 && wanted.contains(".upstream.*.health_check.path"), "{wanted:?}");
         assert_eq!(wanted.symmetric_difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new());
     }

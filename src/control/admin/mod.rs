@@ -32,6 +32,7 @@ mod configuration;
 mod endpoints;
 mod handover;
 mod hosts;
+mod identity;
 mod rows;
 mod server;
 mod views;

@@ -120,6 +120,7 @@ async fn get_json(address: std::net::SocketAddr, path: &str) -> Value {
 
 fn finished(route: Option<u32>, client: &str, response_bytes: u64) -> Finished {
     Finished {
+        consumer: None,
         route: route.map(RouteId),
         method: MethodLabel::Get,
         status: StatusCode::OK,
@@ -283,6 +284,7 @@ fn routes_show_their_numbers() {
         let recorder = gateway.stats.recorder(WorkerId(0));
         recorder.finished(&finished(Some(1), "192.0.2.1", 10));
         recorder.finished(&Finished {
+            consumer: None,
             error: Some(ProxyError::NoRoute),
             status: StatusCode::NOT_FOUND,
             ..finished(None, "192.0.2.1", 10)
@@ -313,7 +315,7 @@ fn usage_ranks_clients_and_totals_routes() {
         let address = start(state);
         let value = get_json(address, "/usage").await;
         assert_eq!(value["by"], "requests");
-        let top = json!({ "route": "orders", "client": "192.0.2.1", "requests": 4, "errors": 0, "bytes": 40,
+        let top = json!({ "route": "orders", "client": "192.0.2.1", "consumer": null, "requests": 4, "errors": 0, "bytes": 40,
             "latency_seconds": 0.016 });
         assert_eq!(value["top"][0], top);
         assert_eq!(value["top"].as_array().unwrap().len(), 3);

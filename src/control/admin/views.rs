@@ -12,6 +12,7 @@ use crate::observe::stats::{NO_ROUTE, RouteView, Stats};
 use crate::observe::usage::{Usage, UsageKey};
 use crate::units::{ClusterId, EndpointId, Instant, RouteId};
 use serde_json::{Map, Value, json};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// `{"workers": n, "upstreams": […]}`
@@ -127,6 +128,9 @@ fn route_numbers(view: &RouteView) -> Value {
     if view.rate_limited_dry_run > 0 {
         rejected.insert("rate_limited_dry_run".into(), view.rate_limited_dry_run.into());
     }
+    if view.forbidden_dry_run > 0 {
+        rejected.insert("forbidden_dry_run".into(), view.forbidden_dry_run.into());
+    }
     json!({
         "requests": view.duration.count(),
         "errors": view.errors,
@@ -152,9 +156,13 @@ pub(super) fn usage(
     routes: Vec<(Option<RouteId>, Usage)>,
 ) -> impl Iterator<Item = String> {
     let named = Arc::clone(&state);
+    let wanted: HashSet<u64> = pairs.iter().map(|(key, _)| key.consumer).collect();
+    let consumers = named.config.consumers.all.iter().filter(|consumer| wanted.contains(&consumer.number));
+    let consumers: HashMap<u64, Arc<str>> = consumers.map(|it| (it.number, Arc::clone(&it.name))).collect();
     let pairs = pairs.into_iter().map(move |(key, usage)| {
         let mut row = usage_row(route_name(&named, key.route), &usage);
         row["client"] = key.client.to_string().into();
+        row["consumer"] = consumers.get(&key.consumer).map(|name| &**name).into();
         row
     });
     let totals = routes.into_iter().map(move |(id, usage)| usage_row(route_name(&state, id), &usage));

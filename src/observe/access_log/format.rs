@@ -8,7 +8,7 @@
 //! replaced by `[redacted]`. Names are compared without case and after percent-decoding, so `%74oken=` does not slip by.
 
 use super::record::{LogRecord, LogTls};
-use crate::config::{Cluster, Config, LogFormat};
+use crate::config::{Cluster, Config, KeyPlace, LogFormat};
 use crate::units::ClusterId;
 use rustls::CipherSuite;
 use std::fmt::Display;
@@ -68,7 +68,7 @@ impl Formatter {
             routes: config.routes.iter().map(|route| escaped(&route.name, format)).collect(),
             clusters: config.clusters.iter().map(|cluster| cluster_names(cluster, format)).collect(),
         };
-        Self { names, format, redact: Redaction::new(redact), text: Vec::new() }
+        Self { names, format, redact: Redaction::new(redact, config), text: Vec::new() }
     }
 
     /// The same for the ids of `config`, which differs in the endpoints of these clusters only.
@@ -95,6 +95,9 @@ impl Formatter {
         put(out, format_args!(",\"listener\":\"{}\"", self.listener(record)));
         optional_json(out, "route", self.route(record));
         optional_json(out, "client", record.client);
+        if !record.consumer.is_empty() {
+            self.json_text(out, "consumer", record.consumer, false);
+        }
         self.json_text(out, "method", record.method, false);
         self.json_text(out, "host", record.host, self.redact.host);
         self.json_url(out, "target", record.target, false);
@@ -172,6 +175,10 @@ impl Formatter {
         combined_quoted(out, record.user_agent, self.redact.user_agent);
         put(out, format_args!(" listener=\"{}\"", self.listener(record)));
         put(out, format_args!(" route=\"{}\"", self.route(record).unwrap_or("-")));
+        if !record.consumer.is_empty() {
+            out.extend_from_slice(b" consumer=");
+            combined_quoted(out, record.consumer, false);
+        }
         out.extend_from_slice(b" host=");
         combined_quoted(out, record.host, self.redact.host);
         put(out, format_args!(" error={}", record.error.map_or("-", |error| error.token())));
@@ -321,8 +328,13 @@ fn escape_combined(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 impl Redaction {
-    fn new(names: &[String]) -> Self {
-        let names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    /// What is listed, and the parameters that keys stand in.
+    fn new(names: &[String], config: &Config) -> Self {
+        let keys = config.auth.iter().flat_map(|way| &way.places).filter_map(|place| match place {
+            KeyPlace::Query(name) => Some(name),
+            KeyPlace::Header(..) | KeyPlace::Cookie(_) => None,
+        });
+        let names: Vec<String> = names.iter().chain(keys).map(|name| name.to_ascii_lowercase()).collect();
         let listed = |name: &str| names.iter().any(|listed| listed == name);
         Self {
             host: listed("host"),

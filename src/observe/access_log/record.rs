@@ -61,6 +61,8 @@ pub struct LogRecord<'a> {
     pub user_agent: &'a [u8],
     /// `Referer`.
     pub referer: &'a [u8],
+    /// The name of the consumer that was recognised.
+    pub consumer: &'a [u8],
     /// The session that it came in; `None`: plain HTTP.
     pub tls: Option<LogTls>,
     /// The name that the client has asked for when the session was made.
@@ -102,8 +104,8 @@ const NONE_U64: u64 = u64::MAX;
 /// Stands for a version that is not there: digits end at 9.
 const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
-/// The largest packed record: seven texts, the endpoints, and less than 144 bytes of numbers.
-pub(super) const PACKED_BYTES_MAX: usize = 7 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
+/// The largest packed record: eight texts, the endpoints, and less than 144 bytes of numbers.
+pub(super) const PACKED_BYTES_MAX: usize = 8 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
 
 impl<'a> LogRecord<'a> {
     /// Appends the packed record to `out`: at most [`PACKED_BYTES_MAX`] bytes.
@@ -140,6 +142,7 @@ impl<'a> LogRecord<'a> {
         }
         pack_text(out, self.sni);
         pack_text(out, self.client_subject);
+        pack_text(out, self.consumer);
     }
 
     /// Reads what [`LogRecord::pack`] wrote; `tries` keeps where they went and how they ended. `None` when the bytes are no packed record.
@@ -195,6 +198,7 @@ impl<'a> LogRecord<'a> {
             referer: from.text()?,
             sni: from.text()?,
             client_subject: from.text()?,
+            consumer: from.text()?,
         })
     }
 }
@@ -303,6 +307,7 @@ pub(super) mod tests {
             tls: None,
             sni: b"",
             client_subject: b"",
+            consumer: b"",
         }
     }
 
@@ -322,6 +327,7 @@ pub(super) mod tests {
     fn a_packed_record_comes_back_as_it_was() {
         round_trip(&full());
         round_trip(&LogRecord { rule: Some(Rule::Chunk), ..full() });
+        round_trip(&LogRecord { consumer: b"acme", ..full() });
         let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
         round_trip(&LogRecord { tls: Some(tls), sni: b"api.example.com", client_subject: b"CN=a", ..full() });
         round_trip(&LogRecord {
@@ -354,6 +360,7 @@ pub(super) mod tests {
             referer: text,
             sni: text,
             client_subject: text,
+            consumer: text,
             tls: Some(LogTls { version: 0x0303, suite: 0xc02b, is_resumed: false }),
             endpoints: &many,
             outcomes: &[AttemptOutcome::Reset; 100],

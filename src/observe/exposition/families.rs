@@ -7,8 +7,8 @@
 
 use super::Family;
 use super::rows::{
-    by_reason, each_endpoint, listener, of_process, once, once_if_told, per_cluster, per_listener, per_request_key,
-    per_route, readmissions, rejected, requests,
+    by_reason, consumers, each_endpoint, listener, of_process, once, once_if_told, per_cluster, per_listener,
+    per_request_key, per_route, readmissions, rejected, requests,
 };
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{AttemptOutcome, FailureReason, ProbeState, RefuseReason, RetryReason};
@@ -23,13 +23,6 @@ pub(super) const HISTOGRAM: &str = "histogram";
 
 /// The metrics of what the gateway does, in the order of a scrape. Names and labels are the user's contract.
 pub(super) const FAMILIES: &[Family] = &[
-    Family {
-        name: "ringgate_build_info",
-        help: "Always 1; the labels tell the version.",
-        kind: GAUGE,
-        rows: once,
-        render: |_, _, out| out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1),
-    },
     Family {
         name: "ringgate_requests_total",
         help: "Requests that are over, by route (- is none), method and status.",
@@ -65,6 +58,20 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: COUNTER,
         rows: per_route,
         render: rejected,
+    },
+    Family {
+        name: "ringgate_consumer_requests_total",
+        help: "Requests that are over of consumers that were recognised; beyond the first thousand of the configuration, other.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| consumers(scrape, out, |(requests, _)| requests),
+    },
+    Family {
+        name: "ringgate_consumer_bytes_total",
+        help: "Bytes of their requests and responses, heads included.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| consumers(scrape, out, |(_, bytes)| bytes),
     },
     Family {
         name: "ringgate_upstream_attempts_total",

@@ -9,6 +9,13 @@ use crate::units::WorkerId;
 /// They follow [`super::tls_families::TLS_FAMILIES`].
 pub(super) const OWN_FAMILIES: &[Family] = &[
     Family {
+        name: "ringgate_build_info",
+        help: "Always 1; the labels tell the version.",
+        kind: GAUGE,
+        rows: once,
+        render: |_, _, out| out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1),
+    },
+    Family {
         name: "ringgate_config_generation",
         help: "Number of the configuration in use; the one of the start is 1.",
         kind: GAUGE,

@@ -2,6 +2,7 @@
 
 use super::{ProcessNumbers, Samples, Scrape};
 use crate::error::ProxyError;
+use crate::limits::CONSUMER_LABELS_MAX;
 use crate::observe::labels::{EjectReason, MethodLabel, ReadmitReason};
 use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey};
 use crate::units::{ClusterId, EndpointId, ListenerId};
@@ -76,10 +77,27 @@ pub(super) fn rejected(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
     let Some(route) = scrape.stats.route_row(row) else { return };
     let name = scrape.stats.row_name(row);
     let tokens = ProxyError::ALL.iter().map(|error| error.token()).zip(route.rejected);
-    for (token, count) in tokens.chain([("rate_limited_dry_run", route.rate_limited_dry_run)]) {
+    let dry_runs =
+        [("rate_limited_dry_run", route.rate_limited_dry_run), ("forbidden_dry_run", route.forbidden_dry_run)];
+    for (token, count) in tokens.chain(dry_runs) {
         if count > 0 {
             out.sample(&[("route", name), ("reason", token)], count);
         }
+    }
+}
+
+/// The consumers that the configuration names first and, as `other`, everybody else who was recognised.
+pub(super) fn consumers(scrape: &Scrape, out: &mut Samples<'_>, number: fn((u64, u64)) -> u64) {
+    let consumers = &scrape.stats.config.consumers.all;
+    let mut sums = scrape.stats.consumers();
+    for consumer in consumers.iter().take(CONSUMER_LABELS_MAX) {
+        if let Some(sum) = sums.by_number.remove(&consumer.number) {
+            out.sample(&[("consumer", &consumer.name)], number(sum));
+        }
+    }
+    let others = sums.by_number.into_values().map(number).sum::<u64>() + number(sums.others);
+    if others > 0 {
+        out.sample(&[("consumer", "other")], others);
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct RouteStats {
     pub(crate) rejected: [Counter; ProxyError::ALL.len()],
     /// Requests that a limit in dry run would have rejected.
     pub(crate) rate_limited_dry_run: Counter,
+    /// Requests that rules in dry run would have refused.
+    pub(crate) forbidden_dry_run: Counter,
 }
 
 impl RouteStats {
@@ -69,8 +71,17 @@ impl RouteStats {
             bytes: Counter::default(),
             rejected: counters(),
             rate_limited_dry_run: Counter::default(),
+            forbidden_dry_run: Counter::default(),
         }
     }
+}
+
+/// One consumer on one worker, by the number of its name.
+#[derive(Debug, Default)]
+pub(crate) struct ConsumerStats {
+    pub(crate) number: Counter,
+    pub(crate) requests: Counter,
+    pub(crate) bytes: Counter,
 }
 
 /// One cluster on one worker.

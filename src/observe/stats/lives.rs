@@ -8,13 +8,16 @@
 //! What this does not do: grow. When all of it is in use, the oldest life falls silent; that is somebody who has stalled more than once.
 
 use super::Hub;
-use super::cells::LoopStats;
+use super::cells::{ConsumerStats, LoopStats};
 use crate::limits::{self, WORKER_LIVES_MAX};
-use crate::observe::counter::Counter;
+use crate::observe::counter::{Arena, Counter};
 use crate::observe::usage::UsageTable;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
+
+/// Consumers whose counters are allocated at a time.
+const CONSUMERS_CHUNK: usize = 64;
 
 /// What one life of a worker counts that is about itself, whatever the configuration; no cache line of it is shared with another's.
 #[derive(Debug)]
@@ -25,6 +28,9 @@ pub(crate) struct LifeStats {
     /// Requests whose counter found no room at their route.
     pub(crate) requests_other: Counter,
     pub(crate) usage: UsageTable,
+    /// Those that have labels of their own, and all others together.
+    pub(crate) consumers: Arena<ConsumerStats, CONSUMERS_CHUNK>,
+    pub(crate) consumers_other: ConsumerStats,
     pub(crate) event_loop: LoopStats,
 }
 
@@ -34,6 +40,8 @@ impl LifeStats {
             writer: AtomicU64::new(0),
             requests_other: Counter::default(),
             usage: UsageTable::new(limits::USAGE_CLIENTS),
+            consumers: Arena::new(limits::CONSUMER_LABELS_MAX),
+            consumers_other: ConsumerStats::default(),
             event_loop: LoopStats::default(),
         }
     }

@@ -10,6 +10,7 @@ use crate::observe::labels::{
 };
 use crate::observe::usage::Usage;
 use crate::units::Instant;
+use std::collections::HashMap;
 
 /// Health checks of one endpoint, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,17 @@ pub struct RouteView {
     pub rejected: [u64; ProxyError::ALL.len()],
     /// Requests that a limit in dry run would have rejected.
     pub rate_limited_dry_run: u64,
+    /// Requests that rules in dry run would have refused.
+    pub forbidden_dry_run: u64,
+}
+
+/// Requests and bytes of consumers, over all workers.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerSums {
+    /// By the number of the name ([`crate::config::Consumer::number`]).
+    pub by_number: HashMap<u64, (u64, u64)>,
+    /// Of those that have no counters of their own.
+    pub others: (u64, u64),
 }
 
 impl RouteView {

@@ -177,8 +177,16 @@ fn an_endpoint_gets_one_request_and_the_same_one() {
     ];
     let (mut section, mut scratch) = (section(&block(&fields)), HeadScratch::default());
     let head = RequestHead::of_section(&mut section, false, &HeadPolicy::default(), &mut scratch).unwrap();
-    let forwarding = Forwarding { peer: None, is_trusted: true, scheme: "https", request_id: b"7" };
+    let forwarding = Forwarding {
+        peer: None,
+        is_trusted: true,
+        scheme: "https",
+        request_id: b"7",
+        identity: None,
+        tells_certificate: false,
+    };
     let request = UpstreamRequest {
+        identity: b"",
         head: &head,
         path: head.path(),
         query: head.query(),

@@ -1,0 +1,121 @@
+//! Rules that can never hold, and ways to be recognised that nobody takes: legal, and most likely not what was meant.
+
+use super::{Access, Config, Rule};
+use crate::units::AuthId;
+use rustc_hash::FxHashSet;
+
+/// One sentence each, in the order of the file's tables.
+pub(super) fn of(config: &Config) -> Vec<String> {
+    let names: FxHashSet<&str> = config.consumers.all.iter().map(|consumer| &*consumer.name).collect();
+    let groups: FxHashSet<&str> = config.consumers.groups.iter().map(|group| &**group).collect();
+    let mut used: FxHashSet<AuthId> = FxHashSet::default();
+    let mut warnings = Vec::new();
+    let has_tokens = config.auth.iter().any(|way| way.tokens.is_some());
+    let judge = Judge { names, groups, has_tokens };
+    for listener in &config.listeners {
+        used.extend(&listener.auth);
+        let recognises = !listener.auth.is_empty() || config.routes.iter().any(|route| route.auth.is_some());
+        warnings.extend(judge.access(&format!("listener {:?}", listener.name), &listener.access, recognises));
+    }
+    for route in config.routes.iter() {
+        used.extend(route.auth.iter().flatten());
+        let recognises = match &route.auth {
+            Some(ways) => !ways.is_empty(),
+            None => config.listeners.iter().any(|listener| !listener.auth.is_empty()),
+        };
+        warnings.extend(judge.access(&format!("route {:?}", route.name), &route.access, recognises));
+    }
+    for (row, way) in config.auth.iter().enumerate() {
+        if !used.contains(&AuthId::from_index(row)) {
+            warnings.push(format!("auth.{}: no route and no listener uses it", way.name));
+        }
+    }
+    if config.auth.is_empty() && !config.consumers.all.is_empty() {
+        warnings.push("consumer: there is no [auth.NAME], so none of them is ever recognised".to_owned());
+    }
+    warnings
+}
+
+struct Judge<'c> {
+    names: FxHashSet<&'c str>,
+    groups: FxHashSet<&'c str>,
+    has_tokens: bool,
+}
+
+impl Judge<'_> {
+    /// `recognises`: whether anybody is recognised there.
+    fn access(&self, of: &str, access: &Access, recognises: bool) -> Vec<String> {
+        let rows = |list: &'static str, rules: &[Rule]| -> Vec<String> {
+            let why =
+                |(row, rule)| self.never(rule, recognises).map(|why| format!("{of}: {list}[{row}] never holds: {why}"));
+            rules.iter().enumerate().filter_map(why).collect()
+        };
+        let mut found = [rows("allow", &access.allow), rows("deny", &access.deny)].concat();
+        let is_hidden = |networks: &super::Networks| {
+            let denied = || {
+                access.deny.iter().filter(|rule| !rule.dry_run && !rule.is_about_identity() && rule.methods.is_empty())
+            };
+            networks.file.is_none()
+                && networks.listed.iter().all(|network| {
+                    denied().any(|rule| {
+                        rule.networks.as_ref().is_some_and(|deny| deny.listed.iter().any(|deny| deny.contains(network)))
+                    })
+                })
+        };
+        for (row, rule) in access.allow.iter().enumerate() {
+            if rule.networks.as_ref().is_some_and(is_hidden) {
+                found.push(format!("{of}: allow[{row}] allows nobody: deny keeps all its networks out"));
+            }
+        }
+        found
+    }
+
+    /// Why a rule can hold for no request.
+    fn never(&self, rule: &Rule, recognises: bool) -> Option<String> {
+        if rule.is_about_identity() && !recognises {
+            return Some("nobody is recognised there, because it has no auth".to_owned());
+        }
+        if !rule.claims.is_empty() && !self.has_tokens {
+            return Some("there is no [auth.NAME] with tokens, which alone have claims".to_owned());
+        }
+        // tokens may name anybody
+        if !self.has_tokens
+            && !rule.consumers.is_empty()
+            && !rule.consumers.iter().any(|name| self.names.contains(name.as_str()))
+        {
+            return Some(format!("there is no consumer {}", rule.consumers.join(" or ")));
+        }
+        if !rule.groups.is_empty() && !rule.groups.iter().any(|name| self.groups.contains(name.as_str())) {
+            return Some(format!("nobody is in the group {}", rule.groups.join(" or ")));
+        }
+        let networks = rule.networks.as_ref()?;
+        networks.all().next().is_none().then(|| "it names no network".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::parse_for;
+
+    #[test]
+    fn rules_that_never_hold_are_told() {
+        let text = "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\n\
+            [[route]]\nname = \"open\"\nauth = []\nmatch = { path = \"/open\" }\nrespond = {}\nallow = { group = [\"eu\"] }\n\
+            [[route]]\nname = \"closed\"\nauth = [\"key\"]\nrespond = {}\n\
+            allow = [{ consumer = [\"acme\"] }, { consumer = [\"acne\"] }, { group = [\"us\"] }, { client_ip = [\"10.1.0.0/16\"] }]\n\
+            deny = [{ client_ip = [\"10.0.0.0/8\"] }, { client_ip = [] }]\n\
+            [auth.key]\nheader = \"x-key\"\n[auth.other]\nheader = \"x-other\"\n[consumer.acme]\ngroups = [\"eu\"]\n";
+        let config = parse_for(text, "f", &[0]).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(
+            super::of(&config),
+            [
+                "route \"open\": allow[0] never holds: nobody is recognised there, because it has no auth",
+                "route \"closed\": allow[1] never holds: there is no consumer acne",
+                "route \"closed\": allow[2] never holds: nobody is in the group us",
+                "route \"closed\": deny[1] never holds: it names no network",
+                "route \"closed\": allow[3] allows nobody: deny keeps all its networks out",
+                "auth.other: no route and no listener uses it",
+            ]
+        );
+    }
+}

@@ -1,0 +1,470 @@
+//! Consumers, ways to be recognised and rules of the file: what their keys must agree on.
+
+use super::check::value;
+use super::file;
+use super::identity::{
+    Access, Auth, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Rule, TokenRules, fingerprint,
+};
+use super::identity_keys::{self, Digest, Rules, TokenKey};
+use super::names::{FilePath, Name};
+use super::paths::QueryText;
+use super::place::{KeyOf, Place};
+use super::problem::{Sink, listed};
+use super::read::{List, Map, Scalar, Written};
+use super::texts::read_file;
+use super::token_keys::{self, VerifyKey};
+use super::{Listener, Route};
+use crate::limits::{
+    CONSUMER_GROUPS_MAX, CONSUMER_KEYS_MAX, CONSUMERS_FILE_BYTES_MAX, CONSUMERS_MAX, NETWORKS_FILE_BYTES_MAX,
+    NETWORKS_MAX, TOKEN_KEYS_FILE_BYTES_MAX,
+};
+use crate::units::{AuthId, GroupId};
+use http::HeaderName;
+use ipnet::IpNet;
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::de::DeValue;
+
+/// `consumers_file`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsumersFile {
+    consumer: BTreeMap<String, ConsumerRow>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsumerRow {
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    keys: Vec<KeyRow>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyRow {
+    sha256: String,
+}
+
+/// Consumers while they are gathered.
+#[derive(Default)]
+struct Gathered {
+    all: Vec<Consumer>,
+    names: FxHashSet<Arc<str>>,
+    groups: Vec<Arc<str>>,
+    group_ids: FxHashMap<Arc<str>, GroupId>,
+    /// Rows of who has a key.
+    keys: FxHashMap<[u8; 32], usize>,
+}
+
+impl Gathered {
+    fn group(&mut self, name: &str) -> GroupId {
+        if let Some(id) = self.group_ids.get(name) {
+            return *id;
+        }
+        let (id, name): (_, Arc<str>) = (GroupId::from_index(self.groups.len()), name.into());
+        self.groups.push(Arc::clone(&name));
+        self.group_ids.insert(name, id);
+        id
+    }
+
+    /// Adds a consumer, or says why it cannot be one.
+    fn add<'g>(&mut self, name: &str, groups: impl Iterator<Item = &'g str>, keys: Vec<Digest>) -> Result<(), String> {
+        let mut groups: Vec<_> = groups.map(|group| self.group(group)).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        for key in &keys {
+            match self.keys.entry(key.0) {
+                Entry::Occupied(other) => {
+                    let other = self.all.get(*other.get()).map_or(name, |other| &*other.name);
+                    return Err(format!("{other:?} has a key of {name:?} too; a key belongs to one consumer, once"));
+                }
+                Entry::Vacant(free) => drop(free.insert(self.all.len())),
+            }
+        }
+        let consumer = Consumer::new(name, groups.into(), keys.into());
+        if !self.names.insert(Arc::clone(&consumer.name)) {
+            return Err(format!("there is a consumer {name:?} already"));
+        }
+        self.all.push(consumer);
+        Ok(())
+    }
+}
+
+/// Everybody who can be recognised.
+pub(super) fn consumers(file: &file::File, sink: &mut Sink<'_>) -> Option<Consumers> {
+    let mut gathered = Gathered::default();
+    let map = file.consumer.as_ref()?;
+    for (name, written) in &map.value.0 {
+        let table = &written.value;
+        let (Some(groups), Some(keys)) = (&table.groups, &table.keys) else { continue };
+        let groups = groups.value.0.iter().map(|group| group.value.0.as_str());
+        let keys = keys.value.0.iter().filter_map(|key| value(&key.value.sha256)).collect();
+        if let Err(why) = gathered.add(&name.value.0, groups, keys) {
+            sink.place(table.at.key("keys"), written.span.start, why, None);
+        }
+    }
+    let written = gathered.all.len();
+    let path = file.consumers_file.as_ref();
+    if let Some(path) = path
+        && let Err(why) = read_consumers(&path.value.0, &mut gathered, sink)
+    {
+        sink.value("consumers_file", path.span.clone(), why, None);
+    }
+    Some(Consumers::new(gathered.all, written, gathered.groups, path.map(|path| path.value.0.clone())))
+}
+
+/// What stands in a file that is named, as text.
+fn text_of(path: &Path, bytes_max: u64, sink: &Sink<'_>) -> Result<String, String> {
+    let read = read_file(path, bytes_max);
+    sink.follow(path, read.as_ref().ok().map(|(_, stamp)| *stamp));
+    let (bytes, _) = read.map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("the file has more than {bytes_max} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| "the file has a byte that is not UTF-8".to_owned())
+}
+
+fn read_consumers(path: &Path, gathered: &mut Gathered, sink: &Sink<'_>) -> Result<(), String> {
+    let text = text_of(path, CONSUMERS_FILE_BYTES_MAX, sink)?;
+    // what a parser says beyond the place could repeat what stands there
+    let at = |line: usize, column: usize| format!("line {line}, column {column} of the file is not as it should be");
+    let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+    let ConsumersFile { consumer } = match is_toml {
+        true => toml::from_str(&text).map_err(|error| {
+            let before = &text[..error.span().map_or(0, |span| span.start).min(text.len())];
+            let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+            at(before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        })?,
+        false => serde_json::from_str(&text).map_err(|error| at(error.line(), error.column()))?,
+    };
+    if gathered.all.len() + consumer.len() > CONSUMERS_MAX {
+        return Err(format!("more than {CONSUMERS_MAX} consumers"));
+    }
+    for (name, row) in consumer {
+        let is_name = |name: &str| Name::parse(&DeValue::String(name.into())).is_ok();
+        if let Some(name) = std::iter::once(&name).chain(&row.groups).find(|name| !is_name(name)) {
+            return Err(format!("{name:?} must be {}", Name::allowed()));
+        }
+        if row.groups.len() > CONSUMER_GROUPS_MAX || row.keys.len() > CONSUMER_KEYS_MAX {
+            return Err(format!("{name:?}: at most {CONSUMER_GROUPS_MAX} groups and {CONSUMER_KEYS_MAX} keys"));
+        }
+        let keys: Option<Vec<_>> = row.keys.iter().map(|key| Digest::try_new(&key.sha256)).collect();
+        let keys = keys.ok_or_else(|| format!("{name:?}: sha256 must be 64 hexadecimal digits"))?;
+        gathered.add(&name, row.groups.iter().map(String::as_str), keys)?;
+    }
+    Ok(())
+}
+
+/// Ways to be recognised, in file order.
+pub(super) fn auth(file: &file::File, sink: &mut Sink<'_>) -> Option<Vec<Auth>> {
+    let map = file.auth.as_ref()?;
+    let ways: Vec<_> =
+        map.value.0.iter().filter_map(|(name, written)| way(&name.value.0, &written.value, sink)).collect();
+    (ways.len() == map.value.0.len()).then_some(ways)
+}
+
+fn way(name: &str, table: &identity_keys::Auth, sink: &mut Sink<'_>) -> Option<Auth> {
+    let scheme = value(&table.scheme).map(|scheme| scheme.0);
+    if let (Some(scheme), None) = (&table.scheme, &table.header) {
+        let message = "has no effect: it stands before a key in a header, and there is no header".to_owned();
+        sink.value(table.at.key("scheme"), scheme.span.clone(), message, None);
+    }
+    let header = value(&table.header).map(|header| KeyPlace::Header(header.0, scheme));
+    let query = value(&table.query).map(|query| KeyPlace::Query(query.0));
+    let cookie = value(&table.cookie).map(|cookie| KeyPlace::Cookie(cookie.0));
+    let mut places: Vec<_> = header.into_iter().chain(query).chain(cookie).collect();
+    let tokens = match &table.key {
+        Some(key) => Some(Arc::new(tokens(table, key, sink)?)),
+        None => {
+            only_tokens(table, sink);
+            None
+        }
+    };
+    if let (true, Some(query)) = (tokens.is_some(), &table.query) {
+        let message = "tokens are not taken from URLs, which are kept in many places (RFC 6750 §5.3)".to_owned();
+        sink.value(table.at.key("query"), query.span.clone(), message, None);
+    }
+    if tokens.is_some() && places.is_empty() {
+        places.push(KeyPlace::Header(http::header::AUTHORIZATION, Some("Bearer".to_owned())));
+    }
+    let reported = ["header", "query", "cookie"].iter().any(|key| sink.reported(table.at.key(key)));
+    if places.is_empty() && !reported {
+        let message =
+            "missing: at least one of header, query, cookie, where an API key stands, or key, for tokens".to_owned();
+        sink.place(table.at.key("header"), table.at.offset, message, None);
+    }
+    let headers: Vec<_> = headers(&table.at, table.headers.as_ref()?, sink);
+    Some(Auth { name: name.to_owned(), places, tokens, forwards: value(&table.forward_credentials)?, headers })
+}
+
+/// Keys that say something of tokens, where there are none.
+fn only_tokens(table: &identity_keys::Auth, sink: &mut Sink<'_>) {
+    let given = [
+        ("algorithms", table.algorithms.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
+        ("issuer", table.issuer.as_ref().map(|key| key.span.clone())),
+        ("audience", table.audience.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
+        ("leeway", table.leeway.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
+        ("types", table.types.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
+        ("consumer_claim", table.consumer_claim.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
+    ];
+    if sink.reported(table.at.key("key")) {
+        return;
+    }
+    for (name, span) in given.into_iter().filter_map(|(name, span)| Some((name, span?))) {
+        let message = "has no effect: it is about tokens, and there is no key to verify them with".to_owned();
+        sink.value(table.at.key(name), span, message, None);
+    }
+}
+
+fn tokens(table: &identity_keys::Auth, key: &Written<TokenKey>, sink: &mut Sink<'_>) -> Option<TokenRules> {
+    let algorithms: Vec<_> = table.algorithms.as_ref()?.value.0.iter().map(|word| word.value.0).collect();
+    let place = key.value.at.key("file");
+    let mut tell = |key: &str, message: String| sink.place(table.at.key(key), table.at.offset, message, None);
+    if algorithms.is_empty() {
+        tell("algorithms", "missing: how tokens are signed, such as [\"ES256\"]".to_owned());
+        return None;
+    }
+    if algorithms.iter().any(|algorithm| algorithm.is_symmetric() != algorithms[0].is_symmetric()) {
+        let message =
+            "HS* and others do not go together: a public key must never be taken for a secret (RFC 8725 §3.1)";
+        tell("algorithms", message.to_owned());
+        return None;
+    }
+    let (file, inline, secret) = (&key.value.file, &key.value.inline, &key.value.secret);
+    let given = usize::from(file.is_some()) + usize::from(inline.is_some()) + usize::from(secret.is_some());
+    if given != 1 {
+        sink.place(place, key.span.start, "must be exactly one of file, inline, secret".to_owned(), None);
+        return None;
+    }
+    let read = match (file, inline, secret) {
+        (Some(path), ..) => text_of(&path.value.0, TOKEN_KEYS_FILE_BYTES_MAX, sink)
+            .and_then(|text| Ok((token_keys::keys(&text, &algorithms)?, fingerprint(text.as_bytes())))),
+        (_, Some(text), _) => {
+            token_keys::keys(&text.value.0, &algorithms).map(|keys| (keys, fingerprint(text.value.0.as_bytes())))
+        }
+        (_, _, Some(_)) if !algorithms[0].is_symmetric() => {
+            Err("a secret is for HS256, HS384 and HS512; the others need a public key".to_owned())
+        }
+        (_, _, Some(secret)) => VerifyKey::secret(secret.value.0.as_bytes(), &algorithms)
+            .map(|key| (vec![key], fingerprint(secret.value.0.as_bytes()))),
+        _ => return None,
+    };
+    // never the text itself: it may be the key that should not be there
+    let (keys, fingerprint) = read.map_err(|why| sink.place(place, key.span.start, why, None)).ok()?;
+    let texts = |list: &[Written<QueryText>]| list.iter().map(|text| text.value.0.clone()).collect();
+    Some(TokenRules {
+        keys: keys.into(),
+        algorithms,
+        issuer: value(&table.issuer).map(|text| text.0),
+        audience: texts(&table.audience.as_ref()?.value.0),
+        leeway: value(&table.leeway)?.0,
+        types: texts(&table.types.as_ref()?.value.0),
+        consumer_claim: value(&table.consumer_claim)?.0,
+        origin: (value(file).map(|path| path.0), secret.is_some()),
+        fingerprint,
+    })
+}
+
+type HeadersMap<const MAX: usize> = Map<super::names::EditableHeader, identity_keys::IdentityText, MAX>;
+
+fn headers<const MAX: usize>(
+    at: &Place,
+    map: &Written<HeadersMap<MAX>>,
+    sink: &mut Sink<'_>,
+) -> Vec<(HeaderName, identity_keys::IdentityText)> {
+    let mut headers: Vec<(HeaderName, _)> = Vec::new();
+    for (name, text) in &map.value.0 {
+        let header = &name.value.0;
+        let message = match header.as_str() {
+            "host" | "cookie" | "authorization" | "via" | "date" => "the gateway cannot say in it who was recognised",
+            other if other.starts_with("x-forwarded-") => "the gateway says other things in it",
+            _ if headers.iter().any(|(other, _)| other == header) => "stands there twice",
+            _ => {
+                headers.push((header.clone(), text.value.clone()));
+                continue;
+            }
+        };
+        sink.place(at.key("headers"), name.span.start, format!("{header}: {message}"), None);
+    }
+    headers
+}
+
+/// Reads `auth`, `allow` and `deny`.
+pub(super) struct AccessReader<'a> {
+    ways: FxHashMap<&'a str, AuthId>,
+    names: Vec<&'a str>,
+    /// Files of networks that have been read: routes may share one.
+    lists: FxHashMap<PathBuf, Option<NetworkFile>>,
+}
+
+impl<'a> AccessReader<'a> {
+    pub(super) fn new(file: &'a file::File) -> Self {
+        let names: Vec<_> =
+            file.auth.iter().flat_map(|map| &map.value.0).map(|(name, _)| name.value.0.as_str()).collect();
+        let ways = names.iter().enumerate().map(|(row, name)| (*name, AuthId::from_index(row))).collect();
+        Self { ways, names, lists: FxHashMap::default() }
+    }
+
+    /// `auth` of a route or listener; names that are none are reported.
+    pub(super) fn ways<const MIN: usize, const MAX: usize>(
+        &self,
+        path: KeyOf<'_>,
+        list: &Written<List<Name, MIN, MAX>>,
+        sink: &mut Sink<'_>,
+    ) -> Vec<AuthId> {
+        let mut ids: Vec<AuthId> = Vec::with_capacity(list.value.0.len());
+        for (row, name) in list.value.0.iter().enumerate() {
+            match self.ways.get(name.value.0.as_str()) {
+                Some(id) if ids.contains(id) => {
+                    sink.value(format!("{path}[{row}]"), name.span.clone(), "stands there twice".to_owned(), None);
+                }
+                Some(id) => ids.push(*id),
+                None => {
+                    let message = match self.names.as_slice() {
+                        [] => "there is no such way to be recognised, nor any other".to_owned(),
+                        names => format!("there is no such way to be recognised; there are: {}", listed(names)),
+                    };
+                    let near = sink.did_you_mean(&name.value.0, &self.names);
+                    let help = near.or_else(|| Some(format!("add [auth.{}]", name.value.0)));
+                    sink.value(format!("{path}[{row}]"), name.span.clone(), message, help);
+                }
+            }
+        }
+        ids
+    }
+
+    /// `allow` and `deny`; `None` if something was reported.
+    pub(super) fn access(
+        &mut self,
+        allow: Option<&Written<Rules>>,
+        deny: Option<&Written<Rules>>,
+        sink: &mut Sink<'_>,
+    ) -> Option<Access> {
+        let mut rules = |written: Option<&Written<Rules>>| -> Option<Vec<Rule>> {
+            let tables = written.map_or(&[][..], |written| &written.value.0);
+            let rules: Vec<_> = tables.iter().filter_map(|table| self.rule(&table.value, sink)).collect();
+            (rules.len() == tables.len()).then_some(rules)
+        };
+        let (allow_rules, deny) = (rules(allow), rules(deny));
+        if let (Some(rules), Some(written)) = (&allow_rules, allow)
+            && rules.iter().any(|rule| rule.dry_run != rules[0].dry_run)
+        {
+            let message = "either all rules of allow have dry_run or none: they decide together".to_owned();
+            sink.place(written.value.0[0].value.at.key("dry_run"), written.span.start, message, None);
+        }
+        Some(Access { allow: allow_rules?, deny: deny? })
+    }
+
+    fn rule(&mut self, table: &identity_keys::Rule, sink: &mut Sink<'_>) -> Option<Rule> {
+        let names = |list: &Written<List<Name, 0, { crate::limits::ENTRIES_MAX }>>| -> Vec<String> {
+            list.value.0.iter().map(|name| name.value.0.clone()).collect()
+        };
+        let listed: Vec<IpNet> = table.client_ip.as_ref()?.value.0.iter().map(|network| network.value.0).collect();
+        let file = match &table.client_ip_file {
+            None => None,
+            Some(path) => Some(self.list(table.at.key("client_ip_file"), path, sink)?),
+        };
+        let has_networks = table.client_ip.as_ref().is_some_and(|list| list.given) || file.is_some();
+        let rule = Rule {
+            consumers: names(table.consumer.as_ref()?),
+            groups: names(table.group.as_ref()?),
+            claims: (table.claim.as_ref()?.value.0.iter())
+                .map(|(name, test)| (name.value.0.clone(), test.value.0.clone()))
+                .collect(),
+            networks: has_networks.then_some(Networks { listed, file }),
+            methods: table.method.as_ref()?.value.0.iter().map(|method| method.value.0.clone()).collect(),
+            dry_run: value(&table.dry_run)?,
+        };
+        if !rule.is_about_identity() && rule.networks.is_none() && rule.methods.is_empty() {
+            let message =
+                "missing: at least one of consumer, group, claim, client_ip, client_ip_file, method".to_owned();
+            sink.place(&table.at.path, table.at.offset, message, None);
+        }
+        Some(rule)
+    }
+
+    fn list(&mut self, key: KeyOf<'_>, path: &Written<FilePath>, sink: &mut Sink<'_>) -> Option<NetworkFile> {
+        if let Some(known) = self.lists.get(&path.value.0) {
+            return known.clone();
+        }
+        let read = text_of(&path.value.0, NETWORKS_FILE_BYTES_MAX, sink).and_then(|text| {
+            let networks = networks(&text)?;
+            Ok(NetworkFile { path: path.value.0.clone(), networks, fingerprint: fingerprint(text.as_bytes()) })
+        });
+        let list = read.map_err(|why| sink.value(key, path.span.clone(), why, None)).ok();
+        self.lists.insert(path.value.0.clone(), list.clone());
+        list
+    }
+}
+
+/// A network or an address a line, with remarks behind `#`.
+fn networks(text: &str) -> Result<Arc<[IpNet]>, String> {
+    let mut networks = Vec::new();
+    for (row, line) in text.lines().enumerate() {
+        let written = line.split('#').next().unwrap_or_default().trim();
+        if written.is_empty() {
+            continue;
+        }
+        let network = written.parse().or_else(|_| written.parse::<IpAddr>().map(IpNet::from)).ok();
+        let network = network.filter(|network: &IpNet| network.trunc() == *network);
+        let refused = || {
+            let shown: String = written.chars().take(60).collect();
+            format!("line {} of the file: {shown:?} is no network or address, such as 10.0.0.0/8 or 192.0.2.7", row + 1)
+        };
+        networks.push(network.ok_or_else(refused)?);
+        if networks.len() > NETWORKS_MAX {
+            return Err(format!("the file has more than {NETWORKS_MAX} networks"));
+        }
+    }
+    Ok(networks.into())
+}
+
+/// Says which headers of clients go no further: those in which the gateway says who was recognised, and those that credentials stood in.
+pub(super) fn strip(routes: &mut [Route], listeners: &[Listener], auth: &[Auth]) {
+    if auth.is_empty() {
+        return;
+    }
+    let identity: FxHashSet<_> = auth.iter().flat_map(|way| &way.headers).map(|(name, _)| name.clone()).collect();
+    let mut known: FxHashMap<Vec<AuthId>, Arc<[HeaderName]>> = FxHashMap::default();
+    for route in routes {
+        let ways = match &route.auth {
+            Some(ways) => ways.clone(),
+            None => listeners.iter().flat_map(|listener| &listener.auth).copied().collect(),
+        };
+        let of_ways = |ways: &[AuthId]| {
+            let shown = ways.iter().map(|id| &auth[id.index()]).filter(|way| !way.forwards);
+            let shown = shown.flat_map(|way| &way.places).filter_map(|place| match place {
+                KeyPlace::Header(name, _) => Some(name.clone()),
+                KeyPlace::Cookie(_) => Some(http::header::COOKIE),
+                KeyPlace::Query(_) => None,
+            });
+            let names: FxHashSet<_> = shown.chain(identity.iter().cloned()).collect();
+            names.into_iter().collect()
+        };
+        let strip = known.entry(ways).or_insert_with_key(|ways| of_ways(ways));
+        route.request_headers.strip = Arc::clone(strip);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_a_network_a_line_and_says_where_it_has_none() {
+        let list = networks("# blocked\n10.0.0.0/8\n\n192.0.2.7 # one\r\n2001:db8::/32\n").unwrap();
+        assert_eq!(
+            list.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]
+        );
+        assert!(networks("10.0.0.0/8\n10.0.0.1/8\n").unwrap_err().starts_with("line 2 of the file: \"10.0.0.1/8\""));
+        assert!(networks("a.example\n").is_err());
+    }
+}

@@ -1,0 +1,94 @@
+//! Consumers, ways to be recognised and rules as `/config` shows them: names and counts, and nothing of a key, not even its digest.
+
+use crate::config::{Auth, ClaimTest, Config, Consumers, KeyPlace, Rule, TokenRules};
+use crate::units::AuthId;
+use serde_json::{Map, Value, json};
+
+/// Stands for the digest of a key.
+const HIDDEN: &str = "(hidden)";
+
+/// `[consumer.NAME]` of the configuration itself; of those in `consumers_file` there may be very many.
+pub(super) fn consumers(consumers: &Consumers) -> Map<String, Value> {
+    let written = consumers.all.iter().take(consumers.written);
+    let row = |consumer: &crate::config::Consumer| {
+        let keys: Vec<_> = consumer.keys.iter().map(|_| json!({ "sha256": HIDDEN })).collect();
+        json!({ "groups": consumers.groups_of(consumer).collect::<Vec<_>>(), "keys": keys })
+    };
+    written.map(|consumer| (consumer.name.to_string(), row(consumer))).collect()
+}
+
+/// `[auth.NAME]`
+pub(super) fn all_ways(ways: &[Auth]) -> Map<String, Value> {
+    ways.iter().map(|way| (way.name.clone(), self::way(way))).collect()
+}
+
+fn way(way: &Auth) -> Value {
+    let (mut header, mut scheme, mut query, mut cookie) = (None, None, None, None);
+    for place in &way.places {
+        match place {
+            KeyPlace::Header(name, word) => (header, scheme) = (Some(name.as_str()), word.as_deref()),
+            KeyPlace::Query(name) => query = Some(name),
+            KeyPlace::Cookie(name) => cookie = Some(name),
+        }
+    }
+    let tokens = way.tokens.as_deref();
+    let headers = way.headers.iter().map(|(name, text)| (name.to_string(), text.to_string().into()));
+    json!({
+        "header": header,
+        "scheme": scheme,
+        "query": query,
+        "cookie": cookie,
+        "key": tokens.map(key),
+        "algorithms": tokens.map_or_else(Vec::new, |it| it.algorithms.iter().map(|one| one.word()).collect()),
+        "issuer": tokens.and_then(|it| it.issuer.as_ref()),
+        "audience": tokens.map_or(&[][..], |it| &it.audience),
+        "leeway": tokens.map(|it| super::configuration::duration(it.leeway)),
+        "types": tokens.map_or(&[][..], |it| &it.types),
+        "consumer_claim": tokens.map(|it| &it.consumer_claim),
+        "forward_credentials": way.forwards,
+        "headers": headers.collect::<Map<String, Value>>(),
+    })
+}
+
+/// Where the keys are; public ones that stand in the file, and secrets, are not shown again.
+fn key(tokens: &TokenRules) -> Value {
+    let (file, is_secret) = &tokens.origin;
+    let hidden = |is_there: bool| is_there.then_some(HIDDEN);
+    json!({
+        "file": file.as_ref().map(|path| path.display().to_string()),
+        "inline": hidden(file.is_none() && !is_secret),
+        "secret": hidden(*is_secret),
+    })
+}
+
+fn claims(rule: &Rule) -> Map<String, Value> {
+    let test = |test: &ClaimTest| match test {
+        ClaimTest::Any(words) => json!(words),
+        ClaimTest::All(words) => json!({ "all": words }),
+        ClaimTest::Exact(text) => json!({ "exact": text }),
+    };
+    rule.claims.iter().map(|(name, one)| (name.clone(), test(one))).collect()
+}
+
+/// `auth` of a route or listener.
+pub(super) fn ways(ways: &[AuthId], config: &Config) -> Vec<String> {
+    ways.iter().map(|way| config.auth[way.index()].name.clone()).collect()
+}
+
+/// `allow` or `deny`.
+pub(super) fn rules(rules: &[Rule]) -> Vec<Value> {
+    let row = |rule: &Rule| {
+        let listed = rule.networks.iter().flat_map(|networks| &networks.listed);
+        let file = rule.networks.as_ref().and_then(|networks| networks.file.as_ref());
+        json!({
+            "consumer": rule.consumers,
+            "group": rule.groups,
+            "claim": claims(rule),
+            "client_ip": listed.map(ToString::to_string).collect::<Vec<_>>(),
+            "client_ip_file": file.map(|file| file.path.display().to_string()),
+            "method": rule.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+            "dry_run": rule.dry_run,
+        })
+    };
+    rules.iter().map(row).collect()
+}

@@ -1,0 +1,275 @@
+//! `identify → authorize`: who sends a request, and whether he may.
+//!
+//! Where the route (or the listener for it) asks for nobody and nobody is kept out, this is two looks at tables that say so.
+
+use super::believed::Bearer;
+use super::inbound::Inbound;
+use super::plan::Planner;
+use super::record::Record;
+use super::state::Scratch;
+use crate::config::{self, Auth, Consumer, IdentityText, KeyPlace, TokenRules};
+use crate::error::ProxyError;
+use crate::http::head::RequestHead;
+use crate::http::headers::push;
+use crate::limits::{API_KEY_BYTES_MAX, TOKEN_BYTES_MAX};
+use crate::policy::access::{Subject, Verdict, Who};
+use crate::policy::identity::{Identities, behind_scheme, is_named, of_query};
+use crate::policy::token;
+use crate::units::{AuthId, ConsumerId, RouteId};
+use aws_lc_rs::digest;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+/// Who was recognised, and how.
+#[derive(Clone, Debug)]
+pub(super) struct Identified {
+    way: AuthId,
+    by: By,
+}
+
+#[derive(Clone, Debug)]
+enum By {
+    /// A key of this consumer's.
+    Key(ConsumerId),
+    /// A token.
+    Token(Rc<Bearer>),
+}
+
+impl Identified {
+    /// The consumer's name.
+    pub(super) fn name<'i>(&'i self, identities: &'i Identities) -> &'i str {
+        match &self.by {
+            By::Key(id) => &identities.consumer(*id).name,
+            By::Token(bearer) => &bearer.name,
+        }
+    }
+
+    /// The consumer, unless it is only a token that knows it.
+    fn consumer(&self) -> Option<ConsumerId> {
+        match &self.by {
+            By::Key(id) => Some(*id),
+            By::Token(bearer) => bearer.consumer,
+        }
+    }
+
+    fn who<'i>(&'i self, identities: &'i Identities) -> Who<'i> {
+        let groups = self.consumer().map_or(&[][..], |id| &identities.consumer(id).groups);
+        let claims = match &self.by {
+            By::Key(_) => None,
+            By::Token(bearer) => Some(&bearer.claims),
+        };
+        Who { name: self.name(identities), groups, claims }
+    }
+
+    fn number(&self, identities: &Identities) -> u64 {
+        match &self.by {
+            By::Key(id) => identities.consumer(*id).number,
+            By::Token(bearer) => bearer.number,
+        }
+    }
+}
+
+impl Planner<'_> {
+    /// Finds out who sends the request, if anybody is to be known; or why it goes no further.
+    pub(super) fn identify(&self, route: RouteId, client: IpAddr, record: &mut Record) -> Result<(), ProxyError> {
+        let (worker, listener) = (self.inbound.worker, self.inbound.listener);
+        let shared = &worker.shared;
+        if !shared.has_guards {
+            return Ok(());
+        }
+        let peer = self.inbound.client.peer;
+        // a unix socket's peer has no address but the one that stands for it
+        let client = (peer.address.is_some() || client != peer.ip()).then_some(client);
+        let subject = Subject { client, method: self.head.method(), who: None };
+        if shared.guards.turns_away(listener, route, &subject).is_some() {
+            return Err(ProxyError::Forbidden);
+        }
+        let ways = config::identity::ways(&shared.config.routes[route.index()], self.config);
+        if !ways.is_empty() {
+            let identified = ways.iter().find_map(|way| self.by_way(*way));
+            let _ = self.identified.set(identified.ok_or(ProxyError::Unauthenticated)?);
+        }
+        let who = self.identified.get().map(|identified| {
+            let name = identified.name(&shared.identities);
+            record.on_consumer(name, identified.number(&shared.identities), identified.consumer());
+            identified.who(&shared.identities)
+        });
+        match shared.guards.authorize(listener, route, &Subject { who, ..subject }) {
+            Verdict::Allowed { would_refuse } => {
+                if would_refuse {
+                    worker.recorder.forbidden_dry_run(route);
+                }
+                Ok(())
+            }
+            Verdict::Denied(..) | Verdict::NotAllowed(_) => Err(ProxyError::Forbidden),
+        }
+    }
+
+    fn by_way(&self, way: AuthId) -> Option<Identified> {
+        let shared = &self.inbound.worker.shared;
+        let auth = &shared.config.auth[way.index()];
+        let mut room = [0; API_KEY_BYTES_MAX];
+        let by = auth.places.iter().find_map(|place| {
+            let shown = shown(self.head, place, &mut room)?;
+            match &auth.tokens {
+                None => shared.identities.by_key(shown).map(By::Key),
+                Some(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
+            }
+        });
+        by.map(|by| Identified { way, by })
+    }
+
+    fn by_token(&self, (way, auth): (AuthId, &Auth), rules: &TokenRules, shown: &[u8]) -> Option<Rc<Bearer>> {
+        if shown.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let worker = self.inbound.worker;
+        let now = worker.wall(self.now);
+        let mut key = (way, [0; 32]);
+        key.1.copy_from_slice(digest::digest(&digest::SHA256, shown).as_ref());
+        let known = worker.believed.borrow_mut().get(&key, now);
+        known.or_else(|| {
+            let verified = token::verify(rules, shown, now).ok()?;
+            let bearer = Rc::new(Bearer::new(&worker.shared, auth, verified));
+            worker.believed.borrow_mut().put(key, Rc::clone(&bearer));
+            Some(bearer)
+        })
+    }
+
+    /// Appends what a 401 says in `WWW-Authenticate`: every way to be recognised here (RFC 9110 §11.6.1).
+    pub(super) fn write_challenges(&self, route: RouteId, out: &mut Vec<u8>) {
+        let config = &self.inbound.worker.shared.config;
+        for way in config::identity::ways(&config.routes[route.index()], self.config) {
+            if !out.is_empty() {
+                out.extend_from_slice(b", ");
+            }
+            let way = &config.auth[way.index()];
+            let scheme = way.places.iter().find_map(|place| match place {
+                KeyPlace::Header(_, scheme) => scheme.as_deref(),
+                KeyPlace::Query(_) | KeyPlace::Cookie(_) => None,
+            });
+            // no scheme is registered for keys; names of the configuration have no quotes
+            for part in [scheme.unwrap_or("ApiKey"), " realm=\"", &way.name, "\""] {
+                out.extend_from_slice(part.as_bytes());
+            }
+            let mut room = [0; API_KEY_BYTES_MAX];
+            if way.tokens.is_some() && way.places.iter().any(|place| shown(self.head, place, &mut room).is_some()) {
+                out.extend_from_slice(b", error=\"invalid_token\""); // RFC 6750 §3.1
+            }
+        }
+    }
+}
+
+/// A key as the request shows it. Not what stands there twice: the endpoint might read the other one.
+fn shown<'r>(head: &RequestHead<'r>, place: &KeyPlace, room: &'r mut [u8; API_KEY_BYTES_MAX]) -> Option<&'r [u8]> {
+    match place {
+        KeyPlace::Header(name, scheme) => {
+            let fields = head.fields();
+            let mut values = fields.get_all(name.as_str());
+            let value = values.next()?;
+            if values.next().is_some() {
+                return None;
+            }
+            behind_scheme(value, scheme.as_deref())
+        }
+        KeyPlace::Query(name) => of_query(head.query()?, name, room),
+        KeyPlace::Cookie(name) => {
+            let fields = head.fields();
+            let mut values = fields.get_all("cookie").flat_map(pairs).filter_map(|pair| of_cookie(pair, name));
+            let value = values.next()?;
+            values.next().is_none().then_some(value)
+        }
+    }
+}
+
+/// The pairs of a `Cookie` field (RFC 6265 §4.2.1).
+fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
+}
+
+fn of_cookie<'p>(pair: &'p [u8], name: &str) -> Option<&'p [u8]> {
+    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+}
+
+/// Writes what the endpoint is told of who was recognised, and of the credentials what is not one of the gateway's.
+pub(super) fn tell(
+    inbound: &Inbound<'_>,
+    (route, identified): (RouteId, Option<&Identified>),
+    head: &RequestHead<'_>,
+    scratch: &mut Scratch,
+) {
+    let shared = &inbound.worker.shared;
+    let Scratch { identity, query, .. } = scratch;
+    identity.clear();
+    query.clear();
+    let Some(identified) = identified else { return };
+    match &identified.by {
+        By::Token(bearer) => identity.extend_from_slice(&bearer.lines),
+        By::Key(id) => {
+            let consumer = shared.identities.consumer(*id);
+            for (name, text) in &shared.config.auth[identified.way.index()].headers {
+                let name = name.as_str().as_bytes();
+                match text {
+                    IdentityText::Consumer => push(identity, name, consumer.name.as_bytes()),
+                    IdentityText::Groups => push_groups(identity, name, &shared.identities, consumer),
+                    IdentityText::Claim(_) => {} // a key claims nothing
+                }
+            }
+        }
+    }
+    let ways = config::identity::ways(&shared.config.routes[route.index()], inbound.config());
+    let hidden = || ways.iter().map(|way| &shared.config.auth[way.index()]).filter(|way| !way.forwards);
+    other_cookies(hidden(), head, identity);
+    other_parameters(hidden(), head, query);
+}
+
+fn push_groups(out: &mut Vec<u8>, name: &[u8], identities: &Identities, consumer: &Consumer) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    for (row, group) in identities.consumers().groups_of(consumer).enumerate() {
+        out.extend_from_slice(if row == 0 { b"" } else { b"," });
+        out.extend_from_slice(group.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Cookie` without the keys that stand in it.
+fn other_cookies<'a>(hidden: impl Iterator<Item = &'a Auth> + Clone, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+    let is_key = |pair: &[u8]| {
+        hidden.clone().flat_map(|way| &way.places).any(|place| match place {
+            KeyPlace::Cookie(name) => of_cookie(pair, name).is_some(),
+            KeyPlace::Header(..) | KeyPlace::Query(_) => false,
+        })
+    };
+    if !hidden.clone().flat_map(|way| &way.places).any(|place| matches!(place, KeyPlace::Cookie(_))) {
+        return;
+    }
+    let mut count = 0;
+    for pair in head.fields().get_all("cookie").flat_map(pairs).filter(|pair| !pair.is_empty() && !is_key(pair)) {
+        out.extend_from_slice(if count == 0 { b"Cookie: " } else { b"; " });
+        out.extend_from_slice(pair);
+        count += 1;
+    }
+    if count > 0 {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The query without the keys that stand in it, behind its `?`; nothing if none does.
+fn other_parameters<'a>(hidden: impl Iterator<Item = &'a Auth> + Clone, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+    let is_key = |pair: &str| {
+        let written = pair.split_once('=').map_or(pair, |(name, _)| name);
+        hidden.clone().flat_map(|way| &way.places).any(|place| match place {
+            KeyPlace::Query(name) => is_named(written, name),
+            KeyPlace::Header(..) | KeyPlace::Cookie(_) => false,
+        })
+    };
+    let Some(query) = head.query().filter(|query| query.split('&').any(is_key)) else { return };
+    out.push(b'?');
+    for pair in query.split('&').filter(|pair| !is_key(pair)) {
+        if out.len() > 1 {
+            out.push(b'&');
+        }
+        out.extend_from_slice(pair.as_bytes());
+    }
+}
