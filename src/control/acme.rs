@@ -205,7 +205,6 @@ async fn order(acme: &Acme, challenges: &Arc<Challenges>) -> anyhow::Result<()> 
         });
         challenge.set_ready().await?;
     }
-    drop(authorizations);
     match order.poll_ready(&RetryPolicy::default()).await? {
         OrderStatus::Ready => {}
         status => {

@@ -187,7 +187,6 @@ impl Gateway {
         let generations = Arc::<Generations>::default();
         generations.begin(&shared, log, clock::now());
         stats.control.reloads.set_generation(shared.number, clock::wall());
-
         let (wish, wished) = watch::channel(Wish::Run);
         let (asks, asked) = mpsc::unbounded_channel();
         let owned = Control {

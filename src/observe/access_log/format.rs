@@ -512,9 +512,13 @@ mod tests {
     fn a_session_is_told_of_where_there_is_one() {
         let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
         let record = LogRecord { tls: Some(tls), sni: b"api.example.com", client_subject: b"CN=\"a\\0a", ..full() };
-        assert!(line(LogFormat::Json, &[], &record).ends_with(
-            ",\"tls_version\":\"1.3\",\"tls_cipher\":\"TLS_AES_128_GCM_SHA256\",\"sni\":\"api.example.com\",\"tls_resumed\":true}\n"
-        ));
+        let written = line(LogFormat::Json, &[], &record);
+        assert!(
+            written.ends_with(",\"sni\":\"api.example.com\",\"tls_resumed\":true,\"tls_client\":\"CN=\\\"a\\\\0a\"}\n")
+        );
+        assert!(written.contains(",\"tls_version\":\"1.3\",\"tls_cipher\":\"TLS_AES_128_GCM_SHA256\","), "{written}");
+        let hidden = line(LogFormat::Json, &["x-forwarded-client-cert"], &record);
+        assert!(hidden.contains("\"tls_client\":\"[redacted]\""), "{hidden}");
         let tls = LogTls { version: 0x0303, suite: 0xc02b, is_resumed: false };
         let record = LogRecord { tls: Some(tls), ..full() };
         assert!(line(LogFormat::Combined, &[], &record).ends_with(
