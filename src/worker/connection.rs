@@ -172,12 +172,8 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
         door.worker.put(inbox);
         return Wait::Over;
     }
-    if connection.served_at.get() == Instant::default() && door.ask(config::Listener::speaks_http2_in_clear) {
-        // nobody has served on it, so it may begin with the preface
-        if let Some(first) = read_preface(connection, &mut inbox).await {
-            door.worker.put(inbox);
-            return Wait::Streams(first);
-        }
+    if let Some(streams) = read_preface(connection, &mut inbox).await {
+        return streams;
     }
     loop {
         let (pinned, listener) = door.pin();
@@ -310,10 +306,13 @@ async fn receive_first(connection: &Connection, inbox: &mut Block) -> bool {
     matches!(received, Ok(1..))
 }
 
-/// Reads on as long as what has arrived may be the preface of HTTP/2 (RFC 9113 §3.4). What has arrived, if it is; else it is left in the inbox
-/// for whoever reads heads.
-async fn read_preface(connection: &Connection, inbox: &mut Block) -> Option<Box<[u8]>> {
+/// Reads on as long as what has arrived may be the preface of HTTP/2 (RFC 9113 §3.4), where that is spoken and nothing was served yet. Takes what
+/// has arrived, if it is; else it is left in the inbox for whoever reads heads.
+async fn read_preface(connection: &Connection, inbox: &mut Block) -> Option<Wait> {
     let door = &connection.client.door;
+    if connection.served_at.get() != Instant::default() || !door.ask(config::Listener::speaks_http2_in_clear) {
+        return None;
+    }
     let deadline = clock::now() + door.ask(|listener| listener.header_timeout);
     while inbox.unread().len() < PREFACE.len() && PREFACE.starts_with(inbox.unread()) {
         let _guard = connection.watch.over(&connection.stream, deadline, Shutdown::Read);
@@ -323,7 +322,9 @@ async fn read_preface(connection: &Connection, inbox: &mut Block) -> Option<Box<
             return None;
         }
     }
-    inbox.unread().starts_with(PREFACE).then(|| inbox.unread().into())
+    let first = inbox.unread().starts_with(PREFACE).then(|| inbox.unread().into())?;
+    door.worker.put(std::mem::take(inbox));
+    Some(Wait::Streams(first))
 }
 
 /// Polls once, to have an operation submitted before the next one.

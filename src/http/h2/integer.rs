@@ -16,7 +16,7 @@ pub struct Undecodable;
 /// It is cut off, or longer than it may be.
 #[inline]
 pub(super) fn read(block: &[u8], at: &mut usize, bits: u32) -> Result<usize, Undecodable> {
-    let mask = (1_u8 << bits).wrapping_sub(1);
+    let mask = 0xff_u8 >> (8 - bits);
     let first = usize::from(block.get(*at).ok_or(Undecodable)? & mask);
     *at += 1;
     if first < usize::from(mask) { Ok(first) } else { read_more(block, at, first) }

@@ -190,7 +190,7 @@ mod tests {
             let said = match head.kind {
                 FrameKind::Headers => {
                     let mut section = Section::default();
-                    section.clear(if text.contains("DATA") { Role::Trailers } else { Role::Response });
+                    section.clear(if text.contains("Data") { Role::Trailers } else { Role::Response });
                     let bounds = Bounds { bytes_max: 1 << 16, fields_max: 100 };
                     decoder.decode(payload, &bounds, &mut section).unwrap();
                     assert_eq!(section.fault(), None);

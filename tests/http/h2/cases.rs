@@ -58,10 +58,15 @@ pub(crate) fn all() -> Vec<Case> {
     let mut table = Table::default();
     beginnings(&mut table);
     sizes(&mut table);
+    sizes_of_controls(&mut table);
     places(&mut table);
     states(&mut table);
     bodies(&mut table);
+    lengths(&mut table);
+    trailers(&mut table);
     blocks(&mut table);
+    padded_heads(&mut table);
+    tables(&mut table);
     controls(&mut table);
     pseudo_fields(&mut table);
     fields(&mut table);
@@ -122,6 +127,9 @@ fn sizes(table: &mut Table) {
             "request1. goaway:frame_size_error",
         );
     }
+}
+
+fn sizes_of_controls(table: &mut Table) {
     for len in [1, 5, 7] {
         table.frames(
             "§6.5",
@@ -290,6 +298,9 @@ fn bodies(table: &mut Table) {
             "request1 goaway:protocol_error",
         );
     }
+}
+
+fn lengths(table: &mut Table) {
     let long = |bytes: &str| headers(1, END_HEADERS, &[POST, &field("content-length", bytes)].concat());
     table.frames("§8.1.1", "as long as announced", &[long("5"), data(1, 0, 2), data(1, 1, 3)], "request1 data1:5 end1");
     table.frames("§8.1.1", "longer than announced", &[long("5"), data(1, 0, 6)], "request1 rst1:protocol_error");
@@ -324,6 +335,9 @@ fn bodies(table: &mut Table) {
         &[long("3"), raw(0, PADDED | 1, 1, b"\x03abc\0\0\0")],
         "request1 data1:3 end1",
     );
+}
+
+fn trailers(table: &mut Table) {
     let trailers = |fields: &[(&str, &str)]| headers(1, WHOLE, &block(fields));
     table.frames(
         "§8.1",
@@ -406,6 +420,9 @@ fn blocks(table: &mut Table) {
     table.frames("§10.5.1", "a block in nine", &pieces(9), "goaway:enhance_your_calm");
     let large = [headers(1, END_STREAM, &[GET, &[0; 4_000]].concat()), continuation(1, 0, &[0; 200])];
     table.frames("§10.5.1", "a block in pieces that is too large", &large, "goaway:enhance_your_calm");
+}
+
+fn padded_heads(table: &mut Table) {
     table.frames(
         "§6.2",
         "padded HEADERS",
@@ -448,6 +465,9 @@ fn blocks(table: &mut Table) {
         &[raw(2, 0, 1, &[0, 0, 0, 1, 9])],
         "goaway:protocol_error",
     );
+}
+
+fn tables(table: &mut Table) {
     for (bytes, name) in [
         (&[0x80][..], "index 0"),
         (&[0xbe], "an index of nothing"),

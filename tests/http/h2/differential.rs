@@ -56,12 +56,15 @@ fn sorted(map: &HeaderMap) -> Vec<(String, String)> {
     all
 }
 
+/// A request's place, the head of its response, its body, and its trailers.
+type Echoed = (usize, Vec<u8>, Vec<u8>, Vec<u8>);
+
 /// Answers every request with what it brought, until the client leaves.
 async fn echo(mut socket: DuplexStream, pieces: usize) {
     let own = OwnSettings { streams_max: 100, head_bytes_max: 64 << 10, fields_max: 100, ..OWN };
     let mut connection = Connection::new(own, Instant::from_nanos(0));
     let (mut section, mut inbox, mut out) = (Section::default(), Vec::new(), Vec::new());
-    let mut requests: Vec<(usize, Vec<u8>, Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut requests: Vec<Echoed> = Vec::new();
     loop {
         loop {
             let fed = connection.feed(&inbox, &mut section, Instant::from_nanos(0)).expect("a good client");
@@ -108,7 +111,7 @@ async fn echo(mut socket: DuplexStream, pieces: usize) {
     }
 }
 
-fn answer(connection: &mut Connection, request: (usize, Vec<u8>, Vec<u8>, Vec<u8>), out: &mut Vec<u8>) {
+fn answer(connection: &mut Connection, request: Echoed, out: &mut Vec<u8>) {
     let (place, mut head, body, trailers) = request;
     head.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
     let mut scratch = HeadScratch::default();

@@ -177,7 +177,8 @@ fn a_client_that_has_us_reset_its_streams_is_sent_away() {
 
 #[test]
 fn floods_of_frames_that_carry_nothing_end() {
-    let floods: [(&str, fn() -> Vec<u8>); 8] = [
+    type Flood = (&'static str, fn() -> Vec<u8>);
+    let floods: [Flood; 8] = [
         ("PING", || ping(0)),
         ("SETTINGS", || settings(&[(4, 65_535)])),
         ("PRIORITY", || raw(2, 0, 3, &[0; 5])),
