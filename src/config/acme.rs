@@ -32,7 +32,7 @@ words! {
 table! {
     /// Certificates that are issued and renewed by an authority (ACME).
     AcmeTable {
-        /// The authority's directory, such as "https://acme-v02.api.letsencrypt.org/directory". Who uses it agrees to its terms.
+        /// The authority's directory, such as `https://acme-v02.api.letsencrypt.org/directory`. Who uses it agrees to its terms.
         required directory: HttpsUrl;
         /// A PEM file: who vouches for the directory's own certificate; whom the system trusts without it.
         optional directory_ca: FilePath;
