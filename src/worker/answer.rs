@@ -25,6 +25,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
 use crate::policy::retry::Sent;
+use std::future::Future;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::time::Duration;
@@ -68,30 +69,36 @@ impl Line<'_> {
     ///
     /// # Errors
     /// Never a failure that another connection to the same endpoint could mend.
-    pub(super) async fn answer(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async function holds its arguments twice, and what a request holds counts"
+    )]
+    pub(super) fn answer(
         &mut self,
         mut answering: Answering<'_, impl Sending>,
         known: Meaning,
-    ) -> Result<Answered, Failure> {
-        let head = match known {
-            Meaning::More => self.await_head(&mut answering).await,
-            Meaning::Next { action, keep } => Err((action, keep)),
-            Meaning::Commit(commit) => Ok(commit),
-        };
-        let mut commit = match head {
-            Ok(commit) => commit,
-            Err((action, keep)) => {
-                let stream = answering.hop.upstream().stream();
-                answering.going.settle(stream, Shutdown::Both, &self.inbound.worker.timers).await;
-                self.inbound.worker.put(std::mem::take(&mut answering.block));
-                return Ok(Answered { outcome: Err(action), keep });
-            }
-        };
-        Ok(match commit.switching {
-            // boxed: few requests become tunnels, and every connection would hold the room for one
-            true => Answered { outcome: Ok(Box::pin(self.tunnel(commit, answering)).await), keep: None },
-            false => self.relay(&mut commit, &mut answering).await,
-        })
+    ) -> impl Future<Output = Result<Answered, Failure>> {
+        async move {
+            let head = match known {
+                Meaning::More => self.await_head(&mut answering).await,
+                Meaning::Next { action, keep } => Err((action, keep)),
+                Meaning::Commit(commit) => Ok(commit),
+            };
+            let mut commit = match head {
+                Ok(commit) => commit,
+                Err((action, keep)) => {
+                    let stream = answering.hop.upstream().stream();
+                    answering.going.settle(stream, Shutdown::Both, &self.inbound.worker.timers).await;
+                    self.inbound.worker.put(std::mem::take(&mut answering.block));
+                    return Ok(Answered { outcome: Err(action), keep });
+                }
+            };
+            Ok(match commit.switching {
+                // boxed: few requests become tunnels, and every connection would hold the room for one
+                true => Answered { outcome: Ok(Box::pin(self.tunnel(commit, answering)).await), keep: None },
+                false => self.relay(&mut commit, &mut answering).await,
+            })
+        }
     }
 
     /// Receives until the response's head is whole, and has it classified; what is to be done instead when it is not to be passed on.
