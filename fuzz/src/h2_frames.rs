@@ -29,13 +29,8 @@ pub fn check(input: &[u8]) {
 /// What comes of bytes that arrive in pieces with these ends: pieces of bodies put together, since they follow the pieces.
 fn talk(knobs: Knobs, bytes: &[u8], ends: &[usize]) -> Vec<String> {
     let streams_max = if knobs.bit(3) { 2 } else { 100 };
-    let own = OwnSettings {
-        streams_max,
-        window: 65_535,
-        connection_window: 65_535,
-        head_bytes_max: 2_048,
-        fields_max: 20,
-    };
+    let own =
+        OwnSettings { streams_max, window: 65_535, connection_window: 65_535, head_bytes_max: 2_048, fields_max: 20 };
     let (mut connection, mut section) = (Connection::new(own, NOW), Section::default());
     connection.control_sent();
     let (mut log, mut at, mut body): (Vec<String>, usize, Option<(usize, usize)>) = (Vec::new(), 0, None);

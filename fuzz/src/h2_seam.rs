@@ -21,7 +21,9 @@ pub fn check(input: &[u8]) {
     let Some((knobs, bytes)) = Knobs::split(input) else { return };
     let mut block = Vec::new();
     if knobs.bit(2) {
-        for (name, value) in [(&b":method"[..], &b"POST"[..]), (b":scheme", b"http"), (b":path", b"/a"), (b":authority", b"a")] {
+        for (name, value) in
+            [(&b":method"[..], &b"POST"[..]), (b":scheme", b"http"), (b":path", b"/a"), (b":authority", b"a")]
+        {
             push(&mut block, name, value);
         }
     }
@@ -66,7 +68,11 @@ pub fn check(input: &[u8]) {
 
 fn check_sent(head: &RequestHead<'_>, sent: &[u8], policy: &HeadPolicy) {
     let mut scratch = HeadScratch::default();
-    let again = match RequestHead::parse(sent, &HeadPolicy { headers_max: 256, head_bytes_max: 64 << 10, ..*policy }, &mut scratch) {
+    let again = match RequestHead::parse(
+        sent,
+        &HeadPolicy { headers_max: 256, head_bytes_max: 64 << 10, ..*policy },
+        &mut scratch,
+    ) {
         Ok(Parsed::Complete(again)) => again,
         other => panic!("{other:?}: {}", sent.escape_ascii()),
     };
@@ -75,7 +81,10 @@ fn check_sent(head: &RequestHead<'_>, sent: &[u8], policy: &HeadPolicy) {
     assert_eq!((again.host(), again.framing()), (head.host(), head.framing()), "{}", sent.escape_ascii());
     for name in ["connection", "te", "upgrade", "proxy-connection", "keep-alive"] {
         let values: Vec<_> = again.fields().get_all(name).collect();
-        assert!(values.is_empty() || (head.accepts_trailers() && ["connection", "te"].contains(&name)), "{name}: {values:?}");
+        assert!(
+            values.is_empty() || (head.accepts_trailers() && ["connection", "te"].contains(&name)),
+            "{name}: {values:?}"
+        );
     }
     let fields = head.fields().iter().filter(|(name, _)| name.starts_with(b"x-") && !name.starts_with(b"x-forwarded-"));
     for (name, value) in fields.filter(|(name, _)| *name != b"x-real-ip" && *name != b"x-request-id") {

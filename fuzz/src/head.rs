@@ -184,6 +184,7 @@ fn check_request(bytes: &[u8], policy: &HeadPolicy) {
     // minor versions above 1 are read as 1.1 (RFC 9110 §2.5)
     let minor = match head.version() {
         Version::Http10 => 0,
+        Version::Http2 => panic!("a head of HTTP/1 only"),
         Version::Http11 => glimpse.version.map_or(1, |(_, minor)| minor.max(1)),
     };
     let wanted = Glimpse { method: method.as_bytes(), target: head.target().as_bytes(), version: Some((1, minor)) };

@@ -174,7 +174,7 @@ fn check_fields(head: &RequestHead<'_>, route: RouteId, message: &Message, sent:
         Framing::None => assert!(lengths.is_empty() && codings.is_empty()),
         Framing::Fixed(bytes) => assert!(codings.is_empty() && lengths == [bytes.to_string().as_bytes()]),
         Framing::Chunked => assert!(lengths.is_empty() && codings == [b"chunked"]),
-        Framing::UntilClose => panic!("a request cannot end so"),
+        Framing::UntilClose | Framing::Streamed => panic!("a request cannot end so"),
     }
     let connection = message.values("connection").first().copied().unwrap_or_default();
     assert!([&b""[..], b"TE", b"upgrade", b"TE, upgrade"].contains(&connection), "{}", sent.escape_ascii());
