@@ -421,6 +421,7 @@ mod tests {
 [access_log]
 [[listener]]
 listen = "unix:/run/ringgate.sock"
+http2 = { cleartext = true }
 allow = { method = ["GET"], claim = { scope = "a" } }
 deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_auth = { ca = "/dir/a.pem" }, acme = { directory = "https://acme.example/", names = ["a.example"], cache = "/dir" } }

@@ -104,8 +104,8 @@ const NONE_U64: u64 = u64::MAX;
 /// Stands for a version that is not there: digits end at 9.
 const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
-/// The largest packed record: eight texts, the endpoints, and less than 144 bytes of numbers.
-pub(super) const PACKED_BYTES_MAX: usize = 8 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
+/// The largest packed record: nine texts, the endpoints, and less than 144 bytes of numbers.
+pub(super) const PACKED_BYTES_MAX: usize = 9 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
 
 impl<'a> LogRecord<'a> {
     /// Appends the packed record to `out`: at most [`PACKED_BYTES_MAX`] bytes.
