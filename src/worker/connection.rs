@@ -168,9 +168,7 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
     let mut inbox = door.worker.blocks.borrow_mut().small();
     let mut began = begun.map(|begun| begun.move_into(&door.worker, &mut inbox));
     if began.is_none() && !receive_first(connection, &mut inbox).await {
-        stream.say_farewell();
-        door.worker.put(inbox);
-        return Wait::Over;
+        return part(connection, inbox);
     }
     if let Some(streams) = read_preface(connection, &mut inbox).await {
         return streams;
@@ -179,9 +177,7 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
         let (pinned, listener) = door.pin();
         let (worker, inbound) = (&*pinned, connection.inbound(&pinned, listener));
         if !inbound.is_let_in() {
-            stream.say_farewell();
-            door.worker.put(inbox);
-            return Wait::Over;
+            return part(connection, inbox);
         }
         let arrival = began.take().unwrap_or_else(|| Arrival { at: clock::now(), due: false });
         let hot = arrival.at.since(connection.served_at.get()) < HOT;
@@ -230,11 +226,16 @@ async fn serve(connection: &Connection, begun: Option<Box<Begun>>) -> Wait {
         let received;
         (received, inbox) = wait_armed(connection, since, receiving).await;
         if !matches!(received, Ok(1..)) {
-            stream.say_farewell();
-            door.worker.put(inbox);
-            return Wait::Over;
+            return part(connection, inbox);
         }
     }
+}
+
+/// The end between two requests.
+fn part(connection: &Connection, inbox: Block) -> Wait {
+    connection.stream.say_farewell();
+    connection.client.door.worker.put(inbox);
+    Wait::Over
 }
 
 /// Sends the last bytes of a response; the next receive goes in with the same turn of the loop, if the connection stays hot. When they

@@ -44,6 +44,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     reloads,
     names,
     sessions,
+    streams,
     consumers,
     rate_limits,
     forgotten_clients,
@@ -310,6 +311,25 @@ fn sessions(driver: Driver) -> Moved {
     authority.sign_with("server", &["localhost"], |it| it.not_after = rcgen::date_time_ymd(2040, 1, 1));
     watched.gateway.reload_well(&setup.file(driver));
     moved.extend(watched.moved(&["ringgate_certificate_expiry_seconds"]));
+    moved
+}
+
+fn streams(driver: Driver) -> Moved {
+    let gate = Arc::new(Gate::default());
+    let service = Upstream::holding("/held", &gate);
+    let config = behind(&[&service], "", "");
+    let setup = Setup { listener: "http2 = { cleartext = true }", config: &config, ..Setup::default() };
+    let watched = Watched::start_with(driver, &setup);
+    let mut client = Client::connect(watched.gateway.address("edge"));
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    // GET http://test/held as stream 1: HEADERS with END_HEADERS and END_STREAM
+    client.send(b"\0\0\x0f\x01\x05\0\0\0\x01\x82\x86\x04\x05/held\x01\x04test");
+    let mut moved = watched.moved(&["ringgate_http2_streams"]);
+    client.send(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08"); // RST_STREAM, CANCEL
+    moved.extend(watched.moved(&["ringgate_http2_resets_total"]));
+    client.send(b"\0\0\0\0\0\0\0\0\0"); // DATA of no stream
+    moved.extend(watched.moved(&["ringgate_http2_goaways_total"]));
+    gate.open();
     moved
 }
 
