@@ -48,10 +48,18 @@ pub fn check(input: &[u8]) {
     let lines = section.lines().to_vec();
     let head = kept.view(&lines);
     let mut sent = Vec::new();
-    let forwarding = Forwarding { peer: None, is_trusted: false, scheme: "http", request_id: b"id" };
+    let forwarding = Forwarding {
+        peer: None,
+        is_trusted: false,
+        scheme: "http",
+        request_id: b"id",
+        identity: None,
+        tells_certificate: false,
+    };
     encode::request(
         &mut sent,
         &UpstreamRequest {
+            identity: b"",
             head: &head,
             path: head.path(),
             query: head.query(),
