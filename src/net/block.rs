@@ -28,19 +28,9 @@ struct Body {
     start: usize,
     /// The size it was made with for a worker's stock; 0: not for one.
     made_bytes: usize,
-    /// What it has laid down ([`Blocks::lay_down`]).
-    laid_down: Option<LaidDown>,
 }
 
-/// Memory that a block is to have again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LaidDown {
-    is_bulk: bool,
-    /// Bytes that were left free at its front.
-    headroom: u32,
-}
-
-static EMPTY: Body = Body { bytes: Vec::new(), start: 0, made_bytes: 0, laid_down: None };
+static EMPTY: Body = Body { bytes: Vec::new(), start: 0, made_bytes: 0 };
 
 thread_local! {
     /// Those of [`BULK_BLOCKS_MAX`] that this worker has.
@@ -58,19 +48,12 @@ impl Drop for Body {
     }
 }
 
-impl Body {
-    fn exchange_memory(&mut self, other: &mut Self) {
-        std::mem::swap(&mut self.bytes, &mut other.bytes);
-        std::mem::swap(&mut self.made_bytes, &mut other.made_bytes);
-    }
-}
-
 impl Block {
     /// An empty block over `bytes`' memory.
     #[must_use]
     pub fn from_vec(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
-        Self { body: Some(Box::new(Body { bytes, start: 0, made_bytes: 0, laid_down: None })) }
+        Self { body: Some(Box::new(Body { bytes, start: 0, made_bytes: 0 })) }
     }
 
     /// One for a worker's stock.
@@ -188,12 +171,6 @@ impl Block {
         self.body().bytes.capacity() >= BLOCK_BULK
     }
 
-    /// Whether its memory is somebody else's meanwhile ([`Blocks::lay_down`]).
-    #[must_use]
-    pub fn is_laid_down(&self) -> bool {
-        self.body().laid_down.is_some()
-    }
-
     /// Moves the unread bytes to the front, so that the room behind them is as large as it can be.
     pub fn compact(&mut self) {
         if let Some(Body { bytes, start, .. }) = self.body.as_deref_mut()
@@ -261,13 +238,7 @@ pub struct Blocks {
     bulk: Stock,
     /// Small ones that the kernel has, to be filled with what arrives next.
     given: usize,
-    /// What blocks are made of but for their memory, for those whose memory is laid down.
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    shells: Vec<Box<Body>>,
 }
-
-/// Of them, at most: some 48 KiB.
-const SHELLS_MAX: usize = 1_024;
 
 /// Places for blocks that a stock keeps even when it is empty (512 bytes), so that the places of a small steady load are not freed with
 /// one beat and made again with the next.
@@ -338,33 +309,6 @@ impl Blocks {
         }
     }
 
-    /// Puts a large block's memory aside while its owner waits for what is to be received into it, if nothing else is in there. So the
-    /// next one who receives does it into memory that is warm in this core's caches, and many who wait for bulk hold little.
-    pub fn lay_down(&mut self, block: &mut Block) {
-        if !block.is_empty() || !block.is_large() || block.body().made_bytes == 0 {
-            return;
-        }
-        let mut shell = self.shells.pop().unwrap_or_default();
-        let body = block.body_mut();
-        body.laid_down = Some(LaidDown { is_bulk: body.made_bytes == BULK, headroom: body.start as u32 });
-        body.start = 0;
-        body.exchange_memory(&mut shell);
-        self.put(Block { body: Some(shell) });
-    }
-
-    /// Gives it memory again: as much, or a large block's where no more bulk is to be had.
-    pub fn take_up(&mut self, block: &mut Block) {
-        let body = block.body_mut();
-        let Some(LaidDown { is_bulk, headroom }) = body.laid_down.take() else { return };
-        let bulk = if is_bulk { self.bulk() } else { None };
-        let Some(mut shell) = bulk.unwrap_or_else(|| self.large()).body else { return };
-        body.exchange_memory(&mut shell);
-        block.clear_with_headroom(headroom as usize);
-        if self.shells.len() < SHELLS_MAX {
-            self.shells.push(shell);
-        }
-    }
-
     /// Bytes in stock.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
@@ -393,40 +337,6 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_that_was_laid_down_is_the_next_one_s_and_comes_back_as_large() {
-        let mut blocks = Blocks::default();
-        for (make, bytes) in [(Blocks::large as fn(&mut Blocks) -> Block, LARGE), (|b| b.bulk().unwrap(), BULK)] {
-            let (mut first, mut second) = (make(&mut blocks), make(&mut blocks));
-            first.clear_with_headroom(20);
-            let warm = first.all().as_ptr();
-            let lent = blocks.lent_bytes();
-            blocks.lay_down(&mut first);
-            assert!(first.is_laid_down() && first.is_empty() && first.room() == 0);
-            assert_eq!(blocks.lent_bytes(), lent - bytes);
-            blocks.lay_down(&mut second);
-            blocks.take_up(&mut second);
-            blocks.take_up(&mut first);
-            assert!(!first.is_laid_down());
-            assert_eq!((first.range(), first.room(), second.room()), (20..20, bytes - TAILROOM - 20, bytes - TAILROOM));
-            assert_eq!(first.all().as_ptr(), warm, "who laid down last is the first to go on");
-            assert_eq!(blocks.lent_bytes(), lent);
-            // one that waits is dropped, or given back as it is
-            blocks.lay_down(&mut first);
-            drop(first);
-            blocks.lay_down(&mut second);
-            blocks.put(second);
-            assert_eq!(blocks.lent_bytes(), lent - 2 * bytes);
-        }
-        let mut holds = blocks.large();
-        holds.vec_mut().push(1);
-        blocks.lay_down(&mut holds);
-        assert!(!holds.is_laid_down(), "something is in it");
-        let mut small = blocks.small();
-        blocks.lay_down(&mut small);
-        assert!(!small.is_laid_down());
-    }
 
     #[test]
     fn a_receive_appends_and_a_send_takes_what_is_unread() {

@@ -65,10 +65,8 @@ impl Socket {
             !row.is_readable
         });
         if waits || self.epoll.is_served(cx) {
-            into.iter_mut().for_each(|block| self.epoll.stock.borrow_mut().lay_down(block));
             return Poll::Pending;
         }
-        into.iter_mut().for_each(|block| self.epoll.stock.borrow_mut().take_up(block));
         let brought = into.take().filter(|block| block.room() > 0 || !block.all().is_empty());
         let is_brought = brought.is_some();
         let mut block = brought.unwrap_or_else(|| self.epoll.stock.borrow_mut().small_with_headroom());
