@@ -28,7 +28,6 @@ use ringgate::policy::retry::{Rules, is_idempotent};
 use ringgate::policy::router::{RequestView, Routed, Router, RouterCache};
 use ringgate::units::{ClusterId, EndpointId, Instant, Rng, RouteId, WorkerId};
 use std::fmt::Write as _;
-use std::hash::RandomState;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -141,7 +140,7 @@ impl Decider {
     fn new(size: Size) -> Self {
         let config = Arc::new(config(size));
         let mut rng = Rng::seed_from_u64(1);
-        let table = Arc::new(KeyTable::new(limits::LIMIT_TABLE_BUCKETS, RandomState::new()));
+        let table = Arc::new(KeyTable::new(limits::LIMIT_TABLE_BUCKETS, [1, 2]));
         let limits = Limits::new(&config, table, 1, None);
         Self {
             requests: requests(size),

@@ -6,7 +6,6 @@ use ringgate::policy::concurrency::{LocalSlots, SharedSlots};
 use ringgate::policy::key_table::{KeyTable, LimiterId};
 use ringgate::policy::token_bucket::{Gcra, Lease, Reservoir};
 use ringgate::units::{Instant, Rate};
-use std::hash::RandomState;
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -38,7 +37,7 @@ fn key_table(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("key_table");
     let gcra = Gcra::new(per_second(1_000), 100);
     for clients in [1_u32, 1_000, 1_000_000] {
-        let table = KeyTable::new(limits::LIMIT_TABLE_BUCKETS, RandomState::new());
+        let table = KeyTable::new(limits::LIMIT_TABLE_BUCKETS, [1, 2]);
         let (mut client, mut clock) = (0, ticking(1_500));
         group.bench_function(BenchmarkId::from_parameter(clients), |bencher| {
             bencher.iter(|| {

@@ -2,8 +2,8 @@
 //!
 //! A head is routed on when it arrives and encoded when an endpoint is known, and between the two there may be a wait. So what the parse has
 //! found is kept as places in the bytes, which stay where they are, and a [`RequestHead`] is made of both again where one is wanted
-//! ([`KeptHead::view`]). That costs no second parse: the field table is in offsets already, and of the texts only two are checked again for
-//! being text.
+//! ([`KeptHead::view`]). That costs no second parse: the field table is in offsets already. Of the bytes only the target and the authority are
+//! copied, which are short: what was found to be text need not be checked for it again.
 
 use super::fields::{Fields, HeadScratch, Seen};
 use super::framing::Framing;
@@ -18,6 +18,8 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub struct KeptHead {
     scratch: HeadScratch,
+    target: String,
+    authority: String,
     parts: Option<Parts>,
 }
 
@@ -56,12 +58,11 @@ enum Place {
 struct Parts {
     method: Method,
     version: Version,
-    target: Span,
     path: Place,
     /// `None`: the same as the path.
     routed_path: Option<Place>,
     query: Option<Span>,
-    authority: Option<Span>,
+    has_authority: bool,
     host: Option<Place>,
     seen: Seen<'static>,
     /// The value of `Upgrade`.
@@ -78,7 +79,7 @@ impl KeptHead {
     pub fn parse(&mut self, buf: &[u8], policy: &HeadPolicy) -> Result<bool, ProxyError> {
         self.parts = match RequestHead::parse(buf, policy, &mut self.scratch)? {
             Parsed::Partial => None,
-            Parsed::Complete(head) => Parts::of(&head),
+            Parsed::Complete(head) => Parts::of(&head, &mut self.target, &mut self.authority),
         };
         Ok(self.parts.is_some())
     }
@@ -90,7 +91,10 @@ impl KeptHead {
     pub fn take(&mut self, section: &mut Section, ended: bool, policy: &HeadPolicy) -> Result<(), ProxyError> {
         self.parts = None;
         let head = RequestHead::of_section(section, ended, policy, &mut self.scratch)?;
-        self.parts = Some(Parts::of(&head).ok_or(ProxyError::Internal)?);
+        self.parts = Parts::of(&head, &mut self.target, &mut self.authority);
+        if self.parts.is_none() {
+            return Err(ProxyError::Internal);
+        }
         section.swap_table(&mut self.scratch.fields);
         Ok(())
     }
@@ -108,8 +112,8 @@ impl KeptHead {
         let HeadScratch { fields, path, merged, host, .. } = &self.scratch;
         let parts = self.parts.as_ref()?;
         let buf = buf.get(..parts.len as usize)?;
-        let target = str::from_utf8(&buf[parts.target.range()]).ok()?;
-        let authority = parts.authority.map(|span| str::from_utf8(&buf[span.range()])).transpose().ok()?;
+        let target = self.target.as_str();
+        let authority = parts.has_authority.then_some(self.authority.as_str());
         let of = |place: Place, sent: &'b str, rewritten: &'b str| match place {
             Place::Sent(span) => sent.get(span.range()),
             Place::Rewritten => Some(rewritten),
@@ -154,15 +158,18 @@ impl KeptHead {
     /// Bytes that its room takes.
     #[must_use]
     pub fn room_bytes(&self) -> usize {
-        self.scratch.room_bytes()
+        self.scratch.room_bytes() + self.target.capacity() + self.authority.capacity()
     }
 }
 
 impl Parts {
-    /// The parts of a head that was just parsed. `None` only if a text stands elsewhere than in the head's bytes, which none does.
-    fn of(head: &RequestHead<'_>) -> Option<Self> {
+    /// The parts of a head that was just parsed, whose texts are copied. `None` only of a head of more than 4 GiB, which none is.
+    fn of(head: &RequestHead<'_>, target: &mut String, authority: &mut String) -> Option<Self> {
         let buf = head.fields.buf;
-        let target = Span::find(buf, head.target.as_bytes())?;
+        for (kept, text) in [(target, head.target), (authority, head.authority.unwrap_or_default())] {
+            kept.clear();
+            kept.push_str(text);
+        }
         let place = |text: &str, whole: &str| match (text, Span::find(whole.as_bytes(), text.as_bytes())) {
             (_, Some(span)) => Place::Sent(span),
             ("*", None) => Place::Fixed("*"),
@@ -174,11 +181,10 @@ impl Parts {
         Some(Self {
             method: head.method.clone(),
             version: head.version,
-            target,
             path: place(head.path, head.target),
             routed_path: is_merged.then(|| place(head.routed_path, head.target)),
             query: head.query.and_then(|query| Span::find(head.target.as_bytes(), query.as_bytes())),
-            authority: head.authority.and_then(|text| in_buf(text.as_bytes())),
+            has_authority: head.authority.is_some(),
             host: head.host.map(|host| place(host, head.authority.unwrap_or_default())),
             seen: head.seen.without_texts(),
             upgrade: head.seen.upgrade.and_then(in_buf),

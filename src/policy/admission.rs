@@ -395,7 +395,6 @@ mod tests {
     use crate::config::{self, HeaderRules, Match, Retry, RetryOn, Rewrite, Target, Timeout};
     use crate::units::{Rate, Ratio};
     use http::{HeaderValue, StatusCode};
-    use std::hash::RandomState;
     use std::time::Duration;
 
     fn limit(count: u64, burst: u64, per: LimitKey) -> Limit {
@@ -437,7 +436,7 @@ mod tests {
 
     fn limits(routes: &[Route], previous: Option<&Limits>) -> Arc<Limits> {
         let table =
-            previous.map_or_else(|| Arc::new(KeyTable::new(64, RandomState::new())), |old| Arc::clone(&old.table));
+            previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.table));
         Arc::new(Limits::of_routes(routes, table, 2, previous))
     }
 

@@ -23,8 +23,8 @@
 
 use super::token_bucket::{Decision, Gcra, Quota};
 use crate::units::Instant;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,19 +58,28 @@ pub struct KeyTable {
     mask: u64,
     /// Per [`STRIPE`] lines: the latest TAT of a full bucket that was replaced.
     dropped: Box<[AtomicU64]>,
-    secret: RandomState,
+    secret: [AtomicU64; 2],
     evictions: AtomicU64,
     contended: AtomicU64,
 }
 
+/// The clients of a table that are in debt, for the table of another process: [`KeyTable::debts`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Debts {
+    /// What their keys are hashed with.
+    pub secret: [u64; 2],
+    /// A key, and nanoseconds until its bucket is full.
+    pub clients: Vec<(u64, u64)>,
+}
+
 impl KeyTable {
     /// An empty table of `lines` cache lines (a power of two; [`crate::limits::LIMIT_TABLE_BUCKETS`] for a gateway), whose keys are
-    /// hashed with `secret`: it must be random and the process's own.
+    /// hashed with `secret`: it must be random and the gateway's own.
     ///
     /// # Panics
     /// When `lines` is no power of two, or there is no memory for the table.
     #[must_use]
-    pub fn new(lines: usize, secret: RandomState) -> Self {
+    pub fn new(lines: usize, secret: [u64; 2]) -> Self {
         assert!(lines.is_power_of_two(), "a power of two of lines");
         // Zeroed by the kernel when first touched; a line more, to begin on a cache line's boundary.
         let words = zeroed((lines + 1) * LINE);
@@ -82,10 +91,42 @@ impl KeyTable {
             first,
             mask: lines as u64 - 1,
             dropped: zeroed(lines.div_ceil(STRIPE)),
-            secret,
+            secret: secret.map(AtomicU64::new),
             evictions,
             contended,
         }
+    }
+
+    /// Who is in debt at `now`. What is taken meanwhile may be in it or not.
+    #[must_use]
+    pub fn debts(&self, now: Instant) -> Debts {
+        let entries = self.lines().flat_map(|line| (0..WAYS).map(move |entry| (line.key(entry), line.tat(entry))));
+        let debt = |(key, tat): (&AtomicU64, &AtomicU64)| {
+            let (key, tat) = (key.load(Ordering::Acquire), tat.load(Ordering::Acquire));
+            // one that is just replaced is that of a client who is not in debt, or hardly
+            (key != 0 && tat != BUSY && tat > now.as_nanos()).then(|| (key, tat - now.as_nanos()))
+        };
+        Debts { secret: self.secret(), clients: entries.filter_map(debt).collect() }
+    }
+
+    /// Goes on with what the table of another process knew. Only a table that nobody has asked for a key yet may do so.
+    pub fn take_on(&self, debts: &Debts, now: Instant) {
+        for (own, secret) in self.secret.iter().zip(debts.secret) {
+            own.store(secret, Ordering::Relaxed);
+        }
+        for &(key, debt) in &debts.clients {
+            let (line, until) = (self.line(KeyHash(key)), now.as_nanos().saturating_add(debt).min(BUSY - 1));
+            let (victim, other) = line.least_debt(line.tat(0).load(Ordering::Relaxed));
+            // the line of a smaller table may be full
+            if key != 0 && other < until {
+                line.key(victim).store(key, Ordering::Relaxed);
+                line.tat(victim).store(until, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn secret(&self) -> [u64; 2] {
+        [0, 1].map(|half: usize| self.secret[half].load(Ordering::Relaxed))
     }
 
     /// The client with this address: IPv4 (also mapped into IPv6) whole, IPv6 by its /64, which one customer commonly has whole.
@@ -107,7 +148,8 @@ impl KeyTable {
     }
 
     fn key(&self, limiter: LimiterId, kind: u8, bytes: &[u8]) -> KeyHash {
-        let mut hasher = self.secret.build_hasher();
+        let [k0, k1] = self.secret();
+        let mut hasher = SipHasher13::new_with_keys(k0, k1);
         hasher.write_u64(limiter.0);
         hasher.write_u8(kind);
         hasher.write(bytes);
@@ -170,8 +212,16 @@ impl KeyTable {
     }
 
     fn line(&self, key: KeyHash) -> Line<'_> {
-        let start = self.first + (key.0 & self.mask) as usize * LINE;
+        self.line_at((key.0 & self.mask) as usize)
+    }
+
+    fn line_at(&self, row: usize) -> Line<'_> {
+        let start = self.first + row * LINE;
         Line { words: self.words[start..start + LINE].try_into().expect("a line's length") }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        (0..=self.mask as usize).map(|row| self.line_at(row))
     }
 
     /// Puts `key` into its line with one token taken; `None`: try again.

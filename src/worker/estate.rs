@@ -1,12 +1,14 @@
 //! What a gateway knows that outlives its process: an upgrade passes it on, by name.
 
 use super::Shared;
+use crate::policy::key_table::Debts;
 use crate::policy::standings::Words;
 use crate::units::Instant;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// Where endpoints stand, and what rate limits per route have left. What nothing is known of is not in it.
+/// Where endpoints stand, what rate limits per route have left, and which clients have used theirs. What nothing is known of is not in it.
+/// It is a secret: keys of clients come with what they are hashed with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Estate {
@@ -14,6 +16,15 @@ pub struct Estate {
     upstreams: HashMap<String, HashMap<u64, Words>>,
     /// Tokens, by the limit's name.
     limits: HashMap<String, u64>,
+    /// Limits per client, consumer, header and certificate.
+    clients: Clients,
+}
+
+/// [`Debts`], as they are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Clients {
+    secret: [u64; 2],
+    debts: Vec<(u64, u64)>,
 }
 
 impl Shared {
@@ -24,18 +35,23 @@ impl Shared {
             let known: HashMap<_, _> = common.known(cluster).collect();
             (!known.is_empty()).then(|| (cluster.name.clone(), known))
         });
-        Estate { upstreams: known.collect(), limits: self.limits.left(now).collect() }
+        let Debts { secret, clients: debts } = self.limits.table().debts(now);
+        Estate { upstreams: known.collect(), limits: self.limits.left(now).collect(), clients: Clients { secret, debts } }
     }
 
     /// Goes on with what another process has passed on. Before any request is served.
     pub fn take_on(&self, estate: Estate, now: Instant) {
-        let Estate { mut upstreams, limits } = estate;
+        let Estate { mut upstreams, limits, clients } = estate;
         for (common, cluster) in self.clusters.iter().zip(&self.config.clusters) {
             if let Some(known) = upstreams.remove(&cluster.name) {
                 common.take_on(cluster, known);
             }
         }
         self.limits.take_on(&limits, now);
+        // from a process that knows of none there is no secret either
+        if clients.secret != [0, 0] {
+            self.limits.table().take_on(&Debts { secret: clients.secret, clients: clients.debts }, now);
+        }
     }
 }
 

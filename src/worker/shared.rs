@@ -30,7 +30,7 @@ use crate::units::{ClusterId, EndpointId, Instant, ListenerId, RouteId};
 use http::HeaderName;
 use rustls::ServerConfig;
 use std::collections::HashMap;
-use std::hash::RandomState;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -118,7 +118,8 @@ impl Shared {
     /// What the workers of `config` need, with the descriptors that there are; `router` is compiled from it.
     #[must_use]
     pub fn new(config: Arc<Config>, router: Router, stats: Arc<Stats>, fit: &Fit) -> Self {
-        let table = Arc::new(KeyTable::new(LIMIT_TABLE_BUCKETS, RandomState::new()));
+        let chance = RandomState::new();
+        let table = Arc::new(KeyTable::new(LIMIT_TABLE_BUCKETS, [0, 1].map(|half| chance.hash_one(half))));
         Self::after(None, config, router, stats, table, fit)
     }
 

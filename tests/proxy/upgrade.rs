@@ -203,4 +203,17 @@ on_both_drivers! {
         }
         assert_eq!((admitted, bad.requests().len()), (12, met));
     }
+
+    fn who_has_used_his_limit_up_gets_no_other_by_an_upgrade(driver: Driver) {
+        let upstream = Upstream::always("well");
+        let limit = "limit = [ { rate = \"1/h\", burst = 3, per = \"header:x-key\" } ]";
+        let endpoint = format!("{{ address = \"{}\" }}", upstream.address());
+        let mut gateway = start(driver, &behind_endpoints(&endpoint, limit, ""));
+        let ask = |gateway: &Gateway, key| gateway.request("GET", "/", &[("X-Key", key)], b"").status;
+        assert_eq!(["a", "a", "a", "a", "b"].map(|key| ask(&gateway, key)), [200, 200, 200, 429, 200]);
+        gateway.upgrade();
+        assert_eq!(["a", "b", "b", "b", "c"].map(|key| ask(&gateway, key)), [429, 200, 200, 429, 200]);
+        gateway.upgrade();
+        assert_eq!(["a", "b", "c", "c", "c"].map(|key| ask(&gateway, key)), [429, 429, 200, 200, 429]);
+    }
 }

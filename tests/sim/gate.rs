@@ -10,7 +10,6 @@ use ringgate::policy::chance::below;
 use ringgate::policy::key_table::KeyTable;
 use ringgate::units::{Instant, Rate, Rng, RouteId};
 use std::collections::HashMap;
-use std::hash::RandomState;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +95,7 @@ impl Gate {
              {{ rate = \"{client_rate}/s\", burst = {client_burst}, per = \"client_ip\" }}]\n"
         );
         let config = config::parse(&text, "simulated").unwrap_or_else(|errors| panic!("{errors}"));
-        let table = Arc::new(KeyTable::new(1 << 8, RandomState::new()));
+        let table = Arc::new(KeyTable::new(1 << 8, [1, 2]));
         let limits = Arc::new(Limits::new(&config, table, workers, None));
         let [by_route, by_client] = [0, 1].map(|row: usize| &config.routes[0].limits[row]);
         Self {

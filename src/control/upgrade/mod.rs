@@ -7,14 +7,13 @@
 //! |---|---|
 //! | old | [`Legacy`]: what it listens on; then the sockets, in that order |
 //! | new | [`Reply::Prepared`]: it could begin at once; or [`Reply::Failed`] |
-//! | old | [`Estate`]: where endpoints stand, and what rate limits per route have left, as of now |
+//! | old | [`Estate`]: where endpoints stand, and what rate limits have left, as of now |
 //! | new | [`Reply::Serving`], and which sockets it has taken; or [`Reply::Failed`] |
 //!
 //! Both accept for a moment, from the same queues, so that no connection waits in a queue that is closed. Whatever goes wrong before the last
 //! reply (an end, a timeout, nonsense) ends the new process, and the old one goes on as if nothing had been asked.
 //!
-//! What is not passed on: numbers, which begin at zero as after any start, and limits per client or header, which begin full. What is in
-//! flight ends where it is, within `drain_timeout`.
+//! What is not passed on: numbers, which begin at zero as after any start. What is in flight ends where it is, within `drain_timeout`.
 
 mod giver;
 mod heir;

@@ -16,7 +16,7 @@ fn at(nanos: u64) -> Instant {
 }
 
 fn table(lines: usize) -> KeyTable {
-    KeyTable::new(lines, RandomState::new())
+    KeyTable::new(lines, [1, 2])
 }
 
 /// How many of `tries` requests pass.
@@ -32,6 +32,33 @@ fn each_client_has_its_own_bucket() {
     assert_eq!(passed(&table, two, gcra, SECOND, 9), 3);
     assert_eq!(passed(&table, one, gcra, SECOND + SECOND / 10, 9), 1);
     assert_eq!(passed(&table, two, gcra, 9 * SECOND, 9), 3);
+}
+
+#[test]
+fn another_table_goes_on_with_those_in_debt_at_another_clock() {
+    let (before, gcra) = (table(1 << 10), gcra(10, 3));
+    let key = |table: &KeyTable, value: &str| table.header(LimiterId(7), Some(value.as_bytes()));
+    assert_eq!(passed(&before, key(&before, "one"), gcra, SECOND, 2), 2);
+    assert_eq!(passed(&before, key(&before, "paid"), gcra, SECOND / 2, 3), 3);
+    let debts = before.debts(at(SECOND));
+    assert_eq!(debts.clients.len(), 1, "who is not in debt is as good as unknown: {debts:?}");
+    for lines in [1 << 10, 1 << 12, 1] {
+        let after = KeyTable::new(lines, [8, 9]);
+        after.take_on(&debts, at(50 * SECOND));
+        assert_eq!(passed(&after, key(&after, "one"), gcra, 50 * SECOND, 9), 1);
+        assert_eq!(passed(&after, key(&after, "paid"), gcra, 50 * SECOND, 9), 3);
+        assert_eq!(passed(&after, key(&after, "one"), gcra, 50 * SECOND + SECOND / 10, 9), 1);
+    }
+}
+
+#[test]
+fn of_more_debts_than_a_table_has_room_for_the_largest_are_kept() {
+    let after = table(1);
+    let clients: Vec<_> = (1..=9).map(|key| (key, key * SECOND)).chain([(0, SECOND), (77, u64::MAX)]).collect();
+    after.take_on(&Debts { secret: [1, 2], clients }, at(SECOND));
+    let mut kept: Vec<_> = after.debts(at(SECOND)).clients.iter().map(|(key, _)| *key).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, [7, 8, 9, 77]);
 }
 
 #[test]
@@ -66,8 +93,9 @@ fn requests_without_the_header_count_together_and_apart_from_an_empty_one() {
 
 #[test]
 fn keys_depend_on_the_secret() {
-    let address = "10.0.0.1".parse().unwrap();
-    assert_ne!(table(1).client(LimiterId(0), address), table(1).client(LimiterId(0), address));
+    let key = |secret| KeyTable::new(1, secret).client(LimiterId(0), "10.0.0.1".parse().unwrap());
+    assert_ne!(key([1, 2]), key([1, 3]));
+    assert_ne!(key([1, 2]), key([2, 2]));
 }
 
 #[test]
