@@ -1,15 +1,21 @@
 //! A socket on our epoll: a descriptor, and what the kernel has told of it.
+//!
+//! Receives and sends are rustix', which are the system calls themselves: the C library's are points where a thread may be cancelled, and pay for
+//! that twice each.
 
 use super::super::block::Block;
 use super::super::stream::poll_now;
 use super::super::tasks::Waiter;
 use super::{ARRIVALS_AND_ROOM, Epoll};
 use monoio::buf::IoBufMut as _;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::pin::Pin;
+use std::slice;
 use std::task::{Context, Poll};
 
 /// What a receive has come to, with the bytes appended to the block.
@@ -34,6 +40,11 @@ impl Socket {
 
     pub(in super::super) fn fd(&self) -> RawFd {
         self.fd
+    }
+
+    fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is this socket's, and open as long as that is there.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 
     /// Whether the kernel has told of something that nobody has received.
@@ -93,8 +104,9 @@ impl Socket {
         debug_assert!(room > 0, "a receive without room looks like the peer's end");
         loop {
             // SAFETY: so much room is behind the pointer, and nobody else has the block.
-            let received = unsafe { libc::recv(self.fd, to.cast(), room, libc::MSG_DONTWAIT) };
-            let received = usize::try_from(received).map_err(|_| io::Error::last_os_error());
+            let into = unsafe { slice::from_raw_parts_mut(to.cast::<MaybeUninit<u8>>(), room) };
+            let received = recv(self.borrow(), into, RecvFlags::DONTWAIT).map(|(_, count)| count);
+            let received = received.map_err(io::Error::from);
             match &received {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -146,11 +158,8 @@ impl Socket {
     /// One `send(2)`.
     fn try_send(&self, block: &Block) -> io::Result<usize> {
         let unread = block.unread();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         loop {
-            // SAFETY: so many live bytes.
-            let sent = unsafe { libc::send(self.fd, unread.as_ptr().cast(), unread.len(), flags) };
-            let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error());
+            let sent = send(self.borrow(), unread, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(io::Error::from);
             match &sent {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
