@@ -258,7 +258,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &Config, route: 
     };
     out.clear();
     let request = UpstreamRequest {
-        identity: b"",
+        lines: b"",
         head,
         path: head.path(),
         query: head.query(),

@@ -72,7 +72,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>) {
         tells_certificate: false,
     };
     let request = UpstreamRequest {
-        identity: b"",
+        lines: b"",
         head,
         path: head.path(),
         query: head.query(),

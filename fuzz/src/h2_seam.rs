@@ -59,7 +59,7 @@ pub fn check(input: &[u8]) {
     encode::request(
         &mut sent,
         &UpstreamRequest {
-            identity: b"",
+            lines: b"",
             head: &head,
             path: head.path(),
             query: head.query(),

@@ -99,7 +99,7 @@ fn check_sent(head: &RequestHead<'_>, offer: &Offer) {
         tells_certificate: false,
     };
     let request = UpstreamRequest {
-        identity: b"",
+        lines: b"",
         head,
         path: head.path(),
         query: head.query(),

@@ -127,7 +127,7 @@ fn recognised(
                     Found { name: identities.consumer(id).name.to_string(), consumer: Some(id), claims: None }
                 }
                 Some(rules) => {
-                    let verified = token::verify(rules, shown, clock::wall()).ok()?;
+                    let verified = token::verify(rules, &rules.keys, shown, clock::wall()).ok()?;
                     let consumer = identities.by_name(&verified.name);
                     Found { name: verified.name, consumer, claims: Some(verified.claims) }
                 }
@@ -145,10 +145,11 @@ fn disbeliefs(config: &Config, ways: &[AuthId], request: &Request<'_>) -> impl I
         let rules = auth.tokens.as_ref()?;
         let mut room = [0; API_KEY_BYTES_MAX];
         let shown = auth.places.iter().find_map(|place| Some(request.key(place, &mut room)?.to_vec()))?;
-        let why = match token::verify(rules, &shown, clock::wall()).err()? {
+        let why = match token::verify(rules, &rules.keys, &shown, clock::wall()).err()? {
             Disbelief::Size => "it is larger than any that is read",
             Disbelief::Form => "it is not three parts of base64url with JSON in them, or says something twice",
             Disbelief::Header => "its header asks for what is not allowed here (alg, typ, crit)",
+            Disbelief::Key if rules.fetched.is_some() => "its keys are fetched, which only a running gateway does",
             Disbelief::Key => "there is no key with its kid for its alg",
             Disbelief::Signature => "its signature is none of the key's",
             Disbelief::Time => "it is over (exp), not valid yet (nbf), or does not say until when",

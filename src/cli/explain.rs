@@ -8,7 +8,7 @@ use super::words;
 use http::{HeaderName, Method, header};
 use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
 use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
-use ringgate::http::reply::push_location;
+use ringgate::http::reply::{Asked, push_location};
 use ringgate::http::target::Authority;
 use ringgate::policy::router::{Considered, RequestView, Routed, Router, RouterCache, Verdict, rewrite};
 use ringgate::units::{ClusterId, ListenerId};
@@ -256,7 +256,17 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
         }
         Target::Redirect { to, status } => {
             let mut location = Vec::new();
-            push_location(&mut location, to, &ask.path, ask.query.as_deref());
+            let host = ask.host.as_deref().unwrap_or_default();
+            push_location(
+                &mut location,
+                to,
+                Asked {
+                    scheme: if ask.url.starts_with("https://") { "https" } else { "http" },
+                    host,
+                    path: &ask.path,
+                    query: ask.query.as_deref(),
+                },
+            );
             page.line("answer", &format!("{status}, Location: {}", String::from_utf8_lossy(&location)));
         }
         Target::Upstream(split) => {

@@ -191,7 +191,7 @@ pub(crate) fn header_rules(route: &Route) -> Vec<String> {
             false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
         };
         lines.extend(rules.set.iter().map(|(name, set)| format!("{side}: {name} set to {}", value(set))));
-        lines.extend(rules.of_client.iter().map(|(name, text)| format!("{side}: {name} set to {text}, or removed")));
+        lines.extend(rules.templates.iter().map(|(name, text)| format!("{side}: {name} set to {text}, or removed")));
     }
     lines
 }

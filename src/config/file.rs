@@ -276,7 +276,7 @@ table! {
 table! {
     /// A redirect.
     Redirect {
-        /// A URL or a path; {path} stands for the request's path and query.
+        /// A URL or a path; {path} (or {path_and_query}) stands for the request's path and query, {host}, {scheme} and {query} for those.
         required to: RedirectTo;
         /// 301, 302, 303, 307 or 308.
         default status: Int<301, 308> = 308;
@@ -287,7 +287,8 @@ table! {
     /// Changes to headers: removed first, then set.
     HeaderRules {
         /// Headers with the value they get, whatever they had: a text, in which ${NAME} is a variable of the environment (and $${ is ${), or
-        /// { file = "/run/secrets/x" }.
+        /// { file = "/run/secrets/x" }. In request_headers {client_ip} and others (see the README) stand for what the request is; where that is not
+        /// there, the header is not either. "" removes.
         default set: HeaderSet = {};
         /// Headers that are removed.
         default remove: List<EditableHeader, 0, ENTRIES_MAX> = [];

@@ -4,6 +4,7 @@
 //! of those that `gateway.watch` looks after; so are lists of networks. A key is kept as its digest only, and shown nowhere: the `Debug` of
 //! these types says everything that a reload may change, and nothing secret.
 
+use super::fetched::FetchedKeys;
 use super::identity_keys::{Digest, IdentityText};
 use super::token_keys::{Algorithm, VerifyKey};
 use crate::units::{AuthId, GroupId};
@@ -107,6 +108,8 @@ pub struct Auth {
 pub struct TokenRules {
     /// With what they are verified.
     pub keys: Arc<[VerifyKey]>,
+    /// Keys that are fetched; then `keys` are none.
+    pub fetched: Option<Arc<FetchedKeys>>,
     /// How they are signed.
     pub algorithms: Vec<Algorithm>,
     /// What `iss` is; `None`: anything.
@@ -127,9 +130,10 @@ pub struct TokenRules {
 
 impl fmt::Debug for TokenRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { keys, algorithms, issuer, audience, leeway, types, consumer_claim, origin, fingerprint } = self;
+        let Self { keys, fetched, algorithms, issuer, audience, leeway, types, consumer_claim, origin, fingerprint } =
+            self;
         let rest = (algorithms, issuer, audience, leeway, types, consumer_claim, origin);
-        write!(f, "TokenRules {{ {keys:?} {rest:?} {fingerprint} }}")
+        write!(f, "TokenRules {{ {keys:?} {fetched:?} {rest:?} {fingerprint} }}")
     }
 }
 

@@ -1,6 +1,7 @@
 //! The keys of `[consumer.NAME]`, `[auth.NAME]`, `allow` and `deny`, as the file writes them.
 
 use super::addresses::Network;
+use super::fetched::JwksUrl;
 use super::identity::ClaimTest;
 use super::names::{EditableHeader, FilePath, Header, MethodText, Name};
 use super::paths::{Body, QueryText};
@@ -8,6 +9,7 @@ use super::problem::{Refusal, Sink};
 use super::read::{List, Map, Node, Read, Scalar, Written};
 use super::secret::SecretText;
 use super::tables::{scalar_schema, table};
+use super::tls_keys::UpstreamTls;
 use super::token_keys::Algorithm;
 use super::values::{HOUR, Time, text};
 use crate::limits::{CONSUMER_GROUPS_MAX, CONSUMER_KEYS_MAX, ENTRIES_MAX, ROUTE_CONDITIONS_MAX, RULES_MAX};
@@ -47,6 +49,10 @@ table! {
         optional cookie: Token;
         /// Tokens (JWT) are taken instead of keys, and verified with this. They stand behind "Authorization: Bearer" where no place is given.
         optional key: TokenKey;
+        /// Or with the keys of a JWK set at this URL, which are fetched every 5 min, and sooner when a token names one that is not there.
+        optional jwks: JwksUrl;
+        /// TLS with whom that URL names.
+        table tls: UpstreamTls;
         /// How tokens are signed; others are refused. RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, or HS256, HS384, HS512
         /// for a secret.
         default algorithms: List<AlgorithmWord, 0, 16> = [];

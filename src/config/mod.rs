@@ -14,6 +14,7 @@ mod check_route;
 mod check_upstream;
 mod document;
 mod encryption;
+mod fetched;
 pub mod file;
 mod followed;
 pub(crate) mod identity;
@@ -21,7 +22,6 @@ mod identity_keys;
 mod knobs;
 mod named;
 mod names;
-mod of_client;
 mod paths;
 mod place;
 mod probe;
@@ -37,23 +37,26 @@ mod texts;
 mod tls_keys;
 pub(crate) mod token_keys;
 mod values;
+mod variables;
 mod warnings;
 
 pub use acme::Acme;
 pub use check::{admin_address, load, parse, place_of_route};
 pub use encryption::{ClientSide, Origin, ServerSide};
+pub use fetched::{FetchedKeys, JwksUrl};
 pub use file::schema;
 pub use followed::Followed;
 pub use identity::{Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Rule, TokenRules};
 pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
-pub use of_client::{ClientText, OfClient, Piece};
 pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;
+pub(crate) use token_keys::keys as keys_of;
 pub use token_keys::{Algorithm, VerifyKey};
 pub(crate) use values::bytes;
+pub use variables::{OfClient, Piece, Template, Variable};
 pub use warnings::warnings;
 
 use crate::units::{AuthId, ClusterId, Rate, Ratio, Weight};
@@ -383,8 +386,8 @@ pub enum Rewrite {
 pub struct HeaderRules {
     /// Set, in file order.
     pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Set to something of the client's certificate, or removed where there is none; empty for responses.
-    pub of_client: Vec<(HeaderName, ClientText)>,
+    /// Set to what is made anew for each request, or removed where a part of that is not there; empty for responses.
+    pub templates: Vec<(HeaderName, Template)>,
     /// Removed.
     pub remove: Vec<HeaderName>,
     /// Of requests: removed because no client may say it, or because it is a credential. Not in the file, but what follows from `auth`.

@@ -218,18 +218,26 @@ fn check_placeholders(text: &str, known: &[&str]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `redirect.to`: a URL or a path with `{path}`.
+/// `redirect.to`: a URL or a path, in which variables stand for what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectTo(pub String);
 
 impl Scalar for RedirectTo {
     fn allowed() -> String {
-        "a URL or a path with {path} in it or not, such as \"https://example.com{path}\"".to_owned()
+        "a URL or a path, such as \"https://example.com{path}\" or \"https://{host}{path_and_query}\"".to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        let written = text(value)?;
-        check_placeholders(written, &["path"])?;
+        let whole = text(value)?;
+        check_placeholders(whole, &["path", "path_and_query", "host", "scheme", "query"])?;
+        // what may stand anywhere, because it has no character that means something in a URL, as an example of itself
+        let written = whole.replace("{path_and_query}", "{path}").replace("{host}", "host.example");
+        let written = written.replace("{scheme}", "https");
+        let has_query = written.find("{query}").is_none_or(|at| written[..at].contains('?'));
+        let written = &*written.replace("{query}", "q");
+        if !has_query {
+            return Err(Refusal::why("{query} stands behind a ?, or in {path_and_query}"));
+        }
         if written.len() > PATH_BYTES_MAX {
             return Err(Refusal::why(format!("at most {PATH_BYTES_MAX} bytes")));
         }
@@ -252,11 +260,12 @@ impl Scalar for RedirectTo {
             check_slashes(path)?;
             check_path(&path.replace("{path}", "/").replace("//", "/"))?;
         }
-        Ok(Self(written.to_owned()))
+        Ok(Self(whole.to_owned()))
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^(https?://|/|\\{path\\})", "maxLength": PATH_BYTES_MAX })
+        let pattern = "^((https?|\\{scheme\\})://|/|\\{path(_and_query)?\\})";
+        json!({ "type": "string", "pattern": pattern, "maxLength": PATH_BYTES_MAX })
     }
 }
 
@@ -391,7 +400,31 @@ mod tests {
             "http://[::1]:80/",
             "/a#b",
         ]);
-        refuses::<RedirectTo>(&["", "{path}", "a.example", "https://", "/{host}", "/a b", "/a\r\nx: y", "ftp://a"]);
+        accepts::<RedirectTo>(&[
+            "https://{host}{path_and_query}",
+            "https://{host}:8443{path}",
+            "{scheme}://new.example{path}",
+            "https://www.{host}/?{query}",
+            "https://sso.example/login?at={scheme}://{host}",
+        ]);
+        refuses::<RedirectTo>(&[
+            "",
+            "{path}",
+            "a.example",
+            "https://",
+            "{host}{path}",
+            "/a b",
+            "/a\r\nx: y",
+            "ftp://a",
+        ]);
+        refuses::<RedirectTo>(&[
+            "{path_and_query}",
+            "//{host}",
+            "/a{query}",
+            "https://{header.host}",
+            "{query}",
+            "{uri}",
+        ]);
         // another host than it seems, by the client's choice or not
         refuses::<RedirectTo>(&[
             "/{path}",

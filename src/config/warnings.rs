@@ -3,7 +3,7 @@
 //! Errors keep a gateway from starting; these do not, because each is right at times: an upstream stands ready for a route to come, and
 //! all endpoints are drained before a service is taken away. Forgotten, both are outages that nothing else points out.
 
-use super::{AccessLog, Address, Bind, Config, HeaderRules, LogPath, Target};
+use super::{AccessLog, Address, Bind, Config, LogPath, Target};
 use super::{access_warnings, certificate_warnings};
 use crate::units::Weight;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -20,17 +20,6 @@ pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
         }
     }
     let mut warnings: Vec<String> = config.access_log.as_ref().and_then(missing_folder).into_iter().collect();
-    for route in config.routes.iter() {
-        let rules = [("request_headers", &route.request_headers), ("response_headers", &route.response_headers)];
-        for (table, rules) in rules {
-            warnings.extend(placeholders(rules).map(|(header, word)| {
-                format!(
-                    "route {:?}: {table}.set.{header}: {word} stands for nothing here; values are set as they are written",
-                    route.name
-                )
-            }));
-        }
-    }
     for (cluster, used) in config.clusters.iter().zip(used) {
         let name = &cluster.name;
         if !used {
@@ -73,19 +62,6 @@ fn missing_folder(log: &AccessLog) -> Option<String> {
         "access_log.path: there is no folder {}, so the gateway would not start on this machine",
         folder.display()
     ))
-}
-
-/// Headers whose values look as if something were to be put in: `{client_ip}`. Braces of JSON, which some headers have, do not.
-fn placeholders(rules: &HeaderRules) -> impl Iterator<Item = (&str, &str)> {
-    rules.set.iter().filter_map(|(header, value)| {
-        let value = value.to_str().ok()?;
-        let open = value.find('{')?;
-        let length = value[open..].find('}')? + 1;
-        let word = &value[open..open + length];
-        let is_word = |b: u8| b.is_ascii_lowercase() || b == b'_';
-        let named = length > 2 && word[1..length - 1].bytes().all(is_word);
-        named.then_some((header.as_str(), word))
-    })
 }
 
 /// Whether a connection to `endpoint` is one to `listener`.
@@ -159,16 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_without_its_folder_and_words_in_braces_are_told() {
+    fn a_log_without_its_folder_is_told() {
         let text = "[access_log]\npath = \"/nonexistent/folder/a.log\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-                    [[route]]\nname = \"r\"\nrespond = {}\nresponse_headers = { set = { x-a = \"to {client_ip}\", \
-                    nel = '{\"max_age\": 1}', x-b = \"{}\", x-c = \"{A}\" } }\n";
+                    [[route]]\nname = \"r\"\nrespond = {}\nresponse_headers = { set = { nel = '{\"max_age\": 1}', x-b = \"{}\" } }\n";
         assert_eq!(
             of(text),
-            [
-                "access_log.path: there is no folder /nonexistent/folder, so the gateway would not start on this machine",
-                "route \"r\": response_headers.set.x-a: {client_ip} stands for nothing here; values are set as they are written"
-            ]
+            ["access_log.path: there is no folder /nonexistent/folder, so the gateway would not start on this machine"]
         );
     }
 }

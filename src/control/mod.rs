@@ -14,6 +14,7 @@ mod crew;
 mod difference;
 pub(crate) mod endpoints;
 mod generations;
+mod key_sets;
 mod memory;
 mod names;
 pub mod probes;

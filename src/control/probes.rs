@@ -10,7 +10,7 @@
 //!
 //! What this does not do: tell the workers (the caller's `report` does), or judge latency.
 
-mod check;
+pub(super) mod check;
 mod schedule;
 
 use crate::config::{Address, Cluster, Config, HealthCheck};

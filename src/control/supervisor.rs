@@ -14,6 +14,7 @@ use super::admin::{AdminListener, Lifecycle, Phase};
 use super::crew::Crew;
 use super::endpoints::{Asked, Refused, Wishes};
 use super::generations::Generations;
+use super::key_sets::KeySets;
 use super::memory::Memory;
 use super::names::Names;
 use super::process;
@@ -196,6 +197,7 @@ impl Gateway {
             watched: clock::now(),
             keys_made: clock::now(),
             names,
+            key_sets: KeySets::default(),
             wishes: Wishes::default(),
             followers: None,
             is_behind: false,

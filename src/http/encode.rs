@@ -42,8 +42,9 @@ pub struct UpstreamRequest<'a> {
     pub expect_continue: bool,
     /// Offer it to change the protocol.
     pub offer: Option<Offer>,
-    /// Whole lines in which the gateway says who sends the request. Not checked: free of CR and LF but for their ends.
-    pub identity: &'a [u8],
+    /// Whole lines that the gateway has made for this request: who sends it, and what rules make of it. Not checked: free of CR and LF but for
+    /// their ends.
+    pub lines: &'a [u8],
 }
 
 /// Appends the head.
@@ -70,9 +71,8 @@ pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
         push_number(out, left.saturating_sub(1));
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(request.identity);
+    out.extend_from_slice(request.lines);
     headers::push_set(out, rules);
-    headers::push_of_client(out, rules, request.forwarding.identity);
     push_framing(out, request.framing);
     if request.expect_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");

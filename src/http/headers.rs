@@ -11,7 +11,7 @@ use super::Version;
 use super::fields::{Fields, Kind, classify};
 use super::head::RequestHead;
 use super::text::push_address;
-use crate::config::{HeaderRules, OfClient, Piece, Underscores};
+use crate::config::{HeaderRules, Underscores};
 use crate::tls::Identity;
 use std::net::IpAddr;
 
@@ -64,7 +64,7 @@ pub(super) fn overrides(rules: &HeaderRules, name: &[u8]) -> bool {
     };
     rules.remove.iter().any(is)
         || rules.set.iter().any(|(rule, _)| is(rule))
-        || rules.of_client.iter().any(|(rule, _)| is(rule))
+        || rules.templates.iter().any(|(rule, _)| is(rule))
         || rules.strip.iter().any(|rule| is_same_variable(rule.as_str().as_bytes(), name))
 }
 
@@ -75,7 +75,7 @@ fn is_same_variable(name: &[u8], other: &[u8]) -> bool {
 }
 
 pub(super) fn is_empty(rules: &HeaderRules) -> bool {
-    rules.remove.is_empty() && rules.set.is_empty() && rules.of_client.is_empty() && rules.strip.is_empty()
+    rules.remove.is_empty() && rules.set.is_empty() && rules.templates.is_empty() && rules.strip.is_empty()
 }
 
 /// Appends the lines of `fields` whose kind passes and that the rules leave alone.
@@ -108,31 +108,6 @@ pub(super) fn push_set(out: &mut Vec<u8>, rules: &HeaderRules) {
         if is_configurable(name.as_str()) && name != http::header::HOST {
             push(out, name.as_str().as_bytes(), value.as_bytes());
         }
-    }
-}
-
-/// Appends what the rules set of the client's certificate. Where there is none, or it does not say that, there is no such field: the client's
-/// own is not passed on in any case.
-pub(super) fn push_of_client(out: &mut Vec<u8>, rules: &HeaderRules, identity: Option<&Identity>) {
-    let Some(identity) = identity else { return };
-    let said = |part| match part {
-        OfClient::Subject => &*identity.subject,
-        OfClient::Names => &identity.names,
-        OfClient::KeyHash => &identity.key_hash,
-        OfClient::Hash => &identity.hash,
-    };
-    for (name, text) in &rules.of_client {
-        let is_said = |piece: &Piece| !matches!(piece, Piece::Client(part) if said(*part).is_empty());
-        if !is_configurable(name.as_str()) || !text.0.iter().all(is_said) {
-            continue;
-        }
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        text.0.iter().for_each(|piece| match piece {
-            Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
-            Piece::Client(part) => out.extend_from_slice(said(*part).as_bytes()),
-        });
-        out.extend_from_slice(b"\r\n");
     }
 }
 

@@ -37,6 +37,8 @@ mod text;
 pub mod trailers;
 pub mod upgrade;
 
+pub use text::push_address;
+
 /// The version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {

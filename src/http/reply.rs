@@ -124,20 +124,26 @@ fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extr
     end(out, start, to);
 }
 
-/// Appends a redirect to `location`, in which `{path}` stands for the request's `path` and `query` (see [`push_location`]).
-pub fn redirect(
-    out: &mut Vec<u8>,
-    status: StatusCode,
-    location: &str,
-    path: &str,
-    query: Option<&str>,
-    to: &ReplyTo<'_>,
-) {
+/// What a `Location` says of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// Without port; a request without a host is not redirected to one.
+    pub host: &'a str,
+    /// In its one spelling.
+    pub path: &'a str,
+    /// What stood behind `?`.
+    pub query: Option<&'a str>,
+}
+
+/// Appends a redirect to `location`, in which variables stand for what was asked for (see [`push_location`]).
+pub fn redirect(out: &mut Vec<u8>, status: StatusCode, location: &str, asked: Asked<'_>, to: &ReplyTo<'_>) {
     let start = out.len();
     push_start(out, status, to);
     if !to.rules_on(b"location") {
         out.extend_from_slice(b"Location: ");
-        push_location(out, location, path, query);
+        push_location(out, location, asked);
         out.extend_from_slice(b"\r\n");
     }
     push_length(out, 0);
@@ -145,27 +151,45 @@ pub fn redirect(
     end(out, start, to);
 }
 
-/// Appends what stands in `Location`: the template `location`, in which `{path}` stands for the request's `path` and `query`.
+/// Appends what stands in `Location`: the template `location`, in which `{scheme}`, `{host}` and `{query}` stand for those of the request, and
+/// `{path}` or `{path_and_query}` for its path with its query.
 ///
 /// Where the path stands first, or behind a slash, its own slashes are one with that: `//host` would be another host (RFC 3986 §4.2).
-pub fn push_location(out: &mut Vec<u8>, location: &str, path: &str, query: Option<&str>) {
-    let start = out.len();
-    for (i, part) in location.split("{path}").enumerate() {
-        if i > 0 {
-            let path = if path == "*" { "/" } else { path };
-            match out[start..].last() {
-                None => out.extend_from_slice(single_slash(path).as_bytes()),
-                Some(b'/') => out.extend_from_slice(path.trim_start_matches('/').as_bytes()),
-                Some(_) => out.extend_from_slice(path.as_bytes()),
-            }
-            if let Some(query) = query {
-                out.push(b'?');
-                out.extend_from_slice(query.as_bytes());
+pub fn push_location(out: &mut Vec<u8>, location: &str, asked: Asked<'_>) {
+    let (start, mut rest) = (out.len(), location);
+    // a path has just been put in, and nothing behind it
+    let mut is_joined = false;
+    loop {
+        let (text, behind) = rest.split_at(rest.find('{').unwrap_or(rest.len()));
+        let joined = if is_joined && out.last() == Some(&b'/') { text.strip_prefix('/').unwrap_or(text) } else { text };
+        out.extend_from_slice(joined.as_bytes());
+        let Some((word, behind)) = behind.strip_prefix('{').and_then(|behind| behind.split_once('}')) else {
+            return out.extend_from_slice(behind.as_bytes());
+        };
+        is_joined = false;
+        match word {
+            "scheme" => out.extend_from_slice(asked.scheme.as_bytes()),
+            "host" => out.extend_from_slice(asked.host.as_bytes()),
+            "query" => out.extend_from_slice(asked.query.unwrap_or_default().as_bytes()),
+            _ => {
+                push_path(out, start, asked);
+                is_joined = asked.query.is_none();
             }
         }
-        let is_joined = i > 0 && query.is_none() && out.last() == Some(&b'/');
-        let part = if is_joined { part.strip_prefix('/').unwrap_or(part) } else { part };
-        out.extend_from_slice(part.as_bytes());
+        rest = behind;
+    }
+}
+
+fn push_path(out: &mut Vec<u8>, start: usize, Asked { path, query, .. }: Asked<'_>) {
+    let path = if path == "*" { "/" } else { path };
+    match out[start..].last() {
+        None => out.extend_from_slice(single_slash(path).as_bytes()),
+        Some(b'/') => out.extend_from_slice(path.trim_start_matches('/').as_bytes()),
+        Some(_) => out.extend_from_slice(path.as_bytes()),
+    }
+    if let Some(query) = query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
     }
 }
 
@@ -207,7 +231,7 @@ mod tests {
 
     fn location(template: &str, path: &str, query: Option<&str>) -> String {
         let mut out = b"Location: ".to_vec();
-        push_location(&mut out, template, path, query);
+        push_location(&mut out, template, Asked { scheme: "http", host: "a.example", path, query });
         String::from_utf8(out).unwrap().split_off("Location: ".len())
     }
 
@@ -218,6 +242,9 @@ mod tests {
         assert_eq!(location("/new{path}", "*", None), "/new/");
         assert_eq!(location("https://a.example/?from={path}", "//b", None), "https://a.example/?from=//b");
         assert_eq!(location("{path}/", "/b", None), "/b/");
+        assert_eq!(location("https://{host}{path_and_query}", "/b", Some("c")), "https://a.example/b?c");
+        assert_eq!(location("{scheme}://{host}:81/x?{query}&y={path}z", "/b", None), "http://a.example:81/x?&y=/bz");
+        assert_eq!(location("{path}/{path}", "/", None), "//".trim_end_matches('/').to_owned() + "/");
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn push_octet(out: &mut Vec<u8>, octet: u8) {
 }
 
 /// Appends an address: `192.0.2.1`, `2001:db8::1`. An IPv4 address inside IPv6 is written as IPv4.
-pub(super) fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+pub fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
             for (i, octet) in v4.octets().into_iter().enumerate() {

@@ -435,8 +435,7 @@ mod tests {
     }
 
     fn limits(routes: &[Route], previous: Option<&Limits>) -> Arc<Limits> {
-        let table =
-            previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.table));
+        let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.table));
         Arc::new(Limits::of_routes(routes, table, 2, previous))
     }
 

@@ -9,7 +9,7 @@
 //! that nobody understands. Signatures are aws-lc's business.
 
 use crate::config::strict_json;
-use crate::config::{Algorithm, TokenRules};
+use crate::config::{Algorithm, TokenRules, VerifyKey};
 use crate::limits::{NAME_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_KEYS_TRIED_MAX};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -48,11 +48,11 @@ pub enum Disbelief {
     Subject,
 }
 
-/// What `token` says, at `now` since 1970.
+/// What `token` says, at `now` since 1970. `keys` are those of the rules, or what was fetched for them.
 ///
 /// # Errors
 /// It is not believed.
-pub fn verify(rules: &TokenRules, token: &[u8], now: Duration) -> Result<Verified, Disbelief> {
+pub fn verify(rules: &TokenRules, keys: &[VerifyKey], token: &[u8], now: Duration) -> Result<Verified, Disbelief> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(Disbelief::Size);
     }
@@ -65,7 +65,7 @@ pub fn verify(rules: &TokenRules, token: &[u8], now: Duration) -> Result<Verifie
     };
     let header = strict_json::object(&decode(header)?).ok_or(Disbelief::Form)?;
     let algorithm = algorithm(rules, &header)?;
-    signed_by(rules, algorithm, &header, (signed.as_bytes(), &decode(signature)?))?;
+    signed_by(keys, algorithm, &header, (signed.as_bytes(), &decode(signature)?))?;
     let claims = strict_json::object(&decode(payload)?).ok_or(Disbelief::Form)?;
     let until = times(rules, &claims, now)?;
     parties(rules, &claims)?;
@@ -100,7 +100,7 @@ fn algorithm(rules: &TokenRules, header: &Map<String, Value>) -> Result<Algorith
 }
 
 fn signed_by(
-    rules: &TokenRules,
+    keys: &[VerifyKey],
     algorithm: Algorithm,
     header: &Map<String, Value>,
     (message, signature): (&[u8], &[u8]),
@@ -111,10 +111,9 @@ fn signed_by(
         Some(_) => return Err(Disbelief::Header),
     };
     // a key without a name may be any; one with another name is not it
-    let fits = |key: &&crate::config::VerifyKey| {
-        key.is_for(algorithm) && (id.is_none() || key.id.is_none() || key.id.as_deref() == id)
-    };
-    let mut candidates = rules.keys.iter().filter(fits).take(TOKEN_KEYS_TRIED_MAX).peekable();
+    let fits =
+        |key: &&VerifyKey| key.is_for(algorithm) && (id.is_none() || key.id.is_none() || key.id.as_deref() == id);
+    let mut candidates = keys.iter().filter(fits).take(TOKEN_KEYS_TRIED_MAX).peekable();
     candidates.peek().ok_or(Disbelief::Key)?;
     match candidates.any(|key| key.verify(algorithm, message, signature)) {
         true => Ok(()),
@@ -274,7 +273,7 @@ mod tests {
             r#"{"typ":"application/at+jwt","alg":"ES256"}"#,
         ] {
             let token = signed(header, &payload(",\"scope\":\"a b\",\"n\":{\"m\":[\"x\"]}"), &sign);
-            let verified = verify(&rules, token.as_bytes(), NOW).unwrap();
+            let verified = verify(&rules, &rules.keys, token.as_bytes(), NOW).unwrap();
             assert_eq!((verified.name.as_str(), verified.until), ("acme", NOW + Duration::from_secs(90)));
             assert!(
                 contains(claim(&verified.claims, "scope").unwrap(), "b")
@@ -323,17 +322,25 @@ mod tests {
             let ways: [&Sign<'_>; 3] = [&sign, &by_hmac, &|_| vec![0; 64]];
             for sign in ways {
                 let token = signed(header, &payload(""), sign);
-                assert_eq!(verify(&rules, token.as_bytes(), NOW), Err(expected), "{header}");
+                assert_eq!(verify(&rules, &rules.keys, token.as_bytes(), NOW), Err(expected), "{header}");
             }
         }
         for signature in [vec![0; 64], vec![1; 64], vec![0xff; 63]] {
             let token = signed(r#"{"alg":"ES256"}"#, &payload(""), &|_| signature.clone());
-            assert_eq!(verify(&rules, token.as_bytes(), NOW), Err(Disbelief::Signature), "as in CVE-2022-21449 too");
+            assert_eq!(
+                verify(&rules, &rules.keys, token.as_bytes(), NOW),
+                Err(Disbelief::Signature),
+                "as in CVE-2022-21449 too"
+            );
         }
         let own = P256::new();
         let brought = format!(r#"{{"alg":"ES256","jwk":{}}}"#, own.jwk("a"));
         let token = signed(&brought, &payload(""), &|message| own.sign(message));
-        assert_eq!(verify(&rules, token.as_bytes(), NOW), Err(Disbelief::Signature), "a key that the token brings");
+        assert_eq!(
+            verify(&rules, &rules.keys, token.as_bytes(), NOW),
+            Err(Disbelief::Signature),
+            "a key that the token brings"
+        );
     }
 
     #[test]
@@ -341,16 +348,16 @@ mod tests {
         let key = P256::new();
         let rules = rules(&format!("key = {{ inline = '{}' }}\nalgorithms = [\"ES256\"]", key.jwk("a")));
         let good = signed(r#"{"alg":"ES256"}"#, &payload(""), &|message| key.sign(message));
-        assert!(verify(&rules, good.as_bytes(), NOW).is_ok());
+        assert!(verify(&rules, &rules.keys, good.as_bytes(), NOW).is_ok());
         for at in 0..good.len() {
             for other in [b'A', b'.', b'=', b'+', b'/', b'_', b' ', 0, 0xff] {
                 let mut bytes = good.clone().into_bytes();
                 if bytes[at] != other {
                     bytes[at] = other;
-                    assert!(verify(&rules, &bytes, NOW).is_err(), "byte {at} as {other}");
+                    assert!(verify(&rules, &rules.keys, &bytes, NOW).is_err(), "byte {at} as {other}");
                 }
             }
-            assert!(verify(&rules, &good.as_bytes()[..at], NOW).is_err(), "cut at {at}");
+            assert!(verify(&rules, &rules.keys, &good.as_bytes()[..at], NOW).is_err(), "cut at {at}");
         }
         // 64 bytes leave four bits of the last character unused: another spelling of the same signature (RFC 4648 §3.5)
         let last = good.as_bytes()[good.len() - 1];
@@ -358,7 +365,7 @@ mod tests {
         let value = alphabet.iter().position(|other| *other == last).unwrap();
         let stray = format!("{}{}", &good[..good.len() - 1], char::from(alphabet[value | 1]));
         assert_ne!(stray, good);
-        assert_eq!(verify(&rules, stray.as_bytes(), NOW), Err(Disbelief::Form));
+        assert_eq!(verify(&rules, &rules.keys, stray.as_bytes(), NOW), Err(Disbelief::Form));
         for changed in [
             format!("{good}."),
             format!(".{good}"),
@@ -368,14 +375,14 @@ mod tests {
             "..".to_owned(),
             String::new(),
         ] {
-            assert!(verify(&rules, changed.as_bytes(), NOW).is_err(), "{changed}");
+            assert!(verify(&rules, &rules.keys, changed.as_bytes(), NOW).is_err(), "{changed}");
         }
         let huge = signed(
             r#"{"alg":"ES256"}"#,
             &payload(&format!(",\"x\":\"{}\"", "a".repeat(TOKEN_BYTES_MAX))),
             &|message| key.sign(message),
         );
-        assert_eq!(verify(&rules, huge.as_bytes(), NOW), Err(Disbelief::Size));
+        assert_eq!(verify(&rules, &rules.keys, huge.as_bytes(), NOW), Err(Disbelief::Size));
     }
 
     #[test]
@@ -389,7 +396,8 @@ mod tests {
             let sign = |message: &[u8]| {
                 hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), message).as_ref().to_vec()
             };
-            verify(&rules, signed(r#"{"alg":"HS256"}"#, payload, &sign).as_bytes(), NOW).map(|verified| verified.name)
+            verify(&rules, &rules.keys, signed(r#"{"alg":"HS256"}"#, payload, &sign).as_bytes(), NOW)
+                .map(|verified| verified.name)
         };
         let with = |claims: &str| ask(&format!("{{\"iss\":\"https://i.example/\",\"sub\":\"acme\",{claims}}}"));
         let (good, soon) = (Ok("acme".to_owned()), now + 60);
@@ -438,8 +446,8 @@ mod tests {
         let rules = rules(&format!("key = {{ inline = '{{\"keys\":[{jwk}]}}' }}\nalgorithms = [\"EdDSA\"]"));
         let sign = |message: &[u8]| pair.sign(message).as_ref().to_vec();
         let token = |more: &str| signed(r#"{"alg":"EdDSA"}"#, &payload(more), &sign);
-        assert!(verify(&rules, token("").as_bytes(), NOW).is_ok());
-        assert_eq!(verify(&rules, token(",\"aud\":\"x\"").as_bytes(), NOW), Err(Disbelief::Party));
+        assert!(verify(&rules, &rules.keys, token("").as_bytes(), NOW).is_ok());
+        assert_eq!(verify(&rules, &rules.keys, token(",\"aud\":\"x\"").as_bytes(), NOW), Err(Disbelief::Party));
     }
 
     #[test]

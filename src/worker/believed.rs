@@ -4,7 +4,7 @@
 //! full the older one is forgotten, but for what was asked for meanwhile.
 
 use super::shared::Shared;
-use crate::config::{Auth, Consumer, IdentityText};
+use crate::config::{Auth, Consumer, FetchedKeys, IdentityText, VerifyKey};
 use crate::http::headers::push;
 use crate::limits::TOKENS_KEPT_MAX;
 use crate::policy::token::{Verified, claim};
@@ -12,6 +12,7 @@ use crate::units::{AuthId, ConsumerId};
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Who has shown a token.
@@ -57,7 +58,7 @@ impl Bearer {
 }
 
 /// A claim as a header can say it; what a header cannot say, it does not say in part.
-fn header_text(value: &Value) -> Option<String> {
+pub(super) fn header_text(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
@@ -75,6 +76,8 @@ type Key = (AuthId, [u8; 32]);
 pub(super) struct Believed {
     young: FxHashMap<Key, Rc<Bearer>>,
     old: FxHashMap<Key, Rc<Bearer>>,
+    /// Keys that were fetched, and which ones they are.
+    keys: FxHashMap<AuthId, (u64, Arc<[VerifyKey]>)>,
 }
 
 impl Believed {
@@ -86,6 +89,21 @@ impl Believed {
         let bearer = self.old.remove(key).filter(|bearer| bearer.until > now)?;
         self.put(*key, Rc::clone(&bearer));
         Some(bearer)
+    }
+
+    /// The keys of a way that are there now. With others before, nothing is believed any more that was: one may be gone for good reason.
+    pub(super) fn keys(&mut self, way: AuthId, fetched: &FetchedKeys) -> Arc<[VerifyKey]> {
+        let version = fetched.version();
+        if let Some((known, keys)) = self.keys.get(&way)
+            && *known == version
+        {
+            return Arc::clone(keys);
+        }
+        self.young.retain(|(of, _), _| *of != way);
+        self.old.retain(|(of, _), _| *of != way);
+        let keys = fetched.keys();
+        self.keys.insert(way, (version, Arc::clone(&keys)));
+        keys
     }
 
     /// It was believed.

@@ -8,6 +8,7 @@ use super::identify;
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::plan::Forward;
+use super::variables::Known;
 use crate::config;
 use crate::http::encode::{self, UpstreamRequest};
 use crate::http::framing::Framing;
@@ -28,6 +29,10 @@ pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inb
     identify::tell(inbound, (forward.route, kept.identified.as_ref()), &head, &mut scratch);
     let scratch = &mut *scratch;
     let rules = &worker.shared.config.routes[forward.route.index()];
+    if !rules.request_headers.templates.is_empty() {
+        let of = Known { inbound, route: forward.route, kept, head: &head };
+        of.push_lines(&rules.request_headers.templates, &mut scratch.lines);
+    }
     let path = match rules.rewrite {
         config::Rewrite::None => head.path(),
         _ => {
@@ -45,7 +50,7 @@ pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inb
             None => head.query(),
             Some(others) => Some(others).filter(|others| !others.is_empty()),
         },
-        identity: &scratch.identity,
+        lines: &scratch.lines,
         framing: forward.framing,
         rules: &rules.request_headers,
         forwarding: &forwarding,

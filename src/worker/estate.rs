@@ -36,7 +36,11 @@ impl Shared {
             (!known.is_empty()).then(|| (cluster.name.clone(), known))
         });
         let Debts { secret, clients: debts } = self.limits.table().debts(now);
-        Estate { upstreams: known.collect(), limits: self.limits.left(now).collect(), clients: Clients { secret, debts } }
+        Estate {
+            upstreams: known.collect(),
+            limits: self.limits.left(now).collect(),
+            clients: Clients { secret, debts },
+        }
     }
 
     /// Goes on with what another process has passed on. Before any request is served.

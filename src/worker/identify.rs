@@ -14,9 +14,10 @@ use crate::http::headers::push;
 use crate::limits::{API_KEY_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::policy::access::{Subject, Verdict, Who};
 use crate::policy::identity::{Identities, behind_scheme, is_named, of_query};
-use crate::policy::token;
+use crate::policy::token::{self, Disbelief};
 use crate::units::{AuthId, ConsumerId, RouteId};
 use aws_lc_rs::digest;
+use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -54,11 +55,15 @@ impl Identified {
 
     fn who<'i>(&'i self, identities: &'i Identities) -> Who<'i> {
         let groups = self.consumer().map_or(&[][..], |id| &identities.consumer(id).groups);
-        let claims = match &self.by {
+        Who { name: self.name(identities), groups, claims: self.claims() }
+    }
+
+    /// What the token says, if it was one.
+    pub(super) fn claims(&self) -> Option<&Map<String, Value>> {
+        match &self.by {
             By::Key(_) => None,
             By::Token(bearer) => Some(&bearer.claims),
-        };
-        Who { name: self.name(identities), groups, claims }
+        }
     }
 
     fn number(&self, identities: &Identities) -> u64 {
@@ -127,9 +132,19 @@ impl Planner<'_> {
         let now = worker.wall(self.now);
         let mut key = (way, [0; 32]);
         key.1.copy_from_slice(digest::digest(&digest::SHA256, shown).as_ref());
+        if let Some(fetched) = &rules.fetched {
+            worker.believed.borrow_mut().keys(way, fetched); // what they have vouched for goes with them
+        }
         let known = worker.believed.borrow_mut().get(&key, now);
         known.or_else(|| {
-            let verified = token::verify(rules, shown, now).ok()?;
+            let fetched = rules.fetched.as_ref().map(|fetched| worker.believed.borrow_mut().keys(way, fetched));
+            let keys = fetched.as_deref().unwrap_or(&rules.keys);
+            let verified = token::verify(rules, keys, shown, now).inspect_err(|why| {
+                if let (Disbelief::Key, Some(fetched)) = (why, &rules.fetched) {
+                    fetched.want();
+                }
+            });
+            let verified = verified.ok()?;
             let bearer = Rc::new(Bearer::new(&worker.shared, auth, verified));
             worker.believed.borrow_mut().put(key, Rc::clone(&bearer));
             Some(bearer)
@@ -183,11 +198,11 @@ fn shown<'r>(head: &RequestHead<'r>, place: &KeyPlace, room: &'r mut [u8; API_KE
 }
 
 /// The pairs of a `Cookie` field (RFC 6265 §4.2.1).
-fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
     field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
 }
 
-fn of_cookie<'p>(pair: &'p [u8], name: &str) -> Option<&'p [u8]> {
+pub(super) fn of_cookie<'p>(pair: &'p [u8], name: &str) -> Option<&'p [u8]> {
     pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
@@ -199,7 +214,7 @@ pub(super) fn tell(
     scratch: &mut Scratch,
 ) {
     let shared = &inbound.worker.shared;
-    let Scratch { identity, query, .. } = scratch;
+    let Scratch { lines: identity, query, .. } = scratch;
     identity.clear();
     query.clear();
     let Some(identified) = identified else { return };

@@ -9,12 +9,14 @@ use super::generation::Generation;
 use super::greeting::SessionFacts;
 use crate::config;
 use crate::error::ProxyError;
+use crate::http::head::RequestHead;
 use crate::http::headers::Forwarding;
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
 use crate::units::{Instant, ListenerId};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,6 +39,18 @@ impl<'c> Inbound<'c> {
     /// The client's listener.
     pub(super) fn config(&self) -> &'c config::Listener {
         &self.worker.shared.config.listeners[self.listener.index()]
+    }
+
+    /// The client's address: the peer's, or what the listener's `trusted_proxies` say of the client.
+    pub(super) fn client_ip(&self, head: &RequestHead<'_>) -> IpAddr {
+        let peer = self.client.peer;
+        if !peer.trusted {
+            return peer.ip();
+        }
+        let trusted = &self.config().trusted_proxies;
+        // a unix socket's peer has no address but the one that stands for it
+        let is_peer = |ip: IpAddr| peer.address.is_none() && ip == peer.ip();
+        head.client(peer.ip(), |ip| is_peer(ip) || trusted.iter().any(|net| net.contains(&ip)))
     }
 
     /// What an endpoint is told about the client of a request, which has this id if it brings none.

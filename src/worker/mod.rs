@@ -57,6 +57,7 @@ mod state;
 mod succession;
 mod tunnel;
 mod upload;
+mod variables;
 
 pub use door::DoorKey;
 pub use estate::Estate;

@@ -18,7 +18,7 @@ use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::headers;
-use crate::http::reply::{self, ALLOW_ANY, Reply, ReplyTo};
+use crate::http::reply::{self, ALLOW_ANY, Asked, Reply, ReplyTo};
 use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
 use crate::limits::ROUNDS_MAX;
@@ -143,7 +143,7 @@ impl Planner<'_> {
         if self.inbound.client.count_request(self.config, self.now) || self.inbound.client.is_leaving() {
             cycle.on_drain();
         }
-        let client = self.client();
+        let client = self.inbound.client_ip(head);
         record.on_head(self.inbound, head, client);
         let way = self.way(&mut cycle, record, client);
         Plan { cycle, way }
@@ -166,17 +166,6 @@ impl Planner<'_> {
             false => &[],
         };
         headers::routed(self.head, name.as_str(), &self.inbound.forwarding(&[]), text)
-    }
-
-    fn client(&self) -> IpAddr {
-        let peer = self.inbound.client.peer;
-        if !peer.trusted {
-            return peer.ip();
-        }
-        let trusted = &self.config.trusted_proxies;
-        // a unix socket's peer has no address but the one that stands for it
-        let is_peer = |ip: IpAddr| peer.address.is_none() && ip == peer.ip();
-        self.head.client(peer.ip(), |ip| is_peer(ip) || trusted.iter().any(|net| net.contains(&ip)))
     }
 
     /// The verbs from here to the attempts. Each needs the head and what the verbs before it have found, and nothing that the worker lends: where
@@ -268,9 +257,14 @@ impl Planner<'_> {
                 }))
             }
             Target::Redirect { to: location, status } => {
+                let host = head.host().unwrap_or_default();
+                if host.is_empty() && location.contains("{host}") {
+                    return Way::Answer(self.refuse(cycle, record, ProxyError::BadRequest, &[])); // HTTP/1.0 need not name one
+                }
                 record.on_status(*status);
+                let asked = Asked { scheme: self.inbound.scheme(), host, path: head.path(), query: head.query() };
                 Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
-                    reply::redirect(out, *status, location, head.path(), head.query(), to);
+                    reply::redirect(out, *status, location, asked, to);
                 }))
             }
         }

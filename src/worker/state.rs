@@ -104,8 +104,8 @@ pub(super) struct Scratch {
     pub(super) text: Vec<u8>,
     /// A response's head for the client.
     pub(super) response: Vec<u8>,
-    /// Lines for the endpoint that say who sends the request.
-    pub(super) identity: Vec<u8>,
+    /// Lines for the endpoint that the gateway makes for this request.
+    pub(super) lines: Vec<u8>,
     /// A query without the keys that stood in it, behind its `?`.
     pub(super) query: Vec<u8>,
 }

@@ -9,7 +9,7 @@ use ringgate::http::fields::HeadScratch;
 use ringgate::http::framing::Framing;
 use ringgate::http::head::{HeadPolicy, RequestHead};
 use ringgate::http::headers::Forwarding;
-use ringgate::http::reply::{self, Reply, ReplyTo};
+use ringgate::http::reply::{self, Asked, Reply, ReplyTo};
 use ringgate::http::response::ResponseHead;
 use ringgate::http::{Parsed, Version};
 
@@ -64,7 +64,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
             tells_certificate: false,
         };
         let request = UpstreamRequest {
-            identity: b"",
+            lines: b"",
             head,
             path: how.path.unwrap_or(head.path()),
             query: head.query(),
@@ -503,7 +503,7 @@ fn direct_replies_and_redirects_are_whole_responses() {
         format!("HTTP/1.1 204 No Content\r\n{DATE}Connection: keep-alive\r\nX: y\r\n\r\n")
     );
     let mut out = Vec::new();
-    reply::redirect(&mut out, StatusCode::PERMANENT_REDIRECT, "https://b{path}", "/c", Some("d=e"), &to);
+    reply::redirect(&mut out, StatusCode::PERMANENT_REDIRECT, "https://b{path}", asked("/c", Some("d=e")), &to);
     assert_eq!(
         String::from_utf8(out).unwrap(),
         format!(
@@ -511,8 +511,12 @@ fn direct_replies_and_redirects_are_whole_responses() {
         )
     );
     let mut out = Vec::new();
-    reply::redirect(&mut out, StatusCode::FOUND, "https://b/", "/c", Some("d"), &to);
+    reply::redirect(&mut out, StatusCode::FOUND, "https://b/", asked("/c", Some("d")), &to);
     assert!(String::from_utf8(out).unwrap().contains("\r\nLocation: https://b/\r\n"));
+}
+
+fn asked<'a>(path: &'a str, query: Option<&'a str>) -> Asked<'a> {
+    Asked { scheme: "http", host: "a", path, query }
 }
 
 #[test]
@@ -529,7 +533,7 @@ fn the_rules_of_a_route_apply_to_what_it_answers_itself() {
         "HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-type: text/html\r\ncache-control: no-store\r\nContent-Length: 2\r\n\r\nhi"
     );
     let mut out = Vec::new();
-    reply::redirect(&mut out, StatusCode::FOUND, "https://b/", "/c", None, &to);
+    reply::redirect(&mut out, StatusCode::FOUND, "https://b/", asked("/c", None), &to);
     assert!(!String::from_utf8(out).unwrap().contains("Location"));
 }
 

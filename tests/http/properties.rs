@@ -65,7 +65,7 @@ fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
         tells_certificate: false,
     };
     let request = UpstreamRequest {
-        identity: b"",
+        lines: b"",
         head,
         path: head.path(),
         query: head.query(),

@@ -124,6 +124,64 @@ on_both_drivers! {
         assert_eq!((response.header("x-cache"), response.header("server")), (Some("none"), None));
     }
 
+    fn variables_say_what_the_request_is_and_nothing_that_a_client_made_up(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let rules = r#"request_headers = { set = { x-ip = "{client_ip}", x-url = "{scheme}://{host}{path_and_query}", x-from = "{listener}/{route}/{method}",
+            x-q = "q={query}", x-tenant = "<{header.x-tenant}>", x-theme = "{cookie.theme}", x-id = "{request_id}", x-who = "{consumer}",
+            x-sub = "{claim.sub}", x-hops = "{header.x-forwarded-for}", x-json = "{\"a\":1}", x-literal = "{{host}", x-none = "" } }"#;
+        let gateway = Gateway::start(driver, &behind(&[&upstream], &rules.replace('\n', " "), ""));
+        let headers = [
+            ("Host", "A.example:8080"),
+            ("X-Tenant", "acme"),
+            ("Cookie", "a=b; theme=dark"),
+            ("X-Who", "admin"),
+            ("X-Sub", "admin"),
+            ("X-Forwarded-For", "203.0.113.9"),
+            ("X-Request-Id", "r-1"),
+            ("X-None", "client"),
+        ];
+        assert_eq!(gateway.request("GET", "/a/../b%20c?d=e&f", &headers, b"").status, 200);
+        let request = &upstream.requests()[0];
+        let scheme = if crate::support::tls::is_down() { "https" } else { "http" };
+        let url = format!("{scheme}://a.example/b%20c?d=e&f");
+        for (name, value) in [
+            ("x-ip", Some("127.0.0.1")),
+            ("x-url", Some(&*url)),
+            ("x-from", Some("edge/all/GET")),
+            ("x-q", Some("q=d=e&f")),
+            ("x-tenant", Some("<acme>")),
+            ("x-theme", Some("dark")),
+            ("x-id", Some("r-1")),
+            ("x-who", None),
+            ("x-sub", None),
+            ("x-hops", Some("127.0.0.1")),
+            ("x-json", Some("{\"a\":1}")),
+            ("x-literal", Some("{host}")),
+            ("x-none", None),
+        ] {
+            assert_eq!((request.header(name), request.count(name)), (value, usize::from(value.is_some())), "{name}");
+        }
+        // and what is not there makes no header, whatever the client says
+        assert_eq!(gateway.request("GET", "/", &[("X-Q", "forged"), ("X-Tenant", ""), ("X-Theme", "forged")], b"").status, 200);
+        let request = &upstream.requests()[1];
+        for name in ["x-q", "x-tenant", "x-theme", "x-who"] {
+            assert_eq!(request.header(name), None, "{name}");
+        }
+        let drawn = request.header("x-id").unwrap();
+        assert!(!drawn.is_empty() && request.header("x-request-id") == Some(drawn));
+    }
+
+    fn a_redirect_goes_where_the_request_said(driver: Driver) {
+        let config = "[[route]]\nname = \"all\"\nredirect = { to = \"https://{host}:8443/new{path_and_query}\" }\n";
+        let gateway = Gateway::start(driver, config);
+        let response = gateway.request("GET", "//evil.example/a?b=c", &[("Host", "Shop.example:80")], b"");
+        assert_eq!(response.status, 308);
+        assert_eq!(response.header("location"), Some("https://shop.example:8443/new//evil.example/a?b=c"));
+        let mut client = gateway.client();
+        client.send("GET / HTTP/1.0\r\n\r\n");
+        assert_eq!(client.read("GET").status, 400, "there is no host to redirect to");
+    }
+
     fn trailers_end_where_headers_of_their_names_do(driver: Driver) {
         // RFC 9110 §7.6.1: what Connection names goes from the trailers too; and no rule is evaded through them
         const SECTION: &str = "0\r\nX-Hop: 1\r\nX-Sum: 2\r\nx-SECRET: 3\r\nX-Env: 4\r\n\r\n";

@@ -2,11 +2,12 @@
 
 use crate::support::gateway::run_to_end;
 use crate::support::tls;
-use crate::support::{Driver, Gateway, Upstream, behind, eventually, on_both_drivers};
+use crate::support::{Driver, Gateway, Upstream, behind, eventually, lock, on_both_drivers};
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
 
 /// The key pair of RFC 8037 §A.1, which everybody has.
 const JWK: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
@@ -106,6 +107,38 @@ on_both_drivers! {
         assert_eq!((ask(&gateway, &token), ask(&gateway, &token)), (200, 200));
         eventually("its time is over", || (ask(&gateway, &token) == 401).then_some(()));
         assert!(now() >= until, "not before");
+    }
+
+    fn keys_are_fetched_exchanged_and_kept(driver: Driver) {
+        if tls::is_up() {
+            return; // the issuer is asked without TLS
+        }
+        let upstream = Upstream::always("ok");
+        let served = Arc::new(Mutex::new((200, format!("{{\"keys\":[{JWK}]}}"))));
+        let told = Arc::clone(&served);
+        let issuer = Upstream::answering(move |_, conn| {
+            let (status, body) = lock(&told).clone();
+            conn.reply(status, &body);
+        });
+        let auth = format!("[auth.jwt]\njwks = \"http://{}/jwks.json\"\nalgorithms = [\"EdDSA\"]\n", issuer.address());
+        let config = behind(&[&upstream], "auth = [\"jwt\"]", "") + &auth;
+        let mut gateway = Gateway::start(driver, &config);
+        let good = bearer(&json!({ "sub": "acme", "exp": now() + 600 }));
+        eventually("the keys have come", || (ask(&gateway, &good) == 200).then_some(()));
+        assert_eq!(issuer.requests()[0].target, "/jwks.json");
+        // the next key, named by a token that is met before it is known; and the last good set while there is none
+        let seed = [7; 32];
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+        let x = URL_SAFE_NO_PAD.encode(aws_lc_rs::signature::KeyPair::public_key(&pair));
+        *lock(&served) = (503, "no".to_owned());
+        let file = std::fs::read_to_string(gateway.file()).unwrap();
+        gateway.reload_well(&file);
+        assert_eq!(ask(&gateway, &good), 200, "a reload keeps what was fetched");
+        *lock(&served) = (200, format!("{{\"keys\":[{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"next\",\"x\":\"{x}\"}}]}}"));
+        let next = signed_as(&json!({ "alg": "EdDSA", "kid": "next" }), &json!({ "sub": "acme", "exp": now() + 600 }), &seed);
+        let next = format!("Bearer {next}");
+        eventually("the next key has come", || (ask(&gateway, &next) == 200).then_some(()));
+        assert_eq!(ask(&gateway, &good), 401, "what a key has vouched for that is gone is not believed any more");
     }
 
     fn claims_and_keys_stand_beside_each_other(driver: Driver) {

@@ -77,7 +77,7 @@ fn encode_head(out: &mut Vec<u8>, head: &RequestHead<'_>, route: RouteId, path: 
         tells_certificate: false,
     };
     let request = UpstreamRequest {
-        identity: b"",
+        lines: b"",
         head,
         path,
         query: head.query(),

@@ -237,7 +237,7 @@ fn hidden(headers: &[(HeaderName, HeaderValue)]) -> Map<String, Value> {
 
 fn header_rules(rules: &HeaderRules) -> Value {
     let mut set = hidden(&rules.set);
-    set.extend(rules.of_client.iter().map(|(name, text)| (name.to_string(), text.to_string().into())));
+    set.extend(rules.templates.iter().map(|(name, text)| (name.to_string(), text.to_string().into())));
     json!({
         "set": set,
         "remove": rules.remove.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
@@ -449,6 +449,10 @@ redirect = { to = "/e" }
 [auth.api_key]
 header = "x-api-key"
 headers = { x-consumer = "{consumer}" }
+[auth.fetched]
+jwks = "https://issuer.example/jwks.json"
+tls = { ca = "/dir/a.pem", certificate = { chain = "/dir/a.pem", key = "/dir/a.key" } }
+algorithms = ["ES256"]
 [auth.jwt]
 key = { secret = "a-secret-of-at-least-32-bytes-of-which-nobody-knows" }
 algorithms = ["HS256"]

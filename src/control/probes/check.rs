@@ -26,6 +26,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -128,6 +129,45 @@ async fn ask(
     match &http.body {
         Some(wanted) if !wanted.is_match(&read_body(&mut stream, answer).await?) => Err(FailureReason::Body.into()),
         _ => Ok(()),
+    }
+}
+
+/// What stands at a path, if the status is expected: whole, or its first 64 KiB.
+///
+/// # Errors
+/// Says in words why it cannot be had.
+pub(in crate::control) async fn fetch(
+    address: SocketAddr,
+    http: &HttpProbe,
+    tls: Option<Tls>,
+) -> Result<Vec<u8>, String> {
+    let words = |miss: Miss| match miss {
+        Miss::Failed(failure) => failure.to_string(),
+        Miss::Handshake(reason) => format!("no TLS: {}", reason.token()),
+        Miss::Exhausted(errno) => io::Error::from_raw_os_error(errno).to_string(),
+    };
+    let of = Address::Tcp(address);
+    let stream = TcpStream::connect(address).await.map_err(|error| words(not_connected(&of, &error)))?;
+    let Some((rules, name)) = tls else { return fetch_over(stream, &of, http).await.map_err(words) };
+    let name = name.ok_or("no name to ask for a certificate of")?;
+    let session = TlsConnector::from(rules).connect(name, stream).await.map_err(|error| error.to_string())?;
+    fetch_over(session, &of, http).await.map_err(words)
+}
+
+async fn fetch_over(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: &Address,
+    http: &HttpProbe,
+) -> Result<Vec<u8>, Miss> {
+    let mut question = Vec::new();
+    push_head(&mut question, http, address);
+    stream.write_all(&question).await.map_err(|error| broken(&error))?;
+    stream.flush().await.map_err(|error| broken(&error))?;
+    let answer = read_head(&mut stream, &http.method).await?;
+    let (lowest, highest) = http.expect;
+    match (lowest..=highest).contains(&answer.status.as_u16()) {
+        true => read_body(&mut stream, answer).await,
+        false => Err(Miss::Failed(Failure::of_status(answer.status))),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::control::admin::AdminListener;
 use crate::control::crew::Next;
 use crate::control::difference;
 use crate::control::endpoints::Wishes;
+use crate::control::key_sets::KeySets;
 use crate::control::reports;
 use crate::control::systemd;
 use crate::net::clock;
@@ -166,6 +167,7 @@ impl Control {
         next.shared.commit(clock::now());
         self.generations.begin(&next.shared, log, clock::now());
         next.shared.stats.control.reloads.set_generation(generation, clock::wall());
+        self.key_sets = KeySets::follow(&new, Some(&old));
         self.crew.adopt(next).await;
         self.start_probes(verdict);
         self.keep_certificates();

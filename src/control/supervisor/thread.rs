@@ -8,6 +8,7 @@ use crate::control::admin::{self, AdminListener, AdminState, Lifecycle, Passing,
 use crate::control::crew::Crew;
 use crate::control::endpoints::Wishes;
 use crate::control::generations::Generations;
+use crate::control::key_sets::KeySets;
 use crate::control::memory::{self, Memory};
 use crate::control::names::Names;
 use crate::control::probes::Probes;
@@ -58,6 +59,8 @@ pub(super) struct Control {
     /// When the keys of tickets were last exchanged.
     pub(super) keys_made: Instant,
     pub(super) names: Names,
+    /// Fetches the keys of tokens.
+    pub(super) key_sets: KeySets,
     /// What operators have changed about endpoints since the configuration was read.
     pub(super) wishes: Wishes,
     /// Who hears of other endpoints: the health checks.
@@ -131,6 +134,7 @@ impl Control {
 
     /// Starts what this thread runs, and stays until the drain is to begin.
     async fn watch(&mut self, admin_listener: AdminListener) -> Result<(), Fault> {
+        self.key_sets = KeySets::follow(&self.crew.shared().config, None);
         self.serve_admin(admin_listener);
         let (verdict, mut verdicts) = mpsc::unbounded_channel();
         self.start_probes(&verdict);

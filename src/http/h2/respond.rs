@@ -230,7 +230,8 @@ mod tests {
         assert_eq!(written(&|out, to| reply::reply(out, &body, to), &to), format!("Headers {head}\nData. hello\n"));
         let head_only = ReplyTo { head_only: true, ..to };
         assert_eq!(written(&|out, to| reply::reply(out, &body, to), &head_only), format!("Headers. {head}\n"));
-        let said = written(&|out, to| reply::redirect(out, StatusCode::FOUND, "/a", "/", None, to), &to);
+        let asked = reply::Asked { scheme: "http", host: "a", path: "/", query: None };
+        let said = written(&|out, to| reply::redirect(out, StatusCode::FOUND, "/a", asked, to), &to);
         assert_eq!(said, format!("Headers. :status: 302; {date}; location: /a; content-length: 0; \n"));
         let said = written(&|out, to| reply::error(out, crate::error::ProxyError::NoRoute, &[], to), &to);
         assert!(said.starts_with("Headers :status: 404; ") && said.ends_with("\"}\n\n"), "{said}");

@@ -1,0 +1,121 @@
+//! What header rules ask of a request: the variables of [`crate::config::Variable`], as the gateway knows them.
+//!
+//! Nothing is taken from a client that only the gateway may say: a header that names who was recognised, or an `X-Forwarded-*` of an untrusted
+//! peer, is what the endpoint will be told and not what was sent. All values are free of CR and LF: heads are parsed so, and names and claims
+//! are checked where they come from.
+
+use super::believed::header_text;
+use super::identify::{of_cookie, pairs};
+use super::inbound::Inbound;
+use super::kept::Kept;
+use crate::config::{OfClient, Piece, Template, Variable};
+use crate::http::head::RequestHead;
+use crate::http::headers;
+use crate::http::push_address;
+use crate::policy::token::claim;
+use crate::units::RouteId;
+use http::HeaderName;
+
+/// A request that goes to an endpoint, and what is known of it.
+pub(super) struct Known<'k> {
+    pub(super) inbound: &'k Inbound<'k>,
+    pub(super) route: RouteId,
+    pub(super) kept: &'k Kept,
+    pub(super) head: &'k RequestHead<'k>,
+}
+
+impl Known<'_> {
+    /// Appends a line for each of these headers, but for those of which a part is not there: then the endpoint gets no such header at all, since
+    /// the client's own is not passed on in any case.
+    pub(super) fn push_lines(&self, templates: &[(HeaderName, Template)], out: &mut Vec<u8>) {
+        for (name, Template(pieces)) in templates.iter().filter(|(name, _)| headers::is_configurable(name.as_str())) {
+            let start = out.len();
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            let is_whole = pieces.iter().all(|piece| match piece {
+                Piece::Text(text) => {
+                    out.extend_from_slice(text.as_bytes());
+                    true
+                }
+                Piece::Variable(variable) => {
+                    let before = out.len();
+                    self.push(variable, out).is_some() && out.len() > before
+                }
+            });
+            if is_whole {
+                out.extend_from_slice(b"\r\n");
+            } else {
+                out.truncate(start);
+            }
+        }
+    }
+
+    /// Appends what a variable stands for; `None`: there is no such thing here.
+    fn push(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<()> {
+        let (head, shared) = (self.head, &self.inbound.worker.shared);
+        let text: &[u8] = match variable {
+            Variable::ClientIp => {
+                let (client, peer) = (self.inbound.client_ip(head), self.inbound.client.peer);
+                // a unix socket's peer has no address but the one that stands for it
+                if peer.address.is_none() && client == peer.ip() {
+                    return None;
+                }
+                push_address(out, client);
+                b""
+            }
+            Variable::Host => head.host()?.as_bytes(),
+            Variable::Path => head.path().as_bytes(),
+            Variable::Query => head.query()?.as_bytes(),
+            Variable::PathAndQuery => {
+                out.extend_from_slice(head.path().as_bytes());
+                let Some(query) = head.query() else { return Some(()) };
+                out.push(b'?');
+                query.as_bytes()
+            }
+            Variable::Scheme => self.inbound.scheme().as_bytes(),
+            Variable::Method => head.method().as_str().as_bytes(),
+            Variable::Listener => self.inbound.config().name.as_bytes(),
+            Variable::Route => shared.config.routes[self.route.index()].name.as_bytes(),
+            Variable::Consumer => self.kept.identified.as_ref()?.name(&shared.identities).as_bytes(),
+            Variable::RequestId => head.request_id().or(self.kept.id.as_ref().map(|id| &id[..]))?,
+            Variable::Claim(name) => {
+                let text = header_text(claim(self.kept.identified.as_ref()?.claims()?, name)?)?;
+                out.extend_from_slice(text.as_bytes());
+                b""
+            }
+            Variable::Header(name) => return self.push_header(name, out),
+            Variable::Cookie(name) => {
+                let fields = head.fields();
+                let mut values = fields.get_all("cookie").flat_map(pairs);
+                values.find_map(|pair| of_cookie(pair, name))?
+            }
+            Variable::Certificate(part) => {
+                let identity = self.inbound.identity()?;
+                match part {
+                    OfClient::Subject => identity.subject.as_bytes(),
+                    OfClient::Names => identity.names.as_bytes(),
+                    OfClient::KeyHash => identity.key_hash.as_bytes(),
+                    OfClient::Hash => identity.hash.as_bytes(),
+                }
+            }
+        };
+        out.extend_from_slice(text);
+        Some(())
+    }
+
+    /// A header as the endpoint will be told it.
+    fn push_header(&self, name: &HeaderName, out: &mut Vec<u8>) -> Option<()> {
+        if self.inbound.worker.shared.is_identity(name) {
+            return None;
+        }
+        let mut peer = Vec::new();
+        if *name == "x-forwarded-for"
+            && let Some(address) = self.inbound.client.peer.address
+        {
+            push_address(&mut peer, address.ip());
+        }
+        let forwarding = self.inbound.forwarding(&[]);
+        out.extend_from_slice(headers::routed(self.head, name.as_str(), &forwarding, &peer)?);
+        Some(())
+    }
+}
