@@ -10,7 +10,7 @@ use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, R
 use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
 use ringgate::http::reply::{Asked, push_location};
 use ringgate::http::target::Authority;
-use ringgate::policy::router::{Considered, RequestView, Routed, Router, RouterCache, Verdict, rewrite};
+use ringgate::policy::router::{Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, rewrite};
 use ringgate::units::{ClusterId, ListenerId};
 use std::fmt::Write as _;
 
@@ -193,25 +193,26 @@ fn listener_of(config: &Config, ask: &Ask) -> ListenerId {
 
 /// Which routes were not chosen, and why.
 fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: Option<&Route>) {
-    let near = |one: &&Considered| !matches!(one.verdict, Verdict::Host | Verdict::Path | Verdict::Chosen);
+    let near =
+        |one: &&Considered| !matches!(one.outcome, MatchOutcome::Host | MatchOutcome::Path | MatchOutcome::Chosen);
     let mut label = "not";
     for one in considered.iter().filter(near).take(OTHERS_SHOWN) {
         let route = &config.routes[one.route.index()];
-        let why = match (&one.verdict, chosen) {
-            (Verdict::Outranked, Some(chosen)) => less_specific(&chosen.matcher, &route.matcher),
-            (Verdict::Header(name), _) => format!("header {name} is not what it wants"),
-            (Verdict::Query(name), _) => format!("query parameter {name} is not what it wants"),
-            (Verdict::Method, _) => format!("only for {}", words::methods(&route.matcher)),
-            (Verdict::Outranked | Verdict::Chosen | Verdict::Host | Verdict::Path, _) => continue,
+        let why = match (&one.outcome, chosen) {
+            (MatchOutcome::Outranked, Some(chosen)) => less_specific(&chosen.matcher, &route.matcher),
+            (MatchOutcome::Header(name), _) => format!("header {name} is not what it wants"),
+            (MatchOutcome::Query(name), _) => format!("query parameter {name} is not what it wants"),
+            (MatchOutcome::Method, _) => format!("only for {}", words::methods(&route.matcher)),
+            (MatchOutcome::Outranked | MatchOutcome::Chosen | MatchOutcome::Host | MatchOutcome::Path, _) => continue,
         };
         page.line(std::mem::take(&mut label), &format!("{} ({}): {why}", route.name, words::matcher(&route.matcher)));
     }
     let unshown = considered.iter().filter(near).count().saturating_sub(OTHERS_SHOWN);
-    let of = |verdict: Verdict| considered.iter().filter(|one| one.verdict == verdict).count();
+    let of = |outcome: MatchOutcome| considered.iter().filter(|one| one.outcome == outcome).count();
     let counts = [
         (unshown, "more that match host and path"),
-        (of(Verdict::Path), "for another path"),
-        (of(Verdict::Host), "for another host"),
+        (of(MatchOutcome::Path), "for another path"),
+        (of(MatchOutcome::Host), "for another host"),
     ];
     for (number, what) in counts.into_iter().filter(|(number, _)| *number > 0) {
         page.line(std::mem::take(&mut label), &format!("{} {what}", super::count(number, "route")));

@@ -4,7 +4,7 @@
 //! prepare, since nothing of it can fail. An endpoint that is new ramps up, one that is gone gets nothing new and its idle connections are
 //! closed; what is in flight ends under the generation that it began with.
 
-use super::thread::{Control, Verdict};
+use super::thread::{Control, HealthChange};
 use super::{LOOK, NotReloaded, Wish, interval};
 use crate::config::{Config, Endpoint, printable};
 use crate::control::endpoints::{Asked, Refused};
@@ -94,7 +94,7 @@ impl Control {
 }
 
 /// What a check has found out, taken down where all see it.
-pub(super) fn on_checked(shared: &Shared, checked: Checked, verdicts: &UnboundedSender<Verdict>) {
+pub(super) fn on_checked(shared: &Shared, checked: Checked, changes: &UnboundedSender<HealthChange>) {
     let Checked { of, cluster, endpoint, passed, change } = checked;
     let Some(now) = shared.config.clusters.get(cluster.index()) else { return };
     let endpoint = match Arc::ptr_eq(now, &of) {
@@ -113,7 +113,7 @@ pub(super) fn on_checked(shared: &Shared, checked: Checked, verdicts: &Unbounded
     if let Some(healthy) = change {
         standings.set_healthy(endpoint, healthy);
         // nobody listens any more once the drain has begun
-        let _ = verdicts.send(Verdict { of: Arc::clone(now), cluster, endpoint, healthy });
+        let _ = changes.send(HealthChange { of: Arc::clone(now), cluster, endpoint, healthy });
     }
 }
 

@@ -11,7 +11,7 @@
 //! Until the last step the configuration in use is untouched, and what was opened is closed again.
 
 use super::opening::{bind_beside, cannot_listen, cannot_log, fit_descriptors};
-use super::thread::{Control, Verdict};
+use super::thread::{Control, HealthChange};
 use super::{LOOK, Wish, interval};
 use crate::config::{self, Bind, Config};
 use crate::control::admin::AdminListener;
@@ -95,10 +95,10 @@ impl Control {
     /// Reads the configuration anew and takes it into use, or says why not. Says so in the log too.
     pub(super) async fn reload(
         &mut self,
-        verdicts: (&UnboundedSender<Verdict>, &mut UnboundedReceiver<Verdict>),
+        health: (&UnboundedSender<HealthChange>, &mut UnboundedReceiver<HealthChange>),
     ) -> Outcome {
         systemd::reloading();
-        let outcome = self.try_reload(verdicts).await;
+        let outcome = self.try_reload(health).await;
         systemd::ready();
         // those of the file that is not taken into use are forgotten
         let shared = Arc::clone(self.crew.shared());
@@ -129,7 +129,7 @@ impl Control {
 
     async fn try_reload(
         &mut self,
-        (verdict, verdicts): (&UnboundedSender<Verdict>, &mut UnboundedReceiver<Verdict>),
+        (tell, health): (&UnboundedSender<HealthChange>, &mut UnboundedReceiver<HealthChange>),
     ) -> Outcome {
         if *self.wished.borrow() >= Wish::Drain {
             return Err(NotReloaded::Draining);
@@ -155,8 +155,8 @@ impl Control {
         self.crew.prepare(&next).await.map_err(|error| NotReloaded::Failed(vec![error.to_string()]))?;
 
         // from here on nothing fails
-        while let Ok(changed) = verdicts.try_recv() {
-            self.tell_verdict(changed);
+        while let Ok(changed) = health.try_recv() {
+            self.tell_health(changed);
         }
         self.end_probes(&next.shared, fit.probes_max);
         if let (Some(log), Some(words)) = (&log, &new.access_log) {
@@ -169,7 +169,7 @@ impl Control {
         next.shared.stats.control.reloads.set_generation(generation, clock::wall());
         self.key_sets = KeySets::follow(&new, Some(&old));
         self.crew.adopt(next).await;
-        self.start_probes(verdict);
+        self.start_probes(tell);
         self.keep_certificates();
         if let Some(admin) = admin {
             self.serve_admin(admin.limited(self.admin_max));

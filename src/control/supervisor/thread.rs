@@ -103,7 +103,7 @@ pub(super) struct Admin {
 
 /// A health check's new opinion.
 #[derive(Clone, Debug)]
-pub(super) struct Verdict {
+pub(super) struct HealthChange {
     /// Whose ids these are.
     pub(super) of: Arc<config::Cluster>,
     pub(super) cluster: ClusterId,
@@ -136,16 +136,16 @@ impl Control {
     async fn watch(&mut self, admin_listener: AdminListener) -> Result<(), Fault> {
         self.key_sets = KeySets::follow(&self.crew.shared().config, None);
         self.serve_admin(admin_listener);
-        let (verdict, mut verdicts) = mpsc::unbounded_channel();
-        self.start_probes(&verdict);
+        let (tell, mut changes) = mpsc::unbounded_channel();
+        self.start_probes(&tell);
         self.keep_certificates();
-        self.watch_until(Instant::NEVER, (&verdict, &mut verdicts), Wish::Drain).await?;
+        self.watch_until(Instant::NEVER, (&tell, &mut changes), Wish::Drain).await?;
         let delay = self.crew.shared().config.gateway.drain_delay;
         self.lifecycle.set(Phase::Draining);
         // where another process serves, nobody has to look for another gateway
         if !delay.is_zero() && self.handed.is_none() {
             tracing::info!("draining in {delay:?} (drain_delay): /readyz says so, connections are still taken");
-            self.watch_until(clock::now() + delay, (&verdict, &mut verdicts), Wish::Never).await?;
+            self.watch_until(clock::now() + delay, (&tell, &mut changes), Wish::Never).await?;
         }
         Ok(())
     }
@@ -199,9 +199,9 @@ impl Control {
     }
 
     /// Checks the endpoints of the configuration in use from now on, if nobody does.
-    pub(super) fn start_probes(&mut self, verdict: &mpsc::UnboundedSender<Verdict>) {
+    pub(super) fn start_probes(&mut self, tell: &mpsc::UnboundedSender<HealthChange>) {
         let shared = Arc::clone(self.crew.shared());
-        let (config, stats, verdict) = (Arc::clone(&shared.config), Arc::clone(&shared.stats), verdict.clone());
+        let (config, stats, tell) = (Arc::clone(&shared.config), Arc::clone(&shared.stats), tell.clone());
         if let (Some(_), Some(followers)) = (&self.probes, &self.followers) {
             // those that go on, over the same clusters
             let _ = followers.send((config, stats));
@@ -212,7 +212,7 @@ impl Control {
         let (followers, followed) = mpsc::unbounded_channel();
         self.followers = Some(followers);
         let generations = Arc::clone(&self.generations);
-        let report = move |checked| on_checked(&generations.current(), checked, &verdict);
+        let report = move |checked| on_checked(&generations.current(), checked, &tell);
         let probes = Probes::new(config, stats, clock::now, rng, self.probes_max, (report, followed));
         self.probes = Some(self.tasks.spawn(probes.run()));
     }
@@ -258,7 +258,7 @@ impl Control {
     async fn watch_until(
         &mut self,
         until: Instant,
-        (verdict, verdicts): (&mpsc::UnboundedSender<Verdict>, &mut mpsc::UnboundedReceiver<Verdict>),
+        (tell, changes): (&mpsc::UnboundedSender<HealthChange>, &mut mpsc::UnboundedReceiver<HealthChange>),
         wish: Wish,
     ) -> Result<(), Fault> {
         let mut look = interval(LOOK);
@@ -278,10 +278,10 @@ impl Control {
                     }
                     if self.has_changed_file(clock::now()) {
                         // what comes of it stands in the log
-                        let _ = self.reload((verdict, &mut *verdicts)).await;
+                        let _ = self.reload((tell, &mut *changes)).await;
                     }
                 }
-                Some(changed) = verdicts.recv() => self.tell_verdict(changed),
+                Some(changed) = changes.recv() => self.tell_health(changed),
                 () = self.names.changed(&stats) => self.follow_names(),
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
@@ -292,12 +292,12 @@ impl Control {
                 }
                 Some(asked) = self.asked.recv() => match asked {
                     Ask::Reload(done) => {
-                        let outcome = self.reload((verdict, &mut *verdicts)).await;
+                        let outcome = self.reload((tell, &mut *changes)).await;
                         // whoever has asked may have gone
                         let _ = done.send(outcome);
                     }
                     Ask::Upgrade(done) => {
-                        let outcome = self.upgrade((verdict, &mut *verdicts)).await;
+                        let outcome = self.upgrade((tell, &mut *changes)).await;
                         let is_over = outcome.is_ok();
                         let _ = done.send(outcome);
                         if is_over {
@@ -322,7 +322,7 @@ impl Control {
         Ok(())
     }
 
-    pub(super) fn tell_verdict(&self, Verdict { of, cluster, endpoint, healthy }: Verdict) {
+    pub(super) fn tell_health(&self, HealthChange { of, cluster, endpoint, healthy }: HealthChange) {
         self.crew.tell(|| Command::Health { of: Arc::clone(&of), cluster, endpoint, healthy });
     }
 

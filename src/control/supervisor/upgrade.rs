@@ -1,6 +1,6 @@
 //! An upgrade, as the control thread sees it ([`crate::control::upgrade`]): meanwhile it looks after everything as before.
 
-use super::thread::{Control, Verdict};
+use super::thread::{Control, HealthChange};
 use super::{LOOK, Wish, interval};
 use crate::config::{Bind, Listener};
 use crate::control::reports;
@@ -19,9 +19,9 @@ impl Control {
     /// Has the next process take over. When it serves this one is to drain, and says so in the log too.
     pub(super) async fn upgrade(
         &mut self,
-        (_, verdicts): (&UnboundedSender<Verdict>, &mut UnboundedReceiver<Verdict>),
+        (_, changes): (&UnboundedSender<HealthChange>, &mut UnboundedReceiver<HealthChange>),
     ) -> Result<Upgraded, NotUpgraded> {
-        let outcome = self.try_upgrade(verdicts).await;
+        let outcome = self.try_upgrade(changes).await;
         match &outcome {
             Ok(Upgraded { pid, version }) => {
                 tracing::info!("upgraded: process {pid} serves, version={version}; this one drains");
@@ -35,7 +35,7 @@ impl Control {
         outcome
     }
 
-    async fn try_upgrade(&mut self, verdicts: &mut UnboundedReceiver<Verdict>) -> Result<Upgraded, NotUpgraded> {
+    async fn try_upgrade(&mut self, changes: &mut UnboundedReceiver<HealthChange>) -> Result<Upgraded, NotUpgraded> {
         if *self.wished.borrow() >= Wish::Drain {
             return Err(NotUpgraded::Draining);
         }
@@ -47,7 +47,7 @@ impl Control {
             tokio::select! {
                 given = &mut giving => break given,
                 _ = look.tick() => self.look(),
-                Some(changed) = verdicts.recv() => self.tell_verdict(changed),
+                Some(changed) = changes.recv() => self.tell_health(changed),
                 Some((config, report)) = self.reported.recv() => reports::log(&config, report),
             }
         };

@@ -17,12 +17,12 @@ pub struct Considered {
     /// The route.
     pub route: RouteId,
     /// Chosen, or why not.
-    pub verdict: Verdict,
+    pub outcome: MatchOutcome,
 }
 
 /// Why a route does or does not take a request; the first reason in the order of this list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum MatchOutcome {
     /// It takes the request.
     Chosen,
     /// It would, but a more specific route (or an equal one before it in the file) does.
@@ -45,42 +45,42 @@ impl Router {
     pub fn explain(&self, request: &RequestView<'_>) -> Vec<Considered> {
         let ids = (0..self.rules.len()).map(RouteId::from_index);
         let mut all: Vec<Considered> =
-            ids.map(|route| Considered { route, verdict: verdict(&self.rules[route.index()], request) }).collect();
+            ids.map(|route| Considered { route, outcome: outcome(&self.rules[route.index()], request) }).collect();
         all.sort_by_key(|considered| {
-            let near = !matches!(considered.verdict, Verdict::Host | Verdict::Path);
+            let near = !matches!(considered.outcome, MatchOutcome::Host | MatchOutcome::Path);
             Reverse(near.then(|| rank(&self.rules[considered.route.index()])))
         });
-        let mut takers = all.iter_mut().filter(|considered| considered.verdict == Verdict::Outranked);
+        let mut takers = all.iter_mut().filter(|considered| considered.outcome == MatchOutcome::Outranked);
         if let Some(first) = takers.next() {
-            first.verdict = Verdict::Chosen;
+            first.outcome = MatchOutcome::Chosen;
         }
         all
     }
 }
 
-/// [`Verdict::Outranked`] when nothing speaks against the route.
-fn verdict(rule: &Match, request: &RequestView<'_>) -> Verdict {
+/// [`MatchOutcome::Outranked`] when nothing speaks against the route.
+fn outcome(rule: &Match, request: &RequestView<'_>) -> MatchOutcome {
     if !host_matches(&rule.host, request.host) {
-        return Verdict::Host;
+        return MatchOutcome::Host;
     }
     if !path_matches(&rule.path, request.path) {
-        return Verdict::Path;
+        return MatchOutcome::Path;
     }
     for (name, value) in &rule.headers {
         if (request.header)(name) != Some(value.as_bytes()) {
-            return Verdict::Header(name.clone());
+            return MatchOutcome::Header(name.clone());
         }
     }
     for (name, value) in &rule.query {
         if !query_has(request.query, name, value) {
-            return Verdict::Query(name.clone());
+            return MatchOutcome::Query(name.clone());
         }
     }
     let head = *request.method == Method::HEAD && rule.methods.contains(&Method::GET);
     if !rule.methods.is_empty() && !rule.methods.contains(request.method) && !head {
-        return Verdict::Method;
+        return MatchOutcome::Method;
     }
-    Verdict::Outranked
+    MatchOutcome::Outranked
 }
 
 /// Greater is more specific; equal ones are left in file order by the (stable) sort.

@@ -23,7 +23,7 @@ mod rewrite;
 mod tree;
 
 pub use conditions::Allow;
-pub use explain::{Considered, Verdict};
+pub use explain::{Considered, MatchOutcome};
 pub use patterns::RouterCache;
 pub use rewrite::{pick_split, rewrite};
 

@@ -307,18 +307,18 @@ fn explain_gives_the_reason_for_every_route_most_specific_first() {
         rule("*", "~^/a"),
     ]);
     let found = Ask::get("h", "/a").with(|view| router.explain(view));
-    let found: Vec<(u32, Verdict)> =
-        found.into_iter().map(|considered| (considered.route.0, considered.verdict)).collect();
+    let found: Vec<(u32, MatchOutcome)> =
+        found.into_iter().map(|considered| (considered.route.0, considered.outcome)).collect();
     assert_eq!(
         found,
         [
-            (2, Verdict::Method),
-            (4, Verdict::Header(HeaderName::from_static("x-beta"))),
-            (5, Verdict::Query("v".into())),
-            (6, Verdict::Chosen),
-            (1, Verdict::Outranked),
-            (0, Verdict::Host),
-            (3, Verdict::Path),
+            (2, MatchOutcome::Method),
+            (4, MatchOutcome::Header(HeaderName::from_static("x-beta"))),
+            (5, MatchOutcome::Query("v".into())),
+            (6, MatchOutcome::Chosen),
+            (1, MatchOutcome::Outranked),
+            (0, MatchOutcome::Host),
+            (3, MatchOutcome::Path),
         ]
     );
 }
@@ -367,8 +367,8 @@ fn the_compiled_tables_choose_what_a_scan_of_all_routes_chooses() {
             };
             ask.with(|view| {
                 let explained = router.explain(view);
-                let chosen = explained.iter().find(|considered| considered.verdict == Verdict::Chosen);
-                let wrong_method = explained.iter().any(|considered| considered.verdict == Verdict::Method);
+                let chosen = explained.iter().find(|considered| considered.outcome == MatchOutcome::Chosen);
+                let wrong_method = explained.iter().any(|considered| considered.outcome == MatchOutcome::Method);
                 let note =
                     format!("seed {seed}: {:?} {} {target} {:?} in {rules:#?}", view.host, view.method, ask.headers);
                 match (router.route(view, &mut cache), chosen) {
