@@ -212,6 +212,11 @@ impl Waiter {
         Self::default()
     }
 
+    #[cfg(test)]
+    pub(super) fn numbered(number: u32) -> Self {
+        Self(number)
+    }
+
     /// Wakes it.
     pub(super) fn wake(self) {
         if self != Self::default() {

@@ -75,7 +75,8 @@ impl Socket {
             }
             !row.is_readable
         });
-        if waits || self.epoll.is_served(cx) {
+        let moves_bulk = into.as_ref().is_some_and(Block::is_large);
+        if waits || self.epoll.is_served(cx, moves_bulk) {
             return Poll::Pending;
         }
         let brought = into.take().filter(|block| block.room() > 0 || !block.all().is_empty());
@@ -241,7 +242,7 @@ impl Future for Readable<'_> {
         let is_sure = self.has_waited && !is_unsure;
         let is_known = is_readable && (is_sure || poll_now(*fd, libc::POLLIN) != 0);
         if is_known {
-            if epoll.is_served(cx) {
+            if epoll.is_served(cx, false) {
                 return Poll::Pending;
             }
             epoll.count_share(0);

@@ -122,6 +122,38 @@ fn who_has_always_more_to_receive_gives_others_their_turn() {
 }
 
 #[test]
+fn bulk_is_drained_in_parts_and_each_has_its_part_of_a_round() {
+    on_our_epoll(|_| async {
+        // tasks that are not there: waking one does nothing
+        let [first, second, third] = [1_000_001, 1_000_002, 1_000_003].map(Waiter::numbered);
+        let mut bulk = Bulk::default();
+        [first, second, third].into_iter().for_each(|waiter| bulk.put(waiter));
+        let mut woken = Vec::new();
+        for _ in 0..3 * ROUND / SHARE {
+            bulk.wake_next();
+            woken.push(bulk.ahead);
+            bulk.put(bulk.ahead);
+        }
+        let runs: Vec<(Waiter, usize)> = woken.chunk_by(|a, b| a == b).map(|run| (run[0], run.len() * SHARE)).collect();
+        for (at, (waiter, bytes)) in runs.iter().enumerate().take(runs.len() - 1) {
+            assert_eq!(*waiter, [first, second, third][at % 3], "{runs:?}");
+            assert!(*bytes <= ROUND / 3 + SHARE && *bytes > ROUND / 3 - SHARE, "{runs:?}");
+        }
+        assert!(runs.len() >= 9, "{runs:?}");
+        // one for whom nothing comes any more is not waited for, and many have a share each
+        bulk.wake_next();
+        let gone = bulk.ahead;
+        (0..1_000).map(|row| Waiter::numbered(2_000_000 + row)).for_each(|waiter| bulk.put(waiter));
+        for _ in 0..1_002 {
+            let before = bulk.ahead;
+            bulk.wake_next();
+            assert!(bulk.ahead != before && bulk.ahead != gone);
+            bulk.put(bulk.ahead);
+        }
+    });
+}
+
+#[test]
 fn what_is_ready_for_ever_gives_others_their_turn() {
     on_our_epoll(|_| async {
         let (stream, peer) = pair();
