@@ -1,5 +1,6 @@
 //! A load as it is described: what is asked, how often, for how long, over which connections.
 
+use crate::wire::TlsClient;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ pub const TARGETS_MAX: usize = 64;
 pub struct Load {
     /// Where connections go.
     pub address: SocketAddr,
+    /// How TLS is spoken there; `None`: it is not.
+    pub tls: Option<TlsClient>,
     /// What is asked there; at least one, [`TARGETS_MAX`] at most.
     pub targets: Arc<[Target]>,
     /// When requests are due.
@@ -44,6 +47,13 @@ pub struct Load {
 }
 
 impl Load {
+    /// What is spoken, in words.
+    #[must_use]
+    pub fn protocol(&self) -> String {
+        let over = if self.tls.is_some() { " over TLS" } else { "" };
+        format!("HTTP/1.1{over}")
+    }
+
     /// The same over `length` in slices of that, without phases.
     #[must_use]
     pub fn in_one_phase(self, length: Duration, slice: Duration) -> Self {
@@ -139,6 +149,7 @@ impl Target {
 pub(crate) fn load_for_tests() -> Load {
     Load {
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
+        tls: None,
         targets: [Target::new("GET", "a.test", "/", &[], b"", false)].into(),
         pace: Pace::Poisson(1_000.0),
         warm_up: Duration::from_secs(1),

@@ -3,8 +3,8 @@
 use crate::engine::Measured;
 use crate::load::{Load, Pace};
 use crate::machine::Ticks;
-use crate::result::{Described, DescribedTarget, PhaseCount, Run, Slice, Spectrum, TargetCount};
-use crate::stats::{Tally, quantile, spectrum, trend, upper_bound};
+use crate::result::{Described, DescribedTarget, Handshakes, PhaseCount, Run, Slice, Spectrum, TargetCount};
+use crate::stats::{Tallies, Tally, quantile, spectrum, trend, upper_bound};
 use crate::units::{digits, shown};
 use crate::wire::Failure;
 use std::collections::BTreeMap;
@@ -42,6 +42,7 @@ pub fn described(load: &Load, url: &str) -> Described {
         connections: load.connections,
         connections_max: load.connections_max,
         reconnects: load.reconnects,
+        protocol: load.protocol(),
         timeout: load.timeout.as_secs_f64(),
         targets: load.targets.iter().map(target).collect(),
     }
@@ -73,6 +74,7 @@ pub fn run(load: &Load, measured: &Measured, label: &str, server: &str, before: 
         targets: targets(load, measured),
         waited: tallies.waited,
         connections_opened: measured.connections_opened,
+        handshakes: load.tls.as_ref().map(|_| handshakes(tallies)),
         sent_bytes: measured.sent,
         received_bytes: measured.received,
         generator_busy: measured.busy,
@@ -83,6 +85,11 @@ pub fn run(load: &Load, measured: &Measured, label: &str, server: &str, before: 
         in_flight_max: tallies.in_flight_max.iter().copied().max().unwrap_or(0),
         ..Run::default()
     }
+}
+
+fn handshakes(tallies: &Tallies) -> Handshakes {
+    let seen = &tallies.handshakes;
+    Handshakes { all: seen.times.len(), resumed: seen.resumed, times: spectrum(&seen.times, 0) }
 }
 
 fn series(load: &Load, measured: &Measured, length: f64) -> Vec<Slice> {

@@ -3,7 +3,7 @@
 //! Histograms are added, counts too; a percentile is taken of the sum and never averaged. That only says something if they loaded the same
 //! server at the same time, so their clocks are compared: each result has the wall clock's reading at which its run began.
 
-use crate::result::{Gate, Outcome, PhaseCount, Run, Slice, Spectrum, TargetCount};
+use crate::result::{Gate, Handshakes, Outcome, PhaseCount, Run, Slice, Spectrum, TargetCount};
 use crate::stats::merged;
 use crate::units::shown;
 use std::collections::BTreeMap;
@@ -82,6 +82,14 @@ fn sum(one: &Run, other: &Run) -> Result<Run, String> {
         targets: targets(&one.targets, &other.targets)?,
         waited: one.waited + other.waited,
         connections_opened: one.connections_opened + other.connections_opened,
+        handshakes: match (&one.handshakes, &other.handshakes) {
+            (Some(one), Some(other)) => Some(Handshakes {
+                all: one.all + other.all,
+                resumed: one.resumed + other.resumed,
+                times: merged([&one.times, &other.times])?,
+            }),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        },
         sent_bytes: one.sent_bytes + other.sent_bytes,
         received_bytes: one.received_bytes + other.received_bytes,
         generator_busy: one.generator_busy.max(other.generator_busy),

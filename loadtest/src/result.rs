@@ -94,6 +94,9 @@ pub struct Described {
     pub connections_max: usize,
     /// One request a connection.
     pub reconnects: bool,
+    /// What is spoken, such as `HTTP/1.1 over TLS`; empty in results of earlier versions, which knew nothing but HTTP/1.1.
+    #[serde(default)]
+    pub protocol: String,
     /// From the due time, seconds.
     pub timeout: f64,
     /// The mix.
@@ -158,6 +161,9 @@ pub struct Run {
     pub waited: u64,
     /// Connections that were opened, with those of the start.
     pub connections_opened: u64,
+    /// TLS that was agreed on, where it is spoken.
+    #[serde(default)]
+    pub handshakes: Option<Handshakes>,
     /// Bytes of requests.
     pub sent_bytes: u64,
     /// Bytes of responses.
@@ -184,6 +190,17 @@ pub struct Run {
     pub server_resident: Option<u64>,
     /// Why a trial of a search did not pass; `None`: it did, or it was none.
     pub refused: Option<String>,
+}
+
+/// TLS handshakes that ended well; one that failed is a failure of its request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// Of connections, those of the start and of the warm-up included.
+    pub all: u64,
+    /// Of those, such as went on with an earlier session.
+    pub resumed: u64,
+    /// From the first byte of TLS until requests may go. Those of the start are many at once.
+    pub times: Spectrum,
 }
 
 /// A distribution of times in seconds.

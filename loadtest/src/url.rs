@@ -1,5 +1,6 @@
-//! Where a load goes: `http://HOST[:PORT][/PATH]`.
+//! Where a load goes: `http://HOST[:PORT][/PATH]`, or the same with `https`.
 
+use crate::wire::{TlsClient, TlsSettings};
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// A server and a path on it.
@@ -7,6 +8,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 pub struct Url {
     /// As it was written.
     pub text: String,
+    /// `https`.
+    pub is_tls: bool,
+    /// Without port and brackets.
+    pub host: String,
     /// What the `Host` field says.
     pub authority: String,
     /// Path with query, at least `/`.
@@ -19,24 +24,38 @@ impl Url {
     /// Reads a URL and looks its host up.
     ///
     /// # Errors
-    /// It is none, it is not plain HTTP, or nobody knows the host; says what would do.
+    /// It is none, it is not HTTP, or nobody knows the host; says what would do.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.starts_with("https://") {
-            return Err(format!("{text}: TLS is not there yet; measure the plain listener (http://…)"));
-        }
         let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: http::Uri = with_scheme.parse().map_err(|error| format!("{text}: no URL: {error}"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(format!("{text}: must begin with http://"));
-        }
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(format!("{text}: must begin with http:// or https://")),
+        };
         let authority = uri.authority().map(ToString::to_string).filter(|it| !it.contains('@'));
         let authority = authority.ok_or_else(|| format!("{text}: must name a host, and no user"))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let found = (host.as_str(), uri.port_u16().unwrap_or(80)).to_socket_addrs();
+        let found = (host.as_str(), uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 })).to_socket_addrs();
         let address = found.map_err(|error| format!("{text}: {error}"))?.next();
         let address = address.ok_or_else(|| format!("{text}: the host has no address"))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { text: with_scheme, authority, path: if path.is_empty() { "/".to_owned() } else { path }, address })
+        let path = if path.is_empty() { "/".to_owned() } else { path };
+        Ok(Self { text: with_scheme, is_tls, host, authority, path, address })
+    }
+
+    /// How TLS is spoken with it, if it is.
+    ///
+    /// # Errors
+    /// It is not, and `settings` say how; or they cannot be used.
+    pub fn tls(&self, settings: &TlsSettings) -> Result<Option<TlsClient>, String> {
+        if self.is_tls {
+            return TlsClient::try_new(&self.host, settings, false).map(Some);
+        }
+        if *settings == TlsSettings::default() {
+            return Ok(None);
+        }
+        Err(format!("{}: how TLS is spoken is said, and it is not spoken there; write https://", self.text))
     }
 
     /// Refuses to put load on a host that is not this one, unless the user says that it is theirs.
@@ -66,8 +85,7 @@ mod tests {
         assert_eq!(Url::parse("[::1]:81").unwrap().address, "[::1]:81".parse().unwrap());
         assert_eq!(Url::parse("127.0.0.1").unwrap().path, "/");
         for (text, reason) in [
-            ("https://127.0.0.1/", "TLS is not there yet"),
-            ("ftp://127.0.0.1/", "must begin with http://"),
+            ("ftp://127.0.0.1/", "must begin with http:// or https://"),
             ("http://", "no URL"),
             ("http://a b/", "no URL"),
             ("http://me@127.0.0.1/", "no user"),
@@ -75,6 +93,11 @@ mod tests {
             let error = Url::parse(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
+        let secure = Url::parse("https://[::1]/").unwrap();
+        assert_eq!((secure.address.port(), secure.host.as_str(), secure.is_tls), (443, "::1", true));
+        let settings = TlsSettings { skips_verify: true, ..TlsSettings::default() };
+        assert!(secure.tls(&settings).unwrap().is_some() && url.tls(&TlsSettings::default()).unwrap().is_none());
+        assert!(url.tls(&settings).unwrap_err().contains("write https://"));
         let elsewhere = Url::parse("http://192.0.2.1/").unwrap();
         assert!(elsewhere.allow(false).unwrap_err().contains("--i-own-this-target"));
         assert_eq!(elsewhere.allow(true), Ok(()));

@@ -192,15 +192,20 @@ impl Server {
             options.cores = cores.generator.clone();
         }
         let pace = options.paced(1.0);
-        let load = |url: &Url| match &self.plan {
-            None => options.load(url, length).map(|load| Load { pace: pace.clone(), ..load }),
-            Some(plan) => {
-                url.allow(options.i_own_this_target)?;
-                let load = plan.load(url.address);
-                Ok(Load { seed, ..load.in_one_phase(length, slice_of(length)) })
-            }
+        let load = |url: &Url, is_upstream: bool| {
+            // a gateway that speaks TLS may stand before an upstream that does not
+            let is_plain = is_upstream && !url.is_tls;
+            let Some(plan) = &self.plan else {
+                let options = if is_plain { options.without_tls() } else { options.clone() };
+                return options.load(url, length).map(|load| Load { pace: pace.clone(), ..load });
+            };
+            url.allow(options.i_own_this_target)?;
+            let tls = if is_plain { None } else { url.tls(&plan.load.tls.overlaid(options.tls()))? };
+            let load = Load { tls, ..plan.load(url.address) };
+            Ok(Load { seed, ..load.in_one_phase(length, slice_of(length)) })
         };
-        Ok((load(&self.url)?, self.direct.as_ref().map(load).transpose()?))
+        let direct = self.direct.as_ref().map(|url| load(url, true)).transpose()?;
+        Ok((load(&self.url, false)?, direct))
     }
 
     /// Tells a result that the gateway has died, if it has.

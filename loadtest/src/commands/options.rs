@@ -3,6 +3,7 @@
 use crate::load::{Load, Pace, Target};
 use crate::machine;
 use crate::url::Url;
+use crate::wire::TlsSettings;
 use clap::{Args, ValueEnum};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -63,6 +64,18 @@ pub struct LoadOptions {
     /// What the body of a good answer contains.
     #[arg(long)]
     pub body_has: Option<String>,
+    /// Whose word is taken for who the server is, in PEM [default: the authorities that this system believes].
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// What the server's certificate must name, which is also asked for (SNI) [default: the host of the URL].
+    #[arg(long, value_name = "NAME")]
+    pub tls_name: Option<String>,
+    /// Take any certificate for good.
+    #[arg(long, conflicts_with = "ca")]
+    pub insecure_skip_verify: bool,
+    /// Every TLS handshake is a full one [default: later connections go on with the session of earlier ones].
+    #[arg(long)]
+    pub no_resumption: bool,
     /// The target is not on this host, and you may put load on it.
     #[arg(long)]
     pub i_own_this_target: bool,
@@ -108,6 +121,7 @@ impl LoadOptions {
         }
         Ok(Load {
             address: url.address,
+            tls: url.tls(&self.tls())?,
             targets: [self.target(url)?].into(),
             pace: Pace::Closed,
             warm_up: self.warm_up,
@@ -123,6 +137,23 @@ impl LoadOptions {
             cores,
             seed: self.seed.unwrap_or_else(fresh_seed),
         })
+    }
+
+    /// How TLS is spoken.
+    #[must_use]
+    pub fn tls(&self) -> TlsSettings {
+        TlsSettings {
+            ca: self.ca.clone(),
+            name: self.tls_name.clone(),
+            skips_verify: self.insecure_skip_verify,
+            never_resumes: self.no_resumption,
+        }
+    }
+
+    /// The same, with nothing said of TLS.
+    #[must_use]
+    pub fn without_tls(&self) -> Self {
+        Self { ca: None, tls_name: None, insecure_skip_verify: false, no_resumption: false, ..self.clone() }
     }
 
     fn target(&self, url: &Url) -> Result<Target, String> {

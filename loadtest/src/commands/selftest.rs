@@ -118,6 +118,7 @@ fn load(fleet: &Fleet, rate: f64, length: f64, seed: u64) -> Load {
     let length = Duration::from_secs_f64(length);
     Load {
         address,
+        tls: None,
         targets: [Target::new("GET", &address.to_string(), "/", &[], b"", false)].into(),
         pace: Pace::Poisson(rate),
         warm_up: Duration::from_millis(500),

@@ -2,7 +2,7 @@
 
 use crate::load::Target;
 use crate::units::Moment;
-use crate::wire::{Codec as _, Failure, Http1, Link, Step, Taken, Tcp};
+use crate::wire::{Codec as _, Failure, Http1, Link, Readiness, Step, Taken};
 
 /// A request under way.
 #[derive(Clone, Copy, Debug)]
@@ -31,13 +31,23 @@ pub(super) enum State {
 /// A row of the generator's table.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) link: Option<Tcp>,
+    pub(super) link: Option<Link>,
     pub(super) state: State,
     codec: Http1,
     /// Grows with each use of the row, so that what speaks of an earlier one is known to.
     pub(super) serial: u32,
     /// It has served a request before.
     is_used: bool,
+    /// When it was connected and TLS began, until that is agreed on.
+    shakes_since: Option<Moment>,
+}
+
+/// How a handshake has ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shaken {
+    /// Nanoseconds from its first byte.
+    pub(super) took: u64,
+    pub(super) is_resumed: bool,
 }
 
 /// What became of what was done.
@@ -53,14 +63,15 @@ pub(super) enum Came {
 
 impl Connection {
     pub(super) fn new() -> Self {
-        Self { link: None, state: State::Free, codec: Http1::default(), serial: 0, is_used: false }
+        Self { link: None, state: State::Free, codec: Http1::default(), serial: 0, is_used: false, shakes_since: None }
     }
 
     /// Takes the row for a new connection.
-    pub(super) fn take(&mut self, link: Tcp, request: Option<Request>) {
+    pub(super) fn take(&mut self, link: Link, request: Option<Request>) {
         self.link = Some(link);
         self.state = State::Connecting(request);
         self.is_used = false;
+        self.shakes_since = None;
         self.serial = self.serial.wrapping_add(1);
     }
 
@@ -93,12 +104,32 @@ impl Connection {
                 Err(failure) => return Came::Ended { status: None, failure: Some(failure), keeps: false },
             }
         }
-        Came::Nothing
+        match link.flush() {
+            // as above
+            Ok(_) | Err(Failure::Reset) => Came::Nothing,
+            Err(failure) => Came::Ended { status: None, failure: Some(failure), keeps: false },
+        }
     }
 
-    /// The socket is connected, or not.
-    pub(super) fn connected(&mut self) -> Result<(), Failure> {
-        self.link.as_mut().map_or(Ok(()), Link::connected)
+    /// The socket is ready at `now`, and nothing was sent yet: whether a request may be, and after which handshake.
+    pub(super) fn connected(&mut self, now: Moment) -> Result<(Readiness, Option<Shaken>), Failure> {
+        let Some(link) = &mut self.link else { return Ok((Readiness::Later, None)) };
+        let since = *self.shakes_since.get_or_insert(now);
+        let readiness = link.connected()?;
+        if readiness == Readiness::Later {
+            return Ok((readiness, None));
+        }
+        let shaken = |is_resumed| Shaken { took: crate::clock::now().since(since), is_resumed };
+        Ok((readiness, link.is_resumed().map(shaken)))
+    }
+
+    /// What it has under way.
+    pub(super) fn request(&self) -> Option<Request> {
+        match self.state {
+            State::Connecting(request) => request,
+            State::Busy(request, _) => Some(request),
+            State::Idle | State::Free => None,
+        }
     }
 
     /// Reads until there is no more, or the request under way has ended. Less than the buffer takes is all there is for now, and the
@@ -117,7 +148,7 @@ impl Connection {
             let (step, is_all) = match taken {
                 Ok(Taken::Bytes(count)) => {
                     *received += count as u64;
-                    (self.codec.receive(&buffer[..count], target), count < buffer.len() && !ends)
+                    (self.codec.receive(&buffer[..count], target), link.took_all(count, buffer.len()) && !ends)
                 }
                 Ok(Taken::Later) => return Came::Nothing,
                 Ok(Taken::End) => (self.codec.end(target), true),
@@ -146,13 +177,16 @@ impl Connection {
     /// A reset or end without a byte of an answer on a connection that was kept is the server's way to be rid of it.
     fn kind(&self, failure: Failure) -> Failure {
         match failure {
-            Failure::Reset | Failure::Stale if self.is_used && !self.codec.has_begun() => Failure::Stale,
+            Failure::Reset | Failure::Stale | Failure::Closed if self.is_used && !self.codec.has_begun() => {
+                Failure::Stale
+            }
             Failure::Stale => Failure::Closed,
             failure => failure,
         }
     }
 
-    fn has_sent_all(&self, target: &Target) -> bool {
-        matches!(self.state, State::Busy(_, sent) if sent == target.bytes.len())
+    fn has_sent_all(&mut self, target: &Target) -> bool {
+        let has_gone = self.link.as_mut().is_some_and(|link| link.flush() == Ok(true));
+        has_gone && matches!(self.state, State::Busy(_, sent) if sent == target.bytes.len())
     }
 }

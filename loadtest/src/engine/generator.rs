@@ -9,7 +9,7 @@ use crate::load::{Load, Pace, Target};
 use crate::machine;
 use crate::stats::Tallies;
 use crate::units::Moment;
-use crate::wire::{Failure, Link as _, Tcp};
+use crate::wire::{Failure, Link, Readiness};
 use rand::rngs::StdRng;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
@@ -30,9 +30,6 @@ const NAP: u64 = 50_000_000;
 /// Who is later than this, in nanoseconds, opens no connection: that takes as long as two or three requests, and after a hiccup of the server it
 /// would take a thousand of them in a row.
 const HURRY: u64 = 50_000;
-/// Watchers are told of requests in batches of this.
-const TOLD: u64 = 64;
-
 /// What one thread has seen.
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -49,9 +46,9 @@ pub(super) struct Seen {
 }
 
 pub(super) struct Generator<'l> {
-    load: &'l Load,
+    pub(super) load: &'l Load,
     targets: Arc<[Target]>,
-    watch: &'l Watch,
+    pub(super) watch: &'l Watch,
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
     buffer: Vec<u8>,
@@ -71,19 +68,19 @@ pub(super) struct Generator<'l> {
     deadlines: VecDeque<(Moment, usize, u32)>,
     connections_max: usize,
     open: usize,
-    in_flight: u64,
-    in_flight_since: Moment,
+    pub(super) in_flight: u64,
+    pub(super) in_flight_since: Moment,
     /// The warm-up's begin, and that of what is judged.
     start: Moment,
-    judged: Moment,
+    pub(super) judged: Moment,
     /// Nothing is due from here on.
     end: Moment,
-    tallies: Tallies,
+    pub(super) tallies: Tallies,
     opened: u64,
     sent: u64,
     received: u64,
     /// Judged requests that watchers have not been told of: ended, failed.
-    untold: (u64, u64),
+    pub(super) untold: (u64, u64),
     /// Nanoseconds in which there was nothing to do.
     idled: u64,
     is_realtime: bool,
@@ -326,7 +323,7 @@ impl<'l> Generator<'l> {
 
     /// Opens a connection, for `request` if there is one.
     fn connect(&mut self, request: Option<Request>) -> Result<(), Failure> {
-        let link = Tcp::connect(self.load.address)?;
+        let link = Link::connect(self.load.address, self.load.tls.as_ref())?;
         let row = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Connection::new());
             self.connections.len() - 1
@@ -353,18 +350,12 @@ impl<'l> Generator<'l> {
             return;
         }
         if let State::Connecting(request) = self.connections[row].state {
-            match self.connections[row].connected() {
-                Ok(()) => match request {
-                    Some(request) => {
-                        let target = &self.targets[request.target as usize];
-                        if let Came::Ended { status, failure, keeps } =
-                            self.connections[row].begin(request, target, &mut self.sent)
-                        {
-                            self.settle(row, status, failure, keeps, now);
-                        }
-                    }
-                    None => self.release(row, now),
-                },
+            match self.connections[row].connected(now) {
+                Ok((Readiness::Later, _)) => {}
+                Ok((Readiness::Ready, shaken)) => {
+                    self.count(shaken);
+                    self.begin_on(row, request, now);
+                }
                 Err(failure) => self.settle(row, None, Some(failure), false, now),
             }
             return;
@@ -387,6 +378,15 @@ impl<'l> Generator<'l> {
                 }
                 Came::Gone => self.close(row, now),
             }
+        }
+    }
+
+    /// A connection may be used, for the request that has waited for it or the next one.
+    fn begin_on(&mut self, row: usize, request: Option<Request>, now: Moment) {
+        let Some(request) = request else { return self.release(row, now) };
+        let target = &self.targets[request.target as usize];
+        if let Came::Ended { status, failure, keeps } = self.connections[row].begin(request, target, &mut self.sent) {
+            self.settle(row, status, failure, keeps, now);
         }
     }
 
@@ -428,53 +428,6 @@ impl<'l> Generator<'l> {
             self.fly(1, now);
             let target = self.mix.draw(&mut self.rng);
             self.connect_for(Request { target, due: now, begun: now }, now);
-        }
-    }
-
-    fn record(&mut self, request: Request, status: Option<u16>, failure: Option<Failure>, now: Moment) {
-        self.fly(-1, now);
-        if request.due < self.judged {
-            return;
-        }
-        if let Some(status) = status {
-            self.tallies.statuses[usize::from(status) % 1_000] += 1;
-        }
-        let outcome = match failure {
-            Some(failure) => Err(failure),
-            None => Ok((now.since(request.due), now.since(request.begun))),
-        };
-        let (due, ended) = (request.due.since(self.judged), now.since(self.judged));
-        self.tallies.record(request.target as usize, due, ended, outcome);
-        self.untold.0 += 1;
-        self.untold.1 += u64::from(failure.is_some());
-        self.tell(TOLD);
-    }
-
-    fn tell(&mut self, from: u64) {
-        if self.untold.0 >= from {
-            self.watch.add(self.untold.0, self.untold.1);
-            self.untold = (0, 0);
-        }
-    }
-
-    /// One more or less in flight.
-    fn fly(&mut self, change: i64, now: Moment) {
-        let since = self.in_flight_since;
-        if now > since {
-            self.tallies.flew(self.in_flight, since.since(self.judged), now.since(self.judged));
-            self.in_flight_since = now;
-        }
-        self.in_flight = self.in_flight.saturating_add_signed(change);
-    }
-}
-
-impl Connection {
-    /// What it has under way.
-    fn request(&self) -> Option<Request> {
-        match self.state {
-            State::Connecting(request) => request,
-            State::Busy(request, _) => Some(request),
-            State::Idle | State::Free => None,
         }
     }
 }

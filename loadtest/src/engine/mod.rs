@@ -7,6 +7,7 @@
 
 mod connection;
 mod generator;
+mod ledger;
 mod precedence;
 mod watch;
 
@@ -152,3 +153,5 @@ impl Measured {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

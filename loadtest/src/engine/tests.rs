@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// A server that does `serve` with each connection, in a thread of its own, until the test ends.
-fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+pub(super) fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -20,7 +20,7 @@ fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
 }
 
 /// Reads a request without a body; false at the end of the connection.
-fn has_request(stream: &mut TcpStream) -> bool {
+pub(super) fn has_request(stream: &mut impl Read) -> bool {
     let mut seen = Vec::new();
     let mut byte = [0];
     while !seen.ends_with(b"\r\n\r\n") {
@@ -36,9 +36,9 @@ fn answering(answer: &'static str) -> SocketAddr {
     server(move |mut stream| while has_request(&mut stream) && stream.write_all(answer.as_bytes()).is_ok() {})
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-fn load(address: SocketAddr) -> Load {
+pub(super) fn load(address: SocketAddr) -> Load {
     Load {
         address,
         pace: Pace::Poisson(300.0),
@@ -52,7 +52,7 @@ fn load(address: SocketAddr) -> Load {
     }
 }
 
-fn failures(measured: &Measured) -> Vec<(Failure, u64)> {
+pub(super) fn failures(measured: &Measured) -> Vec<(Failure, u64)> {
     let counts = measured.tallies.failures();
     Failure::ALL.into_iter().map(|kind| (kind, counts[kind.row()])).filter(|(_, count)| *count > 0).collect()
 }

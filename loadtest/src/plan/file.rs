@@ -52,8 +52,10 @@ table! {
 table! {
     /// What is offered, and how.
     Load {
-        /// The server, when it is there already: "http://HOST:PORT/PATH". The path counts when there is no [[target]].
+        /// The server, when it is there already: "http://HOST:PORT/PATH" or "https://HOST:PORT/PATH". The path counts when there is no [[target]].
         optional url: UrlText;
+        /// How TLS is spoken with an https:// URL.
+        table tls: Tls;
         /// Requests a second, "1/s" to "10000000/s": of `run`, `drill` and `peers`; `capacity` and `curve` choose theirs.
         default rate: Requests<RATE_MAX> = "1000/s";
         /// When requests are due: poisson (independent of each other, as many users are), even (evenly spaced), or closed (as fast as answers
@@ -84,6 +86,20 @@ table! {
         optional from_log: FileName;
         /// How much faster than they came, 0.01 to 1000.
         default speed: Speed = 1.0;
+    }
+}
+
+table! {
+    /// How TLS is spoken.
+    Tls {
+        /// Whose word is taken for who the server is, in PEM, from the plan's folder; the authorities that the system believes where it is not given.
+        optional ca: FileName;
+        /// What the server's certificate must name, which is also asked for (SNI); the host of the URL where it is not given.
+        optional name: Text<1, 253>;
+        /// true: any certificate is taken for good.
+        default insecure_skip_verify: bool = false;
+        /// false: every handshake is a full one. true: later connections go on with the session of earlier ones.
+        default resumption: bool = true;
     }
 }
 

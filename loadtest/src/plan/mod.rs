@@ -39,6 +39,7 @@ use crate::load::{Load, Pace, Target};
 use crate::machine;
 use crate::result::PlanText;
 use crate::upstream::{self as service, Time};
+use crate::wire::TlsSettings;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -75,6 +76,8 @@ pub struct Plan {
 pub struct Offer {
     /// Where it goes; `None`: to each of [`Plan::gateway`].
     pub url: Option<Url>,
+    /// How TLS is spoken with [`Offer::url`], if it is.
+    pub tls: TlsSettings,
     /// Requests a second, where neither a log nor the answers decide.
     pub rate: f64,
     /// When requests are due.
@@ -350,7 +353,7 @@ impl Plan {
         self.gateway.is_some()
     }
 
-    /// The load on the server at `address`.
+    /// The load on the server at `address`, without TLS.
     #[must_use]
     pub fn load(&self, address: SocketAddr) -> Load {
         let offer = &self.load;
@@ -371,6 +374,7 @@ impl Plan {
         let is_steady = self.phases.iter().all(|phase| phase.factor == 1.0);
         Load {
             address,
+            tls: None,
             targets: self.targets(address),
             pace,
             warm_up: offer.warm_up,

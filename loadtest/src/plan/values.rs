@@ -287,16 +287,18 @@ impl Scalar for FileName {
     }
 }
 
-/// A server that is there already: `http://HOST:PORT/PATH`.
+/// A server that is there already: `http://HOST:PORT/PATH`, or the same with `https`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// As it was written.
     pub text: String,
+    /// `https`.
+    pub is_tls: bool,
     /// Host and port, as requests say them.
     pub authority: String,
     /// Without brackets.
     pub host: String,
-    /// 80 where it is not given.
+    /// 80 where it is not given, 443 with TLS.
     pub port: u16,
     /// Path and query; `/` where none is given.
     pub path: String,
@@ -309,13 +311,15 @@ impl Url {
     /// What is wrong with it, in words, and what was probably meant.
     pub fn try_new(written: &str) -> Result<Self, (String, Option<String>)> {
         let refuse = |why: &str, help: Option<String>| Err((why.to_owned(), help));
-        let Some(rest) = written.strip_prefix("http://") else {
+        let is_tls = written.starts_with("https://");
+        let Some(rest) = written.strip_prefix(if is_tls { "https://" } else { "http://" }) else {
             return match written.split_once("://") {
-                Some(("https", _)) => refuse("TLS is not there yet: only http:// for now", None),
                 Some((scheme, rest)) => {
                     refuse(&format!("{scheme}:// is not spoken here"), Some(format!("did you mean \"http://{rest}\"?")))
                 }
-                None => refuse("a URL begins with http://", Some(format!("did you mean \"http://{written}\"?"))),
+                None => {
+                    refuse("a URL begins with http:// or https://", Some(format!("did you mean \"http://{written}\"?")))
+                }
             };
         };
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -327,7 +331,8 @@ impl Url {
             Some((host, port)) if !authority.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
         };
-        let port = port.map_or(Ok(80), |port| port.parse::<u16>()).ok().filter(|port| *port > 0);
+        let port =
+            port.map_or(Ok(if is_tls { 443 } else { 80 }), |port| port.parse::<u16>()).ok().filter(|port| *port > 0);
         let Some(port) = port else { return refuse("a port is a number from 1 to 65535", None) };
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let is_name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
@@ -339,7 +344,7 @@ impl Url {
         }
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let host = bare.unwrap_or(host).to_owned();
-        Ok(Self { text: written.to_owned(), authority: authority.to_owned(), host, port, path })
+        Ok(Self { text: written.to_owned(), is_tls, authority: authority.to_owned(), host, port, path })
     }
 
     /// Where its connections go: the first address that the system's resolver gives.
@@ -373,7 +378,7 @@ impl Scalar for UrlText {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^http://" })
+        json!({ "type": "string", "pattern": "^https?://" })
     }
 }
 
@@ -451,8 +456,8 @@ mod tests {
         {
             assert!(Url::try_new(wrong).is_err(), "{wrong}");
         }
-        let (why, _) = Url::try_new("https://a/").unwrap_err();
-        assert!(why.contains("not there yet"), "{why}");
+        let url = Url::try_new("https://a/").expect("it is one");
+        assert_eq!((url.is_tls, url.port), (true, 443));
         let (_, help) = Url::try_new("127.0.0.1:80").unwrap_err();
         assert_eq!(help.as_deref(), Some("did you mean \"http://127.0.0.1:80\"?"));
     }

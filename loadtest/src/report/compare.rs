@@ -177,6 +177,7 @@ fn warnings(a: &Outcome, b: &Outcome) -> Vec<String> {
         ("Arrivals", load.pace.clone(), other.pace.clone()),
         ("Connections", number(load.connections), number(other.connections)),
         ("Connections at most", number(load.connections_max), number(other.connections_max)),
+        ("Protocol", load.protocol.clone(), other.protocol.clone()),
         ("One request a connection", load.reconnects.to_string(), other.reconnects.to_string()),
         ("Timeout", words::bound(load.timeout), words::bound(other.timeout)),
         ("Mix of requests", targets(a), targets(b)),

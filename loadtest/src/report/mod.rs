@@ -21,6 +21,7 @@ mod curve;
 mod distribution;
 mod drills;
 mod groups;
+mod handshakes;
 mod markup;
 mod measures;
 mod peers;
@@ -88,6 +89,7 @@ pub fn html(outcomes: &[Outcome]) -> String {
             trials::thresholds(page, &subjects);
             trials::gates(page, &subjects);
             trials::runs(page, &subjects);
+            handshakes::draw(page, &subjects);
             setting::draw(page, &subjects);
         });
         footer(page, outcomes);

@@ -70,6 +70,7 @@ fn load(load: &Described, outcome: &Outcome) -> Vec<(&'static str, String)> {
     vec![
         ("Target", load.url.clone()),
         ("Request", request),
+        ("Protocol", load.protocol.clone()),
         ("Arrivals", pace.to_owned()),
         ("Connections", connections),
         ("Timeout", if load.timeout > 0.0 { words::bound(load.timeout) } else { String::new() }),

@@ -1,7 +1,7 @@
 //! A result in lines for a terminal: the verdict first, one table, what needs attention, and a last line that a script can read.
 
 use super::table::{Table, one_line};
-use super::{drills, peers, trials, verdict};
+use super::{drills, handshakes, peers, trials, verdict};
 use crate::result::Outcome;
 
 /// What a terminal shows at the end of a command. The last line is `N passed, N failed`, counting thresholds; when a gate does not hold it
@@ -41,6 +41,7 @@ fn tables(outcome: &Outcome) -> Vec<Table> {
     } else {
         tables.push(trials::grouped(outcome));
     }
+    tables.push(handshakes::table(outcome));
     tables
 }
 

@@ -95,6 +95,23 @@ fn add_counts(sums: &mut [u64], counts: &[u64]) {
     sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
 }
 
+/// TLS that was agreed on.
+#[derive(Clone, Debug)]
+pub struct Handshakes {
+    /// From the first byte of TLS until requests may go.
+    pub times: Times,
+    /// Of those, such as went on with an earlier session.
+    pub resumed: u64,
+}
+
+impl Handshakes {
+    /// One that took so many nanoseconds.
+    pub fn record(&mut self, took: u64, is_resumed: bool) {
+        self.times.saturating_record(took);
+        self.resumed += u64::from(is_resumed);
+    }
+}
+
 /// Everything that one generator thread counts of judged requests, and the sum of all.
 #[derive(Clone, Debug)]
 pub struct Tallies {
@@ -116,6 +133,8 @@ pub struct Tallies {
     pub in_flight_max: Vec<u64>,
     /// Requests that found every connection busy.
     pub waited: u64,
+    /// Of all connections, those of the start and of the warm-up included.
+    pub handshakes: Handshakes,
     /// Nanoseconds.
     slice: u64,
     /// Ends, in nanoseconds from the first judged moment.
@@ -142,6 +161,7 @@ impl Tallies {
             in_flight: vec![0; slices],
             in_flight_max: vec![0; slices],
             waited: 0,
+            handshakes: Handshakes { times: times(DIGITS), resumed: 0 },
             slice,
             phases,
             harms: load.harms.clone(),
@@ -218,6 +238,8 @@ impl Tallies {
         // threads reach their peaks at different moments: the sum is not less than the peak of all
         add_counts(&mut self.in_flight_max, &other.in_flight_max);
         self.waited += other.waited;
+        self.handshakes.times.add(&other.handshakes.times).expect(same);
+        self.handshakes.resumed += other.handshakes.resumed;
     }
 }
 

@@ -1,8 +1,10 @@
-//! The connection that carries a protocol: a non-blocking socket. TLS will be another one.
+//! The connection that carries a protocol: a non-blocking socket, with TLS over it or without.
 
 use super::Failure;
+use super::tls::{Secure, TlsClient};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -17,41 +19,111 @@ pub enum Taken {
     End,
 }
 
+/// How far a connection is with its begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not there yet: TLS is being agreed on.
+    Later,
+    /// Bytes may go.
+    Ready,
+}
+
 /// A connection, which never blocks.
-pub trait Link: Sized {
-    /// Begins to connect.
+#[derive(Debug)]
+pub enum Link {
+    /// As bytes are.
+    Plain(Tcp),
+    /// Within TLS.
+    Secure(Box<Secure>),
+}
+
+impl Link {
+    /// Begins to connect, with TLS if `tls` says how.
     ///
     /// # Errors
     /// It cannot even begin.
-    fn connect(address: SocketAddr) -> Result<Self, Failure>;
+    pub fn connect(address: SocketAddr, tls: Option<&TlsClient>) -> Result<Self, Failure> {
+        let tcp = Tcp::connect(address)?;
+        Ok(match tls {
+            None => Self::Plain(tcp),
+            Some(tls) => Self::Secure(Box::new(Secure::new(tcp, tls)?)),
+        })
+    }
 
     /// What an event loop waits for.
-    fn descriptor(&self) -> BorrowedFd<'_>;
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Plain(tcp) => tcp.0.as_fd(),
+            Self::Secure(secure) => secure.tcp.0.as_fd(),
+        }
+    }
 
-    /// It is ready for the first time: connected, or why not.
+    /// The socket is ready, and nothing was sent yet: whether the connection is.
     ///
     /// # Errors
-    /// It is not connected.
-    fn connected(&mut self) -> Result<(), Failure>;
+    /// It is not connected, or TLS could not be agreed on.
+    pub fn connected(&mut self) -> Result<Readiness, Failure> {
+        match self {
+            Self::Plain(tcp) => tcp.connected().map(|()| Readiness::Ready),
+            Self::Secure(secure) => secure.connected(),
+        }
+    }
 
-    /// Sends what goes, and says how much that was; 0: later.
+    /// Whether TLS went on with an earlier session; `None`: there is no TLS, or not yet.
+    #[must_use]
+    pub fn is_resumed(&self) -> Option<bool> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Secure(secure) => secure.is_resumed(),
+        }
+    }
+
+    /// Takes bytes to send, and says how many; 0: later. What TLS has taken and not sent goes with [`Link::flush`].
     ///
     /// # Errors
     /// The connection is broken.
-    fn send(&mut self, bytes: &[u8]) -> Result<usize, Failure>;
+    pub fn send(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
+        match self {
+            Self::Plain(tcp) => tcp.send(bytes),
+            Self::Secure(secure) => secure.send(bytes),
+        }
+    }
+
+    /// Sends what was taken and did not go; says whether all has gone.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn flush(&mut self) -> Result<bool, Failure> {
+        match self {
+            Self::Plain(_) => Ok(true),
+            Self::Secure(secure) => secure.flush(),
+        }
+    }
 
     /// Receives what is there.
     ///
     /// # Errors
     /// The connection is broken.
-    fn receive(&mut self, into: &mut [u8]) -> Result<Taken, Failure>;
+    pub fn receive(&mut self, into: &mut [u8]) -> Result<Taken, Failure> {
+        match self {
+            Self::Plain(tcp) => tcp.receive(into),
+            Self::Secure(secure) => secure.receive(into),
+        }
+    }
+
+    /// Whether a read that filled `count` of `room` bytes has taken all that the socket had. With TLS that is not known.
+    #[must_use]
+    pub fn took_all(&self, count: usize, room: usize) -> bool {
+        matches!(self, Self::Plain(_)) && count < room
+    }
 }
 
 /// TCP without delay.
 #[derive(Debug)]
 pub struct Tcp(OwnedFd);
 
-impl Link for Tcp {
+impl Tcp {
     fn connect(address: SocketAddr) -> Result<Self, Failure> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -63,11 +135,7 @@ impl Link for Tcp {
         }
     }
 
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    fn connected(&mut self) -> Result<(), Failure> {
+    pub(super) fn connected(&self) -> Result<(), Failure> {
         match sockopt::socket_error(&self.0) {
             Ok(Ok(())) => {}
             Ok(Err(error)) | Err(error) => return Err(failure(error)),
@@ -79,7 +147,7 @@ impl Link for Tcp {
         }
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
+    fn send(&self, bytes: &[u8]) -> Result<usize, Failure> {
         match rustix::net::send(&self.0, bytes, rustix::net::SendFlags::NOSIGNAL) {
             Ok(sent) => Ok(sent),
             Err(Errno::AGAIN | Errno::INTR) => Ok(0),
@@ -87,7 +155,7 @@ impl Link for Tcp {
         }
     }
 
-    fn receive(&mut self, into: &mut [u8]) -> Result<Taken, Failure> {
+    fn receive(&self, into: &mut [u8]) -> Result<Taken, Failure> {
         match rustix::net::recv(&self.0, into, rustix::net::RecvFlags::empty()) {
             Ok((0, _)) => Ok(Taken::End),
             Ok((received, _)) => Ok(Taken::Bytes(received)),
@@ -95,6 +163,28 @@ impl Link for Tcp {
             Err(error) => Err(failure(error)),
         }
     }
+}
+
+impl io::Read for &Tcp {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let (received, _) = rustix::net::recv(&self.0, into, rustix::net::RecvFlags::empty())?;
+        Ok(received)
+    }
+}
+
+impl io::Write for &Tcp {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&self.0, bytes, rustix::net::SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whose fault an error of a socket is.
+pub(super) fn failure_of(error: &io::Error) -> Failure {
+    Errno::from_io_error(error).map_or(Failure::Network, failure)
 }
 
 /// Whose fault an error is.

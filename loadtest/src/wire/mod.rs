@@ -1,13 +1,15 @@
 //! What goes over a connection: a protocol as bytes in, outcomes out, and the connection that carries it.
 //!
-//! [`Codec`] is the small interface that HTTP/2 will have to fill as well, [`Link`] the one that TLS will. Neither knows when anything is due.
+//! [`Codec`] is the small interface of a protocol, [`Link`] that of a connection, with TLS or without. Neither knows when anything is due.
 
 mod chunks;
 mod http1;
 mod link;
+mod tls;
 
 pub use http1::Http1;
-pub use link::{Link, Taken, Tcp};
+pub use link::{Link, Readiness, Taken, Tcp};
+pub use tls::{Secure, TlsClient, TlsSettings, believed, server_name};
 
 use crate::load::Target;
 
@@ -38,11 +40,13 @@ pub enum Failure {
     Local,
     /// Any other error of a connection: no route, a network that is down.
     Network,
+    /// TLS was not agreed on, or broke: a certificate that is not believed, an alert, bytes that are no TLS.
+    Tls,
 }
 
 impl Failure {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Refused,
         Self::Reset,
         Self::Closed,
@@ -55,6 +59,7 @@ impl Failure {
         Self::Unsent,
         Self::Local,
         Self::Network,
+        Self::Tls,
     ];
 
     /// Its name in results.
@@ -73,6 +78,7 @@ impl Failure {
             Self::Unsent => "unsent",
             Self::Local => "local",
             Self::Network => "network",
+            Self::Tls => "tls",
         }
     }
 

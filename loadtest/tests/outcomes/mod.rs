@@ -147,6 +147,7 @@ fn outcome(command: &str, title: &str, runs: Vec<Run>) -> Outcome {
             clock_offset: 0.0,
         },
         load: Described {
+            protocol: "HTTP/1.1".to_owned(),
             url: "http://127.0.0.1:8080/".to_owned(),
             pace: "poisson".to_owned(),
             connections: 64,
