@@ -17,6 +17,7 @@ mod encryption;
 mod fetched;
 pub mod file;
 mod followed;
+mod foreign;
 pub(crate) mod identity;
 mod identity_keys;
 mod knobs;

@@ -5,6 +5,7 @@
 //! A [`Scalar`] is a value without parts; [`super::tables`] writes a table's type, reader and schema. Nothing here knows a key
 //! or a range.
 
+use super::foreign;
 use super::place::{Origin, Path, Place};
 use super::problem::{Refusal, Sink, listed, nearest};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -231,9 +232,6 @@ fn in_file_order<'a>(table: &'a DeTable<'a>) -> Vec<(&'a Spanned<Cow<'a, str>>, 
     entries
 }
 
-/// Keys of the documentation's plan that no table has yet.
-const NOT_YET: &[&str] = &["hedge", "queue"];
-
 /// The key that somebody means who writes a text for a whole table.
 fn main_key(keys: &[&str]) -> Option<&'static str> {
     ["address", "rate", "to", "body", "path"].into_iter().find(|key| keys.contains(key))
@@ -262,10 +260,8 @@ impl<'a> TableReader<'a> {
         for (key, _) in unknown.iter().filter(|(key, _)| is_unknown(key)) {
             let path = Path::Key(&node.path, key.get_ref());
             let message = format!("unknown key; known here: {}", listed(keys));
-            let later =
-                || NOT_YET.contains(&key.get_ref().as_ref()).then(|| "this version does not have it".to_owned());
             let near = || nearest(key.get_ref(), keys.iter().copied()).map(|near| format!("did you mean {near:?}?"));
-            let help = later().or_else(near);
+            let help = foreign::key(key.get_ref()).or_else(near);
             sink.place(path, node.key_span(key).start, message, help);
         }
         Some(Self { node: *node, table })

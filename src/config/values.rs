@@ -4,6 +4,7 @@
 //! `"16MiB"` is a mistake that nobody sees until the first large body. `KiB`, `MiB`, `GiB` are powers of 1,024 (IEC 80000-13);
 //! `KB` and `MB`, which half of the world reads as powers of 1,000, are refused with a hint.
 
+use super::foreign;
 use super::problem::{Refusal, did_you_mean, listed};
 use super::read::Scalar;
 use super::tables::scalar_schema;
@@ -362,8 +363,9 @@ pub fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, Refu
     let written = text(value)?;
     let found = words.iter().find(|(name, _)| *name == written);
     found.map(|(_, value)| *value).ok_or_else(|| {
-        let help = did_you_mean(written, words.iter().map(|(name, _)| *name));
-        Refusal { why: None, help }
+        let known = || words.iter().map(|(name, _)| *name);
+        let ours = foreign::word(written, known()).map(|ours| format!("that is {ours:?} here"));
+        Refusal { why: None, help: ours.or_else(|| did_you_mean(written, known())) }
     })
 }
 
@@ -551,9 +553,14 @@ pub(crate) mod tests {
 
     #[test]
     fn a_word_of_a_list_is_suggested() {
-        let refusal = BalanceWord::parse(&DeValue::String("least_conn".into())).unwrap_err();
-        assert_eq!(refusal.help, None);
-        let refusal = BalanceWord::parse(&DeValue::String("round-robin".into())).unwrap_err();
-        assert_eq!(refusal.help.as_deref(), Some("did you mean \"round_robin\"?"));
+        for (written, help) in [
+            ("least_conn", Some("that is \"least_request\" here")),
+            ("round-robin", Some("that is \"round_robin\" here")),
+            ("maglef", Some("did you mean \"maglev\"?")),
+            ("fastest", None),
+        ] {
+            let refusal = BalanceWord::parse(&DeValue::String(written.into())).unwrap_err();
+            assert_eq!(refusal.help.as_deref(), help);
+        }
     }
 }

@@ -20,6 +20,13 @@ pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
         }
     }
     let mut warnings: Vec<String> = config.access_log.as_ref().and_then(missing_folder).into_iter().collect();
+    let forbids = |what: &str, name: &str| {
+        format!("{what} {name:?}: max_body = 0 is no body at all and not any: requests with one get 413")
+    };
+    let listeners = config.listeners.iter().filter(|listener| listener.body_bytes_max == 0);
+    warnings.extend(listeners.map(|listener| forbids("listener", &listener.name)));
+    let routes = config.routes.iter().filter(|route| route.body_bytes_max == Some(0));
+    warnings.extend(routes.map(|route| forbids("route", &route.name)));
     for (cluster, used) in config.clusters.iter().zip(used) {
         let name = &cluster.name;
         if !used {
@@ -132,6 +139,17 @@ mod tests {
         ] {
             assert_eq!(of(&file(listen, address)), [""; 0], "{listen} {address}");
         }
+    }
+
+    #[test]
+    fn who_forbids_bodies_is_asked_whether_he_meant_it() {
+        let text = "[[listener]]\nname = \"l\"\nlisten = \"127.0.0.1:0\"\nmax_body = \"0B\"\n\
+                    [[route]]\nname = \"r\"\nmax_body = \"0B\"\nrespond = {}\n";
+        let told = of(text);
+        assert!(
+            told.len() == 2 && told[0].starts_with("listener \"l\"") && told[1].starts_with("route \"r\""),
+            "{told:?}"
+        );
     }
 
     #[test]
