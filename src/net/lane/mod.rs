@@ -9,6 +9,9 @@
 //! that is there, so that an end that is the stream's is an end that everybody can see. What goes into a lane are frames of HTTP/2 with
 //! the id 0, which is what the encoders write for such a client.
 //!
+//! Towards an endpoint it is the same the other way round ([`Lane::deliver_head`]): what is sent on it is a request as HTTP/1.1 writes it, and what
+//! is received is a response so written; the connection's task makes frames of the one and the other of frames.
+//!
 //! It holds no block while nothing is under way, and knows neither ids nor windows.
 
 pub(super) mod socket;
@@ -77,6 +80,9 @@ enum End {
 /// What the client has sent and nobody has taken.
 #[derive(Debug, Default)]
 struct Incoming {
+    /// Of a response, and how much of it was taken.
+    head: Vec<u8>,
+    head_taken: usize,
     block: Block,
     /// Lines.
     trailers: Vec<u8>,
@@ -86,11 +92,37 @@ struct Incoming {
 
 impl Incoming {
     fn is_ready(&self) -> bool {
-        !self.block.is_empty() || self.end != End::Open
+        !self.block.is_empty() || self.end != End::Open || self.has_head()
+    }
+
+    fn has_head(&self) -> bool {
+        self.head_taken < self.head.len()
+    }
+
+    /// As much of the head as there is room for; and, if that is all of it, what there is of the body behind it.
+    fn take_head(&mut self, mut into: Block) -> (usize, Received) {
+        let left = &self.head[self.head_taken..];
+        // one that is full has no room for anything, and must grow all the same
+        let part = if into.room() == 0 { left.len() } else { left.len().min(into.room()) };
+        into.vec_mut().extend_from_slice(&left[..part]);
+        self.head_taken += part;
+        if self.has_head() {
+            return (0, (Ok(part), into));
+        }
+        self.head.clear();
+        self.head_taken = 0;
+        if self.block.is_empty() && self.end != End::Ended {
+            return (0, (Ok(part), into));
+        }
+        let (taken, (received, into)) = self.take(into);
+        (taken, (received.map(|bytes| bytes + part), into))
     }
 
     /// Bytes of payload that were taken, and what they are now.
     fn take(&mut self, into: Block) -> (usize, Received) {
+        if self.has_head() {
+            return self.take_head(into);
+        }
         let framing = if self.is_chunked { Framing::Chunked } else { Framing::UntilClose };
         let there = self.block.unread().len();
         let is_end = self.end == End::Ended && self.is_chunked;
@@ -193,6 +225,8 @@ impl Lane {
         self.taken.set(0);
         let mut incoming = self.incoming.borrow_mut();
         incoming.trailers.clear();
+        incoming.head.clear();
+        incoming.head_taken = 0;
         incoming.is_chunked = framing == Framing::Chunked;
         incoming.end = if framing.is_empty() { End::Told } else { End::Open };
         *self.bells.borrow_mut() = Some((Rc::clone(bells), place as u32));
@@ -202,6 +236,14 @@ impl Lane {
     pub fn set_connection(&self, local: Option<SocketAddr>, is_encrypted: bool) {
         self.local.set(local);
         self.is_encrypted.set(is_encrypted);
+    }
+
+    /// The head of a response has come, interim or final, and is written by `write`, which says how the body comes behind it.
+    pub fn deliver_head(&self, write: impl FnOnce(&mut Vec<u8>) -> Framing) {
+        let mut incoming = self.incoming.borrow_mut();
+        incoming.is_chunked = write(&mut incoming.head) == Framing::Chunked;
+        drop(incoming);
+        wake(&self.reader);
     }
 
     /// A piece of the body has come. Blocks are of the worker's stock.
