@@ -39,6 +39,7 @@ mod identify;
 mod inbound;
 mod kept;
 mod lease;
+mod up;
 mod line;
 mod meaning;
 mod notice;

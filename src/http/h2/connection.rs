@@ -256,6 +256,10 @@ impl Connection {
             return Err(Code::Protocol); // §5.1, §6.1
         }
         self.receive.receive(head.len)?;
+        if self.asks {
+            // what one client does not read must not keep the others from being sent to: only the stream's window waits for it
+            self.give_back_connection(head.len);
+        }
         let ended = head.has(END_STREAM);
         let (payload, overhead) = (left - padding, head.len - (left - padding));
         let taker = self.check_data(head, payload, now);
@@ -362,8 +366,8 @@ impl Connection {
         if bytes == 0 {
             return;
         }
-        if let Some(more) = self.receive.take(bytes) {
-            frame::push_window_update(&mut self.control, 0, more);
+        if !self.asks {
+            self.give_back_connection(bytes);
         }
         let Some(place) = place else { return };
         let stream = self.streams.get_mut(place);
@@ -372,6 +376,14 @@ impl Connection {
             && !stream.is_reset()
         {
             frame::push_window_update(&mut self.control, stream.id, more);
+        }
+    }
+
+    fn give_back_connection(&mut self, bytes: usize) {
+        if bytes > 0
+            && let Some(more) = self.receive.take(bytes)
+        {
+            frame::push_window_update(&mut self.control, 0, more);
         }
     }
 

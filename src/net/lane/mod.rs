@@ -58,6 +58,13 @@ impl Bells {
         Poll::Pending
     }
 
+    /// Wakes the connection's task for something else than a lane.
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
     fn ring(&self, place: u32) {
         self.due.borrow_mut().push(place);
         if let Some(waker) = &*self.waker.borrow() {
@@ -186,6 +193,8 @@ pub struct Lane {
     is_cut: Cell<bool>,
     /// The client has left, or has reset the stream.
     is_lost: Cell<bool>,
+    /// The other end takes no more of what is sent, and minds nothing.
+    is_parted: Cell<bool>,
     /// Whoever served it has ended.
     is_finished: Cell<bool>,
     is_due: Cell<bool>,
@@ -209,6 +218,7 @@ impl Lane {
             is_deaf: Cell::new(false),
             is_cut: Cell::new(false),
             is_lost: Cell::new(false),
+            is_parted: Cell::new(false),
             is_finished: Cell::new(false),
             is_due: Cell::new(false),
             bells: RefCell::default(),
@@ -219,7 +229,7 @@ impl Lane {
 
     /// Makes it a stream's of this place, whose body comes so.
     pub fn begin(&self, bells: &Rc<Bells>, place: usize, framing: Framing) {
-        for flag in [&self.is_deaf, &self.is_cut, &self.is_lost, &self.is_finished, &self.is_due] {
+        for flag in [&self.is_deaf, &self.is_cut, &self.is_lost, &self.is_parted, &self.is_finished, &self.is_due] {
             flag.set(false);
         }
         self.taken.set(0);
@@ -285,6 +295,13 @@ impl Lane {
     pub fn lose(&self) {
         self.is_lost.set(true);
         wake(&self.reader);
+        wake(&self.writer);
+    }
+
+    /// Nothing more is taken of what is sent on it, and what was received stands.
+    pub fn part(&self) {
+        self.is_parted.set(true);
+        self.outgoing.borrow_mut().clear();
         wake(&self.writer);
     }
 
