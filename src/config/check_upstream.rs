@@ -9,7 +9,9 @@ use super::probe::ProbeHost;
 use super::problem::Sink;
 use super::read::{Map, Written};
 use super::values::{BalanceWord, ProtocolWord, duration};
-use super::{Balance, Protocol, Cluster, Endpoint, HashKey, HealthCheck, HttpProbe, Lookup, Named, Outlier, Probe, RetryBudget};
+use super::{
+    Balance, Cluster, Endpoint, HashKey, HealthCheck, HttpProbe, Lookup, Named, Outlier, Probe, Protocol, RetryBudget,
+};
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue, Method};
 use std::collections::HashMap;
@@ -97,7 +99,8 @@ fn protocol(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Protocol> {
         ProtocolWord::Auto => Protocol::Http1,
     };
     if let (Some(span), true) = (span_of_written(&table.proxy_protocol), protocol != Protocol::Http1) {
-        let message = "names one client, and a connection of HTTP/2 is many clients'; leave it out, or protocol".to_owned();
+        let message =
+            "names one client, and a connection of HTTP/2 is many clients'; leave it out, or protocol".to_owned();
         sink.value(table.at.key("proxy_protocol"), span, message, None);
     }
     Some(protocol)

@@ -3,8 +3,8 @@
 use super::certificate::Certificate;
 use super::der;
 use super::offer::{HTTP2, MinVersion, PROTOCOLS};
-use crate::config::Protocol;
 use super::provider;
+use crate::config::Protocol;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};

@@ -7,11 +7,11 @@
 //! request.
 
 use super::believed::Believed;
-use super::shared::{InUse, Shared};
 use super::lease::Lease;
+use super::shared::{InUse, Shared};
 use super::state::Worker;
 use super::up::links::Links;
-use crate::config::{Protocol, Cluster as ClusterConfig, LimitKey, ProxyVersion, Route};
+use crate::config::{Cluster as ClusterConfig, LimitKey, Protocol, ProxyVersion, Route};
 use crate::error::ProxyError;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
@@ -360,7 +360,8 @@ impl OneCluster {
         let slots = RefCell::new(hands_in(&shared.endpoint_slots[row]));
         let known =
             old.filter(|(_, old_config, _)| same_words(old_config, config)).map(|(old, ..)| old.tls_rules.clone());
-        let tls_rules = known.unwrap_or_else(|| config.tls.as_ref().map(|tls| with_memory(&tls.rules, config.protocol)));
+        let tls_rules =
+            known.unwrap_or_else(|| config.tls.as_ref().map(|tls| with_memory(&tls.rules, config.protocol)));
         let (policy, pool) = (RefCell::new(cluster), RefCell::new(pool));
         let links = (config.protocol != Protocol::Http1).then(|| Links::new(config));
         Rc::new(Self { policy, pool, links, slots, active, before, tls_rules })

@@ -39,7 +39,6 @@ mod identify;
 mod inbound;
 mod kept;
 mod lease;
-mod up;
 mod line;
 mod meaning;
 mod notice;
@@ -57,6 +56,7 @@ mod shared;
 mod state;
 mod succession;
 mod tunnel;
+mod up;
 mod upload;
 mod variables;
 

@@ -107,9 +107,8 @@ pub fn restate(out: &mut Vec<u8>, section: &Section, is_bodiless: bool, ended: b
     // the first line is `:status`, the only one that is no field
     let fields = memchr::memchr(b'\n', section.lines()).map_or(&[][..], |end| &section.lines()[end + 1..]);
     out.extend_from_slice(fields);
-    let has_none = is_bodiless
-        || status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let has_none =
+        is_bodiless || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let framing = match section.content_length() {
         _ if has_none => Framing::None,
         Some(bytes) => Framing::Fixed(bytes),

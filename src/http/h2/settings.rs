@@ -93,11 +93,7 @@ impl OwnSettings {
     }
 
     fn push_all(&self, out: &mut Vec<u8>, first: (u16, u32)) {
-        let settings = [
-            first,
-            (INITIAL_WINDOW_SIZE, self.window),
-            (MAX_HEADER_LIST_SIZE, self.head_bytes_max),
-        ];
+        let settings = [first, (INITIAL_WINDOW_SIZE, self.window), (MAX_HEADER_LIST_SIZE, self.head_bytes_max)];
         frame::push_head(out, SETTING_BYTES * settings.len(), frame::Kind::Settings, 0, 0);
         for (id, value) in settings {
             out.extend_from_slice(&id.to_be_bytes());
