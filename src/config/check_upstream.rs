@@ -39,6 +39,7 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
     let balance = balance(table, sink);
     let endpoints = endpoints(table, sink);
     let health_check = table.health_check.as_ref().map(|check| health_check(&check.value, sink));
+    let protocol = protocol(table, sink);
     let outlier = table.outlier.as_ref().and_then(|outlier| self::outlier(&outlier.value, sink));
     let tls = match &table.tls {
         None => Some(None),
@@ -49,7 +50,7 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
     Some(Cluster {
         name: name.to_owned(),
         balance: balance?,
-        protocol: protocol(table, sink)?,
+        protocol: protocol?,
         streams_max: u32::try_from(value(&table.max_streams)?.0).ok()?,
         connect_timeout: value(&table.connect_timeout)?.0,
         idle_timeout: value(&table.idle_timeout)?.0,
@@ -102,6 +103,11 @@ fn protocol(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Protocol> {
         let message =
             "names one client, and a connection of HTTP/2 is many clients'; leave it out, or protocol".to_owned();
         sink.value(table.at.key("proxy_protocol"), span, message, None);
+    }
+    let path = table.health_check.as_ref().and_then(|check| Some((&check.value, check.value.path.as_ref()?)));
+    if let (Some((check, path)), Protocol::Http2) = (path, protocol) {
+        let message = "a probe asks in HTTP/1.1, which this upstream does not speak; write tcp = true".to_owned();
+        sink.value(check.at.key("path"), path.span.clone(), message, None);
     }
     Some(protocol)
 }
