@@ -8,8 +8,10 @@ use super::names::{Expect, Hash, Name};
 use super::probe::ProbeHost;
 use super::problem::Sink;
 use super::read::{Map, Written};
-use super::values::{BalanceWord, duration};
-use super::{Balance, Cluster, Endpoint, HashKey, HealthCheck, HttpProbe, Lookup, Named, Outlier, Probe, RetryBudget};
+use super::values::{BalanceWord, ProtocolWord, duration};
+use super::{
+    Balance, Cluster, Endpoint, HashKey, HealthCheck, HttpProbe, Lookup, Named, Outlier, Probe, Protocol, RetryBudget,
+};
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue, Method};
 use std::collections::HashMap;
@@ -37,6 +39,7 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
     let balance = balance(table, sink);
     let endpoints = endpoints(table, sink);
     let health_check = table.health_check.as_ref().map(|check| health_check(&check.value, sink));
+    let protocol = protocol(table, sink);
     let outlier = table.outlier.as_ref().and_then(|outlier| self::outlier(&outlier.value, sink));
     let tls = match &table.tls {
         None => Some(None),
@@ -47,6 +50,8 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
     Some(Cluster {
         name: name.to_owned(),
         balance: balance?,
+        protocol: protocol?,
+        streams_max: u32::try_from(value(&table.max_streams)?.0).ok()?,
         connect_timeout: value(&table.connect_timeout)?.0,
         idle_timeout: value(&table.idle_timeout)?.0,
         idle_max: usize::try_from(value(&table.max_idle)?.0).ok()?,
@@ -84,6 +89,32 @@ fn balance(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Balance> {
         sink.value(table.at.key("hash"), hash.span.clone(), message, None);
     }
     Some(balance)
+}
+
+/// What is spoken. A connection that many requests share cannot begin with the name of one client.
+fn protocol(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Protocol> {
+    let protocol = match value(&table.protocol)? {
+        ProtocolWord::Http1 => Protocol::Http1,
+        ProtocolWord::Http2 => Protocol::Http2,
+        ProtocolWord::Auto if table.tls.is_some() => Protocol::Negotiated,
+        ProtocolWord::Auto => Protocol::Http1,
+    };
+    if let (Some(span), true) = (span_of_written(&table.proxy_protocol), protocol != Protocol::Http1) {
+        let message =
+            "names one client, and a connection of HTTP/2 is many clients'; leave it out, or protocol".to_owned();
+        sink.value(table.at.key("proxy_protocol"), span, message, None);
+    }
+    let path = table.health_check.as_ref().and_then(|check| Some((&check.value, check.value.path.as_ref()?)));
+    if let (Some((check, path)), Protocol::Http2) = (path, protocol) {
+        let message = "a probe asks in HTTP/1.1, which this upstream does not speak; write tcp = true".to_owned();
+        sink.value(check.at.key("path"), path.span.clone(), message, None);
+    }
+    Some(protocol)
+}
+
+/// Where `proxy_protocol` stands, if it is not off.
+fn span_of_written(key: &Option<Written<super::ProxyVersion>>) -> Option<Range<usize>> {
+    key.as_ref().filter(|key| key.value != super::ProxyVersion::Off).map(|key| key.span.clone())
 }
 
 /// The addresses, and the names.

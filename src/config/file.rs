@@ -18,7 +18,9 @@ use super::read::{Later, List, Map};
 use super::secret::SecretText;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
-use super::values::{BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, PerTime, SECOND, Share, Size, Time};
+use super::values::{
+    BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, PerTime, ProtocolWord, SECOND, Share, Size, Time,
+};
 use crate::limits::{
     ATTEMPTS_MAX, AUTH_MAX, CLUSTERS_MAX, CONSUMERS_WRITTEN_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX,
     HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX, ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX,
@@ -336,6 +338,10 @@ table! {
         default balance: BalanceWord = "least_request";
         /// What ring_hash and maglev hash: client_ip, path, header:NAME or cookie:NAME; client_ip where it is not given.
         optional hash: Hash;
+        /// What is spoken with the endpoints: http1; h2 (by prior knowledge, or by ALPN with tls); auto (by ALPN with tls, else http1).
+        default protocol: ProtocolWord = "http1";
+        /// Requests at once on one connection of HTTP/2, 1 to 1000, and no more than its endpoint allows.
+        default max_streams: Int<1, 1_000> = 100;
         /// How long a connection may take to be made, 1ms to 1d.
         default connect_timeout: Timeout = "1s";
         /// How long a pooled connection may wait for its next request, 1ms to 1d. Keep it below the endpoints' own.

@@ -476,6 +476,10 @@ pub struct Cluster {
     pub name: String,
     /// How an endpoint is chosen.
     pub balance: Balance,
+    /// What is spoken with the endpoints.
+    pub protocol: Protocol,
+    /// Streams of one connection of HTTP/2, at most.
+    pub streams_max: u32,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// How long a pooled connection may wait for its next request.
@@ -504,6 +508,18 @@ pub struct Cluster {
     pub slow_start: Duration,
     /// What TLS is spoken with; `None`: plain HTTP.
     pub tls: Option<ClientSide>,
+}
+
+/// `upstream.protocol`, as it is with what else the upstream says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, and nothing else.
+    Http2,
+    /// Whatever the endpoint chooses of the two, over TLS.
+    Negotiated,
 }
 
 /// `upstream.balance`

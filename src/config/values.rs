@@ -441,6 +441,18 @@ words! {
 }
 
 words! {
+    /// `upstream.protocol`
+    ProtocolWord {
+        /// HTTP/1.1.
+        Http1 = "http1",
+        /// HTTP/2.
+        Http2 = "h2",
+        /// By ALPN.
+        Auto = "auto",
+    }
+}
+
+words! {
     /// `upstream.balance`
     BalanceWord {
         /// By availability.

@@ -93,6 +93,8 @@ pub(crate) fn cluster(name: &str, addresses: Vec<Address>, health_check: Option<
         outlier: None,
         retry_after_max: Duration::from_secs(30),
         spill: crate::config::Spill::Proportional,
+        protocol: Default::default(),
+        streams_max: 100,
         slow_start: Duration::from_secs(10),
         tls: None,
     }

@@ -48,6 +48,8 @@ pub(crate) fn cluster(balance: Balance, priorities: &[u8]) -> Cluster {
         names: Vec::new(),
         health_check: None,
         outlier: Some(outlier()),
+        protocol: Default::default(),
+        streams_max: 100,
         slow_start: Duration::from_secs(10),
         tls: None,
     }

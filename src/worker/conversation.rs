@@ -148,6 +148,12 @@ impl<'c> Conversation<'c> {
     /// What a connection means that has ended, `at` that time, while the upload was waiting for its client (`starved`) or not.
     fn verdict(&self, failure: Failure, at: Instant, starved: bool) -> Failure {
         let Failure::Reset { ending, .. } = failure else { return failure };
+        if let Some(told) = self.hop.lease.told()
+            && !self.hop.attempt.watch.expired()
+            && !self.inbound.has_left()
+        {
+            return told;
+        }
         let watch = &self.hop.attempt.watch;
         let (sent, may_be_read) = match self.hop.has_sent() {
             true => (Sent::Maybe, true),

@@ -49,6 +49,8 @@ pub(super) enum Ending {
     Overrun,
     /// The gateway lacked what it takes to go on with it, or has stood still meanwhile.
     Short,
+    /// Its connection was one of many requests', and its loss is counted for another one; or the endpoint has not looked at it.
+    Shared,
     /// The endpoint has given up an upload that was waiting for its client.
     Starved,
 }

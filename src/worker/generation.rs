@@ -7,9 +7,11 @@
 //! request.
 
 use super::believed::Believed;
+use super::lease::Lease;
 use super::shared::{InUse, Shared};
 use super::state::Worker;
-use crate::config::{Cluster as ClusterConfig, LimitKey, ProxyVersion, Route};
+use super::up::links::Links;
+use crate::config::{Cluster as ClusterConfig, LimitKey, Protocol, ProxyVersion, Route};
 use crate::error::ProxyError;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
@@ -63,6 +65,8 @@ pub(super) struct Generation {
 struct OneCluster {
     policy: RefCell<Cluster>,
     pool: RefCell<Pool>,
+    /// Connections that many requests share; `None`: there are none.
+    links: Option<Rc<Links>>,
     /// `max_requests`, by endpoint; empty without.
     slots: RefCell<Vec<LocalSlots>>,
     /// Requests in flight.
@@ -146,6 +150,7 @@ impl Generation {
         for gone in self.clusters.iter().filter(|cluster| !kept.contains(&Rc::as_ptr(cluster))) {
             gone.slots.borrow_mut().iter_mut().for_each(LocalSlots::retire);
             gone.pool.borrow_mut().close();
+            gone.links.iter().for_each(|links| links.retire());
         }
     }
 
@@ -208,9 +213,16 @@ impl Generation {
         &self.routes[route.index()]
     }
 
-    /// The pooled connection that was used last, if there is one.
-    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId, now: Instant) -> Option<Upstream> {
-        self.clusters[cluster.index()].pool.borrow_mut().checkout(endpoint, now)
+    /// The pooled connection that was used last, if there is one; or a stream of one that is shared.
+    pub(super) fn checkout(&self, cluster: ClusterId, endpoint: EndpointId, now: Instant) -> Option<Lease> {
+        let cluster = &self.clusters[cluster.index()];
+        let pooled = cluster.pool.borrow_mut().checkout(endpoint, now);
+        pooled.map(Lease::pooled).or_else(|| cluster.links.as_ref()?.checkout(endpoint, true))
+    }
+
+    /// The connections of a cluster that many requests share.
+    pub(super) fn links(&self, cluster: ClusterId) -> Option<&Rc<Links>> {
+        self.clusters[cluster.index()].links.as_ref()
     }
 
     /// Takes a connection back for the next request, which must come within `keep`, and not at all if the connection began with a
@@ -341,16 +353,18 @@ impl OneCluster {
         let before = old.map_or_else(Box::default, |(old, ..)| Self::and_before(old));
         if let Some((old, old_config, _)) = old {
             cluster.inherit(&old.policy.borrow(), now);
-            if old_config.proxy_protocol == config.proxy_protocol && old_config.tls == config.tls {
+            if old_config.proxy_protocol == config.proxy_protocol && same_words(old_config, config) {
                 pool.inherit(&mut old.pool.borrow_mut(), same_endpoints(old_config, config));
             }
         }
         let slots = RefCell::new(hands_in(&shared.endpoint_slots[row]));
         let known =
-            old.filter(|(_, old_config, _)| old_config.tls == config.tls).map(|(old, ..)| old.tls_rules.clone());
-        let tls_rules = known.unwrap_or_else(|| config.tls.as_ref().map(|tls| with_memory(&tls.rules)));
+            old.filter(|(_, old_config, _)| same_words(old_config, config)).map(|(old, ..)| old.tls_rules.clone());
+        let tls_rules =
+            known.unwrap_or_else(|| config.tls.as_ref().map(|tls| with_memory(&tls.rules, config.protocol)));
         let (policy, pool) = (RefCell::new(cluster), RefCell::new(pool));
-        Rc::new(Self { policy, pool, slots, active, before, tls_rules })
+        let links = (config.protocol != Protocol::Http1).then(|| Links::new(config));
+        Rc::new(Self { policy, pool, links, slots, active, before, tls_rules })
     }
 
     /// It, and what it was before, as far as that is in use.
@@ -358,6 +372,11 @@ impl OneCluster {
         let used = this.before.iter().filter(|before| before.strong_count() > 0);
         used.cloned().chain([Rc::downgrade(this)]).collect()
     }
+}
+
+/// Whether connections are made in the same way.
+fn same_words(old: &ClusterConfig, new: &ClusterConfig) -> bool {
+    old.tls == new.tls && old.protocol == new.protocol
 }
 
 /// Old and new rows of the endpoints that both have.

@@ -56,6 +56,7 @@ mod shared;
 mod state;
 mod succession;
 mod tunnel;
+mod up;
 mod upload;
 mod variables;
 

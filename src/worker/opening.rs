@@ -9,7 +9,8 @@ use super::inbound::Inbound;
 use super::lease::Lease;
 use super::proxied;
 use super::report::{COMPLAINT_PAUSE, Report};
-use crate::config::Address;
+use super::up;
+use crate::config::{Address, Protocol};
 use crate::error::ProxyError;
 use crate::net::clock;
 use crate::net::connecting;
@@ -18,6 +19,7 @@ use crate::net::stream::Stream;
 use crate::net::tls::handshake::{self, Failed};
 use crate::observe::labels::HandshakeFailure;
 use crate::policy::retry::Sent;
+use crate::tls::HTTP2;
 use crate::units::Instant;
 use std::fmt::Display;
 use std::io;
@@ -29,8 +31,11 @@ pub(super) async fn open(
     reuse: bool,
     now: Instant,
 ) -> Result<Lease, Failure> {
-    if reuse && let Some(lease) = Lease::checkout(inbound.worker, attempt, now) {
+    if reuse && let Some(lease) = inbound.worker.checkout(attempt.cluster, attempt.endpoint, now) {
         return Ok(lease);
+    }
+    if let Some(links) = inbound.worker.links(attempt.cluster) {
+        return Box::pin(up::open(inbound, attempt, links, reuse)).await;
     }
     // boxed: most requests find a connection, and every connection of a client would hold the room for making one
     let stream = Box::pin(connect(inbound, attempt)).await?;
@@ -47,7 +52,8 @@ pub(super) fn may_repair(sent: Sent, hop: &Hop<'_>) -> bool {
     may_repeat && hop.upload.can_begin()
 }
 
-async fn connect(inbound: &Inbound<'_>, attempt: &Attempt) -> Result<Stream, Failure> {
+/// A connection that has just been made.
+pub(super) async fn connect(inbound: &Inbound<'_>, attempt: &Attempt) -> Result<Stream, Failure> {
     let worker = inbound.worker;
     let watch = &attempt.watch;
     let cluster = &worker.shared.config.clusters[attempt.cluster.index()];
@@ -74,6 +80,11 @@ async fn connect(inbound: &Inbound<'_>, attempt: &Attempt) -> Result<Stream, Fai
         };
         let made = handshake::connect(&mut stream, rules, name).await;
         made.map_err(|failed| unless_ended(unsure(worker, attempt, &failed)))?;
+        if cluster.protocol == Protocol::Http2 && !stream.tls().is_some_and(|session| session.is_for(HTTP2)) {
+            let why = &"it does not speak HTTP/2 (ALPN)";
+            worker.complain_of_handshake(attempt, HandshakeFailure::Protocol, why);
+            return Err(Failure::Refused);
+        }
         worker.cluster(attempt.cluster).borrow_mut().on_connected(attempt.endpoint, clock::now());
     }
     match inbound.watch.has_left() {

@@ -32,6 +32,7 @@ mod headers;
 mod health_checks;
 mod http2;
 mod http2_abuse;
+mod http2_endpoints;
 mod interim;
 mod knobs;
 mod limits;

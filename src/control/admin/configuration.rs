@@ -350,6 +350,12 @@ fn cluster(cluster: &Cluster) -> Value {
         "retry_after_max": duration(cluster.retry_after_max),
         "spill": spill(cluster.spill),
         "slow_start": duration(cluster.slow_start),
+        "protocol": match cluster.protocol {
+            crate::config::Protocol::Http1 => "http1",
+            crate::config::Protocol::Http2 => "h2",
+            crate::config::Protocol::Negotiated => "auto",
+        },
+        "max_streams": cluster.streams_max,
         "tls": cluster.tls.as_ref().map(|tls| &tls.shown),
     })
 }

@@ -1,4 +1,7 @@
-//! A client's connection: bytes in, events out; and what is to be said, into a buffer (RFC 9113).
+//! A connection: bytes in, events out; and what is to be said, into a buffer (RFC 9113).
+//!
+//! It is a client's, where the gateway is the server, or one to an endpoint, where it is the client ([`super::ask`]): frames, bounds and
+//! windows are the same, and what *request* says of a stream is the peer's direction, *response* ours.
 //!
 //! [`Connection::feed`] takes what has arrived, in whatever pieces, and tells one event at a time. Frames but DATA are taken when they are
 //! whole, which the caller waits for; DATA is handed on as it comes. Heads are decoded into a [`Section`] that the caller brings. Answers
@@ -54,7 +57,7 @@ pub enum Event<'b> {
         place: usize,
         /// Why.
         code: Code,
-        /// The client has reset it; else we have.
+        /// The peer has reset it; else we have.
         by_client: bool,
     },
     /// There is more room to send: for this stream, or for all.
@@ -62,9 +65,26 @@ pub enum Event<'b> {
         /// The stream's.
         place: Option<usize>,
     },
-    /// The client will begin no more streams.
-    Goaway(Code),
-    /// The client has answered a ping of ours.
+    /// The final head of a response has come; it is in the section. `ended`: it has no body.
+    Response {
+        /// Its stream's.
+        place: usize,
+        /// Nothing follows.
+        ended: bool,
+    },
+    /// The head of an interim response (RFC 9110 §15.2), in the section.
+    Interim {
+        /// Its stream's.
+        place: usize,
+    },
+    /// The peer takes, or begins, no more streams.
+    Goaway {
+        /// Why.
+        code: Code,
+        /// Streams of ours above it were not looked at, and may be tried again (§6.8).
+        last: u32,
+    },
+    /// The peer has answered a ping of ours.
     Pong([u8; 8]),
 }
 
@@ -102,6 +122,8 @@ pub(super) struct Gathering {
 /// See the module.
 #[derive(Debug)]
 pub struct Connection {
+    /// We are the client.
+    pub(super) asks: bool,
     pub(super) own: OwnSettings,
     pub(super) peer: PeerSettings,
     pub(super) decoder: Decoder,
@@ -110,7 +132,7 @@ pub struct Connection {
     pub(super) send: SendWindow,
     pub(super) receive: ReceiveWindow,
     /// Bytes of the preface that are still to come.
-    preface_left: usize,
+    pub(super) preface_left: usize,
     /// SETTINGS have come.
     pub(super) is_greeted: bool,
     /// Our SETTINGS were acknowledged.
@@ -132,6 +154,7 @@ impl Connection {
         own.push(&mut control);
         let peer = PeerSettings::default();
         Self {
+            asks: false,
             own,
             peer,
             decoder: Decoder::default(),
@@ -156,7 +179,8 @@ impl Connection {
     /// The connection is lost. [`Connection::control`] ends with the GOAWAY that says so; nothing is to be fed any more.
     pub fn feed<'b>(&mut self, bytes: &'b [u8], section: &mut Section, now: Instant) -> Result<Fed<'b>, Code> {
         self.take(bytes, section, now).inspect_err(|&code| {
-            let last = self.goaway.unwrap_or(self.last_id).min(self.last_id);
+            // an endpoint begins no streams
+            let last = if self.asks { 0 } else { self.goaway.unwrap_or(self.last_id).min(self.last_id) };
             frame::push_goaway(&mut self.control, last, code);
         })
     }
@@ -232,6 +256,10 @@ impl Connection {
             return Err(Code::Protocol); // §5.1, §6.1
         }
         self.receive.receive(head.len)?;
+        if self.asks {
+            // what one client does not read must not keep the others from being sent to: only the stream's window waits for it
+            self.give_back_connection(head.len);
+        }
         let ended = head.has(END_STREAM);
         let (payload, overhead) = (left - padding, head.len - (left - padding));
         let taker = self.check_data(head, payload, now);
@@ -276,6 +304,9 @@ impl Connection {
         }
         if stream.request != Request::Open {
             return Err(of_stream(Code::StreamClosed));
+        }
+        if stream.awaits_head {
+            return Err(of_stream(Code::Protocol)); // §8.1
         }
         let ended = head.has(END_STREAM);
         // the window last: what is in it is given back by the stream
@@ -335,8 +366,8 @@ impl Connection {
         if bytes == 0 {
             return;
         }
-        if let Some(more) = self.receive.take(bytes) {
-            frame::push_window_update(&mut self.control, 0, more);
+        if !self.asks {
+            self.give_back_connection(bytes);
         }
         let Some(place) = place else { return };
         let stream = self.streams.get_mut(place);
@@ -345,6 +376,14 @@ impl Connection {
             && !stream.is_reset()
         {
             frame::push_window_update(&mut self.control, stream.id, more);
+        }
+    }
+
+    fn give_back_connection(&mut self, bytes: usize) {
+        if bytes > 0
+            && let Some(more) = self.receive.take(bytes)
+        {
+            frame::push_window_update(&mut self.control, 0, more);
         }
     }
 
@@ -357,6 +396,8 @@ impl Connection {
             send: SendWindow::new(self.peer.window),
             receive: ReceiveWindow::new(self.own.window),
             left,
+            awaits_head: false,
+            is_bodiless: false,
         })
     }
 

@@ -54,13 +54,15 @@ impl Connection {
             self.guard.on_useless(now)?;
             return Ok(None);
         };
+        let asks = self.asks;
         let stream = self.streams.get_mut(place);
         if stream.request == Request::Reset {
             self.guard.on_useless(now)?;
             return Ok(None);
         }
         stream.request = Request::Reset;
-        if stream.response != Response::Open {
+        // an endpoint may have answered and not want the rest of a request (§8.1), or fail after we have sent all of it
+        if stream.response == Response::Reset || (stream.response == Response::Ended && !asks) {
             self.guard.on_useless(now)?;
             return Ok(None);
         }
@@ -79,6 +81,9 @@ impl Connection {
         }
         let before = i64::from(self.peer.window);
         self.peer.apply(payload)?;
+        if self.asks && self.peer.is_push_enabled {
+            return Err(Code::Protocol); // §6.5.2: a server must not
+        }
         self.is_greeted = true;
         let more = i64::from(self.peer.window) - before;
         if more != 0 {
@@ -233,6 +238,8 @@ impl Connection {
                 self.guard.on_finished();
                 None
             }
+            // §8.1: only a server says that it has enough of a request
+            Response::Ended | Response::Open if self.asks => Some(Code::Cancel),
             Response::Ended => Some(Code::NoError),
             Response::Open => Some(Code::Internal),
             Response::Reset => None,
@@ -281,5 +288,6 @@ fn on_goaway(head: FrameHead, payload: &[u8]) -> Result<Option<Event<'static>>, 
         return Err(Code::Protocol);
     }
     let code = code.try_into().map_or(Code::Internal, |code| Code::from_wire(u32::from_be_bytes(code)));
-    Ok(Some(Event::Goaway(code)))
+    let last = frame::number31(payload).unwrap_or_default();
+    Ok(Some(Event::Goaway { code, last }))
 }

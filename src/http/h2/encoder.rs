@@ -30,6 +30,20 @@ pub(super) fn push_status(out: &mut Vec<u8>, status: StatusCode) {
     out.push(0x80 | index);
 }
 
+/// Appends `:method`.
+pub(super) fn push_method(out: &mut Vec<u8>, method: &[u8]) {
+    match method {
+        b"GET" => out.push(0x82),
+        b"POST" => out.push(0x83),
+        _ => push_field(out, b":method", method, false),
+    }
+}
+
+/// Appends `:scheme`.
+pub(super) fn push_scheme(out: &mut Vec<u8>, is_secure: bool) {
+    out.push(if is_secure { 0x87 } else { 0x86 });
+}
+
 /// Appends a field; its name is written in lower case (RFC 9113 §8.2).
 pub(super) fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8], never_indexed: bool) {
     let first = if never_indexed { NEVER_INDEXED } else { 0 };

@@ -65,14 +65,24 @@ impl Connection {
     ) -> Taken {
         let place = self.streams.find(id);
         let is_new = id > self.last_id;
-        section.clear(if is_new { Role::Request } else { Role::Trailers });
+        if is_new && self.asks {
+            return Err(Violation::Connection(Code::Protocol)); // §5.1: nobody has begun it
+        }
+        let is_head = place.is_some_and(|place| self.streams.get(place).awaits_head);
+        section.clear(match (is_new, is_head) {
+            (true, _) => Role::Request,
+            (false, true) => Role::Response,
+            (false, false) => Role::Trailers,
+        });
         let bounds = self.bounds();
         self.decoder.decode(block, &bounds, section).map_err(|_| Violation::Connection(Code::Compression))?;
         if depends_on_itself {
             self.last_id = self.last_id.max(id);
             return Err(Violation::Stream(id, Code::Protocol)); // RFC 7540 §5.3.1
         }
-        if is_new {
+        if let Some(place) = place.filter(|_| is_head) {
+            self.on_response((id, ended), place, section)
+        } else if is_new {
             self.on_request(id, ended, section, now)
         } else {
             self.on_trailers((id, ended), place, section, now)

@@ -5,12 +5,13 @@
 //! [`respond`] and [`encoder`] write the head of a response. [`connection`] is a client's connection as a whole (`heads` and `control` are its
 //! parts, by frame), over `streams`, [`window`], [`settings`] and [`guard`].
 //!
-//! Downstream only: the gateway is the server here, and `worker::down::h2` is who uses it. Nothing waits, allocates per request in steady state,
-//! or reads a clock. The client's side (responses into a head, requests into frames) does not exist yet but for [`section`], which knows
-//! both roles.
+//! The gateway is the server of its clients, and [`ask`] makes it the client of an endpoint on the same [`connection`]. There, requests come
+//! from the line as HTTP/1.1 writes them, and [`upward`] makes frames of that. Who uses them are `worker::down::h2` and `worker::up::h2`. Nothing
+//! waits, allocates per request in steady state, or reads a clock.
 //!
 //! What it does not do: priorities (RFC 9218), pushes, extended CONNECT (RFC 8441).
 
+pub mod ask;
 pub mod code;
 pub mod connection;
 mod control;
@@ -29,6 +30,7 @@ pub mod section;
 pub mod settings;
 mod static_table;
 mod streams;
+pub mod upward;
 pub mod window;
 
 pub use dynamic_table::TABLE_BYTES_MAX;

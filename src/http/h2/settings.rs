@@ -14,6 +14,8 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 const MAX_FRAME_SIZE: u16 = 5;
 /// SETTINGS_MAX_HEADER_LIST_SIZE
 const MAX_HEADER_LIST_SIZE: u16 = 6;
+/// What §6.5.2 recommends as the least that a server should allow.
+const STREAMS_ASSUMED: u32 = 100;
 /// Bytes of one setting.
 const SETTING_BYTES: usize = 6;
 
@@ -24,17 +26,21 @@ pub struct PeerSettings {
     pub window: u32,
     /// The largest frame that it takes, 2¹⁴ to 2²⁴ − 1.
     pub frame_max: u32,
+    /// Streams that it takes at once; before it has said, as many as most servers do.
+    pub streams_max: u32,
+    /// It has said that it takes pushes.
+    pub is_push_enabled: bool,
 }
 
 impl Default for PeerSettings {
     /// What holds before anything was said (§6.5.2).
     fn default() -> Self {
-        Self { window: 65_535, frame_max: FRAME_BYTES_MAX as u32 }
+        Self { window: 65_535, frame_max: FRAME_BYTES_MAX as u32, streams_max: STREAMS_ASSUMED, is_push_enabled: false }
     }
 }
 
 impl PeerSettings {
-    /// Takes the payload of a SETTINGS frame. What is about a table of ours (we have none), about pushes, or unknown is passed over.
+    /// Takes the payload of a SETTINGS frame. What is about a table of ours (we have none) or unknown is passed over.
     ///
     /// # Errors
     /// A length that is no multiple of a setting's, or a value out of its range; the connection is lost.
@@ -47,6 +53,8 @@ impl PeerSettings {
             let value = u32::from_be_bytes([a, b, c, e]);
             match u16::from_be_bytes([i, d]) {
                 ENABLE_PUSH if value > 1 => return Err(Code::Protocol),
+                ENABLE_PUSH => self.is_push_enabled = value == 1,
+                MAX_CONCURRENT_STREAMS => self.streams_max = value,
                 INITIAL_WINDOW_SIZE if value > WINDOW_MAX => return Err(Code::FlowControl),
                 INITIAL_WINDOW_SIZE => self.window = value,
                 MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => return Err(Code::Protocol),
@@ -74,13 +82,18 @@ pub struct OwnSettings {
 }
 
 impl OwnSettings {
+    /// What we tell an endpoint: that it pushes nothing, and what it may send.
+    pub(super) fn push_asking(&self, out: &mut Vec<u8>) {
+        self.push_all(out, (ENABLE_PUSH, 0));
+    }
+
     /// Appends SETTINGS, and WINDOW_UPDATE where the connection's window is larger than it is without being told (§6.9.2).
     pub(super) fn push(&self, out: &mut Vec<u8>) {
-        let settings = [
-            (MAX_CONCURRENT_STREAMS, self.streams_max),
-            (INITIAL_WINDOW_SIZE, self.window),
-            (MAX_HEADER_LIST_SIZE, self.head_bytes_max),
-        ];
+        self.push_all(out, (MAX_CONCURRENT_STREAMS, self.streams_max));
+    }
+
+    fn push_all(&self, out: &mut Vec<u8>, first: (u16, u32)) {
+        let settings = [first, (INITIAL_WINDOW_SIZE, self.window), (MAX_HEADER_LIST_SIZE, self.head_bytes_max)];
         frame::push_head(out, SETTING_BYTES * settings.len(), frame::Kind::Settings, 0, 0);
         for (id, value) in settings {
             out.extend_from_slice(&id.to_be_bytes());

@@ -43,6 +43,10 @@ pub struct Stream {
     pub(super) receive: ReceiveWindow,
     /// Of the length that was announced, what is still to come.
     pub(super) left: Option<u64>,
+    /// Of one that we have begun: its final head has not come.
+    pub(super) awaits_head: bool,
+    /// … and it has no body, whatever length it tells (HEAD).
+    pub(super) is_bodiless: bool,
 }
 
 impl Stream {

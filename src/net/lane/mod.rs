@@ -9,6 +9,9 @@
 //! that is there, so that an end that is the stream's is an end that everybody can see. What goes into a lane are frames of HTTP/2 with
 //! the id 0, which is what the encoders write for such a client.
 //!
+//! Towards an endpoint it is the same the other way round ([`Lane::deliver_head`]): what is sent on it is a request as HTTP/1.1 writes it, and what
+//! is received is a response so written; the connection's task makes frames of the one and the other of frames.
+//!
 //! It holds no block while nothing is under way, and knows neither ids nor windows.
 
 pub(super) mod socket;
@@ -55,6 +58,13 @@ impl Bells {
         Poll::Pending
     }
 
+    /// Wakes the connection's task for something else than a lane.
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
     fn ring(&self, place: u32) {
         self.due.borrow_mut().push(place);
         if let Some(waker) = &*self.waker.borrow() {
@@ -77,6 +87,9 @@ enum End {
 /// What the client has sent and nobody has taken.
 #[derive(Debug, Default)]
 struct Incoming {
+    /// Of a response, and how much of it was taken.
+    head: Vec<u8>,
+    head_taken: usize,
     block: Block,
     /// Lines.
     trailers: Vec<u8>,
@@ -86,11 +99,37 @@ struct Incoming {
 
 impl Incoming {
     fn is_ready(&self) -> bool {
-        !self.block.is_empty() || self.end != End::Open
+        !self.block.is_empty() || self.end != End::Open || self.has_head()
+    }
+
+    fn has_head(&self) -> bool {
+        self.head_taken < self.head.len()
+    }
+
+    /// As much of the head as there is room for; and, if that is all of it, what there is of the body behind it.
+    fn take_head(&mut self, mut into: Block) -> (usize, Received) {
+        let left = &self.head[self.head_taken..];
+        // one that is full has no room for anything, and must grow all the same
+        let part = if into.room() == 0 { left.len() } else { left.len().min(into.room()) };
+        into.vec_mut().extend_from_slice(&left[..part]);
+        self.head_taken += part;
+        if self.has_head() {
+            return (0, (Ok(part), into));
+        }
+        self.head.clear();
+        self.head_taken = 0;
+        if self.block.is_empty() && self.end != End::Ended {
+            return (0, (Ok(part), into));
+        }
+        let (taken, (received, into)) = self.take(into);
+        (taken, (received.map(|bytes| bytes + part), into))
     }
 
     /// Bytes of payload that were taken, and what they are now.
     fn take(&mut self, into: Block) -> (usize, Received) {
+        if self.has_head() {
+            return self.take_head(into);
+        }
         let framing = if self.is_chunked { Framing::Chunked } else { Framing::UntilClose };
         let there = self.block.unread().len();
         let is_end = self.end == End::Ended && self.is_chunked;
@@ -154,6 +193,8 @@ pub struct Lane {
     is_cut: Cell<bool>,
     /// The client has left, or has reset the stream.
     is_lost: Cell<bool>,
+    /// The other end takes no more of what is sent, and minds nothing.
+    is_parted: Cell<bool>,
     /// Whoever served it has ended.
     is_finished: Cell<bool>,
     is_due: Cell<bool>,
@@ -177,6 +218,7 @@ impl Lane {
             is_deaf: Cell::new(false),
             is_cut: Cell::new(false),
             is_lost: Cell::new(false),
+            is_parted: Cell::new(false),
             is_finished: Cell::new(false),
             is_due: Cell::new(false),
             bells: RefCell::default(),
@@ -187,12 +229,14 @@ impl Lane {
 
     /// Makes it a stream's of this place, whose body comes so.
     pub fn begin(&self, bells: &Rc<Bells>, place: usize, framing: Framing) {
-        for flag in [&self.is_deaf, &self.is_cut, &self.is_lost, &self.is_finished, &self.is_due] {
+        for flag in [&self.is_deaf, &self.is_cut, &self.is_lost, &self.is_parted, &self.is_finished, &self.is_due] {
             flag.set(false);
         }
         self.taken.set(0);
         let mut incoming = self.incoming.borrow_mut();
         incoming.trailers.clear();
+        incoming.head.clear();
+        incoming.head_taken = 0;
         incoming.is_chunked = framing == Framing::Chunked;
         incoming.end = if framing.is_empty() { End::Told } else { End::Open };
         *self.bells.borrow_mut() = Some((Rc::clone(bells), place as u32));
@@ -202,6 +246,14 @@ impl Lane {
     pub fn set_connection(&self, local: Option<SocketAddr>, is_encrypted: bool) {
         self.local.set(local);
         self.is_encrypted.set(is_encrypted);
+    }
+
+    /// The head of a response has come, interim or final, and is written by `write`, which says how the body comes behind it.
+    pub fn deliver_head(&self, write: impl FnOnce(&mut Vec<u8>) -> Framing) {
+        let mut incoming = self.incoming.borrow_mut();
+        incoming.is_chunked = write(&mut incoming.head) == Framing::Chunked;
+        drop(incoming);
+        wake(&self.reader);
     }
 
     /// A piece of the body has come. Blocks are of the worker's stock.
@@ -243,6 +295,13 @@ impl Lane {
     pub fn lose(&self) {
         self.is_lost.set(true);
         wake(&self.reader);
+        wake(&self.writer);
+    }
+
+    /// Nothing more is taken of what is sent on it, and what was received stands.
+    pub fn part(&self) {
+        self.is_parted.set(true);
+        self.outgoing.borrow_mut().clear();
         wake(&self.writer);
     }
 

@@ -127,6 +127,10 @@ impl Future for Sending<'_> {
             let block = if self.is_handed { lane.outgoing.take() } else { self.block.take().unwrap_or_default() };
             return Poll::Ready((Err(io::ErrorKind::BrokenPipe.into()), block));
         }
+        if lane.is_parted.get() {
+            let block = if self.is_handed { lane.outgoing.take() } else { self.block.take().unwrap_or_default() };
+            return Poll::Ready((Err(io::ErrorKind::BrokenPipe.into()), block));
+        }
         let is_free = lane.outgoing.borrow().is_empty();
         match (self.is_handed, is_free) {
             (true, true) => return Poll::Ready((Ok(()), lane.outgoing.take())),

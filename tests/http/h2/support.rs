@@ -175,7 +175,8 @@ impl Observed {
             }
             Event::Room { place: Some(place) } => write!(self.log, " room{}", id(self, *place)).unwrap(),
             Event::Room { place: None } => self.log.push_str(" room"),
-            Event::Goaway(code) => write!(self.log, " leaves:{code}").unwrap(),
+            Event::Goaway { code, .. } => write!(self.log, " leaves:{code}").unwrap(),
+            Event::Response { .. } | Event::Interim { .. } => panic!("the gateway is the server here"),
             Event::Pong(_) => self.log.push_str(" pong"),
             // what we reset is seen in the frame that says so
             Event::Reset { .. } | Event::Data { .. } => {}

@@ -11,7 +11,7 @@
 mod farewell;
 pub(in crate::worker) mod mux;
 pub(in crate::worker) mod runner;
-mod writing;
+pub(in crate::worker) mod writing;
 
 use crate::limits::HEAD_BYTES_MIN;
 

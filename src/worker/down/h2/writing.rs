@@ -13,7 +13,7 @@ use crate::worker::state::Worker;
 use std::rc::Rc;
 
 /// Bytes that are collected before they are sent: a large block, with one frame of DATA more.
-const OUT_BYTES_MAX: usize = BLOCK_LARGE - FRAME_BYTES_MAX - 4 * FRAME_HEAD_BYTES;
+pub(in crate::worker) const OUT_BYTES_MAX: usize = BLOCK_LARGE - FRAME_BYTES_MAX - 4 * FRAME_HEAD_BYTES;
 
 /// A stream that is being served.
 pub(super) struct Slot {
@@ -168,7 +168,7 @@ impl Mux {
 }
 
 /// Makes room behind what is in the block, in a larger one if there must be.
-fn make_room(worker: &Worker, block: &mut Block, bytes: usize) {
+pub(in crate::worker) fn make_room(worker: &Worker, block: &mut Block, bytes: usize) {
     if block.room() >= bytes {
         return;
     }

@@ -1,0 +1,459 @@
+//! One shared connection to an endpoint: its streams, and what of them waits to be written.
+//!
+//! What a stream's request has not sent waits in its lane, and what its client has not read holds back that stream's window and no other's: the
+//! connection's window is given back as DATA arrives.
+
+use super::links::{Loss, Site};
+use crate::http::h2::ask;
+use crate::http::h2::code::Code;
+use crate::http::h2::connection::{Connection as Codec, Event};
+use crate::http::h2::frame::FRAME_HEAD_BYTES;
+use crate::http::h2::section::Section;
+use crate::http::h2::settings::OwnSettings;
+use crate::http::h2::upward::{Step, Upward};
+use crate::limits::{INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX};
+use crate::net::block::Block;
+use crate::net::clock;
+use crate::net::lane::{Bells, Lane};
+use crate::net::stream::Stream;
+use crate::net::upstream::Upstream;
+use crate::units::Instant;
+use crate::worker::down::h2::writing::{OUT_BYTES_MAX, make_room};
+use crate::worker::state::Worker;
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// What an endpoint may send on a stream before its client has taken any of it.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// The same for all streams of a connection: given back as it arrives.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// A request's place on a connection.
+pub(in crate::worker) struct Seat {
+    pub(super) lane: Rc<Lane>,
+    pub(super) upstream: Upstream,
+    pub(super) loss: Cell<Loss>,
+    /// Its head was written.
+    pub(super) is_begun: Cell<bool>,
+}
+
+/// A stream, or one that is to begin.
+struct Slot {
+    seat: Rc<Seat>,
+    /// The codec's, once it has begun.
+    place: Option<usize>,
+    upward: Upward,
+    is_head: bool,
+    is_writing: bool,
+    /// All of the response is here.
+    is_whole: bool,
+    /// Whoever had it has ended, and only the end of the response is missing.
+    is_lingering: bool,
+    interim: usize,
+}
+
+/// How far a lane has come in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Some,
+    All,
+    Blocked,
+}
+
+/// See the module.
+pub(in crate::worker) struct Link {
+    core: RefCell<Core>,
+    pub(super) bells: Rc<Bells>,
+    site: Rc<Site>,
+    streams_max: usize,
+    is_draining: Cell<bool>,
+    drains_behind_first: Cell<bool>,
+    is_lost: Cell<bool>,
+    /// The one whose request answers for the loss.
+    blamed: Cell<*const Seat>,
+}
+
+/// What the connection's task works on, for no longer than a call.
+struct Core {
+    codec: Codec,
+    section: Section,
+    slots: Slab<Slot>,
+    /// Keys of slots by the codec's places.
+    keys: Vec<usize>,
+    writing: Vec<usize>,
+    /// A header block on its way.
+    block: Vec<u8>,
+    is_secure: bool,
+}
+
+impl Link {
+    pub(super) fn new(is_secure: bool, site: &Rc<Site>, streams_max: usize) -> Rc<Self> {
+        let own = OwnSettings {
+            streams_max: 0,
+            window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            head_bytes_max: RESPONSE_HEAD_BYTES_MAX as u32,
+            fields_max: RESPONSE_HEADERS_MAX,
+        };
+        let core = Core {
+            codec: Codec::to_endpoint(own, clock::now()),
+            section: Section::default(),
+            slots: Slab::new(),
+            keys: Vec::new(),
+            writing: Vec::new(),
+            block: Vec::new(),
+            is_secure,
+        };
+        Rc::new(Self {
+            core: RefCell::new(core),
+            bells: Rc::default(),
+            site: Rc::clone(site),
+            streams_max,
+            is_draining: Cell::new(false),
+            drains_behind_first: Cell::new(false),
+            is_lost: Cell::new(false),
+            blamed: Cell::new(std::ptr::null()),
+        })
+    }
+
+    /// Whether one more stream may be begun.
+    pub(super) fn has_room(&self) -> bool {
+        let core = self.core.borrow();
+        !self.is_draining.get() && core.slots.len() < self.streams_max.min(core.codec.peer_streams_max())
+    }
+
+    /// A place for a request.
+    pub(super) fn sit(&self) -> Rc<Seat> {
+        let mut core = self.core.borrow_mut();
+        let lane = Lane::new();
+        let upstream = Upstream::new(Stream::of_lane(&lane));
+        lane.set_connection(None, core.is_secure);
+        let seat = Rc::new(Seat { lane, upstream, loss: Cell::default(), is_begun: Cell::default() });
+        let key = core.slots.insert(Slot {
+            seat: Rc::clone(&seat),
+            place: None,
+            upward: Upward::default(),
+            is_head: false,
+            is_writing: false,
+            is_whole: false,
+            is_lingering: false,
+            interim: 0,
+        });
+        // open to what comes: how that is framed is said with its head
+        seat.lane.begin(&self.bells, key, crate::http::framing::Framing::UntilClose);
+        if self.drains_behind_first.get() {
+            self.is_draining.set(true);
+        }
+        seat
+    }
+
+    /// No more streams are begun, and it ends with the last one.
+    pub(super) fn drain(&self) {
+        self.is_draining.set(true);
+        self.bells.wake();
+    }
+
+    pub(super) fn drain_behind_first(&self) {
+        self.drains_behind_first.set(true);
+    }
+
+    /// Whether this seat's request answers for the loss of the connection: the first one that asks.
+    pub(super) fn blame(&self, seat: &Rc<Seat>) -> bool {
+        if self.blamed.get().is_null() {
+            self.blamed.set(Rc::as_ptr(seat));
+        }
+        std::ptr::eq(self.blamed.get(), Rc::as_ptr(seat))
+    }
+
+    pub(super) fn streams(&self) -> usize {
+        self.core.borrow().slots.len()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_draining.get() && self.streams() == 0
+    }
+
+    pub(super) fn takes_more(&self) -> bool {
+        self.core.borrow().codec.takes_more()
+    }
+
+    pub(super) fn is_greeted(&self) -> bool {
+        self.core.borrow().codec.is_greeted()
+    }
+
+    pub(super) fn ping(&self) {
+        self.core.borrow_mut().codec.ping(*b"ringgate");
+    }
+
+    pub(super) fn go_away(&self) {
+        self.core.borrow_mut().codec.go_away(Code::NoError, Some(0));
+    }
+
+    /// The connection is gone, and every stream with it that has not got all it was to get.
+    pub(super) fn lose(&self) {
+        self.is_draining.set(true);
+        self.is_lost.set(true);
+        let slots = std::mem::take(&mut self.core.borrow_mut().slots);
+        for (_, slot) in slots {
+            match slot.is_whole {
+                // its response stands; nobody takes the rest of its request
+                true => slot.seat.lane.part(),
+                false => {
+                    if slot.seat.loss.get() == Loss::None {
+                        slot.seat.loss.set(Loss::Connection);
+                    }
+                    slot.seat.lane.leave();
+                }
+            }
+        }
+        self.site.remove(self);
+    }
+
+    /// Takes what is in the inbox; whether a pong came is said.
+    pub(super) fn take(&self, inbox: &mut Block, worker: &Worker, now: Instant) -> Result<bool, Code> {
+        let (mut core, mut has_pong) = (self.core.borrow_mut(), false);
+        let core = &mut *core;
+        while !inbox.is_empty() && core.codec.takes_more() {
+            let fed = core.codec.feed(inbox.unread(), &mut core.section, now)?;
+            match fed.event {
+                None if fed.consumed == 0 => break,
+                Some(Event::Data { place, payload, ended }) => {
+                    let slot = &mut core.slots[core.keys[place]];
+                    slot.seat.lane.deliver(payload, &worker.blocks);
+                    if ended {
+                        slot.end(&[]);
+                    }
+                    self.release_if_lingering((&mut core.slots, &mut core.codec), core.keys[place], worker);
+                }
+                Some(Event::Trailers { place }) => {
+                    core.slots[core.keys[place]].end(core.section.lines());
+                    self.release_if_lingering((&mut core.slots, &mut core.codec), core.keys[place], worker);
+                }
+                Some(event) => has_pong |= self.on_event(core, event),
+                None => {}
+            }
+            inbox.consume(fed.consumed);
+        }
+        if inbox.is_empty() {
+            inbox.clear();
+        }
+        Ok(has_pong)
+    }
+
+    fn on_event(&self, core: &mut Core, event: Event<'_>) -> bool {
+        match event {
+            Event::Response { place, ended } => {
+                let slot = &mut core.slots[core.keys[place]];
+                let (section, is_head) = (&core.section, slot.is_head);
+                slot.seat.lane.deliver_head(|out| ask::restate(out, section, is_head, ended));
+                if ended {
+                    slot.end(&[]);
+                }
+            }
+            Event::Interim { place } => {
+                let slot = &mut core.slots[core.keys[place]];
+                slot.interim += 1;
+                if slot.interim > INTERIM_RESPONSES_MAX {
+                    core.codec.reset(place, Code::EnhanceYourCalm);
+                    slot.seat.lane.lose();
+                    return false;
+                }
+                let (section, is_head) = (&core.section, slot.is_head);
+                slot.seat.lane.deliver_head(|out| ask::restate(out, section, is_head, false));
+            }
+            Event::Reset { place, code, .. } => {
+                let slot = &mut core.slots[core.keys[place]];
+                if slot.is_whole {
+                    slot.seat.lane.part(); // RFC 9113 §8.1: it has enough of the request
+                } else {
+                    if code == Code::RefusedStream {
+                        slot.seat.loss.set(Loss::Refused);
+                    }
+                    slot.seat.lane.lose();
+                }
+            }
+            Event::Goaway { last, .. } => {
+                self.is_draining.set(true);
+                for (_, slot) in core.slots.iter().filter(|(_, slot)| !slot.is_whole) {
+                    if slot.place.is_none_or(|place| core.codec.stream(place).id() > last) {
+                        slot.seat.loss.set(Loss::Unprocessed);
+                        slot.seat.lane.lose();
+                    }
+                }
+                self.site.changed();
+            }
+            Event::Pong(_) => return true,
+            _ => {}
+        }
+        false
+    }
+
+    fn release_if_lingering(&self, (slots, codec): (&mut Slab<Slot>, &mut Codec), key: usize, worker: &Worker) {
+        if slots[key].is_lingering && slots[key].is_whole {
+            self.release(slots, codec, key, worker);
+        }
+    }
+
+    fn release(&self, slots: &mut Slab<Slot>, codec: &mut Codec, key: usize, worker: &Worker) {
+        let slot = slots.remove(key);
+        if let Some(place) = slot.place {
+            codec.release(place);
+        }
+        slot.seat.lane.leave();
+        slot.seat.lane.take_blocks().into_iter().for_each(|block| worker.put(block));
+        self.site.changed();
+    }
+
+    /// Something is to be done for a lane.
+    pub(super) fn on_rung(&self, key: usize, worker: &Worker) {
+        let mut core = self.core.borrow_mut();
+        let Core { codec, slots, writing, .. } = &mut *core;
+        let Some(slot) = slots.get_mut(key) else { return };
+        let lane = Rc::clone(&slot.seat.lane);
+        lane.on_rung();
+        let taken = lane.take_taken();
+        if let Some(place) = slot.place {
+            if taken > 0 {
+                codec.on_taken(place, taken, true);
+            }
+            if lane.is_cut() {
+                codec.reset(place, Code::Cancel);
+            }
+        }
+        if lane.is_cut() {
+            lane.outgoing(Block::clear);
+        }
+        let waits = lane.outgoing(|block| !block.is_empty());
+        if waits && !slot.is_writing {
+            slot.is_writing = true;
+            writing.push(key);
+        }
+        if !waits && lane.is_finished() {
+            self.end(slots, codec, key, worker);
+        }
+    }
+
+    /// Whoever had it has ended.
+    fn end(&self, slots: &mut Slab<Slot>, codec: &mut Codec, key: usize, worker: &Worker) {
+        let slot = &mut slots[key];
+        match slot.place.is_some_and(|place| codec.awaits_end_only(place)) && !slot.is_whole {
+            true => slot.is_lingering = true,
+            false => self.release(slots, codec, key, worker),
+        }
+    }
+
+    /// What is to be sent next; `None`: nothing is.
+    pub(super) fn collect(&self, worker: &Worker) -> Option<Block> {
+        let mut core = self.core.borrow_mut();
+        let mut out = Block::default();
+        push_control(&mut core.codec, worker, &mut out);
+        let mut is_stuck = core.writing.is_empty();
+        while !is_stuck {
+            is_stuck = true;
+            let mut at = 0;
+            while at < core.writing.len() && out.unread().len() < OUT_BYTES_MAX {
+                let key = core.writing[at];
+                match self.write(&mut core, key, worker, &mut out) {
+                    Written::Some => (is_stuck, at) = (false, at + 1),
+                    Written::Blocked => at += 1,
+                    Written::All => {
+                        core.writing.remove(at);
+                        self.stop_writing(&mut core, key, worker);
+                    }
+                }
+            }
+            is_stuck |= out.unread().len() >= OUT_BYTES_MAX;
+        }
+        if core.writing.len() > 1 {
+            core.writing.rotate_left(1);
+        }
+        push_control(&mut core.codec, worker, &mut out);
+        (!out.is_empty()).then_some(out)
+    }
+
+    fn stop_writing(&self, core: &mut Core, key: usize, worker: &Worker) {
+        let Some(slot) = core.slots.get_mut(key) else { return };
+        slot.is_writing = false;
+        if slot.seat.lane.is_finished() {
+            self.end(&mut core.slots, &mut core.codec, key, worker);
+        }
+    }
+
+    /// One frame of DATA of a lane, at most, with the head before it.
+    fn write(&self, core: &mut Core, key: usize, worker: &Worker, out: &mut Block) -> Written {
+        let Core { codec, slots, keys, block: fields, is_secure, .. } = core;
+        let Some(slot) = slots.get_mut(key) else { return Written::All };
+        let lane = Rc::clone(&slot.seat.lane);
+        lane.outgoing(|waiting| {
+            loop {
+                if slot.place.is_some_and(|place| codec.stream(place).is_reset()) || lane.is_cut() {
+                    waiting.clear();
+                    return Written::All;
+                }
+                fields.clear();
+                let Ok(step) = slot.upward.next(waiting.unread(), *is_secure, fields) else {
+                    slot.place.map(|place| codec.reset(place, Code::Internal));
+                    lane.lose();
+                    return Written::All;
+                };
+                match (step, slot.place) {
+                    (Step::Nothing, _) => return Written::All,
+                    (Step::Head { consumed, ended, is_head }, _) => {
+                        let Some(place) = codec.ask(is_head) else {
+                            self.is_draining.set(true);
+                            slot.seat.loss.set(Loss::Unprocessed);
+                            lane.lose();
+                            return Written::All;
+                        };
+                        if keys.len() <= place {
+                            keys.resize(place + 1, 0);
+                        }
+                        (keys[place], slot.place, slot.is_head) = (key, Some(place), is_head);
+                        slot.seat.is_begun.set(true);
+                        make_room(worker, out, fields.len() + 8 * FRAME_HEAD_BYTES);
+                        codec.push_headers(out.vec_mut(), place, fields, ended);
+                        waiting.consume(consumed);
+                    }
+                    (Step::Data { len, ended }, Some(place)) => {
+                        let bytes = codec.room(place).min(len);
+                        if bytes == 0 {
+                            return Written::Blocked;
+                        }
+                        make_room(worker, out, bytes + FRAME_HEAD_BYTES);
+                        codec.push_data_head(out.vec_mut(), place, bytes, ended && bytes == len);
+                        out.vec_mut().extend_from_slice(&waiting.unread()[..bytes]);
+                        waiting.consume(bytes);
+                        slot.upward.taken(bytes);
+                        return if waiting.is_empty() { Written::All } else { Written::Some };
+                    }
+                    (Step::End { consumed, has_trailers }, Some(place)) => {
+                        make_room(worker, out, fields.len() + 8 * FRAME_HEAD_BYTES);
+                        match has_trailers {
+                            true => codec.push_headers(out.vec_mut(), place, fields, true),
+                            false => codec.push_data_head(out.vec_mut(), place, 0, true),
+                        }
+                        waiting.consume(consumed);
+                    }
+                    (Step::Coding { consumed }, _) => waiting.consume(consumed),
+                    (_, None) => return Written::All,
+                }
+            }
+        })
+    }
+}
+
+impl Slot {
+    fn end(&mut self, trailers: &[u8]) {
+        self.is_whole = true;
+        self.seat.lane.end(trailers);
+    }
+}
+
+fn push_control(codec: &mut Codec, worker: &Worker, out: &mut Block) {
+    if !codec.control().is_empty() {
+        make_room(worker, out, codec.control().len());
+        out.vec_mut().extend_from_slice(codec.control());
+        codec.control_sent();
+    }
+}
