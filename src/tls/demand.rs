@@ -2,9 +2,8 @@
 
 use super::certificate::Certificate;
 use super::der;
-use super::offer::{HTTP2, MinVersion, PROTOCOLS};
+use super::offer::{MinVersion, PROTOCOLS};
 use super::provider;
-use crate::config::Protocol;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
@@ -55,14 +54,11 @@ pub fn demand(
 }
 
 /// The same with a memory of sessions of its own, for one worker, so that nobody else's hand is on its lock, and what is
-/// spoken over them.
+/// spoken over them, by ALPN.
 #[must_use]
-pub fn with_memory(config: &ClientConfig, protocol: Protocol) -> Arc<ClientConfig> {
+pub fn with_memory(config: &ClientConfig, spoken: &[&[u8]]) -> Arc<ClientConfig> {
     let mut config = config.clone();
-    let own = PROTOCOLS[..1].iter().filter(|_| protocol != Protocol::Http2);
-    let http2 = [HTTP2];
-    let first = http2.iter().filter(|_| protocol != Protocol::Http1);
-    config.alpn_protocols = first.chain(own).map(|name| name.to_vec()).collect();
+    config.alpn_protocols = spoken.iter().map(|name| name.to_vec()).collect();
     config.resumption = Resumption::in_memory_sessions(SESSIONS_KEPT);
     Arc::new(config)
 }

@@ -49,5 +49,5 @@ pub(crate) fn rules(oldest: MinVersion) -> (Arc<ServerConfig>, Arc<ClientConfig>
     let tickets = Tickets::new(Arc::new(TicketKeys::random()), None);
     let server = offer(Arc::new(Names::new(vec![certificate])), oldest, tickets, None, None, None, false);
     let client = demand(Belief::Roots(Arc::new(roots)), oldest, None).unwrap();
-    (server, with_memory(&client, crate::config::Protocol::Http1))
+    (server, with_memory(&client, &[b"http/1.1"]))
 }

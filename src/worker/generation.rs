@@ -25,6 +25,7 @@ use crate::policy::deadline::RouteDeadline;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
 use crate::policy::try_time::TryTime;
+use crate::tls::HTTP2;
 use crate::tls::demand::with_memory;
 use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
 use rustc_hash::FxHashSet;
@@ -361,7 +362,7 @@ impl OneCluster {
         let known =
             old.filter(|(_, old_config, _)| same_words(old_config, config)).map(|(old, ..)| old.tls_rules.clone());
         let tls_rules =
-            known.unwrap_or_else(|| config.tls.as_ref().map(|tls| with_memory(&tls.rules, config.protocol)));
+            known.unwrap_or_else(|| config.tls.as_ref().map(|tls| with_memory(&tls.rules, spoken(config.protocol))));
         let (policy, pool) = (RefCell::new(cluster), RefCell::new(pool));
         let links = (config.protocol != Protocol::Http1).then(|| Links::new(config));
         Rc::new(Self { policy, pool, links, slots, active, before, tls_rules })
@@ -371,6 +372,15 @@ impl OneCluster {
     fn and_before(this: &Rc<Self>) -> Box<[Weak<Self>]> {
         let used = this.before.iter().filter(|before| before.strong_count() > 0);
         used.cloned().chain([Rc::downgrade(this)]).collect()
+    }
+}
+
+/// What is offered by ALPN, what is liked best first.
+fn spoken(protocol: Protocol) -> &'static [&'static [u8]] {
+    match protocol {
+        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http2 => &[HTTP2],
+        Protocol::Negotiated => &[HTTP2, b"http/1.1"],
     }
 }
 
