@@ -57,6 +57,8 @@ fn cluster(balance: &Balance, endpoints: u32, weight: impl Fn(u32) -> u32) -> Cl
         retry_after_max: Duration::from_secs(30),
         spill: config::Spill::Proportional,
         slow_start: Duration::from_secs(10),
+        protocol: ringgate::config::Protocol::default(),
+        streams_max: 100,
         tls: None,
     };
     Cluster::new(&config, &Common::new(&config, 1), &mut Rng::seed_from_u64(1))

@@ -50,7 +50,7 @@ fn rules(is_13: bool) -> &'static (Arc<ServerConfig>, Arc<ClientConfig>) {
         let tickets = Tickets::new(Arc::new(TicketKeys::random()), None);
         let server = offer(Arc::new(Names::new(vec![Arc::new(certificate)])), oldest, tickets, None, None, None, false);
         let client = demand(Belief::Anybody, oldest, None).expect("rules");
-        (server, with_memory(&client))
+        (server, with_memory(&client, &[]))
     })
 }
 

@@ -4,7 +4,7 @@
 //! all endpoints are drained before a service is taken away. Forgotten, both are outages that nothing else points out.
 
 use super::{AccessLog, Address, Bind, Config, LogPath, Target};
-use super::{access_warnings, certificate_warnings};
+use super::{access_warnings, certificate_warnings, route_warnings};
 use crate::units::Weight;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -20,13 +20,10 @@ pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
         }
     }
     let mut warnings: Vec<String> = config.access_log.as_ref().and_then(missing_folder).into_iter().collect();
-    let forbids = |what: &str, name: &str| {
-        format!("{what} {name:?}: max_body = 0 is no body at all and not any: requests with one get 413")
-    };
-    let listeners = config.listeners.iter().filter(|listener| listener.body_bytes_max == 0);
-    warnings.extend(listeners.map(|listener| forbids("listener", &listener.name)));
-    let routes = config.routes.iter().filter(|route| route.body_bytes_max == Some(0));
-    warnings.extend(routes.map(|route| forbids("route", &route.name)));
+    let bodiless = config.listeners.iter().filter(|listener| listener.body_bytes_max == 0);
+    warnings.extend(bodiless.map(|listener| {
+        format!("listener {:?}: max_body = \"0B\" forbids every body; it does not stand for no limit", listener.name)
+    }));
     for (cluster, used) in config.clusters.iter().zip(used) {
         let name = &cluster.name;
         if !used {
@@ -50,6 +47,7 @@ pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
             }));
         }
     }
+    warnings.extend(route_warnings::of(config));
     warnings.extend(access_warnings::of(config));
     warnings.extend(certificate_warnings::of(config, wall));
     warnings
@@ -142,14 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn who_forbids_bodies_is_asked_whether_he_meant_it() {
-        let text = "[[listener]]\nname = \"l\"\nlisten = \"127.0.0.1:0\"\nmax_body = \"0B\"\n\
-                    [[route]]\nname = \"r\"\nmax_body = \"0B\"\nrespond = {}\n";
+    fn who_forbids_bodies_is_told_that_he_does() {
+        let text = "[[listener]]\nname = \"l\"\nlisten = \"127.0.0.1:0\"\nmax_body = \"0B\"\n[[route]]\nname = \"r\"\nrespond = {}\n";
         let told = of(text);
-        assert!(
-            told.len() == 2 && told[0].starts_with("listener \"l\"") && told[1].starts_with("route \"r\""),
-            "{told:?}"
-        );
+        assert!(told.len() == 1 && told[0].starts_with("listener \"l\": max_body = \"0B\" forbids"), "{told:?}");
     }
 
     #[test]

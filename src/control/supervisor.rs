@@ -23,6 +23,7 @@ use super::systemd::{self, Watchdog};
 use super::upgrade::{Inheritance, NotUpgraded, Upgraded};
 use crate::config::{Bind, Config};
 use crate::net::{clock, resources};
+use crate::observe::access_log::AccessLogThread;
 use crate::observe::stats::Stats;
 use crate::policy::router::Router;
 use crate::worker::Shared;
@@ -185,9 +186,7 @@ impl Gateway {
         let step = crew.begin(mustered).map_err(|e| no_worker(&config, &e))?;
         let lifecycle = Lifecycle::new();
         lifecycle.set(Phase::Serving);
-        let generations = Arc::<Generations>::default();
-        generations.begin(&shared, log, clock::now());
-        stats.control.reloads.set_generation(shared.number, clock::wall());
+        let generations = first_generation(&shared, log);
         let (wish, wished) = watch::channel(Wish::Run);
         let (asks, asked) = mpsc::unbounded_channel();
         let owned = Control {
@@ -294,6 +293,14 @@ impl Gateway {
         self.drain();
         self.join()
     }
+}
+
+/// The one that a gateway begins with.
+fn first_generation(shared: &Arc<Shared>, log: Option<Arc<AccessLogThread>>) -> Arc<Generations> {
+    let generations = Arc::<Generations>::default();
+    generations.begin(shared, log, clock::now());
+    shared.stats.control.reloads.set_generation(shared.number, clock::wall());
+    generations
 }
 
 /// What is known of the names of a configuration, and the configuration with that.

@@ -597,6 +597,8 @@ fn draw_cluster(rng: &mut Rng) -> config::Cluster {
         retry_after_max: Duration::from_millis(below(rng, 2) as u64 * 30_000),
         spill: if below(rng, 2) == 0 { Spill::Proportional } else { Spill::None },
         slow_start: Duration::from_millis(below(rng, 2) as u64 * 3_000),
+        protocol: ringgate::config::Protocol::default(),
+        streams_max: 100,
         tls: None,
     }
 }
