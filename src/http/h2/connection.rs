@@ -291,11 +291,10 @@ impl Connection {
         let of_stream = |code| Violation::Stream(head.id, code);
         let Some(place) = self.streams.find(head.id) else {
             self.guard.on_useless(now).map_err(Violation::Connection)?;
-            // we have told the client already, or tell it now (§5.1)
-            return if self.streams.past(head.id) == Past::Reset {
-                Ok(None)
-            } else {
-                Err(of_stream(Code::StreamClosed))
+            return match self.streams.past(head.id) {
+                // we have told the client already (§5.1); or may have, so long ago that others were closed since
+                Past::Reset | Past::Unknown => Ok(None),
+                Past::Closed => Err(of_stream(Code::StreamClosed)),
             };
         };
         let stream = self.streams.get_mut(place);

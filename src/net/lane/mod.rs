@@ -30,6 +30,8 @@ use std::task::{Context, Poll, Waker};
 
 /// The descriptor of the first lane of a thread; those of others are below it.
 const FIRST_FD: RawFd = -2;
+/// Room for trailers that a lane keeps from one stream to the next; more than most have.
+const TRAILERS_KEPT: usize = 256;
 /// What the coding of a chunk takes beside its payload, with its end but without trailers.
 const CHUNK_OVERHEAD: usize = 32;
 
@@ -346,7 +348,11 @@ impl Lane {
     /// Blocks that are left in it.
     #[must_use]
     pub fn take_blocks(&self) -> [Block; 2] {
-        [std::mem::take(&mut self.incoming.borrow_mut().block), self.outgoing.take()]
+        let mut incoming = self.incoming.borrow_mut();
+        incoming.trailers.clear();
+        // the lane is kept for other clients' streams
+        incoming.trailers.shrink_to(TRAILERS_KEPT);
+        [std::mem::take(&mut incoming.block), self.outgoing.take()]
     }
 }
 

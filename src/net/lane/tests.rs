@@ -138,3 +138,13 @@ fn half_of_what_was_handed_over_is_followed_by_nothing() {
     }
     assert!(lane.is_cut(), "it was given up");
 }
+
+/// A runner, and so its lane, serves one client after the other.
+#[test]
+fn room_for_large_trailers_is_not_kept_for_the_next_stream() {
+    let (lane, _stream, _bells, _) = lane(Framing::Chunked);
+    lane.end(&[b'x'; 100_000]);
+    assert!(lane.incoming.borrow().trailers.capacity() >= 100_000);
+    drop(lane.take_blocks());
+    assert!(lane.incoming.borrow().trailers.capacity() <= TRAILERS_KEPT);
+}

@@ -265,3 +265,31 @@ fn places_are_used_again() {
         connection.release(0);
     }
 }
+
+/// As many uploads as there are places, all answered before they were here (429, say): what was under way of each of them is nobody's fault.
+#[test]
+fn many_uploads_that_are_answered_early_do_not_cost_their_client_its_connection() {
+    const STREAMS: u32 = 100;
+    let own = OwnSettings { streams_max: STREAMS, connection_window: 1 << 20, ..OWN };
+    let mut connection = Connection::new(own, NOW);
+    feed(&mut connection, &greeted(&[])).unwrap();
+    for n in 0..STREAMS {
+        feed(&mut connection, &[post(2 * n + 1), data(2 * n + 1, 0, 100)].concat()).unwrap();
+    }
+    for place in 0..STREAMS as usize {
+        connection.push_headers(&mut Vec::new(), place, b"\x88", true);
+        connection.release(place);
+    }
+    connection.control_sent();
+    for piece in 0..4 {
+        for n in 0..STREAMS {
+            let late = feed(&mut connection, &data(2 * n + 1, u8::from(piece == 3), 100));
+            assert_eq!(late.map(|events| events.len()), Ok(0), "piece {piece} of stream {}", 2 * n + 1);
+        }
+    }
+    // nothing but credit for what was thrown away
+    let control = connection.control();
+    let kinds: Vec<_> = control.chunks(13).map(|frame| frame[3]).collect();
+    assert!(kinds.iter().all(|&kind| kind == 8), "{kinds:?}");
+    assert_eq!(feed(&mut connection, &get(9_999)).map(|events| events.len()), Ok(1));
+}
