@@ -398,21 +398,27 @@ fn a_worker_whose_event_loop_breaks_drops_its_clients_and_is_replaced() {
     staffed.drain();
 }
 
+/// False: the worker was gone before it had read the beginning of the request, and there was nothing to wait for.
+fn hears_of_the_end(driver: &'static str) -> bool {
+    let mut staffed = Staffed::start_with(driver, "header_timeout = \"10m\"");
+    let (mut unfinished, mut bystander) = (staffed.client_of(0), staffed.client_of(1));
+    unfinished.0.write_all(b"GET / HT").unwrap();
+    staffed.order(0, Way::Panic);
+    staffed.look_until("worker 0 is replaced", &mut bystander, |s| s.restarts() == [1, 0]);
+    let waits = staffed.crew.leavers.len() == 1;
+    staffed.crew.drain();
+    staffed.crew.tell(|| Command::Cut);
+    let deadline = clock::now() + PATIENCE;
+    while !staffed.crew.is_done() {
+        assert!(clock::now() < deadline, "it waits no longer");
+        std::thread::yield_now();
+    }
+    waits
+}
+
 #[test]
 fn who_was_replaced_hears_of_the_end() {
     for driver in DRIVERS {
-        let mut staffed = Staffed::start_with(driver, "header_timeout = \"10m\"");
-        let (mut unfinished, mut bystander) = (staffed.client_of(0), staffed.client_of(1));
-        unfinished.0.write_all(b"GET / HT").unwrap();
-        staffed.order(0, Way::Panic);
-        staffed.look_until("worker 0 is replaced", &mut bystander, |s| s.restarts() == [1, 0]);
-        assert_eq!(staffed.crew.leavers.len(), 1, "it waits for the rest of a request");
-        staffed.crew.drain();
-        staffed.crew.tell(|| Command::Cut);
-        let deadline = clock::now() + PATIENCE;
-        while !staffed.crew.is_done() {
-            assert!(clock::now() < deadline, "it waits no longer");
-            std::thread::yield_now();
-        }
+        assert!((0..20).any(|_| hears_of_the_end(driver)), "it waits for the rest of a request");
     }
 }
