@@ -109,7 +109,8 @@ fn what_cannot_be_done_is_said_and_is_code_2() {
     }
     for (arguments, reason) in [
         (&["run", "http://192.0.2.1/", "--rate", "5"][..], "--i-own-this-target"),
-        (&["run", "https://127.0.0.1/", "--rate", "5"], "TLS"),
+        (&["run", "ftp://127.0.0.1/", "--rate", "5"], "http"),
+        (&["run", "http://127.0.0.1:1/", "--rate", "5", "--no-resumption"], "https"),
         (&["report", "/nowhere.json"], "/nowhere.json"),
         (&["run", "http://127.0.0.1:1/", "--rate", "x"], "20k"),
     ] {

@@ -37,6 +37,7 @@ const KEYS: &[(&str, &str)] = &[
     ("fail_timeout", "write outlier = { eject = \"…\" } in the upstream"),
     ("max_conns", "write max_requests in the upstream"),
     ("resolver_timeout", "write timeout in [resolver]"),
+    ("grpc_pass", "write upstream = \"NAME\" in the route, and protocol = \"h2\" in [upstream.NAME]"),
     // HAProxy
     ("frontend", "write [[listener]], and [[route]] for what it answers"),
     ("backend", "write [upstream.NAME]"),
@@ -111,8 +112,6 @@ const ABSENT: &[&str] = &[
     "basic_auth",
     "basicauth",
     "auth_basic",
-    "websocket",
-    "grpc",
     "http3",
     "quic",
     "lua",
@@ -149,7 +148,8 @@ pub(super) fn key(word: &str) -> Option<String> {
         return Some((*ours).to_owned());
     }
     match word.as_str() {
-        "websocket" => Some("tunnels need no key: an offer to upgrade goes on".to_owned()),
+        "websocket" | "websockets" => Some("tunnels need no key: an offer to upgrade goes on".to_owned()),
+        "grpc" | "h2c" => Some("write protocol = \"h2\" in the upstream".to_owned()),
         word if ABSENT.contains(&word) => Some("this version does not have it".to_owned()),
         word if FILES.contains(&word) => Some("it serves no files; put a web server behind it".to_owned()),
         _ => None,

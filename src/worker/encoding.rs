@@ -1,7 +1,7 @@
 //! `encode`: a head that was kept, written for the endpoint of an attempt.
 //!
-//! It is done as late as that, because only then it is known who the endpoint is and what it speaks. All endpoints speak HTTP/1.1, and to
-//! all of a cluster's the head is the same: so it is written once, into the block that the request is sent from and, if it must be, sent from
+//! It is done as late as that, because only then it is known who the endpoint is. The text is that of HTTP/1.1, which a stream of
+//! HTTP/2 translates ([`crate::http::h2`]), and to all of a cluster's endpoints it is the same: so it is written once, into the block that the request is sent from and, if it must be, sent from
 //! again.
 
 use super::identify;
