@@ -290,6 +290,10 @@ impl Epoll {
 impl Bulk {
     /// It has had a share, and there is more for it.
     fn put(&mut self, waiter: Waiter) {
+        // one that moves bulk both ways, or was woken for something else meanwhile, has one place all the same
+        if self.waiting.contains(&waiter) {
+            return;
+        }
         let part = (ROUND / (self.waiting.len() + 1)).max(SHARE);
         if waiter == self.ahead {
             self.had += SHARE;
