@@ -139,8 +139,12 @@ pub struct Connection {
     pub(super) is_acknowledged: bool,
     pub(super) passing: Option<Passing>,
     pub(super) gathering: Option<Box<Gathering>>,
+    /// The first id that the client has used; 0: none yet.
+    pub(super) first_id: u32,
     /// The largest id that the client has used.
     pub(super) last_id: u32,
+    /// Between the two it has left some out, which no client in use does.
+    pub(super) has_skipped: bool,
     /// Streams above it were announced not to be looked at.
     pub(super) goaway: Option<u32>,
     pub(super) control: Vec<u8>,
@@ -167,7 +171,9 @@ impl Connection {
             is_acknowledged: false,
             passing: None,
             gathering: None,
+            first_id: 0,
             last_id: 0,
+            has_skipped: false,
             goaway: None,
             control,
         }
@@ -341,6 +347,21 @@ impl Connection {
     /// Whether no stream of this id has been begun; clients' are odd (§5.1.1).
     pub(super) fn is_idle(&self, id: u32) -> bool {
         id > self.last_id || id.is_multiple_of(2)
+    }
+
+    /// Notes that the client has used a new id.
+    pub(super) fn note_id(&mut self, id: u32) {
+        if self.first_id == 0 {
+            self.first_id = id;
+        } else {
+            self.has_skipped |= id != self.last_id + 2;
+        }
+        self.last_id = id;
+    }
+
+    /// Whether a stream of this id that has no place any more was begun once, as far as that is known without a list of all.
+    pub(super) fn was_begun(&self, id: u32) -> bool {
+        !self.has_skipped && id >= self.first_id
     }
 
     /// Resets a stream for what the client did, which counts as if it had done it.

@@ -77,7 +77,9 @@ impl Connection {
         let bounds = self.bounds();
         self.decoder.decode(block, &bounds, section).map_err(|_| Violation::Connection(Code::Compression))?;
         if depends_on_itself {
-            self.last_id = self.last_id.max(id);
+            if is_new {
+                self.note_id(id);
+            }
             return Err(Violation::Stream(id, Code::Protocol)); // RFC 7540 §5.3.1
         }
         if let Some(place) = place.filter(|_| is_head) {
@@ -90,7 +92,7 @@ impl Connection {
     }
 
     fn on_request(&mut self, id: u32, ended: bool, section: &Section, now: Instant) -> Taken {
-        self.last_id = id;
+        self.note_id(id);
         if self.goaway.is_some_and(|last| id > last) {
             // §6.8: it was told, and will try again elsewhere
             self.guard.on_useless(now).map_err(Violation::Connection)?;
@@ -128,6 +130,8 @@ impl Connection {
             self.guard.on_useless(now).map_err(Violation::Connection)?;
             return match self.streams.past(id) {
                 Past::Reset => Ok(None),
+                // begun and closed so long ago that we may well have reset it: what was under way then is paid for and thrown away
+                Past::Unknown if self.was_begun(id) => Ok(None),
                 Past::Closed => Err(Violation::Connection(Code::StreamClosed)), // §5.1
                 Past::Unknown => Err(Violation::Connection(Code::Protocol)),    // §5.1.1
             };
