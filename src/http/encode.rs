@@ -61,7 +61,7 @@ pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
     // RFC 9112 §3.2: Host first
     let ruled = rules.set.iter().find(|(name, _)| name == http::header::HOST).map(|(_, value)| value.as_bytes());
-    push(out, b"Host", ruled.unwrap_or(head.authority().unwrap_or(request.host_fallback).as_bytes()));
+    headers::push_known(out, b"Host: ", ruled.unwrap_or(head.authority().unwrap_or(request.host_fallback).as_bytes()));
     headers::copy(out, &head.fields(), rules, |kind, name| passes_up(kind, name, request));
     headers::push_forwarding(out, head, request.forwarding, rules);
     if let Some(left) = head.max_forwards()

@@ -122,22 +122,32 @@ pub(super) fn field_lines<'b>(
             [] | [b'\r'] => return Ok(Lines::Cut),
             _ => return Err(Unreadable::Malformed),
         }
-        let value = trim(&buf[colon + 1..line_end]);
+        // nearly every value stands between one blank and the line's end
+        let is_bare =
+            matches!(buf[colon + 1..line_end], [b' ', first, .., last] if is_visible(first) && is_visible(last));
+        let value = if is_bare { &buf[colon + 2..line_end] } else { trim(&buf[colon + 1..line_end]) };
         let value_start = offset(buf, value);
         let kind = classify(&buf[at..colon], Underscores::Keep);
-        seen.note(kind, value)?;
+        if !kind.says_nothing() {
+            seen.note(kind, value)?;
+        }
         table.push(Field {
             name_start: at as u32,
             value_start: value_start as u32,
             value_len: value.len() as u32,
             name_len: u16::try_from(name_len).map_err(|_| Malformed)?,
             kind,
-            canonical: value_start == colon + 2 && buf[colon + 1] == b' ' && value_start + value.len() == line_end,
+            canonical: is_bare
+                || (value_start == colon + 2 && buf[colon + 1] == b' ' && value_start + value.len() == line_end),
         });
         at = line_end + 2;
     }
     seen.settle(buf, table)?;
     Ok(Lines::Whole(seen, at + 2))
+}
+
+fn is_visible(byte: u8) -> bool {
+    !matches!(byte, b' ' | b'\t')
 }
 
 /// A one in every byte.

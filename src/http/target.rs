@@ -29,22 +29,19 @@ impl<'b> Authority<'b> {
     /// [`ProxyError::BadRequest`]: empty, userinfo (RFC 9110 §4.2.4), anything that is not a DNS name, an IPv4 or a bracketed IPv6
     /// address, or a port above 65535.
     pub fn try_new(bytes: &'b [u8]) -> Result<Self, ProxyError> {
+        let host_len = match bytes {
+            [b'[', inner @ ..] => memchr::memchr(b']', inner).ok_or(ProxyError::BadRequest)? + 2,
+            _ => dns_name_len(bytes).ok_or(ProxyError::BadRequest)?,
+        };
+        let port = parse_port(&bytes[host_len..])?;
         let text = str::from_utf8(bytes).map_err(|_| ProxyError::BadRequest)?;
-        let host_len = match bytes.first() {
-            Some(b'[') => memchr::memchr(b']', bytes).ok_or(ProxyError::BadRequest)? + 1,
-            _ => memchr::memchr(b':', bytes).unwrap_or(bytes.len()),
-        };
-        let (host, port) = text.split_at(host_len);
-        let is_valid = if let Some(literal) = host.strip_prefix('[') {
-            literal.strip_suffix(']').is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
-        } else {
-            is_dns_name(host.as_bytes())
-        };
-        if !is_valid {
+        let host = &text[..host_len];
+        if let Some(literal) = host.strip_prefix('[')
+            && literal.strip_suffix(']').is_none_or(|inner| inner.parse::<Ipv6Addr>().is_err())
+        {
             return Err(ProxyError::BadRequest);
         }
-        let host = host.strip_suffix('.').unwrap_or(host);
-        Ok(Self { text, host, port: parse_port(port)? })
+        Ok(Self { text, host: host.strip_suffix('.').unwrap_or(host), port })
     }
 
     /// Whether both name the same place; a missing port is `default_port`.
@@ -55,22 +52,32 @@ impl<'b> Authority<'b> {
     }
 }
 
-/// At least one byte besides a final dot, and only what names in DNS and IPv4 addresses are made of.
-fn is_dns_name(host: &[u8]) -> bool {
-    let labels = host.strip_suffix(b".").unwrap_or(host);
-    !labels.is_empty()
-        && host.len() <= limits::HOST_BYTES_MAX
-        && labels[0] != b'.'
-        && labels.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+/// What names in DNS and IPv4 addresses are made of.
+const NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        byte += 1;
+    }
+    table
+};
+
+/// The length of the name in front of a port, or of all there is: at least one byte besides a final dot, and only [`NAME`]'s.
+fn dns_name_len(bytes: &[u8]) -> Option<usize> {
+    let len = bytes.iter().position(|&b| !NAME[usize::from(b)]).unwrap_or(bytes.len());
+    let is_one =
+        len <= limits::HOST_BYTES_MAX && bytes.first() != Some(&b'.') && bytes.get(len).is_none_or(|&b| b == b':');
+    (len > 0 && is_one).then_some(len)
 }
 
 /// `""`, `":"` (RFC 3986 §3.2.3 allows it) or `":" 1*5DIGIT`.
-fn parse_port(text: &str) -> Result<Option<u16>, ProxyError> {
-    match text.strip_prefix(':') {
-        None if text.is_empty() => Ok(None),
-        Some("") => Ok(None),
-        Some(digits) if digits.len() <= 5 => {
-            let port = super::text::number(digits.as_bytes(), u64::from(u16::MAX)).ok_or(ProxyError::BadRequest)?;
+fn parse_port(text: &[u8]) -> Result<Option<u16>, ProxyError> {
+    match text {
+        [] | [b':'] => Ok(None),
+        [b':', digits @ ..] if digits.len() <= 5 => {
+            let port = super::text::number(digits, u64::from(u16::MAX)).ok_or(ProxyError::BadRequest)?;
             Ok(Some(port as u16))
         }
         _ => Err(ProxyError::BadRequest),

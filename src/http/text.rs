@@ -84,22 +84,27 @@ pub(super) fn push_number(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
-fn push_octet(out: &mut Vec<u8>, octet: u8) {
-    let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
-    let zeros = usize::from(octet < 100) + usize::from(octet < 10);
-    out.extend_from_slice(&digits[zeros..]);
-}
-
 /// Appends an address: `192.0.2.1`, `2001:db8::1`. An IPv4 address inside IPv6 is written as IPv4.
 pub fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            for (i, octet) in v4.octets().into_iter().enumerate() {
-                if i > 0 {
-                    out.push(b'.');
+            // put together here and appended once: it is written for every request
+            let (mut text, mut len) = ([0_u8; 16], 0);
+            for octet in v4.octets() {
+                let tens = octet / 10;
+                if octet >= 100 {
+                    text[len] = b'0' + octet / 100;
+                    len += 1;
                 }
-                push_octet(out, octet);
+                if octet >= 10 {
+                    text[len] = b'0' + tens % 10;
+                    len += 1;
+                }
+                text[len] = b'0' + octet % 10;
+                text[len + 1] = b'.';
+                len += 2;
             }
+            out.extend_from_slice(&text[..len - 1]);
         }
         IpAddr::V6(v6) => write!(out, "{v6}").expect("a vector takes all"),
     }
@@ -128,9 +133,11 @@ mod tests {
             assert_eq!(out, n.to_string().into_bytes());
         }
         for octet in 0..=u8::MAX {
-            let mut out = Vec::new();
-            push_octet(&mut out, octet);
-            assert_eq!(out, octet.to_string().into_bytes());
+            for address in [[octet, 1, 22, 255 - octet], [255 - octet, 255, octet, octet]].map(IpAddr::from) {
+                let mut out = Vec::new();
+                push_address(&mut out, address);
+                assert_eq!(out, address.to_string().into_bytes());
+            }
         }
         for address in ["192.0.2.1", "255.255.255.255", "2001:db8::1", "::1"] {
             let mut out = Vec::new();
