@@ -26,7 +26,7 @@ use ringgate::policy::exchange::{Action, Event, Exchange, Facts};
 use ringgate::policy::key_table::KeyTable;
 use ringgate::policy::retry::{Rules, is_idempotent};
 use ringgate::policy::router::{RequestView, Routed, Router, RouterCache};
-use ringgate::units::{ClusterId, EndpointId, Instant, Rng, RouteId, WorkerId};
+use ringgate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng, RouteId, WorkerId};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -193,7 +193,7 @@ impl Decider {
         };
         let Routed::Route(route) = self.router.route(&view, &mut self.cache) else { panic!("a route") };
         let limited_by = |_: &LimitKey| None;
-        let admitted = self.admission.admit(route, client.into(), &limited_by, began);
+        let admitted = self.admission.admit((route, ListenerId(0)), client.into(), &limited_by, began);
         assert!(matches!(admitted, Admitted::Pass { .. }));
         encode_up(&mut self.up, &head, &self.config, route, client);
         let mut exchange = Exchange::new(Facts {

@@ -17,6 +17,10 @@ pub const CLUSTERS_MAX: usize = 10_000;
 pub const ENDPOINTS_MAX: usize = 4_096;
 /// Tiers (`priority`) of one cluster; Envoy allows 128, nobody runs more than a handful.
 pub const TIERS_MAX: usize = 16;
+/// Limits that routes and listeners share (`[limit.NAME]`).
+pub const LIMITS_MAX: usize = 10_000;
+/// Keys that one limit may combine.
+pub const LIMIT_KEYS_MAX: usize = 4;
 /// Limits (`limit = […]`) of one route.
 pub const ROUTE_LIMITS_MAX: usize = 8;
 /// An endpoint's weight; nginx and Envoy allow more, but ring points grow with it.

@@ -161,6 +161,9 @@ fn listeners(page: &mut Page, config: &Config, ask: &Ask) {
     for listener in met {
         page.line("listener", &format!("{} ({})", listener.name, listener.bind));
         page.line("", &words::listener(listener));
+        for limit in words::limits_of_listener(listener) {
+            page.line("", &limit);
+        }
         if let Some(tls) = &listener.tls {
             page.line("", &words::certificate(tls, ask.host.as_deref()));
         }

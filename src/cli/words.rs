@@ -3,7 +3,7 @@
 use http::Method;
 use ringgate::config::{
     Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match, Named, PathMatch,
-    RetryOn, Route, ServerSide, Timeout,
+    RetryOn, Route, ServerSide, Tier, Timeout,
 };
 use ringgate::limits::TRY_AUTO_MIN;
 use std::sync::Arc;
@@ -59,18 +59,39 @@ pub(crate) fn limits(route: &Route) -> Vec<String> {
     lines
 }
 
+/// A listener's limits, one a line.
+pub(crate) fn limits_of_listener(listener: &Listener) -> Vec<String> {
+    listener.limits.iter().map(limit).collect()
+}
+
 fn limit(limit: &Limit) -> String {
-    let per = match &limit.per {
-        LimitKey::Route => "the route".to_owned(),
+    let per = match (&limit.per, &limit.name) {
+        (LimitKey::Route, None) => "the route".to_owned(),
+        (LimitKey::Route, Some(_)) => "all together".to_owned(),
+        (key, _) => counted(key),
+    };
+    let name = limit.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    let tier = |tier: &Tier| format!(", {} for consumers in {} ({} at once)", tier.rate, tier.group, tier.burst);
+    let tiers: String = limit.tiers.iter().map(tier).collect();
+    let consequence = if limit.dry_run { "only counted (dry_run)" } else { "else 429" };
+    format!("{name}{} for {per}, {} at once{tiers}, {consequence}", limit.rate, limit.burst)
+}
+
+fn counted(key: &LimitKey) -> String {
+    match key {
+        LimitKey::Route => "all together".to_owned(),
         LimitKey::ClientIp => "a client address".to_owned(),
+        LimitKey::ClientNetwork { v4, v6 } => format!("a client network (/{v4}, of IPv6 /{v6})"),
         LimitKey::ClientCertificate => {
             "a key of clients' certificates (requests without one count together)".to_owned()
         }
         LimitKey::Consumer => "a consumer (requests of nobody who was recognised count together)".to_owned(),
+        LimitKey::Group => "a group of consumers (requests of others count together)".to_owned(),
+        LimitKey::Claim(name) => format!("a claim {name} of tokens (requests without it count together)"),
+        LimitKey::Cookie(name) => format!("a value of the cookie {name} (requests without it count together)"),
         LimitKey::Header(name) => format!("a value of {name} (requests without it count together)"),
-    };
-    let consequence = if limit.dry_run { "only counted (dry_run)" } else { "else 429" };
-    format!("{} for {per}, {} at once, {consequence}", limit.rate, limit.burst)
+        LimitKey::Several(keys) => keys.iter().map(counted).collect::<Vec<_>>().join(" and "),
+    }
 }
 
 /// T_max.

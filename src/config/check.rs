@@ -18,7 +18,7 @@ use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
 use super::texts::{Texts, as_text, read_file};
 use super::values::{DriverWord, FormatWord, duration};
-use super::{Access, AccessLog, Admin, Bind, Config, Driver, Gateway, Listener, LogFormat, LogPath, Resolver};
+use super::{Access, AccessLog, Admin, Bind, Config, Driver, Gateway, Limit, Listener, LogFormat, LogPath, Resolver};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
 use crate::units::AuthId;
 use std::cell::RefCell;
@@ -201,7 +201,7 @@ fn config(
     let resolver = file.resolver.as_ref().and_then(|table| resolver(&table.value, sink));
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
     let (consumers, auth) = (check_identity::consumers(file, sink), check_identity::auth(file, sink));
-    let mut access = AccessReader::new(file);
+    let mut access = AccessReader::new(file, sink);
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, &mut access, sink));
     binds(file, sink);
     log_is_nothing_else(file, sink);
@@ -211,6 +211,7 @@ fn config(
         Some(list) => routes(document, &list.value, (&names, &mut access), sink)?,
         None => None,
     };
+    let limits = access.limits.all(file);
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
     let complete = || {
         let (mut routes, listeners, auth) = (routes?, listeners?, auth?);
@@ -224,6 +225,7 @@ fn config(
             listeners,
             routes: routes.into(),
             clusters: clusters?,
+            limits: limits?,
             consumers: consumers?.into(),
             auth: auth.into(),
         })
@@ -328,8 +330,9 @@ fn listeners<const MIN: usize, const MAX: usize>(
             Some(tls) => encryption::server_side(&tls.value, sink).map(Some),
         };
         let auth = table.auth.as_ref().map(|list| access.ways(table.at.key("auth"), list, sink));
+        let limits = table.limit.as_ref().and_then(|list| access.limits.of_listener(table.at.key("limit"), list, sink));
         let access = access.access(table.allow.as_ref(), table.deny.as_ref(), sink);
-        listeners.extend(listener(table, tls, auth.zip(access)));
+        listeners.extend(listener(table, tls, (auth, access, limits)));
     }
     (listeners.len() == list.value.0.len()).then_some(listeners)
 }
@@ -385,9 +388,9 @@ fn proxy_protocol(table: &file::Listener, sink: &mut Sink<'_>) {
 fn listener(
     table: &file::Listener,
     tls: Option<Option<ServerSide>>,
-    access: Option<(Vec<AuthId>, Access)>,
+    (auth, access, limits): (Option<Vec<AuthId>>, Option<Access>, Option<Vec<Limit>>),
 ) -> Option<Listener> {
-    let (auth, access) = access?;
+    let (auth, access, limits) = (auth?, access?, limits?);
     let peers = &table.trusted_proxies.as_ref()?.value.0;
     let trusted = || peers.iter().map(|peer| peer.value);
     let network = |peer| match peer {
@@ -418,6 +421,7 @@ fn listener(
         merge_slashes: value(&table.merge_slashes)?,
         server: value(&table.server)?,
         auth,
+        limits,
         access,
         tls: tls?,
         http2: encryption::http2(table)?,

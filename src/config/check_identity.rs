@@ -1,6 +1,7 @@
 //! Consumers, ways to be recognised and rules of the file: what their keys must agree on.
 
 use super::check::value;
+use super::check_limits::SharedLimits;
 use super::check_tokens::tokens;
 use super::file;
 use super::identity::{Access, Auth, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Rule, fingerprint};
@@ -253,20 +254,21 @@ fn headers<const MAX: usize>(
     headers
 }
 
-/// Reads `auth`, `allow` and `deny`.
+/// Reads `auth`, `limit`, `allow` and `deny`.
 pub(super) struct AccessReader<'a> {
     ways: FxHashMap<&'a str, AuthId>,
     names: Vec<&'a str>,
     /// Files of networks that have been read: routes may share one.
     lists: FxHashMap<PathBuf, Option<NetworkFile>>,
+    pub(super) limits: SharedLimits<'a>,
 }
 
 impl<'a> AccessReader<'a> {
-    pub(super) fn new(file: &'a file::File) -> Self {
+    pub(super) fn new(file: &'a file::File, sink: &mut Sink<'_>) -> Self {
         let names: Vec<_> =
             file.auth.iter().flat_map(|map| &map.value.0).map(|(name, _)| name.value.0.as_str()).collect();
         let ways = names.iter().enumerate().map(|(row, name)| (*name, AuthId::from_index(row))).collect();
-        Self { ways, names, lists: FxHashMap::default() }
+        Self { ways, names, lists: FxHashMap::default(), limits: SharedLimits::new(file, sink) }
     }
 
     /// `auth` of a route or listener; names that are none are reported.

@@ -9,13 +9,12 @@ use super::place::{FirstRoute, KeyOf, Place};
 use super::problem::{Sink, listed};
 use super::read::{Later, List, Map, Scalar, Written};
 use super::values::duration;
-use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
+use super::{HeaderRules, HostMatch, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
 use crate::limits::METHODS_MAX;
-use crate::units::{ClusterId, Rate, Weight};
+use crate::units::{ClusterId, Weight};
 use http::{HeaderName, Method, StatusCode};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use std::ops::Range;
-use std::time::Duration;
 use toml::de::DeValue;
 
 /// All routes, in file order; `upstreams` are the names that they may use, in the order of their ids.
@@ -75,8 +74,8 @@ impl RouteReader<'_, '_, '_, '_> {
         let request_headers = table.request_headers.as_ref().and_then(|rules| self.header_rules(&rules.value, true));
         let response_headers = table.response_headers.as_ref().and_then(|rules| self.header_rules(&rules.value, false));
         let timeout = self.timeout(table);
-        let limits =
-            table.limit.as_ref().map(|list| list.value.0.iter().map(|limit| self::limit(&limit.value)).collect());
+        let limits = table.limit.as_ref();
+        let limits = limits.and_then(|list| self.access.limits.of_route(table.at.key("limit"), list, self.sink));
         let auth = table.auth.as_ref().map(|list| self.access.ways(table.at.key("auth"), list, self.sink));
         let access = self.access.access(table.allow.as_ref(), table.deny.as_ref(), self.sink);
         let retry = table.retry.as_ref().and_then(|retry| self.retry(&retry.value, timeout.as_ref()));
@@ -91,7 +90,7 @@ impl RouteReader<'_, '_, '_, '_> {
             request_headers: request_headers?,
             response_headers: response_headers?,
             timeout: timeout?,
-            limits: limits.unwrap_or(None)?,
+            limits: limits?,
             concurrent_max: table.max_concurrent.as_ref().and_then(|max| u32::try_from(max.value.0).ok()),
             body_bytes_max: value(&table.max_body).map(|size| size.0),
             retry: retry?,
@@ -442,18 +441,6 @@ fn begins_with(path: &PathMatch, prefix: &str) -> bool {
         }
         PathMatch::Regex(_) => false,
     }
-}
-
-fn limit(table: &file::Limit) -> Option<Limit> {
-    let rate = value(&table.rate)?.0;
-    let burst = value(&table.burst).map_or_else(|| default_burst(rate), |burst| burst.0);
-    Some(Limit { rate, burst, per: value(&table.per)?.0, dry_run: value(&table.dry_run)? })
-}
-
-/// What the rate admits in a second, at least one request.
-fn default_burst(rate: Rate) -> u64 {
-    let second = Duration::from_secs(1).as_nanos();
-    u64::try_from(u128::from(rate.count()) * second / rate.per().as_nanos()).map_or(u64::MAX, |burst| burst.max(1))
 }
 
 fn retry_on(words: &[Written<RetryWord>]) -> RetryOn {

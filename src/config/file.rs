@@ -8,9 +8,10 @@ use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, Tru
 use super::identity_keys::{Auth, Consumer, Rules};
 pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
+use super::limit_keys::{LimitItem, SharedLimit};
 use super::names::{
-    Cores, EditableHeader, Expect, FilePath, Hash, Header, HeaderText, IncludePath, LimitPer, LogTo, MethodText, Name,
-    Redacted, RetryWord, Workers,
+    Cores, EditableHeader, Expect, FilePath, Hash, Header, HeaderText, IncludePath, LogTo, MethodText, Name, Redacted,
+    RetryWord, Workers,
 };
 use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
@@ -19,12 +20,12 @@ use super::secret::SecretText;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
 use super::values::{
-    BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, PerTime, ProtocolWord, SECOND, Share, Size, Time,
+    BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, ProtocolWord, SECOND, Share, Size, Time,
 };
 use crate::limits::{
     ATTEMPTS_MAX, AUTH_MAX, CLUSTERS_MAX, CONSUMERS_WRITTEN_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX,
-    HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX, ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX,
-    WEIGHT_MAX,
+    HEAD_BYTES_MIN, HEADERS_MAX, LIMITS_MAX, LISTENERS_MAX, ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX,
+    TIERS_MAX, WEIGHT_MAX,
 };
 
 /// A timeout of a request's parts: 1 ms to a day.
@@ -64,6 +65,8 @@ table! {
         optional consumers_file: FilePath;
         /// Ways in which a request says who sends it, by name.
         default auth: Map<Name, Auth, AUTH_MAX> = {};
+        /// Rate limits that routes and listeners name, and share.
+        default limit: Map<Name, SharedLimit, LIMITS_MAX> = {};
         /// Groups of endpoints, by name.
         default upstream: Map<Name, Upstream, CLUSTERS_MAX> = {};
     }
@@ -172,6 +175,8 @@ table! {
         default server: ServerField = "pass";
         /// Ways to be recognised on routes that name none themselves, by their names.
         default auth: List<Name, 0, AUTH_MAX> = [];
+        /// Rate limits of [limit.NAME], by their names, that all its requests need besides the route's: all must admit, else 429.
+        default limit: List<Name, 0, ROUTE_LIMITS_MAX> = [];
         /// Who may send requests to this listener: one of these rules must hold, and one of the route's. All may where it is not given.
         optional allow: Rules;
         /// Who may not, before anything else is asked.
@@ -226,8 +231,8 @@ table! {
         table response_headers: HeaderRules;
         /// T_max, from the request's first byte to the response's head, with all tries; 1ms to 1d: a duration, or { adaptive = true, k, min, max }.
         default timeout: RouteTimeout = "30s";
-        /// Rate limits, at most 8; all must admit, else 429.
-        default limit: List<Limit, 0, ROUTE_LIMITS_MAX> = [];
+        /// Rate limits, at most 8, written here or named: all must admit, else 429.
+        default limit: List<LimitItem, 0, ROUTE_LIMITS_MAX> = [];
         /// Requests at once over all cores, 1 to 10000000; no limit where it is not given. Beyond it 503.
         optional max_concurrent: Concurrency;
         /// Request body, 0B to 1TiB; the listener's where it is not given. Beyond it 413.
@@ -294,20 +299,6 @@ table! {
         default set: HeaderSet = {};
         /// Headers that are removed.
         default remove: List<EditableHeader, 0, ENTRIES_MAX> = [];
-    }
-}
-
-table! {
-    /// A rate limit.
-    Limit {
-        /// Requests in a time: "100/s", "6000/min", "10/h".
-        required rate: PerTime;
-        /// Requests that may come at once, 1 to 1000000000; what the rate admits in a second, at least 1, where it is not given.
-        optional burst: Int<1, 1_000_000_000>;
-        /// What is counted: route, client_ip (IPv6 by /64), consumer (those who were not recognised together) or header:NAME.
-        default per: LimitPer = "route";
-        /// Count and report, but never reject.
-        default dry_run: bool = false;
     }
 }
 

@@ -10,6 +10,7 @@ mod addresses;
 mod certificate_warnings;
 pub mod check;
 mod check_identity;
+mod check_limits;
 mod check_route;
 mod check_tokens;
 mod check_upstream;
@@ -22,6 +23,7 @@ mod foreign;
 pub(crate) mod identity;
 mod identity_keys;
 mod knobs;
+mod limit_keys;
 mod named;
 mod names;
 mod paths;
@@ -89,6 +91,8 @@ pub struct Config {
     pub routes: Arc<[Route]>,
     /// In file order.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Limits that routes and listeners name, in file order.
+    pub limits: Vec<Limit>,
     /// Who can be recognised.
     pub consumers: Arc<Consumers>,
     /// How, in file order.
@@ -248,6 +252,8 @@ pub struct Listener {
     pub server: ServerField,
     /// Ways to be recognised on routes that do not say.
     pub auth: Vec<AuthId>,
+    /// Limits of all its requests together with those of others that name them, besides the routes'.
+    pub limits: Vec<Limit>,
     /// Who may send requests to it.
     pub access: Access,
     /// What TLS is spoken with; `None`: plain HTTP.
@@ -416,6 +422,8 @@ pub enum Timeout {
 /// One of `limit = […]`
 #[derive(Clone, Debug)]
 pub struct Limit {
+    /// Of a `[limit.NAME]`: all routes and listeners that name it count together.
+    pub name: Option<Arc<str>>,
     /// r = n / t.
     pub rate: Rate,
     /// Requests that may come at once; at least 1.
@@ -424,21 +432,72 @@ pub struct Limit {
     pub per: LimitKey,
     /// Count and report, but never reject.
     pub dry_run: bool,
+    /// What holds instead for consumers of a group, the first that fits.
+    pub tiers: Arc<[Tier]>,
+}
+
+/// One of `[limit.NAME.tiers]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// A consumer's group.
+    pub group: String,
+    /// In place of [`Limit::rate`].
+    pub rate: Rate,
+    /// In place of [`Limit::burst`].
+    pub burst: u64,
 }
 
 /// `limit.per`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LimitKey {
-    /// All requests of the route together.
+    /// All requests together: of the route, or of all routes and listeners that name the limit.
     Route,
     /// The client's address; IPv6 by /64.
     ClientIp,
+    /// The client's network: so many leading bits of its address.
+    ClientNetwork {
+        /// Of IPv4, 1 to 32.
+        v4: u8,
+        /// Of IPv6, 1 to 128.
+        v6: u8,
+    },
     /// Who was recognised; requests of others count together.
     Consumer,
+    /// The group of who was recognised, the first that the configuration names; requests of others count together.
+    Group,
+    /// A text that a token claims; requests without it count together.
+    Claim(String),
+    /// The value of a cookie; requests without it count together.
+    Cookie(String),
     /// The value of a header; requests without it count together.
     Header(HeaderName),
     /// The public key of the client's certificate; requests without one count together.
     ClientCertificate,
+    /// Each combination of these, which are none of this kind and not [`LimitKey::Route`].
+    Several(Box<[LimitKey]>),
+}
+
+impl fmt::Display for LimitKey {
+    /// As the file writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Route => f.write_str("route"),
+            Self::ClientIp => f.write_str("client_ip"),
+            Self::ClientNetwork { v4, v6 } => write!(f, "client_ip/{v4}/{v6}"),
+            Self::Consumer => f.write_str("consumer"),
+            Self::Group => f.write_str("group"),
+            Self::Claim(name) => write!(f, "claim:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::ClientCertificate => f.write_str("client_cert"),
+            Self::Several(keys) => {
+                for (row, key) in keys.iter().enumerate() {
+                    write!(f, "{}{key}", if row == 0 { "" } else { " + " })?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// `[route.retry]`

@@ -7,7 +7,7 @@ use super::problem::{Refusal, did_you_mean, is_unprintable, nearest};
 use super::read::Scalar;
 use super::tables::scalar_schema;
 use super::values::{integer, text};
-use super::{HashKey, LimitKey, LogPath};
+use super::{HashKey, LogPath};
 use crate::limits::{METHOD_BYTES_MAX, NAME_BYTES_MAX, WORKERS_MAX};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::json;
@@ -321,33 +321,6 @@ impl Scalar for LogTo {
     }
 }
 
-/// `limit.per`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitPer(pub LimitKey);
-
-impl Scalar for LimitPer {
-    fn allowed() -> String {
-        "one of route, client_ip, client_cert, consumer, header:NAME".to_owned()
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        match keyed(text(value)?) {
-            ("route", None) => Ok(Self(LimitKey::Route)),
-            ("client_ip", None) => Ok(Self(LimitKey::ClientIp)),
-            ("client_cert", None) => Ok(Self(LimitKey::ClientCertificate)),
-            ("consumer", None) => Ok(Self(LimitKey::Consumer)),
-            ("header", Some(name)) => Ok(Self(LimitKey::Header(header(name)?))),
-            (word, name) => {
-                Err(refused_key(word, name, &["route", "client_ip", "client_cert", "consumer"], &["header"]))
-            }
-        }
-    }
-
-    fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^(route|client_ip|client_cert|consumer|header:.+)$" })
-    }
-}
-
 /// `upstream.hash`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hash(pub HashKey);
@@ -373,11 +346,11 @@ impl Scalar for Hash {
 }
 
 /// `word` or `word:name`
-fn keyed(written: &str) -> (&str, Option<&str>) {
+pub(super) fn keyed(written: &str) -> (&str, Option<&str>) {
     written.split_once(':').map_or((written, None), |(word, name)| (word, Some(name)))
 }
 
-fn refused_key(word: &str, name: Option<&str>, bare: &[&str], named: &[&str]) -> Refusal {
+pub(super) fn refused_key(word: &str, name: Option<&str>, bare: &[&str], named: &[&str]) -> Refusal {
     if name.is_none() && named.contains(&word) {
         return Refusal::why(format!("the {word}'s name is missing")).help(format!("write \"{word}:NAME\""));
     }
@@ -471,7 +444,6 @@ scalar_schema!(
     IncludePath,
     Redacted,
     LogTo,
-    LimitPer,
     Hash,
     RetryWord,
     Expect,
@@ -513,8 +485,6 @@ mod tests {
 
     #[test]
     fn keys_that_name_something_have_a_name() {
-        accepts::<LimitPer>(&["route", "client_ip", "header:x-api-key"]);
-        refuses::<LimitPer>(&["", "header", "header:", "header:a b", "cookie:a", "ip"]);
         accepts::<Hash>(&["client_ip", "path", "header:x", "cookie:Session"]);
         refuses::<Hash>(&["", "cookie", "cookie:a=b", "cookie:a;b", "client_ip:x"]);
     }

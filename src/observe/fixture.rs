@@ -26,6 +26,7 @@ pub(crate) fn config() -> Arc<Config> {
         ),
     ];
     Arc::new(Config {
+        limits: Vec::new(),
         include: Vec::new(),
         gateway: Gateway {
             cores: vec![Some(0), None],
@@ -123,6 +124,7 @@ fn listener() -> Listener {
         header_underscores: crate::config::Underscores::Drop,
         encoded_separators: crate::config::Separators::Reject,
         merge_slashes: false,
+        limits: Vec::new(),
         auth: Vec::new(),
         access: crate::config::Access::default(),
         server: crate::config::ServerField::Pass,

@@ -38,6 +38,14 @@ pub struct LimiterId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyHash(u64);
 
+impl KeyHash {
+    /// For what a limit tells its clients apart by besides.
+    #[must_use]
+    pub fn as_limiter(self) -> LimiterId {
+        LimiterId(self.0)
+    }
+}
+
 /// Entries of a line.
 const WAYS: usize = 4;
 /// Words of a line: key and TAT of each entry.
@@ -135,6 +143,21 @@ impl KeyTable {
         match address.to_canonical() {
             IpAddr::V4(address) => self.key(limiter, 4, &address.octets()),
             IpAddr::V6(address) => self.key(limiter, 6, &address.octets()[..8]),
+        }
+    }
+
+    /// The clients of a network: so many leading bits of an address of IPv4 (also mapped into IPv6) and of IPv6.
+    #[must_use]
+    pub fn network(&self, limiter: LimiterId, address: IpAddr, (v4, v6): (u8, u8)) -> KeyHash {
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let kept = u32::MAX.checked_shl(32 - u32::from(v4.min(32))).unwrap_or_default();
+                self.key(limiter, 14, &(address.to_bits() & kept).to_be_bytes())
+            }
+            IpAddr::V6(address) => {
+                let kept = u128::MAX.checked_shl(128 - u32::from(v6.min(128))).unwrap_or_default();
+                self.key(limiter, 16, &(address.to_bits() & kept).to_be_bytes())
+            }
         }
     }
 

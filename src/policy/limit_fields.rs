@@ -99,7 +99,14 @@ mod tests {
     }
 
     fn limit(count: u64, per: Duration, burst: u64) -> Limit {
-        Limit { rate: Rate::try_new(count, per).unwrap(), burst, per: LimitKey::Route, dry_run: false }
+        Limit {
+            rate: Rate::try_new(count, per).unwrap(),
+            burst,
+            per: LimitKey::Route,
+            dry_run: false,
+            name: None,
+            tiers: Default::default(),
+        }
     }
 
     fn policy(count: u64, per: Duration, burst: u64) -> String {

@@ -18,16 +18,17 @@ use crate::net::upstream::Upstream;
 use crate::net::{clock, driver};
 use crate::observe::access_log::LogSender;
 use crate::observe::recorder::Recorder;
-use crate::policy::admission::{Admission, Admitted, Caller};
+use crate::policy::admission::{Admission, Admitted};
 use crate::policy::cluster::Cluster;
 use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
+use crate::policy::limiter::Caller;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
 use crate::policy::try_time::TryTime;
 use crate::tls::HTTP2;
 use crate::tls::demand::with_memory;
-use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
+use crate::units::{ClusterId, EndpointId, Instant, ListenerId, RouteId, WorkerId};
 use rustc_hash::FxHashSet;
 use rustls::ClientConfig;
 use std::cell::{Cell, RefCell};
@@ -283,21 +284,21 @@ impl Generation {
         }
     }
 
-    /// Admits a request to its route, or says what is wanting; with a slot to hold if the route has `max_concurrent`.
+    /// Admits a request to its listener and its route, or says what is wanting; with a slot to hold if the route has `max_concurrent`.
     pub(super) fn admit<'h>(
         self: &Rc<Self>,
-        route: RouteId,
+        (route, listener): (RouteId, ListenerId),
         caller: Caller<'_>,
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
         now: Instant,
     ) -> (Admitted, Option<Slot>) {
         let mut admission = self.admission.borrow_mut();
-        let mut admitted = admission.admit(route, caller, value, now);
+        let mut admitted = admission.admit((route, listener), caller, value, now);
         if matches!(admitted, Admitted::RateLimited { .. }) {
             // another core may have moved the bucket ahead of this one's time, which is that of the turn: a full bucket looks empty then
             let later = clock::read_now();
             if admitted.is_outdated(now, later) {
-                admitted = admission.admit(route, caller, value, later);
+                admitted = admission.admit((route, listener), caller, value, later);
             }
         }
         drop(admission);

@@ -15,7 +15,7 @@ use crate::limits::{API_KEY_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::policy::access::{Subject, Verdict, Who};
 use crate::policy::identity::{Identities, behind_scheme, is_named, of_query};
 use crate::policy::token::{self, Disbelief};
-use crate::units::{AuthId, ConsumerId, RouteId};
+use crate::units::{AuthId, ConsumerId, GroupId, RouteId};
 use aws_lc_rs::digest;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -53,9 +53,13 @@ impl Identified {
         }
     }
 
+    /// Groups that the consumer is in.
+    pub(super) fn groups<'i>(&self, identities: &'i Identities) -> &'i [GroupId] {
+        self.consumer().map_or(&[], |id| &identities.consumer(id).groups)
+    }
+
     fn who<'i>(&'i self, identities: &'i Identities) -> Who<'i> {
-        let groups = self.consumer().map_or(&[][..], |id| &identities.consumer(id).groups);
-        Who { name: self.name(identities), groups, claims: self.claims() }
+        Who { name: self.name(identities), groups: self.groups(identities), claims: self.claims() }
     }
 
     /// What the token says, if it was one.

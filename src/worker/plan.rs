@@ -23,9 +23,10 @@ use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
 use crate::limits::ROUNDS_MAX;
 use crate::net::block::Block;
-use crate::policy::admission::{Admitted, Caller};
+use crate::policy::admission::Admitted;
 use crate::policy::chance::hash_key;
 use crate::policy::limit_fields::write_retry_after;
+use crate::policy::limiter::Caller;
 use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, pick_split};
 use crate::policy::token_bucket::Quota;
@@ -220,14 +221,19 @@ impl Planner<'_> {
         route: RouteId,
         client: IpAddr,
     ) -> Result<Option<Slot>, Answer> {
+        let identities = &self.inbound.worker.shared.identities;
+        let identified = self.identified.get();
+        let consumer = identified.map(|identified| identified.name(identities));
+        let groups = identified.map_or(&[][..], |identified| identified.groups(identities));
         let limited_by = |key: &LimitKey| match key {
             LimitKey::Header(name) => self.field(name),
+            LimitKey::Cookie(name) => cookie(self.head, name),
+            LimitKey::Claim(name) => identified?.claims()?.get(name)?.as_str().map(str::as_bytes),
+            LimitKey::Group => Some(identities.consumers().groups[groups.first()?.index()].as_bytes()),
             _ => self.inbound.identity().map(|identity| identity.key_hash.as_bytes()),
         };
-        let identities = &self.inbound.worker.shared.identities;
-        let consumer = self.identified.get().map(|identified| identified.name(identities));
-        let caller = Caller { client, consumer };
-        match self.inbound.worker.admit(route, caller, &limited_by, self.now) {
+        let caller = Caller { client, consumer, groups };
+        match self.inbound.worker.admit((route, self.inbound.listener), caller, &limited_by, self.now) {
             (Admitted::Pass { .. }, slot) => Ok(slot),
             (Admitted::ConcurrencyLimited, _) => {
                 Err(self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]))
@@ -338,13 +344,13 @@ impl Planner<'_> {
     fn limit(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, limit: usize, quota: Quota) -> Answer {
         let limits = &self.inbound.worker.shared.limits;
         let mut texts = self.inbound.worker.limit_texts.borrow_mut();
-        let (retry_after, rate_limit) = &mut *texts;
-        retry_after.clear();
-        rate_limit.clear();
+        texts.iter_mut().for_each(Vec::clear);
+        let [retry_after, rate_limit, policies] = &mut *texts;
         write_retry_after(quota.reset, retry_after);
-        limits.write_quota(route, limit, quota, rate_limit);
+        limits.write_quota(limit, quota, rate_limit);
+        limits.write_policies(route, self.inbound.listener, policies);
         let fields: [(&str, &[u8]); 3] =
-            [("Retry-After", retry_after), ("RateLimit", rate_limit), ("RateLimit-Policy", limits.policies(route))];
+            [("Retry-After", retry_after), ("RateLimit", rate_limit), ("RateLimit-Policy", policies)];
         self.refuse(cycle, record, ProxyError::RateLimited, &fields)
     }
 

@@ -47,7 +47,7 @@ pub(super) struct Worker {
     /// Connections that wait for a request, or the rest of its head, with a receive armed.
     pub(super) armed: Cell<usize>,
     /// `Retry-After` and `RateLimit` of a rejection.
-    pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
+    pub(super) limit_texts: RefCell<[Vec<u8>; 3]>,
     log_texts: RefCell<Vec<LogTexts>>,
     /// Tasks that serve streams.
     pub(super) runners: RefCell<Runners>,

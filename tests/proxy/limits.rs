@@ -101,6 +101,33 @@ on_both_drivers! {
         });
     }
 
+    fn routes_and_listeners_share_limits_by_their_names(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let shared = "[limit.keys]\nrate = \"2/h\"\nburst = 2\nper = [\"header:X-Key\", \"cookie:plan\"]\n\
+            [limit.everybody]\nrate = \"6/h\"\nburst = 6\n";
+        let config = behind(&[&upstream], "limit = [\"keys\"]", shared);
+        let second = "[[route]]\nname = \"second\"\nmatch = { path = \"/second\" }\nupstream = \"svc\"\nlimit = [\"keys\"]\n";
+        let config = format!("{config}{second}");
+        let listener = "limit = [\"everybody\"]\n";
+        let setup = Setup { workers: 2, config: &config, listener, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let ask = |path: &str, key: &str, plan: &str| {
+            let cookie = format!("a=b; plan={plan}");
+            gateway.client().request("GET", path, &[("X-Key", key), ("Cookie", &cookie)], b"")
+        };
+        assert_eq!([ask("/", "k", "x").status, ask("/second", "k", "x").status], [200, 200]);
+        let refused = ask("/", "k", "x");
+        refused.assert_rejected(429, "rate_limited");
+        assert!(refused.header("ratelimit").is_some_and(|limit| limit.starts_with("\"keys\";r=0")), "{refused:?}");
+        let policy = refused.header("ratelimit-policy").expect("RateLimit-Policy");
+        assert!(policy.contains("\"everybody\";q=6") && policy.contains("\"keys\";q=2"), "{policy}");
+        assert_eq!([ask("/", "k", "y").status, ask("/second", "l", "x").status], [200, 200], "another combination");
+        assert_eq!([ask("/", "m", "").status, ask("/", "n", "").status], [200, 200], "six of six");
+        let refused = ask("/second", "o", "");
+        refused.assert_rejected(429, "rate_limited");
+        assert!(refused.header("ratelimit").is_some_and(|limit| limit.starts_with("\"everybody\"")), "{refused:?}");
+    }
+
     fn every_limit_of_a_route_must_admit(driver: Driver) {
         let upstream = Upstream::always("ok");
         let limit = "limit = [ { rate = \"100/h\", burst = 100, per = \"route\" }, { rate = \"2/h\", burst = 2, per = \"client_ip\" } ]";

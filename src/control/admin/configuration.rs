@@ -9,7 +9,7 @@ use super::rows::{array, glue};
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Config, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
     LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
-    Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    Rewrite, Route, Separators, ServerField, Spill, Target, Tier, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -30,6 +30,7 @@ pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use
         "access_log": config.access_log.as_ref().map(access_log),
         "listener": config.listeners.iter().map(|it| listener(it, config)).collect::<Vec<_>>(),
         "consumers_file": config.consumers.file.as_ref().map(|path| path.display().to_string()),
+        "limit": shared_limits(&config.limits),
         "auth": identity::all_ways(&config.auth),
         "consumer": identity::consumers(&config.consumers),
     });
@@ -147,6 +148,7 @@ fn listener(listener: &Listener, config: &Config) -> Value {
             ServerField::Set(value) => String::from_utf8_lossy(value.as_bytes()),
         },
         "auth": identity::ways(&listener.auth, config),
+        "limit": listener.limits.iter().map(limit).collect::<Vec<_>>(),
         "allow": identity::rules(&listener.access.allow),
         "deny": identity::rules(&listener.access.deny),
         "tls": listener.tls.as_ref().map(|tls| &tls.shown),
@@ -244,15 +246,31 @@ fn header_rules(rules: &HeaderRules) -> Value {
     })
 }
 
-fn limit(limit: &Limit) -> Value {
-    let per = match &limit.per {
-        LimitKey::Route => "route".to_owned(),
-        LimitKey::ClientIp => "client_ip".to_owned(),
-        LimitKey::Consumer => "consumer".to_owned(),
-        LimitKey::Header(name) => format!("header:{name}"),
-        LimitKey::ClientCertificate => "client_cert".to_owned(),
+fn shared_limits(limits: &[Limit]) -> Value {
+    let named = |shared: &Limit| {
+        let mut shown = limit(shared);
+        shown.as_object_mut()?.remove("name");
+        Some((shared.name.as_deref()?.to_owned(), shown))
     };
-    json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run })
+    limits.iter().filter_map(named).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn limit(limit: &Limit) -> Value {
+    let per = match (&limit.per, &limit.name) {
+        (LimitKey::Route, Some(_)) => "gateway".into(),
+        (LimitKey::Several(keys), _) => keys.iter().map(ToString::to_string).collect(),
+        (key, _) => Value::from(key.to_string()),
+    };
+    let mut shown =
+        json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run });
+    if let Some(name) = &limit.name {
+        shown["name"] = Value::from(&**name);
+    }
+    if limit.name.is_some() {
+        let tier = |tier: &Tier| (tier.group.clone(), json!({ "rate": tier.rate.to_string(), "burst": tier.burst }));
+        shown["tiers"] = limit.tiers.iter().map(tier).collect::<serde_json::Map<_, _>>().into();
+    }
+    shown
 }
 
 fn retry(retry: &Retry) -> Value {

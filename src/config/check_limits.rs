@@ -1,0 +1,132 @@
+//! Rate limits of the file: what is written where they count, and what is named.
+
+use super::check::value;
+use super::file;
+use super::limit_keys::{self, LimitItem};
+use super::names::Name;
+use super::place::KeyOf;
+use super::problem::{Sink, listed};
+use super::read::{List, Written};
+use super::{Limit, Tier};
+use crate::units::Rate;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The limits that can be named.
+pub(super) struct SharedLimits<'a> {
+    /// `None`: something of it was reported.
+    by_name: FxHashMap<&'a str, Option<Limit>>,
+    names: Vec<&'a str>,
+}
+
+impl<'a> SharedLimits<'a> {
+    pub(super) fn new(file: &'a file::File, sink: &mut Sink<'_>) -> Self {
+        let tables = || file.limit.iter().flat_map(|map| &map.value.0);
+        let of = |name: &'a str, table: &limit_keys::SharedLimit| (name, shared(name, table));
+        let by_name: FxHashMap<&str, _> = tables().map(|(name, table)| of(&name.value.0, &table.value)).collect();
+        for (_, table) in tables() {
+            let is_tiered = table.value.tiers.as_ref().filter(|tiers| !tiers.value.0.is_empty());
+            let per = table.value.per.as_ref().map(|per| &per.value.0);
+            if let (Some(tiers), Some(super::LimitKey::Route)) = (is_tiered, per) {
+                let message = "have no effect: the limit counts all requests together, not those of consumers";
+                let help = Some("per = \"consumer\" gives each consumer a rate of his own".to_owned());
+                sink.value(table.value.at.key("tiers"), tiers.span.clone(), message.to_owned(), help);
+            }
+        }
+        let mut names: Vec<&str> = by_name.keys().copied().collect();
+        names.sort_unstable();
+        Self { by_name, names }
+    }
+
+    /// All of them, in file order; `None` if something of one was reported.
+    pub(super) fn all(&self, file: &file::File) -> Option<Vec<Limit>> {
+        let tables = &file.limit.as_ref()?.value.0;
+        tables.iter().map(|(name, _)| self.by_name.get(name.value.0.as_str()).cloned().flatten()).collect()
+    }
+
+    /// `limit` of a listener; `None` if something was reported.
+    pub(super) fn of_listener<const MIN: usize, const MAX: usize>(
+        &self,
+        path: KeyOf<'_>,
+        list: &Written<List<Name, MIN, MAX>>,
+        sink: &mut Sink<'_>,
+    ) -> Option<Vec<Limit>> {
+        let mut found = Vec::with_capacity(list.value.0.len());
+        for (row, name) in list.value.0.iter().enumerate() {
+            let limit = self.find(format!("{path}[{row}]"), (&name.value.0, name.span.clone()), &found, sink);
+            found.push(limit);
+        }
+        found.into_iter().collect()
+    }
+
+    /// `limit` of a route; `None` if something was reported.
+    pub(super) fn of_route<const MIN: usize, const MAX: usize>(
+        &self,
+        path: KeyOf<'_>,
+        list: &Written<List<LimitItem, MIN, MAX>>,
+        sink: &mut Sink<'_>,
+    ) -> Option<Vec<Limit>> {
+        let mut found = Vec::with_capacity(list.value.0.len());
+        for (row, item) in list.value.0.iter().enumerate() {
+            let limit = match &item.value {
+                LimitItem::Own(table) => own(table),
+                LimitItem::Named(name) => {
+                    self.find(format!("{path}[{row}]"), (&name.0, item.span.clone()), &found, sink)
+                }
+            };
+            found.push(limit);
+        }
+        found.into_iter().collect()
+    }
+
+    fn find(
+        &self,
+        path: String,
+        (name, span): (&str, std::ops::Range<usize>),
+        before: &[Option<Limit>],
+        sink: &mut Sink<'_>,
+    ) -> Option<Limit> {
+        let is_again = before.iter().flatten().any(|limit| limit.name.as_deref() == Some(name));
+        match self.by_name.get(name) {
+            Some(_) if is_again => sink.value(path, span, "stands there twice".to_owned(), None),
+            Some(limit) => return limit.clone(),
+            None => {
+                let message = match self.names.as_slice() {
+                    [] => "there is no such limit, nor any other".to_owned(),
+                    names => format!("there is no such limit; there are: {}", listed(names)),
+                };
+                let near = sink.did_you_mean(name, &self.names);
+                sink.value(path, span, message, near.or_else(|| Some(format!("add [limit.{name}]"))));
+            }
+        }
+        None
+    }
+}
+
+fn own(table: &limit_keys::Limit) -> Option<Limit> {
+    let rate = value(&table.rate)?.0;
+    let burst = limit_keys::burst(table.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
+    let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
+    Some(Limit { name: None, rate, burst, per, dry_run, tiers: Arc::default() })
+}
+
+fn shared(name: &str, table: &limit_keys::SharedLimit) -> Option<Limit> {
+    let rate = value(&table.rate)?.0;
+    let burst = limit_keys::burst(table.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
+    let tier = |group: &Written<Name>, tier: &limit_keys::Tier| {
+        let rate = value(&tier.rate)?.0;
+        let burst = limit_keys::burst(tier.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
+        Some(Tier { group: group.value.0.clone(), rate, burst })
+    };
+    let tiers: Option<Vec<Tier>> =
+        table.tiers.as_ref()?.value.0.iter().map(|(group, table)| tier(group, &table.value)).collect();
+    let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
+    Some(Limit { name: Some(name.into()), rate, burst, per, dry_run, tiers: tiers?.into() })
+}
+
+/// What the rate admits in a second, at least one request.
+fn default_burst(rate: Rate) -> u64 {
+    let second = Duration::from_secs(1).as_nanos();
+    u64::try_from(u128::from(rate.count()) * second / rate.per().as_nanos()).map_or(u64::MAX, |burst| burst.max(1))
+}

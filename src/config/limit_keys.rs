@@ -1,0 +1,245 @@
+//! The keys of rate limits, as the file writes them: those of `limit = […]` and those of `[limit.NAME]`.
+
+use super::LimitKey;
+use super::identity_keys::Token;
+use super::names::{Header, Name, keyed, refused_key};
+use super::paths::QueryText;
+use super::problem::{Refusal, Sink};
+use super::read::{Map, Node, Read, Scalar, Written};
+use super::tables::{scalar_schema, table};
+use super::values::{Int, PerTime, text};
+use crate::limits::{LIMIT_KEYS_MAX, ROUTE_CONDITIONS_MAX};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::json;
+use std::borrow::Cow;
+use toml::de::DeValue;
+
+/// Requests that may come at once.
+type Burst = Int<1, 1_000_000_000>;
+
+table! {
+    /// A rate limit.
+    Limit {
+        /// Requests in a time: "100/s", "6000/min", "10/h".
+        required rate: PerTime;
+        /// Requests that may come at once, 1 to 1000000000; what the rate admits in a second, at least 1, where it is not given.
+        optional burst: Burst;
+        /// What is counted: route, client_ip (IPv6 by /64), client_ip/24 or client_ip/24/56 (networks of so many bits of IPv4 and IPv6), consumer
+        /// (those who were not recognised together), group, claim:NAME, cookie:NAME, header:NAME, client_cert; or a list of these, each
+        /// combination of which is counted.
+        default per: LimitPer = "route";
+        /// Count and report, but never reject.
+        default dry_run: bool = false;
+    }
+}
+
+table! {
+    /// A rate limit that routes and listeners name: what they send counts together.
+    SharedLimit {
+        /// Requests in a time: "100/s", "6000/min", "10/h".
+        required rate: PerTime;
+        /// Requests that may come at once, 1 to 1000000000; what the rate admits in a second, at least 1, where it is not given.
+        optional burst: Burst;
+        /// What is counted: gateway (all together), or what a route's limit may count but the route.
+        default per: SharedLimitPer = "gateway";
+        /// Count and report, but never reject.
+        default dry_run: bool = false;
+        /// Other rates for consumers of these groups; of several groups that fit the first in this table.
+        default tiers: Map<Name, Tier, ROUTE_CONDITIONS_MAX> = {};
+    }
+}
+
+table! {
+    /// What holds for the consumers of a group.
+    Tier {
+        /// Requests in a time.
+        required rate: PerTime;
+        /// Requests that may come at once, as with the limit itself.
+        optional burst: Burst;
+    }
+}
+
+/// One of a route's `limit`: a limit, or the name of one.
+#[derive(Clone, Debug)]
+pub enum LimitItem {
+    /// Of `[limit.NAME]`.
+    Named(Name),
+    /// Written here.
+    Own(Box<Limit>),
+}
+
+impl Read for LimitItem {
+    fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        match node.value {
+            DeValue::String(_) => Name::read(node, sink).map(Self::Named),
+            _ => Limit::read(node, sink).map(|limit| Self::Own(Box::new(limit))),
+        }
+    }
+}
+
+impl JsonSchema for LimitItem {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "LimitItem".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let own = serde_json::Value::from(generator.subschema_for::<Limit>());
+        let named = serde_json::Value::from(generator.subschema_for::<Name>());
+        schemars::json_schema!({ "anyOf": [named, own] })
+    }
+}
+
+const PLAIN: [&str; 4] = ["client_ip", "client_cert", "consumer", "group"];
+const KEYED: [&str; 3] = ["claim", "cookie", "header"];
+
+/// `limit.per` of a route's own limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitPer(pub LimitKey);
+
+/// `limit.per` of one that is shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedLimitPer(pub LimitKey);
+
+fn allowed(all: &str) -> String {
+    format!(
+        "{all}, client_ip, client_ip/BITS, client_ip/BITS/BITS, client_cert, consumer, group, claim:NAME, cookie:NAME, header:NAME, or a list of 2 to {LIMIT_KEYS_MAX} of these without {all}"
+    )
+}
+
+/// Of one key or a list of them; `all` is what counts everything together.
+fn parse(value: &DeValue<'_>, all: &str) -> Result<LimitKey, Refusal> {
+    let DeValue::Array(list) = value else {
+        let word = text(value)?;
+        return if word == all { Ok(LimitKey::Route) } else { one(word, &[&[all], &PLAIN[..]].concat()) };
+    };
+    if !(2..=LIMIT_KEYS_MAX).contains(&list.len()) {
+        return Err(Refusal::plain());
+    }
+    let mut keys: Vec<LimitKey> = Vec::with_capacity(list.len());
+    for part in list {
+        let word = text(part.get_ref())?;
+        let key = one(word, &PLAIN)?;
+        if keys.contains(&key) {
+            return Err(Refusal::why(format!("{word} stands there twice")));
+        }
+        keys.push(key);
+    }
+    Ok(LimitKey::Several(keys.into()))
+}
+
+fn one(word: &str, plain: &[&str]) -> Result<LimitKey, Refusal> {
+    if let Some(bits) = word.strip_prefix("client_ip/") {
+        return network(bits);
+    }
+    match keyed(word) {
+        ("client_ip", None) => Ok(LimitKey::ClientIp),
+        ("client_cert", None) => Ok(LimitKey::ClientCertificate),
+        ("consumer", None) => Ok(LimitKey::Consumer),
+        ("group", None) => Ok(LimitKey::Group),
+        ("header", Some(name)) => Ok(LimitKey::Header(Header::parse(&DeValue::String(name.into()))?.0)),
+        ("cookie", Some(name)) => Ok(LimitKey::Cookie(Token::parse(&DeValue::String(name.into()))?.0)),
+        ("claim", Some(name)) if !name.is_empty() => {
+            Ok(LimitKey::Claim(QueryText::parse(&DeValue::String(name.into()))?.0))
+        }
+        (word, name) => Err(refused_key(word, name, plain, &KEYED)),
+    }
+}
+
+/// `24` or `24/56`.
+fn network(bits: &str) -> Result<LimitKey, Refusal> {
+    let refusal =
+        || Refusal::why("the bits of a network are 1 to 32 of IPv4 and 1 to 128 of IPv6, as in client_ip/24/56");
+    let number = |text: &str, max: u8| text.parse().ok().filter(|bits| (1..=max).contains(bits)).ok_or_else(refusal);
+    let (v4, v6) = bits.split_once('/').unwrap_or((bits, "64"));
+    Ok(LimitKey::ClientNetwork { v4: number(v4, 32)?, v6: number(v6, 128)? })
+}
+
+fn schema(all: &str) -> serde_json::Value {
+    let one = "client_ip(/[0-9]{1,2}(/[0-9]{1,3})?)?|client_cert|consumer|group|(claim|cookie|header):.+";
+    json!({ "anyOf": [
+        { "type": "string", "pattern": format!("^({all}|{one})$") },
+        { "type": "array", "minItems": 2, "maxItems": LIMIT_KEYS_MAX, "items": { "type": "string", "pattern": format!("^({one})$") } },
+    ] })
+}
+
+impl Scalar for LimitPer {
+    fn allowed() -> String {
+        allowed("route")
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        parse(value, "route").map(Self)
+    }
+
+    fn schema() -> serde_json::Value {
+        schema("route")
+    }
+}
+
+impl Scalar for SharedLimitPer {
+    fn allowed() -> String {
+        allowed("gateway")
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        parse(value, "gateway").map(Self)
+    }
+
+    fn schema() -> serde_json::Value {
+        schema("gateway")
+    }
+}
+
+scalar_schema!(LimitPer, SharedLimitPer);
+
+/// What is written of a limit, wherever that is.
+pub(super) fn burst(written: Option<&Written<Burst>>) -> Option<u64> {
+    written.map(|burst| burst.value.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::values::tests::{accepts, accepts_values, refuses, refuses_values};
+
+    #[test]
+    fn what_is_counted_is_a_word_a_name_a_network_or_a_few_of_these() {
+        accepts::<LimitPer>(&[
+            "route",
+            "client_ip",
+            "client_ip/24",
+            "client_ip/1/128",
+            "header:x-api-key",
+            "cookie:a",
+            "claim:sub",
+            "group",
+        ]);
+        refuses::<LimitPer>(&["", "gateway", "header", "header:", "header:a b", "cookie:a;b", "ip", "claim:"]);
+        refuses::<LimitPer>(&[
+            "client_ip/",
+            "client_ip/0",
+            "client_ip/33",
+            "client_ip/24/129",
+            "client_ip/24/",
+            "client_ip/a",
+        ]);
+        accepts::<SharedLimitPer>(&["gateway", "consumer"]);
+        refuses::<SharedLimitPer>(&["route"]);
+        accepts_values::<LimitPer>(&[
+            "[\"client_ip\", \"header:a\"]",
+            "[\"client_ip\", \"consumer\", \"cookie:a\", \"header:b\"]",
+        ]);
+        refuses_values::<LimitPer>(&[
+            "[]",
+            "[\"client_ip\"]",
+            "[\"client_ip\", \"route\"]",
+            "[\"group\", \"group\"]",
+            "[\"group\", 1]",
+            "1",
+        ]);
+    }
+}
