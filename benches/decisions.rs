@@ -227,7 +227,7 @@ impl Decider {
             close: false,
             rules: &self.config.routes[route.index()].response_headers,
             server: &ringgate::config::ServerField::Pass,
-            extra: &[],
+            lines: b"",
             date: &self.date,
         };
         encode::response(&mut self.down, &response);

@@ -32,6 +32,7 @@ fn route(number: usize) -> Route {
         limits: Vec::new(),
         concurrent_max: None,
         auth: None,
+        cors: None,
         access: ringgate::config::Access::default(),
         body_bytes_max: None,
         retry: Retry {

@@ -2,10 +2,11 @@
 
 use http::Method;
 use ringgate::config::{
-    Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match, Named, PathMatch,
-    RetryOn, Route, ServerSide, Timeout,
+    AllowedHeaders, Balance, Cluster, Cors, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match,
+    Named, PathMatch, RetryOn, Route, ServerSide, Timeout,
 };
 use ringgate::limits::TRY_AUTO_MIN;
+use ringgate::policy::cors::Grant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,8 +193,32 @@ pub(crate) fn header_rules(route: &Route) -> Vec<String> {
         };
         lines.extend(rules.set.iter().map(|(name, set)| format!("{side}: {name} set to {}", value(set))));
         lines.extend(rules.templates.iter().map(|(name, text)| format!("{side}: {name} set to {text}, or removed")));
+        lines.extend(rules.always.then(|| format!("{side}: also of the gateway's own errors")));
     }
     lines
+}
+
+/// Which pages may do what; `granted` is what the one that asks may.
+pub(crate) fn cors(cors: &Cors, granted: Option<Grant>) -> String {
+    let asker = match granted {
+        None => "",
+        Some(Grant::Everybody | Grant::Named) => "this page, too; ",
+        Some(Grant::Nobody) => "not this page; ",
+    };
+    let origins: Vec<_> = cors.origins.iter().map(ToString::to_string).collect();
+    let origins = if cors.is_for_all() { "any origin".to_owned() } else { origins.join(", ") };
+    let credentials = if cors.credentials { ", with credentials," } else { "" };
+    let headers = match &cors.headers {
+        AllowedHeaders::Asked => ", with whatever headers they ask for".to_owned(),
+        AllowedHeaders::These(names) if names.is_empty() => String::new(),
+        AllowedHeaders::These(names) => format!(", with {names}"),
+    };
+    let expose = if cors.expose.is_empty() { String::new() } else { format!(", and read {}", cors.expose) };
+    let again = duration(cors.max_age);
+    format!(
+        "{asker}pages of {origins}{credentials} may use {}{headers}{expose}; asked again after {again}",
+        cors.methods
+    )
 }
 
 /// `250ms`, `2s`, `1m`: the largest unit that is whole.

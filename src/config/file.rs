@@ -5,6 +5,7 @@
 //! [`super::check`]'s business.
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
+use super::cors::CorsTable;
 use super::identity_keys::{Auth, Consumer, Rules};
 pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
@@ -216,6 +217,8 @@ table! {
         optional allow: Rules;
         /// Who may not: 403 where one of these rules holds.
         optional deny: Rules;
+        /// Which pages of other origins may call it (CORS); without this table that is the endpoints' business.
+        optional cors: CorsTable;
         /// Cut this from the beginning of the path before it is forwarded.
         optional strip_prefix: StripPrefix;
         /// Forward this path instead: {rest} is what a "/prefix/*" left over, {path} the whole path.
@@ -223,7 +226,7 @@ table! {
         /// Changes to the request's headers before it is forwarded.
         table request_headers: HeaderRules;
         /// Changes to the response's headers.
-        table response_headers: HeaderRules;
+        table response_headers: ResponseRules;
         /// T_max, from the request's first byte to the response's head, with all tries; 1ms to 1d: a duration, or { adaptive = true, k, min, max }.
         default timeout: RouteTimeout = "30s";
         /// Rate limits, at most 8; all must admit, else 429.
@@ -286,14 +289,26 @@ table! {
 }
 
 table! {
-    /// Changes to headers: removed first, then set.
+    /// Changes to a request's headers: removed first, then set.
     HeaderRules {
         /// Headers with the value they get, whatever they had: a text, in which ${NAME} is a variable of the environment (and $${ is ${), or
-        /// { file = "/run/secrets/x" }. In request_headers {client_ip} and others (see the README) stand for what the request is; where that is not
-        /// there, the header is not either. "" removes.
+        /// { file = "/run/secrets/x" }. {client_ip} and others (see the README) stand for what the request is; where that is not there, the
+        /// header is not either. "" removes.
         default set: HeaderSet = {};
         /// Headers that are removed.
         default remove: List<EditableHeader, 0, ENTRIES_MAX> = [];
+    }
+}
+
+table! {
+    /// Changes to a response's headers: removed first, then set.
+    ResponseRules {
+        /// Headers with the value they get, as in request_headers; {client_ip} and others stand for what the request was.
+        default set: HeaderSet = {};
+        /// Headers that are removed.
+        default remove: List<EditableHeader, 0, ENTRIES_MAX> = [];
+        /// true: also of the gateway's own errors on this route, such as 429 and 503.
+        default always: bool = false;
     }
 }
 

@@ -87,7 +87,6 @@ const KEYS: &[(&str, &str)] = &[
 const ABSENT: &[&str] = &[
     "hedge",
     "queue",
-    "cors",
     "gzip",
     "brotli",
     "zstd",

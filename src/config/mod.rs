@@ -10,9 +10,11 @@ mod addresses;
 mod certificate_warnings;
 pub mod check;
 mod check_identity;
+mod check_match;
 mod check_route;
 mod check_tokens;
 mod check_upstream;
+mod cors;
 mod document;
 mod encryption;
 mod fetched;
@@ -45,6 +47,7 @@ mod warnings;
 
 pub use acme::Acme;
 pub use check::{admin_address, load, parse, place_of_route};
+pub use cors::{AllowedHeaders, Cors, CorsOrigin};
 pub use encryption::{ClientSide, Origin, ServerSide};
 pub use fetched::{FetchedKeys, JwksUrl};
 pub use file::schema;
@@ -288,6 +291,8 @@ pub struct Route {
     pub auth: Option<Vec<AuthId>>,
     /// Who may send requests to it.
     pub access: Access,
+    /// Which pages of other origins may call it; `None`: it is not for the gateway to say.
+    pub cors: Option<Cors>,
     /// How the path changes on its way up.
     pub rewrite: Rewrite,
     /// Headers of the request.
@@ -389,12 +394,14 @@ pub enum Rewrite {
 pub struct HeaderRules {
     /// Set, in file order.
     pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Set to what is made anew for each request, or removed where a part of that is not there; empty for responses.
+    /// Set to what is made anew for each request, or removed where a part of that is not there.
     pub templates: Vec<(HeaderName, Template)>,
     /// Removed.
     pub remove: Vec<HeaderName>,
-    /// Of requests: removed because no client may say it, or because it is a credential. Not in the file, but what follows from `auth`.
+    /// Removed because only the gateway says it, or because it is a credential. Not in the file, but what follows from `auth` and `cors`.
     pub strip: Arc<[HeaderName]>,
+    /// Of responses: they count for the gateway's own errors, too.
+    pub always: bool,
 }
 
 /// `timeout`: T_max = T_now + k × t.

@@ -144,6 +144,7 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         limits: Vec::new(),
         concurrent_max: None,
         auth: None,
+        cors: None,
         access: crate::config::Access::default(),
         body_bytes_max: None,
         retry: Retry {

@@ -428,6 +428,7 @@ mod tests {
             limits,
             concurrent_max,
             auth: None,
+            cors: None,
             access: config::Access::default(),
             body_bytes_max: None,
             retry,

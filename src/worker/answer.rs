@@ -233,7 +233,7 @@ impl Line<'_> {
             close,
             rules: self.response_rules(),
             server: &self.inbound.config().server,
-            extra: &[],
+            lines: self.forward.own_lines.all(),
             date: &self.inbound.worker.date(self.now),
         };
         let to = encode::response(out, &response);
@@ -243,7 +243,8 @@ impl Line<'_> {
     }
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
-        encode::switching(out, head, self.response_rules(), &self.inbound.config().server);
+        let lines = self.forward.own_lines.all();
+        encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server);
         self.record.on_status(head.status());
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }

@@ -92,7 +92,6 @@ fn forward(
     async move {
         let worker = inbound.worker;
         let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
-        let forward = &*forward;
         let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
         let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
         // the time for which the gateway itself stood still is not the client's
@@ -114,6 +113,7 @@ fn forward(
         let served = Served { last: last.block, close: false, linger: last.is_heard, at: now };
         let served = conclude(inbound, cycle, upload.rest(), record, served).await;
         *inbox = upload.finish();
+        worker.put_own_lines(std::mem::take(&mut forward.own_lines));
         served
     }
 }

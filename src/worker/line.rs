@@ -97,7 +97,8 @@ impl<'w> Line<'w> {
             close,
             date: &self.inbound.worker.date(self.now),
             server: &self.inbound.config().server,
-            rules: None,
+            rules: Some(self.response_rules()).filter(|rules| rules.always),
+            lines: self.forward.own_lines.of_errors(),
         };
         let busy =
             matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);

@@ -13,6 +13,7 @@ mod backpressure;
 mod bodies;
 mod breaks;
 mod command_line;
+mod cors;
 mod deadlines;
 mod demo;
 mod departures;

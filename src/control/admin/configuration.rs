@@ -7,9 +7,9 @@
 use super::identity;
 use super::rows::{array, glue};
 use crate::config::{
-    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Config, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
-    LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
-    Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    AccessLog, Admin, AllowedHeaders, Balance, Bind, BodyMatch, Cluster, Config, Cors, HashKey, HeaderRules,
+    HealthCheck, HostMatch, Limit, LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe,
+    ProxyVersion, Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -179,10 +179,11 @@ fn route(route: &Route, config: &Config) -> Value {
         "auth": route.auth.as_ref().map(|ways| identity::ways(ways, config)),
         "allow": identity::rules(&route.access.allow),
         "deny": identity::rules(&route.access.deny),
+        "cors": route.cors.as_ref().map(cors),
         "strip_prefix": strip_prefix,
         "rewrite": rewrite,
         "request_headers": header_rules(&route.request_headers),
-        "response_headers": header_rules(&route.response_headers),
+        "response_headers": response_rules(&route.response_headers),
         "timeout": timeout,
         "limit": route.limits.iter().map(limit).collect::<Vec<_>>(),
         "max_concurrent": route.concurrent_max,
@@ -241,6 +242,27 @@ fn header_rules(rules: &HeaderRules) -> Value {
     json!({
         "set": set,
         "remove": rules.remove.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+    })
+}
+
+fn response_rules(rules: &HeaderRules) -> Value {
+    let mut shown = header_rules(rules);
+    shown["always"] = rules.always.into();
+    shown
+}
+
+fn cors(cors: &Cors) -> Value {
+    let listed = |text: &str| text.split(", ").filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    json!({
+        "origins": cors.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "methods": listed(&cors.methods),
+        "headers": match &cors.headers {
+            AllowedHeaders::Asked => vec!["*".to_owned()],
+            AllowedHeaders::These(names) => listed(names),
+        },
+        "expose": listed(&cors.expose),
+        "credentials": cors.credentials,
+        "max_age": duration(cors.max_age),
     })
 }
 
@@ -434,6 +456,7 @@ tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_au
 [[route]]
 match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" } }
 upstream = "app"
+cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 limit = [{ rate = "1/s" }]

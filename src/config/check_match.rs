@@ -1,0 +1,199 @@
+//! What a route or a guard is called, and which requests it takes: no two of a kind may be called the same, or take the same.
+
+use super::check::{duplicate_name, value};
+use super::file;
+use super::names::{MethodText, Name};
+use super::place::{FirstRoute, KeyOf, Place};
+use super::problem::Sink;
+use super::read::{List, Map, Scalar, Written};
+use super::{HostMatch, Match, PathMatch};
+use crate::limits::METHODS_MAX;
+use http::{HeaderName, Method};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use std::ops::Range;
+use toml::de::DeValue;
+
+/// What earlier ones of a kind have taken.
+pub(super) struct Firsts {
+    /// `route` or `guard`.
+    kind: &'static str,
+    /// By what it is called, the first.
+    names: FxHashMap<String, FirstRoute>,
+    /// By what it matches, the first.
+    matches: FxHashMap<Box<[u8]>, FirstRoute>,
+    /// All methods that they name; a set of them is one word of the router.
+    methods: FxHashSet<Method>,
+}
+
+impl Firsts {
+    /// Nothing, with room for so many.
+    pub(super) fn new(kind: &'static str, expected: usize) -> Self {
+        Self {
+            kind,
+            names: FxHashMap::with_capacity_and_hasher(expected, FxBuildHasher),
+            matches: FxHashMap::with_capacity_and_hasher(expected, FxBuildHasher),
+            methods: FxHashSet::default(),
+        }
+    }
+
+    /// The name as given, or what it matches: unlike a number, that stays the same when routes are added or moved.
+    pub(super) fn name(
+        &mut self,
+        (row, at): (usize, &Place),
+        given: Option<&Written<Name>>,
+        matcher: Option<&Match>,
+        sink: &mut Sink<'_>,
+    ) -> Option<String> {
+        let name = match given {
+            Some(name) => name.value.0.clone(),
+            None if sink.reported(at.key("name")) => return None,
+            None => {
+                let shown = default_name(matcher?);
+                let fits = Name::parse(&DeValue::String(shown.as_str().into()));
+                if fits.is_err() {
+                    let message = format!("missing: {shown:?}, what it matches, cannot serve as its name");
+                    sink.place(at.key("name"), at.offset, message, Some("give it a name".to_owned()));
+                }
+                fits.ok()?.0
+            }
+        };
+        let here = FirstRoute::new(row, at.offset);
+        let first = *self.names.entry(name.clone()).or_insert(here);
+        if first.row != here.row {
+            let span = given.map(|name| name.span.clone());
+            duplicate_name(at, span, &first.named(self.kind, sink), sink);
+        }
+        Some(name)
+    }
+
+    pub(super) fn matcher(
+        &mut self,
+        (row, at): (usize, &Place),
+        table: &file::Match,
+        sink: &mut Sink<'_>,
+    ) -> Option<Match> {
+        let headers = pairs(&table.header, |name| name.0.clone(), |value| value.0.clone());
+        let query = pairs(&table.query, |name| name.0.clone(), |value| value.0.clone());
+        if let Some(headers) = &table.header {
+            unique(table.at.key("header"), headers.value.0.iter().map(|(name, _)| (&name.value.0, &name.span)), sink);
+        }
+        if let Some(list) = &table.method {
+            self.count_methods(table.at.key("method"), list, sink);
+        }
+        let matcher = Match {
+            host: value(&table.host).map(|host| host.0).unwrap_or_default(),
+            path: value(&table.path)?.0,
+            methods: table.method.as_ref()?.value.0.iter().map(|method| method.value.0.clone()).collect(),
+            headers: headers?,
+            query: query?,
+        };
+        let here = FirstRoute::new(row, at.offset);
+        let first = *self.matches.entry(match_key(&matcher)).or_insert(here);
+        if first.row != here.row {
+            let first = first.named(self.kind, sink);
+            let message = format!("never reached: {first} matches the same requests and stands before it");
+            sink.place(at.key("match"), table.at.offset, message, None);
+        }
+        Some(matcher)
+    }
+
+    fn count_methods<const MIN: usize, const MAX: usize>(
+        &mut self,
+        path: KeyOf<'_>,
+        list: &Written<List<MethodText, MIN, MAX>>,
+        sink: &mut Sink<'_>,
+    ) {
+        let before = self.methods.len();
+        self.methods.extend(list.value.0.iter().map(|method| method.value.0.clone()));
+        if before <= METHODS_MAX && self.methods.len() > METHODS_MAX {
+            let message = format!("all {}s together name more than {METHODS_MAX} methods", self.kind);
+            sink.value(path, list.span.clone(), message, None);
+        }
+    }
+}
+
+/// No header twice; names differ in case only in the file.
+pub(super) fn unique<'h>(
+    path: KeyOf<'_>,
+    names: impl Iterator<Item = (&'h HeaderName, &'h Range<usize>)>,
+    sink: &mut Sink<'_>,
+) {
+    let mut seen = FxHashSet::default();
+    for (name, span) in names {
+        if !seen.insert(name) {
+            sink.place(path, span.start, format!("{name} stands there twice"), None);
+        }
+    }
+}
+
+/// `api.example.com/orders/*`
+fn default_name(matcher: &Match) -> String {
+    let host = match &matcher.host {
+        HostMatch::Any => String::new(),
+        HostMatch::Exact(host) => host.clone(),
+        HostMatch::Wildcard(host) => format!("*.{host}"),
+    };
+    match &matcher.path {
+        PathMatch::Exact(path) => format!("{host}{path}"),
+        PathMatch::Prefix(path) => format!("{host}{path}/*"),
+        PathMatch::Regex(pattern) => format!("{host}~{pattern}"),
+    }
+}
+
+/// A match in a form in which equal ones are equal: a list of texts, each with its length before it, and the lists within it in order.
+/// In one piece, because there is one for every route.
+fn match_key(matcher: &Match) -> Box<[u8]> {
+    let mut key = Vec::with_capacity(64);
+    let (kind, host) = match &matcher.host {
+        HostMatch::Any => (0, ""),
+        HostMatch::Exact(host) => (1, host.as_str()),
+        HostMatch::Wildcard(host) => (2, host.as_str()),
+    };
+    push_part(&mut key, kind, host.as_bytes());
+    let (kind, path) = match &matcher.path {
+        PathMatch::Exact(path) => (0, path),
+        PathMatch::Prefix(path) => (1, path),
+        PathMatch::Regex(pattern) => (2, pattern),
+    };
+    push_part(&mut key, kind, path.as_bytes());
+    let mut methods: Vec<_> = matcher.methods.iter().map(Method::as_str).collect();
+    methods.sort_unstable();
+    methods.dedup();
+    methods.iter().for_each(|method| push_part(&mut key, 3, method.as_bytes()));
+    let mut headers: Vec<_> =
+        matcher.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
+    let mut query: Vec<_> = matcher.query.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+    for (kind, pairs) in [(4, &mut headers), (5, &mut query)] {
+        pairs.sort_unstable();
+        for (name, value) in pairs {
+            push_part(&mut key, kind, name);
+            push_part(&mut key, kind, value);
+        }
+    }
+    key.into_boxed_slice()
+}
+
+fn push_part(key: &mut Vec<u8>, kind: u8, text: &[u8]) {
+    key.push(kind);
+    key.extend_from_slice(&text.len().to_ne_bytes());
+    key.extend_from_slice(text);
+}
+
+/// The pairs of a table, in file order.
+fn pairs<K, V, A, B, const MAX: usize>(
+    map: &Option<Written<Map<K, V, MAX>>>,
+    name: impl Fn(&K) -> A,
+    value: impl Fn(&V) -> B,
+) -> Option<Vec<(A, B)>> {
+    Some(map.as_ref()?.value.0.iter().map(|(key, entry)| (name(&key.value), value(&entry.value))).collect())
+}
+
+/// Whether every path that matches begins with `prefix`, by whole segments.
+pub(super) fn begins_with(path: &PathMatch, prefix: &str) -> bool {
+    match path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => {
+            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
+        PathMatch::Regex(_) => false,
+    }
+}
