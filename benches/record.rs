@@ -31,6 +31,7 @@ fn route(number: usize) -> Route {
         timeout: Timeout::Fixed(Duration::from_secs(1)),
         limits: Vec::new(),
         concurrent_max: None,
+        is_guard: false,
         auth: None,
         cors: None,
         access: ringgate::config::Access::default(),

@@ -86,6 +86,8 @@ kinds! {
     OriginNotAllowed = "origin_not_allowed", Gateway, 403, "pages of this origin may not call this";
     /// Who sends the request may not (RFC 9110 §15.5.4).
     Forbidden = "forbidden", Gateway, 403, "the request is not allowed";
+    /// A guard of the configuration.
+    Guarded = "guarded", Gateway, 403, "the request is not allowed";
     /// A rate limit (RFC 6585 §4).
     RateLimited = "rate_limited", Gateway, 429, "too many requests";
     /// The route's `max_concurrent`.

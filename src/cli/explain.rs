@@ -119,8 +119,13 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
     match router.route(&request, &mut RouterCache::new()) {
         Routed::Route(id) => {
             let route = &config.routes[id.index()];
-            page.line("route", &format!("{} ({})", route.name, words::matcher(&route.matcher)));
+            let label = if route.is_guard { "guard" } else { "route" };
+            page.line(label, &format!("{} ({})", route.name, words::matcher(&route.matcher)));
             others(&mut page, config, &considered, Some(route));
+            if route.is_guard {
+                self::route(&mut page, config, route, ask);
+                return page.text;
+            }
             let asked = access::Request { method: &ask.method, query: ask.query.as_deref(), headers: &ask.headers };
             for (label, line) in access::lines(config, (listener_of(config, ask), id), &asked) {
                 page.line(label, &line);
@@ -240,6 +245,9 @@ fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: O
     for one in considered.iter().filter(near).take(OTHERS_SHOWN) {
         let route = &config.routes[one.route.index()];
         let why = match (&one.outcome, chosen) {
+            (MatchOutcome::Outranked, Some(chosen)) if chosen.is_guard && !route.is_guard => {
+                "matches too, but guards come first".to_owned()
+            }
             (MatchOutcome::Outranked, Some(chosen)) => less_specific(&chosen.matcher, &route.matcher),
             (MatchOutcome::Header(name), _) => format!("header {name} is not what it wants"),
             (MatchOutcome::Query(name), _) => format!("query parameter {name} is not what it wants"),
@@ -296,6 +304,7 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
                 &format!("{status}, {} of {content_type}, from the gateway", super::count(body.len(), "byte")),
             );
         }
+        Target::Deny => page.line("answer", "403 guarded, from the gateway"),
         Target::Redirect { to, status } => {
             let mut location = Vec::new();
             let host = ask.host.as_deref().unwrap_or_default();
@@ -551,6 +560,21 @@ headers    request: x-debug removed
         let keep = FILE.replace("[[listener]]\n", "[[listener]]\nencoded_separators = \"keep\"\n");
         assert_ne!(keep, FILE);
         assert!(!page(&keep).contains("refuses this path"));
+    }
+
+    #[test]
+    fn a_guard_is_shown_before_the_routes_that_match_too() {
+        let file = format!("{FILE}\n[[guard]]\nname = \"env\"\nmatch = {{ path = '~/\\.' }}\ndeny = true\n");
+        let guarded = answer(&file, "GET", "http://api.example.com:8080/orders/.env", &[]);
+        let lines = [
+            "guard      env (any host, path ~/\\.)",
+            "           orders (host api.example.com, path /orders/*): matches too, but guards come first",
+            "answer     403 guarded, from the gateway",
+        ];
+        for line in lines {
+            assert!(guarded.lines().any(|found| found == line), "{line:?} is not in\n{guarded}");
+        }
+        assert!(!answer(&file, "GET", "http://api.example.com:8080/orders/env", &[]).contains("guard"));
     }
 
     #[test]

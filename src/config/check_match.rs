@@ -17,8 +17,8 @@ use toml::de::DeValue;
 pub(super) struct Firsts {
     /// `route` or `guard`.
     kind: &'static str,
-    /// By what it is called, the first.
-    names: FxHashMap<String, FirstRoute>,
+    /// By what it is called, the first, and whether that is a guard.
+    names: FxHashMap<String, (FirstRoute, bool)>,
     /// By what it matches, the first.
     matches: FxHashMap<Box<[u8]>, FirstRoute>,
     /// All methods that they name; a set of them is one word of the router.
@@ -39,7 +39,28 @@ impl Firsts {
     /// The name as given, or what it matches: unlike a number, that stays the same when routes are added or moved.
     pub(super) fn name(
         &mut self,
-        (row, at): (usize, &Place),
+        of: (usize, &Place),
+        given: Option<&Written<Name>>,
+        matcher: Option<&Match>,
+        sink: &mut Sink<'_>,
+    ) -> Option<String> {
+        self.any_name((of, false), given, matcher, sink)
+    }
+
+    /// The same of a guard, among the names of routes.
+    pub(super) fn guard_name(
+        &mut self,
+        of: (usize, &Place),
+        given: Option<&Written<Name>>,
+        matcher: Option<&Match>,
+        sink: &mut Sink<'_>,
+    ) -> Option<String> {
+        self.any_name((of, true), given, matcher, sink)
+    }
+
+    fn any_name(
+        &mut self,
+        ((row, at), is_guard): ((usize, &Place), bool),
         given: Option<&Written<Name>>,
         matcher: Option<&Match>,
         sink: &mut Sink<'_>,
@@ -49,6 +70,7 @@ impl Firsts {
             None if sink.reported(at.key("name")) => return None,
             None => {
                 let shown = default_name(matcher?);
+                let shown = if is_guard { format!("guard:{shown}") } else { shown };
                 let fits = Name::parse(&DeValue::String(shown.as_str().into()));
                 if fits.is_err() {
                     let message = format!("missing: {shown:?}, what it matches, cannot serve as its name");
@@ -58,10 +80,10 @@ impl Firsts {
             }
         };
         let here = FirstRoute::new(row, at.offset);
-        let first = *self.names.entry(name.clone()).or_insert(here);
-        if first.row != here.row {
+        let (first, of_guard) = *self.names.entry(name.clone()).or_insert((here, is_guard));
+        if (first.row, of_guard) != (here.row, is_guard) {
             let span = given.map(|name| name.span.clone());
-            duplicate_name(at, span, &first.named(self.kind, sink), sink);
+            duplicate_name(at, span, &first.named(if of_guard { "guard" } else { "route" }, sink), sink);
         }
         Some(name)
     }

@@ -17,7 +17,7 @@ use http::StatusCode;
 use rustc_hash::FxHashMap;
 use std::time::Duration;
 
-/// All routes, in file order; `upstreams` are the names that they may use, in the order of their ids.
+/// All routes, in file order, and what they have taken; `upstreams` are the names that they may use, in the order of their ids.
 ///
 /// # Errors
 /// As [`Document::routes`].
@@ -26,7 +26,7 @@ pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     list: &Later<file::Route, MIN, MAX>,
     (upstreams, access): (&[&'a str], &mut AccessReader<'a>),
     sink: &mut Sink<'_>,
-) -> Result<Option<Vec<Route>>, Entangled> {
+) -> Result<(Option<Vec<Route>>, Firsts), Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
     let mut upstream_names = upstreams.to_vec();
     upstream_names.sort_unstable();
@@ -35,7 +35,7 @@ pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     let count = document.routes(list, sink, |row, table, sink| {
         routes.extend(RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(table));
     })?;
-    Ok(count.filter(|count| *count == routes.len()).map(|_| routes))
+    Ok((count.filter(|count| *count == routes.len()).map(|_| routes), taken.firsts))
 }
 
 /// What routes have in common: the names they refer to, and what earlier ones have taken.
@@ -87,6 +87,7 @@ impl RouteReader<'_, '_, '_, '_> {
         Some(Route {
             name: name?,
             matcher: matcher?,
+            is_guard: false,
             target: target?,
             auth,
             access: access?,
@@ -128,8 +129,8 @@ impl RouteReader<'_, '_, '_, '_> {
         }
         let upstream = table.upstream.as_ref().map(|name| self.upstream(table.at.key("upstream"), name));
         let split = table.split.as_ref().map(|list| self.split(table.at.key("split"), list));
-        let respond = table.respond.as_ref().map(|respond| self.respond(&respond.value));
-        let redirect = table.redirect.as_ref().map(|redirect| self.redirect(&redirect.value));
+        let respond = table.respond.as_ref().map(|table| respond(&table.value, self.sink));
+        let redirect = table.redirect.as_ref().map(|table| redirect(&table.value, self.sink));
         let upstream = upstream.map(|id| id.map(|id| Target::Upstream(vec![(id, Weight(1))])));
         upstream.or(split).or(respond).or(redirect)?
     }
@@ -169,30 +170,6 @@ impl RouteReader<'_, '_, '_, '_> {
             self.sink.value(path, list.span.clone(), "all weights are 0; one must be positive".to_owned(), None);
         }
         whole.then_some(Target::Upstream(parts))
-    }
-
-    fn respond(&mut self, table: &file::Respond) -> Option<Target> {
-        let (status, body) = (table.status.as_ref()?, table.body.as_ref()?);
-        let bodiless = matches!(status.value.0, 204 | 205 | 304);
-        if bodiless && !body.value.0.is_empty() {
-            let message = format!("a response with status {} has no body (RFC 9110 §15)", status.value.0);
-            self.sink.value(table.at.key("body"), body.span.clone(), message, None);
-        }
-        Some(Target::Respond {
-            status: StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?,
-            body: body.value.0.clone(),
-            content_type: value(&table.content_type)?.0,
-        })
-    }
-
-    fn redirect(&mut self, table: &file::Redirect) -> Option<Target> {
-        let status = table.status.as_ref()?;
-        if !matches!(status.value.0, 301 | 302 | 303 | 307 | 308) {
-            let message = "must be one of 301, 302, 303, 307, 308".to_owned();
-            self.sink.value(table.at.key("status"), status.span.clone(), message, None);
-        }
-        let status = StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?;
-        Some(Target::Redirect { to: value(&table.to)?.0, status })
     }
 
     fn rewrite(&mut self, table: &file::Route, path: &PathMatch) -> Option<Rewrite> {
@@ -306,6 +283,30 @@ impl RouteReader<'_, '_, '_, '_> {
             self.sink.value(table.at.key(name), span, message, None);
         }
     }
+}
+
+pub(super) fn respond(table: &file::Respond, sink: &mut Sink<'_>) -> Option<Target> {
+    let (status, body) = (table.status.as_ref()?, table.body.as_ref()?);
+    let bodiless = matches!(status.value.0, 204 | 205 | 304);
+    if bodiless && !body.value.0.is_empty() {
+        let message = format!("a response with status {} has no body (RFC 9110 §15)", status.value.0);
+        sink.value(table.at.key("body"), body.span.clone(), message, None);
+    }
+    Some(Target::Respond {
+        status: StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?,
+        body: body.value.0.clone(),
+        content_type: value(&table.content_type)?.0,
+    })
+}
+
+pub(super) fn redirect(table: &file::Redirect, sink: &mut Sink<'_>) -> Option<Target> {
+    let status = table.status.as_ref()?;
+    if !matches!(status.value.0, 301 | 302 | 303 | 307 | 308) {
+        let message = "must be one of 301, 302, 303, 307, 308".to_owned();
+        sink.value(table.at.key("status"), status.span.clone(), message, None);
+    }
+    let status = StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?;
+    Some(Target::Redirect { to: value(&table.to)?.0, status })
 }
 
 fn limit(table: &file::Limit) -> Option<Limit> {

@@ -5,6 +5,7 @@
 //! [`super::check`]'s business.
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
+use super::check_guard::GuardRule;
 use super::cors::CorsTable;
 use super::identity_keys::{Auth, Consumer, Rules};
 pub use super::knobs::{Adaptive, RouteTimeout};
@@ -23,9 +24,9 @@ use super::values::{
     BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, PerTime, ProtocolWord, SECOND, Share, Size, Time,
 };
 use crate::limits::{
-    ATTEMPTS_MAX, AUTH_MAX, CLUSTERS_MAX, CONSUMERS_WRITTEN_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX,
-    HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX, ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX,
-    WEIGHT_MAX,
+    ATTEMPTS_MAX, AUTH_MAX, CLUSTERS_MAX, CONSUMERS_WRITTEN_MAX, ENDPOINTS_MAX, ENTRIES_MAX, GUARDS_MAX,
+    HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX, ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX,
+    TIERS_MAX, WEIGHT_MAX,
 };
 
 /// A timeout of a request's parts: 1 ms to a day.
@@ -58,6 +59,8 @@ table! {
         /// Which request goes where. The most specific route wins: host exact > wildcard > any; path exact > longest prefix > regex > any (`/*`);
         /// then more conditions; then the order in the file.
         required route: Later<Route, 1, ROUTES_MAX>;
+        /// Rules that are asked before any route, and that no route overtakes.
+        default guard: List<GuardRule, 0, GUARDS_MAX> = [];
         /// Who may call, by name.
         default consumer: Map<Name, Consumer, CONSUMERS_WRITTEN_MAX> = {};
         /// An absolute path of a file with more consumers, up to 200000, in TOML if it ends with .toml, else in JSON: { consumer = { NAME =

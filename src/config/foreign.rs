@@ -107,7 +107,6 @@ const ABSENT: &[&str] = &[
     "fault",
     "cache",
     "proxy_cache",
-    "guard",
     "basic_auth",
     "basicauth",
     "auth_basic",

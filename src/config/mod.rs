@@ -9,6 +9,7 @@ mod acme;
 mod addresses;
 mod certificate_warnings;
 pub mod check;
+mod check_guard;
 mod check_identity;
 mod check_match;
 mod check_route;
@@ -88,7 +89,7 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// At least one.
     pub listeners: Vec<Listener>,
-    /// In file order, which is the last tie-break of precedence.
+    /// In file order, which is the last tie-break of precedence; behind them the guards, in theirs.
     pub routes: Arc<[Route]>,
     /// In file order.
     pub clusters: Vec<Arc<Cluster>>,
@@ -278,13 +279,15 @@ impl Listener {
     }
 }
 
-/// `[[route]]`
+/// `[[route]]`, or `[[guard]]`, of which most of it says nothing.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Its name in metrics and logs; unique.
     pub name: String,
     /// Which requests it takes.
     pub matcher: Match,
+    /// It stands as `[[guard]]` in the file: it is asked before all that do not, whatever they match.
+    pub is_guard: bool,
     /// What is done with them.
     pub target: Target,
     /// Ways to be recognised, one of which must; `None`: the listener's.
@@ -369,6 +372,8 @@ pub enum Target {
         /// `Content-Type`.
         content_type: HeaderValue,
     },
+    /// Refuse: 403 `guarded`. Of guards only.
+    Deny,
     /// Redirect.
     Redirect {
         /// `Location`; `{path}` stands for path and query of the request.

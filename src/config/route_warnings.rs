@@ -83,6 +83,9 @@ fn alone(route: &Route, config: &Config) -> Vec<String> {
 
 /// Whether a route keeps anybody away. One that answers 404 to all that no other route takes does not.
 fn protects(route: &Route) -> bool {
+    if route.is_guard {
+        return false; // which nobody overtakes
+    }
     let matcher = &route.matcher;
     let is_catch_all =
         matches!(&matcher.path, PathMatch::Prefix(prefix) if prefix.is_empty()) && conditions(matcher) == 0;

@@ -427,6 +427,7 @@ mod tests {
             timeout: Timeout::Fixed(Duration::from_secs(1)),
             limits,
             concurrent_max,
+            is_guard: false,
             auth: None,
             cors: None,
             access: config::Access::default(),

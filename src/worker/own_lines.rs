@@ -3,9 +3,12 @@
 //! The request's head is gone when the response comes, so they are written before that and go along. Most routes have none, and then nothing
 //! is written and nothing kept.
 
-/// Whole lines, each with its end.
+/// Whole lines, each with its end. A pointer, because it goes where a request does, and what that holds counts.
 #[derive(Debug, Default)]
-pub(super) struct OwnLines {
+pub(super) struct OwnLines(Option<Box<Lines>>);
+
+#[derive(Debug, Default)]
+struct Lines {
     bytes: Vec<u8>,
     /// So many bytes of them are also for errors of the gateway's own.
     of_errors: usize,
@@ -17,25 +20,26 @@ const ROOM_KEPT_BYTES: usize = 4 << 10;
 impl OwnLines {
     /// Empties it, and fills it: with what any response gets first, and with what errors do not get then.
     pub(super) fn fill(&mut self, of_errors: impl FnOnce(&mut Vec<u8>), others: impl FnOnce(&mut Vec<u8>)) {
-        self.bytes.clear();
-        of_errors(&mut self.bytes);
-        self.of_errors = self.bytes.len();
-        others(&mut self.bytes);
+        let lines = self.0.get_or_insert_default();
+        lines.bytes.clear();
+        of_errors(&mut lines.bytes);
+        lines.of_errors = lines.bytes.len();
+        others(&mut lines.bytes);
     }
 
     /// All of them.
     pub(super) fn all(&self) -> &[u8] {
-        &self.bytes
+        self.0.as_ref().map_or(&[], |lines| &lines.bytes)
     }
 
     /// Those for errors.
     pub(super) fn of_errors(&self) -> &[u8] {
-        &self.bytes[..self.of_errors]
+        self.0.as_ref().map_or(&[], |lines| &lines.bytes[..lines.of_errors])
     }
 
     /// Whether there is a buffer worth keeping.
     pub(super) fn has_room(&self) -> bool {
-        (1..=ROOM_KEPT_BYTES).contains(&self.bytes.capacity())
+        self.0.as_ref().is_some_and(|lines| (1..=ROOM_KEPT_BYTES).contains(&lines.bytes.capacity()))
     }
 }
 

@@ -182,6 +182,9 @@ impl Planner<'_> {
         };
         self.routed.set(Some(route));
         record.on_route(route);
+        if self.inbound.worker.shared.config.routes[route.index()].is_guard {
+            return self.aim(cycle, record, route, None, client); // whoever it is
+        }
         if let Err(error) = self.identify(route, client, record) {
             return Way::Answer(self.turn_away(cycle, record, route, error));
         }
@@ -266,6 +269,7 @@ impl Planner<'_> {
                     reply::reply(out, &reply, to);
                 }))
             }
+            Target::Deny => Way::Answer(self.refuse(cycle, record, ProxyError::Guarded, &[])),
             Target::Redirect { to: location, status } => {
                 let host = head.host().unwrap_or_default();
                 if host.is_empty() && location.contains("{host}") {

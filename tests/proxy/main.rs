@@ -27,6 +27,7 @@ mod files;
 mod forbidden;
 mod frozen;
 mod garbage;
+mod guards;
 mod handshakes;
 mod harness;
 mod headers;

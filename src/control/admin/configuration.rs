@@ -37,13 +37,22 @@ pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use
     let mut head = head.to_string();
     head.pop();
     let (routes, clusters) = (Arc::clone(config), Arc::clone(config));
-    let routes = (0..routes.routes.len()).map(move |row| route(&routes.routes[row], &routes));
+    // guards stand behind the routes
+    let (guards, first) = (Arc::clone(config), config.routes.partition_point(|route| !route.is_guard));
+    let routes = (0..first).map(move |row| route(&routes.routes[row], &routes));
+    let guards = (first..guards.routes.len()).map(move |row| guard(&guards.routes[row], &guards));
     let clusters = (0..clusters.clusters.len()).map(move |row| {
         let comma = if row == 0 { "" } else { "," };
         let name = Value::from(clusters.clusters[row].name.as_str());
         format!("{comma}\n{name}:{}", cluster(&clusters.clusters[row]))
     });
-    glue(head + ",").chain(array("route", routes)).chain(glue(",\"upstream\":{")).chain(clusters).chain(glue("\n}}\n"))
+    glue(head + ",")
+        .chain(array("guard", guards))
+        .chain(glue(","))
+        .chain(array("route", routes))
+        .chain(glue(",\"upstream\":{"))
+        .chain(clusters)
+        .chain(glue("\n}}\n"))
 }
 
 fn admin(admin: &Admin) -> Value {
@@ -192,6 +201,17 @@ fn route(route: &Route, config: &Config) -> Value {
     })
 }
 
+fn guard(guard: &Route, config: &Config) -> Value {
+    let target = target(&guard.target, config);
+    json!({
+        "name": guard.name,
+        "match": matcher(&guard.matcher),
+        "deny": target.get("deny"),
+        "respond": target["respond"],
+        "redirect": target["redirect"],
+    })
+}
+
 /// `match` of a route.
 pub(super) fn matcher(matcher: &Match) -> Value {
     let path = match &matcher.path {
@@ -211,7 +231,7 @@ pub(super) fn matcher(matcher: &Match) -> Value {
     })
 }
 
-/// `upstream`, `split`, `respond` or `redirect` of a route.
+/// `upstream`, `split`, `respond` or `redirect` of a route; `deny` of a guard.
 pub(super) fn target(target: &Target, config: &Config) -> Value {
     let name = |cluster: crate::units::ClusterId| config.clusters[cluster.index()].name.as_str();
     match target {
@@ -227,6 +247,7 @@ pub(super) fn target(target: &Target, config: &Config) -> Value {
             "body": format!("({} bytes)", body.len()),
             "content_type": String::from_utf8_lossy(content_type.as_bytes()),
         }}),
+        Target::Deny => json!({ "deny": true }),
         Target::Redirect { to, status } => json!({ "redirect": { "to": to, "status": status.as_u16() } }),
     }
 }
@@ -475,6 +496,15 @@ response_headers = { set = { x-d = "d" } }
 [[route]]
 match = { path = "/d" }
 redirect = { to = "/e" }
+[[guard]]
+match = { path = "/g", header = { x-a = "1" }, query = { b = "2" } }
+deny = true
+[[guard]]
+match = { path = "/h" }
+respond = {}
+[[guard]]
+match = { path = "/i" }
+redirect = { to = "/" }
 [auth.api_key]
 header = "x-api-key"
 headers = { x-consumer = "{consumer}" }

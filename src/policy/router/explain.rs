@@ -25,7 +25,7 @@ pub struct Considered {
 pub enum MatchOutcome {
     /// It takes the request.
     Chosen,
-    /// It would, but a more specific route (or an equal one before it in the file) does.
+    /// It would, but a guard, a more specific route (or an equal one before it in the file) does.
     Outranked,
     /// It is for another host.
     Host,
@@ -40,7 +40,7 @@ pub enum MatchOutcome {
 }
 
 impl Router {
-    /// All routes: first those whose host and path match, in order of precedence, then the others in file order.
+    /// All routes and guards: first those whose host and path match, in order of precedence (guards come first), then the others in file order.
     #[must_use]
     pub fn explain(&self, request: &RequestView<'_>) -> Vec<Considered> {
         let ids = (0..self.rules.len()).map(RouteId::from_index);
@@ -48,7 +48,8 @@ impl Router {
             ids.map(|route| Considered { route, outcome: outcome(&self.rules[route.index()], request) }).collect();
         all.sort_by_key(|considered| {
             let near = !matches!(considered.outcome, MatchOutcome::Host | MatchOutcome::Path);
-            Reverse(near.then(|| rank(&self.rules[considered.route.index()])))
+            let row = considered.route.index();
+            Reverse(near.then(|| (row >= self.first_guard, rank(&self.rules[row]))))
         });
         let mut takers = all.iter_mut().filter(|considered| considered.outcome == MatchOutcome::Outranked);
         if let Some(first) = takers.next() {

@@ -381,3 +381,52 @@ fn the_compiled_tables_choose_what_a_scan_of_all_routes_chooses() {
         }
     }
 }
+
+#[test]
+fn guards_are_asked_first_and_are_among_themselves_as_routes_are() {
+    let seed = 0x5eed_0911;
+    println!("seed {seed:#x}");
+    let mut rng = crate::units::Rng::seed_from_u64(seed);
+    let hosts = [HostMatch::Any, HostMatch::Exact("a.example".into()), HostMatch::Wildcard("example".into())];
+    let paths = ["/*", "/a/*", "/a/b", "/a/b/*", "~/b", "~^/a"];
+    let methods = [vec![], vec![Method::GET], vec![Method::POST]];
+    for _ in 0..300 {
+        let mut draw = || {
+            let path = match paths[rng.random_range(0..paths.len())] {
+                regex if regex.starts_with('~') => PathMatch::Regex(regex[1..].into()),
+                path => path
+                    .strip_suffix("/*")
+                    .map_or_else(|| PathMatch::Exact(path.into()), |prefix| PathMatch::Prefix(prefix.into())),
+            };
+            let (host, method) = (rng.random_range(0..3), rng.random_range(0..3));
+            Match { host: hosts[host].clone(), path, methods: methods[method].clone(), ..Match::default() }
+        };
+        let rules: Vec<Match> = (0..8).map(|_| draw()).collect();
+        let router = Router::compile(rules.clone().into(), 5).unwrap();
+        let (routes, guards) = (Router::from_matches(&rules[..5]).unwrap(), Router::from_matches(&rules[5..]).unwrap());
+        let mut caches = [(); 3].map(|()| RouterCache::new());
+        for host in ["a.example", "b.example", "other"] {
+            for path in ["/", "/a", "/a/b", "/a/b/c", "/x/b"] {
+                for method in [Method::GET, Method::POST] {
+                    let header = |_: &HeaderName| None;
+                    let request = RequestView { host: Some(host), path, query: None, method: &method, header: &header };
+                    let expected = match guards.route(&request, &mut caches[0]) {
+                        Routed::Route(guard) => Some(guard.index() + 5),
+                        _ => match routes.route(&request, &mut caches[1]) {
+                            Routed::Route(route) => Some(route.index()),
+                            _ => None,
+                        },
+                    };
+                    let found = match router.route(&request, &mut caches[2]) {
+                        Routed::Route(route) => Some(route.index()),
+                        _ => None,
+                    };
+                    assert_eq!(found, expected, "{method} {host}{path} of {rules:?}");
+                    let explained = router.explain(&request);
+                    let chosen = explained.iter().find(|one| one.outcome == MatchOutcome::Chosen);
+                    assert_eq!(chosen.map(|one| one.route.index()), expected, "{method} {host}{path} of {rules:?}");
+                }
+            }
+        }
+    }
+}
