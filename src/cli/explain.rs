@@ -11,7 +11,7 @@ use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
 use ringgate::http::reply::{Asked, push_location};
 use ringgate::http::target::Authority;
 use ringgate::policy::cors::{Grant, grant};
-use ringgate::policy::router::{Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, rewrite};
+use ringgate::policy::router::{Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, Source, rewrite};
 use ringgate::units::{ClusterId, ListenerId, RouteId};
 use std::fmt::Write as _;
 
@@ -63,6 +63,14 @@ impl Ask {
         Ok(Self { method, url: url.to_owned(), host, port, path, query, headers })
     }
 
+    /// Where it would come from; the client is whom X-Forwarded-For names.
+    fn source<'l>(&self, listener: &'l Listener) -> Source<'l> {
+        let scheme = if self.url.starts_with("https://") { "https" } else { "http" };
+        let forwarded = self.headers.iter().find(|(name, _)| name == "x-forwarded-for");
+        let client = forwarded.and_then(|(_, value)| value.split(',').next()?.trim().parse().ok());
+        Source { listener: &listener.name, scheme, client }
+    }
+
     /// The method of the request that a preflight asks about; `None`: it is none.
     fn is_about(&self) -> Option<Method> {
         let value = |name| self.headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value);
@@ -106,6 +114,7 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
         path: merged(&ask.path, &mut scratch),
         query: ask.query.as_deref(),
         method: &ask.method,
+        source: ask.source(&config.listeners[listener_of(config, ask).index()]),
         header: &header,
     };
     let considered = router.explain(&request);
@@ -251,6 +260,7 @@ fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: O
             (MatchOutcome::Outranked, Some(chosen)) => less_specific(&chosen.matcher, &route.matcher),
             (MatchOutcome::Header(name), _) => format!("header {name} is not what it wants"),
             (MatchOutcome::Query(name), _) => format!("query parameter {name} is not what it wants"),
+            (MatchOutcome::Condition(condition), _) => format!("wants: {condition}"),
             (MatchOutcome::Method, _) => format!("only for {}", words::methods(&route.matcher)),
             (MatchOutcome::Outranked | MatchOutcome::Chosen | MatchOutcome::Host | MatchOutcome::Path, _) => continue,
         };
@@ -280,8 +290,9 @@ fn less_specific(chosen: &Match, other: &Match) -> String {
         PathMatch::Prefix(prefix) => (1, prefix.len()),
         PathMatch::Regex(_) => (0, 0),
     };
-    let conditions =
-        |matcher: &Match| usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len();
+    let conditions = |matcher: &Match| {
+        usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len() + matcher.more.len()
+    };
     let steps = [
         (host(chosen) != host(other), "its host is less specific"),
         (path(chosen) != path(other), "its path is less specific"),

@@ -29,6 +29,7 @@ pub(crate) fn matcher(matcher: &Match) -> String {
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     parts.extend(matcher.headers.iter().map(|(name, value)| format!("header {name}: {}", text(value))));
     parts.extend(matcher.query.iter().map(|(name, value)| format!("query {name}={value}")));
+    parts.extend(matcher.more.iter().map(ToString::to_string));
     parts.join(", ")
 }
 

@@ -209,9 +209,11 @@ fn config(
     log_is_nothing_else(file, sink);
     let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
     let names: Vec<&str> = names.unwrap_or_default();
+    let tables = file.listener.iter().flat_map(|list| &list.value.0);
+    let listener_names = tables.filter_map(|table| listener_name(&table.value)).collect();
     let (routes, mut firsts) = match &file.route {
-        Some(list) => routes(document, &list.value, (&names, &mut access), sink)?,
-        None => (None, Firsts::new("route", 0)),
+        Some(list) => routes(document, &list.value, (&names, listener_names, &mut access), sink)?,
+        None => (None, Firsts::new("route", 0, listener_names)),
     };
     let guards = file.guard.as_ref().and_then(|list| guards(&list.value, &mut firsts, sink));
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));

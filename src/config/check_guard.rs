@@ -37,7 +37,7 @@ pub(super) fn guards<const MIN: usize, const MAX: usize>(
     routes: &mut Firsts,
     sink: &mut Sink<'_>,
 ) -> Option<Vec<Route>> {
-    let mut matches = Firsts::new("guard", list.0.len());
+    let mut matches = Firsts::new("guard", list.0.len(), routes.listeners().to_vec());
     let read = |(row, written): (usize, &Written<GuardRule>)| {
         let table = &written.value;
         let matcher = matches.matcher((row, &table.at), &table.r#match.as_ref()?.value, sink);

@@ -2,13 +2,13 @@
 
 use super::check::{duplicate_name, value};
 use super::file;
-use super::names::{MethodText, Name};
+use super::names::{HeaderText, MethodText, Name};
 use super::place::{FirstRoute, KeyOf, Place};
-use super::problem::Sink;
-use super::read::{List, Map, Scalar, Written};
-use super::{HostMatch, Match, PathMatch};
+use super::problem::{Sink, listed};
+use super::read::{List, Scalar, Written};
+use super::{Condition, HostMatch, Match, PathMatch, Test};
 use crate::limits::METHODS_MAX;
-use http::{HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use std::ops::Range;
 use toml::de::DeValue;
@@ -23,16 +23,24 @@ pub(super) struct Firsts {
     matches: FxHashMap<Box<[u8]>, FirstRoute>,
     /// All methods that they name; a set of them is one word of the router.
     methods: FxHashSet<Method>,
+    /// Names of the listeners.
+    listeners: Vec<String>,
 }
 
 impl Firsts {
-    /// Nothing, with room for so many.
-    pub(super) fn new(kind: &'static str, expected: usize) -> Self {
+    /// The names of the listeners.
+    pub(super) fn listeners(&self) -> &[String] {
+        &self.listeners
+    }
+
+    /// Nothing, with room for so many, where these listeners are.
+    pub(super) fn new(kind: &'static str, expected: usize, listeners: Vec<String>) -> Self {
         Self {
             kind,
             names: FxHashMap::with_capacity_and_hasher(expected, FxBuildHasher),
             matches: FxHashMap::with_capacity_and_hasher(expected, FxBuildHasher),
             methods: FxHashSet::default(),
+            listeners,
         }
     }
 
@@ -94,8 +102,9 @@ impl Firsts {
         table: &file::Match,
         sink: &mut Sink<'_>,
     ) -> Option<Match> {
-        let headers = pairs(&table.header, |name| name.0.clone(), |value| value.0.clone());
-        let query = pairs(&table.query, |name| name.0.clone(), |value| value.0.clone());
+        let mut more = Vec::new();
+        let (headers, query) = (headers(table, &mut more, sink), query(table, &mut more));
+        self.others(table, &mut more, sink);
         if let Some(headers) = &table.header {
             unique(table.at.key("header"), headers.value.0.iter().map(|(name, _)| (&name.value.0, &name.span)), sink);
         }
@@ -108,6 +117,7 @@ impl Firsts {
             methods: table.method.as_ref()?.value.0.iter().map(|method| method.value.0.clone()).collect(),
             headers: headers?,
             query: query?,
+            more,
         };
         let here = FirstRoute::new(row, at.offset);
         let first = *self.matches.entry(match_key(&matcher)).or_insert(here);
@@ -117,6 +127,25 @@ impl Firsts {
             sink.place(at.key("match"), table.at.offset, message, None);
         }
         Some(matcher)
+    }
+
+    /// Conditions that are about neither headers nor the query.
+    fn others(&self, table: &file::Match, more: &mut Vec<Condition>, sink: &mut Sink<'_>) {
+        let cookies = table.cookie.iter().flat_map(|map| &map.value.0);
+        more.extend(cookies.map(|(name, test)| Condition::Cookie(name.value.0.clone(), test.value.0.clone())));
+        let listeners = table.listener.iter().flat_map(|list| &list.value.0);
+        let names: Vec<String> = listeners.clone().map(|name| name.value.0.clone()).collect();
+        for (row, name) in listeners.enumerate().filter(|(_, name)| !self.listeners.contains(&name.value.0)) {
+            let known: Vec<&str> = self.listeners.iter().map(String::as_str).collect();
+            let message = format!("there is no such listener; there are: {}", listed(&known));
+            let help = sink.did_you_mean(&name.value.0, &known);
+            sink.value(format!("{}[{row}]", table.at.key("listener")), name.span.clone(), message, help);
+        }
+        more.extend((!names.is_empty()).then_some(Condition::Listener(names)));
+        more.extend(value(&table.scheme).map(Condition::Scheme));
+        let networks = table.client_ip.iter().flat_map(|list| &list.value.0).map(|network| network.value.0);
+        let networks: Vec<_> = networks.collect();
+        more.extend((!networks.is_empty()).then_some(Condition::ClientIp(networks)));
     }
 
     fn count_methods<const MIN: usize, const MAX: usize>(
@@ -192,6 +221,9 @@ fn match_key(matcher: &Match) -> Box<[u8]> {
             push_part(&mut key, kind, value);
         }
     }
+    let mut more: Vec<_> = matcher.more.iter().map(|condition| format!("{condition:?}")).collect();
+    more.sort_unstable();
+    more.iter().for_each(|condition| push_part(&mut key, 6, condition.as_bytes()));
     key.into_boxed_slice()
 }
 
@@ -201,13 +233,38 @@ fn push_part(key: &mut Vec<u8>, kind: u8, text: &[u8]) {
     key.extend_from_slice(text);
 }
 
-/// The pairs of a table, in file order.
-fn pairs<K, V, A, B, const MAX: usize>(
-    map: &Option<Written<Map<K, V, MAX>>>,
-    name: impl Fn(&K) -> A,
-    value: impl Fn(&V) -> B,
-) -> Option<Vec<(A, B)>> {
-    Some(map.as_ref()?.value.0.iter().map(|(key, entry)| (name(&key.value), value(&entry.value))).collect())
+/// Headers that must have one value, in file order; other tests go to `more`.
+fn headers(
+    table: &file::Match,
+    more: &mut Vec<Condition>,
+    sink: &mut Sink<'_>,
+) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let mut exact = Vec::new();
+    for (name, test) in &table.header.as_ref()?.value.0 {
+        match &test.value.0 {
+            Test::Is(text) => match HeaderText::parse(&DeValue::String(text.as_str().into())) {
+                Ok(HeaderText(value)) => exact.push((name.value.0.clone(), value)),
+                Err(_) => {
+                    let path = format!("{}.{}", table.at.key("header"), name.value.0);
+                    sink.value(path, test.span.clone(), format!("must be {}", HeaderText::allowed()), None);
+                }
+            },
+            other => more.push(Condition::Header(name.value.0.clone(), other.clone())),
+        }
+    }
+    Some(exact)
+}
+
+/// The same of query parameters.
+fn query(table: &file::Match, more: &mut Vec<Condition>) -> Option<Vec<(String, String)>> {
+    let mut exact = Vec::new();
+    for (name, test) in &table.query.as_ref()?.value.0 {
+        match &test.value.0 {
+            Test::Is(text) => exact.push((name.value.0.clone(), text.clone())),
+            other => more.push(Condition::Query(name.value.0.clone(), other.clone())),
+        }
+    }
+    Some(exact)
 }
 
 /// Whether every path that matches begins with `prefix`, by whole segments.

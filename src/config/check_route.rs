@@ -24,13 +24,14 @@ use std::time::Duration;
 pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     document: &Document<'_>,
     list: &Later<file::Route, MIN, MAX>,
-    (upstreams, access): (&[&'a str], &mut AccessReader<'a>),
+    (upstreams, listeners, access): (&[&'a str], Vec<String>, &mut AccessReader<'a>),
     sink: &mut Sink<'_>,
 ) -> Result<(Option<Vec<Route>>, Firsts), Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
     let mut upstream_names = upstreams.to_vec();
     upstream_names.sort_unstable();
-    let mut taken = Taken { upstreams: ids, upstream_names, firsts: Firsts::new("route", document.routes_expected()) };
+    let mut taken =
+        Taken { upstreams: ids, upstream_names, firsts: Firsts::new("route", document.routes_expected(), listeners) };
     let mut routes = Vec::with_capacity(document.routes_expected());
     let count = document.routes(list, sink, |row, table, sink| {
         routes.extend(RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(table));

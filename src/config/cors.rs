@@ -6,17 +6,15 @@
 
 use super::addresses::check_host;
 use super::names::{Header, MethodText};
-use super::paths::compile_regex;
+use super::pattern::Pattern;
 use super::place::KeyOf;
 use super::problem::{Refusal, Sink};
 use super::read::{List, Scalar, Written};
 use super::tables::{scalar_schema, table};
 use super::values::{DAY, Time, text};
 use super::{HeaderRules, Match};
-use crate::limits::{ENTRIES_MAX, PATH_BYTES_MAX, REGEX_CACHE_BYTES_MIN};
+use crate::limits::{ENTRIES_MAX, PATH_BYTES_MAX};
 use http::HeaderName;
-use regex_automata::meta::{Cache, Regex};
-use regex_automata::{Anchored, Input};
 use serde_json::json;
 use std::fmt;
 use std::net::IpAddr;
@@ -72,34 +70,7 @@ pub enum CorsOrigin {
     /// `https://*.example.com`: one or more labels. What stands before them, and behind.
     Wildcard(String, String),
     /// `~regex`, which matches the whole origin.
-    Regex(OriginRegex),
-}
-
-/// A pattern, compiled.
-#[derive(Clone)]
-pub struct OriginRegex {
-    written: String,
-    regex: Regex,
-}
-
-impl OriginRegex {
-    /// Whether it matches all of `origin`; `cache` is of this regex.
-    #[must_use]
-    pub fn is_match(&self, origin: &[u8], cache: &mut Cache) -> bool {
-        self.regex.search_half_with(cache, &Input::new(origin).anchored(Anchored::Yes)).is_some()
-    }
-
-    /// Room for searches.
-    #[must_use]
-    pub fn cache(&self) -> Cache {
-        self.regex.create_cache()
-    }
-}
-
-impl fmt::Debug for OriginRegex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.written)
-    }
+    Regex(Pattern),
 }
 
 impl fmt::Display for CorsOrigin {
@@ -108,7 +79,7 @@ impl fmt::Display for CorsOrigin {
             Self::Any => f.write_str("*"),
             Self::Exact(origin) => f.write_str(origin),
             Self::Wildcard(before, behind) => write!(f, "{before}*{behind}"),
-            Self::Regex(regex) => write!(f, "~{}", regex.written),
+            Self::Regex(regex) => write!(f, "~{}", regex.as_str()),
         }
     }
 }
@@ -155,11 +126,7 @@ impl Scalar for OriginText {
             return Ok(Self(CorsOrigin::Any));
         }
         if let Some(pattern) = written.strip_prefix('~') {
-            compile_regex(pattern, Regex::config())?; // what is wrong is told of what was written
-            let whole = format!("(?:{pattern})$");
-            let config = Regex::config().hybrid_cache_capacity(REGEX_CACHE_BYTES_MIN);
-            let regex = compile_regex(&whole, config)?;
-            return Ok(Self(CorsOrigin::Regex(OriginRegex { written: pattern.to_owned(), regex })));
+            return Pattern::whole(pattern).map(|pattern| Self(CorsOrigin::Regex(pattern)));
         }
         origin(written).map(Self)
     }

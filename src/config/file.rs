@@ -6,15 +6,16 @@
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
 use super::check_guard::GuardRule;
+pub use super::conditions::Match;
 use super::cors::CorsTable;
 use super::identity_keys::{Auth, Consumer, Rules};
 pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::names::{
-    Cores, EditableHeader, Expect, FilePath, Hash, Header, HeaderText, IncludePath, LimitPer, LogTo, MethodText, Name,
+    Cores, EditableHeader, Expect, FilePath, Hash, HeaderText, IncludePath, LimitPer, LogTo, MethodText, Name,
     Redacted, RetryWord, Workers,
 };
-use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
+use super::paths::{Body, ProbePath, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
 use super::read::{Later, List, Map};
 use super::secret::SecretText;
@@ -25,8 +26,7 @@ use super::values::{
 };
 use crate::limits::{
     ATTEMPTS_MAX, AUTH_MAX, CLUSTERS_MAX, CONSUMERS_WRITTEN_MAX, ENDPOINTS_MAX, ENTRIES_MAX, GUARDS_MAX,
-    HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX, ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX,
-    TIERS_MAX, WEIGHT_MAX,
+    HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LISTENERS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX, WEIGHT_MAX,
 };
 
 /// A timeout of a request's parts: 1 ms to a day.
@@ -240,22 +240,6 @@ table! {
         optional max_body: BodySize;
         /// Retries.
         table retry: Retry;
-    }
-}
-
-table! {
-    /// Which requests a route takes; all that is given must hold.
-    Match {
-        /// "a.example", or "*.example" for one or more labels before it; any where it is not given.
-        optional host: Host;
-        /// "/exact", "/prefix/*" (whole segments) or "~regex".
-        default path: PathText = "/*";
-        /// Methods; any where it is not given.
-        default method: List<MethodText, 0, ENTRIES_MAX> = [];
-        /// Headers that must be there with exactly this value.
-        default header: Map<Header, HeaderText, ROUTE_CONDITIONS_MAX> = {};
-        /// Query parameters that must be there with exactly this value, after percent-decoding.
-        default query: Map<QueryText, QueryText, ROUTE_CONDITIONS_MAX> = {};
     }
 }
 

@@ -15,6 +15,7 @@ mod check_match;
 mod check_route;
 mod check_tokens;
 mod check_upstream;
+mod conditions;
 mod cors;
 mod document;
 mod encryption;
@@ -28,6 +29,7 @@ mod knobs;
 mod named;
 mod names;
 mod paths;
+mod pattern;
 mod place;
 mod probe;
 pub mod problem;
@@ -48,6 +50,7 @@ mod warnings;
 
 pub use acme::Acme;
 pub use check::{admin_address, load, parse, place_of_route};
+pub use conditions::{Condition, Scheme, Test};
 pub use cors::{AllowedHeaders, Cors, CorsOrigin};
 pub use encryption::{ClientSide, Origin, ServerSide};
 pub use fetched::{FetchedKeys, JwksUrl};
@@ -57,6 +60,7 @@ pub use identity::{Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, Netwo
 pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
+pub use pattern::Pattern;
 pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;
@@ -327,6 +331,8 @@ pub struct Match {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Query parameters (after percent-decoding) that must be there with exactly this value.
     pub query: Vec<(String, String)>,
+    /// What else must hold.
+    pub more: Vec<Condition>,
 }
 
 /// `match.host`, lower case, without port.

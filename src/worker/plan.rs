@@ -28,7 +28,7 @@ use crate::policy::admission::{Admitted, Caller};
 use crate::policy::chance::hash_key;
 use crate::policy::limit_fields::write_retry_after;
 use crate::policy::retry::is_idempotent;
-use crate::policy::router::{RequestView, Routed, pick_split};
+use crate::policy::router::{RequestView, Routed, Source, pick_split};
 use crate::policy::token_bucket::Quota;
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
@@ -98,8 +98,9 @@ pub(super) fn plan(
     let head = kept.view(inbox);
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
-    let (identified, routed) = (OnceCell::new(), Cell::new(None));
-    let planner = Planner { inbound, config, head: &head, behind, now, peer_text, routed, request_id, identified };
+    let (identified, routed, client) = (OnceCell::new(), Cell::new(None), Cell::new(None));
+    let planner =
+        Planner { inbound, config, head: &head, behind, now, client, peer_text, routed, request_id, identified };
     let mut plan = planner.plan(record);
     let (id, identified) = (planner.request_id.into_inner(), planner.identified.into_inner());
     match &mut plan.way {
@@ -128,6 +129,8 @@ pub(super) struct Planner<'p> {
     /// What has arrived behind the head.
     behind: &'p [u8],
     pub(super) now: Instant,
+    /// The client's address, if it has one.
+    client: Cell<Option<IpAddr>>,
     /// The peer's address in words, once somebody asks for it.
     peer_text: OnceCell<String>,
     /// Where the request goes, once that is known.
@@ -150,6 +153,9 @@ impl Planner<'_> {
         }
         let client = self.inbound.client_ip(head);
         record.on_head(self.inbound, head, client);
+        // a unix socket's peer has no address but the one that stands for it
+        let peer = self.inbound.client.peer;
+        self.client.set((peer.address.is_some() || client != peer.ip()).then_some(client));
         let way = self.way(&mut cycle, record, client);
         Plan { cycle, way }
     }
@@ -221,8 +227,15 @@ impl Planner<'_> {
     pub(super) fn look_up(&self, method: &Method) -> Routed<'_> {
         let (head, worker) = (self.head, self.inbound.worker);
         let header = |name: &HeaderName| self.field(name);
-        let view =
-            RequestView { host: head.host(), path: head.routed_path(), query: head.query(), method, header: &header };
+        let client = self.client.get();
+        let view = RequestView {
+            host: head.host(),
+            path: head.routed_path(),
+            query: head.query(),
+            method,
+            source: Source { listener: &self.config.name, scheme: self.inbound.scheme(), client },
+            header: &header,
+        };
         worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut())
     }
 

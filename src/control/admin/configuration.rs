@@ -7,9 +7,10 @@
 use super::identity;
 use super::rows::{array, glue};
 use crate::config::{
-    AccessLog, Admin, AllowedHeaders, Balance, Bind, BodyMatch, Cluster, Config, Cors, HashKey, HeaderRules,
+    AccessLog, Admin, AllowedHeaders, Balance, Bind, BodyMatch, Cluster, Condition, Config, Cors, HashKey, HeaderRules,
     HealthCheck, HostMatch, Limit, LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe,
-    ProxyVersion, Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    ProxyVersion, Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Test, Timeout, Underscores,
+    bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -220,15 +221,45 @@ pub(super) fn matcher(matcher: &Match) -> Value {
         PathMatch::Regex(pattern) => format!("~{pattern}"),
     };
     let header = |(name, value): &(http::HeaderName, http::HeaderValue)| {
-        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())
+        (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes())))
     };
+    let mut headers: Map<String, Value> = matcher.headers.iter().map(header).collect();
+    let query = matcher.query.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+    let (mut query, mut cookies) = (query.collect::<Map<String, Value>>(), Map::new());
+    let (mut listeners, mut scheme, mut networks) = (Vec::new(), None, Vec::new());
+    for condition in &matcher.more {
+        match condition {
+            Condition::Header(name, is) => drop(headers.insert(name.to_string(), test(is))),
+            Condition::Query(name, is) => drop(query.insert(name.clone(), test(is))),
+            Condition::Cookie(name, is) => drop(cookies.insert(name.clone(), test(is))),
+            Condition::Listener(names) => listeners.clone_from(names),
+            Condition::Scheme(wanted) => scheme = Some(wanted.as_str()),
+            Condition::ClientIp(nets) => networks = nets.iter().map(ToString::to_string).collect(),
+        }
+    }
     json!({
         "host": host(&matcher.host),
         "path": path,
         "method": matcher.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
-        "header": matcher.headers.iter().map(header).collect::<Map<String, Value>>(),
-        "query": matcher.query.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect::<Map<_, _>>(),
+        "header": headers,
+        "query": query,
+        "cookie": cookies,
+        "listener": listeners,
+        "scheme": scheme,
+        "client_ip": networks,
     })
+}
+
+/// What a value is to be, as the file writes it.
+fn test(test: &Test) -> Value {
+    match test {
+        Test::Is(text) => json!(text),
+        Test::Not(text) => json!({ "not": text }),
+        Test::Prefix(text) => json!({ "prefix": text }),
+        Test::Regex(pattern) => json!({ "regex": pattern.as_str() }),
+        Test::Present => json!({ "present": true }),
+        Test::Absent => json!({ "present": false }),
+    }
 }
 
 /// `upstream`, `split`, `respond` or `redirect` of a route; `deny` of a guard.
@@ -475,7 +506,7 @@ allow = { method = ["GET"], claim = { scope = "a" } }
 deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_auth = { ca = "/dir/a.pem" }, acme = { directory = "https://acme.example/", names = ["a.example"], cache = "/dir" } }
 [[route]]
-match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" } }
+match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" }, cookie = { c = "3" } }
 upstream = "app"
 cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
@@ -497,7 +528,7 @@ response_headers = { set = { x-d = "d" } }
 match = { path = "/d" }
 redirect = { to = "/e" }
 [[guard]]
-match = { path = "/g", header = { x-a = "1" }, query = { b = "2" } }
+match = { path = "/g", header = { x-a = "1" }, query = { b = "2" }, cookie = { c = "3" } }
 deny = true
 [[guard]]
 match = { path = "/h" }
@@ -531,7 +562,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
         match value {
             Value::Object(table) => {
                 let chosen = at == ".upstream"
-                    || [".set", ".header", ".query", ".headers", ".consumer", ".auth", ".claim"]
+                    || [".set", ".match.header", ".query", ".cookie", ".headers", ".consumer", ".auth", ".claim"]
                         .iter()
                         .any(|table| at.ends_with(table));
                 for (key, value) in table {
@@ -579,7 +610,17 @@ endpoints = [{ address = "10.0.0.2:1" }]
         schema_keys(&schema, &schema, "", &mut wanted);
         // the other form of a value that is not shown
         wanted.retain(|key| {
-            let forms = [".*.file", ".key.file", ".secret.file", ".claim.*.all", ".claim.*.exact"];
+            let forms = [
+                ".*.file",
+                ".key.file",
+                ".secret.file",
+                ".claim.*.all",
+                ".claim.*.exact",
+                ".*.prefix",
+                ".*.regex",
+                ".*.not",
+                ".*.present",
+            ];
             !forms.iter().any(|form| key.ends_with(form)) || key == ".auth.*.key.file"
         });
         assert!(wanted.len() > 100 && wanted.contains(".upstream.*.health_check.path"), "{wanted:?}");

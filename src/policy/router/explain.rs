@@ -3,9 +3,9 @@
 //! For people (`ringgate explain`, the admin API): it looks at all routes one by one, compiles regexes anew and allocates. It decides
 //! independently of the compiled tables, so the tests also use it to check them.
 
-use super::conditions::{condition_count, query_has};
-use super::{RequestView, Router};
-use crate::config::{HostMatch, Match, PathMatch};
+use super::conditions::{condition_count, holds, query_has};
+use super::{RequestView, Router, RouterCache};
+use crate::config::{Condition, HostMatch, Match, PathMatch};
 use crate::units::RouteId;
 use http::{HeaderName, Method};
 use regex_automata::meta::Regex;
@@ -35,6 +35,8 @@ pub enum MatchOutcome {
     Header(HeaderName),
     /// It wants this query parameter to have another value, or to be there.
     Query(String),
+    /// It wants this, too.
+    Condition(Condition),
     /// It matches but for the method.
     Method,
 }
@@ -75,6 +77,13 @@ fn outcome(rule: &Match, request: &RequestView<'_>) -> MatchOutcome {
     for (name, value) in &rule.query {
         if !query_has(request.query, name, value) {
             return MatchOutcome::Query(name.clone());
+        }
+    }
+    // a regex is compiled once, and this memory is for this look
+    let mut cache = RouterCache::new();
+    for (row, condition) in rule.more.iter().enumerate() {
+        if !holds(condition, (RouteId(0), row), request, &mut cache) {
+            return MatchOutcome::Condition(condition.clone());
         }
     }
     let head = *request.method == Method::HEAD && rule.methods.contains(&Method::GET);

@@ -2,7 +2,7 @@
 //!
 //! The most specific route that matches wins: host exact, then the longest wildcard, then any host; below one host, path exact, then
 //! the longest prefix (whole segments), then regex, then any path (`/*`, which would otherwise hide every regex); then more conditions
-//! (a list of methods, each header and each query parameter count one); then file order. "That matches" is meant literally: when the best host or path has only routes whose other conditions
+//! (a list of methods, each header, each query parameter and whatever else is asked count one); then file order. "That matches" is meant literally: when the best host or path has only routes whose other conditions
 //! fail, the next best is tried, down to any host. (nginx and Envoy stop at the chosen virtual host; here a catch-all stays a catch-all.)
 //!
 //! Intuition: hosts and the segments of paths are looked up one by one in a tree, and all regexes of a host are one automaton, so
@@ -36,6 +36,7 @@ use conditions::{Methods, condition_count, conditions_hold};
 use http::{HeaderName, Method};
 use patterns::Patterns;
 use rustc_hash::FxHashMap;
+use std::net::IpAddr;
 use std::ops::Range;
 use tree::{EXACT_HOST, NodeId, Tree, TreeBuilder, WILDCARD_HOST};
 
@@ -50,8 +51,21 @@ pub struct RequestView<'a> {
     pub query: Option<&'a str>,
     /// The method.
     pub method: &'a Method,
+    /// Where it comes from.
+    pub source: Source<'a>,
     /// The first value of a header. Only called for routes that have header conditions.
     pub header: &'a dyn Fn(&HeaderName) -> Option<&'a [u8]>,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Source<'a> {
+    /// The name of the listener.
+    pub listener: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// The client; `None`: it has no address, or that is not known.
+    pub client: Option<IpAddr>,
 }
 
 /// Where a request goes.
@@ -87,7 +101,7 @@ struct Candidate {
     route: RouteId,
     /// Bits of [`Methods`]; 0: any.
     methods: u64,
-    /// There are header or query conditions to look at.
+    /// There are conditions other than methods to look at.
     conditional: bool,
 }
 
@@ -224,7 +238,7 @@ fn add_paths<'r>(
     let mut regexes = Vec::new();
     for &route in routes {
         let rule = &rules[route.index()];
-        let conditional = !rule.headers.is_empty() || !rule.query.is_empty();
+        let conditional = !rule.headers.is_empty() || !rule.query.is_empty() || !rule.more.is_empty();
         let candidate = Candidate { route, methods: methods.set(&rule.methods), conditional };
         match &rule.path {
             PathMatch::Exact(path) => tree.add_exact(root, path, candidate),
@@ -317,7 +331,10 @@ impl Search<'_, '_> {
     /// The first of these routes, which match by host and path, whose other conditions hold.
     fn first(&mut self, candidates: &[Candidate]) -> Option<RouteId> {
         for candidate in candidates {
-            if candidate.conditional && !conditions_hold(&self.router.rules[candidate.route.index()], self.request) {
+            let route = candidate.route;
+            if candidate.conditional
+                && !conditions_hold(&self.router.rules[route.index()], route, self.request, self.cache)
+            {
                 continue;
             }
             if candidate.methods == 0 || candidate.methods & self.method != 0 {

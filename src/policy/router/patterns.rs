@@ -56,6 +56,8 @@ pub struct RouterCache {
     rows: Vec<Option<Box<(Cache, PatternSet)>>>,
     /// Of single regexes that routes have besides, by the route and their number in it.
     singles: FxHashMap<(RouteId, usize), Cache>,
+    /// A text that is decoded.
+    text: Vec<u8>,
 }
 
 impl RouterCache {
@@ -68,6 +70,18 @@ impl RouterCache {
     /// The memory of a single regex, which `make` makes when it is first asked for.
     pub(in crate::policy) fn of(&mut self, regex: (RouteId, usize), make: impl FnOnce() -> Cache) -> &mut Cache {
         self.singles.entry(regex).or_insert_with(make)
+    }
+
+    /// Room for a text, empty.
+    pub(super) fn take_text(&mut self) -> Vec<u8> {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        text
+    }
+
+    /// Gives it back.
+    pub(super) fn put_text(&mut self, text: Vec<u8>) {
+        self.text = text;
     }
 
     /// Finds all of `patterns` that match `path`.

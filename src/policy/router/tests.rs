@@ -61,7 +61,14 @@ impl<'a> Ask<'a> {
         let header = |name: &HeaderName| {
             self.headers.iter().find(|(other, _)| *other == name.as_str()).map(|(_, value)| value.as_bytes())
         };
-        look(&RequestView { host: self.host, path, query, method: &self.method, header: &header })
+        look(&RequestView {
+            host: self.host,
+            path,
+            query,
+            method: &self.method,
+            source: Source::default(),
+            header: &header,
+        })
     }
 
     /// The row of the route, or `None` for 404 and 405.
@@ -250,7 +257,14 @@ fn headers_are_read_only_for_routes_that_ask_for_them() {
         None
     };
     for (path, count) in [("/plain", 0), ("/cond", 1)] {
-        let view = RequestView { host: None, path, query: None, method: &Method::GET, header: &header };
+        let view = RequestView {
+            host: None,
+            path,
+            query: None,
+            method: &Method::GET,
+            source: Source::default(),
+            header: &header,
+        };
         let _ = router.route(&view, &mut RouterCache::new());
         assert_eq!(asked.get(), count, "{path}");
     }
@@ -409,7 +423,14 @@ fn guards_are_asked_first_and_are_among_themselves_as_routes_are() {
             for path in ["/", "/a", "/a/b", "/a/b/c", "/x/b"] {
                 for method in [Method::GET, Method::POST] {
                     let header = |_: &HeaderName| None;
-                    let request = RequestView { host: Some(host), path, query: None, method: &method, header: &header };
+                    let request = RequestView {
+                        host: Some(host),
+                        path,
+                        query: None,
+                        method: &method,
+                        source: Source::default(),
+                        header: &header,
+                    };
                     let expected = match guards.route(&request, &mut caches[0]) {
                         Routed::Route(guard) => Some(guard.index() + 5),
                         _ => match routes.route(&request, &mut caches[1]) {
@@ -429,4 +450,81 @@ fn guards_are_asked_first_and_are_among_themselves_as_routes_are() {
             }
         }
     }
+}
+
+#[test]
+fn conditions_are_about_values_and_where_a_request_comes_from() {
+    let matched = |conditions: &str, target: &str, fields: &[(&str, &str)], source: Source<'_>| {
+        let text = format!(
+            "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\n[[listener]]\nname = \"inside\"\nlisten = \"127.0.0.1:0\"\n\
+             [[route]]\nmatch = {{ {conditions} }}\nrespond = {{}}\n"
+        );
+        let config = crate::config::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}"));
+        let router = Router::try_new(&config).unwrap();
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let header = |name: &HeaderName| {
+            fields.iter().find(|(other, _)| *other == name.as_str()).map(|(_, value)| value.as_bytes())
+        };
+        let view = RequestView { host: None, path, query, method: &Method::GET, source, header: &header };
+        let is_routed = matches!(router.route(&view, &mut RouterCache::new()), Routed::Route(_));
+        let chosen = router.explain(&view)[0].outcome == MatchOutcome::Chosen;
+        assert_eq!(is_routed, chosen, "{conditions} of {target} {fields:?}");
+        is_routed
+    };
+    let nowhere = Source::default();
+    for (test, value, holds) in [
+        ("'a'", Some("a"), true),
+        ("'a'", Some("ab"), false),
+        ("'a'", None, false),
+        ("{ prefix = 'a' }", Some("ab"), true),
+        ("{ prefix = 'a' }", Some("ba"), false),
+        ("{ prefix = 'a' }", None, false),
+        ("{ regex = '^[0-9]+$' }", Some("12"), true),
+        ("{ regex = '^[0-9]+$' }", Some("12x"), false),
+        ("{ regex = 'x' }", None, false),
+        ("{ not = 'a' }", Some("a"), false),
+        ("{ not = 'a' }", Some("b"), true),
+        ("{ not = 'a' }", None, true),
+        ("{ present = true }", Some(""), true),
+        ("{ present = true }", None, false),
+        ("{ present = false }", Some("a"), false),
+        ("{ present = false }", None, true),
+    ] {
+        let fields: Vec<_> = value.map(|value| ("x-a", value)).into_iter().collect();
+        assert_eq!(
+            matched(&format!("header = {{ x-a = {test} }}"), "/", &fields, nowhere),
+            holds,
+            "header {test} {value:?}"
+        );
+        let target = value.map_or_else(|| "/?b=1".to_owned(), |value| format!("/?b=1&%61={value}&a=z"));
+        assert_eq!(
+            matched(&format!("query = {{ a = {test} }}"), &target, &[], nowhere),
+            holds,
+            "query {test} {value:?}"
+        );
+        let cookies = value.map_or_else(|| "xa=1".to_owned(), |value| format!("xa=1; a={value};a=z"));
+        let cookies = [("cookie", cookies.as_str())];
+        assert_eq!(
+            matched(&format!("cookie = {{ a = {test} }}"), "/", &cookies, nowhere),
+            holds,
+            "cookie {test} {value:?}"
+        );
+    }
+    assert!(matched("query = { a = { prefix = 'b c/' } }", "/?a=b+c%2Fd", &[], nowhere));
+    let source = |listener, scheme, client: &str| Source { listener, scheme, client: client.parse().ok() };
+    let edge = source("edge", "https", "192.0.2.7");
+    for (conditions, holds) in [
+        ("listener = ['edge']", true),
+        ("listener = ['inside', 'edge']", true),
+        ("listener = ['inside']", false),
+        ("scheme = 'https'", true),
+        ("scheme = 'http'", false),
+        ("client_ip = ['10.0.0.0/8', '192.0.2.0/24']", true),
+        ("client_ip = ['10.0.0.0/8']", false),
+        ("scheme = 'https', listener = ['inside']", false),
+    ] {
+        assert_eq!(matched(conditions, "/", &[], edge), holds, "{conditions}");
+    }
+    assert!(matched("client_ip = ['10.0.0.0/8']", "/", &[], source("edge", "http", "::ffff:10.1.1.1")));
+    assert!(!matched("client_ip = ['0.0.0.0/0', '::/0']", "/", &[], nowhere), "a unix socket's peer has no address");
 }
