@@ -36,6 +36,9 @@ fn route(number: usize) -> Route {
         cors: None,
         access: ringgate::config::Access::default(),
         body_bytes_max: None,
+        body_timeout: None,
+        tunnel_timeout: None,
+        body_rate_min: None,
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new() },

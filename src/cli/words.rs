@@ -58,6 +58,9 @@ pub(crate) fn limits(route: &Route) -> Vec<String> {
     let mut lines: Vec<_> = route.limits.iter().map(limit).collect();
     lines.extend(route.concurrent_max.map(|max| format!("{max} requests at once, else 503")));
     lines.extend(route.body_bytes_max.map(|max| format!("body {}, else 413", size(max))));
+    lines.extend(route.body_timeout.map(|timeout| format!("{} without a byte of a body", duration(timeout))));
+    lines.extend(route.tunnel_timeout.map(|timeout| format!("tunnels {} without a byte", duration(timeout))));
+    lines.extend(route.body_rate_min.map(|rate| format!("body at {}/s at least, else 408", size(rate))));
     lines
 }
 

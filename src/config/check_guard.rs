@@ -96,6 +96,9 @@ fn guard(name: String, matcher: super::Match, target: Target) -> Route {
         limits: Vec::new(),
         concurrent_max: None,
         body_bytes_max: None,
+        body_timeout: None,
+        tunnel_timeout: None,
+        body_rate_min: None,
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new() },

@@ -100,6 +100,9 @@ impl RouteReader<'_, '_, '_, '_> {
             limits: limits.unwrap_or(None)?,
             concurrent_max: table.max_concurrent.as_ref().and_then(|max| u32::try_from(max.value.0).ok()),
             body_bytes_max: value(&table.max_body).map(|size| size.0),
+            body_timeout: value(&table.body_timeout).map(|timeout| timeout.0),
+            tunnel_timeout: value(&table.tunnel_timeout).map(|timeout| timeout.0),
+            body_rate_min: value(&table.min_body_rate).map(|rate| rate.0),
             retry: retry?,
         })
     }
@@ -277,6 +280,9 @@ impl RouteReader<'_, '_, '_, '_> {
             ("rewrite", table.rewrite.as_ref().map(|key| key.span.clone())),
             ("request_headers", table.request_headers.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
             ("timeout", table.timeout.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
+            ("body_timeout", table.body_timeout.as_ref().map(|key| key.span.clone())),
+            ("tunnel_timeout", table.tunnel_timeout.as_ref().map(|key| key.span.clone())),
+            ("min_body_rate", table.min_body_rate.as_ref().map(|key| key.span.clone())),
             ("retry", table.retry.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
         ];
         for (name, span) in given.into_iter().filter_map(|(name, span)| Some((name, span?))) {

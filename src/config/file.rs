@@ -238,6 +238,12 @@ table! {
         optional max_concurrent: Concurrency;
         /// Request body, 0B to 1TiB; the listener's where it is not given. Beyond it 413.
         optional max_body: BodySize;
+        /// Without a byte of a body moving, 1ms to 1d; the listener's where it is not given. Long for event streams, short for small requests.
+        optional body_timeout: Timeout;
+        /// Of an upgraded connection: without a byte in either direction, 1ms to 1d; the listener's where it is not given.
+        optional tunnel_timeout: Timeout;
+        /// Slowest average at which a request's body may arrive; the listener's where it is not given, "0" sets none.
+        optional min_body_rate: ByteRate;
         /// Retries.
         table retry: Retry;
     }

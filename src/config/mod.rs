@@ -314,6 +314,12 @@ pub struct Route {
     pub concurrent_max: Option<u32>,
     /// Request body in bytes; `None`: the listener's.
     pub body_bytes_max: Option<u64>,
+    /// As of a listener, for bodies of its requests and responses; `None`: the listener's.
+    pub body_timeout: Option<Duration>,
+    /// Of its upgraded connections; `None`: the listener's.
+    pub tunnel_timeout: Option<Duration>,
+    /// Of its requests' bodies; `None`: the listener's.
+    pub body_rate_min: Option<u64>,
     /// Retries.
     pub retry: Retry,
 }

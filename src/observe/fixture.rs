@@ -148,6 +148,9 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         cors: None,
         access: crate::config::Access::default(),
         body_bytes_max: None,
+        body_timeout: None,
+        tunnel_timeout: None,
+        body_rate_min: None,
         retry: Retry {
             attempts: 2,
             on: RetryOn { connect: true, reset: true, timeout: true, statuses: vec![StatusCode::BAD_GATEWAY] },

@@ -432,6 +432,9 @@ mod tests {
             cors: None,
             access: config::Access::default(),
             body_bytes_max: None,
+            body_timeout: None,
+            tunnel_timeout: None,
+            body_rate_min: None,
             retry,
         }
     }

@@ -98,7 +98,9 @@ fn forward(
         let arrived = if worker.timers.was_away(now) { now } else { arrived };
         let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
         let config = inbound.config();
-        let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
+        let rules = &worker.shared.config.routes[route.index()];
+        let patience = rules.body_timeout.unwrap_or(config.body_timeout);
+        let rate_min = rules.body_rate_min.unwrap_or(config.body_rate_min);
         let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
         let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
         let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };

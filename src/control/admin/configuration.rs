@@ -6,11 +6,11 @@
 
 use super::identity;
 use super::rows::{array, glue};
+use super::rules::{cors, test};
 use crate::config::{
-    AccessLog, Admin, AllowedHeaders, Balance, Bind, BodyMatch, Cluster, Condition, Config, Cors, HashKey, HeaderRules,
-    HealthCheck, HostMatch, Limit, LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe,
-    ProxyVersion, Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Test, Timeout, Underscores,
-    bytes,
+    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
+    HostMatch, Limit, LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion,
+    Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -134,10 +134,7 @@ fn listener(listener: &Listener, config: &Config) -> Value {
         "max_connections_per_client": listener.client_connections_max.unwrap_or(0),
         "max_requests_per_connection": listener.connection_requests_max.unwrap_or(0),
         "max_connection_age": duration(listener.connection_age_max),
-        "min_body_rate": match listener.body_rate_min {
-            0 => "0".to_owned(),
-            rate => format!("{}/s", bytes(rate)),
-        },
+        "min_body_rate": body_rate(listener.body_rate_min),
         "trusted_proxies": trusted,
         "mode": unix.then(|| format!("{:04o}", listener.unix_mode)),
         "proxy_protocol": listener.proxy_protocol,
@@ -164,6 +161,14 @@ fn listener(listener: &Listener, config: &Config) -> Value {
             json!({ "enabled": http2.over_tls, "cleartext": http2.in_clear, "max_streams": http2.streams_max })
         }),
     })
+}
+
+/// Bytes a second as the file writes them.
+fn body_rate(rate: u64) -> String {
+    match rate {
+        0 => "0".to_owned(),
+        rate => format!("{}/s", bytes(rate)),
+    }
 }
 
 fn route(route: &Route, config: &Config) -> Value {
@@ -198,6 +203,9 @@ fn route(route: &Route, config: &Config) -> Value {
         "limit": route.limits.iter().map(limit).collect::<Vec<_>>(),
         "max_concurrent": route.concurrent_max,
         "max_body": route.body_bytes_max.map(bytes),
+        "body_timeout": route.body_timeout.map(duration),
+        "tunnel_timeout": route.tunnel_timeout.map(duration),
+        "min_body_rate": route.body_rate_min.map(body_rate),
         "retry": retry(&route.retry),
     })
 }
@@ -250,18 +258,6 @@ pub(super) fn matcher(matcher: &Match) -> Value {
     })
 }
 
-/// What a value is to be, as the file writes it.
-fn test(test: &Test) -> Value {
-    match test {
-        Test::Is(text) => json!(text),
-        Test::Not(text) => json!({ "not": text }),
-        Test::Prefix(text) => json!({ "prefix": text }),
-        Test::Regex(pattern) => json!({ "regex": pattern.as_str() }),
-        Test::Present => json!({ "present": true }),
-        Test::Absent => json!({ "present": false }),
-    }
-}
-
 /// `upstream`, `split`, `respond` or `redirect` of a route; `deny` of a guard.
 pub(super) fn target(target: &Target, config: &Config) -> Value {
     let name = |cluster: crate::units::ClusterId| config.clusters[cluster.index()].name.as_str();
@@ -301,21 +297,6 @@ fn response_rules(rules: &HeaderRules) -> Value {
     let mut shown = header_rules(rules);
     shown["always"] = rules.always.into();
     shown
-}
-
-fn cors(cors: &Cors) -> Value {
-    let listed = |text: &str| text.split(", ").filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-    json!({
-        "origins": cors.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "methods": listed(&cors.methods),
-        "headers": match &cors.headers {
-            AllowedHeaders::Asked => vec!["*".to_owned()],
-            AllowedHeaders::These(names) => listed(names),
-        },
-        "expose": listed(&cors.expose),
-        "credentials": cors.credentials,
-        "max_age": duration(cors.max_age),
-    })
 }
 
 fn limit(limit: &Limit) -> Value {
