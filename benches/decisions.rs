@@ -25,7 +25,7 @@ use ringgate::policy::deadline::RouteDeadline;
 use ringgate::policy::exchange::{Action, Event, Exchange, Facts};
 use ringgate::policy::key_table::KeyTable;
 use ringgate::policy::retry::{Rules, is_idempotent};
-use ringgate::policy::router::{RequestView, Routed, Router, RouterCache};
+use ringgate::policy::router::{RequestView, Routed, Router, RouterCache, Source};
 use ringgate::units::{ClusterId, EndpointId, Instant, ListenerId, Rng, RouteId, WorkerId};
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -189,6 +189,7 @@ impl Decider {
             path: head.path(),
             query: head.query(),
             method: head.method(),
+            source: Source::default(),
             header: &header,
         };
         let Routed::Route(route) = self.router.route(&view, &mut self.cache) else { panic!("a route") };
@@ -227,7 +228,7 @@ impl Decider {
             close: false,
             rules: &self.config.routes[route.index()].response_headers,
             server: &ringgate::config::ServerField::Pass,
-            extra: &[],
+            lines: b"",
             date: &self.date,
         };
         encode::response(&mut self.down, &response);

@@ -125,7 +125,7 @@ fn exchange(criterion: &mut Criterion) {
                         close: false,
                         rules: &rules,
                         server: &ServerField::Pass,
-                        extra: &[],
+                        lines: b"",
                         date: &date,
                     };
                     block.clear();

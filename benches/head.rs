@@ -142,7 +142,7 @@ fn responses(c: &mut Criterion) {
                 close: false,
                 rules: &rules,
                 server: &ringgate::config::ServerField::Pass,
-                extra: &[],
+                lines: b"",
                 date: &date,
             };
             encode::response(&mut out, &response)

@@ -6,7 +6,7 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderName, Method};
 use ringgate::config::{HostMatch, Match, PathMatch};
-use ringgate::policy::router::{RequestView, Routed, Router, RouterCache};
+use ringgate::policy::router::{RequestView, Routed, Router, RouterCache, Source};
 use std::hint::black_box;
 
 /// A name, what makes the n-th case, and how many of them.
@@ -67,6 +67,7 @@ fn routes(criterion: &mut Criterion) {
                             path: &case.path,
                             query: None,
                             method: &Method::GET,
+                            source: Source::default(),
                             header: &none,
                         };
                         let routed = router.route(black_box(&view), &mut cache);

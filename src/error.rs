@@ -82,8 +82,12 @@ kinds! {
     MethodNotAllowed = "method_not_allowed", Gateway, 405, "the method is not allowed here";
     /// The route asks who sends the request, and nothing in it says so (RFC 9110 §15.5.2).
     Unauthenticated = "unauthenticated", Gateway, 401, "the request does not say who sends it, or not in a way that is believed";
+    /// A preflight of a page that the route's `cors` does not name.
+    OriginNotAllowed = "origin_not_allowed", Gateway, 403, "pages of this origin may not call this";
     /// Who sends the request may not (RFC 9110 §15.5.4).
     Forbidden = "forbidden", Gateway, 403, "the request is not allowed";
+    /// A guard of the configuration.
+    Guarded = "guarded", Gateway, 403, "the request is not allowed";
     /// A rate limit (RFC 6585 §4).
     RateLimited = "rate_limited", Gateway, 429, "too many requests";
     /// The route's `max_concurrent`.

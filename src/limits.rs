@@ -281,6 +281,8 @@ pub const ADMIN_IDLE: Duration = Duration::from_secs(30);
 pub const PROBES_MAX: usize = 256;
 /// Response head of a health check, and each interim one before it.
 pub const PROBE_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Guards of a configuration: each may be a regex that is looked for in every request's path.
+pub const GUARDS_MAX: usize = 1_000;
 /// Bytes of a body that a health check looks at; all checks together hold at most [`PROBES_MAX`] times as much. A page that says how a
 /// service feels is a thousandth of it.
 pub const PROBE_BODY_BYTES_MAX: usize = 64 << 10;

@@ -191,6 +191,8 @@ pub struct Ratio(f64);
 impl Ratio {
     /// All of it.
     pub const ONE: Self = Self(1.0);
+    /// Nothing of it.
+    pub const ZERO: Self = Self(0.0);
 
     /// `None` outside [0, 1] or when not a number.
     #[must_use]

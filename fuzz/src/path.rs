@@ -125,7 +125,7 @@ fn paths() -> Vec<PathMatch> {
 fn route(path: &str) -> Option<RouteId> {
     thread_local! {
         static ROUTER: RefCell<(Router, RouterCache)> = RefCell::new({
-            let of = |path| Match { host: HostMatch::Any, path, methods: vec![], headers: vec![], query: vec![] };
+            let of = |path| Match { host: HostMatch::Any, path, methods: vec![], headers: vec![], query: vec![], more: vec![] };
             let matches: Vec<Match> = paths().into_iter().map(of).collect();
             (Router::from_matches(&matches).expect("routes that compile"), RouterCache::new())
         });

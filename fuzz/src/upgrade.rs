@@ -147,7 +147,7 @@ fn check_answers(knobs: Knobs, offer: Option<&Offer>, answer: &[u8], connection:
     };
     assert!(taken && head.is_switching(), "taken: {}", bytes.escape_ascii());
     let mut down = Vec::new();
-    encode::switching(&mut down, &head, &HeaderRules::default(), &ServerField::Pass);
+    encode::switching(&mut down, &head, (&HeaderRules::default(), b""), &ServerField::Pass);
     let mut scratch = HeadScratch::default();
     let again = ResponseHead::parse_answer(&down, &Method::GET, offer, &mut scratch);
     assert!(matches!(again, Ok(Parsed::Complete(head)) if head.is_switching() && head.head_bytes() == down.len()));

@@ -6,12 +6,13 @@
 use super::access;
 use super::words;
 use http::{HeaderName, Method, header};
-use ringgate::config::{Config, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
+use ringgate::config::{Config, Cors, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
 use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
 use ringgate::http::reply::{Asked, push_location};
 use ringgate::http::target::Authority;
-use ringgate::policy::router::{Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, rewrite};
-use ringgate::units::{ClusterId, ListenerId};
+use ringgate::policy::cors::{Grant, grant};
+use ringgate::policy::router::{Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, Source, rewrite};
+use ringgate::units::{ClusterId, ListenerId, RouteId};
 use std::fmt::Write as _;
 
 /// Routes that match host and path and are shown although they are not chosen; the rest is counted.
@@ -61,6 +62,21 @@ impl Ask {
         let (path, query) = (path.to_owned(), query.map(str::to_owned));
         Ok(Self { method, url: url.to_owned(), host, port, path, query, headers })
     }
+
+    /// Where it would come from; the client is whom X-Forwarded-For names.
+    fn source<'l>(&self, listener: &'l Listener) -> Source<'l> {
+        let scheme = if self.url.starts_with("https://") { "https" } else { "http" };
+        let forwarded = self.headers.iter().find(|(name, _)| name == "x-forwarded-for");
+        let client = forwarded.and_then(|(_, value)| value.split(',').next()?.trim().parse().ok());
+        Source { listener: &listener.name, scheme, client }
+    }
+
+    /// The method of the request that a preflight asks about; `None`: it is none.
+    fn is_about(&self) -> Option<Method> {
+        let value = |name| self.headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value);
+        let wanted = value(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| self.method == Method::OPTIONS)?;
+        value(header::ORIGIN).and_then(|_| Method::from_bytes(wanted.as_bytes()).ok())
+    }
 }
 
 fn parse_header(text: &str) -> Result<(HeaderName, String), String> {
@@ -98,21 +114,35 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
         path: merged(&ask.path, &mut scratch),
         query: ask.query.as_deref(),
         method: &ask.method,
+        source: ask.source(&config.listeners[listener_of(config, ask).index()]),
         header: &header,
     };
     let considered = router.explain(&request);
     let mut page = Page { text: format!("{} {}\n\n", ask.method, ask.url) };
     listeners(&mut page, config, ask);
+    let wanted = ask.is_about();
+    let about = RequestView { method: wanted.as_ref().unwrap_or(&ask.method), ..request };
+    if wanted.is_some() && preflight(&mut page, config, router, &about, ask) {
+        return page.text;
+    }
     match router.route(&request, &mut RouterCache::new()) {
         Routed::Route(id) => {
             let route = &config.routes[id.index()];
-            page.line("route", &format!("{} ({})", route.name, words::matcher(&route.matcher)));
+            let label = if route.is_guard { "guard" } else { "route" };
+            page.line(label, &format!("{} ({})", route.name, words::matcher(&route.matcher)));
             others(&mut page, config, &considered, Some(route));
+            if route.is_guard {
+                self::route(&mut page, config, route, ask);
+                return page.text;
+            }
             let asked = access::Request { method: &ask.method, query: ask.query.as_deref(), headers: &ask.headers };
             for (label, line) in access::lines(config, (listener_of(config, ask), id), &asked) {
                 page.line(label, &line);
             }
             self::route(&mut page, config, route, ask);
+            if let Some(cors) = &route.cors {
+                page.line("cors", &words::cors(cors, of_page(cors, id, ask)));
+            }
         }
         Routed::MethodNotAllowed(allow) => {
             let methods = allow.methods().map(Method::as_str).collect::<Vec<_>>().join(", ");
@@ -125,6 +155,31 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
         }
     }
     page.text
+}
+
+/// Whether `wanted`, which a preflight asks about, goes to a route that has a say in it; then that is said.
+fn preflight(page: &mut Page, config: &Config, router: &Router, wanted: &RequestView<'_>, ask: &Ask) -> bool {
+    let Routed::Route(id) = router.route(wanted, &mut RouterCache::new()) else { return false };
+    let route = &config.routes[id.index()];
+    let Some(cors) = &route.cors else { return false };
+    let granted = of_page(cors, id, ask);
+    page.line(
+        "route",
+        &format!("{} ({}), which a {} would take", route.name, words::matcher(&route.matcher), wanted.method),
+    );
+    let answer = match granted {
+        Some(Grant::Nobody) => "403 origin_not_allowed, from the gateway",
+        _ => "204 No Content to the preflight, from the gateway",
+    };
+    page.line("answer", answer);
+    page.line("cors", &words::cors(cors, granted));
+    true
+}
+
+/// What the page that sends the request may do; `None`: no page does.
+fn of_page(cors: &Cors, route: RouteId, ask: &Ask) -> Option<Grant> {
+    let origin = ask.headers.iter().find(|(name, _)| *name == header::ORIGIN).map(|(_, value)| value.as_bytes())?;
+    Some(grant(cors, route, origin, &mut RouterCache::new()))
 }
 
 /// Lines of a label and a text.
@@ -202,9 +257,13 @@ fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: O
     for one in considered.iter().filter(near).take(OTHERS_SHOWN) {
         let route = &config.routes[one.route.index()];
         let why = match (&one.outcome, chosen) {
+            (MatchOutcome::Outranked, Some(chosen)) if chosen.is_guard && !route.is_guard => {
+                "matches too, but guards come first".to_owned()
+            }
             (MatchOutcome::Outranked, Some(chosen)) => less_specific(&chosen.matcher, &route.matcher),
             (MatchOutcome::Header(name), _) => format!("header {name} is not what it wants"),
             (MatchOutcome::Query(name), _) => format!("query parameter {name} is not what it wants"),
+            (MatchOutcome::Condition(condition), _) => format!("wants: {condition}"),
             (MatchOutcome::Method, _) => format!("only for {}", words::methods(&route.matcher)),
             (MatchOutcome::Outranked | MatchOutcome::Chosen | MatchOutcome::Host | MatchOutcome::Path, _) => continue,
         };
@@ -234,8 +293,9 @@ fn less_specific(chosen: &Match, other: &Match) -> String {
         PathMatch::Prefix(prefix) => (1, prefix.len()),
         PathMatch::Regex(_) => (0, 0),
     };
-    let conditions =
-        |matcher: &Match| usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len();
+    let conditions = |matcher: &Match| {
+        usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len() + matcher.more.len()
+    };
     let steps = [
         (host(chosen) != host(other), "its host is less specific"),
         (path(chosen) != path(other), "its path is less specific"),
@@ -258,6 +318,7 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
                 &format!("{status}, {} of {content_type}, from the gateway", super::count(body.len(), "byte")),
             );
         }
+        Target::Deny => page.line("answer", "403 guarded, from the gateway"),
         Target::Redirect { to, status } => {
             let mut location = Vec::new();
             let host = ask.host.as_deref().unwrap_or_default();
@@ -513,6 +574,44 @@ headers    request: x-debug removed
         let keep = FILE.replace("[[listener]]\n", "[[listener]]\nencoded_separators = \"keep\"\n");
         assert_ne!(keep, FILE);
         assert!(!page(&keep).contains("refuses this path"));
+    }
+
+    #[test]
+    fn a_guard_is_shown_before_the_routes_that_match_too() {
+        let file = format!("{FILE}\n[[guard]]\nname = \"env\"\nmatch = {{ path = '~/\\.' }}\ndeny = true\n");
+        let guarded = answer(&file, "GET", "http://api.example.com:8080/orders/.env", &[]);
+        let lines = [
+            "guard      env (any host, path ~/\\.)",
+            "           orders (host api.example.com, path /orders/*): matches too, but guards come first",
+            "answer     403 guarded, from the gateway",
+        ];
+        for line in lines {
+            assert!(guarded.lines().any(|found| found == line), "{line:?} is not in\n{guarded}");
+        }
+        assert!(!answer(&file, "GET", "http://api.example.com:8080/orders/env", &[]).contains("guard"));
+    }
+
+    #[test]
+    fn what_a_page_may_do_is_shown() {
+        let file = FILE.replace(
+            "respond = { body = \"pong\" }",
+            "respond = { body = \"pong\" }\ncors = { origins = [\"https://a.example\"], credentials = true, expose = [\"etag\"], headers = [\"*\"] }",
+        );
+        let url = "http://ops.example.com:8080/ping";
+        let said = "pages of https://a.example, with credentials, may use GET, with whatever headers they ask for, and read etag; asked again after 10m";
+        let plain = answer(&file, "GET", url, &[]);
+        assert!(plain.ends_with(&format!("\ncors       {said}\n")), "{plain}");
+        let other = answer(&file, "GET", url, &["Origin: https://b.example"]);
+        assert!(other.ends_with(&format!("\ncors       not this page; {said}\n")), "{other}");
+        let asked = ["Origin: https://a.example", "Access-Control-Request-Method: GET"];
+        let preflight = answer(&file, "OPTIONS", url, &asked);
+        assert!(
+            preflight.contains("\nroute      ping (host ops.example.com, path /ping, GET), which a GET would take\n"),
+            "{preflight}"
+        );
+        assert!(preflight.contains("\nanswer     204 No Content to the preflight, from the gateway\n"), "{preflight}");
+        let refused = answer(&file, "OPTIONS", url, &["Origin: null", asked[1]]);
+        assert!(refused.contains("\nanswer     403 origin_not_allowed, from the gateway\n"), "{refused}");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use http::Method;
 use ringgate::config::{
-    Balance, Cluster, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match, Named, PathMatch,
-    RetryOn, Route, ServerSide, Tier, Timeout,
+    AllowedHeaders, Balance, Cluster, Cors, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match,
+    Named, PathMatch, RetryOn, Route, ServerSide, Tier, Timeout,
 };
 use ringgate::limits::TRY_AUTO_MIN;
+use ringgate::policy::cors::Grant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub(crate) fn matcher(matcher: &Match) -> String {
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     parts.extend(matcher.headers.iter().map(|(name, value)| format!("header {name}: {}", text(value))));
     parts.extend(matcher.query.iter().map(|(name, value)| format!("query {name}={value}")));
+    parts.extend(matcher.more.iter().map(ToString::to_string));
     parts.join(", ")
 }
 
@@ -56,6 +58,9 @@ pub(crate) fn limits(route: &Route) -> Vec<String> {
     let mut lines: Vec<_> = route.limits.iter().map(limit).collect();
     lines.extend(route.concurrent_max.map(|max| format!("{max} requests at once, else 503")));
     lines.extend(route.body_bytes_max.map(|max| format!("body {}, else 413", size(max))));
+    lines.extend(route.body_timeout.map(|timeout| format!("{} without a byte of a body", duration(timeout))));
+    lines.extend(route.tunnel_timeout.map(|timeout| format!("tunnels {} without a byte", duration(timeout))));
+    lines.extend(route.body_rate_min.map(|rate| format!("body at {}/s at least, else 408", size(rate))));
     lines
 }
 
@@ -213,8 +218,32 @@ pub(crate) fn header_rules(route: &Route) -> Vec<String> {
         };
         lines.extend(rules.set.iter().map(|(name, set)| format!("{side}: {name} set to {}", value(set))));
         lines.extend(rules.templates.iter().map(|(name, text)| format!("{side}: {name} set to {text}, or removed")));
+        lines.extend(rules.always.then(|| format!("{side}: also of the gateway's own errors")));
     }
     lines
+}
+
+/// Which pages may do what; `granted` is what the one that asks may.
+pub(crate) fn cors(cors: &Cors, granted: Option<Grant>) -> String {
+    let asker = match granted {
+        None => "",
+        Some(Grant::Everybody | Grant::Named) => "this page, too; ",
+        Some(Grant::Nobody) => "not this page; ",
+    };
+    let origins: Vec<_> = cors.origins.iter().map(ToString::to_string).collect();
+    let origins = if cors.is_for_all() { "any origin".to_owned() } else { origins.join(", ") };
+    let credentials = if cors.credentials { ", with credentials," } else { "" };
+    let headers = match &cors.headers {
+        AllowedHeaders::Asked => ", with whatever headers they ask for".to_owned(),
+        AllowedHeaders::These(names) if names.is_empty() => String::new(),
+        AllowedHeaders::These(names) => format!(", with {names}"),
+    };
+    let expose = if cors.expose.is_empty() { String::new() } else { format!(", and read {}", cors.expose) };
+    let again = duration(cors.max_age);
+    format!(
+        "{asker}pages of {origins}{credentials} may use {}{headers}{expose}; asked again after {again}",
+        cors.methods
+    )
 }
 
 /// `250ms`, `2s`, `1m`: the largest unit that is whole.

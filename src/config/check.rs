@@ -5,7 +5,9 @@
 //! makes a part of [`Config`] says `None` only when something was reported, so without reports the configuration is complete.
 
 use super::addresses::{FileMode, Listen, TrustedPeer};
+use super::check_guard::guards;
 use super::check_identity::{self, AccessReader};
+use super::check_match::Firsts;
 use super::check_route::routes;
 use super::check_upstream::clusters;
 use super::document::{Document, Entangled, Sections};
@@ -207,15 +209,19 @@ fn config(
     log_is_nothing_else(file, sink);
     let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
     let names: Vec<&str> = names.unwrap_or_default();
-    let routes = match &file.route {
-        Some(list) => routes(document, &list.value, (&names, &mut access), sink)?,
-        None => None,
+    let tables = file.listener.iter().flat_map(|list| &list.value.0);
+    let listener_names = tables.filter_map(|table| listener_name(&table.value)).collect();
+    let (routes, mut firsts) = match &file.route {
+        Some(list) => routes(document, &list.value, (&names, listener_names, &mut access), sink)?,
+        None => (None, Firsts::new("route", 0, listener_names)),
     };
     let limits = access.limits.all(file);
+    let guards = file.guard.as_ref().and_then(|list| guards(&list.value, &mut firsts, sink));
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
     let complete = || {
         let (mut routes, listeners, auth) = (routes?, listeners?, auth?);
         check_identity::strip(&mut routes, &listeners, &auth);
+        routes.extend(guards?);
         Some(Config {
             include: include?,
             gateway: gateway?,

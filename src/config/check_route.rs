@@ -1,59 +1,49 @@
 //! The routes of the file: what their keys must agree on, with each other and with the upstreams.
 
-use super::check::{duplicate_name, value};
+use super::check::value;
 use super::check_identity::AccessReader;
+use super::check_match::{Firsts, begins_with, unique};
+use super::cors;
 use super::document::{Document, Entangled};
 use super::file::{self, RouteTimeout};
-use super::names::{EditableHeader, MethodText, Name, RetryWord};
-use super::place::{FirstRoute, KeyOf, Place};
+use super::names::{EditableHeader, Name, RetryWord};
+use super::place::{KeyOf, Place};
 use super::problem::{Sink, listed};
-use super::read::{Later, List, Map, Scalar, Written};
+use super::read::{Later, List, Written};
 use super::values::duration;
-use super::{HeaderRules, HostMatch, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
-use crate::limits::METHODS_MAX;
+use super::{HeaderRules, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
 use crate::units::{ClusterId, Weight};
-use http::{HeaderName, Method, StatusCode};
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
-use std::ops::Range;
-use toml::de::DeValue;
+use http::StatusCode;
+use rustc_hash::FxHashMap;
 
-/// All routes, in file order; `upstreams` are the names that they may use, in the order of their ids.
+/// All routes, in file order, and what they have taken; `upstreams` are the names that they may use, in the order of their ids.
 ///
 /// # Errors
 /// As [`Document::routes`].
 pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     document: &Document<'_>,
     list: &Later<file::Route, MIN, MAX>,
-    (upstreams, access): (&[&'a str], &mut AccessReader<'a>),
+    (upstreams, listeners, access): (&[&'a str], Vec<String>, &mut AccessReader<'a>),
     sink: &mut Sink<'_>,
-) -> Result<Option<Vec<Route>>, Entangled> {
+) -> Result<(Option<Vec<Route>>, Firsts), Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
     let mut upstream_names = upstreams.to_vec();
     upstream_names.sort_unstable();
-    let mut taken = Taken {
-        upstreams: ids,
-        upstream_names,
-        names: FxHashMap::with_capacity_and_hasher(document.routes_expected(), FxBuildHasher),
-        matches: FxHashMap::with_capacity_and_hasher(document.routes_expected(), FxBuildHasher),
-        methods: FxHashSet::default(),
-    };
+    let mut taken =
+        Taken { upstreams: ids, upstream_names, firsts: Firsts::new("route", document.routes_expected(), listeners) };
     let mut routes = Vec::with_capacity(document.routes_expected());
     let count = document.routes(list, sink, |row, table, sink| {
         routes.extend(RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(table));
     })?;
-    Ok(count.filter(|count| *count == routes.len()).map(|_| routes))
+    Ok((count.filter(|count| *count == routes.len()).map(|_| routes), taken.firsts))
 }
+
 /// What routes have in common: the names they refer to, and what earlier ones have taken.
 struct Taken<'a> {
     upstreams: FxHashMap<&'a str, ClusterId>,
     /// The same, sorted, for messages.
     upstream_names: Vec<&'a str>,
-    /// By what it is called, the first route.
-    names: FxHashMap<String, FirstRoute>,
-    /// By what it matches, the first route.
-    matches: FxHashMap<Box<[u8]>, FirstRoute>,
-    /// All methods that routes name; a set of them is one word of the router.
-    methods: FxHashSet<Method>,
+    firsts: Firsts,
 }
 
 /// One route while it is checked.
@@ -67,12 +57,26 @@ struct RouteReader<'r, 'a, 's, 't> {
 impl RouteReader<'_, '_, '_, '_> {
     /// Every part is looked at before any part that is missing ends it.
     fn route(&mut self, table: &file::Route) -> Option<Route> {
-        let matcher = table.r#match.as_ref().and_then(|matcher| self.matcher(&table.at, &matcher.value));
-        let name = self.name(table, matcher.as_ref());
+        let matcher = table
+            .r#match
+            .as_ref()
+            .and_then(|matcher| self.taken.firsts.matcher((self.row, &table.at), &matcher.value, self.sink));
+        let name = self.taken.firsts.name((self.row, &table.at), table.name.as_ref(), matcher.as_ref(), self.sink);
         let target = self.target(table);
         let rewrite = matcher.as_ref().and_then(|matcher| self.rewrite(table, &matcher.path));
-        let request_headers = table.request_headers.as_ref().and_then(|rules| self.header_rules(&rules.value, true));
-        let response_headers = table.response_headers.as_ref().and_then(|rules| self.header_rules(&rules.value, false));
+        let request_headers = table.request_headers.as_ref().and_then(|rules| {
+            let rules = &rules.value;
+            self.header_rules(&rules.at, (rules.set.as_ref()?, rules.remove.as_ref()?), true)
+        });
+        let mut response_headers = table.response_headers.as_ref().and_then(|rules| {
+            let rules = &rules.value;
+            let made = self.header_rules(&rules.at, (rules.set.as_ref()?, rules.remove.as_ref()?), false)?;
+            Some(HeaderRules { always: value(&rules.always)?, ..made })
+        });
+        let cors = table
+            .cors
+            .as_ref()
+            .map(|cors| self::cors::cors(&cors.value, matcher.as_ref(), response_headers.as_mut(), self.sink));
         let timeout = self.timeout(table);
         let limits = table.limit.as_ref();
         let limits = limits.and_then(|list| self.access.limits.of_route(table.at.key("limit"), list, self.sink));
@@ -83,9 +87,11 @@ impl RouteReader<'_, '_, '_, '_> {
         Some(Route {
             name: name?,
             matcher: matcher?,
+            is_guard: false,
             target: target?,
             auth,
             access: access?,
+            cors: cors.map_or(Some(None), |cors| cors.map(Some))?,
             rewrite: rewrite?,
             request_headers: request_headers?,
             response_headers: response_headers?,
@@ -93,81 +99,11 @@ impl RouteReader<'_, '_, '_, '_> {
             limits: limits?,
             concurrent_max: table.max_concurrent.as_ref().and_then(|max| u32::try_from(max.value.0).ok()),
             body_bytes_max: value(&table.max_body).map(|size| size.0),
+            body_timeout: value(&table.body_timeout).map(|timeout| timeout.0),
+            tunnel_timeout: value(&table.tunnel_timeout).map(|timeout| timeout.0),
+            body_rate_min: value(&table.min_body_rate).map(|rate| rate.0),
             retry: retry?,
         })
-    }
-
-    /// The name as given, or what the route matches: unlike a number, that stays the same when routes are added or moved.
-    fn name(&mut self, table: &file::Route, matcher: Option<&Match>) -> Option<String> {
-        let name = match &table.name {
-            Some(name) => name.value.0.clone(),
-            None if self.sink.reported(table.at.key("name")) => return None,
-            None => {
-                let shown = default_name(matcher?);
-                let fits = Name::parse(&DeValue::String(shown.as_str().into()));
-                if fits.is_err() {
-                    let message = format!("missing: {shown:?}, what the route matches, cannot serve as its name");
-                    self.sink.place(table.at.key("name"), table.at.offset, message, Some("give it a name".to_owned()));
-                }
-                fits.ok()?.0
-            }
-        };
-        let here = FirstRoute::new(self.row, table.at.offset);
-        let first = *self.taken.names.entry(name.clone()).or_insert(here);
-        if first.row != here.row {
-            let span = table.name.as_ref().map(|name| name.span.clone());
-            duplicate_name(&table.at, span, &first.named(self.sink), self.sink);
-        }
-        Some(name)
-    }
-
-    fn matcher(&mut self, at: &Place, table: &file::Match) -> Option<Match> {
-        let headers = pairs(&table.header, |name| name.0.clone(), |value| value.0.clone());
-        let query = pairs(&table.query, |name| name.0.clone(), |value| value.0.clone());
-        if let Some(headers) = &table.header {
-            self.unique(table.at.key("header"), headers.value.0.iter().map(|(name, _)| (&name.value.0, &name.span)));
-        }
-        if let Some(list) = &table.method {
-            self.count_methods(table.at.key("method"), list);
-        }
-        let matcher = Match {
-            host: value(&table.host).map(|host| host.0).unwrap_or_default(),
-            path: value(&table.path)?.0,
-            methods: table.method.as_ref()?.value.0.iter().map(|method| method.value.0.clone()).collect(),
-            headers: headers?,
-            query: query?,
-        };
-        let here = FirstRoute::new(self.row, at.offset);
-        let first = *self.taken.matches.entry(match_key(&matcher)).or_insert(here);
-        if first.row != here.row {
-            let first = first.named(self.sink);
-            let message = format!("never reached: {first} matches the same requests and stands before it");
-            self.sink.place(at.key("match"), table.at.offset, message, None);
-        }
-        Some(matcher)
-    }
-
-    fn count_methods<const MIN: usize, const MAX: usize>(
-        &mut self,
-        path: KeyOf<'_>,
-        list: &Written<List<MethodText, MIN, MAX>>,
-    ) {
-        let before = self.taken.methods.len();
-        self.taken.methods.extend(list.value.0.iter().map(|method| method.value.0.clone()));
-        if before <= METHODS_MAX && self.taken.methods.len() > METHODS_MAX {
-            let message = format!("all routes together name more than {METHODS_MAX} methods");
-            self.sink.value(path, list.span.clone(), message, None);
-        }
-    }
-
-    /// No header twice; names differ in case only in the file.
-    fn unique<'h>(&mut self, path: KeyOf<'_>, names: impl Iterator<Item = (&'h HeaderName, &'h Range<usize>)>) {
-        let mut seen = FxHashSet::default();
-        for (name, span) in names {
-            if !seen.insert(name) {
-                self.sink.place(path, span.start, format!("{name} stands there twice"), None);
-            }
-        }
     }
 
     fn target(&mut self, table: &file::Route) -> Option<Target> {
@@ -196,8 +132,8 @@ impl RouteReader<'_, '_, '_, '_> {
         }
         let upstream = table.upstream.as_ref().map(|name| self.upstream(table.at.key("upstream"), name));
         let split = table.split.as_ref().map(|list| self.split(table.at.key("split"), list));
-        let respond = table.respond.as_ref().map(|respond| self.respond(&respond.value));
-        let redirect = table.redirect.as_ref().map(|redirect| self.redirect(&redirect.value));
+        let respond = table.respond.as_ref().map(|table| respond(&table.value, self.sink));
+        let redirect = table.redirect.as_ref().map(|table| redirect(&table.value, self.sink));
         let upstream = upstream.map(|id| id.map(|id| Target::Upstream(vec![(id, Weight(1))])));
         upstream.or(split).or(respond).or(redirect)?
     }
@@ -239,30 +175,6 @@ impl RouteReader<'_, '_, '_, '_> {
         whole.then_some(Target::Upstream(parts))
     }
 
-    fn respond(&mut self, table: &file::Respond) -> Option<Target> {
-        let (status, body) = (table.status.as_ref()?, table.body.as_ref()?);
-        let bodiless = matches!(status.value.0, 204 | 205 | 304);
-        if bodiless && !body.value.0.is_empty() {
-            let message = format!("a response with status {} has no body (RFC 9110 §15)", status.value.0);
-            self.sink.value(table.at.key("body"), body.span.clone(), message, None);
-        }
-        Some(Target::Respond {
-            status: StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?,
-            body: body.value.0.clone(),
-            content_type: value(&table.content_type)?.0,
-        })
-    }
-
-    fn redirect(&mut self, table: &file::Redirect) -> Option<Target> {
-        let status = table.status.as_ref()?;
-        if !matches!(status.value.0, 301 | 302 | 303 | 307 | 308) {
-            let message = "must be one of 301, 302, 303, 307, 308".to_owned();
-            self.sink.value(table.at.key("status"), status.span.clone(), message, None);
-        }
-        let status = StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?;
-        Some(Target::Redirect { to: value(&table.to)?.0, status })
-    }
-
     fn rewrite(&mut self, table: &file::Route, path: &PathMatch) -> Option<Rewrite> {
         match (&table.strip_prefix, &table.rewrite) {
             (None, None) => {}
@@ -290,22 +202,27 @@ impl RouteReader<'_, '_, '_, '_> {
         Some(Rewrite::None)
     }
 
-    fn header_rules(&mut self, table: &file::HeaderRules, of_request: bool) -> Option<HeaderRules> {
-        let (set, remove) = (&table.set.as_ref()?.value.0, &table.remove.as_ref()?.value.0);
-        self.unique(table.at.key("set"), set.iter().map(|(name, _)| (&name.value.0, &name.span)));
-        self.unique(table.at.key("remove"), remove.iter().map(|name| (&name.value.0, &name.span)));
+    fn header_rules<const MAX: usize>(
+        &mut self,
+        at: &Place,
+        (set, remove): (&Written<file::HeaderSet>, &Written<List<EditableHeader, 0, MAX>>),
+        of_request: bool,
+    ) -> Option<HeaderRules> {
+        let (set, remove) = (&set.value.0, &remove.value.0);
+        unique(at.key("set"), set.iter().map(|(name, _)| (&name.value.0, &name.span)), self.sink);
+        unique(at.key("remove"), remove.iter().map(|name| (&name.value.0, &name.span)), self.sink);
         if let Some(host) = remove.iter().find(|name| name.value.0 == http::header::HOST) {
             let message = "a request has a Host (RFC 9112 §3.2); set it instead".to_owned();
-            self.sink.value(table.at.key("remove"), host.span.clone(), message, None);
+            self.sink.value(at.key("remove"), host.span.clone(), message, None);
         }
         let set_host = set.iter().find(|(name, _)| name.value.0 == http::header::HOST);
         if let (Some((host, _)), false) = (set_host, of_request) {
             let message = "a response has no Host".to_owned();
-            self.sink.value(table.at.key("set"), host.span.clone(), message, None);
+            self.sink.value(at.key("set"), host.span.clone(), message, None);
         }
         let remove = remove.iter().map(|Written { value: EditableHeader(name), .. }| name.clone()).collect();
         let mut rules = HeaderRules { remove, ..HeaderRules::default() };
-        set.iter().for_each(|(name, value)| rules.add((name, value), of_request, table.at.key("set"), self.sink));
+        set.iter().for_each(|(name, value)| rules.add((name, value), at.key("set"), self.sink));
         Some(rules)
     }
 
@@ -362,6 +279,9 @@ impl RouteReader<'_, '_, '_, '_> {
             ("rewrite", table.rewrite.as_ref().map(|key| key.span.clone())),
             ("request_headers", table.request_headers.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
             ("timeout", table.timeout.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
+            ("body_timeout", table.body_timeout.as_ref().map(|key| key.span.clone())),
+            ("tunnel_timeout", table.tunnel_timeout.as_ref().map(|key| key.span.clone())),
+            ("min_body_rate", table.min_body_rate.as_ref().map(|key| key.span.clone())),
             ("retry", table.retry.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
         ];
         for (name, span) in given.into_iter().filter_map(|(name, span)| Some((name, span?))) {
@@ -371,76 +291,28 @@ impl RouteReader<'_, '_, '_, '_> {
     }
 }
 
-/// `api.example.com/orders/*`
-fn default_name(matcher: &Match) -> String {
-    let host = match &matcher.host {
-        HostMatch::Any => String::new(),
-        HostMatch::Exact(host) => host.clone(),
-        HostMatch::Wildcard(host) => format!("*.{host}"),
-    };
-    match &matcher.path {
-        PathMatch::Exact(path) => format!("{host}{path}"),
-        PathMatch::Prefix(path) => format!("{host}{path}/*"),
-        PathMatch::Regex(pattern) => format!("{host}~{pattern}"),
+pub(super) fn respond(table: &file::Respond, sink: &mut Sink<'_>) -> Option<Target> {
+    let (status, body) = (table.status.as_ref()?, table.body.as_ref()?);
+    let bodiless = matches!(status.value.0, 204 | 205 | 304);
+    if bodiless && !body.value.0.is_empty() {
+        let message = format!("a response with status {} has no body (RFC 9110 §15)", status.value.0);
+        sink.value(table.at.key("body"), body.span.clone(), message, None);
     }
+    Some(Target::Respond {
+        status: StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?,
+        body: body.value.0.clone(),
+        content_type: value(&table.content_type)?.0,
+    })
 }
 
-/// A match in a form in which equal ones are equal: a list of texts, each with its length before it, and the lists within it in order.
-/// In one piece, because there is one for every route.
-fn match_key(matcher: &Match) -> Box<[u8]> {
-    let mut key = Vec::with_capacity(64);
-    let (kind, host) = match &matcher.host {
-        HostMatch::Any => (0, ""),
-        HostMatch::Exact(host) => (1, host.as_str()),
-        HostMatch::Wildcard(host) => (2, host.as_str()),
-    };
-    push_part(&mut key, kind, host.as_bytes());
-    let (kind, path) = match &matcher.path {
-        PathMatch::Exact(path) => (0, path),
-        PathMatch::Prefix(path) => (1, path),
-        PathMatch::Regex(pattern) => (2, pattern),
-    };
-    push_part(&mut key, kind, path.as_bytes());
-    let mut methods: Vec<_> = matcher.methods.iter().map(Method::as_str).collect();
-    methods.sort_unstable();
-    methods.dedup();
-    methods.iter().for_each(|method| push_part(&mut key, 3, method.as_bytes()));
-    let mut headers: Vec<_> =
-        matcher.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
-    let mut query: Vec<_> = matcher.query.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-    for (kind, pairs) in [(4, &mut headers), (5, &mut query)] {
-        pairs.sort_unstable();
-        for (name, value) in pairs {
-            push_part(&mut key, kind, name);
-            push_part(&mut key, kind, value);
-        }
+pub(super) fn redirect(table: &file::Redirect, sink: &mut Sink<'_>) -> Option<Target> {
+    let status = table.status.as_ref()?;
+    if !matches!(status.value.0, 301 | 302 | 303 | 307 | 308) {
+        let message = "must be one of 301, 302, 303, 307, 308".to_owned();
+        sink.value(table.at.key("status"), status.span.clone(), message, None);
     }
-    key.into_boxed_slice()
-}
-
-fn push_part(key: &mut Vec<u8>, kind: u8, text: &[u8]) {
-    key.push(kind);
-    key.extend_from_slice(&text.len().to_ne_bytes());
-    key.extend_from_slice(text);
-}
-
-/// The pairs of a table, in file order.
-fn pairs<K, V, A, B, const MAX: usize>(
-    map: &Option<Written<Map<K, V, MAX>>>,
-    name: impl Fn(&K) -> A,
-    value: impl Fn(&V) -> B,
-) -> Option<Vec<(A, B)>> {
-    Some(map.as_ref()?.value.0.iter().map(|(key, entry)| (name(&key.value), value(&entry.value))).collect())
-}
-
-/// Whether every path that matches begins with `prefix`, by whole segments.
-fn begins_with(path: &PathMatch, prefix: &str) -> bool {
-    match path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) => {
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
-        PathMatch::Regex(_) => false,
-    }
+    let status = StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?;
+    Some(Target::Redirect { to: value(&table.to)?.0, status })
 }
 
 fn retry_on(words: &[Written<RetryWord>]) -> RetryOn {

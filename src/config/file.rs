@@ -5,15 +5,18 @@
 //! [`super::check`]'s business.
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
+use super::check_guard::GuardRule;
+pub use super::conditions::Match;
+use super::cors::CorsTable;
 use super::identity_keys::{Auth, Consumer, Rules};
 pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::limit_keys::{LimitItem, SharedLimit};
 use super::names::{
-    Cores, EditableHeader, Expect, FilePath, Hash, Header, HeaderText, IncludePath, LogTo, MethodText, Name, Redacted,
+    Cores, EditableHeader, Expect, FilePath, Hash, HeaderText, IncludePath, LogTo, MethodText, Name, Redacted,
     RetryWord, Workers,
 };
-use super::paths::{Body, PathText, ProbePath, QueryText, RedirectTo, RewriteTo, StripPrefix};
+use super::paths::{Body, ProbePath, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
 use super::read::{Later, List, Map};
 use super::secret::SecretText;
@@ -23,9 +26,9 @@ use super::values::{
     BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, ProtocolWord, SECOND, Share, Size, Time,
 };
 use crate::limits::{
-    ATTEMPTS_MAX, AUTH_MAX, CLUSTERS_MAX, CONSUMERS_WRITTEN_MAX, ENDPOINTS_MAX, ENTRIES_MAX, HEAD_BYTES_MAX,
-    HEAD_BYTES_MIN, HEADERS_MAX, LIMITS_MAX, LISTENERS_MAX, ROUTE_CONDITIONS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX,
-    TIERS_MAX, WEIGHT_MAX,
+    ATTEMPTS_MAX, AUTH_MAX, CLUSTERS_MAX, CONSUMERS_WRITTEN_MAX, ENDPOINTS_MAX, ENTRIES_MAX, GUARDS_MAX,
+    HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LIMITS_MAX, LISTENERS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX,
+    WEIGHT_MAX,
 };
 
 /// A timeout of a request's parts: 1 ms to a day.
@@ -58,6 +61,8 @@ table! {
         /// Which request goes where. The most specific route wins: host exact > wildcard > any; path exact > longest prefix > regex > any (`/*`);
         /// then more conditions; then the order in the file.
         required route: Later<Route, 1, ROUTES_MAX>;
+        /// Rules that are asked before any route, and that no route overtakes.
+        default guard: List<GuardRule, 0, GUARDS_MAX> = [];
         /// Who may call, by name.
         default consumer: Map<Name, Consumer, CONSUMERS_WRITTEN_MAX> = {};
         /// An absolute path of a file with more consumers, up to 200000, in TOML if it ends with .toml, else in JSON: { consumer = { NAME =
@@ -221,6 +226,8 @@ table! {
         optional allow: Rules;
         /// Who may not: 403 where one of these rules holds.
         optional deny: Rules;
+        /// Which pages of other origins may call it (CORS); without this table that is the endpoints' business.
+        optional cors: CorsTable;
         /// Cut this from the beginning of the path before it is forwarded.
         optional strip_prefix: StripPrefix;
         /// Forward this path instead: {rest} is what a "/prefix/*" left over, {path} the whole path.
@@ -228,7 +235,7 @@ table! {
         /// Changes to the request's headers before it is forwarded.
         table request_headers: HeaderRules;
         /// Changes to the response's headers.
-        table response_headers: HeaderRules;
+        table response_headers: ResponseRules;
         /// T_max, from the request's first byte to the response's head, with all tries; 1ms to 1d: a duration, or { adaptive = true, k, min, max }.
         default timeout: RouteTimeout = "30s";
         /// Rate limits, at most 8, written here or named: all must admit, else 429.
@@ -237,24 +244,14 @@ table! {
         optional max_concurrent: Concurrency;
         /// Request body, 0B to 1TiB; the listener's where it is not given. Beyond it 413.
         optional max_body: BodySize;
+        /// Without a byte of a body moving, 1ms to 1d; the listener's where it is not given. Long for event streams, short for small requests.
+        optional body_timeout: Timeout;
+        /// Of an upgraded connection: without a byte in either direction, 1ms to 1d; the listener's where it is not given.
+        optional tunnel_timeout: Timeout;
+        /// Slowest average at which a request's body may arrive; the listener's where it is not given, "0" sets none.
+        optional min_body_rate: ByteRate;
         /// Retries.
         table retry: Retry;
-    }
-}
-
-table! {
-    /// Which requests a route takes; all that is given must hold.
-    Match {
-        /// "a.example", or "*.example" for one or more labels before it; any where it is not given.
-        optional host: Host;
-        /// "/exact", "/prefix/*" (whole segments) or "~regex".
-        default path: PathText = "/*";
-        /// Methods; any where it is not given.
-        default method: List<MethodText, 0, ENTRIES_MAX> = [];
-        /// Headers that must be there with exactly this value.
-        default header: Map<Header, HeaderText, ROUTE_CONDITIONS_MAX> = {};
-        /// Query parameters that must be there with exactly this value, after percent-decoding.
-        default query: Map<QueryText, QueryText, ROUTE_CONDITIONS_MAX> = {};
     }
 }
 
@@ -291,14 +288,26 @@ table! {
 }
 
 table! {
-    /// Changes to headers: removed first, then set.
+    /// Changes to a request's headers: removed first, then set.
     HeaderRules {
         /// Headers with the value they get, whatever they had: a text, in which ${NAME} is a variable of the environment (and $${ is ${), or
-        /// { file = "/run/secrets/x" }. In request_headers {client_ip} and others (see the README) stand for what the request is; where that is not
-        /// there, the header is not either. "" removes.
+        /// { file = "/run/secrets/x" }. {client_ip} and others (see the README) stand for what the request is; where that is not there, the
+        /// header is not either. "" removes.
         default set: HeaderSet = {};
         /// Headers that are removed.
         default remove: List<EditableHeader, 0, ENTRIES_MAX> = [];
+    }
+}
+
+table! {
+    /// Changes to a response's headers: removed first, then set.
+    ResponseRules {
+        /// Headers with the value they get, as in request_headers; {client_ip} and others stand for what the request was.
+        default set: HeaderSet = {};
+        /// Headers that are removed.
+        default remove: List<EditableHeader, 0, ENTRIES_MAX> = [];
+        /// true: also of the gateway's own errors on this route, such as 429 and 503.
+        default always: bool = false;
     }
 }
 

@@ -87,7 +87,6 @@ const KEYS: &[(&str, &str)] = &[
 const ABSENT: &[&str] = &[
     "hedge",
     "queue",
-    "cors",
     "gzip",
     "brotli",
     "zstd",
@@ -108,7 +107,6 @@ const ABSENT: &[&str] = &[
     "fault",
     "cache",
     "proxy_cache",
-    "guard",
     "basic_auth",
     "basicauth",
     "auth_basic",

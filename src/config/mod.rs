@@ -9,11 +9,15 @@ mod acme;
 mod addresses;
 mod certificate_warnings;
 pub mod check;
+mod check_guard;
 mod check_identity;
 mod check_limits;
+mod check_match;
 mod check_route;
 mod check_tokens;
 mod check_upstream;
+mod conditions;
+mod cors;
 mod document;
 mod encryption;
 mod fetched;
@@ -27,6 +31,7 @@ mod limit_keys;
 mod named;
 mod names;
 mod paths;
+mod pattern;
 mod place;
 mod probe;
 pub mod problem;
@@ -47,6 +52,8 @@ mod warnings;
 
 pub use acme::Acme;
 pub use check::{admin_address, load, parse, place_of_route};
+pub use conditions::{Condition, Scheme, Test};
+pub use cors::{AllowedHeaders, Cors, CorsOrigin};
 pub use encryption::{ClientSide, Origin, ServerSide};
 pub use fetched::{FetchedKeys, JwksUrl};
 pub use file::schema;
@@ -55,6 +62,7 @@ pub use identity::{Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, Netwo
 pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
+pub use pattern::Pattern;
 pub use probe::{BodyMatch, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;
@@ -87,7 +95,7 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// At least one.
     pub listeners: Vec<Listener>,
-    /// In file order, which is the last tie-break of precedence.
+    /// In file order, which is the last tie-break of precedence; behind them the guards, in theirs.
     pub routes: Arc<[Route]>,
     /// In file order.
     pub clusters: Vec<Arc<Cluster>>,
@@ -281,19 +289,23 @@ impl Listener {
     }
 }
 
-/// `[[route]]`
+/// `[[route]]`, or `[[guard]]`, of which most of it says nothing.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Its name in metrics and logs; unique.
     pub name: String,
     /// Which requests it takes.
     pub matcher: Match,
+    /// It stands as `[[guard]]` in the file: it is asked before all that do not, whatever they match.
+    pub is_guard: bool,
     /// What is done with them.
     pub target: Target,
     /// Ways to be recognised, one of which must; `None`: the listener's.
     pub auth: Option<Vec<AuthId>>,
     /// Who may send requests to it.
     pub access: Access,
+    /// Which pages of other origins may call it; `None`: it is not for the gateway to say.
+    pub cors: Option<Cors>,
     /// How the path changes on its way up.
     pub rewrite: Rewrite,
     /// Headers of the request.
@@ -308,6 +320,12 @@ pub struct Route {
     pub concurrent_max: Option<u32>,
     /// Request body in bytes; `None`: the listener's.
     pub body_bytes_max: Option<u64>,
+    /// As of a listener, for bodies of its requests and responses; `None`: the listener's.
+    pub body_timeout: Option<Duration>,
+    /// Of its upgraded connections; `None`: the listener's.
+    pub tunnel_timeout: Option<Duration>,
+    /// Of its requests' bodies; `None`: the listener's.
+    pub body_rate_min: Option<u64>,
     /// Retries.
     pub retry: Retry,
 }
@@ -325,6 +343,8 @@ pub struct Match {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Query parameters (after percent-decoding) that must be there with exactly this value.
     pub query: Vec<(String, String)>,
+    /// What else must hold.
+    pub more: Vec<Condition>,
 }
 
 /// `match.host`, lower case, without port.
@@ -370,6 +390,8 @@ pub enum Target {
         /// `Content-Type`.
         content_type: HeaderValue,
     },
+    /// Refuse: 403 `guarded`. Of guards only.
+    Deny,
     /// Redirect.
     Redirect {
         /// `Location`; `{path}` stands for path and query of the request.
@@ -395,12 +417,14 @@ pub enum Rewrite {
 pub struct HeaderRules {
     /// Set, in file order.
     pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Set to what is made anew for each request, or removed where a part of that is not there; empty for responses.
+    /// Set to what is made anew for each request, or removed where a part of that is not there.
     pub templates: Vec<(HeaderName, Template)>,
     /// Removed.
     pub remove: Vec<HeaderName>,
-    /// Of requests: removed because no client may say it, or because it is a credential. Not in the file, but what follows from `auth`.
+    /// Removed because only the gateway says it, or because it is a credential. Not in the file, but what follows from `auth` and `cors`.
     pub strip: Arc<[HeaderName]>,
+    /// Of responses: they count for the gateway's own errors, too.
+    pub always: bool,
 }
 
 /// `timeout`: T_max = T_now + k × t.

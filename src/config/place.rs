@@ -146,7 +146,7 @@ impl FirstRoute {
     }
 
     /// `route[3] (line 12)`
-    pub(super) fn named(self, sink: &Sink<'_>) -> String {
-        format!("route[{}] ({})", self.row, sink.place_of(self.offset as usize))
+    pub(super) fn named(self, kind: &str, sink: &Sink<'_>) -> String {
+        format!("{kind}[{}] ({})", self.row, sink.place_of(self.offset as usize))
     }
 }

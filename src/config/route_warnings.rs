@@ -7,7 +7,7 @@
 //! Whether two regexes have a path in common is not decided; only equal ones are compared. A regex that does not begin with `^` and plain text
 //! is taken to have paths in common with every prefix.
 
-use super::{Config, HostMatch, Match, PathMatch, Route, Target, paths};
+use super::{Condition, Config, HostMatch, Match, PathMatch, Route, Target, paths};
 use http::Method;
 use regex_automata::meta::Regex;
 
@@ -83,6 +83,9 @@ fn alone(route: &Route, config: &Config) -> Vec<String> {
 
 /// Whether a route keeps anybody away. One that answers 404 to all that no other route takes does not.
 fn protects(route: &Route) -> bool {
+    if route.is_guard {
+        return false; // which nobody overtakes
+    }
     let matcher = &route.matcher;
     let is_catch_all =
         matches!(&matcher.path, PathMatch::Prefix(prefix) if prefix.is_empty()) && conditions(matcher) == 0;
@@ -133,7 +136,7 @@ fn is_before((row, first): (usize, &Match), (other_row, second): (usize, &Match)
 }
 
 fn conditions(matcher: &Match) -> usize {
-    usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len()
+    usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len() + matcher.more.len()
 }
 
 /// Whether a request may match both; `regex` is the second's path, where that is one.
@@ -142,6 +145,7 @@ fn meet(first: &Match, second: &Match, regex: Option<&Regex>) -> bool {
         && methods_meet(&first.methods, &second.methods)
         && pairs_meet(&first.headers, &second.headers)
         && pairs_meet(&first.query, &second.query)
+        && sources_meet(&first.more, &second.more)
         && paths_meet(&first.path, &second.path, regex)
 }
 
@@ -172,6 +176,19 @@ fn methods_meet(first: &[Method], second: &[Method]) -> bool {
 /// Whether no name is to have two values.
 fn pairs_meet<K: PartialEq, V: PartialEq>(first: &[(K, V)], second: &[(K, V)]) -> bool {
     first.iter().all(|(name, value)| second.iter().all(|(other, wanted)| name != other || value == wanted))
+}
+
+/// Whether a request may come from where both say. What values are to be is not compared, but for texts that are the same for both.
+fn sources_meet(first: &[Condition], second: &[Condition]) -> bool {
+    let meet = |one: &Condition, other: &Condition| match (one, other) {
+        (Condition::Listener(one), Condition::Listener(other)) => one.iter().any(|name| other.contains(name)),
+        (Condition::Scheme(one), Condition::Scheme(other)) => one == other,
+        (Condition::ClientIp(one), Condition::ClientIp(other)) => {
+            one.iter().any(|net| other.iter().any(|with| net.contains(with) || with.contains(net)))
+        }
+        _ => true,
+    };
+    first.iter().all(|one| second.iter().all(|other| meet(one, other)))
 }
 
 fn paths_meet(first: &PathMatch, second: &PathMatch, regex: Option<&Regex>) -> bool {

@@ -274,11 +274,10 @@ fn next(rest: &str) -> Next<'_> {
 }
 
 impl HeaderRules {
-    /// Sets a header to what the file says: a text, or one that is made for each request, of which responses know nothing.
+    /// Sets a header to what the file says: a text, or one that is made for each request.
     pub(super) fn add(
         &mut self,
         (name, value): (&Written<EditableHeader>, &Written<SecretText>),
-        of_request: bool,
         key: KeyOf<'_>,
         sink: &mut Sink<'_>,
     ) {
@@ -290,9 +289,6 @@ impl HeaderRules {
         }
         let has_variables = |template: &Template| template.0.iter().any(|it| matches!(it, Piece::Variable(_)));
         let parsed = Template::parse(written).and_then(|parsed| match parsed {
-            Some(template) if !of_request && has_variables(&template) => {
-                Err(Refusal::why("what a request says is told to services, in request_headers"))
-            }
             Some(template) if name == http::header::HOST && has_variables(&template) => {
                 Err(Refusal::why("Host is one text, or what the client has sent, which it is without a rule"))
             }

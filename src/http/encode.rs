@@ -124,8 +124,9 @@ pub struct DownstreamResponse<'a> {
     pub rules: &'a HeaderRules,
     /// The listener's `Server`; a rule about it wins.
     pub server: &'a ServerField,
-    /// Added by the gateway: rate limit fields and the like. Not checked: names and values are the gateway's own.
-    pub extra: &'a [(&'a str, &'a [u8])],
+    /// Whole lines that the gateway has made for this response: what pages of other origins may do, and what rules make of the request. Not
+    /// checked: free of CR and LF but for their ends.
+    pub lines: &'a [u8],
     /// For a response without `Date` (RFC 9110 §6.6.1).
     pub date: &'a HttpDate,
 }
@@ -152,9 +153,7 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     if head.fields().of(Kind::Date).next().is_none() && !headers::overrides(response.rules, b"date") {
         push(out, b"Date", response.date);
     }
-    for (name, value) in response.extra {
-        push(out, name.as_bytes(), value);
-    }
+    out.extend_from_slice(response.lines);
     headers::push_set(out, response.rules);
     match (framing, head.content_length()) {
         // HEAD and 304 tell the length of a body that is not there (RFC 9110 §8.6); 204 must not
@@ -193,11 +192,17 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules, 
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a 101, the last head on a connection that becomes a tunnel.
-pub fn switching(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules, server: &ServerField) {
+/// Appends a 101, the last head on a connection that becomes a tunnel; `lines` are as those of a [`DownstreamResponse`].
+pub fn switching(
+    out: &mut Vec<u8>,
+    head: &ResponseHead<'_>,
+    (rules, lines): (&HeaderRules, &[u8]),
+    server: &ServerField,
+) {
     push_status_line(out, head);
     headers::copy(out, &head.fields(), rules, |kind, _| passes_down(kind, Framing::None, server));
     push_server(out, server, rules);
+    out.extend_from_slice(lines);
     headers::push_set(out, rules);
     push(out, b"Upgrade", head.upgrade().unwrap_or_default());
     out.extend_from_slice(b"Connection: upgrade\r\n\r\n");

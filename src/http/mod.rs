@@ -37,7 +37,7 @@ mod text;
 pub mod trailers;
 pub mod upgrade;
 
-pub use text::push_address;
+pub use text::{push_address, push_number};
 
 /// The version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

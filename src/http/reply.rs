@@ -40,8 +40,10 @@ pub struct ReplyTo<'a> {
     pub date: &'a HttpDate,
     /// The listener's: a text is what replies say too, anything else says nothing.
     pub server: &'a ServerField,
-    /// The route's, where it is the route that answers (`respond`, `redirect`). `None`: it is the gateway.
+    /// The route's, where it is the route that answers (`respond`, `redirect`), or where they count always. `None`: it is the gateway.
     pub rules: Option<&'a HeaderRules>,
+    /// Whole lines that the gateway has made for this response, as those of a [`super::encode::DownstreamResponse`].
+    pub lines: &'a [u8],
 }
 
 impl ReplyTo<'_> {
@@ -110,7 +112,7 @@ fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extr
     let start = out.len();
     push_start(out, error.status(), to);
     push(out, b"Content-Type", b"application/json");
-    for (name, value) in extra {
+    for (name, value) in extra.iter().filter(|(name, _)| !to.rules_on(name.as_bytes())) {
         push(out, name.as_bytes(), value);
     }
     if error == ProxyError::MethodNotAllowed && !extra.iter().any(|(name, _)| name.eq_ignore_ascii_case("allow")) {
@@ -214,6 +216,7 @@ fn push_start(out: &mut Vec<u8>, status: StatusCode, to: &ReplyTo<'_>) {
         push(out, b"Server", value.as_bytes());
     }
     push_connection(out, to.version, to.close);
+    out.extend_from_slice(to.lines);
     if let Some(rules) = to.rules {
         push_set(out, rules);
     }

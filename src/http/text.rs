@@ -70,7 +70,7 @@ pub(super) fn number(text: &[u8], max: u64) -> Option<u64> {
 }
 
 /// Appends `value` in decimal.
-pub(super) fn push_number(out: &mut Vec<u8>, mut value: u64) {
+pub fn push_number(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0_u8; 20];
     let mut start = digits.len();
     loop {

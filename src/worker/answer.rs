@@ -233,7 +233,7 @@ impl Line<'_> {
             close,
             rules: self.response_rules(),
             server: &self.inbound.config().server,
-            extra: &[],
+            lines: self.forward.own_lines.all(),
             date: &self.inbound.worker.date(self.now),
         };
         let to = encode::response(out, &response);
@@ -243,7 +243,8 @@ impl Line<'_> {
     }
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
-        encode::switching(out, head, self.response_rules(), &self.inbound.config().server);
+        let lines = self.forward.own_lines.all();
+        encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server);
         self.record.on_status(head.status());
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }
@@ -253,7 +254,9 @@ impl Line<'_> {
     async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Last {
         let Answering { hop, block, .. } = answering;
         self.record.on_answered(self.now);
-        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream());
+        let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
+        let timeout = route.tunnel_timeout.unwrap_or(self.inbound.config().tunnel_timeout);
+        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream(), timeout);
         let ended = tunnel.run(hop.upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;
@@ -289,7 +292,7 @@ impl Line<'_> {
             going,
             body: Body::new(*from, u64::MAX),
             framing: *to,
-            patience: self.inbound.config().body_timeout,
+            patience: self.body_timeout(),
             begun: false,
             sent_bytes: 0,
             held_until: is_replaceable.then(|| self.now + ANSWER_HELD_MAX),

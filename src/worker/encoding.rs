@@ -30,7 +30,8 @@ pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inb
     let scratch = &mut *scratch;
     let rules = &worker.shared.config.routes[forward.route.index()];
     if !rules.request_headers.templates.is_empty() {
-        let of = Known { inbound, route: forward.route, kept, head: &head };
+        let (identified, id) = (kept.identified.as_ref(), kept.id.as_ref());
+        let of = Known { inbound, route: forward.route, identified, id, head: &head };
         of.push_lines(&rules.request_headers.templates, &mut scratch.lines);
     }
     let path = match rules.rewrite {

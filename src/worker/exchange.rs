@@ -92,14 +92,15 @@ fn forward(
     async move {
         let worker = inbound.worker;
         let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
-        let forward = &*forward;
         let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
         let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
         // the time for which the gateway itself stood still is not the client's
         let arrived = if worker.timers.was_away(now) { now } else { arrived };
         let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
         let config = inbound.config();
-        let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
+        let rules = &worker.shared.config.routes[route.index()];
+        let patience = rules.body_timeout.unwrap_or(config.body_timeout);
+        let rate_min = rules.body_rate_min.unwrap_or(config.body_rate_min);
         let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
         let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
         let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
@@ -114,6 +115,7 @@ fn forward(
         let served = Served { last: last.block, close: false, linger: last.is_heard, at: now };
         let served = conclude(inbound, cycle, upload.rest(), record, served).await;
         *inbox = upload.finish();
+        worker.put_own_lines(std::mem::take(&mut forward.own_lines));
         served
     }
 }

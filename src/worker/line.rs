@@ -16,6 +16,7 @@ use crate::net::block::Block;
 use crate::policy::exchange::{Action, Event};
 use crate::units::Instant;
 use http::Method;
+use std::time::Duration;
 
 /// A request on its way through; what the steps of the line share.
 pub(super) struct Line<'w> {
@@ -45,6 +46,12 @@ impl<'w> Line<'w> {
     /// The route's rules for what goes down.
     pub(super) fn response_rules(&self) -> &'w HeaderRules {
         &self.inbound.worker.shared.config.routes[self.forward.route.index()].response_headers
+    }
+
+    /// How long a body may stand still.
+    pub(super) fn body_timeout(&self) -> Duration {
+        let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
+        route.body_timeout.unwrap_or(self.inbound.config().body_timeout)
     }
 
     /// Tells what an attempt has failed of. A client's failure is the end.
@@ -97,7 +104,8 @@ impl<'w> Line<'w> {
             close,
             date: &self.inbound.worker.date(self.now),
             server: &self.inbound.config().server,
-            rules: None,
+            rules: Some(self.response_rules()).filter(|rules| rules.always),
+            lines: self.forward.own_lines.of_errors(),
         };
         let busy =
             matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);

@@ -8,6 +8,7 @@ use super::generation::Slot;
 use super::identify::Identified;
 use super::inbound::Inbound;
 use super::kept::Kept;
+use super::own_lines::OwnLines;
 use super::record::Record;
 use super::request_id::{self, RequestId};
 use crate::config::{self, HashKey, LimitKey, Target};
@@ -28,11 +29,11 @@ use crate::policy::chance::hash_key;
 use crate::policy::limit_fields::write_retry_after;
 use crate::policy::limiter::Caller;
 use crate::policy::retry::is_idempotent;
-use crate::policy::router::{RequestView, Routed, pick_split};
+use crate::policy::router::{RequestView, Routed, Source, pick_split};
 use crate::policy::token_bucket::Quota;
 use crate::units::{ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 
 /// One request, understood.
@@ -76,6 +77,8 @@ pub(super) struct Forward {
     pub(super) bytes_max: u64,
     pub(super) idempotent: bool,
     pub(super) hash: Option<u64>,
+    /// Lines of the response.
+    pub(super) own_lines: OwnLines,
     /// To change the protocol; boxed, because hardly a request has one and all of them are moved.
     pub(super) offer: Option<Box<Offer>>,
     /// Until it is encoded for the endpoint of an attempt.
@@ -96,8 +99,9 @@ pub(super) fn plan(
     let head = kept.view(inbox);
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
-    let identified = OnceCell::new();
-    let planner = Planner { inbound, config, head: &head, behind, now, peer_text, request_id, identified };
+    let (identified, routed, client) = (OnceCell::new(), Cell::new(None), Cell::new(None));
+    let planner =
+        Planner { inbound, config, head: &head, behind, now, client, peer_text, routed, request_id, identified };
     let mut plan = planner.plan(record);
     let (id, identified) = (planner.request_id.into_inner(), planner.identified.into_inner());
     match &mut plan.way {
@@ -126,10 +130,14 @@ pub(super) struct Planner<'p> {
     /// What has arrived behind the head.
     behind: &'p [u8],
     pub(super) now: Instant,
+    /// The client's address, if it has one.
+    client: Cell<Option<IpAddr>>,
     /// The peer's address in words, once somebody asks for it.
     peer_text: OnceCell<String>,
+    /// Where the request goes, once that is known.
+    pub(super) routed: Cell<Option<RouteId>>,
     /// What the request is called, if a name was drawn for it.
-    request_id: OnceCell<RequestId>,
+    pub(super) request_id: OnceCell<RequestId>,
     /// Who sends the request.
     pub(super) identified: OnceCell<Identified>,
 }
@@ -146,6 +154,9 @@ impl Planner<'_> {
         }
         let client = self.inbound.client_ip(head);
         record.on_head(self.inbound, head, client);
+        // a unix socket's peer has no address but the one that stands for it
+        let peer = self.inbound.client.peer;
+        self.client.set((peer.address.is_some() || client != peer.ip()).then_some(client));
         let way = self.way(&mut cycle, record, client);
         Plan { cycle, way }
     }
@@ -176,7 +187,11 @@ impl Planner<'_> {
             Ok(route) => route,
             Err(answer) => return Way::Answer(answer),
         };
+        self.routed.set(Some(route));
         record.on_route(route);
+        if self.inbound.worker.shared.config.routes[route.index()].is_guard {
+            return self.aim(cycle, record, route, None, client); // whoever it is
+        }
         if let Err(error) = self.identify(route, client, record) {
             return Way::Answer(self.turn_away(cycle, record, route, error));
         }
@@ -188,21 +203,16 @@ impl Planner<'_> {
 
     fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Answer> {
         let (head, worker) = (self.head, self.inbound.worker);
-        let header = |name: &HeaderName| self.field(name);
-        let view = RequestView {
-            host: head.host(),
-            path: head.routed_path(),
-            query: head.query(),
-            method: head.method(),
-            header: &header,
-        };
         if head.path() == "*" {
             return Err(self.options(cycle, record)); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
         }
         if let Some(token) = worker.shared.challenges.token(head.path()) {
             return Err(self.prove(cycle, record, &token));
         }
-        match worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut()) {
+        if let Some(answer) = self.preflight(cycle, record) {
+            return Err(answer);
+        }
+        match self.look_up(head.method()) {
             Routed::Route(route) => Ok(route),
             Routed::NoRoute => Err(self.refuse(cycle, record, ProxyError::NoRoute, &[])),
             Routed::MethodNotAllowed(allow) => {
@@ -212,6 +222,22 @@ impl Planner<'_> {
                 Err(self.refuse(cycle, record, ProxyError::MethodNotAllowed, &[("Allow", text)]))
             }
         }
+    }
+
+    /// The route of a request that is like this one, but for its method.
+    pub(super) fn look_up(&self, method: &Method) -> Routed<'_> {
+        let (head, worker) = (self.head, self.inbound.worker);
+        let header = |name: &HeaderName| self.field(name);
+        let client = self.client.get();
+        let view = RequestView {
+            host: head.host(),
+            path: head.routed_path(),
+            query: head.query(),
+            method,
+            source: Source { listener: &self.config.name, scheme: self.inbound.scheme(), client },
+            header: &header,
+        };
+        worker.shared.router.route(&view, &mut worker.router_cache.borrow_mut())
     }
 
     fn admit(
@@ -262,6 +288,7 @@ impl Planner<'_> {
                     reply::reply(out, &reply, to);
                 }))
             }
+            Target::Deny => Way::Answer(self.refuse(cycle, record, ProxyError::Guarded, &[])),
             Target::Redirect { to: location, status } => {
                 let host = head.host().unwrap_or_default();
                 if host.is_empty() && location.contains("{host}") {
@@ -304,6 +331,7 @@ impl Planner<'_> {
             bytes_max,
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
+            own_lines: self.own_lines(),
             offer: head.upgrade().map(Box::new),
             head: None,
             slot,
@@ -354,7 +382,13 @@ impl Planner<'_> {
         self.refuse(cycle, record, ProxyError::RateLimited, &fields)
     }
 
-    fn refuse(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError, extra: &[(&str, &[u8])]) -> Answer {
+    pub(super) fn refuse(
+        &self,
+        cycle: &mut Cycle,
+        record: &mut Record,
+        error: ProxyError,
+        extra: &[(&str, &[u8])],
+    ) -> Answer {
         record.on_error(error);
         self.answer(cycle, None, |out, to| reply::error(out, error, extra, to))
     }
@@ -387,7 +421,7 @@ impl Planner<'_> {
     }
 
     /// An answer of the gateway's own, before the request's body; by `rules`, if it is the route's.
-    fn answer(
+    pub(super) fn answer(
         &self,
         cycle: &mut Cycle,
         rules: Option<&config::HeaderRules>,
@@ -403,15 +437,20 @@ impl Planner<'_> {
         let close = cycle.announces_close(left);
         let mut out = self.inbound.worker.blocks.borrow_mut().small();
         let date = self.inbound.worker.date(self.now);
+        let lines = self.own_lines();
+        let routed = self.routed.get().map(|route| &self.inbound.worker.shared.config.routes[route.index()]);
+        let always = routed.map(|route| &route.response_headers).filter(|rules| rules.always);
         let to = ReplyTo {
             version: head.version(),
             head_only: head.method() == Method::HEAD,
             close,
             date: &date,
             server: &self.config.server,
-            rules,
+            rules: rules.or(always),
+            lines: if rules.is_some() { lines.all() } else { lines.of_errors() },
         };
         write(out.vec_mut(), &to);
+        self.inbound.worker.put_own_lines(lines);
         cycle.on_response_head(Framing::Fixed(0), !close);
         Answer { out, framing }
     }

@@ -50,6 +50,8 @@ pub struct Shared {
     pub(super) identities: Arc<Identities>,
     /// Who may do what.
     pub(super) guards: Arc<Guards>,
+    /// Whether any route has a say in which pages may call it.
+    pub(super) has_cors: bool,
     /// Whether any request is asked for who sends it, or kept out.
     pub(super) has_guards: bool,
     /// The numbers.
@@ -147,6 +149,7 @@ impl Shared {
             identities: Arc::clone(&self.identities),
             guards: Arc::clone(&self.guards),
             has_guards: self.has_guards,
+            has_cors: self.has_cors,
             limits: Arc::clone(&self.limits),
             table: Arc::clone(&self.table),
             try_times: Arc::clone(&self.try_times),
@@ -230,6 +233,7 @@ impl Shared {
             identities: Arc::new(Identities::new(&config.consumers, RandomState::new)),
             guards: Arc::new(Guards::new(&config)),
             has_guards: has_guards(&config),
+            has_cors: config.routes.iter().any(|route| route.cors.is_some()),
             try_times: Arc::new(try_times),
             connection_slots,
             client_slots,

@@ -8,6 +8,7 @@ use super::down::h2::runner::Runners;
 use super::handshakes::Handshakes;
 use super::kept::Kept;
 use super::notice::Notice;
+use super::own_lines::OwnLines;
 use super::report::{Complaints, Report};
 use crate::config::Config;
 use crate::http::date::{self, HttpDate};
@@ -27,7 +28,7 @@ use std::task::Waker;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
-/// Texts of access log records kept for reuse.
+/// Texts of access log records, and lines of responses, that are kept for reuse.
 const LOG_TEXTS_KEPT: usize = 256;
 /// Heads whose room is kept for reuse: no more than arrive in one turn, because most are encoded in the turn that they arrive in. Streams
 /// arrive by the hundred.
@@ -49,6 +50,7 @@ pub(super) struct Worker {
     /// `Retry-After` and `RateLimit` of a rejection.
     pub(super) limit_texts: RefCell<[Vec<u8>; 3]>,
     log_texts: RefCell<Vec<LogTexts>>,
+    own_lines: RefCell<Vec<OwnLines>>,
     /// Tasks that serve streams.
     pub(super) runners: RefCell<Runners>,
     /// Room for heads that arrive.
@@ -129,6 +131,7 @@ impl Worker {
             armed: Cell::new(0),
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
+            own_lines: RefCell::default(),
             runners: RefCell::default(),
             heads: RefCell::new(Vec::with_capacity(HEADS_KEPT)),
             epoch: Cell::new(epoch()),
@@ -280,6 +283,19 @@ impl Worker {
         let mut kept = self.log_texts.borrow_mut();
         if kept.len() < LOG_TEXTS_KEPT {
             kept.push(texts);
+        }
+    }
+
+    /// Room for lines of a response.
+    pub(super) fn room_for_own_lines(&self) -> OwnLines {
+        self.own_lines.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives it back, if there is any.
+    pub(super) fn put_own_lines(&self, lines: OwnLines) {
+        let mut kept = self.own_lines.borrow_mut();
+        if kept.len() < LOG_TEXTS_KEPT && lines.has_room() {
+            kept.push(lines);
         }
     }
 }

@@ -19,10 +19,13 @@ use std::future::{Future, poll_fn};
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Two connections that are one from now on.
 pub(super) struct Tunnel<'a> {
     inbound: &'a Inbound<'a>,
+    /// Without a byte in either direction.
+    timeout: Duration,
     upstream: &'a Stream,
     up_bytes: Cell<u64>,
     down_bytes: Cell<u64>,
@@ -51,16 +54,16 @@ enum Side {
 type Carried = Option<Result<(), Side>>;
 
 impl<'a> Tunnel<'a> {
-    pub(super) fn new(inbound: &'a Inbound<'a>, upstream: &'a Stream) -> Self {
+    pub(super) fn new(inbound: &'a Inbound<'a>, upstream: &'a Stream, timeout: Duration) -> Self {
         let open = Open::new(inbound.worker, inbound.listener);
-        Self { inbound, upstream, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
+        Self { inbound, timeout, upstream, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
     }
 
     /// Carries bytes until the end. `up` is what the client sent behind its request, `head` the 101 for it, `down` what came behind
     /// the endpoint's.
     pub(super) async fn run(&self, up: Block, head: Block, down: Block) -> Ended {
         let watch = self.inbound.watch;
-        let timeout = self.inbound.config().tunnel_timeout;
+        let timeout = self.timeout;
         let guard = watch.over_tunnel(self.inbound.stream, self.inbound.worker.tunnel_deadline(timeout));
         let broken = {
             let mut upward = pin!(self.carry(Side::Client, [up, Block::default()]));
@@ -153,7 +156,7 @@ impl<'a> Tunnel<'a> {
     }
 
     fn on_progress(&self) {
-        let timeout = self.inbound.config().tunnel_timeout;
+        let timeout = self.timeout;
         self.inbound.watch.move_to(self.inbound.worker.tunnel_deadline(timeout));
     }
 }

@@ -5,9 +5,9 @@
 //! are checked where they come from.
 
 use super::believed::header_text;
-use super::identify::{of_cookie, pairs};
+use super::identify::{Identified, of_cookie, pairs};
 use super::inbound::Inbound;
-use super::kept::Kept;
+use super::request_id::RequestId;
 use crate::config::{OfClient, Piece, Template, Variable};
 use crate::http::head::RequestHead;
 use crate::http::headers;
@@ -16,17 +16,20 @@ use crate::policy::token::claim;
 use crate::units::RouteId;
 use http::HeaderName;
 
-/// A request that goes to an endpoint, and what is known of it.
+/// A request that has found its route, and what is known of it.
 pub(super) struct Known<'k> {
     pub(super) inbound: &'k Inbound<'k>,
     pub(super) route: RouteId,
-    pub(super) kept: &'k Kept,
+    /// Who sends it, if that was asked.
+    pub(super) identified: Option<&'k Identified>,
+    /// What the gateway calls it, if it brings no name of its own.
+    pub(super) id: Option<&'k RequestId>,
     pub(super) head: &'k RequestHead<'k>,
 }
 
 impl Known<'_> {
-    /// Appends a line for each of these headers, but for those of which a part is not there: then the endpoint gets no such header at all, since
-    /// the client's own is not passed on in any case.
+    /// Appends a line for each of these headers, but for those of which a part is not there: then there is no such header at all, since what the
+    /// other side has sent under its name is not passed on in any case.
     pub(super) fn push_lines(&self, templates: &[(HeaderName, Template)], out: &mut Vec<u8>) {
         for (name, Template(pieces)) in templates.iter().filter(|(name, _)| headers::is_configurable(name.as_str())) {
             let start = out.len();
@@ -76,10 +79,10 @@ impl Known<'_> {
             Variable::Method => head.method().as_str().as_bytes(),
             Variable::Listener => self.inbound.config().name.as_bytes(),
             Variable::Route => shared.config.routes[self.route.index()].name.as_bytes(),
-            Variable::Consumer => self.kept.identified.as_ref()?.name(&shared.identities).as_bytes(),
-            Variable::RequestId => head.request_id().or(self.kept.id.as_ref().map(|id| &id[..]))?,
+            Variable::Consumer => self.identified?.name(&shared.identities).as_bytes(),
+            Variable::RequestId => head.request_id().or(self.id.map(|id| &id[..]))?,
             Variable::Claim(name) => {
-                let text = header_text(claim(self.kept.identified.as_ref()?.claims()?, name)?)?;
+                let text = header_text(claim(self.identified?.claims()?, name)?)?;
                 out.extend_from_slice(text.as_bytes());
                 b""
             }

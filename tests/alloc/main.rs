@@ -67,6 +67,14 @@ fn cases() -> Vec<Case> {
         case("nobody who is known", &to("/keyed"), "401"),
         case("who may not", &with("/closed", &format!("X-Api-Key: {KEY}")), "403"),
         case("no route", &GET.replace("api.example.com", "elsewhere.example"), "404"),
+        case("conditions on values", &with("/tested?a=%62c", "Cookie: x=1; tier=gold"), "200"),
+        case("a page of another origin", &with("/shared", "Origin: https://app.example"), "200"),
+        case(
+            "a preflight",
+            &with("/shared", "Origin: https://app.example\r\nAccess-Control-Request-Method: GET")
+                .replace("GET /", "OPTIONS /"),
+            "204",
+        ),
         case("the route's own response", &to("/own"), "200"),
     ]
 }
@@ -91,6 +99,22 @@ const AUTH: &str = r#"
         auth = ["key", "jwt"]
         allow = [{ client_ip = ["192.0.2.0/24"] }, { group = ["b"], method = ["GET"] }]
         limit = [{ rate = "1000000/s", burst = 1000000, per = "consumer" }]
+        upstream = "good"
+
+        [[route]]
+        name = "tested"
+        match = { host = "api.example.com", path = "/tested", query = { a = { regex = "^b" } }, cookie = { tier = { prefix = "go" } }, client_ip = ["127.0.0.0/8"] }
+        upstream = "good"
+
+        [[guard]]
+        match = { path = "~^/kept/away" }
+        deny = true
+
+        [[route]]
+        name = "shared"
+        match = { host = "api.example.com", path = "/shared" }
+        cors = { origins = ["~https://[a-z]+\\.example"], headers = ["*"] }
+        response_headers = { set = { x-path = "{path}" } }
         upstream = "good"
 
         [[route]]

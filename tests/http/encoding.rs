@@ -260,7 +260,7 @@ struct Down<'a> {
     rules: HeaderRules,
     version: Version,
     close: bool,
-    extra: &'a [(&'a str, &'a [u8])],
+    lines: &'a [u8],
     method: Method,
     server: ServerField,
 }
@@ -273,7 +273,7 @@ impl Default for Down<'_> {
             server: ServerField::Pass,
             version: Version::Http11,
             close: false,
-            extra: &[],
+            lines: b"",
             method: Method::GET,
         }
     }
@@ -291,7 +291,7 @@ fn down(bytes: &[u8], how: &Down<'_>) -> (String, Framing) {
         close: how.close,
         rules: &how.rules,
         server: &how.server,
-        extra: how.extra,
+        lines: how.lines,
         date: &date,
     };
     let mut out = Vec::new();
@@ -373,7 +373,7 @@ fn rules_and_extras_apply_to_responses() {
     let bytes = b"HTTP/1.1 200 OK\r\nServer: x\r\nX: 1\r\nContent-Length: 0\r\n\r\n";
     let how = Down {
         rules: rules(&[("x", "2"), ("date", "never")], &["server"]),
-        extra: &[("RateLimit", b"r=1")],
+        lines: b"RateLimit: r=1\r\n",
         ..Down::default()
     };
     assert_eq!(
@@ -403,7 +403,15 @@ fn interim_responses_carry_only_their_fields() {
 }
 
 fn reply_to(date: &HttpDate) -> ReplyTo<'_> {
-    ReplyTo { version: Version::Http11, head_only: false, close: true, date, server: &ServerField::Pass, rules: None }
+    ReplyTo {
+        version: Version::Http11,
+        head_only: false,
+        close: true,
+        date,
+        server: &ServerField::Pass,
+        rules: None,
+        lines: b"",
+    }
 }
 
 #[test]

@@ -124,6 +124,41 @@ on_both_drivers! {
         client.assert_closed();
     }
 
+    fn a_route_s_times_take_the_place_of_the_listener_s(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            if request.target == "/half" {
+                conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab");
+            } else {
+                conn.reply(200, "ok");
+            }
+        });
+        let route = "timeout = \"600s\"\nbody_timeout = \"300ms\"\nmin_body_rate = \"1MiB/s\"";
+        let config = behind(&[&upstream], route, "");
+        let setup = Setup { listener: "body_timeout = \"600s\"", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut client = gateway.client();
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf");
+        client.read("POST").assert_rejected(408, "request_timeout");
+        client.assert_closed();
+        let mut slow = gateway.client();
+        slow.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+        // a byte now and then keeps body_timeout away
+        slow.limit(Duration::from_millis(20));
+        let response = eventually("the upload is refused", || {
+            let _ = slow.try_send("x");
+            match slow.try_read("POST") {
+                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => None,
+                read => Some(read.unwrap()),
+            }
+        });
+        response.assert_rejected(408, "request_timeout");
+        let mut stalled = gateway.client();
+        stalled.send("GET /half HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(stalled.read_head().unwrap().0, 200);
+        assert_eq!(stalled.take(2).unwrap(), b"ab");
+        stalled.assert_closed();
+    }
+
     fn an_idle_connection_is_closed(driver: Driver) {
         let upstream = Upstream::always("ok");
         let config = behind(&[&upstream], "", "");

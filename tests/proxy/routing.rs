@@ -200,4 +200,30 @@ on_both_drivers! {
             assert_eq!(gateway.request("GET", "/", &[("Via", &seven), ("Via", more)], b"").status, status, "{more}");
         }
     }
+
+    fn a_route_is_chosen_by_where_a_request_comes_from_and_by_values(driver: Driver) {
+        let route = |name: &str, conditions: &str| {
+            format!("[[route]]\nname = \"{name}\"\nmatch = {{ {conditions} }}\nrespond = {{ body = \"{name}\" }}\n")
+        };
+        let scheme = if crate::support::tls::is_down() { "https" } else { "http" };
+        let other = if scheme == "http" { "https" } else { "http" };
+        let config = route("far", "path = \"/c\", client_ip = [\"203.0.113.0/24\"]")
+            + &route("here", "path = \"/c\", client_ip = [\"127.0.0.0/8\"]")
+            + &route("scheme", &format!("path = \"/s\", scheme = \"{scheme}\""))
+            + &route("other", &format!("path = \"/s\", scheme = \"{other}\", method = [\"GET\"]"))
+            + &route("inside", "path = \"/l\", listener = [\"inside\"], method = [\"GET\"]")
+            + &route("edge", "path = \"/l\", listener = [\"edge\"]")
+            + &route("gold", "path = \"/v\", cookie = { tier = { prefix = \"gold\" } }")
+            + &route("rest", "path = \"/*\"")
+            + "[[listener]]\nname = \"inside\"\nlisten = \"127.0.0.1:0\"\n";
+        let setup = Setup { listener: "trusted_proxies = [\"127.0.0.0/8\"]", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        assert_eq!(gateway.get("/c").text(), "here");
+        assert_eq!(gateway.request("GET", "/c", &[("X-Forwarded-For", "203.0.113.9")], b"").text(), "far");
+        assert_eq!(gateway.request("GET", "/c", &[("X-Forwarded-For", "192.0.2.9")], b"").text(), "rest");
+        assert_eq!((gateway.get("/s").text(), gateway.get("/l").text()), ("scheme".into(), "edge".into()));
+        for (cookie, name) in [("a=b; tier=gold-1", "gold"), ("tier=silver", "rest"), ("xtier=gold", "rest")] {
+            assert_eq!(gateway.request("GET", "/v", &[("Cookie", cookie)], b"").text(), name, "{cookie}");
+        }
+    }
 }

@@ -277,6 +277,17 @@ on_every_step! {
         assert_eq!(gateway.metric("ringgate_rejected_total", &[("reason", "tunnel_timeout")]), 1.0);
     }
 
+    fn a_route_s_tunnel_timeout_takes_the_place_of_the_listener_s(driver: Driver) {
+        let upstream = switching(echo);
+        let gateway = Gateway::start(driver, &behind(&[&upstream], "tunnel_timeout = \"300ms\"", ""));
+        let mut client = open(&gateway);
+        client.send("x");
+        assert_eq!(client.take(1).unwrap(), b"x");
+        client.assert_closed();
+        eventually("it is over", || (tunnels(&gateway) == 0.0).then_some(()));
+        assert_eq!(gateway.metric("ringgate_rejected_total", &[("reason", "tunnel_timeout")]), 1.0);
+    }
+
     fn a_tunnel_holds_its_places_and_gives_them_back(driver: Driver) {
         let upstream = switching(echo);
         let config = behind(&[&upstream], "max_concurrent = 1", "max_requests = 1");

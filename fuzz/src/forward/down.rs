@@ -68,7 +68,7 @@ fn check_final(knobs: Knobs, method: &Method, head: &ResponseHead<'_>, behind: &
         close: knobs.bit(4),
         rules,
         server: &server,
-        extra: &[("RateLimit", b"\"a\";r=1")],
+        lines: b"RateLimit: \"a\";r=1\r\n",
         date: &date::format(784_111_777),
     };
     let mut start = Vec::new();

@@ -6,10 +6,11 @@
 
 use super::identity;
 use super::rows::{array, glue};
+use super::rules::{cors, test};
 use crate::config::{
-    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Config, HashKey, HeaderRules, HealthCheck, HostMatch, Limit,
-    LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
-    Rewrite, Route, Separators, ServerField, Spill, Target, Tier, Timeout, Underscores, bytes,
+    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
+    HostMatch, Limit, LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion,
+    Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Tier, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -38,13 +39,22 @@ pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use
     let mut head = head.to_string();
     head.pop();
     let (routes, clusters) = (Arc::clone(config), Arc::clone(config));
-    let routes = (0..routes.routes.len()).map(move |row| route(&routes.routes[row], &routes));
+    // guards stand behind the routes
+    let (guards, first) = (Arc::clone(config), config.routes.partition_point(|route| !route.is_guard));
+    let routes = (0..first).map(move |row| route(&routes.routes[row], &routes));
+    let guards = (first..guards.routes.len()).map(move |row| guard(&guards.routes[row], &guards));
     let clusters = (0..clusters.clusters.len()).map(move |row| {
         let comma = if row == 0 { "" } else { "," };
         let name = Value::from(clusters.clusters[row].name.as_str());
         format!("{comma}\n{name}:{}", cluster(&clusters.clusters[row]))
     });
-    glue(head + ",").chain(array("route", routes)).chain(glue(",\"upstream\":{")).chain(clusters).chain(glue("\n}}\n"))
+    glue(head + ",")
+        .chain(array("guard", guards))
+        .chain(glue(","))
+        .chain(array("route", routes))
+        .chain(glue(",\"upstream\":{"))
+        .chain(clusters)
+        .chain(glue("\n}}\n"))
 }
 
 fn admin(admin: &Admin) -> Value {
@@ -125,10 +135,7 @@ fn listener(listener: &Listener, config: &Config) -> Value {
         "max_connections_per_client": listener.client_connections_max.unwrap_or(0),
         "max_requests_per_connection": listener.connection_requests_max.unwrap_or(0),
         "max_connection_age": duration(listener.connection_age_max),
-        "min_body_rate": match listener.body_rate_min {
-            0 => "0".to_owned(),
-            rate => format!("{}/s", bytes(rate)),
-        },
+        "min_body_rate": body_rate(listener.body_rate_min),
         "trusted_proxies": trusted,
         "mode": unix.then(|| format!("{:04o}", listener.unix_mode)),
         "proxy_protocol": listener.proxy_protocol,
@@ -158,6 +165,14 @@ fn listener(listener: &Listener, config: &Config) -> Value {
     })
 }
 
+/// Bytes a second as the file writes them.
+fn body_rate(rate: u64) -> String {
+    match rate {
+        0 => "0".to_owned(),
+        rate => format!("{}/s", bytes(rate)),
+    }
+}
+
 fn route(route: &Route, config: &Config) -> Value {
     let (strip_prefix, rewrite) = match &route.rewrite {
         Rewrite::None => (None, None),
@@ -181,15 +196,30 @@ fn route(route: &Route, config: &Config) -> Value {
         "auth": route.auth.as_ref().map(|ways| identity::ways(ways, config)),
         "allow": identity::rules(&route.access.allow),
         "deny": identity::rules(&route.access.deny),
+        "cors": route.cors.as_ref().map(cors),
         "strip_prefix": strip_prefix,
         "rewrite": rewrite,
         "request_headers": header_rules(&route.request_headers),
-        "response_headers": header_rules(&route.response_headers),
+        "response_headers": response_rules(&route.response_headers),
         "timeout": timeout,
         "limit": route.limits.iter().map(limit).collect::<Vec<_>>(),
         "max_concurrent": route.concurrent_max,
         "max_body": route.body_bytes_max.map(bytes),
+        "body_timeout": route.body_timeout.map(duration),
+        "tunnel_timeout": route.tunnel_timeout.map(duration),
+        "min_body_rate": route.body_rate_min.map(body_rate),
         "retry": retry(&route.retry),
+    })
+}
+
+fn guard(guard: &Route, config: &Config) -> Value {
+    let target = target(&guard.target, config);
+    json!({
+        "name": guard.name,
+        "match": matcher(&guard.matcher),
+        "deny": target.get("deny"),
+        "respond": target["respond"],
+        "redirect": target["redirect"],
     })
 }
 
@@ -201,18 +231,36 @@ pub(super) fn matcher(matcher: &Match) -> Value {
         PathMatch::Regex(pattern) => format!("~{pattern}"),
     };
     let header = |(name, value): &(http::HeaderName, http::HeaderValue)| {
-        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())
+        (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes())))
     };
+    let mut headers: Map<String, Value> = matcher.headers.iter().map(header).collect();
+    let query = matcher.query.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+    let (mut query, mut cookies) = (query.collect::<Map<String, Value>>(), Map::new());
+    let (mut listeners, mut scheme, mut networks) = (Vec::new(), None, Vec::new());
+    for condition in &matcher.more {
+        match condition {
+            Condition::Header(name, is) => drop(headers.insert(name.to_string(), test(is))),
+            Condition::Query(name, is) => drop(query.insert(name.clone(), test(is))),
+            Condition::Cookie(name, is) => drop(cookies.insert(name.clone(), test(is))),
+            Condition::Listener(names) => listeners.clone_from(names),
+            Condition::Scheme(wanted) => scheme = Some(wanted.as_str()),
+            Condition::ClientIp(nets) => networks = nets.iter().map(ToString::to_string).collect(),
+        }
+    }
     json!({
         "host": host(&matcher.host),
         "path": path,
         "method": matcher.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
-        "header": matcher.headers.iter().map(header).collect::<Map<String, Value>>(),
-        "query": matcher.query.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect::<Map<_, _>>(),
+        "header": headers,
+        "query": query,
+        "cookie": cookies,
+        "listener": listeners,
+        "scheme": scheme,
+        "client_ip": networks,
     })
 }
 
-/// `upstream`, `split`, `respond` or `redirect` of a route.
+/// `upstream`, `split`, `respond` or `redirect` of a route; `deny` of a guard.
 pub(super) fn target(target: &Target, config: &Config) -> Value {
     let name = |cluster: crate::units::ClusterId| config.clusters[cluster.index()].name.as_str();
     match target {
@@ -228,6 +276,7 @@ pub(super) fn target(target: &Target, config: &Config) -> Value {
             "body": format!("({} bytes)", body.len()),
             "content_type": String::from_utf8_lossy(content_type.as_bytes()),
         }}),
+        Target::Deny => json!({ "deny": true }),
         Target::Redirect { to, status } => json!({ "redirect": { "to": to, "status": status.as_u16() } }),
     }
 }
@@ -244,6 +293,12 @@ fn header_rules(rules: &HeaderRules) -> Value {
         "set": set,
         "remove": rules.remove.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
     })
+}
+
+fn response_rules(rules: &HeaderRules) -> Value {
+    let mut shown = header_rules(rules);
+    shown["always"] = rules.always.into();
+    shown
 }
 
 fn shared_limits(limits: &[Limit]) -> Value {
@@ -450,8 +505,9 @@ allow = { method = ["GET"], claim = { scope = "a" } }
 deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_auth = { ca = "/dir/a.pem" }, acme = { directory = "https://acme.example/", names = ["a.example"], cache = "/dir" } }
 [[route]]
-match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" } }
+match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" }, cookie = { c = "3" } }
 upstream = "app"
+cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 limit = [{ rate = "1/s" }]
@@ -470,6 +526,15 @@ response_headers = { set = { x-d = "d" } }
 [[route]]
 match = { path = "/d" }
 redirect = { to = "/e" }
+[[guard]]
+match = { path = "/g", header = { x-a = "1" }, query = { b = "2" }, cookie = { c = "3" } }
+deny = true
+[[guard]]
+match = { path = "/h" }
+respond = {}
+[[guard]]
+match = { path = "/i" }
+redirect = { to = "/" }
 [auth.api_key]
 header = "x-api-key"
 headers = { x-consumer = "{consumer}" }
@@ -496,7 +561,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
         match value {
             Value::Object(table) => {
                 let chosen = at == ".upstream"
-                    || [".set", ".header", ".query", ".headers", ".consumer", ".auth", ".claim"]
+                    || [".set", ".match.header", ".query", ".cookie", ".headers", ".consumer", ".auth", ".claim"]
                         .iter()
                         .any(|table| at.ends_with(table));
                 for (key, value) in table {
@@ -544,7 +609,17 @@ endpoints = [{ address = "10.0.0.2:1" }]
         schema_keys(&schema, &schema, "", &mut wanted);
         // the other form of a value that is not shown
         wanted.retain(|key| {
-            let forms = [".*.file", ".key.file", ".secret.file", ".claim.*.all", ".claim.*.exact"];
+            let forms = [
+                ".*.file",
+                ".key.file",
+                ".secret.file",
+                ".claim.*.all",
+                ".claim.*.exact",
+                ".*.prefix",
+                ".*.regex",
+                ".*.not",
+                ".*.present",
+            ];
             !forms.iter().any(|form| key.ends_with(form)) || key == ".auth.*.key.file"
         });
         assert!(wanted.len() > 100 && wanted.contains(".upstream.*.health_check.path"), "{wanted:?}");

@@ -34,6 +34,7 @@ mod handover;
 mod hosts;
 mod identity;
 mod rows;
+mod rules;
 mod server;
 mod views;
 

@@ -116,6 +116,7 @@ fn route(state: &AdminState, id: Option<RouteId>) -> Option<Value> {
     let route = &state.config.routes[id.index()];
     Some(json!({
         "name": route.name,
+        "guard": route.is_guard,
         "match": configuration::matcher(&route.matcher),
         "target": configuration::target(&route.target, &state.config),
         "numbers": numbers,

@@ -35,9 +35,7 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     if head.fields().of(Kind::Date).next().is_none() && !overrides(rules, b"date") {
         push_field(out, b"date", response.date, false);
     }
-    for (name, value) in response.extra {
-        push_field(out, name.as_bytes(), value, false);
-    }
+    push_lines(out, response.lines);
     push_set(out, rules);
     let length = match (head.framing(), head.content_length()) {
         // HEAD and 304 tell the length of a body that is not there (RFC 9110 §8.6); 204 must not
@@ -123,13 +121,17 @@ pub fn push_data_head(out: &mut Vec<u8>, bytes: usize, is_last: bool) {
 /// Appends trailers, which are lines of `name: value CRLF`, and the end of the stream.
 pub fn trailers(out: &mut Vec<u8>, lines: &[u8]) {
     let start = begin(out);
+    push_lines(out, lines);
+    end(out, start, true);
+}
+
+fn push_lines(out: &mut Vec<u8>, lines: &[u8]) {
     for line in lines.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if let Some(colon) = memchr::memchr(b':', line) {
             push_field(out, &line[..colon], trim(&line[colon + 1..]), false);
         }
     }
-    end(out, start, true);
 }
 
 /// Appends room for the head of a frame; where that is.
@@ -213,6 +215,7 @@ mod tests {
             date: &date::format(0),
             server: &ServerField::Remove,
             rules: None,
+            lines: b"",
         };
         let date = "date: Thu, 01 Jan 1970 00:00:00 GMT";
         let written = |write: &dyn Fn(&mut Vec<u8>, &ReplyTo<'_>), to| {

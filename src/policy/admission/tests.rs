@@ -47,9 +47,14 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         timeout: Timeout::Fixed(Duration::from_secs(1)),
         limits,
         concurrent_max,
+        is_guard: false,
         auth: None,
+        cors: None,
         access: config::Access::default(),
         body_bytes_max: None,
+        body_timeout: None,
+        tunnel_timeout: None,
+        body_rate_min: None,
         retry,
     }
 }

@@ -1,8 +1,10 @@
-//! Conditions beyond host and path: methods as a set of bits, headers, and query parameters that are decoded while they are compared.
+//! Conditions beyond host and path: methods as a set of bits, headers, query parameters that are decoded while they are compared, cookies, and where
+//! a request comes from.
 
-use super::{RequestView, RouterError};
-use crate::config::Match;
+use super::{RequestView, RouterCache, RouterError};
+use crate::config::{Condition, Match, Test};
 use crate::limits;
+use crate::units::RouteId;
 use http::Method;
 
 /// The methods that routes name; a set of them is the bits of their rows.
@@ -69,13 +71,83 @@ impl<'r> Allow<'r> {
 
 /// How many conditions a route has beyond host and path; more win.
 pub(super) fn condition_count(rule: &Match) -> usize {
-    usize::from(!rule.methods.is_empty()) + rule.headers.len() + rule.query.len()
+    usize::from(!rule.methods.is_empty()) + rule.headers.len() + rule.query.len() + rule.more.len()
 }
 
-/// Whether headers and query are as the route wants them.
-pub(super) fn conditions_hold(rule: &Match, request: &RequestView<'_>) -> bool {
+/// Whether everything besides host, path and method is as the route wants it.
+pub(super) fn conditions_hold(
+    rule: &Match,
+    route: RouteId,
+    request: &RequestView<'_>,
+    cache: &mut RouterCache,
+) -> bool {
     rule.headers.iter().all(|(name, value)| (request.header)(name).is_some_and(|found| found == value.as_bytes()))
         && rule.query.iter().all(|(name, value)| query_has(request.query, name, value))
+        && rule.more.iter().enumerate().all(|(row, condition)| holds(condition, (route, row), request, cache))
+}
+
+/// Conditions are numbered behind the origins of a route, which have single regexes, too.
+const FIRST_CONDITION: usize = 1 << 16;
+const _: () = assert!(limits::ENTRIES_MAX <= FIRST_CONDITION);
+
+/// Whether a condition holds, which is that of a route in this row.
+pub(super) fn holds(
+    condition: &Condition,
+    (route, row): (RouteId, usize),
+    request: &RequestView<'_>,
+    cache: &mut RouterCache,
+) -> bool {
+    let at = (route, FIRST_CONDITION + row);
+    match condition {
+        Condition::Header(name, test) => passes(test, (request.header)(name), at, cache),
+        Condition::Cookie(name, test) => {
+            let field = (request.header)(&http::header::COOKIE);
+            passes(test, field.and_then(|field| cookie(field, name)), at, cache)
+        }
+        Condition::Query(name, test) => {
+            let mut text = cache.take_text();
+            let is_there = query_value(request.query, name, &mut text);
+            let passes = passes(test, is_there.then_some(&text[..]), at, cache);
+            cache.put_text(text);
+            passes
+        }
+        Condition::Listener(names) => names.iter().any(|name| name == request.source.listener),
+        Condition::Scheme(scheme) => scheme.as_str() == request.source.scheme,
+        Condition::ClientIp(networks) => request.source.client.is_some_and(|client| {
+            let client = client.to_canonical();
+            networks.iter().any(|network| network.contains(&client))
+        }),
+    }
+}
+
+fn passes(test: &Test, value: Option<&[u8]>, at: (RouteId, usize), cache: &mut RouterCache) -> bool {
+    match (test, value) {
+        (Test::Absent, value) => value.is_none(),
+        (Test::Not(text), value) => value != Some(text.as_bytes()),
+        (_, None) => false,
+        (Test::Present, Some(_)) => true,
+        (Test::Is(text), Some(value)) => value == text.as_bytes(),
+        (Test::Prefix(text), Some(value)) => value.starts_with(text.as_bytes()),
+        (Test::Regex(pattern), Some(value)) => pattern.is_match(value, cache.of(at, || pattern.cache())),
+    }
+}
+
+/// The value of a cookie (RFC 6265 §5.4: pairs separated by `; `).
+fn cookie<'f>(field: &'f [u8], name: &str) -> Option<&'f [u8]> {
+    let mut pairs = field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// Appends the value of the first parameter called `name` after decoding, if there is one.
+fn query_value(query: Option<&str>, name: &str, out: &mut Vec<u8>) -> bool {
+    for pair in query.unwrap_or_default().as_bytes().split(|&byte| byte == b'&') {
+        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        if decodes_to(&pair[..equals], name.as_bytes()) {
+            decode(pair.get(equals + 1..).unwrap_or_default(), out);
+            return query.is_some();
+        }
+    }
+    false
 }
 
 /// Whether the first parameter called `name` has `value`, both after decoding.
@@ -90,23 +162,35 @@ pub(super) fn query_has(query: Option<&str>, name: &str, value: &str) -> bool {
     false
 }
 
-/// Whether `encoded` means `plain`: `%41` is `A` and `+` a space, as forms write them; a `%` without two digits is itself.
+/// Whether `encoded` means `plain`.
 fn decodes_to(mut encoded: &[u8], plain: &[u8]) -> bool {
     for &wanted in plain {
-        let (byte, taken) = match *encoded {
-            [] => return false,
-            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                (hex(high) << 4 | hex(low), 3)
-            }
-            [b'+', ..] => (b' ', 1),
-            [byte, ..] => (byte, 1),
-        };
+        let Some((byte, taken)) = first(encoded) else { return false };
         if byte != wanted {
             return false;
         }
         encoded = &encoded[taken..];
     }
     encoded.is_empty()
+}
+
+/// Appends what `encoded` means.
+fn decode(mut encoded: &[u8], out: &mut Vec<u8>) {
+    while let Some((byte, taken)) = first(encoded) {
+        out.push(byte);
+        encoded = &encoded[taken..];
+    }
+}
+
+/// The first byte of what is meant, and how many stand for it: `%41` is `A` and `+` a space, as forms write them; a `%` without two digits is
+/// itself.
+fn first(encoded: &[u8]) -> Option<(u8, usize)> {
+    Some(match *encoded {
+        [] => return None,
+        [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => (hex(high) << 4 | hex(low), 3),
+        [b'+', ..] => (b' ', 1),
+        [byte, ..] => (byte, 1),
+    })
 }
 
 /// The value of an ASCII hexadecimal digit.

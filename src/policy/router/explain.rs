@@ -3,9 +3,9 @@
 //! For people (`ringgate explain`, the admin API): it looks at all routes one by one, compiles regexes anew and allocates. It decides
 //! independently of the compiled tables, so the tests also use it to check them.
 
-use super::conditions::{condition_count, query_has};
-use super::{RequestView, Router};
-use crate::config::{HostMatch, Match, PathMatch};
+use super::conditions::{condition_count, holds, query_has};
+use super::{RequestView, Router, RouterCache};
+use crate::config::{Condition, HostMatch, Match, PathMatch};
 use crate::units::RouteId;
 use http::{HeaderName, Method};
 use regex_automata::meta::Regex;
@@ -25,7 +25,7 @@ pub struct Considered {
 pub enum MatchOutcome {
     /// It takes the request.
     Chosen,
-    /// It would, but a more specific route (or an equal one before it in the file) does.
+    /// It would, but a guard, a more specific route (or an equal one before it in the file) does.
     Outranked,
     /// It is for another host.
     Host,
@@ -35,12 +35,14 @@ pub enum MatchOutcome {
     Header(HeaderName),
     /// It wants this query parameter to have another value, or to be there.
     Query(String),
+    /// It wants this, too.
+    Condition(Condition),
     /// It matches but for the method.
     Method,
 }
 
 impl Router {
-    /// All routes: first those whose host and path match, in order of precedence, then the others in file order.
+    /// All routes and guards: first those whose host and path match, in order of precedence (guards come first), then the others in file order.
     #[must_use]
     pub fn explain(&self, request: &RequestView<'_>) -> Vec<Considered> {
         let ids = (0..self.rules.len()).map(RouteId::from_index);
@@ -48,7 +50,8 @@ impl Router {
             ids.map(|route| Considered { route, outcome: outcome(&self.rules[route.index()], request) }).collect();
         all.sort_by_key(|considered| {
             let near = !matches!(considered.outcome, MatchOutcome::Host | MatchOutcome::Path);
-            Reverse(near.then(|| rank(&self.rules[considered.route.index()])))
+            let row = considered.route.index();
+            Reverse(near.then(|| (row >= self.first_guard, rank(&self.rules[row]))))
         });
         let mut takers = all.iter_mut().filter(|considered| considered.outcome == MatchOutcome::Outranked);
         if let Some(first) = takers.next() {
@@ -74,6 +77,13 @@ fn outcome(rule: &Match, request: &RequestView<'_>) -> MatchOutcome {
     for (name, value) in &rule.query {
         if !query_has(request.query, name, value) {
             return MatchOutcome::Query(name.clone());
+        }
+    }
+    // a regex is compiled once, and this memory is for this look
+    let mut cache = RouterCache::new();
+    for (row, condition) in rule.more.iter().enumerate() {
+        if !holds(condition, (RouteId(0), row), request, &mut cache) {
+            return MatchOutcome::Condition(condition.clone());
         }
     }
     let head = *request.method == Method::HEAD && rule.methods.contains(&Method::GET);

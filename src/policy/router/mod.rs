@@ -2,12 +2,14 @@
 //!
 //! The most specific route that matches wins: host exact, then the longest wildcard, then any host; below one host, path exact, then
 //! the longest prefix (whole segments), then regex, then any path (`/*`, which would otherwise hide every regex); then more conditions
-//! (a list of methods, each header and each query parameter count one); then file order. "That matches" is meant literally: when the best host or path has only routes whose other conditions
+//! (a list of methods, each header, each query parameter and whatever else is asked count one); then file order. "That matches" is meant literally: when the best host or path has only routes whose other conditions
 //! fail, the next best is tried, down to any host. (nginx and Envoy stop at the chosen virtual host; here a catch-all stays a catch-all.)
 //!
 //! Intuition: hosts and the segments of paths are looked up one by one in a tree, and all regexes of a host are one automaton, so
 //! the cost follows the request's length and not the number of routes. Only routes that share host *and* path are tried one after
 //! the other.
+//!
+//! Guards are asked first: the most specific of those that match, by the same rules, and a route only where none does.
 //!
 //! Methods: a route for `GET` takes `HEAD` too (as nginx's `limit_except` and most web frameworks have it); nothing else is implied.
 //! A request that some route would take but for its method is answered 405 with the methods that would do (RFC 9110 §15.5.6).
@@ -34,6 +36,8 @@ use conditions::{Methods, condition_count, conditions_hold};
 use http::{HeaderName, Method};
 use patterns::Patterns;
 use rustc_hash::FxHashMap;
+use std::net::IpAddr;
+use std::ops::Range;
 use tree::{EXACT_HOST, NodeId, Tree, TreeBuilder, WILDCARD_HOST};
 
 /// What the router looks at.
@@ -47,8 +51,21 @@ pub struct RequestView<'a> {
     pub query: Option<&'a str>,
     /// The method.
     pub method: &'a Method,
+    /// Where it comes from.
+    pub source: Source<'a>,
     /// The first value of a header. Only called for routes that have header conditions.
     pub header: &'a dyn Fn(&HeaderName) -> Option<&'a [u8]>,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Source<'a> {
+    /// The name of the listener.
+    pub listener: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// The client; `None`: it has no address, or that is not known.
+    pub client: Option<IpAddr>,
 }
 
 /// Where a request goes.
@@ -84,7 +101,7 @@ struct Candidate {
     route: RouteId,
     /// Bits of [`Methods`]; 0: any.
     methods: u64,
-    /// There are header or query conditions to look at.
+    /// There are conditions other than methods to look at.
     conditional: bool,
 }
 
@@ -93,8 +110,19 @@ struct Candidate {
 pub struct Router {
     rules: Box<[Match]>,
     methods: Methods,
-    tree: Tree,
+    /// Of both tables.
     patterns: Box<[Patterns]>,
+    routes: Table,
+    /// `None`: there are none.
+    guards: Option<Table>,
+    /// Row of the first guard; all behind it are guards.
+    first_guard: usize,
+}
+
+/// Hosts and paths that are asked together.
+#[derive(Debug)]
+struct Table {
+    tree: Tree,
     /// Root of the paths for any host.
     any: Option<NodeId>,
     /// There are wildcard hosts.
@@ -108,24 +136,77 @@ impl Router {
     /// A regex that does not compile within [`limits::REGEX_SET_BYTES_MAX`], or too many methods. [`crate::config::check`] has
     /// refused what is wrong with a single route before.
     pub fn try_new(config: &Config) -> Result<Self, RouterError> {
-        Self::from_matches(config.routes.iter().map(|route| &route.matcher))
+        let first_guard = config.routes.partition_point(|route| !route.is_guard);
+        Self::compile(config.routes.iter().map(|route| route.matcher.clone()).collect(), first_guard)
     }
 
-    /// The same from the conditions alone, in file order.
+    /// The same from the conditions alone, in file order; none of them is a guard.
     ///
     /// # Errors
     /// As [`Router::try_new`].
     pub fn from_matches<'m>(matches: impl IntoIterator<Item = &'m Match>) -> Result<Self, RouterError> {
-        let rules: Box<[Match]> = matches.into_iter().cloned().collect();
+        Self::compile(matches.into_iter().cloned().collect(), usize::MAX)
+    }
+
+    fn compile(rules: Box<[Match]>, first_guard: usize) -> Result<Self, RouterError> {
         let methods = Methods::try_new(&rules)?;
-        let mut by_host: FxHashMap<&HostMatch, Vec<RouteId>> = FxHashMap::default();
-        for (index, rule) in rules.iter().enumerate() {
-            by_host.entry(&rule.host).or_default().push(RouteId::from_index(index));
+        let first_guard = first_guard.min(rules.len());
+        let mut builder = TablesBuilder { rules: &rules, methods: &methods, patterns: Vec::new(), sets: 0 };
+        builder.sets = builder.sets_of(0..first_guard) + builder.sets_of(first_guard..rules.len());
+        let routes = builder.table(0..first_guard)?;
+        let guards = if first_guard < rules.len() { Some(builder.table(first_guard..rules.len())?) } else { None };
+        let patterns = builder.patterns.into();
+        Ok(Self { methods, patterns, routes, guards, first_guard, rules })
+    }
+
+    /// The route that takes `request`. Allocates nothing once `cache` has seen the host's regexes.
+    ///
+    /// Cost: one hash of the host, one per path segment that routes know, one pass over the path if the host has regexes.
+    pub fn route(&self, request: &RequestView<'_>, cache: &mut RouterCache) -> Routed<'_> {
+        let method = self.methods.bit(request.method);
+        if let Some(table) = &self.guards
+            && let Some(guard) = (Search { router: self, table, request, method, allowed: 0, cache }).hosts()
+        {
+            return Routed::Route(guard);
         }
+        let mut search = Search { router: self, table: &self.routes, request, method, allowed: 0, cache };
+        if let Some(route) = search.hosts() {
+            return Routed::Route(route);
+        }
+        match search.allowed {
+            0 => Routed::NoRoute,
+            allowed => Routed::MethodNotAllowed(self.methods.allow(allowed)),
+        }
+    }
+}
+
+/// What tables are made of.
+struct TablesBuilder<'r> {
+    rules: &'r [Match],
+    methods: &'r Methods,
+    patterns: Vec<Patterns>,
+    /// Hosts that have regexes, over all tables.
+    sets: usize,
+}
+
+impl<'r> TablesBuilder<'r> {
+    fn by_host(&self, rows: Range<usize>) -> FxHashMap<&'r HostMatch, Vec<RouteId>> {
+        let mut by_host: FxHashMap<&HostMatch, Vec<RouteId>> = FxHashMap::default();
+        for row in rows {
+            by_host.entry(&self.rules[row].host).or_default().push(RouteId::from_index(row));
+        }
+        by_host
+    }
+
+    fn sets_of(&self, rows: Range<usize>) -> usize {
+        let has_regex = |routes: &&Vec<RouteId>| routes.iter().any(|id| is_regex(&self.rules[id.index()]));
+        self.by_host(rows).values().filter(has_regex).count()
+    }
+
+    fn table(&mut self, rows: Range<usize>) -> Result<Table, RouterError> {
         let mut tree = TreeBuilder::default();
-        let (mut patterns, mut any, mut wildcards) = (Vec::new(), None, false);
-        let sets = by_host.values().filter(|routes| routes.iter().any(|id| is_regex(&rules[id.index()]))).count();
-        for (host, mut routes) in by_host {
+        let (mut any, mut wildcards) = (None, false);
+        for (host, mut routes) in self.by_host(rows) {
             let root = match host {
                 HostMatch::Any => *any.insert(tree.add_root(None)),
                 HostMatch::Exact(name) => tree.add_root(Some((EXACT_HOST, &name.to_ascii_lowercase()))),
@@ -135,28 +216,14 @@ impl Router {
                 }
             };
             // Within one host and path: more conditions first, then file order.
-            routes.sort_by_key(|id| (std::cmp::Reverse(condition_count(&rules[id.index()])), *id));
-            let regexes = add_paths(root, &routes, &rules, &methods, &mut tree);
+            routes.sort_by_key(|id| (std::cmp::Reverse(condition_count(&self.rules[id.index()])), *id));
+            let regexes = add_paths(root, &routes, self.rules, self.methods, &mut tree);
             if !regexes.is_empty() {
-                tree.set_patterns(root, patterns.len());
-                patterns.push(Patterns::try_new(&regexes, sets)?);
+                tree.set_patterns(root, self.patterns.len());
+                self.patterns.push(Patterns::try_new(&regexes, self.sets)?);
             }
         }
-        Ok(Self { methods, tree: tree.build(), patterns: patterns.into(), any, wildcards, rules })
-    }
-
-    /// The route that takes `request`. Allocates nothing once `cache` has seen the host's regexes.
-    ///
-    /// Cost: one hash of the host, one per path segment that routes know, one pass over the path if the host has regexes.
-    pub fn route(&self, request: &RequestView<'_>, cache: &mut RouterCache) -> Routed<'_> {
-        let mut search = Search { router: self, request, method: self.methods.bit(request.method), allowed: 0, cache };
-        if let Some(route) = search.hosts() {
-            return Routed::Route(route);
-        }
-        match search.allowed {
-            0 => Routed::NoRoute,
-            allowed => Routed::MethodNotAllowed(self.methods.allow(allowed)),
-        }
+        Ok(Table { tree: tree.build(), any, wildcards })
     }
 }
 
@@ -171,7 +238,7 @@ fn add_paths<'r>(
     let mut regexes = Vec::new();
     for &route in routes {
         let rule = &rules[route.index()];
-        let conditional = !rule.headers.is_empty() || !rule.query.is_empty();
+        let conditional = !rule.headers.is_empty() || !rule.query.is_empty() || !rule.more.is_empty();
         let candidate = Candidate { route, methods: methods.set(&rule.methods), conditional };
         match &rule.path {
             PathMatch::Exact(path) => tree.add_exact(root, path, candidate),
@@ -192,6 +259,7 @@ const HOST_BYTES_MAX: usize = 254;
 /// One walk through the hosts, from the most to the least specific.
 struct Search<'s, 'v> {
     router: &'s Router,
+    table: &'s Table,
     request: &'s RequestView<'v>,
     /// The request's method as a bit; 0 when no route names it.
     method: u64,
@@ -202,51 +270,51 @@ struct Search<'s, 'v> {
 
 impl Search<'_, '_> {
     fn hosts(&mut self) -> Option<RouteId> {
-        let router = self.router;
+        let table = self.table;
         let mut buffer = [0_u8; HOST_BYTES_MAX];
         if let Some(name) = self.request.host.and_then(|host| folded(host, &mut buffer)) {
-            if let Some(root) = router.tree.child(EXACT_HOST, name)
+            if let Some(root) = table.tree.child(EXACT_HOST, name)
                 && let Some(found) = self.paths(root)
             {
                 return Some(found);
             }
             let mut rest = name;
-            while router.wildcards
+            while table.wildcards
                 && let Some(dot) = memchr::memchr(b'.', rest)
             {
                 rest = &rest[dot + 1..];
                 // `*` stands for whole labels that are not empty.
                 if dot > 0
-                    && let Some(root) = router.tree.child(WILDCARD_HOST, rest)
+                    && let Some(root) = table.tree.child(WILDCARD_HOST, rest)
                     && let Some(found) = self.paths(root)
                 {
                     return Some(found);
                 }
             }
         }
-        router.any.and_then(|root| self.paths(root))
+        table.any.and_then(|root| self.paths(root))
     }
 
     /// The first route of one host: exact path, longest prefix, shorter ones, regexes, any path.
     fn paths(&mut self, root: NodeId) -> Option<RouteId> {
-        let router = self.router;
-        let (last, whole) = router.tree.walk(root, self.request.path);
-        if whole && let Some(found) = self.first(router.tree.exact(last)) {
+        let table = self.table;
+        let (last, whole) = table.tree.walk(root, self.request.path);
+        if whole && let Some(found) = self.first(table.tree.exact(last)) {
             return Some(found);
         }
         let mut next = Some(last);
         while let Some(node) = next.filter(|&node| node != root) {
-            if let Some(found) = self.first(router.tree.prefix(node)) {
+            if let Some(found) = self.first(table.tree.prefix(node)) {
                 return Some(found);
             }
-            next = router.tree.shorter(node);
+            next = table.tree.shorter(node);
         }
-        self.regexes(root).or_else(|| self.first(router.tree.prefix(root)))
+        self.regexes(root).or_else(|| self.first(table.tree.prefix(root)))
     }
 
     fn regexes(&mut self, root: NodeId) -> Option<RouteId> {
         let router = self.router;
-        let row = router.tree.patterns(root)?;
+        let row = self.table.tree.patterns(root)?;
         let patterns = &router.patterns[row as usize];
         let mut from = 0;
         // The matches live in the cache, which `first` must be free to ignore: take them by index.
@@ -263,7 +331,10 @@ impl Search<'_, '_> {
     /// The first of these routes, which match by host and path, whose other conditions hold.
     fn first(&mut self, candidates: &[Candidate]) -> Option<RouteId> {
         for candidate in candidates {
-            if candidate.conditional && !conditions_hold(&self.router.rules[candidate.route.index()], self.request) {
+            let route = candidate.route;
+            if candidate.conditional
+                && !conditions_hold(&self.router.rules[route.index()], route, self.request, self.cache)
+            {
                 continue;
             }
             if candidate.methods == 0 || candidate.methods & self.method != 0 {

@@ -6,9 +6,11 @@
 
 use super::{Candidate, RouterError};
 use crate::limits;
+use crate::units::RouteId;
 use regex_automata::meta::{Cache, Regex};
 use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::{Input, MatchKind, PatternID, PatternSet};
+use rustc_hash::FxHashMap;
 
 /// The regexes of one host, in order of precedence.
 #[derive(Debug)]
@@ -52,6 +54,10 @@ impl Patterns {
 #[derive(Debug, Default)]
 pub struct RouterCache {
     rows: Vec<Option<Box<(Cache, PatternSet)>>>,
+    /// Of single regexes that routes have besides, by the route and their number in it.
+    singles: FxHashMap<(RouteId, usize), Cache>,
+    /// A text that is decoded.
+    text: Vec<u8>,
 }
 
 impl RouterCache {
@@ -59,6 +65,23 @@ impl RouterCache {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The memory of a single regex, which `make` makes when it is first asked for.
+    pub(in crate::policy) fn of(&mut self, regex: (RouteId, usize), make: impl FnOnce() -> Cache) -> &mut Cache {
+        self.singles.entry(regex).or_insert_with(make)
+    }
+
+    /// Room for a text, empty.
+    pub(super) fn take_text(&mut self) -> Vec<u8> {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        text
+    }
+
+    /// Gives it back.
+    pub(super) fn put_text(&mut self, text: Vec<u8>) {
+        self.text = text;
     }
 
     /// Finds all of `patterns` that match `path`.

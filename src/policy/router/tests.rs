@@ -5,6 +5,8 @@ use crate::units::Rng;
 use http::HeaderValue;
 use rand::{RngExt as _, SeedableRng as _};
 
+mod rules;
+
 fn host(name: &str) -> HostMatch {
     match name.strip_prefix("*.") {
         _ if name == "*" => HostMatch::Any,
@@ -61,7 +63,14 @@ impl<'a> Ask<'a> {
         let header = |name: &HeaderName| {
             self.headers.iter().find(|(other, _)| *other == name.as_str()).map(|(_, value)| value.as_bytes())
         };
-        look(&RequestView { host: self.host, path, query, method: &self.method, header: &header })
+        look(&RequestView {
+            host: self.host,
+            path,
+            query,
+            method: &self.method,
+            source: Source::default(),
+            header: &header,
+        })
     }
 
     /// The row of the route, or `None` for 404 and 405.
@@ -250,7 +259,14 @@ fn headers_are_read_only_for_routes_that_ask_for_them() {
         None
     };
     for (path, count) in [("/plain", 0), ("/cond", 1)] {
-        let view = RequestView { host: None, path, query: None, method: &Method::GET, header: &header };
+        let view = RequestView {
+            host: None,
+            path,
+            query: None,
+            method: &Method::GET,
+            source: Source::default(),
+            header: &header,
+        };
         let _ = router.route(&view, &mut RouterCache::new());
         assert_eq!(asked.get(), count, "{path}");
     }

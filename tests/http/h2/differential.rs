@@ -125,7 +125,7 @@ fn answer(connection: &mut Connection, request: Echoed, out: &mut Vec<u8>) {
         close: false,
         rules: &HeaderRules::default(),
         server: &ServerField::Remove,
-        extra: &[("x-extra", b"1")],
+        lines: b"X-Extra: 1\r\n",
         date: &date::format(0),
     };
     respond::response(&mut block, &response);

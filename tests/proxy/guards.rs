@@ -1,0 +1,74 @@
+//! Guards: what is kept away from every route, however specific.
+
+use crate::support::{Driver, Gateway, Setup, Upstream, behind, on_both_drivers};
+
+const GUARDS: &str = r#"
+[[guard]]
+name = "dotfiles"
+match = { path = '~/\.' }
+respond = { status = 404, body = "nothing here" }
+[[guard]]
+name = "writes"
+match = { path = "/admin/*", method = ["POST", "DELETE"] }
+deny = true
+[[guard]]
+name = "old"
+match = { host = "old.example", path = "/*" }
+redirect = { to = "https://new.example{path}", status = 301 }
+[[guard]]
+match = { path = "/inside/*", header = { x-outside = "1" } }
+deny = true
+[[route]]
+name = "one"
+match = { host = "api.example", path = "/admin/*" }
+upstream = "svc"
+[[route]]
+name = "exact"
+match = { host = "api.example", path = "/api/.env", method = ["GET"] }
+upstream = "svc"
+"#;
+
+on_both_drivers! {
+    fn no_route_overtakes_a_guard(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = format!("{}\n{GUARDS}", behind(&[&upstream], "limit = [{ rate = \"1000/s\" }]", ""));
+        let gateway = Gateway::start(driver, &config);
+        let ask = |method: &str, host: &str, path: &str, more: &[(&str, &str)]| {
+            let fields: Vec<_> = [("Host", host)].into_iter().chain(more.iter().copied()).collect();
+            gateway.request(method, path, &fields, b"")
+        };
+        for path in ["/api/.env", "/.git/config", "//a/%2Egit", "/x/../.env"] {
+            let response = ask("GET", "api.example", path, &[]);
+            assert_eq!((response.status, response.text().as_str()), (404, "nothing here"), "{path}");
+        }
+        ask("POST", "api.example", "/admin", &[]).assert_rejected(403, "guarded");
+        ask("DELETE", "api.example", "/admin/x", &[("X-A", "b")]).assert_rejected(403, "guarded");
+        ask("GET", "any.example", "/inside/a", &[("X-Outside", "1")]).assert_rejected(403, "guarded");
+        let moved = ask("GET", "OLD.example:80", "/admin/x?y", &[]);
+        assert_eq!((moved.status, moved.header("location")), (301, Some("https://new.example/admin/x?y")));
+        // the more specific of two guards
+        assert_eq!(ask("GET", "old.example", "/.env", &[]).status, 301);
+        assert!(upstream.requests().is_empty(), "{:?}", upstream.requests());
+        for (method, path) in [("GET", "/admin/x"), ("PUT", "/admin"), ("GET", "/inside/a"), ("GET", "/a.b")] {
+            assert_eq!(ask(method, "api.example", path, &[]).status, 200, "{method} {path}");
+        }
+        let count = |name: &str, labels: &[(&str, &str)]| gateway.metric(name, labels) as u64;
+        assert_eq!(count("ringgate_rejected_total", &[("route", "writes"), ("reason", "guarded")]), 2);
+        assert_eq!(count("ringgate_rejected_total", &[("route", "guard:/inside/*"), ("reason", "guarded")]), 1);
+        assert_eq!(count("ringgate_requests_total", &[("route", "dotfiles"), ("method", "GET"), ("code", "404")]), 4);
+    }
+
+    fn a_guard_asks_nobody_who_he_is(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = format!("{}\n{GUARDS}\n[auth.key]\nheader = \"x-key\"\n", behind(&[&upstream], "", ""));
+        let setup = Setup { listener: "auth = [\"key\"]", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        gateway.get("/a").assert_rejected(401, "unauthenticated");
+        assert_eq!(gateway.get("/.env").status, 404);
+        // and what comes before its first request is kept open
+        let mut client = gateway.client();
+        for _ in 0..2 {
+            assert_eq!(client.get("/.env").status, 404);
+        }
+    }
+}
