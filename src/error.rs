@@ -84,6 +84,8 @@ kinds! {
     Unauthenticated = "unauthenticated", Gateway, 401, "the request does not say who sends it, or not in a way that is believed";
     /// Who sends the request may not (RFC 9110 §15.5.4).
     Forbidden = "forbidden", Gateway, 403, "the request is not allowed";
+    /// More passwords are to be verified than there is time for.
+    AuthenticationBusy = "authentication_busy", Gateway, 503, "too many passwords are being verified";
     /// A rate limit (RFC 6585 §4).
     RateLimited = "rate_limited", Gateway, 429, "too many requests";
     /// The route's `max_concurrent`.

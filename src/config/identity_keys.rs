@@ -4,6 +4,7 @@ use super::addresses::Network;
 use super::fetched::JwksUrl;
 use super::identity::ClaimTest;
 use super::names::{EditableHeader, FilePath, Header, MethodText, Name};
+use super::passwords::PasswordHash;
 use super::paths::{Body, QueryText};
 use super::problem::{Refusal, Sink};
 use super::read::{List, Map, Node, Read, Scalar, Written};
@@ -16,6 +17,7 @@ use crate::limits::{CONSUMER_GROUPS_MAX, CONSUMER_KEYS_MAX, ENTRIES_MAX, ROUTE_C
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 use std::borrow::Cow;
+use std::sync::Arc;
 use toml::de::DeValue;
 
 table! {
@@ -25,6 +27,18 @@ table! {
         default groups: List<Name, 0, CONSUMER_GROUPS_MAX> = [];
         /// API keys of the consumer, at most 64, so that an old one and a new one can be valid at once.
         default keys: List<KeyDigests, 0, CONSUMER_KEYS_MAX> = [];
+        /// The password that the consumer logs in with, where auth.X.basic is taken.
+        optional basic: Credentials;
+    }
+}
+
+table! {
+    /// A name and a password.
+    Credentials {
+        /// The name that is typed; without it the consumer's. It has no colon (RFC 7617).
+        optional user: Name;
+        /// The password's hash: argon2id, bcrypt ($2a$, $2b$, $2y$) or SHA-crypt ($5$, $6$), as htpasswd -nB or mkpasswd print it.
+        required password: PasswordText;
     }
 }
 
@@ -53,6 +67,8 @@ table! {
         optional jwks: JwksUrl;
         /// TLS with whom that URL names.
         table tls: UpstreamTls;
+        /// Or a name and a password (RFC 7617), behind "Authorization: Basic".
+        optional basic: Basic;
         /// How tokens are signed; others are refused. RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, or HS256, HS384, HS512
         /// for a secret.
         default algorithms: List<AlgorithmWord, 0, 16> = [];
@@ -70,6 +86,16 @@ table! {
         default forward_credentials: bool = false;
         /// Headers that tell the endpoint who was recognised: {consumer}, {groups} or {claim.NAME}. No client can set them: they are taken off all requests first.
         default headers: Map<EditableHeader, IdentityText, ENTRIES_MAX> = {};
+    }
+}
+
+table! {
+    /// Who logs in: consumers with basic, and the users of a file.
+    Basic {
+        /// What browsers show and keep passwords by; without it the name of this table.
+        optional realm: Name;
+        /// A file as htpasswd writes it: a USER:HASH in each line, and remarks behind #. Its users are consumers, too. It is read with this one.
+        optional htpasswd: FilePath;
     }
 }
 
@@ -154,6 +180,24 @@ impl Scalar for Token {
 
     fn schema() -> serde_json::Value {
         Header::schema()
+    }
+}
+
+/// `password`: its hash. What a file says of it is not shown again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasswordText(pub Arc<PasswordHash>);
+
+impl JsonSchema for PasswordText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "PasswordText".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^\\$(argon2id|2[aby]|5|6)\\$" })
     }
 }
 

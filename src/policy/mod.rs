@@ -20,6 +20,7 @@ pub mod identity;
 pub mod key_table;
 pub mod latencies;
 pub mod limit_fields;
+pub mod login;
 pub mod names;
 pub mod networks;
 pub mod outlier;

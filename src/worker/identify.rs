@@ -4,16 +4,18 @@
 
 use super::believed::Bearer;
 use super::inbound::Inbound;
+use super::logins::{Known, Pending};
 use super::plan::Planner;
 use super::record::Record;
 use super::state::Scratch;
-use crate::config::{self, Auth, Consumer, IdentityText, KeyPlace, TokenRules};
+use crate::config::{self, Auth, Consumer, IdentityText, KeyPlace, Logins, Proof, TokenRules};
 use crate::error::ProxyError;
 use crate::http::head::RequestHead;
 use crate::http::headers::push;
 use crate::limits::{API_KEY_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::policy::access::{Subject, Verdict, Who};
 use crate::policy::identity::{Identities, behind_scheme, is_named, of_query};
+use crate::policy::login::{self, Credentials};
 use crate::policy::token::{self, Disbelief};
 use crate::units::{AuthId, ConsumerId, RouteId};
 use aws_lc_rs::digest;
@@ -30,8 +32,8 @@ pub(super) struct Identified {
 
 #[derive(Clone, Debug)]
 enum By {
-    /// A key of this consumer's.
-    Key(ConsumerId),
+    /// A key of this consumer's, or its password.
+    Consumer(ConsumerId),
     /// A token.
     Token(Rc<Bearer>),
 }
@@ -40,7 +42,7 @@ impl Identified {
     /// The consumer's name.
     pub(super) fn name<'i>(&'i self, identities: &'i Identities) -> &'i str {
         match &self.by {
-            By::Key(id) => &identities.consumer(*id).name,
+            By::Consumer(id) => &identities.consumer(*id).name,
             By::Token(bearer) => &bearer.name,
         }
     }
@@ -48,7 +50,7 @@ impl Identified {
     /// The consumer, unless it is only a token that knows it.
     fn consumer(&self) -> Option<ConsumerId> {
         match &self.by {
-            By::Key(id) => Some(*id),
+            By::Consumer(id) => Some(*id),
             By::Token(bearer) => bearer.consumer,
         }
     }
@@ -61,22 +63,36 @@ impl Identified {
     /// What the token says, if it was one.
     pub(super) fn claims(&self) -> Option<&Map<String, Value>> {
         match &self.by {
-            By::Key(_) => None,
+            By::Consumer(_) => None,
             By::Token(bearer) => Some(&bearer.claims),
         }
     }
 
     fn number(&self, identities: &Identities) -> u64 {
         match &self.by {
-            By::Key(id) => identities.consumer(*id).number,
+            By::Consumer(id) => identities.consumer(*id).number,
             By::Token(bearer) => bearer.number,
         }
     }
 }
 
+/// Why a request goes no further for now.
+pub(super) enum Stop {
+    /// It is refused.
+    Refused(ProxyError),
+    /// Whether it is believed what it shows for this way is not known yet.
+    Wait(AuthId, Rc<Pending>),
+}
+
+impl From<ProxyError> for Stop {
+    fn from(error: ProxyError) -> Self {
+        Self::Refused(error)
+    }
+}
+
 impl Planner<'_> {
     /// Finds out who sends the request, if anybody is to be known; or why it goes no further.
-    pub(super) fn identify(&self, route: RouteId, client: IpAddr, record: &mut Record) -> Result<(), ProxyError> {
+    pub(super) fn identify(&self, route: RouteId, client: IpAddr, record: &mut Record) -> Result<(), Stop> {
         let (worker, listener) = (self.inbound.worker, self.inbound.listener);
         let shared = &worker.shared;
         if !shared.has_guards {
@@ -87,11 +103,17 @@ impl Planner<'_> {
         let client = (peer.address.is_some() || client != peer.ip()).then_some(client);
         let subject = Subject { client, method: self.head.method(), who: None };
         if shared.guards.turns_away(listener, route, &subject).is_some() {
-            return Err(ProxyError::Forbidden);
+            return Err(ProxyError::Forbidden.into());
         }
         let ways = config::identity::ways(&shared.config.routes[route.index()], self.config);
         if !ways.is_empty() {
-            let identified = ways.iter().find_map(|way| self.by_way(*way));
+            let mut identified = None;
+            for way in ways {
+                identified = self.by_way(*way)?;
+                if identified.is_some() {
+                    break;
+                }
+            }
             let _ = self.identified.set(identified.ok_or(ProxyError::Unauthenticated)?);
         }
         let who = self.identified.get().map(|identified| {
@@ -106,22 +128,41 @@ impl Planner<'_> {
                 }
                 Ok(())
             }
-            Verdict::Denied(..) | Verdict::NotAllowed(_) => Err(ProxyError::Forbidden),
+            Verdict::Denied(..) | Verdict::NotAllowed(_) => Err(ProxyError::Forbidden.into()),
         }
     }
 
-    fn by_way(&self, way: AuthId) -> Option<Identified> {
+    fn by_way(&self, way: AuthId) -> Result<Option<Identified>, Stop> {
         let shared = &self.inbound.worker.shared;
         let auth = &shared.config.auth[way.index()];
         let mut room = [0; API_KEY_BYTES_MAX];
-        let by = auth.places.iter().find_map(|place| {
-            let shown = shown(self.head, place, &mut room)?;
-            match &auth.tokens {
-                None => shared.identities.by_key(shown).map(By::Key),
-                Some(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
+        for place in &auth.places {
+            let Some(shown) = shown(self.head, place, &mut room) else { continue };
+            let by = match &auth.proof {
+                Proof::Key => shared.identities.by_key(shown).map(By::Consumer),
+                Proof::Token(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
+                Proof::Password(logins) => self.by_password(way, logins, shown)?.map(By::Consumer),
+            };
+            if let Some(by) = by {
+                return Ok(Some(Identified { way, by }));
             }
-        });
-        by.map(|by| Identified { way, by })
+        }
+        Ok(None)
+    }
+
+    fn by_password(&self, way: AuthId, logins: &Logins, shown: &[u8]) -> Result<Option<ConsumerId>, Stop> {
+        let Some(credentials) = Credentials::decode(shown) else { return Ok(None) };
+        let Some(claim) = login::claim(logins, credentials.user()) else { return Ok(None) };
+        if let Some((_, is_right)) = self.heard.iter().find(|(heard, _)| *heard == way) {
+            return Ok(claim.owner.filter(|_| *is_right));
+        }
+        let worker = self.inbound.worker;
+        let Some(verifier) = &worker.shared.verifier else { return Ok(None) };
+        match worker.worker().look_up(verifier, claim.hash, &credentials, self.now) {
+            Known::Right => Ok(claim.owner),
+            Known::Soon(pending) => Err(Stop::Wait(way, pending)),
+            Known::Busy => Err(ProxyError::AuthenticationBusy.into()),
+        }
     }
 
     fn by_token(&self, (way, auth): (AuthId, &Auth), rules: &TokenRules, shown: &[u8]) -> Option<Rc<Bearer>> {
@@ -163,12 +204,17 @@ impl Planner<'_> {
                 KeyPlace::Header(_, scheme) => scheme.as_deref(),
                 KeyPlace::Query(_) | KeyPlace::Cookie(_) => None,
             });
+            let logins = way.logins();
+            let realm = logins.map_or(&way.name, |logins| &logins.realm);
             // no scheme is registered for keys; names of the configuration have no quotes
-            for part in [scheme.unwrap_or("ApiKey"), " realm=\"", &way.name, "\""] {
+            for part in [scheme.unwrap_or("ApiKey"), " realm=\"", realm, "\""] {
                 out.extend_from_slice(part.as_bytes());
             }
+            if logins.is_some() {
+                out.extend_from_slice(b", charset=\"UTF-8\""); // RFC 7617 §2.1
+            }
             let mut room = [0; API_KEY_BYTES_MAX];
-            if way.tokens.is_some() && way.places.iter().any(|place| shown(self.head, place, &mut room).is_some()) {
+            if way.tokens().is_some() && way.places.iter().any(|place| shown(self.head, place, &mut room).is_some()) {
                 out.extend_from_slice(b", error=\"invalid_token\""); // RFC 6750 §3.1
             }
         }
@@ -220,7 +266,7 @@ pub(super) fn tell(
     let Some(identified) = identified else { return };
     match &identified.by {
         By::Token(bearer) => identity.extend_from_slice(&bearer.lines),
-        By::Key(id) => {
+        By::Consumer(id) => {
             let consumer = shared.identities.consumer(*id);
             for (name, text) in &shared.config.auth[identified.way.index()].headers {
                 let name = name.as_str().as_bytes();

@@ -40,6 +40,7 @@ mod inbound;
 mod kept;
 mod lease;
 mod line;
+mod logins;
 mod meaning;
 mod notice;
 mod opening;
@@ -59,6 +60,8 @@ mod tunnel;
 mod up;
 mod upload;
 mod variables;
+mod verifier;
+mod waiting;
 
 pub use door::DoorKey;
 pub use estate::Estate;

@@ -9,6 +9,7 @@
 //! half-way leaves no trace. Where only endpoints of some clusters have changed (their names have other addresses) everything else is the very
 //! same ([`Shared::with_endpoints`]). It is freed when the last worker has let go of it, with the last request that began under it.
 
+use super::verifier::Verifier;
 use crate::config::{Access, Cluster, Config, Endpoint, Listener, Route};
 use crate::limits::LIMIT_TABLE_BUCKETS;
 use crate::observe::labels::ProbeState;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub(super) identities: Arc<Identities>,
     /// Who may do what.
     pub(super) guards: Arc<Guards>,
+    /// What verifies passwords, if anybody logs in.
+    pub(super) verifier: Option<Arc<Verifier>>,
     /// Whether any request is asked for who sends it, or kept out.
     pub(super) has_guards: bool,
     /// The numbers.
@@ -146,6 +149,7 @@ impl Shared {
             router: Arc::clone(&self.router),
             identities: Arc::clone(&self.identities),
             guards: Arc::clone(&self.guards),
+            verifier: self.verifier.clone(),
             has_guards: self.has_guards,
             limits: Arc::clone(&self.limits),
             table: Arc::clone(&self.table),
@@ -229,6 +233,7 @@ impl Shared {
             router: Arc::new(router),
             identities: Arc::new(Identities::new(&config.consumers, RandomState::new)),
             guards: Arc::new(Guards::new(&config)),
+            verifier: Verifier::of(&config, old.and_then(|old| old.verifier.as_ref())),
             has_guards: has_guards(&config),
             try_times: Arc::new(try_times),
             connection_slots,

@@ -7,6 +7,7 @@
 use super::down::h2::runner::Runners;
 use super::handshakes::Handshakes;
 use super::kept::Kept;
+use super::logins::Logins;
 use super::notice::Notice;
 use super::report::{Complaints, Report};
 use crate::config::Config;
@@ -49,6 +50,8 @@ pub(super) struct Worker {
     /// `Retry-After` and `RateLimit` of a rejection.
     pub(super) limit_texts: RefCell<(Vec<u8>, Vec<u8>)>,
     log_texts: RefCell<Vec<LogTexts>>,
+    /// Passwords that are known to be right.
+    pub(super) logins: RefCell<Logins>,
     /// Tasks that serve streams.
     pub(super) runners: RefCell<Runners>,
     /// Room for heads that arrive.
@@ -129,6 +132,7 @@ impl Worker {
             armed: Cell::new(0),
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
+            logins: RefCell::default(),
             runners: RefCell::default(),
             heads: RefCell::new(Vec::with_capacity(HEADS_KEPT)),
             epoch: Cell::new(epoch()),

@@ -37,6 +37,7 @@ mod interim;
 mod knobs;
 mod limits;
 mod lives;
+mod logins;
 mod messages;
 mod misbehaviour;
 mod mixture;

@@ -12,7 +12,8 @@ pub(super) fn consumers(consumers: &Consumers) -> Map<String, Value> {
     let written = consumers.all.iter().take(consumers.written);
     let row = |consumer: &crate::config::Consumer| {
         let keys: Vec<_> = consumer.keys.iter().map(|_| json!({ "sha256": HIDDEN })).collect();
-        json!({ "groups": consumers.groups_of(consumer).collect::<Vec<_>>(), "keys": keys })
+        let basic = consumer.login.as_ref().map(|(user, _)| json!({ "user": **user, "password": HIDDEN }));
+        json!({ "groups": consumers.groups_of(consumer).collect::<Vec<_>>(), "keys": keys, "basic": basic })
     };
     written.map(|consumer| (consumer.name.to_string(), row(consumer))).collect()
 }
@@ -26,12 +27,17 @@ fn way(way: &Auth) -> Value {
     let (mut header, mut scheme, mut query, mut cookie) = (None, None, None, None);
     for place in &way.places {
         match place {
+            KeyPlace::Header(..) if way.logins().is_some() => {} // it follows
             KeyPlace::Header(name, word) => (header, scheme) = (Some(name.as_str()), word.as_deref()),
             KeyPlace::Query(name) => query = Some(name),
             KeyPlace::Cookie(name) => cookie = Some(name),
         }
     }
-    let tokens = way.tokens.as_deref();
+    let tokens = way.tokens().map(|tokens| &**tokens);
+    let basic = way.logins().map(|logins| {
+        let file = logins.file.as_ref().map(|path| path.display().to_string());
+        json!({ "realm": logins.realm, "htpasswd": file })
+    });
     let headers = way.headers.iter().map(|(name, text)| (name.to_string(), text.to_string().into()));
     json!({
         "header": header,
@@ -41,6 +47,7 @@ fn way(way: &Auth) -> Value {
         "key": tokens.filter(|it| it.fetched.is_none()).map(key),
         "jwks": tokens.and_then(|it| it.fetched.as_ref()).map(|fetched| &fetched.url.written),
         "tls": tokens.and_then(|it| it.fetched.as_ref()?.tls.as_ref()).map(|tls| &tls.shown),
+        "basic": basic,
         "algorithms": tokens.map_or_else(Vec::new, |it| it.algorithms.iter().map(|one| one.word()).collect()),
         "issuer": tokens.and_then(|it| it.issuer.as_ref()),
         "audience": tokens.map_or(&[][..], |it| &it.audience),
