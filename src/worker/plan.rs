@@ -11,6 +11,7 @@ use super::kept::Kept;
 use super::logins::Pending;
 use super::record::Record;
 use super::request_id::{self, RequestId};
+use super::waiting::{Heard, Wait};
 use crate::config::{self, HashKey, LimitKey, Target};
 use crate::error::ProxyError;
 use crate::http::Version;
@@ -54,18 +55,6 @@ pub(super) enum Way {
     Wait(Wait),
 }
 
-/// A request that waits for something to be known of who sends it.
-pub(super) struct Wait {
-    /// Its head, whose bytes are in the inbox still.
-    pub(super) head: Box<Kept>,
-    /// What is looked at.
-    pub(super) way: AuthId,
-    pub(super) pending: Rc<Pending>,
-}
-
-/// What a request that waited has heard: which ways were believed.
-pub(super) type Heard = [(AuthId, bool)];
-
 /// What the gateway answers itself.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -105,24 +94,8 @@ pub(super) fn plan(inbound: &Inbound<'_>, kept: Box<Kept>, inbox: &Block, record
     Plan { cycle, way }
 }
 
-/// Plans anew for a request that has waited, with what it has heard; or ends it, if it has failed of that.
-pub(super) fn resume(
-    (inbound, kept, inbox): (&Inbound<'_>, Box<Kept>, &Block),
-    cycle: &mut Cycle,
-    record: &mut Record,
-    heard: Result<&Heard, ProxyError>,
-    now: Instant,
-) -> Way {
-    planned((inbound, kept, inbox), now, heard.unwrap_or_default(), |planner| {
-        let client = inbound.client_ip(planner.head);
-        match heard {
-            Ok(_) => planner.way(cycle, record, client),
-            Err(error) => Planned::Answer(planner.give_up(cycle, record, error)),
-        }
-    })
-}
-
-fn planned(
+/// The verbs over a head, and then what is to be done with that.
+pub(super) fn planned(
     (inbound, mut kept, inbox): (&Inbound<'_>, Box<Kept>, &Block),
     now: Instant,
     heard: &Heard,
@@ -151,7 +124,7 @@ fn planned(
 }
 
 /// What is to be done with a request, while its head is looked at.
-enum Planned {
+pub(super) enum Planned {
     Answer(Answer),
     Forward(Forward),
     Wait(AuthId, Rc<Pending>),
@@ -217,7 +190,7 @@ impl Planner<'_> {
 
     /// The verbs from here to the attempts. Each needs the head and what the verbs before it have found, and nothing that the worker lends: where
     /// one is to wait, the rest is planned anew from the head that is kept.
-    fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Planned {
+    pub(super) fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Planned {
         let route = match self.route(cycle, record) {
             Ok(route) => route,
             Err(answer) => return Planned::Answer(answer),
@@ -391,7 +364,7 @@ impl Planner<'_> {
     }
 
     /// A refusal that has nothing to say but itself, and when to come back.
-    fn give_up(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError) -> Answer {
+    pub(super) fn give_up(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError) -> Answer {
         match error {
             ProxyError::ClientClosed => {
                 record.on_error(error);
