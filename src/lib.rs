@@ -162,7 +162,8 @@
 //! Consumers, ways to be recognised and rules are part of the configuration ([`config::Consumers`], [`config::Auth`], [`config::Access`]), with the
 //! files that they stand in, so they change by a reload and never under a request. A key is looked for by a hash and compared in constant
 //! time; a token's signature is verified once a worker, and then known by its hash until it is over (`worker::believed`). A password is verified by threads that are no worker's
-//! (`worker::verifier`), while its request waits with its head (`worker::waiting`), and then known for some minutes (`worker::logins`). What the gateway says
+//! (`worker::verifier`), while its request waits with its head (`worker::waiting`), and then known for some minutes (`worker::logins`). Where somebody else
+//! decides, its endpoints are asked as any others are (`worker::decision`), and the request waits in the same way. What the gateway says
 //! about a consumer it says alone: headers in which it does are taken off every request before anything is added
 //! ([`config::HeaderRules::strip`]), and so are credentials, unless they are asked for. A secret is kept as what it is compared by, and no `Debug`
 //! shows it.

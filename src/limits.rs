@@ -109,6 +109,8 @@ pub const PASSWORD_PATIENCE: Duration = Duration::from_secs(10);
 pub const PASSWORD_KNOWN: Duration = Duration::from_secs(300);
 /// Passwords that a worker knows to be right: some 100 bytes each.
 pub const PASSWORDS_KNOWN_MAX: usize = 8_192;
+/// The body of a refusal by who decides (`auth.forward`) that a client gets; of a longer one it gets none.
+pub const DECISION_BODY_BYTES_MAX: usize = 64 << 10;
 /// Ways to be recognised of one gateway (`[auth.NAME]`), and of one route.
 pub const AUTH_MAX: usize = 64;
 /// A token (JWT) that is read: identity providers warn at half of that, and a head is 16 KiB.

@@ -68,6 +68,11 @@ pub(super) fn lines(
         None => {
             lines.push(("auth", format!("nobody is recognised by {}", names.join(" or "))));
             lines.extend(disbeliefs(config, ways, request).map(|why| ("", why)));
+            let asked = ways.iter().map(|way| &config.auth[way.index()]);
+            let asked = asked.filter_map(|way| Some((&way.name, way.forward()?)));
+            lines.extend(asked.map(|(name, forward)| {
+                ("", format!("{name}: upstream {} is asked, which only a running gateway does", forward.upstream))
+            }));
         }
     }
     let who = found.as_ref().map(|(_, id)| {
@@ -88,9 +93,11 @@ pub(super) fn lines(
         return lines;
     }
     let is_open = explained.iter().any(|one| one.holds.is_none());
+    let asks = ways.iter().any(|way| config.auth[way.index()].forward().is_some());
     let is_unknown = !ways.is_empty() && found.is_none();
     let verdict = match guards.turns_away(listener, route, &subject) {
         Some(Verdict::Denied(place, row)) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
+        _ if is_unknown && asks => "depends on what is answered there".to_owned(),
         _ if is_unknown => "401 unauthenticated".to_owned(),
         _ => match guards.authorize(listener, route, &subject) {
             Verdict::Denied(place, row) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
@@ -133,6 +140,7 @@ fn recognised(
                     let id = claim.owner.filter(|_| claim.hash.is_of(credentials.password()))?;
                     Found { name: identities.consumer(id).name.to_string(), consumer: Some(id), claims: None }
                 }
+                Proof::Forward(_) => return None,
                 Proof::Token(rules) => {
                     let verified = token::verify(rules, &rules.keys, shown, clock::wall()).ok()?;
                     let consumer = identities.by_name(&verified.name);

@@ -202,14 +202,14 @@ fn config(
     let resolver = file.resolver.as_ref().and_then(|table| resolver(&table.value, sink));
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
     let mut gathered = check_consumers::gather(file, sink);
-    let auth = gathered.as_mut().and_then(|gathered| check_identity::auth(file, gathered, sink));
+    let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
+    let names: Vec<&str> = names.unwrap_or_default();
+    let auth = gathered.as_mut().and_then(|gathered| check_identity::auth(file, (gathered, &names), sink));
     let consumers = gathered.map(Gathered::finish);
     let mut access = AccessReader::new(file);
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, &mut access, sink));
     binds(file, sink);
     log_is_nothing_else(file, sink);
-    let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
-    let names: Vec<&str> = names.unwrap_or_default();
     let routes = match &file.route {
         Some(list) => routes(document, &list.value, (&names, &mut access), sink)?,
         None => None,

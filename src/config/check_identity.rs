@@ -21,10 +21,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Ways to be recognised, in file order.
-pub(super) fn auth(file: &file::File, gathered: &mut Gathered, sink: &mut Sink<'_>) -> Option<Vec<Auth>> {
+pub(super) fn auth(
+    file: &file::File,
+    (gathered, upstreams): (&mut Gathered, &[&str]),
+    sink: &mut Sink<'_>,
+) -> Option<Vec<Auth>> {
     let map = file.auth.as_ref()?;
-    let mut of = |(name, written): &(Written<Name>, Written<identity_keys::Auth>)| {
-        way(&name.value.0, &written.value, gathered, sink)
+    let mut of = |(name, written): &(Written<Name>, Written<identity_keys::Auth>)| match &written.value.forward {
+        Some(forward) => forward_way(&name.value.0, (&written.value, forward), upstreams, sink),
+        None => way(&name.value.0, &written.value, gathered, sink),
     };
     let ways: Vec<_> = map.value.0.iter().filter_map(&mut of).collect();
     (ways.len() == map.value.0.len()).then_some(ways)
@@ -67,7 +72,7 @@ fn way(name: &str, table: &identity_keys::Auth, gathered: &mut Gathered, sink: &
     let reported = ["header", "query", "cookie"].iter().any(|key| sink.reported(table.at.key(key)));
     if places.is_empty() && !reported {
         let message =
-            "missing: at least one of header, query, cookie, where an API key stands, or key or jwks, for tokens, or basic"
+            "missing: at least one of header, query, cookie, where an API key stands, or key or jwks, for tokens, or basic, or forward"
                 .to_owned();
         sink.place(table.at.key("header"), table.at.offset, message, None);
     }
@@ -82,6 +87,21 @@ fn basic_way(
     gathered: &mut Gathered,
     sink: &mut Sink<'_>,
 ) -> Option<Auth> {
+    only_one(table, "basic", "which is behind \"Authorization: Basic\"", sink);
+    only_tokens(table, sink);
+    let logins = gathered.logins(name, &basic.value, sink)?;
+    let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    Some(Auth {
+        name: name.to_owned(),
+        places: vec![KeyPlace::Header(http::header::AUTHORIZATION, Some("Basic".to_owned()))],
+        proof: Proof::Password(Arc::new(logins)),
+        forwards: value(&table.forward_credentials)?,
+        headers,
+    })
+}
+
+/// Keys of other ways, beside one that has its own.
+fn only_one(table: &identity_keys::Auth, way: &str, why: &str, sink: &mut Sink<'_>) {
     let others = [
         ("header", table.header.as_ref().map(|key| key.span.clone())),
         ("scheme", table.scheme.as_ref().map(|key| key.span.clone())),
@@ -91,17 +111,36 @@ fn basic_way(
         ("jwks", table.jwks.as_ref().map(|key| key.span.clone())),
     ];
     for (key, span) in others.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-        let message = "has no effect: basic stands there too, which is behind \"Authorization: Basic\"".to_owned();
+        let message = format!("has no effect: {way} stands there too, {why}");
         sink.place(table.at.key(key), span.start, message, None);
     }
+}
+
+/// Somebody else decides.
+fn forward_way(
+    name: &str,
+    (table, forward): (&identity_keys::Auth, &Written<identity_keys::Forward>),
+    upstreams: &[&str],
+    sink: &mut Sink<'_>,
+) -> Option<Auth> {
+    only_one(table, "forward", "and whoever is asked looks for himself", sink);
+    if let Some(basic) = &table.basic {
+        sink.place(
+            table.at.key("basic"),
+            basic.span.start,
+            "forward stands there too; must be one of the two".to_owned(),
+            None,
+        );
+    }
     only_tokens(table, sink);
-    let logins = gathered.logins(name, &basic.value, sink)?;
+    let forward = super::forward::forward(&forward.value, upstreams, sink)?;
     let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    let forwards = value(&table.forward_credentials)?;
     Some(Auth {
         name: name.to_owned(),
-        places: vec![KeyPlace::Header(http::header::AUTHORIZATION, Some("Basic".to_owned()))],
-        proof: Proof::Password(Arc::new(logins)),
-        forwards: value(&table.forward_credentials)?,
+        places: Vec::new(),
+        proof: Proof::Forward(Arc::new(forward)),
+        forwards,
         headers,
     })
 }
@@ -127,6 +166,15 @@ fn only_tokens(table: &identity_keys::Auth, sink: &mut Sink<'_>) {
     }
 }
 
+/// Why the gateway cannot say in this header who was recognised.
+pub(super) fn unfit(header: &HeaderName) -> Option<&'static str> {
+    match header.as_str() {
+        "host" | "cookie" | "authorization" | "via" | "date" => Some("the gateway cannot say in it who was recognised"),
+        other if other.starts_with("x-forwarded-") => Some("the gateway says other things in it"),
+        _ => None,
+    }
+}
+
 type HeadersMap<const MAX: usize> = Map<super::names::EditableHeader, identity_keys::IdentityText, MAX>;
 
 fn headers<const MAX: usize>(
@@ -137,11 +185,10 @@ fn headers<const MAX: usize>(
     let mut headers: Vec<(HeaderName, _)> = Vec::new();
     for (name, text) in &map.value.0 {
         let header = &name.value.0;
-        let message = match header.as_str() {
-            "host" | "cookie" | "authorization" | "via" | "date" => "the gateway cannot say in it who was recognised",
-            other if other.starts_with("x-forwarded-") => "the gateway says other things in it",
-            _ if headers.iter().any(|(other, _)| other == header) => "stands there twice",
-            _ => {
+        let message = match unfit(header) {
+            Some(why) => why,
+            None if headers.iter().any(|(other, _)| other == header) => "stands there twice",
+            None => {
                 headers.push((header.clone(), text.value.clone()));
                 continue;
             }
@@ -286,7 +333,7 @@ pub(super) fn strip(routes: &mut [Route], listeners: &[Listener], auth: &[Auth])
     if auth.is_empty() {
         return;
     }
-    let identity: FxHashSet<_> = auth.iter().flat_map(|way| &way.headers).map(|(name, _)| name.clone()).collect();
+    let identity: FxHashSet<_> = auth.iter().flat_map(Auth::identity).cloned().collect();
     let mut known: FxHashMap<Vec<AuthId>, Arc<[HeaderName]>> = FxHashMap::default();
     for route in routes {
         let ways = match &route.auth {

@@ -5,6 +5,7 @@
 //! these types says everything that a reload may change, and nothing secret.
 
 use super::fetched::FetchedKeys;
+use super::forward::Forward;
 use super::identity_keys::{Digest, IdentityText};
 use super::passwords::{Logins, PasswordHash};
 use super::token_keys::{Algorithm, VerifyKey};
@@ -102,7 +103,7 @@ impl fmt::Debug for Consumers {
 pub struct Auth {
     /// What routes and listeners call it.
     pub name: String,
-    /// Where what is shown stands, in the order in which it is looked for; at least one place.
+    /// Where what is shown stands, in the order in which it is looked for; at least one place, but where somebody else decides.
     pub places: Vec<KeyPlace>,
     /// What stands there.
     pub proof: Proof,
@@ -121,6 +122,8 @@ pub enum Proof {
     Token(Arc<TokenRules>),
     /// The name and the password of one of these.
     Password(Arc<Logins>),
+    /// Whatever convinces somebody else.
+    Forward(Arc<Forward>),
 }
 
 impl Auth {
@@ -129,7 +132,7 @@ impl Auth {
     pub fn tokens(&self) -> Option<&Arc<TokenRules>> {
         match &self.proof {
             Proof::Token(rules) => Some(rules),
-            Proof::Key | Proof::Password(_) => None,
+            Proof::Key | Proof::Password(_) | Proof::Forward(_) => None,
         }
     }
 
@@ -138,8 +141,25 @@ impl Auth {
     pub fn logins(&self) -> Option<&Arc<Logins>> {
         match &self.proof {
             Proof::Password(logins) => Some(logins),
-            Proof::Key | Proof::Token(_) => None,
+            Proof::Key | Proof::Token(_) | Proof::Forward(_) => None,
         }
+    }
+
+    /// Who decides, if it is somebody else.
+    #[must_use]
+    pub fn forward(&self) -> Option<&Arc<Forward>> {
+        match &self.proof {
+            Proof::Forward(forward) => Some(forward),
+            Proof::Key | Proof::Token(_) | Proof::Password(_) => None,
+        }
+    }
+
+    /// Headers in which it is the gateway that says who sends a request.
+    pub fn identity(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers
+            .iter()
+            .map(|(name, _)| name)
+            .chain(self.forward().into_iter().flat_map(|forward| forward.identity()))
     }
 }
 

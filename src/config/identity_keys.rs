@@ -2,10 +2,12 @@
 
 use super::addresses::Network;
 use super::fetched::JwksUrl;
+use super::file::Timeout;
+use super::forward::OnFailure;
 use super::identity::ClaimTest;
 use super::names::{EditableHeader, FilePath, Header, MethodText, Name};
 use super::passwords::PasswordHash;
-use super::paths::{Body, QueryText};
+use super::paths::{Body, ProbePath, QueryText};
 use super::problem::{Refusal, Sink};
 use super::read::{List, Map, Node, Read, Scalar, Written};
 use super::secret::SecretText;
@@ -69,6 +71,8 @@ table! {
         table tls: UpstreamTls;
         /// Or a name and a password (RFC 7617), behind "Authorization: Basic".
         optional basic: Basic;
+        /// Or another service decides, which is asked first.
+        optional forward: Forward;
         /// How tokens are signed; others are refused. RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, or HS256, HS384, HS512
         /// for a secret.
         default algorithms: List<AlgorithmWord, 0, 16> = [];
@@ -96,6 +100,31 @@ table! {
         optional realm: Name;
         /// A file as htpasswd writes it: a USER:HASH in each line, and remarks behind #. Its users are consumers, too. It is read with this one.
         optional htpasswd: FilePath;
+    }
+}
+
+/// Names of headers.
+pub(super) type ForwardHeaders = super::read::Written<List<EditableHeader, 0, ENTRIES_MAX>>;
+
+table! {
+    /// Which service decides, and what it is told: GET, with X-Forwarded-Method, -Uri, -Host, -Proto and -For of the request, never its body.
+    Forward {
+        /// The upstream whose endpoints are asked, over its pooled connections, with its balancing, checks and limits.
+        required upstream: Name;
+        /// Path of the question, with a query or not.
+        required path: ProbePath;
+        /// Headers of the request that the question has.
+        default send: List<EditableHeader, 0, ENTRIES_MAX> = ["authorization", "cookie"];
+        /// Headers of an answer of 2xx that go on with the request. No client can set them: they are taken off all requests first.
+        default copy: List<EditableHeader, 0, ENTRIES_MAX> = [];
+        /// Headers that the client gets of an answer that is not 2xx, with its status, its type and up to 64 KiB of its body.
+        default return_headers: List<EditableHeader, 0, ENTRIES_MAX> = ["www-authenticate", "location", "set-cookie"];
+        /// The header of an answer of 2xx that is the consumer's name. It is taken off all requests, too.
+        optional consumer: EditableHeader;
+        /// For the whole answer, over all tries. 1ms to 1d.
+        default timeout: Timeout = "500ms";
+        /// Without an answer, or with one of 5xx: "deny" answers 503, "allow" lets the request go on.
+        default on_failure: OnFailure = "deny";
     }
 }
 

@@ -20,6 +20,7 @@ mod fetched;
 pub mod file;
 mod followed;
 mod foreign;
+mod forward;
 pub(crate) mod identity;
 mod identity_keys;
 mod knobs;
@@ -51,6 +52,7 @@ pub use encryption::{ClientSide, Origin, ServerSide};
 pub use fetched::{FetchedKeys, JwksUrl};
 pub use file::schema;
 pub use followed::Followed;
+pub use forward::{Forward, OnFailure};
 pub use identity::{
     Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Proof, Rule, TokenRules,
 };

@@ -3,12 +3,14 @@
 //! Where the route (or the listener for it) asks for nobody and nobody is kept out, this is two looks at tables that say so.
 
 use super::believed::Bearer;
+use super::decision::{Decision, Refusal};
 use super::inbound::Inbound;
-use super::logins::{Known, Pending};
+use super::logins::Known;
 use super::plan::Planner;
 use super::record::Record;
 use super::state::Scratch;
-use crate::config::{self, Auth, Consumer, IdentityText, KeyPlace, Logins, Proof, TokenRules};
+use super::waiting::{On, Told};
+use crate::config::{self, Auth, Consumer, IdentityText, KeyPlace, Logins, OnFailure, Proof, TokenRules};
 use crate::error::ProxyError;
 use crate::http::head::RequestHead;
 use crate::http::headers::push;
@@ -80,8 +82,10 @@ impl Identified {
 pub(super) enum Stop {
     /// It is refused.
     Refused(ProxyError),
+    /// Somebody else refuses it, and this is what he says.
+    Answered(Rc<Refusal>),
     /// Whether it is believed what it shows for this way is not known yet.
-    Wait(AuthId, Rc<Pending>),
+    Wait(AuthId, On),
 }
 
 impl From<ProxyError> for Stop {
@@ -118,6 +122,9 @@ impl Planner<'_> {
         }
         let who = self.identified.get().map(|identified| {
             let name = identified.name(&shared.identities);
+            if name.is_empty() {
+                return identified.who(&shared.identities); // somebody else lets it through, and does not say who it is
+            }
             record.on_consumer(name, identified.number(&shared.identities), identified.consumer());
             identified.who(&shared.identities)
         });
@@ -135,6 +142,22 @@ impl Planner<'_> {
     fn by_way(&self, way: AuthId) -> Result<Option<Identified>, Stop> {
         let shared = &self.inbound.worker.shared;
         let auth = &shared.config.auth[way.index()];
+        if let Proof::Forward(forward) = &auth.proof {
+            let told = self.heard.iter().find_map(|(heard, told)| match told {
+                Told::Decided(decision) if *heard == way => Some(decision),
+                _ => None,
+            });
+            return match told {
+                None => Err(Stop::Wait(way, On::Decision)),
+                Some(Decision::Passed(bearer)) => Ok(Some(Identified { way, by: By::Token(Rc::clone(bearer)) })),
+                Some(Decision::Refused(refusal)) => Err(Stop::Answered(Rc::clone(refusal))),
+                Some(Decision::None) if forward.on_failure == OnFailure::Deny => Err(ProxyError::Undecided.into()),
+                Some(Decision::None) => {
+                    let bearer = Bearer::decided(shared, auth, String::new(), Vec::new());
+                    Ok(Some(Identified { way, by: By::Token(Rc::new(bearer)) }))
+                }
+            };
+        }
         let mut room = [0; API_KEY_BYTES_MAX];
         for place in &auth.places {
             let Some(shown) = shown(self.head, place, &mut room) else { continue };
@@ -142,6 +165,7 @@ impl Planner<'_> {
                 Proof::Key => shared.identities.by_key(shown).map(By::Consumer),
                 Proof::Token(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
                 Proof::Password(logins) => self.by_password(way, logins, shown)?.map(By::Consumer),
+                Proof::Forward(_) => None,
             };
             if let Some(by) = by {
                 return Ok(Some(Identified { way, by }));
@@ -153,14 +177,15 @@ impl Planner<'_> {
     fn by_password(&self, way: AuthId, logins: &Logins, shown: &[u8]) -> Result<Option<ConsumerId>, Stop> {
         let Some(credentials) = Credentials::decode(shown) else { return Ok(None) };
         let Some(claim) = login::claim(logins, credentials.user()) else { return Ok(None) };
-        if let Some((_, is_right)) = self.heard.iter().find(|(heard, _)| *heard == way) {
-            return Ok(claim.owner.filter(|_| *is_right));
+        let is_this = |(heard, told): &&(AuthId, Told)| *heard == way && matches!(told, Told::Password(_));
+        if let Some((_, told)) = self.heard.iter().find(is_this) {
+            return Ok(claim.owner.filter(|_| matches!(told, Told::Password(true))));
         }
         let worker = self.inbound.worker;
         let Some(verifier) = &worker.shared.verifier else { return Ok(None) };
         match worker.worker().look_up(verifier, claim.hash, &credentials, self.now) {
             Known::Right => Ok(claim.owner),
-            Known::Soon(pending) => Err(Stop::Wait(way, pending)),
+            Known::Soon(pending) => Err(Stop::Wait(way, On::Password(pending))),
             Known::Busy => Err(ProxyError::AuthenticationBusy.into()),
         }
     }
@@ -195,7 +220,9 @@ impl Planner<'_> {
     /// Appends what a 401 says in `WWW-Authenticate`: every way to be recognised here (RFC 9110 §11.6.1).
     pub(super) fn write_challenges(&self, route: RouteId, out: &mut Vec<u8>) {
         let config = &self.inbound.worker.shared.config;
-        for way in config::identity::ways(&config.routes[route.index()], self.config) {
+        let ways = config::identity::ways(&config.routes[route.index()], self.config);
+        // whoever else decides has answers of his own
+        for way in ways.iter().filter(|way| config.auth[way.index()].forward().is_none()) {
             if !out.is_empty() {
                 out.extend_from_slice(b", ");
             }

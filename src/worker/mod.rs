@@ -8,7 +8,7 @@
 //! [`door`] tells who comes in which one it is, and a request ends under the one that it began with.
 //!
 //! [`accept`] takes connections, [`connection`] runs one of them ([`client`]), [`exchange`] is the straight line of a request, with one file a
-//! verb where the verb is long: [`plan`] (route, admit), [`identify`] (identify, authorize; [`believed`] and [`logins`] remember, [`waiting`] waits), [`opening`] (checkout or connect), [`encoding`] and [`conversation`] (send, listen), [`answer`]
+//! verb where the verb is long: [`plan`] (route, admit), [`identify`] (identify, authorize; [`believed`] and [`logins`] remember, [`decision`] asks somebody else, [`waiting`] waits), [`opening`] (checkout or connect), [`encoding`] and [`conversation`] (send, listen), [`answer`]
 //! (await the head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
 
 mod accept;
@@ -20,6 +20,7 @@ mod client;
 mod connection;
 mod conversation;
 mod cutting;
+mod decision;
 mod discard;
 mod door;
 mod down;

@@ -4,14 +4,14 @@
 //! with the request and is encoded when it is known for whom ([`super::encoding`]). What comes out is owned and small, and the future that
 //! waits for the network carries nothing else.
 
+use super::decision::Refusal;
 use super::generation::Slot;
 use super::identify::{Identified, Stop};
 use super::inbound::Inbound;
 use super::kept::Kept;
-use super::logins::Pending;
 use super::record::Record;
 use super::request_id::{self, RequestId};
-use super::waiting::{Heard, Wait};
+use super::waiting::{Heard, On, Wait};
 use crate::config::{self, HashKey, LimitKey, Target};
 use crate::error::ProxyError;
 use crate::http::Version;
@@ -35,7 +35,6 @@ use crate::units::{AuthId, ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
 use std::cell::OnceCell;
 use std::net::IpAddr;
-use std::rc::Rc;
 
 /// One request, understood.
 pub(super) struct Plan {
@@ -119,7 +118,7 @@ pub(super) fn planned(
             forward.head = Some(kept);
             Way::Forward(forward)
         }
-        Planned::Wait(way, pending) => Way::Wait(Wait { head: kept, way, pending }),
+        Planned::Wait(route, way, on) => Way::Wait(Wait { head: kept, route, way, on }),
     }
 }
 
@@ -127,7 +126,7 @@ pub(super) fn planned(
 pub(super) enum Planned {
     Answer(Answer),
     Forward(Forward),
-    Wait(AuthId, Rc<Pending>),
+    Wait(RouteId, AuthId, On),
 }
 
 /// Where an admitted request goes.
@@ -198,7 +197,8 @@ impl Planner<'_> {
         record.on_route(route);
         match self.identify(route, client, record) {
             Ok(()) => {}
-            Err(Stop::Wait(way, pending)) => return Planned::Wait(way, pending),
+            Err(Stop::Wait(way, on)) => return Planned::Wait(route, way, on),
+            Err(Stop::Answered(refusal)) => return Planned::Answer(self.pass_refusal(cycle, record, &refusal)),
             Err(Stop::Refused(error)) => return Planned::Answer(self.turn_away(cycle, record, route, error)),
         }
         match self.admit(cycle, record, route, client) {
@@ -248,6 +248,7 @@ impl Planner<'_> {
         };
         let identities = &self.inbound.worker.shared.identities;
         let consumer = self.identified.get().map(|identified| identified.name(identities));
+        let consumer = consumer.filter(|name| !name.is_empty());
         let caller = Caller { client, consumer };
         match self.inbound.worker.admit(route, caller, &limited_by, self.now) {
             (Admitted::Pass { .. }, slot) => Ok(slot),
@@ -363,6 +364,16 @@ impl Planner<'_> {
         self.refuse(cycle, record, error, &[("WWW-Authenticate", text)])
     }
 
+    /// What somebody else says to a request that he refuses.
+    fn pass_refusal(&self, cycle: &mut Cycle, record: &mut Record, refusal: &Refusal) -> Answer {
+        record.on_status(refusal.status);
+        let extra: Vec<_> = refusal.headers.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        self.answer(cycle, None, |out, to| {
+            let content_type = refusal.content_type.as_deref();
+            reply::reply(out, &Reply { status: refusal.status, content_type, body: &refusal.body, extra: &extra }, to);
+        })
+    }
+
     /// A refusal that has nothing to say but itself, and when to come back.
     pub(super) fn give_up(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError) -> Answer {
         match error {
@@ -371,7 +382,9 @@ impl Planner<'_> {
                 cycle.on_request_broken();
                 Answer { out: Block::default(), framing: self.head.framing() }
             }
-            ProxyError::AuthenticationBusy => self.refuse(cycle, record, error, &[("Retry-After", b"1")]),
+            ProxyError::AuthenticationBusy | ProxyError::Undecided => {
+                self.refuse(cycle, record, error, &[("Retry-After", b"1")])
+            }
             _ => self.refuse(cycle, record, error, &[]),
         }
     }

@@ -174,7 +174,7 @@ impl Shared {
 
     /// Whether it is the gateway that says something in this header.
     pub(super) fn is_identity(&self, name: &HeaderName) -> bool {
-        self.config.auth.iter().flat_map(|way| &way.headers).any(|(header, _)| header == name)
+        self.config.auth.iter().flat_map(|way| way.identity()).any(|header| header == name)
     }
 
     /// By which sessions with a listener's clients are made; `None`: it speaks plain HTTP.

@@ -3,6 +3,7 @@
 //! It holds its head and its place in the connection, and nothing that the worker lends. When what it waits for is known it is planned anew
 //! from that head: routes, ways and rules are looked at again, which is cheap, and nothing is counted twice.
 
+use super::decision::{self, Decision};
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::logins::Pending;
@@ -12,20 +13,37 @@ use crate::error::ProxyError;
 use crate::http::cycle::Cycle;
 use crate::net::block::Block;
 use crate::net::clock;
-use crate::units::{AuthId, Instant};
+use crate::units::{AuthId, Instant, RouteId};
 use std::rc::Rc;
 
 /// A request that waits for something to be known of who sends it.
 pub(super) struct Wait {
     /// Its head, whose bytes are in the inbox still.
     pub(super) head: Box<Kept>,
+    pub(super) route: RouteId,
     /// What is looked at.
     pub(super) way: AuthId,
-    pub(super) pending: Rc<Pending>,
+    pub(super) on: On,
 }
 
-/// What a request that waited has heard: which ways were believed.
-pub(super) type Heard = [(AuthId, bool)];
+/// What a request waits for.
+pub(super) enum On {
+    /// A password to be verified.
+    Password(Rc<Pending>),
+    /// What somebody else says of it.
+    Decision,
+}
+
+/// What it hears.
+pub(super) enum Told {
+    /// Whether the password is right.
+    Password(bool),
+    /// That.
+    Decided(Decision),
+}
+
+/// What a request that waited has heard, by ways.
+pub(super) type Heard = [(AuthId, Told)];
 
 /// Waits until nothing is left to wait for: each way to be recognised is waited for once.
 pub(super) async fn wait(
@@ -37,10 +55,13 @@ pub(super) async fn wait(
 ) -> Way {
     let (mut heard, mut wait) = (Vec::new(), wait);
     loop {
-        let verdict = wait.pending.verdict(inbound).await;
-        let heard = match verdict {
-            Ok(is_right) => {
-                heard.push((wait.way, is_right));
+        let told = match &wait.on {
+            On::Password(pending) => pending.verdict(inbound).await.map(Told::Password),
+            On::Decision => decision::ask(inbound, inbox, &wait).await.map(Told::Decided),
+        };
+        let heard = match told {
+            Ok(told) => {
+                heard.push((wait.way, told));
                 Ok(&*heard)
             }
             Err(error) => Err(error),

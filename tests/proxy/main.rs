@@ -24,6 +24,7 @@ mod failover;
 mod families;
 mod files;
 mod forbidden;
+mod forward_auth;
 mod frozen;
 mod garbage;
 mod handshakes;

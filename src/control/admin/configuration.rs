@@ -462,6 +462,8 @@ algorithms = ["ES256"]
 [auth.jwt]
 key = { secret = "a-secret-of-at-least-32-bytes-of-which-nobody-knows" }
 algorithms = ["HS256"]
+[auth.gate]
+forward = { upstream = "app", path = "/check" }
 [auth.login]
 basic = { realm = "orders" }
 [consumer.acme]
