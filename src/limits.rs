@@ -308,6 +308,8 @@ pub const PROBE_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a body that a health check looks at; all checks together hold at most [`PROBES_MAX`] times as much. A page that says how a
 /// service feels is a thousandth of it.
 pub const PROBE_BODY_BYTES_MAX: usize = 64 << 10;
+/// What is fetched from a URL (the keys of tokens): identity providers show a few KiB, and 64 keys with their certificates fit.
+pub const FETCHED_BYTES_MAX: usize = 1 << 20;
 /// Messages that wait for a worker.
 pub const MAILBOX_MAX: usize = 1_024;
 /// A worker that has not turned its loop for this long counts as stalled.
