@@ -111,6 +111,8 @@ pub const PASSWORD_KNOWN: Duration = Duration::from_secs(300);
 pub const PASSWORDS_KNOWN_MAX: usize = 8_192;
 /// The body of a refusal by who decides (`auth.forward`) that a client gets; of a longer one it gets none.
 pub const DECISION_BODY_BYTES_MAX: usize = 64 << 10;
+/// Headers of a decision that is remembered, as many of which as of tokens are; one with more is asked for each time.
+pub const DECISION_KEPT_BYTES_MAX: usize = 2 << 10;
 /// Ways to be recognised of one gateway (`[auth.NAME]`), and of one route.
 pub const AUTH_MAX: usize = 64;
 /// A token (JWT) that is read: identity providers warn at half of that, and a head is 16 KiB.

@@ -51,6 +51,8 @@ pub struct Forward {
     pub timeout: Duration,
     /// Without an answer.
     pub on_failure: OnFailure,
+    /// How long an answer of 2xx holds for the same question; zero: it is asked each time.
+    pub cache: Duration,
     /// How the question is tried again.
     pub retry: Retry,
 }
@@ -99,6 +101,7 @@ pub(super) fn forward(table: &identity_keys::Forward, upstreams: &[&str], sink: 
         consumer,
         timeout: value(&table.timeout)?.0,
         on_failure: value(&table.on_failure)?,
+        cache: value(&table.cache)?.0,
         retry: retry()?,
     })
 }

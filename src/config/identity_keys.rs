@@ -125,6 +125,8 @@ table! {
         default timeout: Timeout = "500ms";
         /// Without an answer, or with one of 5xx: "deny" answers 503, "allow" lets the request go on.
         default on_failure: OnFailure = "deny";
+        /// How long an answer of 2xx holds for the same question: method, URL, client and all headers of send. 0s to 1h; 0s asks each time.
+        default cache: Time<0, HOUR> = "0s";
     }
 }
 

@@ -24,12 +24,16 @@ use crate::http::head::RequestHead;
 use crate::http::headers::push;
 use crate::http::response::ResponseHead;
 use crate::http::trailers::Trailers;
-use crate::limits::{DECISION_BODY_BYTES_MAX, INTERIM_RESPONSES_MAX, NAME_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
+use crate::limits::{
+    DECISION_BODY_BYTES_MAX, DECISION_KEPT_BYTES_MAX, INTERIM_RESPONSES_MAX, NAME_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX,
+};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::deadline::Deadline;
 use crate::policy::event::{Action, Event, Facts};
 use crate::policy::retry::{Rules, Sent};
+use crate::units::AuthId;
+use aws_lc_rs::digest;
 use http::{HeaderName, Method, StatusCode};
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -59,6 +63,8 @@ struct Question<'q> {
     way: &'q Auth,
     forward: &'q Forward,
     text: Vec<u8>,
+    /// By what the answer is remembered: everything that is told decides.
+    key: (AuthId, [u8; 32]),
 }
 
 /// An answer's head.
@@ -81,8 +87,15 @@ pub(super) async fn ask(inbound: &Inbound<'_>, inbox: &Block, wait: &Wait) -> Re
     let way = &worker.shared.config.auth[wait.way.index()];
     let Some(forward) = way.forward() else { return Ok(Decision::None) };
     let text = text(inbound, &wait.head.view(inbox), forward);
-    let question = Question { inbound, way, forward, text };
     let now = clock::now();
+    let mut key = (wait.way, [0; 32]);
+    key.1.copy_from_slice(digest::digest(&digest::SHA256, &text).as_ref());
+    if !forward.cache.is_zero()
+        && let Some(bearer) = worker.believed.borrow_mut().get(&key, worker.wall(now))
+    {
+        return Ok(Decision::Passed(bearer));
+    }
+    let question = Question { inbound, way, forward, text, key };
     let facts = Facts {
         deadline: Deadline { at: now + forward.timeout, total: forward.timeout, shortened: false },
         retry: Rc::new(Rules::new(&forward.retry)),
@@ -320,7 +333,14 @@ impl Question<'_> {
                 push(&mut lines, header.as_str().as_bytes(), &value);
             }
         }
-        Decision::Passed(Rc::new(Bearer::decided(&self.inbound.worker.shared, self.way, name, lines)))
+        let worker = self.inbound.worker;
+        let is_kept = !self.forward.cache.is_zero() && lines.len() <= DECISION_KEPT_BYTES_MAX;
+        let until = worker.wall(clock::now()) + self.forward.cache;
+        let bearer = Rc::new(Bearer::decided(&worker.shared, self.way, name, lines, until));
+        if is_kept {
+            worker.believed.borrow_mut().put(self.key, Rc::clone(&bearer));
+        }
+        Decision::Passed(bearer)
     }
 }
 

@@ -24,6 +24,7 @@ use aws_lc_rs::digest;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Who was recognised, and how.
 #[derive(Clone, Debug)]
@@ -153,7 +154,7 @@ impl Planner<'_> {
                 Some(Decision::Refused(refusal)) => Err(Stop::Answered(Rc::clone(refusal))),
                 Some(Decision::None) if forward.on_failure == OnFailure::Deny => Err(ProxyError::Undecided.into()),
                 Some(Decision::None) => {
-                    let bearer = Bearer::decided(shared, auth, String::new(), Vec::new());
+                    let bearer = Bearer::decided(shared, auth, String::new(), Vec::new(), Duration::MAX);
                     Ok(Some(Identified { way, by: By::Token(Rc::new(bearer)) }))
                 }
             };

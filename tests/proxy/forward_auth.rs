@@ -143,6 +143,25 @@ on_both_drivers! {
         }
     }
 
+    fn an_answer_holds_for_the_same_question_only(driver: Driver) {
+        let (upstream, auth) = (Upstream::always("ok"), Upstream::answering(decide));
+        let more = "cache = \"1h\"\ncopy = [\"x-user\"]\nconsumer = \"x-user\"";
+        let mut gateway = Gateway::start(driver, &config(&upstream, &at(&auth), more));
+        let mut client = gateway.client();
+        let mut ask = |path: &str, headers: &[(&str, &str)]| client.request("GET", path, headers, b"").status;
+        let good = ("Authorization", "good");
+        assert_eq!([ask("/a", &[good]), ask("/a", &[good]), ask("/a", &[good, ("X-Unsent", "1")])], [200; 3]);
+        assert_eq!(auth.requests().len(), 1);
+        assert!(upstream.requests().iter().all(|request| request.header("x-user") == Some("ann")), "what was said is kept too");
+        assert_eq!([ask("/a?b", &[good]), ask("/b", &[good]), ask("/a", &[good, ("Cookie", "c=1")])], [200; 3]);
+        assert_eq!([ask("/a", &[]), ask("/a", &[])], [401, 401], "refusals are asked for each time");
+        assert_eq!(auth.requests().len(), 6);
+        let text = std::fs::read_to_string(gateway.file()).unwrap();
+        gateway.reload_well(&text.replace("/check", "/other"));
+        assert_eq!(gateway.request("GET", "/a", &[good], b"").status, 200);
+        assert_eq!(auth.requests().len(), 7, "another configuration knows of nothing");
+    }
+
     fn the_question_fails_over_as_any_request_does(driver: Driver) {
         let (upstream, auth) = (Upstream::always("ok"), Upstream::answering(decide));
         let (_port, nobody) = keep_a_port();

@@ -73,6 +73,7 @@ fn forward_of(forward: &Forward) -> Value {
         "consumer": forward.consumer.as_ref().map(|name| name.as_str()),
         "timeout": super::configuration::duration(forward.timeout),
         "on_failure": forward.on_failure.word(),
+        "cache": super::configuration::duration(forward.cache),
     })
 }
 
