@@ -88,6 +88,10 @@ kinds! {
     Forbidden = "forbidden", Gateway, 403, "the request is not allowed";
     /// A guard of the configuration.
     Guarded = "guarded", Gateway, 403, "the request is not allowed";
+    /// More passwords are to be verified than there is time for.
+    AuthenticationBusy = "authentication_busy", Gateway, 503, "too many passwords are being verified";
+    /// The service that decides about requests (`auth.forward`) has not decided in time, or not in words that are understood.
+    Undecided = "authorization_unavailable", Gateway, 503, "it could not be found out whether the request is allowed";
     /// A rate limit (RFC 6585 §4).
     RateLimited = "rate_limited", Gateway, 429, "too many requests";
     /// The route's `max_concurrent`.

@@ -44,7 +44,7 @@
 //! | accept | `worker::accept` | close, count |
 //! | read_head | `worker::down`, [`http::head`] | 400 (with its [`error::Rule`]) 408 414 431 501 505, close |
 //! | route | `worker::plan`, [`policy::router`] | 404, 405 with Allow, 508 |
-//! | identify | `worker::identify`, [`policy::identity`], [`policy::token`] | 401 with WWW-Authenticate |
+//! | identify | `worker::identify`, [`policy::identity`], [`policy::token`], [`policy::login`] | 401 with WWW-Authenticate, 503 |
 //! | authorize | `worker::identify`, [`policy::access`] | 403 |
 //! | admit | `worker::plan`, [`policy::admission`] | 429 with RateLimit fields, 503 |
 //! | pick | [`policy::exchange`] → [`policy::cluster`] | 503 |
@@ -161,7 +161,9 @@
 //!
 //! Consumers, ways to be recognised and rules are part of the configuration ([`config::Consumers`], [`config::Auth`], [`config::Access`]), with the
 //! files that they stand in, so they change by a reload and never under a request. A key is looked for by a hash and compared in constant
-//! time; a token's signature is verified once a worker, and then known by its hash until it is over (`worker::believed`). What the gateway says
+//! time; a token's signature is verified once a worker, and then known by its hash until it is over (`worker::believed`). A password is verified by threads that are no worker's
+//! (`worker::verifier`), while its request waits with its head (`worker::waiting`), and then known for some minutes (`worker::logins`). Where somebody else
+//! decides, its endpoints are asked as any others are (`worker::decision`), and the request waits in the same way. What the gateway says
 //! about a consumer it says alone: headers in which it does are taken off every request before anything is added
 //! ([`config::HeaderRules::strip`]), and so are credentials, unless they are asked for. A secret is kept as what it is compared by, and no `Debug`
 //! shows it.
@@ -175,7 +177,7 @@
 //! |---|---|---|
 //! | `read_head` | a block, the head's table ([`http::kept::KeptHead`]): this thread's | the listener's configuration, which nobody writes |
 //! | `route` | this worker's [`policy::router::RouterCache`] | the compiled routes, which nobody writes |
-//! | `identify`, `authorize` | the tokens that this worker believes | consumers, keys and rules, which nobody writes |
+//! | `identify`, `authorize` | the tokens and passwords that this worker believes; a password that it does not know goes through the queue of those who verify | consumers, keys and rules, which nobody writes |
 //! | `admit` | a lease, local slots: this worker's; now and then one of the lines below | – |
 //! | `pick` | the cluster as this worker sees it, its own random state ([`policy::cluster`]) | the version of the standings, which is written when an endpoint's standing changes |
 //! | `checkout`, `checkin` | this worker's pool ([`net::pool`]) | – |

@@ -87,6 +87,36 @@ pub const CONSUMER_GROUPS_MAX: usize = 64;
 pub const CONSUMER_KEYS_MAX: usize = 64;
 /// An API key as a request shows it; a longer one is nobody's.
 pub const API_KEY_BYTES_MAX: usize = 512;
+/// The hash of a password: the longest of SHA-crypt has 123 bytes, one of argon2id with a long salt twice as many.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 512;
+/// Memory of argon2id in KiB: 64 MiB, what PHP and Python's argon2-cffi take, and above what OWASP asks for.
+pub const ARGON2_KIB_MAX: u32 = 65_536;
+/// Passes of argon2id over that.
+pub const ARGON2_PASSES_MAX: u32 = 8;
+/// Its lanes, which are worked on one after the other here.
+pub const ARGON2_LANES_MAX: u32 = 16;
+/// The cost of bcrypt: a second or so; htpasswd -B takes 5, most libraries 10 or 12.
+pub const BCRYPT_COST_MAX: u32 = 14;
+/// Rounds of SHA-crypt: half a second or so; crypt(3) takes 5,000 unless told otherwise.
+pub const SHA_CRYPT_ROUNDS_MAX: u32 = 1_000_000;
+/// `htpasswd`: every user of [`CONSUMERS_MAX`] in some 160 bytes.
+pub const HTPASSWD_BYTES_MAX: u64 = 32 << 20;
+/// A name and a password in base64 as a request shows them: 384 bytes, which are more than people type.
+pub const CREDENTIALS_BYTES_MAX: usize = 512;
+/// Threads that verify passwords, at most: with argon2id each needs [`ARGON2_KIB_MAX`].
+pub const PASSWORD_THREADS_MAX: usize = 4;
+/// Passwords that wait for one of them: a second or two of work at the usual costs. Beyond it 503.
+pub const PASSWORDS_QUEUED_MAX: usize = 64;
+/// How long a request waits for its password to be verified; then 503.
+pub const PASSWORD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a worker knows that a password was right, before it is verified again.
+pub const PASSWORD_KNOWN: Duration = Duration::from_secs(300);
+/// Passwords that a worker knows to be right: some 100 bytes each.
+pub const PASSWORDS_KNOWN_MAX: usize = 8_192;
+/// The body of a refusal by who decides (`auth.forward`) that a client gets; of a longer one it gets none.
+pub const DECISION_BODY_BYTES_MAX: usize = 64 << 10;
+/// Headers of a decision that is remembered, as many of which as of tokens are; one with more is asked for each time.
+pub const DECISION_KEPT_BYTES_MAX: usize = 2 << 10;
 /// Ways to be recognised of one gateway (`[auth.NAME]`), and of one route.
 pub const AUTH_MAX: usize = 64;
 /// A token (JWT) that is read: identity providers warn at half of that, and a head is 16 KiB.
@@ -286,11 +316,14 @@ pub const GUARDS_MAX: usize = 1_000;
 /// Bytes of a body that a health check looks at; all checks together hold at most [`PROBES_MAX`] times as much. A page that says how a
 /// service feels is a thousandth of it.
 pub const PROBE_BODY_BYTES_MAX: usize = 64 << 10;
+/// What is fetched from a URL (the keys of tokens): identity providers show a few KiB, and 64 keys with their certificates fit.
+pub const FETCHED_BYTES_MAX: usize = 1 << 20;
 /// Messages that wait for a worker.
 pub const MAILBOX_MAX: usize = 1_024;
 /// A worker that has not turned its loop for this long counts as stalled.
 pub const STALL: Duration = Duration::from_secs(5);
 
+const _: () = assert!(PASSWORDS_QUEUED_MAX + PASSWORD_THREADS_MAX < MAILBOX_MAX, "a verdict always finds room");
 const _: () = assert!(BLOCK_SMALL >= HEAD_BYTES_MIN && BLOCK_SMALL > PROXY_HEADER_BYTES_MAX);
 const _: () = assert!(BLOCK_LARGE >= RESPONSE_HEAD_BYTES_MAX, "a response head fits in one block");
 const _: () = assert!(BLOCK_LARGE < BLOCK_BULK && BULK_BLOCKS_MAX * BLOCK_BULK <= BLOCKS_KEPT_BYTES);

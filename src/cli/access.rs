@@ -3,11 +3,12 @@
 //! The client's address is not part of a request; where rules depend on it, `-H 'x-forwarded-for: ADDRESS'` says which one is meant.
 
 use http::{HeaderName, Method};
-use ringgate::config::{ClaimTest, Config, KeyPlace, Rule};
+use ringgate::config::{ClaimTest, Config, KeyPlace, Proof, Rule};
 use ringgate::limits::API_KEY_BYTES_MAX;
 use ringgate::net::clock;
 use ringgate::policy::access::{Explained, Guards, Place, Subject, Verdict, Who};
 use ringgate::policy::identity::{Identities, behind_scheme, of_query};
+use ringgate::policy::login::{self, Credentials};
 use ringgate::policy::token::{self, Disbelief};
 use ringgate::units::{AuthId, ConsumerId, ListenerId, RouteId};
 use std::hash::RandomState;
@@ -67,6 +68,11 @@ pub(super) fn lines(
         None => {
             lines.push(("auth", format!("nobody is recognised by {}", names.join(" or "))));
             lines.extend(disbeliefs(config, ways, request).map(|why| ("", why)));
+            let asked = ways.iter().map(|way| &config.auth[way.index()]);
+            let asked = asked.filter_map(|way| Some((&way.name, way.forward()?)));
+            lines.extend(asked.map(|(name, forward)| {
+                ("", format!("{name}: upstream {} is asked, which only a running gateway does", forward.upstream))
+            }));
         }
     }
     let who = found.as_ref().map(|(_, id)| {
@@ -87,9 +93,11 @@ pub(super) fn lines(
         return lines;
     }
     let is_open = explained.iter().any(|one| one.holds.is_none());
+    let asks = ways.iter().any(|way| config.auth[way.index()].forward().is_some());
     let is_unknown = !ways.is_empty() && found.is_none();
     let verdict = match guards.turns_away(listener, route, &subject) {
         Some(Verdict::Denied(place, row)) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
+        _ if is_unknown && asks => "depends on what is answered there".to_owned(),
         _ if is_unknown => "401 unauthenticated".to_owned(),
         _ => match guards.authorize(listener, route, &subject) {
             Verdict::Denied(place, row) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
@@ -121,12 +129,19 @@ fn recognised(
         let auth = &config.auth[way.index()];
         auth.places.iter().find_map(|place| {
             let shown = request.key(place, &mut room)?;
-            let found = match &auth.tokens {
-                None => {
+            let found = match &auth.proof {
+                Proof::Key => {
                     let id = identities.by_key(shown)?;
                     Found { name: identities.consumer(id).name.to_string(), consumer: Some(id), claims: None }
                 }
-                Some(rules) => {
+                Proof::Password(logins) => {
+                    let credentials = Credentials::decode(shown)?;
+                    let claim = login::claim(logins, credentials.user())?;
+                    let id = claim.owner.filter(|_| claim.hash.is_of(credentials.password()))?;
+                    Found { name: identities.consumer(id).name.to_string(), consumer: Some(id), claims: None }
+                }
+                Proof::Forward(_) => return None,
+                Proof::Token(rules) => {
                     let verified = token::verify(rules, &rules.keys, shown, clock::wall()).ok()?;
                     let consumer = identities.by_name(&verified.name);
                     Found { name: verified.name, consumer, claims: Some(verified.claims) }
@@ -142,7 +157,7 @@ fn recognised(
 fn disbeliefs(config: &Config, ways: &[AuthId], request: &Request<'_>) -> impl Iterator<Item = String> {
     ways.iter().filter_map(move |way| {
         let auth = &config.auth[way.index()];
-        let rules = auth.tokens.as_ref()?;
+        let rules = auth.tokens()?;
         let mut room = [0; API_KEY_BYTES_MAX];
         let shown = auth.places.iter().find_map(|place| Some(request.key(place, &mut room)?.to_vec()))?;
         let why = match token::verify(rules, &rules.keys, &shown, clock::wall()).err()? {

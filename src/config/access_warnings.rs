@@ -10,7 +10,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     let groups: FxHashSet<&str> = config.consumers.groups.iter().map(|group| &**group).collect();
     let mut used: FxHashSet<AuthId> = FxHashSet::default();
     let mut warnings = Vec::new();
-    let has_tokens = config.auth.iter().any(|way| way.tokens.is_some());
+    let has_tokens = config.auth.iter().any(|way| way.tokens().is_some());
     let judge = Judge { names, groups, has_tokens };
     for listener in &config.listeners {
         used.extend(&listener.auth);
@@ -29,6 +29,10 @@ pub(super) fn of(config: &Config) -> Vec<String> {
         if !used.contains(&AuthId::from_index(row)) {
             warnings.push(format!("auth.{}: no route and no listener uses it", way.name));
         }
+    }
+    for way in config.auth.iter().filter(|way| way.logins().is_some_and(|logins| logins.all.is_empty())) {
+        warnings
+            .push(format!("auth.{}: nobody logs in: no consumer has basic, and no htpasswd names a user", way.name));
     }
     if config.auth.is_empty() && !config.consumers.all.is_empty() {
         warnings.push("consumer: there is no [auth.NAME], so none of them is ever recognised".to_owned());

@@ -5,6 +5,7 @@
 //! makes a part of [`Config`] says `None` only when something was reported, so without reports the configuration is complete.
 
 use super::addresses::{FileMode, Listen, TrustedPeer};
+use super::check_consumers::{self, Gathered};
 use super::check_guard::guards;
 use super::check_identity::{self, AccessReader};
 use super::check_match::Firsts;
@@ -202,13 +203,15 @@ fn config(
     let admin = file.admin.as_ref().and_then(|table| admin(&table.value));
     let resolver = file.resolver.as_ref().and_then(|table| resolver(&table.value, sink));
     let access_log = file.access_log.as_ref().map(|table| access_log(&table.value));
-    let (consumers, auth) = (check_identity::consumers(file, sink), check_identity::auth(file, sink));
+    let mut gathered = check_consumers::gather(file, sink);
+    let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
+    let names: Vec<&str> = names.unwrap_or_default();
+    let auth = gathered.as_mut().and_then(|gathered| check_identity::auth(file, (gathered, &names), sink));
+    let consumers = gathered.map(Gathered::finish);
     let mut access = AccessReader::new(file, sink);
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, &mut access, sink));
     binds(file, sink);
     log_is_nothing_else(file, sink);
-    let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
-    let names: Vec<&str> = names.unwrap_or_default();
     let tables = file.listener.iter().flat_map(|list| &list.value.0);
     let listener_names = tables.filter_map(|table| listener_name(&table.value)).collect();
     let (routes, mut firsts) = match &file.route {

@@ -1,174 +1,45 @@
-//! Consumers, ways to be recognised and rules of the file: what their keys must agree on.
+//! Ways to be recognised and rules of the file: what their keys must agree on.
 
 use super::check::value;
+use super::check_consumers::{Gathered, text_of};
 use super::check_limits::SharedLimits;
 use super::check_tokens::tokens;
 use super::file;
-use super::identity::{Access, Auth, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Rule, fingerprint};
-use super::identity_keys::{self, Digest, Rules};
+use super::identity::{Access, Auth, KeyPlace, NetworkFile, Networks, Proof, Rule, fingerprint};
+use super::identity_keys::{self, Basic, Rules};
 use super::names::{FilePath, Name};
 use super::place::{KeyOf, Place};
 use super::problem::{Sink, listed};
-use super::read::{List, Map, Scalar, Written};
-use super::texts::read_file;
+use super::read::{List, Map, Written};
 use super::{Listener, Route};
-use crate::limits::{
-    CONSUMER_GROUPS_MAX, CONSUMER_KEYS_MAX, CONSUMERS_FILE_BYTES_MAX, CONSUMERS_MAX, NETWORKS_FILE_BYTES_MAX,
-    NETWORKS_MAX,
-};
-use crate::units::{AuthId, GroupId};
+use crate::limits::{NETWORKS_FILE_BYTES_MAX, NETWORKS_MAX};
+use crate::units::AuthId;
 use http::HeaderName;
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
-use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use toml::de::DeValue;
-
-/// `consumers_file`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConsumersFile {
-    consumer: BTreeMap<String, ConsumerRow>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConsumerRow {
-    #[serde(default)]
-    groups: Vec<String>,
-    #[serde(default)]
-    keys: Vec<KeyRow>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeyRow {
-    sha256: String,
-}
-
-/// Consumers while they are gathered.
-#[derive(Default)]
-struct Gathered {
-    all: Vec<Consumer>,
-    names: FxHashSet<Arc<str>>,
-    groups: Vec<Arc<str>>,
-    group_ids: FxHashMap<Arc<str>, GroupId>,
-    /// Rows of who has a key.
-    keys: FxHashMap<[u8; 32], usize>,
-}
-
-impl Gathered {
-    fn group(&mut self, name: &str) -> GroupId {
-        if let Some(id) = self.group_ids.get(name) {
-            return *id;
-        }
-        let (id, name): (_, Arc<str>) = (GroupId::from_index(self.groups.len()), name.into());
-        self.groups.push(Arc::clone(&name));
-        self.group_ids.insert(name, id);
-        id
-    }
-
-    /// Adds a consumer, or says why it cannot be one.
-    fn add<'g>(&mut self, name: &str, groups: impl Iterator<Item = &'g str>, keys: Vec<Digest>) -> Result<(), String> {
-        let mut groups: Vec<_> = groups.map(|group| self.group(group)).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        for key in &keys {
-            match self.keys.entry(key.0) {
-                Entry::Occupied(other) => {
-                    let other = self.all.get(*other.get()).map_or(name, |other| &*other.name);
-                    return Err(format!("{other:?} has a key of {name:?} too; a key belongs to one consumer, once"));
-                }
-                Entry::Vacant(free) => drop(free.insert(self.all.len())),
-            }
-        }
-        let consumer = Consumer::new(name, groups.into(), keys.into());
-        if !self.names.insert(Arc::clone(&consumer.name)) {
-            return Err(format!("there is a consumer {name:?} already"));
-        }
-        self.all.push(consumer);
-        Ok(())
-    }
-}
-
-/// Everybody who can be recognised.
-pub(super) fn consumers(file: &file::File, sink: &mut Sink<'_>) -> Option<Consumers> {
-    let mut gathered = Gathered::default();
-    let map = file.consumer.as_ref()?;
-    for (name, written) in &map.value.0 {
-        let table = &written.value;
-        let (Some(groups), Some(keys)) = (&table.groups, &table.keys) else { continue };
-        let groups = groups.value.0.iter().map(|group| group.value.0.as_str());
-        let keys = keys.value.0.iter().filter_map(|key| value(&key.value.sha256)).collect();
-        if let Err(why) = gathered.add(&name.value.0, groups, keys) {
-            sink.place(table.at.key("keys"), written.span.start, why, None);
-        }
-    }
-    let written = gathered.all.len();
-    let path = file.consumers_file.as_ref();
-    if let Some(path) = path
-        && let Err(why) = read_consumers(&path.value.0, &mut gathered, sink)
-    {
-        sink.value("consumers_file", path.span.clone(), why, None);
-    }
-    Some(Consumers::new(gathered.all, written, gathered.groups, path.map(|path| path.value.0.clone())))
-}
-
-/// What stands in a file that is named, as text.
-pub(super) fn text_of(path: &Path, bytes_max: u64, sink: &Sink<'_>) -> Result<String, String> {
-    let read = read_file(path, bytes_max);
-    sink.follow(path, read.as_ref().ok().map(|(_, stamp)| *stamp));
-    let (bytes, _) = read.map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(format!("the file has more than {bytes_max} bytes"));
-    }
-    String::from_utf8(bytes).map_err(|_| "the file has a byte that is not UTF-8".to_owned())
-}
-
-fn read_consumers(path: &Path, gathered: &mut Gathered, sink: &Sink<'_>) -> Result<(), String> {
-    let text = text_of(path, CONSUMERS_FILE_BYTES_MAX, sink)?;
-    // what a parser says beyond the place could repeat what stands there
-    let at = |line: usize, column: usize| format!("line {line}, column {column} of the file is not as it should be");
-    let is_toml = path.extension().is_some_and(|extension| extension == "toml");
-    let ConsumersFile { consumer } = match is_toml {
-        true => toml::from_str(&text).map_err(|error| {
-            let before = &text[..error.span().map_or(0, |span| span.start).min(text.len())];
-            let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-            at(before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-        })?,
-        false => serde_json::from_str(&text).map_err(|error| at(error.line(), error.column()))?,
-    };
-    if gathered.all.len() + consumer.len() > CONSUMERS_MAX {
-        return Err(format!("more than {CONSUMERS_MAX} consumers"));
-    }
-    for (name, row) in consumer {
-        let is_name = |name: &str| Name::parse(&DeValue::String(name.into())).is_ok();
-        if let Some(name) = std::iter::once(&name).chain(&row.groups).find(|name| !is_name(name)) {
-            return Err(format!("{name:?} must be {}", Name::allowed()));
-        }
-        if row.groups.len() > CONSUMER_GROUPS_MAX || row.keys.len() > CONSUMER_KEYS_MAX {
-            return Err(format!("{name:?}: at most {CONSUMER_GROUPS_MAX} groups and {CONSUMER_KEYS_MAX} keys"));
-        }
-        let keys: Option<Vec<_>> = row.keys.iter().map(|key| Digest::try_new(&key.sha256)).collect();
-        let keys = keys.ok_or_else(|| format!("{name:?}: sha256 must be 64 hexadecimal digits"))?;
-        gathered.add(&name, row.groups.iter().map(String::as_str), keys)?;
-    }
-    Ok(())
-}
 
 /// Ways to be recognised, in file order.
-pub(super) fn auth(file: &file::File, sink: &mut Sink<'_>) -> Option<Vec<Auth>> {
+pub(super) fn auth(
+    file: &file::File,
+    (gathered, upstreams): (&mut Gathered, &[&str]),
+    sink: &mut Sink<'_>,
+) -> Option<Vec<Auth>> {
     let map = file.auth.as_ref()?;
-    let ways: Vec<_> =
-        map.value.0.iter().filter_map(|(name, written)| way(&name.value.0, &written.value, sink)).collect();
+    let mut of = |(name, written): &(Written<Name>, Written<identity_keys::Auth>)| match &written.value.forward {
+        Some(forward) => forward_way(&name.value.0, (&written.value, forward), upstreams, sink),
+        None => way(&name.value.0, &written.value, gathered, sink),
+    };
+    let ways: Vec<_> = map.value.0.iter().filter_map(&mut of).collect();
     (ways.len() == map.value.0.len()).then_some(ways)
 }
 
-fn way(name: &str, table: &identity_keys::Auth, sink: &mut Sink<'_>) -> Option<Auth> {
+fn way(name: &str, table: &identity_keys::Auth, gathered: &mut Gathered, sink: &mut Sink<'_>) -> Option<Auth> {
+    if let Some(basic) = &table.basic {
+        return basic_way(name, (table, basic), gathered, sink);
+    }
     let scheme = value(&table.scheme).map(|scheme| scheme.0);
     if let (Some(scheme), None) = (&table.scheme, &table.header) {
         let message = "has no effect: it stands before a key in a header, and there is no header".to_owned();
@@ -178,9 +49,9 @@ fn way(name: &str, table: &identity_keys::Auth, sink: &mut Sink<'_>) -> Option<A
     let query = value(&table.query).map(|query| KeyPlace::Query(query.0));
     let cookie = value(&table.cookie).map(|cookie| KeyPlace::Cookie(cookie.0));
     let mut places: Vec<_> = header.into_iter().chain(query).chain(cookie).collect();
-    let tokens = match (&table.key, &table.jwks) {
-        (Some(key), None) => Some(Arc::new(tokens(table, Some(key), sink)?)),
-        (None, Some(_)) => Some(Arc::new(tokens(table, None, sink)?)),
+    let proof = match (&table.key, &table.jwks) {
+        (Some(key), None) => Proof::Token(Arc::new(tokens(table, Some(key), sink)?)),
+        (None, Some(_)) => Proof::Token(Arc::new(tokens(table, None, sink)?)),
         (Some(key), Some(_)) => {
             let message = "jwks stands there too; must be one of the two".to_owned();
             sink.place(table.at.key("key"), key.span.start, message, None);
@@ -188,25 +59,91 @@ fn way(name: &str, table: &identity_keys::Auth, sink: &mut Sink<'_>) -> Option<A
         }
         (None, None) => {
             only_tokens(table, sink);
-            None
+            Proof::Key
         }
     };
-    if let (true, Some(query)) = (tokens.is_some(), &table.query) {
+    let is_token = matches!(proof, Proof::Token(_));
+    if let (true, Some(query)) = (is_token, &table.query) {
         let message = "tokens are not taken from URLs, which are kept in many places (RFC 6750 §5.3)".to_owned();
         sink.value(table.at.key("query"), query.span.clone(), message, None);
     }
-    if tokens.is_some() && places.is_empty() {
+    if is_token && places.is_empty() {
         places.push(KeyPlace::Header(http::header::AUTHORIZATION, Some("Bearer".to_owned())));
     }
     let reported = ["header", "query", "cookie"].iter().any(|key| sink.reported(table.at.key(key)));
     if places.is_empty() && !reported {
         let message =
-            "missing: at least one of header, query, cookie, where an API key stands, or key or jwks, for tokens"
+            "missing: at least one of header, query, cookie, where an API key stands, or key or jwks, for tokens, or basic, or forward"
                 .to_owned();
         sink.place(table.at.key("header"), table.at.offset, message, None);
     }
     let headers: Vec<_> = headers(&table.at, table.headers.as_ref()?, sink);
-    Some(Auth { name: name.to_owned(), places, tokens, forwards: value(&table.forward_credentials)?, headers })
+    Some(Auth { name: name.to_owned(), places, proof, forwards: value(&table.forward_credentials)?, headers })
+}
+
+/// Passwords, which stand in one place only (RFC 7617 §2).
+fn basic_way(
+    name: &str,
+    (table, basic): (&identity_keys::Auth, &Written<Basic>),
+    gathered: &mut Gathered,
+    sink: &mut Sink<'_>,
+) -> Option<Auth> {
+    only_one(table, "basic", "which is behind \"Authorization: Basic\"", sink);
+    only_tokens(table, sink);
+    let logins = gathered.logins(name, &basic.value, sink)?;
+    let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    Some(Auth {
+        name: name.to_owned(),
+        places: vec![KeyPlace::Header(http::header::AUTHORIZATION, Some("Basic".to_owned()))],
+        proof: Proof::Password(Arc::new(logins)),
+        forwards: value(&table.forward_credentials)?,
+        headers,
+    })
+}
+
+/// Keys of other ways, beside one that has its own.
+fn only_one(table: &identity_keys::Auth, way: &str, why: &str, sink: &mut Sink<'_>) {
+    let others = [
+        ("header", table.header.as_ref().map(|key| key.span.clone())),
+        ("scheme", table.scheme.as_ref().map(|key| key.span.clone())),
+        ("query", table.query.as_ref().map(|key| key.span.clone())),
+        ("cookie", table.cookie.as_ref().map(|key| key.span.clone())),
+        ("key", table.key.as_ref().map(|key| key.span.clone())),
+        ("jwks", table.jwks.as_ref().map(|key| key.span.clone())),
+    ];
+    for (key, span) in others.into_iter().filter_map(|(key, span)| Some((key, span?))) {
+        let message = format!("has no effect: {way} stands there too, {why}");
+        sink.place(table.at.key(key), span.start, message, None);
+    }
+}
+
+/// Somebody else decides.
+fn forward_way(
+    name: &str,
+    (table, forward): (&identity_keys::Auth, &Written<identity_keys::Forward>),
+    upstreams: &[&str],
+    sink: &mut Sink<'_>,
+) -> Option<Auth> {
+    only_one(table, "forward", "and whoever is asked looks for himself", sink);
+    if let Some(basic) = &table.basic {
+        sink.place(
+            table.at.key("basic"),
+            basic.span.start,
+            "forward stands there too; must be one of the two".to_owned(),
+            None,
+        );
+    }
+    only_tokens(table, sink);
+    let forward = super::forward::forward(&forward.value, upstreams, sink)?;
+    let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    let forwards = value(&table.forward_credentials)?;
+    Some(Auth {
+        name: name.to_owned(),
+        places: Vec::new(),
+        proof: Proof::Forward(Arc::new(forward)),
+        forwards,
+        headers,
+    })
 }
 
 /// Keys that say something of tokens, where there are none.
@@ -230,6 +167,15 @@ fn only_tokens(table: &identity_keys::Auth, sink: &mut Sink<'_>) {
     }
 }
 
+/// Why the gateway cannot say in this header who was recognised.
+pub(super) fn unfit(header: &HeaderName) -> Option<&'static str> {
+    match header.as_str() {
+        "host" | "cookie" | "authorization" | "via" | "date" => Some("the gateway cannot say in it who was recognised"),
+        other if other.starts_with("x-forwarded-") => Some("the gateway says other things in it"),
+        _ => None,
+    }
+}
+
 type HeadersMap<const MAX: usize> = Map<super::names::EditableHeader, identity_keys::IdentityText, MAX>;
 
 fn headers<const MAX: usize>(
@@ -240,11 +186,10 @@ fn headers<const MAX: usize>(
     let mut headers: Vec<(HeaderName, _)> = Vec::new();
     for (name, text) in &map.value.0 {
         let header = &name.value.0;
-        let message = match header.as_str() {
-            "host" | "cookie" | "authorization" | "via" | "date" => "the gateway cannot say in it who was recognised",
-            other if other.starts_with("x-forwarded-") => "the gateway says other things in it",
-            _ if headers.iter().any(|(other, _)| other == header) => "stands there twice",
-            _ => {
+        let message = match unfit(header) {
+            Some(why) => why,
+            None if headers.iter().any(|(other, _)| other == header) => "stands there twice",
+            None => {
                 headers.push((header.clone(), text.value.clone()));
                 continue;
             }
@@ -390,7 +335,7 @@ pub(super) fn strip(routes: &mut [Route], listeners: &[Listener], auth: &[Auth])
     if auth.is_empty() {
         return;
     }
-    let identity: FxHashSet<_> = auth.iter().flat_map(|way| &way.headers).map(|(name, _)| name.clone()).collect();
+    let identity: FxHashSet<_> = auth.iter().flat_map(Auth::identity).cloned().collect();
     let mut known: FxHashMap<Vec<AuthId>, Arc<[HeaderName]>> = FxHashMap::default();
     for route in routes {
         let ways = match &route.auth {

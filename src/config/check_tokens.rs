@@ -1,7 +1,7 @@
 //! Keys of tokens and the rules about them, from the tables of the file.
 
 use super::check::value;
-use super::check_identity::text_of;
+use super::check_consumers::text_of;
 use super::encryption::client_side;
 use super::fetched::{FetchedKeys, JwksUrl};
 use super::identity::{TokenRules, fingerprint};

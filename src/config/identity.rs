@@ -5,7 +5,9 @@
 //! these types says everything that a reload may change, and nothing secret.
 
 use super::fetched::FetchedKeys;
+use super::forward::Forward;
 use super::identity_keys::{Digest, IdentityText};
+use super::passwords::{Logins, PasswordHash};
 use super::token_keys::{Algorithm, VerifyKey};
 use crate::units::{AuthId, GroupId};
 use aws_lc_rs::digest;
@@ -42,11 +44,13 @@ pub struct Consumer {
     pub groups: Box<[GroupId]>,
     /// Digests of its keys.
     pub keys: Box<[Digest]>,
+    /// The name and the password that it logs in with.
+    pub login: Option<(Arc<str>, Arc<PasswordHash>)>,
 }
 
 impl Consumer {
     pub(super) fn new(name: &str, groups: Box<[GroupId]>, keys: Box<[Digest]>) -> Self {
-        Self { name: name.into(), number: Self::number_of(name), groups, keys }
+        Self { name: name.into(), number: Self::number_of(name), groups, keys, login: None }
     }
 
     /// The number that stands for a name.
@@ -66,6 +70,12 @@ impl Consumers {
             consumer.groups.iter().for_each(|group| told.update(groups[group.index()].as_bytes()));
             told.update(b"\n");
             consumer.keys.iter().for_each(|key| told.update(&key.0));
+            told.update(b"\n");
+            if let Some((user, hash)) = &consumer.login {
+                told.update(user.as_bytes());
+                told.update(b":");
+                told.update(hash.secret());
+            }
             told.update(b"\n");
         }
         let fingerprint = hex(&told.finish().as_ref()[..16]);
@@ -93,14 +103,64 @@ impl fmt::Debug for Consumers {
 pub struct Auth {
     /// What routes and listeners call it.
     pub name: String,
-    /// Where its API keys stand, in the order in which they are looked for; at least one place.
+    /// Where what is shown stands, in the order in which it is looked for; at least one place, but where somebody else decides.
     pub places: Vec<KeyPlace>,
-    /// What stands there is a token, and this is what is believed of it; `None`: it is a key.
-    pub tokens: Option<Arc<TokenRules>>,
+    /// What stands there.
+    pub proof: Proof,
     /// What the client has shown goes on to the endpoint.
     pub forwards: bool,
     /// What the endpoint is told.
     pub headers: Vec<(HeaderName, IdentityText)>,
+}
+
+/// By what somebody is recognised.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// An API key.
+    Key,
+    /// A token, of which this is believed.
+    Token(Arc<TokenRules>),
+    /// The name and the password of one of these.
+    Password(Arc<Logins>),
+    /// Whatever convinces somebody else.
+    Forward(Arc<Forward>),
+}
+
+impl Auth {
+    /// What is believed of tokens, if it takes any.
+    #[must_use]
+    pub fn tokens(&self) -> Option<&Arc<TokenRules>> {
+        match &self.proof {
+            Proof::Token(rules) => Some(rules),
+            Proof::Key | Proof::Password(_) | Proof::Forward(_) => None,
+        }
+    }
+
+    /// Who logs in, if passwords are taken.
+    #[must_use]
+    pub fn logins(&self) -> Option<&Arc<Logins>> {
+        match &self.proof {
+            Proof::Password(logins) => Some(logins),
+            Proof::Key | Proof::Token(_) | Proof::Forward(_) => None,
+        }
+    }
+
+    /// Who decides, if it is somebody else.
+    #[must_use]
+    pub fn forward(&self) -> Option<&Arc<Forward>> {
+        match &self.proof {
+            Proof::Forward(forward) => Some(forward),
+            Proof::Key | Proof::Token(_) | Proof::Password(_) => None,
+        }
+    }
+
+    /// Headers in which it is the gateway that says who sends a request.
+    pub fn identity(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers
+            .iter()
+            .map(|(name, _)| name)
+            .chain(self.forward().into_iter().flat_map(|forward| forward.identity()))
+    }
 }
 
 /// Which tokens (JWT) are believed.

@@ -2,9 +2,12 @@
 
 use super::addresses::Network;
 use super::fetched::JwksUrl;
+use super::file::Timeout;
+use super::forward::OnFailure;
 use super::identity::ClaimTest;
 use super::names::{EditableHeader, FilePath, Header, MethodText, Name};
-use super::paths::{Body, QueryText};
+use super::passwords::PasswordHash;
+use super::paths::{Body, ProbePath, QueryText};
 use super::problem::{Refusal, Sink};
 use super::read::{List, Map, Node, Read, Scalar, Written};
 use super::secret::SecretText;
@@ -16,6 +19,7 @@ use crate::limits::{CONSUMER_GROUPS_MAX, CONSUMER_KEYS_MAX, ENTRIES_MAX, ROUTE_C
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 use std::borrow::Cow;
+use std::sync::Arc;
 use toml::de::DeValue;
 
 table! {
@@ -25,6 +29,18 @@ table! {
         default groups: List<Name, 0, CONSUMER_GROUPS_MAX> = [];
         /// API keys of the consumer, at most 64, so that an old one and a new one can be valid at once.
         default keys: List<KeyDigests, 0, CONSUMER_KEYS_MAX> = [];
+        /// The password that the consumer logs in with, where auth.X.basic is taken.
+        optional basic: Credentials;
+    }
+}
+
+table! {
+    /// A name and a password.
+    Credentials {
+        /// The name that is typed; without it the consumer's. It has no colon (RFC 7617).
+        optional user: Name;
+        /// The password's hash: argon2id, bcrypt ($2a$, $2b$, $2y$) or SHA-crypt ($5$, $6$), as htpasswd -nB or mkpasswd print it.
+        required password: PasswordText;
     }
 }
 
@@ -53,6 +69,10 @@ table! {
         optional jwks: JwksUrl;
         /// TLS with whom that URL names.
         table tls: UpstreamTls;
+        /// Or a name and a password (RFC 7617), behind "Authorization: Basic".
+        optional basic: Basic;
+        /// Or another service decides, which is asked first.
+        optional forward: Forward;
         /// How tokens are signed; others are refused. RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, or HS256, HS384, HS512
         /// for a secret.
         default algorithms: List<AlgorithmWord, 0, 16> = [];
@@ -70,6 +90,43 @@ table! {
         default forward_credentials: bool = false;
         /// Headers that tell the endpoint who was recognised: {consumer}, {groups} or {claim.NAME}. No client can set them: they are taken off all requests first.
         default headers: Map<EditableHeader, IdentityText, ENTRIES_MAX> = {};
+    }
+}
+
+table! {
+    /// Who logs in: consumers with basic, and the users of a file.
+    Basic {
+        /// What browsers show and keep passwords by; without it the name of this table.
+        optional realm: Name;
+        /// A file as htpasswd writes it: a USER:HASH in each line, and remarks behind #. Its users are consumers, too. It is read with this one.
+        optional htpasswd: FilePath;
+    }
+}
+
+/// Names of headers.
+pub(super) type ForwardHeaders = super::read::Written<List<EditableHeader, 0, ENTRIES_MAX>>;
+
+table! {
+    /// Which service decides, and what it is told: GET, with X-Forwarded-Method, -Uri, -Host, -Proto and -For of the request, never its body.
+    Forward {
+        /// The upstream whose endpoints are asked, over its pooled connections, with its balancing, checks and limits.
+        required upstream: Name;
+        /// Path of the question, with a query or not.
+        required path: ProbePath;
+        /// Headers of the request that the question has.
+        default send: List<EditableHeader, 0, ENTRIES_MAX> = ["authorization", "cookie"];
+        /// Headers of an answer of 2xx that go on with the request. No client can set them: they are taken off all requests first.
+        default copy: List<EditableHeader, 0, ENTRIES_MAX> = [];
+        /// Headers that the client gets of an answer that is not 2xx, with its status, its type and up to 64 KiB of its body.
+        default return_headers: List<EditableHeader, 0, ENTRIES_MAX> = ["www-authenticate", "location", "set-cookie"];
+        /// The header of an answer of 2xx that is the consumer's name. It is taken off all requests, too.
+        optional consumer: EditableHeader;
+        /// For the whole answer, over all tries. 1ms to 1d.
+        default timeout: Timeout = "500ms";
+        /// Without an answer, or with one of 5xx: "deny" answers 503, "allow" lets the request go on.
+        default on_failure: OnFailure = "deny";
+        /// How long an answer of 2xx holds for the same question: method, URL, client and all headers of send. 0s to 1h; 0s asks each time.
+        default cache: Time<0, HOUR> = "0s";
     }
 }
 
@@ -154,6 +211,24 @@ impl Scalar for Token {
 
     fn schema() -> serde_json::Value {
         Header::schema()
+    }
+}
+
+/// `password`: its hash. What a file says of it is not shown again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasswordText(pub Arc<PasswordHash>);
+
+impl JsonSchema for PasswordText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "PasswordText".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^\\$(argon2id|2[aby]|5|6)\\$" })
     }
 }
 

@@ -19,6 +19,7 @@ pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
             parts.iter().for_each(|(cluster, _)| used[cluster.index()] = true);
         }
     }
+    config.auth.iter().filter_map(|way| way.forward()).for_each(|forward| used[forward.cluster.index()] = true);
     let mut warnings: Vec<String> = config.access_log.as_ref().and_then(missing_folder).into_iter().collect();
     let bodiless = config.listeners.iter().filter(|listener| listener.body_bytes_max == 0);
     warnings.extend(bodiless.map(|listener| {

@@ -40,12 +40,11 @@ impl KeySets {
     pub(super) fn follow(config: &Config, before: Option<&Config>) -> Self {
         let mut tasks = JoinSet::new();
         for way in &*config.auth {
-            let Some((rules, fetched)) = way.tokens.as_ref().and_then(|rules| Some((rules, rules.fetched.as_ref()?)))
-            else {
+            let Some((rules, fetched)) = way.tokens().and_then(|rules| Some((rules, rules.fetched.as_ref()?))) else {
                 continue;
             };
             let mut known = before.iter().flat_map(|before| &*before.auth).filter_map(|way| {
-                let old = way.tokens.as_ref().filter(|old| old.algorithms == rules.algorithms)?;
+                let old = way.tokens().filter(|old| old.algorithms == rules.algorithms)?;
                 old.fetched.as_ref().filter(|old| old.url == fetched.url && old.version() > 0)
             });
             if let Some(known) = known.next() {

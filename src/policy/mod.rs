@@ -22,6 +22,7 @@ pub mod key_table;
 pub mod latencies;
 pub mod limit_fields;
 pub mod limiter;
+pub mod login;
 pub mod names;
 pub mod networks;
 pub mod outlier;

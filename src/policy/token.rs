@@ -195,7 +195,7 @@ mod tests {
             "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nauth = [\"jwt\"]\nrespond = {{}}\n[auth.jwt]\n{keys}\n"
         );
         let config = config::check::parse_for(&text, "f", &[0]).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-        (**config.auth[0].tokens.as_ref().unwrap()).clone()
+        (**config.auth[0].tokens().unwrap()).clone()
     }
 
     fn encode(bytes: impl AsRef<[u8]>) -> String {

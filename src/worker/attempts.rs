@@ -22,6 +22,8 @@ pub(super) struct Attempts<'w> {
     route: RouteId,
     cluster: ClusterId,
     exchange: RefCell<Exchange>,
+    /// The time that endpoints take says something about the route.
+    measures: bool,
     /// The route allows no retries.
     strict: bool,
     current: Cell<Option<Current>>,
@@ -88,6 +90,15 @@ impl<'w> Attempts<'w> {
                 try_time: route.try_time.get(brings.route, &worker.shared.try_times, arrived),
             }
         };
+        Self::with(worker, (route, cluster), facts, true)
+    }
+
+    /// Those of a question about a request of this route, whose times are none of the route's.
+    pub(super) fn of_question(worker: &'w Rc<Generation>, route: RouteId, cluster: ClusterId, facts: Facts) -> Self {
+        Self::with(worker, (route, cluster), facts, false)
+    }
+
+    fn with(worker: &'w Rc<Generation>, (route, cluster): (RouteId, ClusterId), facts: Facts, measures: bool) -> Self {
         worker.count_active(cluster, 1);
         let strict = facts.retry.retries_max == 0;
         Self {
@@ -95,6 +106,7 @@ impl<'w> Attempts<'w> {
             route,
             cluster,
             exchange: RefCell::new(Exchange::new(facts)),
+            measures,
             strict,
             current: Cell::new(None),
             slot: RefCell::new(None),
@@ -221,6 +233,9 @@ impl<'w> Attempts<'w> {
         self.current.set(Some(current));
         self.upstream_time.set(Some(elapsed));
         self.on_latency(elapsed, now);
+        if !self.measures {
+            return;
+        }
         let mut route = self.worker.route(self.route).borrow_mut();
         // where it is asked for, and only there: it is a kilobyte for each route
         if !failed && route.retry.per_try_timeout.is_none() && route.retry.retries_max > 0 {
@@ -229,6 +244,9 @@ impl<'w> Attempts<'w> {
     }
 
     fn on_latency(&self, latency: Duration, now: Instant) {
+        if !self.measures {
+            return;
+        }
         self.worker.route(self.route).borrow_mut().deadline.on_latency(latency, now);
     }
 

@@ -57,6 +57,16 @@ impl Bearer {
     }
 }
 
+impl Bearer {
+    /// Whom somebody else has recognised, with lines of his for the endpoint; an empty name: nobody in particular.
+    pub(super) fn decided(shared: &Shared, way: &Auth, name: String, mut lines: Vec<u8>, until: Duration) -> Self {
+        let verified = Verified { name, claims: Map::new(), until };
+        let mut bearer = Self::new(shared, way, verified);
+        lines.append(&mut bearer.lines);
+        Self { lines, ..bearer }
+    }
+}
+
 /// A claim as a header can say it; what a header cannot say, it does not say in part.
 pub(super) fn header_text(value: &Value) -> Option<String> {
     let text = match value {

@@ -21,6 +21,7 @@ use super::opening;
 use super::plan::{self, Answer, Forward, Plan, Way};
 use super::record::Record;
 use super::upload::{Incoming, Upload};
+use super::waiting;
 use crate::error::ProxyError;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
@@ -62,9 +63,16 @@ pub(super) fn exchange(
     request: Request,
 ) -> impl Future<Output = Served> {
     async move {
-        let Request { kept, arrived, now } = request;
+        let Request { kept, arrived, mut now } = request;
         let Plan { mut cycle, mut way } = plan::plan(inbound, kept, inbox, record, now);
+        while let Way::Wait(wait) = way {
+            // in a box, because hardly a request waits and all of them would be as large
+            way = Box::pin(waiting::wait(inbound, inbox, &mut cycle, record, wait)).await;
+            now = clock::now();
+        }
         match &mut way {
+            // the loop before has left none
+            Way::Wait(_) => Served { last: Block::default(), close: true, linger: false, at: now },
             Way::Answer(Answer { out, framing }) => {
                 record.response_bytes = out.unread().len() as u64;
                 let mut body = Body::new(*framing, u64::MAX);

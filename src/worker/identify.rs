@@ -3,23 +3,28 @@
 //! Where the route (or the listener for it) asks for nobody and nobody is kept out, this is two looks at tables that say so.
 
 use super::believed::Bearer;
+use super::decision::{Decision, Refusal};
 use super::inbound::Inbound;
+use super::logins::Known;
 use super::plan::Planner;
 use super::record::Record;
 use super::state::Scratch;
-use crate::config::{self, Auth, Consumer, IdentityText, KeyPlace, TokenRules};
+use super::waiting::{On, Told};
+use crate::config::{self, Auth, Consumer, IdentityText, KeyPlace, Logins, OnFailure, Proof, TokenRules};
 use crate::error::ProxyError;
 use crate::http::head::RequestHead;
 use crate::http::headers::push;
 use crate::limits::{API_KEY_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::policy::access::{Subject, Verdict, Who};
 use crate::policy::identity::{Identities, behind_scheme, is_named, of_query};
+use crate::policy::login::{self, Credentials};
 use crate::policy::token::{self, Disbelief};
 use crate::units::{AuthId, ConsumerId, GroupId, RouteId};
 use aws_lc_rs::digest;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Who was recognised, and how.
 #[derive(Clone, Debug)]
@@ -30,8 +35,8 @@ pub(super) struct Identified {
 
 #[derive(Clone, Debug)]
 enum By {
-    /// A key of this consumer's.
-    Key(ConsumerId),
+    /// A key of this consumer's, or its password.
+    Consumer(ConsumerId),
     /// A token.
     Token(Rc<Bearer>),
 }
@@ -40,7 +45,7 @@ impl Identified {
     /// The consumer's name.
     pub(super) fn name<'i>(&'i self, identities: &'i Identities) -> &'i str {
         match &self.by {
-            By::Key(id) => &identities.consumer(*id).name,
+            By::Consumer(id) => &identities.consumer(*id).name,
             By::Token(bearer) => &bearer.name,
         }
     }
@@ -48,7 +53,7 @@ impl Identified {
     /// The consumer, unless it is only a token that knows it.
     fn consumer(&self) -> Option<ConsumerId> {
         match &self.by {
-            By::Key(id) => Some(*id),
+            By::Consumer(id) => Some(*id),
             By::Token(bearer) => bearer.consumer,
         }
     }
@@ -65,22 +70,38 @@ impl Identified {
     /// What the token says, if it was one.
     pub(super) fn claims(&self) -> Option<&Map<String, Value>> {
         match &self.by {
-            By::Key(_) => None,
+            By::Consumer(_) => None,
             By::Token(bearer) => Some(&bearer.claims),
         }
     }
 
     fn number(&self, identities: &Identities) -> u64 {
         match &self.by {
-            By::Key(id) => identities.consumer(*id).number,
+            By::Consumer(id) => identities.consumer(*id).number,
             By::Token(bearer) => bearer.number,
         }
     }
 }
 
+/// Why a request goes no further for now.
+pub(super) enum Stop {
+    /// It is refused.
+    Refused(ProxyError),
+    /// Somebody else refuses it, and this is what he says.
+    Answered(Rc<Refusal>),
+    /// Whether it is believed what it shows for this way is not known yet.
+    Wait(AuthId, On),
+}
+
+impl From<ProxyError> for Stop {
+    fn from(error: ProxyError) -> Self {
+        Self::Refused(error)
+    }
+}
+
 impl Planner<'_> {
     /// Finds out who sends the request, if anybody is to be known; or why it goes no further.
-    pub(super) fn identify(&self, route: RouteId, client: IpAddr, record: &mut Record) -> Result<(), ProxyError> {
+    pub(super) fn identify(&self, route: RouteId, client: IpAddr, record: &mut Record) -> Result<(), Stop> {
         let (worker, listener) = (self.inbound.worker, self.inbound.listener);
         let shared = &worker.shared;
         if !shared.has_guards {
@@ -91,15 +112,24 @@ impl Planner<'_> {
         let client = (peer.address.is_some() || client != peer.ip()).then_some(client);
         let subject = Subject { client, method: self.head.method(), who: None };
         if shared.guards.turns_away(listener, route, &subject).is_some() {
-            return Err(ProxyError::Forbidden);
+            return Err(ProxyError::Forbidden.into());
         }
         let ways = config::identity::ways(&shared.config.routes[route.index()], self.config);
         if !ways.is_empty() {
-            let identified = ways.iter().find_map(|way| self.by_way(*way));
+            let mut identified = None;
+            for way in ways {
+                identified = self.by_way(*way)?;
+                if identified.is_some() {
+                    break;
+                }
+            }
             let _ = self.identified.set(identified.ok_or(ProxyError::Unauthenticated)?);
         }
         let who = self.identified.get().map(|identified| {
             let name = identified.name(&shared.identities);
+            if name.is_empty() {
+                return identified.who(&shared.identities); // somebody else lets it through, and does not say who it is
+            }
             record.on_consumer(name, identified.number(&shared.identities), identified.consumer());
             identified.who(&shared.identities)
         });
@@ -110,22 +140,59 @@ impl Planner<'_> {
                 }
                 Ok(())
             }
-            Verdict::Denied(..) | Verdict::NotAllowed(_) => Err(ProxyError::Forbidden),
+            Verdict::Denied(..) | Verdict::NotAllowed(_) => Err(ProxyError::Forbidden.into()),
         }
     }
 
-    fn by_way(&self, way: AuthId) -> Option<Identified> {
+    fn by_way(&self, way: AuthId) -> Result<Option<Identified>, Stop> {
         let shared = &self.inbound.worker.shared;
         let auth = &shared.config.auth[way.index()];
+        if let Proof::Forward(forward) = &auth.proof {
+            let told = self.heard.iter().find_map(|(heard, told)| match told {
+                Told::Decided(decision) if *heard == way => Some(decision),
+                _ => None,
+            });
+            return match told {
+                None => Err(Stop::Wait(way, On::Decision)),
+                Some(Decision::Passed(bearer)) => Ok(Some(Identified { way, by: By::Token(Rc::clone(bearer)) })),
+                Some(Decision::Refused(refusal)) => Err(Stop::Answered(Rc::clone(refusal))),
+                Some(Decision::None) if forward.on_failure == OnFailure::Deny => Err(ProxyError::Undecided.into()),
+                Some(Decision::None) => {
+                    let bearer = Bearer::decided(shared, auth, String::new(), Vec::new(), Duration::MAX);
+                    Ok(Some(Identified { way, by: By::Token(Rc::new(bearer)) }))
+                }
+            };
+        }
         let mut room = [0; API_KEY_BYTES_MAX];
-        let by = auth.places.iter().find_map(|place| {
-            let shown = shown(self.head, place, &mut room)?;
-            match &auth.tokens {
-                None => shared.identities.by_key(shown).map(By::Key),
-                Some(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
+        for place in &auth.places {
+            let Some(shown) = shown(self.head, place, &mut room) else { continue };
+            let by = match &auth.proof {
+                Proof::Key => shared.identities.by_key(shown).map(By::Consumer),
+                Proof::Token(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
+                Proof::Password(logins) => self.by_password(way, logins, shown)?.map(By::Consumer),
+                Proof::Forward(_) => None,
+            };
+            if let Some(by) = by {
+                return Ok(Some(Identified { way, by }));
             }
-        });
-        by.map(|by| Identified { way, by })
+        }
+        Ok(None)
+    }
+
+    fn by_password(&self, way: AuthId, logins: &Logins, shown: &[u8]) -> Result<Option<ConsumerId>, Stop> {
+        let Some(credentials) = Credentials::decode(shown) else { return Ok(None) };
+        let Some(claim) = login::claim(logins, credentials.user()) else { return Ok(None) };
+        let is_this = |(heard, told): &&(AuthId, Told)| *heard == way && matches!(told, Told::Password(_));
+        if let Some((_, told)) = self.heard.iter().find(is_this) {
+            return Ok(claim.owner.filter(|_| matches!(told, Told::Password(true))));
+        }
+        let worker = self.inbound.worker;
+        let Some(verifier) = &worker.shared.verifier else { return Ok(None) };
+        match worker.worker().look_up(verifier, claim.hash, &credentials, self.now) {
+            Known::Right => Ok(claim.owner),
+            Known::Soon(pending) => Err(Stop::Wait(way, On::Password(pending))),
+            Known::Busy => Err(ProxyError::AuthenticationBusy.into()),
+        }
     }
 
     fn by_token(&self, (way, auth): (AuthId, &Auth), rules: &TokenRules, shown: &[u8]) -> Option<Rc<Bearer>> {
@@ -158,7 +225,9 @@ impl Planner<'_> {
     /// Appends what a 401 says in `WWW-Authenticate`: every way to be recognised here (RFC 9110 §11.6.1).
     pub(super) fn write_challenges(&self, route: RouteId, out: &mut Vec<u8>) {
         let config = &self.inbound.worker.shared.config;
-        for way in config::identity::ways(&config.routes[route.index()], self.config) {
+        let ways = config::identity::ways(&config.routes[route.index()], self.config);
+        // whoever else decides has answers of his own
+        for way in ways.iter().filter(|way| config.auth[way.index()].forward().is_none()) {
             if !out.is_empty() {
                 out.extend_from_slice(b", ");
             }
@@ -167,12 +236,17 @@ impl Planner<'_> {
                 KeyPlace::Header(_, scheme) => scheme.as_deref(),
                 KeyPlace::Query(_) | KeyPlace::Cookie(_) => None,
             });
+            let logins = way.logins();
+            let realm = logins.map_or(&way.name, |logins| &logins.realm);
             // no scheme is registered for keys; names of the configuration have no quotes
-            for part in [scheme.unwrap_or("ApiKey"), " realm=\"", &way.name, "\""] {
+            for part in [scheme.unwrap_or("ApiKey"), " realm=\"", realm, "\""] {
                 out.extend_from_slice(part.as_bytes());
             }
+            if logins.is_some() {
+                out.extend_from_slice(b", charset=\"UTF-8\""); // RFC 7617 §2.1
+            }
             let mut room = [0; API_KEY_BYTES_MAX];
-            if way.tokens.is_some() && way.places.iter().any(|place| shown(self.head, place, &mut room).is_some()) {
+            if way.tokens().is_some() && way.places.iter().any(|place| shown(self.head, place, &mut room).is_some()) {
                 out.extend_from_slice(b", error=\"invalid_token\""); // RFC 6750 §3.1
             }
         }
@@ -224,7 +298,7 @@ pub(super) fn tell(
     let Some(identified) = identified else { return };
     match &identified.by {
         By::Token(bearer) => identity.extend_from_slice(&bearer.lines),
-        By::Key(id) => {
+        By::Consumer(id) => {
             let consumer = shared.identities.consumer(*id);
             for (name, text) in &shared.config.auth[identified.way.index()].headers {
                 let name = name.as_str().as_bytes();

@@ -8,7 +8,7 @@
 //! [`door`] tells who comes in which one it is, and a request ends under the one that it began with.
 //!
 //! [`accept`] takes connections, [`connection`] runs one of them ([`client`]), [`exchange`] is the straight line of a request, with one file a
-//! verb where the verb is long: [`plan`] (route, admit), [`identify`] (identify, authorize; [`believed`] remembers), [`opening`] (checkout or connect), [`encoding`] and [`conversation`] (send, listen), [`answer`]
+//! verb where the verb is long: [`plan`] (route, admit), [`identify`] (identify, authorize; [`believed`] and [`logins`] remember, [`decision`] asks somebody else, [`waiting`] waits), [`opening`] (checkout or connect), [`encoding`] and [`conversation`] (send, listen), [`answer`]
 //! (await the head, classify it) and [`relay`] (the body on its way down), or [`tunnel`] instead of it; [`upload`] goes on beside them.
 
 mod accept;
@@ -21,6 +21,7 @@ mod connection;
 mod conversation;
 mod cors;
 mod cutting;
+mod decision;
 mod discard;
 mod door;
 mod down;
@@ -41,6 +42,7 @@ mod inbound;
 mod kept;
 mod lease;
 mod line;
+mod logins;
 mod meaning;
 mod notice;
 mod opening;
@@ -61,6 +63,8 @@ mod tunnel;
 mod up;
 mod upload;
 mod variables;
+mod verifier;
+mod waiting;
 
 pub use door::DoorKey;
 pub use estate::Estate;

@@ -4,13 +4,15 @@
 //! with the request and is encoded when it is known for whom ([`super::encoding`]). What comes out is owned and small, and the future that
 //! waits for the network carries nothing else.
 
+use super::decision::Refusal;
 use super::generation::Slot;
-use super::identify::Identified;
+use super::identify::{Identified, Stop};
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::own_lines::OwnLines;
 use super::record::Record;
 use super::request_id::{self, RequestId};
+use super::waiting::{Heard, On, Wait};
 use crate::config::{self, HashKey, LimitKey, Target};
 use crate::error::ProxyError;
 use crate::http::Version;
@@ -31,13 +33,12 @@ use crate::policy::limiter::Caller;
 use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, Source, pick_split};
 use crate::policy::token_bucket::Quota;
-use crate::units::{ClusterId, Instant, RouteId};
+use crate::units::{AuthId, ClusterId, Instant, RouteId};
 use http::{HeaderName, Method, StatusCode};
 use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 
 /// One request, understood.
-#[derive(Debug)]
 pub(super) struct Plan {
     /// The client's connection.
     pub(super) cycle: Cycle,
@@ -46,12 +47,13 @@ pub(super) struct Plan {
 }
 
 /// What is to be done with a request.
-#[derive(Debug)]
 pub(super) enum Way {
     /// The gateway answers itself.
     Answer(Answer),
     /// An endpoint answers.
     Forward(Forward),
+    /// It is not known yet who sends it.
+    Wait(Wait),
 }
 
 /// What the gateway answers itself.
@@ -89,30 +91,47 @@ pub(super) struct Forward {
 
 /// Plans what is to be done with a request whose head has arrived and been taken from the inbox, in which its bytes still stand. What will be
 /// counted and logged goes into `record`.
-pub(super) fn plan(
-    inbound: &Inbound<'_>,
-    mut kept: Box<Kept>,
-    inbox: &Block,
-    record: &mut Record,
+pub(super) fn plan(inbound: &Inbound<'_>, kept: Box<Kept>, inbox: &Block, record: &mut Record, now: Instant) -> Plan {
+    let mut cycle = Cycle::default();
+    let way = planned((inbound, kept, inbox), now, &[], |planner| planner.begin(&mut cycle, record));
+    Plan { cycle, way }
+}
+
+/// The verbs over a head, and then what is to be done with that.
+pub(super) fn planned(
+    (inbound, mut kept, inbox): (&Inbound<'_>, Box<Kept>, &Block),
     now: Instant,
-) -> Plan {
+    heard: &Heard,
+    verbs: impl FnOnce(&Planner<'_>) -> Planned,
+) -> Way {
     let head = kept.view(inbox);
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
     let (identified, routed, client) = (OnceCell::new(), Cell::new(None), Cell::new(None));
     let planner =
-        Planner { inbound, config, head: &head, behind, now, client, peer_text, routed, request_id, identified };
-    let mut plan = planner.plan(record);
+        Planner { inbound, config, head: &head, behind, now, client, peer_text, routed, request_id, identified, heard };
+    let planned = verbs(&planner);
     let (id, identified) = (planner.request_id.into_inner(), planner.identified.into_inner());
-    match &mut plan.way {
-        Way::Answer(_) => worker.put_head(kept),
-        Way::Forward(forward) => {
+    match planned {
+        Planned::Answer(answer) => {
+            worker.put_head(kept);
+            Way::Answer(answer)
+        }
+        Planned::Forward(mut forward) => {
             kept.id = id;
             kept.identified = identified;
             forward.head = Some(kept);
+            Way::Forward(forward)
         }
+        Planned::Wait(route, way, on) => Way::Wait(Wait { head: kept, route, way, on }),
     }
-    plan
+}
+
+/// What is to be done with a request, while its head is looked at.
+pub(super) enum Planned {
+    Answer(Answer),
+    Forward(Forward),
+    Wait(RouteId, AuthId, On),
 }
 
 /// Where an admitted request goes.
@@ -140,14 +159,15 @@ pub(super) struct Planner<'p> {
     pub(super) request_id: OnceCell<RequestId>,
     /// Who sends the request.
     pub(super) identified: OnceCell<Identified>,
+    /// What it has waited for.
+    pub(super) heard: &'p Heard,
 }
 
 impl Planner<'_> {
-    fn plan(&self, record: &mut Record) -> Plan {
+    fn begin(&self, cycle: &mut Cycle, record: &mut Record) -> Planned {
         let head = self.head;
         #[cfg(test)]
         super::failing::on_head(head);
-        let mut cycle = Cycle::default();
         cycle.on_request_head(head.framing(), head.is_persistent(), self.is_withheld());
         if self.inbound.client.count_request(self.config, self.now) || self.inbound.client.is_leaving() {
             cycle.on_drain();
@@ -157,8 +177,7 @@ impl Planner<'_> {
         // a unix socket's peer has no address but the one that stands for it
         let peer = self.inbound.client.peer;
         self.client.set((peer.address.is_some() || client != peer.ip()).then_some(client));
-        let way = self.way(&mut cycle, record, client);
-        Plan { cycle, way }
+        self.way(cycle, record, client)
     }
 
     /// Whether the client waits to be told to send its body; not if it has begun to.
@@ -182,22 +201,25 @@ impl Planner<'_> {
 
     /// The verbs from here to the attempts. Each needs the head and what the verbs before it have found, and nothing that the worker lends: where
     /// one is to wait, the rest is planned anew from the head that is kept.
-    fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Way {
+    pub(super) fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Planned {
         let route = match self.route(cycle, record) {
             Ok(route) => route,
-            Err(answer) => return Way::Answer(answer),
+            Err(answer) => return Planned::Answer(answer),
         };
         self.routed.set(Some(route));
         record.on_route(route);
         if self.inbound.worker.shared.config.routes[route.index()].is_guard {
             return self.aim(cycle, record, route, None, client); // whoever it is
         }
-        if let Err(error) = self.identify(route, client, record) {
-            return Way::Answer(self.turn_away(cycle, record, route, error));
+        match self.identify(route, client, record) {
+            Ok(()) => {}
+            Err(Stop::Wait(way, on)) => return Planned::Wait(route, way, on),
+            Err(Stop::Answered(refusal)) => return Planned::Answer(self.pass_refusal(cycle, record, &refusal)),
+            Err(Stop::Refused(error)) => return Planned::Answer(self.turn_away(cycle, record, route, error)),
         }
         match self.admit(cycle, record, route, client) {
             Ok(slot) => self.aim(cycle, record, route, slot, client),
-            Err(answer) => Way::Answer(answer),
+            Err(answer) => Planned::Answer(answer),
         }
     }
 
@@ -258,6 +280,7 @@ impl Planner<'_> {
             LimitKey::Group => Some(identities.consumers().groups[groups.first()?.index()].as_bytes()),
             _ => self.inbound.identity().map(|identity| identity.key_hash.as_bytes()),
         };
+        let consumer = consumer.filter(|name| !name.is_empty());
         let caller = Caller { client, consumer, groups };
         match self.inbound.worker.admit((route, self.inbound.listener), caller, &limited_by, self.now) {
             (Admitted::Pass { .. }, slot) => Ok(slot),
@@ -268,7 +291,14 @@ impl Planner<'_> {
         }
     }
 
-    fn aim(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, slot: Option<Slot>, client: IpAddr) -> Way {
+    fn aim(
+        &self,
+        cycle: &mut Cycle,
+        record: &mut Record,
+        route: RouteId,
+        slot: Option<Slot>,
+        client: IpAddr,
+    ) -> Planned {
         let (head, worker) = (self.head, self.inbound.worker);
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
@@ -278,7 +308,7 @@ impl Planner<'_> {
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
-                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Planned::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     let reply = Reply {
                         status: *status,
                         content_type: Some(content_type.as_bytes()),
@@ -288,39 +318,39 @@ impl Planner<'_> {
                     reply::reply(out, &reply, to);
                 }))
             }
-            Target::Deny => Way::Answer(self.refuse(cycle, record, ProxyError::Guarded, &[])),
+            Target::Deny => Planned::Answer(self.refuse(cycle, record, ProxyError::Guarded, &[])),
             Target::Redirect { to: location, status } => {
                 let host = head.host().unwrap_or_default();
                 if host.is_empty() && location.contains("{host}") {
-                    return Way::Answer(self.refuse(cycle, record, ProxyError::BadRequest, &[])); // HTTP/1.0 need not name one
+                    return Planned::Answer(self.refuse(cycle, record, ProxyError::BadRequest, &[])); // HTTP/1.0 need not name one
                 }
                 record.on_status(*status);
                 let asked = Asked { scheme: self.inbound.scheme(), host, path: head.path(), query: head.query() };
-                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Planned::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     reply::redirect(out, *status, location, asked, to);
                 }))
             }
         }
     }
 
-    fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Way {
+    fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Planned {
         let To { route, cluster, slot } = to;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
-            return Way::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
+            return Planned::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
         }
         if head.rounds() >= ROUNDS_MAX {
-            return Way::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[]));
+            return Planned::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[]));
         }
         let rules = &worker.shared.config.routes[route.index()];
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
-            return Way::Answer(self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]));
+            return Planned::Answer(self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]));
         }
         if head.request_id().is_none() {
             record.on_request_id(self.request_id.get_or_init(|| request_id::draw(&mut worker.rng.borrow_mut())));
         }
-        Way::Forward(Forward {
+        Planned::Forward(Forward {
             route,
             cluster,
             method: head.method().clone(),
@@ -357,15 +387,40 @@ impl Planner<'_> {
         }
     }
 
-    /// 401 with the ways to be recognised, or 403.
+    /// 401 with the ways to be recognised, or 403, or 503 where there is no time to find out.
     fn turn_away(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, error: ProxyError) -> Answer {
         if error != ProxyError::Unauthenticated {
-            return self.refuse(cycle, record, error, &[]);
+            return self.give_up(cycle, record, error);
         }
         let text = &mut self.inbound.worker.scratch.borrow_mut().text;
         text.clear();
         self.write_challenges(route, text);
         self.refuse(cycle, record, error, &[("WWW-Authenticate", text)])
+    }
+
+    /// What somebody else says to a request that he refuses.
+    fn pass_refusal(&self, cycle: &mut Cycle, record: &mut Record, refusal: &Refusal) -> Answer {
+        record.on_status(refusal.status);
+        let extra: Vec<_> = refusal.headers.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        self.answer(cycle, None, |out, to| {
+            let content_type = refusal.content_type.as_deref();
+            reply::reply(out, &Reply { status: refusal.status, content_type, body: &refusal.body, extra: &extra }, to);
+        })
+    }
+
+    /// A refusal that has nothing to say but itself, and when to come back.
+    pub(super) fn give_up(&self, cycle: &mut Cycle, record: &mut Record, error: ProxyError) -> Answer {
+        match error {
+            ProxyError::ClientClosed => {
+                record.on_error(error);
+                cycle.on_request_broken();
+                Answer { out: Block::default(), framing: self.head.framing() }
+            }
+            ProxyError::AuthenticationBusy | ProxyError::Undecided => {
+                self.refuse(cycle, record, error, &[("Retry-After", b"1")])
+            }
+            _ => self.refuse(cycle, record, error, &[]),
+        }
     }
 
     /// 429 with what the client needs to know (RFC 6585 §4, draft-ietf-httpapi-ratelimit-headers-11).

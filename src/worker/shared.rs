@@ -9,6 +9,7 @@
 //! half-way leaves no trace. Where only endpoints of some clusters have changed (their names have other addresses) everything else is the very
 //! same ([`Shared::with_endpoints`]). It is freed when the last worker has let go of it, with the last request that began under it.
 
+use super::verifier::Verifier;
 use crate::config::{Access, Cluster, Config, Endpoint, Listener, Route};
 use crate::limits::LIMIT_TABLE_BUCKETS;
 use crate::observe::labels::ProbeState;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub(super) guards: Arc<Guards>,
     /// Whether any route has a say in which pages may call it.
     pub(super) has_cors: bool,
+    /// What verifies passwords, if anybody logs in.
+    pub(super) verifier: Option<Arc<Verifier>>,
     /// Whether any request is asked for who sends it, or kept out.
     pub(super) has_guards: bool,
     /// The numbers.
@@ -148,6 +151,7 @@ impl Shared {
             router: Arc::clone(&self.router),
             identities: Arc::clone(&self.identities),
             guards: Arc::clone(&self.guards),
+            verifier: self.verifier.clone(),
             has_guards: self.has_guards,
             has_cors: self.has_cors,
             limits: Arc::clone(&self.limits),
@@ -173,7 +177,7 @@ impl Shared {
 
     /// Whether it is the gateway that says something in this header.
     pub(super) fn is_identity(&self, name: &HeaderName) -> bool {
-        self.config.auth.iter().flat_map(|way| &way.headers).any(|(header, _)| header == name)
+        self.config.auth.iter().flat_map(|way| way.identity()).any(|header| header == name)
     }
 
     /// By which sessions with a listener's clients are made; `None`: it speaks plain HTTP.
@@ -232,6 +236,7 @@ impl Shared {
             router: Arc::new(router),
             identities: Arc::new(Identities::new(&config.consumers, RandomState::new)),
             guards: Arc::new(Guards::new(&config)),
+            verifier: Verifier::of(&config, old.and_then(|old| old.verifier.as_ref())),
             has_guards: has_guards(&config),
             has_cors: config.routes.iter().any(|route| route.cors.is_some()),
             try_times: Arc::new(try_times),

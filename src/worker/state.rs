@@ -7,6 +7,7 @@
 use super::down::h2::runner::Runners;
 use super::handshakes::Handshakes;
 use super::kept::Kept;
+use super::logins::Logins;
 use super::notice::Notice;
 use super::own_lines::OwnLines;
 use super::report::{Complaints, Report};
@@ -51,6 +52,8 @@ pub(super) struct Worker {
     pub(super) limit_texts: RefCell<[Vec<u8>; 3]>,
     log_texts: RefCell<Vec<LogTexts>>,
     own_lines: RefCell<Vec<OwnLines>>,
+    /// Passwords that are known to be right.
+    pub(super) logins: RefCell<Logins>,
     /// Tasks that serve streams.
     pub(super) runners: RefCell<Runners>,
     /// Room for heads that arrive.
@@ -132,6 +135,7 @@ impl Worker {
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
             own_lines: RefCell::default(),
+            logins: RefCell::default(),
             runners: RefCell::default(),
             heads: RefCell::new(Vec::with_capacity(HEADS_KEPT)),
             epoch: Cell::new(epoch()),

@@ -141,6 +141,28 @@ on_both_drivers! {
         assert_eq!(ask(&gateway, &good), 401, "what a key has vouched for that is gone is not believed any more");
     }
 
+    fn a_large_set_of_keys_is_taken_whole_or_called_too_large(driver: Driver) {
+        if tls::is_up() {
+            return; // the issuer is asked without TLS
+        }
+        let upstream = Upstream::always("ok");
+        let good = bearer(&json!({ "sub": "acme", "exp": now() + 600 }));
+        for (padding, is_taken) in [(300_000, true), (2_000_000, false)] {
+            // the key is behind what would be cut
+            let set = format!("{{\"padding\":\"{}\",\"keys\":[{JWK}]}}", "x".repeat(padding));
+            let issuer = Upstream::answering(move |_, conn| conn.reply(200, &set));
+            let auth = format!("[auth.jwt]\njwks = \"http://{}/\"\nalgorithms = [\"EdDSA\"]\n", issuer.address());
+            let mut gateway = Gateway::start(driver, &(behind(&[&upstream], "auth = [\"jwt\"]", "") + &auth));
+            match is_taken {
+                true => eventually("the keys have come", || (ask(&gateway, &good) == 200).then_some(())),
+                false => eventually("why they are not taken is said", || {
+                    let told = gateway.running().stderr().join("\n");
+                    told.contains("it has more than 1048576 bytes").then_some(())
+                }),
+            }
+        }
+    }
+
     fn claims_and_keys_stand_beside_each_other(driver: Driver) {
         let upstream = Upstream::always("ok");
         let rules = "auth = [\"key\", \"jwt\"]\nallow = [{ claim = { scope = \"orders:write\" } }, { group = [\"partners\"] }]";

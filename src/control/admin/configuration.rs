@@ -545,8 +545,13 @@ algorithms = ["ES256"]
 [auth.jwt]
 key = { secret = "a-secret-of-at-least-32-bytes-of-which-nobody-knows" }
 algorithms = ["HS256"]
+[auth.gate]
+forward = { upstream = "app", path = "/check" }
+[auth.login]
+basic = { realm = "orders" }
 [consumer.acme]
 keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
+basic = { password = "$2b$04$abcdefghijklmnopqrstuu8c93m3H5k8kq4eGHwY7leIekIaHh5P6" }
 [upstream.app]
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]

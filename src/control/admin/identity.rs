@@ -1,7 +1,8 @@
 //! Consumers, ways to be recognised and rules as `/config` shows them: names and counts, and nothing of a key, not even its digest.
 
-use crate::config::{Auth, ClaimTest, Config, Consumers, KeyPlace, Rule, TokenRules};
+use crate::config::{Auth, ClaimTest, Config, Consumers, Forward, KeyPlace, Rule, TokenRules};
 use crate::units::AuthId;
+use http::HeaderName;
 use serde_json::{Map, Value, json};
 
 /// Stands for the digest of a key.
@@ -12,7 +13,8 @@ pub(super) fn consumers(consumers: &Consumers) -> Map<String, Value> {
     let written = consumers.all.iter().take(consumers.written);
     let row = |consumer: &crate::config::Consumer| {
         let keys: Vec<_> = consumer.keys.iter().map(|_| json!({ "sha256": HIDDEN })).collect();
-        json!({ "groups": consumers.groups_of(consumer).collect::<Vec<_>>(), "keys": keys })
+        let basic = consumer.login.as_ref().map(|(user, _)| json!({ "user": **user, "password": HIDDEN }));
+        json!({ "groups": consumers.groups_of(consumer).collect::<Vec<_>>(), "keys": keys, "basic": basic })
     };
     written.map(|consumer| (consumer.name.to_string(), row(consumer))).collect()
 }
@@ -26,12 +28,18 @@ fn way(way: &Auth) -> Value {
     let (mut header, mut scheme, mut query, mut cookie) = (None, None, None, None);
     for place in &way.places {
         match place {
+            KeyPlace::Header(..) if way.logins().is_some() => {} // it follows
             KeyPlace::Header(name, word) => (header, scheme) = (Some(name.as_str()), word.as_deref()),
             KeyPlace::Query(name) => query = Some(name),
             KeyPlace::Cookie(name) => cookie = Some(name),
         }
     }
-    let tokens = way.tokens.as_deref();
+    let tokens = way.tokens().map(|tokens| &**tokens);
+    let basic = way.logins().map(|logins| {
+        let file = logins.file.as_ref().map(|path| path.display().to_string());
+        json!({ "realm": logins.realm, "htpasswd": file })
+    });
+    let forward = way.forward().map(|forward| forward_of(forward));
     let headers = way.headers.iter().map(|(name, text)| (name.to_string(), text.to_string().into()));
     json!({
         "header": header,
@@ -41,6 +49,8 @@ fn way(way: &Auth) -> Value {
         "key": tokens.filter(|it| it.fetched.is_none()).map(key),
         "jwks": tokens.and_then(|it| it.fetched.as_ref()).map(|fetched| &fetched.url.written),
         "tls": tokens.and_then(|it| it.fetched.as_ref()?.tls.as_ref()).map(|tls| &tls.shown),
+        "basic": basic,
+        "forward": forward,
         "algorithms": tokens.map_or_else(Vec::new, |it| it.algorithms.iter().map(|one| one.word()).collect()),
         "issuer": tokens.and_then(|it| it.issuer.as_ref()),
         "audience": tokens.map_or(&[][..], |it| &it.audience),
@@ -49,6 +59,21 @@ fn way(way: &Auth) -> Value {
         "consumer_claim": tokens.map(|it| &it.consumer_claim),
         "forward_credentials": way.forwards,
         "headers": headers.collect::<Map<String, Value>>(),
+    })
+}
+
+fn forward_of(forward: &Forward) -> Value {
+    let names = |names: &[HeaderName]| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+    json!({
+        "upstream": forward.upstream,
+        "path": forward.path,
+        "send": names(&forward.send),
+        "copy": names(&forward.copy),
+        "return_headers": names(&forward.return_headers),
+        "consumer": forward.consumer.as_ref().map(|name| name.as_str()),
+        "timeout": super::configuration::duration(forward.timeout),
+        "on_failure": forward.on_failure.word(),
+        "cache": super::configuration::duration(forward.cache),
     })
 }
 

@@ -127,7 +127,9 @@ async fn ask(
         return Err(Miss::Failed(Failure::of_status(answer.status)));
     }
     match &http.body {
-        Some(wanted) if !wanted.is_match(&read_body(&mut stream, answer).await?) => Err(FailureReason::Body.into()),
+        Some(wanted) if !wanted.is_match(&read_body(&mut stream, answer, limits::PROBE_BODY_BYTES_MAX).await?) => {
+            Err(FailureReason::Body.into())
+        }
         _ => Ok(()),
     }
 }
@@ -148,10 +150,19 @@ pub(in crate::control) async fn fetch(
     };
     let of = Address::Tcp(address);
     let stream = TcpStream::connect(address).await.map_err(|error| words(not_connected(&of, &error)))?;
-    let Some((rules, name)) = tls else { return fetch_over(stream, &of, http).await.map_err(words) };
-    let name = name.ok_or("no name to ask for a certificate of")?;
-    let session = TlsConnector::from(rules).connect(name, stream).await.map_err(|error| error.to_string())?;
-    fetch_over(session, &of, http).await.map_err(words)
+    let fetched = match tls {
+        None => fetch_over(stream, &of, http).await,
+        Some((rules, name)) => {
+            let name = name.ok_or("no name to ask for a certificate of")?;
+            let session = TlsConnector::from(rules).connect(name, stream).await.map_err(|error| error.to_string())?;
+            fetch_over(session, &of, http).await
+        }
+    };
+    let bytes = fetched.map_err(words)?;
+    match bytes.len() > limits::FETCHED_BYTES_MAX {
+        true => Err(format!("it has more than {} bytes", limits::FETCHED_BYTES_MAX)),
+        false => Ok(bytes),
+    }
 }
 
 async fn fetch_over(
@@ -166,7 +177,8 @@ async fn fetch_over(
     let answer = read_head(&mut stream, &http.method).await?;
     let (lowest, highest) = http.expect;
     match (lowest..=highest).contains(&answer.status.as_u16()) {
-        true => read_body(&mut stream, answer).await,
+        // one more than is taken, so that what is too large is not taken for what is broken
+        true => read_body(&mut stream, answer, limits::FETCHED_BYTES_MAX + 1).await,
         false => Err(Miss::Failed(Failure::of_status(answer.status))),
     }
 }
@@ -238,16 +250,16 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin), method: &Method) -> Re
     }
 }
 
-/// The body without its framing; of a long one the beginning.
-async fn read_body(stream: &mut (impl AsyncRead + Unpin), answer: Answer) -> Result<Vec<u8>, Miss> {
+/// The body without its framing; of one that is longer than `bytes_max` the beginning.
+async fn read_body(stream: &mut (impl AsyncRead + Unpin), answer: Answer, bytes_max: usize) -> Result<Vec<u8>, Miss> {
     let Answer { mut body, mut trailers, rest: mut block, .. } = answer;
     let mut content = Vec::new();
     loop {
         let filled = 0..block.len();
         let decoded = body.decode(&mut block, filled, &mut trailers).map_err(|_| FailureReason::Protocol)?;
         content.extend_from_slice(&block[decoded.payload]);
-        if body.is_done() || content.len() >= limits::PROBE_BODY_BYTES_MAX {
-            content.truncate(limits::PROBE_BODY_BYTES_MAX);
+        if body.is_done() || content.len() >= bytes_max {
+            content.truncate(bytes_max);
             return Ok(content);
         }
         block.clear();

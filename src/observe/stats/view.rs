@@ -98,7 +98,7 @@ impl EndpointView {
 }
 
 /// One route over all workers, at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RouteView {
     /// Durations of its requests.
     pub duration: HistogramSum,
@@ -112,6 +112,13 @@ pub struct RouteView {
     pub rate_limited_dry_run: u64,
     /// Requests that rules in dry run would have refused.
     pub forbidden_dry_run: u64,
+}
+
+impl Default for RouteView {
+    fn default() -> Self {
+        let (duration, rejected) = (HistogramSum::default(), [0; ProxyError::ALL.len()]);
+        Self { duration, errors: 0, bytes: 0, rejected, rate_limited_dry_run: 0, forbidden_dry_run: 0 }
+    }
 }
 
 /// Requests and bytes of consumers, over all workers.

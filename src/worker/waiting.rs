@@ -1,0 +1,91 @@
+//! A request that waits between `route` and `admit`, because it is not known yet who sends it.
+//!
+//! It holds its head and its place in the connection, and nothing that the worker lends. When what it waits for is known it is planned anew
+//! from that head: routes, ways and rules are looked at again, which is cheap, and nothing is counted twice.
+
+use super::decision::{self, Decision};
+use super::inbound::Inbound;
+use super::kept::Kept;
+use super::logins::Pending;
+use super::plan::{Planned, Way, planned};
+use super::record::Record;
+use crate::error::ProxyError;
+use crate::http::cycle::Cycle;
+use crate::net::block::Block;
+use crate::net::clock;
+use crate::units::{AuthId, Instant, RouteId};
+use std::rc::Rc;
+
+/// A request that waits for something to be known of who sends it.
+pub(super) struct Wait {
+    /// Its head, whose bytes are in the inbox still.
+    pub(super) head: Box<Kept>,
+    pub(super) route: RouteId,
+    /// What is looked at.
+    pub(super) way: AuthId,
+    pub(super) on: On,
+}
+
+/// What a request waits for.
+pub(super) enum On {
+    /// A password to be verified.
+    Password(Rc<Pending>),
+    /// What somebody else says of it.
+    Decision,
+}
+
+/// What it hears.
+pub(super) enum Told {
+    /// Whether the password is right.
+    Password(bool),
+    /// That.
+    Decided(Decision),
+}
+
+/// What a request that waited has heard, by ways.
+pub(super) type Heard = [(AuthId, Told)];
+
+/// Waits until nothing is left to wait for: each way to be recognised is waited for once.
+pub(super) async fn wait(
+    inbound: &Inbound<'_>,
+    inbox: &Block,
+    cycle: &mut Cycle,
+    record: &mut Record,
+    wait: Wait,
+) -> Way {
+    let (mut heard, mut wait) = (Vec::new(), wait);
+    loop {
+        let told = match &wait.on {
+            On::Password(pending) => pending.verdict(inbound).await.map(Told::Password),
+            On::Decision => decision::ask(inbound, inbox, &wait).await.map(Told::Decided),
+        };
+        let heard = match told {
+            Ok(told) => {
+                heard.push((wait.way, told));
+                Ok(&*heard)
+            }
+            Err(error) => Err(error),
+        };
+        match resume((inbound, wait.head, inbox), cycle, record, heard, clock::now()) {
+            Way::Wait(next) => wait = next,
+            way => return way,
+        }
+    }
+}
+
+/// Plans anew for a request that has waited, with what it has heard; or ends it, if it has failed of that.
+fn resume(
+    (inbound, kept, inbox): (&Inbound<'_>, Box<Kept>, &Block),
+    cycle: &mut Cycle,
+    record: &mut Record,
+    heard: Result<&Heard, ProxyError>,
+    now: Instant,
+) -> Way {
+    planned((inbound, kept, inbox), now, heard.unwrap_or_default(), |planner| {
+        let client = inbound.client_ip(planner.head);
+        match heard {
+            Ok(_) => planner.way(cycle, record, client),
+            Err(error) => Planned::Answer(planner.give_up(cycle, record, error)),
+        }
+    })
+}
