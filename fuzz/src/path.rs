@@ -131,7 +131,14 @@ fn route(path: &str) -> Option<RouteId> {
         });
     }
     ROUTER.with_borrow_mut(|(router, cache)| {
-        let view = RequestView { host: Some("a"), path, query: None, method: &Method::GET, source: Source::default(), header: &|_| None };
+        let view = RequestView {
+            host: Some("a"),
+            path,
+            query: None,
+            method: &Method::GET,
+            source: Source::default(),
+            header: &|_| None,
+        };
         match router.route(&view, cache) {
             Routed::Route(route) => Some(route),
             _ => None,
