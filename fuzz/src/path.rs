@@ -7,7 +7,7 @@ use ringgate::http::Parsed;
 use ringgate::http::fields::HeadScratch;
 use ringgate::http::head::{HeadPolicy, RequestHead};
 use ringgate::http::path::{AmbiguousPath, EmptySegments, EncodedSeparators, merged, normalize};
-use ringgate::policy::router::{RequestView, Routed, Router, RouterCache, rewrite};
+use ringgate::policy::router::{RequestView, Routed, Router, RouterCache, Source, rewrite};
 use ringgate::units::RouteId;
 use std::cell::RefCell;
 
@@ -131,7 +131,14 @@ fn route(path: &str) -> Option<RouteId> {
         });
     }
     ROUTER.with_borrow_mut(|(router, cache)| {
-        let view = RequestView { host: Some("a"), path, query: None, method: &Method::GET, header: &|_| None };
+        let view = RequestView {
+            host: Some("a"),
+            path,
+            query: None,
+            method: &Method::GET,
+            source: Source::default(),
+            header: &|_| None,
+        };
         match router.route(&view, cache) {
             Routed::Route(route) => Some(route),
             _ => None,

@@ -95,7 +95,7 @@ impl Cors {
 table! {
     /// Pages of other origins that may call this route (CORS). The gateway answers preflights itself.
     CorsTable {
-        /// Whose pages: "https://app.example.com", "https://*.example.com" (one or more labels), "~regex" of the whole origin, or "*" alone for all.
+        /// Whose pages: `https://app.example.com`, `https://*.example.com` (one or more labels), "~regex" of the whole origin, or "*" alone for all.
         required origins: List<OriginText, 1, ENTRIES_MAX>;
         /// Methods that they may use; those of match.method where it is not given, and all that are usual where that is not either.
         default methods: List<MethodText, 0, ENTRIES_MAX> = [];

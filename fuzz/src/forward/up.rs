@@ -16,7 +16,7 @@ use ringgate::http::head::RequestHead;
 use ringgate::http::headers::Forwarding;
 use ringgate::http::trailers::Trailers;
 use ringgate::limits::BLOCK_LARGE;
-use ringgate::policy::router::{RequestView, Routed, RouterCache, rewrite};
+use ringgate::policy::router::{RequestView, Routed, RouterCache, Source, rewrite};
 use ringgate::units::RouteId;
 
 /// The default of `max_body`, near enough.
@@ -49,6 +49,7 @@ fn route(head: &RequestHead<'_>) -> Option<RouteId> {
         path: head.path(),
         query: head.query(),
         method: head.method(),
+        source: Source::default(),
         header: &header,
     };
     match gateway().1.route(&view, &mut RouterCache::new()) {
