@@ -6,7 +6,7 @@ use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, share, slice_
 use super::rig::{Rig, program};
 use super::session::{Refusal, Session, listen, thresholds};
 use crate::gateways::Kind;
-use crate::load::Load;
+use crate::load::{Load, Protocol};
 use crate::machine;
 use crate::measure::{Bound, described, digits_of_quantile};
 use crate::plan::{self, Division, Plan};
@@ -193,15 +193,18 @@ impl Server {
         }
         let pace = options.paced(1.0);
         let load = |url: &Url, is_upstream: bool| {
-            // a gateway that speaks TLS may stand before an upstream that does not
+            // a gateway that speaks TLS may stand before an upstream that does not, and one that speaks HTTP/2 before HTTP/1.1
             let is_plain = is_upstream && !url.is_tls;
             let Some(plan) = &self.plan else {
-                let options = if is_plain { options.without_tls() } else { options.clone() };
+                let options = if is_upstream { options.of_upstream(is_plain) } else { options.clone() };
                 return options.load(url, length).map(|load| Load { pace: pace.clone(), ..load });
             };
             url.allow(options.i_own_this_target)?;
-            let tls = if is_plain { None } else { url.tls(&plan.load.tls.overlaid(options.tls()))? };
-            let load = Load { tls, ..plan.load(url.address) };
+            let offered = plan.load(url.address);
+            let protocol = if is_upstream { Protocol::Http1 } else { offered.protocol };
+            let is_http2 = protocol != Protocol::Http1;
+            let tls = if is_plain { None } else { url.tls(&plan.load.tls.overlaid(options.tls()), is_http2)? };
+            let load = Load { tls, protocol, ..offered };
             Ok(Load { seed, ..load.in_one_phase(length, slice_of(length)) })
         };
         let direct = self.direct.as_ref().map(|url| load(url, true)).transpose()?;

@@ -5,7 +5,7 @@ use super::capacity::{self, Wanted};
 use super::options::{OutputOptions, fresh_seed};
 use super::session::{Refusal, Session};
 use crate::engine::take_for_generator;
-use crate::load::{Load, Pace, Target};
+use crate::load::{Load, Pace, Protocol, Target};
 use crate::machine;
 use crate::measure::Bound;
 use crate::processes::Fleet;
@@ -119,6 +119,7 @@ fn load(fleet: &Fleet, rate: f64, length: f64, seed: u64) -> Load {
     Load {
         address,
         tls: None,
+        protocol: Protocol::Http1,
         targets: [Target::new("GET", &address.to_string(), "/", &[], b"", false)].into(),
         pace: Pace::Poisson(rate),
         warm_up: Duration::from_millis(500),

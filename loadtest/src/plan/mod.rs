@@ -9,6 +9,7 @@
 //! | `values`, `words` | numbers with units; services and faults as lines of text |
 //! | `check`, `targets`, `phases` | what places of a plan must agree on |
 //! | `cores` | who runs where |
+//! | `spoken` | which HTTP, over TLS or not |
 //! | `replay` | an access log as a load |
 //! | `judge` | thresholds against results |
 //!
@@ -20,6 +21,7 @@ pub mod file;
 mod judge;
 mod phases;
 mod replay;
+mod spoken;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -35,7 +37,7 @@ pub use words::{Act, GatewayAct, Prefix};
 pub use ringgate::config::{Errors, Problem};
 
 use crate::gateways::{Kind, Template};
-use crate::load::{Load, Pace, Target};
+use crate::load::{Load, Pace, Protocol, Target};
 use crate::machine;
 use crate::result::PlanText;
 use crate::upstream::{self as service, Time};
@@ -78,6 +80,8 @@ pub struct Offer {
     pub url: Option<Url>,
     /// How TLS is spoken with [`Offer::url`], if it is.
     pub tls: TlsSettings,
+    /// What is spoken.
+    pub protocol: Protocol,
     /// Requests a second, where neither a log nor the answers decide.
     pub rate: f64,
     /// When requests are due.
@@ -375,6 +379,7 @@ impl Plan {
         Load {
             address,
             tls: None,
+            protocol: offer.protocol,
             targets: self.targets(address),
             pace,
             warm_up: offer.warm_up,
