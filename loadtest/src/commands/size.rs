@@ -71,7 +71,7 @@ pub fn size(options: &SizeOptions) -> Result<ExitCode, Refusal> {
         return session.end();
     }
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
-    let mut server = options.server.open(seed)?;
+    let mut server = options.server.open(seed, options.load.http2)?;
     let of_plan = server.plan.as_ref().and_then(|plan| plan.size);
     let peak = options.peak.or(of_plan.map(|size| size.peak));
     let peak = peak.ok_or_else(|| Refusal("--peak is missing, and the plan has no [size]".to_owned()))?;

@@ -166,7 +166,7 @@ fn gateway(
         Cores::Auto => Vec::new(),
         Cores::List(list) => list,
     };
-    Some(Gateway { kinds, workers, cores, configs })
+    Some(Gateway { kinds, is_tls: value(&table.tls)?, workers, cores, configs })
 }
 
 /// Cores that are not there are reported.
@@ -288,7 +288,7 @@ fn offer(
     }
     Some(Offer {
         url: value(&load.url).map(|url| url.0),
-        tls: spoken::tls(load, place, sink)?,
+        tls: spoken::tls(load, file, place, sink)?,
         protocol: spoken::protocol(load, file, sink)?,
         rate: value(&load.rate)?.0,
         pace: match (replay, pace) {

@@ -139,6 +139,8 @@ table! {
     Gateway {
         /// Which: ringgate, nginx, haproxy, envoy. The first is judged; the others stand beside it, where they are installed.
         default kinds: List<KindWord, 1, 4> = ["ringgate"];
+        /// true: clients speak TLS with it, by a certificate that is made for it and lies in @folder@ as chain.pem and key.pem (both.pem: the two).
+        default tls: bool = false;
         /// Event loops of each: "auto" is one per core of `cores`, or 1 to 512.
         default workers: Workers = "auto";
         /// Cores that they run on: "auto" divides the machine (see docs/capacity.md), or a list such as [0, 1].

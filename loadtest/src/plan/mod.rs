@@ -151,6 +151,8 @@ pub struct Request {
 pub struct Gateway {
     /// In the order of the plan; the first is judged, the others stand beside it.
     pub kinds: Vec<Kind>,
+    /// Clients speak TLS with it, by a certificate that is made for it.
+    pub is_tls: bool,
     /// Event loops of each.
     pub workers: usize,
     /// Empty: not pinned.

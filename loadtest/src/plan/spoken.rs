@@ -50,7 +50,7 @@ pub(super) fn connections_max(load: &file::Load) -> Option<usize> {
 }
 
 /// How TLS is spoken, if it is; that what is said of it can be used.
-pub(super) fn tls(load: &file::Load, place: &Place<'_>, sink: &mut Sink<'_>) -> Option<TlsSettings> {
+pub(super) fn tls(load: &file::Load, file: &file::File, place: &Place<'_>, sink: &mut Sink<'_>) -> Option<TlsSettings> {
     let table = &load.tls.as_ref()?.value;
     let ca = table.ca.as_ref().map(|ca| (ca, place.folder.join(&ca.value.0)));
     let settings = TlsSettings {
@@ -59,9 +59,12 @@ pub(super) fn tls(load: &file::Load, place: &Place<'_>, sink: &mut Sink<'_>) -> 
         skips_verify: value(&table.insecure_skip_verify)?,
         never_resumes: !value(&table.resumption)?,
     };
-    let is_spoken = load.url.as_ref().is_some_and(|url| url.value.0.is_tls);
+    let of_gateway = file.gateway.as_ref().and_then(|gateway| value(&gateway.value.tls)).unwrap_or_default();
+    let is_spoken = of_gateway || load.url.as_ref().is_some_and(|url| url.value.0.is_tls);
     if settings != TlsSettings::default() && !is_spoken {
-        let message = "how TLS is spoken is said, and load.url does not begin with https://".to_owned();
+        let message =
+            "how TLS is spoken is said, and neither does load.url begin with https://, nor is gateway.tls true"
+                .to_owned();
         sink.place(&table.at.path, table.at.offset, message, None);
     }
     if let (Some((ca, _)), true) = (&ca, settings.skips_verify) {

@@ -208,7 +208,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("rate = \"2000/s\"", "pace = \"closed\"", "capacity is looked for with an open loop"),
     ("rate = \"2000/s\"", "url = \"http://127.0.0.1/\"", "[gateway] (line 10) starts the server"),
     ("rate = \"2000/s\"", "url = \"https://127.0.0.1/\"", "[gateway] (line 10) starts the server"),
-    ("[gateway]", "[load.tls]\ninsecure_skip_verify = true\n[gateway]", "does not begin with https://"),
+    ("[gateway]", "[load.tls]\ninsecure_skip_verify = true\n[gateway]", "nor is gateway.tls true"),
     ("rate = ", "protocol = \"h3\"\nrate = ", "must be one of http1, h2"),
     ("rate = ", "streams = 4\nrate = ", "HTTP/1.1 has one request on a connection"),
     ("rate = ", "protocol = \"h2\"\nreconnect = true\nstreams = 4\nrate = ", "a connection has one request"),
