@@ -50,6 +50,8 @@ pub struct Load {
     pub timeout: Duration,
     /// Cores of the generator's threads, one each; empty for one thread that is not pinned.
     pub cores: Vec<usize>,
+    /// No service that is measured runs on them: the generator may go before everybody else there.
+    pub is_alone: bool,
     /// Of arrivals and of the mix; printed.
     pub seed: u64,
 }
@@ -225,6 +227,7 @@ pub(crate) fn load_for_tests() -> Load {
         reconnects: false,
         timeout: Duration::from_secs(5),
         cores: Vec::new(),
+        is_alone: false,
         seed: 7,
     }
 }

@@ -68,7 +68,7 @@ pub struct BoundOptions {
     /// The first rate that is tried.
     #[arg(long, value_parser = rate, default_value = "2000")]
     pub start: f64,
-    /// The highest rate that is tried [default: the plan's, or 1M].
+    /// The highest rate that is tried [default: the plan's, or 1M; 20k with --demo on two or three cores].
     #[arg(long, value_parser = rate)]
     pub max_rate: Option<f64>,
 }
@@ -78,7 +78,8 @@ impl BoundOptions {
     ///
     /// # Errors
     /// A value makes no sense.
-    pub fn wanted(&self, cores: usize, plan: Option<&plan::Capacity>) -> Result<Wanted, Refusal> {
+    pub fn wanted(&self, server: &ServerOptions, plan: Option<&plan::Capacity>) -> Result<Wanted, Refusal> {
+        let cores = machine::cores().len();
         let (quantile, time) = match (self.p50, self.p99, self.p999, plan) {
             (Some(p50), ..) => (0.5, p50),
             (_, Some(p99), ..) => (0.99, p99),
@@ -95,7 +96,7 @@ impl BoundOptions {
             return Err(Refusal("a bound is above 0, and a trial takes 1s at least".to_owned()));
         }
         let failures = self.failures.or(plan.map(|plan| plan.failures)).unwrap_or(1e-4);
-        let max = self.max_rate.or(plan.map(|plan| plan.max_rate)).unwrap_or(1e6);
+        let max = self.max_rate.or(plan.map(|plan| plan.max_rate)).unwrap_or(server.ceiling(cores));
         let bound = Bound { quantile, time: time.as_secs_f64(), failures };
         Ok(Wanted { bound, width, trial, start: self.start, max })
     }
@@ -130,7 +131,16 @@ pub struct Server {
     pub cores: Option<Division>,
 }
 
+/// Of a demonstration on two or three cores: what a core that stands still for a moment leaves behind is gone soon at this rate, and near the
+/// limit it is not, which is some twice as high.
+const DEMONSTRATED: f64 = 20_000.0;
+
 impl ServerOptions {
+    /// Where a search ends that is told nothing, on so many cores.
+    fn ceiling(&self, cores: usize) -> f64 {
+        if self.demo && cores < 4 { DEMONSTRATED } else { 1e6 }
+    }
+
     /// Finds it, or starts it; a gateway of the demonstration speaks HTTP/2 where that `is_http2`, one of a plan what the plan says.
     ///
     /// # Errors
@@ -166,7 +176,7 @@ impl ServerOptions {
     }
 
     fn demo(&self, seed: u64, is_http2: bool) -> Result<Server, Refusal> {
-        let cores = Division::of(&machine::cores());
+        let cores = Division::of_demonstration(&machine::cores());
         let program = program(self.gateway.unwrap_or(Kind::Ringgate))?;
         let front = Front { is_http2, is_tls: self.tls };
         let rig = Rig::start(&program, front, &cores, self.body_bytes as usize, seed)?;
@@ -200,12 +210,16 @@ impl Server {
             options.cores = cores.generator.clone();
         }
         let pace = options.paced(1.0);
+        let is_alone = self
+            .cores
+            .as_ref()
+            .is_some_and(|cores| Division { generator: options.cores.clone(), ..cores.clone() }.sets_generator_apart());
         let load = |url: &Url, is_upstream: bool| {
             // a gateway that speaks TLS may stand before an upstream that does not, and one that speaks HTTP/2 before HTTP/1.1
             let is_plain = is_upstream && !url.is_tls;
             let Some(plan) = &self.plan else {
                 let options = if is_upstream { options.of_upstream(is_plain) } else { options.clone() };
-                return options.load(url, length).map(|load| Load { pace: pace.clone(), ..load });
+                return options.load(url, length).map(|load| Load { pace: pace.clone(), is_alone, ..load });
             };
             url.allow(options.i_own_this_target)?;
             let offered = plan.load(url.address);
@@ -258,7 +272,7 @@ pub fn capacity(options: &CapacityOptions) -> Result<ExitCode, Refusal> {
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
     let mut server = options.server.open(seed, options.load.http2)?;
     let of_plan = server.plan.as_ref().and_then(|plan| plan.capacity.as_ref());
-    let wanted = options.bound.wanted(machine::cores().len(), of_plan)?;
+    let wanted = options.bound.wanted(&options.server, of_plan)?;
     let thresholds = thresholds(server.plan.as_ref(), &options.output)?;
     let (load, direct) = server.loads(&options.load, wanted.trial, seed)?;
     let bound = format!("p{} < {}", digits_of_quantile(wanted.bound.quantile), shown(wanted.bound.time));

@@ -144,6 +144,7 @@ impl LoadOptions {
             reconnects: self.reconnect,
             timeout: self.timeout,
             cores,
+            is_alone: false,
             seed: self.seed.unwrap_or_else(fresh_seed),
         })
     }

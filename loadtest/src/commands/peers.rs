@@ -124,8 +124,10 @@ fn load_of(
     }
     let url = rig.url()?;
     let ca = options.load.ca.clone().or(rig.tls().ca);
+    let is_alone = cores.sets_generator_apart() && options.load.cores.is_empty();
     let cores = if options.load.cores.is_empty() { cores.generator.clone() } else { options.load.cores.clone() };
-    Ok(LoadOptions { cores, ca, seed: Some(seed), ..options.load.clone() }.load(&url, length)?)
+    let load = LoadOptions { cores, ca, seed: Some(seed), ..options.load.clone() }.load(&url, length)?;
+    Ok(Load { is_alone, ..load })
 }
 
 /// Requests a second that the slowest serves at its end.

@@ -110,7 +110,8 @@ impl<'l> Generator<'l> {
             sched_setaffinity(None, &set)?;
         }
         // a closed loop has no schedule to keep, and could take the whole core from a server that shares it
-        let is_realtime = core.is_some() && !matches!(load.pace, Pace::Closed) && take_for_generator(cores);
+        let is_realtime =
+            core.is_some() && !matches!(load.pace, Pace::Closed) && take_for_generator(cores, load.is_alone);
         // else the kernel may wake it 50 µs late, to save power
         set_current_timer_slack(NonZeroU64::new(1))?;
         let share = |all: usize| all / threads + usize::from(row < all % threads);

@@ -69,6 +69,7 @@ pub(super) fn is_answering(setup: &Setup, address: SocketAddr, path: &str, ca: O
         reconnects: true,
         timeout: Duration::from_secs(5),
         cores: Vec::new(),
+        is_alone: false,
         seed: 1,
     };
     let answers = |statuses: &[u64]| statuses.iter().any(|count| *count > 0);

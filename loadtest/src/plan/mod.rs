@@ -359,6 +359,16 @@ impl Plan {
         self.gateway.is_some()
     }
 
+    /// Where everything runs.
+    #[must_use]
+    pub fn division(&self) -> Division {
+        Division {
+            generator: self.load.cores.clone(),
+            gateway: self.gateway.as_ref().map(|gateway| gateway.cores.clone()).unwrap_or_default(),
+            upstreams: self.upstreams.iter().flat_map(|upstream| upstream.cores.clone()).collect(),
+        }
+    }
+
     /// The load on the server at `address`, without TLS.
     #[must_use]
     pub fn load(&self, address: SocketAddr) -> Load {
@@ -395,6 +405,7 @@ impl Plan {
             reconnects: offer.reconnect,
             timeout: offer.timeout,
             cores: offer.cores.clone(),
+            is_alone: self.division().sets_generator_apart(),
             seed: offer.seed,
         }
     }
