@@ -186,10 +186,10 @@ fn conclude(session: &mut Session, wanted: &Wanted, found: &Found, reasons: &[(f
     if found.holds.is_none() {
         outcome.remarks.push(format!("at no rate is the bound of {} met", shown(wanted.bound.time)));
     }
-    if found.breaks.is_none() && found.holds.is_some() {
+    if let (None, Some((highest, _))) = (found.breaks, found.holds) {
         outcome.remarks.push(format!(
             "it holds at {} requests/s, the highest rate that was tried: the capacity is that at least (--max-rate goes further)",
-            digits(wanted.max)
+            digits(highest)
         ));
     }
     match direct {
