@@ -14,7 +14,7 @@ use ringgate_load::processes::{Fleet, use_program};
 use ringgate_load::upstream::{Service, Time};
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -54,21 +54,22 @@ impl Tool {
         }
     }
 
-    fn command(self, tool: &PathBuf, address: SocketAddr, is_http2: bool, seed: u32) -> Command {
+    /// What runs it; ringgate-load leaves its result in `json`.
+    fn command(self, tool: &Path, address: SocketAddr, is_http2: bool, json: &Path) -> Command {
         let url = format!("http://{address}/");
         let text = |number: u32| number.to_string();
         let (rate, seconds, connections) = (text(RATE), text(SECONDS), text(CONNECTIONS));
         let program = match self {
-            Self::Ringgate => tool.clone(),
+            Self::Ringgate => tool.to_owned(),
             Self::Oha => std::env::var_os("OHA").unwrap_or("oha".into()).into(),
             Self::H2load => std::env::var_os("H2LOAD").unwrap_or("h2load".into()).into(),
         };
         let mut command = Command::new(program);
         match self {
             Self::Ringgate => {
-                command.args(["run", &url, "--quiet", "--pace", "even", "--warm-up", "0s", "--json", "/dev/stderr"]);
+                command.args(["run", &url, "--quiet", "--pace", "even", "--warm-up", "0s"]).arg("--json").arg(json);
                 command.args(["--rate", &rate, "--for", &format!("{seconds}s"), "--connections", &connections]);
-                command.args(["--seed", &text(seed)]);
+                command.args(["--seed", "1"]);
                 if is_http2 {
                     command.args(["--http2", "--streams", &text(STREAMS)]);
                 }
@@ -96,16 +97,18 @@ impl Tool {
     /// Runs it against a server of which `counted` tells the requests.
     fn run(
         self,
-        tool: &PathBuf,
+        tool: &Path,
         address: SocketAddr,
         is_http2: bool,
         mut counted: impl FnMut() -> Result<u64, Failed>,
     ) -> Result<Seen, Failed> {
         let before = counted()?;
-        let output = self.command(tool, address, is_http2, 1).output()?;
+        let folder = tempfile::tempdir()?;
+        let json = folder.path().join("result.json");
+        let output = self.command(tool, address, is_http2, &json).output()?;
         let rate = (counted()? - before) as f64 / f64::from(SECONDS);
-        let text = if self == Self::Ringgate { &output.stderr } else { &output.stdout };
-        let told: Value = serde_json::from_slice(text).unwrap_or(Value::Null);
+        let text = if self == Self::Ringgate { std::fs::read(&json)? } else { output.stdout };
+        let told: Value = serde_json::from_slice(&text).unwrap_or(Value::Null);
         let (p50, p99) = match self {
             Self::Ringgate => (&told["runs"][0]["latency"]["p50"], &told["runs"][0]["latency"]["p99"]),
             Self::Oha => (&told["latencyPercentiles"]["p50"], &told["latencyPercentiles"]["p99"]),
@@ -126,7 +129,7 @@ fn line(what: &str, name: &str, seen: &Seen) {
 }
 
 /// All tools at the same rate; false: ringgate-load's is not what was asked for.
-fn rates(tool: &PathBuf) -> Result<bool, Failed> {
+fn rates(tool: &Path) -> Result<bool, Failed> {
     let mut fleet = fleet(Time::Fixed(Duration::ZERO))?;
     let mut is_right = true;
     for is_http2 in [false, true] {
@@ -155,7 +158,7 @@ fn rates(tool: &PathBuf) -> Result<bool, Failed> {
 }
 
 /// A server whose times are known; false: ringgate-load's percentiles are not those.
-fn times(tool: &PathBuf) -> Result<bool, Failed> {
+fn times(tool: &Path) -> Result<bool, Failed> {
     let mut is_right = true;
     for (text, p50, p99) in [("5ms", 0.005, 0.005), ("lognormal 10ms 40ms", 0.010, 0.040)] {
         let mut fleet = fleet(text.parse::<Time>()?)?;

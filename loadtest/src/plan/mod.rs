@@ -359,13 +359,15 @@ impl Plan {
         self.gateway.is_some()
     }
 
-    /// Where everything runs.
+    /// Where everything runs; one that may run anywhere makes a list empty.
     #[must_use]
     pub fn division(&self) -> Division {
+        let are_pinned = self.upstreams.iter().all(|upstream| !upstream.cores.is_empty());
+        let pinned = self.upstreams.iter().filter(|_| are_pinned);
         Division {
             generator: self.load.cores.clone(),
             gateway: self.gateway.as_ref().map(|gateway| gateway.cores.clone()).unwrap_or_default(),
-            upstreams: self.upstreams.iter().flat_map(|upstream| upstream.cores.clone()).collect(),
+            upstreams: pinned.flat_map(|upstream| upstream.cores.clone()).collect(),
         }
     }
 

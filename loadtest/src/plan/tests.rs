@@ -159,6 +159,19 @@ fn a_plan_becomes_a_load() {
 }
 
 #[test]
+fn a_plan_may_speak_http2_over_tls() {
+    let plan = plan(
+        &FULL
+            .replace("rate = \"2000/s\"", "protocol = \"h2\"\nstreams = 4\nrate = \"2000/s\"")
+            .replace("[gateway]", "[gateway]\ntls = true"),
+    );
+    let load = plan.load(address());
+    assert_eq!((load.protocol, load.connections, load.connections_max), (Protocol::Http2 { streams: 4 }, 8, 8));
+    assert!(plan.gateway.as_ref().is_some_and(|gateway| gateway.is_tls));
+    assert!(load.is_alone, "the last core is the generator's alone");
+}
+
+#[test]
 fn the_shortest_plan_has_defaults() {
     let plan = plan("load = { url = \"http://localhost:8080/x?y\" }");
     assert_eq!((plan.name.as_str(), plan.load.rate, plan.load.length), ("plan", 1_000.0, Duration::from_secs(30)));
