@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The server counts requests itself, so nobody's word is taken. `oha` and `h2load` are looked for on PATH (`OHA`, `H2LOAD` name others), nginx
-//! stands before the server for HTTP/2; who is not there is left out, which is said. Exit code 1: ringgate-load is not within what README says.
+//! stands before the server for HTTP/2; who is not there is left out, which is said. Exit code 1: ringgate-load is further off than 0.5 % and 3 %.
 
 use ringgate_load::gateways::{Front, Gateway, Kind, Setup};
 use ringgate_load::machine;
