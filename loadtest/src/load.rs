@@ -1,6 +1,6 @@
 //! A load as it is described: what is asked, how often, for how long, over which connections.
 
-use crate::wire::TlsClient;
+use crate::wire::{Head, TlsClient};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -8,6 +8,12 @@ use std::time::Duration;
 
 /// Targets of one mix.
 pub const TARGETS_MAX: usize = 64;
+/// How it calls itself.
+const USER_AGENT: &str = concat!("ringgate-load/", env!("CARGO_PKG_VERSION"));
+/// Requests under way on one connection of HTTP/2.
+pub const STREAMS_MAX: u32 = 1_000;
+/// The same where it is not said: what servers allow at least (RFC 9113 §6.5.2).
+pub const STREAMS: u32 = 100;
 
 /// What is offered to one server.
 #[derive(Clone, Debug)]
@@ -16,6 +22,8 @@ pub struct Load {
     pub address: SocketAddr,
     /// How TLS is spoken there; `None`: it is not.
     pub tls: Option<TlsClient>,
+    /// What is spoken.
+    pub protocol: Protocol,
     /// What is asked there; at least one, [`TARGETS_MAX`] at most.
     pub targets: Arc<[Target]>,
     /// When requests are due.
@@ -42,6 +50,8 @@ pub struct Load {
     pub timeout: Duration,
     /// Cores of the generator's threads, one each; empty for one thread that is not pinned.
     pub cores: Vec<usize>,
+    /// No service that is measured runs on them: the generator may go before everybody else there.
+    pub is_alone: bool,
     /// Of arrivals and of the mix; printed.
     pub seed: u64,
 }
@@ -51,13 +61,41 @@ impl Load {
     #[must_use]
     pub fn protocol(&self) -> String {
         let over = if self.tls.is_some() { " over TLS" } else { "" };
-        format!("HTTP/1.1{over}")
+        match self.protocol {
+            Protocol::Http1 => format!("HTTP/1.1{over}"),
+            Protocol::Http2 { streams: 1 } => format!("HTTP/2{over}, 1 stream a connection"),
+            Protocol::Http2 { streams } => format!("HTTP/2{over}, {streams} streams a connection"),
+        }
     }
 
     /// The same over `length` in slices of that, without phases.
     #[must_use]
     pub fn in_one_phase(self, length: Duration, slice: Duration) -> Self {
         Self { length, slice, phases: Vec::new(), factors: Vec::new(), harms: Vec::new(), ..self }
+    }
+}
+
+/// What is spoken with a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1: one request at a time on a connection.
+    #[default]
+    Http1,
+    /// HTTP/2: by ALPN over TLS, known beforehand without (RFC 9113 §3.2, §3.3).
+    Http2 {
+        /// Requests that may be under way on a connection, 1 to [`STREAMS_MAX`]; fewer where the server allows fewer.
+        streams: usize,
+    },
+}
+
+impl Protocol {
+    /// Requests that may be under way on one connection.
+    #[must_use]
+    pub fn streams(self) -> usize {
+        match self {
+            Self::Http1 => 1,
+            Self::Http2 { streams } => streams,
+        }
     }
 }
 
@@ -98,8 +136,12 @@ pub struct Target {
     pub weight: f64,
     /// Such as `GET`.
     pub method: String,
-    /// The request's bytes: head and body, as they are sent.
+    /// The request's bytes over HTTP/1.1: head and body, as they are sent.
     pub bytes: Arc<[u8]>,
+    /// Where the body stands in them.
+    pub body_at: usize,
+    /// The head as HTTP/2 says it.
+    pub head: Arc<Head>,
     /// Statuses that are good.
     pub status: RangeInclusive<u16>,
     /// What a good answer's body contains, as bytes; `None`: anything.
@@ -126,21 +168,42 @@ impl Target {
             add("Host", host);
         }
         if !given("user-agent") {
-            add("User-Agent", concat!("ringgate-load/", env!("CARGO_PKG_VERSION")));
+            add("User-Agent", USER_AGENT);
         }
         for (name, value) in fields {
             add(name, value);
         }
+        let authority =
+            fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map_or(host, |(_, host)| host);
+        let mut sent: Vec<_> = fields.to_vec();
+        if !given("user-agent") {
+            sent.insert(0, ("user-agent".to_owned(), USER_AGENT.to_owned()));
+        }
         let may_have_body = !matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "DELETE");
         if (!body.is_empty() || may_have_body) && !given("content-length") {
             add("Content-Length", &body.len().to_string());
+            sent.push(("content-length".to_owned(), body.len().to_string()));
         }
         if reconnects && !given("connection") {
             add("Connection", "close");
         }
         head.push_str("\r\n");
-        let bytes = [head.as_bytes(), body].concat().into();
-        Self { name: path.to_owned(), weight: 1.0, method: method.to_owned(), bytes, status: 200..=299, body_has: None }
+        Self {
+            name: path.to_owned(),
+            weight: 1.0,
+            method: method.to_owned(),
+            bytes: [head.as_bytes(), body].concat().into(),
+            body_at: head.len(),
+            head: Arc::new(Head::new(method, authority, path, &sent)),
+            status: 200..=299,
+            body_has: None,
+        }
+    }
+
+    /// Empty where there is none.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[self.body_at..]
     }
 }
 
@@ -150,6 +213,7 @@ pub(crate) fn load_for_tests() -> Load {
     Load {
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
         tls: None,
+        protocol: Protocol::Http1,
         targets: [Target::new("GET", "a.test", "/", &[], b"", false)].into(),
         pace: Pace::Poisson(1_000.0),
         warm_up: Duration::from_secs(1),
@@ -163,6 +227,7 @@ pub(crate) fn load_for_tests() -> Load {
         reconnects: false,
         timeout: Duration::from_secs(5),
         cores: Vec::new(),
+        is_alone: false,
         seed: 7,
     }
 }

@@ -27,8 +27,12 @@ pub fn described(load: &Load, url: &str) -> Described {
         let text = String::from_utf8_lossy(&target.bytes);
         let mut words = text.split(' ');
         let request = format!("{} {}", words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let body_bytes = text.split_once("\r\n\r\n").map_or(0, |(head, _)| target.bytes.len() - head.len() - 4);
-        DescribedTarget { name: target.name.clone(), request, share: target.weight / all, body_bytes }
+        DescribedTarget {
+            name: target.name.clone(),
+            request,
+            share: target.weight / all,
+            body_bytes: target.body().len(),
+        }
     };
     let pace = match load.pace {
         Pace::Poisson(_) => "poisson",

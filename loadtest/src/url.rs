@@ -44,13 +44,13 @@ impl Url {
         Ok(Self { text: with_scheme, is_tls, host, authority, path, address })
     }
 
-    /// How TLS is spoken with it, if it is.
+    /// How TLS is spoken with it, if it is, and which HTTP over it.
     ///
     /// # Errors
     /// It is not, and `settings` say how; or they cannot be used.
-    pub fn tls(&self, settings: &TlsSettings) -> Result<Option<TlsClient>, String> {
+    pub fn tls(&self, settings: &TlsSettings, is_http2: bool) -> Result<Option<TlsClient>, String> {
         if self.is_tls {
-            return TlsClient::try_new(&self.host, settings, false).map(Some);
+            return TlsClient::try_new(&self.host, settings, is_http2).map(Some);
         }
         if *settings == TlsSettings::default() {
             return Ok(None);
@@ -96,8 +96,10 @@ mod tests {
         let secure = Url::parse("https://[::1]/").unwrap();
         assert_eq!((secure.address.port(), secure.host.as_str(), secure.is_tls), (443, "::1", true));
         let settings = TlsSettings { skips_verify: true, ..TlsSettings::default() };
-        assert!(secure.tls(&settings).unwrap().is_some() && url.tls(&TlsSettings::default()).unwrap().is_none());
-        assert!(url.tls(&settings).unwrap_err().contains("write https://"));
+        assert!(
+            secure.tls(&settings, true).unwrap().is_some() && url.tls(&TlsSettings::default(), true).unwrap().is_none()
+        );
+        assert!(url.tls(&settings, false).unwrap_err().contains("write https://"));
         let elsewhere = Url::parse("http://192.0.2.1/").unwrap();
         assert!(elsewhere.allow(false).unwrap_err().contains("--i-own-this-target"));
         assert_eq!(elsewhere.allow(true), Ok(()));

@@ -88,7 +88,9 @@ pub fn restless(why: &str) -> Gate {
         holds: false,
         measured: format!("one run after the other was spoiled: {why}"),
         wanted: "a run that is not".to_owned(),
-        advice: "others use this machine: measure on a quiet host, or later".to_owned(),
+        advice: "others use this machine, or its cores are stopped: measure on a quiet host, or later, or ask for less than the limit, of which \
+                 what a stopped core leaves behind is gone soon (--max-rate at half of the rate that was tried)"
+            .to_owned(),
     }
 }
 

@@ -186,8 +186,11 @@ fn conclude(session: &mut Session, wanted: &Wanted, found: &Found, reasons: &[(f
     if found.holds.is_none() {
         outcome.remarks.push(format!("at no rate is the bound of {} met", shown(wanted.bound.time)));
     }
-    if found.breaks.is_none() && found.holds.is_some() {
-        outcome.remarks.push(format!("it holds at {} requests/s, the highest rate that was tried", digits(wanted.max)));
+    if let (None, Some((highest, _))) = (found.breaks, found.holds) {
+        outcome.remarks.push(format!(
+            "it holds at {} requests/s, the highest rate that was tried: the capacity is that at least (--max-rate goes further)",
+            digits(highest)
+        ));
     }
     match direct {
         Some(direct) => {

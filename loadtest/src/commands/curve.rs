@@ -5,14 +5,13 @@ use super::find::ServerOptions;
 use super::options::{LoadOptions, OutputOptions, rate, slice_of, time};
 use super::rig::{Rig, program};
 use super::session::{Refusal, Session};
-use crate::gateways::Kind;
+use crate::gateways::{Front, Kind};
 use crate::load::{Load, Pace};
 use crate::machine;
 use crate::plan::Division;
 use crate::result::{Curve, Run, SPOILED};
 use crate::scalability::{Point, in_words};
 use crate::units::digits;
-use crate::url::Url;
 use crate::validity;
 use clap::Args;
 use std::process::ExitCode;
@@ -59,7 +58,7 @@ pub fn curve(options: &CurveOptions) -> Result<ExitCode, Refusal> {
         return Err(Refusal(format!("--to {}: must be above --from {}", digits(options.to), digits(options.from))));
     }
     let seed = options.load.seed.unwrap_or_else(super::options::fresh_seed);
-    let mut server = options.server.open(seed)?;
+    let mut server = options.server.open(seed, options.load.http2)?;
     let (load, direct) = server.loads(&options.load, options.length, seed)?;
     let mut session = Session::begin("curve", format!("Latency of {} against rate", server.name), &options.output)?;
     server.describe(&mut session, &load);
@@ -100,10 +99,16 @@ fn scalability(session: &mut Session, options: &CurveOptions, seed: u64) -> Resu
         }
         let those = all.iter().copied().cycle().take(*workers as usize).collect();
         let cores = Division { gateway: those, ..cores.clone() };
-        let mut rig = Rig::start(&program, &cores, options.server.body_bytes as usize, seed)?;
-        let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
+        let front = Front { is_http2: options.load.http2, is_tls: options.server.tls };
+        let mut rig = Rig::start(&program, front, &cores, options.server.body_bytes as usize, seed)?;
         let cores = if options.load.cores.is_empty() { cores.generator } else { options.load.cores.clone() };
-        let load = LoadOptions { cores, seed: Some(seed), ..options.load.clone() }.load(&url, options.length)?;
+        let load = LoadOptions {
+            cores,
+            seed: Some(seed),
+            ca: options.load.ca.clone().or(rig.tls().ca),
+            ..options.load.clone()
+        }
+        .load(&rig.url()?, options.length)?;
         let load = Load { pace: Pace::Closed, ..load };
         let bench = Bench { watch: &session.watch, progress: &session.progress };
         let (_, run) = bench.run(&load, &format!("{workers} workers"), "saturation", &mut rig.gateway)?;

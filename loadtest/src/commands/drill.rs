@@ -82,7 +82,7 @@ fn one(
 ) -> Result<(), Refusal> {
     let mut stage = Stage { rig: Rig::of_plan(plan, program)?, troubles: Vec::new() };
     let name = program.kind.name();
-    let load = plan.load(stage.rig.gateway.address());
+    let load = stage.rig.load(plan)?;
     if session.outcome.runs.is_empty() {
         session.outcome.load = described(&load, &plan.name);
         session.outcome.environment.generator_cores = load.cores.clone();

@@ -5,8 +5,8 @@ use super::capacity::{self, Wanted};
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, share, slice_of, time};
 use super::rig::{Rig, program};
 use super::session::{Refusal, Session, listen, thresholds};
-use crate::gateways::Kind;
-use crate::load::Load;
+use crate::gateways::{Front, Kind};
+use crate::load::{Load, Protocol};
 use crate::machine;
 use crate::measure::{Bound, described, digits_of_quantile};
 use crate::plan::{self, Division, Plan};
@@ -32,6 +32,9 @@ pub struct ServerOptions {
     /// Which gateway --demo or the plan starts [default: ringgate, or the plan's first].
     #[arg(long, value_enum, conflicts_with = "url")]
     pub gateway: Option<Kind>,
+    /// The gateway of --demo speaks TLS, by a certificate that is made for it and believed.
+    #[arg(long, requires = "demo")]
+    pub tls: bool,
     /// Bytes of the answers of --demo's service.
     #[arg(long, default_value_t = 1_024, requires = "demo", value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     pub body_bytes: u32,
@@ -65,7 +68,7 @@ pub struct BoundOptions {
     /// The first rate that is tried.
     #[arg(long, value_parser = rate, default_value = "2000")]
     pub start: f64,
-    /// The highest rate that is tried [default: the plan's, or 1M].
+    /// The highest rate that is tried [default: the plan's, or 1M; 20k with --demo on two or three cores].
     #[arg(long, value_parser = rate)]
     pub max_rate: Option<f64>,
 }
@@ -75,7 +78,8 @@ impl BoundOptions {
     ///
     /// # Errors
     /// A value makes no sense.
-    pub fn wanted(&self, cores: usize, plan: Option<&plan::Capacity>) -> Result<Wanted, Refusal> {
+    pub fn wanted(&self, server: &ServerOptions, plan: Option<&plan::Capacity>) -> Result<Wanted, Refusal> {
+        let cores = machine::cores().len();
         let (quantile, time) = match (self.p50, self.p99, self.p999, plan) {
             (Some(p50), ..) => (0.5, p50),
             (_, Some(p99), ..) => (0.99, p99),
@@ -92,7 +96,7 @@ impl BoundOptions {
             return Err(Refusal("a bound is above 0, and a trial takes 1s at least".to_owned()));
         }
         let failures = self.failures.or(plan.map(|plan| plan.failures)).unwrap_or(1e-4);
-        let max = self.max_rate.or(plan.map(|plan| plan.max_rate)).unwrap_or(1e6);
+        let max = self.max_rate.or(plan.map(|plan| plan.max_rate)).unwrap_or(server.ceiling(cores));
         let bound = Bound { quantile, time: time.as_secs_f64(), failures };
         Ok(Wanted { bound, width, trial, start: self.start, max })
     }
@@ -127,12 +131,21 @@ pub struct Server {
     pub cores: Option<Division>,
 }
 
+/// Of a demonstration on two or three cores: what a core that stands still for a moment leaves behind is gone soon at this rate, and near the
+/// limit it is not, which is some twice as high.
+const DEMONSTRATED: f64 = 20_000.0;
+
 impl ServerOptions {
-    /// Finds it, or starts it.
+    /// Where a search ends that is told nothing, on so many cores.
+    fn ceiling(&self, cores: usize) -> f64 {
+        if self.demo && cores < 4 { DEMONSTRATED } else { 1e6 }
+    }
+
+    /// Finds it, or starts it; a gateway of the demonstration speaks HTTP/2 where that `is_http2`, one of a plan what the plan says.
     ///
     /// # Errors
     /// It cannot be found or started.
-    pub fn open(&self, seed: u64) -> Result<Server, Refusal> {
+    pub fn open(&self, seed: u64, is_http2: bool) -> Result<Server, Refusal> {
         listen()?;
         let plan = self.plan.as_deref().map(Plan::open).transpose().map_err(|errors| Refusal(errors.to_string()))?;
         let direct = self.direct.as_deref().map(Url::parse).transpose()?;
@@ -144,11 +157,11 @@ impl ServerOptions {
                 direct.map_or_else(|| told.map(|url| Url::parse(&url.text)).transpose(), |url| Ok(Some(url)))?;
             return Ok(Server { name: url.authority.clone(), url, rig: None, plan, direct, cores: None });
         }
-        let Some(plan) = plan else { return self.demo(seed) };
+        let Some(plan) = plan else { return self.demo(seed, is_http2) };
         let first = plan.gateway.as_ref().and_then(|gateway| gateway.kinds.first().copied());
         let kind = self.gateway.or(first).unwrap_or(Kind::Ringgate);
         let rig = Rig::of_plan(&plan, &program(kind)?)?;
-        let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
+        let url = rig.url()?;
         let gateway = plan.gateway.as_ref().map(|gateway| gateway.cores.clone()).unwrap_or_default();
         let upstreams = plan.upstreams.iter().flat_map(|upstream| upstream.cores.clone()).collect();
         let cores = Some(Division { gateway, upstreams, generator: plan.load.cores.clone() });
@@ -162,11 +175,12 @@ impl ServerOptions {
         Ok(Server { name: kind.name().to_owned(), url, rig: Some(rig), plan: Some(plan), direct, cores })
     }
 
-    fn demo(&self, seed: u64) -> Result<Server, Refusal> {
-        let cores = Division::of(&machine::cores());
+    fn demo(&self, seed: u64, is_http2: bool) -> Result<Server, Refusal> {
+        let cores = Division::of_demonstration(&machine::cores());
         let program = program(self.gateway.unwrap_or(Kind::Ringgate))?;
-        let rig = Rig::start(&program, &cores, self.body_bytes as usize, seed)?;
-        let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
+        let front = Front { is_http2, is_tls: self.tls };
+        let rig = Rig::start(&program, front, &cores, self.body_bytes as usize, seed)?;
+        let url = rig.url()?;
         let direct = Url::parse(&format!("http://{}/", rig.fleets[0].addresses()[0]))?;
         let name = program.kind.name().to_owned();
         Ok(Server { url, name, rig: Some(rig), plan: None, direct: Some(direct), cores: Some(cores) })
@@ -188,20 +202,35 @@ impl Server {
     /// As [`LoadOptions::load`].
     pub fn loads(&self, options: &LoadOptions, length: Duration, seed: u64) -> Result<(Load, Option<Load>), Refusal> {
         let mut options = LoadOptions { seed: Some(seed), ..options.clone() };
+        let own = self.rig.as_ref().map(Rig::tls).unwrap_or_default();
+        if self.plan.is_none() {
+            options.ca = options.ca.or(own.ca.clone());
+        }
         if let Some(cores) = self.cores.as_ref().filter(|_| options.cores.is_empty()) {
             options.cores = cores.generator.clone();
         }
         let pace = options.paced(1.0);
+        let is_alone = self
+            .cores
+            .as_ref()
+            .is_some_and(|cores| Division { generator: options.cores.clone(), ..cores.clone() }.sets_generator_apart());
         let load = |url: &Url, is_upstream: bool| {
-            // a gateway that speaks TLS may stand before an upstream that does not
+            // a gateway that speaks TLS may stand before an upstream that does not, and one that speaks HTTP/2 before HTTP/1.1
             let is_plain = is_upstream && !url.is_tls;
             let Some(plan) = &self.plan else {
-                let options = if is_plain { options.without_tls() } else { options.clone() };
-                return options.load(url, length).map(|load| Load { pace: pace.clone(), ..load });
+                let options = if is_upstream { options.of_upstream(is_plain) } else { options.clone() };
+                return options.load(url, length).map(|load| Load { pace: pace.clone(), is_alone, ..load });
             };
             url.allow(options.i_own_this_target)?;
-            let tls = if is_plain { None } else { url.tls(&plan.load.tls.overlaid(options.tls()))? };
-            let load = Load { tls, ..plan.load(url.address) };
+            let offered = plan.load(url.address);
+            let protocol = if is_upstream { Protocol::Http1 } else { offered.protocol };
+            let is_http2 = protocol != Protocol::Http1;
+            let tls = if is_plain {
+                None
+            } else {
+                url.tls(&own.overlaid(plan.load.tls.clone()).overlaid(options.tls()), is_http2)?
+            };
+            let load = Load { tls, protocol, ..offered };
             Ok(Load { seed, ..load.in_one_phase(length, slice_of(length)) })
         };
         let direct = self.direct.as_ref().map(|url| load(url, true)).transpose()?;
@@ -241,9 +270,9 @@ impl Server {
 /// It cannot be done as asked.
 pub fn capacity(options: &CapacityOptions) -> Result<ExitCode, Refusal> {
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
-    let mut server = options.server.open(seed)?;
+    let mut server = options.server.open(seed, options.load.http2)?;
     let of_plan = server.plan.as_ref().and_then(|plan| plan.capacity.as_ref());
-    let wanted = options.bound.wanted(machine::cores().len(), of_plan)?;
+    let wanted = options.bound.wanted(&options.server, of_plan)?;
     let thresholds = thresholds(server.plan.as_ref(), &options.output)?;
     let (load, direct) = server.loads(&options.load, wanted.trial, seed)?;
     let bound = format!("p{} < {}", digits_of_quantile(wanted.bound.quantile), shown(wanted.bound.time));

@@ -1,9 +1,9 @@
 //! What every command that makes a load can be told.
 
-use crate::load::{Load, Pace, Target};
+use crate::load::{Load, Pace, Protocol, STREAMS, STREAMS_MAX, Target};
 use crate::machine;
 use crate::url::Url;
-use crate::wire::TlsSettings;
+use crate::wire::{TlsSettings, is_of_connections};
 use clap::{Args, ValueEnum};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -34,12 +34,19 @@ pub struct LoadOptions {
     /// Connections that are opened at the start.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections: u32,
-    /// Connections there may be when all are busy [default: 16 × connections, at least 1024].
+    /// Connections there may be when all are busy [default: 16 × connections, at least 1024; with --http2 as many as at the start].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: Option<u32>,
     /// One request a connection.
     #[arg(long)]
     pub reconnect: bool,
+    /// HTTP/2: by ALPN with https://, known beforehand (h2c) with http://.
+    #[arg(long)]
+    pub http2: bool,
+    /// Requests under way on a connection of --http2, or as many as the server allows [default: 100].
+    #[arg(long, value_name = "N", requires = "http2", conflicts_with = "reconnect")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAMS_MAX)))]
+    pub streams: Option<u32>,
     /// From when a request was due: what is answered later has failed.
     #[arg(long, default_value = "5s", value_parser = time)]
     pub timeout: Duration,
@@ -112,7 +119,8 @@ impl LoadOptions {
             return Err(format!("--cores {missing}: this process may run on {here:?}"));
         }
         let connections = self.connections as usize;
-        let connections_max = self.connections_max.map_or((connections * 16).max(1_024), |max| max as usize);
+        let elastic = if self.http2 && !self.reconnect { connections } else { (connections * 16).max(1_024) };
+        let connections_max = self.connections_max.map_or(elastic, |max| max as usize);
         if connections_max < connections {
             return Err(format!("--connections-max {connections_max}: less than the {connections} of the start"));
         }
@@ -121,7 +129,8 @@ impl LoadOptions {
         }
         Ok(Load {
             address: url.address,
-            tls: url.tls(&self.tls())?,
+            tls: url.tls(&self.tls(), self.http2)?,
+            protocol: self.protocol(),
             targets: [self.target(url)?].into(),
             pace: Pace::Closed,
             warm_up: self.warm_up,
@@ -135,6 +144,7 @@ impl LoadOptions {
             reconnects: self.reconnect,
             timeout: self.timeout,
             cores,
+            is_alone: false,
             seed: self.seed.unwrap_or_else(fresh_seed),
         })
     }
@@ -150,10 +160,21 @@ impl LoadOptions {
         }
     }
 
-    /// The same, with nothing said of TLS.
+    /// What is spoken.
     #[must_use]
-    pub fn without_tls(&self) -> Self {
-        Self { ca: None, tls_name: None, insecure_skip_verify: false, no_resumption: false, ..self.clone() }
+    pub fn protocol(&self) -> Protocol {
+        let streams = self.streams.unwrap_or(if self.reconnect { 1 } else { STREAMS }) as usize;
+        if self.http2 { Protocol::Http2 { streams } } else { Protocol::Http1 }
+    }
+
+    /// The same for a service behind a gateway: HTTP/1.1, with nothing said of TLS where it `is_plain`.
+    #[must_use]
+    pub fn of_upstream(&self, is_plain: bool) -> Self {
+        let same = Self { http2: false, streams: None, ..self.clone() };
+        if !is_plain {
+            return same;
+        }
+        Self { ca: None, tls_name: None, insecure_skip_verify: false, no_resumption: false, ..same }
     }
 
     fn target(&self, url: &Url) -> Result<Target, String> {
@@ -161,6 +182,9 @@ impl LoadOptions {
             || !self.method.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_!#$%&'*+.^`|~".contains(&b))
         {
             return Err(format!("--method {:?}: no method", self.method));
+        }
+        if let Some((name, _)) = self.header.iter().find(|(name, value)| self.http2 && is_of_connections(name, value)) {
+            return Err(format!("--header {name:?}: HTTP/2 has no such field (RFC 9113 §8.2.2)"));
         }
         let body = match self.body.as_deref().map(|body| (body, body.strip_prefix('@'))) {
             None => Vec::new(),

@@ -5,14 +5,13 @@ use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, slice_of, tim
 use super::rig::Rig;
 use super::session::{Refusal, Session};
 use crate::bootstrap::{interval, median};
-use crate::gateways::{Kind, find};
+use crate::gateways::{Front, Kind, find};
 use crate::load::{Load, Pace};
 use crate::machine;
 use crate::measure::described;
 use crate::plan::{Division, Plan};
 use crate::result::{Peer, Peers, Ratio, Run};
 use crate::units::digits;
-use crate::url::Url;
 use crate::validity;
 use clap::Args;
 use std::path::PathBuf;
@@ -42,6 +41,9 @@ pub struct PeersOptions {
     /// How long each run.
     #[arg(long = "for", value_name = "TIME", default_value = "3s", value_parser = time)]
     length: Duration,
+    /// They speak TLS, by certificates that are made for them and believed; with a plan that says it.
+    #[arg(long, conflicts_with = "plan")]
+    tls: bool,
     /// Bytes of answers.
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     body_bytes: u32,
@@ -76,11 +78,12 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
     let cores = Division::of(&machine::cores());
     let mut session = Session::begin("peers", "Gateways side by side".to_owned(), &options.output)?;
     session.outcome.remarks.extend(missing);
+    let front = Front { is_http2: options.load.http2, is_tls: options.tls };
     let mut contenders = Vec::new();
     for program in &programs {
         let rig = match &plan {
             Some(plan) => Rig::of_plan(plan, program)?,
-            None => Rig::start(program, &cores, options.body_bytes as usize, seed)?,
+            None => Rig::start(program, front, &cores, options.body_bytes as usize, seed)?,
         };
         let load = load_of(options, plan.as_ref(), &rig, &cores, seed)?;
         contenders.push(Contender { name: program.kind.name().to_owned(), rig, load });
@@ -116,12 +119,15 @@ fn load_of(
 ) -> Result<Load, Refusal> {
     let length = options.length;
     if let Some(plan) = plan {
-        let load = plan.load(rig.gateway.address());
+        let load = rig.load(plan)?;
         return Ok(Load { seed, ..load.in_one_phase(length, slice_of(length)) });
     }
-    let url = Url::parse(&format!("http://{}/", rig.gateway.address()))?;
+    let url = rig.url()?;
+    let ca = options.load.ca.clone().or(rig.tls().ca);
+    let is_alone = cores.sets_generator_apart() && options.load.cores.is_empty();
     let cores = if options.load.cores.is_empty() { cores.generator.clone() } else { options.load.cores.clone() };
-    Ok(LoadOptions { cores, seed: Some(seed), ..options.load.clone() }.load(&url, length)?)
+    let load = LoadOptions { cores, ca, seed: Some(seed), ..options.load.clone() }.load(&url, length)?;
+    Ok(Load { is_alone, ..load })
 }
 
 /// Requests a second that the slowest serves at its end.

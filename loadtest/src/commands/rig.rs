@@ -2,10 +2,13 @@
 
 use super::bench::Process;
 use super::session::Refusal;
-use crate::gateways::{Endpoint, Gateway, Kind, Program, Route, Setup};
+use crate::gateways::{Endpoint, Front, Gateway, Kind, Program, Route, Setup};
+use crate::load::{Load, Protocol};
 use crate::plan::{Division, Plan};
 use crate::processes::Fleet;
 use crate::upstream::{Service, Time};
+use crate::url::Url;
+use crate::wire::TlsSettings;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -21,16 +24,23 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A gateway of this kind before one service that answers at once with `body_bytes`.
+    /// A gateway of this kind with this front, before one service that answers at once with `body_bytes`.
     ///
     /// # Errors
     /// One of them does not start.
-    pub fn start(program: &Program, cores: &Division, body_bytes: usize, seed: u64) -> Result<Self, Refusal> {
+    pub fn start(
+        program: &Program,
+        front: Front,
+        cores: &Division,
+        body_bytes: usize,
+        seed: u64,
+    ) -> Result<Self, Refusal> {
         let service = Service { listen: ANY, time: Time::Fixed(Duration::ZERO), body_bytes, seed };
         let fleet = Fleet::start_all(&[service], &cores.upstreams).map_err(told)?;
         let setup = Setup {
             workers: cores.gateway.len().max(1),
             cores: cores.gateway.clone(),
+            front,
             ..Setup::plain(&fleet.addresses())
         };
         let gateway = Gateway::start(program, &setup).map_err(told)?;
@@ -76,9 +86,35 @@ impl Rig {
             routes,
             retries_on_500: false,
             health_checks: false,
+            front: Front { is_http2: plan.load.protocol != Protocol::Http1, is_tls: gateway.is_tls },
             own: gateway.configs.iter().find(|(kind, _)| *kind == program.kind).map(|(_, own)| own.clone()),
         };
         Ok(Self { gateway: Gateway::start(program, &setup).map_err(told)?, fleets })
+    }
+
+    /// Where its clients go.
+    ///
+    /// # Errors
+    /// None that could be expected.
+    pub fn url(&self) -> Result<Url, Refusal> {
+        Ok(Url::parse(&self.gateway.url())?)
+    }
+
+    /// How TLS is spoken with it, if it is, unless somebody says otherwise: its own certificate is believed.
+    #[must_use]
+    pub fn tls(&self) -> TlsSettings {
+        TlsSettings { ca: self.gateway.ca().map(Into::into), ..TlsSettings::default() }
+    }
+
+    /// The load of a plan on it.
+    ///
+    /// # Errors
+    /// What the plan says of TLS cannot be used.
+    pub fn load(&self, plan: &Plan) -> Result<Load, Refusal> {
+        let load = plan.load(self.gateway.address());
+        let settings = self.tls().overlaid(plan.load.tls.clone());
+        let tls = self.url()?.tls(&settings, load.protocol != Protocol::Http1)?;
+        Ok(Load { tls, ..load })
     }
 }
 

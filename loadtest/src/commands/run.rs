@@ -37,7 +37,7 @@ pub struct RunOptions {
 /// It cannot be done as asked.
 pub fn run(options: &RunOptions) -> Result<ExitCode, Refusal> {
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
-    let mut server = options.server.open(seed)?;
+    let mut server = options.server.open(seed, options.load.http2)?;
     let of_plan = server.plan.as_ref().map(|plan| plan.load.length);
     let length = options.length.or(of_plan).unwrap_or(Duration::from_secs(10));
     let (load, _) = server.loads(&options.load, length, seed)?;

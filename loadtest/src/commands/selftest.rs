@@ -5,11 +5,11 @@ use super::capacity::{self, Wanted};
 use super::options::{OutputOptions, fresh_seed};
 use super::session::{Refusal, Session};
 use crate::engine::take_for_generator;
-use crate::load::{Load, Pace, Target};
+use crate::load::{Load, Pace, Protocol, Target};
 use crate::machine;
 use crate::measure::Bound;
 use crate::processes::Fleet;
-use crate::result::{Gate, Run, Verdict};
+use crate::result::{Gate, Run, SPOILED, Verdict};
 use crate::stats::{merged, no_times, spectrum};
 use crate::units::{digits, shown};
 use crate::upstream::{Fault, Service, Time};
@@ -28,8 +28,12 @@ const STALL: f64 = 1.4;
 const STALLED_RUN: f64 = 30.0;
 const STALL_TOLERANCE: f64 = 0.05;
 /// Of the queue whose capacity is known.
-const MU: f64 = 8_000.0;
-const QUEUE_BOUND: f64 = 0.003;
+///
+/// A slow one, with a bound to match: hypervisors stop a core for half a millisecond now and then, and what is judged has to be large against
+/// that. Its trials are long, so that they see many of its queues come and go.
+const MU: f64 = 4_000.0;
+const QUEUE_BOUND: f64 = 0.006;
+const QUEUE_TRIAL: Duration = Duration::from_secs(7);
 /// Threads that take the generator's core away.
 const HOGS: usize = 6;
 /// What each of them takes at once.
@@ -103,6 +107,8 @@ pub fn selftest(options: &SelftestOptions) -> Result<ExitCode, Refusal> {
             session.outcome.verdicts.push(Verdict { name: format!("{}, seed {seed}", verdict.name), ..verdict });
         }
     }
+    let spoiled = session.outcome.runs.iter().filter(|run| run.label == SPOILED).count();
+    session.outcome.remarks.push(format!("{spoiled} runs were spoiled by the machine and made again"));
     session.end()
 }
 
@@ -119,6 +125,7 @@ fn load(fleet: &Fleet, rate: f64, length: f64, seed: u64) -> Load {
     Load {
         address,
         tls: None,
+        protocol: Protocol::Http1,
         targets: [Target::new("GET", &address.to_string(), "/", &[], b"", false)].into(),
         pace: Pace::Poisson(rate),
         warm_up: Duration::from_millis(500),
@@ -132,6 +139,8 @@ fn load(fleet: &Fleet, rate: f64, length: f64, seed: u64) -> Load {
         reconnects: false,
         timeout: Duration::from_secs(5),
         cores: machine::cores().last().copied().into_iter().collect(),
+        // services have the first one
+        is_alone: machine::cores().len() > 1,
         seed,
     }
 }
@@ -146,13 +155,14 @@ fn unspoiled(
     session: &mut Session,
     is_right: impl Fn(&Run) -> bool,
     mut make: impl FnMut(&Bench<'_>) -> Result<Run, Refusal>,
-) -> Result<(Run, Vec<Gate>), Refusal> {
-    let mut repeats = Repeats::default();
+) -> Result<(Run, Vec<Gate>, u32), Refusal> {
+    let (mut repeats, mut runs) = (Repeats::default(), 0);
     loop {
+        runs += 1;
         let mut run = make(&Bench { watch: &session.watch, progress: &session.progress })?;
         if is_right(&run) || session.watch.is_stopped() || !repeats.again(&mut run, None, &session.progress) {
             let doubts = validity::spoiled(&run, None).map(|why| validity::restless(&why));
-            return Ok((run, doubts.into_iter().collect()));
+            return Ok((run, doubts.into_iter().collect(), runs));
         }
         session.outcome.runs.push(run);
     }
@@ -166,7 +176,7 @@ fn stall(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let expected = STALL - 0.01 * STALLED_RUN;
     let seen = |run: &Run| run.latency.p99.unwrap_or(f64::INFINITY);
     let is_right = |run: &Run| (seen(run) / expected - 1.0).abs() <= STALL_TOLERANCE;
-    let (run, doubts) = unspoiled(session, is_right, |bench| {
+    let (run, doubts, runs) = unspoiled(session, is_right, |bench| {
         std::thread::scope(|scope| {
             let fault = scope.spawn(|| {
                 let moment = crate::clock::now() + Duration::from_secs(10);
@@ -183,7 +193,7 @@ fn stall(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let verdict = Verdict {
         name: "a stall is in the 99th percentile".to_owned(),
         passed: is_right(&run),
-        measured: shown(seen(&run)),
+        measured: shown(seen(&run)) + &after(runs, "runs"),
         wanted: format!("{} ± {:.0} %", shown(expected), STALL_TOLERANCE * 100.0),
     };
     session.outcome.runs.push(run);
@@ -193,40 +203,50 @@ fn stall(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
 /// The time in an M/M/1 queue is exponential with rate µ − λ, so its 99th percentile is X at λ = µ − ln 100 / X.
 fn queue(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let fleet = service(Time::MM1 { rate: MU }, seed)?;
-    let load = load(&fleet, 1_000.0, 4.0, seed);
+    let load = load(&fleet, 1_000.0, QUEUE_TRIAL.as_secs_f64(), seed);
     let wanted = Wanted {
         bound: Bound { quantile: 0.99, time: QUEUE_BOUND, failures: 0.000_1 },
         width: 0.05,
-        trial: Duration::from_secs(4),
-        start: 3_000.0,
+        trial: QUEUE_TRIAL,
+        start: 1_500.0,
         max: 100_000.0,
     };
     // searches of their own, whose gates and trials are judged here
-    let (mut capacity, mut doubts) = (None, Vec::new());
-    for _ in 0..SEARCHES {
+    let expected = MU - 100f64.ln() / QUEUE_BOUND;
+    let width = wanted.width;
+    let is_right = |(holds, breaks): (f64, f64)| {
+        holds <= expected * (1.0 + width)
+            && breaks >= expected * (1.0 - width)
+            && breaks <= holds * (1.0 + width) * 1.001
+    };
+    let (mut found, mut doubts, mut searches) = ((0.0, 0.0), Vec::new(), 0);
+    while searches < SEARCHES {
+        searches += 1;
         let quiet = OutputOptions { quiet: true, ..OutputOptions::default() };
         let mut inner = Session::begin("capacity", "a queue".to_owned(), &quiet)?;
         capacity::search(&mut inner, &load, "upstream", &mut Unknown, &wanted, None)?;
         session.outcome.runs.append(&mut inner.outcome.runs);
-        capacity = inner.outcome.capacity.take();
+        let capacity = inner.outcome.capacity.take();
+        found = capacity.map_or((0.0, 0.0), |it| (it.holds.unwrap_or(0.0), it.breaks.unwrap_or(f64::INFINITY)));
         doubts = inner.outcome.gates.into_iter().filter(|gate| !gate.holds).collect();
-        if doubts.is_empty() || session.watch.is_stopped() {
+        if is_right(found) || doubts.is_empty() || session.watch.is_stopped() {
             break;
         }
+        let why = doubts.iter().map(|gate: &Gate| format!("{}: {}", gate.name, gate.measured)).collect::<Vec<_>>();
+        session.progress.say(&format!("  search {searches} of {SEARCHES} at most does not count: {}", why.join("; ")));
     }
-    let expected = MU - 100f64.ln() / QUEUE_BOUND;
-    let (holds, breaks) =
-        capacity.map_or((0.0, 0.0), |it| (it.holds.unwrap_or(0.0), it.breaks.unwrap_or(f64::INFINITY)));
-    let width = wanted.width;
     let verdict = Verdict {
         name: "capacity of a queue that is known".to_owned(),
-        passed: holds <= expected * (1.0 + width)
-            && breaks >= expected * (1.0 - width)
-            && breaks <= holds * (1.0 + width) * 1.001,
-        measured: format!("{} to {} requests/s", digits(holds), digits(breaks)),
+        passed: is_right(found),
+        measured: format!("{} to {} requests/s{}", digits(found.0), digits(found.1), after(searches, "searches")),
         wanted: format!("{} ± {:.0} %", digits(expected), width * 100.0),
     };
     Ok(Judged { verdict, doubts })
+}
+
+/// How often something was measured, where that was more than once.
+fn after(times: u32, what: &str) -> String {
+    if times > 1 { format!(" (after {times} {what})") } else { String::new() }
 }
 
 /// With 2 % of failures one request in a hundred is ∞.
@@ -235,13 +255,13 @@ fn failures(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     fleet.tell(0, Fault::Error(0.02)).map_err(told)?;
     let load = load(&fleet, 1_000.0, 4.0, seed);
     let is_right = |run: &Run| run.latency.p99.is_none() && run.latency.p50.is_some() && run.latency.infinite > 0;
-    let (run, doubts) = unspoiled(session, is_right, |bench| {
+    let (run, doubts, runs) = unspoiled(session, is_right, |bench| {
         bench.run(&load, "failures", "upstream", &mut Unknown).map(|(_, run)| run).map_err(told)
     })?;
     let verdict = Verdict {
         name: "2 % of failures make the 99th percentile infinite".to_owned(),
         passed: is_right(&run),
-        measured: format!("p99 of {}, p50 of {}", of(run.latency.p99), of(run.latency.p50)),
+        measured: format!("p99 of {}, p50 of {}{}", of(run.latency.p99), of(run.latency.p50), after(runs, "runs")),
         wanted: "p99 of ∞ and a p50".to_owned(),
     };
     session.outcome.runs.push(run);
@@ -257,6 +277,7 @@ fn throttled(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
     let fleet = service(Time::Fixed(Duration::ZERO), seed)?;
     let load = load(&fleet, 10_000.0, 2.0, seed);
     let (over, core, cores) = (AtomicBool::new(false), load.cores.first().copied(), machine::cores().len());
+    let is_alone = load.is_alone;
     let bench = Bench { watch: &session.watch, progress: &session.progress };
     let run = std::thread::scope(|scope| {
         for _ in 0..HOGS {
@@ -267,7 +288,7 @@ fn throttled(session: &mut Session, seed: u64) -> Result<Judged, Refusal> {
                     // where it is not allowed the hogs take what they get
                     let _ = rustix::thread::sched_setaffinity(None, &set);
                 }
-                take_for_generator(cores);
+                take_for_generator(cores, is_alone);
                 while !over.load(Ordering::Relaxed) {
                     // the core is theirs, in turn with the generator
                     let until = crate::clock::now() + HOGGED;

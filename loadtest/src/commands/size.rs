@@ -6,7 +6,6 @@ use super::find::{BoundOptions, ServerOptions};
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, slice_of};
 use super::session::{Refusal, Session, read, thresholds};
 use crate::load::Load;
-use crate::machine;
 use crate::measure::{at, digits_of_quantile, refusal};
 use crate::result::{Outcome, Sizing, Verdict};
 use crate::sizing::Host;
@@ -71,13 +70,12 @@ pub fn size(options: &SizeOptions) -> Result<ExitCode, Refusal> {
         return session.end();
     }
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
-    let mut server = options.server.open(seed)?;
+    let mut server = options.server.open(seed, options.load.http2)?;
     let of_plan = server.plan.as_ref().and_then(|plan| plan.size);
     let peak = options.peak.or(of_plan.map(|size| size.peak));
     let peak = peak.ok_or_else(|| Refusal("--peak is missing, and the plan has no [size]".to_owned()))?;
     let survive = options.survive.or(of_plan.map(|size| size.survive)).unwrap_or(1);
-    let wanted =
-        options.bound.wanted(machine::cores().len(), server.plan.as_ref().and_then(|plan| plan.capacity.as_ref()))?;
+    let wanted = options.bound.wanted(&options.server, server.plan.as_ref().and_then(|plan| plan.capacity.as_ref()))?;
     let thresholds = thresholds(server.plan.as_ref(), &options.output)?;
     let (load, direct) = server.loads(&options.load, wanted.trial, seed)?;
     let mut session = Session::begin("size", title(&server.name, (peak, survive)), &options.output)?;

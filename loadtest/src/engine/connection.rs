@@ -1,5 +1,6 @@
-//! One connection of a generator: at most one request under way.
+//! One connection of a generator: one request under way at most, or many that share it ([`Mux`]).
 
+use super::mux::Mux;
 use crate::load::Target;
 use crate::units::Moment;
 use crate::wire::{Codec as _, Failure, Http1, Link, Readiness, Step, Taken};
@@ -24,6 +25,8 @@ pub(super) enum State {
     Idle,
     /// Its request is under way; of it so many bytes are sent.
     Busy(Request, usize),
+    /// Many requests may be under way.
+    Shared,
     /// Nothing; the row may be taken again.
     Free,
 }
@@ -33,6 +36,8 @@ pub(super) enum State {
 pub(super) struct Connection {
     pub(super) link: Option<Link>,
     pub(super) state: State,
+    /// What many requests share, once it is connected.
+    pub(super) mux: Option<Box<Mux>>,
     codec: Http1,
     /// Grows with each use of the row, so that what speaks of an earlier one is known to.
     pub(super) serial: u32,
@@ -63,7 +68,15 @@ pub(super) enum Came {
 
 impl Connection {
     pub(super) fn new() -> Self {
-        Self { link: None, state: State::Free, codec: Http1::default(), serial: 0, is_used: false, shakes_since: None }
+        Self {
+            link: None,
+            state: State::Free,
+            mux: None,
+            codec: Http1::default(),
+            serial: 0,
+            is_used: false,
+            shakes_since: None,
+        }
     }
 
     /// Takes the row for a new connection.
@@ -78,6 +91,7 @@ impl Connection {
     /// Gives the row back; the socket closes.
     pub(super) fn free(&mut self) {
         self.link = None;
+        self.mux = None;
         self.state = State::Free;
         self.serial = self.serial.wrapping_add(1);
     }
@@ -128,7 +142,23 @@ impl Connection {
         match self.state {
             State::Connecting(request) => request,
             State::Busy(request, _) => Some(request),
-            State::Idle | State::Free => None,
+            State::Idle | State::Shared | State::Free => None,
+        }
+    }
+
+    /// What is under way at this place of it.
+    pub(super) fn request_at(&self, (slot, stream): (usize, u32)) -> Option<Request> {
+        match (&self.mux, self.state) {
+            (Some(mux), State::Shared) => mux.request(slot, stream),
+            _ => self.request(),
+        }
+    }
+
+    /// It may take a request.
+    pub(super) fn has_room(&self) -> bool {
+        match &self.mux {
+            None => true,
+            Some(mux) => mux.codec.room() > 0,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::load::{Load, Pace, Target};
 use crate::machine;
 use crate::stats::Tallies;
 use crate::units::Moment;
-use crate::wire::{Failure, Link, Readiness};
+use crate::wire::{Ended, Failure, Link, Readiness};
 use rand::rngs::StdRng;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
@@ -30,6 +30,10 @@ const NAP: u64 = 50_000_000;
 /// Who is later than this, in nanoseconds, opens no connection: that takes as long as two or three requests, and after a hiccup of the server it
 /// would take a thousand of them in a row.
 const HURRY: u64 = 50_000;
+
+/// When a request was due, and where it is: row and serial of its connection; slot and stream of that, where it is shared.
+type Deadline = (Moment, usize, u32, (usize, u32));
+
 /// What one thread has seen.
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -47,38 +51,42 @@ pub(super) struct Seen {
 
 pub(super) struct Generator<'l> {
     pub(super) load: &'l Load,
-    targets: Arc<[Target]>,
+    pub(super) targets: Arc<[Target]>,
     pub(super) watch: &'l Watch,
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     arrivals: Option<Arrivals>,
     next: Option<Arrival>,
     /// Of a closed loop, which has no schedule.
-    mix: Mix,
-    rng: StdRng,
-    connections: Vec<Connection>,
+    pub(super) mix: Mix,
+    pub(super) rng: StdRng,
+    pub(super) connections: Vec<Connection>,
     /// Rows to take again.
     free: Vec<usize>,
     /// Connections that may take a request, the longest idle first: all of them are used. Some have ended since.
-    idle: VecDeque<(usize, u32)>,
+    pub(super) idle: VecDeque<(usize, u32)>,
     /// Requests that found every connection busy.
-    waiting: VecDeque<Request>,
+    pub(super) waiting: VecDeque<Request>,
     /// Requests under way by due time, some of which have ended; all have the same timeout.
-    deadlines: VecDeque<(Moment, usize, u32)>,
+    deadlines: VecDeque<Deadline>,
+    /// Connections that had more to read than was read at once.
+    pub(super) unread: VecDeque<(usize, u32, epoll::EventFlags)>,
+    /// Kept for its memory.
+    pub(super) ended: Vec<Ended>,
     connections_max: usize,
     open: usize,
     pub(super) in_flight: u64,
     pub(super) in_flight_since: Moment,
     /// The warm-up's begin, and that of what is judged.
-    start: Moment,
+    pub(super) start: Moment,
     pub(super) judged: Moment,
     /// Nothing is due from here on.
-    end: Moment,
+    pub(super) end: Moment,
     pub(super) tallies: Tallies,
     opened: u64,
-    sent: u64,
-    received: u64,
+    pub(super) sent: u64,
+    pub(super) received: u64,
     /// Judged requests that watchers have not been told of: ended, failed.
     pub(super) untold: (u64, u64),
     /// Nanoseconds in which there was nothing to do.
@@ -102,7 +110,8 @@ impl<'l> Generator<'l> {
             sched_setaffinity(None, &set)?;
         }
         // a closed loop has no schedule to keep, and could take the whole core from a server that shares it
-        let is_realtime = core.is_some() && !matches!(load.pace, Pace::Closed) && take_for_generator(cores);
+        let is_realtime =
+            core.is_some() && !matches!(load.pace, Pace::Closed) && take_for_generator(cores, load.is_alone);
         // else the kernel may wake it 50 µs late, to save power
         set_current_timer_slack(NonZeroU64::new(1))?;
         let share = |all: usize| all / threads + usize::from(row < all % threads);
@@ -125,6 +134,8 @@ impl<'l> Generator<'l> {
             idle: VecDeque::with_capacity(connections),
             waiting: VecDeque::new(),
             deadlines: VecDeque::with_capacity(1_024),
+            unread: VecDeque::new(),
+            ended: Vec::new(),
             connections_max: share(load.connections_max).max(connections),
             open: 0,
             in_flight: 0,
@@ -171,7 +182,7 @@ impl<'l> Generator<'l> {
         let (cpu, began) = (clock::thread_cpu(), now);
         (self.idled, self.in_flight_since) = (0, self.judged);
         if matches!(self.load.pace, Pace::Closed) {
-            for _ in 0..self.connections.len() {
+            for _ in 0..self.connections.len() * self.load.protocol.streams() {
                 let target = self.mix.draw(&mut self.rng);
                 self.begin(now, target, now);
             }
@@ -179,6 +190,7 @@ impl<'l> Generator<'l> {
         while !self.has_ended(now) {
             self.catch_up(now);
             now = clock::now();
+            self.read_on(now);
             self.open_for_waiting(now);
             now = self.poll(now, self.wake(now))?;
         }
@@ -204,7 +216,7 @@ impl<'l> Generator<'l> {
 
     /// When something has to be done at the latest.
     fn wake(&self, now: Moment) -> Moment {
-        if !self.waiting.is_empty() && self.open < self.connections_max {
+        if (!self.waiting.is_empty() && self.open < self.connections_max) || !self.unread.is_empty() {
             return now;
         }
         let due = self.next.map(|arrival| self.moment(arrival));
@@ -241,7 +253,7 @@ impl<'l> Generator<'l> {
     }
 
     /// Begins what is due, and gives up what took too long.
-    fn catch_up(&mut self, mut now: Moment) {
+    pub(super) fn catch_up(&mut self, mut now: Moment) {
         while let Some(arrival) = self.next {
             let due = self.moment(arrival);
             if due > now {
@@ -251,14 +263,17 @@ impl<'l> Generator<'l> {
             self.begin(due, arrival.target, now);
             now = clock::now();
         }
-        while let Some(&(due, row, serial)) = self.deadlines.front() {
+        while let Some(&(due, row, serial, place)) = self.deadlines.front() {
             let connection = &self.connections[row];
-            let is_under_way = connection.serial == serial && connection.request().is_some_and(|it| it.due == due);
+            let is_under_way =
+                connection.serial == serial && connection.request_at(place).is_some_and(|it| it.due == due);
             if is_under_way && due + self.load.timeout > now {
                 break;
             }
             self.deadlines.pop_front();
-            if is_under_way {
+            if is_under_way && matches!(self.connections[row].state, State::Shared) {
+                self.expire(row, place, now);
+            } else if is_under_way {
                 self.settle(row, None, Some(Failure::Timeout), false, now);
             }
         }
@@ -276,7 +291,14 @@ impl<'l> Generator<'l> {
             self.tallies.lag.saturating_record(now.since(due));
         }
         while let Some((row, serial)) = self.idle.pop_front() {
-            if self.connections[row].serial == serial {
+            let connection = &mut self.connections[row];
+            if connection.serial != serial {
+                continue;
+            }
+            if let Some(mux) = &mut connection.mux {
+                mux.is_listed = false;
+            }
+            if connection.has_room() {
                 return self.send(row, request, now);
             }
         }
@@ -306,14 +328,17 @@ impl<'l> Generator<'l> {
     }
 
     /// Enters a deadline; one that has waited for its connection stands before those that were due after it.
-    fn is_under_way(&mut self, due: Moment, row: usize, serial: u32) {
+    pub(super) fn enter(&mut self, due: Moment, row: usize, serial: u32, place: (usize, u32)) {
         let later = self.deadlines.iter().rev().take_while(|(other, ..)| *other > due).count();
-        self.deadlines.insert(self.deadlines.len() - later, (due, row, serial));
+        self.deadlines.insert(self.deadlines.len() - later, (due, row, serial, place));
     }
 
     fn send(&mut self, row: usize, request: Request, now: Moment) {
+        if self.connections[row].mux.is_some() {
+            return self.send_shared(row, request, now);
+        }
         let serial = self.connections[row].serial;
-        self.is_under_way(request.due, row, serial);
+        self.enter(request.due, row, serial, (0, 0));
         let connection = &mut self.connections[row];
         let target = &self.targets[request.target as usize];
         if let Came::Ended { status, failure, keeps } = connection.begin(request, target, &mut self.sent) {
@@ -340,7 +365,7 @@ impl<'l> Generator<'l> {
         }
         (self.open, self.opened) = (self.open + 1, self.opened + 1);
         if let Some(request) = request {
-            self.is_under_way(request.due, row, serial);
+            self.enter(request.due, row, serial, (0, 0));
         }
         Ok(())
     }
@@ -349,11 +374,17 @@ impl<'l> Generator<'l> {
         if self.connections[row].serial != serial {
             return;
         }
+        if self.connections[row].mux.is_some() {
+            return self.on_shared(row, flags, now);
+        }
         if let State::Connecting(request) = self.connections[row].state {
             match self.connections[row].connected(now) {
                 Ok((Readiness::Later, _)) => {}
                 Ok((Readiness::Ready, shaken)) => {
                     self.count(shaken);
+                    if let Some(streams) = self.streams() {
+                        return self.share(row, streams, now);
+                    }
                     self.begin_on(row, request, now);
                 }
                 Err(failure) => self.settle(row, None, Some(failure), false, now),
@@ -419,7 +450,7 @@ impl<'l> Generator<'l> {
         }
     }
 
-    fn close(&mut self, row: usize, now: Moment) {
+    pub(super) fn close(&mut self, row: usize, now: Moment) {
         self.connections[row].free();
         self.free.push(row);
         self.open -= 1;

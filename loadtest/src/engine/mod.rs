@@ -8,7 +8,9 @@
 mod connection;
 mod generator;
 mod ledger;
+mod mux;
 mod precedence;
+mod shared;
 mod watch;
 
 pub use precedence::{Precedence, take_for_generator, take_precedence};
@@ -151,6 +153,8 @@ impl Measured {
     }
 }
 
+#[cfg(test)]
+mod http2_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -24,14 +24,14 @@ pub fn take_precedence(precedence: Precedence) -> bool {
     set_thread_priority_and_policy(thread_native_id(), priority, policy).is_ok()
 }
 
-/// From so many cores on the generator has one of its own. On fewer it shares one with the services, which would be stopped for every answer
-/// that comes: measured on two cores, both need a third more CPU time a request then, and a queue that has formed stays.
+/// From so many cores on the generator has one of its own whoever is measured. On fewer it may share one with the services, which would be
+/// stopped for every answer that comes: measured on two cores, both need a third more CPU time a request then, and a queue that has formed stays.
 const CORES_MIN: usize = 4;
 
-/// Takes precedence for a generator's thread where that does no harm; whoever has started it may have given it anyway (`chrt -f 1`). Says
+/// Takes precedence for a generator's thread where that does no harm: where its core is known to be its own (it `is_alone`), or there are many; whoever has started it may have given it anyway (`chrt -f 1`). Says
 /// whether it is so.
-pub fn take_for_generator(cores: usize) -> bool {
-    (cores >= CORES_MIN && take_precedence(Precedence::Generator))
+pub fn take_for_generator(cores: usize, is_alone: bool) -> bool {
+    ((is_alone || cores >= CORES_MIN) && take_precedence(Precedence::Generator))
         || matches!(thread_schedule_policy(), Ok(ThreadSchedulePolicy::Realtime(_)))
 }
 
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn where_services_share_its_core_it_goes_before_nobody() {
-        let told = std::thread::spawn(|| take_for_generator(CORES_MIN - 1)).join().unwrap();
+        let told = std::thread::spawn(|| take_for_generator(CORES_MIN - 1, false)).join().unwrap();
         assert_eq!(told, matches!(thread_schedule_policy(), Ok(ThreadSchedulePolicy::Realtime(_))));
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use super::front::{CHAIN, KEY};
 use super::setup::{Place, Route, Setup};
 
 /// Of connections, waiting requests and requests: more than a run has.
@@ -49,6 +50,18 @@ pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
              endpoints:{groups}"
         );
     }
+    let folder = place.folder.display();
+    let protocols = if setup.front.is_http2 { "h2, http/1.1" } else { "http/1.1" };
+    let tls = if setup.front.is_tls {
+        format!(
+            "\n      transport_socket:\n        name: envoy.transport_sockets.tls\n        typed_config:\n          \
+             \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext\n          \
+             common_tls_context: {{alpn_protocols: [{protocols}], tls_certificates: [{{certificate_chain: {{filename: \"{folder}/{CHAIN}\"}}, \
+             private_key: {{filename: \"{folder}/{KEY}\"}}}}]}}"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "admin: {{address: {admin}}}\nstatic_resources:\n  listeners:\n  - address: {listen}\n    filter_chains:\n    - filters:\n      \
          - name: envoy.filters.network.http_connection_manager\n        typed_config:\n          \
@@ -56,7 +69,7 @@ pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
          stat_prefix: edge\n          use_remote_address: true\n          generate_request_id: false\n          route_config:\n            \
          virtual_hosts:\n            - name: all\n              domains: [\"*\"]\n              routes:{routes}\n          http_filters:\n          \
          - name: envoy.filters.http.router\n            typed_config: {{\"@type\": \
-         type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}\n  clusters:{clusters}\n",
+         type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}{tls}\n  clusters:{clusters}\n",
         admin = address(place.admin),
         listen = address(place.listen),
     )

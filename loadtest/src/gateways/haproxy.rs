@@ -6,10 +6,19 @@
 
 use std::fmt::Write;
 
+use super::front::BOTH;
 use super::setup::{KEEP_ALIVE_S, Place, Setup};
 
 pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
-    let Place { listen, admin, folder: _ } = place;
+    let Place { listen, admin, folder } = place;
+    let words = match (setup.front.is_http2, setup.front.is_tls) {
+        (false, false) => String::new(),
+        (true, false) => " proto h2".to_owned(),
+        (is_http2, true) => {
+            let protocols = if is_http2 { "h2,http/1.1" } else { "http/1.1" };
+            format!(" ssl crt {}/{BOTH} alpn {protocols}", folder.display())
+        }
+    };
     let mut text = format!("global\n  nbthread {}\n  maxconn 9000\n", setup.workers);
     if !setup.cores.is_empty() {
         let _ = write!(text, "  cpu-map auto:1/1-{}", setup.workers);
@@ -22,7 +31,7 @@ pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
         text,
         "defaults\n  mode http\n  timeout connect 5s\n  timeout client 50s\n  timeout server 50s\n  \
          timeout http-keep-alive {KEEP_ALIVE_S}s\n  http-reuse always\n  option redispatch\n  retries 3\n\
-         frontend edge\n  bind {listen} backlog 4096\n  option forwardfor\n"
+         frontend edge\n  bind {listen} backlog 4096{words}\n  option forwardfor\n"
     );
     for route in setup.routes_by_length() {
         let _ = match route.prefix.as_str() {

@@ -7,6 +7,7 @@
 //! What it does not do: judge them.
 
 mod envoy;
+mod front;
 mod haproxy;
 mod nginx;
 mod page;
@@ -15,6 +16,7 @@ mod ringgate;
 mod setup;
 mod template;
 
+pub use front::Front;
 pub use program::Program;
 pub use ringgate::{BuiltIn, built_in};
 pub use setup::{Endpoint, Route, Setup};
@@ -63,6 +65,9 @@ pub struct Gateway {
     listen: Port,
     admin: Port,
     configuration: String,
+    setup: Setup,
+    /// Who vouches for it, where it speaks TLS.
+    ca: Option<PathBuf>,
     folder: TempDir,
 }
 
@@ -75,6 +80,7 @@ impl Gateway {
         let name = program.kind.name();
         let failed = |source: io::Error| Error::Start { name: name.to_owned(), source };
         let folder = make_folder().map_err(failed)?;
+        let ca = setup.front.is_tls.then(|| front::write_certificate(folder.path())).transpose().map_err(failed)?;
         let (listen, admin) = (reserve(setup.listen).map_err(failed)?, reserve(setup.admin).map_err(failed)?);
         let place = Place { listen: listen.address(), admin: admin.address(), folder: folder.path() };
         let configuration =
@@ -93,8 +99,8 @@ impl Gateway {
             folder: Some(folder.path().to_owned()),
         })?;
         let path = setup.routes.first().map_or("/", |route| route.prefix.as_str());
-        child.until("answer", START, || page::status(listen.address(), path).ok())?;
-        Ok(Self { program: program.clone(), listen, admin, configuration, child, folder })
+        child.until("answer", START, || answers(setup, listen.address(), path, ca.as_deref()))?;
+        Ok(Self { program: program.clone(), listen, admin, configuration, child, setup: setup.clone(), ca, folder })
     }
 
     /// Which it is, with its version.
@@ -107,6 +113,18 @@ impl Gateway {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.listen.address()
+    }
+
+    /// Where clients go, as a URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://{}/", self.setup.front.scheme(), self.address())
+    }
+
+    /// Who vouches for its certificate, in PEM, where it speaks TLS.
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
     }
 
     /// Where its metrics or statistics are; nginx has none.
@@ -174,8 +192,8 @@ impl Gateway {
             descendants(pid).iter().any(is_new).then_some(())
         };
         self.child.until_it("load its configuration anew", START, &mut has_new_worker)?;
-        let address = self.address();
-        self.child.until("answer after it has loaded its configuration", START, || page::status(address, "/").ok())?;
+        let (address, setup, ca) = (self.address(), &self.setup, self.ca.as_deref());
+        self.child.until("answer after it has loaded its configuration", START, || answers(setup, address, "/", ca))?;
         Ok(())
     }
 
@@ -202,6 +220,14 @@ impl Gateway {
         }
         Ok(page::samples(&page::page(self.admin.address(), "/metrics")?))
     }
+}
+
+/// Whether it answers, in what it is spoken with.
+fn answers(setup: &Setup, address: SocketAddr, path: &str, ca: Option<&Path>) -> Option<()> {
+    if setup.front == Front::default() {
+        return page::status(address, path).ok().map(drop);
+    }
+    front::is_answering(setup, address, path, ca).then_some(())
 }
 
 /// A port, or this one; a predecessor that is gone may still seem to listen there.

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use super::front::{CHAIN, KEY};
 use super::setup::{KEEP_ALIVE_S, POOL, Place, Setup};
 
 pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
@@ -35,10 +36,17 @@ pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
         .map(|what| format!("  {what}_temp_path {folder}/{what};\n"))
         .concat();
     let affinity = affinity(setup);
+    let front = setup.front;
+    let words = [if front.is_tls { " ssl" } else { "" }, if front.is_http2 { " http2" } else { "" }].concat();
+    let certificate = if front.is_tls {
+        format!("    ssl_certificate {folder}/{CHAIN};\n    ssl_certificate_key {folder}/{KEY};\n")
+    } else {
+        String::new()
+    };
     format!(
         "daemon off;\nworker_processes {workers};\n{affinity}pid {folder}/pid;\nerror_log stderr error;\n\
          events {{ worker_connections 16384; }}\nhttp {{\n  access_log off;\n  keepalive_requests 1000000000;\n  \
-         keepalive_timeout {KEEP_ALIVE_S}s;\n{temporary}{upstreams}  server {{\n    listen {listen} backlog=4096;\n{locations}  }}\n}}\n"
+         keepalive_timeout {KEEP_ALIVE_S}s;\n{temporary}{upstreams}  server {{\n    listen {listen}{words} backlog=4096;\n{certificate}{locations}  }}\n}}\n"
     )
 }
 

@@ -9,10 +9,11 @@ use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
 
+use super::front::{CHAIN, KEY};
 use super::setup::{KEEP_ALIVE_S, POOL, Place, Setup};
 
 pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
-    let Place { listen, admin, folder: _ } = place;
+    let Place { listen, admin, folder } = place;
     let mut text = format!("[gateway]\nworkers = {}\n", setup.workers);
     // it wants a core for each worker; where there are fewer, which it may use is decided from outside
     if let Some(cores) = setup.cores.get(..setup.workers) {
@@ -23,6 +24,16 @@ pub(super) fn configuration(setup: &Setup, place: Place<'_>) -> String {
         text,
         "\n[admin]\nlisten = \"{admin}\"\n\n[[listener]]\nlisten = \"{listen}\"\nidle_timeout = \"{KEEP_ALIVE_S}s\"\n"
     );
+    if setup.front.is_tls {
+        let folder = folder.display();
+        let _ = write!(
+            text,
+            "[listener.tls]\ncertificates = [{{ chain = \"{folder}/{CHAIN}\", key = \"{folder}/{KEY}\" }}]\n"
+        );
+    }
+    if setup.front.is_http2 {
+        text.push_str(if setup.front.is_tls { "[listener.http2]\n" } else { "[listener.http2]\ncleartext = true\n" });
+    }
     for route in &setup.routes {
         let prefix = route.prefix.trim_end_matches('/');
         let _ = write!(

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{Kind, Template};
+use super::{Front, Kind, Template};
 
 /// Idle connections that a gateway may keep to the endpoints of an upstream, per worker.
 pub(super) const POOL: usize = 1024;
@@ -27,6 +27,8 @@ pub struct Setup {
     pub retries_on_500: bool,
     /// Endpoints are asked for `/healthz` every second, by gateways that do so.
     pub health_checks: bool,
+    /// How clients speak with it.
+    pub front: Front,
     /// The user's own configuration instead of a generated one; its rows of upstreams are those of `routes`.
     pub own: Option<Template>,
 }
@@ -72,6 +74,7 @@ impl Setup {
             routes: vec![Route { prefix: "/".to_owned(), upstream: "app".to_owned(), endpoints }],
             retries_on_500: false,
             health_checks: false,
+            front: Front::default(),
             own: None,
         }
     }

@@ -1,6 +1,6 @@
 //! Configurations of a gateway that the user brings: its own text, with marks for what is known only when everything is started.
 //!
-//! `@listen@` and `@admin@` stand for addresses to listen on, `@folder@` for a folder of its own, which goes with it, `@NAME.1@` for the first instance of the upstream `NAME`. Any other `@` is
+//! `@listen@` and `@admin@` stand for addresses to listen on, `@folder@` for a folder of its own, which goes with it (with TLS `chain.pem`, `key.pem` and `both.pem` are in it), `@NAME.1@` for the first instance of the upstream `NAME`. Any other `@` is
 //! left as it is.
 
 use std::net::SocketAddr;

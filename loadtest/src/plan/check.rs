@@ -6,10 +6,9 @@ use super::cores::{Division, Wishes, divide};
 use super::values::PaceWord;
 use super::words::Prefix;
 use super::{Capacity, Gateway, Offer, Pacing, Plan, Replay, Request, Sizing, Thresholds, Upstream, file};
-use super::{phases, targets};
+use super::{phases, spoken, targets};
 use crate::gateways::{Kind, Template};
 use crate::result::PlanText;
-use crate::wire::{TlsSettings, believed, server_name};
 use ringgate::config::reading::{Cores, KeyOf, Sink, Workers, Written};
 use std::collections::HashMap;
 use std::path::Path;
@@ -167,7 +166,7 @@ fn gateway(
         Cores::Auto => Vec::new(),
         Cores::List(list) => list,
     };
-    Some(Gateway { kinds, workers, cores, configs })
+    Some(Gateway { kinds, is_tls: value(&table.tls)?, workers, cores, configs })
 }
 
 /// Cores that are not there are reported.
@@ -262,6 +261,7 @@ fn offer(
     check_cores(&load.cores, load.at.key("cores"), place, sink);
     if let (Some(least), Some(most)) = (&load.connections, &load.connections_max)
         && least.value.0 > most.value.0
+        && spoken::is_elastic(load)
     {
         let at = if least.given { least } else { most };
         let message = format!("connections ({}) are more than connections_max ({})", least.value.0, most.value.0);
@@ -288,7 +288,8 @@ fn offer(
     }
     Some(Offer {
         url: value(&load.url).map(|url| url.0),
-        tls: tls(load, place, sink)?,
+        tls: spoken::tls(load, file, place, sink)?,
+        protocol: spoken::protocol(load, file, sink)?,
         rate: value(&load.rate)?.0,
         pace: match (replay, pace) {
             (Some(replay), _) => Pacing::Recorded(replay.times.clone()),
@@ -301,7 +302,7 @@ fn offer(
         length: length?,
         slice,
         connections: usize::try_from(value(&load.connections)?.0).ok()?,
-        connections_max: usize::try_from(value(&load.connections_max)?.0).ok()?,
+        connections_max: spoken::connections_max(load)?,
         reconnect: value(&load.reconnect)?,
         timeout: phases::timeout(load, file, sink)?,
         seed: value(&load.seed)?.0,
@@ -310,37 +311,6 @@ fn offer(
             Cores::List(list) => list,
         },
     })
-}
-
-/// How TLS is spoken, if it is; that what is said of it can be used.
-fn tls(load: &file::Load, place: &Place<'_>, sink: &mut Sink<'_>) -> Option<TlsSettings> {
-    let table = &load.tls.as_ref()?.value;
-    let ca = table.ca.as_ref().map(|ca| (ca, place.folder.join(&ca.value.0)));
-    let settings = TlsSettings {
-        ca: ca.as_ref().map(|(_, path)| path.clone()),
-        name: table.name.as_ref().map(|name| name.value.0.clone()),
-        skips_verify: value(&table.insecure_skip_verify)?,
-        never_resumes: !value(&table.resumption)?,
-    };
-    let is_spoken = load.url.as_ref().is_some_and(|url| url.value.0.is_tls);
-    if settings != TlsSettings::default() && !is_spoken {
-        let message = "how TLS is spoken is said, and load.url does not begin with https://".to_owned();
-        sink.place(&table.at.path, table.at.offset, message, None);
-    }
-    if let (Some((ca, _)), true) = (&ca, settings.skips_verify) {
-        let message = "with insecure_skip_verify nobody's word is asked for".to_owned();
-        wrong(sink, table.at.key("ca"), ca, message, Some("take one of them away".to_owned()));
-    } else if let Some((ca, path)) = &ca
-        && let Err(why) = believed(Some(path))
-    {
-        wrong(sink, table.at.key("ca"), ca, why, None);
-    }
-    if let Some(name) = &table.name
-        && let Err(why) = server_name(&name.value.0)
-    {
-        wrong(sink, table.at.key("name"), name, why, None);
-    }
-    Some(settings)
 }
 
 fn capacity(table: &file::Capacity, file: &file::File, place: &Place<'_>, sink: &mut Sink<'_>) -> Option<Capacity> {

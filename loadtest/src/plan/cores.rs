@@ -22,6 +22,27 @@ impl Division {
     }
 }
 
+impl Division {
+    /// The generator's cores are nobody else's, as far as the tool decides.
+    #[must_use]
+    pub fn sets_generator_apart(&self) -> bool {
+        let shares = |other: &[usize]| other.is_empty() || other.iter().any(|core| self.generator.contains(core));
+        !self.generator.is_empty() && !shares(&self.gateway) && !shares(&self.upstreams)
+    }
+
+    /// Of a demonstration, where a figure that can be relied on is worth more than one that is high: on two or three cores the generator has
+    /// the last one for itself, and the services share the others with the gateway.
+    #[must_use]
+    pub fn of_demonstration(cores: &[usize]) -> Self {
+        match cores {
+            [others @ .., last] if (2..=3).contains(&cores.len()) => {
+                Self { generator: vec![*last], gateway: others.to_vec(), upstreams: others.to_vec() }
+            }
+            _ => Self::of(cores),
+        }
+    }
+}
+
 /// Nobody says anything.
 const AUTO: Wishes<'_> =
     Wishes { generator: None, gateway: None, upstreams: &[], starts: true, is_upstream_auto: true };
@@ -88,6 +109,15 @@ mod tests {
         assert_eq!(divided(4, &AUTO), (vec![0, 1], vec![2], vec![3]));
         assert_eq!(divided(8, &AUTO), (vec![0, 1, 2, 3], vec![4, 5], vec![6, 7]));
         assert_eq!(divided(0, &AUTO), (vec![], vec![], vec![]));
+    }
+
+    #[test]
+    fn a_generator_is_set_apart_where_that_can_be() {
+        let apart = |count: usize| Division::of_demonstration(&(0..count).collect::<Vec<_>>()).sets_generator_apart();
+        assert_eq!([1, 2, 3, 4, 8].map(apart), [false, true, true, true, true]);
+        let two = Division::of_demonstration(&[4, 7]);
+        assert_eq!((two.generator, two.gateway, two.upstreams), (vec![7], vec![4], vec![4]));
+        assert!(!Division::of(&[0, 1]).sets_generator_apart(), "it is with the services");
     }
 
     #[test]

@@ -5,10 +5,10 @@
 
 use super::values::{
     Allowed, Amplification, BODY_BYTES_MAX, BODY_HAS_BYTES_MAX, FileName, KindWord, Latency, PEAK_MAX, PaceWord,
-    PhaseRate, RATE_MAX, RequestPath, Requests, Span, Speed, Text, UrlText,
+    PhaseRate, ProtocolWord, RATE_MAX, RequestPath, Requests, Span, Speed, Text, UrlText,
 };
 use super::words::{ActText, GatewayActText, INSTANCES_MAX, Prefix, ServiceText, Which};
-use crate::load::TARGETS_MAX;
+use crate::load::{STREAMS_MAX, TARGETS_MAX};
 use ringgate::config::reading::{
     Cores, DAY, Expect, HOUR, Header, HeaderText, Int, List, MINUTE, Map, MethodText, Name, ProbeHost, SECOND, Share,
     Size, Time, Workers, schema_of, table,
@@ -56,6 +56,11 @@ table! {
         optional url: UrlText;
         /// How TLS is spoken with an https:// URL.
         table tls: Tls;
+        /// What is spoken: http1, or h2 (HTTP/2), which is agreed on with https:// (ALPN) and known beforehand with http:// (h2c).
+        default protocol: ProtocolWord = "http1";
+        /// With h2: requests under way on a connection, 1 to 1000, or as many as the server allows. A request that finds no room waits, and its
+        /// wait counts.
+        default streams: Int<1, { STREAMS_MAX as u64 }> = 100;
         /// Requests a second, "1/s" to "10000000/s": of `run`, `drill` and `peers`; `capacity` and `curve` choose theirs.
         default rate: Requests<RATE_MAX> = "1000/s";
         /// When requests are due: poisson (independent of each other, as many users are), even (evenly spaced), or closed (as fast as answers
@@ -68,8 +73,8 @@ table! {
         default warm_up: Time<0, HOUR> = "5s";
         /// Connections that are opened at the start, 1 to 1000000.
         default connections: Int<1, CONNECTIONS_MAX> = 64;
-        /// Connections there may be when all are busy, 1 to 1000000, at least `connections`. A request that finds none waits, and its wait
-        /// counts.
+        /// Connections there may be when all are busy, 1 to 1000000, at least `connections`; with h2 as many as `connections` where it is not
+        /// given. A request that finds none waits, and its wait counts.
         default connections_max: Int<1, CONNECTIONS_MAX> = 4096;
         /// true: each connection serves one request and is closed. false: connections are kept.
         default reconnect: bool = false;
@@ -134,6 +139,8 @@ table! {
     Gateway {
         /// Which: ringgate, nginx, haproxy, envoy. The first is judged; the others stand beside it, where they are installed.
         default kinds: List<KindWord, 1, 4> = ["ringgate"];
+        /// true: clients speak TLS with it, by a certificate that is made for it and lies in @folder@ as chain.pem and key.pem (both.pem: the two).
+        default tls: bool = false;
         /// Event loops of each: "auto" is one per core of `cores`, or 1 to 512.
         default workers: Workers = "auto";
         /// Cores that they run on: "auto" divides the machine (see docs/capacity.md), or a list such as [0, 1].

@@ -9,6 +9,7 @@
 //! | `values`, `words` | numbers with units; services and faults as lines of text |
 //! | `check`, `targets`, `phases` | what places of a plan must agree on |
 //! | `cores` | who runs where |
+//! | `spoken` | which HTTP, over TLS or not |
 //! | `replay` | an access log as a load |
 //! | `judge` | thresholds against results |
 //!
@@ -20,6 +21,7 @@ pub mod file;
 mod judge;
 mod phases;
 mod replay;
+mod spoken;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -35,7 +37,7 @@ pub use words::{Act, GatewayAct, Prefix};
 pub use ringgate::config::{Errors, Problem};
 
 use crate::gateways::{Kind, Template};
-use crate::load::{Load, Pace, Target};
+use crate::load::{Load, Pace, Protocol, Target};
 use crate::machine;
 use crate::result::PlanText;
 use crate::upstream::{self as service, Time};
@@ -78,6 +80,8 @@ pub struct Offer {
     pub url: Option<Url>,
     /// How TLS is spoken with [`Offer::url`], if it is.
     pub tls: TlsSettings,
+    /// What is spoken.
+    pub protocol: Protocol,
     /// Requests a second, where neither a log nor the answers decide.
     pub rate: f64,
     /// When requests are due.
@@ -147,6 +151,8 @@ pub struct Request {
 pub struct Gateway {
     /// In the order of the plan; the first is judged, the others stand beside it.
     pub kinds: Vec<Kind>,
+    /// Clients speak TLS with it, by a certificate that is made for it.
+    pub is_tls: bool,
     /// Event loops of each.
     pub workers: usize,
     /// Empty: not pinned.
@@ -353,6 +359,18 @@ impl Plan {
         self.gateway.is_some()
     }
 
+    /// Where everything runs; one that may run anywhere makes a list empty.
+    #[must_use]
+    pub fn division(&self) -> Division {
+        let are_pinned = self.upstreams.iter().all(|upstream| !upstream.cores.is_empty());
+        let pinned = self.upstreams.iter().filter(|_| are_pinned);
+        Division {
+            generator: self.load.cores.clone(),
+            gateway: self.gateway.as_ref().map(|gateway| gateway.cores.clone()).unwrap_or_default(),
+            upstreams: pinned.flat_map(|upstream| upstream.cores.clone()).collect(),
+        }
+    }
+
     /// The load on the server at `address`, without TLS.
     #[must_use]
     pub fn load(&self, address: SocketAddr) -> Load {
@@ -375,6 +393,7 @@ impl Plan {
         Load {
             address,
             tls: None,
+            protocol: offer.protocol,
             targets: self.targets(address),
             pace,
             warm_up: offer.warm_up,
@@ -388,6 +407,7 @@ impl Plan {
             reconnects: offer.reconnect,
             timeout: offer.timeout,
             cores: offer.cores.clone(),
+            is_alone: self.division().sets_generator_apart(),
             seed: offer.seed,
         }
     }

@@ -159,6 +159,19 @@ fn a_plan_becomes_a_load() {
 }
 
 #[test]
+fn a_plan_may_speak_http2_over_tls() {
+    let plan = plan(
+        &FULL
+            .replace("rate = \"2000/s\"", "protocol = \"h2\"\nstreams = 4\nrate = \"2000/s\"")
+            .replace("[gateway]", "[gateway]\ntls = true"),
+    );
+    let load = plan.load(address());
+    assert_eq!((load.protocol, load.connections, load.connections_max), (Protocol::Http2 { streams: 4 }, 8, 8));
+    assert!(plan.gateway.as_ref().is_some_and(|gateway| gateway.is_tls));
+    assert!(load.is_alone, "the last core is the generator's alone");
+}
+
+#[test]
 fn the_shortest_plan_has_defaults() {
     let plan = plan("load = { url = \"http://localhost:8080/x?y\" }");
     assert_eq!((plan.name.as_str(), plan.load.rate, plan.load.length), ("plan", 1_000.0, Duration::from_secs(30)));
@@ -208,7 +221,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("rate = \"2000/s\"", "pace = \"closed\"", "capacity is looked for with an open loop"),
     ("rate = \"2000/s\"", "url = \"http://127.0.0.1/\"", "[gateway] (line 10) starts the server"),
     ("rate = \"2000/s\"", "url = \"https://127.0.0.1/\"", "[gateway] (line 10) starts the server"),
-    ("[gateway]", "[load.tls]\ninsecure_skip_verify = true\n[gateway]", "does not begin with https://"),
+    ("[gateway]", "[load.tls]\ninsecure_skip_verify = true\n[gateway]", "nor is gateway.tls true"),
+    ("rate = ", "protocol = \"h3\"\nrate = ", "must be one of http1, h2"),
+    ("rate = ", "streams = 4\nrate = ", "HTTP/1.1 has one request on a connection"),
+    ("rate = ", "protocol = \"h2\"\nreconnect = true\nstreams = 4\nrate = ", "a connection has one request"),
+    ("rate = ", "protocol = \"h2\"\nstreams = 1001\nrate = ", "from 1 to 1000"),
     ("[gateway]", "[load.tls]\nresumption = 1\n[gateway]", "true or false"),
     ("[gateway]", "[load.tls]\nca = \"/nowhere.pem\"\n[gateway]", "/nowhere.pem: No such file"),
     ("[gateway]", "[load.tls]\nname = \"a b\"\n[gateway]", "is no host name"),

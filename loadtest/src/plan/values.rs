@@ -395,6 +395,16 @@ words! {
 }
 
 words! {
+    /// What is spoken.
+    ProtocolWord {
+        /// HTTP/1.1.
+        Http1 = "http1",
+        /// HTTP/2.
+        H2 = "h2",
+    }
+}
+
+words! {
     /// A gateway that can be started.
     KindWord {
         /// ringgate.

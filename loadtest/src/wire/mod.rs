@@ -1,13 +1,16 @@
 //! What goes over a connection: a protocol as bytes in, outcomes out, and the connection that carries it.
 //!
-//! [`Codec`] is the small interface of a protocol, [`Link`] that of a connection, with TLS or without. Neither knows when anything is due.
+//! [`Codec`] is the small interface of a protocol with one request a connection, [`Http2`] that of one with many, [`Link`] that of a connection,
+//! with TLS or without. None of them knows when anything is due.
 
 mod chunks;
 mod http1;
+mod http2;
 mod link;
 mod tls;
 
 pub use http1::Http1;
+pub use http2::{Ended, Head, Http2, is_of_connections};
 pub use link::{Link, Readiness, Taken, Tcp};
 pub use tls::{Secure, TlsClient, TlsSettings, believed, server_name};
 
@@ -26,9 +29,9 @@ pub enum Failure {
     Stale,
     /// No whole answer within the load's timeout of the due time.
     Timeout,
-    /// What came is not HTTP/1.1.
+    /// What came is no HTTP of the version that was asked for.
     Garbage,
-    /// More came than the answer.
+    /// More came than the answer, or an answer that nobody asked for.
     Surplus,
     /// A status that is not good.
     Status,
@@ -40,13 +43,19 @@ pub enum Failure {
     Local,
     /// Any other error of a connection: no route, a network that is down.
     Network,
-    /// TLS was not agreed on, or broke: a certificate that is not believed, an alert, bytes that are no TLS.
+    /// TLS was not agreed on, or broke: a certificate that is not believed, an alert, bytes that are no TLS, a server that does not speak HTTP/2.
     Tls,
+    /// HTTP/2: the server said that it goes (GOAWAY) and did not look at the request, or went before the answer was whole.
+    Goaway,
+    /// HTTP/2: the server reset the request's stream.
+    StreamReset,
+    /// HTTP/2: the server reset the request's stream and said that it had not looked at it (REFUSED_STREAM).
+    StreamRefused,
 }
 
 impl Failure {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Refused,
         Self::Reset,
         Self::Closed,
@@ -60,6 +69,9 @@ impl Failure {
         Self::Local,
         Self::Network,
         Self::Tls,
+        Self::Goaway,
+        Self::StreamReset,
+        Self::StreamRefused,
     ];
 
     /// Its name in results.
@@ -79,6 +91,9 @@ impl Failure {
             Self::Local => "local",
             Self::Network => "network",
             Self::Tls => "tls",
+            Self::Goaway => "goaway",
+            Self::StreamReset => "stream-reset",
+            Self::StreamRefused => "stream-refused",
         }
     }
 

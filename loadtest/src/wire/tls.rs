@@ -116,13 +116,15 @@ pub struct Secure {
     pub(super) tcp: Tcp,
     session: ClientConnection,
     is_connected: bool,
+    is_http2: bool,
 }
 
 impl Secure {
     /// Over `tcp`, which may not be connected yet.
     pub(super) fn new(tcp: Tcp, client: &TlsClient) -> Result<Self, Failure> {
         let session = ClientConnection::new(Arc::clone(&client.config), client.name.clone());
-        Ok(Self { tcp, session: session.map_err(|_| Failure::Tls)?, is_connected: false })
+        let is_http2 = client.config.alpn_protocols.iter().any(|name| name == HTTP2);
+        Ok(Self { tcp, session: session.map_err(|_| Failure::Tls)?, is_connected: false, is_http2 })
     }
 
     /// Goes on with the handshake, as far as bytes are there.
@@ -134,6 +136,10 @@ impl Secure {
         loop {
             let has_gone = self.flush()?;
             if !self.session.is_handshaking() {
+                // who was offered HTTP/2 and says nothing, or something else, does not speak it (RFC 9113 §3.2)
+                if self.is_http2 && self.session.alpn_protocol() != Some(HTTP2) {
+                    return Err(Failure::Tls);
+                }
                 return Ok(if has_gone { Readiness::Ready } else { Readiness::Later });
             }
             match self.fill()? {

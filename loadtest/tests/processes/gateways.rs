@@ -1,7 +1,12 @@
 //! Gateways, as the tool starts them.
 
-use ringgate_load::gateways::{Endpoint, Gateway, Kind, Program, Route, Setup, Template};
+use ringgate_load::engine::{Measured, Watch, offer};
+use ringgate_load::gateways::{Endpoint, Front, Gateway, Kind, Program, Route, Setup, Template};
+use ringgate_load::load::{Load, Pace, Protocol, Target};
 use ringgate_load::processes::Fleet;
+use ringgate_load::url::Url;
+use ringgate_load::wire::TlsSettings;
+use std::time::Duration;
 
 use crate::client::{Client, until};
 use crate::{be_the_tool, fleet};
@@ -168,4 +173,61 @@ fn an_address_that_is_taken_is_named() {
     let setup = Setup { listen: Some(address), ..Setup::plain(&fleet.addresses()) };
     let error = Gateway::start(&program, &setup).err().expect("somebody listens there").to_string();
     assert!(error.starts_with(&format!("ringgate cannot be started: cannot have {address}: ")), "{error}");
+}
+
+/// What a client of this load tester sees of a gateway with this front.
+fn offered(gateway: &Gateway, front: Front, streams: usize, body: &[u8]) -> Measured {
+    let url = Url::parse(&gateway.url()).expect("it is one");
+    let settings = TlsSettings { ca: gateway.ca().map(Into::into), ..TlsSettings::default() };
+    let target = Target::new(if body.is_empty() { "GET" } else { "POST" }, &url.authority, "/", &[], body, false);
+    let load = Load {
+        address: url.address,
+        tls: url.tls(&settings, front.is_http2).expect("they can be used"),
+        protocol: if front.is_http2 { Protocol::Http2 { streams } } else { Protocol::Http1 },
+        targets: [target].into(),
+        pace: Pace::Even(500.0),
+        warm_up: Duration::ZERO,
+        length: Duration::from_millis(200),
+        phases: Vec::new(),
+        factors: Vec::new(),
+        harms: Vec::new(),
+        slice: Duration::from_millis(100),
+        connections: 2,
+        connections_max: 2,
+        reconnects: false,
+        timeout: Duration::from_secs(20),
+        cores: Vec::new(),
+        is_alone: false,
+        seed: 7,
+    };
+    offer(&load, &Watch::default()).expect("a generator runs here")
+}
+
+#[test]
+fn every_gateway_speaks_what_it_was_asked_to() {
+    let body = vec![b'x'; 200_000];
+    let fleet = fleet(1);
+    for kind in [Kind::Ringgate, Kind::Nginx, Kind::Haproxy, Kind::Envoy] {
+        let Some(program) = program(kind) else { continue };
+        for (is_http2, is_tls) in [(true, false), (true, true), (false, true)] {
+            if !is_http2 && kind == Kind::Haproxy {
+                continue; // what is left to show is shown by the others
+            }
+            let front = Front { is_http2, is_tls };
+            let mut gateway = start(&program, &Setup { front, ..Setup::plain(&fleet.addresses()) });
+            for body in [&[], &body[..]] {
+                let measured = offered(&gateway, front, 5, body);
+                let tallies = &measured.tallies;
+                let seen =
+                    format!("{kind} with {front:?}: {:?} {:?}", tallies.failures(), tallies.handshakes.times.len());
+                assert_eq!((tallies.due(), tallies.latency.len(), tallies.statuses[200]), (100, 100, 100), "{seen}");
+                assert_eq!(measured.connections_opened, 2, "{seen}");
+                assert_eq!(tallies.handshakes.times.len(), if is_tls { 2 } else { 0 }, "{seen}");
+            }
+            if kind == Kind::Nginx && is_http2 && is_tls {
+                gateway.reload().unwrap_or_else(|error| panic!("{error}"));
+                assert_eq!(offered(&gateway, front, 5, &[]).tallies.latency.len(), 100, "{kind} after a reload");
+            }
+        }
+    }
 }
