@@ -17,6 +17,7 @@ use crate::http::Parsed;
 use crate::http::body::Body;
 use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
+use crate::http::grpc;
 use crate::http::h2::respond;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
@@ -239,6 +240,9 @@ impl Line<'_> {
         let to = encode::response(out, &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
+        if let Some(code) = head.fields().get("grpc-status").filter(|_| self.forward.call.is_some()) {
+            self.record.on_code(grpc::status(code));
+        }
         Commit { to, trailers: head.trailers(), keep: keep(head), ..Commit::new(head.framing(), before) }
     }
 

@@ -72,15 +72,17 @@ pub(super) struct Brings {
     pub(super) replayable: bool,
     pub(super) hash: Option<u64>,
     pub(super) arrived: Instant,
+    /// What its client allows for it.
+    pub(super) timeout: Option<Duration>,
 }
 
 impl<'w> Attempts<'w> {
     pub(super) fn new(worker: &'w Rc<Generation>, brings: Brings) -> Self {
-        let Brings { route, cluster, idempotent, replayable, hash: key, arrived } = brings;
+        let Brings { route, cluster, idempotent, replayable, hash: key, arrived, timeout } = brings;
         let facts = {
             let mut route = worker.route(route).borrow_mut();
             Facts {
-                deadline: route.deadline.start(None, arrived),
+                deadline: route.deadline.start(timeout, arrived),
                 retry: Rc::clone(&route.retry),
                 idempotent,
                 replayable,

@@ -95,9 +95,10 @@ fn forward(
         let forward = &*forward;
         let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
         let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
+        let timeout = forward.call.and_then(|call| call.timeout);
         // the time for which the gateway itself stood still is not the client's
         let arrived = if worker.timers.was_away(now) { now } else { arrived };
-        let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
+        let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived, timeout });
         let config = inbound.config();
         let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
         let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
@@ -192,12 +193,16 @@ impl Line<'_> {
         }
     }
 
-    /// Writes the head for the endpoint, unless that was done for another one to which it is the same.
+    /// Writes the head for the endpoint, unless that was done for another one to which it is the same but for the time that is left.
     fn encode(&mut self, upload: &Upload<'_>) {
+        let limit = self.forward.call.and_then(|call| call.timeout);
+        let left = limit.map(|_| self.attempts.deadline().since(clock::now()));
         if let Some(head) = self.head.take() {
-            let request = |inbox: &Block| encoding::request(self.inbound, self.forward, &head, inbox);
+            let request = |inbox: &Block| encoding::request(self.inbound, self.forward, (&head, left), inbox);
             upload.begin_with(request);
             self.inbound.worker.put_head(head);
+        } else if let Some(left) = left {
+            upload.restate_timeout(left);
         }
     }
 

@@ -120,6 +120,7 @@ async fn refuse_plain(inbound: &Inbound<'_>) {
         date: &worker.date(now),
         server,
         rules: None,
+        is_call: false,
     };
     reply::malformed(last.vec_mut(), Rule::PlainHttp, &to);
     let mut record = Record::new(inbound, now);

@@ -98,6 +98,7 @@ impl<'w> Line<'w> {
             date: &self.inbound.worker.date(self.now),
             server: &self.inbound.config().server,
             rules: None,
+            is_call: self.forward.call.is_some(),
         };
         let busy =
             matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);

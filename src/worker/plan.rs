@@ -16,6 +16,7 @@ use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
+use crate::http::grpc::Call;
 use crate::http::head::RequestHead;
 use crate::http::headers;
 use crate::http::reply::{self, ALLOW_ANY, Asked, Reply, ReplyTo};
@@ -75,6 +76,8 @@ pub(super) struct Forward {
     pub(super) bytes_max: u64,
     pub(super) idempotent: bool,
     pub(super) hash: Option<u64>,
+    /// The call of gRPC that it is.
+    pub(super) call: Option<Call>,
     /// To change the protocol; boxed, because hardly a request has one and all of them are moved.
     pub(super) offer: Option<Box<Offer>>,
     /// Until it is encoded for the endpoint of an attempt.
@@ -96,7 +99,8 @@ pub(super) fn plan(
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
     let identified = OnceCell::new();
-    let planner = Planner { inbound, config, head: &head, behind, now, peer_text, request_id, identified };
+    let call = Call::of(&head.fields());
+    let planner = Planner { inbound, config, head: &head, behind, now, call, peer_text, request_id, identified };
     let mut plan = planner.plan(record);
     let (id, identified) = (planner.request_id.into_inner(), planner.identified.into_inner());
     match &mut plan.way {
@@ -125,6 +129,8 @@ pub(super) struct Planner<'p> {
     /// What has arrived behind the head.
     behind: &'p [u8],
     pub(super) now: Instant,
+    /// The call of gRPC that the request is.
+    call: Option<Call>,
     /// The peer's address in words, once somebody asks for it.
     peer_text: OnceCell<String>,
     /// What the request is called, if a name was drawn for it.
@@ -145,6 +151,9 @@ impl Planner<'_> {
         }
         let client = self.inbound.client_ip(head);
         record.on_head(self.inbound, head, client);
+        if self.call.is_some() {
+            record.on_call();
+        }
         let way = self.way(&mut cycle, record, client);
         Plan { cycle, way }
     }
@@ -298,6 +307,7 @@ impl Planner<'_> {
             bytes_max,
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
+            call: self.call,
             offer: head.upgrade().map(Box::new),
             head: None,
             slot,
@@ -404,6 +414,7 @@ impl Planner<'_> {
             date: &date,
             server: &self.config.server,
             rules,
+            is_call: self.call.is_some(),
         };
         write(out.vec_mut(), &to);
         cycle.on_response_head(Framing::Fixed(0), !close);

@@ -10,6 +10,7 @@ use super::state::LogTexts;
 use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
+use crate::http::grpc;
 use crate::http::head::RequestHead;
 use crate::limits::{CONSUMER_LABELS_MAX, LOG_FIELD_BYTES_MAX};
 use crate::observe::access_log::{LogRecord, LogTls};
@@ -30,6 +31,8 @@ pub(super) struct Record {
     /// `None`: no version could be read.
     version: Option<(u8, u8)>,
     status: StatusCode,
+    /// Of a call of gRPC: the code that it was answered with, if any was told.
+    call: Option<Option<u8>>,
     error: Option<ProxyError>,
     rule: Option<Rule>,
     started: Instant,
@@ -90,6 +93,7 @@ impl Record {
             method: MethodLabel::Other,
             version: None,
             status: StatusCode::OK,
+            call: None,
             error: None,
             rule: None,
             started,
@@ -189,10 +193,26 @@ impl Record {
         self.status = status;
     }
 
+    /// The request is a call of gRPC.
+    pub(super) fn on_call(&mut self) {
+        self.call = Some(None);
+    }
+
+    /// The code that the response says in its head or behind its body.
+    pub(super) fn on_code(&mut self, code: u8) {
+        if let Some(told) = &mut self.call {
+            *told = Some(code);
+        }
+    }
+
     /// The gateway's verdict, which sets the status too, unless a response has been begun.
     pub(super) fn on_error(&mut self, error: ProxyError) {
         self.status = error.status();
         self.error = Some(error);
+        let is_told = !matches!(error, ProxyError::ClientClosed | ProxyError::ClientWriteTimeout);
+        if let Some(code) = self.call.as_mut().filter(|_| is_told) {
+            (self.status, *code) = (StatusCode::OK, Some(grpc::code(error)));
+        }
     }
 
     /// The request breaks this rule.

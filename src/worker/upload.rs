@@ -19,6 +19,7 @@ use super::inbound::Inbound;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
+use crate::http::grpc;
 use crate::http::trailers::Trailers;
 use crate::limits::{BLOCK_BULK, DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
@@ -127,6 +128,13 @@ impl<'c> Upload<'c> {
         let head = head(&self.inbox.borrow());
         self.head_bytes.set(head.all().len());
         self.outbound.replace(head);
+    }
+
+    /// Says in the head how long a call's client still waits. All of it can go out again.
+    pub(super) fn restate_timeout(&self, left: Duration) {
+        let (mut outbound, rules) = (self.outbound.borrow_mut(), self.attempts.request_rules());
+        let head_bytes = grpc::restate_timeout(outbound.vec_mut(), self.head_bytes.get(), left, rules);
+        self.head_bytes.set(head_bytes);
     }
 
     /// The end of an attempt that begins at `now` and may take until `until`: while the client is still sending, only T_max counts,

@@ -64,6 +64,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
             tells_certificate: false,
         };
         let request = UpstreamRequest {
+            grpc_timeout: None,
             lines: b"",
             head,
             path: how.path.unwrap_or(head.path()),
@@ -403,7 +404,15 @@ fn interim_responses_carry_only_their_fields() {
 }
 
 fn reply_to(date: &HttpDate) -> ReplyTo<'_> {
-    ReplyTo { version: Version::Http11, head_only: false, close: true, date, server: &ServerField::Pass, rules: None }
+    ReplyTo {
+        version: Version::Http11,
+        head_only: false,
+        close: true,
+        date,
+        server: &ServerField::Pass,
+        rules: None,
+        is_call: false,
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod files;
 mod forbidden;
 mod frozen;
 mod garbage;
+mod grpc;
 mod handshakes;
 mod harness;
 mod headers;

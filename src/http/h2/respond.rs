@@ -213,6 +213,7 @@ mod tests {
             date: &date::format(0),
             server: &ServerField::Remove,
             rules: None,
+            is_call: false,
         };
         let date = "date: Thu, 01 Jan 1970 00:00:00 GMT";
         let written = |write: &dyn Fn(&mut Vec<u8>, &ReplyTo<'_>), to| {

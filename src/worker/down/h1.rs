@@ -131,8 +131,15 @@ pub(in crate::worker) fn refuse(
         let server = &inbound.config().server;
         // RFC 9110 §9.3.2: no content for HEAD, whatever is wrong with the rest of it
         let head_only = Glimpse::of(inbox.unread()).method == b"HEAD";
-        let to =
-            ReplyTo { version: Version::Http11, head_only, close: true, date: &worker.date(now), server, rules: None };
+        let to = ReplyTo {
+            version: Version::Http11,
+            head_only,
+            close: true,
+            date: &worker.date(now),
+            server,
+            rules: None,
+            is_call: false,
+        };
         match rule {
             Some(rule) => {
                 record.on_malformed(rule);

@@ -240,6 +240,7 @@ fn refuse(
         date: &worker.date(now),
         server: &inbound.config().server,
         rules: None,
+        is_call: false,
     };
     match rule {
         Some(rule) => {
