@@ -36,7 +36,7 @@ fn route(number: usize) -> Route {
         body_bytes_max: None,
         retry: Retry {
             attempts: 0,
-            on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new() },
+            on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },
             non_idempotent: false,
             per_try_timeout: None,
             backoff_max: Duration::from_millis(250),
@@ -130,6 +130,7 @@ fn log(criterion: &mut Criterion) {
         host: b"api.example.com",
         version: Some((1, 1)),
         status: StatusCode::OK,
+        grpc_status: None,
         error: None,
         rule: None,
         request_bytes: 300,

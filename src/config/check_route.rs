@@ -465,10 +465,16 @@ fn retry_on(words: &[Written<RetryWord>]) -> RetryOn {
     let mut statuses: Vec<_> = words.iter().filter_map(status).collect();
     statuses.sort_unstable();
     statuses.dedup();
+    let code = |written: &Written<RetryWord>| match written.value {
+        RetryWord::Code(code) => Some(code),
+        _ => None,
+    };
+    let codes = words.iter().filter_map(code).collect();
     RetryOn {
         connect: has(RetryWord::Connect),
         reset: has(RetryWord::Reset),
         timeout: has(RetryWord::Timeout),
         statuses,
+        codes,
     }
 }

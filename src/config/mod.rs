@@ -469,7 +469,13 @@ pub struct RetryOn {
     pub timeout: bool,
     /// Statuses of the upstream, 400 to 599, sorted.
     pub statuses: Vec<StatusCode>,
+    /// Codes of gRPC, with which services refuse calls.
+    pub codes: Vec<u8>,
 }
+
+/// The codes of gRPC that `retry.on` may name, by their names there (Envoy's): those that may be another service's luck.
+pub const RETRIED_CODES: [(&str, u8); 5] =
+    [("cancelled", 1), ("deadline-exceeded", 4), ("resource-exhausted", 8), ("internal", 13), ("unavailable", 14)];
 
 /// `[upstream.NAME]`
 #[derive(Clone, Debug)]

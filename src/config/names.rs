@@ -3,6 +3,7 @@
 //! Hop-by-hop headers belong to one connection (RFC 9110 §7.6.1), so rules about them would corrupt framing and are refused. A name
 //! that a typing error made is not looked for among all names of the world: `x-reqest-id` is a header like any other.
 
+use super::RETRIED_CODES;
 use super::problem::{Refusal, did_you_mean, is_unprintable, nearest};
 use super::read::Scalar;
 use super::tables::scalar_schema;
@@ -400,11 +401,15 @@ pub enum RetryWord {
     Timeout,
     /// This status.
     Status(StatusCode),
+    /// This code of gRPC.
+    Code(u8),
 }
 
 impl Scalar for RetryWord {
     fn allowed() -> String {
-        "one of connect, reset, timeout, or a status from \"400\" to \"599\"".to_owned()
+        "one of connect, reset, timeout, a status from \"400\" to \"599\", or a code of gRPC: cancelled, deadline-exceeded, internal, \
+         resource-exhausted, unavailable"
+            .to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
@@ -417,16 +422,22 @@ impl Scalar for RetryWord {
             "timeout" => Ok(Self::Timeout),
             "5xx" => Err(Refusal::plain().help("name the statuses: \"500\", \"502\", \"503\", \"504\"")),
             other => {
+                if let Some((_, code)) = RETRIED_CODES.iter().find(|(name, _)| *name == other) {
+                    return Ok(Self::Code(*code));
+                }
                 let status = status_code(other).filter(|status| *status >= 400);
                 let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-                let help = did_you_mean(other, ["connect", "reset", "timeout"]);
+                let help = did_you_mean(
+                    other,
+                    ["connect", "reset", "timeout"].into_iter().chain(RETRIED_CODES.map(|(name, _)| name)),
+                );
                 status.map(Self::Status).ok_or(Refusal { why: None, help })
             }
         }
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^(connect|reset|timeout|[45][0-9][0-9])$" })
+        json!({ "type": "string", "pattern": "^(connect|reset|timeout|cancelled|deadline-exceeded|internal|resource-exhausted|unavailable|[45][0-9][0-9])$" })
     }
 }
 

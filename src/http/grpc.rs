@@ -104,13 +104,6 @@ pub fn status_in(trailers: &[u8]) -> Option<u8> {
     })
 }
 
-/// Whether a code speaks against who answers with it, as a 5xx does: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS. The others speak
-/// about the call, or its client (RESOURCE_EXHAUSTED is a 429, UNIMPLEMENTED a 501).
-#[must_use]
-pub fn is_failure(code: u8) -> bool {
-    matches!(code, 2 | 4 | 13 | 14 | 15)
-}
-
 /// When to come back, as `grpc-retry-pushback-ms` has it (gRFC A6). `Err`: not at all, which a negative number says, and what is no number.
 #[must_use]
 pub fn pushback(value: &[u8]) -> Result<Duration, ()> {

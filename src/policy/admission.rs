@@ -407,7 +407,7 @@ mod tests {
             body: String::new(),
             content_type: HeaderValue::from_static("text/plain"),
         };
-        let on = RetryOn { connect: true, reset: true, timeout: true, statuses: Vec::new() };
+        let on = RetryOn { connect: true, reset: true, timeout: true, statuses: Vec::new(), codes: Vec::new() };
         let min_remaining = Ratio::try_new(0.1).unwrap();
         let retry = Retry {
             attempts: 0,

@@ -24,6 +24,7 @@ use super::upload::{Incoming, Upload};
 use crate::error::ProxyError;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
+use crate::http::framing::Framing;
 use crate::http::trailers::Trailers;
 use crate::limits::REPLAY_BYTES_MAX;
 use crate::net::block::Block;
@@ -96,12 +97,19 @@ fn forward(
         let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
         let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
         let timeout = forward.call.and_then(|call| call.timeout);
+        let is_open = forward.call.is_some() && framing == Framing::Chunked;
         // the time for which the gateway itself stood still is not the client's
         let arrived = if worker.timers.was_away(now) { now } else { arrived };
-        let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived, timeout });
+        let attempts =
+            Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived, timeout, is_open });
         let config = inbound.config();
-        let (patience, rate_min) = (config.body_timeout, config.body_rate_min);
-        let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
+        // a call may be a stream of which nothing is heard for long
+        let (patience, rate_min) = match forward.call {
+            Some(_) => (config.tunnel_timeout, 0),
+            None => (config.body_timeout, config.body_rate_min),
+        };
+        let is_call = forward.call.is_some();
+        let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min, is_call };
         let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
         let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
         let last = line.run(&upload).await;

@@ -184,7 +184,7 @@ impl Planner<'_> {
             Ok(route) => route,
             Err(answer) => return Way::Answer(answer),
         };
-        record.on_route(route);
+        record.on_route(self.inbound, route, self.head.path());
         if let Err(error) = self.identify(route, client, record) {
             return Way::Answer(self.turn_away(cycle, record, route, error));
         }

@@ -16,6 +16,7 @@ use crate::limits::{CONSUMER_LABELS_MAX, LOG_FIELD_BYTES_MAX};
 use crate::observe::access_log::{LogRecord, LogTls};
 use crate::observe::labels::MethodLabel;
 use crate::observe::recorder::{ConsumerKey, Finished};
+use crate::observe::stats::CallMethod;
 use crate::policy::visited::Visited;
 use crate::units::{ClusterId, ConsumerId, Instant, ListenerId, RouteId};
 use http::StatusCode;
@@ -31,8 +32,8 @@ pub(super) struct Record {
     /// `None`: no version could be read.
     version: Option<(u8, u8)>,
     status: StatusCode,
-    /// Of a call of gRPC: the code that it was answered with, if any was told.
-    call: Option<Option<u8>>,
+    /// Of a call of gRPC.
+    call: Option<Call>,
     error: Option<ProxyError>,
     rule: Option<Rule>,
     started: Instant,
@@ -51,6 +52,14 @@ pub(super) struct Record {
     upstream_time: Option<Duration>,
     texts: Option<LogTexts>,
     tls: Option<LogTls>,
+}
+
+/// A call of gRPC.
+#[derive(Debug)]
+struct Call {
+    method: CallMethod,
+    /// What it was answered with, if any was told, and whether that is a service's word.
+    code: Option<(u8, bool)>,
 }
 
 impl LogTexts {
@@ -163,8 +172,11 @@ impl Record {
     }
 
     /// The request has found its route.
-    pub(super) fn on_route(&mut self, route: RouteId) {
+    pub(super) fn on_route(&mut self, inbound: &Inbound<'_>, route: RouteId, path: &str) {
         self.route = Some(route);
+        if let Some(call) = &mut self.call {
+            call.method = inbound.worker.recorder.call_method(route, path);
+        }
     }
 
     /// Somebody of this name sends the request.
@@ -195,13 +207,13 @@ impl Record {
 
     /// The request is a call of gRPC.
     pub(super) fn on_call(&mut self) {
-        self.call = Some(None);
+        self.call = Some(Call { method: CallMethod::Other, code: None });
     }
 
-    /// The code that the response says in its head or behind its body.
-    pub(super) fn on_code(&mut self, code: u8) {
-        if let Some(told) = &mut self.call {
-            *told = Some(code);
+    /// The code that its client is told; `heard`: by a service, in the head of its response or behind the body.
+    pub(super) fn on_code(&mut self, code: u8, heard: bool) {
+        if let Some(call) = &mut self.call {
+            call.code = Some((code, heard));
         }
     }
 
@@ -210,8 +222,9 @@ impl Record {
         self.status = error.status();
         self.error = Some(error);
         let is_told = !matches!(error, ProxyError::ClientClosed | ProxyError::ClientWriteTimeout);
-        if let Some(code) = self.call.as_mut().filter(|_| is_told) {
-            (self.status, *code) = (StatusCode::OK, Some(grpc::code(error)));
+        if self.call.is_some() && is_told {
+            self.status = StatusCode::OK;
+            self.on_code(grpc::code(error), false);
         }
     }
 
@@ -251,6 +264,10 @@ impl Record {
             client: self.client,
             consumer: self.consumer,
         });
+        let code = self.call.as_ref().and_then(|call| call.code);
+        if let Some(Call { method, .. }) = self.call.take() {
+            worker.recorder.call_finished(self.route, method, code.map(|it| it.0), code.is_some_and(|it| it.1));
+        }
         if let Some(log) = &worker.log {
             let texts = self.texts.take().unwrap_or_default();
             let kept = log.send(&LogRecord {
@@ -264,6 +281,7 @@ impl Record {
                 host: texts.get(2),
                 version: self.version,
                 status: self.status,
+                grpc_status: code.map(|(code, _)| code),
                 error: self.error,
                 rule: self.rule,
                 request_bytes: self.request_bytes,

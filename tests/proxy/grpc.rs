@@ -68,7 +68,9 @@ on_both_drivers! {
         run(async {
             let sender = connect(gateway.address("edge")).await;
             for (timeout, at_most) in [("20S", 20), ("20000m", 20), ("20000000u", 20), ("1M", 50), ("99999999H", 50)] {
-                let answer = unary(&sender, call("Unary", &[("grpc-timeout", timeout)]), &message(b"x")).await.unwrap();
+                // of a length that is known: such a call is no stream, and its T_max runs from the beginning
+                let fields = [("grpc-timeout", timeout), ("content-length", "6")];
+                let answer = unary(&sender, call("Unary", &fields), &message(b"x")).await.unwrap();
                 assert_eq!(answer.code(), Some(0));
                 let told = left(&service.last("grpc-timeout").unwrap());
                 assert!(told <= Duration::from_secs(at_most) && told > Duration::from_secs(at_most / 2), "{timeout}: {told:?}");
@@ -89,5 +91,70 @@ on_both_drivers! {
         eventually("the service is told", || (service.seen.cancelled.load(SeqCst) >= 1).then_some(()));
         assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[]), 0.0);
         gateway.assert_nothing_left();
+    }
+
+    fn a_refused_call_goes_to_another_service_and_its_message_with_it(driver: Driver) {
+        let (first, second) = (Service::start(), Service::start());
+        let retry = "[route.retry]\non = [\"unavailable\", \"resource-exhausted\"]";
+        let gateway = gateway(driver, &[&first, &second], retry, "outlier = { enabled = false }\nretry_budget = { ratio = 1.0, min_per_second = 1000 }");
+        run(async {
+            let sender = connect(gateway.address("edge")).await;
+            let ask = async || unary(&sender, call("Unary", &[("grpc-timeout", "30S")]), &message(b"once")).await.unwrap();
+            for (code, calls) in [(14, 1), (8, 2)] {
+                first.refuse(code, false, None);
+                let answer = ask().await;
+                assert_eq!((answer.code(), &answer.body), (Some(0), &message(b"once")), "{code}");
+                assert_eq!((first.calls(), second.calls()), (calls, calls), "{code}");
+            }
+            let told = [&first, &second].map(|service| service.last("grpc-timeout").unwrap());
+            assert_ne!(told[0], told[1], "the second hears what is left by then");
+            first.refuse(14, false, Some("-1"));
+            let refused = ask().await;
+            refused.assert_trailers_only(14);
+            assert_eq!((refused.message(), second.calls()), ("not%20now", 2), "who pushes back is not asked for again");
+            first.refuse(5, false, None);
+            ask().await.assert_trailers_only(5);
+            first.refuse(14, true, None);
+            let late = ask().await;
+            assert_eq!((late.code(), late.body.len(), second.calls()), (Some(14), 6, 2), "something went to the client");
+            first.refuse(14, false, Some("60000"));
+            assert_eq!(ask().await.code(), Some(0));
+            let calls = first.calls();
+            assert_eq!(ask().await.code(), Some(0));
+            assert_eq!(first.calls(), calls, "it has asked to be left alone");
+        });
+        assert_eq!(gateway.metric("ringgate_retries_total", &[("reason", "status")]), 3.0);
+        let count = |status| gateway.metric("ringgate_grpc_requests_total", &[("service", "test.Echo"), ("method", "Unary"), ("status", status)]);
+        assert_eq!([count("0"), count("5"), count("14")], [4.0, 1.0, 2.0]);
+        gateway.assert_nothing_left();
+    }
+
+    fn a_service_whose_calls_fail_behind_their_bodies_is_ejected(driver: Driver) {
+        let (first, second) = (Service::start(), Service::start());
+        first.refuse(13, true, None);
+        let file = config(&[&first, &second], "", "outlier = { consecutive = 3 }").replace("priority = 1", "priority = 0");
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("access.log");
+        let gateway = gateway_with(driver, CLEAR, &format!("[access_log]\npath = \"{}\"\n{file}", log.display()));
+        run(async {
+            let sender = connect(gateway.address("edge")).await;
+            let mut failed = 0;
+            for _ in 0..60 {
+                let answer = unary(&sender, call("Unary", &[]), &message(b"x")).await.unwrap();
+                failed += usize::from(answer.code() == Some(13));
+            }
+            assert_eq!((failed, first.calls()), (3, 3));
+            unary(&sender, call("Missing", &[]), &message(b"x")).await.unwrap().assert_trailers_only(12);
+        });
+        assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[("reason", "consecutive")]), 1.0);
+        let count = |labels: &[(&str, &str)]| gateway.metric("ringgate_grpc_requests_total", labels);
+        assert_eq!(count(&[("route", "all"), ("service", "test.Echo"), ("method", "Unary"), ("status", "13")]), 3.0);
+        assert_eq!(count(&[("service", "other"), ("status", "12")]), 1.0, "what no service knows has no name");
+        let text = eventually("the log is written", || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            (text.lines().count() >= 61 && text.ends_with('\n')).then_some(text)
+        });
+        let logged = |code: &str| text.lines().filter(|line| line.contains(&format!("\"status\":200,\"grpc_status\":{code},"))).count();
+        assert_eq!([logged("0"), logged("13"), logged("12")], [57, 3, 1]);
     }
 }
