@@ -1,7 +1,8 @@
 //! gRPC between clients and services: what calls are told, how long they may take, and where they go when a service fails them.
 
-use crate::support::grpc::{Service, call, connect, message, run, unary};
-use crate::support::{Driver, Gateway, Setup, behind_endpoints, eventually, on_both_drivers};
+use crate::support::grpc::{Service, call, connect, message, outcome, run, send, unary};
+use crate::support::{Driver, Gateway, Setup, assert_same_bytes, behind_endpoints, eventually, noise, on_both_drivers};
+use bytes::Bytes;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,13 @@ fn config(services: &[&Service], route: &str, cluster: &str) -> String {
 
 fn gateway_with(driver: Driver, listener: &str, config: &str) -> Gateway {
     Gateway::start_with(driver, &Setup { listener, config, ..Setup::default() })
+}
+
+/// Waits until it does, while the client's connection goes on; within the limit of what is run.
+async fn happens(look: impl Fn() -> bool) {
+    while !look() {
+        tokio::task::yield_now().await;
+    }
 }
 
 on_both_drivers! {
@@ -146,7 +154,7 @@ on_both_drivers! {
             assert_eq!((failed, first.calls()), (3, 3));
             unary(&sender, call("Missing", &[]), &message(b"x")).await.unwrap().assert_trailers_only(12);
         });
-        assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[("reason", "consecutive")]), 1.0);
+        assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[]), 1.0);
         let count = |labels: &[(&str, &str)]| gateway.metric("ringgate_grpc_requests_total", labels);
         assert_eq!(count(&[("route", "all"), ("service", "test.Echo"), ("method", "Unary"), ("status", "13")]), 3.0);
         assert_eq!(count(&[("service", "other"), ("status", "12")]), 1.0, "what no service knows has no name");
@@ -156,5 +164,81 @@ on_both_drivers! {
         });
         let logged = |code: &str| text.lines().filter(|line| line.contains(&format!("\"status\":200,\"grpc_status\":{code},"))).count();
         assert_eq!([logged("0"), logged("13"), logged("12")], [57, 3, 1]);
+    }
+
+    fn a_stream_lasts_as_long_as_something_moves_on_it(driver: Driver) {
+        let service = Service::start();
+        let listener = format!("{CLEAR}\nbody_timeout = \"100ms\"\ntunnel_timeout = \"2s\"");
+        let gateway = gateway_with(driver, &listener, &config(&[&service], "timeout = \"100ms\"", ""));
+        run(async {
+            let sender = connect(gateway.address("edge")).await;
+            // a call that nobody answers is over after T_max, and so time passes
+            let pass_time = async || unary(&sender, call("Quiet", &[]), b"").await.unwrap().assert_trailers_only(4);
+            let (answer, mut stream) = sender.clone().ready().await.unwrap().send_request(call("Chat", &[]), false).unwrap();
+            pass_time().await;
+            pass_time().await;
+            send(&mut stream, &message(b"one")).await;
+            let (head, mut echo) = answer.await.unwrap().into_parts();
+            assert_eq!((head.status.as_u16(), echo.data().await.unwrap().unwrap()), (200, message(b"one").into()));
+            pass_time().await;
+            pass_time().await;
+            send(&mut stream, &message(b"two")).await;
+            assert_eq!(echo.data().await.unwrap().unwrap(), message(b"two"));
+            stream.send_data(Bytes::new(), true).unwrap();
+            assert!(echo.data().await.is_none());
+            assert_eq!(echo.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+            // thirty times a tenth of a second, in which only the client has something to say
+            let (answer, mut stream) = sender.clone().ready().await.unwrap().send_request(call("Collect", &[]), false).unwrap();
+            for _ in 0..30 {
+                pass_time().await;
+                send(&mut stream, b"x").await;
+            }
+            stream.send_data(Bytes::new(), true).unwrap();
+            let collected = outcome(answer.await.unwrap()).await.unwrap();
+            assert_eq!((collected.code(), collected.body.len()), (Some(0), 30));
+            let limited = call("Chat", &[("grpc-timeout", "300m")]);
+            let (answer, _open) = sender.clone().ready().await.unwrap().send_request(limited, false).unwrap();
+            outcome(answer.await.unwrap()).await.unwrap().assert_trailers_only(4);
+        });
+        gateway.assert_nothing_left();
+    }
+
+    fn a_silent_stream_is_ended_and_so_is_one_that_its_client_gives_up(driver: Driver) {
+        let service = Service::start();
+        let gateway = gateway_with(driver, &format!("{CLEAR}\ntunnel_timeout = \"200ms\""), &config(&[&service], "", ""));
+        run(async {
+            let sender = connect(gateway.address("edge")).await;
+            let (answer, mut stream) = sender.clone().ready().await.unwrap().send_request(call("Chat", &[]), false).unwrap();
+            send(&mut stream, &message(b"one")).await;
+            let silent = outcome(answer.await.unwrap()).await;
+            assert!(silent.is_err(), "it is cut, and has no outcome: {silent:?}");
+            let (answer, _open) = sender.clone().ready().await.unwrap().send_request(call("Chat", &[]), false).unwrap();
+            outcome(answer.await.unwrap()).await.unwrap().assert_trailers_only(4);
+            let (answer, mut stream) = sender.clone().ready().await.unwrap().send_request(call("Quiet", &[]), true).unwrap();
+            happens(|| service.seen.waiting.load(SeqCst) == 1).await;
+            stream.send_reset(h2::Reason::CANCEL);
+            drop(answer);
+            happens(|| service.seen.cancelled.load(SeqCst) == 3).await;
+        });
+        assert_eq!(service.seen.connections.load(SeqCst), 1, "streams have ended, and not their connection");
+        assert_eq!(gateway.metric("ringgate_grpc_requests_total", &[("status", "none")]), 2.0);
+        gateway.assert_nothing_left();
+    }
+
+    fn messages_of_all_sizes_go_both_ways(driver: Driver) {
+        let service = Service::start();
+        let gateway = gateway(driver, &[&service], "", "");
+        run(async {
+            let sender = connect(gateway.address("edge")).await;
+            for size in [0, 1, 1_000, 70_000, 4 << 20] {
+                let sent = message(&noise(size as u64, size));
+                let answer = unary(&sender, call("Unary", &[]), &sent).await.unwrap();
+                assert_eq!((answer.code(), answer.message()), (Some(0), "fine"));
+                assert_same_bytes(&answer.body, &sent);
+            }
+            let list = unary(&sender, call("List", &[]), &message(b"many")).await.unwrap();
+            assert_eq!((list.code(), list.body), (Some(0), message(b"many").repeat(100)));
+        });
+        gateway.assert_nothing_left();
     }
 }

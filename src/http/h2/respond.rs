@@ -40,6 +40,8 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     }
     push_set(out, rules);
     let length = match (head.framing(), head.content_length()) {
+        // a call that is over with its head: the end of the stream says it, as it did where this came from
+        (_, Some(0)) if head.fields().get("grpc-status").is_some() => None,
         // HEAD and 304 tell the length of a body that is not there (RFC 9110 §8.6); 204 must not
         (Framing::None, Some(bytes)) if head.status() != StatusCode::NO_CONTENT => Some(bytes),
         (Framing::Fixed(bytes), _) => Some(bytes),
