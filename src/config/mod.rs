@@ -30,6 +30,7 @@ mod probe;
 pub mod problem;
 mod read;
 pub mod reading;
+mod retry_word;
 mod route_warnings;
 mod secret;
 pub(crate) mod strict_json;
@@ -53,7 +54,7 @@ pub use identity::{Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, Netwo
 pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
-pub use probe::{BodyMatch, HttpProbe, Probe};
+pub use probe::{BodyMatch, GrpcProbe, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;
 pub(crate) use token_keys::keys as keys_of;

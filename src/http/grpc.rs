@@ -104,10 +104,10 @@ pub fn status_in(trailers: &[u8]) -> Option<u8> {
     })
 }
 
-/// When to come back, as `grpc-retry-pushback-ms` has it (gRFC A6). `Err`: not at all, which a negative number says, and what is no number.
+/// When to come back, as `grpc-retry-pushback-ms` has it (gRFC A6). `None`: not at all, which a negative number says, and what is no number.
 #[must_use]
-pub fn pushback(value: &[u8]) -> Result<Duration, ()> {
-    number(value, u64::from(u32::MAX)).map(Duration::from_millis).ok_or(())
+pub fn pushback(value: &[u8]) -> Option<Duration> {
+    number(value, u64::from(u32::MAX)).map(Duration::from_millis)
 }
 
 /// The code for an error of the gateway's own: that of its HTTP status by the official table, but for limits on rate (RESOURCE_EXHAUSTED) and for
@@ -217,9 +217,9 @@ mod tests {
         assert_eq!(status_in(b"x-a: grpc-status: 1\r\nGrpc-Status: 14\r\ngrpc-message: no\r\n"), Some(14));
         assert_eq!(status_in(b"grpc-status:5\r\n"), Some(5));
         assert_eq!((status_in(b""), status_in(b"grpc-status-details-bin: x\r\n")), (None, None));
-        assert_eq!(pushback(b"250"), Ok(Duration::from_millis(250)));
+        assert_eq!(pushback(b"250"), Some(Duration::from_millis(250)));
         for value in [&b"-1"[..], b"", b"soon", b"99999999999"] {
-            assert_eq!(pushback(value), Err(()));
+            assert_eq!(pushback(value), None);
         }
     }
 

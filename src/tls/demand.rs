@@ -53,6 +53,14 @@ pub fn demand(
     Ok(Arc::new(config))
 }
 
+/// The same for a connection on which nothing but HTTP/2 is to be spoken.
+#[must_use]
+pub fn for_http2(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![HTTP2.to_vec()];
+    Arc::new(config)
+}
+
 /// The same with a memory of sessions of its own, for one worker, so that nobody else's hand is on its lock, and what is
 /// spoken over them, by ALPN.
 #[must_use]

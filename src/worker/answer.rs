@@ -196,8 +196,8 @@ impl Line<'_> {
         if let Some(code) = code {
             let retry = match fields.get("grpc-retry-pushback-ms").map(grpc::pushback) {
                 None => Pushback::None,
-                Some(Ok(time)) => Pushback::After(time),
-                Some(Err(())) => Pushback::Never,
+                Some(Some(time)) => Pushback::After(time),
+                Some(None) => Pushback::Never,
             };
             return Event::Code { code, retry };
         }

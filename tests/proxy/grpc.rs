@@ -242,3 +242,38 @@ on_both_drivers! {
         gateway.assert_nothing_left();
     }
 }
+
+#[test]
+fn the_example_does_what_it_says() {
+    if tls::is_up() || tls::is_down() {
+        return; // it is plain on both sides
+    }
+    let (first, second) = (Service::start(), Service::start());
+    let example = include_str!("../../config/examples/grpc.toml");
+    let text = example
+        .replace("127.0.0.1:8080", "127.0.0.1:0")
+        .replace("127.0.0.1:9001", &first.address())
+        .replace("127.0.0.1:9002", &second.address())
+        .replace("interval = \"2s\"", "interval = \"100ms\"");
+    let text = format!("[gateway]\nworkers = 1\n[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"test\"]\n{text}");
+    let gateway = Gateway::start_file(tempfile::tempdir().unwrap(), &text);
+    let checks = |result| gateway.metric("ringgate_health_checks_total", &[("result", result)]);
+    eventually("both have said that they serve", || (checks("passed") >= 2.0).then_some(()));
+    assert_eq!(first.last("content-type").as_deref(), Some("application/grpc"));
+    let head = || {
+        let request =
+            http::Request::post("http://test/orders.v1.Orders/Get").header("content-type", "application/grpc");
+        request.header("te", "trailers").body(()).unwrap()
+    };
+    run(async {
+        let sender = connect(gateway.address("edge")).await;
+        assert_eq!(unary(&sender, head(), &message(b"7")).await.unwrap().code(), Some(0));
+        first.refuse(14, false, None);
+        for _ in 0..10 {
+            assert_eq!(unary(&sender, head(), &message(b"7")).await.unwrap().code(), Some(0), "the other one serves");
+        }
+    });
+    let page = || gateway.admin("/upstreams").text();
+    eventually("the first is taken out by its checks", || page().contains("not_serving").then_some(()));
+    assert_eq!(checks("exhausted"), 0.0);
+}

@@ -27,6 +27,7 @@ mod forbidden;
 mod frozen;
 mod garbage;
 mod grpc;
+mod grpc_peer;
 mod handshakes;
 mod harness;
 mod headers;

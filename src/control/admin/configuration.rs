@@ -365,6 +365,16 @@ fn health_check(check: &HealthCheck) -> Value {
         Probe::Tcp => {
             json!({ "tcp": true, "method": null, "path": null, "host": null, "headers": {}, "expect": null, "body": null })
         }
+        Probe::Grpc(call) => json!({
+            "tcp": false,
+            "grpc": if call.service.is_empty() { Value::from(true) } else { call.service.as_str().into() },
+            "method": null,
+            "path": null,
+            "host": call.host,
+            "headers": {},
+            "expect": null,
+            "body": null,
+        }),
         Probe::Http(http) => json!({
             "tcp": false,
             "method": http.method.as_str(),

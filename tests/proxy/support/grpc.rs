@@ -65,6 +65,10 @@ impl Service {
         Self { address, seen, stop: Some(stop), thread: Some(thread) }
     }
 
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     /// As an entry of `endpoints`, in this tier.
     pub(crate) fn endpoint(&self, tier: usize) -> String {
         format!("{{ address = \"{}\", priority = {tier} }}", self.address)
@@ -152,6 +156,10 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
             Err(_) => return,
         },
     };
+    if method == "Check" {
+        // grpc.health.v1: SERVING
+        all = message(b"\x08\x01");
+    }
     let repeats = if method == "List" { 100 } else { 1 };
     for _ in 0..repeats {
         send(&mut stream, &all).await;
