@@ -2,7 +2,7 @@
 
 use super::certificate::Certificate;
 use super::der;
-use super::offer::{MinVersion, PROTOCOLS};
+use super::offer::{HTTP2, MinVersion, PROTOCOLS};
 use super::provider;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};

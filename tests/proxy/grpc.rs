@@ -1,7 +1,9 @@
 //! gRPC between clients and services: what calls are told, how long they may take, and where they go when a service fails them.
 
 use crate::support::grpc::{Service, call, connect, message, outcome, run, send, unary};
-use crate::support::{Driver, Gateway, Setup, assert_same_bytes, behind_endpoints, eventually, noise, on_both_drivers};
+use crate::support::{
+    Driver, Gateway, Setup, assert_same_bytes, behind_endpoints, eventually, noise, on_both_drivers, tls,
+};
 use bytes::Bytes;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -60,9 +62,9 @@ on_both_drivers! {
         assert_eq!((refused.status, refused.header("grpc-status"), refused.body.len()), (200, Some("12"), 0));
         assert_eq!(client.request("POST", "/test.Echo/Limited", &grpc, b"").header("grpc-status"), Some("8"));
         assert_eq!(client.request("POST", "/other/Method", &[("Content-Type", "application/grpc-web")], b"").status, 404);
-        assert_eq!(gateway.metric("ringgate_rejected_total", &[("reason", "no_route")]), 3.0);
         drop(client);
         gateway.assert_nothing_left();
+        assert_eq!(gateway.metric("ringgate_rejected_total", &[("reason", "no_route")]), 3.0);
     }
 
     fn a_client_s_deadline_shortens_the_request_s_and_goes_on_shortened(driver: Driver) {
@@ -131,10 +133,10 @@ on_both_drivers! {
             assert_eq!(ask().await.code(), Some(0));
             assert_eq!(first.calls(), calls, "it has asked to be left alone");
         });
+        gateway.assert_nothing_left();
         assert_eq!(gateway.metric("ringgate_retries_total", &[("reason", "status")]), 3.0);
         let count = |status| gateway.metric("ringgate_grpc_requests_total", &[("service", "test.Echo"), ("method", "Unary"), ("status", status)]);
         assert_eq!([count("0"), count("5"), count("14")], [4.0, 1.0, 2.0]);
-        gateway.assert_nothing_left();
     }
 
     fn a_service_whose_calls_fail_behind_their_bodies_is_ejected(driver: Driver) {
@@ -154,6 +156,7 @@ on_both_drivers! {
             assert_eq!((failed, first.calls()), (3, 3));
             unary(&sender, call("Missing", &[]), &message(b"x")).await.unwrap().assert_trailers_only(12);
         });
+        gateway.assert_nothing_left();
         assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[]), 1.0);
         let count = |labels: &[(&str, &str)]| gateway.metric("ringgate_grpc_requests_total", labels);
         assert_eq!(count(&[("route", "all"), ("service", "test.Echo"), ("method", "Unary"), ("status", "13")]), 3.0);
@@ -221,8 +224,8 @@ on_both_drivers! {
             happens(|| service.seen.cancelled.load(SeqCst) == 3).await;
         });
         assert_eq!(service.seen.connections.load(SeqCst), 1, "streams have ended, and not their connection");
-        assert_eq!(gateway.metric("ringgate_grpc_requests_total", &[("status", "none")]), 2.0);
         gateway.assert_nothing_left();
+        assert_eq!(gateway.metric("ringgate_grpc_requests_total", &[("status", "none")]), 2.0);
     }
 
     fn messages_of_all_sizes_go_both_ways(driver: Driver) {
