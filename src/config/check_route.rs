@@ -8,9 +8,9 @@ use super::names::{EditableHeader, MethodText, Name};
 use super::place::{FirstRoute, KeyOf, Place};
 use super::problem::{Sink, listed};
 use super::read::{Later, List, Map, Scalar, Written};
-use super::retry_word::RetryWord;
+use super::retry_word::retry_on;
 use super::values::duration;
-use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
+use super::{HeaderRules, HostMatch, Limit, Match, PathMatch, Retry, Rewrite, Route, Target, Timeout};
 use crate::limits::METHODS_MAX;
 use crate::units::{ClusterId, Rate, Weight};
 use http::{HeaderName, Method, StatusCode};
@@ -455,27 +455,4 @@ fn limit(table: &file::Limit) -> Option<Limit> {
 fn default_burst(rate: Rate) -> u64 {
     let second = Duration::from_secs(1).as_nanos();
     u64::try_from(u128::from(rate.count()) * second / rate.per().as_nanos()).map_or(u64::MAX, |burst| burst.max(1))
-}
-
-fn retry_on(words: &[Written<RetryWord>]) -> RetryOn {
-    let has = |word: RetryWord| words.iter().any(|written| written.value == word);
-    let status = |written: &Written<RetryWord>| match written.value {
-        RetryWord::Status(status) => Some(status),
-        _ => None,
-    };
-    let mut statuses: Vec<_> = words.iter().filter_map(status).collect();
-    statuses.sort_unstable();
-    statuses.dedup();
-    let code = |written: &Written<RetryWord>| match written.value {
-        RetryWord::Code(code) => Some(code),
-        _ => None,
-    };
-    let codes = words.iter().filter_map(code).collect();
-    RetryOn {
-        connect: has(RetryWord::Connect),
-        reset: has(RetryWord::Reset),
-        timeout: has(RetryWord::Timeout),
-        statuses,
-        codes,
-    }
 }

@@ -1,11 +1,11 @@
 //! What a route retries: failures, statuses, and the codes with which services refuse calls of gRPC.
 
-use super::RETRIED_CODES;
 use super::names::status_code;
 use super::problem::{Refusal, did_you_mean};
-use super::read::Scalar;
+use super::read::{Scalar, Written};
 use super::tables::scalar_schema;
 use super::values::{integer, text};
+use super::{RETRIED_CODES, RetryOn};
 use http::StatusCode;
 use serde_json::json;
 use toml::de::DeValue;
@@ -62,3 +62,27 @@ impl Scalar for RetryWord {
 }
 
 scalar_schema!(RetryWord);
+
+/// What these words say together.
+pub(super) fn retry_on(words: &[Written<RetryWord>]) -> RetryOn {
+    let has = |word: RetryWord| words.iter().any(|written| written.value == word);
+    let status = |written: &Written<RetryWord>| match written.value {
+        RetryWord::Status(status) => Some(status),
+        _ => None,
+    };
+    let mut statuses: Vec<_> = words.iter().filter_map(status).collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    let code = |written: &Written<RetryWord>| match written.value {
+        RetryWord::Code(code) => Some(code),
+        _ => None,
+    };
+    let codes = words.iter().filter_map(code).collect();
+    RetryOn {
+        connect: has(RetryWord::Connect),
+        reset: has(RetryWord::Reset),
+        timeout: has(RetryWord::Timeout),
+        statuses,
+        codes,
+    }
+}

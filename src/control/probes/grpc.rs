@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn only_who_says_serving_passes() {
-        let cases: [(Option<&'static [u8]>, u16, Result<(), Miss>); 7] = [
+        type Case = (Option<&'static [u8]>, u16, Result<(), Miss>);
+        let cases: [Case; 7] = [
             (Some(b"\0\0\0\0\x02\x08\x01"), 0, Ok(())),
             (Some(b"\0\0\0\0\x02\x08\x02"), 0, Err(FailureReason::NotServing.into())),
             (Some(b"\0\0\0\0\0"), 0, Err(FailureReason::NotServing.into())),
