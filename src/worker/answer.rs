@@ -336,9 +336,9 @@ impl Line<'_> {
             true => Ok(()),
             false => relay.run(out, block).await,
         };
-        let Relay { excess, begun, sent_bytes, now, trailers, .. } = relay;
+        let code = self.forward.call.and_then(|_| grpc::status_in(relay.trailers.lines()));
+        let Relay { excess, begun, sent_bytes, now, .. } = relay;
         self.now = now;
-        let code = grpc::status_in(trailers.lines()).filter(|_| self.forward.call.is_some());
         self.inbound.worker.put(std::mem::take(block));
         self.record.response_bytes = sent_bytes;
         // a client may need our response to see that the rest of its request is not wanted

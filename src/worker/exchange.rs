@@ -25,6 +25,7 @@ use crate::error::ProxyError;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
+use crate::http::grpc::Call;
 use crate::http::trailers::Trailers;
 use crate::limits::REPLAY_BYTES_MAX;
 use crate::net::block::Block;
@@ -96,7 +97,8 @@ fn forward(
         let forward = &*forward;
         let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
         let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
-        let timeout = forward.call.and_then(|call| call.timeout);
+        let of_head = || Call::of(&head.as_ref()?.view(inbox).fields())?.timeout;
+        let timeout = forward.call.filter(|says| *says).and_then(|_| of_head());
         let is_open = forward.call.is_some() && framing == Framing::Chunked;
         // the time for which the gateway itself stood still is not the client's
         let arrived = if worker.timers.was_away(now) { now } else { arrived };
@@ -203,7 +205,7 @@ impl Line<'_> {
 
     /// Writes the head for the endpoint, unless that was done for another one to which it is the same but for the time that is left.
     fn encode(&mut self, upload: &Upload<'_>) {
-        let limit = self.forward.call.and_then(|call| call.timeout);
+        let limit = self.forward.call.filter(|says| *says);
         let left = limit.map(|_| self.attempts.deadline().since(clock::now()));
         if let Some(head) = self.head.take() {
             let request = |inbox: &Block| encoding::request(self.inbound, self.forward, (&head, left), inbox);

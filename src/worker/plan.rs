@@ -76,8 +76,8 @@ pub(super) struct Forward {
     pub(super) bytes_max: u64,
     pub(super) idempotent: bool,
     pub(super) hash: Option<u64>,
-    /// The call of gRPC that it is.
-    pub(super) call: Option<Call>,
+    /// It is a call of gRPC; whether its client says how long it waits, which stands in the head.
+    pub(super) call: Option<bool>,
     /// To change the protocol; boxed, because hardly a request has one and all of them are moved.
     pub(super) offer: Option<Box<Offer>>,
     /// Until it is encoded for the endpoint of an attempt.
@@ -307,7 +307,7 @@ impl Planner<'_> {
             bytes_max,
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
-            call: self.call,
+            call: self.call.map(|call| call.timeout.is_some()),
             offer: head.upgrade().map(Box::new),
             head: None,
             slot,

@@ -33,7 +33,11 @@ pub(super) struct Record {
     version: Option<(u8, u8)>,
     status: StatusCode,
     /// Of a call of gRPC.
-    call: Option<Call>,
+    call: Option<CallMethod>,
+    /// What that was answered with, if any was told.
+    code: Option<u8>,
+    /// It is a service's word.
+    heard: bool,
     error: Option<ProxyError>,
     rule: Option<Rule>,
     started: Instant,
@@ -52,14 +56,6 @@ pub(super) struct Record {
     upstream_time: Option<Duration>,
     texts: Option<LogTexts>,
     tls: Option<LogTls>,
-}
-
-/// A call of gRPC.
-#[derive(Debug)]
-struct Call {
-    method: CallMethod,
-    /// What it was answered with, if any was told, and whether that is a service's word.
-    code: Option<(u8, bool)>,
 }
 
 impl LogTexts {
@@ -103,6 +99,8 @@ impl Record {
             version: None,
             status: StatusCode::OK,
             call: None,
+            code: None,
+            heard: false,
             error: None,
             rule: None,
             started,
@@ -175,7 +173,7 @@ impl Record {
     pub(super) fn on_route(&mut self, inbound: &Inbound<'_>, route: RouteId, path: &str) {
         self.route = Some(route);
         if let Some(call) = &mut self.call {
-            call.method = inbound.worker.recorder.call_method(route, path);
+            *call = inbound.worker.recorder.call_method(route, path);
         }
     }
 
@@ -207,13 +205,13 @@ impl Record {
 
     /// The request is a call of gRPC.
     pub(super) fn on_call(&mut self) {
-        self.call = Some(Call { method: CallMethod::Other, code: None });
+        self.call = Some(CallMethod::Other);
     }
 
     /// The code that its client is told; `heard`: by a service, in the head of its response or behind the body.
     pub(super) fn on_code(&mut self, code: u8, heard: bool) {
-        if let Some(call) = &mut self.call {
-            call.code = Some((code, heard));
+        if self.call.is_some() {
+            (self.code, self.heard) = (Some(code), heard);
         }
     }
 
@@ -264,9 +262,8 @@ impl Record {
             client: self.client,
             consumer: self.consumer,
         });
-        let code = self.call.as_ref().and_then(|call| call.code);
-        if let Some(Call { method, .. }) = self.call.take() {
-            worker.recorder.call_finished(self.route, method, code.map(|it| it.0), code.is_some_and(|it| it.1));
+        if let Some(method) = self.call.take() {
+            worker.recorder.call_finished(self.route, method, self.code, self.heard);
         }
         if let Some(log) = &worker.log {
             let texts = self.texts.take().unwrap_or_default();
@@ -281,7 +278,7 @@ impl Record {
                 host: texts.get(2),
                 version: self.version,
                 status: self.status,
-                grpc_status: code.map(|(code, _)| code),
+                grpc_status: self.code,
                 error: self.error,
                 rule: self.rule,
                 request_bytes: self.request_bytes,

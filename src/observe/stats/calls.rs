@@ -43,9 +43,13 @@ pub enum CallMethod {
     Other,
     /// One that has counters.
     Known(u32),
-    /// One that may get some: `SERVICE/METHOD`.
-    New(Box<str>),
+    /// One that may get some.
+    New(Box<NewMethod>),
 }
+
+/// `SERVICE/METHOD`; boxed where it is kept, because hardly a call has one and all of them hold the room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMethod(Box<str>);
 
 impl Calls {
     pub(crate) fn new() -> Self {
@@ -57,7 +61,7 @@ impl Calls {
         let Some(name) = name_in(path) else { return CallMethod::Other };
         match self.position(name) {
             Some(slot) => CallMethod::Known(slot),
-            None if self.methods.len() < limits::ROUTE_METHODS_MAX => CallMethod::New(name.into()),
+            None if self.methods.len() < limits::ROUTE_METHODS_MAX => CallMethod::New(Box::new(NewMethod(name.into()))),
             None => CallMethod::Other,
         }
     }
@@ -68,6 +72,7 @@ impl Calls {
             CallMethod::Known(slot) => Some(slot),
             CallMethod::New(name) if heard && code.is_some_and(|code| code != UNIMPLEMENTED) => {
                 // another call may have brought it meanwhile
+                let NewMethod(name) = *name;
                 self.position(&name).or_else(|| {
                     self.methods.append(|slot| {
                         let _ = slot.name.set(name);
@@ -101,17 +106,21 @@ fn name_in(path: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
+    fn fresh(name: &str) -> CallMethod {
+        CallMethod::New(Box::new(NewMethod(name.into())))
+    }
+
     #[test]
     fn a_name_is_learnt_from_a_service_and_not_from_a_client() {
         let calls = Calls::new();
         let new = || calls.method("/test.Echo/Say");
-        assert_eq!(new(), CallMethod::New("test.Echo/Say".into()));
+        assert_eq!(new(), fresh("test.Echo/Say"));
         calls.count(new(), Some(12), true);
         calls.count(new(), Some(14), false);
         calls.count(new(), None, true);
         assert_eq!((calls.methods.len(), calls.others[12].get(), calls.others[17].get()), (0, 1, 1));
         calls.count(new(), Some(0), true);
-        calls.count(CallMethod::New("test.Echo/Say".into()), Some(5), true);
+        calls.count(fresh("test.Echo/Say"), Some(5), true);
         assert_eq!(new(), CallMethod::Known(0));
         calls.count(new(), None, false);
         assert_eq!(calls.methods.len(), 1);
@@ -132,6 +141,6 @@ mod tests {
         for path in ["/", "*", "/s", "/s/", "//m", "/s/m%20", "/s/m\"x", &long] {
             assert_eq!(calls.method(path), CallMethod::Other, "{path}");
         }
-        assert_eq!(calls.method("/api/v1/s.S/m"), CallMethod::New("s.S/m".into()));
+        assert_eq!(calls.method("/api/v1/s.S/m"), fresh("s.S/m"));
     }
 }
