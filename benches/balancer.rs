@@ -103,7 +103,7 @@ fn bench_exchange(c: &mut Criterion) {
     let statuses = vec![StatusCode::SERVICE_UNAVAILABLE];
     let rules = Rc::new(Rules::new(&config::Retry {
         attempts: 2,
-        on: RetryOn { connect: true, reset: true, timeout: true, statuses },
+        on: RetryOn { connect: true, reset: true, timeout: true, statuses, codes: Vec::new() },
         non_idempotent: false,
         per_try_timeout: None,
         backoff_max: Duration::from_millis(250),

@@ -259,6 +259,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &Config, route: 
     };
     out.clear();
     let request = UpstreamRequest {
+        grpc_timeout: None,
         lines: b"",
         head,
         path: head.path(),

@@ -72,6 +72,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>) {
         tells_certificate: false,
     };
     let request = UpstreamRequest {
+        grpc_timeout: None,
         lines: b"",
         head,
         path: head.path(),

@@ -41,7 +41,7 @@ fn route(number: usize) -> Route {
         body_rate_min: None,
         retry: Retry {
             attempts: 0,
-            on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new() },
+            on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },
             non_idempotent: false,
             per_try_timeout: None,
             backoff_max: Duration::from_millis(250),
@@ -52,6 +52,7 @@ fn route(number: usize) -> Route {
 
 fn stats(routes: usize) -> Arc<Stats> {
     let config = Config {
+        limits: Vec::new(),
         include: Vec::new(),
         gateway: Gateway {
             cores: vec![None],
@@ -135,6 +136,7 @@ fn log(criterion: &mut Criterion) {
         host: b"api.example.com",
         version: Some((1, 1)),
         status: StatusCode::OK,
+        grpc_status: None,
         error: None,
         rule: None,
         request_bytes: 300,

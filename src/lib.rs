@@ -25,7 +25,7 @@
 //! | [`tls`] | certificates, which of them a client gets, tickets, the rules of sessions | sockets |
 //! | [`config`] | the file as written, all its errors at once, the configuration as used | defaults anywhere else |
 //! | [`policy`] | every decision: routes, identity and access, balancers, ejection, deadlines, retries, limits | clocks, sockets, async, global randomness, unsafe |
-//! | [`http`] | HTTP/1.1 as bytes in, values out: heads, framing, bodies, encoding | the same list; routing, retries |
+//! | [`http`] | HTTP/1.1 and HTTP/2 as bytes in, values out: heads, framing, bodies, encoding | the same list; routing, retries |
 //! | [`net`] | sockets, blocks, timers, pools, the driver ladder | decisions |
 //! | [`worker`] | one core: its state, its generations, its connections, the straight line of a request | shared memory that is written per request |
 //! | [`observe`] | numbers, usage, access log, the gateway's own log | – |
@@ -68,7 +68,8 @@
 //!
 //! T_max (`route.timeout`) bounds everything up to the response's head: attempts, backoffs, waits. From then on a body is bounded by
 //! progress instead (`body_timeout` without a byte, in either direction), because a large download is not a slow service. A tunnel (an upgraded connection)
-//! is bounded by `tunnel_timeout` without a byte in both directions, and by a drain.
+//! is bounded by `tunnel_timeout` without a byte in both directions, and by a drain. So is a call of gRPC, which may be a stream: its T_max begins
+//! with the end of its request, and only what its client allows (`grpc-timeout`) runs from the beginning on ([`policy::deadline`]).
 //!
 //! Whatever is awaited on behalf of a client before its response (a connection, a head, a receipt, the end of a backoff) is awaited no
 //! longer than it is there ([`net::timer::Guard::on_behalf_of`]): a wait that does not watch its client is a defect.
@@ -156,6 +157,13 @@
 //! that the line speaks HTTP/1.1, because what it has written once may be sent again to somebody who speaks nothing else; the task makes frames
 //! of it ([`http::h2::upward`]) and writes the heads of frames as it expects them ([`http::h2::ask`]). The connection's window is given back as DATA
 //! arrives and a stream's when its client has taken it, so that nobody waits for another's client.
+//!
+//! # gRPC
+//!
+//! A call is a request like any other ([`http::grpc`]). What differs stands where it belongs in the line: its client's deadline where the
+//! attempts begin ([`policy::deadline`]); what is left of that in `encode`; an outcome in the head in `classify`, and behind the body in `relay`
+//! ([`policy::verdict`] says what a code means); and the form of the gateway's own errors in [`http::reply`]. Names of methods are a client's words, so the
+//! numbers learn them from services ([`observe::stats`]).
 //!
 //! # Who sends a request
 //!

@@ -248,6 +248,8 @@ pub const RING_POINTS_PER_ENDPOINT: usize = 160;
 pub const MAGLEV_SLOTS: usize = 65_537;
 /// Every timeout of the file: a day; longer is a mistake.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
+/// The longest that a client may go on with a call of gRPC before its response begins; what ends one sooner is silence.
+pub const STREAM_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 /// Buckets of a rate limiter's key table, each one cache line of four keys: one million clients at 16 bytes each.
 pub const LIMIT_TABLE_BUCKETS: usize = 1 << 18;
@@ -261,6 +263,10 @@ pub const USAGE_TOP_MAX: usize = 1_000;
 pub const REQUEST_COUNTERS_MAX: usize = 1 << 16;
 /// The same for one route: ten methods with a dozen statuses each, more than any service has.
 pub const ROUTE_REQUEST_COUNTERS_MAX: usize = 128;
+/// Methods of gRPC with counters of their own, for one route on one worker; each costs some 200 bytes.
+pub const ROUTE_METHODS_MAX: usize = 64;
+/// The longest `SERVICE/METHOD` that has some.
+pub const METHOD_NAME_BYTES_MAX: usize = 200;
 
 /// Read blocks: the small one serves a head or a small body, the large one bulk transfer.
 pub const BLOCK_SMALL: usize = 8 << 10;

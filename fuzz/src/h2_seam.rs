@@ -59,6 +59,7 @@ pub fn check(input: &[u8]) {
     encode::request(
         &mut sent,
         &UpstreamRequest {
+            grpc_timeout: None,
             lines: b"",
             head: &head,
             path: head.path(),

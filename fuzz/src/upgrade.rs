@@ -99,6 +99,7 @@ fn check_sent(head: &RequestHead<'_>, offer: &Offer) {
         tells_certificate: false,
     };
     let request = UpstreamRequest {
+        grpc_timeout: None,
         lines: b"",
         head,
         path: head.path(),

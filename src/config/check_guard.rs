@@ -101,7 +101,7 @@ fn guard(name: String, matcher: super::Match, target: Target) -> Route {
         body_rate_min: None,
         retry: Retry {
             attempts: 0,
-            on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new() },
+            on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },
             non_idempotent: false,
             per_try_timeout: None,
             backoff_max: Duration::ZERO,

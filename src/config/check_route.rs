@@ -6,12 +6,13 @@ use super::check_match::{Firsts, begins_with, unique};
 use super::cors;
 use super::document::{Document, Entangled};
 use super::file::{self, RouteTimeout};
-use super::names::{EditableHeader, Name, RetryWord};
+use super::names::{EditableHeader, Name};
 use super::place::{KeyOf, Place};
 use super::problem::{Sink, listed};
 use super::read::{Later, List, Written};
+use super::retry_word::retry_on;
 use super::values::duration;
-use super::{HeaderRules, PathMatch, Retry, RetryOn, Rewrite, Route, Target, Timeout};
+use super::{HeaderRules, PathMatch, Retry, Rewrite, Route, Target, Timeout};
 use crate::units::{ClusterId, Weight};
 use http::StatusCode;
 use rustc_hash::FxHashMap;
@@ -313,21 +314,4 @@ pub(super) fn redirect(table: &file::Redirect, sink: &mut Sink<'_>) -> Option<Ta
     }
     let status = StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?;
     Some(Target::Redirect { to: value(&table.to)?.0, status })
-}
-
-fn retry_on(words: &[Written<RetryWord>]) -> RetryOn {
-    let has = |word: RetryWord| words.iter().any(|written| written.value == word);
-    let status = |written: &Written<RetryWord>| match written.value {
-        RetryWord::Status(status) => Some(status),
-        _ => None,
-    };
-    let mut statuses: Vec<_> = words.iter().filter_map(status).collect();
-    statuses.sort_unstable();
-    statuses.dedup();
-    RetryOn {
-        connect: has(RetryWord::Connect),
-        reset: has(RetryWord::Reset),
-        timeout: has(RetryWord::Timeout),
-        statuses,
-    }
 }

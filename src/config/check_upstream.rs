@@ -10,7 +10,8 @@ use super::problem::Sink;
 use super::read::{Map, Written};
 use super::values::{BalanceWord, ProtocolWord, duration};
 use super::{
-    Balance, Cluster, Endpoint, HashKey, HealthCheck, HttpProbe, Lookup, Named, Outlier, Probe, Protocol, RetryBudget,
+    Balance, Cluster, Endpoint, GrpcProbe, HashKey, HealthCheck, HttpProbe, Lookup, Named, Outlier, Probe, Protocol,
+    RetryBudget,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue, Method};
@@ -104,10 +105,19 @@ fn protocol(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Protocol> {
             "names one client, and a connection of HTTP/2 is many clients'; leave it out, or protocol".to_owned();
         sink.value(table.at.key("proxy_protocol"), span, message, None);
     }
-    let path = table.health_check.as_ref().and_then(|check| Some((&check.value, check.value.path.as_ref()?)));
-    if let (Some((check, path)), Protocol::Http2) = (path, protocol) {
-        let message = "a probe asks in HTTP/1.1, which this upstream does not speak; write tcp = true".to_owned();
+    let check = table.health_check.as_ref().map(|check| &check.value);
+    if let (Some((check, path)), Protocol::Http2) =
+        (check.and_then(|check| Some((check, check.path.as_ref()?))), protocol)
+    {
+        let message =
+            "a probe asks in HTTP/1.1, which this upstream does not speak; write grpc = true, or tcp = true".to_owned();
         sink.value(check.at.key("path"), path.span.clone(), message, None);
+    }
+    if let (Some((check, call)), Protocol::Http1) =
+        (check.and_then(|check| Some((check, check.grpc.as_ref()?))), protocol)
+    {
+        let message = "asks in HTTP/2, which this upstream does not speak; write protocol = \"h2\"".to_owned();
+        sink.value(check.at.key("grpc"), call.span.clone(), message, None);
     }
     Some(protocol)
 }
@@ -185,24 +195,40 @@ fn place_of(table: &file::Endpoint, sink: &mut Sink<'_>) -> Option<(&'static str
 
 fn health_check(table: &file::HealthCheck, sink: &mut Sink<'_>) -> Option<HealthCheck> {
     let tcp = table.tcp.as_ref().filter(|tcp| tcp.value);
+    let call = table.grpc.as_ref().and_then(|call| Some((call.value.0.clone()?, &call.span)));
     let at = &table.at;
-    match (&table.path, tcp) {
-        (Some(_), Some(tcp)) => {
-            let message = "a probe either asks for a path or only connects; leave path or tcp out".to_owned();
-            sink.value(at.key("tcp"), tcp.span.clone(), message, None);
+    let ways = [
+        ("path", table.path.as_ref().map(|path| &path.span)),
+        ("grpc", call.as_ref().map(|call| call.1)),
+        ("tcp", tcp.map(|tcp| &tcp.span)),
+    ];
+    let mut ways = ways.into_iter().filter_map(|(key, span)| Some((key, span?)));
+    match (ways.next(), ways.next()) {
+        (Some((first, _)), Some((second, span))) => {
+            let message = format!("a probe does one thing: leave {first} or {second} out");
+            sink.value(at.key(second), span.clone(), message, None);
         }
-        (None, None) if !sink.reported(at.key("path")) => {
-            let help = "write path = \"/healthz\", or tcp = true to only connect".to_owned();
+        (None, _) if !sink.reported(at.key("path")) => {
+            let help = "write path = \"/healthz\", grpc = true, or tcp = true to only connect".to_owned();
             sink.place(at.key("path"), at.offset, "missing: a probe asks for a path".to_owned(), Some(help));
         }
         _ => {}
     }
-    if tcp.is_some() {
-        nothing_asked(table, sink);
+    let what = match (tcp, &call) {
+        (Some(_), _) => Some("a probe that only connects asks nothing"),
+        (None, Some(_)) => Some("a probe of gRPC asks for a service alone"),
+        (None, None) => None,
+    };
+    if let Some(what) = what {
+        nothing_asked(table, (what, tcp.is_some()), sink);
     }
-    let probe = http_probe(table, sink);
+    let probe = match call {
+        _ if tcp.is_some() => Probe::Tcp,
+        Some((service, _)) => Probe::Grpc(GrpcProbe { service, host: value(&table.host).map(|ProbeHost(host)| host) }),
+        None => Probe::Http(http_probe(table, sink)?),
+    };
     Some(HealthCheck {
-        probe: if tcp.is_some() { Probe::Tcp } else { Probe::Http(probe?) },
+        probe,
         interval: value(&table.interval)?.0,
         timeout: value(&table.timeout)?.0,
         rise: u32::try_from(value(&table.rise)?.0).ok()?,
@@ -210,18 +236,17 @@ fn health_check(table: &file::HealthCheck, sink: &mut Sink<'_>) -> Option<Health
     })
 }
 
-/// Keys about a request and its response, beside `tcp`.
-fn nothing_asked(table: &file::HealthCheck, sink: &mut Sink<'_>) {
+/// Keys about a request and its response, where none of that kind is made.
+fn nothing_asked(table: &file::HealthCheck, (why, is_silent): (&str, bool), sink: &mut Sink<'_>) {
     let given = [
         ("method", span_of(&table.method)),
-        ("host", span_of(&table.host)),
+        ("host", span_of(&table.host).filter(|_| is_silent)),
         ("headers", span_of(&table.headers)),
         ("expect", span_of(&table.expect)),
         ("body", span_of(&table.body)),
     ];
     for (key, span) in given.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-        let message = "has no effect: a probe that only connects asks nothing".to_owned();
-        sink.value(table.at.key(key), span, message, None);
+        sink.value(table.at.key(key), span, format!("has no effect: {why}"), None);
     }
 }
 

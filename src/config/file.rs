@@ -13,12 +13,12 @@ pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::limit_keys::{LimitItem, SharedLimit};
 use super::names::{
-    Cores, EditableHeader, Expect, FilePath, Hash, HeaderText, IncludePath, LogTo, MethodText, Name, Redacted,
-    RetryWord, Workers,
+    Cores, EditableHeader, Expect, FilePath, Hash, HeaderText, IncludePath, LogTo, MethodText, Name, Redacted, Workers,
 };
 use super::paths::{Body, ProbePath, RedirectTo, RewriteTo, StripPrefix};
-use super::probe::{BodyMatch, ProbeHeader, ProbeHost};
+use super::probe::{BodyMatch, ProbeHeader, ProbeHost, ProbeService};
 use super::read::{Later, List, Map};
+use super::retry_word::RetryWord;
 use super::secret::SecretText;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
@@ -400,12 +400,14 @@ table! {
 }
 
 table! {
-    /// Active probes of every endpoint: path for HTTP, or tcp = true.
+    /// Active probes of every endpoint: path for HTTP, grpc for gRPC, or tcp = true.
     HealthCheck {
         /// Ask for this path and look at the status.
         optional path: ProbePath;
         /// Only connect.
         optional tcp: bool;
+        /// Ask by grpc.health.v1 over HTTP/2: true for the whole server, or a service's name. It passes when it is SERVING.
+        optional grpc: ProbeService;
         /// The request's method.
         default method: MethodText = "GET";
         /// The Host header, with a port or without; the endpoint's address (localhost for a unix socket) where it is not given.

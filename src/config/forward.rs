@@ -111,7 +111,7 @@ fn retry() -> Option<Retry> {
     let statuses = vec![StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
     Some(Retry {
         attempts: 2,
-        on: RetryOn { connect: true, reset: true, timeout: true, statuses },
+        on: RetryOn { connect: true, reset: true, timeout: true, statuses, codes: Vec::new() },
         non_idempotent: false,
         per_try_timeout: None,
         backoff_max: Duration::from_millis(250),

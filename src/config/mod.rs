@@ -40,6 +40,7 @@ mod probe;
 pub mod problem;
 mod read;
 pub mod reading;
+mod retry_word;
 mod route_warnings;
 mod secret;
 pub(crate) mod strict_json;
@@ -70,7 +71,7 @@ pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use passwords::{Login, Logins, PasswordHash};
 pub use pattern::Pattern;
-pub use probe::{BodyMatch, HttpProbe, Probe};
+pub use probe::{BodyMatch, GrpcProbe, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;
 pub(crate) use token_keys::keys as keys_of;
@@ -559,7 +560,13 @@ pub struct RetryOn {
     pub timeout: bool,
     /// Statuses of the upstream, 400 to 599, sorted.
     pub statuses: Vec<StatusCode>,
+    /// Codes of gRPC, with which services refuse calls.
+    pub codes: Vec<u8>,
 }
+
+/// The codes of gRPC that `retry.on` may name, by their names there (Envoy's): those that may be another service's luck.
+pub const RETRIED_CODES: [(&str, u8); 5] =
+    [("cancelled", 1), ("deadline-exceeded", 4), ("resource-exhausted", 8), ("internal", 13), ("unavailable", 14)];
 
 /// `[upstream.NAME]`
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use super::tables::scalar_schema;
 use super::values::{integer, text};
 use super::{HashKey, LogPath};
 use crate::limits::{METHOD_BYTES_MAX, NAME_BYTES_MAX, WORKERS_MAX};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::json;
 use std::path::PathBuf;
 use toml::de::DeValue;
@@ -362,47 +362,6 @@ pub(super) fn refused_key(word: &str, name: Option<&str>, bare: &[&str], named: 
     Refusal { why: None, help }
 }
 
-/// An entry of `retry.on`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryWord {
-    /// No connection.
-    Connect,
-    /// Broken before a head.
-    Reset,
-    /// No head in time.
-    Timeout,
-    /// This status.
-    Status(StatusCode),
-}
-
-impl Scalar for RetryWord {
-    fn allowed() -> String {
-        "one of connect, reset, timeout, or a status from \"400\" to \"599\"".to_owned()
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
-        if let Some(status) = integer(value) {
-            return Err(Refusal::plain().help(format!("with quotes: \"{status}\"")));
-        }
-        match text(value)? {
-            "connect" => Ok(Self::Connect),
-            "reset" => Ok(Self::Reset),
-            "timeout" => Ok(Self::Timeout),
-            "5xx" => Err(Refusal::plain().help("name the statuses: \"500\", \"502\", \"503\", \"504\"")),
-            other => {
-                let status = status_code(other).filter(|status| *status >= 400);
-                let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-                let help = did_you_mean(other, ["connect", "reset", "timeout"]);
-                status.map(Self::Status).ok_or(Refusal { why: None, help })
-            }
-        }
-    }
-
-    fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^(connect|reset|timeout|[45][0-9][0-9])$" })
-    }
-}
-
 /// `health_check.expect`: a status or an inclusive range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expect(pub u16, pub u16);
@@ -428,7 +387,7 @@ impl Scalar for Expect {
 }
 
 /// Three digits, 200 to 599.
-fn status_code(text: &str) -> Option<u16> {
+pub(super) fn status_code(text: &str) -> Option<u16> {
     text.parse().ok().filter(|status| text.len() == 3 && (200..=599).contains(status))
 }
 
@@ -445,12 +404,12 @@ scalar_schema!(
     Redacted,
     LogTo,
     Hash,
-    RetryWord,
     Expect,
 );
 
 #[cfg(test)]
 mod tests {
+    use super::super::retry_word::RetryWord;
     use super::*;
     use crate::config::values::tests::{accepts, accepts_values, refuses, refuses_values};
 
@@ -493,8 +452,8 @@ mod tests {
     fn statuses_are_ranges_that_are_not_empty() {
         accepts::<Expect>(&["200", "200-399", "599", "204-204"]);
         refuses::<Expect>(&["", "199", "600", "399-200", "200-", "2xx", "200-299-300", "0200", "+20"]);
-        accepts::<RetryWord>(&["connect", "reset", "timeout", "400", "599"]);
-        refuses::<RetryWord>(&["", "5xx", "399", "600", "Connect", "0502"]);
+        accepts::<RetryWord>(&["connect", "reset", "timeout", "400", "599", "unavailable", "deadline-exceeded"]);
+        refuses::<RetryWord>(&["", "5xx", "399", "600", "Connect", "0502", "ok", "14", "Unavailable"]);
     }
 
     #[test]

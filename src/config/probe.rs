@@ -16,6 +16,9 @@ use serde_json::json;
 use std::net::Ipv6Addr;
 use toml::de::DeValue;
 
+/// The longest name of a service that is asked for: its length is one byte on the wire.
+const SERVICE_BYTES_MAX: usize = 120;
+
 /// What a probe does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -23,6 +26,17 @@ pub enum Probe {
     Tcp,
     /// Send a request and look at the response.
     Http(HttpProbe),
+    /// Ask by gRPC's health checking protocol.
+    Grpc(GrpcProbe),
+}
+
+/// Whom a probe of gRPC asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcProbe {
+    /// Less than 128 bytes; empty: the whole server.
+    pub service: String,
+    /// The authority; `None`: the endpoint's address.
+    pub host: Option<String>,
 }
 
 /// A request, and the response that passes.
@@ -145,6 +159,29 @@ impl Scalar for ProbeHost {
     }
 }
 
+/// `health_check.grpc`: true for the whole server, or the name of a service; `None`: false.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeService(pub Option<String>);
+
+impl Scalar for ProbeService {
+    fn allowed() -> String {
+        format!("true, or the name of a service, such as \"orders.v1.Orders\", of at most {SERVICE_BYTES_MAX} bytes")
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
+        if let DeValue::Boolean(is_on) = value {
+            return Ok(Self(is_on.then(String::new)));
+        }
+        let name = text(value)?;
+        let is_name = !name.is_empty() && name.len() <= SERVICE_BYTES_MAX && name.bytes().all(|b| b.is_ascii_graphic());
+        if is_name { Ok(Self(Some(name.to_owned()))) } else { Err(Refusal::plain()) }
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [{ "type": "boolean" }, { "type": "string", "minLength": 1, "maxLength": SERVICE_BYTES_MAX }] })
+    }
+}
+
 /// A header's name in `health_check.headers`: as in header rules, but for `Host`, which has a key of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeHeader(pub HeaderName);
@@ -167,7 +204,7 @@ impl Scalar for ProbeHeader {
     }
 }
 
-scalar_schema!(BodyMatch, ProbeHost, ProbeHeader);
+scalar_schema!(BodyMatch, ProbeHost, ProbeHeader, ProbeService);
 
 #[cfg(test)]
 mod tests {

@@ -60,7 +60,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
             rest.endpoints.clear();
             let secrets = match it.health_check.as_ref().map(|check| &check.probe) {
                 Some(Probe::Http(probe)) => secret_words(&probe.headers),
-                Some(Probe::Tcp) | None => String::new(),
+                Some(Probe::Tcp | Probe::Grpc(_)) | None => String::new(),
             };
             (format!("upstream {}", it.name), format!("{rest:?} {secrets}"))
         })

@@ -11,6 +11,7 @@
 //! What this does not do: tell the workers (the caller's `report` does), or judge latency.
 
 pub(super) mod check;
+mod grpc;
 mod schedule;
 
 use crate::config::{Address, Cluster, Config, HealthCheck};

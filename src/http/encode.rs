@@ -12,6 +12,7 @@ use super::Version;
 use super::date::HttpDate;
 use super::fields::Kind;
 use super::framing::Framing;
+use super::grpc;
 use super::h2::respond;
 use super::head::RequestHead;
 use super::headers::{self, Forwarding, push};
@@ -20,6 +21,7 @@ use super::text::push_number;
 use super::upgrade::{self, Offer};
 use crate::config::{HeaderRules, ServerField};
 use http::StatusCode;
+use std::time::Duration;
 
 /// A request on its way up.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +42,8 @@ pub struct UpstreamRequest<'a> {
     pub host_fallback: &'a str,
     /// Ask the endpoint for `100 Continue`.
     pub expect_continue: bool,
+    /// The request is a call whose client waits so long from now: in place of what it has said itself.
+    pub grpc_timeout: Option<Duration>,
     /// Offer it to change the protocol.
     pub offer: Option<Offer>,
     /// Whole lines that the gateway has made for this request: who sends it, and what rules make of it. Not checked: free of CR and LF but for
@@ -71,6 +75,13 @@ pub fn request(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
         push_number(out, left.saturating_sub(1));
         out.extend_from_slice(b"\r\n");
     }
+    if let Some(time) = request.grpc_timeout
+        && !headers::overrides(rules, grpc::TIMEOUT)
+    {
+        out.extend_from_slice(b"grpc-timeout: ");
+        grpc::push_timeout(out, time);
+        out.extend_from_slice(b"\r\n");
+    }
     out.extend_from_slice(request.lines);
     headers::push_set(out, rules);
     push_framing(out, request.framing);
@@ -100,6 +111,7 @@ fn push_hop(out: &mut Vec<u8>, request: &UpstreamRequest<'_>) {
 
 fn passes_up(kind: Kind, name: &[u8], request: &UpstreamRequest<'_>) -> bool {
     match kind {
+        Kind::Other if request.grpc_timeout.is_some() => !name.eq_ignore_ascii_case(grpc::TIMEOUT),
         Kind::Other | Kind::EndToEnd | Kind::Via | Kind::Server | Kind::Date | Kind::RetryAfter => true,
         Kind::Trailer => request.framing == Framing::Chunked,
         Kind::ForwardedOther => {

@@ -11,6 +11,7 @@
 //! allocates per request once the caller's scratch buffers have grown to the size of its traffic, and nothing here logs, waits or
 //! reads a clock. TLS and content codings are not its business.
 //!
+//! [`grpc`] is what calls of gRPC are told by and answered with.
 //! [`h2`] is HTTP/2 with clients: its heads become the same [`head::RequestHead`], and responses are encoded by the same rules.
 //!
 //! Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 9113 (HTTP/2), RFC 3986 (targets); sections stand beside the rules.
@@ -22,6 +23,7 @@ pub mod encode;
 pub mod fields;
 pub mod framing;
 pub mod glimpse;
+pub mod grpc;
 pub mod h2;
 pub mod head;
 pub mod headers;

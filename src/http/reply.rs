@@ -1,11 +1,12 @@
 //! What the gateway says itself: errors, redirects, direct answers, `100 Continue`.
 //!
-//! An error's body is `{"error":"<token>","message":"…"}` with the token that stands in the log and the metrics. Replies are small and
-//! whole: a status line, a Content-Length, the body.
+//! An error's body is `{"error":"<token>","message":"…"}` with the token that stands in the log and the metrics; a call of gRPC is told in a head
+//! alone, by `grpc-status`. Replies are small and whole: a status line, a Content-Length, the body.
 
 use super::Version;
 use super::date::HttpDate;
 use super::encode::push_connection;
+use super::grpc;
 use super::h2::respond;
 use super::headers::{overrides, push, push_set};
 use super::text::push_number;
@@ -44,6 +45,8 @@ pub struct ReplyTo<'a> {
     pub rules: Option<&'a HeaderRules>,
     /// Whole lines that the gateway has made for this response, as those of a [`super::encode::DownstreamResponse`].
     pub lines: &'a [u8],
+    /// The request is a call of gRPC: errors are told in its form ([`grpc`]).
+    pub is_call: bool,
 }
 
 impl ReplyTo<'_> {
@@ -110,13 +113,17 @@ fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extr
     let (colon, word) = rule.map_or(("", ""), |rule| (": ", rule.word()));
     let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
     let start = out.len();
-    push_start(out, error.status(), to);
-    push(out, b"Content-Type", b"application/json");
+    push_start(out, if to.is_call { StatusCode::OK } else { error.status() }, to);
+    push(out, b"Content-Type", if to.is_call { grpc::CONTENT_TYPE } else { b"application/json" });
     for (name, value) in extra.iter().filter(|(name, _)| !to.rules_on(name.as_bytes())) {
         push(out, name.as_bytes(), value);
     }
     if error == ProxyError::MethodNotAllowed && !extra.iter().any(|(name, _)| name.eq_ignore_ascii_case("allow")) {
         push(out, b"Allow", ALLOW_ANY);
+    }
+    if to.is_call {
+        push_outcome(out, error, [colon, word], to);
+        return end(out, start, to);
     }
     push_length(out, body.iter().map(|part| part.len()).sum());
     out.extend_from_slice(b"\r\n");
@@ -124,6 +131,22 @@ fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extr
         body.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     }
     end(out, start, to);
+}
+
+/// The rest of an answer that is all head: a call's outcome, in place of a body.
+fn push_outcome(out: &mut Vec<u8>, error: ProxyError, more: [&str; 2], to: &ReplyTo<'_>) {
+    out.extend_from_slice(b"grpc-status: ");
+    push_number(out, u64::from(grpc::code(error)));
+    out.extend_from_slice(b"\r\ngrpc-message: ");
+    for text in [error.message(), more[0], more[1]] {
+        grpc::push_message(out, text.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    // the end of a stream says it for itself
+    if to.version != Version::Http2 {
+        push_length(out, 0);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What a `Location` says of the request.

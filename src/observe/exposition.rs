@@ -10,6 +10,7 @@
 //! Source: Prometheus "Exposition formats", text format 0.0.4.
 
 mod families;
+mod grpc_families;
 mod http2_families;
 mod own_families;
 mod rows;
@@ -20,6 +21,7 @@ use super::stats::{ClusterStats, NameView, RequestKey, Stats};
 use crate::config::Cluster;
 use crate::units::{ClusterId, Instant};
 use families::FAMILIES;
+use grpc_families::GRPC_FAMILIES;
 use http2_families::HTTP2_FAMILIES;
 use own_families::OWN_FAMILIES;
 use std::fmt::{Display, Write};
@@ -87,7 +89,7 @@ impl Scrape {
 }
 
 /// In the order of a scrape.
-const ALL: [&[Family]; 4] = [FAMILIES, TLS_FAMILIES, HTTP2_FAMILIES, OWN_FAMILIES];
+const ALL: [&[Family]; 5] = [FAMILIES, TLS_FAMILIES, HTTP2_FAMILIES, GRPC_FAMILIES, OWN_FAMILIES];
 
 impl Iterator for Scrape {
     type Item = String;

@@ -155,7 +155,13 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         body_rate_min: None,
         retry: Retry {
             attempts: 2,
-            on: RetryOn { connect: true, reset: true, timeout: true, statuses: vec![StatusCode::BAD_GATEWAY] },
+            on: RetryOn {
+                connect: true,
+                reset: true,
+                timeout: true,
+                statuses: vec![StatusCode::BAD_GATEWAY],
+                codes: Vec::new(),
+            },
             non_idempotent: false,
             per_try_timeout: None,
             backoff_max: Duration::from_millis(250),

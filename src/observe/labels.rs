@@ -377,9 +377,11 @@ labels! {
         Status = "status";
         /// A body without what `health_check.body` looks for.
         Body = "body";
+        /// A service that does not say SERVING (`health_check.grpc`).
+        NotServing = "not_serving";
         /// No TLS session: see the log for why.
         Tls = "tls";
-        /// Something that is not HTTP/1.1.
+        /// Something that is not the protocol that it was asked in.
         Protocol = "protocol";
         /// The connection ended before a response head, or within a body that is looked at.
         Closed = "closed";

@@ -15,7 +15,9 @@ use super::counter::Rows;
 use super::labels::{
     AttemptOutcome, DriverRung, EjectReason, EndpointState, HandshakeFailure, MethodLabel, ReadmitReason, RetryReason,
 };
-use super::stats::{ClusterStats, EndpointStats, LifeStats, ListenerStats, RequestKey, RouteStats, Stats, Tenure};
+use super::stats::{
+    CallMethod, ClusterStats, EndpointStats, LifeStats, ListenerStats, RequestKey, RouteStats, Stats, Tenure,
+};
 use super::usage::{Usage, UsageIndex, UsageKey};
 use crate::error::ProxyError;
 use crate::limits;
@@ -181,6 +183,19 @@ impl Recorder {
             consumer: finished.consumer.map_or(0, |it| it.number),
         };
         self.life.usage.borrow_mut().record(&memory.usage, pair, &usage);
+    }
+
+    /// The method that a call of this path is counted under.
+    #[must_use]
+    pub fn call_method(&self, route: RouteId, path: &str) -> CallMethod {
+        self.route(route.index()).map_or(CallMethod::Other, |route| route.calls.method(path))
+    }
+
+    /// Counts a call of gRPC that is over (`grpc_requests_total`). `code`: what its client was told; `heard`: it is a service's word.
+    pub fn call_finished(&self, route: Option<RouteId>, method: CallMethod, code: Option<u8>, heard: bool) {
+        if let Some(route) = self.route(self.stats.row_of(route)) {
+            route.calls.count(method, code, heard);
+        }
     }
 
     /// Counts a request that a limit in dry run would have rejected (`rejected_total`, reason `rate_limited_dry_run`).

@@ -14,6 +14,7 @@
 //! Architecture invariant: no lock and no read-modify-write on a worker's memory; a scrape never waits for a worker, nor a worker
 //! for a scrape.
 
+mod calls;
 mod cells;
 mod keys;
 mod lives;
@@ -22,6 +23,8 @@ mod probe;
 mod reloads;
 mod view;
 
+pub use calls::CallMethod;
+pub(crate) use calls::OUTCOMES;
 #[cfg(test)]
 pub(crate) use cells::RequestSlot;
 pub(crate) use cells::{ClusterStats, EndpointStats, ListenerStats, LoopStats, RequestKey, RouteStats};

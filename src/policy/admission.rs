@@ -88,11 +88,12 @@ impl Limits {
     #[must_use]
     pub fn new(config: &Config, table: Arc<KeyTable>, workers: usize, previous: Option<&Self>) -> Self {
         let listeners: Vec<_> = config.listeners.iter().map(|it| (it.name.as_str(), it.limits.as_slice())).collect();
-        Self::of((&config.limits, &config.routes, &listeners), &config.consumers.groups, table, workers, previous)
+        Self::of((&config.limits, &config.routes), &listeners, &config.consumers.groups, table, workers, previous)
     }
 
     fn of(
-        (shared, routes, listeners): (&[Limit], &[Route], &[(&str, &[Limit])]),
+        (shared, routes): (&[Limit], &[Route]),
+        listeners: &[(&str, &[Limit])],
         groups: &[Arc<str>],
         table: Arc<KeyTable>,
         workers: usize,

@@ -5,9 +5,11 @@
 //! deadline are recorded too, with the time they took: k times that is the next deadline, so a service that
 //! slows down raises its own limit (up to `max`) instead of failing for ever.
 //!
-//! A deadline that the client brings (grpc-timeout, a header) can only shorten T_max.
+//! A deadline that the client brings (grpc-timeout, a header) can only shorten T_max. A call of gRPC that its client goes on with is a stream, and no
+//! service is slow that has not heard all of it: its T_max begins with the end of the request.
 
 use crate::config::Timeout;
+use crate::limits::STREAM_MAX;
 use crate::policy::latencies::Latencies;
 use crate::units::Instant;
 use std::time::Duration;
@@ -24,6 +26,13 @@ pub struct Deadline {
     pub total: Duration,
     /// The client asked for less than the route allows: then a timeout is not held against an endpoint.
     pub shortened: bool,
+}
+
+impl Deadline {
+    /// The request is whole, which T_max has waited for ([`RouteDeadline::start_open`]).
+    pub fn begin(&mut self, now: Instant) {
+        self.at = self.at.min(now + self.total);
+    }
 }
 
 /// The deadline of one route on one worker.
@@ -47,6 +56,12 @@ impl RouteDeadline {
         let own = self.timeout(now);
         let total = incoming.map_or(own, |time| time.min(own));
         Deadline { at: now + total, total, shortened: total < own }
+    }
+
+    /// The same for a request that is a stream as long as its client goes on with it: until then only what that allows for it runs, if it says so.
+    pub fn start_open(&mut self, incoming: Option<Duration>, now: Instant) -> Deadline {
+        let at = now + incoming.map_or(STREAM_MAX, |time| time.min(STREAM_MAX));
+        Deadline { at, ..self.start(incoming, now) }
     }
 
     /// A request of the route had its response head, or ran into its deadline, after `latency`. Not for clients that went away and
@@ -92,6 +107,23 @@ mod tests {
         assert_eq!(route.start(Some(millis(300)), at(100)), shorter);
         route.on_latency(millis(1), at(100));
         assert_eq!(route.start(None, at(100)), own);
+    }
+
+    #[test]
+    fn a_stream_s_time_begins_with_the_end_of_its_request() {
+        let mut route = RouteDeadline::new(Timeout::Fixed(millis(2_000)));
+        let mut open = route.start_open(None, at(100));
+        assert_eq!((open.at, open.shortened), (at(100) + STREAM_MAX, false));
+        open.begin(at(60_000));
+        open.begin(at(90_000));
+        assert_eq!(open, Deadline { at: at(62_000), total: millis(2_000), shortened: false });
+        let mut limited = route.start_open(Some(millis(61_000)), at(0));
+        assert_eq!(limited.at, at(61_000), "a client's own limit runs from the beginning on");
+        limited.begin(at(60_000));
+        assert_eq!(limited.at, at(61_000));
+        let mut short = route.start_open(Some(millis(300)), at(0));
+        short.begin(at(100));
+        assert_eq!(short, Deadline { at: at(300), total: millis(300), shortened: true });
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use crate::error::ProxyError;
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::{Cause, Rules, Sent};
+use crate::policy::verdict::Pushback;
 use crate::units::{EndpointId, Instant};
 use http::StatusCode;
 use std::rc::Rc;
@@ -68,6 +69,13 @@ pub enum Event {
         /// Its Retry-After, as time from now.
         retry_after: Option<Duration>,
     },
+    /// The head of an answer to a call of gRPC that has no body, and says that the call has failed; passed on unless there is something else to do.
+    Code {
+        /// Its `grpc-status`, which is not 0.
+        code: u8,
+        /// Its `grpc-retry-pushback-ms`.
+        retry: Pushback,
+    },
     /// No response head within [`Action::Attempt`]'s `until`; while relaying: the response body stalled.
     TimedOut,
     /// The same as a timeout, but the gateway itself has stood still meanwhile (its process, its machine); says nothing about the endpoint.
@@ -77,6 +85,11 @@ pub enum Event {
     },
     /// The response was passed on whole.
     BodyDone,
+    /// The same, and behind the body stood how the call of gRPC has ended.
+    BodyDoneWith {
+        /// Its `grpc-status`.
+        code: u8,
+    },
     /// The service broke off its response, or stalled in it, before a byte of it was passed on.
     AnswerBroken {
         /// The reply for it.

@@ -37,9 +37,9 @@ use crate::policy::cluster::Cluster;
 use crate::policy::deadline::Deadline;
 use crate::policy::outlier::Evidence;
 use crate::policy::retry::{Cause, Sent};
+use crate::policy::verdict::{Pushback, Verdict, speaks_against};
 use crate::policy::visited::Visited;
 use crate::units::{EndpointId, Instant, Rng};
-use http::StatusCode;
 use std::time::Duration;
 
 pub use crate::policy::event::{Action, Event, Facts, Occasion};
@@ -157,6 +157,11 @@ impl Exchange {
         &self.facts.deadline
     }
 
+    /// The client has sent all of its request: what was waiting for that runs from now on ([`Deadline::begin`]).
+    pub fn begin_deadline(&mut self, now: Instant) {
+        self.facts.deadline.begin(now);
+    }
+
     /// Whether nothing is in flight and nothing is left to do.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -222,6 +227,13 @@ impl Exchange {
         match (std::mem::replace(&mut self.state, State::Over), event) {
             (State::Idle, Event::Start) => self.start(cluster, now, rng),
             (State::BackingOff { next }, Event::BackoffOver) => self.resume(next, cluster, now, rng),
+            (State::Trying { attempt, .. }, Event::Head { status, retry_after }) => {
+                self.on_head(attempt, Verdict::of_status(status, retry_after), cluster, now, rng)
+            }
+            (State::Trying { attempt, .. }, Event::Code { code, retry }) => {
+                let verdict = Verdict::of_code(code, retry, self.facts.deadline.shortened);
+                self.on_head(attempt, verdict, cluster, now, rng)
+            }
             (State::Trying { attempt, .. }, event) => self.on_attempt(attempt, event, cluster, now, rng),
             (State::Relaying { attempt, failed }, Event::AnswerBroken { reply, excused }) => {
                 if !failed && !excused {
@@ -233,8 +245,13 @@ impl Exchange {
             (State::Relaying { attempt, failed }, event) => {
                 match event {
                     _ if failed => {}
+                    Event::BodyDoneWith { code } if speaks_against(code, self.facts.deadline.shortened) => {
+                        cluster.on_failure(&attempt, Evidence::Soft, now, rng);
+                    }
                     Event::BodyFailed | Event::TimedOut => cluster.on_failure(&attempt, Evidence::Soft, now, rng),
-                    Event::BodyDone | Event::DownstreamGone => cluster.on_success(&attempt, now),
+                    Event::BodyDone | Event::BodyDoneWith { .. } | Event::DownstreamGone => {
+                        cluster.on_success(&attempt, now);
+                    }
                     event => debug_assert!(matches!(event, Event::Overslept { .. }), "{event:?}"),
                 }
                 cluster.end(attempt, now);
@@ -330,7 +347,8 @@ impl Exchange {
     }
 
     fn time_of_attempt(&self, terms: Terms, cluster: &mut Cluster, now: Instant) -> Duration {
-        let left = self.facts.deadline.at.since(now);
+        // T_max may not be running yet
+        let left = self.facts.deadline.at.since(now).min(self.facts.deadline.total);
         if let Some(timeout) = self.facts.retry.per_try_timeout {
             return timeout.min(left);
         }
@@ -364,9 +382,6 @@ impl Exchange {
         // a client that allows a millisecond must not be able to eject anyone
         let shortened = self.facts.deadline.shortened;
         let (cause, sent, evidence, reply) = match event {
-            Event::Head { status, retry_after } => {
-                return self.on_head(attempt, status, retry_after, cluster, now, rng);
-            }
             Event::Saturated => return self.on_saturated(attempt, cluster, now, rng),
             Event::Exhausted => return self.on_exhausted(attempt, cluster, now, rng),
             Event::ConnectFailed => (Cause::Connect, Sent::Nothing, Some(Hard), E::NoHealthyEndpoint),
@@ -386,6 +401,9 @@ impl Exchange {
             Event::Start
             | Event::BackoffOver
             | Event::BodyDone
+            | Event::BodyDoneWith { .. }
+            | Event::Head { .. }
+            | Event::Code { .. }
             | Event::BodyFailed
             | Event::AnswerBroken { .. }
             | Event::DownstreamGone => {
@@ -414,28 +432,31 @@ impl Exchange {
         self.retry(cause, sent, None, cluster, now, rng).unwrap_or(Action::Reply(reply))
     }
 
+    /// The head of an answer: passed on, unless it is tried again.
     fn on_head(
         &mut self,
         attempt: Attempt,
-        status: StatusCode,
-        retry_after: Option<Duration>,
+        verdict: Verdict,
         cluster: &mut Cluster,
         now: Instant,
         rng: &mut Rng,
     ) -> Action {
-        let failed = is_failure(status);
+        let Verdict { cause, failed, pause, retry } = verdict;
         self.paid = false;
         if failed {
             cluster.on_failure(&attempt, Evidence::Soft, now, rng);
         } else {
             cluster.on_answer(&attempt, now);
         }
-        // that of a 429 speaks about the client
-        let pause = retry_after.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE);
         if let Some(pause) = pause {
             cluster.pause(attempt.endpoint, pause, now);
         }
-        match self.retry(Cause::Status(status), Sent::Maybe, retry_after, cluster, now, rng) {
+        let after = match retry {
+            Pushback::None => Some(None),
+            Pushback::After(time) => Some(Some(time)),
+            Pushback::Never => None,
+        };
+        match after.and_then(|after| self.retry(cause, Sent::Maybe, after, cluster, now, rng)) {
             None => {
                 self.state = State::Relaying { attempt, failed };
                 Action::Relay
@@ -449,12 +470,6 @@ impl Exchange {
             }
         }
     }
-}
-
-/// Whether a status speaks against its endpoint. 5xx do, except 501 and 505, which are answers about the request (HAProxy's
-/// `observe layer7`). 429 does not: it speaks about the client.
-fn is_failure(status: StatusCode) -> bool {
-    status.is_server_error() && !matches!(status.as_u16(), 501 | 505)
 }
 
 #[cfg(test)]

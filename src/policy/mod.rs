@@ -33,6 +33,7 @@ pub mod tiers;
 pub mod token;
 pub mod token_bucket;
 pub mod try_time;
+pub mod verdict;
 pub mod visited;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A retry is a request that may reach a service for the second time. One that was not sent at all goes on to the next endpoint
 //! without being one ([`crate::policy::exchange`]).
 //!
-//! A retry needs all of: attempts left; R = (T_max − T_now) / T_max at least `min_remaining`; a failure class or status listed in `on`;
+//! A retry needs all of: attempts left; R = (T_max − T_now) / T_max at least `min_remaining`; a failure class, status or code of gRPC listed in `on`;
 //! and a request that may go out twice. Where nothing was sent that is any request; otherwise its method is idempotent
 //! (RFC 9110 §9.2.2) or the route opted in, and its body is still there to be replayed. The cluster's budget
 //! ([`crate::policy::budget`]) has the last word; which endpoint is next is [`crate::policy::exchange`]'s.
@@ -27,6 +27,8 @@ pub enum Cause {
     Timeout,
     /// A response whose status says so.
     Status(StatusCode),
+    /// An answer to a call of gRPC whose code says so.
+    Code(u8),
 }
 
 impl Cause {
@@ -38,6 +40,7 @@ impl Cause {
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Status(status) => status.as_str(),
+            Self::Code(code) => code_name(*code),
         }
     }
 }
@@ -67,6 +70,8 @@ pub struct Rules {
     non_idempotent: bool,
     /// One bit per status from 400 to 599.
     statuses: [u64; 4],
+    /// One bit per code of gRPC.
+    codes: u32,
 }
 
 impl Rules {
@@ -87,6 +92,7 @@ impl Rules {
             timeout: retry.on.timeout,
             non_idempotent: retry.non_idempotent,
             statuses,
+            codes: retry.on.codes.iter().fold(0, |bits, code| bits | 1 << (code % 32)),
         }
     }
 
@@ -97,6 +103,7 @@ impl Rules {
             Cause::Connect => self.connect,
             Cause::Reset => self.reset,
             Cause::Timeout => self.timeout,
+            Cause::Code(code) => self.codes >> (code % 32) & 1 == 1,
             Cause::Status(status) => bit_of(status).is_some_and(|bit| self.statuses[bit / 64] >> (bit % 64) & 1 == 1),
         }
     }
@@ -120,6 +127,11 @@ impl Rules {
 #[must_use]
 pub fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE)
+}
+
+/// The name of a code in `retry.on`, in metrics and logs.
+fn code_name(code: u8) -> &'static str {
+    config::RETRIED_CODES.iter().find(|(_, known)| *known == code).map_or("grpc", |(name, _)| name)
 }
 
 /// The wait before the `nth` (from 0) retry on the same endpoint: full jitter (Brooker 2015, "Exponential backoff and jitter"),

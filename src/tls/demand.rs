@@ -2,7 +2,7 @@
 
 use super::certificate::Certificate;
 use super::der;
-use super::offer::{MinVersion, PROTOCOLS};
+use super::offer::{HTTP2, MinVersion, PROTOCOLS};
 use super::provider;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
@@ -51,6 +51,14 @@ pub fn demand(
     config.alpn_protocols = PROTOCOLS[..1].iter().map(|name| name.to_vec()).collect();
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// The same for a connection on which nothing but HTTP/2 is to be spoken.
+#[must_use]
+pub fn for_http2(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![HTTP2.to_vec()];
+    Arc::new(config)
 }
 
 /// The same with a memory of sessions of its own, for one worker, so that nobody else's hand is on its lock, and what is

@@ -17,6 +17,7 @@ use crate::http::Parsed;
 use crate::http::body::Body;
 use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
+use crate::http::grpc;
 use crate::http::h2::respond;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
@@ -25,6 +26,7 @@ use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
 use crate::policy::retry::Sent;
+use crate::policy::verdict::Pushback;
 use std::future::Future;
 use std::net::Shutdown;
 use std::pin::pin;
@@ -59,7 +61,7 @@ impl Line<'_> {
         match self.classify(answering) {
             Meaning::Commit(commit) if commit.is_whole => {
                 answering.hop.delivery.answered.set(true);
-                Ok(self.pass_last(0, commit.out, commit.keep))
+                Ok(self.pass_last((0, commit.out), None, commit.keep))
             }
             meaning => Err(meaning),
         }
@@ -166,8 +168,7 @@ impl Line<'_> {
                     return Meaning::Next { action: self.step(Event::BadHead(error), upload), keep: None };
                 }
             };
-        let retry_after = head.retry_after(|| worker.wall(self.now).as_secs());
-        let action = self.step(Event::Head { status: head.status(), retry_after }, upload);
+        let action = self.step(self.event_of(&head), upload);
         if action != Action::Relay {
             let left = block.unread().len() - head.head_bytes();
             let ended = match head.framing() {
@@ -186,6 +187,22 @@ impl Line<'_> {
         block.consume(head_bytes);
         self.lay_out(&mut commit, response, block, going.is_through());
         Meaning::Commit(commit)
+    }
+
+    /// What a final head says to the policy.
+    fn event_of(&self, head: &ResponseHead<'_>) -> Event {
+        let fields = head.fields();
+        let code = self.forward.call.and_then(|_| fields.get("grpc-status")).map(grpc::status).filter(|code| *code > 0);
+        if let Some(code) = code {
+            let retry = match fields.get("grpc-retry-pushback-ms").map(grpc::pushback) {
+                None => Pushback::None,
+                Some(Some(time)) => Pushback::After(time),
+                Some(None) => Pushback::Never,
+            };
+            return Event::Code { code, retry };
+        }
+        let retry_after = head.retry_after(|| self.inbound.worker.wall(self.now).as_secs());
+        Event::Head { status: head.status(), retry_after }
     }
 
     /// Puts the client's head where it is sent from: right before the body, if all of that has arrived, else into a block of its own.
@@ -239,6 +256,9 @@ impl Line<'_> {
         let to = encode::response(out, &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
+        if let Some(code) = head.fields().get("grpc-status").filter(|_| self.forward.call.is_some()) {
+            self.record.on_code(grpc::status(code), true);
+        }
         Commit { to, trailers: head.trailers(), keep: keep(head), ..Commit::new(head.framing(), before) }
     }
 
@@ -254,9 +274,7 @@ impl Line<'_> {
     async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Last {
         let Answering { hop, block, .. } = answering;
         self.record.on_answered(self.now);
-        let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
-        let timeout = route.tunnel_timeout.unwrap_or(self.inbound.config().tunnel_timeout);
-        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream(), timeout);
+        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream(), self.tunnel_timeout());
         let ended = tunnel.run(hop.upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;
@@ -270,11 +288,18 @@ impl Line<'_> {
         Last::default()
     }
 
-    /// The end of a response of which `sent_bytes` were sent, and `last` is left.
-    fn pass_last(&mut self, sent_bytes: u64, block: Block, keep: Option<Duration>) -> Answered {
+    /// The end of a response of which `sent_bytes` were sent, and `block` is left. `code`: how a call has ended, if that stands behind the body.
+    fn pass_last(&mut self, (sent_bytes, block): (u64, Block), code: Option<u8>, keep: Option<Duration>) -> Answered {
         self.record.response_bytes = sent_bytes + block.unread().len() as u64;
         self.cycle.on_response_done();
-        self.attempts.step(Event::BodyDone, self.now);
+        let event = match code {
+            Some(code) => {
+                self.record.on_code(code, true);
+                Event::BodyDoneWith { code }
+            }
+            None => Event::BodyDone,
+        };
+        self.attempts.step(event, self.now);
         Answered { outcome: Ok(Last { block, is_heard: true }), keep }
     }
 
@@ -292,7 +317,10 @@ impl Line<'_> {
             going,
             body: Body::new(*from, u64::MAX),
             framing: *to,
-            patience: self.body_timeout(),
+            patience: match self.forward.call {
+                Some(_) => self.tunnel_timeout(),
+                None => self.body_timeout(),
+            },
             begun: false,
             sent_bytes: 0,
             held_until: is_replaceable.then(|| self.now + ANSWER_HELD_MAX),
@@ -303,11 +331,13 @@ impl Line<'_> {
             now: self.now,
             trailers: std::mem::take(trailers),
             rules: self.response_rules(),
+            upload,
         };
         let relayed = match is_whole {
             true => Ok(()),
             false => relay.run(out, block).await,
         };
+        let code = self.forward.call.and_then(|_| grpc::status_in(relay.trailers.lines()));
         let Relay { excess, begun, sent_bytes, now, .. } = relay;
         self.now = now;
         self.inbound.worker.put(std::mem::take(block));
@@ -317,7 +347,7 @@ impl Line<'_> {
         self.settle(upload);
         let out = std::mem::take(out);
         let broken = match relayed {
-            Ok(()) => return self.pass_last(sent_bytes, out, keep.filter(|_| !excess && going.is_through())),
+            Ok(()) => return self.pass_last((sent_bytes, out), code, keep.filter(|_| !excess && going.is_through())),
             Err(broken) => broken,
         };
         self.inbound.worker.put(out);

@@ -10,6 +10,7 @@ use crate::net::clock;
 use crate::observe::labels::{AttemptOutcome, RetryReason};
 use crate::policy::exchange::{Action, Event, Exchange, Facts, Occasion};
 use crate::policy::retry::Cause;
+use crate::policy::verdict::speaks_against;
 use crate::policy::visited::Visited;
 use crate::units::{ClusterId, EndpointId, Instant, RouteId};
 use std::cell::{Cell, RefCell};
@@ -74,15 +75,22 @@ pub(super) struct Brings {
     pub(super) replayable: bool,
     pub(super) hash: Option<u64>,
     pub(super) arrived: Instant,
+    /// What its client allows for it.
+    pub(super) timeout: Option<Duration>,
+    /// It is a stream as long as its client goes on with it, and T_max waits for its end.
+    pub(super) is_open: bool,
 }
 
 impl<'w> Attempts<'w> {
     pub(super) fn new(worker: &'w Rc<Generation>, brings: Brings) -> Self {
-        let Brings { route, cluster, idempotent, replayable, hash: key, arrived } = brings;
+        let Brings { route, cluster, idempotent, replayable, hash: key, arrived, timeout, is_open } = brings;
         let facts = {
             let mut route = worker.route(route).borrow_mut();
             Facts {
-                deadline: route.deadline.start(None, arrived),
+                deadline: match is_open {
+                    true => route.deadline.start_open(timeout, arrived),
+                    false => route.deadline.start(timeout, arrived),
+                },
                 retry: Rc::clone(&route.retry),
                 idempotent,
                 replayable,
@@ -148,6 +156,11 @@ impl<'w> Attempts<'w> {
         self.exchange.borrow_mut().forbid_replay();
     }
 
+    /// The request is whole, which T_max may have waited for.
+    pub(super) fn begin_deadline(&self, now: Instant) {
+        self.exchange.borrow_mut().begin_deadline(now);
+    }
+
     /// Whether the route allows no retries, of whatever kind.
     pub(super) fn are_strict(&self) -> bool {
         self.strict
@@ -174,8 +187,10 @@ impl<'w> Attempts<'w> {
 
     /// Tells what happened and asks what is next.
     pub(super) fn step(&self, event: Event, now: Instant) -> Action {
-        if let Event::Head { status, .. } = event {
-            self.on_head(status.is_server_error(), now);
+        match event {
+            Event::Head { status, .. } => self.on_head(status.is_server_error(), now),
+            Event::Code { code, .. } => self.on_head(self.speaks_against(code), now),
+            _ => {}
         }
         let mut action = self.decide(event, now);
         // an endpoint that is full over all cores is only found out by asking for a place there
@@ -243,6 +258,10 @@ impl<'w> Attempts<'w> {
         }
     }
 
+    fn speaks_against(&self, code: u8) -> bool {
+        speaks_against(code, self.exchange.borrow().deadline().shortened)
+    }
+
     fn on_latency(&self, latency: Duration, now: Instant) {
         if !self.measures {
             return;
@@ -257,6 +276,9 @@ impl<'w> Attempts<'w> {
             (Event::Overslept { .. }, _) => (AttemptOutcome::Cancelled, now.since(began)),
             (Event::BodyFailed | Event::TimedOut | Event::AnswerBroken { .. }, Some((_, elapsed))) => {
                 (AttemptOutcome::Truncated, elapsed)
+            }
+            (Event::BodyDoneWith { code }, Some((_, elapsed))) if self.speaks_against(code) => {
+                (AttemptOutcome::ErrorStatus, elapsed)
             }
             (_, Some(answered)) => answered,
             (Event::Exhausted, None) => (AttemptOutcome::Exhausted, now.since(began)),
@@ -290,6 +312,6 @@ fn retry_reason(cause: Cause) -> RetryReason {
         Cause::Connect => RetryReason::Connect,
         Cause::Reset => RetryReason::Reset,
         Cause::Timeout => RetryReason::Timeout,
-        Cause::Status(_) => RetryReason::Status,
+        Cause::Status(_) | Cause::Code(_) => RetryReason::Status,
     }
 }

@@ -95,7 +95,7 @@ impl Planner<'_> {
         let (_, wanted) = head.fields().get("origin").zip(head.fields().get("access-control-request-method"))?;
         let Routed::Route(route) = self.look_up(&Method::from_bytes(wanted).ok()?) else { return None };
         let cors = shared.config.routes[route.index()].cors.as_ref()?;
-        record.on_route(route);
+        record.on_route(self.inbound, route, head.path());
         let mut lines = self.inbound.worker.room_for_own_lines();
         let mut granted = Grant::Nobody;
         lines.fill(|out| granted = self.push_origin(cors, route, out), |out| self.push_permission(cors, out));

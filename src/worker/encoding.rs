@@ -15,9 +15,16 @@ use crate::http::framing::Framing;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
 use crate::policy::router::rewrite;
+use std::time::Duration;
 
-/// The head, in a block that has room for the body that comes with it. Its bytes are in the inbox still.
-pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inbox: &Block) -> Block {
+/// The head, in a block that has room for the body that comes with it. Its bytes are in the inbox still. `left`: how long the client of a call still
+/// waits, if it has said so.
+pub(super) fn request(
+    inbound: &Inbound<'_>,
+    forward: &Forward,
+    (kept, left): (&Kept, Option<Duration>),
+    inbox: &Block,
+) -> Block {
     let worker = inbound.worker;
     let mut outbound = match forward.framing {
         Framing::None => worker.blocks.borrow_mut().small(),
@@ -57,6 +64,7 @@ pub(super) fn request(inbound: &Inbound<'_>, forward: &Forward, kept: &Kept, inb
         forwarding: &forwarding,
         host_fallback: &worker.shared.config.clusters[forward.cluster.index()].name,
         expect_continue: forward.withheld,
+        grpc_timeout: left,
         offer: forward.offer.as_deref().copied(),
     };
     encode::request(outbound.vec_mut(), &request);

@@ -25,6 +25,8 @@ use super::waiting;
 use crate::error::ProxyError;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
+use crate::http::framing::Framing;
+use crate::http::grpc::Call;
 use crate::http::trailers::Trailers;
 use crate::limits::REPLAY_BYTES_MAX;
 use crate::net::block::Block;
@@ -102,14 +104,24 @@ fn forward(
         let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
         let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
         let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
+        let of_head = || Call::of(&head.as_ref()?.view(inbox).fields())?.timeout;
+        let timeout = forward.call.filter(|says| *says).and_then(|_| of_head());
+        let is_open = forward.call.is_some() && framing == Framing::Chunked;
         // the time for which the gateway itself stood still is not the client's
         let arrived = if worker.timers.was_away(now) { now } else { arrived };
-        let attempts = Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived });
+        let attempts =
+            Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived, timeout, is_open });
         let config = inbound.config();
         let rules = &worker.shared.config.routes[route.index()];
-        let patience = rules.body_timeout.unwrap_or(config.body_timeout);
-        let rate_min = rules.body_rate_min.unwrap_or(config.body_rate_min);
-        let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min };
+        // a call may be a stream of which nothing is heard for long
+        let (patience, rate_min) = match forward.call {
+            Some(_) => (rules.tunnel_timeout.unwrap_or(config.tunnel_timeout), 0),
+            None => {
+                (rules.body_timeout.unwrap_or(config.body_timeout), rules.body_rate_min.unwrap_or(config.body_rate_min))
+            }
+        };
+        let is_call = forward.call.is_some();
+        let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min, is_call };
         let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
         let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
         let last = line.run(&upload).await;
@@ -202,12 +214,16 @@ impl Line<'_> {
         }
     }
 
-    /// Writes the head for the endpoint, unless that was done for another one to which it is the same.
+    /// Writes the head for the endpoint, unless that was done for another one to which it is the same but for the time that is left.
     fn encode(&mut self, upload: &Upload<'_>) {
+        let limit = self.forward.call.filter(|says| *says);
+        let left = limit.map(|_| self.attempts.deadline().since(clock::now()));
         if let Some(head) = self.head.take() {
-            let request = |inbox: &Block| encoding::request(self.inbound, self.forward, &head, inbox);
+            let request = |inbox: &Block| encoding::request(self.inbound, self.forward, (&head, left), inbox);
             upload.begin_with(request);
             self.inbound.worker.put_head(head);
+        } else if let Some(left) = left {
+            upload.restate_timeout(left);
         }
     }
 

@@ -48,7 +48,13 @@ impl<'w> Line<'w> {
         &self.inbound.worker.shared.config.routes[self.forward.route.index()].response_headers
     }
 
-    /// How long a body may stand still.
+    /// How long a tunnel or a stream may stand still.
+    pub(super) fn tunnel_timeout(&self) -> Duration {
+        let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
+        route.tunnel_timeout.unwrap_or(self.inbound.config().tunnel_timeout)
+    }
+
+    /// How long a body may.
     pub(super) fn body_timeout(&self) -> Duration {
         let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
         route.body_timeout.unwrap_or(self.inbound.config().body_timeout)
@@ -106,6 +112,7 @@ impl<'w> Line<'w> {
             server: &self.inbound.config().server,
             rules: Some(self.response_rules()).filter(|rules| rules.always),
             lines: self.forward.own_lines.of_errors(),
+            is_call: self.forward.call.is_some(),
         };
         let busy =
             matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);

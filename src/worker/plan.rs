@@ -19,6 +19,7 @@ use crate::http::Version;
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
+use crate::http::grpc::Call;
 use crate::http::head::RequestHead;
 use crate::http::headers;
 use crate::http::reply::{self, ALLOW_ANY, Asked, Reply, ReplyTo};
@@ -81,6 +82,8 @@ pub(super) struct Forward {
     pub(super) hash: Option<u64>,
     /// Lines of the response.
     pub(super) own_lines: OwnLines,
+    /// It is a call of gRPC; whether its client says how long it waits, which stands in the head.
+    pub(super) call: Option<bool>,
     /// To change the protocol; boxed, because hardly a request has one and all of them are moved.
     pub(super) offer: Option<Box<Offer>>,
     /// Until it is encoded for the endpoint of an attempt.
@@ -108,8 +111,21 @@ pub(super) fn planned(
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
     let (identified, routed, client) = (OnceCell::new(), Cell::new(None), Cell::new(None));
-    let planner =
-        Planner { inbound, config, head: &head, behind, now, client, peer_text, routed, request_id, identified, heard };
+    let call = Call::of(&head.fields());
+    let planner = Planner {
+        inbound,
+        config,
+        head: &head,
+        behind,
+        now,
+        client,
+        call,
+        peer_text,
+        routed,
+        request_id,
+        identified,
+        heard,
+    };
     let planned = verbs(&planner);
     let (id, identified) = (planner.request_id.into_inner(), planner.identified.into_inner());
     match planned {
@@ -151,6 +167,8 @@ pub(super) struct Planner<'p> {
     pub(super) now: Instant,
     /// The client's address, if it has one.
     client: Cell<Option<IpAddr>>,
+    /// The call of gRPC that the request is.
+    call: Option<Call>,
     /// The peer's address in words, once somebody asks for it.
     peer_text: OnceCell<String>,
     /// Where the request goes, once that is known.
@@ -174,6 +192,9 @@ impl Planner<'_> {
         }
         let client = self.inbound.client_ip(head);
         record.on_head(self.inbound, head, client);
+        if self.call.is_some() {
+            record.on_call();
+        }
         // a unix socket's peer has no address but the one that stands for it
         let peer = self.inbound.client.peer;
         self.client.set((peer.address.is_some() || client != peer.ip()).then_some(client));
@@ -207,7 +228,7 @@ impl Planner<'_> {
             Err(answer) => return Planned::Answer(answer),
         };
         self.routed.set(Some(route));
-        record.on_route(route);
+        record.on_route(self.inbound, route, self.head.path());
         if self.inbound.worker.shared.config.routes[route.index()].is_guard {
             return self.aim(cycle, record, route, None, client); // whoever it is
         }
@@ -362,6 +383,7 @@ impl Planner<'_> {
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
             own_lines: self.own_lines(),
+            call: self.call.map(|call| call.timeout.is_some()),
             offer: head.upgrade().map(Box::new),
             head: None,
             slot,
@@ -503,6 +525,7 @@ impl Planner<'_> {
             server: &self.config.server,
             rules: rules.or(always),
             lines: if rules.is_some() { lines.all() } else { lines.of_errors() },
+            is_call: self.call.is_some(),
         };
         write(out.vec_mut(), &to);
         self.inbound.worker.put_own_lines(lines);

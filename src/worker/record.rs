@@ -10,11 +10,13 @@ use super::state::LogTexts;
 use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
+use crate::http::grpc;
 use crate::http::head::RequestHead;
 use crate::limits::{CONSUMER_LABELS_MAX, LOG_FIELD_BYTES_MAX};
 use crate::observe::access_log::{LogRecord, LogTls};
 use crate::observe::labels::MethodLabel;
 use crate::observe::recorder::{ConsumerKey, Finished};
+use crate::observe::stats::CallMethod;
 use crate::policy::visited::Visited;
 use crate::units::{ClusterId, ConsumerId, Instant, ListenerId, RouteId};
 use http::StatusCode;
@@ -30,6 +32,12 @@ pub(super) struct Record {
     /// `None`: no version could be read.
     version: Option<(u8, u8)>,
     status: StatusCode,
+    /// Of a call of gRPC.
+    call: Option<CallMethod>,
+    /// What that was answered with, if any was told.
+    code: Option<u8>,
+    /// It is a service's word.
+    heard: bool,
     error: Option<ProxyError>,
     rule: Option<Rule>,
     started: Instant,
@@ -90,6 +98,9 @@ impl Record {
             method: MethodLabel::Other,
             version: None,
             status: StatusCode::OK,
+            call: None,
+            code: None,
+            heard: false,
             error: None,
             rule: None,
             started,
@@ -159,8 +170,11 @@ impl Record {
     }
 
     /// The request has found its route.
-    pub(super) fn on_route(&mut self, route: RouteId) {
+    pub(super) fn on_route(&mut self, inbound: &Inbound<'_>, route: RouteId, path: &str) {
         self.route = Some(route);
+        if let Some(call) = &mut self.call {
+            *call = inbound.worker.recorder.call_method(route, path);
+        }
     }
 
     /// Somebody of this name sends the request.
@@ -189,10 +203,27 @@ impl Record {
         self.status = status;
     }
 
+    /// The request is a call of gRPC.
+    pub(super) fn on_call(&mut self) {
+        self.call = Some(CallMethod::Other);
+    }
+
+    /// The code that its client is told; `heard`: by a service, in the head of its response or behind the body.
+    pub(super) fn on_code(&mut self, code: u8, heard: bool) {
+        if self.call.is_some() {
+            (self.code, self.heard) = (Some(code), heard);
+        }
+    }
+
     /// The gateway's verdict, which sets the status too, unless a response has been begun.
     pub(super) fn on_error(&mut self, error: ProxyError) {
         self.status = error.status();
         self.error = Some(error);
+        let is_told = !matches!(error, ProxyError::ClientClosed | ProxyError::ClientWriteTimeout);
+        if self.call.is_some() && is_told {
+            self.status = StatusCode::OK;
+            self.on_code(grpc::code(error), false);
+        }
     }
 
     /// The request breaks this rule.
@@ -231,6 +262,9 @@ impl Record {
             client: self.client,
             consumer: self.consumer,
         });
+        if let Some(method) = self.call.take() {
+            worker.recorder.call_finished(self.route, method, self.code, self.heard);
+        }
         if let Some(log) = &worker.log {
             let texts = self.texts.take().unwrap_or_default();
             let kept = log.send(&LogRecord {
@@ -244,6 +278,7 @@ impl Record {
                 host: texts.get(2),
                 version: self.version,
                 status: self.status,
+                grpc_status: self.code,
                 error: self.error,
                 rule: self.rule,
                 request_bytes: self.request_bytes,

@@ -14,6 +14,7 @@
 use super::failure::Failure;
 use super::going::{Going, Sending};
 use super::inbound::Inbound;
+use super::upload::Upload;
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
@@ -66,6 +67,8 @@ pub(super) struct Relay<'a, 'g, F> {
     pub(super) trailers: Trailers,
     /// The route's, for responses.
     pub(super) rules: &'a HeaderRules,
+    /// The request that is answered.
+    pub(super) upload: &'a Upload<'a>,
 }
 
 /// Why a response was not passed on whole.
@@ -209,6 +212,7 @@ impl<F: Sending> Relay<'_, '_, F> {
     fn take(&mut self, (received, back): Received, block: &mut Block) -> Result<(), Broken> {
         self.asked = false;
         self.now = clock::now();
+        self.upload.on_heard(self.now);
         // there is something in its place if it was received while something else was waited for
         self.inbound.worker.put(std::mem::replace(block, back));
         self.fast = self.upstream.stream().has_filled(block);

@@ -19,13 +19,15 @@ use super::inbound::Inbound;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
+use crate::http::grpc;
 use crate::http::trailers::Trailers;
 use crate::limits::{BLOCK_BULK, DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::{SEND_AT_ONCE, Stream};
+use crate::net::timer::Watch;
 use crate::units::Instant;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::net::Shutdown;
 use std::task::Poll;
@@ -54,6 +56,10 @@ pub(super) struct Upload<'c> {
     /// The last receive has filled its block.
     fast: Cell<bool>,
     rate_min: u64,
+    /// It is a call of gRPC.
+    is_call: bool,
+    /// Over what is waited for of the client.
+    watch: OnceCell<Watch>,
     /// Time spent waiting for the client, while a rate is asked of it.
     waited: Cell<Duration>,
 }
@@ -95,6 +101,8 @@ pub(super) struct Incoming {
     pub(super) patience: Duration,
     /// Bytes per second of waiting, once that has taken `patience`; 0: none.
     pub(super) rate_min: u64,
+    /// It is a call of gRPC: what moves in one direction is patience for the other.
+    pub(super) is_call: bool,
 }
 
 impl<'c> Upload<'c> {
@@ -117,6 +125,8 @@ impl<'c> Upload<'c> {
             severed: Cell::new(false),
             fast: Cell::new(false),
             rate_min: incoming.rate_min,
+            is_call: incoming.is_call,
+            watch: OnceCell::new(),
             waited: Cell::new(Duration::ZERO),
         }
     }
@@ -129,16 +139,39 @@ impl<'c> Upload<'c> {
         self.outbound.replace(head);
     }
 
+    /// Says in the head how long a call's client still waits. All of it can go out again.
+    pub(super) fn restate_timeout(&self, left: Duration) {
+        let (mut outbound, rules) = (self.outbound.borrow_mut(), self.attempts.request_rules());
+        let head_bytes = grpc::restate_timeout(outbound.vec_mut(), self.head_bytes.get(), left, rules);
+        self.head_bytes.set(head_bytes);
+    }
+
     /// The end of an attempt that begins at `now` and may take until `until`: while the client is still sending, only T_max counts,
     /// because its slowness is not the endpoint's. The rest of the attempt's time runs from the end of the body on.
     pub(super) fn time(&self, delivery: &Delivery, until: Instant, now: Instant) -> Instant {
         let (time, until) = match self.is_complete() {
             true => (Duration::MAX, until),
-            false => (until.since(now), self.attempts.deadline()),
+            false => (until.since(now), self.end_of_silence(now)),
         };
         delivery.time.set(time);
         delivery.until.set(until);
         until
+    }
+
+    /// How long an endpoint may say nothing to a request that its client goes on with: until T_max, or, where that waits for the end of the request,
+    /// as long as it is silent.
+    fn end_of_silence(&self, now: Instant) -> Instant {
+        let deadline = self.attempts.deadline();
+        if self.is_call { deadline.min(now + self.patience) } else { deadline }
+    }
+
+    /// The endpoint has said something, which is patience for its client.
+    pub(super) fn on_heard(&self, now: Instant) {
+        if self.is_call
+            && let Some(watch) = self.watch.get()
+        {
+            watch.extend(now + self.patience);
+        }
     }
 
     /// Whether the whole request is here, and the kernel takes it at once: then nobody waits for its being sent.
@@ -276,10 +309,12 @@ impl<'c> Upload<'c> {
 
     /// The client's part is done: what is left of the attempt's time begins to run.
     fn on_complete(&self, delivery: &Delivery, attempt: &Attempt) {
+        let now = clock::now();
+        self.attempts.begin_deadline(now);
         if delivery.time.get() != Duration::MAX && !delivery.answered.get() {
             // one that cannot be sent again has all the time that is left
             let time = if self.is_replayable() { delivery.time.get() } else { Duration::MAX };
-            delivery.until.set((clock::now() + time).min(self.attempts.deadline()));
+            delivery.until.set((now + time).min(self.attempts.deadline()));
             attempt.watch.move_to(delivery.until.get());
         }
     }
@@ -317,6 +352,9 @@ impl<'c> Upload<'c> {
         self.outbound.replace(outbound);
         if delivery.answered.get() {
             attempt.watch.extend(clock::now() + self.patience);
+        } else if self.is_call && !self.is_complete() {
+            delivery.until.set(self.end_of_silence(clock::now()));
+            attempt.watch.extend(delivery.until.get());
         }
         sent.map_err(|_| Failure::BROKEN)
     }
@@ -324,7 +362,7 @@ impl<'c> Upload<'c> {
     /// Receives more of the body. One that may be slow in coming holds no block meanwhile; bulk is spared the extra turn of the loop.
     /// May be dropped: what comes then belongs to the socket, and nothing was in the block.
     async fn receive(&self) -> Result<(), Failure> {
-        let watch = self.inbound.worker.timers.watch();
+        let watch = self.watch.get_or_init(|| self.inbound.worker.timers.watch());
         let began = clock::now();
         let _guard = watch.over(self.inbound.stream, began + self.patience, Shutdown::Read);
         let left = self.left();

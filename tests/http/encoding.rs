@@ -64,6 +64,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
             tells_certificate: false,
         };
         let request = UpstreamRequest {
+            grpc_timeout: None,
             lines: b"",
             head,
             path: how.path.unwrap_or(head.path()),
@@ -411,6 +412,7 @@ fn reply_to(date: &HttpDate) -> ReplyTo<'_> {
         server: &ServerField::Pass,
         rules: None,
         lines: b"",
+        is_call: false,
     }
 }
 

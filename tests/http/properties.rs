@@ -65,6 +65,7 @@ fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
         tells_certificate: false,
     };
     let request = UpstreamRequest {
+        grpc_timeout: None,
         lines: b"",
         head,
         path: head.path(),

@@ -28,6 +28,8 @@ mod forbidden;
 mod forward_auth;
 mod frozen;
 mod garbage;
+mod grpc;
+mod grpc_peer;
 mod guards;
 mod handshakes;
 mod harness;

@@ -545,6 +545,7 @@ fn draw_retry(rng: &mut Rng) -> config::Retry {
             reset: below(rng, 8) > 0,
             timeout: below(rng, 8) > 0,
             statuses: statuses[below(rng, 4)..].to_vec(),
+            codes: Vec::new(),
         },
         non_idempotent: false,
         backoff_max: Duration::from_millis(1 + below(rng, 400) as u64),

@@ -78,6 +78,7 @@ fn encode_head(out: &mut Vec<u8>, head: &RequestHead<'_>, route: RouteId, path: 
         tells_certificate: false,
     };
     let request = UpstreamRequest {
+        grpc_timeout: None,
         lines: b"",
         head,
         path,

@@ -436,10 +436,21 @@ fn cluster(cluster: &Cluster) -> Value {
 fn health_check(check: &HealthCheck) -> Value {
     let mut shown = match &check.probe {
         Probe::Tcp => {
-            json!({ "tcp": true, "method": null, "path": null, "host": null, "headers": {}, "expect": null, "body": null })
+            json!({ "tcp": true, "grpc": null, "method": null, "path": null, "host": null, "headers": {}, "expect": null, "body": null })
         }
+        Probe::Grpc(call) => json!({
+            "tcp": false,
+            "grpc": if call.service.is_empty() { Value::from(true) } else { call.service.as_str().into() },
+            "method": null,
+            "path": null,
+            "host": call.host,
+            "headers": {},
+            "expect": null,
+            "body": null,
+        }),
         Probe::Http(http) => json!({
             "tcp": false,
+            "grpc": null,
             "method": http.method.as_str(),
             "path": http.path,
             "host": http.host,

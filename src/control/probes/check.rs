@@ -7,6 +7,7 @@
 //! A check that could not be made for want of something of our own (descriptors, memory, ports) is [`Miss::Exhausted`]: it says nothing
 //! of the endpoint, and a gateway that runs out of descriptors must not find every endpoint down.
 
+use super::grpc;
 use crate::config::{Address, HealthCheck, HttpProbe, Probe, ProxyVersion};
 use crate::http::body::Body;
 use crate::http::fields::HeadScratch;
@@ -20,6 +21,7 @@ use crate::net::fault::{self, Fault};
 use crate::net::tls::handshake::Failed;
 use crate::observe::labels::{FailureReason, HandshakeFailure};
 use crate::observe::stats::Failure;
+use crate::tls::{HTTP2, demand};
 use crate::worker::handshake_failure;
 use http::{Method, StatusCode};
 use rustls::ClientConfig;
@@ -95,11 +97,16 @@ async fn introduce(
         ProxyVersion::V1 => proxy_header::push_v1(&mut first, None),
         ProxyVersion::V2 => proxy_header::push_v2_local(&mut first),
     }
-    let Some((rules, name)) = tls else { return ask(stream, first, address, probe).await };
+    let Some((rules, name)) = tls else { return ask(stream, first, (address, false), probe).await };
+    let is_call = matches!(probe, Probe::Grpc(_));
+    let rules = if is_call { demand::for_http2(&rules) } else { rules };
     stream.write_all(&first).await.map_err(|error| broken(&error))?;
     let name = name.ok_or(Miss::Handshake(HandshakeFailure::Name))?;
     match TlsConnector::from(rules).connect(name, stream).await {
-        Ok(session) => ask(session, Vec::new(), address, probe).await,
+        Ok(session) if is_call && session.get_ref().1.alpn_protocol() != Some(HTTP2) => {
+            Err(Miss::Handshake(HandshakeFailure::Protocol))
+        }
+        Ok(session) => ask(session, Vec::new(), (address, true), probe).await,
         Err(error) if fault::is_ours(&error) => Err(broken(&error)),
         Err(error) => {
             let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
@@ -112,9 +119,13 @@ async fn introduce(
 async fn ask(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut question: Vec<u8>,
-    address: &Address,
+    (address, is_secure): (&Address, bool),
     probe: &Probe,
 ) -> Result<(), Miss> {
+    if let Probe::Grpc(call) = probe {
+        // no PROXY header comes before HTTP/2
+        return grpc::ask(stream, (address, is_secure), call).await;
+    }
     if let Probe::Http(http) = probe {
         push_head(&mut question, http, address);
     }
@@ -286,7 +297,7 @@ fn not_connected(address: &Address, error: &io::Error) -> Miss {
 }
 
 /// What it means that a connection broke.
-fn broken(error: &io::Error) -> Miss {
+pub(super) fn broken(error: &io::Error) -> Miss {
     match error.raw_os_error() {
         Some(errno) if fault::is_ours(error) => Miss::Exhausted(errno),
         Some(libc::ETIMEDOUT) => FailureReason::Timeout.into(),

@@ -38,6 +38,8 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     push_lines(out, response.lines);
     push_set(out, rules);
     let length = match (head.framing(), head.content_length()) {
+        // a call that is over with its head: the end of the stream says it, as it did where this came from
+        (_, Some(0)) if head.fields().get("grpc-status").is_some() => None,
         // HEAD and 304 tell the length of a body that is not there (RFC 9110 §8.6); 204 must not
         (Framing::None, Some(bytes)) if head.status() != StatusCode::NO_CONTENT => Some(bytes),
         (Framing::Fixed(bytes), _) => Some(bytes),
@@ -216,6 +218,7 @@ mod tests {
             server: &ServerField::Remove,
             rules: None,
             lines: b"",
+            is_call: false,
         };
         let date = "date: Thu, 01 Jan 1970 00:00:00 GMT";
         let written = |write: &dyn Fn(&mut Vec<u8>, &ReplyTo<'_>), to| {

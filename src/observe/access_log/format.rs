@@ -106,6 +106,9 @@ impl Formatter {
             None => out.extend_from_slice(b",\"version\":null"),
         }
         put(out, format_args!(",\"status\":{}", record.status.as_u16()));
+        if let Some(code) = record.grpc_status {
+            put(out, format_args!(",\"grpc_status\":{code}"));
+        }
         optional_json(out, "error", record.error.map(|error| error.token()));
         if let Some(rule) = record.rule {
             put(out, format_args!(",\"rule\":\"{}\"", rule.word()));
@@ -182,6 +185,9 @@ impl Formatter {
         out.extend_from_slice(b" host=");
         combined_quoted(out, record.host, self.redact.host);
         put(out, format_args!(" error={}", record.error.map_or("-", |error| error.token())));
+        if let Some(code) = record.grpc_status {
+            put(out, format_args!(" grpc_status={code}"));
+        }
         if let Some(rule) = record.rule {
             put(out, format_args!(" rule={}", rule.word()));
         }

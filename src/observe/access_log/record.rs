@@ -35,6 +35,8 @@ pub struct LogRecord<'a> {
     pub version: Option<(u8, u8)>,
     /// What was answered; 499 when nobody was left to answer.
     pub status: StatusCode,
+    /// Of a call of gRPC: the code that its client was told.
+    pub grpc_status: Option<u8>,
     /// The gateway's own verdict.
     pub error: Option<ProxyError>,
     /// The rule that a malformed request breaks.
@@ -118,6 +120,7 @@ impl<'a> LogRecord<'a> {
         let (major, minor) = self.version.unwrap_or(NO_VERSION);
         out.extend_from_slice(&[major, minor]);
         out.extend_from_slice(&self.status.as_u16().to_le_bytes());
+        out.push(self.grpc_status.unwrap_or(u8::MAX));
         out.push(self.error.map_or(u8::MAX, |error| error as u8));
         out.push(self.rule.map_or(u8::MAX, |rule| rule as u8));
         out.extend_from_slice(&self.request_bytes.to_le_bytes());
@@ -155,6 +158,7 @@ impl<'a> LogRecord<'a> {
         let client = from.address()?;
         let version = Some((from.u8()?, from.u8()?)).filter(|version| *version != NO_VERSION);
         let status = StatusCode::from_u16(from.u16()?).ok()?;
+        let grpc_status = Some(from.u8()?).filter(|code| *code != u8::MAX);
         let error = ProxyError::ALL.get(usize::from(from.u8()?)).copied();
         let rule = Rule::ALL.get(usize::from(from.u8()?)).copied();
         let (request_bytes, response_bytes) = (from.u64()?, from.u64()?);
@@ -180,6 +184,7 @@ impl<'a> LogRecord<'a> {
             client,
             version,
             status,
+            grpc_status,
             error,
             rule,
             request_bytes,
@@ -291,6 +296,7 @@ pub(super) mod tests {
             host: b"api.example.com",
             version: Some((1, 1)),
             status: StatusCode::BAD_GATEWAY,
+            grpc_status: None,
             error: Some(ProxyError::UpstreamReset),
             rule: None,
             request_bytes: 300,
@@ -327,7 +333,7 @@ pub(super) mod tests {
     fn a_packed_record_comes_back_as_it_was() {
         round_trip(&full());
         round_trip(&LogRecord { rule: Some(Rule::Chunk), ..full() });
-        round_trip(&LogRecord { consumer: b"acme", ..full() });
+        round_trip(&LogRecord { consumer: b"acme", grpc_status: Some(16), ..full() });
         let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
         round_trip(&LogRecord { tls: Some(tls), sni: b"api.example.com", client_subject: b"CN=a", ..full() });
         round_trip(&LogRecord {

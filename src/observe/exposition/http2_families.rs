@@ -6,7 +6,7 @@ use super::rows::{listener, listener_sum, per_listener};
 use crate::observe::labels::{StreamCode, StreamSide};
 use crate::observe::stats::ListenerStats;
 
-/// They follow [`super::own_families::OWN_FAMILIES`].
+/// They follow [`super::tls_families::TLS_FAMILIES`].
 pub(super) const HTTP2_FAMILIES: &[Family] = &[
     Family {
         name: "ringgate_http2_streams",

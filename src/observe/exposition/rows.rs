@@ -4,8 +4,9 @@ use super::{ProcessNumbers, Samples, Scrape};
 use crate::error::ProxyError;
 use crate::limits::CONSUMER_LABELS_MAX;
 use crate::observe::labels::{EjectReason, MethodLabel, ReadmitReason};
-use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, RequestKey};
+use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, OUTCOMES, RequestKey};
 use crate::units::{ClusterId, EndpointId, ListenerId};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 pub(super) fn names(scrape: &Scrape) -> usize {
@@ -98,6 +99,26 @@ pub(super) fn consumers(scrape: &Scrape, out: &mut Samples<'_>, number: fn((u64,
     let others = sums.by_number.into_values().map(number).sum::<u64>() + number(sums.others);
     if others > 0 {
         out.sample(&[("consumer", "other")], others);
+    }
+}
+
+/// The calls of a route by method and outcome: the methods that services know and, as `other`, all the rest.
+pub(super) fn calls(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    let mut sums: BTreeMap<(&str, &str), [u64; OUTCOMES]> = BTreeMap::new();
+    for route in scrape.stats.route_parts(row).touched() {
+        let methods = route.calls.methods.iter().map(|method| (method.name(), &method.outcomes));
+        for (name, outcomes) in methods.chain([(("other", "other"), &route.calls.others)]) {
+            let sum = sums.entry(name).or_default();
+            sum.iter_mut().zip(outcomes).for_each(|(sum, count)| *sum += count.get());
+        }
+    }
+    for ((service, method), outcomes) in sums {
+        for (code, count) in outcomes.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            let code = if code == OUTCOMES - 1 { "none".to_owned() } else { code.to_string() };
+            let route = scrape.stats.row_name(row);
+            let labels = [("route", route), ("service", service), ("method", method), ("status", &code)];
+            out.sample(&labels, count);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is counted of one route, cluster, endpoint or listener on one worker: plain structs of counters.
 
+use super::calls::Calls;
 use crate::error::ProxyError;
 use crate::limits;
 use crate::observe::counter::{Arena, Counter, counters};
@@ -56,6 +57,8 @@ pub(crate) struct RouteStats {
     pub(crate) bytes: Counter,
     /// By [`ProxyError`].
     pub(crate) rejected: [Counter; ProxyError::ALL.len()],
+    /// Those that were calls of gRPC.
+    pub(crate) calls: Calls,
     /// Requests that a limit in dry run would have rejected.
     pub(crate) rate_limited_dry_run: Counter,
     /// Requests that rules in dry run would have refused.
@@ -70,6 +73,7 @@ impl RouteStats {
             errors: Counter::default(),
             bytes: Counter::default(),
             rejected: counters(),
+            calls: Calls::new(),
             rate_limited_dry_run: Counter::default(),
             forbidden_dry_run: Counter::default(),
         }

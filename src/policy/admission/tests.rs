@@ -27,7 +27,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         body: String::new(),
         content_type: HeaderValue::from_static("text/plain"),
     };
-    let on = RetryOn { connect: true, reset: true, timeout: true, statuses: Vec::new() };
+    let on = RetryOn { connect: true, reset: true, timeout: true, statuses: Vec::new(), codes: Vec::new() };
     let min_remaining = Ratio::try_new(0.1).unwrap();
     let retry = Retry {
         attempts: 0,
@@ -61,7 +61,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
 
 fn limits(routes: &[Route], previous: Option<&Limits>) -> Arc<Limits> {
     let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.table));
-    Arc::new(Limits::of((&[], routes, &[("web", &[])]), &["gold".into()], table, 2, previous))
+    Arc::new(Limits::of((&[], routes), &[("web", &[])], &["gold".into()], table, 2, previous))
 }
 
 fn ask(admission: &mut Admission, client: u8, header: Option<&[u8]>) -> Admitted {

@@ -75,7 +75,12 @@ impl Exchange {
     ) -> Option<Action> {
         let Facts { deadline, retry: rules, .. } = &self.facts;
         let allowed = rules.covers(cause) || (sent == Sent::Nothing && rules.covers(Cause::Connect));
-        if self.retries_left == 0 || !allowed || !self.may_repeat(sent) || !rules.leaves_time(deadline, now) {
+        let may_repeat = match cause {
+            // who names a code in `on` says of calls that end so that they may be made again
+            Cause::Code(_) => self.facts.replayable,
+            _ => self.may_repeat(sent),
+        };
+        if self.retries_left == 0 || !allowed || !may_repeat || !rules.leaves_time(deadline, now) {
             return None;
         }
         if sent == Sent::Nothing && !cluster.has_hope(now) {

@@ -1,5 +1,6 @@
 //! The rules of an exchange, one test each: events in, actions out.
 
+mod codes;
 mod failover;
 
 use super::*;
@@ -8,6 +9,7 @@ use crate::policy::cluster::Common;
 use crate::policy::retry::Rules;
 use crate::policy::standings::Standing;
 use crate::policy::testing::{at, cluster as config, ratio, retry};
+use http::StatusCode;
 use rand::SeedableRng;
 use std::rc::Rc;
 
@@ -183,7 +185,8 @@ fn a_retryable_status_that_cannot_be_retried_is_passed_on() {
 #[test]
 fn classes_that_are_not_listed_are_not_retried() {
     let mut config_retry = retry();
-    config_retry.on = config::RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new() };
+    config_retry.on =
+        config::RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() };
     let mut world = World::of(&config(Balance::RoundRobin, &[0, 0]), &config_retry);
     let unreachable = Action::Reply(ProxyError::NoHealthyEndpoint);
     assert_eq!(world.run(&[REFUSED, REFUSED]).1, unreachable, "no retry, and so no backoff");

@@ -139,6 +139,7 @@ pub(in crate::worker) fn refuse(
             server,
             rules: None,
             lines: b"",
+            is_call: false,
         };
         match rule {
             Some(rule) => {

@@ -186,6 +186,7 @@ fn an_endpoint_gets_one_request_and_the_same_one() {
         tells_certificate: false,
     };
     let request = UpstreamRequest {
+        grpc_timeout: None,
         lines: b"",
         head: &head,
         path: head.path(),

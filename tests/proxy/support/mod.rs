@@ -6,6 +6,7 @@
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod gateway;
+pub(crate) mod grpc;
 pub(crate) mod load;
 pub(crate) mod stream;
 pub(crate) mod tls;

@@ -241,6 +241,7 @@ fn refuse(
         server: &inbound.config().server,
         rules: None,
         lines: b"",
+        is_call: false,
     };
     match rule {
         Some(rule) => {
