@@ -267,8 +267,6 @@ impl Generation {
         active.set(active.get().saturating_add_signed(change));
     }
 
-    // ---- limits ----
-
     /// Room for one more request at an endpoint, over all cores; a slot if there is a limit, an error if it is reached.
     pub(super) fn enter_endpoint(
         self: &Rc<Self>,

@@ -47,6 +47,7 @@ mod meaning;
 mod notice;
 mod opening;
 mod opinions;
+mod own_answers;
 mod own_lines;
 mod parting;
 mod plan;

@@ -6,11 +6,11 @@
 
 use super::identity;
 use super::rows::{array, glue};
-use super::rules::{cors, test};
+use super::rules::{cors, limit, shared_limits, test};
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
-    HostMatch, Limit, LimitKey, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion,
-    Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Tier, Timeout, Underscores, bytes,
+    HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
+    Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -298,33 +298,6 @@ fn header_rules(rules: &HeaderRules) -> Value {
 fn response_rules(rules: &HeaderRules) -> Value {
     let mut shown = header_rules(rules);
     shown["always"] = rules.always.into();
-    shown
-}
-
-fn shared_limits(limits: &[Limit]) -> Value {
-    let named = |shared: &Limit| {
-        let mut shown = limit(shared);
-        shown.as_object_mut()?.remove("name");
-        Some((shared.name.as_deref()?.to_owned(), shown))
-    };
-    limits.iter().filter_map(named).collect::<serde_json::Map<_, _>>().into()
-}
-
-fn limit(limit: &Limit) -> Value {
-    let per = match (&limit.per, &limit.name) {
-        (LimitKey::Route, Some(_)) => "gateway".into(),
-        (LimitKey::Several(keys), _) => keys.iter().map(ToString::to_string).collect(),
-        (key, _) => Value::from(key.to_string()),
-    };
-    let mut shown =
-        json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run });
-    if let Some(name) = &limit.name {
-        shown["name"] = Value::from(&**name);
-    }
-    if limit.name.is_some() {
-        let tier = |tier: &Tier| (tier.group.clone(), json!({ "rate": tier.rate.to_string(), "burst": tier.burst }));
-        shown["tiers"] = limit.tiers.iter().map(tier).collect::<serde_json::Map<_, _>>().into();
-    }
     shown
 }
 

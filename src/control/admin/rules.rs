@@ -1,7 +1,7 @@
-//! What routes ask of values, and which pages may call them, as the file writes it.
+//! What routes ask of values, which pages may call them, and how often anybody may, as the file writes it.
 
 use super::configuration::duration;
-use crate::config::{AllowedHeaders, Cors, Test};
+use crate::config::{AllowedHeaders, Cors, Limit, LimitKey, Test, Tier};
 use serde_json::{Value, json};
 
 /// What a value is to be, as the file writes it.
@@ -30,4 +30,33 @@ pub(super) fn cors(cors: &Cors) -> Value {
         "credentials": cors.credentials,
         "max_age": duration(cors.max_age),
     })
+}
+
+/// `[limit.NAME]`.
+pub(super) fn shared_limits(limits: &[Limit]) -> Value {
+    let named = |shared: &Limit| {
+        let mut shown = limit(shared);
+        shown.as_object_mut()?.remove("name");
+        Some((shared.name.as_deref()?.to_owned(), shown))
+    };
+    limits.iter().filter_map(named).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// A limit of a route or a listener.
+pub(super) fn limit(limit: &Limit) -> Value {
+    let per = match (&limit.per, &limit.name) {
+        (LimitKey::Route, Some(_)) => "gateway".into(),
+        (LimitKey::Several(keys), _) => keys.iter().map(ToString::to_string).collect(),
+        (key, _) => Value::from(key.to_string()),
+    };
+    let mut shown =
+        json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run });
+    if let Some(name) = &limit.name {
+        shown["name"] = Value::from(&**name);
+    }
+    if limit.name.is_some() {
+        let tier = |tier: &Tier| (tier.group.clone(), json!({ "rate": tier.rate.to_string(), "burst": tier.burst }));
+        shown["tiers"] = limit.tiers.iter().map(tier).collect::<serde_json::Map<_, _>>().into();
+    }
+    shown
 }
