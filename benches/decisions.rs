@@ -19,7 +19,7 @@ use ringgate::limits;
 use ringgate::observe::labels::AttemptOutcome;
 use ringgate::observe::recorder::{Finished, Recorder};
 use ringgate::observe::stats::Stats;
-use ringgate::policy::admission::{Admission, Admitted, Limits};
+use ringgate::policy::admission::{Admission, Admitted, Limits, Met};
 use ringgate::policy::cluster::{Cluster, Common};
 use ringgate::policy::deadline::RouteDeadline;
 use ringgate::policy::exchange::{Action, Event, Exchange, Facts};
@@ -183,7 +183,8 @@ impl Decider {
         else {
             panic!("a valid request")
         };
-        let header = |name: &HeaderName| head.fields().get(name.as_str());
+        let header =
+            |name: &HeaderName, is: &mut dyn FnMut(&[u8]) -> bool| head.fields().get_all(name.as_str()).any(is);
         let view = RequestView {
             host: head.host(),
             path: head.path(),
@@ -194,7 +195,7 @@ impl Decider {
         };
         let Routed::Route(route) = self.router.route(&view, &mut self.cache) else { panic!("a route") };
         let limited_by = |_: &LimitKey| None;
-        let admitted = self.admission.admit((route, ListenerId(0)), client.into(), &limited_by, began);
+        let admitted = self.admission.admit((route, ListenerId(0), Met::All), client.into(), &limited_by, began);
         assert!(matches!(admitted, Admitted::Pass { .. }));
         encode_up(&mut self.up, &head, &self.config, route, client);
         let mut exchange = Exchange::new(Facts {

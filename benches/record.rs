@@ -126,6 +126,7 @@ fn log(criterion: &mut Criterion) {
     let mut sender = LogSender::new(LogRing::new());
     let record = LogRecord {
         consumer: b"",
+        limit: b"",
         generation: 1,
         time_unix_ms: 1_700_000_000_000,
         listener: ListenerId(0),

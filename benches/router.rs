@@ -61,7 +61,7 @@ fn routes(criterion: &mut Criterion) {
                     bencher.iter(|| {
                         turn = if turn + 1 < different { turn + 1 } else { 0 };
                         let next = spread(turn, count);
-                        let (case, none) = (&cases[next], |_: &HeaderName| None);
+                        let (case, none) = (&cases[next], |_: &HeaderName, _: &mut dyn FnMut(&[u8]) -> bool| false);
                         let view = RequestView {
                             host: Some(&case.host),
                             path: &case.path,

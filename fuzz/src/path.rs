@@ -137,7 +137,7 @@ fn route(path: &str) -> Option<RouteId> {
             query: None,
             method: &Method::GET,
             source: Source::default(),
-            header: &|_| None,
+            header: &|_, _| false,
         };
         match router.route(&view, cache) {
             Routed::Route(route) => Some(route),

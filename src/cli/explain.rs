@@ -106,8 +106,9 @@ fn split_url(url: &str) -> Result<(Option<&str>, u16, &str), String> {
 
 /// The answer, for people.
 pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
-    let header =
-        |name: &HeaderName| ask.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_bytes());
+    let header = |name: &HeaderName, is: &mut dyn FnMut(&[u8]) -> bool| {
+        ask.headers.iter().any(|(other, value)| other == name && is(value.as_bytes()))
+    };
     let mut scratch = String::new();
     let request = RequestView {
         host: ask.host.as_deref(),

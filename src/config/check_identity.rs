@@ -137,6 +137,10 @@ fn forward_way(
     let forward = super::forward::forward(&forward.value, upstreams, sink)?;
     let headers = headers(&table.at, table.headers.as_ref()?, sink);
     let forwards = value(&table.forward_credentials)?;
+    if let Some(key) = table.forward_credentials.as_ref().filter(|key| key.given) {
+        let message = "has no effect: what the service decides by goes on as it came".to_owned();
+        sink.value(table.at.key("forward_credentials"), key.span.clone(), message, None);
+    }
     Some(Auth {
         name: name.to_owned(),
         places: Vec::new(),

@@ -22,13 +22,14 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 /// What only the gateway says about CORS: of an endpoint's response these are taken off (Fetch standard, "CORS protocol").
-pub(super) const HEADERS: [&str; 6] = [
+pub(super) const HEADERS: [&str; 7] = [
     "access-control-allow-origin",
     "access-control-allow-credentials",
     "access-control-allow-methods",
     "access-control-allow-headers",
     "access-control-expose-headers",
     "access-control-max-age",
+    "access-control-allow-private-network",
 ];
 
 /// Methods that a page may ask for where neither `cors` nor the route names any.

@@ -156,6 +156,13 @@ pub fn routed<'v>(
     }
 }
 
+/// Whether a field is one that says something of the client, and of which [`routed`] makes one value of its own.
+#[must_use]
+pub fn is_forwarding(name: &str) -> bool {
+    let kind = classify(name.as_bytes(), Underscores::Keep);
+    matches!(kind, Kind::XForwardedFor | Kind::XForwardedProto | Kind::XForwardedHost | Kind::ForwardedOther)
+}
+
 /// Appends X-Forwarded-For, -Proto, -Host, X-Request-Id and Via, but for those that the rules name.
 pub(super) fn push_forwarding(
     out: &mut Vec<u8>,

@@ -3,7 +3,8 @@
 //! Those are the route's and, before them, its listener's, each once: a limit that both name counts a request once. The slot comes first,
 //! because it can be put back; tokens cannot (see [`super::token_bucket`]). With several rate limits all are asked
 //! before a token is taken from any, so a request that one limit rejects does not use up the others; only when another worker takes
-//! the last token in between is one spent in vain, which is the safe side. A limit in dry run never rejects, but takes its tokens
+//! the last token in between is one spent in vain, which is the safe side. Where it has to be found out who sends a request, limits that ask
+//! for nobody come before that ([`Met`]), so that who guesses passwords is limited, too. A limit in dry run never rejects, but takes its tokens
 //! as if it counted, and what it would have rejected is reported.
 //!
 //! [`Limits`] is shared by the workers, made with each configuration, and takes over the state of limits that did not change: a reload
@@ -48,6 +49,17 @@ impl Admitted {
     pub fn is_outdated(self, now: Instant, later: Instant) -> bool {
         matches!(self, Self::RateLimited { quota, .. } if now + quota.reset <= later)
     }
+}
+
+/// Which of its limits a request meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// All, and `max_concurrent`.
+    All,
+    /// Before it is known who sends it: those that ask for nobody. `max_concurrent` comes with the others.
+    Anybody,
+    /// When it is known who sends it: the others, and `max_concurrent`.
+    Known,
 }
 
 /// Limits that one request can meet.
@@ -282,25 +294,38 @@ impl Admission {
     /// apart, and is only called for limits by these.
     pub fn admit<'h>(
         &mut self,
-        (route, listener): (RouteId, ListenerId),
+        (route, listener, which): (RouteId, ListenerId, Met),
         caller: Caller<'_>,
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
         now: Instant,
     ) -> Admitted {
-        if self.slots[route.index()].as_mut().is_some_and(|slots| !slots.acquire()) {
+        let has_slot = which != Met::Anybody;
+        if has_slot && self.slots[route.index()].as_mut().is_some_and(|slots| !slots.acquire()) {
             return Admitted::ConcurrencyLimited;
         }
         let (of_route, of_listener) = (&self.limits.routes[route.index()], &self.limits.listeners[listener.index()]);
         let mut met = [0; MET_MAX];
-        let rows = match &*of_listener.rows {
-            [] => &*of_route.rows,
-            _ => meet(&mut met, of_listener, of_route),
+        let rows = match (&*of_listener.rows, which) {
+            ([], Met::All) => &*of_route.rows,
+            (_, Met::All) => meet(&mut met, of_listener, of_route),
+            _ => {
+                let len = meet(&mut met, of_listener, of_route).len();
+                let asks = |row: u32| self.limits.limiters[row as usize].asks_for_somebody();
+                let mut kept = 0;
+                for row in 0..len {
+                    if asks(met[row]) == (which == Met::Known) {
+                        met[kept] = met[row];
+                        kept += 1;
+                    }
+                }
+                &met[..kept]
+            }
         };
         let admitted = match rows {
             [] => Admitted::Pass { dry_run: 0 },
             rows => tokens((&self.limits, rows), &mut self.leases, caller, value, now),
         };
-        if !matches!(admitted, Admitted::Pass { .. }) {
+        if has_slot && !matches!(admitted, Admitted::Pass { .. }) {
             self.release(route);
         }
         admitted

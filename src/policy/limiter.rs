@@ -119,6 +119,16 @@ impl Limiter {
         Self { id, name, limit: limit.clone(), bucket, before, tiers }
     }
 
+    /// Whether it has to be known who sends a request.
+    pub(super) fn asks_for_somebody(&self) -> bool {
+        let asks = |key: &LimitKey| matches!(key, LimitKey::Consumer | LimitKey::Group | LimitKey::Claim(_));
+        let by_key = match &self.limit.per {
+            LimitKey::Several(keys) => keys.iter().any(asks),
+            key => asks(key),
+        };
+        by_key || !self.tiers.is_empty()
+    }
+
     fn shared(&self) -> Option<&Arc<Reservoir>> {
         match &self.bucket {
             Bucket::All(reservoir) => Some(reservoir),

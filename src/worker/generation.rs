@@ -18,7 +18,7 @@ use crate::net::upstream::Upstream;
 use crate::net::{clock, driver};
 use crate::observe::access_log::LogSender;
 use crate::observe::recorder::Recorder;
-use crate::policy::admission::{Admission, Admitted};
+use crate::policy::admission::{Admission, Admitted, Met};
 use crate::policy::cluster::Cluster;
 use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
@@ -285,18 +285,18 @@ impl Generation {
     /// Admits a request to its listener and its route, or says what is wanting; with a slot to hold if the route has `max_concurrent`.
     pub(super) fn admit<'h>(
         self: &Rc<Self>,
-        (route, listener): (RouteId, ListenerId),
+        (route, listener, met): (RouteId, ListenerId, Met),
         caller: Caller<'_>,
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
         now: Instant,
     ) -> (Admitted, Option<Slot>) {
         let mut admission = self.admission.borrow_mut();
-        let mut admitted = admission.admit((route, listener), caller, value, now);
+        let mut admitted = admission.admit((route, listener, met), caller, value, now);
         if matches!(admitted, Admitted::RateLimited { .. }) {
             // another core may have moved the bucket ahead of this one's time, which is that of the turn: a full bucket looks empty then
             let later = clock::read_now();
             if admitted.is_outdated(now, later) {
-                admitted = admission.admit((route, listener), caller, value, later);
+                admitted = admission.admit((route, listener, met), caller, value, later);
             }
         }
         drop(admission);
@@ -304,7 +304,7 @@ impl Generation {
         if dry_run != 0 {
             self.recorder.rate_limited_dry_run(route);
         }
-        let limited = self.shared.config.routes[route.index()].concurrent_max.is_some();
+        let limited = met != Met::Anybody && self.shared.config.routes[route.index()].concurrent_max.is_some();
         (admitted, limited.then(|| self.slot(SlotOf::Route(route))))
     }
 

@@ -74,6 +74,7 @@ impl Planner<'_> {
         write_retry_after(quota.reset, retry_after);
         limits.write_quota(limit, quota, rate_limit);
         limits.write_policies(route, self.inbound.listener, policies);
+        record.on_limit(limits.name(limit));
         let fields: [(&str, &[u8]); 3] =
             [("Retry-After", retry_after), ("RateLimit", rate_limit), ("RateLimit-Policy", policies)];
         self.refuse(cycle, record, ProxyError::RateLimited, &fields)

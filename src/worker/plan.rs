@@ -5,7 +5,7 @@
 //! waits for the network carries nothing else.
 
 use super::generation::Slot;
-use super::identify::{Identified, Stop};
+use super::identify::{Identified, Stop, of_cookie, pairs};
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::own_lines::OwnLines;
@@ -25,7 +25,7 @@ use crate::http::trailers::Trailers;
 use crate::http::upgrade::Offer;
 use crate::limits::ROUNDS_MAX;
 use crate::net::block::Block;
-use crate::policy::admission::Admitted;
+use crate::policy::admission::{Admitted, Met};
 use crate::policy::chance::hash_key;
 use crate::policy::limiter::Caller;
 use crate::policy::retry::is_idempotent;
@@ -191,9 +191,6 @@ impl Planner<'_> {
         if self.call.is_some() {
             record.on_call();
         }
-        // a unix socket's peer has no address but the one that stands for it
-        let peer = self.inbound.client.peer;
-        self.client.set((peer.address.is_some() || client != peer.ip()).then_some(client));
         self.way(cycle, record, client)
     }
 
@@ -216,9 +213,22 @@ impl Planner<'_> {
         headers::routed(self.head, name.as_str(), &self.inbound.forwarding(&[]), text)
     }
 
+    /// Whether one of the values of such a field is what is looked for.
+    fn has_field(&self, name: &HeaderName, is: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let fields = self.head.fields();
+        let others = || fields.get_all(name.as_str()).skip(1);
+        match self.field(name) {
+            None => false,
+            Some(first) => is(first) || (!headers::is_forwarding(name.as_str()) && others().any(is)),
+        }
+    }
+
     /// The verbs from here to the attempts. Each needs the head and what the verbs before it have found, and nothing that the worker lends: where
     /// one is to wait, the rest is planned anew from the head that is kept.
     pub(super) fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Planned {
+        // a unix socket's peer has no address but the one that stands for it
+        let peer = self.inbound.client.peer;
+        self.client.set((peer.address.is_some() || client != peer.ip()).then_some(client));
         let route = match self.route(cycle, record) {
             Ok(route) => route,
             Err(answer) => return Planned::Answer(answer),
@@ -228,13 +238,22 @@ impl Planner<'_> {
         if self.inbound.worker.shared.config.routes[route.index()].is_guard {
             return self.aim(cycle, record, route, None, client); // whoever it is
         }
+        let ways = config::identity::ways(&self.inbound.worker.shared.config.routes[route.index()], self.config);
+        let met = if ways.is_empty() { Met::All } else { Met::Known };
+        // who guesses passwords is limited before he is asked for one; once, however often it waits
+        if met == Met::Known
+            && self.heard.is_empty()
+            && let Err(answer) = self.admit(cycle, record, (route, Met::Anybody), client)
+        {
+            return Planned::Answer(answer);
+        }
         match self.identify(route, client, record) {
             Ok(()) => {}
             Err(Stop::Wait(way, on)) => return Planned::Wait(route, way, on),
             Err(Stop::Answered(refusal)) => return Planned::Answer(self.pass_refusal(cycle, record, &refusal)),
             Err(Stop::Refused(error)) => return Planned::Answer(self.turn_away(cycle, record, route, error)),
         }
-        match self.admit(cycle, record, route, client) {
+        match self.admit(cycle, record, (route, met), client) {
             Ok(slot) => self.aim(cycle, record, route, slot, client),
             Err(answer) => Planned::Answer(answer),
         }
@@ -248,10 +267,12 @@ impl Planner<'_> {
         if let Some(token) = worker.shared.challenges.token(head.path()) {
             return Err(self.prove(cycle, record, &token));
         }
-        if let Some(answer) = self.preflight(cycle, record) {
+        let found = self.look_up(head.method());
+        let is_guarded = matches!(found, Routed::Route(id) if worker.shared.config.routes[id.index()].is_guard);
+        if !is_guarded && let Some(answer) = self.preflight(cycle, record) {
             return Err(answer);
         }
-        match self.look_up(head.method()) {
+        match found {
             Routed::Route(route) => Ok(route),
             Routed::NoRoute => Err(self.refuse(cycle, record, ProxyError::NoRoute, &[])),
             Routed::MethodNotAllowed(allow) => {
@@ -266,7 +287,7 @@ impl Planner<'_> {
     /// The route of a request that is like this one, but for its method.
     pub(super) fn look_up(&self, method: &Method) -> Routed<'_> {
         let (head, worker) = (self.head, self.inbound.worker);
-        let header = |name: &HeaderName| self.field(name);
+        let header = |name: &HeaderName, is: &mut dyn FnMut(&[u8]) -> bool| self.has_field(name, is);
         let client = self.client.get();
         let view = RequestView {
             host: head.host(),
@@ -283,7 +304,7 @@ impl Planner<'_> {
         &self,
         cycle: &mut Cycle,
         record: &mut Record,
-        route: RouteId,
+        (route, met): (RouteId, Met),
         client: IpAddr,
     ) -> Result<Option<Slot>, Answer> {
         let identities = &self.inbound.worker.shared.identities;
@@ -299,7 +320,7 @@ impl Planner<'_> {
         };
         let consumer = consumer.filter(|name| !name.is_empty());
         let caller = Caller { client, consumer, groups };
-        match self.inbound.worker.admit((route, self.inbound.listener), caller, &limited_by, self.now) {
+        match self.inbound.worker.admit((route, self.inbound.listener, met), caller, &limited_by, self.now) {
             (Admitted::Pass { .. }, slot) => Ok(slot),
             (Admitted::ConcurrencyLimited, _) => {
                 Err(self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]))
@@ -406,12 +427,9 @@ impl Planner<'_> {
     }
 }
 
-/// The value of a cookie (RFC 6265 §5.4: pairs separated by `; `).
+/// The first value of a cookie, whichever field it stands in.
 fn cookie<'h>(head: &RequestHead<'h>, name: &str) -> Option<&'h [u8]> {
-    head.fields().get("cookie")?.split(|byte| *byte == b';').find_map(|pair| {
-        let pair = pair.trim_ascii_start();
-        pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-    })
+    head.fields().get_all("cookie").flat_map(pairs).find_map(|pair| of_cookie(pair, name))
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub(super) struct Record {
 impl LogTexts {
     fn fill(&mut self, texts: [&[u8]; 7]) {
         self.bytes.clear();
-        let none = [&b""[..]; 2];
+        let none = [&b""[..]; 3];
         for (text, end) in texts.into_iter().chain(none).zip(&mut self.ends) {
             self.bytes.extend_from_slice(&text[..text.len().min(LOG_FIELD_BYTES_MAX)]);
             *end = u32::try_from(self.bytes.len()).expect("bounded texts");
@@ -80,7 +80,13 @@ impl LogTexts {
     /// Puts the name of the consumer behind that.
     fn add_consumer(&mut self, name: &str) {
         self.bytes.extend_from_slice(name.as_bytes());
-        self.ends[8] = u32::try_from(self.bytes.len()).expect("bounded texts");
+        self.ends[8..].fill(u32::try_from(self.bytes.len()).expect("bounded texts"));
+    }
+
+    /// Puts the name of the limit that has refused the request at the end.
+    fn add_limit(&mut self, name: &str) {
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.ends[9] = u32::try_from(self.bytes.len()).expect("bounded texts");
     }
 
     fn get(&self, index: usize) -> &[u8] {
@@ -183,6 +189,13 @@ impl Record {
         self.consumer = Some(ConsumerKey { number, is_labelled });
         if let Some(texts) = &mut self.texts {
             texts.add_consumer(name);
+        }
+    }
+
+    /// A limit of this name has refused the request.
+    pub(super) fn on_limit(&mut self, name: &str) {
+        if let Some(texts) = &mut self.texts {
+            texts.add_limit(name);
         }
     }
 
@@ -296,6 +309,7 @@ impl Record {
                 sni: texts.get(6),
                 client_subject: texts.get(7),
                 consumer: texts.get(8),
+                limit: texts.get(9),
             });
             if !kept {
                 worker.life.log_line_dropped();
@@ -316,7 +330,9 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4, 5].map(|i| texts.get(i).len()), [3, 2, 0, 0, 4, 0]);
         texts.fill([b"", b"/b", b"h", b"", b"", b"r", b""]);
         texts.add_consumer("acme");
-        assert_eq!((texts.get(7), texts.get(8)), (&b""[..], &b"acme"[..]));
+        assert_eq!((texts.get(7), texts.get(8), texts.get(9)), (&b""[..], &b"acme"[..], &b""[..]));
+        texts.add_limit("plan");
+        assert_eq!((texts.get(8), texts.get(9)), (&b"acme"[..], &b"plan"[..]));
         assert_eq!((texts.get(1), texts.get(5)), (&b"/b"[..], &b"r"[..]));
     }
 }

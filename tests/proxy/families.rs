@@ -46,6 +46,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     sessions,
     streams,
     consumers,
+    calls,
     rate_limits,
     forgotten_clients,
     health_checks,
@@ -356,6 +357,16 @@ fn consumers(driver: Driver) -> Moved {
     let watched = Watched::start(driver, &config);
     assert_eq!(watched.gateway.request("GET", "/", &[("X-Key", "key")], b"").status, 200);
     watched.moved(&["ringgate_consumer_requests_total", "ringgate_consumer_bytes_total"])
+}
+
+/// A call of gRPC, of which HTTP/1.1 carries the head as well.
+fn calls(driver: Driver) -> Moved {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 0\r\nContent-Length: 0\r\n\r\n";
+    let service = Upstream::answering(move |_, conn| drop(conn.send(answer)));
+    let watched = Watched::start(driver, &behind(&[&service], "", ""));
+    let call = [("Content-Type", "application/grpc"), ("TE", "trailers")];
+    assert_eq!(watched.gateway.request("POST", "/shop.Orders/Get", &call, b"").status, 200);
+    watched.moved(&["ringgate_grpc_requests_total"])
 }
 
 /// The table has 2^18 lines of four clients each. A line has a fifth one, all of them in debt, after some 60,000 clients: it is the birthday

@@ -29,6 +29,17 @@ fn people(way: &str, hash: &str) -> String {
 }
 
 on_both_drivers! {
+    fn who_guesses_is_limited_like_everybody_and_a_limit_by_name_counts_who_was_let_in(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let limits = "limit = [{ rate = \"4/h\", burst = 4, per = \"client_ip\" }, { rate = \"2/h\", burst = 2, per = \"consumer\" }]";
+        let config = behind(&[&upstream], &format!("auth = [\"login\"]\n{limits}"), "") + &people("basic = {}", ORANGE);
+        let gateway = Gateway::start(driver, &config);
+        assert_eq!([ask(&gateway, "wile", "a"), ask(&gateway, "wile", "orange pie")], [401, 200]);
+        assert_eq!([ask(&gateway, "wile", "b"), ask(&gateway, "wile", "orange pie")], [401, 200]);
+        assert_eq!(ask(&gateway, "wile", "orange pie"), 429);
+        assert_eq!(ask(&gateway, "wile", "c"), 429, "nobody asks whether it is right");
+    }
+
     fn a_password_opens_the_route_and_nothing_else_does(driver: Driver) {
         let upstream = Upstream::always("ok");
         let dir = tempfile::tempdir().unwrap();

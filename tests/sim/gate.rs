@@ -5,7 +5,7 @@
 //! right too.
 
 use ringgate::config;
-use ringgate::policy::admission::{Admission, Admitted, Limits};
+use ringgate::policy::admission::{Admission, Admitted, Limits, Met};
 use ringgate::policy::chance::below;
 use ringgate::policy::key_table::KeyTable;
 use ringgate::units::{Instant, ListenerId, Rate, Rng, RouteId};
@@ -116,7 +116,7 @@ impl Gate {
         let client = IpAddr::from(Ipv4Addr::new(192, 0, 2, below(rng, CLIENTS) as u8));
         let (rate, burst) = self.client_limit;
         let by_client = self.clients.entry(client).or_insert_with(|| Meter::new(rate, burst));
-        match self.workers[worker].admit((ROUTE, ListenerId(0)), client.into(), &|_| None, now) {
+        match self.workers[worker].admit((ROUTE, ListenerId(0), Met::All), client.into(), &|_| None, now) {
             Admitted::Pass { dry_run } => {
                 assert_eq!(dry_run, 0);
                 self.route.on_admitted(now);

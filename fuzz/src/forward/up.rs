@@ -43,7 +43,7 @@ pub(super) fn check(knobs: Knobs, bytes: &[u8]) {
 }
 
 fn route(head: &RequestHead<'_>) -> Option<RouteId> {
-    let header = |name: &HeaderName| head.fields().get(name.as_str());
+    let header = |name: &HeaderName, is: &mut dyn FnMut(&[u8]) -> bool| head.fields().get_all(name.as_str()).any(is);
     let view = RequestView {
         host: head.host(),
         path: head.path(),

@@ -110,6 +110,9 @@ impl Formatter {
             put(out, format_args!(",\"grpc_status\":{code}"));
         }
         optional_json(out, "error", record.error.map(|error| error.token()));
+        if !record.limit.is_empty() {
+            self.json_text(out, "limit", record.limit, false);
+        }
         if let Some(rule) = record.rule {
             put(out, format_args!(",\"rule\":\"{}\"", rule.word()));
         }
@@ -185,6 +188,10 @@ impl Formatter {
         out.extend_from_slice(b" host=");
         combined_quoted(out, record.host, self.redact.host);
         put(out, format_args!(" error={}", record.error.map_or("-", |error| error.token())));
+        if !record.limit.is_empty() {
+            out.extend_from_slice(b" limit=");
+            combined_quoted(out, record.limit, false);
+        }
         if let Some(code) = record.grpc_status {
             put(out, format_args!(" grpc_status={code}"));
         }

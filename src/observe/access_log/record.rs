@@ -63,6 +63,8 @@ pub struct LogRecord<'a> {
     pub user_agent: &'a [u8],
     /// `Referer`.
     pub referer: &'a [u8],
+    /// The name of the limit that has refused it.
+    pub limit: &'a [u8],
     /// The name of the consumer that was recognised.
     pub consumer: &'a [u8],
     /// The session that it came in; `None`: plain HTTP.
@@ -106,8 +108,8 @@ const NONE_U64: u64 = u64::MAX;
 /// Stands for a version that is not there: digits end at 9.
 const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
-/// The largest packed record: nine texts, the endpoints, and less than 144 bytes of numbers.
-pub(super) const PACKED_BYTES_MAX: usize = 9 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
+/// The largest packed record: ten texts, the endpoints, and less than 144 bytes of numbers.
+pub(super) const PACKED_BYTES_MAX: usize = 10 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
 
 impl<'a> LogRecord<'a> {
     /// Appends the packed record to `out`: at most [`PACKED_BYTES_MAX`] bytes.
@@ -146,6 +148,7 @@ impl<'a> LogRecord<'a> {
         pack_text(out, self.sni);
         pack_text(out, self.client_subject);
         pack_text(out, self.consumer);
+        pack_text(out, self.limit);
     }
 
     /// Reads what [`LogRecord::pack`] wrote; `tries` keeps where they went and how they ended. `None` when the bytes are no packed record.
@@ -204,6 +207,7 @@ impl<'a> LogRecord<'a> {
             sni: from.text()?,
             client_subject: from.text()?,
             consumer: from.text()?,
+            limit: from.text()?,
         })
     }
 }
@@ -314,6 +318,7 @@ pub(super) mod tests {
             sni: b"",
             client_subject: b"",
             consumer: b"",
+            limit: b"",
         }
     }
 
@@ -333,7 +338,7 @@ pub(super) mod tests {
     fn a_packed_record_comes_back_as_it_was() {
         round_trip(&full());
         round_trip(&LogRecord { rule: Some(Rule::Chunk), ..full() });
-        round_trip(&LogRecord { consumer: b"acme", grpc_status: Some(16), ..full() });
+        round_trip(&LogRecord { consumer: b"acme", limit: b"plan", grpc_status: Some(16), ..full() });
         let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
         round_trip(&LogRecord { tls: Some(tls), sni: b"api.example.com", client_subject: b"CN=a", ..full() });
         round_trip(&LogRecord {
@@ -367,6 +372,7 @@ pub(super) mod tests {
             sni: text,
             client_subject: text,
             consumer: text,
+            limit: text,
             tls: Some(LogTls { version: 0x0303, suite: 0xc02b, is_resumed: false }),
             endpoints: &many,
             outcomes: &[AttemptOutcome::Reset; 100],

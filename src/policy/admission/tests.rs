@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// The first route by the first listener.
-const AT: (RouteId, ListenerId) = (RouteId(0), ListenerId(0));
+const AT: (RouteId, ListenerId, Met) = (RouteId(0), ListenerId(0), Met::All);
 
 fn limit(count: u64, burst: u64, per: LimitKey) -> Limit {
     Limit {
@@ -210,8 +210,9 @@ fn a_reload_keeps_the_state_of_limits_that_did_not_change() {
     let same = limits(&[route("new", Vec::new(), None), kept(1)], Some(&first));
     let mut after = Admission::new(Arc::clone(&same));
     let now = Instant::from_nanos(1_000_000_000);
-    let mut ask_second =
-        |client: u8| after.admit((RouteId(1), ListenerId(0)), IpAddr::from([10, 0, 0, client]).into(), &|_| None, now);
+    let mut ask_second = |client: u8| {
+        after.admit((RouteId(1), ListenerId(0), Met::All), IpAddr::from([10, 0, 0, client]).into(), &|_| None, now)
+    };
     assert_eq!(ask_second(2), Admitted::ConcurrencyLimited, "the request of before is still in flight");
     before.release(RouteId(0));
     assert_eq!(limited_by(ask_second(2)), Some(0));
@@ -305,7 +306,7 @@ fn routes_that_name_a_limit_share_it_and_a_listener_that_does_counts_a_request_o
     let now = Instant::from_nanos(1_000_000_000);
     let mut ask = |worker: usize, route: u32, client: u8| {
         let caller = IpAddr::from([10, 0, 0, client]).into();
-        let admitted = workers[worker].admit((RouteId(route), ListenerId(0)), caller, &|_| None, now);
+        let admitted = workers[worker].admit((RouteId(route), ListenerId(0), Met::All), caller, &|_| None, now);
         limited_by(admitted).map(|limit| limits.name(limit))
     };
     assert_eq!([ask(0, 0, 1), ask(1, 1, 1)], [None; 2]);
@@ -381,4 +382,26 @@ fn what_is_counted_may_be_a_network_a_cookie_or_a_combination() {
             ("10.0.0.2", b, true),
         ],
     );
+}
+
+#[test]
+fn limits_that_ask_for_nobody_can_be_met_before_the_others_and_the_slot_comes_last() {
+    let limits_of = vec![limit(1, 2, LimitKey::ClientIp), limit(1, 1, LimitKey::Consumer)];
+    let mut admission = Admission::new(limits(&[route("orders", limits_of, Some(1))], None));
+    let mut ask = |met: Met, consumer: Option<&str>| {
+        let caller = Caller { consumer, ..IpAddr::from([10, 0, 0, 1]).into() };
+        admission.admit((RouteId(0), ListenerId(0), met), caller, &|_| None, Instant::from_nanos(1_000_000_000))
+    };
+    assert_eq!(ask(Met::Anybody, None), PASS);
+    assert_eq!(ask(Met::Known, Some("a")), PASS, "takes the place");
+    assert_eq!(ask(Met::Anybody, None), PASS, "asks for none");
+    assert_eq!(limited_by(ask(Met::Anybody, None)), Some(0));
+    assert_eq!(ask(Met::Known, Some("b")), Admitted::ConcurrencyLimited);
+    admission.release(RouteId(0));
+    let mut again = |consumer| {
+        let caller = Caller { consumer: Some(consumer), ..IpAddr::from([10, 0, 0, 1]).into() };
+        admission.admit((RouteId(0), ListenerId(0), Met::Known), caller, &|_| None, Instant::from_nanos(1_000_000_000))
+    };
+    assert_eq!(limited_by(again("a")), Some(1));
+    assert_eq!(again("b"), PASS);
 }

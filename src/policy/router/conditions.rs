@@ -6,6 +6,7 @@ use crate::config::{Condition, Match, Test};
 use crate::limits;
 use crate::units::RouteId;
 use http::Method;
+use std::cell::RefCell;
 
 /// The methods that routes name; a set of them is the bits of their rows.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ pub(super) fn conditions_hold(
     request: &RequestView<'_>,
     cache: &mut RouterCache,
 ) -> bool {
-    rule.headers.iter().all(|(name, value)| (request.header)(name).is_some_and(|found| found == value.as_bytes()))
+    rule.headers.iter().all(|(name, value)| (request.header)(name, &mut |found| found == value.as_bytes()))
         && rule.query.iter().all(|(name, value)| query_has(request.query, name, value))
         && rule.more.iter().enumerate().all(|(row, condition)| holds(condition, (route, row), request, cache))
 }
@@ -90,7 +91,8 @@ pub(super) fn conditions_hold(
 const FIRST_CONDITION: usize = 1 << 16;
 const _: () = assert!(limits::ENTRIES_MAX <= FIRST_CONDITION);
 
-/// Whether a condition holds, which is that of a route in this row.
+/// Whether a condition holds, which is that of a route in this row. Where a name stands there more than once it is enough that one of the
+/// values is so: nobody knows which of them the endpoint takes, and a guard must see them all.
 pub(super) fn holds(
     condition: &Condition,
     (route, row): (RouteId, usize),
@@ -99,15 +101,25 @@ pub(super) fn holds(
 ) -> bool {
     let at = (route, FIRST_CONDITION + row);
     match condition {
-        Condition::Header(name, test) => passes(test, (request.header)(name), at, cache),
+        Condition::Header(name, test) => passes(test, at, cache, &|is| (request.header)(name, is)),
         Condition::Cookie(name, test) => {
-            let field = (request.header)(&http::header::COOKIE);
-            passes(test, field.and_then(|field| cookie(field, name)), at, cache)
+            let cookies = |is: &mut dyn FnMut(&[u8]) -> bool| {
+                (request.header)(&http::header::COOKIE, &mut |field| cookies(field, name).any(&mut *is))
+            };
+            passes(test, at, cache, &cookies)
         }
         Condition::Query(name, test) => {
             let mut text = cache.take_text();
-            let is_there = query_value(request.query, name, &mut text);
-            let passes = passes(test, is_there.then_some(&text[..]), at, cache);
+            let room = RefCell::new(&mut text);
+            let values = |is: &mut dyn FnMut(&[u8]) -> bool| {
+                let mut room = room.borrow_mut();
+                query_values(request.query, name).any(|value| {
+                    room.clear();
+                    decode(value, &mut room);
+                    is(&room)
+                })
+            };
+            let passes = passes(test, at, cache, &values);
             cache.put_text(text);
             passes
         }
@@ -120,46 +132,41 @@ pub(super) fn holds(
     }
 }
 
-fn passes(test: &Test, value: Option<&[u8]>, at: (RouteId, usize), cache: &mut RouterCache) -> bool {
-    match (test, value) {
-        (Test::Absent, value) => value.is_none(),
-        (Test::Not(text), value) => value != Some(text.as_bytes()),
-        (_, None) => false,
-        (Test::Present, Some(_)) => true,
-        (Test::Is(text), Some(value)) => value == text.as_bytes(),
-        (Test::Prefix(text), Some(value)) => value.starts_with(text.as_bytes()),
-        (Test::Regex(pattern), Some(value)) => pattern.is_match(value, cache.of(at, || pattern.cache())),
+/// `any`: whether one of the values is what is looked for.
+fn passes(
+    test: &Test,
+    at: (RouteId, usize),
+    cache: &mut RouterCache,
+    any: &dyn Fn(&mut dyn FnMut(&[u8]) -> bool) -> bool,
+) -> bool {
+    match test {
+        Test::Absent => !any(&mut |_| true),
+        Test::Present => any(&mut |_| true),
+        Test::Is(text) => any(&mut |value| value == text.as_bytes()),
+        Test::Not(text) => !any(&mut |_| true) || any(&mut |value| value != text.as_bytes()),
+        Test::Prefix(text) => any(&mut |value| value.starts_with(text.as_bytes())),
+        Test::Regex(pattern) => any(&mut |value| pattern.is_match(value, cache.of(at, || pattern.cache()))),
     }
 }
 
-/// The value of a cookie (RFC 6265 §5.4: pairs separated by `; `).
-fn cookie<'f>(field: &'f [u8], name: &str) -> Option<&'f [u8]> {
-    let mut pairs = field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+/// The values of cookies of a name in one field (RFC 6265 §5.4: pairs separated by `; `).
+fn cookies<'f>(field: &'f [u8], name: &str) -> impl Iterator<Item = &'f [u8]> {
+    let pairs = field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
-/// Appends the value of the first parameter called `name` after decoding, if there is one.
-fn query_value(query: Option<&str>, name: &str, out: &mut Vec<u8>) -> bool {
-    for pair in query.unwrap_or_default().as_bytes().split(|&byte| byte == b'&') {
+/// The values of parameters called `name`, not decoded.
+fn query_values<'q>(query: Option<&'q str>, name: &str) -> impl Iterator<Item = &'q [u8]> {
+    let pairs = query.into_iter().flat_map(|query| query.as_bytes().split(|&byte| byte == b'&'));
+    pairs.filter_map(move |pair| {
         let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        if decodes_to(&pair[..equals], name.as_bytes()) {
-            decode(pair.get(equals + 1..).unwrap_or_default(), out);
-            return query.is_some();
-        }
-    }
-    false
+        decodes_to(&pair[..equals], name.as_bytes()).then(|| pair.get(equals + 1..).unwrap_or_default())
+    })
 }
 
-/// Whether the first parameter called `name` has `value`, both after decoding.
+/// Whether a parameter called `name` has `value`, both after decoding.
 pub(super) fn query_has(query: Option<&str>, name: &str, value: &str) -> bool {
-    let Some(query) = query else { return false };
-    for pair in query.as_bytes().split(|&byte| byte == b'&') {
-        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        if decodes_to(&pair[..equals], name.as_bytes()) {
-            return decodes_to(pair.get(equals + 1..).unwrap_or_default(), value.as_bytes());
-        }
-    }
-    false
+    query_values(query, name).any(|found| decodes_to(found, value.as_bytes()))
 }
 
 /// Whether `encoded` means `plain`.
@@ -206,13 +213,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn query_parameters_are_compared_after_decoding_and_the_first_of_a_name_decides() {
+    fn query_parameters_are_compared_after_decoding_and_one_of_a_name_is_enough() {
         for (query, holds) in [
             ("v=2", true),
             ("a=1&v=2", true),
             ("%76=%32", true),
             ("v=2&v=3", true),
-            ("v=3&v=2", false),
+            ("v=3&v=2", true),
             ("v=22", false),
             ("v=", false),
             ("v", false),

@@ -70,7 +70,7 @@ fn outcome(rule: &Match, request: &RequestView<'_>) -> MatchOutcome {
         return MatchOutcome::Path;
     }
     for (name, value) in &rule.headers {
-        if (request.header)(name) != Some(value.as_bytes()) {
+        if !(request.header)(name, &mut |found| found == value.as_bytes()) {
             return MatchOutcome::Header(name.clone());
         }
     }

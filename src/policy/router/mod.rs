@@ -40,6 +40,9 @@ use std::net::IpAddr;
 use std::ops::Range;
 use tree::{EXACT_HOST, NodeId, Tree, TreeBuilder, WILDCARD_HOST};
 
+/// Whether one of a header's values is what is looked for.
+pub type AnyValue<'a> = dyn Fn(&HeaderName, &mut dyn FnMut(&[u8]) -> bool) -> bool + 'a;
+
 /// What the router looks at.
 #[derive(Clone, Copy)]
 pub struct RequestView<'a> {
@@ -53,8 +56,8 @@ pub struct RequestView<'a> {
     pub method: &'a Method,
     /// Where it comes from.
     pub source: Source<'a>,
-    /// The first value of a header. Only called for routes that have header conditions.
-    pub header: &'a dyn Fn(&HeaderName) -> Option<&'a [u8]>,
+    /// Whether one of a header's values is what is looked for. Only called for routes that have header conditions.
+    pub header: &'a AnyValue<'a>,
 }
 
 /// Where a request comes from.

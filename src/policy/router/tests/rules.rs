@@ -28,7 +28,7 @@ fn guards_are_asked_first_and_are_among_themselves_as_routes_are() {
         for host in ["a.example", "b.example", "other"] {
             for path in ["/", "/a", "/a/b", "/a/b/c", "/x/b"] {
                 for method in [Method::GET, Method::POST] {
-                    let header = |_: &HeaderName| None;
+                    let header = |_: &HeaderName, _: &mut dyn FnMut(&[u8]) -> bool| false;
                     let request = RequestView {
                         host: Some(host),
                         path,
@@ -67,8 +67,9 @@ fn matched(conditions: &str, target: &str, fields: &[(&str, &str)], source: Sour
     let config = crate::config::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}"));
     let router = Router::try_new(&config).unwrap();
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let header =
-        |name: &HeaderName| fields.iter().find(|(other, _)| *other == name.as_str()).map(|(_, value)| value.as_bytes());
+    let header = |name: &HeaderName, is: &mut dyn FnMut(&[u8]) -> bool| {
+        fields.iter().any(|(other, value)| *other == name.as_str() && is(value.as_bytes()))
+    };
     let view = RequestView { host: None, path, query, method: &Method::GET, source, header: &header };
     let is_routed = matches!(router.route(&view, &mut RouterCache::new()), Routed::Route(_));
     let chosen = router.explain(&view)[0].outcome == MatchOutcome::Chosen;
@@ -139,4 +140,27 @@ fn conditions_are_about_where_a_request_comes_from() {
     }
     assert!(matched("client_ip = ['10.0.0.0/8']", "/", &[], source("edge", "http", "::ffff:10.1.1.1")));
     assert!(!matched("client_ip = ['0.0.0.0/0', '::/0']", "/", &[], nowhere), "a unix socket's peer has no address");
+}
+
+/// Nobody knows which of them the endpoint takes.
+#[test]
+fn of_a_name_that_stands_there_twice_one_value_is_enough() {
+    let fields = [("cookie", "a=b; c=1"), ("cookie", "a=evil"), ("x-role", "user"), ("x-role", "admin")];
+    for (conditions, holds) in [
+        ("cookie = { a = \"evil\" }", true),
+        ("cookie = { a = { prefix = \"ev\" } }", true),
+        ("cookie = { a = \"c\" }", false),
+        ("cookie = { c = { not = \"1\" } }", false),
+        ("cookie = { d = { present = false } }", true),
+        ("header = { x-role = \"admin\" }", true),
+        ("header = { x-role = { regex = \"adm.*\" } }", true),
+        ("header = { x-role = { not = \"user\" } }", true),
+        ("header = { x-role = { present = false } }", false),
+        ("query = { q = \"2\" }", true),
+        ("query = { q = { regex = \"[2]\" } }", true),
+        ("query = { q = { not = \"3\" } }", true),
+        ("query = { q = \"3\" }", false),
+    ] {
+        assert_eq!(matched(conditions, "/?q=1&q=2", &fields, Source::default()), holds, "{conditions}");
+    }
 }
