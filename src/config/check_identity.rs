@@ -136,6 +136,12 @@ fn forward_way(
     only_tokens(table, sink);
     let forward = super::forward::forward(&forward.value, upstreams, sink)?;
     let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    for (name, _) in &table.headers.as_ref()?.value.0 {
+        if forward.identity().any(|told| *told == name.value.0) {
+            let message = format!("{}: what the service says stands in it", name.value.0);
+            sink.place(table.at.key("headers"), name.span.start, message, None);
+        }
+    }
     let forwards = value(&table.forward_credentials)?;
     if let Some(key) = table.forward_credentials.as_ref().filter(|key| key.given) {
         let message = "has no effect: what the service decides by goes on as it came".to_owned();

@@ -59,13 +59,12 @@ pub fn is_configurable(name: &str) -> bool {
 
 /// Whether the rules say something about a field: then the original is not copied.
 pub(super) fn overrides(rules: &HeaderRules, name: &[u8]) -> bool {
-    let is = |rule: &http::HeaderName| {
-        rule.as_str().len() == name.len() && name.eq_ignore_ascii_case(rule.as_str().as_bytes())
-    };
+    // what the gateway says under a name nobody says beside it under one that services cannot tell from that
+    let is = |rule: &http::HeaderName| is_same_variable(rule.as_str().as_bytes(), name);
     rules.remove.iter().any(is)
         || rules.set.iter().any(|(rule, _)| is(rule))
         || rules.templates.iter().any(|(rule, _)| is(rule))
-        || rules.strip.iter().any(|rule| is_same_variable(rule.as_str().as_bytes(), name))
+        || rules.strip.iter().any(is)
 }
 
 /// Whether CGI and its heirs could take the two names for one: there `X_Consumer` is `X-Consumer` (RFC 3875 §4.1.18).

@@ -104,7 +104,11 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
     match socket()?.connect(address) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match std::fs::remove_file(path) {
+            // whoever had it has removed it in the meantime
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        },
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
         // it listens, or its queue is full
         _ => Err(io::ErrorKind::AddrInUse.into()),

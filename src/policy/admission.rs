@@ -17,7 +17,7 @@ use super::limiter::{Caller, Limiter, Marks, Owner};
 use super::token_bucket::{Decision, Lease, Quota, Reservoir};
 use crate::config::{Config, Limit, LimitKey, Route};
 use crate::limits::ROUTE_LIMITS_MAX;
-use crate::units::{Instant, ListenerId, RouteId};
+use crate::units::{GroupId, Instant, ListenerId, Rate, RouteId};
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -163,14 +163,14 @@ impl Limits {
     }
 
     /// Appends the value of `RateLimit-Policy`: all limits that a request meets and that reject. What is in dry run is no quota of the
-    /// client's.
-    pub fn write_policies(&self, route: RouteId, listener: ListenerId, out: &mut Vec<u8>) {
+    /// client's. `groups` are those of who sends the request: they may have rates of their own.
+    pub fn write_policies(&self, (route, listener): (RouteId, ListenerId), groups: &[GroupId], out: &mut Vec<u8>) {
         let (route, listener) = (&self.routes[route.index()], &self.listeners[listener.index()]);
-        if listener.rows.is_empty() {
+        if listener.rows.is_empty() && groups.is_empty() {
             return out.extend_from_slice(&route.policies);
         }
         let mut met = [0; MET_MAX];
-        limit_fields::write_policies(policies(&self.limiters, meet(&mut met, listener, route)), out);
+        limit_fields::write_policies(policies(&self.limiters, meet(&mut met, listener, route), groups), out);
     }
 
     /// Appends the value of `RateLimit`: the limit that rejected.
@@ -191,9 +191,13 @@ impl Limits {
     }
 }
 
-fn policies<'l>(limiters: &'l [Limiter], rows: &'l [u32]) -> impl Iterator<Item = (&'l str, &'l Limit)> {
+fn policies<'l>(
+    limiters: &'l [Limiter],
+    rows: &'l [u32],
+    groups: &'l [GroupId],
+) -> impl Iterator<Item = (&'l str, (Rate, u64))> {
     let limiters = rows.iter().map(|row| &limiters[*row as usize]);
-    limiters.filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), &it.limit))
+    limiters.filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), it.rate_for(groups)))
 }
 
 /// The rows that a request meets, each once.
@@ -247,7 +251,7 @@ impl Gathered<'_> {
     fn entry(&mut self, owner: &Owner<'_>, limits: &[Limit], before: &[&Limiter]) -> Entry {
         let rows = self.rows(owner, limits, before);
         let mut written = Vec::with_capacity(rows.len() * POLICY_BYTES);
-        limit_fields::write_policies(policies(&self.limiters, &rows), &mut written);
+        limit_fields::write_policies(policies(&self.limiters, &rows, &[]), &mut written);
         Entry { rows, slots: None, slots_max: 0, name: owner.name().to_owned(), policies: written }
     }
 

@@ -10,8 +10,7 @@
 //! Only values are written, without name and line end. Partition keys (`pk`) are not told: they would disclose how clients are told apart.
 
 use super::token_bucket::{Gcra, Quota};
-use crate::config::Limit;
-use crate::units::nanos;
+use crate::units::{Rate, nanos};
 use std::time::Duration;
 
 /// The largest Integer of a structured field (RFC 9651 §3.3.1).
@@ -20,19 +19,19 @@ const SECOND_NANOS: u128 = 1_000_000_000;
 
 /// Appends the value of `RateLimit-Policy`: one member for each limit of the route, in its order. `name` is what the client reads;
 /// what a String cannot hold (RFC 9651 §3.3.3: all but printable ASCII) becomes `_`.
-pub fn write_policies<'n>(limits: impl IntoIterator<Item = (&'n str, &'n Limit)>, out: &mut Vec<u8>) {
-    for (index, (name, limit)) in limits.into_iter().enumerate() {
+pub fn write_policies<'n>(limits: impl IntoIterator<Item = (&'n str, (Rate, u64))>, out: &mut Vec<u8>) {
+    for (index, (name, (rate, burst))) in limits.into_iter().enumerate() {
         write_name(index, name, out);
-        let (quota, window) = quota_and_window(limit);
+        let (quota, window) = quota_and_window(rate, burst);
         write_parameter(b";q=", quota, out);
         write_parameter(b";w=", window, out);
     }
 }
 
 /// Tokens, and the seconds in which they come.
-fn quota_and_window(limit: &Limit) -> (u64, u64) {
-    let (count, per) = (u128::from(limit.rate.count()), u128::from(nanos(limit.rate.per())));
-    let burst = u128::from(Gcra::new(limit.rate, limit.burst).burst());
+fn quota_and_window(rate: Rate, burst: u64) -> (u64, u64) {
+    let (count, per) = (u128::from(rate.count()), u128::from(nanos(rate.per())));
+    let burst = u128::from(Gcra::new(rate, burst).burst());
     let window = (burst * per).div_ceil(count * SECOND_NANOS);
     let quota = window.saturating_mul(SECOND_NANOS).saturating_mul(count) / per;
     (u64::try_from(quota.max(burst)).unwrap_or(u64::MAX), u64::try_from(window).unwrap_or(u64::MAX))
@@ -89,8 +88,6 @@ fn write_number(mut value: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LimitKey;
-    use crate::units::Rate;
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -98,19 +95,12 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn limit(count: u64, per: Duration, burst: u64) -> Limit {
-        Limit {
-            rate: Rate::try_new(count, per).unwrap(),
-            burst,
-            per: LimitKey::Route,
-            dry_run: false,
-            name: None,
-            tiers: Default::default(),
-        }
+    fn limit(count: u64, per: Duration, burst: u64) -> (Rate, u64) {
+        (Rate::try_new(count, per).unwrap(), burst)
     }
 
     fn policy(count: u64, per: Duration, burst: u64) -> String {
-        text(|out| write_policies([("orders", &limit(count, per, burst))], out))
+        text(|out| write_policies([("orders", limit(count, per, burst))], out))
     }
 
     #[test]
@@ -133,7 +123,7 @@ mod tests {
             ("route", Quota { remaining: 17, reset: Duration::ZERO }),
         ];
         assert_eq!(
-            text(|out| write_policies([("per client", &limit), ("route", &limit)], out)),
+            text(|out| write_policies([("per client", limit), ("route", limit)], out)),
             r#""per client";q=5;w=1, "route";q=5;w=1"#
         );
         assert_eq!(text(|out| write_quotas(quotas, out)), r#""per client";r=0;t=2, "route";r=17;t=0"#);

@@ -6,7 +6,7 @@
 use super::key_table::{KeyHash, KeyTable, LimiterId};
 use super::token_bucket::{Decision, Gcra, Lease, Reservoir};
 use crate::config::{Limit, LimitKey};
-use crate::units::{GroupId, Instant};
+use crate::units::{GroupId, Instant, Rate};
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -61,6 +61,15 @@ enum Bucket {
     Keyed(Gcra),
 }
 
+/// What holds for the consumers of a group.
+#[derive(Debug)]
+struct OwnRate {
+    group: GroupId,
+    id: LimiterId,
+    rate: Rate,
+    gcra: Gcra,
+}
+
 /// A limit and where its tokens are.
 #[derive(Debug)]
 pub(super) struct Limiter {
@@ -72,7 +81,7 @@ pub(super) struct Limiter {
     bucket: Bucket,
     /// The bucket of the same limit before its rate or burst changed.
     before: Option<Arc<Reservoir>>,
-    tiers: Box<[(GroupId, LimiterId, Gcra)]>,
+    tiers: Box<[OwnRate]>,
 }
 
 impl Limiter {
@@ -113,7 +122,8 @@ impl Limiter {
             let group = groups.iter().position(|group| **group == *tier.group)?;
             let mut hasher = FxHasher::default();
             (id.0, &tier.group, tier.rate.count(), tier.rate.per(), tier.burst).hash(&mut hasher);
-            Some((GroupId::from_index(group), LimiterId(hasher.finish()), Gcra::new(tier.rate, tier.burst)))
+            let (group, id) = (GroupId::from_index(group), LimiterId(hasher.finish()));
+            Some(OwnRate { group, id, rate: tier.rate, gcra: Gcra::new(tier.rate, tier.burst) })
         };
         let tiers = limit.tiers.iter().filter_map(tier).collect();
         Self { id, name, limit: limit.clone(), bucket, before, tiers }
@@ -156,6 +166,16 @@ impl Limiter {
         }
     }
 
+    fn tier(&self, groups: &[GroupId]) -> Option<&OwnRate> {
+        self.tiers.iter().find(|tier| groups.contains(&tier.group))
+    }
+
+    /// The rate and the burst for who is in these groups.
+    pub(super) fn rate_for(&self, groups: &[GroupId]) -> (Rate, u64) {
+        let own = (self.limit.rate, self.limit.burst);
+        self.tier(groups).map_or(own, |tier| (tier.rate, tier.gcra.burst()))
+    }
+
     pub(super) fn marks<'h>(
         &self,
         table: &KeyTable,
@@ -163,8 +183,7 @@ impl Limiter {
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
     ) -> Marks {
         let Bucket::Keyed(gcra) = self.bucket else { return None };
-        let tier = self.tiers.iter().find(|(group, ..)| caller.groups.contains(group));
-        let (id, gcra) = tier.map_or((self.id, gcra), |(_, id, gcra)| (*id, *gcra));
+        let (id, gcra) = self.tier(caller.groups).map_or((self.id, gcra), |tier| (tier.id, tier.gcra));
         let one = |id: LimiterId, key: &LimitKey| match key {
             LimitKey::ClientIp => table.client(id, caller.client),
             LimitKey::ClientNetwork { v4, v6 } => table.network(id, caller.client, (*v4, *v6)),

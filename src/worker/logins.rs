@@ -20,7 +20,7 @@ use aws_lc_rs::{hmac, rand};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use zeroize::Zeroizing;
@@ -40,6 +40,8 @@ pub(super) enum Known {
 pub(super) struct Pending {
     is_right: Cell<Option<bool>>,
     wakers: RefCell<Vec<Waker>>,
+    /// Gone with the last who waits.
+    wanted: Arc<()>,
 }
 
 impl Pending {
@@ -77,7 +79,8 @@ pub(super) struct Logins {
     secret: hmac::Key,
     young: FxHashMap<Key, Instant>,
     old: FxHashMap<Key, Instant>,
-    pending: FxHashMap<Key, Rc<Pending>>,
+    /// Those that are at the threads; who waits has them.
+    pending: FxHashMap<Key, Weak<Pending>>,
     /// Where verdicts arrive, once somebody has asked for one.
     verdicts: OnceCell<Sender<Verdict>>,
 }
@@ -126,11 +129,16 @@ impl Logins {
 
     /// Takes a verdict in.
     fn settle(&mut self, Verdict { key, is_right }: Verdict, now: Instant) {
-        if is_right {
+        if is_right == Some(true) {
             self.keep(key, now + PASSWORD_KNOWN);
         }
-        let Some(pending) = self.pending.remove(&key) else { return };
-        pending.is_right.set(Some(is_right));
+        let Some(pending) = self.pending.get(&key).map(Weak::upgrade) else { return };
+        // nobody waited for the first of two, and somebody does for the second, which is still to come
+        if pending.is_none() || is_right.is_some() {
+            self.pending.remove(&key);
+        }
+        let Some(pending) = pending.filter(|_| is_right.is_some()) else { return };
+        pending.is_right.set(is_right);
         pending.wakers.take().into_iter().for_each(Waker::wake);
     }
 }
@@ -148,16 +156,17 @@ impl Worker {
         if self.logins.borrow_mut().is_known(&key, now) {
             return Known::Right;
         }
-        if let Some(pending) = self.logins.borrow().pending.get(&key) {
-            return Known::Soon(Rc::clone(pending));
+        if let Some(pending) = self.logins.borrow().pending.get(&key).and_then(Weak::upgrade) {
+            return Known::Soon(pending);
         }
         let Some(to) = self.verdicts() else { return Known::Busy };
         let password = Zeroizing::new(shown.password().to_vec());
-        if !verifier.submit(Job { key, hash: Arc::clone(hash), password, to }) {
+        let pending = Rc::<Pending>::default();
+        let wanted = Arc::downgrade(&pending.wanted);
+        if !verifier.submit(Job { key, hash: Arc::clone(hash), password, wanted, to }) {
             return Known::Busy;
         }
-        let pending = Rc::<Pending>::default();
-        self.logins.borrow_mut().pending.insert(key, Rc::clone(&pending));
+        self.logins.borrow_mut().pending.insert(key, Rc::downgrade(&pending));
         Known::Soon(pending)
     }
 
@@ -191,11 +200,11 @@ mod tests {
     fn what_was_right_is_known_for_a_while_and_no_more_than_there_is_room_for() {
         let mut logins = Logins::default();
         let at = |secs: u64| Instant::default() + Duration::from_secs(secs);
-        logins.settle(Verdict { key: key(0), is_right: true }, at(0));
-        logins.settle(Verdict { key: key(1), is_right: false }, at(0));
+        logins.settle(Verdict { key: key(0), is_right: Some(true) }, at(0));
+        logins.settle(Verdict { key: key(1), is_right: Some(false) }, at(0));
         assert!(logins.is_known(&key(0), at(1)) && !logins.is_known(&key(1), at(1)));
         for n in 2..3 * PASSWORDS_KNOWN_MAX {
-            logins.settle(Verdict { key: key(n), is_right: true }, at(1));
+            logins.settle(Verdict { key: key(n), is_right: Some(true) }, at(1));
             assert!(logins.is_known(&key(0), at(1)), "who comes often stays");
             assert!(logins.young.len() + logins.old.len() <= PASSWORDS_KNOWN_MAX);
         }
@@ -222,5 +231,24 @@ mod tests {
         let distinct: std::collections::HashSet<_> = keys.into_iter().collect();
         assert_eq!(distinct.len(), 4);
         assert_eq!(one.key(&first, &ab), keys[0]);
+    }
+
+    #[test]
+    fn a_password_that_nobody_waits_for_is_not_verified_and_is_forgotten() {
+        let (mut logins, at) = (Logins::default(), Instant::default());
+        let (gone, waits) = (Rc::<Pending>::default(), Rc::<Pending>::default());
+        logins.pending.insert(key(0), Rc::downgrade(&gone));
+        let wanted = Arc::downgrade(&gone.wanted);
+        assert_eq!(wanted.strong_count(), 1);
+        drop(gone);
+        assert_eq!(wanted.strong_count(), 0);
+        logins.settle(Verdict { key: key(0), is_right: None }, at);
+        assert!(logins.pending.is_empty());
+        // who asks for the same after all gets the verdict of his own
+        logins.pending.insert(key(0), Rc::downgrade(&waits));
+        logins.settle(Verdict { key: key(0), is_right: None }, at);
+        assert_eq!((waits.is_right.get(), logins.pending.len()), (None, 1));
+        logins.settle(Verdict { key: key(0), is_right: Some(true) }, at);
+        assert_eq!((waits.is_right.get(), logins.pending.len()), (Some(true), 0));
     }
 }

@@ -73,7 +73,9 @@ impl Planner<'_> {
         let [retry_after, rate_limit, policies] = &mut *texts;
         write_retry_after(quota.reset, retry_after);
         limits.write_quota(limit, quota, rate_limit);
-        limits.write_policies(route, self.inbound.listener, policies);
+        let identities = &self.inbound.worker.shared.identities;
+        let groups = self.identified.get().map_or(&[][..], |identified| identified.groups(identities));
+        limits.write_policies((route, self.inbound.listener), groups, policies);
         record.on_limit(limits.name(limit));
         let fields: [(&str, &[u8]); 3] =
             [("Retry-After", retry_after), ("RateLimit", rate_limit), ("RateLimit-Policy", policies)];

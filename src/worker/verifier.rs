@@ -7,8 +7,8 @@ use crate::config::{Config, PasswordHash};
 use crate::limits::{PASSWORD_THREADS_MAX, PASSWORDS_QUEUED_MAX};
 use crate::net::guarded::caught;
 use crate::net::mailbox::Sender;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use zeroize::Zeroizing;
 
 /// Added to the niceness of the threads: beside a busy worker they have a tenth of a core.
@@ -22,6 +22,8 @@ pub(super) struct Job {
     pub(super) key: Key,
     pub(super) hash: Arc<PasswordHash>,
     pub(super) password: Zeroizing<Vec<u8>>,
+    /// As long as somebody waits for it.
+    pub(super) wanted: Weak<()>,
     /// Who wants to know.
     pub(super) to: Sender<Verdict>,
 }
@@ -30,7 +32,8 @@ pub(super) struct Job {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Verdict {
     pub(super) key: Key,
-    pub(super) is_right: bool,
+    /// `None`: nobody waited for it any more, and it was not verified.
+    pub(super) is_right: Option<bool>,
 }
 
 /// The threads' queue.
@@ -77,8 +80,9 @@ fn run(jobs: &Queue) {
     loop {
         // a panic while it is held leaves a queue that is whole
         let job = jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
-        let Ok(Job { key, hash, password, to }) = job else { return };
-        let is_right = caught(|| hash.is_of(&password)).unwrap_or_default();
+        let Ok(Job { key, hash, password, wanted, to }) = job else { return };
+        let is_wanted = wanted.strong_count() > 0;
+        let is_right = is_wanted.then(|| caught(|| hash.is_of(&password)).unwrap_or_default());
         to.send(Verdict { key, is_right });
     }
 }
@@ -96,7 +100,13 @@ mod tests {
         let config = parse_for(text, "f", &[0]).unwrap_or_else(|errors| panic!("{errors}"));
         let hash = &config.auth[0].logins().unwrap().all[0].hash;
         let (sender, _mailbox) = mailbox::<Verdict>().unwrap();
-        let job = || Job { key: [0; 32], hash: Arc::clone(hash), password: Zeroizing::default(), to: sender.clone() };
+        let job = || Job {
+            key: [0; 32],
+            hash: Arc::clone(hash),
+            password: Zeroizing::default(),
+            wanted: Weak::new(),
+            to: sender.clone(),
+        };
         let idle = Verifier::new(0);
         assert!(!idle.submit(job()), "there is nobody to do it");
         let (queue, jobs) = sync_channel(PASSWORDS_QUEUED_MAX);

@@ -362,7 +362,7 @@ fn consumers(driver: Driver) -> Moved {
 /// A call of gRPC, of which HTTP/1.1 carries the head as well.
 fn calls(driver: Driver) -> Moved {
     let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 0\r\nContent-Length: 0\r\n\r\n";
-    let service = Upstream::answering(move |_, conn| drop(conn.send(answer)));
+    let service = Upstream::answering(move |_, conn| assert!(conn.send(answer)));
     let watched = Watched::start(driver, &behind(&[&service], "", ""));
     let call = [("Content-Type", "application/grpc"), ("TE", "trailers")];
     assert_eq!(watched.gateway.request("POST", "/shop.Orders/Get", &call, b"").status, 200);

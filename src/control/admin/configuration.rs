@@ -494,7 +494,7 @@ upstream = "app"
 cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
-limit = [{ rate = "1/s" }]
+limit = [{ rate = "1/s" }, "plan"]
 timeout = { adaptive = true }
 auth = ["api_key"]
 allow = { group = ["partners"], claim = { scope = "a" } }
@@ -536,6 +536,10 @@ basic = { realm = "orders" }
 [consumer.acme]
 keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 basic = { password = "$2b$04$abcdefghijklmnopqrstuu8c93m3H5k8kq4eGHwY7leIekIaHh5P6" }
+[limit.plan]
+rate = "1/s"
+per = ["consumer", "client_ip/24"]
+tiers = { gold = { rate = "2/s" } }
 [upstream.app]
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]
@@ -549,10 +553,20 @@ endpoints = [{ address = "10.0.0.2:1" }]
     fn shown_keys(value: &Value, at: &str, keys: &mut BTreeSet<String>) {
         match value {
             Value::Object(table) => {
-                let chosen = at == ".upstream"
-                    || [".set", ".match.header", ".query", ".cookie", ".headers", ".consumer", ".auth", ".claim"]
-                        .iter()
-                        .any(|table| at.ends_with(table));
+                let chosen = [".upstream", ".limit"].contains(&at)
+                    || [
+                        ".set",
+                        ".match.header",
+                        ".query",
+                        ".cookie",
+                        ".headers",
+                        ".consumer",
+                        ".auth",
+                        ".claim",
+                        ".tiers",
+                    ]
+                    .iter()
+                    .any(|table| at.ends_with(table));
                 for (key, value) in table {
                     let at = if chosen { format!("{at}.*") } else { format!("{at}.{key}") };
                     shown_keys(value, &at, keys);

@@ -34,29 +34,26 @@ pub(super) fn cors(cors: &Cors) -> Value {
 
 /// `[limit.NAME]`.
 pub(super) fn shared_limits(limits: &[Limit]) -> Value {
-    let named = |shared: &Limit| {
-        let mut shown = limit(shared);
-        shown.as_object_mut()?.remove("name");
-        Some((shared.name.as_deref()?.to_owned(), shown))
+    let tier = |tier: &Tier| (tier.group.clone(), json!({ "rate": tier.rate.to_string(), "burst": tier.burst }));
+    let named = |limit: &Limit| {
+        let mut shown = own_limit(limit, "gateway");
+        shown["tiers"] = limit.tiers.iter().map(tier).collect::<serde_json::Map<_, _>>().into();
+        Some((limit.name.as_deref()?.to_owned(), shown))
     };
     limits.iter().filter_map(named).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// A limit of a route or a listener.
 pub(super) fn limit(limit: &Limit) -> Value {
-    let per = match (&limit.per, &limit.name) {
-        (LimitKey::Route, Some(_)) => "gateway".into(),
-        (LimitKey::Several(keys), _) => keys.iter().map(ToString::to_string).collect(),
-        (key, _) => Value::from(key.to_string()),
+    limit.name.as_deref().map_or_else(|| own_limit(limit, "route"), Value::from)
+}
+
+/// `all`: what counts everything together.
+fn own_limit(limit: &Limit, all: &str) -> Value {
+    let per = match &limit.per {
+        LimitKey::Route => Value::from(all),
+        LimitKey::Several(keys) => keys.iter().map(ToString::to_string).collect(),
+        key => Value::from(key.to_string()),
     };
-    let mut shown =
-        json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run });
-    if let Some(name) = &limit.name {
-        shown["name"] = Value::from(&**name);
-    }
-    if limit.name.is_some() {
-        let tier = |tier: &Tier| (tier.group.clone(), json!({ "rate": tier.rate.to_string(), "burst": tier.burst }));
-        shown["tiers"] = limit.tiers.iter().map(tier).collect::<serde_json::Map<_, _>>().into();
-    }
-    shown
+    json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run })
 }

@@ -63,7 +63,8 @@ struct Seat {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// The file first, as fields are dropped: who finds that nobody listens there takes the path, and must not lose it again.
+    Unix(SocketFile, UnixListener),
 }
 
 /// See [`AdminListener::passing`].
@@ -79,14 +80,14 @@ impl Passing {
         let Some(socket) = self.0.upgrade() else { return Ok(None) };
         let socket = match &*socket {
             Socket::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
-            Socket::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
+            Socket::Unix(_, listener) => listener.as_fd().try_clone_to_owned(),
         };
         socket.map(Some)
     }
 
     /// Another process has it: its file stays.
     pub fn leave(&self) {
-        if let Some(Socket::Unix(_, file)) = self.0.upgrade().as_deref() {
+        if let Some(Socket::Unix(file, _)) = self.0.upgrade().as_deref() {
             file.leaver().leave();
         }
     }
@@ -113,7 +114,7 @@ impl AdminListener {
     pub fn inherit(socket: OwnedFd, bind: &Bind) -> io::Result<Self> {
         Ok(Self::of(match bind {
             Bind::Tcp(_) => Socket::Tcp(TcpListener::from_std(socket.into())?),
-            Bind::Unix(path) => Socket::Unix(UnixListener::from_std(socket.into())?, SocketFile::adopt(path)?),
+            Bind::Unix(path) => Socket::Unix(SocketFile::adopt(path)?, UnixListener::from_std(socket.into())?),
         }))
     }
 
@@ -142,7 +143,7 @@ impl AdminListener {
     pub fn local(&self) -> io::Result<Bind> {
         match &**self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)? {
             Socket::Tcp(listener) => listener.local_addr().map(Bind::Tcp),
-            Socket::Unix(listener, _) => {
+            Socket::Unix(_, listener) => {
                 let path = listener.local_addr()?.as_pathname().map(Path::to_path_buf);
                 path.map(Bind::Unix).ok_or_else(|| io::ErrorKind::Unsupported.into())
             }
@@ -214,7 +215,7 @@ impl Socket {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Self::Unix(_, listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
         }
     }
 }
@@ -259,7 +260,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 fn bind_unix(path: &Path) -> io::Result<Socket> {
     let (socket, file) = SocketFile::bind(path, UNIX_MODE)?;
     socket.listen(limits::ADMIN_CONNECTIONS_MAX as i32)?;
-    Ok(Socket::Unix(UnixListener::from_std(socket.into())?, file))
+    Ok(Socket::Unix(file, UnixListener::from_std(socket.into())?))
 }
 
 impl axum::serve::Listener for AdminListener {

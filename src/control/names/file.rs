@@ -139,11 +139,18 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            let read_meanwhile = tokio::select! {
-                read = read(path.clone()) => read,
-                () = writing => unreachable!("it does not end"),
+            // where the writer was held up meanwhile it was not being written
+            let mut tries = 0..1_000;
+            let reading = async {
+                let expected = (Learned::Unknown, Some("it is being written".to_owned()));
+                while read(path.clone()).await != expected {
+                    assert!(tries.next().is_some(), "it is taken for the whole");
+                }
             };
-            assert_eq!(read_meanwhile, (Learned::Unknown, Some("it is being written".to_owned())));
+            tokio::select! {
+                () = reading => {}
+                () = writing => unreachable!("it does not end"),
+            }
             write(50);
             let (learned, why) = read(path.clone()).await;
             let Learned::Endpoints(told, EVERY) = learned else { panic!("{learned:?} {why:?}") };

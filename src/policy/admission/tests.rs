@@ -71,7 +71,7 @@ fn ask(admission: &mut Admission, client: u8, header: Option<&[u8]>) -> Admitted
 
 fn told(limits: &Limits) -> Vec<u8> {
     let mut out = Vec::new();
-    limits.write_policies(RouteId(0), ListenerId(0), &mut out);
+    limits.write_policies((RouteId(0), ListenerId(0)), &[], &mut out);
     out
 }
 
@@ -334,7 +334,11 @@ fn consumers_of_a_group_have_the_rate_of_its_tier_each() {
         "{LISTENER}[consumer.x]\ngroups = [\"free\", \"gold\"]\n[limit.plan]\nrate = \"1/h\"\nper = \"consumer\"\n\
          [limit.plan.tiers]\nnone = {{ rate = \"7/h\" }}\ngold = {{ rate = \"1/h\", burst = 3 }}\nA:limit = [\"plan\"]\n"
     );
-    let mut admission = Admission::new(of_file(&text, None));
+    let limits = of_file(&text, None);
+    let mut out = Vec::new();
+    limits.write_policies((RouteId(0), ListenerId(0)), &[GroupId(1)], &mut out);
+    assert_eq!(out, br#""plan";q=3;w=10800"#, "the tier's");
+    let mut admission = Admission::new(limits);
     let mut passes = |consumer: &str, groups: &[GroupId]| {
         let client = IpAddr::from([10, 0, 0, 1]);
         let caller = Caller { client, consumer: Some(consumer), groups };

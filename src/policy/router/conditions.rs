@@ -132,13 +132,10 @@ pub(super) fn holds(
     }
 }
 
-/// `any`: whether one of the values is what is looked for.
-fn passes(
-    test: &Test,
-    at: (RouteId, usize),
-    cache: &mut RouterCache,
-    any: &dyn Fn(&mut dyn FnMut(&[u8]) -> bool) -> bool,
-) -> bool {
+/// Whether one of some values is what is looked for.
+type Any<'a> = dyn Fn(&mut dyn FnMut(&[u8]) -> bool) -> bool + 'a;
+
+fn passes(test: &Test, at: (RouteId, usize), cache: &mut RouterCache, any: &Any<'_>) -> bool {
     match test {
         Test::Absent => !any(&mut |_| true),
         Test::Present => any(&mut |_| true),

@@ -104,13 +104,13 @@ fn conditions_are_about_values() {
             holds,
             "header {test} {value:?}"
         );
-        let target = value.map_or_else(|| "/?b=1".to_owned(), |value| format!("/?b=1&%61={value}&a=z"));
+        let target = value.map_or_else(|| "/?b=1".to_owned(), |value| format!("/?b=1&%61={value}&c=z"));
         assert_eq!(
             matched(&format!("query = {{ a = {test} }}"), &target, &[], nowhere),
             holds,
             "query {test} {value:?}"
         );
-        let cookies = value.map_or_else(|| "xa=1".to_owned(), |value| format!("xa=1; a={value};a=z"));
+        let cookies = value.map_or_else(|| "xa=1".to_owned(), |value| format!("xa=1; a={value};c=z"));
         let cookies = [("cookie", cookies.as_str())];
         assert_eq!(
             matched(&format!("cookie = {{ a = {test} }}"), "/", &cookies, nowhere),
