@@ -1,6 +1,6 @@
 //! Rules that can never hold, and ways to be recognised that nobody takes: legal, and most likely not what was meant.
 
-use super::{Access, Config, Rule};
+use super::{Access, Auth, Config, LimitKey, Rule};
 use crate::units::AuthId;
 use rustc_hash::FxHashSet;
 
@@ -11,7 +11,10 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     let mut used: FxHashSet<AuthId> = FxHashSet::default();
     let mut warnings = Vec::new();
     let has_tokens = config.auth.iter().any(|way| way.tokens().is_some());
-    let judge = Judge { names, groups, has_tokens };
+    // tokens may name anybody, and so may who is asked
+    let names_anybody =
+        has_tokens || config.auth.iter().any(|way| way.forward().is_some_and(|it| it.consumer.is_some()));
+    let judge = Judge { names, groups, has_tokens, names_anybody };
     for listener in &config.listeners {
         used.extend(&listener.auth);
         let recognises = !listener.auth.is_empty() || config.routes.iter().any(|route| route.auth.is_some());
@@ -25,6 +28,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
         };
         warnings.extend(judge.access(&format!("route {:?}", route.name), &route.access, recognises));
     }
+    warnings.extend(unknown_to_limits(config));
     for (row, way) in config.auth.iter().enumerate() {
         if !used.contains(&AuthId::from_index(row)) {
             warnings.push(format!("auth.{}: no route and no listener uses it", way.name));
@@ -40,10 +44,41 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     warnings
 }
 
+/// Limits that would tell requests apart by what nobody knows when they are asked.
+fn unknown_to_limits(config: &Config) -> Vec<String> {
+    let identity: FxHashSet<_> = config.auth.iter().flat_map(Auth::identity).collect();
+    let mut warnings = Vec::new();
+    for route in config.routes.iter() {
+        let recognises = match &route.auth {
+            Some(ways) => !ways.is_empty(),
+            None => config.listeners.iter().any(|listener| !listener.auth.is_empty()),
+        };
+        for (row, limit) in route.limits.iter().enumerate() {
+            let keys = match &limit.per {
+                LimitKey::Several(keys) => keys,
+                key => std::slice::from_ref(key),
+            };
+            let of = |key: &LimitKey| match key {
+                LimitKey::Header(name) if identity.contains(name) => Some(format!(
+                    "by {name} it counts all together: the gateway says in it who was recognised; per = \"consumer\" counts each"
+                )),
+                LimitKey::Consumer | LimitKey::Group | LimitKey::Claim(_) if !recognises => {
+                    Some(format!("by {key} it counts all together: nobody is recognised there, because it has no auth"))
+                }
+                _ => None,
+            };
+            warnings
+                .extend(keys.iter().filter_map(of).map(|why| format!("route {:?}: limit[{row}]: {why}", route.name)));
+        }
+    }
+    warnings
+}
+
 struct Judge<'c> {
     names: FxHashSet<&'c str>,
     groups: FxHashSet<&'c str>,
     has_tokens: bool,
+    names_anybody: bool,
 }
 
 impl Judge<'_> {
@@ -82,8 +117,7 @@ impl Judge<'_> {
         if !rule.claims.is_empty() && !self.has_tokens {
             return Some("there is no [auth.NAME] with tokens, which alone have claims".to_owned());
         }
-        // tokens may name anybody
-        if !self.has_tokens
+        if !self.names_anybody
             && !rule.consumers.is_empty()
             && !rule.consumers.iter().any(|name| self.names.contains(name.as_str()))
         {

@@ -451,6 +451,16 @@ pub enum Timeout {
     },
 }
 
+impl Timeout {
+    /// The longest that T_max can be.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        match self {
+            Self::Fixed(longest) | Self::Adaptive { max: longest, .. } => *longest,
+        }
+    }
+}
+
 /// One of `limit = […]`
 #[derive(Clone, Debug)]
 pub struct Limit {

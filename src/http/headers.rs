@@ -192,15 +192,20 @@ pub(super) fn push_forwarding(
         push_known(out, b"X-Request-Id: ", head.request_id().unwrap_or(forwarding.request_id));
     }
     if wants(b"Via") {
-        // RFC 9110 §7.6.3: the version that was received; a field of its own continues the list of those before it
-        out.extend_from_slice(match head.version() {
-            Version::Http10 => b"Via: 1.0 ",
-            Version::Http11 => b"Via: 1.1 ",
-            Version::Http2 => b"Via: 2.0 ",
-        });
-        out.extend_from_slice(PSEUDONYM);
-        out.extend_from_slice(b"\r\n");
+        push_via(out, head.version());
     }
+}
+
+/// Appends the gateway's own `Via`, for a request that came in this version. A field of its own continues the list of those before it (RFC 9110
+/// §7.6.3).
+pub fn push_via(out: &mut Vec<u8>, version: Version) {
+    out.extend_from_slice(match version {
+        Version::Http10 => b"Via: 1.0 ",
+        Version::Http11 => b"Via: 1.1 ",
+        Version::Http2 => b"Via: 2.0 ",
+    });
+    out.extend_from_slice(PSEUDONYM);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn push_forwarded_for(out: &mut Vec<u8>, fields: &Fields<'_>, forwarding: &Forwarding<'_>) {

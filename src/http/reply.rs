@@ -78,7 +78,7 @@ pub fn reply(out: &mut Vec<u8>, reply: &Reply<'_>, to: &ReplyTo<'_>) {
     if let Some(content_type) = reply.content_type.filter(|_| has_content && !to.rules_on(b"content-type")) {
         push(out, b"Content-Type", content_type);
     }
-    for (name, value) in reply.extra {
+    for (name, value) in reply.extra.iter().filter(|(name, _)| !to.rules_on(name.as_bytes())) {
         push(out, name.as_bytes(), value);
     }
     if has_content {
@@ -114,7 +114,9 @@ fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extr
     let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
     let start = out.len();
     push_start(out, if to.is_call { StatusCode::OK } else { error.status() }, to);
-    push(out, b"Content-Type", if to.is_call { grpc::CONTENT_TYPE } else { b"application/json" });
+    if to.is_call || !to.rules_on(b"content-type") {
+        push(out, b"Content-Type", if to.is_call { grpc::CONTENT_TYPE } else { b"application/json" });
+    }
     for (name, value) in extra.iter().filter(|(name, _)| !to.rules_on(name.as_bytes())) {
         push(out, name.as_bytes(), value);
     }

@@ -21,7 +21,7 @@ use crate::http::body::Body;
 use crate::http::fields::HeadScratch;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
-use crate::http::headers::push;
+use crate::http::headers::{push, push_via, routed};
 use crate::http::response::ResponseHead;
 use crate::http::trailers::Trailers;
 use crate::limits::{
@@ -32,7 +32,7 @@ use crate::net::clock;
 use crate::policy::deadline::Deadline;
 use crate::policy::event::{Action, Event, Facts};
 use crate::policy::retry::{Rules, Sent};
-use crate::units::AuthId;
+use crate::units::{AuthId, Instant};
 use aws_lc_rs::digest;
 use http::{HeaderName, Method, StatusCode};
 use std::net::Shutdown;
@@ -82,7 +82,12 @@ struct Answer {
 ///
 /// # Errors
 /// Nobody is there to be told, or the drain's time is over.
-pub(super) async fn ask(inbound: &Inbound<'_>, inbox: &Block, wait: &Wait) -> Result<Decision, ProxyError> {
+pub(super) async fn ask(
+    inbound: &Inbound<'_>,
+    inbox: &Block,
+    wait: &Wait,
+    until: Instant,
+) -> Result<Decision, ProxyError> {
     let worker = inbound.worker;
     let way = &worker.shared.config.auth[wait.way.index()];
     let Some(forward) = way.forward() else { return Ok(Decision::None) };
@@ -97,7 +102,7 @@ pub(super) async fn ask(inbound: &Inbound<'_>, inbox: &Block, wait: &Wait) -> Re
     }
     let question = Question { inbound, way, forward, text, key };
     let facts = Facts {
-        deadline: Deadline { at: now + forward.timeout, total: forward.timeout, shortened: false },
+        deadline: Deadline { at: until.min(now + forward.timeout), total: forward.timeout, shortened: false },
         retry: Rc::new(Rules::new(&forward.retry)),
         idempotent: true,
         replayable: true,
@@ -122,6 +127,7 @@ pub(super) async fn ask(inbound: &Inbound<'_>, inbox: &Block, wait: &Wait) -> Re
                 true => attempts.step(Event::BackoffOver, clock::now()),
                 false => return Err(ProxyError::ClientClosed),
             },
+            _ if clock::now() >= until => return Err(ProxyError::UpstreamTimeout),
             Action::Reply(_) | Action::Relay | Action::Finish => return Ok(Decision::None),
         };
     }
@@ -352,15 +358,26 @@ fn text(inbound: &Inbound<'_>, head: &RequestHead<'_>, forward: &Forward) -> Vec
     out.extend_from_slice(b" HTTP/1.1\r\n");
     push(&mut out, b"Host", forward.upstream.as_bytes());
     push(&mut out, b"X-Forwarded-Method", head.method().as_str().as_bytes());
-    push(&mut out, b"X-Forwarded-Proto", inbound.scheme().as_bytes());
-    push(&mut out, b"X-Forwarded-Host", head.authority().unwrap_or_default().as_bytes());
+    // what the endpoint would be told, of a trusted proxy's words too
+    for name in ["x-forwarded-proto", "x-forwarded-host"] {
+        let value = routed(head, name, &inbound.forwarding(&[]), b"").unwrap_or_default();
+        push(&mut out, name.as_bytes(), value);
+    }
     let query = head.query().map_or_else(String::new, |query| format!("?{query}"));
     push(&mut out, b"X-Forwarded-Uri", format!("{}{query}", head.path()).as_bytes());
     push(&mut out, b"X-Forwarded-For", inbound.client_ip(head).to_string().as_bytes());
     let fields = head.fields();
-    for name in forward.send.iter().filter(|name| !name.as_str().starts_with("x-forwarded-") && **name != "host") {
+    for name in forward.send.iter().filter(|name| !is_own(name)) {
         fields.get_all(name.as_str()).for_each(|value| push(&mut out, name.as_str().as_bytes(), value));
     }
+    // so that a question that comes back here is known for one
+    fields.get_all("via").for_each(|value| push(&mut out, b"Via", value));
+    push_via(&mut out, head.version());
     out.extend_from_slice(b"\r\n");
     out
+}
+
+/// Whether the question says it anyway, in words of the gateway's.
+fn is_own(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-forwarded-") || matches!(name.as_str(), "host" | "via")
 }

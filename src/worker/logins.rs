@@ -49,9 +49,9 @@ impl Pending {
     ///
     /// # Errors
     /// There is none in time, or nobody to tell it to.
-    pub(super) async fn verdict(&self, inbound: &Inbound<'_>) -> Result<bool, ProxyError> {
+    pub(super) async fn verdict(&self, inbound: &Inbound<'_>, until: Instant) -> Result<bool, ProxyError> {
         let watch = inbound.worker.timers.watch();
-        let _guard = watch.over_pause(clock::now() + PASSWORD_PATIENCE).on_behalf_of(inbound.watch);
+        let _guard = watch.over_pause(until.min(clock::now() + PASSWORD_PATIENCE)).on_behalf_of(inbound.watch);
         let heard = poll_fn(|cx| match self.is_right.get() {
             Some(is_right) => Poll::Ready(Some(is_right)),
             None if watch.poll_passed(cx).is_ready() => Poll::Ready(None),

@@ -239,6 +239,9 @@ impl Planner<'_> {
             return self.aim(cycle, record, route, None, client); // whoever it is
         }
         let ways = config::identity::ways(&self.inbound.worker.shared.config.routes[route.index()], self.config);
+        if !ways.is_empty() && self.head.rounds() >= ROUNDS_MAX {
+            return Planned::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[])); // before anybody is asked
+        }
         let met = if ways.is_empty() { Met::All } else { Met::Known };
         // who guesses passwords is limited before he is asked for one; once, however often it waits
         if met == Met::Known

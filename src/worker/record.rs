@@ -183,6 +183,11 @@ impl Record {
         }
     }
 
+    /// When the request's first byte came.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Somebody of this name sends the request.
     pub(super) fn on_consumer(&mut self, name: &str, number: u64, id: Option<ConsumerId>) {
         let is_labelled = id.is_some_and(|id| id.index() < CONSUMER_LABELS_MAX);

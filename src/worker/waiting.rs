@@ -54,10 +54,12 @@ pub(super) async fn wait(
     wait: Wait,
 ) -> Way {
     let (mut heard, mut wait) = (Vec::new(), wait);
+    // T_max is from the request's first byte, with all waits
+    let until = record.started() + inbound.worker.shared.config.routes[wait.route.index()].timeout.longest();
     loop {
         let told = match &wait.on {
-            On::Password(pending) => pending.verdict(inbound).await.map(Told::Password),
-            On::Decision => decision::ask(inbound, inbox, &wait).await.map(Told::Decided),
+            On::Password(pending) => pending.verdict(inbound, until).await.map(Told::Password),
+            On::Decision => decision::ask(inbound, inbox, &wait, until).await.map(Told::Decided),
         };
         let heard = match told {
             Ok(told) => {

@@ -72,6 +72,9 @@ async fn serve(listener: TcpListener, seen: Arc<Seen>, streams_max: u32) {
             builder.max_concurrent_streams(streams_max).initial_window_size(1 << 20);
             let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else { return };
             while let Some(Ok((request, respond))) = connection.accept().await {
+                if request.uri().query() == Some("last") {
+                    connection.graceful_shutdown();
+                }
                 tokio::spawn(answer(request, respond, Arc::clone(&seen)));
             }
         });
@@ -191,6 +194,23 @@ on_both_drivers! {
             eventually("it waits", || (service.seen.waiting.load(SeqCst) == sent + 1).then_some(()));
         }
         assert_eq!(service.seen.connections.load(SeqCst), 3);
+        service.seen.go.notify_waiters();
+        for client in &mut clients {
+            assert_eq!(client.read("GET").status, 200);
+        }
+    }
+
+    /// A service that ends its connections by their age, while long streams are on them.
+    fn connections_that_end_with_their_last_stream_keep_nobody_from_others(driver: Driver) {
+        const HELD: usize = 24;
+        let service = Endpoint::start(100);
+        let gateway = gateway(driver, &[&service], "", "");
+        let mut clients: Vec<_> = (0..HELD).map(|_| gateway.client()).collect();
+        for (sent, client) in clients.iter_mut().enumerate() {
+            client.send("GET /wait?last HTTP/1.1\r\nHost: a\r\n\r\n");
+            eventually("it waits", || (service.seen.waiting.load(SeqCst) == sent + 1).then_some(()));
+        }
+        assert_eq!(gateway.get("/").status, 200);
         service.seen.go.notify_waiters();
         for client in &mut clients {
             assert_eq!(client.read("GET").status, 200);

@@ -117,6 +117,11 @@ impl Link {
         })
     }
 
+    /// Whether it takes no more streams.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_draining.get()
+    }
+
     /// Whether one more stream may be begun.
     pub(super) fn has_room(&self) -> bool {
         let core = self.core.borrow();

@@ -13,6 +13,9 @@ use std::task::{Context, Waker};
 
 /// Connections of a worker to one endpoint; beyond them requests wait for a stream.
 const LINKS_MAX: usize = 16;
+/// The same with those that take no more streams and end when the last of theirs does: a service that ends its connections by their age, and
+/// serves long streams, has one of these an age.
+const LINKS_LEAVING_MAX: usize = 16 * LINKS_MAX;
 /// Requests that wait for one.
 const WAITING_MAX: usize = 10_000;
 
@@ -64,11 +67,17 @@ pub(in crate::worker) struct Site {
 impl Site {
     /// The right to make a connection, if nobody has it.
     pub(super) fn begin_making(self: &Rc<Self>) -> Option<Making> {
-        let is_free = self.is_not_shared.get() || (!self.is_making.get() && self.links.borrow().len() < LINKS_MAX);
+        let is_free = self.is_not_shared.get() || (!self.is_making.get() && self.has_room_for_one());
         is_free.then(|| {
             self.is_making.set(true);
             Making(Rc::clone(self))
         })
+    }
+
+    fn has_room_for_one(&self) -> bool {
+        let links = self.links.borrow();
+        links.len() < LINKS_MAX
+            || (links.len() < LINKS_LEAVING_MAX && links.iter().filter(|link| !link.is_leaving()).count() < LINKS_MAX)
     }
 
     pub(super) fn add(&self, link: &Rc<Link>) {
