@@ -147,6 +147,11 @@ impl Block {
         }
     }
 
+    /// Leaves nothing unread, and keeps what there was.
+    pub fn consume_all(&mut self) {
+        self.consume(self.unread().len());
+    }
+
     /// The vector, to be appended to by an encoder.
     pub fn vec_mut(&mut self) -> &mut Vec<u8> {
         &mut self.body_mut().bytes

@@ -12,7 +12,7 @@ use super::own_lines::OwnLines;
 use super::record::Record;
 use super::request_id::{self, RequestId};
 use super::waiting::{Heard, On, Wait};
-use crate::config::{self, HashKey, LimitKey, Target};
+use crate::config::{self, HashKey, LimitKey, Protocol, Target};
 use crate::error::ProxyError;
 use crate::http::Version;
 use crate::http::cycle::Cycle;
@@ -107,7 +107,8 @@ pub(super) fn planned(
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
     let (identified, routed, client) = (OnceCell::new(), Cell::new(None), Cell::new(None));
-    let call = Call::of(&head.fields());
+    // which HTTP/1.1 cannot carry (its trailers say how it went): there the type is only a word, and must not change what is timed
+    let call = (head.version() == Version::Http2).then(|| Call::of(&head.fields())).flatten();
     let planner = Planner {
         inbound,
         config,
@@ -391,6 +392,7 @@ impl Planner<'_> {
         if head.request_id().is_none() {
             record.on_request_id(self.request_id.get_or_init(|| request_id::draw(&mut worker.rng.borrow_mut())));
         }
+        let is_spoken = worker.shared.config.clusters[cluster.index()].protocol != Protocol::Http1;
         Planned::Forward(Forward {
             route,
             cluster,
@@ -403,7 +405,7 @@ impl Planner<'_> {
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
             own_lines: self.own_lines(),
-            call: self.call.map(|call| call.timeout.is_some()),
+            call: self.call.filter(|_| is_spoken).map(|call| call.timeout.is_some()),
             offer: head.upgrade().map(Box::new),
             head: None,
             slot,

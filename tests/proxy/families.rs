@@ -359,13 +359,15 @@ fn consumers(driver: Driver) -> Moved {
     watched.moved(&["ringgate_consumer_requests_total", "ringgate_consumer_bytes_total"])
 }
 
-/// A call of gRPC, of which HTTP/1.1 carries the head as well.
 fn calls(driver: Driver) -> Moved {
-    let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 0\r\nContent-Length: 0\r\n\r\n";
-    let service = Upstream::answering(move |_, conn| assert!(conn.send(answer)));
-    let watched = Watched::start(driver, &behind(&[&service], "", ""));
-    let call = [("Content-Type", "application/grpc"), ("TE", "trailers")];
-    assert_eq!(watched.gateway.request("POST", "/shop.Orders/Get", &call, b"").status, 200);
+    let service = Upstream::always("ok");
+    let config = behind(&[&service], "deny = { method = [\"POST\"] }", "");
+    let setup = Setup { listener: "http2 = { cleartext = true }", config: &config, ..Setup::default() };
+    let watched = Watched::start_with(driver, &setup);
+    let mut client = Client::connect(watched.gateway.address("edge"));
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    // POST http://test/a.B/C of application/grpc as stream 1, without a body
+    client.send(b"\0\0\x23\x01\x05\0\0\0\x01\x83\x86\x04\x06/a.B/C\x01\x04test\x0f\x10\x10application/grpc");
     watched.moved(&["ringgate_grpc_requests_total"])
 }
 

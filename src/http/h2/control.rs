@@ -3,6 +3,7 @@
 use super::code::{Code, Violation};
 use super::connection::{CONTROL_BYTES_MAX, Connection, Event, STREAM_WINDOW_MAX};
 use super::frame::{self, ACK, FrameHead, ID_MAX, Kind};
+use super::guard::USEFUL_BYTES_MIN;
 use super::streams::{Request, Response, Stream};
 use crate::units::Instant;
 
@@ -195,7 +196,8 @@ impl Connection {
         if ended {
             stream.response = Response::Ended;
         }
-        self.guard.on_piece(bytes);
+        // whose WINDOW_UPDATEs it makes the endpoint send, however small it is; of clients, who choose what is asked for, see there
+        self.guard.on_piece(if self.asks { bytes.max(USEFUL_BYTES_MIN) } else { bytes });
         frame::push_head(out, bytes, Kind::Data, if ended { frame::END_STREAM } else { 0 }, stream.id);
     }
 
@@ -245,6 +247,9 @@ impl Connection {
             Response::Reset => None,
         };
         let code = code.filter(|&code| self.reset(place, code));
+        if self.asks && code.is_some() {
+            self.guard.on_cancelled();
+        }
         let mut held = self.streams.get(place).receive.held();
         if let Some(passing) = self.passing.as_mut().filter(|passing| passing.place == Some(place)) {
             // what is still to come of it is given back when it has come

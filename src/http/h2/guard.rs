@@ -18,6 +18,9 @@ const REFILL: Duration = Duration::from_millis(100);
 pub const USEFUL_BYTES_MIN: usize = 64;
 /// What a piece of a body pays for: the two WINDOW_UPDATEs that it makes its receiver send, and one more.
 const PIECE: u32 = 3;
+/// Frames that may be under way for a stream that we call off: its window in small messages.
+const CANCELLED: u32 = 4_096;
+const CANCELLED_MAX: u32 = 4 * CANCELLED;
 /// Resets that a connection may make …
 pub const RESETS_MAX: u32 = 100;
 
@@ -68,6 +71,11 @@ impl Guard {
         self.fill(2 * PIECE);
     }
 
+    /// We have called off a stream that we had begun: what is under way for it is nobody's fault.
+    pub fn on_cancelled(&mut self) {
+        self.budget = (self.budget + CANCELLED).min(CANCELLED_MAX.max(self.budget));
+    }
+
     /// A stream was reset by the client, or by us for what the client did.
     ///
     /// # Errors
@@ -81,7 +89,7 @@ impl Guard {
     }
 
     fn fill(&mut self, frames: u32) {
-        self.budget = (self.budget + frames).min(USELESS_MAX);
+        self.budget = (self.budget + frames).min(USELESS_MAX.max(self.budget));
     }
 }
 
@@ -130,5 +138,18 @@ mod tests {
             busy.on_finished();
             assert_eq!(busy.on_reset(), Ok(()), "half of them");
         }
+    }
+
+    #[test]
+    fn what_is_under_way_for_a_stream_that_was_called_off_is_paid_for_and_no_more() {
+        let start = Instant::from_nanos(0);
+        let mut guard = Guard::new(start);
+        guard.on_cancelled();
+        guard.on_finished();
+        let count = (0..100_000).take_while(|_| guard.on_useless(start).is_ok()).count();
+        assert_eq!(count, (USELESS_MAX + CANCELLED) as usize);
+        (0..1_000).for_each(|_| guard.on_cancelled());
+        let count = (0..100_000).take_while(|_| guard.on_useless(start).is_ok()).count();
+        assert_eq!(count, CANCELLED_MAX as usize);
     }
 }

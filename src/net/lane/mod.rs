@@ -185,6 +185,8 @@ pub struct Lane {
     fd: Cell<RawFd>,
     incoming: RefCell<Incoming>,
     outgoing: RefCell<Block>,
+    /// Whoever sends what is in it waits for that.
+    is_sending: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
     /// Payload that was taken and that nobody has asked for yet.
@@ -214,6 +216,7 @@ impl Lane {
             fd: Cell::new(-1),
             incoming: RefCell::default(),
             outgoing: RefCell::default(),
+            is_sending: Cell::new(false),
             reader: RefCell::default(),
             writer: RefCell::default(),
             taken: Cell::new(0),
@@ -303,7 +306,8 @@ impl Lane {
     /// Nothing more is taken of what is sent on it, and what was received stands.
     pub fn part(&self) {
         self.is_parted.set(true);
-        self.outgoing.borrow_mut().clear();
+        // whoever sends it may send it to somebody else
+        self.outgoing.borrow_mut().consume_all();
         wake(&self.writer);
     }
 
@@ -352,7 +356,9 @@ impl Lane {
         incoming.trailers.clear();
         // the lane is kept for other clients' streams
         incoming.trailers.shrink_to(TRAILERS_KEPT);
-        [std::mem::take(&mut incoming.block), self.outgoing.take()]
+        // what somebody is sending goes back to him
+        let outgoing = if self.is_sending.get() { Block::default() } else { self.outgoing.take() };
+        [std::mem::take(&mut incoming.block), outgoing]
     }
 }
 

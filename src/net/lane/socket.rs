@@ -141,6 +141,7 @@ impl Future for Sending<'_> {
                 }
                 *lane.outgoing.borrow_mut() = block;
                 self.is_handed = true;
+                lane.is_sending.set(true);
                 lane.ring();
             }
             // what was posted goes first
@@ -153,6 +154,9 @@ impl Future for Sending<'_> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
+        if self.is_handed {
+            self.lane.is_sending.set(false);
+        }
         if self.is_handed && !self.lane.outgoing.borrow().is_empty() && !self.lane.is_over() {
             // given up: half of a frame must not be followed by anything
             self.lane.shutdown(Shutdown::Both);

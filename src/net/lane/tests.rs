@@ -148,3 +148,18 @@ fn room_for_large_trailers_is_not_kept_for_the_next_stream() {
     drop(lane.take_blocks());
     assert!(lane.incoming.borrow().trailers.capacity() <= TRAILERS_KEPT);
 }
+
+/// It may be wanted again, for another endpoint.
+#[test]
+fn what_was_not_taken_to_its_end_comes_back_to_its_sender_whole() {
+    for ends in [Lane::part, Lane::leave] {
+        let (lane, stream, _bells, _) = lane(Framing::None);
+        let mut sending = pin!(stream.send(block(b"head and body", 0)));
+        assert!(poll(sending.as_mut()).is_pending());
+        lane.outgoing(|outgoing| outgoing.consume(5));
+        ends(&lane);
+        drop(lane.take_blocks());
+        let Poll::Ready((Err(_), block)) = poll(sending) else { panic!("it has failed") };
+        assert_eq!(block.all(), b"head and body");
+    }
+}

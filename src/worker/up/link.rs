@@ -23,6 +23,10 @@ use crate::worker::state::Worker;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
+
+/// How long an endpoint that has sent all of a response may owe us its end.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What an endpoint may send on a stream before its client has taken any of it.
 const STREAM_WINDOW: u32 = 64 << 10;
@@ -49,7 +53,7 @@ struct Slot {
     /// All of the response is here.
     is_whole: bool,
     /// Whoever had it has ended, and only the end of the response is missing.
-    is_lingering: bool,
+    lingers_since: Option<Instant>,
     interim: usize,
 }
 
@@ -67,7 +71,7 @@ pub(in crate::worker) struct Link {
     pub(super) bells: Rc<Bells>,
     site: Rc<Site>,
     streams_max: usize,
-    is_draining: Cell<bool>,
+    pub(super) is_draining: Cell<bool>,
     drains_behind_first: Cell<bool>,
     is_lost: Cell<bool>,
     /// The one whose request answers for the loss.
@@ -117,11 +121,6 @@ impl Link {
         })
     }
 
-    /// Whether it takes no more streams.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.is_draining.get()
-    }
-
     /// Whether one more stream may be begun.
     pub(super) fn has_room(&self) -> bool {
         let core = self.core.borrow();
@@ -142,7 +141,7 @@ impl Link {
             is_head: false,
             is_writing: false,
             is_whole: false,
-            is_lingering: false,
+            lingers_since: None,
             interim: 0,
         });
         // open to what comes: how that is framed is said with its head
@@ -294,8 +293,24 @@ impl Link {
         false
     }
 
+    /// When the first stream has waited long enough for an end that its endpoint owes it.
+    pub(super) fn lingers_until(&self) -> Option<Instant> {
+        let core = self.core.borrow();
+        core.slots.iter().filter_map(|(_, slot)| slot.lingers_since).min().map(|since| since + LINGER)
+    }
+
+    /// Calls off those that have waited so long; whether there were any.
+    pub(super) fn end_lingering(&self, now: Instant, worker: &Worker) -> bool {
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        let is_late = |slot: &Slot| slot.lingers_since.is_some_and(|since| since + LINGER <= now);
+        let late: Vec<usize> = core.slots.iter().filter(|(_, slot)| is_late(slot)).map(|(key, _)| key).collect();
+        late.iter().for_each(|key| self.release(&mut core.slots, &mut core.codec, *key, worker));
+        !late.is_empty()
+    }
+
     fn release_if_lingering(&self, (slots, codec): (&mut Slab<Slot>, &mut Codec), key: usize, worker: &Worker) {
-        if slots[key].is_lingering && slots[key].is_whole {
+        if slots[key].lingers_since.is_some() && slots[key].is_whole {
             self.release(slots, codec, key, worker);
         }
     }
@@ -327,7 +342,7 @@ impl Link {
             }
         }
         if lane.is_cut() {
-            lane.outgoing(Block::clear);
+            lane.outgoing(Block::consume_all); // it may be sent again, elsewhere
         }
         let waits = lane.outgoing(|block| !block.is_empty());
         if waits && !slot.is_writing {
@@ -343,7 +358,7 @@ impl Link {
     fn end(&self, slots: &mut Slab<Slot>, codec: &mut Codec, key: usize, worker: &Worker) {
         let slot = &mut slots[key];
         match slot.place.is_some_and(|place| codec.awaits_end_only(place)) && !slot.is_whole {
-            true => slot.is_lingering = true,
+            true => slot.lingers_since = Some(clock::now()),
             false => self.release(slots, codec, key, worker),
         }
     }
@@ -393,7 +408,7 @@ impl Link {
         lane.outgoing(|waiting| {
             loop {
                 if slot.place.is_some_and(|place| codec.stream(place).is_reset()) || lane.is_cut() {
-                    waiting.clear();
+                    waiting.consume_all();
                     return Written::All;
                 }
                 fields.clear();

@@ -77,7 +77,8 @@ impl Site {
     fn has_room_for_one(&self) -> bool {
         let links = self.links.borrow();
         links.len() < LINKS_MAX
-            || (links.len() < LINKS_LEAVING_MAX && links.iter().filter(|link| !link.is_leaving()).count() < LINKS_MAX)
+            || (links.len() < LINKS_LEAVING_MAX
+                && links.iter().filter(|link| !link.is_draining.get()).count() < LINKS_MAX)
     }
 
     pub(super) fn add(&self, link: &Rc<Link>) {

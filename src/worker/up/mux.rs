@@ -209,6 +209,7 @@ impl Mux {
             (None, None) if !link.is_greeted() => clocks.heard + ANSWER,
             (None, None) => clocks.heard + SILENCE,
         };
+        let until = link.lingers_until().map_or(until, |lingers| lingers.min(until));
         let _guard = pause.over_pause(until);
         poll_fn(|cx| {
             let mut is_rung = link.is_over();
@@ -233,7 +234,14 @@ impl Mux {
     /// What has been waited for long enough; false: the connection is over.
     fn on_passed(&self, clocks: &mut Clocks) -> bool {
         let (now, link) = (clock::now(), &self.link);
+        if link.end_lingering(now, &self.worker) {
+            return true;
+        }
         match (clocks.quiet, clocks.pinged) {
+            // it was for a stream that lingered, and has ended in the meantime
+            (Some(since), _) if now < since + self.idle_timeout => true,
+            (None, Some(since)) if now < since + ANSWER => true,
+            (None, None) if !link.is_greeted() && now < clocks.heard + ANSWER => true,
             (Some(_), _) => {
                 link.drain();
                 true
