@@ -20,8 +20,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Mutex;
 
-/// Far more than anything here takes, far less than a test run waits.
-/// Long: while the machine is too busy to look in time, nobody is judged, and that may be as long as the other tests take.
+/// Far more than anything here takes: while the machine is too busy to look in time nobody is judged, and that may be as long as other tests take.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Several beats, so that a worker on a busy machine is not taken for a stalled one.
 const SHORT_STALL: Duration = Duration::from_secs(3);
