@@ -46,7 +46,7 @@
 //! | route | `worker::plan`, [`policy::router`] | 404, 405 with Allow, 508 |
 //! | identify | `worker::identify`, [`policy::identity`], [`policy::token`], [`policy::login`] | 401 with WWW-Authenticate, 503 |
 //! | authorize | `worker::identify`, [`policy::access`] | 403 |
-//! | admit | `worker::plan`, [`policy::admission`] | 429 with RateLimit fields, 503 |
+//! | admit | `worker::plan`, [`policy::admission`]; limits that ask for nobody come before identify ([`policy::admission::Met`]) | 429 with RateLimit fields, 503 |
 //! | pick | [`policy::exchange`] → [`policy::cluster`] | 503 |
 //! | checkout, send, await_head | `worker::opening`, `worker::conversation`, `worker::upload`, [`net::upstream`] | the policy's next action: another endpoint, a backoff, 502, 504 |
 //! | classify | `worker::answer` → [`policy::exchange`] | retry elsewhere, or commit to this response |
