@@ -99,7 +99,7 @@ deny = true
         }
         for field in [&b"X-File: \xff/passwd"[..], b"X-File: \xc3\x28\x80passwd", b"Cookie: a=b; f=\xfepasswd"] {
             let mut client = gateway.client();
-            client.send(&[b"GET / HTTP/1.1\r\nHost: a\r\n", field, b"\r\n\r\n"].concat());
+            client.send([b"GET / HTTP/1.1\r\nHost: a\r\n", field, b"\r\n\r\n"].concat());
             client.read("GET").assert_rejected(403, "guarded");
         }
         assert_eq!(gateway.get("/?f=%0apasswd%0a").status, 200);
