@@ -6,7 +6,7 @@
 use super::access;
 use super::words;
 use http::{HeaderName, Method, header};
-use ringgate::config::{Config, Cors, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
+use ringgate::config::{Config, Cors, Listener, Rewrite, Route, Separators, Target};
 use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
 use ringgate::http::reply::{Asked, push_location};
 use ringgate::http::target::Authority;
@@ -261,7 +261,9 @@ fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: O
             (MatchOutcome::Outranked, Some(chosen)) if chosen.is_guard && !route.is_guard => {
                 "matches too, but guards come first".to_owned()
             }
-            (MatchOutcome::Outranked, Some(chosen)) => less_specific(&chosen.matcher, &route.matcher),
+            (MatchOutcome::Outranked, Some(_)) => {
+                less_specific(considered.iter().find(|one| one.outcome == MatchOutcome::Chosen), one)
+            }
             (MatchOutcome::Header(name), _) => format!("header {name} is not what it wants"),
             (MatchOutcome::Query(name), _) => format!("query parameter {name} is not what it wants"),
             (MatchOutcome::Condition(condition), _) => format!("wants: {condition}"),
@@ -283,24 +285,12 @@ fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: O
 }
 
 /// Why `other`, which matches too, comes after `chosen`: the first step of precedence at which they differ.
-fn less_specific(chosen: &Match, other: &Match) -> String {
-    let host = |matcher: &Match| match &matcher.host {
-        HostMatch::Exact(_) => (2, 0),
-        HostMatch::Wildcard(name) => (1, name.len()),
-        HostMatch::Any => (0, 0),
-    };
-    let path = |matcher: &Match| match &matcher.path {
-        PathMatch::Exact(_) => (2, 0),
-        PathMatch::Prefix(prefix) => (1, prefix.len()),
-        PathMatch::Regex(_) => (0, 0),
-    };
-    let conditions = |matcher: &Match| {
-        usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len() + matcher.more.len()
-    };
+fn less_specific(chosen: Option<&Considered>, other: &Considered) -> String {
+    let chosen = chosen.map(|chosen| chosen.rank.clone()).unwrap_or_default();
     let steps = [
-        (host(chosen) != host(other), "its host is less specific"),
-        (path(chosen) != path(other), "its path is less specific"),
-        (conditions(chosen) != conditions(other), "it has fewer conditions"),
+        (chosen.0 != other.rank.0, "its host is less specific"),
+        (chosen.1 != other.rank.1, "its path is less specific"),
+        (chosen.2 != other.rank.2, "it has fewer conditions"),
     ];
     let first = steps.iter().find(|(differ, _)| *differ).map_or("it stands later in the file", |(_, why)| *why);
     format!("matches too, but {first}")
@@ -374,7 +364,7 @@ fn label_first(label: &str, lines: Vec<String>) -> impl Iterator<Item = (&str, S
 
 fn path_line(route: &Route, ask: &Ask) -> String {
     let mut sent = Vec::new();
-    rewrite(&route.rewrite, &route.matcher.path, &ask.path, &mut sent);
+    rewrite(&route.rewrite, &route.matcher, &ask.path, &mut sent);
     let sent = String::from_utf8_lossy(&sent).into_owned();
     let why = match &route.rewrite {
         Rewrite::None => return sent,

@@ -12,7 +12,7 @@ use super::problem::{Sink, listed};
 use super::read::{Later, List, Written};
 use super::retry_word::retry_on;
 use super::values::duration;
-use super::{HeaderRules, PathMatch, Retry, Rewrite, Route, Target, Timeout};
+use super::{HeaderRules, Match, PathMatch, Retry, Rewrite, Route, Target, Timeout};
 use crate::units::{ClusterId, Weight};
 use http::StatusCode;
 use rustc_hash::FxHashMap;
@@ -64,7 +64,7 @@ impl RouteReader<'_, '_, '_, '_> {
             .and_then(|matcher| self.taken.firsts.matcher((self.row, &table.at), &matcher.value, self.sink));
         let name = self.taken.firsts.name((self.row, &table.at), table.name.as_ref(), matcher.as_ref(), self.sink);
         let target = self.target(table);
-        let rewrite = matcher.as_ref().and_then(|matcher| self.rewrite(table, &matcher.path));
+        let rewrite = matcher.as_ref().and_then(|matcher| self.rewrite(table, matcher));
         let request_headers = table.request_headers.as_ref().and_then(|rules| {
             let rules = &rules.value;
             self.header_rules(&rules.at, (rules.set.as_ref()?, rules.remove.as_ref()?), true)
@@ -176,7 +176,7 @@ impl RouteReader<'_, '_, '_, '_> {
         whole.then_some(Target::Upstream(parts))
     }
 
-    fn rewrite(&mut self, table: &file::Route, path: &PathMatch) -> Option<Rewrite> {
+    fn rewrite(&mut self, table: &file::Route, matcher: &Match) -> Option<Rewrite> {
         match (&table.strip_prefix, &table.rewrite) {
             (None, None) => {}
             (Some(_), Some(rewrite)) => {
@@ -184,7 +184,7 @@ impl RouteReader<'_, '_, '_, '_> {
                 self.sink.value(table.at.key("rewrite"), rewrite.span.clone(), message, None);
             }
             (Some(strip), None) => {
-                if !begins_with(path, &strip.value.0) {
+                if !begins_with(matcher, &strip.value.0) {
                     let message =
                         "must be where match.path begins, so that every request of the route has it".to_owned();
                     self.sink.value(table.at.key("strip_prefix"), strip.span.clone(), message, None);
@@ -192,7 +192,7 @@ impl RouteReader<'_, '_, '_, '_> {
                 return Some(Rewrite::StripPrefix(strip.value.0.clone()));
             }
             (None, Some(rewrite)) => {
-                if rewrite.value.0.contains("{rest}") && !matches!(path, PathMatch::Prefix(_)) {
+                if rewrite.value.0.contains("{rest}") && !matcher.paths().all(leaves_rest) {
                     let message = "{rest} is what a match.path of the form \"/prefix/*\" leaves over".to_owned();
                     let help = Some("use {path}, or match a prefix".to_owned());
                     self.sink.value(table.at.key("rewrite"), rewrite.span.clone(), message, help);
@@ -314,4 +314,9 @@ pub(super) fn redirect(table: &file::Redirect, sink: &mut Sink<'_>) -> Option<Ta
     }
     let status = StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?;
     Some(Target::Redirect { to: value(&table.to)?.0, status })
+}
+
+/// Whether a path leaves something over.
+fn leaves_rest(path: &PathMatch) -> bool {
+    matches!(path, PathMatch::Prefix(_) | PathMatch::Template { is_prefix: true, .. })
 }

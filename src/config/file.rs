@@ -58,8 +58,8 @@ table! {
         optional access_log: AccessLog;
         /// Where clients connect.
         required listener: List<Listener, 1, LISTENERS_MAX>;
-        /// Which request goes where. The most specific route wins: host exact > wildcard > any; path exact > longest prefix > regex > any (`/*`);
-        /// then more conditions; then the order in the file.
+        /// Which request goes where. The most specific route wins: host exact > *.x > x.* > regex > any; path segment by segment, what is written
+        /// out > a placeholder > the end of a prefix, then regex > any (`/*`); then more conditions; then the order in the file.
         required route: Later<Route, 1, ROUTES_MAX>;
         /// Rules that are asked before any route, and that no route overtakes.
         default guard: List<GuardRule, 0, GUARDS_MAX> = [];

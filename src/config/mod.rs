@@ -26,10 +26,12 @@ pub mod file;
 mod followed;
 mod foreign;
 mod forward;
+mod hosts;
 pub(crate) mod identity;
 mod identity_keys;
 mod knobs;
 mod limit_keys;
+mod matching;
 mod named;
 mod names;
 mod passwords;
@@ -68,6 +70,8 @@ pub use identity::{
 };
 pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use matching::{HostMatch, Match, PathMatch, PathRank};
+pub(crate) use matching::{placeholder, segments};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use passwords::{Login, Logins, PasswordHash};
 pub use pattern::Pattern;
@@ -81,7 +85,7 @@ pub use variables::{OfClient, Piece, Template, Variable};
 pub use warnings::warnings;
 
 use crate::units::{AuthId, ClusterId, Rate, Ratio, Weight};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -336,52 +340,6 @@ pub struct Route {
     pub body_rate_min: Option<u64>,
     /// Retries.
     pub retry: Retry,
-}
-
-/// `route.match`: all that is given must hold.
-#[derive(Clone, Debug, Default)]
-pub struct Match {
-    /// The request's host.
-    pub host: HostMatch,
-    /// The request's path.
-    pub path: PathMatch,
-    /// Allowed methods; empty: any.
-    pub methods: Vec<Method>,
-    /// Headers that must be there with exactly this value.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Query parameters (after percent-decoding) that must be there with exactly this value.
-    pub query: Vec<(String, String)>,
-    /// What else must hold.
-    pub more: Vec<Condition>,
-}
-
-/// `match.host`, lower case, without port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum HostMatch {
-    /// Any host.
-    #[default]
-    Any,
-    /// `a.example`
-    Exact(String),
-    /// `*.example`: one or more labels before it; holds `example`.
-    Wildcard(String),
-}
-
-/// `match.path`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// `/exact`
-    Exact(String),
-    /// `/prefix/*`: `/prefix` and whole segments below it; holds `/prefix`, and the empty string for `/*`.
-    Prefix(String),
-    /// `~regex`, in linear time; holds the pattern without `~`. Not anchored unless it says so.
-    Regex(String),
-}
-
-impl Default for PathMatch {
-    fn default() -> Self {
-        Self::Prefix(String::new())
-    }
 }
 
 /// What a route does.

@@ -6,11 +6,13 @@
 
 use super::PathMatch;
 use super::addresses::check_authority;
+use super::matching::{placeholder, segments};
 use super::problem::Refusal;
 use super::read::Scalar;
 use super::tables::scalar_schema;
 use super::values::text;
-use crate::limits::{PATH_BYTES_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
+use super::variables::is_plain;
+use crate::limits::{PATH_BYTES_MAX, PLACEHOLDERS_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
 use http::HeaderValue;
 use regex_automata::meta::{Config, Regex};
 use regex_automata::util::syntax;
@@ -23,7 +25,7 @@ pub struct PathText(pub PathMatch);
 
 impl Scalar for PathText {
     fn allowed() -> String {
-        "\"/exact\", \"/prefix/*\" or \"~regex\"".to_owned()
+        "\"/exact\", \"/prefix/*\", \"/users/{id}\", \"/users/{id}/*\" or \"~regex\", or a list of them".to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
@@ -33,7 +35,7 @@ impl Scalar for PathText {
             return Ok(Self(PathMatch::Regex(pattern.to_owned())));
         }
         check_path(written)?;
-        no_placeholders(written)?;
+        let is_template = check_template(written)?;
         let (path, prefix) = written.strip_suffix("/*").map_or((written, false), |path| (path, true));
         if path.contains('*') {
             let why = "`*` stands only for whole segments at the end, as in \"/prefix/*\"";
@@ -41,7 +43,12 @@ impl Scalar for PathText {
             let help = help.map(|stem| format!("did you mean \"{}/*\"?", stem.trim_end_matches('/')));
             return Err(Refusal { why: Some(why.to_owned()), help });
         }
-        Ok(Self(if prefix { PathMatch::Prefix(path.to_owned()) } else { PathMatch::Exact(path.to_owned()) }))
+        let path = path.to_owned();
+        Ok(Self(match (is_template, prefix) {
+            (true, is_prefix) => PathMatch::Template { path, is_prefix },
+            (false, true) => PathMatch::Prefix(path),
+            (false, false) => PathMatch::Exact(path),
+        }))
     }
 
     fn schema() -> serde_json::Value {
@@ -196,12 +203,40 @@ impl Scalar for RewriteTo {
     }
 }
 
+/// Whether there are placeholders in a path, each of which is one segment and has a name of its own, which no variable has.
+fn check_template(path: &str) -> Result<bool, Refusal> {
+    let mut names = Vec::new();
+    for segment in segments(path).filter(|segment| segment.contains(['{', '}'])) {
+        let Some(name) = placeholder(segment).filter(|name| !name.contains(['{', '}'])) else {
+            let why = format!("{segment:?}: a placeholder is one whole segment, as in \"/users/{{id}}\"");
+            return Err(
+                Refusal::why(why).help("a part of a segment is matched by a regex: \"~^/users/u-(?P<id>[^/]+)$\"")
+            );
+        };
+        let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.bytes().all(is_word) {
+            return Err(Refusal::why(format!("{segment}: a placeholder has a name of small letters, digits and _")));
+        }
+        if matches!(name, "rest" | "path") || is_plain(name) {
+            return Err(Refusal::why(format!("{segment} stands for something else in rewrites and headers")));
+        }
+        if names.contains(&name) {
+            return Err(Refusal::why(format!("{segment} stands there twice")));
+        }
+        names.push(name);
+    }
+    if names.len() > PLACEHOLDERS_MAX {
+        return Err(Refusal::why(format!("at most {PLACEHOLDERS_MAX} placeholders")));
+    }
+    Ok(!names.is_empty())
+}
+
 /// Braces stand percent-encoded in a URL (RFC 3986 §2), so here somebody expects them to stand for something.
 fn no_placeholders(path: &str) -> Result<(), Refusal> {
     if !path.contains(['{', '}']) {
         return Ok(());
     }
-    let help = "match any segment with a regex: \"~^/users/[^/]+$\"";
+    let help = "rewrite takes placeholders of match.path: rewrite = \"/v2/{id}\"";
     Err(Refusal::why("there are no placeholders here, and braces stand percent-encoded in a path").help(help))
 }
 
@@ -386,7 +421,21 @@ mod tests {
     fn prefixes_end_without_slash_and_templates_begin_with_one() {
         accepts::<StripPrefix>(&["/a", "/a/b"]);
         refuses::<StripPrefix>(&["", "/", "/a/", "/a/*", "a", "/*", "/{a}"]);
-        refuses::<PathText>(&["/users/{id}", "/{path}/*"]);
+        accepts::<PathText>(&["/users/{id}", "/users/{id}/*", "/{a}/{b_2}/c"]);
+        refuses::<PathText>(&[
+            "/{path}/*",
+            "/{host}",
+            "/u-{id}",
+            "/{id}.json",
+            "/{Id}",
+            "/{}",
+            "/{{a}}",
+            "/{a",
+            "/{1}",
+            "/{a}/{a}",
+            "/{a}*",
+            "/{a}/{b}/{c}/{d}/{e}/{f}/{g}/{h}/{i}",
+        ]);
         accepts::<RewriteTo>(&["/v2{rest}", "/v2{path}", "{path}", "/x", "{path}/y"]);
         refuses::<RewriteTo>(&["", "{rest}", "v2", "/{x}", "/{rest", "/rest}", "/a?b", "/{}"]);
         // what would be refused if it were written out

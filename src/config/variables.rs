@@ -146,6 +146,11 @@ impl Variable {
     }
 }
 
+/// Whether a variable without a name of its own is called so.
+pub(super) fn is_plain(name: &str) -> bool {
+    PLAIN.iter().any(|(known, _)| *known == name)
+}
+
 /// Why `written`, which is called `word` without its marks, stands for nothing.
 fn unknown(written: &str, word: &str) -> Refusal {
     let known = PLAIN.iter().map(|(name, _)| *name);

@@ -45,7 +45,7 @@ pub(super) fn request(
         config::Rewrite::None => head.path(),
         _ => {
             scratch.text.clear();
-            rewrite(&rules.rewrite, &rules.matcher.path, head.path(), &mut scratch.text);
+            rewrite(&rules.rewrite, &rules.matcher, head.path(), &mut scratch.text);
             // the path is visible ASCII and so is every template that the configuration accepts
             str::from_utf8(&scratch.text).unwrap_or(head.path())
         }

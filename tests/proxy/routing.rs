@@ -52,6 +52,31 @@ on_both_drivers! {
         }
     }
 
+    fn a_route_has_several_hosts_and_paths(driver: Driver) {
+        let config = [
+            named("any", "{ path = \"/*\" }"),
+            named("shops", r#"{ host = ["shop.*", "*.shop.example", '~s[0-9]+\.example'], path = ["/cart", "/items/{id}", "/img/*"] }"#),
+            named("hosts", r#"{ host = ["a.example", "b.example"] }"#),
+        ]
+        .concat();
+        let gateway = Gateway::start(driver, &config);
+        let mut client = gateway.client();
+        for (host, path, expected) in [
+            ("shop.example", "/cart", "shops"),
+            ("SHOP.example.org:80", "/items/7", "shops"),
+            ("de.shop.example", "//img//x", "shops"),
+            ("s12.example", "/items/%C3%A9", "shops"),
+            ("s12.example.org", "/cart", "any"),
+            ("shop.example", "/items/7/8", "any"),
+            ("shop", "/cart", "any"),
+            ("a.example", "/cart", "hosts"),
+            ("b.example", "/", "hosts"),
+        ] {
+            assert_eq!(client.request("GET", path, &[("Host", host)], b"").text(), expected, "{host} {path}");
+        }
+        assert_eq!(gateway.metric("ringgate_requests_total", &[("route", "shops"), ("code", "200")]), 4.0);
+    }
+
     fn no_route_is_404_and_another_method_is_405_with_allow(driver: Driver) {
         let config = [
             named("read", "{ path = \"/a\", method = [\"GET\"] }"),

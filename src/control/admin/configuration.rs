@@ -9,8 +9,8 @@ use super::rows::{array, glue};
 use super::rules::{cors, limit, shared_limits, test};
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
-    HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
-    Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, Probe, ProxyVersion, Resolver, Retry, Rewrite,
+    Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -68,8 +68,7 @@ fn admin(admin: &Admin) -> Value {
 fn host(host: &HostMatch) -> Value {
     match host {
         HostMatch::Any => Value::Null,
-        HostMatch::Exact(host) => json!(host),
-        HostMatch::Wildcard(host) => json!(format!("*.{host}")),
+        host => json!(host.to_string()),
     }
 }
 
@@ -225,11 +224,9 @@ fn guard(guard: &Route, config: &Config) -> Value {
 
 /// `match` of a route.
 pub(super) fn matcher(matcher: &Match) -> Value {
-    let path = match &matcher.path {
-        PathMatch::Exact(path) => path.clone(),
-        PathMatch::Prefix(prefix) => format!("{prefix}/*"),
-        PathMatch::Regex(pattern) => format!("~{pattern}"),
-    };
+    // one stands for itself, as in the file
+    let listed = |mut all: Vec<Value>| if all.len() == 1 { all.remove(0) } else { Value::from(all) };
+    let path = listed(matcher.paths().map(|path| path.to_string().into()).collect());
     let header = |(name, value): &(http::HeaderName, http::HeaderValue)| {
         (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes())))
     };
@@ -248,7 +245,7 @@ pub(super) fn matcher(matcher: &Match) -> Value {
         }
     }
     json!({
-        "host": host(&matcher.host),
+        "host": listed(matcher.hosts().map(host).collect()),
         "path": path,
         "method": matcher.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
         "header": headers,

@@ -70,11 +70,6 @@ impl<'r> Allow<'r> {
     }
 }
 
-/// How many conditions a route has beyond host and path; more win.
-pub(super) fn condition_count(rule: &Match) -> usize {
-    usize::from(!rule.methods.is_empty()) + rule.headers.len() + rule.query.len() + rule.more.len()
-}
-
 /// Whether everything besides host, path and method is as the route wants it.
 pub(super) fn conditions_hold(
     rule: &Match,

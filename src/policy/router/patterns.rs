@@ -1,4 +1,4 @@
-//! All path regexes of one host as one automaton: a single pass over the path finds every pattern that matches.
+//! All path regexes of one host as one automaton: a single pass over the path finds every pattern that matches. The same of hosts.
 //!
 //! Time is linear in the path whatever the patterns are (no backtracking). The automaton is immutable; the states that a search builds
 //! on its way live in the worker's [`RouterCache`], so workers share no lock and no pool. Its memory is bounded: when it is full it
@@ -84,8 +84,8 @@ impl RouterCache {
         self.text = text;
     }
 
-    /// Finds all of `patterns` that match `path`.
-    pub(super) fn search(&mut self, row: u32, patterns: &Patterns, path: &str) {
+    /// Finds all of `patterns` that match `text`.
+    pub(super) fn search(&mut self, row: u32, patterns: &Patterns, text: &[u8]) {
         let row = row as usize;
         if self.rows.len() <= row {
             self.rows.resize_with(row + 1, || None);
@@ -94,7 +94,7 @@ impl RouterCache {
             Box::new((patterns.regex.create_cache(), PatternSet::new(patterns.regex.pattern_len())))
         });
         matches.clear();
-        patterns.regex.which_overlapping_matches_with(cache, &Input::new(path), matches);
+        patterns.regex.which_overlapping_matches_with(cache, &Input::new(text), matches);
     }
 
     /// The first pattern at or behind `from` that the last search of `row` found.
