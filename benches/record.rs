@@ -3,7 +3,8 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, StatusCode};
 use ringgate::config::{
-    Admin, Bind, Config, Driver, Gateway, HeaderRules, Match, Resolver, Retry, RetryOn, Rewrite, Route, Target, Timeout,
+    Admin, Bind, Config, Driver, Gateway, HeaderRules, Match, QueryRules, Resolver, Retry, RetryOn, Rewrite, Route,
+    Target, Timeout,
 };
 use ringgate::observe::access_log::{LogRecord, LogRing, LogSender};
 use ringgate::observe::labels::AttemptOutcome;
@@ -26,6 +27,8 @@ fn route(number: usize) -> Route {
             content_type: HeaderValue::from_static("text/plain"),
         },
         rewrite: Rewrite::None,
+        query: QueryRules::default(),
+        captures: None,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(1)),

@@ -11,7 +11,9 @@ use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
 use ringgate::http::reply::{Asked, push_location};
 use ringgate::http::target::Authority;
 use ringgate::policy::cors::{Grant, grant};
-use ringgate::policy::router::{Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, Source, rewrite};
+use ringgate::policy::router::{
+    Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, Source, rest_of, rewrite,
+};
 use ringgate::units::{ClusterId, ListenerId, RouteId};
 use std::fmt::Write as _;
 
@@ -315,7 +317,7 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
             let host = ask.host.as_deref().unwrap_or_default();
             push_location(
                 &mut location,
-                to,
+                &captured(route, &ask.path, to),
                 Asked {
                     scheme: if ask.url.starts_with("https://") { "https" } else { "http" },
                     host,
@@ -363,15 +365,41 @@ fn label_first(label: &str, lines: Vec<String>) -> impl Iterator<Item = (&str, S
 }
 
 fn path_line(route: &Route, ask: &Ask) -> String {
+    if let Rewrite::Made { written, .. } = &route.rewrite {
+        let sent = captured(route, &ask.path, written);
+        return format!("{} goes up as {sent} (rewrite {written})", ask.path);
+    }
     let mut sent = Vec::new();
     rewrite(&route.rewrite, &route.matcher, &ask.path, &mut sent);
     let sent = String::from_utf8_lossy(&sent).into_owned();
     let why = match &route.rewrite {
         Rewrite::None => return sent,
         Rewrite::StripPrefix(prefix) => format!("strip_prefix {prefix}"),
-        Rewrite::Template(template) => format!("rewrite {template}"),
+        Rewrite::Template(template) | Rewrite::Made { written: template, .. } => format!("rewrite {template}"),
     };
     format!("{} goes up as {sent} ({why})", ask.path)
+}
+
+/// A text with what the route's path has found; other variables stay as they are written, for they are not known here.
+fn captured(route: &Route, path: &str, text: &str) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    let mut room = route.captures.as_ref().map(|captures| (captures, captures.room()));
+    let mut scratch = String::new();
+    let routed = merged(path, &mut scratch);
+    while let Some((before, behind)) = rest.split_once('{') {
+        let (word, behind) = behind.split_once('}').unwrap_or((behind, ""));
+        out.push_str(before);
+        let found = room.as_mut().and_then(|(captures, room)| captures.get(routed, word, room));
+        match (found, word) {
+            (Some(found), _) => out.push_str(found),
+            (None, "path") if matches!(route.rewrite, Rewrite::Made { .. }) => out.push_str(path),
+            (None, "rest") => out.push_str(rest_of(&route.matcher, path)),
+            (None, word) => out.push_str(&format!("{{{word}}}")),
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
 }
 
 #[cfg(test)]

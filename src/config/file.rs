@@ -19,6 +19,7 @@ use super::paths::{Body, ProbePath, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost, ProbeService};
 use super::read::{Later, List, Map};
 use super::retry_word::RetryWord;
+use super::rewrites::QueryEdits;
 use super::secret::SecretText;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
@@ -230,8 +231,11 @@ table! {
         optional cors: CorsTable;
         /// Cut this from the beginning of the path before it is forwarded.
         optional strip_prefix: StripPrefix;
-        /// Forward this path instead: {rest} is what a "/prefix/*" left over, {path} the whole path.
+        /// Forward this path instead: {rest} is what a "/prefix/*" left over, {path} the whole path, {id} and {1} what match.path has found; and
+        /// variables as in request_headers, percent-encoded. 400 where no proper path comes out.
         optional rewrite: RewriteTo;
+        /// Changes to the query before the request is forwarded.
+        table query: QueryEdits;
         /// Changes to the request's headers before it is forwarded.
         table request_headers: HeaderRules;
         /// Changes to the response's headers.

@@ -7,6 +7,7 @@
 mod access_warnings;
 mod acme;
 mod addresses;
+mod captures;
 mod certificate_warnings;
 pub mod check;
 mod check_consumers;
@@ -43,6 +44,7 @@ pub mod problem;
 mod read;
 pub mod reading;
 mod retry_word;
+mod rewrites;
 mod route_warnings;
 mod secret;
 pub(crate) mod strict_json;
@@ -57,6 +59,7 @@ mod variables;
 mod warnings;
 
 pub use acme::Acme;
+pub use captures::{CaptureRoom, Captures};
 pub use check::{admin_address, load, parse, place_of_route};
 pub use conditions::{Condition, Scheme, Test};
 pub use cors::{AllowedHeaders, Cors, CorsOrigin};
@@ -77,6 +80,7 @@ pub use passwords::{Login, Logins, PasswordHash};
 pub use pattern::Pattern;
 pub use probe::{BodyMatch, GrpcProbe, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
+pub use rewrites::{PathPiece, QueryRules, Rewrite};
 pub use secret::words as secret_words;
 pub(crate) use token_keys::keys as keys_of;
 pub use token_keys::{Algorithm, VerifyKey};
@@ -320,6 +324,10 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// How the path changes on its way up.
     pub rewrite: Rewrite,
+    /// How the query does.
+    pub query: QueryRules,
+    /// What its paths find for rewrites, redirects and headers; `None`: they have no captures, or some have and others not.
+    pub captures: Option<Captures>,
     /// Headers of the request.
     pub request_headers: HeaderRules,
     /// Headers of the response.
@@ -365,17 +373,6 @@ pub enum Target {
         /// 301, 302, 303, 307 or 308.
         status: StatusCode,
     },
-}
-
-/// `strip_prefix` or `rewrite`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rewrite {
-    /// The path goes up as it was routed.
-    None,
-    /// The prefix is cut; what is left begins with `/`.
-    StripPrefix(String),
-    /// A template: `{rest}` is what the route's `/prefix/*` left over (with its leading `/`), `{path}` the whole path.
-    Template(String),
 }
 
 /// `request_headers`, `response_headers`: removed first, then set (replacing).

@@ -181,7 +181,7 @@ pub struct RewriteTo(pub String);
 
 impl Scalar for RewriteTo {
     fn allowed() -> String {
-        "a path with {rest} or {path} in it, such as \"/v2{rest}\"".to_owned()
+        "a path with {rest}, {path}, captures or variables in it, such as \"/v2{rest}\" or \"/v2/{id}\"".to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
@@ -189,11 +189,12 @@ impl Scalar for RewriteTo {
         if written.starts_with("{rest}") {
             return Err(Refusal::why("{rest} alone may be empty, and a path is not").help("use strip_prefix"));
         }
-        check_placeholders(written, &["rest", "path"])?;
+        // any other name is a capture or a variable, of which the route knows
+        let named = filled(written, &["rest", "path"])?;
         check_slashes(written)?;
         // the paths that come out, for the shortest that go in and for others
         for (path, rest) in [("/p", "/r"), ("/", ""), ("/p", "")] {
-            check_path(&written.replace("{path}", path).replace("{rest}", rest).replace("//", "/"))?;
+            check_path(&named.replace("{path}", path).replace("{rest}", rest).replace("//", "/"))?;
         }
         Ok(Self(written.to_owned()))
     }
@@ -255,6 +256,27 @@ fn check_slashes(text: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A text with an example in place of each name that is not known here.
+fn filled(text: &str, known: &[&str]) -> Result<String, Refusal> {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(['{', '}']) {
+        let inner = rest[at..].strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let Some((word, tail)) = inner else { return Err(Refusal::why("a brace is not closed or not opened")) };
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if word.is_empty() || !word.bytes().all(is_name) {
+            return Err(Refusal::why(format!("{{{word}}} is no name")));
+        }
+        out.push_str(&rest[..at]);
+        match known.contains(&word) {
+            true => out.push_str(&format!("{{{word}}}")),
+            false => out.push('x'),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
 /// Only known words stand in braces.
 fn check_placeholders(text: &str, known: &[&str]) -> Result<(), Refusal> {
     let mut rest = text;
@@ -282,9 +304,13 @@ impl Scalar for RedirectTo {
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         let whole = text(value)?;
-        check_placeholders(whole, &["path", "path_and_query", "host", "scheme", "query"])?;
+        let end = whole.find("://").map_or(0, |at| at + 3);
+        let end = whole[end..].find(['/', '?', '#']).map_or(whole.len(), |at| end + at);
+        let known = ["path", "path_and_query", "host", "scheme", "query"];
+        check_placeholders(&whole[..end], &known)?; // a client does not say whose host it is
+        let whole_filled = format!("{}{}", &whole[..end], filled(&whole[end..], &known)?);
         // what may stand anywhere, because it has no character that means something in a URL, as an example of itself
-        let written = whole.replace("{path_and_query}", "{path}").replace("{host}", "host.example");
+        let written = whole_filled.replace("{path_and_query}", "{path}").replace("{host}", "host.example");
         let written = written.replace("{scheme}", "https");
         let has_query = written.find("{query}").is_none_or(|at| written[..at].contains('?'));
         let written = &*written.replace("{query}", "q");
@@ -437,7 +463,8 @@ mod tests {
             "/{a}/{b}/{c}/{d}/{e}/{f}/{g}/{h}/{i}",
         ]);
         accepts::<RewriteTo>(&["/v2{rest}", "/v2{path}", "{path}", "/x", "{path}/y"]);
-        refuses::<RewriteTo>(&["", "{rest}", "v2", "/{x}", "/{rest", "/rest}", "/a?b", "/{}"]);
+        refuses::<RewriteTo>(&["", "{rest}", "v2", "/{rest", "/rest}", "/a?b", "/{}", "/{a b}", "{x}/y", "/%{x}"]);
+        accepts::<RewriteTo>(&["/{x}", "/u/{id}/{header.x-a}{rest}", "/a-{1}.json"]);
         // what would be refused if it were written out
         refuses::<RewriteTo>(&[
             "/{path}",
@@ -490,8 +517,13 @@ mod tests {
             "/a{query}",
             "https://{header.host}",
             "{query}",
-            "{uri}",
+            "{id}",
+            "https://{id}.example/",
+            "https://a.example{id}",
+            "{id}://a.example",
+            "//{id}",
         ]);
+        accepts::<RedirectTo>(&["/users/{id}", "https://{host}/u/{1}?q={name}", "https://a.example/{id}{path}"]);
         // another host than it seems, by the client's choice or not
         refuses::<RedirectTo>(&[
             "/{path}",

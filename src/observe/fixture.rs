@@ -140,6 +140,8 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         matcher: Match { path: PathMatch::Prefix(prefix.into()), ..Match::default() },
         target,
         rewrite: Rewrite::None,
+        query: crate::config::QueryRules::default(),
+        captures: None,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(2)),

@@ -29,13 +29,7 @@ impl Planner<'_> {
         if rules.cors.is_none() && templates.is_empty() {
             return OwnLines::default();
         }
-        let known = Known {
-            inbound: self.inbound,
-            route,
-            identified: self.identified.get(),
-            id: self.request_id.get(),
-            head: self.head,
-        };
+        let known = self.known(route);
         let (always, never) = match rules.response_headers.always {
             true => (&templates[..], &[][..]),
             false => (&[][..], &templates[..]),
@@ -51,6 +45,12 @@ impl Planner<'_> {
             |out| known.push_lines(never, out),
         );
         lines
+    }
+
+    /// The request, as far as it is known by now.
+    pub(super) fn known(&self, route: RouteId) -> Known<'_> {
+        let (identified, id) = (self.identified.get(), self.request_id.get());
+        Known { inbound: self.inbound, route, identified, id, head: self.head }
     }
 
     /// Appends what the page that sends the request may do with the response.

@@ -4,7 +4,7 @@ use super::decision::Refusal;
 use super::plan::{Answer, Planner};
 use super::record::Record;
 use crate::config;
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Rule};
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
@@ -91,6 +91,13 @@ impl Planner<'_> {
     ) -> Answer {
         record.on_error(error);
         self.answer(cycle, None, |out, to| reply::error(out, error, extra, to))
+    }
+
+    /// 400 to a path of which a route would make what is none.
+    pub(super) fn refuse_path(&self, cycle: &mut Cycle, record: &mut Record) -> Answer {
+        record.on_error(ProxyError::BadRequest);
+        record.on_malformed(Rule::Path);
+        self.answer(cycle, None, |out, to| reply::malformed(out, Rule::Path, to))
     }
 
     /// What the gateway itself says to OPTIONS.

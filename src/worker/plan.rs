@@ -106,6 +106,9 @@ pub(super) fn planned(
     let head = kept.view(inbox);
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
+    if let Some(id) = kept.id {
+        let _ = request_id.set(id); // it has waited, and is called what it was
+    }
     let (identified, routed, client) = (OnceCell::new(), Cell::new(None), Cell::new(None));
     // which HTTP/1.1 cannot carry (its trailers say how it went): there the type is only a word, and must not change what is timed
     let call = (head.version() == Version::Http2).then(|| Call::of(&head.fields())).flatten();
@@ -136,7 +139,10 @@ pub(super) fn planned(
             forward.head = Some(kept);
             Way::Forward(forward)
         }
-        Planned::Wait(route, way, on) => Way::Wait(Wait { head: kept, route, way, on }),
+        Planned::Wait(route, way, on) => {
+            kept.id = id;
+            Way::Wait(Wait { head: kept, route, way, on })
+        }
     }
 }
 
@@ -230,6 +236,10 @@ impl Planner<'_> {
         // a unix socket's peer has no address but the one that stands for it
         let peer = self.inbound.client.peer;
         self.client.set((peer.address.is_some() || client != peer.ip()).then_some(client));
+        if self.head.request_id().is_none() {
+            let draw = || request_id::draw(&mut self.inbound.worker.rng.borrow_mut());
+            record.on_request_id(self.request_id.get_or_init(draw)); // before anything can be refused, so that refusals have it
+        }
         let route = match self.route(cycle, record) {
             Ok(route) => route,
             Err(answer) => return Planned::Answer(answer),
@@ -368,6 +378,12 @@ impl Planner<'_> {
                 }
                 record.on_status(*status);
                 let asked = Asked { scheme: self.inbound.scheme(), host, path: head.path(), query: head.query() };
+                let known = self.known(route);
+                let text = &mut worker.scratch.borrow_mut().text;
+                let location = match rules.captures {
+                    Some(_) => known.captured(location, text),
+                    None => location,
+                };
                 Planned::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     reply::redirect(out, *status, location, asked, to);
                 }))
@@ -385,12 +401,14 @@ impl Planner<'_> {
             return Planned::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[]));
         }
         let rules = &worker.shared.config.routes[route.index()];
+        if let config::Rewrite::Made { pieces, .. } = &rules.rewrite
+            && !self.known(route).has_path((rules, pieces), &mut worker.scratch.borrow_mut())
+        {
+            return Planned::Answer(self.refuse_path(cycle, record));
+        }
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
             return Planned::Answer(self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]));
-        }
-        if head.request_id().is_none() {
-            record.on_request_id(self.request_id.get_or_init(|| request_id::draw(&mut worker.rng.borrow_mut())));
         }
         let is_spoken = worker.shared.config.clusters[cluster.index()].protocol != Protocol::Http1;
         Planned::Forward(Forward {

@@ -9,8 +9,8 @@ use super::rows::{array, glue};
 use super::rules::{cors, limit, shared_limits, test};
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
-    HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, Probe, ProxyVersion, Resolver, Retry, Rewrite,
-    Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, Probe, ProxyVersion, QueryRules, Resolver, Retry,
+    Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -176,7 +176,7 @@ fn route(route: &Route, config: &Config) -> Value {
     let (strip_prefix, rewrite) = match &route.rewrite {
         Rewrite::None => (None, None),
         Rewrite::StripPrefix(prefix) => (Some(prefix), None),
-        Rewrite::Template(template) => (None, Some(template)),
+        Rewrite::Template(template) | Rewrite::Made { written: template, .. } => (None, Some(template)),
     };
     let timeout = match route.timeout {
         Timeout::Fixed(timeout) => json!(duration(timeout)),
@@ -198,6 +198,7 @@ fn route(route: &Route, config: &Config) -> Value {
         "cors": route.cors.as_ref().map(cors),
         "strip_prefix": strip_prefix,
         "rewrite": rewrite,
+        "query": query(&route.query),
         "request_headers": header_rules(&route.request_headers),
         "response_headers": response_rules(&route.response_headers),
         "timeout": timeout,
@@ -209,6 +210,12 @@ fn route(route: &Route, config: &Config) -> Value {
         "min_body_rate": route.body_rate_min.map(body_rate),
         "retry": retry(&route.retry),
     })
+}
+
+fn query(rules: &QueryRules) -> Value {
+    let set = rules.set.iter().map(|(name, template)| (name.clone(), template.to_string().into()));
+    let rename = rules.rename.iter().map(|(from, to)| (from.clone(), to.clone().into()));
+    json!({ "set": set.collect::<Map<String, Value>>(), "remove": rules.remove, "rename": rename.collect::<Map<String, Value>>() })
 }
 
 fn guard(guard: &Route, config: &Config) -> Value {
@@ -491,6 +498,7 @@ upstream = "app"
 cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
+query = { set = { a = "b" }, rename = { c = "d" } }
 limit = [{ rate = "1/s" }, "plan"]
 timeout = { adaptive = true }
 auth = ["api_key"]
@@ -554,7 +562,8 @@ endpoints = [{ address = "10.0.0.2:1" }]
                     || [
                         ".set",
                         ".match.header",
-                        ".query",
+                        ".match.query",
+                        ".rename",
                         ".cookie",
                         ".headers",
                         ".consumer",

@@ -42,6 +42,8 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         matcher: Match::default(),
         target,
         rewrite: Rewrite::None,
+        query: crate::config::QueryRules::default(),
+        captures: None,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(1)),

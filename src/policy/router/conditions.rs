@@ -162,7 +162,7 @@ pub(super) fn query_has(query: Option<&str>, name: &str, value: &str) -> bool {
 }
 
 /// Whether `encoded` means `plain`.
-fn decodes_to(mut encoded: &[u8], plain: &[u8]) -> bool {
+pub(super) fn decodes_to(mut encoded: &[u8], plain: &[u8]) -> bool {
     for &wanted in plain {
         let Some((byte, taken)) = first(encoded) else { return false };
         if byte != wanted {

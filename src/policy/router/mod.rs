@@ -21,13 +21,15 @@
 mod conditions;
 mod explain;
 mod patterns;
+mod query;
 mod rewrite;
 mod tree;
 
 pub use conditions::Allow;
 pub use explain::{Considered, MatchOutcome, Rank};
 pub use patterns::RouterCache;
-pub use rewrite::{pick_split, rewrite};
+pub use query::{edit_query, push_encoded};
+pub use rewrite::{pick_split, rest_of, rewrite};
 
 use crate::config::{Config, HostMatch, Match, PathMatch, placeholder, segments};
 use crate::limits;
@@ -135,8 +137,11 @@ struct Table {
     /// There are paths with placeholders.
     placeholders: bool,
     /// Regexes of hosts: their row among all patterns, and the roots of their paths in the same order.
-    hosts: Option<(u32, Box<[NodeId]>)>,
+    hosts: Option<HostPatterns>,
 }
+
+/// The row of regexes of hosts, and where the paths of each begin.
+type HostPatterns = (u32, Box<[NodeId]>);
 
 impl Router {
     /// Compiles the routes of `config`; their ids are the rows of [`Config::routes`].
@@ -253,10 +258,7 @@ impl<'r> TablesBuilder<'r> {
         Ok(Table { tree: tree.build(), any, wildcards, beginnings, placeholders, hosts })
     }
 
-    fn host_patterns(
-        &mut self,
-        mut hosts: Vec<(RouteId, &str, NodeId)>,
-    ) -> Result<Option<(u32, Box<[NodeId]>)>, RouterError> {
+    fn host_patterns(&mut self, mut hosts: Vec<(RouteId, &str, NodeId)>) -> Result<Option<HostPatterns>, RouterError> {
         if hosts.is_empty() {
             return Ok(None);
         }

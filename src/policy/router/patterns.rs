@@ -5,6 +5,7 @@
 //! starts anew.
 
 use super::{Candidate, RouterError};
+use crate::config::{CaptureRoom, Captures};
 use crate::limits;
 use crate::units::RouteId;
 use regex_automata::meta::{Cache, Regex};
@@ -58,6 +59,8 @@ pub struct RouterCache {
     singles: FxHashMap<(RouteId, usize), Cache>,
     /// A text that is decoded.
     text: Vec<u8>,
+    /// Of routes that have captures.
+    captures: FxHashMap<RouteId, CaptureRoom>,
 }
 
 impl RouterCache {
@@ -70,6 +73,12 @@ impl RouterCache {
     /// The memory of a single regex, which `make` makes when it is first asked for.
     pub(in crate::policy) fn of(&mut self, regex: (RouteId, usize), make: impl FnOnce() -> Cache) -> &mut Cache {
         self.singles.entry(regex).or_insert_with(make)
+    }
+
+    /// What `name` stands for in the path of a request that this route takes.
+    pub fn captured<'p>(&mut self, route: RouteId, captures: &Captures, path: &'p str, name: &str) -> Option<&'p str> {
+        let room = self.captures.entry(route).or_insert_with(|| captures.room());
+        captures.get(path, name, room)
     }
 
     /// Room for a text, empty.

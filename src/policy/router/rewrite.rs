@@ -17,6 +17,8 @@ pub fn rewrite(rewrite: &Rewrite, matched: &Match, path: &str, out: &mut Vec<u8>
         _ if !path.starts_with('/') => return out.extend_from_slice(path.as_bytes()),
         Rewrite::StripPrefix(prefix) => out.extend_from_slice(below(prefix, path).unwrap_or(path).as_bytes()),
         Rewrite::Template(template) => fill(template, matched, path, (start, out)),
+        // made where the request is known
+        Rewrite::Made { .. } => out.extend_from_slice(path.as_bytes()),
     }
     let slashes = out[start..].iter().take_while(|byte| **byte == b'/').count();
     match slashes {
@@ -65,9 +67,10 @@ fn fill(template: &str, matched: &Match, path: &str, (start, out): (usize, &mut 
     join(template, out);
 }
 
-/// Of the most specific of the paths that match.
-fn rest_of<'p>(matched: &Match, path: &'p str) -> &'p str {
-    if let [] = &matched.other_paths[..] {
+/// What the most specific of the paths that match leaves over, with its leading slash; the whole path where none does.
+#[must_use]
+pub fn rest_of<'p>(matched: &Match, path: &'p str) -> &'p str {
+    if matched.other_paths.is_empty() {
         return rest_by(&matched.path, path).unwrap_or(path);
     }
     let matching = matched.paths().filter_map(|by| Some((by, rest_by(by, path)?)));
