@@ -357,6 +357,9 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
     for (label, rule) in label_first("headers", words::header_rules(route)) {
         page.line(label, &rule);
     }
+    if !route.defaulted.is_empty() {
+        page.line("defaults", &format!("{}: all or in part from [defaults]", route.defaulted.join(", ")));
+    }
 }
 
 /// The label stands only before the first line.

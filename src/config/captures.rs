@@ -10,12 +10,20 @@ use regex_automata::Input;
 use regex_automata::meta::{Cache, Regex};
 use regex_automata::util::captures::Captures as Groups;
 use std::cmp::Reverse;
+use std::fmt;
 
 /// The paths of a route that has captures, the most specific first.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Captures(Box<[CapturedPath]>);
 
-#[derive(Clone, Debug)]
+/// They follow from the paths, which are shown where the route is.
+impl fmt::Debug for Captures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+#[derive(Clone)]
 enum CapturedPath {
     Template(PathMatch),
     Regex(Regex),

@@ -215,7 +215,10 @@ fn config(
     let tables = file.listener.iter().flat_map(|list| &list.value.0);
     let listener_names = tables.filter_map(|table| listener_name(&table.value)).collect();
     let (routes, mut firsts) = match &file.route {
-        Some(list) => routes(document, &list.value, (&names, listener_names, &mut access), sink)?,
+        Some(list) => {
+            let defaults = file.defaults.as_ref().map(|table| &table.value);
+            routes(document, &list.value, (&names, listener_names, defaults), &mut access, sink)?
+        }
         None => (None, Firsts::new("route", 0, listener_names)),
     };
     let limits = access.limits.all(file);

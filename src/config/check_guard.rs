@@ -85,6 +85,7 @@ fn guard((name, matcher, captures): (String, super::Match, Option<Captures>), ta
     Route {
         name,
         matcher,
+        defaulted: Vec::new(),
         is_guard: true,
         target,
         auth: None,

@@ -4,6 +4,7 @@ use super::check::value;
 use super::check_identity::AccessReader;
 use super::check_match::{Firsts, begins_with, unique};
 use super::cors;
+use super::defaults::Defaults;
 use super::document::{Document, Entangled};
 use super::file::{self, RouteTimeout};
 use super::names::{EditableHeader, Name};
@@ -26,7 +27,8 @@ use rustc_hash::FxHashMap;
 pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     document: &Document<'_>,
     list: &Later<file::Route, MIN, MAX>,
-    (upstreams, listeners, access): (&[&'a str], Vec<String>, &mut AccessReader<'a>),
+    (upstreams, listeners, defaults): (&[&'a str], Vec<String>, Option<&Defaults>),
+    access: &mut AccessReader<'a>,
     sink: &mut Sink<'_>,
 ) -> Result<(Option<Vec<Route>>, Firsts), Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
@@ -35,8 +37,10 @@ pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     let mut taken =
         Taken { upstreams: ids, upstream_names, firsts: Firsts::new("route", document.routes_expected(), listeners) };
     let mut routes = Vec::with_capacity(document.routes_expected());
-    let count = document.routes(list, sink, |row, table, sink| {
-        routes.extend(RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(table));
+    let count = document.routes(list, sink, |row, mut table, sink| {
+        let defaulted = defaults.map(|defaults| defaults.give(&mut table)).unwrap_or_default();
+        let route = RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(&table);
+        routes.extend(route.map(|route| Route { defaulted, ..route }));
     })?;
     Ok((count.filter(|count| *count == routes.len()).map(|_| routes), taken.firsts))
 }
@@ -97,6 +101,7 @@ impl RouteReader<'_, '_, '_, '_> {
         Some(Route {
             name: name?,
             matcher: matcher?,
+            defaulted: Vec::new(),
             is_guard: false,
             target: target?,
             auth,

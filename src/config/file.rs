@@ -8,6 +8,7 @@ use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, Tru
 use super::check_guard::GuardRule;
 pub use super::conditions::Match;
 use super::cors::CorsTable;
+use super::defaults::Defaults;
 use super::identity_keys::{Auth, Consumer, Rules};
 pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
@@ -59,6 +60,8 @@ table! {
         optional access_log: AccessLog;
         /// Where clients connect.
         required listener: List<Listener, 1, LISTENERS_MAX>;
+        /// What routes say that do not say it themselves.
+        optional defaults: Defaults;
         /// Which request goes where. The most specific route wins: host exact > *.x > x.* > regex > any; path segment by segment, what is written
         /// out > a placeholder > the end of a prefix, then regex > any (`/*`); then more conditions; then the order in the file.
         required route: Later<Route, 1, ROUTES_MAX>;

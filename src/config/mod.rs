@@ -20,6 +20,7 @@ mod check_tokens;
 mod check_upstream;
 mod conditions;
 mod cors;
+mod defaults;
 mod document;
 mod encryption;
 mod fetched;
@@ -312,6 +313,8 @@ pub struct Route {
     pub name: String,
     /// Which requests it takes.
     pub matcher: Match,
+    /// Its keys that `[defaults]` has said, or a part of them.
+    pub defaulted: Vec<&'static str>,
     /// It stands as `[[guard]]` in the file: it is asked before all that do not, whatever they match.
     pub is_guard: bool,
     /// What is done with them.

@@ -227,6 +227,24 @@ fn paths_and_hosts_are_taken_apart() {
 }
 
 #[test]
+fn a_password_in_the_wrong_place_is_not_repeated() {
+    for wrong in [
+        "basic = \"hunter2\"",
+        "basic = { password = \"hunter2\" }",
+        "basic = { pass = \"hunter2\" }",
+        "basic = [\"hunter2\"]",
+        "keys = \"hunter2\"",
+        "keys = [\"hunter2\"]",
+        "keys = [{ sha256 = \"hunter2\" }]",
+        "keys = { sha256 = \"hunter2\" }",
+    ] {
+        let text = format!("{MINIMAL}\n[consumer.f]\n{wrong}\n");
+        let told = parse_for(&text, "f", CORES).unwrap_err().to_string();
+        assert!(told.contains("consumer.f") && !told.contains("hunter2"), "{wrong}: {told}");
+    }
+}
+
+#[test]
 fn bursts_default_to_a_second_of_the_rate() {
     let burst = |rate: &str| route(&format!("limit = [{{ rate = \"{rate}\" }}]")).limits[0].burst;
     assert_eq!([burst("100/s"), burst("6000/min"), burst("10/h"), burst("1/d")], [100, 100, 1, 1]);

@@ -147,6 +147,7 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         timeout: Timeout::Fixed(Duration::from_secs(2)),
         limits: Vec::new(),
         concurrent_max: None,
+        defaulted: Vec::new(),
         is_guard: false,
         auth: None,
         cors: None,
