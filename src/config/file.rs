@@ -9,6 +9,7 @@ use super::check_guard::GuardRule;
 pub use super::conditions::Match;
 use super::cors::CorsTable;
 use super::defaults::Defaults;
+use super::error_pages::ErrorTable;
 use super::identity_keys::{Auth, Consumer, Rules};
 pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
@@ -182,6 +183,8 @@ table! {
         default merge_slashes: bool = false;
         /// The Server header of responses: "pass" (the endpoint's), "remove", or the text that all get.
         default server: ServerField = "pass";
+        /// What the gateway's own errors look like, by status: the first that is for it. Without one: {"error": …, "message": …}.
+        default errors: List<ErrorTable, 0, ENTRIES_MAX> = [];
         /// Ways to be recognised on routes that name none themselves, by their names.
         default auth: List<Name, 0, AUTH_MAX> = [];
         /// Rate limits of [limit.NAME], by their names, that all its requests need besides the route's: all must admit, else 429.

@@ -22,7 +22,9 @@ mod conditions;
 mod cors;
 mod defaults;
 mod document;
+mod effect_warnings;
 mod encryption;
+mod error_pages;
 mod fetched;
 pub mod file;
 mod followed;
@@ -65,6 +67,7 @@ pub use check::{admin_address, load, parse, place_of_route};
 pub use conditions::{Condition, Scheme, Test};
 pub use cors::{AllowedHeaders, Cors, CorsOrigin};
 pub use encryption::{ClientSide, Origin, ServerSide};
+pub use error_pages::{ErrorPage, ErrorPiece};
 pub use fetched::{FetchedKeys, JwksUrl};
 pub use file::schema;
 pub use followed::Followed;
@@ -275,6 +278,8 @@ pub struct Listener {
     pub merge_slashes: bool,
     /// `Server` of responses.
     pub server: ServerField,
+    /// What the gateway's own errors look like; the first that is for a status. Others are small JSON.
+    pub errors: Vec<ErrorPage>,
     /// Ways to be recognised on routes that do not say.
     pub auth: Vec<AuthId>,
     /// Limits of all its requests together with those of others that name them, besides the routes'.

@@ -142,7 +142,7 @@ impl Variable {
     }
 
     /// What stands in the braces.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Capture(name) => name.clone(),
             Self::Claim(name) => format!("claim.{name}"),

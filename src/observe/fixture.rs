@@ -123,6 +123,7 @@ fn listener() -> Listener {
         proxy_protocol: false,
         header_underscores: crate::config::Underscores::Drop,
         encoded_separators: crate::config::Separators::Reject,
+        errors: Vec::new(),
         merge_slashes: false,
         limits: Vec::new(),
         auth: Vec::new(),

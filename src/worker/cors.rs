@@ -26,7 +26,7 @@ impl Planner<'_> {
         let Some(route) = self.routed.get() else { return OwnLines::default() };
         let rules = &worker.shared.config.routes[route.index()];
         let templates = &rules.response_headers.templates;
-        if rules.cors.is_none() && templates.is_empty() {
+        if rules.cors.is_none() && templates.is_empty() && self.config.errors.is_empty() {
             return OwnLines::default();
         }
         let known = self.known(route);
@@ -44,6 +44,9 @@ impl Planner<'_> {
             },
             |out| known.push_lines(never, out),
         );
+        if !self.config.errors.is_empty() {
+            lines.name(self.head.request_id().or(self.request_id.get().map(|id| &id[..])).unwrap_or_default());
+        }
         lines
     }
 

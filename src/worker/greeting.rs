@@ -122,6 +122,8 @@ async fn refuse_plain(inbound: &Inbound<'_>) {
         rules: None,
         lines: b"",
         is_call: false,
+        errors: &inbound.config().errors,
+        id: b"",
     };
     reply::malformed(last.vec_mut(), Rule::PlainHttp, &to);
     let mut record = Record::new(inbound, now);

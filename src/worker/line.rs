@@ -113,6 +113,8 @@ impl<'w> Line<'w> {
             rules: Some(self.response_rules()).filter(|rules| rules.always),
             lines: self.forward.own_lines.of_errors(),
             is_call: self.forward.call.is_some(),
+            errors: &self.inbound.config().errors,
+            id: self.forward.own_lines.id(),
         };
         let busy =
             matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);

@@ -156,6 +156,8 @@ impl Planner<'_> {
             rules: rules.or(always),
             lines: if rules.is_some() { lines.all() } else { lines.of_errors() },
             is_call: self.call.is_some(),
+            errors: &self.config.errors,
+            id: head.request_id().or(self.request_id.get().map(|id| &id[..])).unwrap_or_default(),
         };
         write(out.vec_mut(), &to);
         self.inbound.worker.put_own_lines(lines);

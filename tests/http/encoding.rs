@@ -413,6 +413,8 @@ fn reply_to(date: &HttpDate) -> ReplyTo<'_> {
         rules: None,
         lines: b"",
         is_call: false,
+        errors: &[],
+        id: b"",
     }
 }
 

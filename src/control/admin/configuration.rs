@@ -8,9 +8,9 @@ use super::identity;
 use super::rows::{array, glue};
 use super::rules::{cors, limit, shared_limits, test};
 use crate::config::{
-    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
-    HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, Probe, ProxyVersion, QueryRules, Resolver, Retry,
-    Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, ErrorPage, HashKey, HeaderRules,
+    HealthCheck, HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, Probe, ProxyVersion, QueryRules,
+    Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -148,6 +148,7 @@ fn listener(listener: &Listener, config: &Config) -> Value {
             Separators::Keep => "keep",
         },
         "merge_slashes": listener.merge_slashes,
+        "errors": listener.errors.iter().map(error_page).collect::<Vec<_>>(),
         "server": match &listener.server {
             ServerField::Pass => "pass".into(),
             ServerField::Remove => "remove".into(),
@@ -209,6 +210,15 @@ fn route(route: &Route, config: &Config) -> Value {
         "tunnel_timeout": route.tunnel_timeout.map(duration),
         "min_body_rate": route.body_rate_min.map(body_rate),
         "retry": retry(&route.retry),
+    })
+}
+
+fn error_page(page: &ErrorPage) -> Value {
+    json!({
+        "status": page.statuses,
+        "body": page.file.is_none().then(|| page.text()),
+        "file": page.file,
+        "content_type": String::from_utf8_lossy(page.content_type.as_bytes()),
     })
 }
 
@@ -489,6 +499,7 @@ mod tests {
 [[listener]]
 listen = "unix:/run/ringgate.sock"
 http2 = { cleartext = true }
+errors = [{ body = "{error}" }]
 allow = { method = ["GET"], claim = { scope = "a" } }
 deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_auth = { ca = "/dir/a.pem" }, acme = { directory = "https://acme.example/", names = ["a.example"], cache = "/dir" } }

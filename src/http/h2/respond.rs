@@ -219,6 +219,8 @@ mod tests {
             rules: None,
             lines: b"",
             is_call: false,
+            errors: &[],
+            id: b"",
         };
         let date = "date: Thu, 01 Jan 1970 00:00:00 GMT";
         let written = |write: &dyn Fn(&mut Vec<u8>, &ReplyTo<'_>), to| {

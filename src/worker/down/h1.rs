@@ -140,6 +140,8 @@ pub(in crate::worker) fn refuse(
             rules: None,
             lines: b"",
             is_call: false,
+            errors: &inbound.config().errors,
+            id: b"",
         };
         match rule {
             Some(rule) => {

@@ -242,6 +242,8 @@ fn refuse(
         rules: None,
         lines: b"",
         is_call: false,
+        errors: &inbound.config().errors,
+        id: b"",
     };
     match rule {
         Some(rule) => {
