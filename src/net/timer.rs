@@ -356,6 +356,25 @@ impl Watch {
         }
     }
 
+    /// The guard over a socket that lives, if one does, is now over what is being sent on that, as [`Watch::over_send`] is.
+    pub fn turn_to_send(&self, patience: Duration, now: Instant) {
+        let mut wheel = self.timers.wheel.borrow_mut();
+        let row = &mut wheel.rows[self.index];
+        if row.doing == Doing::Nothing || row.expired {
+            return;
+        }
+        (row.since, row.queued) = (now, -1);
+        row.set_patience(patience);
+        drop(wheel);
+        self.timers.set(self.index, now + patience / SEND_LOOKS);
+    }
+
+    /// … and is over its deadline again, which is this.
+    pub fn turn_to_wait(&self, deadline: Instant) {
+        self.timers.wheel.borrow_mut().rows[self.index].set_patience(Duration::ZERO);
+        self.extend(deadline);
+    }
+
     /// True when the deadline of the last guard or sleep has passed.
     #[must_use]
     pub fn expired(&self) -> bool {

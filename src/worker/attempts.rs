@@ -185,6 +185,11 @@ impl<'w> Attempts<'w> {
         self.exchange.borrow().deadline().at
     }
 
+    /// T_max as a duration.
+    pub(super) fn time(&self) -> Duration {
+        self.exchange.borrow().deadline().total
+    }
+
     /// Tells what happened and asks what is next.
     pub(super) fn step(&self, event: Event, now: Instant) -> Action {
         match event {
