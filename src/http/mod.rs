@@ -38,6 +38,7 @@ pub mod target;
 mod text;
 pub mod trailers;
 pub mod upgrade;
+pub mod websocket;
 
 pub use text::{push_address, push_number};
 

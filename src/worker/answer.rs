@@ -10,10 +10,9 @@ use super::line::{Last, Line};
 use super::meaning::{Commit, Meaning, keep};
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
-use super::tunnel::Tunnel;
+use super::tunnel::{Coding, Tunnel};
 use super::upload::Upload;
 use crate::error::ProxyError;
-use crate::http::Parsed;
 use crate::http::body::Body;
 use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
@@ -21,12 +20,14 @@ use crate::http::grpc;
 use crate::http::h2::respond;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
+use crate::http::{Parsed, Version};
 use crate::limits::{ANSWER_HELD_MAX, RESPONSE_HEAD_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
 use crate::policy::retry::Sent;
 use crate::policy::verdict::Pushback;
+use http::StatusCode;
 use std::future::Future;
 use std::net::Shutdown;
 use std::pin::pin;
@@ -178,6 +179,12 @@ impl Line<'_> {
             };
             return Meaning::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
         }
+        // to an extended CONNECT any success would be a tunnel (RFC 9110 §9.3.6)
+        let is_offer = self.forward.version == Version::Http2 && self.forward.offer.is_some();
+        if is_offer && head.status().is_success() {
+            self.attempts.step(Event::BodyDone, self.now);
+            return Meaning::Next { action: Action::Reply(ProxyError::NotImplemented), keep: None };
+        }
         let head_bytes = head.head_bytes();
         response.clear();
         let mut commit = match head.is_switching() {
@@ -269,8 +276,9 @@ impl Line<'_> {
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
         let lines = self.forward.own_lines.all();
-        encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server);
-        self.record.on_status(head.status());
+        let version = self.forward.version;
+        encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server, version);
+        self.record.on_status(if version == Version::Http2 { StatusCode::OK } else { head.status() });
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }
 
@@ -279,7 +287,9 @@ impl Line<'_> {
     async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Last {
         let Answering { hop, block, .. } = answering;
         self.record.on_answered(self.now);
-        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream(), self.tunnel_timeout());
+        let down = if self.forward.version == Version::Http2 { Coding::Frames } else { Coding::Bare };
+        let codings = [down, hop.lease.coding()];
+        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream(), codings, self.tunnel_timeout());
         let ended = tunnel.run(hop.upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;

@@ -38,6 +38,7 @@ mod health_checks;
 mod http2;
 mod http2_abuse;
 mod http2_endpoints;
+mod http2_tunnels;
 mod interim;
 mod knobs;
 mod limits;
