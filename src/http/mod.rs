@@ -24,6 +24,7 @@ pub mod fields;
 pub mod framing;
 pub mod glimpse;
 pub mod grpc;
+pub mod grpc_web;
 pub mod h2;
 pub mod head;
 pub mod headers;

@@ -4,6 +4,7 @@
 //! answer while it reads (RFC 9112 §9.5); a refusal ends it, which also brings back what could be sent to another endpoint.
 
 use super::failure::Failure;
+use super::generation::Generation;
 use super::going::{Going, Sending};
 use super::hop::Hop;
 use super::line::{Last, Line};
@@ -17,6 +18,7 @@ use crate::http::body::Body;
 use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
 use crate::http::grpc;
+use crate::http::grpc_web::{self, Form};
 use crate::http::h2::respond;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
@@ -158,6 +160,9 @@ impl Line<'_> {
     fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Meaning {
         let Answering { hop: Hop { upload, .. }, block, going } = answering;
         let worker = self.inbound.worker;
+        if let Some(form) = self.forward.web {
+            restate(worker, block, form);
+        }
         let mut scratch = worker.scratch.borrow_mut();
         let Scratch { head, response, .. } = &mut *scratch;
         let head =
@@ -169,6 +174,12 @@ impl Line<'_> {
                     return Meaning::Next { action: self.step(Event::BadHead(error), upload), keep: None };
                 }
             };
+        // whose length is told has no trailers here, and a call without them no outcome
+        let web = self.forward.web.filter(|_| head.fields().get("content-type").and_then(Form::of).is_some());
+        if web.is_some() && matches!(head.framing(), Framing::Fixed(1..)) {
+            let action = self.step(Event::BadHead(ProxyError::UpstreamProtocol), upload);
+            return Meaning::Next { action, keep: None };
+        }
         let action = self.step(self.event_of(&head), upload);
         if action != Action::Relay {
             let left = block.unread().len() - head.head_bytes();
@@ -191,6 +202,7 @@ impl Line<'_> {
             true => self.commit_to_tunnel(&head, response),
             false => self.commit(&head, upload, response),
         };
+        commit.web = web;
         block.consume(head_bytes);
         self.lay_out(&mut commit, response, block, going.is_through());
         Meaning::Commit(commit)
@@ -320,7 +332,7 @@ impl Line<'_> {
 
     /// `relay → checkin`: passes the body on.
     async fn relay(&mut self, commit: &mut Commit, answering: &mut Answering<'_, impl Sending>) -> Answered {
-        let Commit { out, from, to, trailers, keep, before, is_whole, .. } = commit;
+        let Commit { out, from, to, trailers, keep, before, is_whole, web, .. } = commit;
         let Answering { hop, block, going } = answering;
         let Hop { attempt, upload, .. } = *hop;
         hop.delivery.answered.set(true);
@@ -345,6 +357,7 @@ impl Line<'_> {
             excess: false,
             now: self.now,
             trailers: std::mem::take(trailers),
+            web: *web,
             rules: self.response_rules(),
             upload,
         };
@@ -398,4 +411,14 @@ impl Line<'_> {
         }
         !must_reset
     }
+}
+
+/// Makes a head of gRPC that is in the block one of gRPC-Web.
+fn restate(worker: &Generation, block: &mut Block, form: Form) {
+    let Some((at, suffix)) = grpc_web::restate_response(block.unread(), form) else { return };
+    if block.room() < suffix.len() {
+        worker.grow(block, block.unread().len() + grpc_web::GROWTH_MAX);
+    }
+    let at = block.consumed() + at;
+    block.vec_mut().splice(at..at, suffix.iter().copied());
 }

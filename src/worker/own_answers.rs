@@ -148,7 +148,7 @@ impl Planner<'_> {
             server: &self.config.server,
             rules: rules.or(always),
             lines: if rules.is_some() { lines.all() } else { lines.of_errors() },
-            is_call: self.call.is_some(),
+            call_type: self.call().map(|call| call.content_type()),
         };
         write(out.vec_mut(), &to);
         self.inbound.worker.put_own_lines(lines);

@@ -30,6 +30,7 @@ mod frozen;
 mod garbage;
 mod grpc;
 mod grpc_peer;
+mod grpc_web;
 mod guards;
 mod handshakes;
 mod harness;

@@ -244,7 +244,7 @@ mod tests {
             server: &ServerField::Remove,
             rules: None,
             lines: b"",
-            is_call: false,
+            call_type: None,
         };
         let date = "date: Thu, 01 Jan 1970 00:00:00 GMT";
         let written = |write: &dyn Fn(&mut Vec<u8>, &ReplyTo<'_>), to| {
