@@ -354,6 +354,8 @@ pub struct Route {
     pub tunnel_timeout: Option<Duration>,
     /// Of its requests' bodies; `None`: the listener's.
     pub body_rate_min: Option<u64>,
+    /// Calls of gRPC-Web are made calls of gRPC.
+    pub grpc_web: bool,
     /// Retries.
     pub retry: Retry,
 }
