@@ -85,6 +85,8 @@ pub const CONSUMERS_FILE_BYTES_MAX: u64 = 64 << 20;
 pub const CONSUMER_GROUPS_MAX: usize = 64;
 /// API keys of one consumer: one for each of its hosts, and those that come next.
 pub const CONSUMER_KEYS_MAX: usize = 64;
+/// Marks of the certificates of one consumer: as many, for the same reason.
+pub const CONSUMER_MARKS_MAX: usize = 64;
 /// An API key as a request shows it; a longer one is nobody's.
 pub const API_KEY_BYTES_MAX: usize = 512;
 /// The hash of a password: the longest of SHA-crypt has 123 bytes, one of argon2id with a long salt twice as many.

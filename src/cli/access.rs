@@ -3,7 +3,7 @@
 //! The client's address is not part of a request; where rules depend on it, `-H 'x-forwarded-for: ADDRESS'` says which one is meant.
 
 use http::{HeaderName, Method};
-use ringgate::config::{ClaimTest, Config, KeyPlace, Proof, Rule};
+use ringgate::config::{Auth, ClaimTest, Config, KeyPlace, Proof, Rule};
 use ringgate::limits::API_KEY_BYTES_MAX;
 use ringgate::net::clock;
 use ringgate::policy::access::{Explained, Guards, Place, Subject, Verdict, Who};
@@ -70,6 +70,10 @@ pub(super) fn lines(
             lines.extend(disbeliefs(config, ways, request).map(|why| ("", why)));
             let asked = ways.iter().map(|way| &config.auth[way.index()]);
             let asked = asked.filter_map(|way| Some((&way.name, way.forward()?)));
+            let shows = ways.iter().map(|way| &config.auth[way.index()]).filter(|way| is_by_certificate(way));
+            lines.extend(
+                shows.map(|way| ("", format!("{}: the client's certificate, which is no part of a request", way.name))),
+            );
             lines.extend(asked.map(|(name, forward)| {
                 ("", format!("{name}: upstream {} is asked, which only a running gateway does", forward.upstream))
             }));
@@ -98,6 +102,9 @@ pub(super) fn lines(
     let verdict = match guards.turns_away(listener, route, &subject) {
         Some(Verdict::Denied(place, row)) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
         _ if is_unknown && asks => "depends on what is answered there".to_owned(),
+        _ if is_unknown && ways.iter().any(|way| is_by_certificate(&config.auth[way.index()])) => {
+            "depends on the client's certificate; 401 unauthenticated without one".to_owned()
+        }
         _ if is_unknown => "401 unauthenticated".to_owned(),
         _ => match guards.authorize(listener, route, &subject) {
             Verdict::Denied(place, row) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
@@ -109,6 +116,10 @@ pub(super) fn lines(
     };
     lines.push(("verdict", verdict));
     lines
+}
+
+fn is_by_certificate(way: &Auth) -> bool {
+    matches!(way.proof, Proof::Certificate)
 }
 
 /// Who was recognised.
@@ -140,7 +151,7 @@ fn recognised(
                     let id = claim.owner.filter(|_| claim.hash.is_of(credentials.password()))?;
                     Found { name: identities.consumer(id).name.to_string(), consumer: Some(id), claims: None }
                 }
-                Proof::Forward(_) => return None,
+                Proof::Certificate | Proof::Forward(_) => return None,
                 Proof::Token(rules) => {
                     let verified = token::verify(rules, &rules.keys, shown, clock::wall()).ok()?;
                     let consumer = identities.by_name(&verified.name);

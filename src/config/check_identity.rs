@@ -30,6 +30,7 @@ pub(super) fn auth(
     let map = file.auth.as_ref()?;
     let mut of = |(name, written): &(Written<Name>, Written<identity_keys::Auth>)| match &written.value.forward {
         Some(forward) => forward_way(&name.value.0, (&written.value, forward), upstreams, sink),
+        None if value(&written.value.mtls) == Some(true) => certificate_way(&name.value.0, &written.value, sink),
         None => way(&name.value.0, &written.value, gathered, sink),
     };
     let ways: Vec<_> = map.value.0.iter().filter_map(&mut of).collect();
@@ -73,7 +74,7 @@ fn way(name: &str, table: &identity_keys::Auth, gathered: &mut Gathered, sink: &
     let reported = ["header", "query", "cookie"].iter().any(|key| sink.reported(table.at.key(key)));
     if places.is_empty() && !reported {
         let message =
-            "missing: at least one of header, query, cookie, where an API key stands, or key or jwks, for tokens, or basic, or forward"
+            "missing: at least one of header, query, cookie, where an API key stands, or key or jwks, for tokens, or basic, or mtls, or forward"
                 .to_owned();
         sink.place(table.at.key("header"), table.at.offset, message, None);
     }
@@ -99,6 +100,23 @@ fn basic_way(
         forwards: value(&table.forward_credentials)?,
         headers,
     })
+}
+
+/// Certificates, which stand in no place of a request.
+fn certificate_way(name: &str, table: &identity_keys::Auth, sink: &mut Sink<'_>) -> Option<Auth> {
+    only_one(table, "mtls", "and certificates stand in no request", sink);
+    if let Some(basic) = &table.basic {
+        let message = "mtls stands there too; must be one of the two".to_owned();
+        sink.place(table.at.key("basic"), basic.span.start, message, None);
+    }
+    only_tokens(table, sink);
+    let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    let forwards = value(&table.forward_credentials)?;
+    if let Some(key) = table.forward_credentials.as_ref().filter(|key| key.given) {
+        let message = "has no effect: client_auth.forward tells endpoints of the certificate".to_owned();
+        sink.value(table.at.key("forward_credentials"), key.span.clone(), message, None);
+    }
+    Some(Auth { name: name.to_owned(), places: Vec::new(), proof: Proof::Certificate, forwards, headers })
 }
 
 /// Keys of other ways, beside one that has its own.
@@ -132,6 +150,10 @@ fn forward_way(
             "forward stands there too; must be one of the two".to_owned(),
             None,
         );
+    }
+    if let Some(mtls) = table.mtls.as_ref().filter(|mtls| mtls.value) {
+        let message = "forward stands there too; must be one of the two".to_owned();
+        sink.place(table.at.key("mtls"), mtls.span.start, message, None);
     }
     only_tokens(table, sink);
     let forward = super::forward::forward(&forward.value, upstreams, sink)?;

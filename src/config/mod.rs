@@ -30,6 +30,7 @@ pub(crate) mod identity;
 mod identity_keys;
 mod knobs;
 mod limit_keys;
+pub(crate) mod marks;
 mod named;
 mod names;
 mod passwords;
@@ -68,6 +69,7 @@ pub use identity::{
 };
 pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use marks::Mark;
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use passwords::{Login, Logins, PasswordHash};
 pub use pattern::Pattern;

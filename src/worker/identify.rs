@@ -16,7 +16,7 @@ use crate::http::head::RequestHead;
 use crate::http::headers::push;
 use crate::limits::{API_KEY_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::policy::access::{Subject, Verdict, Who};
-use crate::policy::identity::{Identities, behind_scheme, is_named, of_query};
+use crate::policy::identity::{self, Identities, behind_scheme, is_named, of_query};
 use crate::policy::login::{self, Credentials};
 use crate::policy::token::{self, Disbelief};
 use crate::units::{AuthId, ConsumerId, GroupId, RouteId};
@@ -147,6 +147,9 @@ impl Planner<'_> {
     fn by_way(&self, way: AuthId) -> Result<Option<Identified>, Stop> {
         let shared = &self.inbound.worker.shared;
         let auth = &shared.config.auth[way.index()];
+        if matches!(auth.proof, Proof::Certificate) {
+            return Ok(self.by_certificate().map(|id| Identified { way, by: By::Consumer(id) }));
+        }
         if let Proof::Forward(forward) = &auth.proof {
             let told = self.heard.iter().find_map(|(heard, told)| match told {
                 Told::Decided(decision) if *heard == way => Some(decision),
@@ -170,13 +173,20 @@ impl Planner<'_> {
                 Proof::Key => shared.identities.by_key(shown).map(By::Consumer),
                 Proof::Token(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
                 Proof::Password(logins) => self.by_password(way, logins, shown)?.map(By::Consumer),
-                Proof::Forward(_) => None,
+                Proof::Certificate | Proof::Forward(_) => None,
             };
             if let Some(by) = by {
                 return Ok(Some(Identified { way, by }));
             }
         }
         Ok(None)
+    }
+
+    /// Who has the certificate that the listener has believed, if it has asked for one.
+    fn by_certificate(&self) -> Option<ConsumerId> {
+        let shown = self.inbound.identity()?;
+        let (key, names, subject) = (&*shown.key_hash, &*shown.names, &*shown.subject);
+        self.inbound.worker.shared.identities.by_certificate(&identity::Certificate { key, names, subject })
     }
 
     fn by_password(&self, way: AuthId, logins: &Logins, shown: &[u8]) -> Result<Option<ConsumerId>, Stop> {
@@ -238,8 +248,9 @@ impl Planner<'_> {
             });
             let logins = way.logins();
             let realm = logins.map_or(&way.name, |logins| &logins.realm);
-            // no scheme is registered for keys; names of the configuration have no quotes
-            for part in [scheme.unwrap_or("ApiKey"), " realm=\"", realm, "\""] {
+            // no scheme is registered for keys, nor for certificates; names of the configuration have no quotes
+            let unnamed = if matches!(way.proof, Proof::Certificate) { "Certificate" } else { "ApiKey" };
+            for part in [scheme.unwrap_or(unnamed), " realm=\"", realm, "\""] {
                 out.extend_from_slice(part.as_bytes());
             }
             if logins.is_some() {
