@@ -109,6 +109,8 @@ pub const CREDENTIALS_BYTES_MAX: usize = 512;
 pub const PASSWORD_THREADS_MAX: usize = 4;
 /// Passwords that wait for one of them: a second or two of work at the usual costs. Beyond it 503.
 pub const PASSWORDS_QUEUED_MAX: usize = 64;
+/// Of these, passwords of one client: whoever comes with more at once has guessed, or may come again. An eighth leaves room for others.
+pub const PASSWORDS_SHARE_MAX: usize = 8;
 /// How long a request waits for its password to be verified; then 503.
 pub const PASSWORD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a worker knows that a password was right, before it is verified again.

@@ -101,7 +101,7 @@ impl From<ProxyError> for Stop {
 
 impl Planner<'_> {
     /// Finds out who sends the request, if anybody is to be known; or why it goes no further.
-    pub(super) fn identify(&self, route: RouteId, client: IpAddr, record: &mut Record) -> Result<(), Stop> {
+    pub(super) fn identify(&self, route: RouteId, client_ip: IpAddr, record: &mut Record) -> Result<(), Stop> {
         let (worker, listener) = (self.inbound.worker, self.inbound.listener);
         let shared = &worker.shared;
         if !shared.has_guards {
@@ -109,7 +109,7 @@ impl Planner<'_> {
         }
         let peer = self.inbound.client.peer;
         // a unix socket's peer has no address but the one that stands for it
-        let client = (peer.address.is_some() || client != peer.ip()).then_some(client);
+        let client = (peer.address.is_some() || client_ip != peer.ip()).then_some(client_ip);
         let subject = Subject { client, method: self.head.method(), who: None };
         if shared.guards.turns_away(listener, route, &subject).is_some() {
             return Err(ProxyError::Forbidden.into());
@@ -118,7 +118,7 @@ impl Planner<'_> {
         if !ways.is_empty() {
             let mut identified = None;
             for way in ways {
-                identified = self.by_way(*way)?;
+                identified = self.by_way(*way, client_ip)?;
                 if identified.is_some() {
                     break;
                 }
@@ -144,7 +144,7 @@ impl Planner<'_> {
         }
     }
 
-    fn by_way(&self, way: AuthId) -> Result<Option<Identified>, Stop> {
+    fn by_way(&self, way: AuthId, client: IpAddr) -> Result<Option<Identified>, Stop> {
         let shared = &self.inbound.worker.shared;
         let auth = &shared.config.auth[way.index()];
         if matches!(auth.proof, Proof::Certificate) {
@@ -172,7 +172,7 @@ impl Planner<'_> {
             let by = match &auth.proof {
                 Proof::Key => shared.identities.by_key(shown).map(By::Consumer),
                 Proof::Token(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
-                Proof::Password(logins) => self.by_password(way, logins, shown)?.map(By::Consumer),
+                Proof::Password(logins) => self.by_password(way, logins, (client, shown))?.map(By::Consumer),
                 Proof::Certificate | Proof::Forward(_) => None,
             };
             if let Some(by) = by {
@@ -189,7 +189,12 @@ impl Planner<'_> {
         self.inbound.worker.shared.identities.by_certificate(&identity::Certificate { key, names, subject })
     }
 
-    fn by_password(&self, way: AuthId, logins: &Logins, shown: &[u8]) -> Result<Option<ConsumerId>, Stop> {
+    fn by_password(
+        &self,
+        way: AuthId,
+        logins: &Logins,
+        (client, shown): (IpAddr, &[u8]),
+    ) -> Result<Option<ConsumerId>, Stop> {
         let Some(credentials) = Credentials::decode(shown) else { return Ok(None) };
         let Some(claim) = login::claim(logins, credentials.user()) else { return Ok(None) };
         let is_this = |(heard, told): &&(AuthId, Told)| *heard == way && matches!(told, Told::Password(_));
@@ -198,7 +203,7 @@ impl Planner<'_> {
         }
         let worker = self.inbound.worker;
         let Some(verifier) = &worker.shared.verifier else { return Ok(None) };
-        match worker.worker().look_up(verifier, claim.hash, &credentials, self.now) {
+        match worker.worker().look_up(verifier, claim.hash, (client, &credentials), self.now) {
             Known::Right => Ok(claim.owner),
             Known::Soon(pending) => Err(Stop::Wait(way, On::Password(pending))),
             Known::Busy => Err(ProxyError::AuthenticationBusy.into()),
