@@ -43,12 +43,17 @@ impl Request<'_> {
     }
 }
 
-/// Lines with their labels; none where everybody may.
-pub(super) fn lines(
-    config: &Config,
-    (listener, route): (ListenerId, RouteId),
-    request: &Request<'_>,
-) -> Vec<(&'static str, String)> {
+/// What is known of who may.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Lines with their labels; none where everybody may.
+    pub(super) lines: Vec<(&'static str, String)>,
+    /// What a request is answered that may not.
+    pub(super) refusal: Option<&'static str>,
+}
+
+/// Who is recognised, and whether he may.
+pub(super) fn told(config: &Config, (listener, route): (ListenerId, RouteId), request: &Request<'_>) -> Told {
     let (of_listener, of_route) = (&config.listeners[listener.index()], &config.routes[route.index()]);
     let ways = of_route.auth.as_deref().unwrap_or(&of_listener.auth);
     let identities = Identities::new(&config.consumers, RandomState::new);
@@ -94,7 +99,7 @@ pub(super) fn lines(
         lines.push((if one.is_deny { "deny" } else { "allow" }, format!("{}: {}", named(one), words(rule, one.holds))));
     }
     if ways.is_empty() && explained.is_empty() {
-        return lines;
+        return Told { lines, refusal: None };
     }
     let is_open = explained.iter().any(|one| one.holds.is_none());
     let asks = ways.iter().any(|way| config.auth[way.index()].forward().is_some());
@@ -103,7 +108,7 @@ pub(super) fn lines(
         Some(Verdict::Denied(place, row)) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
         _ if is_unknown && asks => "depends on what is answered there".to_owned(),
         _ if is_unknown && ways.iter().any(|way| is_by_certificate(&config.auth[way.index()])) => {
-            "depends on the client's certificate; 401 unauthenticated without one".to_owned()
+            "depends on the client's certificate; without one that is known 401 unauthenticated".to_owned()
         }
         _ if is_unknown => "401 unauthenticated".to_owned(),
         _ => match guards.authorize(listener, route, &subject) {
@@ -114,8 +119,10 @@ pub(super) fn lines(
             Verdict::Allowed { would_refuse: false } => "allowed".to_owned(),
         },
     };
+    let refusals = ["401 unauthenticated", "403 forbidden"];
+    let refusal = refusals.into_iter().find(|refusal| verdict.starts_with(refusal));
     lines.push(("verdict", verdict));
-    lines
+    Told { lines, refusal }
 }
 
 fn is_by_certificate(way: &Auth) -> bool {

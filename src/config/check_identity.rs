@@ -6,7 +6,7 @@ use super::check_limits::SharedLimits;
 use super::check_tokens::tokens;
 use super::file;
 use super::identity::{Access, Auth, KeyPlace, NetworkFile, Networks, Proof, Rule, fingerprint};
-use super::identity_keys::{self, Basic, Rules};
+use super::identity_keys::{self, Basic, IdentityText, Rules};
 use super::names::{FilePath, Name};
 use super::place::{KeyOf, Place};
 use super::problem::{Sink, listed};
@@ -78,7 +78,7 @@ fn way(name: &str, table: &identity_keys::Auth, gathered: &mut Gathered, sink: &
                 .to_owned();
         sink.place(table.at.key("header"), table.at.offset, message, None);
     }
-    let headers: Vec<_> = headers(&table.at, table.headers.as_ref()?, sink);
+    let headers: Vec<_> = headers(&table.at, table.headers.as_ref()?, is_token, sink);
     Some(Auth { name: name.to_owned(), places, proof, forwards: value(&table.forward_credentials)?, headers })
 }
 
@@ -92,7 +92,7 @@ fn basic_way(
     only_one(table, "basic", "which is behind \"Authorization: Basic\"", sink);
     only_tokens(table, sink);
     let logins = gathered.logins(name, &basic.value, sink)?;
-    let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    let headers = headers(&table.at, table.headers.as_ref()?, false, sink);
     Some(Auth {
         name: name.to_owned(),
         places: vec![KeyPlace::Header(http::header::AUTHORIZATION, Some("Basic".to_owned()))],
@@ -110,7 +110,7 @@ fn certificate_way(name: &str, table: &identity_keys::Auth, sink: &mut Sink<'_>)
         sink.place(table.at.key("basic"), basic.span.start, message, None);
     }
     only_tokens(table, sink);
-    let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    let headers = headers(&table.at, table.headers.as_ref()?, false, sink);
     let forwards = value(&table.forward_credentials)?;
     if let Some(key) = table.forward_credentials.as_ref().filter(|key| key.given) {
         let message = "has no effect: client_auth.forward tells endpoints of the certificate".to_owned();
@@ -157,7 +157,7 @@ fn forward_way(
     }
     only_tokens(table, sink);
     let forward = super::forward::forward(&forward.value, upstreams, sink)?;
-    let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    let headers = headers(&table.at, table.headers.as_ref()?, false, sink);
     for (name, _) in &table.headers.as_ref()?.value.0 {
         if forward.identity().any(|told| *told == name.value.0) {
             let message = format!("{}: what the service says stands in it", name.value.0);
@@ -208,18 +208,22 @@ pub(super) fn unfit(header: &HeaderName) -> Option<&'static str> {
     }
 }
 
-type HeadersMap<const MAX: usize> = Map<super::names::EditableHeader, identity_keys::IdentityText, MAX>;
+type HeadersMap<const MAX: usize> = Map<super::names::EditableHeader, IdentityText, MAX>;
 
 fn headers<const MAX: usize>(
     at: &Place,
     map: &Written<HeadersMap<MAX>>,
+    has_claims: bool,
     sink: &mut Sink<'_>,
-) -> Vec<(HeaderName, identity_keys::IdentityText)> {
+) -> Vec<(HeaderName, IdentityText)> {
     let mut headers: Vec<(HeaderName, _)> = Vec::new();
     for (name, text) in &map.value.0 {
         let header = &name.value.0;
         let message = match unfit(header) {
             Some(why) => why,
+            None if !has_claims && matches!(text.value, IdentityText::Claim(_)) => {
+                "only tokens claim anything, and there is none"
+            }
             None if headers.iter().any(|(other, _)| other == header) => "stands there twice",
             None => {
                 headers.push((header.clone(), text.value.clone()));

@@ -63,7 +63,7 @@ pub use encryption::{ClientSide, Origin, ServerSide};
 pub use fetched::{FetchedKeys, JwksUrl};
 pub use file::schema;
 pub use followed::Followed;
-pub use forward::{Forward, OnFailure};
+pub use forward::{Forward, OnFailure, is_told_anyway};
 pub use identity::{
     Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Proof, Rule, TokenRules,
 };

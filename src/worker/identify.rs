@@ -100,25 +100,29 @@ impl From<ProxyError> for Stop {
 }
 
 impl Planner<'_> {
+    /// Whether the listener keeps it out, whatever it asks for and whoever sends it.
+    pub(super) fn is_kept_out(&self) -> bool {
+        let shared = &self.inbound.worker.shared;
+        let subject = Subject { client: self.client.get(), method: self.head.method(), who: None };
+        shared.has_guards && shared.guards.keeps_out(self.inbound.listener, &subject)
+    }
+
     /// Finds out who sends the request, if anybody is to be known; or why it goes no further.
-    pub(super) fn identify(&self, route: RouteId, client_ip: IpAddr, record: &mut Record) -> Result<(), Stop> {
+    pub(super) fn identify(&self, route: RouteId, client: IpAddr, record: &mut Record) -> Result<(), Stop> {
         let (worker, listener) = (self.inbound.worker, self.inbound.listener);
         let shared = &worker.shared;
         if !shared.has_guards {
             return Ok(());
         }
-        let peer = self.inbound.client.peer;
-        // a unix socket's peer has no address but the one that stands for it
-        let client = (peer.address.is_some() || client_ip != peer.ip()).then_some(client_ip);
-        let subject = Subject { client, method: self.head.method(), who: None };
-        if shared.guards.turns_away(listener, route, &subject).is_some() {
+        let subject = Subject { client: self.client.get(), method: self.head.method(), who: None };
+        if shared.guards.route_turns_away(route, &subject) {
             return Err(ProxyError::Forbidden.into());
         }
         let ways = config::identity::ways(&shared.config.routes[route.index()], self.config);
         if !ways.is_empty() {
             let mut identified = None;
             for way in ways {
-                identified = self.by_way(*way, client_ip)?;
+                identified = self.by_way(*way, client)?;
                 if identified.is_some() {
                     break;
                 }
