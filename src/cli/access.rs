@@ -101,28 +101,38 @@ pub(super) fn told(config: &Config, (listener, route): (ListenerId, RouteId), re
     if ways.is_empty() && explained.is_empty() {
         return Told { lines, refusal: None };
     }
+    let verdict = verdict(config, (&guards, &explained), (listener, route, ways), &subject);
+    let refusals = ["401 unauthenticated", "403 forbidden"];
+    let refusal = refusals.into_iter().find(|refusal| verdict.starts_with(refusal));
+    lines.push(("verdict", verdict));
+    Told { lines, refusal }
+}
+
+/// What comes of it.
+fn verdict(
+    config: &Config,
+    (guards, explained): (&Guards, &[Explained]),
+    (listener, route, ways): (ListenerId, RouteId, &[AuthId]),
+    subject: &Subject<'_>,
+) -> String {
     let is_open = explained.iter().any(|one| one.holds.is_none());
     let asks = ways.iter().any(|way| config.auth[way.index()].forward().is_some());
-    let is_unknown = !ways.is_empty() && found.is_none();
-    let verdict = match guards.turns_away(listener, route, &subject) {
+    let is_unknown = !ways.is_empty() && subject.who.is_none();
+    match guards.turns_away(listener, route, subject) {
         Some(Verdict::Denied(place, row)) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
         _ if is_unknown && asks => "depends on what is answered there".to_owned(),
         _ if is_unknown && ways.iter().any(|way| is_by_certificate(&config.auth[way.index()])) => {
             "depends on the client's certificate; without one that is known 401 unauthenticated".to_owned()
         }
         _ if is_unknown => "401 unauthenticated".to_owned(),
-        _ => match guards.authorize(listener, route, &subject) {
+        _ => match guards.authorize(listener, route, subject) {
             Verdict::Denied(place, row) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
             _ if is_open => "depends on the client's address; say which with -H 'x-forwarded-for: ADDRESS'".to_owned(),
             Verdict::NotAllowed(place) => format!("403 forbidden: no allow of the {} holds", word(place)),
             Verdict::Allowed { would_refuse: true } => "allowed; what would refuse it is in dry run".to_owned(),
             Verdict::Allowed { would_refuse: false } => "allowed".to_owned(),
         },
-    };
-    let refusals = ["401 unauthenticated", "403 forbidden"];
-    let refusal = refusals.into_iter().find(|refusal| verdict.starts_with(refusal));
-    lines.push(("verdict", verdict));
-    Told { lines, refusal }
+    }
 }
 
 fn is_by_certificate(way: &Auth) -> bool {

@@ -50,7 +50,16 @@ fn way(name: &str, table: &identity_keys::Auth, gathered: &mut Gathered, sink: &
     let query = value(&table.query).map(|query| KeyPlace::Query(query.0));
     let cookie = value(&table.cookie).map(|cookie| KeyPlace::Cookie(cookie.0));
     let mut places: Vec<_> = header.into_iter().chain(query).chain(cookie).collect();
+    let is_looked_up = value(&table.discovery) == Some(true);
+    if let Some(discovery) =
+        table.discovery.as_ref().filter(|it| it.value && (table.key.is_some() || table.jwks.is_some()))
+    {
+        let message = "must be the only one of key, jwks and discovery".to_owned();
+        sink.place(table.at.key("discovery"), discovery.span.start, message, None);
+        return None;
+    }
     let proof = match (&table.key, &table.jwks) {
+        (None, None) if is_looked_up => Proof::Token(Arc::new(tokens(table, None, sink)?)),
         (Some(key), None) => Proof::Token(Arc::new(tokens(table, Some(key), sink)?)),
         (None, Some(_)) => Proof::Token(Arc::new(tokens(table, None, sink)?)),
         (Some(key), Some(_)) => {
@@ -74,7 +83,7 @@ fn way(name: &str, table: &identity_keys::Auth, gathered: &mut Gathered, sink: &
     let reported = ["header", "query", "cookie"].iter().any(|key| sink.reported(table.at.key(key)));
     if places.is_empty() && !reported {
         let message =
-            "missing: at least one of header, query, cookie, where an API key stands, or key or jwks, for tokens, or basic, or mtls, or forward"
+            "missing: at least one of header, query, cookie, where an API key stands, or key, jwks or discovery, for tokens, or basic, or mtls, or forward"
                 .to_owned();
         sink.place(table.at.key("header"), table.at.offset, message, None);
     }
@@ -128,6 +137,7 @@ fn only_one(table: &identity_keys::Auth, way: &str, why: &str, sink: &mut Sink<'
         ("cookie", table.cookie.as_ref().map(|key| key.span.clone())),
         ("key", table.key.as_ref().map(|key| key.span.clone())),
         ("jwks", table.jwks.as_ref().map(|key| key.span.clone())),
+        ("discovery", table.discovery.as_ref().filter(|key| key.value).map(|key| key.span.clone())),
     ];
     for (key, span) in others.into_iter().filter_map(|(key, span)| Some((key, span?))) {
         let message = format!("has no effect: {way} stands there too, {why}");
@@ -194,7 +204,7 @@ fn only_tokens(table: &identity_keys::Auth, sink: &mut Sink<'_>) {
     }
     for (name, span) in given.into_iter().filter_map(|(name, span)| Some((name, span?))) {
         let message =
-            "has no effect: it is about tokens, and there is no key and no jwks to verify them with".to_owned();
+            "has no effect: it is about tokens, and there is no key, jwks or discovery to verify them with".to_owned();
         sink.value(table.at.key(name), span, message, None);
     }
 }

@@ -70,7 +70,9 @@ table! {
         optional key: TokenKey;
         /// Or with the keys of a JWK set at this URL, which are fetched every 5 min, and sooner when a token names one that is not there.
         optional jwks: JwksUrl;
-        /// TLS with whom that URL names.
+        /// true: or with the keys of the issuer, which says itself where they are (OpenID Connect Discovery), at ISSUER/.well-known/openid-configuration.
+        default discovery: bool = false;
+        /// TLS with whom that URL or the issuer names.
         table tls: UpstreamTls;
         /// Or a name and a password (RFC 7617), behind "Authorization: Basic".
         optional basic: Basic;

@@ -125,7 +125,7 @@ on_both_drivers! {
         assert_eq!(gateway.request("GET", "/", &[("Authorization", "good")], b"").status, 200);
         // who decides is the gateway itself, which asks who decides
         let written = std::fs::read_to_string(gateway.file()).unwrap();
-        gateway.reload_well(&written.replace(auth.address(), &gateway.address("edge").to_string()));
+        gateway.reload_well(&written.replace(auth.address(), gateway.address("edge")));
         let looped = gateway.request("GET", "/", &[("Authorization", "good")], b"");
         looped.assert_rejected(503, "authorization_unavailable");
         eventually("the loop is counted", || {

@@ -39,6 +39,7 @@ mod http2;
 mod http2_abuse;
 mod http2_endpoints;
 mod interim;
+mod key_sets;
 mod knobs;
 mod limits;
 mod lives;
