@@ -10,3 +10,4 @@ mod properties;
 mod requests;
 mod responses;
 mod support;
+mod tokens;
