@@ -5,6 +5,7 @@
 
 mod bodies;
 mod encoding;
+mod examples;
 mod h2;
 mod properties;
 mod requests;

@@ -1,7 +1,5 @@
-//! Signed tokens (JWS, JWT) as tables: the published examples, and everything that must not be believed, signed as well as can be so that nothing but
-//! what a row names is wrong with it (after the kinds of cases of Wycheproof's JWS vectors, RFC 8725, RFC 7515 §10).
-//!
-//! A token is looked at in an order: where the signature of a published example is right and its text is no JSON, that is what is said.
+//! Signed tokens (JWS, JWT) as tables: everything that must not be believed, signed as well as can be so that nothing but what a row names is wrong
+//! with it (after the kinds of cases of Wycheproof's JWS vectors, RFC 8725, RFC 7515 §10).
 
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -18,9 +16,9 @@ use ringgate::limits::TOKEN_BYTES_MAX;
 use ringgate::policy::token::{Disbelief, Verified, verify};
 use std::time::Duration;
 
-const NOW: u64 = 1_700_000_000;
+pub(crate) const NOW: u64 = 1_700_000_000;
 
-fn rules(jwk: &str, algorithms: &str, more: &str) -> TokenRules {
+pub(crate) fn rules(jwk: &str, algorithms: &str, more: &str) -> TokenRules {
     let text = format!(
         "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nauth = [\"jwt\"]\nrespond = {{}}\n\
          [auth.jwt]\nkey = {{ inline = '{jwk}' }}\nalgorithms = [{algorithms}]\nleeway = \"0s\"\n{more}\n"
@@ -29,132 +27,12 @@ fn rules(jwk: &str, algorithms: &str, more: &str) -> TokenRules {
     (**config.auth[0].tokens().expect("it takes tokens")).clone()
 }
 
-fn look(rules: &TokenRules, token: impl AsRef<[u8]>, now: u64) -> Result<Verified, Disbelief> {
+pub(crate) fn look(rules: &TokenRules, token: impl AsRef<[u8]>, now: u64) -> Result<Verified, Disbelief> {
     verify(rules, &rules.keys, token.as_ref(), Duration::from_secs(now))
 }
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// Of RFC 7515 appendix A.1 to A.3: `{"iss":"joe", "exp":1300819380, "http://example.com/is_root":true}`.
-const JOE: &str =
-    "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
-/// Appendix A.1.
-const A1_KEY: &str = r#"{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}"#;
-const A1: (&str, &str) = ("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
-/// Appendix A.2.
-const A2_KEY: &str = concat!(
-    r#"{"kty":"RSA","e":"AQAB","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-"#,
-    "pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qC",
-    r#"o5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}"#
-);
-const A2: (&str, &str) = (
-    "eyJhbGciOiJSUzI1NiJ9",
-    concat!(
-        "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4",
-        "BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqv",
-        "hJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw"
-    ),
-);
-/// Appendix A.3.
-const A3_KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
-const A3: (&str, &str) =
-    ("eyJhbGciOiJFUzI1NiJ9", "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q");
-
-#[test]
-fn the_examples_of_rfc_7515_are_believed_by_their_keys_only() {
-    let all = [(A1_KEY, "\"HS256\"", A1), (A2_KEY, "\"RS256\"", A2), (A3_KEY, "\"ES256\"", A3)];
-    for (row, (key, algorithm, _)) in all.iter().enumerate() {
-        let rules = rules(key, algorithm, "consumer_claim = \"iss\"");
-        for (other, (_, _, (header, signature))) in all.iter().enumerate() {
-            let token = format!("{header}.{JOE}.{signature}");
-            let said = look(&rules, &token, 1_300_819_379).map(|verified| verified.name);
-            let expected = if row == other { Ok("joe".to_owned()) } else { Err(Disbelief::Header) };
-            assert_eq!(said, expected, "{algorithm}: {token}");
-            if row == other {
-                assert_eq!(look(&rules, &token, 1_300_819_380), Err(Disbelief::Time), "it is over at its very second");
-            }
-        }
-        // appendix A.5: nobody has signed it; and A.4, by an algorithm that is not taken
-        for token in [
-            format!("eyJhbGciOiJub25lIn0.{JOE}."),
-            format!("eyJhbGciOiJub25lIn0.{JOE}.AA"),
-            format!("eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.{}", "A".repeat(176)),
-        ] {
-            assert!(look(&rules, token, 1_300_819_379).is_err());
-        }
-    }
-}
-
-/// RFC 7520 §3.3.
-const BILBO: &str = concat!(
-    r#"{"kty":"RSA","kid":"bilbo.baggins@hobbiton.example","use":"sig","n":"n4EPtAOCc9AlkeQHPzHStgAbgs7bTZLwUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhx"#,
-    "JWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2wqVwGU_NsYOYL-QtiWN2lbzcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bTwJlsde",
-    r#"3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5iaiQkqgc5gHdrNP5zw","e":"AQAB"}"#
-);
-/// §3.5.
-const SECRET: &str = r#"{"kty":"oct","kid":"018c0ae5-4d9b-471b-bfd6-eef314bc7037","use":"sig","alg":"HS256","k":"hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg"}"#;
-/// §4.
-const ROAD: &str = concat!(
-    "SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBk",
-    "b24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4"
-);
-/// §4.1, §4.2, §4.4, §4.8: which key, header, signature.
-const COOKBOOK: [(&str, &str, &str, &str); 4] = [
-    (
-        BILBO,
-        "\"RS256\"",
-        "eyJhbGciOiJSUzI1NiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9",
-        concat!(
-            "MRjdkly7_-oTPTS3AXP41iQIGKa80A0ZmTuV5MEaHoxnW2e5CZ5NlKtainoFmKZopdHM1O2U4mwzJdQx996ivp83xuglII7PNDi84wnB-BDkoBwA78185hX-Es4J",
-            "IwmDLJK3lfWRa-XtL0RnltuYv746iYTh_qHRD68BNt1uSNCrUCTJDt5aAE6x8wW1Kt9eRo4QPocSadnHXFxnt8Is9UzpERV0ePPQdLuW3IS_de3xyIrDaLGdjluP",
-            "xUAhb6L2aXic1U12podGU0KLUQSE_oI-ZnmKJ3F4uOZDnd6QZWJushZ41Axf_fcIe8u9ipH84ogoree7vjbU5y18kDquDg"
-        ),
-    ),
-    (
-        BILBO,
-        "\"PS384\"",
-        "eyJhbGciOiJQUzM4NCIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9",
-        concat!(
-            "cu22eBqkYDKgIlTpzDXGvaFfz6WGoz7fUDcfT0kkOy42miAh2qyBzk1xEsnk2IpN6-tPid6VrklHkqsGqDqHCdP6O8TTB5dDDItllVo6_1OLPpcbUrhiUSMxbbXU",
-            "vdvWXzg-UD8biiReQFlfz28zGWVsdiNAUf8ZnyPEgVFn442ZdNqiVJRmBqrYRXe8P_ijQ7p8Vdz0TTrxUeT3lm8d9shnr2lfJT8ImUjvAA2Xez2Mlp8cBE5awDzT",
-            "0qI0n6uiP1aCN_2_jLAeQTlqRHtfa64QQSUmFAAjVKPbByi7xho0uTOcbH510a6GYmJUAfmWjwZ6oD4ifKo8DYM-X72Eaw"
-        ),
-    ),
-    (
-        SECRET,
-        "\"HS256\"",
-        "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9",
-        "s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0",
-    ),
-    (
-        BILBO,
-        "\"RS256\"",
-        "eyJhbGciOiJSUzI1NiJ9",
-        concat!(
-            "MIsjqtVlOpa71KE-Mss8_Nq2YH4FGhiocsqrgi5NvyG53uoimic1tcMdSg-qptrzZc7CG6Svw2Y13TDIqHzTUrL_lR2ZFcryNFiHkSw129EghGpwkpxaTn_THJTC",
-            "glbNADko1MZBCdwzJxwqZc-1RlpO2HibUYyXSwO97BSe0_evZKdjvvKSgsIqjytKSeAMbhMBdMma622_BG5t4sdbuCHtFjp9iJmkio47AIwqkZV1aIZsv33uPUqB",
-            "BCXbYoQJwt7mxPftHmNlGoOSMxR_3thmXTCm4US-xiNOyhbm8afKK64jU6_TPtQHiJeQJxz9G3Tx-083B745_AfYOnlC9w"
-        ),
-    ),
-];
-
-#[test]
-fn the_signatures_of_rfc_7520_and_rfc_8037_are_their_keys() {
-    let frodo = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-    let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
-    // RFC 8037 appendix A.4
-    let ed25519 = (frodo, "\"EdDSA\"", "eyJhbGciOiJFZERTQSJ9", signature);
-    let texts = [ROAD, ROAD, ROAD, ROAD, "RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc"];
-    for ((key, algorithm, header, signature), text) in COOKBOOK.into_iter().chain([ed25519]).zip(texts) {
-        let rules = rules(key, algorithm, "");
-        let said = |text: &str, signature: &str| look(&rules, format!("{header}.{text}.{signature}"), NOW);
-        assert_eq!(said(text, signature), Err(Disbelief::Form), "{algorithm}: signed, and no JSON");
-        assert_eq!(said(&text[4..], signature), Err(Disbelief::Signature), "{algorithm}");
-        let other = signature.replacen(['A', 'b'], "c", 1);
-        assert_eq!(said(text, &other), Err(Disbelief::Signature), "{algorithm}");
-    }
 }
 
 /// A key pair of one's own.
@@ -190,7 +68,11 @@ impl Pair {
     fn jwk(&self) -> String {
         let of_point = |crv: &str, point: &[u8]| {
             let (x, y) = point[1..].split_at(point.len() / 2);
-            format!("{{\"kty\":\"EC\",\"crv\":\"{crv}\",\"kid\":\"a\",\"x\":\"{}\",\"y\":\"{}\"}}", encode(x), encode(y))
+            format!(
+                "{{\"kty\":\"EC\",\"crv\":\"{crv}\",\"kid\":\"a\",\"x\":\"{}\",\"y\":\"{}\"}}",
+                encode(x),
+                encode(y)
+            )
         };
         match self {
             Self::P256(pair) => of_point("P-256", pair.public_key().as_ref()),
@@ -210,7 +92,9 @@ impl Pair {
     /// What everybody knows of it, in every form in which somebody could take it for a secret.
     fn public(&self) -> Vec<Vec<u8>> {
         let (raw, der): (&[u8], PublicKeyX509Der<'_>) = match self {
-            Self::P256(pair) | Self::P384(pair) => (pair.public_key().as_ref(), pair.public_key().as_der().expect("DER")),
+            Self::P256(pair) | Self::P384(pair) => {
+                (pair.public_key().as_ref(), pair.public_key().as_der().expect("DER"))
+            }
             Self::Ed25519(pair) => (pair.public_key().as_ref(), pair.public_key().as_der().expect("DER")),
             Self::Rsa(pair) => {
                 let key: &rsa::PublicKey = pair.public_key();
@@ -265,17 +149,51 @@ fn rows(list: impl IntoIterator<Item = (String, String)>) -> Vec<Row> {
 fn headers(pair: &Pair) -> Vec<Row> {
     let (word, claims) = (pair.word(), good_claims());
     let own = format!("\"alg\":\"{word}\"");
-    let words = ["none", "None", "NONE", "nOnE", "", " none", "HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA", "ES256K", "dir", "A128KW"];
-    let mut list: Vec<String> = words.iter().filter(|other| **other != word).map(|other| format!("{{\"alg\":\"{other}\"}}")).collect();
-    list.extend([format!("{{\"alg\":\"{}\"}}", word.to_lowercase()), format!("{{\"alg\":\"{word} \"}}"), format!("{{\"alg\":\"{word}\\u0000\"}}")]);
+    let words = [
+        "none", "None", "NONE", "nOnE", "", " none", "HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "ES384",
+        "ES512", "EdDSA", "ES256K", "dir", "A128KW",
+    ];
+    let mut list: Vec<String> =
+        words.iter().filter(|other| **other != word).map(|other| format!("{{\"alg\":\"{other}\"}}")).collect();
+    list.extend([
+        format!("{{\"alg\":\"{}\"}}", word.to_lowercase()),
+        format!("{{\"alg\":\"{word} \"}}"),
+        format!("{{\"alg\":\"{word}\\u0000\"}}"),
+    ]);
     list.extend(["null", "1", "true", "[]", "{}", &format!("[\"{word}\"]")].map(|alg| format!("{{\"alg\":{alg}}}")));
     list.extend(["{}", "[]", "null", "\"alg\"", "1", "", " ", "{", "{\"alg\"}"].map(str::to_owned));
     for more in [
-        "\"alg\":\"none\"", "\"\\u0061lg\":\"none\"", &own, "\"crit\":[]", "\"crit\":[\"exp\"],\"exp\":1", "\"crit\":[\"b64\"],\"b64\":true",
-        "\"crit\":null", "\"b64\":false", "\"b64\":true", "\"zip\":\"DEF\"", "\"enc\":\"A128GCM\"", "\"cty\":\"JWT\"", "\"typ\":\"dpop+jwt\"",
-        "\"typ\":\"\"", "\"typ\":null", "\"typ\":[\"JWT\"]", "\"kid\":null", "\"kid\":1", "\"kid\":[\"a\"]", "\"kid\":{\"a\":1}",
-        "\"kid\":\"\"", "\"kid\":\"A\"", "\"kid\":\"a \"", "\"kid\":\"b\"", "\"kid\":\"a\\u0000\"", "\"kid\":\"../../../../../../dev/null\"",
-        "\"kid\":\"/dev/null\"", "\"kid\":\"a' UNION SELECT 'x\"", "\"kid\":\"a;sleep 1\"", "\"kid\":\"http://evil.example/jwk\"", "\"x\":{\"a\":1,\"a\":2}",
+        "\"alg\":\"none\"",
+        "\"\\u0061lg\":\"none\"",
+        &own,
+        "\"crit\":[]",
+        "\"crit\":[\"exp\"],\"exp\":1",
+        "\"crit\":[\"b64\"],\"b64\":true",
+        "\"crit\":null",
+        "\"b64\":false",
+        "\"b64\":true",
+        "\"zip\":\"DEF\"",
+        "\"enc\":\"A128GCM\"",
+        "\"cty\":\"JWT\"",
+        "\"typ\":\"dpop+jwt\"",
+        "\"typ\":\"\"",
+        "\"typ\":null",
+        "\"typ\":[\"JWT\"]",
+        "\"kid\":null",
+        "\"kid\":1",
+        "\"kid\":[\"a\"]",
+        "\"kid\":{\"a\":1}",
+        "\"kid\":\"\"",
+        "\"kid\":\"A\"",
+        "\"kid\":\"a \"",
+        "\"kid\":\"b\"",
+        "\"kid\":\"a\\u0000\"",
+        "\"kid\":\"../../../../../../dev/null\"",
+        "\"kid\":\"/dev/null\"",
+        "\"kid\":\"a' UNION SELECT 'x\"",
+        "\"kid\":\"a;sleep 1\"",
+        "\"kid\":\"http://evil.example/jwk\"",
+        "\"x\":{\"a\":1,\"a\":2}",
     ] {
         list.push(format!("{{{own},{more}}}"));
     }
@@ -297,22 +215,58 @@ fn claims(pair: &Pair) -> Vec<Row> {
     let soon = NOW + 60;
     let mut list: Vec<String> = Vec::new();
     for exp in [
-        format!("\"{soon}\""), "null".to_owned(), "true".to_owned(), format!("[{soon}]"), "{}".to_owned(), "-1".to_owned(), format!("-{soon}"), "0".to_owned(),
-        NOW.to_string(), format!("{}.999", NOW - 1), "1e300".to_owned(), "1e999".to_owned(), "-0.5".to_owned(), "9007199254740993e3".to_owned(),
-        "NaN".to_owned(), "0x7fffffff".to_owned(), format!("0{soon}"), format!("+{soon}"),
+        format!("\"{soon}\""),
+        "null".to_owned(),
+        "true".to_owned(),
+        format!("[{soon}]"),
+        "{}".to_owned(),
+        "-1".to_owned(),
+        format!("-{soon}"),
+        "0".to_owned(),
+        NOW.to_string(),
+        format!("{}.999", NOW - 1),
+        "1e300".to_owned(),
+        "1e999".to_owned(),
+        "-0.5".to_owned(),
+        "9007199254740993e3".to_owned(),
+        "NaN".to_owned(),
+        "0x7fffffff".to_owned(),
+        format!("0{soon}"),
+        format!("+{soon}"),
     ] {
         list.push(format!("{{\"sub\":\"acme\",\"exp\":{exp}}}"));
     }
     for more in [
-        format!("\"exp\":{soon},\"exp\":{soon}"), format!("\"exp\":1,\"\\u0065xp\":{soon}"), format!("\"exp\":{soon},\"sub\":\"root\""),
-        format!("\"exp\":{soon},\"nbf\":{soon}"), format!("\"exp\":{soon},\"nbf\":\"1\""), format!("\"exp\":{soon},\"nbf\":-1"),
-        format!("\"exp\":{soon},\"iat\":\"now\""), format!("\"exp\":{soon},\"iat\":-5"), format!("\"exp\":{soon},\"aud\":\"elsewhere\""),
-        format!("\"exp\":{soon},\"aud\":[]"), format!("\"exp\":{soon},\"aud\":null"), format!("\"exp\":{soon},\"x\":{{\"a\":1,\"\\u0061\":1}}"),
-        format!("\"EXP\":{soon}"), "\"x\":1".to_owned(),
+        format!("\"exp\":{soon},\"exp\":{soon}"),
+        format!("\"exp\":1,\"\\u0065xp\":{soon}"),
+        format!("\"exp\":{soon},\"sub\":\"root\""),
+        format!("\"exp\":{soon},\"nbf\":{soon}"),
+        format!("\"exp\":{soon},\"nbf\":\"1\""),
+        format!("\"exp\":{soon},\"nbf\":-1"),
+        format!("\"exp\":{soon},\"iat\":\"now\""),
+        format!("\"exp\":{soon},\"iat\":-5"),
+        format!("\"exp\":{soon},\"aud\":\"elsewhere\""),
+        format!("\"exp\":{soon},\"aud\":[]"),
+        format!("\"exp\":{soon},\"aud\":null"),
+        format!("\"exp\":{soon},\"x\":{{\"a\":1,\"\\u0061\":1}}"),
+        format!("\"EXP\":{soon}"),
+        "\"x\":1".to_owned(),
     ] {
         list.push(format!("{{\"sub\":\"acme\",{more}}}"));
     }
-    for sub in ["1", "null", "[\"acme\"]", "{}", "\"\"", "\" acme\"", "\"-\"", "\"a\\nb\"", "\"a\\u0000\"", "\"\u{e9}\"", "\"a\\\"b\""] {
+    for sub in [
+        "1",
+        "null",
+        "[\"acme\"]",
+        "{}",
+        "\"\"",
+        "\" acme\"",
+        "\"-\"",
+        "\"a\\nb\"",
+        "\"a\\u0000\"",
+        "\"\u{e9}\"",
+        "\"a\\\"b\"",
+    ] {
         list.push(format!("{{\"sub\":{sub},\"exp\":{soon}}}"));
     }
     list.push(format!("{{\"sub\":\"{}\",\"exp\":{soon}}}", "a".repeat(1_000)));
@@ -384,13 +338,18 @@ fn signatures(pair: &Pair) -> Vec<Row> {
         let mut pss = vec![0; len];
         rsa.sign(&signature::RSA_PSS_SHA256, &SystemRandom::new(), message.as_bytes(), &mut pss).expect("it signs");
         let mut longer = vec![0; len];
-        rsa.sign(&signature::RSA_PKCS1_SHA512, &SystemRandom::new(), message.as_bytes(), &mut longer).expect("it signs");
+        rsa.sign(&signature::RSA_PKCS1_SHA512, &SystemRandom::new(), message.as_bytes(), &mut longer)
+            .expect("it signs");
         list.extend([("PSS", pss), ("by another hash", longer)]);
     }
-    let mut all = rows(list.into_iter().map(|(name, bytes)| (format!("signature {name}"), format!("{message}.{}", encode(bytes)))));
+    let mut all = rows(
+        list.into_iter().map(|(name, bytes)| (format!("signature {name}"), format!("{message}.{}", encode(bytes)))),
+    );
     // a public key as a secret (RFC 8725 §2.1)
     for (row, public) in pair.public().into_iter().enumerate() {
-        for (word, algorithm) in [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)] {
+        for (word, algorithm) in
+            [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
+        {
             let by_public = |message: &[u8]| hmac::sign(&hmac::Key::new(algorithm, &public), message).as_ref().to_vec();
             for header in [format!("{{\"alg\":\"{word}\"}}"), header.clone()] {
                 let token = signed(&header, good_claims(), by_public);
@@ -403,16 +362,18 @@ fn signatures(pair: &Pair) -> Vec<Row> {
 
 /// The orders of the curves' groups (SEC 2, §2.4.2 and §2.5.1).
 const P256_ORDER: [u8; 32] = [
-    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9,
-    0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7,
+    0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 const P384_ORDER: [u8; 48] = [
-    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-    0xc7, 0x63, 0x4d, 0x81, 0xf4, 0x37, 0x2d, 0xdf, 0x58, 0x1a, 0x0d, 0xb2, 0x48, 0xb0, 0xa7, 0x7a, 0xec, 0xec, 0x19, 0x6a, 0xcc, 0xc5, 0x29, 0x73,
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xc7, 0x63, 0x4d, 0x81, 0xf4, 0x37, 0x2d, 0xdf, 0x58, 0x1a, 0x0d, 0xb2, 0x48, 0xb0,
+    0xa7, 0x7a, 0xec, 0xec, 0x19, 0x6a, 0xcc, 0xc5, 0x29, 0x73,
 ];
 /// That of Ed25519's (RFC 8032 §5.1), its first byte the least.
 const ED25519_ORDER: [u8; 32] = [
-    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
 
 fn plus_order(s: &[u8]) -> Vec<u8> {
@@ -442,21 +403,51 @@ fn forms(pair: &Pair) -> Vec<Row> {
     let parts: Vec<&str> = good.split('.').collect();
     let [header, payload, signature] = parts[..] else { panic!("three parts") };
     let mut list = vec![
-        String::new(), ".".to_owned(), "..".to_owned(), "...".to_owned(), header.to_owned(), format!("{header}.{payload}"), format!("{header}.{payload}."),
-        format!("{header}..{signature}"), format!(".{payload}.{signature}"), format!("{good}."), format!(".{good}"), format!("{good}.{signature}"),
-        format!("{header}.{good}"), format!("{header}.{payload}.{signature}.{payload}.{signature}"), format!("{payload}.{header}.{signature}"),
-        format!(" {good}"), format!("{good} "), format!("{good}\n"), format!("{good}\0"), format!("{header}. {payload}.{signature}"),
-        format!("{header}\r\n.{payload}.{signature}"), format!("{good}="), format!("{good}=="), format!("{header}=.{payload}.{signature}"),
-        format!("{header}.{payload}%3D.{signature}"), format!("{good}A"), format!("{header}A.{payload}.{signature}"), format!("Bearer {good}"),
+        String::new(),
+        ".".to_owned(),
+        "..".to_owned(),
+        "...".to_owned(),
+        header.to_owned(),
+        format!("{header}.{payload}"),
+        format!("{header}.{payload}."),
+        format!("{header}..{signature}"),
+        format!(".{payload}.{signature}"),
+        format!("{good}."),
+        format!(".{good}"),
+        format!("{good}.{signature}"),
+        format!("{header}.{good}"),
+        format!("{header}.{payload}.{signature}.{payload}.{signature}"),
+        format!("{payload}.{header}.{signature}"),
+        format!(" {good}"),
+        format!("{good} "),
+        format!("{good}\n"),
+        format!("{good}\0"),
+        format!("{header}. {payload}.{signature}"),
+        format!("{header}\r\n.{payload}.{signature}"),
+        format!("{good}="),
+        format!("{good}=="),
+        format!("{header}=.{payload}.{signature}"),
+        format!("{header}.{payload}%3D.{signature}"),
+        format!("{good}A"),
+        format!("{header}A.{payload}.{signature}"),
+        format!("Bearer {good}"),
         format!("{{\"protected\":\"{header}\",\"payload\":\"{payload}\",\"signature\":\"{signature}\"}}"),
-        format!("{{\"payload\":\"{payload}\",\"signatures\":[{{\"protected\":\"{header}\",\"signature\":\"{signature}\"}}]}}"),
-        format!("{good}{}", "A".repeat(TOKEN_BYTES_MAX)), "a".repeat(1 << 20), ".".repeat(TOKEN_BYTES_MAX), "a.".repeat(TOKEN_BYTES_MAX / 2),
-        good.replace('.', ","), good.to_lowercase(), good.to_uppercase(),
+        format!(
+            "{{\"payload\":\"{payload}\",\"signatures\":[{{\"protected\":\"{header}\",\"signature\":\"{signature}\"}}]}}"
+        ),
+        format!("{good}{}", "A".repeat(TOKEN_BYTES_MAX)),
+        "a".repeat(1 << 20),
+        ".".repeat(TOKEN_BYTES_MAX),
+        "a.".repeat(TOKEN_BYTES_MAX / 2),
+        good.replace('.', ","),
+        good.to_lowercase(),
+        good.to_uppercase(),
     ];
     let other = |part: &str| part.replace('-', "+").replace('_', "/");
     list.extend((0..3).map(|row| spelt(&parts, row, other)));
     list.extend((0..3).map(|row| spelt(&parts, row, stray)));
-    let mut all = rows(list.into_iter().filter(|token| *token != good).map(|token| (format!("form {token:.60}"), token)));
+    let mut all =
+        rows(list.into_iter().filter(|token| *token != good).map(|token| (format!("form {token:.60}"), token)));
     all.push(("form not UTF-8".to_owned(), [good.as_bytes(), b"\xff"].concat()));
     all
 }
@@ -489,7 +480,10 @@ fn strangers(pair: &Pair, others: &[Pair]) -> Vec<Row> {
             format!("{{\"alg\":\"{word}\",\"kid\":\"a\"}}"),
             format!("{{\"alg\":\"{word}\",\"jwk\":{jwk}}}"),
             format!("{{\"alg\":\"{word}\",\"jku\":\"https://evil.example/jwks.json\"}}"),
-            format!("{{\"alg\":\"{word}\",\"x5u\":\"https://evil.example/x.pem\",\"x5c\":[\"{}\"]}}", STANDARD.encode(b"x")),
+            format!(
+                "{{\"alg\":\"{word}\",\"x5u\":\"https://evil.example/x.pem\",\"x5c\":[\"{}\"]}}",
+                STANDARD.encode(b"x")
+            ),
             format!("{{\"alg\":\"{}\",\"jwk\":{jwk}}}", other.word()),
         ] {
             all.push((format!("stranger {header:.60}"), other.token(&header, good_claims()).into_bytes()));
@@ -509,7 +503,9 @@ fn nothing_that_is_wrong_is_believed() {
     let mut count = 0;
     for (row, pair) in pairs.iter().enumerate() {
         let rules = rules(&pair.jwk(), &format!("\"{}\"", pair.word()), "");
-        for header in ["", ",\"kid\":\"a\"", ",\"typ\":\"JWT\"", ",\"x\":[{\"a\":1},{\"a\":1}],\"jku\":\"https://evil.example/\""] {
+        for header in
+            ["", ",\"kid\":\"a\"", ",\"typ\":\"JWT\"", ",\"x\":[{\"a\":1},{\"a\":1}],\"jku\":\"https://evil.example/\""]
+        {
             let header = format!("{{\"alg\":\"{}\"{header}}}", pair.word());
             let name = look(&rules, pair.token(&header, good_claims()), NOW).map(|verified| verified.name);
             assert_eq!(name.as_deref(), Ok("acme"), "what is right is believed: {header}");

@@ -44,6 +44,7 @@ mod knobs;
 mod limits;
 mod lives;
 mod logins;
+mod matrix;
 mod messages;
 mod misbehaviour;
 mod mixture;
