@@ -172,7 +172,7 @@ pub(super) struct Planner<'p> {
     pub(super) behind: &'p [u8],
     pub(super) now: Instant,
     /// The client's address, if it has one.
-    client: Cell<Option<IpAddr>>,
+    pub(super) client: Cell<Option<IpAddr>>,
     /// The call of gRPC that the request is.
     pub(super) call: Option<Call>,
     /// The peer's address in words, once somebody asks for it.
@@ -249,7 +249,8 @@ impl Planner<'_> {
             let draw = || request_id::draw(&mut self.inbound.worker.rng.borrow_mut());
             record.on_request_id(self.request_id.get_or_init(draw)); // before anything can be refused, so that refusals have it
         }
-        let route = match self.route(cycle, record) {
+        let is_kept_out = self.is_kept_out();
+        let route = match self.route(cycle, record, is_kept_out) {
             Ok(route) => route,
             Err(answer) => return Planned::Answer(answer),
         };
@@ -258,6 +259,9 @@ impl Planner<'_> {
             record.on_call();
         }
         record.on_route(self.inbound, route, self.head.path());
+        if is_kept_out {
+            return Planned::Answer(self.refuse(cycle, record, ProxyError::Forbidden, &[]));
+        }
         if self.inbound.worker.shared.config.routes[route.index()].is_guard {
             return self.aim(cycle, record, route, None, client); // whoever it is
         }
@@ -285,9 +289,10 @@ impl Planner<'_> {
         }
     }
 
-    fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Answer> {
+    /// `is_kept_out`: nothing is answered but what an authority asks for; but if there is a route, the refusal is counted there.
+    fn route(&self, cycle: &mut Cycle, record: &mut Record, is_kept_out: bool) -> Result<RouteId, Answer> {
         let (head, worker) = (self.head, self.inbound.worker);
-        if head.path() == "*" {
+        if head.path() == "*" && !is_kept_out {
             return Err(self.options(cycle, record)); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
         }
         if let Some(token) = worker.shared.challenges.token(head.path()) {
@@ -295,11 +300,15 @@ impl Planner<'_> {
         }
         let found = self.look_up(head.method());
         let is_guarded = matches!(found, Routed::Route(id) if worker.shared.config.routes[id.index()].is_guard);
-        if !is_guarded && let Some(answer) = self.preflight(cycle, record) {
+        if !is_guarded
+            && !is_kept_out
+            && let Some(answer) = self.preflight(cycle, record)
+        {
             return Err(answer);
         }
         match found {
             Routed::Route(route) => Ok(route),
+            _ if is_kept_out => Err(self.refuse(cycle, record, ProxyError::Forbidden, &[])),
             Routed::NoRoute => Err(self.refuse(cycle, record, ProxyError::NoRoute, &[])),
             Routed::MethodNotAllowed(allow) => {
                 let text = &mut worker.scratch.borrow_mut().text;
