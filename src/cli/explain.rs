@@ -135,14 +135,13 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
             page.line(label, &format!("{} ({})", route.name, words::matcher(&route.matcher)));
             others(&mut page, config, &considered, Some(route));
             if route.is_guard {
-                self::route(&mut page, config, route, ask);
+                self::route(&mut page, config, (route, None), ask);
                 return page.text;
             }
             let asked = access::Request { method: &ask.method, query: ask.query.as_deref(), headers: &ask.headers };
-            for (label, line) in access::lines(config, (listener_of(config, ask), id), &asked) {
-                page.line(label, &line);
-            }
-            self::route(&mut page, config, route, ask);
+            let told = access::told(config, (listener_of(config, ask), id), &asked);
+            told.lines.iter().for_each(|(label, line)| page.line(label, line));
+            self::route(&mut page, config, (route, told.refusal), ask);
             if let Some(cors) = &route.cors {
                 page.line("cors", &words::cors(cors, of_page(cors, id, ask)));
             }
@@ -298,16 +297,21 @@ fn less_specific(chosen: Option<&Considered>, other: &Considered) -> String {
     format!("matches too, but {first}")
 }
 
-/// What the chosen route does.
-fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
+/// What the chosen route does; what it would do, if the request is refused.
+fn route(page: &mut Page, config: &Config, (route, refusal): (&Route, Option<&str>), ask: &Ask) {
     for (label, limit) in label_first("limits", words::limits(route)) {
         page.line(label, &limit);
+    }
+    let mut answer = "answer";
+    if let Some(refusal) = refusal {
+        page.line(answer, &format!("{refusal}, from the gateway; what follows is for who may"));
+        answer = "";
     }
     match &route.target {
         Target::Respond { status, body, content_type } => {
             let content_type = String::from_utf8_lossy(content_type.as_bytes()).into_owned();
             page.line(
-                "answer",
+                answer,
                 &format!("{status}, {} of {content_type}, from the gateway", super::count(body.len(), "byte")),
             );
         }
@@ -325,7 +329,7 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
                     query: ask.query.as_deref(),
                 },
             );
-            page.line("answer", &format!("{status}, Location: {}", String::from_utf8_lossy(&location)));
+            page.line(answer, &format!("{status}, Location: {}", String::from_utf8_lossy(&location)));
         }
         Target::Upstream(split) => {
             page.line("path", &path_line(route, ask));
@@ -547,6 +551,27 @@ headers    request: x-debug removed
         assert!(
             old.contains("\nanswer     308 Permanent Redirect, Location: https://new.example.com/a?b=1\n"),
             "{old}"
+        );
+    }
+
+    #[test]
+    fn who_is_refused_is_not_told_that_he_is_served() {
+        let guarded = |rules: &str| {
+            FILE.replace(
+                "respond = { body = \"pong\" }",
+                &format!("auth = [\"key\"]\n{rules}\nrespond = {{ body = \"pong\" }}"),
+            ) + "[auth.key]\nheader = \"x-key\"\n[consumer.acme]\nkeys = [{ sha256 = \"2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683\" }]\n"
+        };
+        let url = "http://ops.example.com:8080/ping";
+        let unknown = answer(&guarded(""), "GET", url, &[]);
+        let said = "\nverdict    401 unauthenticated\nanswer     401 unauthenticated, from the gateway; what follows is for who may\n           200 OK, 4 bytes";
+        assert!(unknown.contains(said), "{unknown}");
+        let known = answer(&guarded(""), "GET", url, &["x-key: key"]);
+        assert!(known.contains("\nverdict    allowed\nanswer     200 OK, 4 bytes"), "{known}");
+        let denied = answer(&guarded("deny = { consumer = [\"acme\"] }"), "GET", url, &["x-key: key"]);
+        assert!(
+            denied.contains("\nanswer     403 forbidden, from the gateway; what follows is for who may\n"),
+            "{denied}"
         );
     }
 

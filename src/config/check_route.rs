@@ -119,6 +119,7 @@ impl RouteReader<'_, '_, '_, '_> {
             body_timeout: value(&table.body_timeout).map(|timeout| timeout.0),
             tunnel_timeout: value(&table.tunnel_timeout).map(|timeout| timeout.0),
             body_rate_min: value(&table.min_body_rate).map(|rate| rate.0),
+            grpc_web: value(&table.grpc_web)?,
             retry: retry?,
         })
     }
@@ -317,6 +318,7 @@ impl RouteReader<'_, '_, '_, '_> {
             ("body_timeout", table.body_timeout.as_ref().map(|key| key.span.clone())),
             ("tunnel_timeout", table.tunnel_timeout.as_ref().map(|key| key.span.clone())),
             ("min_body_rate", table.min_body_rate.as_ref().map(|key| key.span.clone())),
+            ("grpc_web", table.grpc_web.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
             ("retry", table.retry.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
         ];
         for (name, span) in given.into_iter().filter_map(|(name, span)| Some((name, span?))) {

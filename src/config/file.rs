@@ -260,6 +260,8 @@ table! {
         optional tunnel_timeout: Timeout;
         /// Slowest average at which a request's body may arrive; the listener's where it is not given, "0" sets none.
         optional min_body_rate: ByteRate;
+        /// Makes calls of gRPC-Web, binary and text, calls of gRPC; the upstream must speak HTTP/2 (protocol).
+        default grpc_web: bool = false;
         /// Retries.
         table retry: Retry;
     }

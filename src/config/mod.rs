@@ -35,6 +35,7 @@ pub(crate) mod identity;
 mod identity_keys;
 mod knobs;
 mod limit_keys;
+pub(crate) mod marks;
 mod matching;
 mod named;
 mod names;
@@ -71,12 +72,13 @@ pub use error_pages::{ErrorPage, ErrorPiece};
 pub use fetched::{FetchedKeys, JwksUrl};
 pub use file::schema;
 pub use followed::Followed;
-pub use forward::{Forward, OnFailure};
+pub use forward::{Forward, OnFailure, is_told_anyway};
 pub use identity::{
     Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Proof, Rule, TokenRules,
 };
 pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use marks::Mark;
 pub use matching::{HostMatch, Match, PathMatch, PathRank};
 pub(crate) use matching::{placeholder, segments};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
@@ -354,6 +356,8 @@ pub struct Route {
     pub tunnel_timeout: Option<Duration>,
     /// Of its requests' bodies; `None`: the listener's.
     pub body_rate_min: Option<u64>,
+    /// Calls of gRPC-Web are made calls of gRPC.
+    pub grpc_web: bool,
     /// Retries.
     pub retry: Retry,
 }

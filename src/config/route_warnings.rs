@@ -8,7 +8,8 @@
 //! is taken to have paths in common with every prefix.
 
 use super::matching::{placeholder, segments};
-use super::{Condition, Config, HostMatch, Match, PathMatch, Route, Target, paths};
+use super::{Condition, Config, HostMatch, Match, PathMatch, Protocol, Route, Target, paths};
+use crate::units::ClusterId;
 use http::Method;
 use regex_automata::meta::Regex;
 
@@ -84,6 +85,18 @@ fn alone(route: &Route, config: &Config) -> Vec<String> {
             "route {:?}: max_body = \"0B\" forbids every body; it does not stand for no limit",
             route.name
         ));
+    }
+    if route.grpc_web
+        && let Target::Upstream(parts) = &route.target
+    {
+        let is_deaf = |&&(cluster, _): &&(ClusterId, _)| config.clusters[cluster.index()].protocol == Protocol::Http1;
+        warnings.extend(parts.iter().filter(is_deaf).map(|(cluster, _)| {
+            let name = &config.clusters[cluster.index()].name;
+            format!(
+                "route {:?}: grpc_web makes nothing of calls to upstream {name:?}, which speaks HTTP/1.1 (protocol)",
+                route.name
+            )
+        }));
     }
     warnings
 }
@@ -349,5 +362,11 @@ mod tests {
         let wanted = "route \"r\": max_body = \"0B\" forbids every body; it does not stand for no limit";
         assert_eq!(of(&route("r", "path = '/a'", "upstream = \"a\"\nmax_body = \"0B\"")), [wanted]);
         assert_eq!(of(&route("r", "path = '/a'", "upstream = \"a\"\nmax_body = \"1B\"")), [""; 0]);
+    }
+
+    #[test]
+    fn grpc_web_to_who_speaks_http1_is_told() {
+        let wanted = "route \"r\": grpc_web makes nothing of calls to upstream \"a\", which speaks HTTP/1.1 (protocol)";
+        assert_eq!(of(&route("r", "path = '/a'", "upstream = \"a\"\ngrpc_web = true")), [wanted]);
     }
 }

@@ -45,8 +45,8 @@ pub struct ReplyTo<'a> {
     pub rules: Option<&'a HeaderRules>,
     /// Whole lines that the gateway has made for this response, as those of a [`super::encode::DownstreamResponse`].
     pub lines: &'a [u8],
-    /// The request is a call of gRPC: errors are told in its form ([`grpc`]).
-    pub is_call: bool,
+    /// The request is a call of gRPC or gRPC-Web: errors are told in its form ([`grpc`]), with this content type.
+    pub call_type: Option<&'static [u8]>,
     /// What errors look like; those that none is for are JSON.
     pub errors: &'a [ErrorPage],
     /// What the request is called; empty: that is not known.
@@ -115,13 +115,14 @@ pub fn malformed(out: &mut Vec<u8>, rule: Rule, to: &ReplyTo<'_>) {
 
 fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
     let (colon, word) = rule.map_or(("", ""), |rule| (": ", rule.word()));
-    let page = ErrorPage::of(to.errors, error.status()).filter(|_| !to.is_call);
+    let page = ErrorPage::of(to.errors, error.status()).filter(|_| to.call_type.is_none());
     let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
     let start = out.len();
-    push_start(out, if to.is_call { StatusCode::OK } else { error.status() }, to);
-    if to.is_call || !to.rules_on(b"content-type") {
-        let json = if to.is_call { grpc::CONTENT_TYPE } else { b"application/json" };
-        push(out, b"Content-Type", page.map_or(json, |page| page.content_type.as_bytes()));
+    let is_call = to.call_type.is_some();
+    push_start(out, if is_call { StatusCode::OK } else { error.status() }, to);
+    if is_call || !to.rules_on(b"content-type") {
+        let page_type = page.map_or(&b"application/json"[..], |page| page.content_type.as_bytes());
+        push(out, b"Content-Type", to.call_type.unwrap_or(page_type));
     }
     for (name, value) in extra.iter().filter(|(name, _)| !to.rules_on(name.as_bytes())) {
         push(out, name.as_bytes(), value);
@@ -129,7 +130,7 @@ fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extr
     if error == ProxyError::MethodNotAllowed && !extra.iter().any(|(name, _)| name.eq_ignore_ascii_case("allow")) {
         push(out, b"Allow", ALLOW_ANY);
     }
-    if to.is_call {
+    if is_call {
         push_outcome(out, error, [colon, word], to);
         return end(out, start, to);
     }

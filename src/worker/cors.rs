@@ -11,6 +11,7 @@ use super::variables::Known;
 use crate::config::{AllowedHeaders, Cors};
 use crate::error::ProxyError;
 use crate::http::cycle::Cycle;
+use crate::http::grpc_web;
 use crate::http::headers::push;
 use crate::http::push_number;
 use crate::http::reply::{self, Reply};
@@ -61,6 +62,10 @@ impl Planner<'_> {
         let granted = self.push_origin(cors, route, out);
         if granted != Grant::Nobody && !cors.expose.is_empty() {
             push(out, b"Access-Control-Expose-Headers", cors.expose.as_bytes());
+        }
+        if granted != Grant::Nobody && self.inbound.worker.shared.config.routes[route.index()].grpc_web {
+            // an outcome that stands in a head is of no use to a page that may not read it
+            push(out, b"Access-Control-Expose-Headers", grpc_web::EXPOSED);
         }
     }
 

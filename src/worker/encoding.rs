@@ -12,6 +12,7 @@ use super::variables::Known;
 use crate::config;
 use crate::http::encode::{self, UpstreamRequest};
 use crate::http::framing::Framing;
+use crate::http::grpc_web::Form;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
 use crate::policy::router::rewrite;
@@ -69,7 +70,7 @@ pub(super) fn request(
         path,
         query,
         lines: &scratch.lines,
-        framing: forward.framing,
+        framing: super::upload::framing_up(forward.framing, forward.web == Some(Form::Text)),
         rules: &rules.request_headers,
         forwarding: &forwarding,
         host_fallback: &worker.shared.config.clusters[forward.cluster.index()].name,

@@ -121,7 +121,7 @@ async fn refuse_plain(inbound: &Inbound<'_>) {
         server,
         rules: None,
         lines: b"",
-        is_call: false,
+        call_type: None,
         errors: &inbound.config().errors,
         id: b"",
     };

@@ -155,7 +155,7 @@ impl Planner<'_> {
             server: &self.config.server,
             rules: rules.or(always),
             lines: if rules.is_some() { lines.all() } else { lines.of_errors() },
-            is_call: self.call.is_some(),
+            call_type: self.call().map(|call| call.content_type()),
             errors: &self.config.errors,
             id: head.request_id().or(self.request_id.get().map(|id| &id[..])).unwrap_or_default(),
         };

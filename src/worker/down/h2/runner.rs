@@ -241,7 +241,7 @@ fn refuse(
         server: &inbound.config().server,
         rules: None,
         lines: b"",
-        is_call: false,
+        call_type: None,
         errors: &inbound.config().errors,
         id: b"",
     };
