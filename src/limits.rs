@@ -35,6 +35,10 @@ pub const REGEX_SET_BYTES_MAX: usize = 64 << 20;
 pub const REGEX_CACHE_BYTES_MAX: usize = 32 << 20;
 /// … but no host gets less than this: below it building costs more than it saves.
 pub const REGEX_CACHE_BYTES_MIN: usize = 256 << 10;
+/// Pairs of a host and a path over all routes: four for each of [`ROUTES_MAX`], some 100 bytes each.
+pub const MATCHES_MAX: usize = 4 * ROUTES_MAX;
+/// Placeholders of one path: each may double the places that a search looks at.
+pub const PLACEHOLDERS_MAX: usize = 8;
 /// Different methods that the routes of one gateway may name; a set of them is one word.
 pub const METHODS_MAX: usize = 64;
 

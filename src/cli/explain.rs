@@ -6,12 +6,14 @@
 use super::access;
 use super::words;
 use http::{HeaderName, Method, header};
-use ringgate::config::{Config, Cors, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
+use ringgate::config::{Config, Cors, Listener, Rewrite, Route, Separators, Target};
 use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
 use ringgate::http::reply::{Asked, push_location};
 use ringgate::http::target::Authority;
 use ringgate::policy::cors::{Grant, grant};
-use ringgate::policy::router::{Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, Source, rewrite};
+use ringgate::policy::router::{
+    Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, Source, rest_of, rewrite,
+};
 use ringgate::units::{ClusterId, ListenerId, RouteId};
 use std::fmt::Write as _;
 
@@ -260,7 +262,9 @@ fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: O
             (MatchOutcome::Outranked, Some(chosen)) if chosen.is_guard && !route.is_guard => {
                 "matches too, but guards come first".to_owned()
             }
-            (MatchOutcome::Outranked, Some(chosen)) => less_specific(&chosen.matcher, &route.matcher),
+            (MatchOutcome::Outranked, Some(_)) => {
+                less_specific(considered.iter().find(|one| one.outcome == MatchOutcome::Chosen), one)
+            }
             (MatchOutcome::Header(name), _) => format!("header {name} is not what it wants"),
             (MatchOutcome::Query(name), _) => format!("query parameter {name} is not what it wants"),
             (MatchOutcome::Condition(condition), _) => format!("wants: {condition}"),
@@ -282,24 +286,12 @@ fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: O
 }
 
 /// Why `other`, which matches too, comes after `chosen`: the first step of precedence at which they differ.
-fn less_specific(chosen: &Match, other: &Match) -> String {
-    let host = |matcher: &Match| match &matcher.host {
-        HostMatch::Exact(_) => (2, 0),
-        HostMatch::Wildcard(name) => (1, name.len()),
-        HostMatch::Any => (0, 0),
-    };
-    let path = |matcher: &Match| match &matcher.path {
-        PathMatch::Exact(_) => (2, 0),
-        PathMatch::Prefix(prefix) => (1, prefix.len()),
-        PathMatch::Regex(_) => (0, 0),
-    };
-    let conditions = |matcher: &Match| {
-        usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len() + matcher.more.len()
-    };
+fn less_specific(chosen: Option<&Considered>, other: &Considered) -> String {
+    let chosen = chosen.map(|chosen| chosen.rank.clone()).unwrap_or_default();
     let steps = [
-        (host(chosen) != host(other), "its host is less specific"),
-        (path(chosen) != path(other), "its path is less specific"),
-        (conditions(chosen) != conditions(other), "it has fewer conditions"),
+        (chosen.0 != other.rank.0, "its host is less specific"),
+        (chosen.1 != other.rank.1, "its path is less specific"),
+        (chosen.2 != other.rank.2, "it has fewer conditions"),
     ];
     let first = steps.iter().find(|(differ, _)| *differ).map_or("it stands later in the file", |(_, why)| *why);
     format!("matches too, but {first}")
@@ -329,7 +321,7 @@ fn route(page: &mut Page, config: &Config, (route, refusal): (&Route, Option<&st
             let host = ask.host.as_deref().unwrap_or_default();
             push_location(
                 &mut location,
-                to,
+                &captured(route, &ask.path, to),
                 Asked {
                     scheme: if ask.url.starts_with("https://") { "https" } else { "http" },
                     host,
@@ -369,6 +361,9 @@ fn route(page: &mut Page, config: &Config, (route, refusal): (&Route, Option<&st
     for (label, rule) in label_first("headers", words::header_rules(route)) {
         page.line(label, &rule);
     }
+    if !route.defaulted.is_empty() {
+        page.line("defaults", &format!("{}: all or in part from [defaults]", route.defaulted.join(", ")));
+    }
 }
 
 /// The label stands only before the first line.
@@ -377,15 +372,41 @@ fn label_first(label: &str, lines: Vec<String>) -> impl Iterator<Item = (&str, S
 }
 
 fn path_line(route: &Route, ask: &Ask) -> String {
+    if let Rewrite::Made { written, .. } = &route.rewrite {
+        let sent = captured(route, &ask.path, written);
+        return format!("{} goes up as {sent} (rewrite {written})", ask.path);
+    }
     let mut sent = Vec::new();
-    rewrite(&route.rewrite, &route.matcher.path, &ask.path, &mut sent);
+    rewrite(&route.rewrite, &route.matcher, &ask.path, &mut sent);
     let sent = String::from_utf8_lossy(&sent).into_owned();
     let why = match &route.rewrite {
         Rewrite::None => return sent,
         Rewrite::StripPrefix(prefix) => format!("strip_prefix {prefix}"),
-        Rewrite::Template(template) => format!("rewrite {template}"),
+        Rewrite::Template(template) | Rewrite::Made { written: template, .. } => format!("rewrite {template}"),
     };
     format!("{} goes up as {sent} ({why})", ask.path)
+}
+
+/// A text with what the route's path has found; other variables stay as they are written, for they are not known here.
+fn captured(route: &Route, path: &str, text: &str) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    let mut room = route.captures.as_ref().map(|captures| (captures, captures.room()));
+    let mut scratch = String::new();
+    let routed = merged(path, &mut scratch);
+    while let Some((before, behind)) = rest.split_once('{') {
+        let (word, behind) = behind.split_once('}').unwrap_or((behind, ""));
+        out.push_str(before);
+        let found = room.as_mut().and_then(|(captures, room)| captures.get(routed, word, room));
+        match (found, word) {
+            (Some(found), _) => out.push_str(found),
+            (None, "path") if matches!(route.rewrite, Rewrite::Made { .. }) => out.push_str(path),
+            (None, "rest") => out.push_str(rest_of(&route.matcher, path)),
+            (None, word) => out.push_str(&format!("{{{word}}}")),
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
 }
 
 #[cfg(test)]

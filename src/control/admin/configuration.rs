@@ -8,9 +8,9 @@ use super::identity;
 use super::rows::{array, glue};
 use super::rules::{cors, limit, shared_limits, test};
 use crate::config::{
-    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
-    HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
-    Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, ErrorPage, HashKey, HeaderRules,
+    HealthCheck, HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, Probe, ProxyVersion, QueryRules,
+    Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -68,8 +68,7 @@ fn admin(admin: &Admin) -> Value {
 fn host(host: &HostMatch) -> Value {
     match host {
         HostMatch::Any => Value::Null,
-        HostMatch::Exact(host) => json!(host),
-        HostMatch::Wildcard(host) => json!(format!("*.{host}")),
+        host => json!(host.to_string()),
     }
 }
 
@@ -149,6 +148,7 @@ fn listener(listener: &Listener, config: &Config) -> Value {
             Separators::Keep => "keep",
         },
         "merge_slashes": listener.merge_slashes,
+        "errors": listener.errors.iter().map(error_page).collect::<Vec<_>>(),
         "server": match &listener.server {
             ServerField::Pass => "pass".into(),
             ServerField::Remove => "remove".into(),
@@ -177,7 +177,7 @@ fn route(route: &Route, config: &Config) -> Value {
     let (strip_prefix, rewrite) = match &route.rewrite {
         Rewrite::None => (None, None),
         Rewrite::StripPrefix(prefix) => (Some(prefix), None),
-        Rewrite::Template(template) => (None, Some(template)),
+        Rewrite::Template(template) | Rewrite::Made { written: template, .. } => (None, Some(template)),
     };
     let timeout = match route.timeout {
         Timeout::Fixed(timeout) => json!(duration(timeout)),
@@ -199,6 +199,7 @@ fn route(route: &Route, config: &Config) -> Value {
         "cors": route.cors.as_ref().map(cors),
         "strip_prefix": strip_prefix,
         "rewrite": rewrite,
+        "query": query(&route.query),
         "request_headers": header_rules(&route.request_headers),
         "response_headers": response_rules(&route.response_headers),
         "timeout": timeout,
@@ -210,6 +211,21 @@ fn route(route: &Route, config: &Config) -> Value {
         "min_body_rate": route.body_rate_min.map(body_rate),
         "retry": retry(&route.retry),
     })
+}
+
+fn error_page(page: &ErrorPage) -> Value {
+    json!({
+        "status": page.statuses,
+        "body": page.file.is_none().then(|| page.text()),
+        "file": page.file,
+        "content_type": String::from_utf8_lossy(page.content_type.as_bytes()),
+    })
+}
+
+fn query(rules: &QueryRules) -> Value {
+    let set = rules.set.iter().map(|(name, template)| (name.clone(), template.to_string().into()));
+    let rename = rules.rename.iter().map(|(from, to)| (from.clone(), to.clone().into()));
+    json!({ "set": set.collect::<Map<String, Value>>(), "remove": rules.remove, "rename": rename.collect::<Map<String, Value>>() })
 }
 
 fn guard(guard: &Route, config: &Config) -> Value {
@@ -225,11 +241,9 @@ fn guard(guard: &Route, config: &Config) -> Value {
 
 /// `match` of a route.
 pub(super) fn matcher(matcher: &Match) -> Value {
-    let path = match &matcher.path {
-        PathMatch::Exact(path) => path.clone(),
-        PathMatch::Prefix(prefix) => format!("{prefix}/*"),
-        PathMatch::Regex(pattern) => format!("~{pattern}"),
-    };
+    // one stands for itself, as in the file
+    let listed = |mut all: Vec<Value>| if all.len() == 1 { all.remove(0) } else { Value::from(all) };
+    let path = listed(matcher.paths().map(|path| path.to_string().into()).collect());
     let header = |(name, value): &(http::HeaderName, http::HeaderValue)| {
         (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes())))
     };
@@ -248,7 +262,7 @@ pub(super) fn matcher(matcher: &Match) -> Value {
         }
     }
     json!({
-        "host": host(&matcher.host),
+        "host": listed(matcher.hosts().map(host).collect()),
         "path": path,
         "method": matcher.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
         "header": headers,
@@ -485,6 +499,7 @@ mod tests {
 [[listener]]
 listen = "unix:/run/ringgate.sock"
 http2 = { cleartext = true }
+errors = [{ body = "{error}" }]
 allow = { method = ["GET"], claim = { scope = "a" } }
 deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_auth = { ca = "/dir/a.pem" }, acme = { directory = "https://acme.example/", names = ["a.example"], cache = "/dir" } }
@@ -494,6 +509,7 @@ upstream = "app"
 cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
+query = { set = { a = "b" }, rename = { c = "d" } }
 limit = [{ rate = "1/s" }, "plan"]
 timeout = { adaptive = true }
 auth = ["api_key"]
@@ -558,7 +574,8 @@ endpoints = [{ address = "10.0.0.2:1" }]
                     || [
                         ".set",
                         ".match.header",
-                        ".query",
+                        ".match.query",
+                        ".rename",
                         ".cookie",
                         ".headers",
                         ".consumer",
@@ -613,6 +630,9 @@ endpoints = [{ address = "10.0.0.2:1" }]
         schema_keys(&schema, &schema, "", &mut wanted);
         // the other form of a value that is not shown
         wanted.retain(|key| {
+            if key.starts_with(".defaults") {
+                return false; // what they say is shown where it counts, in the routes
+            }
             let forms = [
                 ".*.file",
                 ".key.file",
