@@ -39,6 +39,7 @@ fn route(number: usize) -> Route {
         body_timeout: None,
         tunnel_timeout: None,
         body_rate_min: None,
+        grpc_web: false,
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },

@@ -153,6 +153,7 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         body_timeout: None,
         tunnel_timeout: None,
         body_rate_min: None,
+        grpc_web: false,
         retry: Retry {
             attempts: 2,
             on: RetryOn {
