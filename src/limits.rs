@@ -23,6 +23,9 @@ pub const LIMITS_MAX: usize = 10_000;
 pub const LIMIT_KEYS_MAX: usize = 4;
 /// Limits (`limit = […]`) of one route.
 pub const ROUTE_LIMITS_MAX: usize = 8;
+/// Tokens that one request may cost (`limit = [{ cost = … }]`), and what a response may say of it (`cost_header`): enough for the words of the
+/// largest language models' contexts, and far from where sums of nanoseconds end.
+pub const COST_MAX: u64 = 1_000_000;
 /// An endpoint's weight; nginx and Envoy allow more, but ring points grow with it.
 pub const WEIGHT_MAX: u32 = 65_535;
 /// Conditions (headers, query parameters) of one route.

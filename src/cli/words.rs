@@ -79,7 +79,13 @@ fn limit(limit: &Limit) -> String {
     let tier = |tier: &Tier| format!(", {} for consumers in {} ({} at once)", tier.rate, tier.group, tier.burst);
     let tiers: String = limit.tiers.iter().map(tier).collect();
     let consequence = if limit.dry_run { "only counted (dry_run)" } else { "else 429" };
-    format!("{name}{} for {per}, {} at once{tiers}, {consequence}", limit.rate, limit.burst)
+    let cost = if limit.cost > 1 { format!(", {} a request", limit.cost) } else { String::new() };
+    let header = limit
+        .cost_header
+        .as_ref()
+        .map(|header| format!(", as many as {header} of the response says"))
+        .unwrap_or_default();
+    format!("{name}{} for {per}, {} at once{tiers}{cost}{header}, {consequence}", limit.rate, limit.burst)
 }
 
 fn counted(key: &LimitKey) -> String {

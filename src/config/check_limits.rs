@@ -7,6 +7,7 @@ use super::names::Name;
 use super::place::KeyOf;
 use super::problem::{Sink, listed};
 use super::read::{List, Written};
+use super::values::Int;
 use super::{Limit, Tier};
 use crate::units::Rate;
 use rustc_hash::FxHashMap;
@@ -70,7 +71,12 @@ impl<'a> SharedLimits<'a> {
         let mut found = Vec::with_capacity(list.value.0.len());
         for (row, item) in list.value.0.iter().enumerate() {
             let limit = match &item.value {
-                LimitItem::Own(table) => own(table),
+                LimitItem::Own(table) => own(table, sink),
+                LimitItem::Charged(table) => table.name.as_ref().and_then(|name| {
+                    let at = table.at.key("name").to_string();
+                    let limit = self.find(at, (&name.value.0, name.span.clone()), &found, sink)?;
+                    charged(limit, table, sink)
+                }),
                 LimitItem::Named(name) => {
                     self.find(format!("{path}[{row}]"), (&name.0, item.span.clone()), &found, sink)
                 }
@@ -104,11 +110,37 @@ impl<'a> SharedLimits<'a> {
     }
 }
 
-fn own(table: &limit_keys::Limit) -> Option<Limit> {
+/// A limit that can be named where requests cost what is said there.
+fn charged(limit: Limit, table: &limit_keys::ChargedLimit, sink: &mut Sink<'_>) -> Option<Limit> {
+    let written = table.cost.as_ref()?;
+    let least = limit.tiers.iter().map(|tier| tier.burst).fold(limit.burst, u64::min);
+    let cost = affordable(table.at.key("cost"), written, least, sink)?;
+    Some(Limit { cost, cost_header: table.cost_header.as_ref().map(|header| header.value.0.clone()), ..limit })
+}
+
+/// What a request costs, if a full bucket holds so much.
+fn affordable<const MIN: u64, const MAX: u64>(
+    path: KeyOf<'_>,
+    cost: &Written<Int<MIN, MAX>>,
+    burst: u64,
+    sink: &mut Sink<'_>,
+) -> Option<u32> {
+    if cost.value.0 > burst {
+        let message = format!("is more than the burst of the limit, {burst}: no request could ever pass");
+        let help = Some(format!("burst = {} lets one pass at a time", cost.value.0));
+        sink.value(path, cost.span.clone(), message, help);
+        return None;
+    }
+    u32::try_from(cost.value.0).ok()
+}
+
+fn own(table: &limit_keys::Limit, sink: &mut Sink<'_>) -> Option<Limit> {
     let rate = value(&table.rate)?.0;
     let burst = limit_keys::burst(table.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
     let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
-    Some(Limit { name: None, rate, burst, per, dry_run, tiers: Arc::default() })
+    let cost = affordable(table.at.key("cost"), table.cost.as_ref()?, burst, sink)?;
+    let cost_header = table.cost_header.as_ref().map(|header| header.value.0.clone());
+    Some(Limit { name: None, rate, burst, per, dry_run, tiers: Arc::default(), cost, cost_header })
 }
 
 fn shared(name: &str, table: &limit_keys::SharedLimit) -> Option<Limit> {
@@ -122,7 +154,8 @@ fn shared(name: &str, table: &limit_keys::SharedLimit) -> Option<Limit> {
     let tiers: Option<Vec<Tier>> =
         table.tiers.as_ref()?.value.0.iter().map(|(group, table)| tier(group, &table.value)).collect();
     let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
-    Some(Limit { name: Some(name.into()), rate, burst, per, dry_run, tiers: tiers?.into() })
+    let (cost, cost_header) = (1, None);
+    Some(Limit { name: Some(name.into()), rate, burst, per, dry_run, tiers: tiers?.into(), cost, cost_header })
 }
 
 /// What the rate admits in a second, at least one request.

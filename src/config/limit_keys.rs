@@ -8,7 +8,7 @@ use super::problem::{Refusal, Sink};
 use super::read::{Map, Node, Read, Scalar, Written};
 use super::tables::{scalar_schema, table};
 use super::values::{Int, PerTime, text};
-use crate::limits::{LIMIT_KEYS_MAX, ROUTE_CONDITIONS_MAX};
+use crate::limits::{self, LIMIT_KEYS_MAX, ROUTE_CONDITIONS_MAX};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 use std::borrow::Cow;
@@ -16,6 +16,9 @@ use toml::de::DeValue;
 
 /// Requests that may come at once.
 type Burst = Int<1, 1_000_000_000>;
+
+/// Tokens of a request.
+type Cost = Int<1, { limits::COST_MAX }>;
 
 table! {
     /// A rate limit.
@@ -30,6 +33,23 @@ table! {
         default per: LimitPer = "route";
         /// Count and report, but never reject.
         default dry_run: bool = false;
+        /// Tokens that each request takes, 1 to 1000000, no more than burst.
+        default cost: Cost = 1;
+        /// A header of the response that says what the request has cost in all; what is more than cost is taken then, if need be from what comes
+        /// later: down to a burst below zero.
+        optional cost_header: Header;
+    }
+}
+
+table! {
+    /// A limit of [limit.NAME], and what requests cost there.
+    ChargedLimit {
+        /// Its name.
+        required name: Name;
+        /// Tokens that each request takes, 1 to 1000000, no more than the limit's burst and those of its tiers.
+        default cost: Cost = 1;
+        /// A header of the response that says what the request has cost in all, as with a limit that is written here.
+        optional cost_header: Header;
     }
 }
 
@@ -64,6 +84,8 @@ table! {
 pub enum LimitItem {
     /// Of `[limit.NAME]`.
     Named(Name),
+    /// The same, with what requests cost.
+    Charged(Box<ChargedLimit>),
     /// Written here.
     Own(Box<Limit>),
 }
@@ -72,6 +94,9 @@ impl Read for LimitItem {
     fn read(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Self> {
         match node.value {
             DeValue::String(_) => Name::read(node, sink).map(Self::Named),
+            DeValue::Table(table) if table.contains_key("name") => {
+                ChargedLimit::read(node, sink).map(|limit| Self::Charged(Box::new(limit)))
+            }
             _ => Limit::read(node, sink).map(|limit| Self::Own(Box::new(limit))),
         }
     }
@@ -89,7 +114,8 @@ impl JsonSchema for LimitItem {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let own = serde_json::Value::from(generator.subschema_for::<Limit>());
         let named = serde_json::Value::from(generator.subschema_for::<Name>());
-        schemars::json_schema!({ "anyOf": [named, own] })
+        let charged = serde_json::Value::from(generator.subschema_for::<ChargedLimit>());
+        schemars::json_schema!({ "anyOf": [named, charged, own] })
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) mod identity;
 mod identity_keys;
 mod knobs;
 mod limit_keys;
+pub(crate) mod limit_names;
 mod named;
 mod names;
 mod passwords;
@@ -476,6 +477,10 @@ pub struct Limit {
     pub dry_run: bool,
     /// What holds instead for consumers of a group, the first that fits.
     pub tiers: Arc<[Tier]>,
+    /// Tokens that each request takes where this stands; at least 1.
+    pub cost: u32,
+    /// The response's header that says what the request has cost in all.
+    pub cost_header: Option<HeaderName>,
 }
 
 /// One of `[limit.NAME.tiers]`

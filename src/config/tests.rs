@@ -55,7 +55,7 @@ fn in_repository(path: &str) -> std::path::PathBuf {
 
 #[test]
 fn every_error_is_reported_at_once_and_in_these_words() {
-    for name in ["values", "agreements", "syntax", "empty", "shapes", "brackets", "words", "identity"] {
+    for name in ["values", "agreements", "syntax", "empty", "shapes", "brackets", "words", "identity", "limits"] {
         let text = std::fs::read_to_string(in_repository(&format!("src/config/golden/{name}.toml"))).unwrap();
         let errors = parse_for(&text, "ringgate.toml", CORES).expect_err(name);
         golden(&in_repository(&format!("src/config/golden/{name}.txt")), &format!("{errors}\n"));

@@ -27,7 +27,8 @@ pub use calls::CallMethod;
 pub(crate) use calls::OUTCOMES;
 #[cfg(test)]
 pub(crate) use cells::RequestSlot;
-pub(crate) use cells::{ClusterStats, EndpointStats, ListenerStats, LoopStats, RequestKey, RouteStats};
+pub(crate) use cells::{ClusterStats, EndpointStats, LimitStats, ListenerStats, LoopStats, RequestKey, RouteStats};
+pub(crate) use keys::LimitRow;
 pub(crate) use lives::LifeStats;
 pub use lives::Tenure;
 pub use names::NameView;
@@ -64,6 +65,7 @@ pub struct Stats {
     routes: Arc<[RouteRow]>,
     clusters: Vec<Arc<ClusterRow>>,
     listeners: Arc<[Rows<ListenerStats>]>,
+    limits: Arc<[LimitRow]>,
 }
 
 /// What the numbers of all configurations have in common.
@@ -160,13 +162,14 @@ impl Stats {
             control: Arc::clone(&self.control),
             routes: Arc::clone(&self.routes),
             listeners: Arc::clone(&self.listeners),
+            limits: Arc::clone(&self.limits),
             clusters,
         })
     }
 
     fn of(config: &Arc<Config>, hub: Arc<Hub>, control: Arc<ControlStats>) -> Arc<Self> {
-        let Rowed { routes, clusters, listeners } = hub.keys().rows_of(config);
-        Arc::new(Self { config: Arc::clone(config), hub, control, routes, clusters, listeners })
+        let Rowed { routes, clusters, listeners, limits } = hub.keys().rows_of(config);
+        Arc::new(Self { config: Arc::clone(config), hub, control, routes, clusters, listeners, limits })
     }
 
     /// The pen of worker `worker`: to be taken by its thread when it starts (again). Gauges begin at zero, counters go on.
@@ -215,6 +218,11 @@ impl Stats {
     /// One endpoint, as each life has counted it.
     pub(crate) fn endpoint_parts(&self, cluster: ClusterId, endpoint: EndpointId) -> &Rows<EndpointStats> {
         &self.endpoint_row(cluster, endpoint).parts
+    }
+
+    /// The limits, in the order of [`Config::limit_names`], as each life has counted them.
+    pub(crate) fn limit_rows(&self) -> &[LimitRow] {
+        &self.limits
     }
 
     /// One listener, as each life has counted it.

@@ -18,6 +18,7 @@ use super::token_bucket::{Decision, Lease, Quota, Reservoir};
 use crate::config::{Config, Limit, LimitKey, Route};
 use crate::limits::ROUTE_LIMITS_MAX;
 use crate::units::{GroupId, Instant, ListenerId, Rate, RouteId};
+use http::HeaderName;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,11 +70,21 @@ const _: () = assert!(MET_MAX <= u16::BITS as usize, "one bit of `dry_run` each"
 /// Room for most members of `RateLimit-Policy`: a short name, a quota, a window.
 const POLICY_BYTES: usize = 40;
 
+/// A limit that requests meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Row {
+    limiter: u32,
+    /// Tokens of each request.
+    cost: u32,
+}
+
 /// What a route or a listener asks for.
 #[derive(Debug)]
 struct Entry {
-    /// Rows of its limiters.
-    rows: Box<[u32]>,
+    /// Its limits.
+    rows: Box<[Row]>,
+    /// Those of them that responses say the cost of, and where.
+    told: Box<[(Row, HeaderName)]>,
     slots: Option<Arc<SharedSlots>>,
     /// `max_concurrent`.
     slots_max: u32,
@@ -169,7 +180,7 @@ impl Limits {
         if listener.rows.is_empty() && groups.is_empty() {
             return out.extend_from_slice(&route.policies);
         }
-        let mut met = [0; MET_MAX];
+        let mut met = [Row::default(); MET_MAX];
         limit_fields::write_policies(policies(&self.limiters, meet(&mut met, listener, route), groups), out);
     }
 
@@ -184,6 +195,66 @@ impl Limits {
         &self.limiters[limit].name
     }
 
+    /// Calls for each limit in dry run that would have rejected a request, by the bits of [`Admitted::Pass`], for [`Limits::name`].
+    pub fn in_dry_run(&self, asked: (RouteId, ListenerId, Met), bits: u16, mut each: impl FnMut(usize)) {
+        let mut met = [Row::default(); MET_MAX];
+        for (bit, row) in self.rows(&mut met, asked).iter().enumerate() {
+            if bits & (1 << bit) != 0 {
+                each(row.limiter as usize);
+            }
+        }
+    }
+
+    /// Limits of a route whose responses say what they have cost, and in which header.
+    pub fn told(&self, route: RouteId) -> impl ExactSizeIterator<Item = &HeaderName> {
+        self.routes[route.index()].told.iter().map(|(_, header)| header)
+    }
+
+    /// What those limits tell a request apart by, in the same order, for [`Limits::charge`].
+    pub fn marks<'h>(
+        &self,
+        route: RouteId,
+        caller: Caller<'_>,
+        value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
+        out: &mut [Marks; ROUTE_LIMITS_MAX],
+    ) {
+        for ((row, _), mark) in self.routes[route.index()].told.iter().zip(out) {
+            *mark = self.limiters[row.limiter as usize].marks(&self.table, caller, value);
+        }
+    }
+
+    /// Takes what a request has cost in all in the `index`-th of those limits beyond what was `paid` already, or taken when it began: at once, whether it is there or
+    /// not, but not further than a burst below zero.
+    pub fn charge(&self, (route, index): (RouteId, usize), marks: Marks, (paid, cost): (u64, u64), now: Instant) {
+        let (row, _) = &self.routes[route.index()].told[index];
+        let more = cost.saturating_sub(paid.max(row.cost.into()));
+        if more > 0 {
+            self.limiters[row.limiter as usize].charge(&self.table, marks, more, now);
+        }
+    }
+
+    /// What a request meets.
+    fn rows<'m>(
+        &'m self,
+        met: &'m mut [Row; MET_MAX],
+        (route, listener, which): (RouteId, ListenerId, Met),
+    ) -> &'m [Row] {
+        let (of_route, of_listener) = (&self.routes[route.index()], &self.listeners[listener.index()]);
+        if which == Met::All && of_listener.rows.is_empty() {
+            return &of_route.rows;
+        }
+        let len = meet(met, of_listener, of_route).len();
+        let mut kept = 0;
+        for row in 0..len {
+            let asks = self.limiters[met[row].limiter as usize].asks_for_somebody();
+            if which == Met::All || asks == (which == Met::Known) {
+                met[kept] = met[row];
+                kept += 1;
+            }
+        }
+        &met[..kept]
+    }
+
     /// The table of clients, for its counters.
     #[must_use]
     pub fn table(&self) -> &KeyTable {
@@ -193,22 +264,21 @@ impl Limits {
 
 fn policies<'l>(
     limiters: &'l [Limiter],
-    rows: &'l [u32],
+    rows: &'l [Row],
     groups: &'l [GroupId],
 ) -> impl Iterator<Item = (&'l str, (Rate, u64))> {
-    let limiters = rows.iter().map(|row| &limiters[*row as usize]);
+    let limiters = rows.iter().map(|row| &limiters[row.limiter as usize]);
     limiters.filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), it.rate_for(groups)))
 }
 
-/// The rows that a request meets, each once.
-fn meet<'m>(met: &'m mut [u32; MET_MAX], listener: &Entry, route: &Entry) -> &'m [u32] {
+/// The rows that a request meets, each once: where both name a limit, it costs what the route says.
+fn meet<'m>(met: &'m mut [Row; MET_MAX], listener: &Entry, route: &Entry) -> &'m [Row] {
     let mut len = listener.rows.len();
     met[..len].copy_from_slice(&listener.rows);
     for row in &route.rows {
-        if !listener.rows.contains(row) {
-            met[len] = *row;
-            len += 1;
-        }
+        let place = listener.rows.iter().position(|of_listener| of_listener.limiter == row.limiter);
+        met[place.unwrap_or(len)] = *row;
+        len += usize::from(place.is_none());
     }
     &met[..len]
 }
@@ -237,14 +307,20 @@ impl Gathered<'_> {
     }
 
     /// The rows of these limits, those of which are added that are nobody else's.
-    fn rows(&mut self, owner: &Owner<'_>, limits: &[Limit], before: &[&Limiter]) -> Box<[u32]> {
+    fn rows(&mut self, owner: &Owner<'_>, limits: &[Limit], before: &[&Limiter]) -> Box<[Row]> {
         let own: Vec<Limit> = limits.iter().filter(|limit| limit.name.is_none()).cloned().collect();
         let first = self.limiters.len() as u32;
         self.limiters.extend(Limiter::all(owner, &own, (self.groups, self.workers), before));
         let mut next = first..;
+        let limiter = |limit: &Limit| match &limit.name {
+            Some(name) => self.shared.get(name).copied(),
+            None => next.next(),
+        };
         limits
             .iter()
-            .filter_map(|limit| limit.name.as_ref().map_or_else(|| next.next(), |name| self.shared.get(name).copied()))
+            .map(limiter)
+            .zip(limits)
+            .filter_map(|(row, of)| Some(Row { limiter: row?, cost: of.cost }))
             .collect()
     }
 
@@ -252,12 +328,20 @@ impl Gathered<'_> {
         let rows = self.rows(owner, limits, before);
         let mut written = Vec::with_capacity(rows.len() * POLICY_BYTES);
         limit_fields::write_policies(policies(&self.limiters, &rows, &[]), &mut written);
-        Entry { rows, slots: None, slots_max: 0, name: owner.name().to_owned(), policies: written }
+        let told = rows.iter().zip(limits).filter_map(|(row, limit)| Some((*row, limit.cost_header.clone()?)));
+        Entry {
+            told: told.collect(),
+            rows,
+            slots: None,
+            slots_max: 0,
+            name: owner.name().to_owned(),
+            policies: written,
+        }
     }
 
     fn route(&mut self, route: &Route) -> Entry {
         let old = self.old_routes.get(route.name.as_str()).copied();
-        let before = old.iter().flat_map(|entry| &entry.rows).map(|row| &self.old[*row as usize]);
+        let before = old.iter().flat_map(|entry| &entry.rows).map(|row| &self.old[row.limiter as usize]);
         let before: Vec<&Limiter> = before.filter(|limiter| limiter.limit.name.is_none()).collect();
         let slots = route.concurrent_max.map(|limit| match old.and_then(|old| old.slots.as_ref()) {
             Some(slots) => Arc::clone(slots),
@@ -307,24 +391,8 @@ impl Admission {
         if has_slot && self.slots[route.index()].as_mut().is_some_and(|slots| !slots.acquire()) {
             return Admitted::ConcurrencyLimited;
         }
-        let (of_route, of_listener) = (&self.limits.routes[route.index()], &self.limits.listeners[listener.index()]);
-        let mut met = [0; MET_MAX];
-        let rows = match (&*of_listener.rows, which) {
-            ([], Met::All) => &*of_route.rows,
-            (_, Met::All) => meet(&mut met, of_listener, of_route),
-            _ => {
-                let len = meet(&mut met, of_listener, of_route).len();
-                let asks = |row: u32| self.limits.limiters[row as usize].asks_for_somebody();
-                let mut kept = 0;
-                for row in 0..len {
-                    if asks(met[row]) == (which == Met::Known) {
-                        met[kept] = met[row];
-                        kept += 1;
-                    }
-                }
-                &met[..kept]
-            }
-        };
+        let mut met = [Row::default(); MET_MAX];
+        let rows = self.limits.rows(&mut met, (route, listener, which));
         let admitted = match rows {
             [] => Admitted::Pass { dry_run: 0 },
             rows => tokens((&self.limits, rows), &mut self.leases, caller, value, now),
@@ -358,14 +426,14 @@ impl Admission {
 }
 
 fn tokens<'h>(
-    (limits, rows): (&Limits, &[u32]),
+    (limits, rows): (&Limits, &[Row]),
     leases: &mut [Lease],
     caller: Caller<'_>,
     value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
     now: Instant,
 ) -> Admitted {
     let table = &*limits.table;
-    let limiter = |row: &u32| &limits.limiters[*row as usize];
+    let limiter = |row: &Row| &limits.limiters[row.limiter as usize];
     let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
     for (mark, row) in marks.iter_mut().zip(rows) {
         *mark = limiter(row).marks(table, caller, value);
@@ -374,8 +442,8 @@ fn tokens<'h>(
     let longest = |leases: &[Lease]| {
         let rejecting = rows.iter().zip(&marks).filter(|(row, _)| !limiter(row).limit.dry_run);
         let rejecting = rejecting.filter_map(|(row, mark)| {
-            let row_of = *row as usize;
-            match limiter(row).peek(&leases[row_of], table, *mark, now) {
+            let row_of = row.limiter as usize;
+            match limiter(row).peek(&leases[row_of], table, (*mark, row.cost), now) {
                 Decision::Admit => None,
                 Decision::Reject(quota) => Some((row_of, quota)),
             }
@@ -389,8 +457,8 @@ fn tokens<'h>(
     }
     let mut dry_run = 0;
     for (bit, (row, mark)) in rows.iter().zip(&marks).enumerate() {
-        let limit = *row as usize;
-        match limiter(row).take(&mut leases[limit], table, *mark, now) {
+        let limit = row.limiter as usize;
+        match limiter(row).take(&mut leases[limit], table, (*mark, row.cost), now) {
             Decision::Admit => {}
             Decision::Reject(_) if limiter(row).limit.dry_run => dry_run |= 1 << bit,
             Decision::Reject(quota) => {

@@ -5,6 +5,7 @@
 
 use super::key_table::{KeyHash, KeyTable, LimiterId};
 use super::token_bucket::{Decision, Gcra, Lease, Reservoir};
+use crate::config::limit_names::own_name;
 use crate::config::{Limit, LimitKey};
 use crate::units::{GroupId, Instant, Rate};
 use rustc_hash::FxHasher;
@@ -51,7 +52,7 @@ impl Owner<'_> {
 }
 
 /// A request as a limit by client sees it: its bucket, and how that fills. `None` where all requests have one.
-pub(super) type Marks = Option<(KeyHash, Gcra)>;
+pub type Marks = Option<(KeyHash, Gcra)>;
 
 #[derive(Debug)]
 enum Bucket {
@@ -104,8 +105,8 @@ impl Limiter {
     ) -> Self {
         let (id, limit) = (ids[row], &limits[row]);
         let name = match owner {
-            Owner::Shared(name) | Owner::Route { name, limits: 0 | 1 } => (*name).to_owned(),
-            Owner::Route { name, .. } => format!("{name}-{}", row + 1),
+            Owner::Shared(name) => (*name).to_owned(),
+            Owner::Route { name, limits } => own_name(name, row, *limits),
         };
         let same = old.iter().find(|limiter| limiter.id == id);
         // what stood in this row, unless it goes on in another
@@ -205,23 +206,39 @@ impl Limiter {
         Some((hash, gcra))
     }
 
-    pub(super) fn take(&self, lease: &mut Lease, table: &KeyTable, marks: Marks, now: Instant) -> Decision {
+    /// Takes `cost` tokens, or none.
+    pub(super) fn take(
+        &self,
+        lease: &mut Lease,
+        table: &KeyTable,
+        (marks, cost): (Marks, u32),
+        now: Instant,
+    ) -> Decision {
         match (&self.bucket, marks) {
-            (Bucket::All(reservoir), _) => lease.take(reservoir, now),
+            (Bucket::All(reservoir), _) => lease.take_many(reservoir, cost.into(), now),
             (Bucket::Keyed(_), marks) => {
                 let (key, gcra) = marks.expect("limits by key have one");
-                table.take(key, gcra, now)
+                table.take_many(key, gcra, cost.into(), now)
             }
         }
     }
 
-    pub(super) fn peek(&self, lease: &Lease, table: &KeyTable, marks: Marks, now: Instant) -> Decision {
+    pub(super) fn peek(&self, lease: &Lease, table: &KeyTable, (marks, cost): (Marks, u32), now: Instant) -> Decision {
         match (&self.bucket, marks) {
-            (Bucket::All(reservoir), _) => lease.peek(reservoir, now),
+            (Bucket::All(reservoir), _) => lease.peek_many(reservoir, cost.into(), now),
             (Bucket::Keyed(_), marks) => {
                 let (key, gcra) = marks.expect("limits by key have one");
-                table.peek(key, gcra, now)
+                table.peek_many(key, gcra, cost.into(), now)
             }
+        }
+    }
+
+    /// Takes `cost` tokens, whether they are there or not.
+    pub(super) fn charge(&self, table: &KeyTable, marks: Marks, cost: u64, now: Instant) {
+        match (&self.bucket, marks) {
+            (Bucket::All(reservoir), _) => reservoir.charge(cost, now),
+            (Bucket::Keyed(_), Some((key, gcra))) => table.charge(key, gcra, cost, now),
+            (Bucket::Keyed(_), None) => {}
         }
     }
 }

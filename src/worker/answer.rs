@@ -178,6 +178,7 @@ impl Line<'_> {
             };
             return Meaning::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
         }
+        self.charge(&head);
         let head_bytes = head.head_bytes();
         response.clear();
         let mut commit = match head.is_switching() {

@@ -11,24 +11,23 @@ use super::lease::Lease;
 use super::shared::{InUse, Shared};
 use super::state::Worker;
 use super::up::links::Links;
-use crate::config::{Cluster as ClusterConfig, LimitKey, Protocol, ProxyVersion, Route};
+use crate::config::{Cluster as ClusterConfig, Protocol, ProxyVersion, Route};
 use crate::error::ProxyError;
+use crate::net::driver;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
-use crate::net::{clock, driver};
 use crate::observe::access_log::LogSender;
 use crate::observe::recorder::Recorder;
-use crate::policy::admission::{Admission, Admitted, Met};
+use crate::policy::admission::Admission;
 use crate::policy::cluster::Cluster;
 use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
-use crate::policy::limiter::Caller;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
 use crate::policy::try_time::TryTime;
 use crate::tls::HTTP2;
 use crate::tls::demand::with_memory;
-use crate::units::{ClusterId, EndpointId, Instant, ListenerId, RouteId, WorkerId};
+use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
 use rustc_hash::FxHashSet;
 use rustls::ClientConfig;
 use std::cell::{Cell, RefCell};
@@ -52,7 +51,7 @@ pub(super) struct Generation {
     /// One pointer each: a request keeps the generation that it began under, and of those there may be as many as requests and tunnels.
     clusters: Box<[Rc<OneCluster>]>,
     routes: Rc<[Rc<RefCell<RouteState>>]>,
-    admission: Rc<RefCell<Admission>>,
+    pub(super) admission: Rc<RefCell<Admission>>,
     /// `max_connections`, by listener.
     pub(super) connection_slots: Box<[Hand]>,
     /// Of all listeners.
@@ -282,33 +281,7 @@ impl Generation {
         }
     }
 
-    /// Admits a request to its listener and its route, or says what is wanting; with a slot to hold if the route has `max_concurrent`.
-    pub(super) fn admit<'h>(
-        self: &Rc<Self>,
-        (route, listener, met): (RouteId, ListenerId, Met),
-        caller: Caller<'_>,
-        value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
-        now: Instant,
-    ) -> (Admitted, Option<Slot>) {
-        let mut admission = self.admission.borrow_mut();
-        let mut admitted = admission.admit((route, listener, met), caller, value, now);
-        if matches!(admitted, Admitted::RateLimited { .. }) {
-            // another core may have moved the bucket ahead of this one's time, which is that of the turn: a full bucket looks empty then
-            let later = clock::read_now();
-            if admitted.is_outdated(now, later) {
-                admitted = admission.admit((route, listener, met), caller, value, later);
-            }
-        }
-        drop(admission);
-        let Admitted::Pass { dry_run } = admitted else { return (admitted, None) };
-        if dry_run != 0 {
-            self.recorder.rate_limited_dry_run(route);
-        }
-        let limited = met != Met::Anybody && self.shared.config.routes[route.index()].concurrent_max.is_some();
-        (admitted, limited.then(|| self.slot(SlotOf::Route(route))))
-    }
-
-    fn slot(self: &Rc<Self>, of: SlotOf) -> Slot {
+    pub(super) fn slot(self: &Rc<Self>, of: SlotOf) -> Slot {
         Slot { generation: Rc::clone(self), of }
     }
 
@@ -454,8 +427,9 @@ impl Drop for Pinned {
     }
 }
 
+/// Where a place is.
 #[derive(Clone, Copy, Debug)]
-enum SlotOf {
+pub(super) enum SlotOf {
     Route(RouteId),
     Endpoint(ClusterId, EndpointId),
 }

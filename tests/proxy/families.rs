@@ -345,7 +345,7 @@ fn rate_limits(driver: Driver) -> Moved {
         let counted = || watched.gateway.metric("ringgate_rejected_total", &[("reason", reason)]);
         eventually(reason, || (counted() >= 1.0).then_some(()));
     }
-    watched.moved(&["ringgate_rejected_total"])
+    watched.moved(&["ringgate_rejected_total", "ringgate_limited_total"])
 }
 
 fn consumers(driver: Driver) -> Moved {

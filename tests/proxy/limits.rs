@@ -128,6 +128,42 @@ on_both_drivers! {
         assert!(refused.header("ratelimit").is_some_and(|limit| limit.starts_with("\"everybody\"")), "{refused:?}");
     }
 
+    fn requests_take_what_they_cost_and_each_limit_counts_whom_it_has_rejected(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let shared = "[limit.work]\nrate = \"10/h\"\nburst = 10\n";
+        let limit = "limit = [ { name = \"work\", cost = 4 }, { rate = \"9/h\", burst = 9, cost = 5, dry_run = true } ]";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], limit, shared));
+        let mut client = gateway.client();
+        assert_eq!([client.get("/").status, client.get("/").status], [200, 200]);
+        let refused = client.get("/");
+        refused.assert_rejected(429, "rate_limited");
+        assert!(refused.header("ratelimit").is_some_and(|limit| limit.starts_with("\"work\";r=2;t=")), "{refused:?}");
+        for (limit, dry_run) in [("work", "false"), ("all-1", "true")] {
+            let counted = || gateway.metric("ringgate_limited_total", &[("limit", limit), ("dry_run", dry_run)]);
+            eventually("it is counted", || (counted() == 1.0).then_some(()));
+        }
+    }
+
+    fn a_response_says_what_its_request_has_cost(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            let cost = request.header("x-ask").unwrap_or_default();
+            conn.send(format!("HTTP/1.1 200 OK\r\nX-Cost: {cost}\r\nContent-Length: 0\r\n\r\n"));
+        });
+        let limit = "limit = [ { rate = \"100/h\", burst = 100, per = \"header:X-Key\", cost = 2, cost_header = \"X-Cost\" } ]";
+        let config = behind(&[&upstream], limit, "");
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        let ask = |key: &str, cost: &str| gateway.request("GET", "/", &[("X-Key", key), ("X-Ask", cost)], b"");
+        assert_eq!(["", "-5", "1", "7e", "2"].map(|cost| ask("a", cost).status), [200; 5], "ten tokens");
+        assert_eq!(ask("a", "90").status, 200, "all that is left");
+        let refused = ask("a", "1");
+        refused.assert_rejected(429, "rate_limited");
+        assert_eq!(ask("b", "999999999999").status, 200, "another one");
+        // below zero, by a burst: two more tokens are there after 102 of them have come
+        let wait = |key: &str| ask(key, "1").header("retry-after").expect("429").parse::<u64>().expect("seconds");
+        assert!((3_600..=3_672).contains(&wait("b")), "{}", wait("b"));
+        assert!((36..=72).contains(&wait("a")), "{}", wait("a"));
+    }
+
     fn every_limit_of_a_route_must_admit(driver: Driver) {
         let upstream = Upstream::always("ok");
         let limit = "limit = [ { rate = \"100/h\", burst = 100, per = \"route\" }, { rate = \"2/h\", burst = 2, per = \"client_ip\" } ]";

@@ -494,7 +494,7 @@ upstream = "app"
 cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
-limit = [{ rate = "1/s" }, "plan"]
+limit = [{ rate = "1/s", cost_header = "x-cost" }, { name = "plan", cost_header = "x-cost" }]
 timeout = { adaptive = true }
 auth = ["api_key"]
 allow = { group = ["partners"], claim = { scope = "a" } }

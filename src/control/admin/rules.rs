@@ -45,7 +45,16 @@ pub(super) fn shared_limits(limits: &[Limit]) -> Value {
 
 /// A limit of a route or a listener.
 pub(super) fn limit(limit: &Limit) -> Value {
-    limit.name.as_deref().map_or_else(|| own_limit(limit, "route"), Value::from)
+    let mut shown = match limit.name.as_deref() {
+        Some(name) if limit.cost == 1 && limit.cost_header.is_none() => return Value::from(name),
+        Some(name) => json!({ "name": name }),
+        None => own_limit(limit, "route"),
+    };
+    shown["cost"] = limit.cost.into();
+    if let Some(header) = &limit.cost_header {
+        shown["cost_header"] = header.as_str().into();
+    }
+    shown
 }
 
 /// `all`: what counts everything together.

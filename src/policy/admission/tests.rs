@@ -18,6 +18,8 @@ fn limit(count: u64, burst: u64, per: LimitKey) -> Limit {
         dry_run: false,
         tiers: Arc::default(),
         name: None,
+        cost: 1,
+        cost_header: None,
     }
 }
 
@@ -284,11 +286,15 @@ fn the_fields_name_each_limit() {
 }
 
 /// The limits of a file, at `route` of it.
-fn of_file(text: &str, previous: Option<&Limits>) -> Arc<Limits> {
+fn config_of(text: &str) -> config::Config {
     let routes = ["a", "b"]
         .map(|name| format!("[[route]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nrespond = {{}}\n"));
     let text = text.replacen("A:", &routes[0], 1).replacen("B:", &routes[1], 1);
-    let config = config::check::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    config::check::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+}
+
+fn of_file(text: &str, previous: Option<&Limits>) -> Arc<Limits> {
+    let config = config_of(text);
     let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.table));
     Arc::new(Limits::new(&config, table, 2, previous))
 }
@@ -408,4 +414,56 @@ fn limits_that_ask_for_nobody_can_be_met_before_the_others_and_the_slot_comes_la
     };
     assert_eq!(limited_by(again("a")), Some(1));
     assert_eq!(again("b"), PASS);
+}
+
+#[test]
+fn limits_are_called_as_the_metrics_call_them() {
+    let text = format!(
+        "{LISTENER}A:limit = [\"all\", {{ rate = \"1/s\" }}, {{ rate = \"2/s\" }}]\nB:limit = [{{ rate = \"1/s\" }}]\n\
+         [limit.all]\nrate = \"1/s\"\n"
+    );
+    let limits = of_file(&text, None);
+    let config = config_of(&text);
+    let names: Vec<_> = (0..limits.limiters.len()).map(|row| limits.name(row).to_owned()).collect();
+    assert_eq!(names, config.limit_names().collect::<Vec<_>>());
+    assert_eq!(names.len(), 4);
+}
+
+#[test]
+fn requests_take_what_they_cost_where_both_name_a_limit_what_the_route_says() {
+    let cost = |cost, of: Limit| Limit { cost, ..of };
+    let named = Limit { name: Some("work".into()), ..limit(1, 10, LimitKey::Route) };
+    let routes = [route("orders", vec![cost(4, named.clone()), cost(3, limit(1, 9, LimitKey::ClientIp))], None)];
+    let table = Arc::new(KeyTable::new(64, [3, 4]));
+    let listeners = [("web", std::slice::from_ref(&named))];
+    let limits = Arc::new(Limits::of((std::slice::from_ref(&named), &routes), &listeners, &[], table, 2, None));
+    let mut admission = Admission::new(limits);
+    assert_eq!([ask(&mut admission, 1, None), ask(&mut admission, 2, None)], [PASS; 2]);
+    let Admitted::RateLimited { limit, quota } = ask(&mut admission, 3, None) else { panic!("eight of ten are taken") };
+    assert_eq!((limit, quota.remaining, quota.reset), (0, 2, Duration::from_secs(2)));
+}
+
+#[test]
+fn what_a_response_says_is_taken_once_and_no_further_than_a_burst_below_zero() {
+    let now = Instant::from_nanos(1_000_000_000);
+    for per in [LimitKey::Route, LimitKey::ClientIp] {
+        let told = Limit { cost: 2, cost_header: Some(HeaderName::from_static("x-cost")), ..limit(1, 10, per) };
+        let mut admission = Admission::new(limits(&[route("orders", vec![told], None)], None));
+        assert_eq!(ask(&mut admission, 1, None), PASS);
+        let mut marks = Default::default();
+        let caller = IpAddr::from([10, 0, 0, 1]).into();
+        admission.limits().marks(RouteId(0), caller, &|_| None, &mut marks);
+        let charge = |paid_and_cost| admission.limits().charge((RouteId(0), 0), marks[0], paid_and_cost, now);
+        charge((0, 1)); // is paid
+        charge((0, 5));
+        charge((5, 8)); // another answer
+        assert_eq!(ask(&mut admission, 1, None), PASS, "two are left");
+        let wait = |admission: &mut Admission| match ask(admission, 1, None) {
+            Admitted::RateLimited { quota, .. } => quota.reset.as_secs(),
+            admitted => panic!("{admitted:?}"),
+        };
+        assert_eq!(wait(&mut admission), 2);
+        admission.limits().charge((RouteId(0), 0), marks[0], (0, 1_000_000), now);
+        assert_eq!(wait(&mut admission), 12, "a burst below zero, and two");
+    }
 }
