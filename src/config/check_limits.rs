@@ -3,6 +3,7 @@
 use super::check::value;
 use super::file;
 use super::limit_keys::{self, LimitItem};
+use super::measure::{Measure, measures};
 use super::names::Name;
 use super::place::KeyOf;
 use super::problem::{Sink, listed};
@@ -24,7 +25,7 @@ pub(super) struct SharedLimits<'a> {
 impl<'a> SharedLimits<'a> {
     pub(super) fn new(file: &'a file::File, sink: &mut Sink<'_>) -> Self {
         let tables = || file.limit.iter().flat_map(|map| &map.value.0);
-        let of = |name: &'a str, table: &limit_keys::SharedLimit| (name, shared(name, table));
+        let mut of = |name: &'a str, table: &limit_keys::SharedLimit| (name, shared(name, table, sink));
         let by_name: FxHashMap<&str, _> = tables().map(|(name, table)| of(&name.value.0, &table.value)).collect();
         for (_, table) in tables() {
             let is_tiered = table.value.tiers.as_ref().filter(|tiers| !tiers.value.0.is_empty());
@@ -113,9 +114,11 @@ impl<'a> SharedLimits<'a> {
 /// A limit that can be named where requests cost what is said there.
 fn charged(limit: Limit, table: &limit_keys::ChargedLimit, sink: &mut Sink<'_>) -> Option<Limit> {
     let written = table.cost.as_ref()?;
-    let least = limit.tiers.iter().map(|tier| tier.burst).fold(limit.burst, u64::min);
+    let least = limit.tiers.iter().map(|tier| tier.measure.most()).fold(limit.measure.most(), u64::min);
     let cost = affordable(table.at.key("cost"), written, least, sink)?;
-    Some(Limit { cost, cost_header: table.cost_header.as_ref().map(|header| header.value.0.clone()), ..limit })
+    let is_payable = is_payable(table.at.key("cost_header"), table.cost_header.as_ref(), &limit, sink);
+    let cost_header = table.cost_header.as_ref().map(|header| header.value.0.clone());
+    is_payable.then_some(Limit { cost, cost_header, ..limit })
 }
 
 /// What a request costs, if a full bucket holds so much.
@@ -126,40 +129,51 @@ fn affordable<const MIN: u64, const MAX: u64>(
     sink: &mut Sink<'_>,
 ) -> Option<u32> {
     if cost.value.0 > burst {
-        let message = format!("is more than the burst of the limit, {burst}: no request could ever pass");
-        let help = Some(format!("burst = {} lets one pass at a time", cost.value.0));
-        sink.value(path, cost.span.clone(), message, help);
+        let message = format!("is more than the limit ever has, {burst}: no request could ever pass");
+        sink.value(path, cost.span.clone(), message, None);
         return None;
     }
     u32::try_from(cost.value.0).ok()
 }
 
 fn own(table: &limit_keys::Limit, sink: &mut Sink<'_>) -> Option<Limit> {
-    let rate = value(&table.rate)?.0;
-    let burst = limit_keys::burst(table.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
+    let measure = measures!(table).read(sink)?;
     let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
-    let cost = affordable(table.at.key("cost"), table.cost.as_ref()?, burst, sink)?;
+    let cost = affordable(table.at.key("cost"), table.cost.as_ref()?, measure.most(), sink)?;
     let cost_header = table.cost_header.as_ref().map(|header| header.value.0.clone());
-    Some(Limit { name: None, rate, burst, per, dry_run, tiers: Arc::default(), cost, cost_header })
+    let limit = Limit { name: None, measure, per, dry_run, tiers: Arc::default(), cost, cost_header };
+    is_payable(table.at.key("cost_header"), table.cost_header.as_ref(), &limit, sink).then_some(limit)
 }
 
-fn shared(name: &str, table: &limit_keys::SharedLimit) -> Option<Limit> {
-    let rate = value(&table.rate)?.0;
-    let burst = limit_keys::burst(table.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
-    let tier = |group: &Written<Name>, tier: &limit_keys::Tier| {
-        let rate = value(&tier.rate)?.0;
-        let burst = limit_keys::burst(tier.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
-        Some(Tier { group: group.value.0.clone(), rate, burst })
+/// Whether there is something to be paid: requests at once cost nothing.
+fn is_payable<T>(path: KeyOf<'_>, header: Option<&Written<T>>, limit: &Limit, sink: &mut Sink<'_>) -> bool {
+    let Some(header) = header.filter(|_| matches!(limit.measure, Measure::Concurrency(_))) else { return true };
+    sink.value(path, header.span.clone(), "the limit counts requests at once, which cost nothing".to_owned(), None);
+    false
+}
+
+fn shared(name: &str, table: &limit_keys::SharedLimit, sink: &mut Sink<'_>) -> Option<Limit> {
+    let measure = measures!(table).read(sink);
+    let mut tier = |group: &Written<Name>, tier: &limit_keys::Tier| {
+        let of_tier = measures!(tier).read(sink)?;
+        if measure.is_some_and(|measure| !measure.is_like(of_tier)) {
+            let message = format!("is another kind of limit than {}", measure?);
+            sink.place(&tier.at.path, tier.at.offset, message, None);
+            return None;
+        }
+        Some(Tier { group: group.value.0.clone(), measure: of_tier })
     };
-    let tiers: Option<Vec<Tier>> =
-        table.tiers.as_ref()?.value.0.iter().map(|(group, table)| tier(group, &table.value)).collect();
+    let tables = &table.tiers.as_ref()?.value.0;
+    // all of them are looked at, whatever is wrong with one
+    let tiers: Vec<Option<Tier>> = tables.iter().map(|(group, table)| tier(group, &table.value)).collect();
+    let tiers: Option<Vec<Tier>> = tiers.into_iter().collect();
     let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
     let (cost, cost_header) = (1, None);
-    Some(Limit { name: Some(name.into()), rate, burst, per, dry_run, tiers: tiers?.into(), cost, cost_header })
+    Some(Limit { name: Some(name.into()), measure: measure?, per, dry_run, tiers: tiers?.into(), cost, cost_header })
 }
 
 /// What the rate admits in a second, at least one request.
-fn default_burst(rate: Rate) -> u64 {
+pub(super) fn default_burst(rate: Rate) -> u64 {
     let second = Duration::from_secs(1).as_nanos();
     u64::try_from(u128::from(rate.count()) * second / rate.per().as_nanos()).map_or(u64::MAX, |burst| burst.max(1))
 }

@@ -31,6 +31,7 @@ mod identity_keys;
 mod knobs;
 mod limit_keys;
 pub(crate) mod limit_names;
+mod measure;
 mod named;
 mod names;
 mod passwords;
@@ -69,6 +70,7 @@ pub use identity::{
 };
 pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use measure::Measure;
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use passwords::{Login, Logins, PasswordHash};
 pub use pattern::Pattern;
@@ -81,7 +83,7 @@ pub(crate) use values::bytes;
 pub use variables::{OfClient, Piece, Template, Variable};
 pub use warnings::warnings;
 
-use crate::units::{AuthId, ClusterId, Rate, Ratio, Weight};
+use crate::units::{AuthId, ClusterId, Ratio, Weight};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::fmt;
 use std::net::SocketAddr;
@@ -467,11 +469,9 @@ impl Timeout {
 pub struct Limit {
     /// Of a `[limit.NAME]`: all routes and listeners that name it count together.
     pub name: Option<Arc<str>>,
-    /// r = n / t.
-    pub rate: Rate,
-    /// Requests that may come at once; at least 1.
-    pub burst: u64,
-    /// What is counted.
+    /// How much.
+    pub measure: Measure,
+    /// Of what.
     pub per: LimitKey,
     /// Count and report, but never reject.
     pub dry_run: bool,
@@ -488,10 +488,8 @@ pub struct Limit {
 pub struct Tier {
     /// A consumer's group.
     pub group: String,
-    /// In place of [`Limit::rate`].
-    pub rate: Rate,
-    /// In place of [`Limit::burst`].
-    pub burst: u64,
+    /// In place of [`Limit::measure`], of the same kind.
+    pub measure: Measure,
 }
 
 /// `limit.per`

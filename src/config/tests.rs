@@ -222,7 +222,7 @@ fn paths_and_hosts_are_taken_apart() {
 
 #[test]
 fn bursts_default_to_a_second_of_the_rate() {
-    let burst = |rate: &str| route(&format!("limit = [{{ rate = \"{rate}\" }}]")).limits[0].burst;
+    let burst = |rate: &str| route(&format!("limit = [{{ rate = \"{rate}\" }}]")).limits[0].measure.most();
     assert_eq!([burst("100/s"), burst("6000/min"), burst("10/h"), burst("1/d")], [100, 100, 1, 1]);
 }
 

@@ -10,18 +10,20 @@
 //! [`Limits`] is shared by the workers, made with each configuration, and takes over the state of limits that did not change: a reload
 //! gives nobody a fresh burst. [`Admission`] is one worker's hand in it.
 
+use super::client_slots::Taken;
 use super::concurrency::{LocalSlots, SharedSlots};
 use super::key_table::KeyTable;
 use super::limit_fields;
-use super::limiter::{Caller, Limiter, Marks, Owner};
+use super::limiter::{Caller, Limiter, Marks, Moment, Owner, Tables};
 use super::token_bucket::{Decision, Lease, Quota, Reservoir};
-use crate::config::{Config, Limit, LimitKey, Route};
-use crate::limits::ROUTE_LIMITS_MAX;
-use crate::units::{GroupId, Instant, ListenerId, Rate, RouteId};
+use crate::config::{Config, Limit, LimitKey, Measure, Route};
+use crate::limits::{LIMITED_AT_ONCE_MAX, QUOTA_TABLE_LINES, ROUTE_LIMITS_MAX};
+use crate::units::{GroupId, Instant, ListenerId, RouteId};
 use http::HeaderName;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What comes of [`Admission::admit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +102,7 @@ pub struct Limits {
     limiters: Box<[Limiter]>,
     routes: Box<[Entry]>,
     listeners: Box<[Entry]>,
-    table: Arc<KeyTable>,
+    tables: Tables,
     workers: usize,
 }
 
@@ -122,6 +124,8 @@ impl Limits {
         workers: usize,
         previous: Option<&Self>,
     ) -> Self {
+        let tables = previous.map(|old| old.tables.clone());
+        let tables = tables.unwrap_or_else(|| Tables::new(table, QUOTA_TABLE_LINES, LIMITED_AT_ONCE_MAX));
         let previous = previous.filter(|old| old.workers == workers);
         let mut gathered = Gathered {
             limiters: Vec::new(),
@@ -140,7 +144,7 @@ impl Limits {
         let routes: Vec<_> = routes.iter().map(|route| gathered.route(route)).collect();
         let listeners: Vec<_> =
             listeners.iter().map(|(name, limits)| gathered.entry(&Owner::Shared(name), limits, &[])).collect();
-        Self { limiters: gathered.limiters.into(), routes: routes.into(), listeners: listeners.into(), table, workers }
+        Self { limiters: gathered.limiters.into(), routes: routes.into(), listeners: listeners.into(), tables, workers }
     }
 
     /// These are the limits from now on: what has changed takes over what there is.
@@ -216,20 +220,21 @@ impl Limits {
         route: RouteId,
         caller: Caller<'_>,
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
+        at: Moment,
         out: &mut [Marks; ROUTE_LIMITS_MAX],
     ) {
         for ((row, _), mark) in self.routes[route.index()].told.iter().zip(out) {
-            *mark = self.limiters[row.limiter as usize].marks(&self.table, caller, value);
+            *mark = self.limiters[row.limiter as usize].marks(&self.tables, caller, value, at);
         }
     }
 
     /// Takes what a request has cost in all in the `index`-th of those limits beyond what was `paid` already, or taken when it began: at once, whether it is there or
     /// not, but not further than a burst below zero.
-    pub fn charge(&self, (route, index): (RouteId, usize), marks: Marks, (paid, cost): (u64, u64), now: Instant) {
+    pub fn charge(&self, (route, index): (RouteId, usize), marks: Marks, (paid, cost): (u64, u64), at: Moment) {
         let (row, _) = &self.routes[route.index()].told[index];
         let more = cost.saturating_sub(paid.max(row.cost.into()));
         if more > 0 {
-            self.limiters[row.limiter as usize].charge(&self.table, marks, more, now);
+            self.limiters[row.limiter as usize].charge(&self.tables, marks, more, at);
         }
     }
 
@@ -246,8 +251,10 @@ impl Limits {
         let len = meet(met, of_listener, of_route).len();
         let mut kept = 0;
         for row in 0..len {
-            let asks = self.limiters[met[row].limiter as usize].asks_for_somebody();
-            if which == Met::All || asks == (which == Met::Known) {
+            let limiter = &self.limiters[met[row].limiter as usize];
+            // a place is taken when nothing else is waited for
+            let is_late = limiter.asks_for_somebody() || limiter.is_at_once();
+            if which == Met::All || is_late == (which == Met::Known) {
                 met[kept] = met[row];
                 kept += 1;
             }
@@ -258,7 +265,24 @@ impl Limits {
     /// The table of clients, for its counters.
     #[must_use]
     pub fn table(&self) -> &KeyTable {
-        &self.table
+        &self.tables.rates
+    }
+
+    /// The table of quotas, to be kept where a restart finds it.
+    #[must_use]
+    pub fn quotas(&self) -> &KeyTable {
+        &self.tables.quotas
+    }
+
+    /// Whether any limit is a quota.
+    #[must_use]
+    pub fn has_quotas(&self) -> bool {
+        self.limiters.iter().any(|limiter| matches!(limiter.limit.measure, Measure::Quota { .. }))
+    }
+
+    /// A request gives back its place in a limit of requests at once, which [`Admission::taken`] has told. Once.
+    pub fn leave(&self, place: usize) {
+        self.tables.at_once.release(place);
     }
 }
 
@@ -266,9 +290,9 @@ fn policies<'l>(
     limiters: &'l [Limiter],
     rows: &'l [Row],
     groups: &'l [GroupId],
-) -> impl Iterator<Item = (&'l str, (Rate, u64))> {
+) -> impl Iterator<Item = (&'l str, Measure)> {
     let limiters = rows.iter().map(|row| &limiters[row.limiter as usize]);
-    limiters.filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), it.rate_for(groups)))
+    limiters.filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), it.measure_for(groups)))
 }
 
 /// The rows that a request meets, each once: where both name a limit, it costs what the route says.
@@ -364,6 +388,8 @@ pub struct Admission {
     leases: Box<[Lease]>,
     /// By route.
     slots: Box<[Option<LocalSlots>]>,
+    /// Places in limits of requests at once, of the request that was admitted last.
+    taken: Vec<usize>,
 }
 
 impl Admission {
@@ -373,7 +399,7 @@ impl Admission {
         let leases = limits.limiters.iter().map(|_| Lease::new()).collect();
         let slots = |route: &Entry| route.slots.as_ref().map(|slots| LocalSlots::new(Arc::clone(slots)));
         let slots = limits.routes.iter().map(slots).collect();
-        Self { limits, leases, slots }
+        Self { limits, leases, slots, taken: Vec::with_capacity(MET_MAX) }
     }
 
     /// Takes a slot and a token of each limit of `route` and `listener`, or says which one is wanting. Allocates nothing.
@@ -385,22 +411,41 @@ impl Admission {
         (route, listener, which): (RouteId, ListenerId, Met),
         caller: Caller<'_>,
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
-        now: Instant,
+        at: impl Into<Moment>,
     ) -> Admitted {
+        let at = at.into();
+        self.taken.clear();
         let has_slot = which != Met::Anybody;
         if has_slot && self.slots[route.index()].as_mut().is_some_and(|slots| !slots.acquire()) {
             return Admitted::ConcurrencyLimited;
         }
         let mut met = [Row::default(); MET_MAX];
         let rows = self.limits.rows(&mut met, (route, listener, which));
+        let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
+        for (mark, row) in marks.iter_mut().zip(rows) {
+            *mark = self.limits.limiters[row.limiter as usize].marks(&self.limits.tables, caller, value, at);
+        }
+        let marked = (rows, &marks[..rows.len()]);
         let admitted = match rows {
             [] => Admitted::Pass { dry_run: 0 },
-            rows => tokens((&self.limits, rows), &mut self.leases, caller, value, now),
+            _ => match enter(&self.limits, marked, &mut self.taken) {
+                Admitted::Pass { dry_run } => tokens(&self.limits, marked, &mut self.leases, dry_run, at),
+                refused => refused,
+            },
         };
-        if has_slot && !matches!(admitted, Admitted::Pass { .. }) {
-            self.release(route);
+        if !matches!(admitted, Admitted::Pass { .. }) {
+            self.taken.drain(..).for_each(|place| self.limits.leave(place));
+            if has_slot {
+                self.release(route);
+            }
         }
         admitted
+    }
+
+    /// Places in limits of requests at once that the request which was admitted last has taken: each is [left](Limits::leave) when it ends.
+    #[must_use]
+    pub fn taken(&self) -> &[usize] {
+        &self.taken
     }
 
     /// Ends an exchange that [`Admission::admit`] let pass: puts its slot back.
@@ -425,25 +470,39 @@ impl Admission {
     }
 }
 
-fn tokens<'h>(
-    (limits, rows): (&Limits, &[Row]),
-    leases: &mut [Lease],
-    caller: Caller<'_>,
-    value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
-    now: Instant,
-) -> Admitted {
-    let table = &*limits.table;
-    let limiter = |row: &Row| &limits.limiters[row.limiter as usize];
-    let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
-    for (mark, row) in marks.iter_mut().zip(rows) {
-        *mark = limiter(row).marks(table, caller, value);
+/// Takes a place in each limit of requests at once.
+fn enter(limits: &Limits, (rows, marks): (&[Row], &[Marks]), taken: &mut Vec<usize>) -> Admitted {
+    let mut dry_run = 0;
+    for (bit, (row, mark)) in rows.iter().zip(marks).enumerate() {
+        let limiter = &limits.limiters[row.limiter as usize];
+        match limiter.enter(&limits.tables, *mark) {
+            Taken::Slot(place) => taken.push(place),
+            Taken::Uncounted => {}
+            Taken::Refused if limiter.limit.dry_run => dry_run |= 1 << bit,
+            Taken::Refused => {
+                let quota = Quota { remaining: 0, reset: Duration::ZERO };
+                return Admitted::RateLimited { limit: row.limiter as usize, quota };
+            }
+        }
     }
+    Admitted::Pass { dry_run }
+}
+
+fn tokens(
+    limits: &Limits,
+    (rows, marks): (&[Row], &[Marks]),
+    leases: &mut [Lease],
+    mut dry_run: u16,
+    at: Moment,
+) -> Admitted {
+    let tables = &limits.tables;
+    let limiter = |row: &Row| &limits.limiters[row.limiter as usize];
     // of those that reject, the one whose next token is longest to come
     let longest = |leases: &[Lease]| {
-        let rejecting = rows.iter().zip(&marks).filter(|(row, _)| !limiter(row).limit.dry_run);
+        let rejecting = rows.iter().zip(marks).filter(|(row, _)| !limiter(row).limit.dry_run);
         let rejecting = rejecting.filter_map(|(row, mark)| {
             let row_of = row.limiter as usize;
-            match limiter(row).peek(&leases[row_of], table, (*mark, row.cost), now) {
+            match limiter(row).peek(&leases[row_of], tables, (*mark, row.cost), at) {
                 Decision::Admit => None,
                 Decision::Reject(quota) => Some((row_of, quota)),
             }
@@ -455,10 +514,9 @@ fn tokens<'h>(
     {
         return Admitted::RateLimited { limit, quota };
     }
-    let mut dry_run = 0;
-    for (bit, (row, mark)) in rows.iter().zip(&marks).enumerate() {
+    for (bit, (row, mark)) in rows.iter().zip(marks).enumerate() {
         let limit = row.limiter as usize;
-        match limiter(row).take(&mut leases[limit], table, (*mark, row.cost), now) {
+        match limiter(row).take(&mut leases[limit], tables, (*mark, row.cost), at) {
             Decision::Admit => {}
             Decision::Reject(_) if limiter(row).limit.dry_run => dry_run |= 1 << bit,
             Decision::Reject(quota) => {

@@ -39,6 +39,12 @@ pub struct LimiterId(pub u64);
 pub struct KeyHash(u64);
 
 impl KeyHash {
+    /// The hash.
+    #[must_use]
+    pub(super) fn get(self) -> u64 {
+        self.0
+    }
+
     /// For what a limit tells its clients apart by besides.
     #[must_use]
     pub fn as_limiter(self) -> LimiterId {
@@ -124,7 +130,10 @@ impl KeyTable {
         }
         for &(key, debt) in &debts.clients {
             let (line, until) = (self.line(KeyHash(key)), now.as_nanos().saturating_add(debt).min(BUSY - 1));
-            let (victim, other) = line.least_debt(line.tat(0).load(Ordering::Relaxed));
+            let (victim, other) = match line.find(KeyHash(key)) {
+                Some(entry) => (entry, line.tat(entry).load(Ordering::Relaxed)),
+                None => line.least_debt(line.tat(0).load(Ordering::Relaxed)),
+            };
             // the line of a smaller table may be full
             if key != 0 && other < until {
                 line.key(victim).store(key, Ordering::Relaxed);
@@ -133,7 +142,7 @@ impl KeyTable {
         }
     }
 
-    fn secret(&self) -> [u64; 2] {
+    pub(super) fn secret(&self) -> [u64; 2] {
         [0, 1].map(|half: usize| self.secret[half].load(Ordering::Relaxed))
     }
 

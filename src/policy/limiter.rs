@@ -2,16 +2,69 @@
 //!
 //! Requests are told apart by a hash of what the limit counts by ([`LimitKey`]); one that combines several hashes each with the one before. A
 //! consumer whose group has a tier of its own takes from a bucket of that tier's rate.
+//!
+//! A quota of the calendar is a bucket that is full at the end of its window ([`Gcra::until`]). Its time is that of the wall, in whole seconds of
+//! [`QUOTA_UNIT`] tokens each, so that what is taken means the same in every process; such buckets have a table of their own. Requests at once
+//! are counters in a third one.
 
+use super::client_slots::{SlotTable, Taken};
 use super::key_table::{KeyHash, KeyTable, LimiterId};
-use super::token_bucket::{Decision, Gcra, Lease, Reservoir};
+use super::token_bucket::{Decision, Gcra, Lease, Quota, Reservoir};
 use crate::config::limit_names::own_name;
-use crate::config::{Limit, LimitKey};
-use crate::units::{GroupId, Instant, Rate};
+use crate::config::{Limit, LimitKey, Measure};
+use crate::units::{GroupId, Instant, Window};
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A second, in the units in which quotas are counted: more than a window has tokens, and twice that.
+const QUOTA_UNIT: u64 = 1 << 31;
+
+/// When something happens.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the clock that never goes back.
+    pub now: Instant,
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub unix: u64,
+}
+
+impl Moment {
+    /// As quotas count time.
+    #[must_use]
+    pub fn of_quotas(unix: u64) -> Instant {
+        Instant::from_nanos(unix.saturating_mul(QUOTA_UNIT))
+    }
+}
+
+impl From<Instant> for Moment {
+    /// For whom both clocks began at once.
+    fn from(now: Instant) -> Self {
+        Self { now, unix: now.as_nanos() / 1_000_000_000 }
+    }
+}
+
+/// Where limits keep what they count by key.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// Rates.
+    pub rates: Arc<KeyTable>,
+    /// Quotas.
+    pub quotas: Arc<KeyTable>,
+    /// Requests at once.
+    pub at_once: Arc<SlotTable>,
+}
+
+impl Tables {
+    /// Empty ones beside those of rates, with its secret.
+    #[must_use]
+    pub fn new(rates: Arc<KeyTable>, quota_lines: usize, requests_max: usize) -> Self {
+        let quotas = Arc::new(KeyTable::new(quota_lines, rates.secret()));
+        Self { rates, quotas, at_once: Arc::new(SlotTable::new(requests_max)) }
+    }
+}
 
 /// Whom limits count for.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +113,10 @@ enum Bucket {
     All(Arc<Reservoir>),
     /// One each.
     Keyed(Gcra),
+    /// One for all or one each, anew with each window.
+    Window(u64, Window),
+    /// Requests at once, of all or of each.
+    AtOnce(u32),
 }
 
 /// What holds for the consumers of a group.
@@ -67,8 +124,7 @@ enum Bucket {
 struct OwnRate {
     group: GroupId,
     id: LimiterId,
-    rate: Rate,
-    gcra: Gcra,
+    measure: Measure,
 }
 
 /// A limit and where its tokens are.
@@ -111,20 +167,23 @@ impl Limiter {
         let same = old.iter().find(|limiter| limiter.id == id);
         // what stood in this row, unless it goes on in another
         let changed = old.get(row).filter(|changed| !ids.contains(&changed.id));
-        let (bucket, before) = match (&limit.per, same.and_then(|same| same.shared())) {
-            (LimitKey::Route, Some(reservoir)) => (Bucket::All(Arc::clone(reservoir)), None),
-            (LimitKey::Route, None) => {
-                let reservoir = Arc::new(Reservoir::new(limit.rate, limit.burst, workers));
+        let (bucket, before) = match (limit.measure, &limit.per, same.and_then(|same| same.shared())) {
+            (Measure::Quota { count, window }, ..) => (Bucket::Window(count, window), None),
+            (Measure::Concurrency(most), ..) => (Bucket::AtOnce(most), None),
+            (_, LimitKey::Route, Some(reservoir)) => (Bucket::All(Arc::clone(reservoir)), None),
+            (Measure::Rate { rate, burst }, LimitKey::Route, None) => {
+                let reservoir = Arc::new(Reservoir::new(rate, burst, workers));
                 (Bucket::All(reservoir), changed.and_then(|changed| changed.shared()).map(Arc::clone))
             }
-            _ => (Bucket::Keyed(Gcra::new(limit.rate, limit.burst)), None),
+            (Measure::Rate { rate, burst }, ..) => (Bucket::Keyed(Gcra::new(rate, burst)), None),
         };
         let tier = |tier: &crate::config::Tier| {
             let group = groups.iter().position(|group| **group == *tier.group)?;
             let mut hasher = FxHasher::default();
-            (id.0, &tier.group, tier.rate.count(), tier.rate.per(), tier.burst).hash(&mut hasher);
+            (id.0, &tier.group).hash(&mut hasher);
+            hash_measure(tier.measure, &mut hasher);
             let (group, id) = (GroupId::from_index(group), LimiterId(hasher.finish()));
-            Some(OwnRate { group, id, rate: tier.rate, gcra: Gcra::new(tier.rate, tier.burst) })
+            Some(OwnRate { group, id, measure: tier.measure })
         };
         let tiers = limit.tiers.iter().filter_map(tier).collect();
         Self { id, name, limit: limit.clone(), bucket, before, tiers }
@@ -143,8 +202,13 @@ impl Limiter {
     fn shared(&self) -> Option<&Arc<Reservoir>> {
         match &self.bucket {
             Bucket::All(reservoir) => Some(reservoir),
-            Bucket::Keyed(_) => None,
+            Bucket::Keyed(_) | Bucket::Window(..) | Bucket::AtOnce(_) => None,
         }
+    }
+
+    /// Whether it counts requests at once, each of which gives back what it has taken.
+    pub(super) fn is_at_once(&self) -> bool {
+        matches!(self.bucket, Bucket::AtOnce(_))
     }
 
     /// The tokens of all, if they are.
@@ -171,24 +235,40 @@ impl Limiter {
         self.tiers.iter().find(|tier| groups.contains(&tier.group))
     }
 
-    /// The rate and the burst for who is in these groups.
-    pub(super) fn rate_for(&self, groups: &[GroupId]) -> (Rate, u64) {
-        let own = (self.limit.rate, self.limit.burst);
-        self.tier(groups).map_or(own, |tier| (tier.rate, tier.gcra.burst()))
+    /// What holds for who is in these groups.
+    pub(super) fn measure_for(&self, groups: &[GroupId]) -> Measure {
+        self.tier(groups).map_or(self.limit.measure, |tier| tier.measure)
     }
 
     pub(super) fn marks<'h>(
         &self,
-        table: &KeyTable,
+        tables: &Tables,
         caller: Caller<'_>,
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
+        at: Moment,
     ) -> Marks {
-        let Bucket::Keyed(gcra) = self.bucket else { return None };
-        let (id, gcra) = self.tier(caller.groups).map_or((self.id, gcra), |tier| (tier.id, tier.gcra));
+        let table = match &self.bucket {
+            Bucket::All(_) => return None,
+            Bucket::Window(..) => &*tables.quotas,
+            Bucket::Keyed(_) | Bucket::AtOnce(_) => &*tables.rates,
+        };
+        let (id, own) = self.tier(caller.groups).map_or((self.id, None), |tier| (tier.id, Some(tier.measure)));
+        let gcra = match (own, &self.bucket) {
+            (Some(Measure::Rate { rate, burst }), _) => Gcra::new(rate, burst),
+            (Some(Measure::Quota { count, window }), _) | (None, &Bucket::Window(count, window)) => {
+                Gcra::until(Moment::of_quotas(window.end(at.unix)), count)
+            }
+            (Some(Measure::Concurrency(most)), _) | (None, &Bucket::AtOnce(most)) => {
+                Gcra::until(Instant::default(), most.into())
+            }
+            (None, Bucket::Keyed(gcra)) => *gcra,
+            (None, Bucket::All(_)) => return None,
+        };
         let one = |id: LimiterId, key: &LimitKey| match key {
             LimitKey::ClientIp => table.client(id, caller.client),
             LimitKey::ClientNetwork { v4, v6 } => table.network(id, caller.client, (*v4, *v6)),
             LimitKey::Consumer => table.header(id, caller.consumer.map(str::as_bytes)),
+            LimitKey::Route => table.header(id, None),
             other => table.header(id, value(other)),
         };
         let hash = match &self.limit.per {
@@ -207,38 +287,55 @@ impl Limiter {
     }
 
     /// Takes `cost` tokens, or none.
-    pub(super) fn take(
-        &self,
-        lease: &mut Lease,
-        table: &KeyTable,
-        (marks, cost): (Marks, u32),
-        now: Instant,
-    ) -> Decision {
+    pub(super) fn take(&self, lease: &mut Lease, tables: &Tables, (marks, cost): (Marks, u32), at: Moment) -> Decision {
         match (&self.bucket, marks) {
-            (Bucket::All(reservoir), _) => lease.take_many(reservoir, cost.into(), now),
-            (Bucket::Keyed(_), marks) => {
-                let (key, gcra) = marks.expect("limits by key have one");
-                table.take_many(key, gcra, cost.into(), now)
+            (Bucket::All(reservoir), _) => lease.take_many(reservoir, cost.into(), at.now),
+            (Bucket::Keyed(_), Some((key, gcra))) => tables.rates.take_many(key, gcra, cost.into(), at.now),
+            (Bucket::Window(_, window), Some((key, gcra))) => {
+                in_seconds(tables.quotas.take_many(key, gcra, cost.into(), Moment::of_quotas(at.unix)), *window, at)
             }
+            // which is taken on its own, see `enter`
+            (Bucket::AtOnce(_), _) | (_, None) => Decision::Admit,
         }
     }
 
-    pub(super) fn peek(&self, lease: &Lease, table: &KeyTable, (marks, cost): (Marks, u32), now: Instant) -> Decision {
+    pub(super) fn peek(&self, lease: &Lease, tables: &Tables, (marks, cost): (Marks, u32), at: Moment) -> Decision {
         match (&self.bucket, marks) {
-            (Bucket::All(reservoir), _) => lease.peek_many(reservoir, cost.into(), now),
-            (Bucket::Keyed(_), marks) => {
-                let (key, gcra) = marks.expect("limits by key have one");
-                table.peek_many(key, gcra, cost.into(), now)
+            (Bucket::All(reservoir), _) => lease.peek_many(reservoir, cost.into(), at.now),
+            (Bucket::Keyed(_), Some((key, gcra))) => tables.rates.peek_many(key, gcra, cost.into(), at.now),
+            (Bucket::Window(_, window), Some((key, gcra))) => {
+                in_seconds(tables.quotas.peek_many(key, gcra, cost.into(), Moment::of_quotas(at.unix)), *window, at)
             }
+            (Bucket::AtOnce(_), _) | (_, None) => Decision::Admit,
         }
     }
 
     /// Takes `cost` tokens, whether they are there or not.
-    pub(super) fn charge(&self, table: &KeyTable, marks: Marks, cost: u64, now: Instant) {
+    pub(super) fn charge(&self, tables: &Tables, marks: Marks, cost: u64, at: Moment) {
         match (&self.bucket, marks) {
-            (Bucket::All(reservoir), _) => reservoir.charge(cost, now),
-            (Bucket::Keyed(_), Some((key, gcra))) => table.charge(key, gcra, cost, now),
-            (Bucket::Keyed(_), None) => {}
+            (Bucket::All(reservoir), _) => reservoir.charge(cost, at.now),
+            (Bucket::Keyed(_), Some((key, gcra))) => tables.rates.charge(key, gcra, cost, at.now),
+            (Bucket::Window(..), Some((key, gcra))) => {
+                tables.quotas.charge(key, gcra, cost, Moment::of_quotas(at.unix));
+            }
+            (Bucket::AtOnce(_), _) | (_, None) => {}
+        }
+    }
+
+    /// Takes the place of one more request at once.
+    pub(super) fn enter(&self, tables: &Tables, marks: Marks) -> Taken {
+        let Some((key, most)) = marks.filter(|_| self.is_at_once()) else { return Taken::Uncounted };
+        tables.at_once.acquire(key.get(), u32::try_from(most.burst()).unwrap_or(u32::MAX))
+    }
+}
+
+/// A decision about a quota, for a client who counts seconds: there is more when the window is over.
+fn in_seconds(decision: Decision, window: Window, at: Moment) -> Decision {
+    match decision {
+        Decision::Admit => Decision::Admit,
+        Decision::Reject(quota) => {
+            let reset = Duration::from_secs(window.end(at.unix).saturating_sub(at.unix));
+            Decision::Reject(Quota { reset, ..quota })
         }
     }
 }
@@ -260,9 +357,19 @@ fn identity(owner: &Owner<'_>, twin: usize, limit: &Limit) -> LimiterId {
     if let Owner::Shared(_) = owner {
         "[limit]".hash(&mut hasher);
     }
-    (owner.name(), twin, limit.rate.count(), limit.rate.per(), limit.burst).hash(&mut hasher);
+    (owner.name(), twin).hash(&mut hasher);
+    hash_measure(limit.measure, &mut hasher);
     hash_key(&limit.per, &mut hasher);
     LimiterId(hasher.finish())
+}
+
+/// What a limit that changes begins anew with: not a quota whose number changes, nor requests at once, who are there.
+fn hash_measure(measure: Measure, hasher: &mut FxHasher) {
+    match measure {
+        Measure::Rate { rate, burst } => (rate.count(), rate.per(), burst).hash(hasher),
+        Measure::Quota { window, .. } => (1_u8, window).hash(hasher),
+        Measure::Concurrency(_) => 2_u8.hash(hasher),
+    }
 }
 
 fn hash_key(key: &LimitKey, hasher: &mut FxHasher) {

@@ -48,6 +48,8 @@ const MOVED: u64 = u64::MAX;
 pub struct Gcra {
     interval_nanos: u64,
     burst: u64,
+    /// No bucket is full before this, however long nothing is taken: see [`Gcra::until`].
+    floor: u64,
 }
 
 /// What a limiter says to a request.
@@ -84,7 +86,19 @@ impl Gcra {
     #[must_use]
     pub fn new(rate: Rate, burst: u64) -> Self {
         let interval_nanos = rate.interval_nanos();
-        Self { interval_nanos, burst: burst.min(REFILL_NANOS_MAX / interval_nanos).max(1) }
+        Self { interval_nanos, burst: burst.min(REFILL_NANOS_MAX / interval_nanos).max(1), floor: 0 }
+    }
+
+    /// `count` tokens until `end`, in whatever unit of time; of those that were taken before another `end` none counts. A TAT is `end`, and one
+    /// more for each token that was taken: it is over soon after `end`, and any other end begins anew.
+    #[must_use]
+    pub fn until(end: Instant, count: u64) -> Self {
+        Self { interval_nanos: 1, burst: count.max(1), floor: end.as_nanos() }
+    }
+
+    /// From when on debts count.
+    fn base(self, now: Instant) -> u64 {
+        now.as_nanos().max(self.floor)
     }
 
     /// Nanoseconds between two tokens, at least 1.
@@ -99,28 +113,35 @@ impl Gcra {
         self.burst
     }
 
+    /// The TAT that a bucket counts from. With an end, one that lies further behind it than anybody can take is of another one: the clock was set.
+    fn counted(self, tat: u64, now: Instant) -> u64 {
+        let is_of_another = self.floor > 0 && tat > self.floor.saturating_add(2 * self.burst);
+        if is_of_another { self.base(now) } else { tat.max(self.base(now)) }
+    }
+
     /// The latest TAT that a request at `now` may leave behind.
     fn ceiling(self, now: Instant) -> u64 {
         // u64::MAX is no TAT: the key table needs it as a mark.
-        now.as_nanos().saturating_add(self.burst.saturating_mul(self.interval_nanos)).min(u64::MAX - 1)
+        self.base(now).saturating_add(self.burst.saturating_mul(self.interval_nanos)).min(u64::MAX - 1)
     }
 
     /// Tokens that are there at `now`.
     fn available(self, tat: u64, now: Instant) -> u64 {
-        self.ceiling(now).saturating_sub(tat.max(now.as_nanos())) / self.interval_nanos
+        self.ceiling(now).saturating_sub(self.counted(tat, now)) / self.interval_nanos
     }
 
     /// The TAT after taking `cost` tokens, if they are there. What costs more than a full bucket holds costs that.
     pub(super) fn take(self, tat: u64, cost: u64, now: Instant) -> Option<u64> {
-        let next = tat.max(now.as_nanos()).checked_add(self.nanos_of(cost))?;
+        let next = self.counted(tat, now).checked_add(self.nanos_of(cost))?;
         (next <= self.ceiling(now)).then_some(next)
     }
 
     /// The TAT after taking `cost` tokens, whether they are there or not: no further than another burst below an empty bucket.
     pub(super) fn charge(self, tat: u64, cost: u64, now: Instant) -> u64 {
         let lowest = self.ceiling(now).saturating_add(self.burst.saturating_mul(self.interval_nanos)).min(u64::MAX - 1);
-        let next = tat.max(now.as_nanos()).saturating_add(cost.saturating_mul(self.interval_nanos));
-        next.min(lowest).max(tat)
+        let from = self.counted(tat, now);
+        let next = from.saturating_add(cost.saturating_mul(self.interval_nanos));
+        next.min(lowest).max(from)
     }
 
     /// The time in which so many tokens come, of those that a bucket holds.
@@ -136,7 +157,7 @@ impl Gcra {
     /// How it stands for who needs `cost` tokens.
     pub(super) fn quota_for(self, tat: u64, cost: u64, now: Instant) -> Quota {
         let remaining = self.available(tat, now);
-        let debt = tat.saturating_sub(now.as_nanos());
+        let debt = self.counted(tat, now) - self.base(now);
         let wanted = (remaining + 1).max(cost.min(self.burst));
         // They are there when the debt leaves room for them.
         let room =

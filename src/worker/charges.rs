@@ -10,7 +10,7 @@ use crate::http::response::ResponseHead;
 use crate::limits::{COST_MAX, ROUTE_LIMITS_MAX};
 use crate::net::clock;
 use crate::policy::admission::{Admitted, Met};
-use crate::policy::limiter::{Caller, Marks};
+use crate::policy::limiter::{Caller, Marks, Moment};
 use crate::units::{Instant, ListenerId, RouteId};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use std::rc::Rc;
 /// What a request that was admitted holds.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// If its route has `max_concurrent`.
+    /// If its route has `max_concurrent`, or a limit of requests at once.
     pub(super) slot: Option<Slot>,
     pub(super) charges: Charges,
 }
@@ -41,7 +41,36 @@ impl Charges {
     }
 }
 
+/// Places in limits of requests at once. A pointer as well.
+#[derive(Debug, Default)]
+pub(super) struct Places(Option<Box<Vec<usize>>>);
+
+impl Places {
+    /// The same room, with these in it.
+    fn with(mut self, taken: &[usize]) -> Self {
+        self.0.get_or_insert_default().extend_from_slice(taken);
+        self
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|places| places.is_empty())
+    }
+
+    /// Whether there is anything worth keeping.
+    pub(super) fn has_room(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl Generation {
+    /// Gives back what a request has held.
+    pub(super) fn leave_limits(&self, mut places: Places) {
+        if let Some(taken) = &mut places.0 {
+            taken.drain(..).for_each(|place| self.shared.limits.leave(place));
+            self.put_places(places);
+        }
+    }
+
     /// Admits a request to its listener and its route, or says what is wanting.
     pub(super) fn admit<'h>(
         self: &Rc<Self>,
@@ -51,15 +80,20 @@ impl Generation {
         now: Instant,
     ) -> (Admitted, Held) {
         let (route, _, met) = asked;
+        let at = |now: Instant| Moment { now, unix: self.wall(now).as_secs() };
         let mut admission = self.admission.borrow_mut();
-        let mut admitted = admission.admit(asked, caller, value, now);
+        let mut admitted = admission.admit(asked, caller, value, at(now));
         if matches!(admitted, Admitted::RateLimited { .. }) {
             // another core may have moved the bucket ahead of this one's time, which is that of the turn: a full bucket looks empty then
             let later = clock::read_now();
             if admitted.is_outdated(now, later) {
-                admitted = admission.admit(asked, caller, value, later);
+                admitted = admission.admit(asked, caller, value, at(later));
             }
         }
+        let places = match admission.taken() {
+            [] => Places::default(),
+            taken => self.room_for_places().with(taken),
+        };
         drop(admission);
         let Admitted::Pass { dry_run } = admitted else { return (admitted, Held::default()) };
         let limits = &self.shared.limits;
@@ -75,10 +109,12 @@ impl Generation {
             charges = self.room_for_charges();
             let told = charges.0.get_or_insert_default();
             told.paid.iter().for_each(|paid| paid.set(0));
-            limits.marks(route, caller, value, &mut told.marks);
+            limits.marks(route, caller, value, at(now), &mut told.marks);
         }
         let limited = self.shared.config.routes[route.index()].concurrent_max.is_some();
-        (admitted, Held { slot: limited.then(|| self.slot(SlotOf::Route(route))), charges })
+        let of = if limited { SlotOf::Route(route) } else { SlotOf::Limits };
+        let slot = (limited || !places.is_empty()).then(|| self.slot(of, places));
+        (admitted, Held { slot, charges })
     }
 }
 
@@ -88,11 +124,12 @@ impl Line<'_> {
         let Some(told) = &self.forward.charges.0 else { return };
         let (limits, route) = (&self.inbound.worker.shared.limits, self.forward.route);
         let fields = head.fields();
+        let at = Moment { now: self.now, unix: self.inbound.worker.wall(self.now).as_secs() };
         for (index, header) in limits.told(route).enumerate() {
             let cost = fields.get(header.as_str()).and_then(cost).unwrap_or_default();
             let paid = told.paid[index].get();
             if cost > paid {
-                limits.charge((route, index), told.marks[index], (paid, cost), self.now);
+                limits.charge((route, index), told.marks[index], (paid, cost), at);
                 told.paid[index].set(cost);
             }
         }

@@ -7,6 +7,7 @@
 //! request.
 
 use super::believed::Believed;
+use super::charges::Places;
 use super::lease::Lease;
 use super::shared::{InUse, Shared};
 use super::state::Worker;
@@ -276,18 +277,19 @@ impl Generation {
             self.clusters[cluster.index()].slots.borrow_mut().get_mut(endpoint.index()).map(LocalSlots::acquire);
         match taken {
             None => Ok(None),
-            Some(true) => Ok(Some(self.slot(SlotOf::Endpoint(cluster, endpoint)))),
+            Some(true) => Ok(Some(self.slot(SlotOf::Endpoint(cluster, endpoint), Places::default()))),
             Some(false) => Err(ProxyError::UpstreamSaturated),
         }
     }
 
-    pub(super) fn slot(self: &Rc<Self>, of: SlotOf) -> Slot {
-        Slot { generation: Rc::clone(self), of }
+    pub(super) fn slot(self: &Rc<Self>, of: SlotOf, places: Places) -> Slot {
+        Slot { generation: Rc::clone(self), of, places }
     }
 
     fn leave(&self, of: SlotOf) {
         match of {
             SlotOf::Route(route) => self.admission.borrow_mut().release(route),
+            SlotOf::Limits => {}
             SlotOf::Endpoint(cluster, endpoint) => {
                 self.clusters[cluster.index()].slots.borrow_mut()[endpoint.index()].release();
             }
@@ -431,6 +433,8 @@ impl Drop for Pinned {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SlotOf {
     Route(RouteId),
+    /// Nowhere but in limits.
+    Limits,
     Endpoint(ClusterId, EndpointId),
 }
 
@@ -438,6 +442,7 @@ pub(super) enum SlotOf {
 pub(super) struct Slot {
     generation: Rc<Generation>,
     of: SlotOf,
+    places: Places,
 }
 
 impl std::fmt::Debug for Slot {
@@ -449,5 +454,6 @@ impl std::fmt::Debug for Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.generation.leave(self.of);
+        self.generation.leave_limits(std::mem::take(&mut self.places));
     }
 }

@@ -164,6 +164,77 @@ on_both_drivers! {
         assert!((36..=72).contains(&wait("a")), "{}", wait("a"));
     }
 
+    fn each_client_has_so_many_requests_at_once_however_they_end(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let upstream = holding(&gate);
+        let shared = "[limit.few]\nconcurrency = 2\nper = \"header:X-Key\"\n";
+        let config = behind(&[&upstream], "limit = [\"few\"]\ntimeout = \"600s\"", shared);
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        let hold = || {
+            let mut client = gateway.client();
+            client.send("GET /hold HTTP/1.1\r\nHost: x\r\nX-Key: a\r\n\r\n");
+            client
+        };
+        let ask = |key: &str| gateway.request("GET", "/", &[("X-Key", key)], b"");
+        for round in 1..=20 {
+            let (mut one, two) = (hold(), hold());
+            eventually("both are with the service", || {
+                let held = upstream.requests().iter().filter(|request| request.target == "/hold").count();
+                (held == 2 * round).then_some(())
+            });
+            let refused = ask("a");
+            refused.assert_rejected(429, "rate_limited");
+            assert_eq!(refused.header("ratelimit"), Some("\"few\";r=0;t=0"));
+            assert_eq!(refused.header("ratelimit-policy"), Some("\"few\";q=2;qu=\"concurrent-requests\""));
+            assert_eq!(ask("b").status, 200);
+            // they leave, one of them with more to say
+            drop(two);
+            one.send("POST / HTTP/1.1\r\nHost: x\r\nX-K");
+            drop(one);
+            eventually("the places are free again", || (ask("a").status == 200).then_some(()));
+        }
+        gate.open();
+        let mut again = gateway.client();
+        assert!((0..9).all(|_| again.request("GET", "/hold", &[("X-Key", "a")], b"").status == 200), "none is lost");
+        let counted = || gateway.metric("ringgate_limited_total", &[("limit", "few"), ("dry_run", "false")]);
+        eventually("it is counted", || (counted() >= 20.0).then_some(()));
+    }
+
+    fn a_tunnel_holds_its_place_to_its_end(driver: Driver) {
+        let upstream = Upstream::scripted(|conn| {
+            conn.head();
+            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+            conn.wait_for_close();
+        });
+        let config = behind(&[&upstream], "limit = [{ concurrency = 1, per = \"client_ip\" }]", "");
+        let gateway = Gateway::start(driver, &config);
+        let head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+        for _ in 0..5 {
+            let mut tunnel = eventually("there is a place", || {
+                let mut client = gateway.client();
+                client.send(head);
+                (client.read("GET").status == 101).then_some(client)
+            });
+            gateway.get("/").assert_rejected(429, "rate_limited");
+            tunnel.send("more");
+        }
+    }
+
+    fn a_quota_is_each_clients_own_and_says_when_there_is_more(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let limit = "limit = [{ quota = \"3/month\", per = \"header:X-Key\" }]";
+        let config = behind(&[&upstream], limit, "");
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        let ask = |key: &str| gateway.request("GET", "/", &[("X-Key", key)], b"");
+        assert_eq!([(); 3].map(|()| ask("a").status), [200; 3]);
+        let refused = ask("a");
+        refused.assert_rejected(429, "rate_limited");
+        assert_eq!(refused.header("ratelimit-policy"), Some("\"all\";q=3"));
+        let wait: u64 = refused.header("retry-after").expect("Retry-After").parse().expect("seconds");
+        assert!((1..=31 * 86_400).contains(&wait), "{wait}");
+        assert_eq!(ask("b").status, 200);
+    }
+
     fn every_limit_of_a_route_must_admit(driver: Driver) {
         let upstream = Upstream::always("ok");
         let limit = "limit = [ { rate = \"100/h\", burst = 100, per = \"route\" }, { rate = \"2/h\", burst = 2, per = \"client_ip\" } ]";

@@ -494,7 +494,7 @@ upstream = "app"
 cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
-limit = [{ rate = "1/s", cost_header = "x-cost" }, { name = "plan", cost_header = "x-cost" }]
+limit = [{ rate = "1/s", cost_header = "x-cost" }, { name = "plan", cost_header = "x-cost" }, { quota = "5/day" }, { concurrency = 3 }, "month", "few"]
 timeout = { adaptive = true }
 auth = ["api_key"]
 allow = { group = ["partners"], claim = { scope = "a" } }
@@ -540,6 +540,14 @@ basic = { password = "$2b$04$abcdefghijklmnopqrstuu8c93m3H5k8kq4eGHwY7leIekIaHh5
 rate = "1/s"
 per = ["consumer", "client_ip/24"]
 tiers = { gold = { rate = "2/s" } }
+[limit.month]
+quota = "9/month"
+per = "consumer"
+tiers = { gold = { quota = "90/month" } }
+[limit.few]
+concurrency = 9
+per = "group"
+tiers = { gold = { concurrency = 90 } }
 [upstream.app]
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]

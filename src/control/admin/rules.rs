@@ -1,7 +1,7 @@
 //! What routes ask of values, which pages may call them, and how often anybody may, as the file writes it.
 
 use super::configuration::duration;
-use crate::config::{AllowedHeaders, Cors, Limit, LimitKey, Test, Tier};
+use crate::config::{AllowedHeaders, Cors, Limit, LimitKey, Measure, Test, Tier};
 use serde_json::{Value, json};
 
 /// What a value is to be, as the file writes it.
@@ -34,7 +34,7 @@ pub(super) fn cors(cors: &Cors) -> Value {
 
 /// `[limit.NAME]`.
 pub(super) fn shared_limits(limits: &[Limit]) -> Value {
-    let tier = |tier: &Tier| (tier.group.clone(), json!({ "rate": tier.rate.to_string(), "burst": tier.burst }));
+    let tier = |tier: &Tier| (tier.group.clone(), measure(tier.measure));
     let named = |limit: &Limit| {
         let mut shown = own_limit(limit, "gateway");
         shown["tiers"] = limit.tiers.iter().map(tier).collect::<serde_json::Map<_, _>>().into();
@@ -64,5 +64,15 @@ fn own_limit(limit: &Limit, all: &str) -> Value {
         LimitKey::Several(keys) => keys.iter().map(ToString::to_string).collect(),
         key => Value::from(key.to_string()),
     };
-    json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run })
+    let mut shown = measure(limit.measure);
+    (shown["per"], shown["dry_run"]) = (per, limit.dry_run.into());
+    shown
+}
+
+fn measure(measure: Measure) -> Value {
+    match measure {
+        Measure::Rate { rate, burst } => json!({ "rate": rate.to_string(), "burst": burst }),
+        Measure::Quota { .. } => json!({ "quota": measure.to_string() }),
+        Measure::Concurrency(most) => json!({ "concurrency": most }),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{self, HeaderRules, Match, Retry, RetryOn, Rewrite, Target, Timeout};
-use crate::units::{GroupId, Rate, Ratio};
+use crate::units::{GroupId, Rate, Ratio, Window};
 use http::{HeaderValue, StatusCode};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,10 +10,13 @@ use std::time::Duration;
 /// The first route by the first listener.
 const AT: (RouteId, ListenerId, Met) = (RouteId(0), ListenerId(0), Met::All);
 
+fn rate(count: u64, seconds: u64, burst: u64) -> Measure {
+    Measure::Rate { rate: Rate::try_new(count, Duration::from_secs(seconds)).unwrap(), burst }
+}
+
 fn limit(count: u64, burst: u64, per: LimitKey) -> Limit {
     Limit {
-        rate: Rate::try_new(count, Duration::from_secs(1)).unwrap(),
-        burst,
+        measure: rate(count, 1, burst),
         per,
         dry_run: false,
         tiers: Arc::default(),
@@ -62,7 +65,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
 }
 
 fn limits(routes: &[Route], previous: Option<&Limits>) -> Arc<Limits> {
-    let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.table));
+    let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.tables.rates));
     Arc::new(Limits::of((&[], routes), &[("web", &[])], &["gold".into()], table, 2, previous))
 }
 
@@ -100,8 +103,8 @@ fn a_request_that_one_limit_rejects_uses_no_token_of_another() {
 
 #[test]
 fn of_several_limits_that_are_used_up_the_longest_wait_is_told() {
-    let slow = Limit { rate: Rate::try_new(10, Duration::from_secs(60)).unwrap(), ..limit(1, 1, LimitKey::Route) };
-    let slower = Limit { rate: Rate::try_new(1, Duration::from_secs(3_600)).unwrap(), ..slow.clone() };
+    let slow = Limit { measure: rate(10, 60, 1), ..limit(1, 1, LimitKey::Route) };
+    let slower = Limit { measure: rate(1, 3_600, 1), ..slow.clone() };
     let dry = Limit { dry_run: true, ..slower };
     for limits_of_route in [
         vec![limit(1, 1, LimitKey::Route), slow.clone(), dry.clone()],
@@ -295,7 +298,7 @@ fn config_of(text: &str) -> config::Config {
 
 fn of_file(text: &str, previous: Option<&Limits>) -> Arc<Limits> {
     let config = config_of(text);
-    let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.table));
+    let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.tables.rates));
     Arc::new(Limits::new(&config, table, 2, previous))
 }
 
@@ -452,8 +455,8 @@ fn what_a_response_says_is_taken_once_and_no_further_than_a_burst_below_zero() {
         assert_eq!(ask(&mut admission, 1, None), PASS);
         let mut marks = Default::default();
         let caller = IpAddr::from([10, 0, 0, 1]).into();
-        admission.limits().marks(RouteId(0), caller, &|_| None, &mut marks);
-        let charge = |paid_and_cost| admission.limits().charge((RouteId(0), 0), marks[0], paid_and_cost, now);
+        admission.limits().marks(RouteId(0), caller, &|_| None, now.into(), &mut marks);
+        let charge = |paid_and_cost| admission.limits().charge((RouteId(0), 0), marks[0], paid_and_cost, now.into());
         charge((0, 1)); // is paid
         charge((0, 5));
         charge((5, 8)); // another answer
@@ -463,7 +466,79 @@ fn what_a_response_says_is_taken_once_and_no_further_than_a_burst_below_zero() {
             admitted => panic!("{admitted:?}"),
         };
         assert_eq!(wait(&mut admission), 2);
-        admission.limits().charge((RouteId(0), 0), marks[0], (0, 1_000_000), now);
+        admission.limits().charge((RouteId(0), 0), marks[0], (0, 1_000_000), now.into());
         assert_eq!(wait(&mut admission), 12, "a burst below zero, and two");
     }
+}
+
+#[test]
+fn a_quota_is_each_clients_own_and_anew_with_each_window_also_in_another_process() {
+    let quota = Limit { measure: Measure::Quota { count: 2, window: Window::Day }, ..limit(1, 1, LimitKey::ClientIp) };
+    let all = Limit { measure: Measure::Quota { count: 5, window: Window::Month }, ..limit(1, 1, LimitKey::Route) };
+    let routes = [route("orders", vec![quota, all], None)];
+    let ask = |admission: &mut Admission, client: u8, unix: u64| {
+        let at = Moment { now: Instant::from_nanos(77), unix };
+        admission.admit(AT, IpAddr::from([10, 0, 0, client]).into(), &|_| None, at)
+    };
+    let day = 86_400;
+    let first = limits(&routes, None);
+    let mut admission = Admission::new(Arc::clone(&first));
+    assert_eq!([ask(&mut admission, 1, 10), ask(&mut admission, 1, 20), ask(&mut admission, 2, 30)], [PASS; 3]);
+    let Admitted::RateLimited { limit, quota } = ask(&mut admission, 1, 40) else { panic!("two a day") };
+    assert_eq!((limit, quota.remaining, quota.reset), (0, 0, Duration::from_secs(day - 40)));
+    // another process goes on with it
+    let second = limits(&routes, None);
+    second.quotas().take_on(&first.quotas().debts(Moment::of_quotas(50)), Moment::of_quotas(50));
+    let mut admission = Admission::new(second);
+    assert_eq!(limited_by(ask(&mut admission, 1, 60)), Some(0));
+    assert_eq!([ask(&mut admission, 1, day), ask(&mut admission, 1, day + 1)], [PASS; 2]);
+    assert_eq!(limited_by(ask(&mut admission, 2, day + 2)), Some(1), "five a month");
+    assert_eq!(ask(&mut admission, 2, 31 * day), PASS);
+}
+
+#[test]
+fn threads_never_take_more_than_a_quota() {
+    let quota =
+        Limit { measure: Measure::Quota { count: 5_000, window: Window::Hour }, ..limit(1, 1, LimitKey::Route) };
+    let limits = limits(&[route("orders", vec![quota], None)], None);
+    let passed: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let mut admission = Admission::new(Arc::clone(&limits));
+                scope.spawn(move || (0..3_000).filter(|_| ask(&mut admission, 1, None) == PASS).count())
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(passed, 5_000);
+}
+
+#[test]
+fn places_are_each_clients_own_and_come_back_and_a_refused_request_keeps_none() {
+    let at_once = Limit { measure: Measure::Concurrency(2), ..limit(1, 1, LimitKey::ClientIp) };
+    let few = limit(1, 4, LimitKey::Route);
+    let shared = limits(&[route("orders", vec![at_once.clone(), few], None)], None);
+    let mut admission = Admission::new(Arc::clone(&shared));
+    let mut held = Vec::new();
+    for client in [1, 1, 2] {
+        assert_eq!(ask(&mut admission, client, None), PASS);
+        held.extend_from_slice(admission.taken());
+    }
+    assert_eq!(limited_by(ask(&mut admission, 1, None)), Some(0), "and takes no token");
+    shared.leave(held[0]);
+    assert_eq!(ask(&mut admission, 1, None), PASS);
+    held[0] = admission.taken()[0];
+    for _ in 0..9 {
+        assert_eq!(limited_by(ask(&mut admission, 2, None)), Some(1), "no token, and the place is back");
+        assert!(admission.taken().is_empty());
+    }
+    held.drain(..).for_each(|place| shared.leave(place));
+    // who is there still counts when the number changes
+    let shared = limits(&[route("orders", vec![at_once.clone()], None)], None);
+    let mut admission = Admission::new(Arc::clone(&shared));
+    assert_eq!([ask(&mut admission, 1, None), ask(&mut admission, 1, None)], [PASS; 2]);
+    let three = Limit { measure: Measure::Concurrency(3), ..at_once };
+    let mut admission = Admission::new(limits(&[route("orders", vec![three], None)], Some(&shared)));
+    assert_eq!(ask(&mut admission, 1, None), PASS);
+    assert_eq!(limited_by(ask(&mut admission, 1, None)), Some(0));
 }

@@ -410,3 +410,19 @@ fn a_charge_follows_tokens_that_have_moved() {
     new.charge(1_000, now);
     assert_eq!(new.quota(now).reset, Duration::from_secs(21), "a burst below zero");
 }
+
+#[test]
+fn tokens_until_an_end_come_anew_with_the_next_and_whatever_clock_is_set() {
+    let (first, second) = (Gcra::until(at(1_000_000), 3), Gcra::until(at(2_000_000), 3));
+    let (mut tat, now) = (0, at(900_000));
+    for left in [2, 1, 0] {
+        tat = first.take(tat, 1, now).unwrap();
+        assert_eq!(first.quota(tat, now).remaining, left);
+    }
+    assert_eq!(first.take(tat, 1, at(999_999)), None, "however late it is");
+    assert_eq!(second.quota(tat, at(1_000_000)).remaining, 3);
+    let tat = second.charge(tat, 100, at(1_000_000));
+    assert_eq!(tat, 2_000_006, "no further than twice");
+    assert_eq!(second.take(tat, 1, at(1_999_999)), None);
+    assert!(first.take(tat, 3, now).is_some(), "set back, nothing of what came later counts");
+}
