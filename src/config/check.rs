@@ -279,7 +279,8 @@ fn gateway(table: &file::Gateway, available: &[usize], sink: &mut Sink<'_>) -> O
         DriverWord::Epoll => Driver::Epoll,
     };
     let (drain_delay, drain_timeout) = (value(&table.drain_delay)?.0, value(&table.drain_timeout)?.0);
-    Some(Gateway { cores, driver, drain_delay, drain_timeout, watch: value(&table.watch)? })
+    let quota_file = table.quota_file.as_ref().map(|path| path.value.0.clone());
+    Some(Gateway { cores, driver, drain_delay, drain_timeout, quota_file, watch: value(&table.watch)? })
 }
 
 fn admin(table: &file::Admin) -> Option<Admin> {

@@ -90,6 +90,9 @@ table! {
         default drain_delay: Time<0, HOUR> = "0s";
         /// How long a drain waits for requests in flight, 0s to 1h.
         default drain_timeout: Time<0, HOUR> = "30s";
+        /// An absolute path of a file in which quotas are kept over a restart. It is written anew each second in which something was taken, so that a
+        /// process that is killed loses what was taken in its last two. Without it a restart begins them anew.
+        optional quota_file: FilePath;
         /// Whether the gateway reads its file anew when that has changed; a file that is wrong changes nothing.
         default watch: bool = false;
     }

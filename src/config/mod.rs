@@ -129,6 +129,8 @@ pub struct Gateway {
     pub drain_delay: Duration,
     /// How long a drain waits for requests in flight.
     pub drain_timeout: Duration,
+    /// Where quotas are kept over a restart.
+    pub quota_file: Option<PathBuf>,
     /// Whether a file that has changed is read anew without being told.
     pub watch: bool,
 }

@@ -19,6 +19,7 @@ mod memory;
 mod names;
 pub mod probes;
 mod process;
+mod quotas;
 mod reports;
 pub mod source;
 pub mod supervisor;

@@ -18,6 +18,7 @@ use super::key_sets::KeySets;
 use super::memory::Memory;
 use super::names::Names;
 use super::process;
+use super::quotas::{self, Keeper};
 use super::source::{Source, Watch};
 use super::systemd::{self, Watchdog};
 use super::upgrade::{Inheritance, NotUpgraded, Upgraded};
@@ -181,6 +182,7 @@ impl Gateway {
             let _inside = runtime.enter();
             open_admin(&config.admin.listen, inherited.as_deref_mut())?
         };
+        quotas::load(&shared);
         take_on(&shared, inherited)?;
         addresses.push(("admin".to_owned(), admin_address));
         let step = crew.begin(mustered).map_err(|e| no_worker(&config, &e))?;
@@ -208,6 +210,7 @@ impl Gateway {
             asked,
             reported,
             memory: Memory::default(),
+            quotas: Keeper::default(),
             tasks: JoinSet::new(),
             admin: None,
             probes: None,

@@ -32,6 +32,7 @@ pub(crate) fn config() -> Arc<Config> {
             cores: vec![Some(0), None],
             driver: Driver::Auto,
             drain_delay: Duration::ZERO,
+            quota_file: None,
             drain_timeout: Duration::from_secs(30),
             watch: false,
         },

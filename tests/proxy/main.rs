@@ -51,6 +51,7 @@ mod names;
 mod operation;
 mod own_log;
 mod proxy_protocol;
+mod quotas;
 mod reload;
 mod reload_state;
 mod reload_traffic;

@@ -90,6 +90,7 @@ fn gateway(config: &Config) -> Value {
         "driver": driver,
         "drain_delay": duration(config.gateway.drain_delay),
         "drain_timeout": duration(config.gateway.drain_timeout),
+        "quota_file": config.gateway.quota_file.as_ref().map(|path| path.display().to_string()),
         "watch": config.gateway.watch,
     })
 }

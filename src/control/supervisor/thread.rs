@@ -12,6 +12,7 @@ use crate::control::key_sets::KeySets;
 use crate::control::memory::{self, Memory};
 use crate::control::names::Names;
 use crate::control::probes::Probes;
+use crate::control::quotas::Keeper;
 use crate::control::reports;
 use crate::control::source::{Source, Watch};
 use crate::control::systemd::{self, Watchdog};
@@ -75,6 +76,7 @@ pub(super) struct Control {
     pub(super) asked: mpsc::UnboundedReceiver<Ask>,
     pub(super) reported: mpsc::Receiver<(Arc<Config>, Report)>,
     pub(super) memory: Memory,
+    pub(super) quotas: Keeper,
     /// What else this thread runs; none of it ends before the thread does, but for what a reload replaces.
     pub(super) tasks: JoinSet<()>,
     /// Two of those tasks.
@@ -121,6 +123,10 @@ impl Control {
             self.lifecycle.set(Phase::Draining);
         }
         let drained = guarded(self.drain()).await;
+        // the next process has them
+        if self.handed.is_none() {
+            self.quotas.end(self.crew.shared()).await;
+        }
         // who was answered last has the answer in a task that may not have had its turn: a drain may be over at once
         for _ in 0..ANSWERS_LAST {
             tokio::task::yield_now().await;
@@ -272,6 +278,7 @@ impl Control {
                     self.prune();
                     self.names.look_at_system(clock::now());
                     self.exchange_ticket_keys(clock::now());
+                    self.quotas.look(self.crew.shared(), clock::now()).await;
                     if self.is_behind {
                         let shared = Arc::clone(self.crew.shared());
                         self.is_behind = !self.crew.follow(&shared);
