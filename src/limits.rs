@@ -27,6 +27,8 @@ pub const ROUTE_LIMITS_MAX: usize = 8;
 pub const QUOTA_TABLE_LINES: usize = 1 << 16;
 /// Requests that limits of requests at once can count apart; beyond it some are not counted. As many as a listener may have connections.
 pub const LIMITED_AT_ONCE_MAX: usize = 1 << 16;
+/// Keys of limits that several hosts share, which are looked through now and then; what finds no room waits for it. A cache line each.
+pub const SHARED_KEYS_MAX: usize = 1 << 16;
 /// Tokens that one request may cost (`limit = [{ cost = … }]`), and what a response may say of it (`cost_header`): enough for the words of the
 /// largest language models' contexts, and far from where sums of nanoseconds end.
 pub const COST_MAX: u64 = 1_000_000;

@@ -93,7 +93,8 @@ fn limit(limit: &Limit) -> String {
         Measure::Quota { window, .. } => format!("{} for {per}, anew with each {window} of UTC", limit.measure),
         Measure::Concurrency(_) => format!("{} for {per}", limit.measure),
     };
-    format!("{name}{measured}{tiers}{cost}{header}, {consequence}")
+    let shared = if limit.is_shared { ", counted by redis for all gateways together" } else { "" };
+    format!("{name}{measured}{shared}{tiers}{cost}{header}, {consequence}")
 }
 
 fn counted(key: &LimitKey) -> String {

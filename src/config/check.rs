@@ -19,6 +19,7 @@ use super::names::{Cores, LogTo, Workers};
 use super::place::KeyOf;
 use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
+use super::redis::redis;
 use super::texts::{Texts, as_text, read_file};
 use super::values::{DriverWord, FormatWord, duration};
 use super::{Access, AccessLog, Admin, Bind, Config, Driver, Gateway, Limit, Listener, LogFormat, LogPath, Resolver};
@@ -219,6 +220,7 @@ fn config(
         None => (None, Firsts::new("route", 0, listener_names)),
     };
     let limits = access.limits.all(file);
+    let redis = file.redis.as_ref().map(|table| redis(table, sink));
     let guards = file.guard.as_ref().and_then(|list| guards(&list.value, &mut firsts, sink));
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
     let complete = || {
@@ -235,6 +237,7 @@ fn config(
             routes: routes.into(),
             clusters: clusters?,
             limits: limits?,
+            redis: redis.map_or(Some(None), |redis| redis.map(|redis| Some(std::sync::Arc::new(redis))))?,
             consumers: consumers?.into(),
             auth: auth.into(),
         })

@@ -25,7 +25,8 @@ pub(super) struct SharedLimits<'a> {
 impl<'a> SharedLimits<'a> {
     pub(super) fn new(file: &'a file::File, sink: &mut Sink<'_>) -> Self {
         let tables = || file.limit.iter().flat_map(|map| &map.value.0);
-        let mut of = |name: &'a str, table: &limit_keys::SharedLimit| (name, shared(name, table, sink));
+        let mut of =
+            |name: &'a str, table: &limit_keys::SharedLimit| (name, shared(name, table, file.redis.is_some(), sink));
         let by_name: FxHashMap<&str, _> = tables().map(|(name, table)| of(&name.value.0, &table.value)).collect();
         for (_, table) in tables() {
             let is_tiered = table.value.tiers.as_ref().filter(|tiers| !tiers.value.0.is_empty());
@@ -141,7 +142,7 @@ fn own(table: &limit_keys::Limit, sink: &mut Sink<'_>) -> Option<Limit> {
     let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
     let cost = affordable(table.at.key("cost"), table.cost.as_ref()?, measure.most(), sink)?;
     let cost_header = table.cost_header.as_ref().map(|header| header.value.0.clone());
-    let limit = Limit { name: None, measure, per, dry_run, tiers: Arc::default(), cost, cost_header };
+    let limit = Limit { name: None, measure, per, dry_run, tiers: Arc::default(), cost, cost_header, is_shared: false };
     is_payable(table.at.key("cost_header"), table.cost_header.as_ref(), &limit, sink).then_some(limit)
 }
 
@@ -152,7 +153,7 @@ fn is_payable<T>(path: KeyOf<'_>, header: Option<&Written<T>>, limit: &Limit, si
     false
 }
 
-fn shared(name: &str, table: &limit_keys::SharedLimit, sink: &mut Sink<'_>) -> Option<Limit> {
+fn shared(name: &str, table: &limit_keys::SharedLimit, has_redis: bool, sink: &mut Sink<'_>) -> Option<Limit> {
     let measure = measures!(table).read(sink);
     let mut tier = |group: &Written<Name>, tier: &limit_keys::Tier| {
         let of_tier = measures!(tier).read(sink)?;
@@ -168,8 +169,17 @@ fn shared(name: &str, table: &limit_keys::SharedLimit, sink: &mut Sink<'_>) -> O
     let tiers: Vec<Option<Tier>> = tables.iter().map(|(group, table)| tier(group, &table.value)).collect();
     let tiers: Option<Vec<Tier>> = tiers.into_iter().collect();
     let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
-    let (cost, cost_header) = (1, None);
-    Some(Limit { name: Some(name.into()), measure: measure?, per, dry_run, tiers: tiers?.into(), cost, cost_header })
+    let (cost, cost_header, measure) = (1, None, measure?);
+    let is_shared = table.shared.is_some();
+    if let Some(shared) = table.shared.as_ref().filter(|_| !matches!(measure, Measure::Rate { .. }) || !has_redis) {
+        let (message, help) = match has_redis {
+            true => ("is for rates: nobody counts others over several hosts", None),
+            false => ("there is no [redis] that could count", Some("add [redis]".to_owned())),
+        };
+        sink.value(table.at.key("shared"), shared.span.clone(), message.to_owned(), help);
+        return None;
+    }
+    Some(Limit { name: Some(name.into()), measure, per, dry_run, tiers: tiers?.into(), cost, cost_header, is_shared })
 }
 
 /// What the rate admits in a second, at least one request.

@@ -18,6 +18,7 @@ use super::names::{
 use super::paths::{Body, ProbePath, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost, ProbeService};
 use super::read::{Later, List, Map};
+use super::redis::Redis;
 use super::retry_word::RetryWord;
 use super::secret::SecretText;
 use super::tables::table;
@@ -70,6 +71,8 @@ table! {
         optional consumers_file: FilePath;
         /// Ways in which a request says who sends it, by name.
         default auth: Map<Name, Auth, AUTH_MAX> = {};
+        /// What counts limits that several gateways share.
+        optional redis: Redis;
         /// Rate limits that routes and listeners name, and share.
         default limit: Map<Name, SharedLimit, LIMITS_MAX> = {};
         /// Groups of endpoints, by name.

@@ -6,6 +6,7 @@ use super::names::{Header, Name, keyed, refused_key};
 use super::paths::QueryText;
 use super::problem::{Refusal, Sink};
 use super::read::{Map, Node, Read, Scalar};
+use super::redis::SharedBy;
 use super::tables::{scalar_schema, table};
 use super::values::{Int, PerTime, text};
 use crate::limits::{self, LIMIT_KEYS_MAX, ROUTE_CONDITIONS_MAX};
@@ -120,6 +121,8 @@ table! {
         default per: SharedLimitPer = "gateway";
         /// Count and report, but never reject.
         default dry_run: bool = false;
+        /// "redis": all gateways that ask the same [redis] count together. Of a rate only.
+        optional shared: SharedBy;
         /// Other rates, quotas or numbers for consumers of these groups; of several groups that fit the first in this table.
         default tiers: Map<Name, Tier, ROUTE_CONDITIONS_MAX> = {};
     }

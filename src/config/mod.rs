@@ -42,6 +42,7 @@ mod probe;
 pub mod problem;
 mod read;
 pub mod reading;
+pub(crate) mod redis;
 mod retry_word;
 mod route_warnings;
 mod secret;
@@ -76,6 +77,7 @@ pub use passwords::{Login, Logins, PasswordHash};
 pub use pattern::Pattern;
 pub use probe::{BodyMatch, GrpcProbe, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
+pub use redis::{Config as Redis, WithoutRedis};
 pub use secret::words as secret_words;
 pub(crate) use token_keys::keys as keys_of;
 pub use token_keys::{Algorithm, VerifyKey};
@@ -112,6 +114,8 @@ pub struct Config {
     pub clusters: Vec<Arc<Cluster>>,
     /// Limits that routes and listeners name, in file order.
     pub limits: Vec<Limit>,
+    /// What counts those of them that several gateways share.
+    pub redis: Option<Arc<Redis>>,
     /// Who can be recognised.
     pub consumers: Arc<Consumers>,
     /// How, in file order.
@@ -483,6 +487,8 @@ pub struct Limit {
     pub cost: u32,
     /// The response's header that says what the request has cost in all.
     pub cost_header: Option<HeaderName>,
+    /// Whether all gateways that ask the same `[redis]` count together.
+    pub is_shared: bool,
 }
 
 /// One of `[limit.NAME.tiers]`

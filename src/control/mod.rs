@@ -20,6 +20,7 @@ mod names;
 pub mod probes;
 mod process;
 mod quotas;
+mod redis;
 mod reports;
 pub mod source;
 pub mod supervisor;

@@ -18,7 +18,6 @@ use super::key_sets::KeySets;
 use super::memory::Memory;
 use super::names::Names;
 use super::process;
-use super::quotas::{self, Keeper};
 use super::source::{Source, Watch};
 use super::systemd::{self, Watchdog};
 use super::upgrade::{Inheritance, NotUpgraded, Upgraded};
@@ -36,7 +35,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use thread::Control;
+use thread::{Control, Limiting};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -182,7 +181,6 @@ impl Gateway {
             let _inside = runtime.enter();
             open_admin(&config.admin.listen, inherited.as_deref_mut())?
         };
-        quotas::load(&shared);
         take_on(&shared, inherited)?;
         addresses.push(("admin".to_owned(), admin_address));
         let step = crew.begin(mustered).map_err(|e| no_worker(&config, &e))?;
@@ -210,7 +208,7 @@ impl Gateway {
             asked,
             reported,
             memory: Memory::default(),
-            quotas: Keeper::default(),
+            limiting: Limiting::default(),
             tasks: JoinSet::new(),
             admin: None,
             probes: None,

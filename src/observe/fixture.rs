@@ -27,6 +27,7 @@ pub(crate) fn config() -> Arc<Config> {
     ];
     Arc::new(Config {
         limits: Vec::new(),
+        redis: None,
         include: Vec::new(),
         gateway: Gateway {
             cores: vec![Some(0), None],

@@ -98,6 +98,8 @@ pub(crate) struct ControlStats {
     pub(crate) workers: Box<[WorkerLife]>,
     pub(crate) reloads: Reloads,
     names: names::Names,
+    pub(crate) redis_answers: AtomicU64,
+    pub(crate) redis_failures: AtomicU64,
     pub(crate) log_lines_written: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
@@ -134,6 +136,8 @@ impl Stats {
             workers: (0..workers).map(|_| WorkerLife::default()).collect(),
             reloads: Reloads::default(),
             names: names::Names::default(),
+            redis_answers: AtomicU64::new(0),
+            redis_failures: AtomicU64::new(0),
             log_lines_written: AtomicU64::new(0),
             log_write_errors: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
@@ -430,6 +434,12 @@ impl Stats {
 }
 
 impl Stats {
+    /// Redis has answered what it was told, or has not.
+    pub fn count_redis(&self, has_answered: bool) {
+        let count = if has_answered { &self.control.redis_answers } else { &self.control.redis_failures };
+        count.fetch_add(1, Relaxed);
+    }
+
     /// What consumers have used, over all workers.
     #[must_use]
     pub fn consumers(&self) -> ConsumerSums {

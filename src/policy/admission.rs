@@ -11,7 +11,10 @@
 //! gives nobody a fresh burst. [`Admission`] is one worker's hand in it.
 
 use super::client_slots::Taken;
+mod gather;
+
 use super::concurrency::{LocalSlots, SharedSlots};
+use super::far::FarTable;
 use super::key_table::KeyTable;
 use super::limit_fields;
 use super::limiter::{Caller, Limiter, Marks, Moment, Owner, Tables};
@@ -19,6 +22,7 @@ use super::token_bucket::{Decision, Lease, Quota, Reservoir};
 use crate::config::{Config, Limit, LimitKey, Measure, Route};
 use crate::limits::{LIMITED_AT_ONCE_MAX, QUOTA_TABLE_LINES, ROUTE_LIMITS_MAX};
 use crate::units::{GroupId, Instant, ListenerId, RouteId};
+use gather::Gathered;
 use http::HeaderName;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
@@ -68,9 +72,6 @@ pub enum Met {
 /// Limits that one request can meet.
 const MET_MAX: usize = 2 * ROUTE_LIMITS_MAX;
 const _: () = assert!(MET_MAX <= u16::BITS as usize, "one bit of `dry_run` each");
-
-/// Room for most members of `RateLimit-Policy`: a short name, a quota, a window.
-const POLICY_BYTES: usize = 40;
 
 /// A limit that requests meet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -274,6 +275,12 @@ impl Limits {
         &self.tables.quotas
     }
 
+    /// The table of rates that several hosts share, for who talks to the store.
+    #[must_use]
+    pub fn far(&self) -> &Arc<FarTable> {
+        &self.tables.far
+    }
+
     /// Whether any limit is a quota.
     #[must_use]
     pub fn has_quotas(&self) -> bool {
@@ -305,79 +312,6 @@ fn meet<'m>(met: &'m mut [Row; MET_MAX], listener: &Entry, route: &Entry) -> &'m
         len += usize::from(place.is_none());
     }
     &met[..len]
-}
-
-/// Limits while they are gathered.
-struct Gathered<'g> {
-    limiters: Vec<Limiter>,
-    /// Rows of those with a name.
-    shared: FxHashMap<Arc<str>, u32>,
-    groups: &'g [Arc<str>],
-    workers: usize,
-    /// Those of before, all and by name; and routes of before, by name.
-    old: &'g [Limiter],
-    old_shared: FxHashMap<&'g str, &'g Limiter>,
-    old_routes: FxHashMap<&'g str, &'g Entry>,
-}
-
-impl Gathered<'_> {
-    fn share(&mut self, limit: &Limit) {
-        let Some(name) = limit.name.as_ref().filter(|name| !self.shared.contains_key(*name)) else { return };
-        let before: Vec<_> = self.old_shared.get(&**name).copied().into_iter().collect();
-        self.shared.insert(Arc::clone(name), self.limiters.len() as u32);
-        let limiters =
-            Limiter::all(&Owner::Shared(name), std::slice::from_ref(limit), (self.groups, self.workers), &before);
-        self.limiters.extend(limiters);
-    }
-
-    /// The rows of these limits, those of which are added that are nobody else's.
-    fn rows(&mut self, owner: &Owner<'_>, limits: &[Limit], before: &[&Limiter]) -> Box<[Row]> {
-        let own: Vec<Limit> = limits.iter().filter(|limit| limit.name.is_none()).cloned().collect();
-        let first = self.limiters.len() as u32;
-        self.limiters.extend(Limiter::all(owner, &own, (self.groups, self.workers), before));
-        let mut next = first..;
-        let limiter = |limit: &Limit| match &limit.name {
-            Some(name) => self.shared.get(name).copied(),
-            None => next.next(),
-        };
-        limits
-            .iter()
-            .map(limiter)
-            .zip(limits)
-            .filter_map(|(row, of)| Some(Row { limiter: row?, cost: of.cost }))
-            .collect()
-    }
-
-    fn entry(&mut self, owner: &Owner<'_>, limits: &[Limit], before: &[&Limiter]) -> Entry {
-        let rows = self.rows(owner, limits, before);
-        let mut written = Vec::with_capacity(rows.len() * POLICY_BYTES);
-        limit_fields::write_policies(policies(&self.limiters, &rows, &[]), &mut written);
-        let told = rows.iter().zip(limits).filter_map(|(row, limit)| Some((*row, limit.cost_header.clone()?)));
-        Entry {
-            told: told.collect(),
-            rows,
-            slots: None,
-            slots_max: 0,
-            name: owner.name().to_owned(),
-            policies: written,
-        }
-    }
-
-    fn route(&mut self, route: &Route) -> Entry {
-        let old = self.old_routes.get(route.name.as_str()).copied();
-        let before = old.iter().flat_map(|entry| &entry.rows).map(|row| &self.old[row.limiter as usize]);
-        let before: Vec<&Limiter> = before.filter(|limiter| limiter.limit.name.is_none()).collect();
-        let slots = route.concurrent_max.map(|limit| match old.and_then(|old| old.slots.as_ref()) {
-            Some(slots) => Arc::clone(slots),
-            None => Arc::new(SharedSlots::new(limit, self.workers)),
-        });
-        let owner = Owner::Route { name: &route.name, limits: route.limits.len() };
-        Entry {
-            slots,
-            slots_max: route.concurrent_max.unwrap_or_default(),
-            ..self.entry(&owner, &route.limits, &before)
-        }
-    }
 }
 
 /// One worker's hand in the limits. Dropping it puts its slots back.

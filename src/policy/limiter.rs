@@ -5,14 +5,17 @@
 //!
 //! A quota of the calendar is a bucket that is full at the end of its window ([`Gcra::until`]). Its time is that of the wall, in whole seconds of
 //! [`QUOTA_UNIT`] tokens each, so that what is taken means the same in every process; such buckets have a table of their own. Requests at once
-//! are counters in a third one.
+//! are counters in a third one, and rates that several hosts share have a fourth ([`super::far`]).
 
 use super::client_slots::{SlotTable, Taken};
+use super::far::FarTable;
 use super::key_table::{KeyHash, KeyTable, LimiterId};
 use super::token_bucket::{Decision, Gcra, Lease, Quota, Reservoir};
 use crate::config::limit_names::own_name;
 use crate::config::{Limit, LimitKey, Measure};
+use crate::limits::SHARED_KEYS_MAX;
 use crate::units::{GroupId, Instant, Window};
+use aws_lc_rs::digest;
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -55,6 +58,8 @@ pub struct Tables {
     pub quotas: Arc<KeyTable>,
     /// Requests at once.
     pub at_once: Arc<SlotTable>,
+    /// Rates of several hosts together.
+    pub far: Arc<FarTable>,
 }
 
 impl Tables {
@@ -62,7 +67,8 @@ impl Tables {
     #[must_use]
     pub fn new(rates: Arc<KeyTable>, quota_lines: usize, requests_max: usize) -> Self {
         let quotas = Arc::new(KeyTable::new(quota_lines, rates.secret()));
-        Self { rates, quotas, at_once: Arc::new(SlotTable::new(requests_max)) }
+        let far = Arc::new(FarTable::new(SHARED_KEYS_MAX));
+        Self { rates, quotas, at_once: Arc::new(SlotTable::new(requests_max)), far }
     }
 }
 
@@ -117,6 +123,8 @@ enum Bucket {
     Window(u64, Window),
     /// Requests at once, of all or of each.
     AtOnce(u32),
+    /// One for all or one each, of several hosts together.
+    Far(Gcra),
 }
 
 /// What holds for the consumers of a group.
@@ -170,6 +178,7 @@ impl Limiter {
         let (bucket, before) = match (limit.measure, &limit.per, same.and_then(|same| same.shared())) {
             (Measure::Quota { count, window }, ..) => (Bucket::Window(count, window), None),
             (Measure::Concurrency(most), ..) => (Bucket::AtOnce(most), None),
+            (Measure::Rate { rate, burst }, ..) if limit.is_shared => (Bucket::Far(Gcra::new(rate, burst)), None),
             (_, LimitKey::Route, Some(reservoir)) => (Bucket::All(Arc::clone(reservoir)), None),
             (Measure::Rate { rate, burst }, LimitKey::Route, None) => {
                 let reservoir = Arc::new(Reservoir::new(rate, burst, workers));
@@ -202,7 +211,7 @@ impl Limiter {
     fn shared(&self) -> Option<&Arc<Reservoir>> {
         match &self.bucket {
             Bucket::All(reservoir) => Some(reservoir),
-            Bucket::Keyed(_) | Bucket::Window(..) | Bucket::AtOnce(_) => None,
+            Bucket::Keyed(_) | Bucket::Window(..) | Bucket::AtOnce(_) | Bucket::Far(_) => None,
         }
     }
 
@@ -250,7 +259,7 @@ impl Limiter {
         let table = match &self.bucket {
             Bucket::All(_) => return None,
             Bucket::Window(..) => &*tables.quotas,
-            Bucket::Keyed(_) | Bucket::AtOnce(_) => &*tables.rates,
+            Bucket::Keyed(_) | Bucket::AtOnce(_) | Bucket::Far(_) => &*tables.rates,
         };
         let (id, own) = self.tier(caller.groups).map_or((self.id, None), |tier| (tier.id, Some(tier.measure)));
         let gcra = match (own, &self.bucket) {
@@ -261,7 +270,7 @@ impl Limiter {
             (Some(Measure::Concurrency(most)), _) | (None, &Bucket::AtOnce(most)) => {
                 Gcra::until(Instant::default(), most.into())
             }
-            (None, Bucket::Keyed(gcra)) => *gcra,
+            (None, Bucket::Keyed(gcra) | Bucket::Far(gcra)) => *gcra,
             (None, Bucket::All(_)) => return None,
         };
         let one = |id: LimiterId, key: &LimitKey| match key {
@@ -283,7 +292,48 @@ impl Limiter {
             }
             key => one(id, key),
         };
+        if let Bucket::Far(_) = self.bucket {
+            let tier = self.tier(caller.groups).map(|tier| tier.id);
+            tables.far.ensure(hash, gcra, || self.name_of(tier, caller, value));
+        }
         Some((hash, gcra))
+    }
+
+    /// What a client is called in every process that has this limit. A hash that nobody turns back, because it is told to others.
+    fn name_of<'h>(
+        &self,
+        tier: Option<LimiterId>,
+        caller: Caller<'_>,
+        value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
+    ) -> [u64; 2] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let mut add = |bytes: &[u8]| {
+            context.update(&(bytes.len() as u64).to_le_bytes());
+            context.update(bytes);
+        };
+        add(self.key().as_bytes());
+        add(&tier.map_or(0, |tier| tier.0).to_le_bytes());
+        let keys = match &self.limit.per {
+            LimitKey::Several(keys) => keys,
+            key => std::slice::from_ref(key),
+        };
+        for key in keys {
+            add(key.to_string().as_bytes());
+            match key {
+                LimitKey::Route => {}
+                LimitKey::ClientIp => add(&masked(caller.client, (32, 64))),
+                LimitKey::ClientNetwork { v4, v6 } => add(&masked(caller.client, (*v4, *v6))),
+                LimitKey::Consumer => add(caller.consumer.unwrap_or_default().as_bytes()),
+                other => {
+                    // none is not the same as an empty one
+                    let value = value(other);
+                    add(&[u8::from(value.is_some())]);
+                    add(value.unwrap_or_default());
+                }
+            }
+        }
+        let name = context.finish();
+        [0, 8].map(|at| u64::from_le_bytes(name.as_ref()[at..at + 8].try_into().unwrap_or_default()))
     }
 
     /// Takes `cost` tokens, or none.
@@ -293,6 +343,10 @@ impl Limiter {
             (Bucket::Keyed(_), Some((key, gcra))) => tables.rates.take_many(key, gcra, cost.into(), at.now),
             (Bucket::Window(_, window), Some((key, gcra))) => {
                 in_seconds(tables.quotas.take_many(key, gcra, cost.into(), Moment::of_quotas(at.unix)), *window, at)
+            }
+            (Bucket::Far(_), Some((key, gcra))) => {
+                let taken = tables.far.take(key, gcra, cost.into(), at.now);
+                taken.unwrap_or_else(|| tables.rates.take_many(key, FarTable::alone(gcra), cost.into(), at.now))
             }
             // which is taken on its own, see `enter`
             (Bucket::AtOnce(_), _) | (_, None) => Decision::Admit,
@@ -306,6 +360,10 @@ impl Limiter {
             (Bucket::Window(_, window), Some((key, gcra))) => {
                 in_seconds(tables.quotas.peek_many(key, gcra, cost.into(), Moment::of_quotas(at.unix)), *window, at)
             }
+            (Bucket::Far(_), Some((key, gcra))) => {
+                let peeked = tables.far.peek(key, gcra, cost.into(), at.now);
+                peeked.unwrap_or_else(|| tables.rates.peek_many(key, FarTable::alone(gcra), cost.into(), at.now))
+            }
             (Bucket::AtOnce(_), _) | (_, None) => Decision::Admit,
         }
     }
@@ -318,6 +376,7 @@ impl Limiter {
             (Bucket::Window(..), Some((key, gcra))) => {
                 tables.quotas.charge(key, gcra, cost, Moment::of_quotas(at.unix));
             }
+            (Bucket::Far(_), Some((key, gcra))) => tables.far.charge(key, gcra, cost, at.now),
             (Bucket::AtOnce(_), _) | (_, None) => {}
         }
     }
@@ -327,6 +386,18 @@ impl Limiter {
         let Some((key, most)) = marks.filter(|_| self.is_at_once()) else { return Taken::Uncounted };
         tables.at_once.acquire(key.get(), u32::try_from(most.burst()).unwrap_or(u32::MAX))
     }
+}
+
+/// The network of an address: so many bits of IPv4 (also mapped into IPv6) and of IPv6.
+fn masked(address: IpAddr, (v4, v6): (u8, u8)) -> [u8; 17] {
+    let (kind, bits, kept) = match address.to_canonical() {
+        IpAddr::V4(address) => (4, u128::from(address.to_bits()) << 96, v4),
+        IpAddr::V6(address) => (6, address.to_bits(), v6),
+    };
+    let kept = u128::MAX.checked_shl(128 - u32::from(kept.min(128))).unwrap_or_default();
+    let mut text = [kind; 17];
+    text[1..].copy_from_slice(&(bits & kept).to_be_bytes());
+    text
 }
 
 /// A decision about a quota, for a client who counts seconds: there is more when the window is over.
@@ -359,6 +430,7 @@ fn identity(owner: &Owner<'_>, twin: usize, limit: &Limit) -> LimiterId {
     }
     (owner.name(), twin).hash(&mut hasher);
     hash_measure(limit.measure, &mut hasher);
+    limit.is_shared.hash(&mut hasher);
     hash_key(&limit.per, &mut hasher);
     LimiterId(hasher.finish())
 }

@@ -96,6 +96,19 @@ impl Gcra {
         Self { interval_nanos: 1, burst: count.max(1), floor: end.as_nanos() }
     }
 
+    /// `burst` tokens, and one more each `interval_nanos`, which is at least 1.
+    #[must_use]
+    pub(super) fn every(interval_nanos: u64, burst: u64) -> Self {
+        let interval_nanos = interval_nanos.max(1);
+        Self { interval_nanos, burst: burst.min(REFILL_NANOS_MAX / interval_nanos).max(1), floor: 0 }
+    }
+
+    /// The part of it that each of so many gets, at least one token.
+    #[must_use]
+    pub(super) fn share(self, of: u64) -> Self {
+        Self::every(self.interval_nanos.saturating_mul(of.max(1)), self.burst / of.max(1))
+    }
+
     /// From when on debts count.
     fn base(self, now: Instant) -> u64 {
         now.as_nanos().max(self.floor)

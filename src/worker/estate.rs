@@ -2,12 +2,14 @@
 
 use super::Shared;
 use crate::net::clock;
+use crate::policy::far::FarTable;
 use crate::policy::key_table::Debts;
 use crate::policy::limiter::Moment;
 use crate::policy::standings::Words;
 use crate::units::Instant;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Where endpoints stand, what rate limits per route have left, and which clients have used theirs. What nothing is known of is not in it.
 /// It is a secret: keys of clients come with what they are hashed with.
@@ -65,6 +67,12 @@ impl Shared {
         self.limits.quotas().take_on(&taken, now);
     }
 
+    /// The table of rates that several hosts share.
+    #[must_use]
+    pub fn far(&self) -> &Arc<FarTable> {
+        self.limits.far()
+    }
+
     /// Whether there is any quota.
     #[must_use]
     pub fn has_quotas(&self) -> bool {
@@ -98,7 +106,6 @@ mod tests {
     use crate::policy::descriptors::Fit;
     use crate::policy::router::Router;
     use crate::units::EndpointId;
-    use std::sync::Arc;
 
     const CHECKED: &str = "health_check = { path = \"/\" }\n";
 

@@ -48,6 +48,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     consumers,
     calls,
     rate_limits,
+    shared_limits,
     forgotten_clients,
     health_checks,
     crowds,
@@ -346,6 +347,14 @@ fn rate_limits(driver: Driver) -> Moved {
         eventually(reason, || (counted() >= 1.0).then_some(()));
     }
     watched.moved(&["ringgate_rejected_total", "ringgate_limited_total"])
+}
+
+fn shared_limits(driver: Driver) -> Moved {
+    let upstream = Upstream::always("ok");
+    // nobody listens there
+    let shared = "[redis]\nurl = \"redis://127.0.0.1:1\"\n[limit.all]\nrate = \"9/s\"\nshared = \"redis\"\n";
+    let watched = Watched::start(driver, &behind(&[&upstream], "limit = [\"all\"]", shared));
+    watched.moved(&["ringgate_redis_exchanges_total"])
 }
 
 fn consumers(driver: Driver) -> Moved {

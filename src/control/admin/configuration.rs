@@ -32,6 +32,7 @@ pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use
         "listener": config.listeners.iter().map(|it| listener(it, config)).collect::<Vec<_>>(),
         "consumers_file": config.consumers.file.as_ref().map(|path| path.display().to_string()),
         "limit": shared_limits(&config.limits),
+        "redis": config.redis.as_ref().map(|redis| super::rules::redis(redis)),
         "auth": identity::all_ways(&config.auth),
         "consumer": identity::consumers(&config.consumers),
     });
@@ -537,8 +538,12 @@ basic = { realm = "orders" }
 [consumer.acme]
 keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 basic = { password = "$2b$04$abcdefghijklmnopqrstuu8c93m3H5k8kq4eGHwY7leIekIaHh5P6" }
+[redis]
+url = "rediss://127.0.0.1"
+ca = "/dir/a.pem"
 [limit.plan]
 rate = "1/s"
+shared = "redis"
 per = ["consumer", "client_ip/24"]
 tiers = { gold = { rate = "2/s" } }
 [limit.month]

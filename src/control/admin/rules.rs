@@ -1,7 +1,7 @@
 //! What routes ask of values, which pages may call them, and how often anybody may, as the file writes it.
 
 use super::configuration::duration;
-use crate::config::{AllowedHeaders, Cors, Limit, LimitKey, Measure, Test, Tier};
+use crate::config::{AllowedHeaders, Cors, Limit, LimitKey, Measure, Redis, Test, Tier};
 use serde_json::{Value, json};
 
 /// What a value is to be, as the file writes it.
@@ -32,11 +32,25 @@ pub(super) fn cors(cors: &Cors) -> Value {
     })
 }
 
+/// `[redis]`, without its password.
+pub(super) fn redis(redis: &Redis) -> Value {
+    json!({
+        "url": redis.shown,
+        "ca": redis.ca.as_ref().map(|(path, _)| path.display().to_string()),
+        "prefix": redis.prefix,
+        "timeout": duration(redis.timeout),
+        "on_failure": redis.on_failure.word(),
+    })
+}
+
 /// `[limit.NAME]`.
 pub(super) fn shared_limits(limits: &[Limit]) -> Value {
     let tier = |tier: &Tier| (tier.group.clone(), measure(tier.measure));
     let named = |limit: &Limit| {
         let mut shown = own_limit(limit, "gateway");
+        if limit.is_shared {
+            shown["shared"] = "redis".into();
+        }
         shown["tiers"] = limit.tiers.iter().map(tier).collect::<serde_json::Map<_, _>>().into();
         Some((limit.name.as_deref()?.to_owned(), shown))
     };

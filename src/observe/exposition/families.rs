@@ -67,6 +67,18 @@ pub(super) const FAMILIES: &[Family] = &[
         render: limited,
     },
     Family {
+        name: "ringgate_redis_exchanges_total",
+        help: "What Redis was told for limits that gateways share, by whether it has answered in time.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| {
+            let control = &scrape.stats.control;
+            for (result, count) in [("answered", &control.redis_answers), ("failed", &control.redis_failures)] {
+                out.sample(&[("result", result)], count.load(Relaxed));
+            }
+        },
+    },
+    Family {
         name: "ringgate_consumer_requests_total",
         help: "Requests that are over of consumers that were recognised; beyond the first thousand of the configuration, other.",
         kind: COUNTER,
