@@ -134,10 +134,11 @@ impl Teller {
     /// Shares limits until nobody answers any more, or it is over.
     async fn share(&mut self, said: &mut String) -> Result<(), RedisError> {
         let mut connection = timeout(CONNECT, self.connect()).await.map_err(|_| late())??;
+        let (known, connected) = (self.gateways, Instant::now());
         self.attend(&mut connection).await?;
         // what was taken meanwhile was this gateway's share
-        self.table.report(|_| ());
-        self.table.set_mode(Mode::Shared);
+        self.gateways = self.gateways.max(known);
+        self.table.begin(clock::read_now());
         tracing::info!("redis: {} counts for gateways={}", self.redis.shown, self.gateways);
         said.clear();
         let (mut tick, mut attended) = (interval(EVERY), Instant::now());
@@ -147,6 +148,10 @@ impl Teller {
             tick.tick().await;
             if attended.elapsed() >= ATTEND {
                 self.attend(&mut connection).await?;
+                if connected.elapsed() < 3 * ATTEND {
+                    // one that has lost its keys does not know the others yet
+                    self.gateways = self.gateways.max(known);
+                }
                 self.table.sweep(clock::read_now());
                 attended = Instant::now();
             }

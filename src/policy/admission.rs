@@ -355,17 +355,19 @@ impl Admission {
         }
         let mut met = [Row::default(); MET_MAX];
         let rows = self.limits.rows(&mut met, (route, listener, which));
-        let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
-        for (mark, row) in marks.iter_mut().zip(rows) {
-            *mark = self.limits.limiters[row.limiter as usize].marks(&self.limits.tables, caller, value, at);
-        }
-        let marked = (rows, &marks[..rows.len()]);
         let admitted = match rows {
             [] => Admitted::Pass { dry_run: 0 },
-            _ => match enter(&self.limits, marked, &mut self.taken) {
-                Admitted::Pass { dry_run } => tokens(&self.limits, marked, &mut self.leases, dry_run, at),
-                refused => refused,
-            },
+            rows => {
+                let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
+                for (mark, row) in marks.iter_mut().zip(rows) {
+                    *mark = self.limits.limiters[row.limiter as usize].marks(&self.limits.tables, caller, value, at);
+                }
+                let marked = (rows, &marks[..rows.len()]);
+                match enter(&self.limits, marked, &mut self.taken) {
+                    Admitted::Pass { dry_run } => tokens(&self.limits, marked, &mut self.leases, dry_run, at),
+                    refused => refused,
+                }
+            }
         };
         if !matches!(admitted, Admitted::Pass { .. }) {
             self.taken.drain(..).for_each(|place| self.limits.leave(place));

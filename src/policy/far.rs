@@ -241,6 +241,20 @@ impl FarTable {
         let _ = place.tat().fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
+    /// The store is there again: nothing that was taken without it counts, and every key has a lease. By who reports.
+    pub fn begin(&self, now: Instant) {
+        self.report(|_| ());
+        for row in 0..self.words.len() / WORDS {
+            let place = self.place(row);
+            // a page that nobody has touched stays so
+            if place.key.load(Ordering::Relaxed) != 0 {
+                place.used().store(0, Ordering::Relaxed);
+                place.tat().store(now.as_nanos(), Ordering::Relaxed);
+            }
+        }
+        self.set_mode(Mode::Shared);
+    }
+
     /// Gives back the places of keys whose buckets are full for a while.
     pub fn sweep(&self, now: Instant) {
         for row in 0..self.words.len() / WORDS {
@@ -354,6 +368,17 @@ mod tests {
         table.set_mode(Mode::Closed);
         assert_eq!(burst(20_000), 0);
         assert!(table.peek(key(1), gcra, 1, at(20_000)) != Some(Decision::Admit));
+    }
+
+    #[test]
+    fn what_was_taken_alone_holds_nobody_up_when_the_store_is_back() {
+        let (table, gcra) = (FarTable::new(64), gcra(1, 1_000));
+        table.ensure(key(1), gcra, || [1, 2]);
+        assert_eq!((0..2_000).filter(|_| passes(&table, 1, gcra, 0)).count(), 1_000, "all of the burst");
+        table.begin(at(5));
+        let mut reported = 0;
+        table.report(|report| reported += report.used);
+        assert_eq!((reported, (0..2_000).filter(|_| passes(&table, 1, gcra, 5)).count()), (0, 15), "a lease");
     }
 
     #[test]
