@@ -630,6 +630,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
                 ".*.file",
                 ".key.file",
                 ".secret.file",
+                ".url.file",
                 ".claim.*.all",
                 ".claim.*.exact",
                 ".*.prefix",
