@@ -75,7 +75,7 @@ table! {
         /// Requests that may come at once, 1 to 1000000000; what the rate admits in a second, at least 1, where it is not given.
         optional burst: Burst;
         /// Requests in each hour, day or month of UTC: "10000/day", "500/hour", "1000000/month". Exact over all cores, kept over a reload and an
-        /// upgrade, and with quota_file of [gateway] over a restart.
+        /// upgrade, and with gateway.quota_file over a restart.
         optional quota: PerWindow;
         /// Requests at once, 1 to 1000000; a tunnel is one.
         optional concurrency: AtOnce;
@@ -113,7 +113,7 @@ table! {
         /// Requests that may come at once, 1 to 1000000000; what the rate admits in a second, at least 1, where it is not given.
         optional burst: Burst;
         /// Requests in each hour, day or month of UTC: "10000/day", "500/hour", "1000000/month". Exact over all cores, kept over a reload and an
-        /// upgrade, and with quota_file of [gateway] over a restart.
+        /// upgrade, and with gateway.quota_file over a restart.
         optional quota: PerWindow;
         /// Requests at once, 1 to 1000000; a tunnel is one.
         optional concurrency: AtOnce;
@@ -121,7 +121,7 @@ table! {
         default per: SharedLimitPer = "gateway";
         /// Count and report, but never reject.
         default dry_run: bool = false;
-        /// "redis": all gateways that ask the same [redis] count together. Of a rate only.
+        /// "redis": all gateways that ask the same Redis count together. Of a rate only.
         optional shared: SharedBy;
         /// Other rates, quotas or numbers for consumers of these groups; of several groups that fit the first in this table.
         default tiers: Map<Name, Tier, ROUTE_CONDITIONS_MAX> = {};

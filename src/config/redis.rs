@@ -13,7 +13,7 @@ use std::time::Duration;
 table! {
     /// A Redis or Valkey that counts limits with `shared = "redis"`, for all gateways that ask the same one. No request waits for it.
     Redis {
-        /// redis://[USER:PASSWORD@]HOST[:PORT][/DB], or rediss:// for TLS; ${NAME} is a variable of the environment, and { file = "/…" } a file with all of it.
+        /// redis://HOST:PORT/DB, with USER:PASSWORD@ before the host where it wants them, or rediss:// for TLS; ${NAME} is a variable of the environment, and { file = "/…" } a file with all of it.
         required url: SecretText;
         /// An absolute path of the authorities that are believed with rediss://, in PEM; those of the system without it.
         optional ca: FilePath;
