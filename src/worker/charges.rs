@@ -41,34 +41,32 @@ impl Charges {
     }
 }
 
-/// Places in limits of requests at once. A pointer as well.
+/// Places in limits of requests at once.
 #[derive(Debug, Default)]
-pub(super) struct Places(Option<Box<Vec<usize>>>);
+pub(super) struct Places(Vec<usize>);
 
 impl Places {
     /// The same room, with these in it.
     fn with(mut self, taken: &[usize]) -> Self {
-        self.0.get_or_insert_default().extend_from_slice(taken);
+        self.0.extend_from_slice(taken);
         self
     }
 
     fn is_empty(&self) -> bool {
-        self.0.as_ref().is_none_or(|places| places.is_empty())
+        self.0.is_empty()
     }
 
     /// Whether there is anything worth keeping.
     pub(super) fn has_room(&self) -> bool {
-        self.0.is_some()
+        self.0.capacity() > 0
     }
 }
 
 impl Generation {
     /// Gives back what a request has held.
     pub(super) fn leave_limits(&self, mut places: Places) {
-        if let Some(taken) = &mut places.0 {
-            taken.drain(..).for_each(|place| self.shared.limits.leave(place));
-            self.put_places(places);
-        }
+        places.0.drain(..).for_each(|place| self.shared.limits.leave(place));
+        self.put_places(places);
     }
 
     /// Admits a request to its listener and its route, or says what is wanting.
