@@ -3,7 +3,8 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, StatusCode};
 use ringgate::config::{
-    Admin, Bind, Config, Driver, Gateway, HeaderRules, Match, Resolver, Retry, RetryOn, Rewrite, Route, Target, Timeout,
+    Admin, Bind, Config, Driver, Gateway, HeaderRules, Match, QueryRules, Resolver, Retry, RetryOn, Rewrite, Route,
+    Target, Timeout,
 };
 use ringgate::observe::access_log::{LogRecord, LogRing, LogSender};
 use ringgate::observe::labels::AttemptOutcome;
@@ -26,11 +27,14 @@ fn route(number: usize) -> Route {
             content_type: HeaderValue::from_static("text/plain"),
         },
         rewrite: Rewrite::None,
+        query: QueryRules::default(),
+        captures: None,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(1)),
         limits: Vec::new(),
         concurrent_max: None,
+        defaulted: Vec::new(),
         is_guard: false,
         auth: None,
         cors: None,
@@ -39,6 +43,7 @@ fn route(number: usize) -> Route {
         body_timeout: None,
         tunnel_timeout: None,
         body_rate_min: None,
+        grpc_web: false,
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },

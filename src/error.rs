@@ -173,6 +173,8 @@ rules! {
     Length = "length";
     /// The chunked coding or its trailers are broken (RFC 9112 §7.1).
     Chunk = "chunk";
+    /// A text of gRPC-Web is no base64 (RFC 4648 §4).
+    Base64 = "base64";
 }
 
 #[cfg(test)]

@@ -158,6 +158,9 @@
 //! of it ([`http::h2::upward`]) and writes the heads of frames as it expects them ([`http::h2::ask`]). The connection's window is given back as DATA
 //! arrives and a stream's when its client has taken it, so that nobody waits for another's client.
 //!
+//! A WebSocket is an Upgrade to the line, whatever is spoken at either side: an extended CONNECT (RFC 8441) is made into one where it comes in,
+//! and of one where it goes out. Only the tunnel (`worker::tunnel`) knows how bytes go into each side.
+//!
 //! # gRPC
 //!
 //! A call is a request like any other ([`http::grpc`]). What differs stands where it belongs in the line: its client's deadline where the

@@ -44,6 +44,10 @@ pub const REGEX_SET_BYTES_MAX: usize = 64 << 20;
 pub const REGEX_CACHE_BYTES_MAX: usize = 32 << 20;
 /// … but no host gets less than this: below it building costs more than it saves.
 pub const REGEX_CACHE_BYTES_MIN: usize = 256 << 10;
+/// Pairs of a host and a path over all routes: four for each of [`ROUTES_MAX`], some 100 bytes each.
+pub const MATCHES_MAX: usize = 4 * ROUTES_MAX;
+/// Placeholders of one path: each may double the places that a search looks at.
+pub const PLACEHOLDERS_MAX: usize = 8;
 /// Different methods that the routes of one gateway may name; a set of them is one word.
 pub const METHODS_MAX: usize = 64;
 
@@ -94,6 +98,8 @@ pub const CONSUMERS_FILE_BYTES_MAX: u64 = 64 << 20;
 pub const CONSUMER_GROUPS_MAX: usize = 64;
 /// API keys of one consumer: one for each of its hosts, and those that come next.
 pub const CONSUMER_KEYS_MAX: usize = 64;
+/// Marks of the certificates of one consumer: as many, for the same reason.
+pub const CONSUMER_MARKS_MAX: usize = 64;
 /// An API key as a request shows it; a longer one is nobody's.
 pub const API_KEY_BYTES_MAX: usize = 512;
 /// The hash of a password: the longest of SHA-crypt has 123 bytes, one of argon2id with a long salt twice as many.
@@ -116,6 +122,8 @@ pub const CREDENTIALS_BYTES_MAX: usize = 512;
 pub const PASSWORD_THREADS_MAX: usize = 4;
 /// Passwords that wait for one of them: a second or two of work at the usual costs. Beyond it 503.
 pub const PASSWORDS_QUEUED_MAX: usize = 64;
+/// Of these, passwords of one client: whoever comes with more at once has guessed, or may come again. An eighth leaves room for others.
+pub const PASSWORDS_SHARE_MAX: usize = 8;
 /// How long a request waits for its password to be verified; then 503.
 pub const PASSWORD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a worker knows that a password was right, before it is verified again.

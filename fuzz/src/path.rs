@@ -2,7 +2,7 @@
 
 use crate::{Knobs, is_visible};
 use http::Method;
-use ringgate::config::{HostMatch, Match, PathMatch, Rewrite};
+use ringgate::config::{Match, PathMatch, Rewrite};
 use ringgate::http::Parsed;
 use ringgate::http::fields::HeadScratch;
 use ringgate::http::head::{HeadPolicy, RequestHead};
@@ -125,7 +125,7 @@ fn paths() -> Vec<PathMatch> {
 fn route(path: &str) -> Option<RouteId> {
     thread_local! {
         static ROUTER: RefCell<(Router, RouterCache)> = RefCell::new({
-            let of = |path| Match { host: HostMatch::Any, path, methods: vec![], headers: vec![], query: vec![], more: vec![] };
+            let of = |path| Match { path, ..Match::default() };
             let matches: Vec<Match> = paths().into_iter().map(of).collect();
             (Router::from_matches(&matches).expect("routes that compile"), RouterCache::new())
         });
@@ -156,7 +156,7 @@ fn check_rewritten(path: &str, routed_by: &str, separators: EncodedSeparators) {
         let (strip, template) = (Rewrite::StripPrefix(prefix.clone()), Rewrite::Template("/v2{rest}".to_owned()));
         for rule in [strip, template] {
             let mut out = Vec::new();
-            rewrite(&rule, &matched, path, &mut out);
+            rewrite(&rule, &Match { path: matched.clone(), ..Match::default() }, path, &mut out);
             let up = String::from_utf8(out).expect("visible ASCII");
             check_normal(&up, separators);
             assert!(!up.starts_with("//"), "{up} of {path}");

@@ -3,7 +3,6 @@
 use crate::{Knobs, elements, is_field_value, is_token};
 use http::Method;
 use ringgate::config::{HeaderRules, ServerField};
-use ringgate::http::Parsed;
 use ringgate::http::encode::{self, UpstreamRequest};
 use ringgate::http::fields::HeadScratch;
 use ringgate::http::framing::Framing;
@@ -11,6 +10,7 @@ use ringgate::http::head::{HeadPolicy, RequestHead};
 use ringgate::http::headers::Forwarding;
 use ringgate::http::response::ResponseHead;
 use ringgate::http::upgrade::Offer;
+use ringgate::http::{Parsed, Version};
 use ringgate::limits::UPGRADE_BYTES_MAX;
 
 /// What carries requests that no rule would see.
@@ -148,7 +148,7 @@ fn check_answers(knobs: Knobs, offer: Option<&Offer>, answer: &[u8], connection:
     };
     assert!(taken && head.is_switching(), "taken: {}", bytes.escape_ascii());
     let mut down = Vec::new();
-    encode::switching(&mut down, &head, (&HeaderRules::default(), b""), &ServerField::Pass);
+    encode::switching(&mut down, &head, (&HeaderRules::default(), b""), &ServerField::Pass, Version::Http11);
     let mut scratch = HeadScratch::default();
     let again = ResponseHead::parse_answer(&down, &Method::GET, offer, &mut scratch);
     assert!(matches!(again, Ok(Parsed::Complete(head)) if head.is_switching() && head.head_bytes() == down.len()));

@@ -3,7 +3,7 @@
 //! The client's address is not part of a request; where rules depend on it, `-H 'x-forwarded-for: ADDRESS'` says which one is meant.
 
 use http::{HeaderName, Method};
-use ringgate::config::{ClaimTest, Config, KeyPlace, Proof, Rule};
+use ringgate::config::{Auth, ClaimTest, Config, KeyPlace, Proof, Rule};
 use ringgate::limits::API_KEY_BYTES_MAX;
 use ringgate::net::clock;
 use ringgate::policy::access::{Explained, Guards, Place, Subject, Verdict, Who};
@@ -43,12 +43,17 @@ impl Request<'_> {
     }
 }
 
-/// Lines with their labels; none where everybody may.
-pub(super) fn lines(
-    config: &Config,
-    (listener, route): (ListenerId, RouteId),
-    request: &Request<'_>,
-) -> Vec<(&'static str, String)> {
+/// What is known of who may.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Lines with their labels; none where everybody may.
+    pub(super) lines: Vec<(&'static str, String)>,
+    /// What a request is answered that may not.
+    pub(super) refusal: Option<&'static str>,
+}
+
+/// Who is recognised, and whether he may.
+pub(super) fn told(config: &Config, (listener, route): (ListenerId, RouteId), request: &Request<'_>) -> Told {
     let (of_listener, of_route) = (&config.listeners[listener.index()], &config.routes[route.index()]);
     let ways = of_route.auth.as_deref().unwrap_or(&of_listener.auth);
     let identities = Identities::new(&config.consumers, RandomState::new);
@@ -70,6 +75,10 @@ pub(super) fn lines(
             lines.extend(disbeliefs(config, ways, request).map(|why| ("", why)));
             let asked = ways.iter().map(|way| &config.auth[way.index()]);
             let asked = asked.filter_map(|way| Some((&way.name, way.forward()?)));
+            let shows = ways.iter().map(|way| &config.auth[way.index()]).filter(|way| is_by_certificate(way));
+            lines.extend(
+                shows.map(|way| ("", format!("{}: the client's certificate, which is no part of a request", way.name))),
+            );
             lines.extend(asked.map(|(name, forward)| {
                 ("", format!("{name}: upstream {} is asked, which only a running gateway does", forward.upstream))
             }));
@@ -90,25 +99,44 @@ pub(super) fn lines(
         lines.push((if one.is_deny { "deny" } else { "allow" }, format!("{}: {}", named(one), words(rule, one.holds))));
     }
     if ways.is_empty() && explained.is_empty() {
-        return lines;
+        return Told { lines, refusal: None };
     }
+    let verdict = verdict(config, (&guards, &explained), (listener, route, ways), &subject);
+    let refusals = ["401 unauthenticated", "403 forbidden"];
+    let refusal = refusals.into_iter().find(|refusal| verdict.starts_with(refusal));
+    lines.push(("verdict", verdict));
+    Told { lines, refusal }
+}
+
+/// What comes of it.
+fn verdict(
+    config: &Config,
+    (guards, explained): (&Guards, &[Explained]),
+    (listener, route, ways): (ListenerId, RouteId, &[AuthId]),
+    subject: &Subject<'_>,
+) -> String {
     let is_open = explained.iter().any(|one| one.holds.is_none());
     let asks = ways.iter().any(|way| config.auth[way.index()].forward().is_some());
-    let is_unknown = !ways.is_empty() && found.is_none();
-    let verdict = match guards.turns_away(listener, route, &subject) {
+    let is_unknown = !ways.is_empty() && subject.who.is_none();
+    match guards.turns_away(listener, route, subject) {
         Some(Verdict::Denied(place, row)) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
         _ if is_unknown && asks => "depends on what is answered there".to_owned(),
+        _ if is_unknown && ways.iter().any(|way| is_by_certificate(&config.auth[way.index()])) => {
+            "depends on the client's certificate; without one that is known 401 unauthenticated".to_owned()
+        }
         _ if is_unknown => "401 unauthenticated".to_owned(),
-        _ => match guards.authorize(listener, route, &subject) {
+        _ => match guards.authorize(listener, route, subject) {
             Verdict::Denied(place, row) => format!("403 forbidden: deny[{row}] of the {} holds", word(place)),
             _ if is_open => "depends on the client's address; say which with -H 'x-forwarded-for: ADDRESS'".to_owned(),
             Verdict::NotAllowed(place) => format!("403 forbidden: no allow of the {} holds", word(place)),
             Verdict::Allowed { would_refuse: true } => "allowed; what would refuse it is in dry run".to_owned(),
             Verdict::Allowed { would_refuse: false } => "allowed".to_owned(),
         },
-    };
-    lines.push(("verdict", verdict));
-    lines
+    }
+}
+
+fn is_by_certificate(way: &Auth) -> bool {
+    matches!(way.proof, Proof::Certificate)
 }
 
 /// Who was recognised.
@@ -140,7 +168,7 @@ fn recognised(
                     let id = claim.owner.filter(|_| claim.hash.is_of(credentials.password()))?;
                     Found { name: identities.consumer(id).name.to_string(), consumer: Some(id), claims: None }
                 }
-                Proof::Forward(_) => return None,
+                Proof::Certificate | Proof::Forward(_) => return None,
                 Proof::Token(rules) => {
                     let verified = token::verify(rules, &rules.keys, shown, clock::wall()).ok()?;
                     let consumer = identities.by_name(&verified.name);

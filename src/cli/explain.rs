@@ -6,12 +6,14 @@
 use super::access;
 use super::words;
 use http::{HeaderName, Method, header};
-use ringgate::config::{Config, Cors, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
+use ringgate::config::{Config, Cors, Listener, Rewrite, Route, Separators, Target};
 use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
 use ringgate::http::reply::{Asked, push_location};
 use ringgate::http::target::Authority;
 use ringgate::policy::cors::{Grant, grant};
-use ringgate::policy::router::{Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, Source, rewrite};
+use ringgate::policy::router::{
+    Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, Source, rest_of, rewrite,
+};
 use ringgate::units::{ClusterId, ListenerId, RouteId};
 use std::fmt::Write as _;
 
@@ -133,14 +135,13 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
             page.line(label, &format!("{} ({})", route.name, words::matcher(&route.matcher)));
             others(&mut page, config, &considered, Some(route));
             if route.is_guard {
-                self::route(&mut page, config, route, ask);
+                self::route(&mut page, config, (route, None), ask);
                 return page.text;
             }
             let asked = access::Request { method: &ask.method, query: ask.query.as_deref(), headers: &ask.headers };
-            for (label, line) in access::lines(config, (listener_of(config, ask), id), &asked) {
-                page.line(label, &line);
-            }
-            self::route(&mut page, config, route, ask);
+            let told = access::told(config, (listener_of(config, ask), id), &asked);
+            told.lines.iter().for_each(|(label, line)| page.line(label, line));
+            self::route(&mut page, config, (route, told.refusal), ask);
             if let Some(cors) = &route.cors {
                 page.line("cors", &words::cors(cors, of_page(cors, id, ask)));
             }
@@ -261,7 +262,9 @@ fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: O
             (MatchOutcome::Outranked, Some(chosen)) if chosen.is_guard && !route.is_guard => {
                 "matches too, but guards come first".to_owned()
             }
-            (MatchOutcome::Outranked, Some(chosen)) => less_specific(&chosen.matcher, &route.matcher),
+            (MatchOutcome::Outranked, Some(_)) => {
+                less_specific(considered.iter().find(|one| one.outcome == MatchOutcome::Chosen), one)
+            }
             (MatchOutcome::Header(name), _) => format!("header {name} is not what it wants"),
             (MatchOutcome::Query(name), _) => format!("query parameter {name} is not what it wants"),
             (MatchOutcome::Condition(condition), _) => format!("wants: {condition}"),
@@ -283,39 +286,32 @@ fn others(page: &mut Page, config: &Config, considered: &[Considered], chosen: O
 }
 
 /// Why `other`, which matches too, comes after `chosen`: the first step of precedence at which they differ.
-fn less_specific(chosen: &Match, other: &Match) -> String {
-    let host = |matcher: &Match| match &matcher.host {
-        HostMatch::Exact(_) => (2, 0),
-        HostMatch::Wildcard(name) => (1, name.len()),
-        HostMatch::Any => (0, 0),
-    };
-    let path = |matcher: &Match| match &matcher.path {
-        PathMatch::Exact(_) => (2, 0),
-        PathMatch::Prefix(prefix) => (1, prefix.len()),
-        PathMatch::Regex(_) => (0, 0),
-    };
-    let conditions = |matcher: &Match| {
-        usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len() + matcher.more.len()
-    };
+fn less_specific(chosen: Option<&Considered>, other: &Considered) -> String {
+    let chosen = chosen.map(|chosen| chosen.rank.clone()).unwrap_or_default();
     let steps = [
-        (host(chosen) != host(other), "its host is less specific"),
-        (path(chosen) != path(other), "its path is less specific"),
-        (conditions(chosen) != conditions(other), "it has fewer conditions"),
+        (chosen.0 != other.rank.0, "its host is less specific"),
+        (chosen.1 != other.rank.1, "its path is less specific"),
+        (chosen.2 != other.rank.2, "it has fewer conditions"),
     ];
     let first = steps.iter().find(|(differ, _)| *differ).map_or("it stands later in the file", |(_, why)| *why);
     format!("matches too, but {first}")
 }
 
-/// What the chosen route does.
-fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
+/// What the chosen route does; what it would do, if the request is refused.
+fn route(page: &mut Page, config: &Config, (route, refusal): (&Route, Option<&str>), ask: &Ask) {
     for (label, limit) in label_first("limits", words::limits(route)) {
         page.line(label, &limit);
+    }
+    let mut answer = "answer";
+    if let Some(refusal) = refusal {
+        page.line(answer, &format!("{refusal}, from the gateway; what follows is for who may"));
+        answer = "";
     }
     match &route.target {
         Target::Respond { status, body, content_type } => {
             let content_type = String::from_utf8_lossy(content_type.as_bytes()).into_owned();
             page.line(
-                "answer",
+                answer,
                 &format!("{status}, {} of {content_type}, from the gateway", super::count(body.len(), "byte")),
             );
         }
@@ -325,7 +321,7 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
             let host = ask.host.as_deref().unwrap_or_default();
             push_location(
                 &mut location,
-                to,
+                &captured(route, &ask.path, to),
                 Asked {
                     scheme: if ask.url.starts_with("https://") { "https" } else { "http" },
                     host,
@@ -333,7 +329,7 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
                     query: ask.query.as_deref(),
                 },
             );
-            page.line("answer", &format!("{status}, Location: {}", String::from_utf8_lossy(&location)));
+            page.line(answer, &format!("{status}, Location: {}", String::from_utf8_lossy(&location)));
         }
         Target::Upstream(split) => {
             page.line("path", &path_line(route, ask));
@@ -365,6 +361,9 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
     for (label, rule) in label_first("headers", words::header_rules(route)) {
         page.line(label, &rule);
     }
+    if !route.defaulted.is_empty() {
+        page.line("defaults", &format!("{}: all or in part from [defaults]", route.defaulted.join(", ")));
+    }
 }
 
 /// The label stands only before the first line.
@@ -373,15 +372,41 @@ fn label_first(label: &str, lines: Vec<String>) -> impl Iterator<Item = (&str, S
 }
 
 fn path_line(route: &Route, ask: &Ask) -> String {
+    if let Rewrite::Made { written, .. } = &route.rewrite {
+        let sent = captured(route, &ask.path, written);
+        return format!("{} goes up as {sent} (rewrite {written})", ask.path);
+    }
     let mut sent = Vec::new();
-    rewrite(&route.rewrite, &route.matcher.path, &ask.path, &mut sent);
+    rewrite(&route.rewrite, &route.matcher, &ask.path, &mut sent);
     let sent = String::from_utf8_lossy(&sent).into_owned();
     let why = match &route.rewrite {
         Rewrite::None => return sent,
         Rewrite::StripPrefix(prefix) => format!("strip_prefix {prefix}"),
-        Rewrite::Template(template) => format!("rewrite {template}"),
+        Rewrite::Template(template) | Rewrite::Made { written: template, .. } => format!("rewrite {template}"),
     };
     format!("{} goes up as {sent} ({why})", ask.path)
+}
+
+/// A text with what the route's path has found; other variables stay as they are written, for they are not known here.
+fn captured(route: &Route, path: &str, text: &str) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    let mut room = route.captures.as_ref().map(|captures| (captures, captures.room()));
+    let mut scratch = String::new();
+    let routed = merged(path, &mut scratch);
+    while let Some((before, behind)) = rest.split_once('{') {
+        let (word, behind) = behind.split_once('}').unwrap_or((behind, ""));
+        out.push_str(before);
+        let found = room.as_mut().and_then(|(captures, room)| captures.get(routed, word, room));
+        match (found, word) {
+            (Some(found), _) => out.push_str(found),
+            (None, "path") if matches!(route.rewrite, Rewrite::Made { .. }) => out.push_str(path),
+            (None, "rest") => out.push_str(rest_of(&route.matcher, path)),
+            (None, word) => out.push_str(&format!("{{{word}}}")),
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
 }
 
 #[cfg(test)]
@@ -526,6 +551,27 @@ headers    request: x-debug removed
         assert!(
             old.contains("\nanswer     308 Permanent Redirect, Location: https://new.example.com/a?b=1\n"),
             "{old}"
+        );
+    }
+
+    #[test]
+    fn who_is_refused_is_not_told_that_he_is_served() {
+        let guarded = |rules: &str| {
+            FILE.replace(
+                "respond = { body = \"pong\" }",
+                &format!("auth = [\"key\"]\n{rules}\nrespond = {{ body = \"pong\" }}"),
+            ) + "[auth.key]\nheader = \"x-key\"\n[consumer.acme]\nkeys = [{ sha256 = \"2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683\" }]\n"
+        };
+        let url = "http://ops.example.com:8080/ping";
+        let unknown = answer(&guarded(""), "GET", url, &[]);
+        let said = "\nverdict    401 unauthenticated\nanswer     401 unauthenticated, from the gateway; what follows is for who may\n           200 OK, 4 bytes";
+        assert!(unknown.contains(said), "{unknown}");
+        let known = answer(&guarded(""), "GET", url, &["x-key: key"]);
+        assert!(known.contains("\nverdict    allowed\nanswer     200 OK, 4 bytes"), "{known}");
+        let denied = answer(&guarded("deny = { consumer = [\"acme\"] }"), "GET", url, &["x-key: key"]);
+        assert!(
+            denied.contains("\nanswer     403 forbidden, from the gateway; what follows is for who may\n"),
+            "{denied}"
         );
     }
 

@@ -3,7 +3,7 @@
 use http::Method;
 use ringgate::config::{
     AllowedHeaders, Balance, Cluster, Cors, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match,
-    Measure, Named, PathMatch, RetryOn, Route, ServerSide, Tier, Timeout,
+    Measure, Named, RetryOn, Route, ServerSide, Tier, Timeout,
 };
 use ringgate::limits::TRY_AUTO_MIN;
 use ringgate::policy::cors::Grant;
@@ -12,16 +12,10 @@ use std::time::Duration;
 
 /// `host api.example.com, path /orders/*`
 pub(crate) fn matcher(matcher: &Match) -> String {
-    let host = match &matcher.host {
-        HostMatch::Any => "any host".to_owned(),
-        HostMatch::Exact(host) => format!("host {host}"),
-        HostMatch::Wildcard(host) => format!("host *.{host}"),
-    };
-    let path = match &matcher.path {
-        PathMatch::Exact(path) => format!("path {path}"),
-        PathMatch::Prefix(path) => format!("path {path}/*"),
-        PathMatch::Regex(pattern) => format!("path ~{pattern}"),
-    };
+    let hosts: Vec<_> = matcher.hosts().filter(|host| **host != HostMatch::Any).map(ToString::to_string).collect();
+    let host = if hosts.is_empty() { "any host".to_owned() } else { format!("host {}", hosts.join(" or ")) };
+    let paths: Vec<_> = matcher.paths().map(ToString::to_string).collect();
+    let path = format!("path {}", paths.join(" or "));
     let mut parts = vec![host, path];
     if !matcher.methods.is_empty() {
         parts.push(methods(matcher));

@@ -1,6 +1,6 @@
 //! Rules that can never hold, and ways to be recognised that nobody takes: legal, and most likely not what was meant.
 
-use super::{Access, Auth, Config, LimitKey, Rule};
+use super::{Access, Auth, Config, LimitKey, Piece, Proof, Rule, Template, Variable};
 use crate::units::AuthId;
 use rustc_hash::FxHashSet;
 
@@ -27,6 +27,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
             None => config.listeners.iter().any(|listener| !listener.auth.is_empty()),
         };
         warnings.extend(judge.access(&format!("route {:?}", route.name), &route.access, recognises));
+        warnings.extend(unclaimed(route, config));
     }
     warnings.extend(unknown_to_limits(config));
     for (row, way) in config.auth.iter().enumerate() {
@@ -38,8 +39,52 @@ pub(super) fn of(config: &Config) -> Vec<String> {
         warnings
             .push(format!("auth.{}: nobody logs in: no consumer has basic, and no htpasswd names a user", way.name));
     }
+    warnings.extend(certificates(config));
     if config.auth.is_empty() && !config.consumers.all.is_empty() {
         warnings.push("consumer: there is no [auth.NAME], so none of them is ever recognised".to_owned());
+    }
+    warnings
+}
+
+/// Headers that are to say what no token can have claimed there.
+fn unclaimed(route: &super::Route, config: &Config) -> Vec<String> {
+    let ways = match &route.auth {
+        Some(ways) => ways.clone(),
+        None => config.listeners.iter().flat_map(|listener| &listener.auth).copied().collect(),
+    };
+    if ways.is_empty() || ways.iter().any(|way| config.auth[way.index()].tokens().is_some()) {
+        return Vec::new();
+    }
+    let is_claim = |piece: &Piece| matches!(piece, Piece::Variable(Variable::Claim(_)));
+    let rules = [("request_headers", &route.request_headers), ("response_headers", &route.response_headers)];
+    let of = |(list, rules): (&str, &super::HeaderRules)| -> Vec<String> {
+        let never = rules.templates.iter().filter(|(_, Template(pieces))| pieces.iter().any(is_claim));
+        let why = "its auth takes no tokens, which alone have claims";
+        never.map(|(name, _)| format!("route {:?}: {list}.set.{name} is never set: {why}", route.name)).collect()
+    };
+    rules.into_iter().flat_map(of).collect()
+}
+
+/// Ways by certificates where there can be none.
+fn certificates(config: &Config) -> Vec<String> {
+    let is_one = |way: &&Auth| matches!(way.proof, Proof::Certificate);
+    let mut warnings = Vec::new();
+    let asks = |listener: &super::Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+    for way in config.auth.iter().filter(is_one) {
+        if !config.listeners.iter().any(asks) {
+            warnings.push(format!("auth.{}: no listener asks clients for certificates (tls.client_auth)", way.name));
+        }
+        if config.consumers.all.iter().all(|consumer| consumer.marks.is_empty()) {
+            warnings.push(format!("auth.{}: no consumer has mtls, so it recognises nobody", way.name));
+        }
+    }
+    for listener in config.listeners.iter().filter(|listener| !listener.auth.is_empty() && !asks(listener)) {
+        if listener.auth.iter().all(|way| is_one(&&config.auth[way.index()])) {
+            let name = &listener.name;
+            warnings.push(format!(
+                "listener {name:?}: auth recognises nobody there: it asks for no certificates (tls.client_auth)"
+            ));
+        }
     }
     warnings
 }
@@ -153,6 +198,36 @@ mod tests {
                 "route \"closed\": deny[1] never holds: it names no network",
                 "route \"closed\": allow[3] allows nobody: deny keeps all its networks out",
                 "auth.other: no route and no listener uses it",
+            ]
+        );
+    }
+
+    #[test]
+    fn headers_of_claims_that_nobody_makes_are_told() {
+        let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nname = \"a\"\nauth = [\"key\"]\nupstream = \"u\"\n\
+            request_headers = { set = { x-a = \"{claim.sub}\", x-b = \"{consumer}\" } }\nresponse_headers = { set = { x-c = \"c-{claim.c}\" } }\n\
+            [upstream.u]\nendpoints = [{ address = \"127.0.0.1:9\" }]\n[auth.key]\nheader = \"x-key\"\n[consumer.acme]\n";
+        let config = parse_for(text, "f", &[0]).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(
+            super::of(&config),
+            [
+                "route \"a\": request_headers.set.x-a is never set: its auth takes no tokens, which alone have claims",
+                "route \"a\": response_headers.set.x-c is never set: its auth takes no tokens, which alone have claims",
+            ]
+        );
+    }
+
+    #[test]
+    fn certificates_where_there_can_be_none_are_told() {
+        let text = "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\nauth = [\"cert\"]\n[[route]]\nrespond = {}\n\
+            [auth.cert]\nmtls = true\n[consumer.acme]\n";
+        let config = parse_for(text, "f", &[0]).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(
+            super::of(&config),
+            [
+                "auth.cert: no listener asks clients for certificates (tls.client_auth)",
+                "auth.cert: no consumer has mtls, so it recognises nobody",
+                "listener \"edge\": auth recognises nobody there: it asks for no certificates (tls.client_auth)",
             ]
         );
     }

@@ -13,6 +13,7 @@ use super::check_route::routes;
 use super::check_upstream::clusters;
 use super::document::{Document, Entangled, Sections};
 use super::encryption::{self, ServerSide};
+use super::error_pages;
 use super::file;
 use super::followed::Followed;
 use super::names::{Cores, LogTo, Workers};
@@ -22,7 +23,9 @@ use super::read::{List, Read, Written};
 use super::redis::redis;
 use super::texts::{Texts, as_text, read_file};
 use super::values::{DriverWord, FormatWord, duration};
-use super::{Access, AccessLog, Admin, Bind, Config, Driver, Gateway, Limit, Listener, LogFormat, LogPath, Resolver};
+use super::{
+    Access, AccessLog, Admin, Bind, Config, Driver, ErrorPage, Gateway, Limit, Listener, LogFormat, LogPath, Resolver,
+};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
 use crate::units::AuthId;
 use std::cell::RefCell;
@@ -216,7 +219,10 @@ fn config(
     let tables = file.listener.iter().flat_map(|list| &list.value.0);
     let listener_names = tables.filter_map(|table| listener_name(&table.value)).collect();
     let (routes, mut firsts) = match &file.route {
-        Some(list) => routes(document, &list.value, (&names, listener_names, &mut access), sink)?,
+        Some(list) => {
+            let defaults = file.defaults.as_ref().map(|table| &table.value);
+            routes(document, &list.value, (&names, listener_names, defaults), &mut access, sink)?
+        }
         None => (None, Firsts::new("route", 0, listener_names)),
     };
     let limits = access.limits.all(file);
@@ -345,7 +351,8 @@ fn listeners<const MIN: usize, const MAX: usize>(
         let auth = table.auth.as_ref().map(|list| access.ways(table.at.key("auth"), list, sink));
         let limits = table.limit.as_ref().and_then(|list| access.limits.of_listener(table.at.key("limit"), list, sink));
         let access = access.access(table.allow.as_ref(), table.deny.as_ref(), sink);
-        listeners.extend(listener(table, tls, (auth, access, limits)));
+        let errors = table.errors.as_ref().and_then(|list| error_pages::pages(list, sink));
+        listeners.extend(listener(table, tls, (auth, access, limits, errors)));
     }
     (listeners.len() == list.value.0.len()).then_some(listeners)
 }
@@ -401,9 +408,9 @@ fn proxy_protocol(table: &file::Listener, sink: &mut Sink<'_>) {
 fn listener(
     table: &file::Listener,
     tls: Option<Option<ServerSide>>,
-    (auth, access, limits): (Option<Vec<AuthId>>, Option<Access>, Option<Vec<Limit>>),
+    (auth, access, limits, errors): (Option<Vec<AuthId>>, Option<Access>, Option<Vec<Limit>>, Option<Vec<ErrorPage>>),
 ) -> Option<Listener> {
-    let (auth, access, limits) = (auth?, access?, limits?);
+    let (auth, access, limits, errors) = (auth?, access?, limits?, errors?);
     let peers = &table.trusted_proxies.as_ref()?.value.0;
     let trusted = || peers.iter().map(|peer| peer.value);
     let network = |peer| match peer {
@@ -420,6 +427,7 @@ fn listener(
         head_bytes_max: usize::try_from(value(&table.max_head)?.0).ok()?,
         headers_max: usize::try_from(value(&table.max_headers)?.0).ok()?,
         body_bytes_max: value(&table.max_body)?.0,
+        errors,
         connections_max: usize::try_from(value(&table.max_connections)?.0).ok()?,
         client_connections_max: u32::try_from(value(&table.max_connections_per_client)?.0).ok().filter(|max| *max > 0),
         connection_requests_max: Some(value(&table.max_requests_per_connection)?.0).filter(|max| *max > 0),

@@ -4,13 +4,15 @@ use super::check::value;
 use super::file;
 use super::identity::{Consumer, Consumers, fingerprint};
 use super::identity_keys::{Basic, Digest};
+use super::marks::{Mark, marks};
 use super::names::Name;
 use super::passwords::{Login, Logins, PasswordHash};
 use super::problem::Sink;
 use super::read::Scalar;
 use super::texts::read_file;
 use crate::limits::{
-    CONSUMER_GROUPS_MAX, CONSUMER_KEYS_MAX, CONSUMERS_FILE_BYTES_MAX, CONSUMERS_MAX, HTPASSWD_BYTES_MAX,
+    CONSUMER_GROUPS_MAX, CONSUMER_KEYS_MAX, CONSUMER_MARKS_MAX, CONSUMERS_FILE_BYTES_MAX, CONSUMERS_MAX,
+    HTPASSWD_BYTES_MAX,
 };
 use crate::units::{ConsumerId, GroupId};
 use rustc_hash::FxHashMap;
@@ -35,6 +37,8 @@ struct ConsumerRow {
     groups: Vec<String>,
     #[serde(default)]
     keys: Vec<KeyRow>,
+    #[serde(default)]
+    mtls: MarkRows,
     basic: Option<CredentialsRow>,
 }
 
@@ -42,6 +46,37 @@ struct ConsumerRow {
 #[serde(deny_unknown_fields)]
 struct KeyRow {
     sha256: String,
+}
+
+/// One, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum MarkRows {
+    One(MarkRow),
+    Several(Vec<MarkRow>),
+}
+
+impl Default for MarkRows {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl MarkRows {
+    fn all(&self) -> &[MarkRow] {
+        match self {
+            Self::One(row) => std::slice::from_ref(row),
+            Self::Several(rows) => rows,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MarkRow {
+    subject: Option<String>,
+    san: Option<String>,
+    spki: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -63,15 +98,18 @@ pub(super) struct Gathered {
     group_ids: FxHashMap<Arc<str>, GroupId>,
     /// Rows of who has a key.
     keys: FxHashMap<[u8; 32], usize>,
+    /// Rows of whose a certificate is.
+    marks: FxHashMap<Mark, usize>,
     /// Consumers that log in.
     users: Users,
     written: usize,
     file: Option<PathBuf>,
 }
 
-/// What a consumer shows: digests of keys, and a login.
+/// What a consumer shows: digests of keys, marks of certificates, and a login.
 struct Shows {
     keys: Vec<Digest>,
+    marks: Vec<Mark>,
     login: Option<(Arc<str>, Arc<PasswordHash>)>,
 }
 
@@ -104,8 +142,17 @@ impl Gathered {
                 Entry::Vacant(free) => drop(free.insert(self.all.len())),
             }
         }
+        for mark in &shows.marks {
+            if let Some(other) = self.marks.insert(mark.clone(), self.all.len()) {
+                let other = self.all.get(other).map_or(name, |other| &*other.name);
+                let (kind, text) = mark.parts();
+                let why = format!("{kind} {text:?} is {other:?} already; a certificate is one consumer's, once");
+                return Err(("mtls", why));
+            }
+        }
         let (id, mut consumer) =
             (ConsumerId::from_index(self.all.len()), Consumer::new(name, groups.into(), shows.keys.into()));
+        consumer.marks = shows.marks.into();
         if self.names.insert(Arc::clone(&consumer.name), id).is_some() {
             return Err(("keys", format!("there is a consumer {name:?} already")));
         }
@@ -202,7 +249,8 @@ pub(super) fn gather(file: &file::File, sink: &mut Sink<'_>) -> Option<Gathered>
             let user = value(&basic.value.user).map_or_else(|| name.value.0.as_str().into(), |user| user.0.into());
             Some((user, value(&basic.value.password)?.0))
         });
-        if let Err((key, why)) = gathered.add(&name.value.0, groups, Shows { keys, login }) {
+        let marks = marks(table.mtls.as_ref(), sink);
+        if let Err((key, why)) = gathered.add(&name.value.0, groups, Shows { keys, marks, login }) {
             sink.place(table.at.key(key), written.span.start, why, None);
         }
     }
@@ -250,6 +298,12 @@ fn read_consumers(path: &Path, gathered: &mut Gathered, sink: &Sink<'_>) -> Resu
         if row.groups.len() > CONSUMER_GROUPS_MAX || row.keys.len() > CONSUMER_KEYS_MAX {
             return Err(format!("{name:?}: at most {CONSUMER_GROUPS_MAX} groups and {CONSUMER_KEYS_MAX} keys"));
         }
+        let marks = row.mtls.all();
+        if marks.len() > CONSUMER_MARKS_MAX {
+            return Err(format!("{name:?}: at most {CONSUMER_MARKS_MAX} of mtls"));
+        }
+        let marks = marks.iter().map(|it| Mark::try_new(it.subject.as_deref(), it.san.as_deref(), it.spki.as_deref()));
+        let marks = marks.collect::<Result<_, _>>().map_err(|why| format!("{name:?}: mtls {why}"))?;
         let keys: Option<Vec<_>> = row.keys.iter().map(|key| Digest::try_new(&key.sha256)).collect();
         let keys = keys.ok_or_else(|| format!("{name:?}: sha256 must be 64 hexadecimal digits"))?;
         let login = match row.basic {
@@ -263,7 +317,9 @@ fn read_consumers(path: &Path, gathered: &mut Gathered, sink: &Sink<'_>) -> Resu
                 Some((user.into(), Arc::new(hash)))
             }
         };
-        gathered.add(&name, row.groups.iter().map(String::as_str), Shows { keys, login }).map_err(|(_, why)| why)?;
+        gathered
+            .add(&name, row.groups.iter().map(String::as_str), Shows { keys, marks, login })
+            .map_err(|(_, why)| why)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::names::Name;
 use super::problem::Sink;
 use super::read::{List, Written};
 use super::tables::table;
-use super::{Access, HeaderRules, Retry, RetryOn, Rewrite, Route, Target, Timeout};
+use super::{Access, Captures, HeaderRules, QueryRules, Retry, RetryOn, Rewrite, Route, Target, Timeout};
 use crate::units::Ratio;
 use std::time::Duration;
 
@@ -42,14 +42,15 @@ pub(super) fn guards<const MIN: usize, const MAX: usize>(
         let table = &written.value;
         let matcher = matches.matcher((row, &table.at), &table.r#match.as_ref()?.value, sink);
         let name = routes.guard_name((row, &table.at), table.name.as_ref(), matcher.as_ref(), sink);
-        let target = target(table, sink);
-        Some(guard(name?, matcher?, target?))
+        let captures = matcher.as_ref().and_then(Captures::of);
+        let target = target(table, captures.as_ref(), sink);
+        Some(guard((name?, matcher?, captures), target?))
     };
     let guards: Vec<Route> = list.0.iter().enumerate().filter_map(read).collect();
     (guards.len() == list.0.len()).then_some(guards)
 }
 
-fn target(table: &GuardRule, sink: &mut Sink<'_>) -> Option<Target> {
+fn target(table: &GuardRule, captures: Option<&Captures>, sink: &mut Sink<'_>) -> Option<Target> {
     let given = [
         ("deny", table.deny.as_ref().map(|key| key.span.clone())),
         ("respond", table.respond.as_ref().map(|key| key.span.clone())),
@@ -74,22 +75,25 @@ fn target(table: &GuardRule, sink: &mut Sink<'_>) -> Option<Target> {
         sink.value(table.at.key("deny"), deny.span.clone(), message, None);
     }
     let respond = table.respond.as_ref().map(|table| respond(&table.value, sink));
-    let redirect = table.redirect.as_ref().map(|table| redirect(&table.value, sink));
+    let redirect = table.redirect.as_ref().map(|table| redirect(&table.value, captures, sink));
     let deny = table.deny.as_ref().map(|_| Some(Target::Deny));
     deny.or(respond).or(redirect)?
 }
 
 /// A guard as what is asked like a route: nothing of it goes on, so the rest is as little as there can be.
-fn guard(name: String, matcher: super::Match, target: Target) -> Route {
+fn guard((name, matcher, captures): (String, super::Match, Option<Captures>), target: Target) -> Route {
     Route {
         name,
         matcher,
+        defaulted: Vec::new(),
         is_guard: true,
         target,
         auth: None,
         access: Access::default(),
         cors: None,
         rewrite: Rewrite::None,
+        query: QueryRules::default(),
+        captures,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(30)),
@@ -99,6 +103,7 @@ fn guard(name: String, matcher: super::Match, target: Target) -> Route {
         body_timeout: None,
         tunnel_timeout: None,
         body_rate_min: None,
+        grpc_web: false,
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },

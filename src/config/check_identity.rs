@@ -6,7 +6,7 @@ use super::check_limits::SharedLimits;
 use super::check_tokens::tokens;
 use super::file;
 use super::identity::{Access, Auth, KeyPlace, NetworkFile, Networks, Proof, Rule, fingerprint};
-use super::identity_keys::{self, Basic, Rules};
+use super::identity_keys::{self, Basic, IdentityText, Rules};
 use super::names::{FilePath, Name};
 use super::place::{KeyOf, Place};
 use super::problem::{Sink, listed};
@@ -30,6 +30,7 @@ pub(super) fn auth(
     let map = file.auth.as_ref()?;
     let mut of = |(name, written): &(Written<Name>, Written<identity_keys::Auth>)| match &written.value.forward {
         Some(forward) => forward_way(&name.value.0, (&written.value, forward), upstreams, sink),
+        None if value(&written.value.mtls) == Some(true) => certificate_way(&name.value.0, &written.value, sink),
         None => way(&name.value.0, &written.value, gathered, sink),
     };
     let ways: Vec<_> = map.value.0.iter().filter_map(&mut of).collect();
@@ -49,7 +50,16 @@ fn way(name: &str, table: &identity_keys::Auth, gathered: &mut Gathered, sink: &
     let query = value(&table.query).map(|query| KeyPlace::Query(query.0));
     let cookie = value(&table.cookie).map(|cookie| KeyPlace::Cookie(cookie.0));
     let mut places: Vec<_> = header.into_iter().chain(query).chain(cookie).collect();
+    let is_looked_up = value(&table.discovery) == Some(true);
+    if let Some(discovery) =
+        table.discovery.as_ref().filter(|it| it.value && (table.key.is_some() || table.jwks.is_some()))
+    {
+        let message = "must be the only one of key, jwks and discovery".to_owned();
+        sink.place(table.at.key("discovery"), discovery.span.start, message, None);
+        return None;
+    }
     let proof = match (&table.key, &table.jwks) {
+        (None, None) if is_looked_up => Proof::Token(Arc::new(tokens(table, None, sink)?)),
         (Some(key), None) => Proof::Token(Arc::new(tokens(table, Some(key), sink)?)),
         (None, Some(_)) => Proof::Token(Arc::new(tokens(table, None, sink)?)),
         (Some(key), Some(_)) => {
@@ -73,11 +83,11 @@ fn way(name: &str, table: &identity_keys::Auth, gathered: &mut Gathered, sink: &
     let reported = ["header", "query", "cookie"].iter().any(|key| sink.reported(table.at.key(key)));
     if places.is_empty() && !reported {
         let message =
-            "missing: at least one of header, query, cookie, where an API key stands, or key or jwks, for tokens, or basic, or forward"
+            "missing: at least one of header, query, cookie, where an API key stands, or key, jwks or discovery, for tokens, or basic, or mtls, or forward"
                 .to_owned();
         sink.place(table.at.key("header"), table.at.offset, message, None);
     }
-    let headers: Vec<_> = headers(&table.at, table.headers.as_ref()?, sink);
+    let headers: Vec<_> = headers(&table.at, table.headers.as_ref()?, is_token, sink);
     Some(Auth { name: name.to_owned(), places, proof, forwards: value(&table.forward_credentials)?, headers })
 }
 
@@ -91,7 +101,7 @@ fn basic_way(
     only_one(table, "basic", "which is behind \"Authorization: Basic\"", sink);
     only_tokens(table, sink);
     let logins = gathered.logins(name, &basic.value, sink)?;
-    let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    let headers = headers(&table.at, table.headers.as_ref()?, false, sink);
     Some(Auth {
         name: name.to_owned(),
         places: vec![KeyPlace::Header(http::header::AUTHORIZATION, Some("Basic".to_owned()))],
@@ -99,6 +109,23 @@ fn basic_way(
         forwards: value(&table.forward_credentials)?,
         headers,
     })
+}
+
+/// Certificates, which stand in no place of a request.
+fn certificate_way(name: &str, table: &identity_keys::Auth, sink: &mut Sink<'_>) -> Option<Auth> {
+    only_one(table, "mtls", "and certificates stand in no request", sink);
+    if let Some(basic) = &table.basic {
+        let message = "mtls stands there too; must be one of the two".to_owned();
+        sink.place(table.at.key("basic"), basic.span.start, message, None);
+    }
+    only_tokens(table, sink);
+    let headers = headers(&table.at, table.headers.as_ref()?, false, sink);
+    let forwards = value(&table.forward_credentials)?;
+    if let Some(key) = table.forward_credentials.as_ref().filter(|key| key.given) {
+        let message = "has no effect: client_auth.forward tells endpoints of the certificate".to_owned();
+        sink.value(table.at.key("forward_credentials"), key.span.clone(), message, None);
+    }
+    Some(Auth { name: name.to_owned(), places: Vec::new(), proof: Proof::Certificate, forwards, headers })
 }
 
 /// Keys of other ways, beside one that has its own.
@@ -110,6 +137,7 @@ fn only_one(table: &identity_keys::Auth, way: &str, why: &str, sink: &mut Sink<'
         ("cookie", table.cookie.as_ref().map(|key| key.span.clone())),
         ("key", table.key.as_ref().map(|key| key.span.clone())),
         ("jwks", table.jwks.as_ref().map(|key| key.span.clone())),
+        ("discovery", table.discovery.as_ref().filter(|key| key.value).map(|key| key.span.clone())),
     ];
     for (key, span) in others.into_iter().filter_map(|(key, span)| Some((key, span?))) {
         let message = format!("has no effect: {way} stands there too, {why}");
@@ -133,9 +161,13 @@ fn forward_way(
             None,
         );
     }
+    if let Some(mtls) = table.mtls.as_ref().filter(|mtls| mtls.value) {
+        let message = "forward stands there too; must be one of the two".to_owned();
+        sink.place(table.at.key("mtls"), mtls.span.start, message, None);
+    }
     only_tokens(table, sink);
     let forward = super::forward::forward(&forward.value, upstreams, sink)?;
-    let headers = headers(&table.at, table.headers.as_ref()?, sink);
+    let headers = headers(&table.at, table.headers.as_ref()?, false, sink);
     for (name, _) in &table.headers.as_ref()?.value.0 {
         if forward.identity().any(|told| *told == name.value.0) {
             let message = format!("{}: what the service says stands in it", name.value.0);
@@ -172,7 +204,7 @@ fn only_tokens(table: &identity_keys::Auth, sink: &mut Sink<'_>) {
     }
     for (name, span) in given.into_iter().filter_map(|(name, span)| Some((name, span?))) {
         let message =
-            "has no effect: it is about tokens, and there is no key and no jwks to verify them with".to_owned();
+            "has no effect: it is about tokens, and there is no key, jwks or discovery to verify them with".to_owned();
         sink.value(table.at.key(name), span, message, None);
     }
 }
@@ -186,18 +218,22 @@ pub(super) fn unfit(header: &HeaderName) -> Option<&'static str> {
     }
 }
 
-type HeadersMap<const MAX: usize> = Map<super::names::EditableHeader, identity_keys::IdentityText, MAX>;
+type HeadersMap<const MAX: usize> = Map<super::names::EditableHeader, IdentityText, MAX>;
 
 fn headers<const MAX: usize>(
     at: &Place,
     map: &Written<HeadersMap<MAX>>,
+    has_claims: bool,
     sink: &mut Sink<'_>,
-) -> Vec<(HeaderName, identity_keys::IdentityText)> {
+) -> Vec<(HeaderName, IdentityText)> {
     let mut headers: Vec<(HeaderName, _)> = Vec::new();
     for (name, text) in &map.value.0 {
         let header = &name.value.0;
         let message = match unfit(header) {
             Some(why) => why,
+            None if !has_claims && matches!(text.value, IdentityText::Claim(_)) => {
+                "only tokens claim anything, and there is none"
+            }
             None if headers.iter().any(|(other, _)| other == header) => "stands there twice",
             None => {
                 headers.push((header.clone(), text.value.clone()));

@@ -2,14 +2,16 @@
 
 use super::check::{duplicate_name, value};
 use super::file;
+use super::matching::{placeholder, segments};
 use super::names::{HeaderText, MethodText, Name};
 use super::place::{FirstRoute, KeyOf, Place};
 use super::problem::{Sink, listed};
 use super::read::{List, Scalar, Written};
 use super::{Condition, HostMatch, Match, PathMatch, Test};
-use crate::limits::METHODS_MAX;
+use crate::limits::{MATCHES_MAX, METHODS_MAX};
 use http::{HeaderName, HeaderValue, Method};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use toml::de::DeValue;
 
@@ -21,6 +23,8 @@ pub(super) struct Firsts {
     names: FxHashMap<String, (FirstRoute, bool)>,
     /// By what it matches, the first.
     matches: FxHashMap<Box<[u8]>, FirstRoute>,
+    /// How many were asked for.
+    pairs: usize,
     /// All methods that they name; a set of them is one word of the router.
     methods: FxHashSet<Method>,
     /// Names of the listeners.
@@ -39,6 +43,7 @@ impl Firsts {
             kind,
             names: FxHashMap::with_capacity_and_hasher(expected, FxBuildHasher),
             matches: FxHashMap::with_capacity_and_hasher(expected, FxBuildHasher),
+            pairs: 0,
             methods: FxHashSet::default(),
             listeners,
         }
@@ -111,22 +116,55 @@ impl Firsts {
         if let Some(list) = &table.method {
             self.count_methods(table.at.key("method"), list, sink);
         }
+        let mut hosts = table.host.iter().flat_map(|list| &list.value.0).map(|host| host.value.0.clone());
+        let mut paths = table.path.as_ref()?.value.0.iter().map(|path| path.value.0.clone());
+        let host = hosts.next().unwrap_or_default();
         let matcher = Match {
-            host: value(&table.host).map(|host| host.0).unwrap_or_default(),
-            path: value(&table.path)?.0,
+            host,
+            other_hosts: hosts.collect(),
+            path: paths.next()?,
+            other_paths: paths.collect(),
             methods: table.method.as_ref()?.value.0.iter().map(|method| method.value.0.clone()).collect(),
             headers: headers?,
             query: query?,
             more,
         };
-        let here = FirstRoute::new(row, at.offset);
-        let first = *self.matches.entry(match_key(&matcher)).or_insert(here);
-        if first.row != here.row {
-            let first = first.named(self.kind, sink);
-            let message = format!("never reached: {first} matches the same requests and stands before it");
-            sink.place(at.key("match"), table.at.offset, message, None);
-        }
+        self.take(&matcher, (FirstRoute::new(row, at.offset), at), table.at.offset, sink);
         Some(matcher)
+    }
+
+    /// Every host with every path is taken by one route only, where the other conditions are the same.
+    fn take(&mut self, matcher: &Match, (here, at): (FirstRoute, &Place), offset: usize, sink: &mut Sink<'_>) {
+        let before = self.pairs;
+        self.pairs += matcher.hosts().count() * matcher.paths().count();
+        if self.pairs > MATCHES_MAX {
+            if before <= MATCHES_MAX {
+                let message =
+                    format!("all {}s together have more than {MATCHES_MAX} pairs of a host and a path", self.kind);
+                sink.place(at.key("match"), offset, message, None);
+            }
+            return;
+        }
+        let others = others_key(matcher);
+        let several = self.pairs - before > 1;
+        for (host, path) in matcher.hosts().flat_map(|host| matcher.paths().map(move |path| (host, path))) {
+            let first = match self.matches.entry(match_key(host, path, &others)) {
+                Entry::Vacant(free) => {
+                    free.insert(here);
+                    continue;
+                }
+                Entry::Occupied(taken) => *taken.get(),
+            };
+            let what = if several { format!("{}: ", shown(host, path)) } else { String::new() };
+            let message = match first.row == here.row {
+                true => format!("{what}stands there twice"),
+                false => {
+                    let first = first.named(self.kind, sink);
+                    format!("{what}never reached: {first} matches the same requests and stands before it")
+                }
+            };
+            return sink.place(at.key("match"), offset, message, None);
+        }
     }
 
     /// Conditions that are about neither headers nor the query.
@@ -179,34 +217,35 @@ pub(super) fn unique<'h>(
 
 /// `api.example.com/orders/*`
 fn default_name(matcher: &Match) -> String {
-    let host = match &matcher.host {
-        HostMatch::Any => String::new(),
-        HostMatch::Exact(host) => host.clone(),
-        HostMatch::Wildcard(host) => format!("*.{host}"),
-    };
-    match &matcher.path {
-        PathMatch::Exact(path) => format!("{host}{path}"),
-        PathMatch::Prefix(path) => format!("{host}{path}/*"),
-        PathMatch::Regex(pattern) => format!("{host}~{pattern}"),
-    }
+    shown(&matcher.host, &matcher.path)
+}
+
+fn shown(host: &HostMatch, path: &PathMatch) -> String {
+    format!("{host}{path}")
 }
 
 /// A match in a form in which equal ones are equal: a list of texts, each with its length before it, and the lists within it in order.
 /// In one piece, because there is one for every route.
-fn match_key(matcher: &Match) -> Box<[u8]> {
+fn match_key(host: &HostMatch, path: &PathMatch, others: &[u8]) -> Box<[u8]> {
     let mut key = Vec::with_capacity(64);
-    let (kind, host) = match &matcher.host {
-        HostMatch::Any => (0, ""),
-        HostMatch::Exact(host) => (1, host.as_str()),
-        HostMatch::Wildcard(host) => (2, host.as_str()),
-    };
-    push_part(&mut key, kind, host.as_bytes());
-    let (kind, path) = match &matcher.path {
-        PathMatch::Exact(path) => (0, path),
-        PathMatch::Prefix(path) => (1, path),
-        PathMatch::Regex(pattern) => (2, pattern),
-    };
-    push_part(&mut key, kind, path.as_bytes());
+    push_part(&mut key, host.rank().0, host.to_string().as_bytes());
+    match path {
+        // whatever its placeholders are called
+        PathMatch::Template { .. } => {
+            let nameless = |segment| if placeholder(segment).is_some() { "{}" } else { segment };
+            let path = path.to_string();
+            segments(&path).for_each(|segment| push_part(&mut key, 1, nameless(segment).as_bytes()));
+        }
+        PathMatch::Regex(pattern) => push_part(&mut key, 2, pattern.as_bytes()),
+        PathMatch::Exact(_) | PathMatch::Prefix(_) => push_part(&mut key, 0, path.to_string().as_bytes()),
+    }
+    key.extend_from_slice(others);
+    key.into_boxed_slice()
+}
+
+/// What of it is neither host nor path.
+fn others_key(matcher: &Match) -> Vec<u8> {
+    let mut key = Vec::new();
     let mut methods: Vec<_> = matcher.methods.iter().map(Method::as_str).collect();
     methods.sort_unstable();
     methods.dedup();
@@ -224,7 +263,7 @@ fn match_key(matcher: &Match) -> Box<[u8]> {
     let mut more: Vec<_> = matcher.more.iter().map(|condition| format!("{condition:?}")).collect();
     more.sort_unstable();
     more.iter().for_each(|condition| push_part(&mut key, 6, condition.as_bytes()));
-    key.into_boxed_slice()
+    key
 }
 
 fn push_part(key: &mut Vec<u8>, kind: u8, text: &[u8]) {
@@ -268,11 +307,10 @@ fn query(table: &file::Match, more: &mut Vec<Condition>) -> Option<Vec<(String, 
 }
 
 /// Whether every path that matches begins with `prefix`, by whole segments.
-pub(super) fn begins_with(path: &PathMatch, prefix: &str) -> bool {
-    match path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) => {
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
+pub(super) fn begins_with(matcher: &Match, prefix: &str) -> bool {
+    let is_below = |path: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    matcher.paths().all(|path| match path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Template { path, .. } => is_below(path),
         PathMatch::Regex(_) => false,
-    }
+    })
 }

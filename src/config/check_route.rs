@@ -4,15 +4,18 @@ use super::check::value;
 use super::check_identity::AccessReader;
 use super::check_match::{Firsts, begins_with, unique};
 use super::cors;
+use super::defaults::Defaults;
 use super::document::{Document, Entangled};
 use super::file::{self, RouteTimeout};
 use super::names::{EditableHeader, Name};
 use super::place::{KeyOf, Place};
-use super::problem::{Sink, listed};
+use super::problem::{Refusal, Sink, listed};
 use super::read::{Later, List, Written};
 use super::retry_word::retry_on;
 use super::values::duration;
-use super::{HeaderRules, PathMatch, Retry, Rewrite, Route, Target, Timeout};
+use super::{
+    Captures, HeaderRules, Match, PathMatch, QueryRules, Retry, Rewrite, Route, Target, Timeout, Variable, rewrites,
+};
 use crate::units::{ClusterId, Weight};
 use http::StatusCode;
 use rustc_hash::FxHashMap;
@@ -24,7 +27,8 @@ use rustc_hash::FxHashMap;
 pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     document: &Document<'_>,
     list: &Later<file::Route, MIN, MAX>,
-    (upstreams, listeners, access): (&[&'a str], Vec<String>, &mut AccessReader<'a>),
+    (upstreams, listeners, defaults): (&[&'a str], Vec<String>, Option<&Defaults>),
+    access: &mut AccessReader<'a>,
     sink: &mut Sink<'_>,
 ) -> Result<(Option<Vec<Route>>, Firsts), Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
@@ -33,8 +37,10 @@ pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     let mut taken =
         Taken { upstreams: ids, upstream_names, firsts: Firsts::new("route", document.routes_expected(), listeners) };
     let mut routes = Vec::with_capacity(document.routes_expected());
-    let count = document.routes(list, sink, |row, table, sink| {
-        routes.extend(RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(table));
+    let count = document.routes(list, sink, |row, mut table, sink| {
+        let defaulted = defaults.map(|defaults| defaults.give(&mut table)).unwrap_or_default();
+        let route = RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(&table);
+        routes.extend(route.map(|route| Route { defaulted, ..route }));
     })?;
     Ok((count.filter(|count| *count == routes.len()).map(|_| routes), taken.firsts))
 }
@@ -63,15 +69,21 @@ impl RouteReader<'_, '_, '_, '_> {
             .as_ref()
             .and_then(|matcher| self.taken.firsts.matcher((self.row, &table.at), &matcher.value, self.sink));
         let name = self.taken.firsts.name((self.row, &table.at), table.name.as_ref(), matcher.as_ref(), self.sink);
-        let target = self.target(table);
-        let rewrite = matcher.as_ref().and_then(|matcher| self.rewrite(table, &matcher.path));
+        let captures = matcher.as_ref().and_then(Captures::of);
+        let rewrite = matcher.as_ref().and_then(|matcher| self.rewrite(table, matcher, captures.as_ref()));
+        let query = table.query.as_ref().and_then(|edits| self.query(&edits.value, captures.as_ref()));
+        let target = self.target(table, captures.as_ref());
         let request_headers = table.request_headers.as_ref().and_then(|rules| {
             let rules = &rules.value;
-            self.header_rules(&rules.at, (rules.set.as_ref()?, rules.remove.as_ref()?), true)
+            self.header_rules(&rules.at, (rules.set.as_ref()?, rules.remove.as_ref()?), (true, captures.as_ref()))
         });
         let mut response_headers = table.response_headers.as_ref().and_then(|rules| {
             let rules = &rules.value;
-            let made = self.header_rules(&rules.at, (rules.set.as_ref()?, rules.remove.as_ref()?), false)?;
+            let made = self.header_rules(
+                &rules.at,
+                (rules.set.as_ref()?, rules.remove.as_ref()?),
+                (false, captures.as_ref()),
+            )?;
             Some(HeaderRules { always: value(&rules.always)?, ..made })
         });
         let cors = table
@@ -85,15 +97,19 @@ impl RouteReader<'_, '_, '_, '_> {
         let access = self.access.access(table.allow.as_ref(), table.deny.as_ref(), self.sink);
         let retry = table.retry.as_ref().and_then(|retry| self.retry(&retry.value, timeout.as_ref()));
         self.without_effect(table);
+        let captures = captures.filter(|_| has_names(table)); // others cost memory for nothing
         Some(Route {
             name: name?,
             matcher: matcher?,
+            defaulted: Vec::new(),
             is_guard: false,
             target: target?,
             auth,
             access: access?,
             cors: cors.map_or(Some(None), |cors| cors.map(Some))?,
             rewrite: rewrite?,
+            query: query?,
+            captures,
             request_headers: request_headers?,
             response_headers: response_headers?,
             timeout: timeout?,
@@ -103,11 +119,12 @@ impl RouteReader<'_, '_, '_, '_> {
             body_timeout: value(&table.body_timeout).map(|timeout| timeout.0),
             tunnel_timeout: value(&table.tunnel_timeout).map(|timeout| timeout.0),
             body_rate_min: value(&table.min_body_rate).map(|rate| rate.0),
+            grpc_web: value(&table.grpc_web)?,
             retry: retry?,
         })
     }
 
-    fn target(&mut self, table: &file::Route) -> Option<Target> {
+    fn target(&mut self, table: &file::Route, captures: Option<&Captures>) -> Option<Target> {
         let given = [
             ("upstream", table.upstream.as_ref().map(|key| key.span.clone())),
             ("split", table.split.as_ref().map(|key| key.span.clone())),
@@ -134,7 +151,7 @@ impl RouteReader<'_, '_, '_, '_> {
         let upstream = table.upstream.as_ref().map(|name| self.upstream(table.at.key("upstream"), name));
         let split = table.split.as_ref().map(|list| self.split(table.at.key("split"), list));
         let respond = table.respond.as_ref().map(|table| respond(&table.value, self.sink));
-        let redirect = table.redirect.as_ref().map(|table| redirect(&table.value, self.sink));
+        let redirect = table.redirect.as_ref().map(|table| redirect(&table.value, captures, self.sink));
         let upstream = upstream.map(|id| id.map(|id| Target::Upstream(vec![(id, Weight(1))])));
         upstream.or(split).or(respond).or(redirect)?
     }
@@ -176,7 +193,7 @@ impl RouteReader<'_, '_, '_, '_> {
         whole.then_some(Target::Upstream(parts))
     }
 
-    fn rewrite(&mut self, table: &file::Route, path: &PathMatch) -> Option<Rewrite> {
+    fn rewrite(&mut self, table: &file::Route, matcher: &Match, captures: Option<&Captures>) -> Option<Rewrite> {
         match (&table.strip_prefix, &table.rewrite) {
             (None, None) => {}
             (Some(_), Some(rewrite)) => {
@@ -184,7 +201,7 @@ impl RouteReader<'_, '_, '_, '_> {
                 self.sink.value(table.at.key("rewrite"), rewrite.span.clone(), message, None);
             }
             (Some(strip), None) => {
-                if !begins_with(path, &strip.value.0) {
+                if !begins_with(matcher, &strip.value.0) {
                     let message =
                         "must be where match.path begins, so that every request of the route has it".to_owned();
                     self.sink.value(table.at.key("strip_prefix"), strip.span.clone(), message, None);
@@ -192,22 +209,39 @@ impl RouteReader<'_, '_, '_, '_> {
                 return Some(Rewrite::StripPrefix(strip.value.0.clone()));
             }
             (None, Some(rewrite)) => {
-                if rewrite.value.0.contains("{rest}") && !matches!(path, PathMatch::Prefix(_)) {
+                if rewrite.value.0.contains("{rest}") && !matcher.paths().all(leaves_rest) {
                     let message = "{rest} is what a match.path of the form \"/prefix/*\" leaves over".to_owned();
                     let help = Some("use {path}, or match a prefix".to_owned());
                     self.sink.value(table.at.key("rewrite"), rewrite.span.clone(), message, help);
                 }
-                return Some(Rewrite::Template(rewrite.value.0.clone()));
+                return match rewrites::rewrite(&rewrite.value, captures) {
+                    Ok(made) => Some(made),
+                    Err(Refusal { why, help }) => {
+                        let why = why.unwrap_or_default();
+                        self.sink.value(table.at.key("rewrite"), rewrite.span.clone(), why, help);
+                        None
+                    }
+                };
             }
         }
         Some(Rewrite::None)
+    }
+
+    fn query(&mut self, edits: &rewrites::QueryEdits, captures: Option<&Captures>) -> Option<QueryRules> {
+        let wrong = match rewrites::query(edits, captures) {
+            Ok(rules) => return Some(rules),
+            Err(wrong) => wrong,
+        };
+        let (key, offset, Refusal { why, help }) = wrong;
+        self.sink.place(format!("{}.{key}", edits.at.path), offset, why.unwrap_or_default(), help);
+        None
     }
 
     fn header_rules<const MAX: usize>(
         &mut self,
         at: &Place,
         (set, remove): (&Written<file::HeaderSet>, &Written<List<EditableHeader, 0, MAX>>),
-        of_request: bool,
+        (of_request, captures): (bool, Option<&Captures>),
     ) -> Option<HeaderRules> {
         let (set, remove) = (&set.value.0, &remove.value.0);
         unique(at.key("set"), set.iter().map(|(name, _)| (&name.value.0, &name.span)), self.sink);
@@ -223,7 +257,7 @@ impl RouteReader<'_, '_, '_, '_> {
         }
         let remove = remove.iter().map(|Written { value: EditableHeader(name), .. }| name.clone()).collect();
         let mut rules = HeaderRules { remove, ..HeaderRules::default() };
-        set.iter().for_each(|(name, value)| rules.add((name, value), at.key("set"), self.sink));
+        set.iter().for_each(|(name, value)| rules.add((name, value), (at.key("set"), captures), self.sink));
         Some(rules)
     }
 
@@ -278,11 +312,13 @@ impl RouteReader<'_, '_, '_, '_> {
         let given = [
             ("strip_prefix", table.strip_prefix.as_ref().map(|key| key.span.clone())),
             ("rewrite", table.rewrite.as_ref().map(|key| key.span.clone())),
+            ("query", table.query.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
             ("request_headers", table.request_headers.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
             ("timeout", table.timeout.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
             ("body_timeout", table.body_timeout.as_ref().map(|key| key.span.clone())),
             ("tunnel_timeout", table.tunnel_timeout.as_ref().map(|key| key.span.clone())),
             ("min_body_rate", table.min_body_rate.as_ref().map(|key| key.span.clone())),
+            ("grpc_web", table.grpc_web.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
             ("retry", table.retry.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
         ];
         for (name, span) in given.into_iter().filter_map(|(name, span)| Some((name, span?))) {
@@ -306,7 +342,21 @@ pub(super) fn respond(table: &file::Respond, sink: &mut Sink<'_>) -> Option<Targ
     })
 }
 
-pub(super) fn redirect(table: &file::Redirect, sink: &mut Sink<'_>) -> Option<Target> {
+pub(super) fn redirect(table: &file::Redirect, captures: Option<&Captures>, sink: &mut Sink<'_>) -> Option<Target> {
+    if let Some(to) = &table.to {
+        let names = to.value.0.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+        let of_request = ["path", "path_and_query", "host", "scheme", "query"];
+        for (name, _) in names.filter(|(name, _)| !of_request.contains(name)) {
+            if let Err(refusal) = Variable::of(name, captures).and_then(|variable| match variable {
+                Variable::Capture(_) => Ok(()),
+                _ => Err(Refusal::why(format!("{{{name}}} does not stand in a Location")).help(
+                    "there are {scheme}, {host}, {path}, {query}, {path_and_query} and what match.path has found",
+                )),
+            }) {
+                sink.value(table.at.key("to"), to.span.clone(), refusal.why.unwrap_or_default(), refusal.help);
+            }
+        }
+    }
     let status = table.status.as_ref()?;
     if !matches!(status.value.0, 301 | 302 | 303 | 307 | 308) {
         let message = "must be one of 301, 302, 303, 307, 308".to_owned();
@@ -314,4 +364,19 @@ pub(super) fn redirect(table: &file::Redirect, sink: &mut Sink<'_>) -> Option<Ta
     }
     let status = StatusCode::from_u16(u16::try_from(status.value.0).ok()?).ok()?;
     Some(Target::Redirect { to: value(&table.to)?.0, status })
+}
+
+/// Whether something in braces may stand for a capture.
+fn has_names(table: &file::Route) -> bool {
+    let in_redirect = table.redirect.as_ref().and_then(|redirect| redirect.value.to.as_ref());
+    table.rewrite.is_some()
+        || table.query.as_ref().is_some_and(|edits| edits.given)
+        || table.request_headers.as_ref().is_some_and(|rules| rules.given)
+        || table.response_headers.as_ref().is_some_and(|rules| rules.given)
+        || in_redirect.is_some_and(|to| to.value.0.contains('{'))
+}
+
+/// Whether a path leaves something over.
+fn leaves_rest(path: &PathMatch) -> bool {
+    matches!(path, PathMatch::Prefix(_) | PathMatch::Template { is_prefix: true, .. })
 }

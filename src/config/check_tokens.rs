@@ -34,9 +34,10 @@ pub(super) fn tokens(
         tell("a secret is not fetched: HS* needs key = { secret = … }");
         return None;
     }
-    let fetched = match &table.jwks {
-        Some(url) => Some(Arc::new(fetched(table, url, sink)?)),
-        None => None,
+    let fetched = match (&table.jwks, value(&table.discovery)) {
+        (Some(url), _) => Some(Arc::new(fetched(table, (url.value.clone(), None), sink)?)),
+        (None, Some(true)) => Some(Arc::new(discovered(table, sink)?)),
+        (None, _) => None,
     };
     let (keys, fingerprint) = match key {
         Some(key) => self::keys(key, &algorithms, sink)?,
@@ -59,16 +60,33 @@ pub(super) fn tokens(
 }
 
 /// Keys that are fetched, and what TLS is spoken for that: as with endpoints, where the file does not say.
-fn fetched(table: &identity_keys::Auth, url: &Written<JwksUrl>, sink: &mut Sink<'_>) -> Option<FetchedKeys> {
+fn fetched(
+    table: &identity_keys::Auth,
+    (url, issuer): (JwksUrl, Option<String>),
+    sink: &mut Sink<'_>,
+) -> Option<FetchedKeys> {
     let tls = table.tls.as_ref()?;
-    if tls.given && !url.value.is_tls {
-        sink.place(table.at.key("tls"), tls.span.start, "has no effect: jwks is http://".to_owned(), None);
+    if tls.given && !url.is_tls {
+        let asked = if issuer.is_some() { "the issuer" } else { "jwks" };
+        sink.place(table.at.key("tls"), tls.span.start, format!("has no effect: {asked} is http://"), None);
     }
-    let tls = match url.value.is_tls {
+    let tls = match url.is_tls {
         true => Some(client_side(&tls.value, sink)?),
         false => None,
     };
-    Some(FetchedKeys::new(url.value.clone(), tls))
+    Some(FetchedKeys::new(url, issuer, tls))
+}
+
+/// The keys of the issuer.
+fn discovered(table: &identity_keys::Auth, sink: &mut Sink<'_>) -> Option<FetchedKeys> {
+    let Some(issuer) = &table.issuer else {
+        let message = "missing: the issuer that is looked up, such as \"https://issuer.example\"".to_owned();
+        sink.place(table.at.key("issuer"), table.at.offset, message, None);
+        return None;
+    };
+    let url = JwksUrl::of_issuer(&issuer.value.0);
+    let url = url.map_err(|why| sink.value(table.at.key("issuer"), issuer.span.clone(), why, None)).ok()?;
+    fetched(table, (url, Some(issuer.value.0.clone())), sink)
 }
 
 /// The keys of `key`, and their fingerprint.

@@ -1,6 +1,7 @@
 //! What a route or a guard asks of a request besides host, path and method: headers, query parameters, cookies, and where it comes from.
 
 use super::addresses::Network;
+use super::hosts::{OneOrMore, RouteHost};
 use super::names::{Header, MethodText, Name};
 use super::paths::{PathText, QueryText};
 use super::pattern::Pattern;
@@ -102,10 +103,11 @@ impl fmt::Display for Condition {
 table! {
     /// Which requests a route takes; all that is given must hold.
     Match {
-        /// "a.example", or "*.example" for one or more labels before it; any where it is not given.
-        optional host: super::addresses::Host;
-        /// "/exact", "/prefix/*" (whole segments) or "~regex".
-        default path: PathText = "/*";
+        /// "a.example", "*.example" (one or more labels before it), "shop.*" (behind it) or "~regex" (of the whole host), or a list of them; any
+        /// where it is not given.
+        optional host: OneOrMore<RouteHost, ENTRIES_MAX>;
+        /// "/exact", "/prefix/*" (whole segments), "/users/{id}" (one segment), "/users/{id}/*" or "~regex", or a list of them.
+        default path: OneOrMore<PathText, ENTRIES_MAX> = "/*";
         /// Methods; any where it is not given.
         default method: List<MethodText, 0, ENTRIES_MAX> = [];
         /// Headers by name: "text" (exactly this), or { prefix = "…" }, { regex = "…" }, { not = "…" } (or absent), { present = true } or false.

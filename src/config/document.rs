@@ -162,12 +162,12 @@ impl<'t> Document<'t> {
         &self,
         _: &Later<Route, MIN, MAX>,
         sink: &mut Sink<'_>,
-        mut visit: impl FnMut(usize, &Route, &mut Sink<'_>),
+        mut visit: impl FnMut(usize, Route, &mut Sink<'_>),
     ) -> Result<Option<usize>, Entangled> {
         let path = Path::Key(&Path::Root, KEY);
         let Some(sections) = self.sections else {
             let list = self.root.as_table().and_then(|root| root.get(KEY)).ok_or(Entangled)?;
-            let visit = |index, written: Written<Route>, sink: &mut Sink<'_>| visit(index, &written.value, sink);
+            let visit = |index, written: Written<Route>, sink: &mut Sink<'_>| visit(index, written.value, sink);
             return Ok(each(Node::new(list, path, Origin::FILE), MIN..=MAX, sink, visit));
         };
         if !(MIN..=MAX).contains(&sections.count()) {
@@ -186,7 +186,7 @@ impl<'t> Document<'t> {
                 let text = path.text();
                 let node = Node::new(entry, Path::Text(&path, &text), Origin(&runs));
                 if let Some(route) = Route::read(node, sink) {
-                    visit(row, &route, sink);
+                    visit(row, route, sink);
                 }
                 row += 1;
             }

@@ -1,4 +1,5 @@
-//! Keys that are exchanged while the gateway runs: those that an issuer shows at its JWKS URL (RFC 7517 §5).
+//! Keys that are exchanged while the gateway runs: those that an issuer shows at its JWKS URL (RFC 7517 §5), which may be found by what the issuer says of
+//! itself (OpenID Connect Discovery 1.0 §4).
 //!
 //! The control plane fetches them; workers look at a number, and take the keys when it has changed. What was fetched last stays while nothing
 //! better comes. A worker that meets a token of a key that is not there says so, which has the keys fetched sooner.
@@ -6,15 +7,17 @@
 use super::encryption::ClientSide;
 use super::problem::Refusal;
 use super::read::Scalar;
+use super::strict_json;
 use super::tables::scalar_schema;
 use super::token_keys::VerifyKey;
 use super::values::text;
 use http::Uri;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
 use toml::de::DeValue;
 
 /// `auth.jwks`
@@ -32,6 +35,45 @@ pub struct JwksUrl {
     pub authority: String,
     /// Path and query.
     pub path: String,
+}
+
+impl JwksUrl {
+    /// Where an issuer says of itself where its keys are (OpenID Connect Discovery 1.0 §4.1).
+    ///
+    /// # Errors
+    /// Why the issuer has no such place.
+    pub(super) fn of_issuer(issuer: &str) -> Result<Self, String> {
+        if issuer.contains(['?', '#']) {
+            return Err("an issuer that is looked up has no query and no fragment".to_owned());
+        }
+        let written = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
+        let wrong = || "must be an https:// URL to be looked up; http:// for a loopback address only".to_owned();
+        Self::parse(&DeValue::String(written.into())).map_err(|refusal| refusal.why.unwrap_or_else(wrong))
+    }
+
+    /// The place of the keys, of what an issuer says of itself, which has to call it by its very name. It may be another host, as it is of large
+    /// issuers, but never one that is asked without TLS by an issuer that is asked with it.
+    ///
+    /// # Errors
+    /// Why that is not taken.
+    pub fn of_discovery(&self, issuer: &str, document: &str) -> Result<Self, String> {
+        let document = strict_json::object(document.as_bytes()).ok_or("the discovery document is no JSON object")?;
+        if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
+            return Err("the discovery document is of another issuer".to_owned());
+        }
+        let written =
+            document.get("jwks_uri").and_then(Value::as_str).ok_or("the discovery document has no jwks_uri")?;
+        let url = Self::parse(&DeValue::String(written.into())).map_err(|refusal| {
+            format!(
+                "its jwks_uri is not taken: {}",
+                refusal.why.unwrap_or_else(|| "it is no URL that is asked".to_owned())
+            )
+        })?;
+        match self.is_tls && !url.is_tls {
+            true => Err("its jwks_uri is not taken: it is without TLS".to_owned()),
+            false => Ok(url),
+        }
+    }
 }
 
 impl Scalar for JwksUrl {
@@ -69,8 +111,10 @@ scalar_schema!(JwksUrl);
 
 /// The keys of a URL.
 pub struct FetchedKeys {
-    /// Where they are.
+    /// Where they are, or where their issuer says that.
     pub url: JwksUrl,
+    /// The issuer, if that is asked where its keys are.
+    pub issuer: Option<String>,
     /// What TLS is spoken with there.
     pub tls: Option<ClientSide>,
     /// Which keys these are; 0: there were none yet.
@@ -78,19 +122,60 @@ pub struct FetchedKeys {
     #[expect(clippy::disallowed_types, reason = "taken when keys are exchanged, and then once by each worker")]
     keys: std::sync::Mutex<Arc<[VerifyKey]>>,
     is_wanted: AtomicBool,
+    good: AtomicU64,
+    failed: AtomicU64,
+    /// When they came last, in seconds since 1970; 0: never.
+    at: AtomicU64,
 }
 
 impl fmt::Debug for FetchedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // what has been fetched is no change of the configuration
-        f.debug_struct("FetchedKeys").field("url", &self.url).field("tls", &self.tls).finish_non_exhaustive()
+        f.debug_struct("FetchedKeys")
+            .field("url", &self.url)
+            .field("issuer", &self.issuer)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
     }
 }
 
 impl FetchedKeys {
-    pub(super) fn new(url: JwksUrl, tls: Option<ClientSide>) -> Self {
+    pub(super) fn new(url: JwksUrl, issuer: Option<String>, tls: Option<ClientSide>) -> Self {
         let (version, is_wanted) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { url, tls, version, keys: Default::default(), is_wanted }
+        let [good, failed, at] = [(); 3].map(|()| AtomicU64::new(0));
+        Self { url, issuer, tls, version, keys: Default::default(), is_wanted, good, failed, at }
+    }
+
+    /// Takes over what was fetched, and counted, for the configuration before.
+    pub fn succeed(&self, before: &Self) {
+        self.set(before.keys());
+        for (mine, its) in [(&self.good, &before.good), (&self.failed, &before.failed), (&self.at, &before.at)] {
+            mine.store(its.load(Relaxed), Relaxed);
+        }
+    }
+
+    /// They came, at this time since 1970.
+    pub fn on_fetched(&self, keys: Arc<[VerifyKey]>, now: Duration) {
+        self.set(keys);
+        self.good.fetch_add(1, Relaxed);
+        self.at.store(now.as_secs(), Relaxed);
+    }
+
+    /// They could not be had.
+    pub fn on_failed(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// Fetches that went well, and others.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.good.load(Relaxed), self.failed.load(Relaxed))
+    }
+
+    /// When they came last, in seconds since 1970.
+    #[must_use]
+    pub fn fetched_at(&self) -> Option<u64> {
+        Some(self.at.load(Relaxed)).filter(|at| *at > 0)
     }
 
     /// Which keys there are now.
@@ -107,7 +192,7 @@ impl FetchedKeys {
     }
 
     /// These are the keys from now on.
-    pub fn set(&self, keys: Arc<[VerifyKey]>) {
+    fn set(&self, keys: Arc<[VerifyKey]>) {
         *self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = keys;
         self.version.fetch_add(1, Release);
     }
@@ -145,6 +230,54 @@ mod tests {
             "http://127.0.0.1.example/",
         ] {
             assert!(parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_says_itself_where_its_keys_are() {
+        let of = |issuer: &str| JwksUrl::of_issuer(issuer).map(|url| url.written);
+        let place = "/.well-known/openid-configuration";
+        assert_eq!(of("https://i.example"), Ok(format!("https://i.example{place}")));
+        assert_eq!(of("https://i.example/"), Ok(format!("https://i.example{place}")));
+        assert_eq!(of("https://i.example/realms/a"), Ok(format!("https://i.example/realms/a{place}")));
+        for wrong in [
+            "i.example",
+            "http://i.example",
+            "https://i.example/?a=b",
+            "https://i.example#a",
+            "https://u:p@i.example",
+            "",
+        ] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+        let (issuer, local) = ("https://i.example/", "http://127.0.0.1:1");
+        let keys = |of: &str, document: &str| {
+            JwksUrl::of_issuer(of).unwrap().of_discovery(of, document).map(|url| url.written)
+        };
+        let said = |issuer: &str, uri: &str| format!("{{\"issuer\":{issuer:?},\"jwks_uri\":{uri:?},\"x\":[1]}}");
+        for uri in ["https://i.example/keys", "https://keys.example/v3"] {
+            assert_eq!(keys(issuer, &said(issuer, uri)), Ok(uri.to_owned()));
+        }
+        assert!(keys(local, &said(local, "http://127.0.0.1:2/keys")).is_ok());
+        for other in ["https://i.example", "https://I.example/", "https://evil.example/", ""] {
+            assert_eq!(
+                keys(issuer, &said(other, "https://i.example/keys")).unwrap_err(),
+                "the discovery document is of another issuer"
+            );
+        }
+        for uri in [
+            "http://127.0.0.1/keys",
+            "http://i.example/keys",
+            "file:///etc/passwd",
+            "/keys",
+            "",
+            "https://u:p@i.example/",
+        ] {
+            assert!(keys(issuer, &said(issuer, uri)).unwrap_err().contains("jwks_uri"), "{uri}");
+        }
+        let twice = "{\"issuer\":\"https://evil.example/\",\"issuer\":\"https://i.example/\",\"jwks_uri\":\"https://i.example/\"}";
+        for document in ["", "[]", "null", "{}", &format!("{{\"issuer\":{issuer:?}}}"), twice] {
+            assert!(keys(issuer, document).is_err(), "{document}");
         }
     }
 }

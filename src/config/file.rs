@@ -8,6 +8,8 @@ use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, Tru
 use super::check_guard::GuardRule;
 pub use super::conditions::Match;
 use super::cors::CorsTable;
+use super::defaults::Defaults;
+use super::error_pages::ErrorTable;
 use super::identity_keys::{Auth, Consumer, Rules};
 pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
@@ -20,6 +22,7 @@ use super::probe::{BodyMatch, ProbeHeader, ProbeHost, ProbeService};
 use super::read::{Later, List, Map};
 use super::redis::Redis;
 use super::retry_word::RetryWord;
+use super::rewrites::QueryEdits;
 use super::secret::SecretText;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
@@ -59,8 +62,10 @@ table! {
         optional access_log: AccessLog;
         /// Where clients connect.
         required listener: List<Listener, 1, LISTENERS_MAX>;
-        /// Which request goes where. The most specific route wins: host exact > wildcard > any; path exact > longest prefix > regex > any (`/*`);
-        /// then more conditions; then the order in the file.
+        /// What routes say that do not say it themselves.
+        optional defaults: Defaults;
+        /// Which request goes where. The most specific route wins: host exact > *.x > x.* > regex > any; path segment by segment, what is written
+        /// out > a placeholder > the end of a prefix, then regex > any (`/*`); then more conditions; then the order in the file.
         required route: Later<Route, 1, ROUTES_MAX>;
         /// Rules that are asked before any route, and that no route overtakes.
         default guard: List<GuardRule, 0, GUARDS_MAX> = [];
@@ -184,6 +189,8 @@ table! {
         default merge_slashes: bool = false;
         /// The Server header of responses: "pass" (the endpoint's), "remove", or the text that all get.
         default server: ServerField = "pass";
+        /// What the gateway's own errors look like, by status: the first that is for it. Without one: {"error": …, "message": …}.
+        default errors: List<ErrorTable, 0, ENTRIES_MAX> = [];
         /// Ways to be recognised on routes that name none themselves, by their names.
         default auth: List<Name, 0, AUTH_MAX> = [];
         /// Rate limits of [limit.NAME], by their names, that all its requests need besides the route's: all must admit, else 429.
@@ -236,8 +243,11 @@ table! {
         optional cors: CorsTable;
         /// Cut this from the beginning of the path before it is forwarded.
         optional strip_prefix: StripPrefix;
-        /// Forward this path instead: {rest} is what a "/prefix/*" left over, {path} the whole path.
+        /// Forward this path instead: {rest} is what a "/prefix/*" left over, {path} the whole path, {id} and {1} what match.path has found; and
+        /// variables as in request_headers, percent-encoded. 400 where no proper path comes out.
         optional rewrite: RewriteTo;
+        /// Changes to the query before the request is forwarded.
+        table query: QueryEdits;
         /// Changes to the request's headers before it is forwarded.
         table request_headers: HeaderRules;
         /// Changes to the response's headers.
@@ -256,6 +266,8 @@ table! {
         optional tunnel_timeout: Timeout;
         /// Slowest average at which a request's body may arrive; the listener's where it is not given, "0" sets none.
         optional min_body_rate: ByteRate;
+        /// Makes calls of gRPC-Web, binary and text, calls of gRPC; the upstream must speak HTTP/2 (protocol).
+        default grpc_web: bool = false;
         /// Retries.
         table retry: Retry;
     }

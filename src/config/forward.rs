@@ -77,6 +77,22 @@ pub(super) fn forward(table: &identity_keys::Forward, upstreams: &[&str], sink: 
         sink.value(table.at.key("upstream"), upstream.span.clone(), message, help);
         return None;
     };
+    for (key, names) in [("send", &table.send), ("copy", &table.copy), ("return_headers", &table.return_headers)] {
+        for name in names.iter().flat_map(|names| &names.value.0) {
+            let why = match name.value.0.as_str() {
+                "*" => "is the name of one header; all of them cannot be meant, so name those that are",
+                other if key == "send" && is_told_anyway(other) => {
+                    "has no effect: the question says it anyway, in words of the gateway's"
+                }
+                _ => continue,
+            };
+            sink.value(table.at.key(key), name.span.clone(), format!("{}: {why}", name.value.0), None);
+        }
+    }
+    if let Some(path) = table.path.as_ref().filter(|path| path.value.0.contains(['{', '}'])) {
+        let message = "nothing is put in here; the question says the URL in X-Forwarded-Uri".to_owned();
+        sink.value(table.at.key("path"), path.span.clone(), message, None);
+    }
     let list = |list: &Option<identity_keys::ForwardHeaders>| -> Option<Vec<HeaderName>> {
         Some(list.as_ref()?.value.0.iter().map(|name| name.value.0.clone()).collect())
     };
@@ -104,6 +120,12 @@ pub(super) fn forward(table: &identity_keys::Forward, upstreams: &[&str], sink: 
         cache: value(&table.cache)?.0,
         retry: retry()?,
     })
+}
+
+/// Whether the question has this header in any case, and never the client's.
+#[must_use]
+pub fn is_told_anyway(header: &str) -> bool {
+    header.starts_with("x-forwarded-") || matches!(header, "host" | "via")
 }
 
 /// As `route.retry` is unless a route says more: a question may be asked twice.

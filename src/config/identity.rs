@@ -7,6 +7,7 @@
 use super::fetched::FetchedKeys;
 use super::forward::Forward;
 use super::identity_keys::{Digest, IdentityText};
+use super::marks::Mark;
 use super::passwords::{Logins, PasswordHash};
 use super::token_keys::{Algorithm, VerifyKey};
 use crate::units::{AuthId, GroupId};
@@ -44,13 +45,15 @@ pub struct Consumer {
     pub groups: Box<[GroupId]>,
     /// Digests of its keys.
     pub keys: Box<[Digest]>,
+    /// By what certificates are its.
+    pub marks: Box<[Mark]>,
     /// The name and the password that it logs in with.
     pub login: Option<(Arc<str>, Arc<PasswordHash>)>,
 }
 
 impl Consumer {
     pub(super) fn new(name: &str, groups: Box<[GroupId]>, keys: Box<[Digest]>) -> Self {
-        Self { name: name.into(), number: Self::number_of(name), groups, keys, login: None }
+        Self { name: name.into(), number: Self::number_of(name), groups, keys, marks: Box::default(), login: None }
     }
 
     /// The number that stands for a name.
@@ -71,6 +74,9 @@ impl Consumers {
             told.update(b"\n");
             consumer.keys.iter().for_each(|key| told.update(&key.0));
             told.update(b"\n");
+            for (kind, text) in consumer.marks.iter().map(Mark::parts) {
+                [kind, "=", text, "\n"].iter().for_each(|part| told.update(part.as_bytes()));
+            }
             if let Some((user, hash)) = &consumer.login {
                 told.update(user.as_bytes());
                 told.update(b":");
@@ -103,7 +109,7 @@ impl fmt::Debug for Consumers {
 pub struct Auth {
     /// What routes and listeners call it.
     pub name: String,
-    /// Where what is shown stands, in the order in which it is looked for; at least one place, but where somebody else decides.
+    /// Where what is shown stands, in the order in which it is looked for; none for certificates, and where somebody else decides.
     pub places: Vec<KeyPlace>,
     /// What stands there.
     pub proof: Proof,
@@ -122,6 +128,8 @@ pub enum Proof {
     Token(Arc<TokenRules>),
     /// The name and the password of one of these.
     Password(Arc<Logins>),
+    /// A certificate that the listener has believed.
+    Certificate,
     /// Whatever convinces somebody else.
     Forward(Arc<Forward>),
 }
@@ -132,7 +140,7 @@ impl Auth {
     pub fn tokens(&self) -> Option<&Arc<TokenRules>> {
         match &self.proof {
             Proof::Token(rules) => Some(rules),
-            Proof::Key | Proof::Password(_) | Proof::Forward(_) => None,
+            Proof::Key | Proof::Password(_) | Proof::Certificate | Proof::Forward(_) => None,
         }
     }
 
@@ -141,7 +149,7 @@ impl Auth {
     pub fn logins(&self) -> Option<&Arc<Logins>> {
         match &self.proof {
             Proof::Password(logins) => Some(logins),
-            Proof::Key | Proof::Token(_) | Proof::Forward(_) => None,
+            Proof::Key | Proof::Token(_) | Proof::Certificate | Proof::Forward(_) => None,
         }
     }
 
@@ -150,7 +158,7 @@ impl Auth {
     pub fn forward(&self) -> Option<&Arc<Forward>> {
         match &self.proof {
             Proof::Forward(forward) => Some(forward),
-            Proof::Key | Proof::Token(_) | Proof::Password(_) => None,
+            Proof::Key | Proof::Token(_) | Proof::Password(_) | Proof::Certificate => None,
         }
     }
 

@@ -5,6 +5,7 @@ use super::fetched::JwksUrl;
 use super::file::Timeout;
 use super::forward::OnFailure;
 use super::identity::ClaimTest;
+use super::marks::Marks;
 use super::names::{EditableHeader, FilePath, Header, MethodText, Name};
 use super::passwords::PasswordHash;
 use super::paths::{Body, ProbePath, QueryText};
@@ -29,6 +30,8 @@ table! {
         default groups: List<Name, 0, CONSUMER_GROUPS_MAX> = [];
         /// API keys of the consumer, at most 64, so that an old one and a new one can be valid at once.
         default keys: List<KeyDigests, 0, CONSUMER_KEYS_MAX> = [];
+        /// Client certificates of the consumer, where auth.X.mtls is taken: by what they are its, one way or a list of at most 64.
+        optional mtls: Marks;
         /// The password that the consumer logs in with, where auth.X.basic is taken.
         optional basic: Credentials;
     }
@@ -67,10 +70,14 @@ table! {
         optional key: TokenKey;
         /// Or with the keys of a JWK set at this URL, which are fetched every 5 min, and sooner when a token names one that is not there.
         optional jwks: JwksUrl;
-        /// TLS with whom that URL names.
+        /// true: or with the keys of the issuer, which says itself where they are (OpenID Connect Discovery), at ISSUER/.well-known/openid-configuration.
+        default discovery: bool = false;
+        /// TLS with whom that URL or the issuer names.
         table tls: UpstreamTls;
         /// Or a name and a password (RFC 7617), behind "Authorization: Basic".
         optional basic: Basic;
+        /// Or the certificate of a client, which the listener has believed (tls.client_auth): its consumer has mtls.
+        default mtls: bool = false;
         /// Or another service decides, which is asked first.
         optional forward: Forward;
         /// How tokens are signed; others are refused. RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, or HS256, HS384, HS512

@@ -7,6 +7,7 @@
 mod access_warnings;
 mod acme;
 mod addresses;
+mod captures;
 mod certificate_warnings;
 pub mod check;
 mod check_consumers;
@@ -19,18 +20,24 @@ mod check_tokens;
 mod check_upstream;
 mod conditions;
 mod cors;
+mod defaults;
 mod document;
+mod effect_warnings;
 mod encryption;
+mod error_pages;
 mod fetched;
 pub mod file;
 mod followed;
 mod foreign;
 mod forward;
+mod hosts;
 pub(crate) mod identity;
 mod identity_keys;
 mod knobs;
 mod limit_keys;
 pub(crate) mod limit_names;
+pub(crate) mod marks;
+mod matching;
 mod measure;
 mod named;
 mod names;
@@ -44,6 +51,7 @@ mod read;
 pub mod reading;
 pub(crate) mod redis;
 mod retry_word;
+mod rewrites;
 mod route_warnings;
 mod secret;
 pub(crate) mod strict_json;
@@ -58,19 +66,24 @@ mod variables;
 mod warnings;
 
 pub use acme::Acme;
+pub use captures::{CaptureRoom, Captures};
 pub use check::{admin_address, load, parse, place_of_route};
 pub use conditions::{Condition, Scheme, Test};
 pub use cors::{AllowedHeaders, Cors, CorsOrigin};
 pub use encryption::{ClientSide, Origin, ServerSide};
+pub use error_pages::{ErrorPage, ErrorPiece};
 pub use fetched::{FetchedKeys, JwksUrl};
 pub use file::schema;
 pub use followed::Followed;
-pub use forward::{Forward, OnFailure};
+pub use forward::{Forward, OnFailure, is_told_anyway};
 pub use identity::{
     Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Proof, Rule, TokenRules,
 };
 pub use identity_keys::{Digest, IdentityText};
 pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use marks::Mark;
+pub use matching::{HostMatch, Match, PathMatch, PathRank};
+pub(crate) use matching::{placeholder, segments};
 pub use measure::Measure;
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use passwords::{Login, Logins, PasswordHash};
@@ -78,6 +91,7 @@ pub use pattern::Pattern;
 pub use probe::{BodyMatch, GrpcProbe, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use redis::{Config as Redis, WithoutRedis};
+pub use rewrites::{PathPiece, QueryRules, Rewrite};
 pub use secret::words as secret_words;
 pub(crate) use token_keys::keys as keys_of;
 pub use token_keys::{Algorithm, VerifyKey};
@@ -86,7 +100,7 @@ pub use variables::{OfClient, Piece, Template, Variable};
 pub use warnings::warnings;
 
 use crate::units::{AuthId, ClusterId, Ratio, Weight};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -275,6 +289,8 @@ pub struct Listener {
     pub merge_slashes: bool,
     /// `Server` of responses.
     pub server: ServerField,
+    /// What the gateway's own errors look like; the first that is for a status. Others are small JSON.
+    pub errors: Vec<ErrorPage>,
     /// Ways to be recognised on routes that do not say.
     pub auth: Vec<AuthId>,
     /// Limits of all its requests together with those of others that name them, besides the routes'.
@@ -313,6 +329,8 @@ pub struct Route {
     pub name: String,
     /// Which requests it takes.
     pub matcher: Match,
+    /// Its keys that `[defaults]` has said, or a part of them.
+    pub defaulted: Vec<&'static str>,
     /// It stands as `[[guard]]` in the file: it is asked before all that do not, whatever they match.
     pub is_guard: bool,
     /// What is done with them.
@@ -325,6 +343,10 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// How the path changes on its way up.
     pub rewrite: Rewrite,
+    /// How the query does.
+    pub query: QueryRules,
+    /// What its paths find for rewrites, redirects and headers; `None`: they have no captures, or some have and others not.
+    pub captures: Option<Captures>,
     /// Headers of the request.
     pub request_headers: HeaderRules,
     /// Headers of the response.
@@ -343,54 +365,10 @@ pub struct Route {
     pub tunnel_timeout: Option<Duration>,
     /// Of its requests' bodies; `None`: the listener's.
     pub body_rate_min: Option<u64>,
+    /// Calls of gRPC-Web are made calls of gRPC.
+    pub grpc_web: bool,
     /// Retries.
     pub retry: Retry,
-}
-
-/// `route.match`: all that is given must hold.
-#[derive(Clone, Debug, Default)]
-pub struct Match {
-    /// The request's host.
-    pub host: HostMatch,
-    /// The request's path.
-    pub path: PathMatch,
-    /// Allowed methods; empty: any.
-    pub methods: Vec<Method>,
-    /// Headers that must be there with exactly this value.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Query parameters (after percent-decoding) that must be there with exactly this value.
-    pub query: Vec<(String, String)>,
-    /// What else must hold.
-    pub more: Vec<Condition>,
-}
-
-/// `match.host`, lower case, without port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum HostMatch {
-    /// Any host.
-    #[default]
-    Any,
-    /// `a.example`
-    Exact(String),
-    /// `*.example`: one or more labels before it; holds `example`.
-    Wildcard(String),
-}
-
-/// `match.path`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// `/exact`
-    Exact(String),
-    /// `/prefix/*`: `/prefix` and whole segments below it; holds `/prefix`, and the empty string for `/*`.
-    Prefix(String),
-    /// `~regex`, in linear time; holds the pattern without `~`. Not anchored unless it says so.
-    Regex(String),
-}
-
-impl Default for PathMatch {
-    fn default() -> Self {
-        Self::Prefix(String::new())
-    }
 }
 
 /// What a route does.
@@ -416,17 +394,6 @@ pub enum Target {
         /// 301, 302, 303, 307 or 308.
         status: StatusCode,
     },
-}
-
-/// `strip_prefix` or `rewrite`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rewrite {
-    /// The path goes up as it was routed.
-    None,
-    /// The prefix is cut; what is left begins with `/`.
-    StripPrefix(String),
-    /// A template: `{rest}` is what the route's `/prefix/*` left over (with its leading `/`), `{path}` the whole path.
-    Template(String),
 }
 
 /// `request_headers`, `response_headers`: removed first, then set (replacing).

@@ -6,11 +6,13 @@
 
 use super::PathMatch;
 use super::addresses::check_authority;
+use super::matching::{placeholder, segments};
 use super::problem::Refusal;
 use super::read::Scalar;
 use super::tables::scalar_schema;
 use super::values::text;
-use crate::limits::{PATH_BYTES_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
+use super::variables::is_plain;
+use crate::limits::{PATH_BYTES_MAX, PLACEHOLDERS_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
 use http::HeaderValue;
 use regex_automata::meta::{Config, Regex};
 use regex_automata::util::syntax;
@@ -23,7 +25,7 @@ pub struct PathText(pub PathMatch);
 
 impl Scalar for PathText {
     fn allowed() -> String {
-        "\"/exact\", \"/prefix/*\" or \"~regex\"".to_owned()
+        "\"/exact\", \"/prefix/*\", \"/users/{id}\", \"/users/{id}/*\" or \"~regex\", or a list of them".to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
@@ -33,7 +35,7 @@ impl Scalar for PathText {
             return Ok(Self(PathMatch::Regex(pattern.to_owned())));
         }
         check_path(written)?;
-        no_placeholders(written)?;
+        let is_template = check_template(written)?;
         let (path, prefix) = written.strip_suffix("/*").map_or((written, false), |path| (path, true));
         if path.contains('*') {
             let why = "`*` stands only for whole segments at the end, as in \"/prefix/*\"";
@@ -41,7 +43,12 @@ impl Scalar for PathText {
             let help = help.map(|stem| format!("did you mean \"{}/*\"?", stem.trim_end_matches('/')));
             return Err(Refusal { why: Some(why.to_owned()), help });
         }
-        Ok(Self(if prefix { PathMatch::Prefix(path.to_owned()) } else { PathMatch::Exact(path.to_owned()) }))
+        let path = path.to_owned();
+        Ok(Self(match (is_template, prefix) {
+            (true, is_prefix) => PathMatch::Template { path, is_prefix },
+            (false, true) => PathMatch::Prefix(path),
+            (false, false) => PathMatch::Exact(path),
+        }))
     }
 
     fn schema() -> serde_json::Value {
@@ -174,7 +181,7 @@ pub struct RewriteTo(pub String);
 
 impl Scalar for RewriteTo {
     fn allowed() -> String {
-        "a path with {rest} or {path} in it, such as \"/v2{rest}\"".to_owned()
+        "a path with {rest}, {path}, captures or variables in it, such as \"/v2{rest}\" or \"/v2/{id}\"".to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
@@ -182,11 +189,12 @@ impl Scalar for RewriteTo {
         if written.starts_with("{rest}") {
             return Err(Refusal::why("{rest} alone may be empty, and a path is not").help("use strip_prefix"));
         }
-        check_placeholders(written, &["rest", "path"])?;
+        // any other name is a capture or a variable, of which the route knows
+        let named = filled(written, &["rest", "path"])?;
         check_slashes(written)?;
         // the paths that come out, for the shortest that go in and for others
         for (path, rest) in [("/p", "/r"), ("/", ""), ("/p", "")] {
-            check_path(&written.replace("{path}", path).replace("{rest}", rest).replace("//", "/"))?;
+            check_path(&named.replace("{path}", path).replace("{rest}", rest).replace("//", "/"))?;
         }
         Ok(Self(written.to_owned()))
     }
@@ -196,12 +204,40 @@ impl Scalar for RewriteTo {
     }
 }
 
+/// Whether there are placeholders in a path, each of which is one segment and has a name of its own, which no variable has.
+fn check_template(path: &str) -> Result<bool, Refusal> {
+    let mut names = Vec::new();
+    for segment in segments(path).filter(|segment| segment.contains(['{', '}'])) {
+        let Some(name) = placeholder(segment).filter(|name| !name.contains(['{', '}'])) else {
+            let why = format!("{segment:?}: a placeholder is one whole segment, as in \"/users/{{id}}\"");
+            return Err(
+                Refusal::why(why).help("a part of a segment is matched by a regex: \"~^/users/u-(?P<id>[^/]+)$\"")
+            );
+        };
+        let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.bytes().all(is_word) {
+            return Err(Refusal::why(format!("{segment}: a placeholder has a name of small letters, digits and _")));
+        }
+        if matches!(name, "rest" | "path") || is_plain(name) {
+            return Err(Refusal::why(format!("{segment} stands for something else in rewrites and headers")));
+        }
+        if names.contains(&name) {
+            return Err(Refusal::why(format!("{segment} stands there twice")));
+        }
+        names.push(name);
+    }
+    if names.len() > PLACEHOLDERS_MAX {
+        return Err(Refusal::why(format!("at most {PLACEHOLDERS_MAX} placeholders")));
+    }
+    Ok(!names.is_empty())
+}
+
 /// Braces stand percent-encoded in a URL (RFC 3986 §2), so here somebody expects them to stand for something.
 fn no_placeholders(path: &str) -> Result<(), Refusal> {
     if !path.contains(['{', '}']) {
         return Ok(());
     }
-    let help = "match any segment with a regex: \"~^/users/[^/]+$\"";
+    let help = "rewrite takes placeholders of match.path: rewrite = \"/v2/{id}\"";
     Err(Refusal::why("there are no placeholders here, and braces stand percent-encoded in a path").help(help))
 }
 
@@ -218,6 +254,27 @@ fn check_slashes(text: &str) -> Result<(), Refusal> {
         return Err(Refusal::why("a normalised path has no \"//\""));
     }
     Ok(())
+}
+
+/// A text with an example in place of each name that is not known here.
+fn filled(text: &str, known: &[&str]) -> Result<String, Refusal> {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(['{', '}']) {
+        let inner = rest[at..].strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let Some((word, tail)) = inner else { return Err(Refusal::why("a brace is not closed or not opened")) };
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if word.is_empty() || !word.bytes().all(is_name) {
+            return Err(Refusal::why(format!("{{{word}}} is no name")));
+        }
+        out.push_str(&rest[..at]);
+        match known.contains(&word) {
+            true => out.push_str(&format!("{{{word}}}")),
+            false => out.push('x'),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    Ok(out)
 }
 
 /// Only known words stand in braces.
@@ -247,9 +304,13 @@ impl Scalar for RedirectTo {
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         let whole = text(value)?;
-        check_placeholders(whole, &["path", "path_and_query", "host", "scheme", "query"])?;
+        let end = whole.find("://").map_or(0, |at| at + 3);
+        let end = whole[end..].find(['/', '?', '#']).map_or(whole.len(), |at| end + at);
+        let known = ["path", "path_and_query", "host", "scheme", "query"];
+        check_placeholders(&whole[..end], &known)?; // a client does not say whose host it is
+        let whole_filled = format!("{}{}", &whole[..end], filled(&whole[end..], &known)?);
         // what may stand anywhere, because it has no character that means something in a URL, as an example of itself
-        let written = whole.replace("{path_and_query}", "{path}").replace("{host}", "host.example");
+        let written = whole_filled.replace("{path_and_query}", "{path}").replace("{host}", "host.example");
         let written = written.replace("{scheme}", "https");
         let has_query = written.find("{query}").is_none_or(|at| written[..at].contains('?'));
         let written = &*written.replace("{query}", "q");
@@ -386,9 +447,24 @@ mod tests {
     fn prefixes_end_without_slash_and_templates_begin_with_one() {
         accepts::<StripPrefix>(&["/a", "/a/b"]);
         refuses::<StripPrefix>(&["", "/", "/a/", "/a/*", "a", "/*", "/{a}"]);
-        refuses::<PathText>(&["/users/{id}", "/{path}/*"]);
+        accepts::<PathText>(&["/users/{id}", "/users/{id}/*", "/{a}/{b_2}/c"]);
+        refuses::<PathText>(&[
+            "/{path}/*",
+            "/{host}",
+            "/u-{id}",
+            "/{id}.json",
+            "/{Id}",
+            "/{}",
+            "/{{a}}",
+            "/{a",
+            "/{1}",
+            "/{a}/{a}",
+            "/{a}*",
+            "/{a}/{b}/{c}/{d}/{e}/{f}/{g}/{h}/{i}",
+        ]);
         accepts::<RewriteTo>(&["/v2{rest}", "/v2{path}", "{path}", "/x", "{path}/y"]);
-        refuses::<RewriteTo>(&["", "{rest}", "v2", "/{x}", "/{rest", "/rest}", "/a?b", "/{}"]);
+        refuses::<RewriteTo>(&["", "{rest}", "v2", "/{rest", "/rest}", "/a?b", "/{}", "/{a b}", "{x}/y", "/%{x}"]);
+        accepts::<RewriteTo>(&["/{x}", "/u/{id}/{header.x-a}{rest}", "/a-{1}.json"]);
         // what would be refused if it were written out
         refuses::<RewriteTo>(&[
             "/{path}",
@@ -441,8 +517,13 @@ mod tests {
             "/a{query}",
             "https://{header.host}",
             "{query}",
-            "{uri}",
+            "{id}",
+            "https://{id}.example/",
+            "https://a.example{id}",
+            "{id}://a.example",
+            "//{id}",
         ]);
+        accepts::<RedirectTo>(&["/users/{id}", "https://{host}/u/{1}?q={name}", "https://a.example/{id}{path}"]);
         // another host than it seems, by the client's choice or not
         refuses::<RedirectTo>(&[
             "/{path}",

@@ -162,6 +162,12 @@ impl Refusal {
     }
 }
 
+/// Whether what stands here may be a password or a key of somebody's, also in the wrong form: that is not repeated.
+pub(super) fn is_credential(path: &str) -> bool {
+    let mut parts = path.strip_prefix("consumer.").into_iter().flat_map(|rest| rest.split(['.', '[']));
+    parts.any(|part| matches!(part, "basic" | "keys"))
+}
+
 /// Collects problems and knows the text they stand in.
 pub struct Sink<'t> {
     file: &'t str,
@@ -261,8 +267,9 @@ impl<'t> Sink<'t> {
 
     /// Something is wrong with the value at `span`.
     pub fn value(&mut self, path: impl fmt::Display, span: Range<usize>, message: String, help: Option<String>) {
-        let written = self.written(span.clone());
-        self.push(span.start, Problem { path: path.to_string(), written, message, help, ..self.blank() });
+        let path = path.to_string();
+        let written = if is_credential(&path) { None } else { self.written(span.clone()) };
+        self.push(span.start, Problem { path, written, message, help, ..self.blank() });
     }
 
     /// Something is wrong at `offset`, where there is no value to repeat.
@@ -284,11 +291,9 @@ impl<'t> Sink<'t> {
             Some(why) => (why, Some(must_be)),
             None => (must_be, None),
         };
-        let written = span.and_then(|span| self.written(span));
-        self.push(
-            at,
-            Problem { path: path.to_string(), written, message, allowed, help: refusal.help, ..self.blank() },
-        );
+        let path = path.to_string();
+        let written = span.filter(|_| !is_credential(&path)).and_then(|span| self.written(span));
+        self.push(at, Problem { path, written, message, allowed, help: refusal.help, ..self.blank() });
     }
 
     /// The text is not TOML.

@@ -7,7 +7,7 @@
 
 use super::foreign;
 use super::place::{Origin, Path, Place};
-use super::problem::{Refusal, Sink, listed, nearest};
+use super::problem::{Refusal, Sink, is_credential, listed, nearest};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -250,6 +250,7 @@ impl<'a> TableReader<'a> {
             // a key of this table where the table's name should stand: [upstream] for [upstream.NAME]
             let help = match node.path {
                 Path::Key(parent, key) if keys.contains(&key) => Some(format!("write [{parent}.NAME] above it")),
+                _ if is_credential(&node.path.text()) => None,
                 _ => node.value.as_str().zip(main_key(keys)).map(|(text, key)| format!("write {{ {key} = {text:?} }}")),
             };
             sink.value(node.path, node.span(), "must be a table".to_owned(), help);

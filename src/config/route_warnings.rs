@@ -7,7 +7,9 @@
 //! Whether two regexes have a path in common is not decided; only equal ones are compared. A regex that does not begin with `^` and plain text
 //! is taken to have paths in common with every prefix.
 
-use super::{Condition, Config, HostMatch, Match, PathMatch, Route, Target, paths};
+use super::matching::{placeholder, segments};
+use super::{Condition, Config, HostMatch, Match, PathMatch, Protocol, Route, Target, paths};
+use crate::units::ClusterId;
 use http::Method;
 use regex_automata::meta::Regex;
 
@@ -33,14 +35,15 @@ pub(super) fn of(config: &Config) -> Vec<String> {
             break;
         };
         pairs = left;
-        let regex = match &guard.matcher.path {
+        let compiled = |path: &PathMatch| match path {
             PathMatch::Regex(pattern) => paths::compile_regex(pattern, Regex::config()).ok(),
             _ => None,
         };
+        let regexes: Vec<_> = guard.matcher.paths().map(compiled).collect();
         let overtakes = |(other, route): &(usize, &Route)| {
             lacks(route, guard, asks_everywhere)
-                && is_before((*other, &route.matcher), (row, &guard.matcher))
-                && meet(&route.matcher, &guard.matcher, regex.as_ref())
+                && conditions_meet(&route.matcher, &guard.matcher)
+                && is_before((*other, &route.matcher), (row, &guard.matcher), &regexes)
         };
         let mut found = config.routes.iter().enumerate().filter(overtakes).map(|(_, route)| &route.name);
         let Some(first) = found.next() else { continue };
@@ -60,11 +63,16 @@ pub(super) fn of(config: &Config) -> Vec<String> {
 /// What is odd about a route by itself.
 fn alone(route: &Route, config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let PathMatch::Exact(path) = &route.matcher.path
-        && let Some(prefix) = path.strip_suffix('/').filter(|prefix| !prefix.is_empty())
+    let lonely = route.matcher.paths().find_map(|path| match path {
+        PathMatch::Exact(path) => {
+            path.strip_suffix('/').filter(|prefix| !prefix.is_empty()).map(|prefix| (path, prefix))
+        }
+        _ => None,
+    });
+    if let Some((path, prefix)) = lonely
         && !config.routes.iter().any(|other| {
-            other.matcher.host == route.matcher.host
-                && matches!(&other.matcher.path, PathMatch::Prefix(taken) if taken == prefix)
+            other.matcher.hosts().any(|host| *host == route.matcher.host)
+                && other.matcher.paths().any(|path| matches!(path, PathMatch::Prefix(taken) if taken == prefix))
         })
     {
         warnings.push(format!(
@@ -78,6 +86,18 @@ fn alone(route: &Route, config: &Config) -> Vec<String> {
             route.name
         ));
     }
+    if route.grpc_web
+        && let Target::Upstream(parts) = &route.target
+    {
+        let is_deaf = |&&(cluster, _): &&(ClusterId, _)| config.clusters[cluster.index()].protocol == Protocol::Http1;
+        warnings.extend(parts.iter().filter(is_deaf).map(|(cluster, _)| {
+            let name = &config.clusters[cluster.index()].name;
+            format!(
+                "route {:?}: grpc_web makes nothing of calls to upstream {name:?}, which speaks HTTP/1.1 (protocol)",
+                route.name
+            )
+        }));
+    }
     warnings
 }
 
@@ -87,8 +107,7 @@ fn protects(route: &Route) -> bool {
         return false; // which nobody overtakes
     }
     let matcher = &route.matcher;
-    let is_catch_all =
-        matches!(&matcher.path, PathMatch::Prefix(prefix) if prefix.is_empty()) && conditions(matcher) == 0;
+    let is_catch_all = matcher.paths().any(|path| *path == PathMatch::default()) && matcher.conditions() == 0;
     let refuses = matches!(&route.target, Target::Respond { status, .. } if status.is_client_error());
     (refuses && !is_catch_all) || route.auth.as_ref().is_some_and(|ways| !ways.is_empty()) || has_rules(route)
 }
@@ -106,7 +125,8 @@ fn lacks(route: &Route, guard: &Route, asks_everywhere: bool) -> bool {
         && status.is_client_error()
     {
         // "there is nothing else below /api", said by a 404 for the rest
-        let is_rest = status.as_u16() == 404 && is_below(&route.matcher.path, &guard.matcher.path);
+        let below = |path| guard.matcher.paths().any(|prefix| is_below(path, prefix));
+        let is_rest = status.as_u16() == 404 && route.matcher.paths().all(below);
         return !is_rest;
     }
     let asks = guard.auth.as_ref().is_some_and(|ways| !ways.is_empty());
@@ -116,43 +136,42 @@ fn lacks(route: &Route, guard: &Route, asks_everywhere: bool) -> bool {
     (asks && route.auth.is_none() && !asks_everywhere) || (has_rules(guard) && !has_rules(route))
 }
 
-/// Whether the first is tried before the second where both match: the router's order.
-fn is_before((row, first): (usize, &Match), (other_row, second): (usize, &Match)) -> bool {
-    let rank = |row: usize, matcher: &Match| {
-        let host = match &matcher.host {
-            HostMatch::Exact(_) => (2, 0),
-            HostMatch::Wildcard(host) => (1, host.len()),
-            HostMatch::Any => (0, 0),
-        };
-        let path = match &matcher.path {
-            PathMatch::Exact(_) => (3, 0),
-            PathMatch::Prefix(prefix) if !prefix.is_empty() => (2, prefix.len()),
-            PathMatch::Regex(_) => (1, 0),
-            PathMatch::Prefix(_) => (0, 0),
-        };
-        (host, path, conditions(matcher), std::cmp::Reverse(row))
-    };
-    rank(row, first) > rank(other_row, second)
+/// Whether a request may have a host and a path of both, by which the first is tried before the second: the router's order. `regexes` are the
+/// second's paths, where they are some.
+fn is_before((row, first): (usize, &Match), (other_row, second): (usize, &Match), regexes: &[Option<Regex>]) -> bool {
+    let hosts = first.hosts().flat_map(|one| second.hosts().map(move |other| (one, other)));
+    let hosts = hosts.filter(|(one, other)| hosts_meet(one, other)).map(|(one, other)| one.rank().cmp(&other.rank()));
+    let paths = first.paths().flat_map(|one| second.paths().zip(regexes).map(move |other| (one, other)));
+    let paths = paths.filter(|(one, (other, regex))| paths_meet(one, other, regex.as_ref()));
+    let paths = paths.map(|(one, (other, _))| one.rank().cmp(&other.rank()));
+    // by any host that both have, and any path
+    let (Some(host), Some(path)) = (hosts.max(), paths.max()) else { return false };
+    let conditions = first.conditions().cmp(&second.conditions());
+    host.then(path).then(conditions).then(other_row.cmp(&row)).is_gt()
 }
 
-fn conditions(matcher: &Match) -> usize {
-    usize::from(!matcher.methods.is_empty()) + matcher.headers.len() + matcher.query.len() + matcher.more.len()
-}
-
-/// Whether a request may match both; `regex` is the second's path, where that is one.
-fn meet(first: &Match, second: &Match, regex: Option<&Regex>) -> bool {
-    hosts_meet(&first.host, &second.host)
-        && methods_meet(&first.methods, &second.methods)
+/// Whether a request may match both, but for host and path.
+fn conditions_meet(first: &Match, second: &Match) -> bool {
+    methods_meet(&first.methods, &second.methods)
         && pairs_meet(&first.headers, &second.headers)
         && pairs_meet(&first.query, &second.query)
         && sources_meet(&first.more, &second.more)
-        && paths_meet(&first.path, &second.path, regex)
 }
 
 fn hosts_meet(first: &HostMatch, second: &HostMatch) -> bool {
     let is_under = |host: &str, suffix: &str| host.strip_suffix(suffix).is_some_and(|labels| labels.ends_with('.'));
+    let is_over = |host: &str, name: &str| host.strip_prefix(name).is_some_and(|labels| labels.starts_with('.'));
     match (first, second) {
         (HostMatch::Any, _) | (_, HostMatch::Any) => true,
+        (HostMatch::Regex(first), HostMatch::Regex(second)) => first == second,
+        (HostMatch::Regex(_), _) | (_, HostMatch::Regex(_)) => true,
+        (HostMatch::Beginning(name), HostMatch::Exact(host)) | (HostMatch::Exact(host), HostMatch::Beginning(name)) => {
+            is_over(host, name)
+        }
+        (HostMatch::Beginning(first), HostMatch::Beginning(second)) => {
+            first == second || is_over(first, second) || is_over(second, first)
+        }
+        (HostMatch::Beginning(_), HostMatch::Wildcard(_)) | (HostMatch::Wildcard(_), HostMatch::Beginning(_)) => true,
         (HostMatch::Exact(first), HostMatch::Exact(second)) => first == second,
         (HostMatch::Exact(host), HostMatch::Wildcard(suffix))
         | (HostMatch::Wildcard(suffix), HostMatch::Exact(host)) => is_under(host, suffix),
@@ -195,13 +214,47 @@ fn paths_meet(first: &PathMatch, second: &PathMatch, regex: Option<&Regex>) -> b
     match (first, second) {
         (PathMatch::Exact(path), PathMatch::Regex(_)) => regex.is_none_or(|regex| regex.is_match(path)),
         (PathMatch::Regex(first), PathMatch::Regex(second)) => first == second,
-        (PathMatch::Prefix(prefix), PathMatch::Regex(pattern))
-        | (PathMatch::Regex(pattern), PathMatch::Prefix(prefix)) => {
+        (PathMatch::Prefix(_) | PathMatch::Template { .. }, PathMatch::Regex(pattern))
+        | (PathMatch::Regex(pattern), PathMatch::Prefix(_) | PathMatch::Template { .. }) => {
+            let plain = if matches!(first, PathMatch::Regex(_)) { second } else { first };
+            let prefix = written_out(plain);
             let (begins, below) = (beginning(pattern), format!("{prefix}/"));
-            below.starts_with(&begins) || begins.starts_with(&below) || begins == *prefix
+            below.starts_with(&begins) || begins.starts_with(&below) || begins == prefix
         }
         (PathMatch::Regex(_), PathMatch::Exact(_)) => true,
-        _ => is_below(first, second) || is_below(second, first),
+        _ => plain_paths_meet(first, second),
+    }
+}
+
+/// What a path without regex certainly begins with.
+fn written_out(path: &PathMatch) -> &str {
+    match path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => path,
+        PathMatch::Template { path, .. } => path.split("/{").next().unwrap_or_default(),
+        PathMatch::Regex(_) => "",
+    }
+}
+
+/// Whether two paths without regexes have one in common: segment by segment, until one of them leaves the rest open.
+fn plain_paths_meet(first: &PathMatch, second: &PathMatch) -> bool {
+    let parts = |path: &PathMatch| {
+        let text = path.to_string();
+        let is_open = text.ends_with("/*");
+        (text.strip_suffix("/*").unwrap_or(&text).to_owned(), is_open)
+    };
+    let ((first, first_open), (second, second_open)) = (parts(first), parts(second));
+    let (mut one, mut other) = (segments(&first), segments(&second));
+    loop {
+        match (one.next(), other.next()) {
+            (Some(one), Some(other)) => {
+                if one != other && placeholder(one).is_none() && placeholder(other).is_none() {
+                    return false;
+                }
+            }
+            (None, None) => return true,
+            (None, Some(_)) => return first_open,
+            (Some(_), None) => return second_open,
+        }
     }
 }
 
@@ -209,9 +262,10 @@ fn paths_meet(first: &PathMatch, second: &PathMatch, regex: Option<&Regex>) -> b
 fn is_below(first: &PathMatch, second: &PathMatch) -> bool {
     match (first, second) {
         (PathMatch::Exact(first), PathMatch::Exact(second)) => first == second,
-        (PathMatch::Exact(path) | PathMatch::Prefix(path), PathMatch::Prefix(prefix)) => {
-            path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
+        (
+            PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Template { path, .. },
+            PathMatch::Prefix(prefix),
+        ) => path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         _ => false,
     }
 }
@@ -308,5 +362,11 @@ mod tests {
         let wanted = "route \"r\": max_body = \"0B\" forbids every body; it does not stand for no limit";
         assert_eq!(of(&route("r", "path = '/a'", "upstream = \"a\"\nmax_body = \"0B\"")), [wanted]);
         assert_eq!(of(&route("r", "path = '/a'", "upstream = \"a\"\nmax_body = \"1B\"")), [""; 0]);
+    }
+
+    #[test]
+    fn grpc_web_to_who_speaks_http1_is_told() {
+        let wanted = "route \"r\": grpc_web makes nothing of calls to upstream \"a\", which speaks HTTP/1.1 (protocol)";
+        assert_eq!(of(&route("r", "path = '/a'", "upstream = \"a\"\ngrpc_web = true")), [wanted]);
     }
 }

@@ -5,6 +5,7 @@
 
 use super::check::parse_for;
 use super::*;
+use http::Method;
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -217,7 +218,30 @@ fn paths_and_hosts_are_taken_apart() {
     assert_eq!(matcher("path = \"~^/a$\"").path, PathMatch::Regex("^/a$".to_owned()));
     assert_eq!(matcher("host = \"API.example.com\"").host, HostMatch::Exact("api.example.com".to_owned()));
     assert_eq!(matcher("host = \"*.Example.com\"").host, HostMatch::Wildcard("example.com".to_owned()));
+    assert_eq!(matcher("host = \"Shop.*\"").host, HostMatch::Beginning("shop".to_owned()));
+    assert_eq!(matcher("host = '~a+'").host, HostMatch::Regex("a+".to_owned()));
+    let many = matcher("host = [\"a\", \"b\"], path = [\"/a/{x}/*\", \"/b\"]");
+    assert_eq!((many.hosts().count(), many.other_paths), (2, vec![PathMatch::Exact("/b".to_owned())]));
+    assert_eq!(many.path, PathMatch::Template { path: "/a/{x}".to_owned(), is_prefix: true });
     assert_eq!(matcher("host = \"[::1]\"").host, HostMatch::Exact("[::1]".to_owned()));
+}
+
+#[test]
+fn a_password_in_the_wrong_place_is_not_repeated() {
+    for wrong in [
+        "basic = \"hunter2\"",
+        "basic = { password = \"hunter2\" }",
+        "basic = { pass = \"hunter2\" }",
+        "basic = [\"hunter2\"]",
+        "keys = \"hunter2\"",
+        "keys = [\"hunter2\"]",
+        "keys = [{ sha256 = \"hunter2\" }]",
+        "keys = { sha256 = \"hunter2\" }",
+    ] {
+        let text = format!("{MINIMAL}\n[consumer.f]\n{wrong}\n");
+        let told = parse_for(&text, "f", CORES).unwrap_err().to_string();
+        assert!(told.contains("consumer.f") && !told.contains("hunter2"), "{wrong}: {told}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! text: whoever writes `$remote_addr` out of habit must not learn from his service's log that it went out as it stands.
 
 use super::HeaderRules;
+use super::captures::Captures;
 use super::names::EditableHeader;
 use super::place::KeyOf;
 use super::problem::{Refusal, Sink, did_you_mean};
@@ -58,6 +59,8 @@ pub enum Variable {
     Cookie(String),
     /// Of the client's certificate, which the gateway has verified.
     Certificate(OfClient),
+    /// What the route's path has found under this name or number.
+    Capture(String),
 }
 
 /// Variables without a name of their own.
@@ -118,8 +121,11 @@ const FOREIGN: [(&str, &str); 31] = [
 ];
 
 impl Variable {
-    /// The one of this name, which stands in braces.
-    fn of(word: &str) -> Result<Self, Refusal> {
+    /// The one of this name, which stands in braces, where the route's paths have these captures.
+    pub(super) fn of(word: &str, captures: Option<&Captures>) -> Result<Self, Refusal> {
+        if captures.is_some_and(|captures| captures.has(word)) {
+            return Ok(Self::Capture(word.to_owned()));
+        }
         if let Some((_, variable)) = PLAIN.iter().find(|(name, _)| *name == word) {
             return Ok(variable.clone());
         }
@@ -132,12 +138,13 @@ impl Variable {
             Some(("cookie", name)) if !name.is_empty() => return Ok(Self::Cookie(name.to_owned())),
             _ => {}
         }
-        Err(unknown(&format!("{{{word}}}"), word))
+        Err(unknown(&format!("{{{word}}}"), word, captures))
     }
 
     /// What stands in the braces.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
+            Self::Capture(name) => name.clone(),
             Self::Claim(name) => format!("claim.{name}"),
             Self::Header(name) => format!("header.{name}"),
             Self::Cookie(name) => format!("cookie.{name}"),
@@ -146,10 +153,17 @@ impl Variable {
     }
 }
 
+/// Whether a variable without a name of its own is called so.
+pub(super) fn is_plain(name: &str) -> bool {
+    PLAIN.iter().any(|(known, _)| *known == name)
+}
+
 /// Why `written`, which is called `word` without its marks, stands for nothing.
-fn unknown(written: &str, word: &str) -> Refusal {
+fn unknown(written: &str, word: &str, captures: Option<&Captures>) -> Refusal {
     let known = PLAIN.iter().map(|(name, _)| *name);
-    let listed: Vec<_> = known.clone().chain(NAMED).map(|name| format!("{{{name}}}")).collect();
+    let captured = captures.map(Captures::names).unwrap_or_default();
+    let captured = captured.iter().map(String::as_str);
+    let listed: Vec<_> = captured.clone().chain(known.clone()).chain(NAMED).map(|name| format!("{{{name}}}")).collect();
     let refusal = Refusal::why(format!("{written} stands for nothing; there are {}", listed.join(", ")));
     let ours =
         FOREIGN.iter().find(|(foreign, _)| foreign.eq_ignore_ascii_case(word)).map(|(_, ours)| (*ours).to_owned());
@@ -161,8 +175,10 @@ fn unknown(written: &str, word: &str) -> Refusal {
     });
     match ours.or_else(|| known.clone().find(|name| *name == word).map(str::to_owned)) {
         Some(ours) => refusal.help(format!("that is {{{ours}}} here")),
-        None => refusal
-            .help(did_you_mean(word, known).unwrap_or_else(|| "write $$ for $, and {{ for { before a name".to_owned())),
+        None => refusal.help(
+            did_you_mean(word, captured.chain(known))
+                .unwrap_or_else(|| "write $$ for $, and {{ for { before a name".to_owned()),
+        ),
     }
 }
 
@@ -197,7 +213,7 @@ impl Template {
     ///
     /// # Errors
     /// Something in it looks as if something were to be put in, and is no variable.
-    pub(super) fn parse(written: &str) -> Result<Option<Self>, Refusal> {
+    pub(super) fn parse(written: &str, captures: Option<&Captures>) -> Result<Option<Self>, Refusal> {
         let (mut pieces, mut text, mut rest) = (Vec::new(), String::new(), written);
         let flush = |text: &mut String, pieces: &mut Vec<Piece>| {
             if !text.is_empty() {
@@ -214,10 +230,10 @@ impl Template {
                     text.push_str(meant);
                     taken
                 }
-                Next::Foreign(written, word) => return Err(unknown(written, word)),
+                Next::Foreign(written, word) => return Err(unknown(written, word, captures)),
                 Next::Name(word) => {
                     flush(&mut text, &mut pieces);
-                    pieces.push(Piece::Variable(Variable::of(word)?));
+                    pieces.push(Piece::Variable(Variable::of(word, captures)?));
                     word.len() + 2
                 }
             };
@@ -278,7 +294,7 @@ impl HeaderRules {
     pub(super) fn add(
         &mut self,
         (name, value): (&Written<EditableHeader>, &Written<SecretText>),
-        key: KeyOf<'_>,
+        (key, captures): (KeyOf<'_>, Option<&Captures>),
         sink: &mut Sink<'_>,
     ) {
         let (name, SecretText(text)) = (name.value.0.clone(), &value.value);
@@ -288,7 +304,7 @@ impl HeaderRules {
             return;
         }
         let has_variables = |template: &Template| template.0.iter().any(|it| matches!(it, Piece::Variable(_)));
-        let parsed = Template::parse(written).and_then(|parsed| match parsed {
+        let parsed = Template::parse(written, captures).and_then(|parsed| match parsed {
             Some(template) if name == http::header::HOST && has_variables(&template) => {
                 Err(Refusal::why("Host is one text, or what the client has sent, which it is without a rule"))
             }
@@ -338,7 +354,7 @@ mod tests {
             "{:x}",
             "é{",
         ] {
-            assert_eq!(Template::parse(written).unwrap(), None, "{written}");
+            assert_eq!(Template::parse(written, None).unwrap(), None, "{written}");
         }
     }
 
@@ -356,12 +372,12 @@ mod tests {
             ("{claim.realm.roles}", vec![of(Variable::Claim("realm.roles".into()))]),
             ("{cookie.theme};", vec![of(Variable::Cookie("theme".into())), text(";")]),
         ] {
-            let parsed = Template::parse(written).unwrap();
+            let parsed = Template::parse(written, None).unwrap();
             let parsed = parsed.unwrap_or_else(|| Template(vec![text(written)]));
             assert_eq!((parsed.to_string().as_str(), &parsed.0), (written, &pieces));
         }
         for (written, meant) in [("{{host}", "{host}"), ("$$1", "$1"), ("a$$", "a$"), ("{{a}{{b}", "{a}{b}")] {
-            assert_eq!(Template::parse(written).unwrap(), Some(Template(vec![text(meant)])), "{written}");
+            assert_eq!(Template::parse(written, None).unwrap(), Some(Template(vec![text(meant)])), "{written}");
         }
     }
 
@@ -380,12 +396,12 @@ mod tests {
             ("{http.request.host}", "{host}"),
             ("{remote_host}", "{client_ip}"),
         ] {
-            let refused = Template::parse(written).unwrap_err();
+            let refused = Template::parse(written, None).unwrap_err();
             assert!(refused.help.as_ref().is_some_and(|said| said.contains(help)), "{written}: {refused:?}");
             assert!(refused.why.unwrap().contains("{client_ip}"));
         }
         for written in ["$1", "{1}", "{id}", "$anything", "%[path,lower]", "%REQ(X-A)%", "{header.}", "{claim.}"] {
-            assert!(Template::parse(written).is_err(), "{written}");
+            assert!(Template::parse(written, None).is_err(), "{written}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! all endpoints are drained before a service is taken away. Forgotten, both are outages that nothing else points out.
 
 use super::{AccessLog, Address, Bind, Config, LogPath, Measure, Target};
-use super::{access_warnings, certificate_warnings, route_warnings};
+use super::{access_warnings, certificate_warnings, effect_warnings, route_warnings};
 use crate::units::Weight;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -50,6 +50,7 @@ pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
         }
     }
     warnings.extend(route_warnings::of(config));
+    warnings.extend(effect_warnings::of(config));
     warnings.extend(access_warnings::of(config));
     warnings.extend(certificate_warnings::of(config, wall));
     warnings

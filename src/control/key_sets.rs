@@ -1,10 +1,13 @@
 //! Keys of tokens that are fetched from where an issuer shows them: now, every few minutes, and sooner when a token names a key that is not there.
 //!
+//! The issuer may be the one who says where they are (OpenID Connect Discovery). Then it is asked each time, by its own name only.
+//!
 //! A set that cannot be had, or has no key in it that could be used, changes nothing: the last good one stays, and the log says why, once for
 //! each time that it begins to fail.
 
 use super::probes::check::fetch;
-use crate::config::{Config, FetchedKeys, HttpProbe, TokenRules, keys_of};
+use crate::config::{Config, FetchedKeys, HttpProbe, JwksUrl, TokenRules, keys_of};
+use crate::net::clock;
 use crate::net::guarded::guarded;
 use http::HeaderValue;
 use http::header::{ACCEPT, USER_AGENT};
@@ -45,10 +48,12 @@ impl KeySets {
             };
             let mut known = before.iter().flat_map(|before| &*before.auth).filter_map(|way| {
                 let old = way.tokens().filter(|old| old.algorithms == rules.algorithms)?;
-                old.fetched.as_ref().filter(|old| old.url == fetched.url && old.version() > 0)
+                old.fetched
+                    .as_ref()
+                    .filter(|old| old.url == fetched.url && old.issuer == fetched.issuer && old.version() > 0)
             });
             if let Some(known) = known.next() {
-                fetched.set(known.keys());
+                fetched.succeed(known);
             }
             let (name, rules, fetched) = (way.name.clone(), Arc::clone(rules), Arc::clone(fetched));
             tasks.spawn(async move {
@@ -61,40 +66,70 @@ impl KeySets {
     }
 }
 
+/// When keys are fetched again.
+#[derive(Debug)]
+struct Pace {
+    retry: Duration,
+}
+
+impl Pace {
+    /// How long those that have come, or have not, are left alone.
+    fn after(&mut self, has_come: bool) -> Duration {
+        if has_come {
+            self.retry = RETRY_MIN;
+            return EVERY;
+        }
+        let pause = self.retry;
+        self.retry = (pause * 2).min(RETRY_MAX);
+        pause
+    }
+
+    /// Whether it is time for the next fetch, so long after the beginning of the last one; asks whether one is wanted only when that counts.
+    fn is_due(elapsed: Duration, pause: Duration, is_wanted: impl FnOnce() -> bool) -> bool {
+        elapsed >= pause || (elapsed >= WANTED_MIN && is_wanted())
+    }
+}
+
 async fn keep(name: &str, rules: &TokenRules, fetched: &FetchedKeys) {
-    let (mut retry, mut said) = (RETRY_MIN, String::new());
+    let (mut pace, mut said) = (Pace { retry: RETRY_MIN }, String::new());
     loop {
         let begun = Instant::now();
         let outcome = timeout(PATIENCE, read(fetched)).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         let outcome = outcome.and_then(|text| keys_of(&text, &rules.algorithms));
-        let pause = match outcome {
+        let pause = pace.after(outcome.is_ok());
+        match outcome {
             Ok(keys) => {
                 if !said.is_empty() || fetched.version() == 0 {
                     tracing::info!("auth.{name}: keys fetched from {} count={}", fetched.url.written, keys.len());
                 }
-                fetched.set(keys.into());
-                (retry, said) = (RETRY_MIN, String::new());
-                EVERY
+                fetched.on_fetched(keys.into(), clock::wall());
+                said = String::new();
             }
             Err(why) => {
+                fetched.on_failed();
                 if why != said {
                     tracing::warn!("auth.{name}: {}: {why}; the keys before stay", fetched.url.written);
                     said = why;
                 }
-                retry = (retry * 2).min(RETRY_MAX);
-                retry / 2
             }
-        };
+        }
         fetched.take_wanted();
-        while begun.elapsed() < pause && !(begun.elapsed() >= WANTED_MIN && fetched.take_wanted()) {
+        while !Pace::is_due(begun.elapsed(), pause, || fetched.take_wanted()) {
             sleep(LOOK).await;
         }
     }
 }
 
-/// What stands there.
+/// The set of keys, wherever it is.
 async fn read(fetched: &FetchedKeys) -> Result<String, String> {
-    let url = &fetched.url;
+    let Some(issuer) = &fetched.issuer else { return get(fetched, &fetched.url).await };
+    let document = get(fetched, &fetched.url).await?;
+    let keys = fetched.url.of_discovery(issuer, &document)?;
+    get(fetched, &keys).await
+}
+
+/// What stands at a URL.
+async fn get(fetched: &FetchedKeys, url: &JwksUrl) -> Result<String, String> {
     let addresses = lookup_host((url.host.as_str(), url.port)).await.map_err(|error| format!("no address: {error}"))?;
     let mut probe = HttpProbe::get(&url.path, (200, 200));
     probe.host = Some(url.authority.clone());
@@ -102,14 +137,46 @@ async fn read(fetched: &FetchedKeys) -> Result<String, String> {
     probe.headers = vec![(USER_AGENT, agent), (ACCEPT, HeaderValue::from_static("application/json"))];
     let mut failure = "no address".to_owned();
     for address in addresses {
-        let tls = fetched.tls.as_ref().map(|tls| {
-            let name = tls.name.clone().or_else(|| ServerName::try_from(url.host.clone()).ok());
-            (Arc::clone(&tls.rules), name)
+        let tls = fetched.tls.as_ref().filter(|_| url.is_tls).map(|tls| {
+            // a name of the configuration is that of whom the configuration names
+            let given = tls.name.clone().filter(|_| url.host == fetched.url.host);
+            (Arc::clone(&tls.rules), given.or_else(|| ServerName::try_from(url.host.clone()).ok()))
         });
+        if tls.is_none() && url.is_tls {
+            return Err("no TLS is spoken with it".to_owned());
+        }
         match fetch(address, &probe, tls).await {
             Ok(bytes) => return String::from_utf8(bytes).map_err(|_| "what stands there is no text".to_owned()),
             Err(why) => failure = why,
         }
     }
     Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second of somebody who invents keys all the time, in steps of [`LOOK`].
+    #[test]
+    fn who_invents_keys_has_them_fetched_every_ten_seconds_and_no_sooner() {
+        let fetches = |mut has_come: Box<dyn FnMut() -> bool>, is_wanted: bool, for_secs: u64| {
+            let (mut pace, mut at, mut begun) = (Pace { retry: RETRY_MIN }, Duration::ZERO, Vec::new());
+            while at < Duration::from_secs(for_secs) {
+                begun.push(at);
+                let (start, pause) = (at, pace.after(has_come()));
+                while !Pace::is_due(at - start, pause, || is_wanted) {
+                    at += LOOK;
+                }
+            }
+            begun
+        };
+        let secs = |list: &[u64]| list.iter().map(|secs| Duration::from_secs(*secs)).collect::<Vec<_>>();
+        assert_eq!(fetches(Box::new(|| true), true, 45), secs(&[0, 10, 20, 30, 40]));
+        assert_eq!(fetches(Box::new(|| true), false, 700), secs(&[0, 300, 600]));
+        // while there is nothing to be had, sooner at first, wanted or not
+        assert_eq!(fetches(Box::new(|| false), false, 70), secs(&[0, 1, 3, 7, 15, 31, 61]));
+        let wanted = fetches(Box::new(|| false), true, 120);
+        assert!(wanted.windows(2).skip(4).all(|two| two[1] - two[0] >= WANTED_MIN), "{wanted:?}");
+    }
 }

@@ -204,13 +204,18 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules, 
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a 101, the last head on a connection that becomes a tunnel; `lines` are as those of a [`DownstreamResponse`].
+/// Appends a 101, the last head on a connection that becomes a tunnel, or what that is to a client of HTTP/2; `lines` are as those of a
+/// [`DownstreamResponse`].
 pub fn switching(
     out: &mut Vec<u8>,
     head: &ResponseHead<'_>,
     (rules, lines): (&HeaderRules, &[u8]),
     server: &ServerField,
+    version: Version,
 ) {
+    if version == Version::Http2 {
+        return respond::switching(out, head, (rules, lines), server);
+    }
     push_status_line(out, head);
     headers::copy(out, &head.fields(), rules, |kind, _| passes_down(kind, Framing::None, server));
     push_server(out, server, rules);

@@ -9,6 +9,7 @@
 //! Sources: "gRPC over HTTP2", "HTTP to gRPC Status Code Mapping", gRFC A6 (the gRPC project's documents).
 
 use super::fields::Fields;
+use super::grpc_web::Form;
 use super::headers::overrides;
 use super::text::{number, push_number};
 use crate::config::HeaderRules;
@@ -29,14 +30,24 @@ const TIMEOUT_MAX: u64 = 99_999_999;
 pub struct Call {
     /// How long its client waits, from the beginning on; `None`: it does not say, or not as it should.
     pub timeout: Option<Duration>,
+    /// It is one of gRPC-Web, in this form.
+    pub web: Option<Form>,
 }
 
 impl Call {
-    /// The call that a request with these fields is, if it is one. gRPC-Web is another protocol.
+    /// The call that a request with these fields is, if it is one, of gRPC or of gRPC-Web.
     #[must_use]
     pub fn of(fields: &Fields<'_>) -> Option<Self> {
-        let is_call = fields.get("content-type").is_some_and(is_content_type);
-        is_call.then(|| Self { timeout: fields.get("grpc-timeout").and_then(timeout) })
+        let content_type = fields.get("content-type")?;
+        let web = Form::of(content_type);
+        let is_call = web.is_some() || is_content_type(content_type);
+        is_call.then(|| Self { timeout: fields.get("grpc-timeout").and_then(timeout), web })
+    }
+
+    /// The content type of the gateway's own answers to it.
+    #[must_use]
+    pub fn content_type(&self) -> &'static [u8] {
+        self.web.map_or(CONTENT_TYPE, Form::content_type)
     }
 }
 

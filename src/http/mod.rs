@@ -24,6 +24,7 @@ pub mod fields;
 pub mod framing;
 pub mod glimpse;
 pub mod grpc;
+pub mod grpc_web;
 pub mod h2;
 pub mod head;
 pub mod headers;
@@ -38,6 +39,7 @@ pub mod target;
 mod text;
 pub mod trailers;
 pub mod upgrade;
+pub mod websocket;
 
 pub use text::{push_address, push_number};
 

@@ -10,7 +10,7 @@ use super::grpc;
 use super::h2::respond;
 use super::headers::{overrides, push, push_set};
 use super::text::push_number;
-use crate::config::{HeaderRules, ServerField};
+use crate::config::{ErrorPage, ErrorPiece, HeaderRules, ServerField};
 use crate::error::{ProxyError, Rule};
 use http::StatusCode;
 
@@ -45,8 +45,12 @@ pub struct ReplyTo<'a> {
     pub rules: Option<&'a HeaderRules>,
     /// Whole lines that the gateway has made for this response, as those of a [`super::encode::DownstreamResponse`].
     pub lines: &'a [u8],
-    /// The request is a call of gRPC: errors are told in its form ([`grpc`]).
-    pub is_call: bool,
+    /// The request is a call of gRPC or gRPC-Web: errors are told in its form ([`grpc`]), with this content type.
+    pub call_type: Option<&'static [u8]>,
+    /// What errors look like; those that none is for are JSON.
+    pub errors: &'a [ErrorPage],
+    /// What the request is called; empty: that is not known.
+    pub id: &'a [u8],
 }
 
 impl ReplyTo<'_> {
@@ -111,11 +115,14 @@ pub fn malformed(out: &mut Vec<u8>, rule: Rule, to: &ReplyTo<'_>) {
 
 fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
     let (colon, word) = rule.map_or(("", ""), |rule| (": ", rule.word()));
+    let page = ErrorPage::of(to.errors, error.status()).filter(|_| to.call_type.is_none());
     let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
     let start = out.len();
-    push_start(out, if to.is_call { StatusCode::OK } else { error.status() }, to);
-    if to.is_call || !to.rules_on(b"content-type") {
-        push(out, b"Content-Type", if to.is_call { grpc::CONTENT_TYPE } else { b"application/json" });
+    let is_call = to.call_type.is_some();
+    push_start(out, if is_call { StatusCode::OK } else { error.status() }, to);
+    if is_call || !to.rules_on(b"content-type") {
+        let page_type = page.map_or(&b"application/json"[..], |page| page.content_type.as_bytes());
+        push(out, b"Content-Type", to.call_type.unwrap_or(page_type));
     }
     for (name, value) in extra.iter().filter(|(name, _)| !to.rules_on(name.as_bytes())) {
         push(out, name.as_bytes(), value);
@@ -123,8 +130,18 @@ fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extr
     if error == ProxyError::MethodNotAllowed && !extra.iter().any(|(name, _)| name.eq_ignore_ascii_case("allow")) {
         push(out, b"Allow", ALLOW_ANY);
     }
-    if to.is_call {
+    if is_call {
         push_outcome(out, error, [colon, word], to);
+        return end(out, start, to);
+    }
+    if let Some(page) = page {
+        let status = error.status();
+        let told = Told { status: &status, error, more: [colon, word], id: to.id };
+        push_length(out, page.pieces.iter().map(|piece| told.length(piece)).sum());
+        out.extend_from_slice(b"\r\n");
+        if !to.head_only {
+            page.pieces.iter().for_each(|piece| told.push(piece, out));
+        }
         return end(out, start, to);
     }
     push_length(out, body.iter().map(|part| part.len()).sum());
@@ -133,6 +150,52 @@ fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extr
         body.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     }
     end(out, start, to);
+}
+
+/// What the names of a page stand for.
+struct Told<'a> {
+    status: &'a StatusCode,
+    error: ProxyError,
+    /// What the message goes on with.
+    more: [&'a str; 2],
+    id: &'a [u8],
+}
+
+impl Told<'_> {
+    fn text(&self, piece: &'_ ErrorPiece) -> [&[u8]; 3] {
+        // a piece is borrowed as long as this is, or static
+        let one: &str = match piece {
+            ErrorPiece::Text(_) => "",
+            ErrorPiece::Status => self.status.as_str(),
+            ErrorPiece::Reason => self.status.canonical_reason().unwrap_or_default(),
+            ErrorPiece::Error => self.error.token(),
+            ErrorPiece::Message => {
+                return [self.error.message().as_bytes(), self.more[0].as_bytes(), self.more[1].as_bytes()];
+            }
+            ErrorPiece::RequestId => return [self.id, b"", b""],
+        };
+        [one.as_bytes(), b"", b""]
+    }
+
+    fn length(&self, piece: &ErrorPiece) -> usize {
+        match piece {
+            ErrorPiece::Text(text) => text.len(),
+            named => self.text(named).iter().map(|part| part.len()).sum(),
+        }
+    }
+
+    fn push(&self, piece: &ErrorPiece, out: &mut Vec<u8>) {
+        match piece {
+            ErrorPiece::Text(text) => out.extend_from_slice(text.as_bytes()),
+            // a client's word, which must mean nothing where it is shown
+            ErrorPiece::RequestId => out.extend(self.id.iter().map(|&byte| match byte {
+                b'.' | b'_' | b'~' | b'-' => byte,
+                _ if byte.is_ascii_alphanumeric() => byte,
+                _ => b'_',
+            })),
+            named => self.text(named).iter().for_each(|part| out.extend_from_slice(part)),
+        }
+    }
 }
 
 /// The rest of an answer that is all head: a call's outcome, in place of a body.

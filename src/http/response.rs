@@ -78,7 +78,7 @@ impl<'b> ResponseHead<'b> {
         let (framing, honest) = seen.lengths.response(version, status, method)?;
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // RFC 9110 §15.2.2, §7.8: only in answer to an Upgrade, with both fields, and to what was offered
-            let taken = offer.zip(seen.upgrade).is_some_and(|(offer, answer)| offer.covers(answer));
+            let taken = offer.zip(seen.upgrade).is_some_and(|(offer, answer)| offer.covers(answer, &fields));
             if !taken || !seen.upgrade_option || !honest || version == Version::Http10 {
                 return Err(ProxyError::UpstreamProtocol);
             }

@@ -10,6 +10,7 @@ use super::Version;
 use super::fields::{Fields, Kind, Seen};
 use super::framing::Framing;
 use super::text::{is_token, list, trim};
+use super::websocket::{self, Accept};
 use crate::limits;
 
 /// The protocols that a client would change to, in its order.
@@ -17,25 +18,29 @@ use crate::limits;
 pub struct Offer {
     text: [u8; limits::UPGRADE_BYTES_MAX],
     len: u8,
+    /// How a WebSocket's key is to be answered that is the gateway's own.
+    accept: Option<Accept>,
 }
 
 const _: () = assert!(limits::UPGRADE_BYTES_MAX <= u8::MAX as usize);
 
 impl Offer {
-    /// The offer of a request, if it is one that goes on: HTTP/1.1, no body (its end would have to be found before the tunnel's first
+    /// The offer of a request, if it is one that goes on: HTTP/1.1, or what an extended CONNECT is translated to (RFC 8441), no body (its end would have to be found before the tunnel's first
     /// byte), one `Upgrade` of up to [`limits::UPGRADE_BYTES_MAX`] bytes that `Connection` names, and only protocols that are
     /// written as the RFC has them.
     pub(super) fn of(seen: &Seen<'_>, fields: &Fields<'_>, version: Version, framing: Framing) -> Option<Self> {
         let value = seen.upgrade?;
         let fits = value.len() <= limits::UPGRADE_BYTES_MAX && fields.of(Kind::Upgrade).nth(1).is_none();
-        let may = seen.upgrade_option && version == Version::Http11 && framing.is_empty();
+        let may = seen.upgrade_option && version != Version::Http10 && framing.is_empty();
         // RFC 9110 §5.6.1.1: an empty element must not be sent on, and an offer may always be ignored
         if !fits || !may || !value.split(|&b| b == b',').map(trim).all(may_go_on) {
             return None;
         }
         let mut text = [0; limits::UPGRADE_BYTES_MAX];
         text[..value.len()].copy_from_slice(value);
-        Some(Self { text, len: value.len() as u8 })
+        // who speaks HTTP/1.1 looks at the answer himself
+        let key = fields.get(websocket::KEY).filter(|_| version == Version::Http2);
+        Some(Self { text, len: value.len() as u8, accept: key.map(websocket::accept) })
     }
 
     /// As the client wrote it.
@@ -46,7 +51,10 @@ impl Offer {
 
     /// Whether a 101 takes it up: `answer` names at least one protocol, and none that was not offered. Names are compared without
     /// case, as every server does.
-    pub(super) fn covers(&self, answer: &[u8]) -> bool {
+    pub(super) fn covers(&self, answer: &[u8], fields: &Fields<'_>) -> bool {
+        if self.accept.is_some_and(|accept| fields.get(websocket::ACCEPT) != Some(&accept)) {
+            return false;
+        }
         let offered = |protocol: &[u8]| list(self.as_bytes()).any(|own| own.eq_ignore_ascii_case(protocol));
         list(answer).next().is_some() && list(answer).all(offered)
     }
@@ -139,6 +147,7 @@ mod tests {
     #[test]
     fn an_answer_must_name_what_was_offered() {
         let offer = offer("GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: websocket, x/2\r\n").unwrap();
+        let none = Fields { buf: b"", table: &[] };
         for (answer, expected) in [
             ("websocket", true),
             ("WebSocket", true),
@@ -147,8 +156,8 @@ mod tests {
             ("x", false),
             ("", false),
         ] {
-            assert_eq!(offer.covers(answer.as_bytes()), expected, "{answer:?}");
+            assert_eq!(offer.covers(answer.as_bytes(), &none), expected, "{answer:?}");
         }
-        assert!(!offer.covers(b"websocket, h2c"));
+        assert!(!offer.covers(b"websocket, h2c", &none));
     }
 }

@@ -12,6 +12,7 @@
 mod families;
 mod grpc_families;
 mod http2_families;
+mod key_families;
 mod own_families;
 mod rows;
 mod tls_families;
@@ -23,6 +24,7 @@ use crate::units::{ClusterId, Instant};
 use families::FAMILIES;
 use grpc_families::GRPC_FAMILIES;
 use http2_families::HTTP2_FAMILIES;
+use key_families::KEY_FAMILIES;
 use own_families::OWN_FAMILIES;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -89,7 +91,7 @@ impl Scrape {
 }
 
 /// In the order of a scrape.
-const ALL: [&[Family]; 5] = [FAMILIES, TLS_FAMILIES, HTTP2_FAMILIES, GRPC_FAMILIES, OWN_FAMILIES];
+const ALL: [&[Family]; 6] = [FAMILIES, TLS_FAMILIES, HTTP2_FAMILIES, GRPC_FAMILIES, KEY_FAMILIES, OWN_FAMILIES];
 
 impl Iterator for Scrape {
     type Item = String;

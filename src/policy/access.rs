@@ -1,7 +1,7 @@
 //! The request path's `authorize`: whether who was recognised may do what is asked.
 //!
 //! `deny` comes first, and what it says of addresses and methods even before anybody is asked who he is: a network that is kept out costs no
-//! look at a key. Then one rule of `allow` has to hold, if there are any, of the listener's and of the route's. Rules are looked at in the
+//! look at a key, and the listener's holds for whatever comes in there, also where no route is. Then one rule of `allow` has to hold, if there are any, of the listener's and of the route's. Rules are looked at in the
 //! order of the file, and the first that decides is the one that is told.
 //!
 //! A rule in dry run decides nothing; what it would have refused is told beside the verdict.
@@ -75,6 +75,14 @@ struct Guard {
     allow: Box<[Rule]>,
 }
 
+impl Guard {
+    /// The row of `deny` that keeps it out whoever sends it.
+    fn turns_away(&self, subject: &Subject<'_>) -> Option<usize> {
+        let nobody = Subject { who: None, ..*subject };
+        self.deny.iter().position(|rule| !rule.dry_run && rule.holds(&nobody))
+    }
+}
+
 #[derive(Debug)]
 struct Rule {
     consumers: Box<[String]>,
@@ -114,14 +122,20 @@ impl Guards {
     /// Whether a rule keeps the request out that is not about who sends it: to be asked before anybody is recognised.
     #[must_use]
     pub fn turns_away(&self, listener: ListenerId, route: RouteId, subject: &Subject<'_>) -> Option<Verdict> {
-        let nobody = Subject { who: None, ..*subject };
-        self.guards(listener, route).find_map(|(place, guard)| {
-            guard
-                .deny
-                .iter()
-                .position(|rule| !rule.dry_run && rule.holds(&nobody))
-                .map(|row| Verdict::Denied(place, row))
-        })
+        self.guards(listener, route)
+            .find_map(|(place, guard)| guard.turns_away(subject).map(|row| Verdict::Denied(place, row)))
+    }
+
+    /// Whether a rule of the listener's does, whatever is asked of it.
+    #[must_use]
+    pub fn keeps_out(&self, listener: ListenerId, subject: &Subject<'_>) -> bool {
+        self.listeners[listener.index()].as_ref().is_some_and(|guard| guard.turns_away(subject).is_some())
+    }
+
+    /// Whether a rule of the route's does.
+    #[must_use]
+    pub fn route_turns_away(&self, route: RouteId, subject: &Subject<'_>) -> bool {
+        self.routes[route.index()].as_ref().is_some_and(|guard| guard.turns_away(subject).is_some())
     }
 
     /// Whether the request may go on. Allocates nothing.
@@ -297,6 +311,12 @@ mod tests {
         assert_eq!(early("192.0.2.9", &Method::GET), Some(Verdict::Denied(Place::Listener, 0)));
         assert_eq!(early("10.0.0.1", &Method::DELETE), Some(Verdict::Denied(Place::Route, 1)));
         assert_eq!(early("10.0.0.1", &Method::GET), None, "the rule about bolt waits");
+        let apart = |client: &str, method: &Method| {
+            let subject = Subject { client: Some(client.parse().unwrap()), method, who: None };
+            (guards.keeps_out(ListenerId(0), &subject), guards.route_turns_away(RouteId(0), &subject))
+        };
+        assert_eq!(apart("192.0.2.9", &Method::GET), (true, false));
+        assert_eq!(apart("10.0.0.1", &Method::DELETE), (false, true));
     }
 
     #[test]

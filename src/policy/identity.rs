@@ -4,13 +4,17 @@
 //! says nothing about how much of a digest, let alone of a key, is right. The digest that was found there, or another one where none was, is
 //! compared as a whole in constant time.
 //!
+//! A certificate is looked for by what has been told of it once it was believed: its key, then its alternative names, then its subject. Nothing of
+//! these is secret, so nothing here takes care of time.
+//!
 //! A fast hash is the right one here, because keys are long and random; for what people remember it would not be.
 
-use crate::config::{Consumer, Consumers, Digest};
+use crate::config::{Consumer, Consumers, Digest, Mark};
 use crate::limits::API_KEY_BYTES_MAX;
 use crate::units::ConsumerId;
 use aws_lc_rs::{constant_time, digest};
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -24,8 +28,31 @@ pub struct Identities {
     keys: Vec<(Digest, ConsumerId)>,
     /// By the keyed hash of a name.
     names: FxHashMap<u64, ConsumerId>,
+    marks: Marks,
     secret: RandomState,
 }
+
+/// Whose a certificate is, by what it says.
+#[derive(Debug, Default)]
+struct Marks {
+    keys: HashMap<Box<str>, ConsumerId>,
+    names: HashMap<Box<str>, ConsumerId>,
+    subjects: HashMap<Box<str>, ConsumerId>,
+}
+
+/// What is known of a certificate that was believed, as [`crate::tls::identity::Identity`] writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Certificate<'c> {
+    /// SHA-256 of its public key, in hexadecimal.
+    pub key: &'c str,
+    /// Its alternative names with their kinds, commas between them.
+    pub names: &'c str,
+    /// Its subject.
+    pub subject: &'c str,
+}
+
+/// A host's name in a certificate (RFC 1035 §2.3.4), with its kind.
+const DNS_BYTES_MAX: usize = 4 + 255;
 
 /// What is compared with where there is nothing to compare with.
 const NOBODYS: Digest = Digest([0; 32]);
@@ -50,7 +77,8 @@ impl Identities {
             let names: FxHashMap<_, _> = ids.zip(&consumers.all).map(named).collect();
             // keys and names are told apart by the configuration, and hashes should be
             if rows.len() == keys.len() && names.len() == consumers.all.len() {
-                return Self { consumers: Arc::clone(consumers), rows, keys, names, secret };
+                let marks = Marks::new(consumers);
+                return Self { consumers: Arc::clone(consumers), rows, keys, names, marks, secret };
             }
         }
     }
@@ -67,6 +95,19 @@ impl Identities {
         let (expected, owner) = found.map_or((&NOBODYS, None), |(key, owner)| (key, Some(*owner)));
         let is_equal = constant_time::verify_slices_are_equal(&expected.0, &digest).is_ok();
         owner.filter(|_| is_equal)
+    }
+
+    /// Whose this certificate is. Names that are of two consumers name nobody. Allocates nothing.
+    #[must_use]
+    pub fn by_certificate(&self, shown: &Certificate<'_>) -> Option<ConsumerId> {
+        if let Some(id) = self.marks.keys.get(shown.key) {
+            return Some(*id);
+        }
+        let mut named = shown.names.split(',').filter_map(|name| self.marks.by_name(name));
+        match named.next() {
+            Some(first) => named.all(|other| other == first).then_some(first),
+            None => self.marks.subjects.get(shown.subject).copied(),
+        }
     }
 
     /// Who is called so.
@@ -86,6 +127,38 @@ impl Identities {
     #[must_use]
     pub fn consumers(&self) -> &Consumers {
         &self.consumers
+    }
+}
+
+impl Marks {
+    fn new(consumers: &Consumers) -> Self {
+        let mut all = Self::default();
+        for (row, consumer) in consumers.all.iter().enumerate() {
+            for mark in &consumer.marks {
+                let (of, text) = match mark {
+                    Mark::Key(text) => (&mut all.keys, text),
+                    Mark::Name(text) => (&mut all.names, text),
+                    Mark::Subject(text) => (&mut all.subjects, text),
+                };
+                of.insert(text.clone(), ConsumerId::from_index(row));
+            }
+        }
+        all
+    }
+
+    /// A name of a host in any case.
+    fn by_name(&self, name: &str) -> Option<ConsumerId> {
+        let mut room = [0; DNS_BYTES_MAX];
+        let name = match name.strip_prefix("DNS:") {
+            Some(host) if host.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                let room = room.get_mut(..name.len())?;
+                room.copy_from_slice(name.as_bytes());
+                room[name.len() - host.len()..].make_ascii_lowercase();
+                str::from_utf8(room).ok()?
+            }
+            _ => name,
+        };
+        self.names.get(name).copied()
     }
 }
 
@@ -182,6 +255,40 @@ mod tests {
         assert_eq!(identities.by_key(keys[0].as_bytes()), None);
         let shown = format!("{:?} {:?}", identities.consumers, identities.keys);
         assert!(!shown.contains(&keys[0][..8]) && !shown.contains("alpha-key"), "{shown}");
+    }
+
+    #[test]
+    fn a_certificate_is_whose_key_name_or_subject_it_has_in_this_order() {
+        let key = "ab".repeat(32);
+        let text = format!(
+            "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nrespond = {{}}\n\
+             [consumer.key]\nmtls = {{ spki = \"{}\" }}\n[consumer.subject]\nmtls = {{ subject = \"CN=a,O=b\" }}\n\
+             [consumer.names]\nmtls = [{{ san = \"DNS:A.example\" }}, {{ san = \"URI:spiffe://a/b\" }}]\n\
+             [consumer.other]\nmtls = {{ san = \"email:a@b.example\" }}\n",
+            key.to_uppercase()
+        );
+        let config = config::check::parse_for(&text, "f", &[0]).unwrap_or_else(|errors| panic!("{errors}"));
+        let identities = Identities::new(&config.consumers, RandomState::new);
+        let of = |key: &str, names: &str, subject: &str| {
+            let found = identities.by_certificate(&Certificate { key, names, subject });
+            found.map(|id| identities.consumer(id).name.to_string())
+        };
+        let long = format!("DNS:{}", "A".repeat(4_000));
+        for (certificate, expected) in [
+            ((&*key, "DNS:a.example", "CN=a,O=b"), Some("key")),
+            (("", "DNS:a.example", "CN=a,O=b"), Some("names")),
+            (("", "DNS:x,DNS:a.EXAMPLE,URI:spiffe://a/b", ""), Some("names")),
+            (("", "DNS:x", "CN=a,O=b"), Some("subject")),
+            (("", "", "CN=a,O=b"), Some("subject")),
+            (("", "DNS:a.example,email:a@b.example", "CN=a,O=b"), None),
+            (("", "email:a.example", ""), None),
+            (("", "URI:spiffe://A/b,DNS:b.a.example,DNS:*.example", "CN=A,O=b"), None),
+            (("", &long, ""), None),
+            (("", "", ""), None),
+        ] {
+            let (key, names, subject) = certificate;
+            assert_eq!(of(key, names, subject).as_deref(), expected, "{certificate:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod descriptors;
 pub mod endpoint;
 pub mod event;
 pub mod exchange;
+pub mod fair_queue;
 pub mod far;
 pub mod health;
 pub mod identity;

@@ -4,29 +4,32 @@
 //! answer while it reads (RFC 9112 §9.5); a refusal ends it, which also brings back what could be sent to another endpoint.
 
 use super::failure::Failure;
+use super::generation::Generation;
 use super::going::{Going, Sending};
 use super::hop::Hop;
 use super::line::{Last, Line};
 use super::meaning::{Commit, Meaning, keep};
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
-use super::tunnel::Tunnel;
+use super::tunnel::{Coding, Tunnel};
 use super::upload::Upload;
 use crate::error::ProxyError;
-use crate::http::Parsed;
 use crate::http::body::Body;
 use crate::http::encode::{self, DownstreamResponse};
 use crate::http::framing::Framing;
 use crate::http::grpc;
+use crate::http::grpc_web::{self, Form};
 use crate::http::h2::respond;
 use crate::http::response::ResponseHead;
 use crate::http::scan::HeadScanner;
+use crate::http::{Parsed, Version};
 use crate::limits::{ANSWER_HELD_MAX, RESPONSE_HEAD_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
 use crate::policy::retry::Sent;
 use crate::policy::verdict::Pushback;
+use http::StatusCode;
 use std::future::Future;
 use std::net::Shutdown;
 use std::pin::pin;
@@ -157,6 +160,9 @@ impl Line<'_> {
     fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Meaning {
         let Answering { hop: Hop { upload, .. }, block, going } = answering;
         let worker = self.inbound.worker;
+        if let Some(form) = self.forward.web {
+            restate(worker, block, form);
+        }
         let mut scratch = worker.scratch.borrow_mut();
         let Scratch { head, response, .. } = &mut *scratch;
         let head =
@@ -168,6 +174,12 @@ impl Line<'_> {
                     return Meaning::Next { action: self.step(Event::BadHead(error), upload), keep: None };
                 }
             };
+        // whose length is told has no trailers here, and a call without them no outcome
+        let web = self.forward.web.filter(|_| head.fields().get("content-type").and_then(Form::of).is_some());
+        if web.is_some() && matches!(head.framing(), Framing::Fixed(1..)) {
+            let action = self.step(Event::BadHead(ProxyError::UpstreamProtocol), upload);
+            return Meaning::Next { action, keep: None };
+        }
         let action = self.step(self.event_of(&head), upload);
         if action != Action::Relay {
             let left = block.unread().len() - head.head_bytes();
@@ -178,6 +190,12 @@ impl Line<'_> {
             };
             return Meaning::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
         }
+        // to an extended CONNECT any success would be a tunnel (RFC 9110 §9.3.6)
+        let is_offer = self.forward.version == Version::Http2 && self.forward.offer.is_some();
+        if is_offer && head.status().is_success() {
+            self.attempts.step(Event::BodyDone, self.now);
+            return Meaning::Next { action: Action::Reply(ProxyError::NotImplemented), keep: None };
+        }
         self.charge(&head);
         let head_bytes = head.head_bytes();
         response.clear();
@@ -185,6 +203,7 @@ impl Line<'_> {
             true => self.commit_to_tunnel(&head, response),
             false => self.commit(&head, upload, response),
         };
+        commit.web = web;
         block.consume(head_bytes);
         self.lay_out(&mut commit, response, block, going.is_through());
         Meaning::Commit(commit)
@@ -270,8 +289,9 @@ impl Line<'_> {
 
     fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
         let lines = self.forward.own_lines.all();
-        encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server);
-        self.record.on_status(head.status());
+        let version = self.forward.version;
+        encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server, version);
+        self.record.on_status(if version == Version::Http2 { StatusCode::OK } else { head.status() });
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }
 
@@ -280,7 +300,9 @@ impl Line<'_> {
     async fn tunnel(&mut self, commit: Commit, answering: Answering<'_, impl Sending>) -> Last {
         let Answering { hop, block, .. } = answering;
         self.record.on_answered(self.now);
-        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream(), self.tunnel_timeout());
+        let down = if self.forward.version == Version::Http2 { Coding::Frames } else { Coding::Bare };
+        let codings = [down, hop.lease.coding()];
+        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream(), codings, self.tunnel_timeout());
         let ended = tunnel.run(hop.upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;
@@ -311,7 +333,7 @@ impl Line<'_> {
 
     /// `relay → checkin`: passes the body on.
     async fn relay(&mut self, commit: &mut Commit, answering: &mut Answering<'_, impl Sending>) -> Answered {
-        let Commit { out, from, to, trailers, keep, before, is_whole, .. } = commit;
+        let Commit { out, from, to, trailers, keep, before, is_whole, web, .. } = commit;
         let Answering { hop, block, going } = answering;
         let Hop { attempt, upload, .. } = *hop;
         hop.delivery.answered.set(true);
@@ -336,6 +358,7 @@ impl Line<'_> {
             excess: false,
             now: self.now,
             trailers: std::mem::take(trailers),
+            web: *web,
             rules: self.response_rules(),
             upload,
         };
@@ -389,4 +412,14 @@ impl Line<'_> {
         }
         !must_reset
     }
+}
+
+/// Makes a head of gRPC that is in the block one of gRPC-Web.
+fn restate(worker: &Generation, block: &mut Block, form: Form) {
+    let Some((at, suffix)) = grpc_web::restate_response(block.unread(), form) else { return };
+    if block.room() < suffix.len() {
+        worker.grow(block, block.unread().len() + grpc_web::GROWTH_MAX);
+    }
+    let at = block.consumed() + at;
+    block.vec_mut().splice(at..at, suffix.iter().copied());
 }

@@ -11,6 +11,7 @@ use super::variables::Known;
 use crate::config::{AllowedHeaders, Cors};
 use crate::error::ProxyError;
 use crate::http::cycle::Cycle;
+use crate::http::grpc_web;
 use crate::http::headers::push;
 use crate::http::push_number;
 use crate::http::reply::{self, Reply};
@@ -26,16 +27,10 @@ impl Planner<'_> {
         let Some(route) = self.routed.get() else { return OwnLines::default() };
         let rules = &worker.shared.config.routes[route.index()];
         let templates = &rules.response_headers.templates;
-        if rules.cors.is_none() && templates.is_empty() {
+        if rules.cors.is_none() && templates.is_empty() && self.config.errors.is_empty() {
             return OwnLines::default();
         }
-        let known = Known {
-            inbound: self.inbound,
-            route,
-            identified: self.identified.get(),
-            id: self.request_id.get(),
-            head: self.head,
-        };
+        let known = self.known(route);
         let (always, never) = match rules.response_headers.always {
             true => (&templates[..], &[][..]),
             false => (&[][..], &templates[..]),
@@ -50,7 +45,16 @@ impl Planner<'_> {
             },
             |out| known.push_lines(never, out),
         );
+        if !self.config.errors.is_empty() {
+            lines.name(self.head.request_id().or(self.request_id.get().map(|id| &id[..])).unwrap_or_default());
+        }
         lines
+    }
+
+    /// The request, as far as it is known by now.
+    pub(super) fn known(&self, route: RouteId) -> Known<'_> {
+        let (identified, id) = (self.identified.get(), self.request_id.get());
+        Known { inbound: self.inbound, route, identified, id, head: self.head }
     }
 
     /// Appends what the page that sends the request may do with the response.
@@ -58,6 +62,10 @@ impl Planner<'_> {
         let granted = self.push_origin(cors, route, out);
         if granted != Grant::Nobody && !cors.expose.is_empty() {
             push(out, b"Access-Control-Expose-Headers", cors.expose.as_bytes());
+        }
+        if granted != Grant::Nobody && self.inbound.worker.shared.config.routes[route.index()].grpc_web {
+            // an outcome that stands in a head is of no use to a page that may not read it
+            push(out, b"Access-Control-Expose-Headers", grpc_web::EXPOSED);
         }
     }
 

@@ -14,7 +14,7 @@ use super::lease::Lease;
 use super::meaning::keep;
 use super::opening;
 use super::waiting::Wait;
-use crate::config::{Auth, Forward};
+use crate::config::{Auth, Forward, is_told_anyway};
 use crate::error::ProxyError;
 use crate::http::Parsed;
 use crate::http::body::Body;
@@ -367,7 +367,7 @@ fn text(inbound: &Inbound<'_>, head: &RequestHead<'_>, forward: &Forward) -> Vec
     push(&mut out, b"X-Forwarded-Uri", format!("{}{query}", head.path()).as_bytes());
     push(&mut out, b"X-Forwarded-For", inbound.client_ip(head).to_string().as_bytes());
     let fields = head.fields();
-    for name in forward.send.iter().filter(|name| !is_own(name)) {
+    for name in forward.send.iter().filter(|name| !is_told_anyway(name.as_str())) {
         fields.get_all(name.as_str()).for_each(|value| push(&mut out, name.as_str().as_bytes(), value));
     }
     // so that a question that comes back here is known for one
@@ -375,9 +375,4 @@ fn text(inbound: &Inbound<'_>, head: &RequestHead<'_>, forward: &Forward) -> Vec
     push_via(&mut out, head.version());
     out.extend_from_slice(b"\r\n");
     out
-}
-
-/// Whether the question says it anyway, in words of the gateway's.
-fn is_own(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-forwarded-") || matches!(name.as_str(), "host" | "via")
 }

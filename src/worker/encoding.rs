@@ -12,6 +12,7 @@ use super::variables::Known;
 use crate::config;
 use crate::http::encode::{self, UpstreamRequest};
 use crate::http::framing::Framing;
+use crate::http::grpc_web::Form;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
 use crate::policy::router::rewrite;
@@ -36,30 +37,40 @@ pub(super) fn request(
     identify::tell(inbound, (forward.route, kept.identified.as_ref()), &head, &mut scratch);
     let scratch = &mut *scratch;
     let rules = &worker.shared.config.routes[forward.route.index()];
+    let (identified, id) = (kept.identified.as_ref(), kept.id.as_ref());
+    let of = Known { inbound, route: forward.route, identified, id, head: &head };
     if !rules.request_headers.templates.is_empty() {
-        let (identified, id) = (kept.identified.as_ref(), kept.id.as_ref());
-        let of = Known { inbound, route: forward.route, identified, id, head: &head };
         of.push_lines(&rules.request_headers.templates, &mut scratch.lines);
     }
-    let path = match rules.rewrite {
+    let path = match &rules.rewrite {
         config::Rewrite::None => head.path(),
-        _ => {
+        how => {
             scratch.text.clear();
-            rewrite(&rules.rewrite, &rules.matcher.path, head.path(), &mut scratch.text);
+            match how {
+                // which was looked at when the request was planned
+                config::Rewrite::Made { pieces, .. } => drop(of.push_path((rules, pieces), &mut scratch.text)),
+                how => rewrite(how, &rules.matcher, head.path(), &mut scratch.text),
+            }
             // the path is visible ASCII and so is every template that the configuration accepts
             str::from_utf8(&scratch.text).unwrap_or(head.path())
         }
     };
+    let mut query = match str::from_utf8(&scratch.query).ok().and_then(|query| query.strip_prefix('?')) {
+        None => head.query(),
+        Some(others) => Some(others).filter(|others| !others.is_empty()),
+    };
+    if !rules.query.is_empty() {
+        scratch.edited.clear();
+        of.push_query(&rules.query, query, &mut scratch.edited);
+        query = str::from_utf8(&scratch.edited).ok().filter(|edited| !edited.is_empty());
+    }
     let forwarding = inbound.forwarding(kept.id.as_ref().map_or(&[], |id| id));
     let request = UpstreamRequest {
         head: &head,
         path,
-        query: match str::from_utf8(&scratch.query).ok().and_then(|query| query.strip_prefix('?')) {
-            None => head.query(),
-            Some(others) => Some(others).filter(|others| !others.is_empty()),
-        },
+        query,
         lines: &scratch.lines,
-        framing: forward.framing,
+        framing: super::upload::framing_up(forward.framing, forward.web == Some(Form::Text)),
         rules: &rules.request_headers,
         forwarding: &forwarding,
         host_fallback: &worker.shared.config.clusters[forward.cluster.index()].name,

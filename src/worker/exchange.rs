@@ -27,6 +27,7 @@ use crate::http::body::Body;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
 use crate::http::grpc::Call;
+use crate::http::grpc_web::{self, Form};
 use crate::http::trailers::Trailers;
 use crate::limits::REPLAY_BYTES_MAX;
 use crate::net::block::Block;
@@ -121,7 +122,8 @@ fn forward(
             }
         };
         let is_call = forward.call.is_some();
-        let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min, is_call };
+        let is_text = forward.web == Some(Form::Text);
+        let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min, is_call, is_text };
         let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
         let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
         let last = line.run(&upload).await;
@@ -220,7 +222,13 @@ impl Line<'_> {
         let limit = self.forward.call.filter(|says| *says);
         let left = limit.map(|_| self.attempts.deadline().since(clock::now()));
         if let Some(head) = self.head.take() {
-            let request = |inbox: &Block| encoding::request(self.inbound, self.forward, (&head, left), inbox);
+            let request = |inbox: &Block| {
+                let mut head = encoding::request(self.inbound, self.forward, (&head, left), inbox);
+                if let Some(form) = self.forward.web {
+                    grpc_web::restate_request(head.vec_mut(), form);
+                }
+                head
+            };
             upload.begin_with(request);
             self.inbound.worker.put_head(head);
         } else if let Some(left) = left {

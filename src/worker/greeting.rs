@@ -121,7 +121,9 @@ async fn refuse_plain(inbound: &Inbound<'_>) {
         server,
         rules: None,
         lines: b"",
-        is_call: false,
+        call_type: None,
+        errors: &inbound.config().errors,
+        id: b"",
     };
     reply::malformed(last.vec_mut(), Rule::PlainHttp, &to);
     let mut record = Record::new(inbound, now);

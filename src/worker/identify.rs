@@ -16,7 +16,7 @@ use crate::http::head::RequestHead;
 use crate::http::headers::push;
 use crate::limits::{API_KEY_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::policy::access::{Subject, Verdict, Who};
-use crate::policy::identity::{Identities, behind_scheme, is_named, of_query};
+use crate::policy::identity::{self, Identities, behind_scheme, is_named, of_query};
 use crate::policy::login::{self, Credentials};
 use crate::policy::token::{self, Disbelief};
 use crate::units::{AuthId, ConsumerId, GroupId, RouteId};
@@ -100,6 +100,13 @@ impl From<ProxyError> for Stop {
 }
 
 impl Planner<'_> {
+    /// Whether the listener keeps it out, whatever it asks for and whoever sends it.
+    pub(super) fn is_kept_out(&self) -> bool {
+        let shared = &self.inbound.worker.shared;
+        let subject = Subject { client: self.client.get(), method: self.head.method(), who: None };
+        shared.has_guards && shared.guards.keeps_out(self.inbound.listener, &subject)
+    }
+
     /// Finds out who sends the request, if anybody is to be known; or why it goes no further.
     pub(super) fn identify(&self, route: RouteId, client: IpAddr, record: &mut Record) -> Result<(), Stop> {
         let (worker, listener) = (self.inbound.worker, self.inbound.listener);
@@ -107,18 +114,15 @@ impl Planner<'_> {
         if !shared.has_guards {
             return Ok(());
         }
-        let peer = self.inbound.client.peer;
-        // a unix socket's peer has no address but the one that stands for it
-        let client = (peer.address.is_some() || client != peer.ip()).then_some(client);
-        let subject = Subject { client, method: self.head.method(), who: None };
-        if shared.guards.turns_away(listener, route, &subject).is_some() {
+        let subject = Subject { client: self.client.get(), method: self.head.method(), who: None };
+        if shared.guards.route_turns_away(route, &subject) {
             return Err(ProxyError::Forbidden.into());
         }
         let ways = config::identity::ways(&shared.config.routes[route.index()], self.config);
         if !ways.is_empty() {
             let mut identified = None;
             for way in ways {
-                identified = self.by_way(*way)?;
+                identified = self.by_way(*way, client)?;
                 if identified.is_some() {
                     break;
                 }
@@ -144,9 +148,12 @@ impl Planner<'_> {
         }
     }
 
-    fn by_way(&self, way: AuthId) -> Result<Option<Identified>, Stop> {
+    fn by_way(&self, way: AuthId, client: IpAddr) -> Result<Option<Identified>, Stop> {
         let shared = &self.inbound.worker.shared;
         let auth = &shared.config.auth[way.index()];
+        if matches!(auth.proof, Proof::Certificate) {
+            return Ok(self.by_certificate().map(|id| Identified { way, by: By::Consumer(id) }));
+        }
         if let Proof::Forward(forward) = &auth.proof {
             let told = self.heard.iter().find_map(|(heard, told)| match told {
                 Told::Decided(decision) if *heard == way => Some(decision),
@@ -169,8 +176,8 @@ impl Planner<'_> {
             let by = match &auth.proof {
                 Proof::Key => shared.identities.by_key(shown).map(By::Consumer),
                 Proof::Token(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
-                Proof::Password(logins) => self.by_password(way, logins, shown)?.map(By::Consumer),
-                Proof::Forward(_) => None,
+                Proof::Password(logins) => self.by_password(way, logins, (client, shown))?.map(By::Consumer),
+                Proof::Certificate | Proof::Forward(_) => None,
             };
             if let Some(by) = by {
                 return Ok(Some(Identified { way, by }));
@@ -179,7 +186,19 @@ impl Planner<'_> {
         Ok(None)
     }
 
-    fn by_password(&self, way: AuthId, logins: &Logins, shown: &[u8]) -> Result<Option<ConsumerId>, Stop> {
+    /// Who has the certificate that the listener has believed, if it has asked for one.
+    fn by_certificate(&self) -> Option<ConsumerId> {
+        let shown = self.inbound.identity()?;
+        let (key, names, subject) = (&*shown.key_hash, &*shown.names, &*shown.subject);
+        self.inbound.worker.shared.identities.by_certificate(&identity::Certificate { key, names, subject })
+    }
+
+    fn by_password(
+        &self,
+        way: AuthId,
+        logins: &Logins,
+        (client, shown): (IpAddr, &[u8]),
+    ) -> Result<Option<ConsumerId>, Stop> {
         let Some(credentials) = Credentials::decode(shown) else { return Ok(None) };
         let Some(claim) = login::claim(logins, credentials.user()) else { return Ok(None) };
         let is_this = |(heard, told): &&(AuthId, Told)| *heard == way && matches!(told, Told::Password(_));
@@ -188,7 +207,7 @@ impl Planner<'_> {
         }
         let worker = self.inbound.worker;
         let Some(verifier) = &worker.shared.verifier else { return Ok(None) };
-        match worker.worker().look_up(verifier, claim.hash, &credentials, self.now) {
+        match worker.worker().look_up(verifier, claim.hash, (client, &credentials), self.now) {
             Known::Right => Ok(claim.owner),
             Known::Soon(pending) => Err(Stop::Wait(way, On::Password(pending))),
             Known::Busy => Err(ProxyError::AuthenticationBusy.into()),
@@ -238,8 +257,9 @@ impl Planner<'_> {
             });
             let logins = way.logins();
             let realm = logins.map_or(&way.name, |logins| &logins.realm);
-            // no scheme is registered for keys; names of the configuration have no quotes
-            for part in [scheme.unwrap_or("ApiKey"), " realm=\"", realm, "\""] {
+            // no scheme is registered for keys, nor for certificates; names of the configuration have no quotes
+            let unnamed = if matches!(way.proof, Proof::Certificate) { "Certificate" } else { "ApiKey" };
+            for part in [scheme.unwrap_or(unnamed), " realm=\"", realm, "\""] {
                 out.extend_from_slice(part.as_bytes());
             }
             if logins.is_some() {

@@ -5,6 +5,7 @@
 use super::attempt::Attempt;
 use super::failure::Failure;
 use super::generation::Generation;
+use super::tunnel::Coding;
 use super::up::links::Share;
 use crate::net::stream::Stream;
 use crate::net::upstream::Upstream;
@@ -40,6 +41,14 @@ impl Lease {
         match self {
             Self::Whole { upstream, .. } => upstream,
             Self::Shared(share) => share.upstream(),
+        }
+    }
+
+    /// How the bytes of a tunnel go up.
+    pub(super) fn coding(&self) -> Coding {
+        match self {
+            Self::Whole { .. } => Coding::Bare,
+            Self::Shared(_) => Coding::Chunks,
         }
     }
 

@@ -11,6 +11,8 @@ use crate::config::HeaderRules;
 use crate::error::{Fault, ProxyError, Rule};
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
+use crate::http::grpc;
+use crate::http::grpc_web::Form;
 use crate::http::reply::{self, ReplyTo};
 use crate::net::block::Block;
 use crate::policy::exchange::{Action, Event};
@@ -112,16 +114,19 @@ impl<'w> Line<'w> {
             server: &self.inbound.config().server,
             rules: Some(self.response_rules()).filter(|rules| rules.always),
             lines: self.forward.own_lines.of_errors(),
-            is_call: self.forward.call.is_some(),
+            call_type: self.forward.call.map(|_| self.forward.web.map_or(grpc::CONTENT_TYPE, Form::content_type)),
+            errors: &self.inbound.config().errors,
+            id: self.forward.own_lines.id(),
         };
         let busy =
             matches!(error, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated | ProxyError::Exhausted);
         let extra: &[(&str, &[u8])] = if busy { &[("Retry-After", b"1")] } else { &[] };
         match error {
-            // its head was fine, so it is its body, and only chunks can be wrong
+            // its head was fine, so it is its body, and only its coding can be wrong
             ProxyError::BadRequest => {
-                self.record.on_malformed(Rule::Chunk);
-                reply::malformed(last.vec_mut(), Rule::Chunk, &to);
+                let rule = if self.forward.web == Some(Form::Text) { Rule::Base64 } else { Rule::Chunk };
+                self.record.on_malformed(rule);
+                reply::malformed(last.vec_mut(), rule, &to);
             }
             error => reply::error(last.vec_mut(), error, extra, &to),
         }

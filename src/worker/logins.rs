@@ -8,7 +8,7 @@
 use super::inbound::Inbound;
 use super::notice::Reason;
 use super::state::Worker;
-use super::verifier::{Job, Key, Verdict, Verifier};
+use super::verifier::{Finding, Job, Key, Verdict, Verifier};
 use crate::config::PasswordHash;
 use crate::error::ProxyError;
 use crate::limits::{PASSWORD_KNOWN, PASSWORD_PATIENCE, PASSWORDS_KNOWN_MAX};
@@ -20,6 +20,7 @@ use aws_lc_rs::{hmac, rand};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -38,7 +39,7 @@ pub(super) enum Known {
 /// A password that is being verified.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    is_right: Cell<Option<bool>>,
+    finding: Cell<Option<Finding>>,
     wakers: RefCell<Vec<Waker>>,
     /// Gone with the last who waits.
     wanted: Arc<()>,
@@ -52,14 +53,16 @@ impl Pending {
     pub(super) async fn verdict(&self, inbound: &Inbound<'_>, until: Instant) -> Result<bool, ProxyError> {
         let watch = inbound.worker.timers.watch();
         let _guard = watch.over_pause(until.min(clock::now() + PASSWORD_PATIENCE)).on_behalf_of(inbound.watch);
-        let heard = poll_fn(|cx| match self.is_right.get() {
-            Some(is_right) => Poll::Ready(Some(is_right)),
+        let heard = poll_fn(|cx| match self.finding.get() {
+            Some(finding) => Poll::Ready(Some(finding)),
             None if watch.poll_passed(cx).is_ready() => Poll::Ready(None),
             None => self.wait(cx),
         });
         match heard.await {
             _ if inbound.has_left() => Err(ProxyError::ClientClosed),
-            Some(is_right) => Ok(is_right),
+            Some(Finding::Right) => Ok(true),
+            Some(Finding::Wrong) => Ok(false),
+            Some(Finding::GaveWay | Finding::Unwanted) => Err(ProxyError::AuthenticationBusy),
             None if inbound.worker.is_cutting() => Err(ProxyError::Draining),
             None => Err(ProxyError::AuthenticationBusy),
         }
@@ -128,28 +131,29 @@ impl Logins {
     }
 
     /// Takes a verdict in.
-    fn settle(&mut self, Verdict { key, is_right }: Verdict, now: Instant) {
-        if is_right == Some(true) {
+    fn settle(&mut self, Verdict { key, finding }: Verdict, now: Instant) {
+        if finding == Finding::Right {
             self.keep(key, now + PASSWORD_KNOWN);
         }
         let Some(pending) = self.pending.get(&key).map(Weak::upgrade) else { return };
         // nobody waited for the first of two, and somebody does for the second, which is still to come
-        if pending.is_none() || is_right.is_some() {
+        let is_settled = finding != Finding::Unwanted;
+        if pending.is_none() || is_settled {
             self.pending.remove(&key);
         }
-        let Some(pending) = pending.filter(|_| is_right.is_some()) else { return };
-        pending.is_right.set(is_right);
+        let Some(pending) = pending.filter(|_| is_settled) else { return };
+        pending.finding.set(Some(finding));
         pending.wakers.take().into_iter().for_each(Waker::wake);
     }
 }
 
 impl Worker {
-    /// Whether a password is right, as far as it is known by now; has it verified otherwise.
+    /// Whether a password is right, as far as it is known by now; has it verified otherwise, for this client.
     pub(super) fn look_up(
         self: &Rc<Self>,
         verifier: &Verifier,
         hash: &Arc<PasswordHash>,
-        shown: &Credentials,
+        (client, shown): (IpAddr, &Credentials),
         now: Instant,
     ) -> Known {
         let key = self.logins.borrow().key(hash, shown);
@@ -163,7 +167,7 @@ impl Worker {
         let password = Zeroizing::new(shown.password().to_vec());
         let pending = Rc::<Pending>::default();
         let wanted = Arc::downgrade(&pending.wanted);
-        if !verifier.submit(Job { key, hash: Arc::clone(hash), password, wanted, to }) {
+        if !verifier.submit(client, Job { key, hash: Arc::clone(hash), password, wanted, to }) {
             return Known::Busy;
         }
         self.logins.borrow_mut().pending.insert(key, Rc::downgrade(&pending));
@@ -200,11 +204,11 @@ mod tests {
     fn what_was_right_is_known_for_a_while_and_no_more_than_there_is_room_for() {
         let mut logins = Logins::default();
         let at = |secs: u64| Instant::default() + Duration::from_secs(secs);
-        logins.settle(Verdict { key: key(0), is_right: Some(true) }, at(0));
-        logins.settle(Verdict { key: key(1), is_right: Some(false) }, at(0));
+        logins.settle(Verdict { key: key(0), finding: Finding::Right }, at(0));
+        logins.settle(Verdict { key: key(1), finding: Finding::Wrong }, at(0));
         assert!(logins.is_known(&key(0), at(1)) && !logins.is_known(&key(1), at(1)));
         for n in 2..3 * PASSWORDS_KNOWN_MAX {
-            logins.settle(Verdict { key: key(n), is_right: Some(true) }, at(1));
+            logins.settle(Verdict { key: key(n), finding: Finding::Right }, at(1));
             assert!(logins.is_known(&key(0), at(1)), "who comes often stays");
             assert!(logins.young.len() + logins.old.len() <= PASSWORDS_KNOWN_MAX);
         }
@@ -242,13 +246,13 @@ mod tests {
         assert_eq!(wanted.strong_count(), 1);
         drop(gone);
         assert_eq!(wanted.strong_count(), 0);
-        logins.settle(Verdict { key: key(0), is_right: None }, at);
+        logins.settle(Verdict { key: key(0), finding: Finding::Unwanted }, at);
         assert!(logins.pending.is_empty());
         // who asks for the same after all gets the verdict of his own
         logins.pending.insert(key(0), Rc::downgrade(&waits));
-        logins.settle(Verdict { key: key(0), is_right: None }, at);
-        assert_eq!((waits.is_right.get(), logins.pending.len()), (None, 1));
-        logins.settle(Verdict { key: key(0), is_right: Some(true) }, at);
-        assert_eq!((waits.is_right.get(), logins.pending.len()), (Some(true), 0));
+        logins.settle(Verdict { key: key(0), finding: Finding::Unwanted }, at);
+        assert_eq!((waits.finding.get(), logins.pending.len()), (None, 1));
+        logins.settle(Verdict { key: key(0), finding: Finding::Right }, at);
+        assert_eq!((waits.finding.get(), logins.pending.len()), (Some(Finding::Right), 0));
     }
 }

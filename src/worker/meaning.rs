@@ -2,6 +2,7 @@
 
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
+use crate::http::grpc_web::Form;
 use crate::http::response::ResponseHead;
 use crate::http::trailers::Trailers;
 use crate::net::block::Block;
@@ -39,6 +40,8 @@ pub(super) struct Commit {
     pub(super) keep: Option<Duration>,
     /// The client's connection before this response, in case nothing of it can be sent.
     pub(super) before: Cycle,
+    /// It is to be made one of gRPC-Web.
+    pub(super) web: Option<Form>,
     /// It is a 101: no response follows, but a tunnel.
     pub(super) switching: bool,
 }
@@ -54,6 +57,7 @@ impl Commit {
             trailers: Trailers::default(),
             keep: None,
             before,
+            web: None,
             switching: false,
         }
     }

@@ -57,6 +57,7 @@ mod record;
 mod relay;
 mod report;
 mod request_id;
+mod rewriting;
 mod seat;
 mod shared;
 mod state;

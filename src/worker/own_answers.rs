@@ -4,7 +4,7 @@ use super::decision::Refusal;
 use super::plan::{Answer, Planner};
 use super::record::Record;
 use crate::config;
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Rule};
 use crate::http::body::Body;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
@@ -94,6 +94,13 @@ impl Planner<'_> {
         self.answer(cycle, None, |out, to| reply::error(out, error, extra, to))
     }
 
+    /// 400 to a path of which a route would make what is none.
+    pub(super) fn refuse_path(&self, cycle: &mut Cycle, record: &mut Record) -> Answer {
+        record.on_error(ProxyError::BadRequest);
+        record.on_malformed(Rule::Path);
+        self.answer(cycle, None, |out, to| reply::malformed(out, Rule::Path, to))
+    }
+
     /// What the gateway itself says to OPTIONS.
     pub(super) fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Answer {
         record.on_status(StatusCode::OK);
@@ -149,7 +156,9 @@ impl Planner<'_> {
             server: &self.config.server,
             rules: rules.or(always),
             lines: if rules.is_some() { lines.all() } else { lines.of_errors() },
-            is_call: self.call.is_some(),
+            call_type: self.call().map(|call| call.content_type()),
+            errors: &self.config.errors,
+            id: head.request_id().or(self.request_id.get().map(|id| &id[..])).unwrap_or_default(),
         };
         write(out.vec_mut(), &to);
         self.inbound.worker.put_own_lines(lines);

@@ -12,6 +12,8 @@ struct Lines {
     bytes: Vec<u8>,
     /// So many bytes of them are also for errors of the gateway's own.
     of_errors: usize,
+    /// What the request is called, where errors say so; behind the lines.
+    id: usize,
 }
 
 /// Room beyond which a buffer is not kept for reuse.
@@ -25,11 +27,24 @@ impl OwnLines {
         of_errors(&mut lines.bytes);
         lines.of_errors = lines.bytes.len();
         others(&mut lines.bytes);
+        lines.id = lines.bytes.len();
+    }
+
+    /// Takes down what the request is called, behind the lines that there are.
+    pub(super) fn name(&mut self, id: &[u8]) {
+        let lines = self.0.get_or_insert_default();
+        lines.bytes.truncate(lines.id);
+        lines.bytes.extend_from_slice(id);
+    }
+
+    /// What the request is called, if that was taken down.
+    pub(super) fn id(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |lines| &lines.bytes[lines.id..])
     }
 
     /// All of them.
     pub(super) fn all(&self) -> &[u8] {
-        self.0.as_ref().map_or(&[], |lines| &lines.bytes)
+        self.0.as_ref().map_or(&[], |lines| &lines.bytes[..lines.id])
     }
 
     /// Those for errors.
@@ -56,5 +71,7 @@ mod tests {
         lines.fill(|_| (), |out| out.extend_from_slice(b"c: 3\r\n"));
         assert_eq!((lines.all(), lines.of_errors()), (&b"c: 3\r\n"[..], &b""[..]));
         assert!(lines.has_room());
+        lines.name(b"7");
+        assert_eq!((lines.all(), lines.id()), (&b"c: 3\r\n"[..], &b"7"[..]));
     }
 }

@@ -19,6 +19,7 @@ use crate::http::Version;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
 use crate::http::grpc::Call;
+use crate::http::grpc_web::Form;
 use crate::http::head::RequestHead;
 use crate::http::headers;
 use crate::http::reply::{self, Asked, Reply};
@@ -81,6 +82,8 @@ pub(super) struct Forward {
     pub(super) own_lines: OwnLines,
     /// It is a call of gRPC; whether its client says how long it waits, which stands in the head.
     pub(super) call: Option<bool>,
+    /// That call is one of gRPC-Web, and is to be made one of gRPC.
+    pub(super) web: Option<Form>,
     /// To change the protocol; boxed, because hardly a request has one and all of them are moved.
     pub(super) offer: Option<Box<Offer>>,
     /// Until it is encoded for the endpoint of an attempt.
@@ -109,9 +112,12 @@ pub(super) fn planned(
     let head = kept.view(inbox);
     let (worker, config) = (inbound.worker, inbound.config());
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
+    if let Some(id) = kept.id {
+        let _ = request_id.set(id); // it has waited, and is called what it was
+    }
     let (identified, routed, client) = (OnceCell::new(), Cell::new(None), Cell::new(None));
     // which HTTP/1.1 cannot carry (its trailers say how it went): there the type is only a word, and must not change what is timed
-    let call = (head.version() == Version::Http2).then(|| Call::of(&head.fields())).flatten();
+    let call = Call::of(&head.fields()).filter(|call| call.web.is_some() || head.version() == Version::Http2);
     let planner = Planner {
         inbound,
         config,
@@ -139,7 +145,10 @@ pub(super) fn planned(
             forward.head = Some(kept);
             Way::Forward(forward)
         }
-        Planned::Wait(route, way, on) => Way::Wait(Wait { head: kept, route, way, on }),
+        Planned::Wait(route, way, on) => {
+            kept.id = id;
+            Way::Wait(Wait { head: kept, route, way, on })
+        }
     }
 }
 
@@ -166,7 +175,7 @@ pub(super) struct Planner<'p> {
     pub(super) behind: &'p [u8],
     pub(super) now: Instant,
     /// The client's address, if it has one.
-    client: Cell<Option<IpAddr>>,
+    pub(super) client: Cell<Option<IpAddr>>,
     /// The call of gRPC that the request is.
     pub(super) call: Option<Call>,
     /// The peer's address in words, once somebody asks for it.
@@ -192,10 +201,16 @@ impl Planner<'_> {
         }
         let client = self.inbound.client_ip(head);
         record.on_head(self.inbound, head, client);
-        if self.call.is_some() {
+        if self.call.is_some_and(|call| call.web.is_none()) {
             record.on_call();
         }
         self.way(cycle, record, client)
+    }
+
+    /// The call that the request is: one of gRPC-Web only on a route that makes one of gRPC of it.
+    pub(super) fn call(&self) -> Option<Call> {
+        let is_bridged = |route: RouteId| self.inbound.worker.shared.config.routes[route.index()].grpc_web;
+        self.call.filter(|call| call.web.is_none() || self.routed.get().is_some_and(is_bridged))
     }
 
     /// Whether the client waits to be told to send its body; not if it has begun to.
@@ -233,12 +248,23 @@ impl Planner<'_> {
         // a unix socket's peer has no address but the one that stands for it
         let peer = self.inbound.client.peer;
         self.client.set((peer.address.is_some() || client != peer.ip()).then_some(client));
-        let route = match self.route(cycle, record) {
+        if self.head.request_id().is_none() {
+            let draw = || request_id::draw(&mut self.inbound.worker.rng.borrow_mut());
+            record.on_request_id(self.request_id.get_or_init(draw)); // before anything can be refused, so that refusals have it
+        }
+        let is_kept_out = self.is_kept_out();
+        let route = match self.route(cycle, record, is_kept_out) {
             Ok(route) => route,
             Err(answer) => return Planned::Answer(answer),
         };
         self.routed.set(Some(route));
+        if self.call().is_some_and(|call| call.web.is_some()) {
+            record.on_call();
+        }
         record.on_route(self.inbound, route, self.head.path());
+        if is_kept_out {
+            return Planned::Answer(self.refuse(cycle, record, ProxyError::Forbidden, &[]));
+        }
         if self.inbound.worker.shared.config.routes[route.index()].is_guard {
             return self.aim(cycle, record, route, Held::default(), client); // whoever it is
         }
@@ -266,9 +292,10 @@ impl Planner<'_> {
         }
     }
 
-    fn route(&self, cycle: &mut Cycle, record: &mut Record) -> Result<RouteId, Answer> {
+    /// `is_kept_out`: nothing is answered but what an authority asks for; but if there is a route, the refusal is counted there.
+    fn route(&self, cycle: &mut Cycle, record: &mut Record, is_kept_out: bool) -> Result<RouteId, Answer> {
         let (head, worker) = (self.head, self.inbound.worker);
-        if head.path() == "*" {
+        if head.path() == "*" && !is_kept_out {
             return Err(self.options(cycle, record)); // RFC 9110 §9.3.7: it asks about the server, which is the gateway
         }
         if let Some(token) = worker.shared.challenges.token(head.path()) {
@@ -276,11 +303,15 @@ impl Planner<'_> {
         }
         let found = self.look_up(head.method());
         let is_guarded = matches!(found, Routed::Route(id) if worker.shared.config.routes[id.index()].is_guard);
-        if !is_guarded && let Some(answer) = self.preflight(cycle, record) {
+        if !is_guarded
+            && !is_kept_out
+            && let Some(answer) = self.preflight(cycle, record)
+        {
             return Err(answer);
         }
         match found {
             Routed::Route(route) => Ok(route),
+            _ if is_kept_out => Err(self.refuse(cycle, record, ProxyError::Forbidden, &[])),
             Routed::NoRoute => Err(self.refuse(cycle, record, ProxyError::NoRoute, &[])),
             Routed::MethodNotAllowed(allow) => {
                 let text = &mut worker.scratch.borrow_mut().text;
@@ -364,6 +395,12 @@ impl Planner<'_> {
                 }
                 record.on_status(*status);
                 let asked = Asked { scheme: self.inbound.scheme(), host, path: head.path(), query: head.query() };
+                let known = self.known(route);
+                let text = &mut worker.scratch.borrow_mut().text;
+                let location = match rules.captures {
+                    Some(_) => known.captured(location, text),
+                    None => location,
+                };
                 Planned::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     reply::redirect(out, *status, location, asked, to);
                 }))
@@ -381,14 +418,17 @@ impl Planner<'_> {
             return Planned::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[]));
         }
         let rules = &worker.shared.config.routes[route.index()];
+        if let config::Rewrite::Made { pieces, .. } = &rules.rewrite
+            && !self.known(route).has_path((rules, pieces), &mut worker.scratch.borrow_mut())
+        {
+            return Planned::Answer(self.refuse_path(cycle, record));
+        }
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
             return Planned::Answer(self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]));
         }
-        if head.request_id().is_none() {
-            record.on_request_id(self.request_id.get_or_init(|| request_id::draw(&mut worker.rng.borrow_mut())));
-        }
         let is_spoken = worker.shared.config.clusters[cluster.index()].protocol != Protocol::Http1;
+        let call = self.call().filter(|_| is_spoken);
         Planned::Forward(Forward {
             route,
             cluster,
@@ -401,7 +441,8 @@ impl Planner<'_> {
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
             own_lines: self.own_lines(),
-            call: self.call.filter(|_| is_spoken).map(|call| call.timeout.is_some()),
+            call: call.map(|call| call.timeout.is_some()),
+            web: call.and_then(|call| call.web),
             offer: head.upgrade().map(Box::new),
             head: None,
             slot: held.slot,

@@ -12,6 +12,7 @@
 //! what has arrived already, because an event stream's next event may be an hour away.
 
 use super::failure::Failure;
+use super::generation::Generation;
 use super::going::{Going, Sending};
 use super::inbound::Inbound;
 use super::upload::Upload;
@@ -19,6 +20,7 @@ use crate::config::HeaderRules;
 use crate::error::ProxyError;
 use crate::http::body::{Body, CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
 use crate::http::framing::Framing;
+use crate::http::grpc_web::{self, Form};
 use crate::http::h2::respond;
 use crate::http::trailers::Trailers;
 use crate::limits::BLOCK_SMALL;
@@ -29,6 +31,7 @@ use crate::net::upstream::{Received, Upstream};
 use crate::units::Instant;
 use std::future::poll_fn;
 use std::net::Shutdown;
+use std::ops::Range;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -65,6 +68,8 @@ pub(super) struct Relay<'a, 'g, F> {
     /// When the last piece arrived.
     pub(super) now: Instant,
     pub(super) trailers: Trailers,
+    /// It is made one of gRPC-Web: its trailers go behind its body.
+    pub(super) web: Option<Form>,
     /// The route's, for responses.
     pub(super) rules: &'a HeaderRules,
     /// The request that is answered.
@@ -235,8 +240,12 @@ impl<F: Sending> Relay<'_, '_, F> {
             .decode(block.unread_mut(), 0..filled.len(), &mut self.trailers)
             .map_err(crate::http::body::BodyError::upstream)?;
         self.excess |= decoded.consumed < filled.len();
-        let payload = filled.start + decoded.payload.start..filled.start + decoded.payload.end;
-        let end = self.trailers.end(decoded.done, self.rules);
+        let mut payload = filled.start + decoded.payload.start..filled.start + decoded.payload.end;
+        let mut end = self.trailers.end(decoded.done, self.rules);
+        if let Some(form) = self.web {
+            payload = restate(self.inbound.worker, block, payload, (form, end.unwrap_or_default()));
+            end = end.map(|_| &b""[..]);
+        }
         let chunk = match self.framing {
             Framing::Chunked => frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?,
             Framing::Streamed => respond::frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?,
@@ -259,6 +268,40 @@ impl<F: Sending> Relay<'_, '_, F> {
         }
         true
     }
+}
+
+/// Makes a piece of a body of gRPC one of gRPC-Web, with the trailers behind it that came with its end. Where it lies then.
+fn restate(
+    worker: &Generation,
+    block: &mut Block,
+    payload: Range<usize>,
+    (form, trailers): (Form, &[u8]),
+) -> Range<usize> {
+    let mut frame = Vec::new();
+    if !trailers.is_empty() {
+        grpc_web::push_trailers(&mut frame, trailers);
+    }
+    if form == Form::Text {
+        let mut text = Vec::new();
+        for part in [&block.all()[payload], &frame] {
+            grpc_web::push_text(&mut text, part);
+        }
+        block.clear_with_headroom(CHUNK_HEADROOM);
+        block.vec_mut().extend_from_slice(&text);
+        return block.range();
+    }
+    if frame.is_empty() {
+        return payload;
+    }
+    block.set_unread(payload);
+    if block.room() < frame.len() {
+        let bytes = block.unread().to_vec();
+        worker.grow(block, bytes.len() + CHUNK_HEADROOM + frame.len());
+        block.clear_with_headroom(CHUNK_HEADROOM);
+        block.vec_mut().extend_from_slice(&bytes);
+    }
+    block.vec_mut().extend_from_slice(&frame);
+    block.range()
 }
 
 /// A response that is being passed on ends when the request that is still coming breaks.

@@ -116,6 +116,10 @@ pub(super) struct Scratch {
     pub(super) lines: Vec<u8>,
     /// A query without the keys that stood in it, behind its `?`.
     pub(super) query: Vec<u8>,
+    /// A query by the route's rules.
+    pub(super) edited: Vec<u8>,
+    /// A path in its one spelling.
+    pub(super) spelling: String,
 }
 
 impl Worker {

@@ -7,15 +7,20 @@
 //!
 //! It ends when both directions have, when one side breaks, when no byte has moved for `tunnel_timeout`, or when a drain's time is
 //! over. It looks at no byte: what is spoken there is not HTTP any more.
+//!
+//! Either side may be a stream of HTTP/2 (RFC 8441): then its bytes go in frames, and the end of a direction is that of the stream's.
 
 use super::generation::Generation;
 use super::inbound::Inbound;
 use crate::error::ProxyError;
+use crate::http::body::{CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
+use crate::http::h2::respond;
 use crate::net::block::Block;
 use crate::net::stream::Stream;
 use crate::units::ListenerId;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -27,6 +32,8 @@ pub(super) struct Tunnel<'a> {
     /// Without a byte in either direction.
     timeout: Duration,
     upstream: &'a Stream,
+    /// How bytes go down, and up.
+    codings: [Coding; 2],
     up_bytes: Cell<u64>,
     down_bytes: Cell<u64>,
     _open: Open<'a>,
@@ -43,6 +50,48 @@ pub(super) struct Ended {
     pub(super) error: Option<ProxyError>,
 }
 
+/// How bytes go into a side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// As they are: the connection is the tunnel's.
+    Bare,
+    /// In DATA frames, as they go to a client of HTTP/2.
+    Frames,
+    /// In chunks, of which a shared connection to an endpoint makes frames.
+    Chunks,
+}
+
+impl Coding {
+    /// Writes what is unread in a block so: in place, where somebody has left room for it.
+    fn dress(self, block: &mut Block) {
+        let range = block.range();
+        if self == Self::Bare || range.is_empty() {
+            return;
+        }
+        if range.start < CHUNK_HEADROOM {
+            let payload = block.unread().to_vec();
+            block.clear_with_headroom(CHUNK_HEADROOM);
+            block.vec_mut().extend_from_slice(&payload);
+        }
+        let range = block.range();
+        let framed = match self {
+            Self::Frames => respond::frame_piece(block.vec_mut(), range, None),
+            _ => frame_piece(block.vec_mut(), range, None),
+        };
+        block.set_unread(framed.expect("there is room before it"));
+    }
+
+    /// Appends what ends the direction; false: that is said otherwise.
+    fn push_end(self, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Bare => return false,
+            Self::Frames => respond::push_data_head(out, 0, true),
+            Self::Chunks => out.extend_from_slice(LAST_CHUNK),
+        }
+        true
+    }
+}
+
 /// Which side broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
@@ -54,9 +103,10 @@ enum Side {
 type Carried = Option<Result<(), Side>>;
 
 impl<'a> Tunnel<'a> {
-    pub(super) fn new(inbound: &'a Inbound<'a>, upstream: &'a Stream, timeout: Duration) -> Self {
+    /// `codings` say how bytes go down, and up.
+    pub(super) fn new(inbound: &'a Inbound<'a>, upstream: &'a Stream, codings: [Coding; 2], timeout: Duration) -> Self {
         let open = Open::new(inbound.worker, inbound.listener);
-        Self { inbound, timeout, upstream, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
+        Self { inbound, timeout, upstream, codings, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
     }
 
     /// Carries bytes until the end. `up` is what the client sent behind its request, `head` the 101 for it, `down` what came behind
@@ -66,8 +116,8 @@ impl<'a> Tunnel<'a> {
         let timeout = self.timeout;
         let guard = watch.over_tunnel(self.inbound.stream, self.inbound.worker.tunnel_deadline(timeout));
         let broken = {
-            let mut upward = pin!(self.carry(Side::Client, [up, Block::default()]));
-            let mut downward = pin!(self.carry(Side::Upstream, [head, down]));
+            let mut upward = pin!(self.carry(Side::Client, Block::default(), up));
+            let mut downward = pin!(self.carry(Side::Upstream, head, down));
             let mut passed = pin!(watch.passed());
             let (mut up, mut down) = (None, None);
             poll_fn(|cx| {
@@ -104,29 +154,34 @@ impl<'a> Tunnel<'a> {
         Ended { up_bytes: self.up_bytes.get(), down_bytes: self.down_bytes.get(), error }
     }
 
-    /// One direction, from its first bytes to its end, which is passed on.
-    async fn carry(&self, from: Side, first: [Block; 2]) -> Result<(), Side> {
-        let (source, sink, to, bytes) = match from {
-            Side::Client => (self.inbound.stream, self.upstream, Side::Upstream, &self.up_bytes),
-            Side::Upstream => (self.upstream, self.inbound.stream, Side::Client, &self.down_bytes),
+    /// One direction, from its first bytes to its end, which is passed on: a head as it is, and what came behind the other side's.
+    async fn carry(&self, from: Side, head: Block, mut first: Block) -> Result<(), Side> {
+        let [down, up] = self.codings;
+        let (source, sink, coding, to, bytes) = match from {
+            Side::Client => (self.inbound.stream, self.upstream, up, Side::Upstream, &self.up_bytes),
+            Side::Upstream => (self.upstream, self.inbound.stream, down, Side::Client, &self.down_bytes),
         };
-        for block in first {
+        coding.dress(&mut first);
+        for block in [head, first] {
             self.pass_on(sink, block, bytes).await.ok_or(to)?;
         }
         let mut bulk = false;
         loop {
             // no block is held while nothing comes; what is wrong with the socket, the receive will say
             let _ = source.readable().await;
-            let block = {
+            let mut block = {
                 let mut blocks = self.inbound.worker.blocks.borrow_mut();
                 if bulk { blocks.large() } else { blocks.small() }
             };
+            if coding != Coding::Bare {
+                block.clear_with_headroom(CHUNK_HEADROOM);
+            }
             let room = block.room();
-            let (received, block) = source.receive(block).await;
+            let (received, mut block) = source.receive(block).await;
             match received {
                 Ok(0) => {
-                    self.inbound.worker.put(block);
-                    return sink.end().await.map_err(|_| to);
+                    block.clear();
+                    return self.end(sink, coding, block).await.map_err(|_| to);
                 }
                 Ok(count) => bulk = count == room || (bulk && count > room / 8),
                 Err(_) => {
@@ -135,8 +190,20 @@ impl<'a> Tunnel<'a> {
                 }
             }
             self.on_progress();
+            coding.dress(&mut block);
             self.pass_on(sink, block, bytes).await.ok_or(to)?;
         }
+    }
+
+    /// Passes on that nothing more will come.
+    async fn end(&self, sink: &Stream, coding: Coding, mut block: Block) -> io::Result<()> {
+        let is_said = coding.push_end(block.vec_mut());
+        let (sent, block) = match is_said {
+            true => sink.send(block).await,
+            false => (sink.end().await, block),
+        };
+        self.inbound.worker.put(block);
+        sent
     }
 
     /// Sends the block, counts it and gives it back; `None` when the other side takes no more.

@@ -20,6 +20,7 @@ use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
 use crate::http::grpc;
+use crate::http::grpc_web::Text;
 use crate::http::trailers::Trailers;
 use crate::limits::{BLOCK_BULK, DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
 use crate::net::block::Block;
@@ -43,6 +44,8 @@ pub(super) struct Upload<'c> {
     head_bytes: Cell<usize>,
     body: RefCell<Body>,
     framing: Framing,
+    /// For a body that comes as text.
+    text: Option<RefCell<Text>>,
     trailers: RefCell<Trailers>,
     patience: Duration,
     replay: Cell<Replay>,
@@ -103,6 +106,13 @@ pub(super) struct Incoming {
     pub(super) rate_min: u64,
     /// It is a call of gRPC: what moves in one direction is patience for the other.
     pub(super) is_call: bool,
+    /// … which comes as text (gRPC-Web), and goes up as what that says.
+    pub(super) is_text: bool,
+}
+
+/// How a body goes up that comes so: of a text the length of what it says is not known.
+pub(super) fn framing_up(framing: Framing, is_text: bool) -> Framing {
+    if is_text && !framing.is_empty() { Framing::Chunked } else { framing }
 }
 
 impl<'c> Upload<'c> {
@@ -115,7 +125,8 @@ impl<'c> Upload<'c> {
             head_bytes: Cell::new(0),
             outbound: RefCell::default(),
             body: RefCell::new(Body::new(incoming.framing, incoming.bytes_max)),
-            framing: incoming.framing,
+            framing: framing_up(incoming.framing, incoming.is_text),
+            text: incoming.is_text.then(RefCell::default),
             trailers: RefCell::new(incoming.trailers),
             patience: incoming.patience,
             replay: Cell::new(Replay::Kept),
@@ -440,7 +451,18 @@ impl<'c> Upload<'c> {
         }
         let payload = &inbox.unread()[decoded.payload.clone()];
         let end = trailers.end(decoded.done, self.attempts.request_rules());
-        push_piece(outbound.vec_mut(), self.framing, payload, end);
+        match &self.text {
+            None => push_piece(outbound.vec_mut(), self.framing, payload, end),
+            Some(text) => {
+                let (mut text, mut said) = (text.borrow_mut(), Vec::with_capacity(payload.len() / 4 * 3 + 3));
+                let read = text.decode(payload, &mut said);
+                if read.is_err() || (decoded.done && !text.is_whole()) {
+                    self.severed.set(!body.is_done());
+                    return Err(Failure::Downstream(ProxyError::BadRequest));
+                }
+                push_piece(outbound.vec_mut(), self.framing, &said, end);
+            }
+        }
         inbox.consume(decoded.consumed);
         if inbox.is_empty() {
             inbox.clear();

@@ -53,8 +53,17 @@ impl Known<'_> {
         }
     }
 
+    /// Appends what the route's path has found.
+    pub(super) fn push_capture(&self, name: &str, out: &mut Vec<u8>) -> Option<()> {
+        let worker = self.inbound.worker;
+        let captures = worker.shared.config.routes[self.route.index()].captures.as_ref()?;
+        let mut cache = worker.router_cache.borrow_mut();
+        out.extend_from_slice(cache.captured(self.route, captures, self.head.routed_path(), name)?.as_bytes());
+        Some(())
+    }
+
     /// Appends what a variable stands for; `None`: there is no such thing here.
-    fn push(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<()> {
+    pub(super) fn push(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<()> {
         let (head, shared) = (self.head, &self.inbound.worker.shared);
         let text: &[u8] = match variable {
             Variable::ClientIp => {
@@ -87,6 +96,7 @@ impl Known<'_> {
                 b""
             }
             Variable::Header(name) => return self.push_header(name, out),
+            Variable::Capture(name) => return self.push_capture(name, out),
             Variable::Cookie(name) => {
                 let fields = head.fields();
                 let mut values = fields.get_all("cookie").flat_map(pairs);

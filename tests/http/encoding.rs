@@ -412,7 +412,9 @@ fn reply_to(date: &HttpDate) -> ReplyTo<'_> {
         server: &ServerField::Pass,
         rules: None,
         lines: b"",
-        is_call: false,
+        call_type: None,
+        errors: &[],
+        id: b"",
     }
 }
 

@@ -5,8 +5,10 @@
 
 mod bodies;
 mod encoding;
+mod examples;
 mod h2;
 mod properties;
 mod requests;
 mod responses;
 mod support;
+mod tokens;

@@ -162,6 +162,27 @@ on_both_drivers! {
         assert_eq!((from(&gateway, "127.0.0.2", "/open"), from(&gateway, "127.0.0.3", "/open")), (200, 403));
     }
 
+    fn whom_a_listener_keeps_out_is_told_nothing_else(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let more = "cors = { origins = [\"https://app.example\"] }\n\
+            [[guard]]\nname = \"env\"\nmatch = { path = \"/.env\" }\nrespond = { status = 404, body = \"none\" }\n";
+        let config = behind(&[&upstream], more, "").replace("path = \"/*\"", "path = \"/a/*\", method = [\"GET\"]");
+        let listener = "deny = [{ client_ip = [\"127.0.0.2\"] }, { method = [\"DELETE\"] }]";
+        let gateway = Gateway::start_with(driver, &Setup { listener, config: &config, ..Setup::default() });
+        let preflight = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET")];
+        let cases = [("OPTIONS", "/a/b", &preflight[..], 204), ("OPTIONS", "*", &[], 200), ("GET", "/a/b", &[], 200), ("GET", "/b", &[], 404), ("PUT", "/a/b", &[], 405), ("GET", "/.env", &[], 404)];
+        for (method, path, headers, expected) in cases {
+            let from = |source: &str| Client::connect_from(source, gateway.address("edge")).request(method, path, headers, b"");
+            assert_eq!(from("127.0.0.1").status, expected, "{method} {path}");
+            from("127.0.0.2").assert_rejected(403, "forbidden");
+        }
+        gateway.request("DELETE", "/nowhere", &[], b"").assert_rejected(403, "forbidden");
+        assert_eq!(upstream.requests().len(), 1);
+        eventually("it is counted where it was going", || {
+            (gateway.metric("ringgate_rejected_total", &[("route", "all"), ("reason", "forbidden")]) == 1.0).then_some(())
+        });
+    }
+
     fn a_dry_run_refuses_nobody_and_is_counted(driver: Driver) {
         let upstream = Upstream::always("ok");
         let rules = "deny = { client_ip = [\"127.0.0.0/8\"], dry_run = true }";

@@ -7,9 +7,11 @@ use crate::operation::said;
 use crate::support::dns::{Dns, Says};
 use crate::support::gateway::series;
 use crate::support::tls::{Authority, Session};
+use crate::support::upstream::answer_each;
 use crate::support::{
     Client, Driver, Gate, Gateway, Setup, Upstream, behind, behind_endpoints, eventually, first_then, on_both_drivers,
 };
+use crate::tokens::JWK;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +48,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     sessions,
     streams,
     consumers,
+    fetched_keys,
     calls,
     rate_limits,
     shared_limits,
@@ -366,6 +369,29 @@ fn consumers(driver: Driver) -> Moved {
     let watched = Watched::start(driver, &config);
     assert_eq!(watched.gateway.request("GET", "/", &[("X-Key", "key")], b"").status, 200);
     watched.moved(&["ringgate_consumer_requests_total", "ringgate_consumer_bytes_total"])
+}
+
+fn fetched_keys(driver: Driver) -> Moved {
+    let authority = Authority::shared();
+    let gate = Arc::new(Gate::default());
+    let waits = Arc::clone(&gate);
+    let script = answer_each(move |_, conn| {
+        waits.wait();
+        conn.reply(200, &format!("{{\"keys\":[{JWK}]}}"));
+    });
+    let issuer = Upstream::encrypted(authority.server("server"), script);
+    let config = format!(
+        "[[route]]\nauth = [\"jwt\"]\nrespond = {{}}\n[auth.jwt]\njwks = \"https://{}/\"\nalgorithms = [\"EdDSA\"]\ntls = {{ ca = \"{}\" }}\n",
+        issuer.address(),
+        authority.ca()
+    );
+    let watched = Watched::start(driver, &config);
+    gate.open();
+    watched.moved(&[
+        "ringgate_jwks_fetches_total",
+        "ringgate_jwks_last_success_timestamp_seconds",
+        "ringgate_jwks_keys",
+    ])
 }
 
 fn calls(driver: Driver) -> Moved {

@@ -117,6 +117,43 @@ on_both_drivers! {
         gate.open();
     }
 
+    fn a_question_that_comes_back_is_known_for_one(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let auth = Upstream::answering(decide);
+        let text = config(&upstream, &at(&auth), "timeout = \"20s\"");
+        let mut gateway = Gateway::start(driver, &text);
+        assert_eq!(gateway.request("GET", "/", &[("Authorization", "good")], b"").status, 200);
+        // who decides is the gateway itself, which asks who decides
+        let written = std::fs::read_to_string(gateway.file()).unwrap();
+        gateway.reload_well(&written.replace(auth.address(), gateway.address("edge")));
+        let looped = gateway.request("GET", "/", &[("Authorization", "good")], b"");
+        looped.assert_rejected(503, "authorization_unavailable");
+        eventually("the loop is counted", || {
+            (gateway.metric("ringgate_rejected_total", &[("reason", "loop_detected")]) >= 1.0).then_some(())
+        });
+        assert_eq!((upstream.requests().len(), auth.requests().len()), (1, 1));
+        assert_eq!(gateway.get("/open").status, 200, "others are served");
+    }
+
+    fn the_time_of_a_request_is_over_while_somebody_decides(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let gate = Arc::new(Gate::default());
+        let waits = Arc::clone(&gate);
+        let slow = Upstream::answering(move |request, conn| {
+            waits.wait();
+            decide(request, conn);
+        });
+        let more = format!("auth = [\"gate\"]\ntimeout = \"300ms\"\n[auth.gate.forward]\nupstream = \"auth\"\npath = \"/\"\ntimeout = \"60s\"\n[upstream.auth]\nendpoints = [{}]\n", at(&slow));
+        let gateway = Gateway::start(driver, &behind(&[&upstream], &more, ""));
+        // T_max is the request's, and its body has arrived: 504, and not 408
+        for body in [&b""[..], b"body"] {
+            let mut client = gateway.client();
+            client.request("POST", "/", &[("Authorization", "good")], body).assert_rejected(504, "upstream_timeout");
+        }
+        assert_eq!((slow.requests().len(), upstream.requests().len()), (2, 0));
+        gate.open();
+    }
+
     fn a_large_answer_is_bounded_and_stays_what_it_is(driver: Driver) {
         let upstream = Upstream::always("ok");
         let large = Upstream::answering(|request, conn| {

@@ -3,6 +3,57 @@
 use crate::support::{Driver, Gateway, Setup, Upstream, behind, on_both_drivers};
 
 on_both_drivers! {
+    fn own_errors_look_as_the_listener_says(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("503.html");
+        std::fs::write(&file, "<style>p { color: red }</style><p>{status} {reason}: {error} {request_id}</p>").unwrap();
+        let listener = format!(
+            r#"errors = [{{ status = [502, 503], file = {file:?} }}, {{ status = [404, 413], body = '{{"id":"{{request_id}}","say":"{{message}}"}}', content_type = "application/json" }}]"#
+        );
+        let config = r#"
+[[route]]
+name = "dead"
+match = { path = "/dead" }
+upstream = "dead"
+[[route]]
+name = "keyed"
+match = { path = "/keyed" }
+respond = {}
+auth = ["key"]
+[auth.key]
+header = "x-key"
+[upstream.dead]
+endpoints = [{ address = "127.0.0.1:1" }]
+"#;
+        let gateway = Gateway::start_with(driver, &Setup { listener: &listener, config, ..Setup::default() });
+        let named = [("X-Request-Id", "a<b>\"c.1")];
+        let dead = gateway.request("GET", "/dead", &named, b"");
+        let wanted = "<style>p { color: red }</style><p>503 Service Unavailable: no_healthy_endpoint a_b__c.1</p>";
+        assert_eq!((dead.status, dead.text().as_str()), (503, wanted));
+        assert_eq!(dead.header("content-type"), Some("text/html; charset=utf-8"));
+        let length = wanted.len().to_string();
+        let head = gateway.request("HEAD", "/dead", &named, b"");
+        assert_eq!((head.status, head.header("content-length")), (503, Some(length.as_str())));
+        let none = gateway.get("/none");
+        assert_eq!((none.status, none.header("content-type")), (404, Some("application/json")));
+        let told = none.json();
+        assert_eq!((told["id"].as_str().map(str::len), told["say"].as_str()), (Some(32), Some("no route matches this request")));
+        gateway.get("/keyed").assert_rejected(401, "unauthenticated");
+        // drawn, when the client names none: the id of the log
+        assert!(gateway.get("/dead").text().contains("no_healthy_endpoint "));
+    }
+
+    fn a_rule_replaces_what_is_forwarded_of_the_client(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| conn.reply(200, request.header("x-forwarded-for").unwrap_or("-")));
+        let rule = "request_headers = { set = { x-forwarded-for = \"{client_ip}\" } }";
+        let config = behind(&[&upstream], rule, "");
+        let setup = Setup { listener: "trusted_proxies = [\"127.0.0.0/8\"]", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let ask = |value: &str| gateway.request("GET", "/", &[("X-Forwarded-For", value)], b"").text();
+        assert_eq!(ask("6.6.6.6, 203.0.113.9, 127.0.0.7"), "203.0.113.9");
+        assert_eq!(gateway.get("/").text(), "127.0.0.1");
+    }
+
     fn hop_by_hop_headers_of_a_request_end_at_the_gateway(driver: Driver) {
         let upstream = Upstream::always("ok");
         let gateway = Gateway::start(driver, &behind(&[&upstream], "", ""));

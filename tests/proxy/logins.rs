@@ -1,7 +1,7 @@
 //! Names and passwords (RFC 7617): who is let in, what a reload changes, and that nobody waits for a password but who has shown it.
 
 use crate::support::gateway::{run_to_end, write_config};
-use crate::support::{Driver, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
+use crate::support::{Client, Driver, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::time::{Duration, Instant};
@@ -120,7 +120,9 @@ on_both_drivers! {
         let setup = Setup { config: &config, ..Setup::default() };
         let gateway = Gateway::start_with(driver, &setup);
         assert_eq!(ask(&gateway, "quick", "orange pie"), 200);
-        let mut waiting: Vec<_> = (0..80).map(|_| gateway.client()).collect();
+        // of ten clients, because one may have eight at once
+        let from = |row: usize| Client::connect_from(&format!("127.0.1.{}", 1 + row % 10), gateway.address("edge"));
+        let mut waiting: Vec<_> = (0..80).map(from).collect();
         for (row, client) in waiting.iter_mut().enumerate() {
             client.send(format!("GET / HTTP/1.1\r\nHost: test\r\nAuthorization: {}\r\n\r\n", basic("wile", &format!("wrong {row}"))));
         }
@@ -136,6 +138,26 @@ on_both_drivers! {
         eventually("those who have left are let go", || {
             (gateway.metric("ringgate_rejected_total", &[("route", "all"), ("reason", "client_closed")]) >= 8.0).then_some(())
         });
+    }
+
+    fn who_guesses_by_the_hundred_keeps_nobody_else_out(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let slow = BLUE.replace("$6$", "$6$rounds=200000$");
+        let users: String = (0..4).map(|n| format!("[consumer.good{n}]\nbasic = {{ password = \"{ORANGE}\" }}\n")).collect();
+        let config = behind(&[&upstream], "auth = [\"login\"]", "") + &people("basic = {}", &slow) + &users;
+        let gateway = Gateway::start(driver, &config);
+        let mut guessers: Vec<_> = (0..80).map(|_| Client::connect_from("127.0.0.2", gateway.address("edge"))).collect();
+        for (row, client) in guessers.iter_mut().enumerate() {
+            let guess = |n: usize| format!("GET / HTTP/1.1\r\nHost: test\r\nAuthorization: {}\r\n\r\n", basic("wile", &format!("{row}.{n}")));
+            client.send((0..40).map(guess).collect::<String>());
+        }
+        let busy = || gateway.metric("ringgate_rejected_total", &[("route", "all"), ("reason", "authentication_busy")]);
+        eventually("they have more than a client may", || (busy() >= 100.0).then_some(()));
+        for n in 0..4 {
+            assert_eq!(ask(&gateway, &format!("good{n}"), "orange pie"), 200, "who has not guessed has his turn");
+        }
+        let verified = gateway.metric("ringgate_rejected_total", &[("route", "all"), ("reason", "unauthenticated")]);
+        assert!(verified < 3_200.0 / 2.0, "there is more to come: {verified}");
     }
 
     fn a_password_and_its_hash_are_found_nowhere(driver: Driver) {

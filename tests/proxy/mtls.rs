@@ -1,9 +1,11 @@
 //! Certificates of clients (mutual TLS), end to end: who is let in, for how long, and what is told of him.
 
 use crate::support::client::Client;
+use crate::support::gateway::run_to_end;
 use crate::support::stream::Stream;
 use crate::support::tls::{Authority, Session, write_anew};
 use crate::support::{Driver, Gateway, Setup, Upstream, behind, eventually};
+use aws_lc_rs::digest;
 use rcgen::SerialNumber;
 use rustls::{ClientConfig, HandshakeKind};
 use std::io;
@@ -225,5 +227,77 @@ fn a_limit_by_certificate_is_each_client_s_own() {
         for rules in [world.rules("good"), world.rules("other"), world.authority.client()] {
             assert_eq!(statuses(&rules), [200, 200, 429]);
         }
+    }
+}
+
+#[test]
+fn a_certificate_makes_its_client_a_consumer() {
+    const MORE: &str = "auth = [\"cert\"]\nlimit = [{ rate = \"1000/h\", burst = 100, per = \"consumer\" }]\n\
+        [[route]]\nname = \"two\"\nmatch = { path = \"/two\" }\nauth = [\"key\", \"cert\"]\ndeny = { group = [\"away\"] }\nupstream = \"svc\"\n\
+        [auth.cert]\nmtls = true\nheaders = { x-who = \"{consumer}\", x-groups = \"{groups}\" }\n[auth.key]\nheader = \"x-key\"\n";
+    for driver in possible() {
+        let world = World::new();
+        let uri = |text: &str| rcgen::SanType::URI(text.try_into().unwrap());
+        world.clients.sign_with("pinned", &["Orders.internal"], |_| ());
+        world.clients.sign_with("named", &["ORDERS.internal"], |it| it.subject_alt_names.push(uri("spiffe://prod/x")));
+        world.clients.sign_with("both", &["orders.internal", "stock.internal"], |_| ());
+        world.clients.sign_with("uri", &["x.internal"], |it| it.subject_alt_names.push(uri("spiffe://prod/stock")));
+        let subject = |it: &mut rcgen::CertificateParams| {
+            it.distinguished_name = rcgen::DistinguishedName::new();
+            it.distinguished_name.push(rcgen::DnType::OrganizationName, "A, B");
+            it.distinguished_name.push(rcgen::DnType::CommonName, "cron");
+        };
+        world.clients.sign_with("subject", &["y.internal"], subject);
+        // the same name by somebody whom the listener does not believe
+        world.authority.sign("stranger", &["orders.internal"]);
+        let pem = std::fs::read_to_string(world.clients.path("pinned.key")).unwrap();
+        let key = rcgen::KeyPair::from_pem(&pem).unwrap();
+        let pin = digest::digest(&digest::SHA256, &rcgen::PublicKeyData::subject_public_key_info(&key));
+        let pin: String = pin.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        let people = format!(
+            "[consumer.pin]\nmtls = {{ spki = \"{pin}\" }}\n[consumer.orders]\ngroups = [\"eu\"]\nmtls = {{ san = \"DNS:orders.internal\" }}\n\
+             [consumer.stock]\ngroups = [\"away\"]\nmtls = [{{ san = \"DNS:stock.internal\" }}, {{ san = \"URI:spiffe://prod/stock\" }}]\n\
+             [consumer.cron]\nmtls = {{ subject = 'CN=cron,O=A\\, B' }}\n"
+        );
+        let service = Upstream::always("ok");
+        let log = world.authority.path("access.log");
+        let config = format!("[access_log]\npath = {log:?}\n{}{people}", behind(&[&service], MORE, ""));
+        let listener = world
+            .listener("request")
+            .replace(&format!(", crl = \"{}\"", world.authority.path("clients.crl").display()), "");
+        let gateway = Gateway::start_with(driver, &Setup { listener: &listener, config: &config, ..Setup::default() });
+        let ask = |name: &str, path: &str| {
+            client(&gateway, &world.rules(name)).unwrap().request("GET", path, &LIE, b"").status
+        };
+        const LIE: [(&str, &str); 2] = [("X-Who", "root"), ("X-Forwarded-Client-Cert", "URI=spiffe://prod/stock")];
+        let expected = [
+            ("pinned", 200, 200),
+            ("named", 200, 200),
+            ("both", 401, 401),
+            ("uri", 200, 403),
+            ("subject", 200, 200),
+            ("good", 401, 401),
+        ];
+        for (name, first, second) in expected {
+            assert_eq!((ask(name, "/"), ask(name, "/two")), (first, second), "{name}");
+        }
+        let who: Vec<_> =
+            service.requests().iter().map(|it| it.header("x-who").unwrap_or("nobody").to_owned()).collect();
+        assert_eq!(who, ["pin", "pin", "orders", "orders", "stock", "cron", "cron"]);
+        assert_eq!(service.requests()[2].header("x-groups"), Some("eu"));
+        let bare = client(&gateway, &world.authority.client()).expect("a session").request("GET", "/", &LIE, b"");
+        bare.assert_rejected(401, "unauthenticated");
+        assert_eq!(bare.header("www-authenticate"), Some("Certificate realm=\"cert\""));
+        let (chain, key) = world.authority.pair("stranger");
+        let rules = ClientConfig::builder().with_root_certificates(world.authority.roots());
+        assert!(!is_served(&gateway, &Arc::new(rules.with_client_auth_cert(chain, key).unwrap())));
+        eventually("it is counted and logged", || {
+            let orders = gateway.metric("ringgate_consumer_requests_total", &[("consumer", "orders")]);
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            (orders == 2.0 && text.matches("\"consumer\":\"stock\"").count() == 2).then_some(())
+        });
+        let explained = run_to_end(&["explain", "-c", &gateway.file(), "GET", "/"]).stdout;
+        assert!(explained.contains("verdict    depends on the client's certificate"), "{explained}");
+        assert_eq!(gateway.admin("/config").json()["consumer"]["cron"]["mtls"][0]["subject"], "CN=cron,O=A\\, B");
     }
 }

@@ -52,6 +52,111 @@ on_both_drivers! {
         }
     }
 
+    fn a_route_has_several_hosts_and_paths(driver: Driver) {
+        let config = [
+            named("any", "{ path = \"/*\" }"),
+            named("shops", r#"{ host = ["shop.*", "*.shop.example", '~s[0-9]+\.example'], path = ["/cart", "/items/{id}", "/img/*"] }"#),
+            named("hosts", r#"{ host = ["a.example", "b.example"] }"#),
+        ]
+        .concat();
+        let gateway = Gateway::start(driver, &config);
+        let mut client = gateway.client();
+        for (host, path, expected) in [
+            ("shop.example", "/cart", "shops"),
+            ("SHOP.example.org:80", "/items/7", "shops"),
+            ("de.shop.example", "//img//x", "shops"),
+            ("s12.example", "/items/%C3%A9", "shops"),
+            ("s12.example.org", "/cart", "any"),
+            ("shop.example", "/items/7/8", "any"),
+            ("shop", "/cart", "any"),
+            ("a.example", "/cart", "hosts"),
+            ("b.example", "/", "hosts"),
+        ] {
+            assert_eq!(client.request("GET", path, &[("Host", host)], b"").text(), expected, "{host} {path}");
+        }
+        assert_eq!(gateway.metric("ringgate_requests_total", &[("route", "shops"), ("code", "200")]), 4.0);
+    }
+
+    fn captures_and_variables_make_paths_and_queries_but_never_other_paths(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            let tenant = request.header("x-tenant").unwrap_or("-");
+            conn.reply(200, &format!("{} {tenant}", request.target));
+        });
+        let config = format!(
+            r#"
+[[route]]
+name = "tenants"
+match = {{ path = ["/t/{{tenant}}/orders/{{id}}", '~^/old/(?P<tenant>[^/]+)-(?P<id>.*)$'] }}
+upstream = "svc"
+rewrite = "/v2/{{id}}/of/{{tenant}}"
+query = {{ set = {{ tenant = "{{tenant}}", c = "{{header.x-c}}" }}, remove = ["debug"], rename = {{ q = "search" }} }}
+request_headers = {{ set = {{ x-tenant = "{{tenant}}" }} }}
+[[route]]
+name = "header"
+match = {{ path = "/h/*" }}
+upstream = "svc"
+rewrite = "/{{header.x-c}}{{rest}}"
+[[route]]
+name = "moved"
+match = {{ path = '~^/m(/.*)$' }}
+redirect = {{ to = "/n/{{1}}?from={{1}}&h={{host}}" }}
+{}"#,
+            cluster("svc", &upstream)
+        );
+        let gateway = Gateway::start(driver, &config);
+        let ask = |path: &str, fields: &[(&str, &str)]| gateway.request("GET", path, fields, b"").text();
+        assert_eq!(ask("/t/acme/orders/7", &[]), "/v2/7/of/acme?tenant=acme acme");
+        assert_eq!(ask("//t//a%20b/orders/7?q=1&debug&x=%31", &[]), "/v2/7/of/a%20b?search=1&x=%31&tenant=a%2520b a%20b");
+        assert_eq!(ask("/old/acme-8?tenant=evil", &[("X-C", "a&b=c d")]), "/v2/8/of/acme?tenant=acme&c=a%26b%3Dc%20d acme");
+        assert_eq!(ask("/h/x?y", &[("X-C", "a b?#")]), "/a%20b%3F%23/x?y -");
+        // what would be another path
+        for path in ["/old/a-..", "/old/a-", "/old/..-b", "/old/a-x/../y/..;z"] {
+            let response = gateway.get(path);
+            assert!(matches!(response.status, 400 | 404), "{path}: {}", response.text());
+        }
+        gateway.get("/old/a-..").assert_rejected(400, "bad_request");
+        for value in ["..", ".", "../admin", "a/b", "a\\b", ""] {
+            gateway.request("GET", "/h/x", &[("X-C", value)], b"").assert_rejected(400, "bad_request");
+        }
+        gateway.get("/h/x").assert_rejected(400, "bad_request");
+        let moved = |path: &str| gateway.get(path).header("location").unwrap().to_owned();
+        assert_eq!(moved("/m/a/b?c"), "/n/a/b?from=%2Fa%2Fb&h=test");
+        assert_eq!(moved("/m//evil.example/{host}"), "/n/evil.example/%7Bhost%7D?from=%2Fevil.example%2F%7Bhost%7D&h=test");
+    }
+
+    fn what_is_refused_before_it_goes_on_has_an_id(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let config = format!(
+            r#"
+[auth.key]
+header = "x-key"
+[[guard]]
+match = {{ path = "/guarded" }}
+deny = true
+[[route]]
+name = "keyed"
+match = {{ path = "/keyed" }}
+upstream = "svc"
+auth = ["key"]
+response_headers = {{ set = {{ x-id = "{{request_id}}" }}, always = true }}
+[[route]]
+name = "small"
+match = {{ path = "/small" }}
+upstream = "svc"
+max_body = "1B"
+response_headers = {{ set = {{ x-id = "{{request_id}}" }}, always = true }}
+{}"#,
+            cluster("svc", &upstream)
+        );
+        let gateway = Gateway::start(driver, &config);
+        let unknown = gateway.get("/keyed");
+        assert_eq!((unknown.status, unknown.header("x-id").map(str::len)), (401, Some(32)));
+        let large = gateway.request("POST", "/small", &[], b"abc");
+        assert_eq!((large.status, large.header("x-id").map(str::len)), (413, Some(32)));
+        let named = gateway.request("GET", "/keyed", &[("X-Request-Id", "mine")], b"");
+        assert_eq!((named.status, named.header("x-id")), (401, Some("mine")));
+    }
+
     fn no_route_is_404_and_another_method_is_405_with_allow(driver: Driver) {
         let config = [
             named("read", "{ path = \"/a\", method = [\"GET\"] }"),

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
 /// The key pair of RFC 8037 §A.1, which everybody has.
-const JWK: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-const PRIVATE: &str = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
+pub(crate) const JWK: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+pub(crate) const PRIVATE: &str = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     ringgate::net::clock::wall().as_secs()
 }
 
-fn signed_as(header: &Value, claims: &Value, seed: &[u8]) -> String {
+pub(crate) fn signed_as(header: &Value, claims: &Value, seed: &[u8]) -> String {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let signed = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
     let pair = Ed25519KeyPair::from_seed_unchecked(seed).unwrap();
@@ -29,7 +29,7 @@ fn signed(claims: &Value) -> String {
     signed_as(&json!({ "alg": "EdDSA", "typ": "JWT" }), claims, &URL_SAFE_NO_PAD.decode(PRIVATE).unwrap())
 }
 
-fn bearer(claims: &Value) -> String {
+pub(crate) fn bearer(claims: &Value) -> String {
     format!("Bearer {}", signed(claims))
 }
 
@@ -40,7 +40,7 @@ fn start(driver: Driver, upstream: &Upstream, route: &str, auth: &str) -> Gatewa
     Gateway::start(driver, &(behind(&[upstream], route, "") + &auth))
 }
 
-fn ask(gateway: &Gateway, authorization: &str) -> u16 {
+pub(crate) fn ask(gateway: &Gateway, authorization: &str) -> u16 {
     gateway.request("GET", "/", &[("Authorization", authorization)], b"").status
 }
 

@@ -63,7 +63,7 @@ fn upward(head: &RequestHead<'_>, route: RouteId) -> String {
     let mut path = Vec::new();
     match rules.rewrite {
         Rewrite::None => path.extend_from_slice(head.path().as_bytes()),
-        _ => rewrite(&rules.rewrite, &rules.matcher.path, head.path(), &mut path),
+        _ => rewrite(&rules.rewrite, &rules.matcher, head.path(), &mut path),
     }
     String::from_utf8(path).expect("visible ASCII")
 }

@@ -8,9 +8,9 @@ use super::identity;
 use super::rows::{array, glue};
 use super::rules::{cors, limit, shared_limits, test};
 use crate::config::{
-    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
-    HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
-    Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, ErrorPage, HashKey, HeaderRules,
+    HealthCheck, HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, Probe, ProxyVersion, QueryRules,
+    Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -69,8 +69,7 @@ fn admin(admin: &Admin) -> Value {
 fn host(host: &HostMatch) -> Value {
     match host {
         HostMatch::Any => Value::Null,
-        HostMatch::Exact(host) => json!(host),
-        HostMatch::Wildcard(host) => json!(format!("*.{host}")),
+        host => json!(host.to_string()),
     }
 }
 
@@ -151,6 +150,7 @@ fn listener(listener: &Listener, config: &Config) -> Value {
             Separators::Keep => "keep",
         },
         "merge_slashes": listener.merge_slashes,
+        "errors": listener.errors.iter().map(error_page).collect::<Vec<_>>(),
         "server": match &listener.server {
             ServerField::Pass => "pass".into(),
             ServerField::Remove => "remove".into(),
@@ -179,7 +179,7 @@ fn route(route: &Route, config: &Config) -> Value {
     let (strip_prefix, rewrite) = match &route.rewrite {
         Rewrite::None => (None, None),
         Rewrite::StripPrefix(prefix) => (Some(prefix), None),
-        Rewrite::Template(template) => (None, Some(template)),
+        Rewrite::Template(template) | Rewrite::Made { written: template, .. } => (None, Some(template)),
     };
     let timeout = match route.timeout {
         Timeout::Fixed(timeout) => json!(duration(timeout)),
@@ -201,6 +201,7 @@ fn route(route: &Route, config: &Config) -> Value {
         "cors": route.cors.as_ref().map(cors),
         "strip_prefix": strip_prefix,
         "rewrite": rewrite,
+        "query": query(&route.query),
         "request_headers": header_rules(&route.request_headers),
         "response_headers": response_rules(&route.response_headers),
         "timeout": timeout,
@@ -212,6 +213,21 @@ fn route(route: &Route, config: &Config) -> Value {
         "min_body_rate": route.body_rate_min.map(body_rate),
         "retry": retry(&route.retry),
     })
+}
+
+fn error_page(page: &ErrorPage) -> Value {
+    json!({
+        "status": page.statuses,
+        "body": page.file.is_none().then(|| page.text()),
+        "file": page.file,
+        "content_type": String::from_utf8_lossy(page.content_type.as_bytes()),
+    })
+}
+
+fn query(rules: &QueryRules) -> Value {
+    let set = rules.set.iter().map(|(name, template)| (name.clone(), template.to_string().into()));
+    let rename = rules.rename.iter().map(|(from, to)| (from.clone(), to.clone().into()));
+    json!({ "set": set.collect::<Map<String, Value>>(), "remove": rules.remove, "rename": rename.collect::<Map<String, Value>>() })
 }
 
 fn guard(guard: &Route, config: &Config) -> Value {
@@ -227,11 +243,9 @@ fn guard(guard: &Route, config: &Config) -> Value {
 
 /// `match` of a route.
 pub(super) fn matcher(matcher: &Match) -> Value {
-    let path = match &matcher.path {
-        PathMatch::Exact(path) => path.clone(),
-        PathMatch::Prefix(prefix) => format!("{prefix}/*"),
-        PathMatch::Regex(pattern) => format!("~{pattern}"),
-    };
+    // one stands for itself, as in the file
+    let listed = |mut all: Vec<Value>| if all.len() == 1 { all.remove(0) } else { Value::from(all) };
+    let path = listed(matcher.paths().map(|path| path.to_string().into()).collect());
     let header = |(name, value): &(http::HeaderName, http::HeaderValue)| {
         (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes())))
     };
@@ -250,7 +264,7 @@ pub(super) fn matcher(matcher: &Match) -> Value {
         }
     }
     json!({
-        "host": host(&matcher.host),
+        "host": listed(matcher.hosts().map(host).collect()),
         "path": path,
         "method": matcher.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
         "header": headers,
@@ -487,6 +501,7 @@ mod tests {
 [[listener]]
 listen = "unix:/run/ringgate.sock"
 http2 = { cleartext = true }
+errors = [{ body = "{error}" }]
 allow = { method = ["GET"], claim = { scope = "a" } }
 deny = { client_ip = ["10.0.0.0/8"], claim = { scope = "a" } }
 tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_auth = { ca = "/dir/a.pem" }, acme = { directory = "https://acme.example/", names = ["a.example"], cache = "/dir" } }
@@ -496,6 +511,7 @@ upstream = "app"
 cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
+query = { set = { a = "b" }, rename = { c = "d" } }
 limit = [{ rate = "1/s", cost_header = "x-cost" }, { name = "plan", cost_header = "x-cost" }, { quota = "5/day" }, { concurrency = 3 }, "month", "few"]
 timeout = { adaptive = true }
 auth = ["api_key"]
@@ -536,6 +552,7 @@ forward = { upstream = "app", path = "/check" }
 [auth.login]
 basic = { realm = "orders" }
 [consumer.acme]
+mtls = [{ subject = "CN=a" }, { san = "DNS:a.example" }, { spki = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 basic = { password = "$2b$04$abcdefghijklmnopqrstuu8c93m3H5k8kq4eGHwY7leIekIaHh5P6" }
 [redis]
@@ -571,7 +588,8 @@ endpoints = [{ address = "10.0.0.2:1" }]
                     || [
                         ".set",
                         ".match.header",
-                        ".query",
+                        ".match.query",
+                        ".rename",
                         ".cookie",
                         ".headers",
                         ".consumer",
@@ -626,6 +644,9 @@ endpoints = [{ address = "10.0.0.2:1" }]
         schema_keys(&schema, &schema, "", &mut wanted);
         // the other form of a value that is not shown
         wanted.retain(|key| {
+            if key.starts_with(".defaults") {
+                return false; // what they say is shown where it counts, in the routes
+            }
             let forms = [
                 ".*.file",
                 ".key.file",

@@ -50,6 +50,7 @@ impl Hosts {
     fn is_configured(&self, host: &str) -> bool {
         self.configured.iter().any(|name| match name {
             HostMatch::Any => true,
+            HostMatch::Beginning(_) | HostMatch::Regex(_) => false, // which the file has of routes only
             HostMatch::Exact(name) => host == name,
             HostMatch::Wildcard(end) => {
                 host.strip_suffix(end.as_str()).is_some_and(|before| before.len() > 1 && before.ends_with('.'))

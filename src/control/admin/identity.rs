@@ -1,6 +1,6 @@
 //! Consumers, ways to be recognised and rules as `/config` shows them: names and counts, and nothing of a key, not even its digest.
 
-use crate::config::{Auth, ClaimTest, Config, Consumers, Forward, KeyPlace, Rule, TokenRules};
+use crate::config::{Auth, ClaimTest, Config, Consumers, Forward, KeyPlace, Proof, Rule, TokenRules};
 use crate::units::AuthId;
 use http::HeaderName;
 use serde_json::{Map, Value, json};
@@ -14,7 +14,11 @@ pub(super) fn consumers(consumers: &Consumers) -> Map<String, Value> {
     let row = |consumer: &crate::config::Consumer| {
         let keys: Vec<_> = consumer.keys.iter().map(|_| json!({ "sha256": HIDDEN })).collect();
         let basic = consumer.login.as_ref().map(|(user, _)| json!({ "user": **user, "password": HIDDEN }));
-        json!({ "groups": consumers.groups_of(consumer).collect::<Vec<_>>(), "keys": keys, "basic": basic })
+        let marks: Vec<_> = (consumer.marks.iter().map(crate::config::Mark::parts))
+            .map(|(kind, text)| Map::from_iter([(kind.to_owned(), text.into())]))
+            .collect();
+        let groups = consumers.groups_of(consumer).collect::<Vec<_>>();
+        json!({ "groups": groups, "keys": keys, "mtls": marks, "basic": basic })
     };
     written.map(|consumer| (consumer.name.to_string(), row(consumer))).collect()
 }
@@ -47,9 +51,11 @@ fn way(way: &Auth) -> Value {
         "query": query,
         "cookie": cookie,
         "key": tokens.filter(|it| it.fetched.is_none()).map(key),
-        "jwks": tokens.and_then(|it| it.fetched.as_ref()).map(|fetched| &fetched.url.written),
+        "jwks": tokens.and_then(|it| it.fetched.as_ref()).filter(|it| it.issuer.is_none()).map(|fetched| &fetched.url.written),
+        "discovery": tokens.and_then(|it| it.fetched.as_ref()).is_some_and(|it| it.issuer.is_some()),
         "tls": tokens.and_then(|it| it.fetched.as_ref()?.tls.as_ref()).map(|tls| &tls.shown),
         "basic": basic,
+        "mtls": matches!(way.proof, Proof::Certificate),
         "forward": forward,
         "algorithms": tokens.map_or_else(Vec::new, |it| it.algorithms.iter().map(|one| one.word()).collect()),
         "issuer": tokens.and_then(|it| it.issuer.as_ref()),

@@ -10,6 +10,7 @@ use super::settings::OwnSettings;
 use super::streams::{Request, Response, Stream};
 use super::window::{ReceiveWindow, SendWindow};
 use crate::http::framing::Framing;
+use crate::http::websocket::{self, Accept};
 use crate::units::Instant;
 use http::StatusCode;
 
@@ -50,6 +51,12 @@ impl Connection {
     #[must_use]
     pub fn peer_streams_max(&self) -> usize {
         self.peer.streams_max as usize
+    }
+
+    /// Whether the endpoint takes extended CONNECT (RFC 8441).
+    #[must_use]
+    pub fn peer_takes_connect(&self) -> bool {
+        self.peer.takes_connect
     }
 
     /// Whether nothing is missing of a response but its end, which carries nothing.
@@ -93,6 +100,19 @@ impl Connection {
         }
         Ok(Some(Event::Response { place, ended }))
     }
+}
+
+/// Appends what the success of an extended CONNECT is on HTTP/1.1 (RFC 8441 §5, RFC 6455 §4.2.2), and returns how what follows is to be written.
+pub fn switch(out: &mut Vec<u8>, section: &Section, accept: &Accept) -> Framing {
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n");
+    out.extend_from_slice(websocket::ACCEPT.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(accept);
+    out.extend_from_slice(b"\r\n");
+    let fields = memchr::memchr(b'\n', section.lines()).map_or(&[][..], |end| &section.lines()[end + 1..]);
+    out.extend_from_slice(fields);
+    out.extend_from_slice(b"\r\n");
+    Framing::UntilClose
 }
 
 /// Appends the head of a response, interim or final, as HTTP/1.1 writes it, and returns how the body behind it is to be written.

@@ -9,7 +9,9 @@
 //! from the line as HTTP/1.1 writes them, and [`upward`] makes frames of that. Who uses them are `worker::down::h2` and `worker::up::h2`. Nothing
 //! waits, allocates per request in steady state, or reads a clock.
 //!
-//! What it does not do: priorities (RFC 9218), pushes, extended CONNECT (RFC 8441).
+//! An extended CONNECT (RFC 8441) is to everybody above what a WebSocket's Upgrade is on HTTP/1.1; [`request`] and [`upward`] translate.
+//!
+//! What it does not do: priorities (RFC 9218), pushes.
 
 pub mod ask;
 pub mod code;

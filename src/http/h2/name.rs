@@ -31,6 +31,8 @@ pub(super) enum What {
     Path,
     /// `:status`
     Status,
+    /// `:protocol` (RFC 8441 §4)
+    Protocol,
     /// It makes its message malformed: an unknown pseudo-field, a name or value that none may be, a field about the connection.
     Bad,
 }
@@ -69,6 +71,7 @@ impl What {
                 b"authority" => Self::Authority,
                 b"path" => Self::Path,
                 b"status" => Self::Status,
+                b"protocol" => Self::Protocol,
                 _ => Self::Bad,
             };
         }
@@ -120,7 +123,6 @@ mod tests {
             ("\u{e9}", "a"),
             (":", "a"),
             (":Path", "/"),
-            (":protocol", "websocket"),
             (":host", "a"),
             ("a", " b"),
             ("a", "b "),

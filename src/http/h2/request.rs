@@ -16,6 +16,8 @@ use crate::http::framing::Framing;
 use crate::http::head::{HeadPolicy, Refused, RequestHead, lower_case, parse_method};
 use crate::http::path;
 use crate::http::target::{Authority, Target};
+use crate::http::websocket;
+use http::Method;
 
 /// Texts that are not as they were sent.
 type Texts<'b> = (&'b mut String, &'b mut String, &'b mut String);
@@ -47,9 +49,12 @@ impl<'b> RequestHead<'b> {
         drop_underscored(section, policy.underscores)?;
         let section = &*section;
         let fields = Fields { buf: &section.lines, table: &section.table };
-        let seen = note(&fields)?;
+        let mut seen = note(&fields)?;
         let method = section.method().and_then(|method| str::from_utf8(method).ok()).ok_or(Rule::RequestLine)?;
-        let method = parse_method(method)?;
+        let method = match section.protocol() {
+            None => parse_method(method)?,
+            Some(protocol) => connect(protocol, &mut seen)?,
+        };
         let target = target(section)?;
         let parts = Target::parse(target, &method).map_err(|error| Refused::of(error, Rule::Target))?;
         let (path_scratch, merged, host_scratch) = texts;
@@ -58,8 +63,11 @@ impl<'b> RequestHead<'b> {
             path => path::normalize(path, policy.separators, policy.empty, path_scratch).map_err(|_| Rule::Path)?,
         };
         let authority = authority(section, &seen)?;
+        let is_connect = section.protocol().is_some();
         let framing = match seen.lengths.request(Version::Http2).map_err(|error| Refused::of(error, Rule::Length))? {
-            Framing::None if !ended => Framing::Chunked,
+            Framing::None if !ended && !is_connect => Framing::Chunked,
+            // RFC 9110 §9.3.6: what follows is no content
+            Framing::Fixed(_) if is_connect => return Err(Rule::Length.into()),
             framing => framing,
         };
         if seen.expect == Expectation::Unknown {
@@ -80,6 +88,15 @@ impl<'b> RequestHead<'b> {
             len: section.lines.len(),
         })
     }
+}
+
+/// An extended CONNECT (RFC 8441) is to the line what it is on HTTP/1.1: a GET that offers to change the protocol.
+fn connect<'b>(protocol: &'b [u8], seen: &mut Seen<'b>) -> Result<Method, Refused> {
+    if protocol != websocket::PROTOCOL {
+        return Err(ProxyError::NotImplemented.into()); // RFC 9220 §3
+    }
+    (seen.upgrade, seen.upgrade_option) = (Some(protocol), true);
+    Ok(Method::GET)
 }
 
 /// What a listener wants done with names that CGI cannot tell from others.

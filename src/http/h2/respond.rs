@@ -15,6 +15,7 @@ use crate::http::framing::Framing;
 use crate::http::headers::{is_configurable, is_empty, overrides};
 use crate::http::response::ResponseHead;
 use crate::http::text::{push_number, trim};
+use crate::http::websocket;
 use http::StatusCode;
 use std::ops::Range;
 
@@ -57,6 +58,31 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead<'_>, rules: &HeaderRules) 
     let start = begin(out);
     push_status(out, head.status());
     copy(out, &head.fields(), rules, |kind| passes_down(kind, Framing::None, &ServerField::Remove));
+    end(out, start, false);
+}
+
+/// Appends what a 101 is to who has sent an extended CONNECT (RFC 8441 §5), and no end of the stream.
+pub(in crate::http) fn switching(
+    out: &mut Vec<u8>,
+    head: &ResponseHead<'_>,
+    (rules, lines): (&HeaderRules, &[u8]),
+    server: &ServerField,
+) {
+    let start = begin(out);
+    push_status(out, StatusCode::OK);
+    for field in head.fields().table.iter().filter(|field| passes_down(field.kind, Framing::None, server)) {
+        let name = field.name(head.fields().buf);
+        if !overrides(rules, name) && !name.eq_ignore_ascii_case(websocket::ACCEPT.as_bytes()) {
+            push_field(out, name, field.value(head.fields().buf), false);
+        }
+    }
+    if let ServerField::Set(value) = server
+        && !overrides(rules, b"server")
+    {
+        push_field(out, b"server", value.as_bytes(), false);
+    }
+    push_lines(out, lines);
+    push_set(out, rules);
     end(out, start, false);
 }
 
@@ -218,7 +244,9 @@ mod tests {
             server: &ServerField::Remove,
             rules: None,
             lines: b"",
-            is_call: false,
+            call_type: None,
+            errors: &[],
+            id: b"",
         };
         let date = "date: Thu, 01 Jan 1970 00:00:00 GMT";
         let written = |write: &dyn Fn(&mut Vec<u8>, &ReplyTo<'_>), to| {

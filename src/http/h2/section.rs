@@ -12,6 +12,7 @@ use super::dynamic_table::FIELD_OVERHEAD;
 use super::name::What;
 use crate::http::fields::{Field, Kind};
 use crate::http::framing::LengthFields;
+use crate::http::websocket;
 use crate::limits::HEADERS_MAX;
 use http::StatusCode;
 use std::ops::Range;
@@ -62,6 +63,7 @@ pub struct Section {
     authority: Span,
     path: Span,
     status: Span,
+    protocol: Span,
     fault: Option<Fault>,
     bytes: usize,
     fields: usize,
@@ -142,6 +144,28 @@ impl Section {
         self.span(self.path)
     }
 
+    /// What an extended CONNECT would speak on its stream (RFC 8441 §4).
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.span(self.protocol)
+    }
+
+    /// Adds the key that an endpoint of HTTP/1.1 is to be shown by who has come by an extended CONNECT, unless there is one (RFC 8441 §5).
+    pub fn add_websocket_key(&mut self, nonce: [u8; 16]) {
+        let (lines, name) = (&self.lines, websocket::KEY.as_bytes());
+        if self.fault.is_some() || self.table.iter().any(|field| field.name(lines) == name) {
+            return;
+        }
+        let start = self.lines.len();
+        self.lines.extend_from_slice(name);
+        self.lines.extend_from_slice(b": ");
+        let from = self.lines.len();
+        self.lines.extend_from_slice(&websocket::key(nonce));
+        let value = from..self.lines.len();
+        self.lines.extend_from_slice(b"\r\n");
+        self.push(start, value, Kind::Other, false);
+    }
+
     /// The status of a response, 100 to 599 (RFC 9113 §8.3.2).
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
@@ -168,7 +192,8 @@ impl Section {
     ) {
         let name_len = value.start - 2 - start;
         self.bytes += name_len + value.len() + FIELD_OVERHEAD;
-        let is_pseudo = matches!(what, What::Method | What::Scheme | What::Authority | What::Path | What::Status);
+        let is_pseudo =
+            matches!(what, What::Method | What::Scheme | What::Authority | What::Path | What::Status | What::Protocol);
         self.fields += usize::from(!is_pseudo);
         let is_large = self.bytes > bounds.bytes_max || name_len > usize::from(u16::MAX);
         if is_large || self.fields > bounds.fields_max.min(HEADERS_MAX) {
@@ -187,6 +212,7 @@ impl Section {
             What::Authority => self.authority = span_of(&value),
             What::Path => self.path = span_of(&value),
             What::Status => self.status = span_of(&value),
+            What::Protocol => self.protocol = span_of(&value),
             What::Cookie if self.role == Role::Request => self.take_crumb(start, value, never_indexed),
             What::Cookie => self.push(start, value, Kind::EndToEnd, never_indexed),
             What::Length => {
@@ -210,6 +236,7 @@ impl Section {
             (Role::Request, What::Scheme) => self.scheme,
             (Role::Request, What::Authority) => self.authority,
             (Role::Request, What::Path) => self.path,
+            (Role::Request, What::Protocol) => self.protocol,
             (Role::Response, What::Status) => self.status,
             _ if is_pseudo => return false,
             _ => return true,
@@ -256,6 +283,13 @@ impl Section {
     pub(super) fn finish(&mut self) {
         let is_connect = self.method() == Some(b"CONNECT");
         let is_complete = match self.role {
+            // RFC 8441 §4: all that another request has, and no other method
+            Role::Request if self.protocol.is_some() => {
+                is_connect
+                    && self.authority.is_some()
+                    && self.scheme.is_some()
+                    && self.path().is_some_and(|p| !p.is_empty())
+            }
             // RFC 9113 §8.5
             Role::Request if is_connect => self.authority.is_some() && self.scheme.is_none() && self.path.is_none(),
             Role::Request => {

@@ -14,6 +14,8 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 const MAX_FRAME_SIZE: u16 = 5;
 /// SETTINGS_MAX_HEADER_LIST_SIZE
 const MAX_HEADER_LIST_SIZE: u16 = 6;
+/// SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 §3)
+const ENABLE_CONNECT_PROTOCOL: u16 = 8;
 /// What §6.5.2 recommends as the least that a server should allow.
 const STREAMS_ASSUMED: u32 = 100;
 /// Bytes of one setting.
@@ -30,12 +32,20 @@ pub struct PeerSettings {
     pub streams_max: u32,
     /// It has said that it takes pushes.
     pub is_push_enabled: bool,
+    /// It has said that it takes extended CONNECT (RFC 8441).
+    pub takes_connect: bool,
 }
 
 impl Default for PeerSettings {
     /// What holds before anything was said (§6.5.2).
     fn default() -> Self {
-        Self { window: 65_535, frame_max: FRAME_BYTES_MAX as u32, streams_max: STREAMS_ASSUMED, is_push_enabled: false }
+        Self {
+            window: 65_535,
+            frame_max: FRAME_BYTES_MAX as u32,
+            streams_max: STREAMS_ASSUMED,
+            is_push_enabled: false,
+            takes_connect: false,
+        }
     }
 }
 
@@ -59,6 +69,9 @@ impl PeerSettings {
                 INITIAL_WINDOW_SIZE => self.window = value,
                 MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => return Err(Code::Protocol),
                 MAX_FRAME_SIZE => self.frame_max = value,
+                ENABLE_CONNECT_PROTOCOL if value > 1 => return Err(Code::Protocol),
+                // RFC 8441 §3: what was said once cannot be taken back
+                ENABLE_CONNECT_PROTOCOL => self.takes_connect |= value == 1,
                 _ => {}
             }
         }
@@ -84,18 +97,18 @@ pub struct OwnSettings {
 impl OwnSettings {
     /// What we tell an endpoint: that it pushes nothing, and what it may send.
     pub(super) fn push_asking(&self, out: &mut Vec<u8>) {
-        self.push_all(out, (ENABLE_PUSH, 0));
+        self.push_all(out, &[(ENABLE_PUSH, 0)]);
     }
 
     /// Appends SETTINGS, and WINDOW_UPDATE where the connection's window is larger than it is without being told (§6.9.2).
     pub(super) fn push(&self, out: &mut Vec<u8>) {
-        self.push_all(out, (MAX_CONCURRENT_STREAMS, self.streams_max));
+        self.push_all(out, &[(MAX_CONCURRENT_STREAMS, self.streams_max), (ENABLE_CONNECT_PROTOCOL, 1)]);
     }
 
-    fn push_all(&self, out: &mut Vec<u8>, first: (u16, u32)) {
-        let settings = [first, (INITIAL_WINDOW_SIZE, self.window), (MAX_HEADER_LIST_SIZE, self.head_bytes_max)];
-        frame::push_head(out, SETTING_BYTES * settings.len(), frame::Kind::Settings, 0, 0);
-        for (id, value) in settings {
+    fn push_all(&self, out: &mut Vec<u8>, first: &[(u16, u32)]) {
+        let others = [(INITIAL_WINDOW_SIZE, self.window), (MAX_HEADER_LIST_SIZE, self.head_bytes_max)];
+        frame::push_head(out, SETTING_BYTES * (first.len() + others.len()), frame::Kind::Settings, 0, 0);
+        for &(id, value) in first.iter().chain(&others) {
             out.extend_from_slice(&id.to_be_bytes());
             out.extend_from_slice(&value.to_be_bytes());
         }
@@ -126,6 +139,9 @@ mod tests {
         assert_eq!(applied(&setting(5, 1 << 24)), Err(Code::Protocol));
         assert_eq!(applied(&setting(5, (1 << 24) - 1)), Ok((65_535, (1 << 24) - 1)));
         assert_eq!(applied(&setting(2, 2)), Err(Code::Protocol));
+        assert_eq!(applied(&setting(8, 2)), Err(Code::Protocol));
+        let mut settings = PeerSettings::default();
+        assert!(settings.apply(&[setting(8, 1), setting(8, 0)].concat()).is_ok() && settings.takes_connect);
         assert_eq!(applied(&[setting(2, 1), setting(0xabcd, 7), setting(4, 9)].concat()), Ok((9, 16_384)));
         assert_eq!(applied(&[0; 5]), Err(Code::FrameSize));
     }

@@ -8,6 +8,7 @@
 
 use super::encoder::{push_field, push_method, push_scheme};
 use crate::http::text::trim;
+use crate::http::websocket::{self, Accept};
 
 /// What is at the front of what was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Step {
         ended: bool,
         /// The method is HEAD.
         is_head: bool,
+        /// It became an extended CONNECT, and this is how its client's key is answered if that is taken up.
+        accept: Option<Accept>,
     },
     /// Payload, of which the caller says how much was taken ([`Upward::taken`]).
     Data {
@@ -48,6 +51,15 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
+/// What a request needs to know of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// It is encrypted.
+    pub is_secure: bool,
+    /// Its endpoint takes extended CONNECT (RFC 8441).
+    pub connects: bool,
+}
+
 /// How far a request was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Upward {
@@ -65,14 +77,15 @@ pub enum Upward {
 }
 
 impl Upward {
-    /// Reads what is at the front of `bytes`; header blocks are appended to `block`.
+    /// Reads what is at the front of `bytes`; header blocks are appended to `block`. The offer of a WebSocket becomes an extended CONNECT
+    /// where the endpoint takes that (`terms.connects`), and any other offer is left out, as may be done with all (RFC 9110 §7.8).
     ///
     /// # Errors
     /// [`Unreadable`]: the stream is to be reset.
-    pub fn next(&mut self, bytes: &[u8], is_secure: bool, block: &mut Vec<u8>) -> Result<Step, Unreadable> {
+    pub fn next(&mut self, bytes: &[u8], terms: Terms, block: &mut Vec<u8>) -> Result<Step, Unreadable> {
         match *self {
             _ if bytes.is_empty() => Ok(Step::Nothing),
-            Self::Begins => self.head(bytes, is_secure, block),
+            Self::Begins => self.head(bytes, terms, block),
             Self::Fixed(left) => {
                 let len = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 Ok(Step::Data { len, ended: len as u64 == left })
@@ -111,17 +124,24 @@ impl Upward {
         *self == Self::Ended
     }
 
-    fn head(&mut self, bytes: &[u8], is_secure: bool, block: &mut Vec<u8>) -> Result<Step, Unreadable> {
+    fn head(&mut self, bytes: &[u8], terms: Terms, block: &mut Vec<u8>) -> Result<Step, Unreadable> {
         let consumed = memchr::memmem::find(bytes, b"\r\n\r\n").ok_or(Unreadable)? + 4;
         let mut lines = bytes[..consumed - 2].split(|&byte| byte == b'\n').map(without_cr);
         let mut words = lines.next().ok_or(Unreadable)?.split(|&byte| byte == b' ');
         let (Some(method), Some(path)) = (words.next(), words.next()) else { return Err(Unreadable) };
         let authority = lines.clone().find_map(|line| value_of(line, b"host")).unwrap_or_default();
-        push_method(block, method);
-        push_scheme(block, is_secure);
+        let offer = lines.clone().find_map(|line| value_of(line, b"upgrade")).filter(|_| terms.connects);
+        let key = lines.clone().find_map(|line| value_of(line, websocket::KEY.as_bytes()));
+        let key = key.filter(|_| offer.is_some_and(|offer| offer.eq_ignore_ascii_case(websocket::PROTOCOL)));
+        push_method(block, if key.is_some() { b"CONNECT" } else { method });
+        if key.is_some() {
+            push_field(block, b":protocol", websocket::PROTOCOL, false);
+        }
+        push_scheme(block, terms.is_secure);
         push_field(block, b":authority", authority, false);
         push_field(block, b":path", path, false);
-        *self = Self::Ended;
+        // what goes up a tunnel comes in chunks, so that its end can be seen
+        *self = if key.is_some() { Self::BetweenChunks } else { Self::Ended };
         for line in lines {
             let Some(colon) = memchr::memchr(b':', line) else { continue };
             let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
@@ -131,11 +151,13 @@ impl Upward {
                 let bytes = str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(Unreadable)?;
                 *self = if bytes == 0 { Self::Ended } else { Self::Fixed(bytes) };
             }
-            if !is_of_connection(name) {
+            let is_key = key.is_some() && name.eq_ignore_ascii_case(websocket::KEY.as_bytes());
+            if !is_of_connection(name) && !is_key {
                 push_field(block, name, value, name.eq_ignore_ascii_case(b"authorization"));
             }
         }
-        Ok(Step::Head { consumed, ended: self.is_ended(), is_head: method == b"HEAD" })
+        let accept = key.map(websocket::accept);
+        Ok(Step::Head { consumed, ended: self.is_ended(), is_head: method == b"HEAD", accept })
     }
 
     fn chunk(&mut self, bytes: &[u8], block: &mut Vec<u8>) -> Result<Step, Unreadable> {

@@ -48,11 +48,14 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         matcher: Match::default(),
         target,
         rewrite: Rewrite::None,
+        query: crate::config::QueryRules::default(),
+        captures: None,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(1)),
         limits,
         concurrent_max,
+        defaulted: Vec::new(),
         is_guard: false,
         auth: None,
         cors: None,
@@ -61,6 +64,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         body_timeout: None,
         tunnel_timeout: None,
         body_rate_min: None,
+        grpc_web: false,
         retry,
     }
 }

@@ -70,11 +70,6 @@ impl<'r> Allow<'r> {
     }
 }
 
-/// How many conditions a route has beyond host and path; more win.
-pub(super) fn condition_count(rule: &Match) -> usize {
-    usize::from(!rule.methods.is_empty()) + rule.headers.len() + rule.query.len() + rule.more.len()
-}
-
 /// Whether everything besides host, path and method is as the route wants it.
 pub(super) fn conditions_hold(
     rule: &Match,
@@ -167,7 +162,7 @@ pub(super) fn query_has(query: Option<&str>, name: &str, value: &str) -> bool {
 }
 
 /// Whether `encoded` means `plain`.
-fn decodes_to(mut encoded: &[u8], plain: &[u8]) -> bool {
+pub(super) fn decodes_to(mut encoded: &[u8], plain: &[u8]) -> bool {
     for &wanted in plain {
         let Some((byte, taken)) = first(encoded) else { return false };
         if byte != wanted {

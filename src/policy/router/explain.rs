@@ -3,9 +3,9 @@
 //! For people (`ringgate explain`, the admin API): it looks at all routes one by one, compiles regexes anew and allocates. It decides
 //! independently of the compiled tables, so the tests also use it to check them.
 
-use super::conditions::{condition_count, holds, query_has};
+use super::conditions::{holds, query_has};
 use super::{RequestView, Router, RouterCache};
-use crate::config::{Condition, HostMatch, Match, PathMatch};
+use crate::config::{Condition, HostMatch, Match, PathMatch, PathRank};
 use crate::units::RouteId;
 use http::{HeaderName, Method};
 use regex_automata::meta::Regex;
@@ -18,7 +18,12 @@ pub struct Considered {
     pub route: RouteId,
     /// Chosen, or why not.
     pub outcome: MatchOutcome,
+    /// How specific it is for this request.
+    pub rank: Rank,
 }
+
+/// By host, by path, by the number of conditions; greater is more specific. Nothing where host or path do not match.
+pub type Rank = ((u8, usize), PathRank, usize);
 
 /// Why a route does or does not take a request; the first reason in the order of this list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +51,10 @@ impl Router {
     #[must_use]
     pub fn explain(&self, request: &RequestView<'_>) -> Vec<Considered> {
         let ids = (0..self.rules.len()).map(RouteId::from_index);
-        let mut all: Vec<Considered> =
-            ids.map(|route| Considered { route, outcome: outcome(&self.rules[route.index()], request) }).collect();
+        let mut all: Vec<Considered> = ids.map(|route| self.considered(route, request)).collect();
         all.sort_by_key(|considered| {
             let near = !matches!(considered.outcome, MatchOutcome::Host | MatchOutcome::Path);
-            let row = considered.route.index();
-            Reverse(near.then(|| (row >= self.first_guard, rank(&self.rules[row]))))
+            Reverse(near.then(|| (considered.route.index() >= self.first_guard, considered.rank.clone())))
         });
         let mut takers = all.iter_mut().filter(|considered| considered.outcome == MatchOutcome::Outranked);
         if let Some(first) = takers.next() {
@@ -59,16 +62,33 @@ impl Router {
         }
         all
     }
+
+    fn considered(&self, route: RouteId, request: &RequestView<'_>) -> Considered {
+        let rule = &self.rules[route.index()];
+        let host = rule.hosts().filter(|host| host_matches(host, request.host)).map(|host| self.host_rank(host)).max();
+        let path = rule.paths().filter(|path| path_matches(path, request.path)).map(PathMatch::rank).max();
+        let outcome = match (&host, &path) {
+            (None, _) => MatchOutcome::Host,
+            (_, None) => MatchOutcome::Path,
+            _ => outcome(rule, request),
+        };
+        let rank = host.zip(path).map(|(host, path)| (host, path, rule.conditions()));
+        Considered { route, outcome, rank: rank.unwrap_or_default() }
+    }
+
+    /// Of regexes the one that stands first is asked first.
+    fn host_rank(&self, host: &HostMatch) -> (u8, usize) {
+        let (class, length) = host.rank();
+        let first = match host {
+            HostMatch::Regex(_) => self.rules.iter().flat_map(Match::hosts).position(|other| other == host),
+            _ => None,
+        };
+        (class, first.map_or(length, |first| usize::MAX - first))
+    }
 }
 
-/// [`MatchOutcome::Outranked`] when nothing speaks against the route.
+/// [`MatchOutcome::Outranked`] when nothing speaks against the route, whose host and path match.
 fn outcome(rule: &Match, request: &RequestView<'_>) -> MatchOutcome {
-    if !host_matches(&rule.host, request.host) {
-        return MatchOutcome::Host;
-    }
-    if !path_matches(&rule.path, request.path) {
-        return MatchOutcome::Path;
-    }
     for (name, value) in &rule.headers {
         if !(request.header)(name, &mut |found| found == value.as_bytes()) {
             return MatchOutcome::Header(name.clone());
@@ -93,22 +113,6 @@ fn outcome(rule: &Match, request: &RequestView<'_>) -> MatchOutcome {
     MatchOutcome::Outranked
 }
 
-/// Greater is more specific; equal ones are left in file order by the (stable) sort.
-fn rank(rule: &Match) -> ((u8, usize), (u8, usize), usize) {
-    let host = match &rule.host {
-        HostMatch::Exact(_) => (2, 0),
-        HostMatch::Wildcard(name) => (1, name.len()),
-        HostMatch::Any => (0, 0),
-    };
-    let path = match &rule.path {
-        PathMatch::Exact(_) => (3, 0),
-        PathMatch::Prefix(prefix) if prefix.is_empty() => (0, 0),
-        PathMatch::Prefix(prefix) => (2, prefix.len()),
-        PathMatch::Regex(_) => (1, 0),
-    };
-    (host, path, condition_count(rule))
-}
-
 fn host_matches(wanted: &HostMatch, host: Option<&str>) -> bool {
     let name = host.map(|host| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase());
     match (wanted, name) {
@@ -119,15 +123,19 @@ fn host_matches(wanted: &HostMatch, host: Option<&str>) -> bool {
             let labels = name.strip_suffix(&wanted.to_ascii_lowercase()).and_then(|left| left.strip_suffix('.'));
             labels.is_some_and(|labels| !labels.is_empty() && !labels.ends_with('.'))
         }
+        (HostMatch::Beginning(wanted), Some(name)) => {
+            let labels = name.strip_prefix(&wanted.to_ascii_lowercase()).and_then(|left| left.strip_prefix('.'));
+            labels.is_some_and(|labels| !labels.is_empty() && !labels.starts_with('.'))
+        }
+        (HostMatch::Regex(pattern), Some(name)) => {
+            Regex::new(&HostMatch::whole(pattern)).is_ok_and(|regex| regex.is_match(&name))
+        }
     }
 }
 
 fn path_matches(wanted: &PathMatch, path: &str) -> bool {
     match wanted {
-        PathMatch::Exact(wanted) => wanted == path,
-        PathMatch::Prefix(prefix) => path
-            .strip_prefix(prefix.as_str())
-            .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/')),
         PathMatch::Regex(pattern) => Regex::new(pattern).is_ok_and(|regex| regex.is_match(path)),
+        others => others.rest(path).is_some(),
     }
 }

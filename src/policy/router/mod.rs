@@ -1,7 +1,7 @@
 //! Which route takes a request.
 //!
-//! The most specific route that matches wins: host exact, then the longest wildcard, then any host; below one host, path exact, then
-//! the longest prefix (whole segments), then regex, then any path (`/*`, which would otherwise hide every regex); then more conditions
+//! The most specific route that matches wins: host exact, then the longest wildcard, then the longest beginning (`shop.*`), then regexes in the order of the file, then any
+//! host; below one host, paths segment by segment (what is written out, then a placeholder, then the end of a prefix), then regex, then any path (`/*`, which would otherwise hide every regex); then more conditions
 //! (a list of methods, each header, each query parameter and whatever else is asked count one); then file order. "That matches" is meant literally: when the best host or path has only routes whose other conditions
 //! fail, the next best is tried, down to any host. (nginx and Envoy stop at the chosen virtual host; here a catch-all stays a catch-all.)
 //!
@@ -21,24 +21,26 @@
 mod conditions;
 mod explain;
 mod patterns;
+mod query;
 mod rewrite;
 mod tree;
 
 pub use conditions::Allow;
-pub use explain::{Considered, MatchOutcome};
+pub use explain::{Considered, MatchOutcome, Rank};
 pub use patterns::RouterCache;
-pub use rewrite::{pick_split, rewrite};
+pub use query::{edit_query, push_encoded};
+pub use rewrite::{pick_split, rest_of, rewrite};
 
-use crate::config::{Config, HostMatch, Match, PathMatch};
+use crate::config::{Config, HostMatch, Match, PathMatch, placeholder, segments};
 use crate::limits;
 use crate::units::RouteId;
-use conditions::{Methods, condition_count, conditions_hold};
+use conditions::{Methods, conditions_hold};
 use http::{HeaderName, Method};
 use patterns::Patterns;
 use rustc_hash::FxHashMap;
 use std::net::IpAddr;
 use std::ops::Range;
-use tree::{EXACT_HOST, NodeId, Tree, TreeBuilder, WILDCARD_HOST};
+use tree::{BEGINNING_HOST, EXACT_HOST, NodeId, PLACEHOLDER, Tree, TreeBuilder, WILDCARD_HOST};
 
 /// Whether one of a header's values is what is looked for.
 pub type AnyValue<'a> = dyn Fn(&HeaderName, &mut dyn FnMut(&[u8]) -> bool) -> bool + 'a;
@@ -130,7 +132,16 @@ struct Table {
     any: Option<NodeId>,
     /// There are wildcard hosts.
     wildcards: bool,
+    /// There are hosts with a wildcard at their end.
+    beginnings: bool,
+    /// There are paths with placeholders.
+    placeholders: bool,
+    /// Regexes of hosts: their row among all patterns, and the roots of their paths in the same order.
+    hosts: Option<HostPatterns>,
 }
+
+/// The row of regexes of hosts, and where the paths of each begin.
+type HostPatterns = (u32, Box<[NodeId]>);
 
 impl Router {
     /// Compiles the routes of `config`; their ids are the rows of [`Config::routes`].
@@ -196,19 +207,27 @@ impl<'r> TablesBuilder<'r> {
     fn by_host(&self, rows: Range<usize>) -> FxHashMap<&'r HostMatch, Vec<RouteId>> {
         let mut by_host: FxHashMap<&HostMatch, Vec<RouteId>> = FxHashMap::default();
         for row in rows {
-            by_host.entry(&self.rules[row].host).or_default().push(RouteId::from_index(row));
+            for host in self.rules[row].hosts() {
+                by_host.entry(host).or_default().push(RouteId::from_index(row));
+            }
         }
         by_host
     }
 
     fn sets_of(&self, rows: Range<usize>) -> usize {
-        let has_regex = |routes: &&Vec<RouteId>| routes.iter().any(|id| is_regex(&self.rules[id.index()]));
-        self.by_host(rows).values().filter(has_regex).count()
+        let has_regex = |routes: &&Vec<RouteId>| routes.iter().any(|id| has_regex(&self.rules[id.index()]));
+        let by_host = self.by_host(rows);
+        let of_hosts = by_host.keys().any(|host| matches!(host, HostMatch::Regex(_)));
+        by_host.values().filter(has_regex).count() + usize::from(of_hosts)
     }
 
     fn table(&mut self, rows: Range<usize>) -> Result<Table, RouterError> {
         let mut tree = TreeBuilder::default();
-        let (mut any, mut wildcards) = (None, false);
+        let (mut any, mut wildcards, mut beginnings) = (None, false, false);
+        let is_template = |path: &PathMatch| matches!(path, PathMatch::Template { .. });
+        let placeholders = self.rules[rows.clone()].iter().any(|rule| rule.paths().any(is_template));
+        // by the first route that has it, which is the order in which they are asked
+        let mut of_hosts: Vec<(RouteId, &str, NodeId)> = Vec::new();
         for (host, mut routes) in self.by_host(rows) {
             let root = match host {
                 HostMatch::Any => *any.insert(tree.add_root(None)),
@@ -217,16 +236,44 @@ impl<'r> TablesBuilder<'r> {
                     wildcards = true;
                     tree.add_root(Some((WILDCARD_HOST, &name.to_ascii_lowercase())))
                 }
+                HostMatch::Beginning(name) => {
+                    beginnings = true;
+                    tree.add_root(Some((BEGINNING_HOST, &name.to_ascii_lowercase())))
+                }
+                HostMatch::Regex(pattern) => {
+                    let root = tree.add_root(None);
+                    of_hosts.push((routes[0], pattern, root));
+                    root
+                }
             };
             // Within one host and path: more conditions first, then file order.
-            routes.sort_by_key(|id| (std::cmp::Reverse(condition_count(&self.rules[id.index()])), *id));
+            routes.sort_by_key(|id| (std::cmp::Reverse(self.rules[id.index()].conditions()), *id));
             let regexes = add_paths(root, &routes, self.rules, self.methods, &mut tree);
             if !regexes.is_empty() {
                 tree.set_patterns(root, self.patterns.len());
                 self.patterns.push(Patterns::try_new(&regexes, self.sets)?);
             }
         }
-        Ok(Table { tree: tree.build(), any, wildcards })
+        let hosts = self.host_patterns(of_hosts)?;
+        Ok(Table { tree: tree.build(), any, wildcards, beginnings, placeholders, hosts })
+    }
+
+    fn host_patterns(&mut self, mut hosts: Vec<(RouteId, &str, NodeId)>) -> Result<Option<HostPatterns>, RouterError> {
+        if hosts.is_empty() {
+            return Ok(None);
+        }
+        // of one route, in its order
+        hosts.sort_by_key(|(route, pattern, _)| {
+            let is_it = |host: &HostMatch| matches!(host, HostMatch::Regex(other) if other == pattern);
+            (*route, self.rules[route.index()].hosts().position(is_it))
+        });
+        let whole: Vec<String> = hosts.iter().map(|(_, pattern, _)| HostMatch::whole(pattern)).collect();
+        let candidate = |route| Candidate { route, methods: 0, conditional: false };
+        let regexes: Vec<_> =
+            whole.iter().zip(&hosts).map(|(whole, (route, ..))| (whole.as_str(), candidate(*route))).collect();
+        self.patterns.push(Patterns::try_new(&regexes, self.sets)?);
+        let row = u32::try_from(self.patterns.len() - 1).expect("fewer hosts than four billion");
+        Ok(Some((row, hosts.into_iter().map(|(.., root)| root).collect())))
     }
 }
 
@@ -243,17 +290,27 @@ fn add_paths<'r>(
         let rule = &rules[route.index()];
         let conditional = !rule.headers.is_empty() || !rule.query.is_empty() || !rule.more.is_empty();
         let candidate = Candidate { route, methods: methods.set(&rule.methods), conditional };
-        match &rule.path {
-            PathMatch::Exact(path) => tree.add_exact(root, path, candidate),
-            PathMatch::Prefix(prefix) => tree.add_prefix(root, prefix, candidate),
-            PathMatch::Regex(pattern) => regexes.push((pattern.as_str(), candidate)),
+        for path in rule.paths() {
+            match path {
+                PathMatch::Exact(path) => tree.add_exact(root, path, candidate),
+                PathMatch::Prefix(prefix) => tree.add_prefix(root, prefix, candidate),
+                PathMatch::Template { path, is_prefix: false } => tree.add_exact(root, &nameless(path), candidate),
+                PathMatch::Template { path, is_prefix: true } => tree.add_prefix(root, &nameless(path), candidate),
+                PathMatch::Regex(pattern) => regexes.push((pattern.as_str(), candidate)),
+            }
         }
     }
     regexes
 }
 
-fn is_regex(rule: &Match) -> bool {
-    matches!(rule.path, PathMatch::Regex(_))
+fn has_regex(rule: &Match) -> bool {
+    rule.paths().any(|path| matches!(path, PathMatch::Regex(_)))
+}
+
+/// A path with all its placeholders under one name.
+fn nameless(path: &str) -> String {
+    let name = |segment| if placeholder(segment).is_some() { PLACEHOLDER } else { segment };
+    segments(path).flat_map(|segment| ["/", name(segment)]).collect()
 }
 
 /// Longest name that DNS allows, with the root's dot (RFC 1035 §2.3.4).
@@ -273,33 +330,66 @@ struct Search<'s, 'v> {
 
 impl Search<'_, '_> {
     fn hosts(&mut self) -> Option<RouteId> {
-        let table = self.table;
         let mut buffer = [0_u8; HOST_BYTES_MAX];
-        if let Some(name) = self.request.host.and_then(|host| folded(host, &mut buffer)) {
-            if let Some(root) = table.tree.child(EXACT_HOST, name)
+        let name = self.request.host.and_then(|host| folded(host, &mut buffer));
+        let named = name.and_then(|name| self.named_hosts(name));
+        named.or_else(|| self.table.any.and_then(|root| self.paths(root)))
+    }
+
+    /// Hosts but for any, by a name in lower case.
+    fn named_hosts(&mut self, name: &[u8]) -> Option<RouteId> {
+        let table = self.table;
+        if let Some(root) = table.tree.child(EXACT_HOST, name)
+            && let Some(found) = self.paths(root)
+        {
+            return Some(found);
+        }
+        let mut rest = name;
+        while table.wildcards
+            && let Some(dot) = memchr::memchr(b'.', rest)
+        {
+            rest = &rest[dot + 1..];
+            // `*` stands for whole labels that are not empty.
+            if dot > 0
+                && let Some(root) = table.tree.child(WILDCARD_HOST, rest)
                 && let Some(found) = self.paths(root)
             {
                 return Some(found);
             }
-            let mut rest = name;
-            while table.wildcards
-                && let Some(dot) = memchr::memchr(b'.', rest)
+        }
+        let mut rest = name;
+        while table.beginnings
+            && let Some(dot) = memchr::memrchr(b'.', rest)
+        {
+            rest = &rest[..dot];
+            if name.get(dot + 1).is_some_and(|next| *next != b'.')
+                && let Some(root) = table.tree.child(BEGINNING_HOST, rest)
+                && let Some(found) = self.paths(root)
             {
-                rest = &rest[dot + 1..];
-                // `*` stands for whole labels that are not empty.
-                if dot > 0
-                    && let Some(root) = table.tree.child(WILDCARD_HOST, rest)
-                    && let Some(found) = self.paths(root)
-                {
-                    return Some(found);
-                }
+                return Some(found);
             }
         }
-        table.any.and_then(|root| self.paths(root))
+        let (row, roots) = table.hosts.as_ref()?;
+        self.cache.search(*row, &self.router.patterns[*row as usize], name);
+        let mut from = 0;
+        while let Some(index) = self.cache.next_match(*row, from) {
+            if let Some(found) = self.paths(roots[index]) {
+                return Some(found);
+            }
+            from = index + 1;
+        }
+        None
     }
 
-    /// The first route of one host: exact path, longest prefix, shorter ones, regexes, any path.
+    /// The first route of one host: paths by their segments, regexes, any path.
     fn paths(&mut self, root: NodeId) -> Option<RouteId> {
+        let table = self.table;
+        let found = if table.placeholders { self.below(root, root, self.request.path) } else { self.plain(root) };
+        found.or_else(|| self.regexes(root)).or_else(|| self.first(table.tree.prefix(root)))
+    }
+
+    /// Where no path has placeholders: the exact path, the longest prefix, shorter ones.
+    fn plain(&mut self, root: NodeId) -> Option<RouteId> {
         let table = self.table;
         let (last, whole) = table.tree.walk(root, self.request.path);
         if whole && let Some(found) = self.first(table.tree.exact(last)) {
@@ -312,7 +402,29 @@ impl Search<'_, '_> {
             }
             next = table.tree.shorter(node);
         }
-        self.regexes(root).or_else(|| self.first(table.tree.prefix(root)))
+        None
+    }
+
+    /// The first route at a node or below it; `rest` is what is left of the path. It goes down as deep as paths of the configuration, and at each
+    /// step one or two ways, two at most [`limits::PLACEHOLDERS_MAX`] times.
+    fn below(&mut self, root: NodeId, node: NodeId, rest: &str) -> Option<RouteId> {
+        let table = self.table;
+        if let Some(path) = rest.strip_prefix('/') {
+            let (segment, rest) = path.split_at(memchr::memchr(b'/', path.as_bytes()).unwrap_or(path.len()));
+            let any = Some(PLACEHOLDER).filter(|any| !segment.is_empty() && segment != *any);
+            for name in [Some(segment), any].into_iter().flatten() {
+                if let Some(child) = table.tree.child(node, name.as_bytes())
+                    && let Some(found) = self.below(root, child, rest)
+                {
+                    return Some(found);
+                }
+            }
+        }
+        if node == root {
+            return None; // `/*`, behind the regexes
+        }
+        let exact = if rest.is_empty() { self.first(table.tree.exact(node)) } else { None };
+        exact.or_else(|| self.first(table.tree.prefix(node)))
     }
 
     fn regexes(&mut self, root: NodeId) -> Option<RouteId> {
@@ -321,7 +433,7 @@ impl Search<'_, '_> {
         let patterns = &router.patterns[row as usize];
         let mut from = 0;
         // The matches live in the cache, which `first` must be free to ignore: take them by index.
-        self.cache.search(row, patterns, self.request.path);
+        self.cache.search(row, patterns, self.request.path.as_bytes());
         while let Some(index) = self.cache.next_match(row, from) {
             if let Some(found) = self.first(std::slice::from_ref(patterns.candidate(index))) {
                 return Some(found);

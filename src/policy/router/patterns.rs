@@ -1,10 +1,11 @@
-//! All path regexes of one host as one automaton: a single pass over the path finds every pattern that matches.
+//! All path regexes of one host as one automaton: a single pass over the path finds every pattern that matches. The same of hosts.
 //!
 //! Time is linear in the path whatever the patterns are (no backtracking). The automaton is immutable; the states that a search builds
 //! on its way live in the worker's [`RouterCache`], so workers share no lock and no pool. Its memory is bounded: when it is full it
 //! starts anew.
 
 use super::{Candidate, RouterError};
+use crate::config::{CaptureRoom, Captures};
 use crate::limits;
 use crate::units::RouteId;
 use regex_automata::meta::{Cache, Regex};
@@ -58,6 +59,8 @@ pub struct RouterCache {
     singles: FxHashMap<(RouteId, usize), Cache>,
     /// A text that is decoded.
     text: Vec<u8>,
+    /// Of routes that have captures.
+    captures: FxHashMap<RouteId, CaptureRoom>,
 }
 
 impl RouterCache {
@@ -72,6 +75,12 @@ impl RouterCache {
         self.singles.entry(regex).or_insert_with(make)
     }
 
+    /// What `name` stands for in the path of a request that this route takes.
+    pub fn captured<'p>(&mut self, route: RouteId, captures: &Captures, path: &'p str, name: &str) -> Option<&'p str> {
+        let room = self.captures.entry(route).or_insert_with(|| captures.room());
+        captures.get(path, name, room)
+    }
+
     /// Room for a text, empty.
     pub(super) fn take_text(&mut self) -> Vec<u8> {
         let mut text = std::mem::take(&mut self.text);
@@ -84,8 +93,8 @@ impl RouterCache {
         self.text = text;
     }
 
-    /// Finds all of `patterns` that match `path`.
-    pub(super) fn search(&mut self, row: u32, patterns: &Patterns, path: &str) {
+    /// Finds all of `patterns` that match `text`.
+    pub(super) fn search(&mut self, row: u32, patterns: &Patterns, text: &[u8]) {
         let row = row as usize;
         if self.rows.len() <= row {
             self.rows.resize_with(row + 1, || None);
@@ -94,7 +103,7 @@ impl RouterCache {
             Box::new((patterns.regex.create_cache(), PatternSet::new(patterns.regex.pattern_len())))
         });
         matches.clear();
-        patterns.regex.which_overlapping_matches_with(cache, &Input::new(path), matches);
+        patterns.regex.which_overlapping_matches_with(cache, &Input::new(text), matches);
     }
 
     /// The first pattern at or behind `from` that the last search of `row` found.

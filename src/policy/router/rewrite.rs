@@ -1,22 +1,24 @@
 //! What a chosen route does to the path, and which of its clusters a request goes to.
 
-use crate::config::{PathMatch, Rewrite};
+use crate::config::{Match, PathMatch, Rewrite, placeholder};
 use crate::units::{ClusterId, Rng, Weight};
 use rand::RngExt as _;
 
 /// Appends the path that goes to the upstream, without query; it always begins with `/`, but for `*`, which stays. A path that is made
 /// here begins with one slash, whatever the client's had, and has no empty segment that the client's had not: `//host` may be a host.
 ///
-/// `matched` is the route's own path condition. In a template, `{path}` is the whole path and `{rest}` what the route's `/prefix/*`
+/// `matched` is what the route matches. In a template, `{path}` is the whole path and `{rest}` what the route's `/prefix/*`
 /// left over, with its leading `/`: nothing for an exact path, the whole path for a regex (it consumes no prefix). A prefix is cut
 /// only between segments, past empty ones, by which nothing is routed; a path that does not have it stays as it is.
-pub fn rewrite(rewrite: &Rewrite, matched: &PathMatch, path: &str, out: &mut Vec<u8>) {
+pub fn rewrite(rewrite: &Rewrite, matched: &Match, path: &str, out: &mut Vec<u8>) {
     let start = out.len();
     match rewrite {
         Rewrite::None => return out.extend_from_slice(path.as_bytes()),
         _ if !path.starts_with('/') => return out.extend_from_slice(path.as_bytes()),
         Rewrite::StripPrefix(prefix) => out.extend_from_slice(below(prefix, path).unwrap_or(path).as_bytes()),
         Rewrite::Template(template) => fill(template, matched, path, (start, out)),
+        // made where the request is known
+        Rewrite::Made { .. } => out.extend_from_slice(path.as_bytes()),
     }
     let slashes = out[start..].iter().take_while(|byte| **byte == b'/').count();
     match slashes {
@@ -29,7 +31,12 @@ pub fn rewrite(rewrite: &Rewrite, matched: &PathMatch, path: &str, out: &mut Vec
 fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     let mut rest = path;
     for segment in prefix.split('/').filter(|segment| !segment.is_empty()) {
-        rest = rest.trim_start_matches('/').strip_prefix(segment)?;
+        rest = rest.trim_start_matches('/');
+        rest = match placeholder(segment) {
+            Some(_) if rest.is_empty() => return None,
+            Some(_) => &rest[rest.find('/').unwrap_or(rest.len())..],
+            None => rest.strip_prefix(segment)?,
+        };
         if !rest.is_empty() && !rest.starts_with('/') {
             return None;
         }
@@ -37,7 +44,7 @@ fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     Some(rest)
 }
 
-fn fill(template: &str, matched: &PathMatch, path: &str, (start, out): (usize, &mut Vec<u8>)) {
+fn fill(template: &str, matched: &Match, path: &str, (start, out): (usize, &mut Vec<u8>)) {
     let mut template = template;
     let join = |text: &str, out: &mut Vec<u8>| {
         // two slashes that meet are one
@@ -60,11 +67,26 @@ fn fill(template: &str, matched: &PathMatch, path: &str, (start, out): (usize, &
     join(template, out);
 }
 
-fn rest_of<'p>(matched: &PathMatch, path: &'p str) -> &'p str {
-    match matched {
-        PathMatch::Exact(_) => "",
-        PathMatch::Prefix(prefix) => below(prefix, path).unwrap_or(path),
-        PathMatch::Regex(_) => path,
+/// What the most specific of the paths that match leaves over, with its leading slash; the whole path where none does.
+#[must_use]
+pub fn rest_of<'p>(matched: &Match, path: &'p str) -> &'p str {
+    if matched.other_paths.is_empty() {
+        return rest_by(&matched.path, path).unwrap_or(path);
+    }
+    let matching = matched.paths().filter_map(|by| Some((by, rest_by(by, path)?)));
+    matching.min_by_key(|(_, rest)| rest.len()).map_or(path, |(_, rest)| rest)
+}
+
+/// What a path condition leaves over, past empty segments; `None`: it does not match, or is a regex.
+fn rest_by<'p>(by: &PathMatch, path: &'p str) -> Option<&'p str> {
+    match by {
+        PathMatch::Exact(exact) => below(exact, path).filter(|rest| rest.trim_matches('/').is_empty()).map(|_| ""),
+        PathMatch::Prefix(prefix) => below(prefix, path),
+        PathMatch::Template { path: wanted, is_prefix } => {
+            let rest = below(wanted, path)?;
+            (*is_prefix || rest.is_empty()).then_some(rest)
+        }
+        PathMatch::Regex(_) => None,
     }
 }
 
@@ -95,6 +117,7 @@ mod tests {
 
     fn rewritten(rule: Rewrite, matched: PathMatch, path: &str) -> String {
         let mut out = b"GET ".to_vec();
+        let matched = Match { path: matched, ..Match::default() };
         rewrite(&rule, &matched, path, &mut out);
         String::from_utf8(out).unwrap().strip_prefix("GET ").unwrap().to_owned()
     }

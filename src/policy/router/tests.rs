@@ -11,13 +11,19 @@ fn host(name: &str) -> HostMatch {
     match name.strip_prefix("*.") {
         _ if name == "*" => HostMatch::Any,
         Some(suffix) => HostMatch::Wildcard(suffix.into()),
-        None => HostMatch::Exact(name.into()),
+        None => match (name.strip_prefix('~'), name.strip_suffix(".*")) {
+            (Some(regex), _) => HostMatch::Regex(regex.into()),
+            (None, Some(beginning)) => HostMatch::Beginning(beginning.into()),
+            (None, None) => HostMatch::Exact(name.into()),
+        },
     }
 }
 
 fn path(pattern: &str) -> PathMatch {
     match (pattern.strip_prefix('~'), pattern.strip_suffix("/*")) {
         (Some(regex), _) => PathMatch::Regex(regex.into()),
+        (None, Some(prefix)) if pattern.contains('{') => PathMatch::Template { path: prefix.into(), is_prefix: true },
+        (None, None) if pattern.contains('{') => PathMatch::Template { path: pattern.into(), is_prefix: false },
         (None, Some(prefix)) => PathMatch::Prefix(prefix.into()),
         (None, None) => PathMatch::Exact(pattern.into()),
     }
@@ -113,6 +119,80 @@ fn an_exact_host_wins_over_the_longest_wildcard_and_that_over_any() {
     assert_eq!(Ask { host: None, ..Ask::get("", "/x") }.routed(&router), Some(0));
     let long = "a.".repeat(200) + "example";
     assert_eq!(Ask::get(&long, "/x").routed(&router), Some(0), "no host name is that long");
+}
+
+#[test]
+fn behind_names_that_end_with_a_wildcard_come_regexes_of_the_whole_host_in_file_order() {
+    let router = router(&[
+        rule("*", "/*"),
+        rule("~[a-z]+\\.shop\\.de", "/*"),
+        rule("~.*\\.shop\\..*", "/*"),
+        rule("shop.*", "/*"),
+        rule("shop.co.*", "/*"),
+        rule("*.de", "/only"),
+    ]);
+    for (name, row) in [
+        ("www.SHOP.de", 1),
+        ("w3.shop.de", 2),
+        ("www.shop.de.", 1),
+        ("xwww.shop.dee", 2),
+        ("shop.fr", 3),
+        ("shop.co.uk", 4),
+        ("shop.co", 3),
+        ("shop", 0),
+        ("shops.fr", 0),
+        ("shop..fr", 0),
+    ] {
+        assert_eq!(Ask::get(name, "/x").routed(&router), Some(row), "{name}");
+    }
+    assert_eq!(Ask::get("shop.de", "/only").routed(&router), Some(5));
+    assert_eq!(Ask::get("shop.de", "/other").routed(&router), Some(3), "another path of another host");
+}
+
+#[test]
+fn a_segment_that_is_written_out_comes_before_a_placeholder_and_that_before_a_prefix() {
+    let router = router(&[
+        rule("*", "/*"),
+        rule("*", "/users/*"),
+        rule("*", "/users/{id}"),
+        rule("*", "/users/{id}/*"),
+        rule("*", "/users/me"),
+        rule("*", "/users/me/*"),
+        rule("*", "/users/{id}/orders/{order}"),
+        rule("*", "/{any}/me/x"),
+        rule("*", "~^/users"),
+    ]);
+    for (path, row) in [
+        ("/users", 1),
+        ("/users/", 1),
+        ("/users/7", 2),
+        ("/users/7/", 3),
+        ("/users/7/a/b", 3),
+        ("/users/me", 4),
+        ("/users/me/x", 5),
+        ("/users/7/orders/8", 6),
+        ("/users/me/orders/8", 5),
+        ("/users/{}", 2),
+        ("/teams/me/x", 7),
+        ("/teams//x", 0),
+        ("/usersx", 8),
+    ] {
+        assert_eq!(Ask::get("h", path).routed(&router), Some(row), "{path}");
+    }
+}
+
+#[test]
+fn one_route_takes_several_hosts_and_paths() {
+    let mut many = rule("a.example", "/a");
+    many.other_hosts = vec![host("*.b.example"), host("~c[0-9]\\.example")];
+    many.other_paths = vec![path("/b/*"), path("~^/c+$"), path("/d/{x}")];
+    let router = router(&[many, rule("*", "/*")]);
+    for name in ["a.example", "x.b.example", "c7.example"] {
+        for (path, row) in [("/a", 0), ("/b/x", 0), ("/cc", 0), ("/d/1", 0), ("/a/x", 1), ("/d", 1), ("/cx", 1)] {
+            assert_eq!(Ask::get(name, path).routed(&router), Some(row), "{name} {path}");
+        }
+    }
+    assert_eq!(Ask::get("b.example", "/a").routed(&router), Some(1));
 }
 
 #[test]
@@ -343,12 +423,48 @@ fn pick<'a, T: ?Sized>(rng: &mut Rng, from: &[&'a T]) -> &'a T {
     from[rng.random_range(0..from.len())]
 }
 
-const HOSTS: &[&str] = &["*", "*", "a.example", "b.a.example", "*.example", "*.a.example"];
-const PATHS: &[&str] =
-    &["/*", "/a/*", "/a/b/*", "/a/b/c/*", "/a", "/a/b", "/a/", "/", "~^/a", "~b$", "~^/[a-c]+/b", "~/c/?$", "~^/.*/c$"];
+const HOSTS: &[&str] = &[
+    "*",
+    "*",
+    "a.example",
+    "b.a.example",
+    "*.example",
+    "*.a.example",
+    "a.*",
+    "b.a.*",
+    "~^[a-c]\\.a\\.",
+    "~a\\.example",
+    "~.*\\.example|x.*",
+];
+const PATHS: &[&str] = &[
+    "/*",
+    "/a/*",
+    "/a/b/*",
+    "/a/b/c/*",
+    "/a",
+    "/a/b",
+    "/a/",
+    "/",
+    "~^/a",
+    "~b$",
+    "~^/[a-c]+/b",
+    "~/c/?$",
+    "~^/.*/c$",
+    "/{x}",
+    "/{x}/*",
+    "/a/{y}",
+    "/a/{y}/*",
+    "/{x}/b/*",
+    "/{x}/{y}/c",
+    "/{x}/b",
+];
 
 fn random_rule(rng: &mut Rng) -> Match {
     let mut made = rule(pick(rng, HOSTS), pick(rng, PATHS));
+    if rng.random_ratio(1, 3) {
+        made.other_hosts.push(host(pick(rng, HOSTS)));
+        made.other_paths.extend([path(pick(rng, PATHS)), path(pick(rng, PATHS))]);
+    }
     if rng.random_ratio(1, 3) {
         made = methods(made, pick(rng, &[&[Method::GET][..], &[Method::POST, Method::PUT], &[Method::HEAD]]));
     }

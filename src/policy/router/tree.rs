@@ -19,6 +19,9 @@ const NONE: NodeId = NodeId::MAX;
 /// As parents: what a host's name and what the end of a wildcard are looked up under.
 pub(super) const EXACT_HOST: NodeId = NONE - 1;
 pub(super) const WILDCARD_HOST: NodeId = NONE - 2;
+pub(super) const BEGINNING_HOST: NodeId = NONE - 3;
+/// What every placeholder of a path is called here. A segment of a request that is written so finds it, too, as it does by being any segment.
+pub(super) const PLACEHOLDER: &str = "{}";
 
 /// Bytes of a segment that are kept in its edge.
 const INLINE: usize = 20;
@@ -233,6 +236,6 @@ impl TreeBuilder {
 fn narrow(size: usize) -> u32 {
     u32::try_from(size)
         .ok()
-        .filter(|&size| size < WILDCARD_HOST)
+        .filter(|&size| size < BEGINNING_HOST)
         .expect("fewer than four billion segments and bytes of them")
 }

@@ -139,7 +139,9 @@ pub(in crate::worker) fn refuse(
             server,
             rules: None,
             lines: b"",
-            is_call: false,
+            call_type: None,
+            errors: &inbound.config().errors,
+            id: b"",
         };
         match rule {
             Some(rule) => {

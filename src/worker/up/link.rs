@@ -10,6 +10,7 @@ use crate::http::h2::connection::{Connection as Codec, Event};
 use crate::http::h2::section::Section;
 use crate::http::h2::settings::OwnSettings;
 use crate::http::h2::upward::Upward;
+use crate::http::websocket::Accept;
 use crate::limits::{INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
@@ -47,6 +48,8 @@ pub(super) struct Slot {
     pub(super) place: Option<usize>,
     pub(super) upward: Upward,
     pub(super) is_head: bool,
+    /// It is an extended CONNECT, and this goes to its client if that is taken up.
+    pub(super) accept: Option<Accept>,
     pub(super) is_writing: bool,
     /// All of the response is here.
     is_whole: bool,
@@ -150,6 +153,7 @@ impl Link {
             place: None,
             upward: Upward::default(),
             is_head: false,
+            accept: None,
             is_writing: false,
             is_whole: false,
             lingers_since: None,
@@ -265,7 +269,11 @@ impl Link {
             Event::Response { place, ended } => {
                 let slot = &mut core.slots[core.keys[place]];
                 let (section, is_head) = (&core.section, slot.is_head);
-                slot.seat.lane.deliver_head(|out| ask::restate(out, section, is_head, ended));
+                let is_success = section.status().is_some_and(|status| status.is_success());
+                match slot.accept.filter(|_| is_success && !ended) {
+                    Some(accept) => slot.seat.lane.deliver_head(|out| ask::switch(out, section, &accept)),
+                    None => slot.seat.lane.deliver_head(|out| ask::restate(out, section, is_head, ended)),
+                }
                 if ended {
                     slot.end(&[]);
                 }

@@ -6,7 +6,7 @@ use super::links::Loss;
 use crate::http::h2::code::Code;
 use crate::http::h2::connection::Connection as Codec;
 use crate::http::h2::frame::FRAME_HEAD_BYTES;
-use crate::http::h2::upward::Step;
+use crate::http::h2::upward::{Step, Terms};
 use crate::net::block::Block;
 use crate::worker::down::h2::writing::{OUT_BYTES_MAX, make_room};
 use crate::worker::state::Worker;
@@ -63,6 +63,7 @@ impl Link {
         let Core { codec, slots, keys, block: fields, is_secure, .. } = core;
         let Some(slot) = slots.get_mut(key) else { return Written::All };
         let lane = Rc::clone(&slot.seat.lane);
+        let terms = Terms { is_secure: *is_secure, connects: codec.peer_takes_connect() };
         lane.outgoing(|waiting| {
             loop {
                 if slot.place.is_some_and(|place| codec.stream(place).is_reset()) || lane.is_cut() {
@@ -70,14 +71,14 @@ impl Link {
                     return Written::All;
                 }
                 fields.clear();
-                let Ok(step) = slot.upward.next(waiting.unread(), *is_secure, fields) else {
+                let Ok(step) = slot.upward.next(waiting.unread(), terms, fields) else {
                     slot.place.map(|place| codec.reset(place, Code::Internal));
                     lane.lose();
                     return Written::All;
                 };
                 match (step, slot.place) {
                     (Step::Nothing, _) => return Written::All,
-                    (Step::Head { consumed, ended, is_head }, _) => {
+                    (Step::Head { consumed, ended, is_head, accept }, _) => {
                         // the endpoint may have lowered its limit since there was room
                         let is_within = codec.streams() < codec.peer_streams_max();
                         let Some(place) = is_within.then(|| codec.ask(is_head)).flatten() else {
@@ -90,6 +91,7 @@ impl Link {
                             keys.resize(place + 1, 0);
                         }
                         (keys[place], slot.place, slot.is_head) = (key, Some(place), is_head);
+                        slot.accept = accept;
                         slot.seat.is_begun.set(true);
                         make_room(worker, out, fields.len() + 8 * FRAME_HEAD_BYTES);
                         codec.push_headers(out.vec_mut(), place, fields, ended);

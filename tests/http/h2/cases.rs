@@ -602,6 +602,14 @@ fn pseudo_fields(table: &mut Table) {
     table.head("§8.5", "CONNECT", &[(":method", "CONNECT"), (":authority", "a:1")], "request1.");
     table.head("§8.5", "CONNECT with a path", &[(":method", "CONNECT"), get[1], get[2], get[3]], bad);
     table.head("§8.5", "CONNECT without :authority", &[(":method", "CONNECT")], bad);
+    let connect = [(":method", "CONNECT"), (":protocol", "websocket"), get[1], get[2], get[3]];
+    table.head("§8.5", "an extended CONNECT (RFC 8441 §4)", &connect, "request1.");
+    for missing in 2..5 {
+        let mut fields = connect.to_vec();
+        let (name, _) = fields.remove(missing);
+        table.head("§8.5", &format!("an extended CONNECT without {name}"), &fields, bad);
+    }
+    table.head("§8.5", ":protocol twice", &[&connect[..], &[connect[1]]].concat(), bad);
     for value in ["/ ", " /", "/\r\n", "/\0", "/a\nb", "\t/"] {
         table.head("§8.2.1", &format!("the path {value:?}"), &[get[0], get[1], (":path", value), get[3]], bad);
     }

@@ -27,6 +27,7 @@ use crate::units::Instant;
 use crate::worker::client::{Client, Connection};
 use crate::worker::greeting::SessionFacts;
 use crate::worker::state::Worker;
+use rand::RngExt as _;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -321,6 +322,11 @@ impl Mux {
         if self.client.is_worn(config, now) {
             self.tell_to_go(now);
         }
+        let is_connect = self.section.protocol().is_some();
+        if is_connect {
+            let nonce = worker.rng.borrow_mut().random();
+            self.section.add_websocket_key(nonce);
+        }
         let mut kept = worker.room_for_head();
         kept.at = 0;
         let taken = kept.head.take(&mut self.section, ended, &policy);
@@ -341,9 +347,11 @@ impl Mux {
         };
         self.section.trim(SECTION_KEPT_BYTES);
         let runner = worker.take_runner();
-        runner.lane.begin(&self.bells, place, framing);
+        // what comes behind an extended CONNECT is no body: whoever takes it takes it as it is
+        let is_tunnel = is_connect && head.is_ok();
+        runner.lane.begin(&self.bells, place, if is_tunnel { Framing::UntilClose } else { framing });
         runner.lane.set_connection(self.local, connection.stream.is_encrypted());
-        if framing.is_empty() && !ended {
+        if framing.is_empty() && ended == is_tunnel {
             runner.lane.end(&[]);
         }
         let (client, session) = (Rc::clone(&self.client), self.session.clone());

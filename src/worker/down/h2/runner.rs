@@ -241,7 +241,9 @@ fn refuse(
         server: &inbound.config().server,
         rules: None,
         lines: b"",
-        is_call: false,
+        call_type: None,
+        errors: &inbound.config().errors,
+        id: b"",
     };
     match rule {
         Some(rule) => {
