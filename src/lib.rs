@@ -205,6 +205,9 @@
 //!   one client has connections on both;
 //! - `max_concurrent`, `max_requests`, `max_connections`: slots, taken in batches where the limit allows ([`policy::concurrency`]);
 //! - where an endpoint stands, and its failures: words that are written when something fails or comes back ([`policy::standings`]);
+//! - a quota per hour, day or month: a compare-and-swap a request on the line of its client, or of all;
+//! - a rate that several hosts share: three words of the line of its client a request ([`policy::far`]); a thread beside the control thread tells Redis,
+//!   and nobody waits for that;
 //! - a retry budget: what requests deposit is handed in every few milliseconds, a retry withdraws with one compare-and-swap
 //!   ([`policy::budget`]);
 //! - `max_connections_per_client`: one word of a table when a connection begins and when it ends ([`policy::client_slots`]);

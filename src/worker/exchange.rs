@@ -139,6 +139,7 @@ fn forward(
         let served = conclude(inbound, cycle, upload.rest(), record, served).await;
         *inbox = upload.finish();
         worker.put_own_lines(std::mem::take(&mut forward.own_lines));
+        worker.put_charges(std::mem::take(&mut forward.charges));
         served
     }
 }

@@ -16,6 +16,7 @@ mod answer;
 mod attempt;
 mod attempts;
 mod believed;
+mod charges;
 mod client;
 mod connection;
 mod conversation;
