@@ -203,6 +203,7 @@ impl Decider {
             retry: Rc::clone(&self.rules),
             idempotent: is_idempotent(head.method()),
             replayable: true,
+            session: None,
             key: None,
             try_time: None,
         });

@@ -4,6 +4,7 @@
 //! are not known here; where they decide, that is said.
 
 use super::access;
+use super::traffic;
 use super::words;
 use http::{HeaderName, Method, header};
 use ringgate::config::{Config, Cors, HostMatch, Listener, Match, PathMatch, Rewrite, Route, Separators, Target};
@@ -354,6 +355,9 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
                 let cluster = &config.clusters[id.index()];
                 let share = if split.len() == 1 { String::new() } else { format!(", {} of {sum} requests", weight.0) };
                 page.line("upstream", &format!("{}: {}{share}", cluster.name, words::cluster(cluster)));
+                if let Some(line) = traffic::sticky(cluster, &ask.headers) {
+                    page.line("", &line);
+                }
                 let names = cluster.names.iter().map(words::named);
                 let endpoints = cluster.endpoints.iter().map(words::endpoint).chain(names).collect();
                 for (label, endpoint) in label_first("endpoints", endpoints) {

@@ -247,7 +247,7 @@ pub(crate) fn cors(cors: &Cors, granted: Option<Grant>) -> String {
 }
 
 /// `250ms`, `2s`, `1m`: the largest unit that is whole.
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
     let whole = units.iter().find(|(_, size)| millis > 0 && millis.is_multiple_of(*size));

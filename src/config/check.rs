@@ -19,6 +19,7 @@ use super::names::{Cores, LogTo, Workers};
 use super::place::KeyOf;
 use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
+use super::sticky;
 use super::texts::{Texts, as_text, read_file};
 use super::values::{DriverWord, FormatWord, duration};
 use super::{Access, AccessLog, Admin, Bind, Config, Driver, Gateway, Limit, Listener, LogFormat, LogPath, Resolver};
@@ -223,7 +224,9 @@ fn config(
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
     let complete = || {
         let (mut routes, listeners, auth) = (routes?, listeners?, auth?);
+        let clusters = clusters?;
         check_identity::strip(&mut routes, &listeners, &auth);
+        sticky::strip(&mut routes, &clusters);
         routes.extend(guards?);
         Some(Config {
             include: include?,
@@ -233,7 +236,7 @@ fn config(
             access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
             listeners,
             routes: routes.into(),
-            clusters: clusters?,
+            clusters,
             limits: limits?,
             consumers: consumers?.into(),
             auth: auth.into(),

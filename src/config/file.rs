@@ -20,6 +20,7 @@ use super::probe::{BodyMatch, ProbeHeader, ProbeHost, ProbeService};
 use super::read::{Later, List, Map};
 use super::retry_word::RetryWord;
 use super::secret::SecretText;
+use super::sticky::StickyTable;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
 use super::values::{
@@ -338,6 +339,8 @@ table! {
         default balance: BalanceWord = "least_request";
         /// What ring_hash and maglev hash: client_ip, path, header:NAME or cookie:NAME; client_ip where it is not given.
         optional hash: Hash;
+        /// Sessions that stay with one endpoint, by a cookie of the gateway's own; without this table there are none.
+        optional sticky: StickyTable;
         /// What is spoken with the endpoints: http1; h2 (by prior knowledge, or by ALPN with tls); auto (by ALPN with tls, else http1).
         default protocol: ProtocolWord = "http1";
         /// Requests at once on one connection of HTTP/2, 1 to 1000, and no more than its endpoint allows.

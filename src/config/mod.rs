@@ -43,6 +43,7 @@ pub mod reading;
 mod retry_word;
 mod route_warnings;
 mod secret;
+mod sticky;
 pub(crate) mod strict_json;
 mod tables;
 #[cfg(test)]
@@ -74,6 +75,7 @@ pub use pattern::Pattern;
 pub use probe::{BodyMatch, GrpcProbe, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
 pub use secret::words as secret_words;
+pub use sticky::{SameSite, Sticky, StickyKey};
 pub(crate) use token_keys::keys as keys_of;
 pub use token_keys::{Algorithm, VerifyKey};
 pub(crate) use values::bytes;
@@ -613,6 +615,8 @@ pub struct Cluster {
     pub retry_after_max: Duration,
     /// When a lower tier is used.
     pub spill: Spill,
+    /// Sessions that stay with an endpoint; `None`: there are none.
+    pub sticky: Option<Sticky>,
     /// Ramp after a return; zero: none.
     pub slow_start: Duration,
     /// What TLS is spoken with; `None`: plain HTTP.

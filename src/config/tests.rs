@@ -116,6 +116,7 @@ fn the_documented_file_names_every_key() {
         limit_keys::Tier::KEYS,
         file::Retry::KEYS,
         file::Upstream::KEYS,
+        sticky::StickyTable::KEYS,
         file::RetryBudget::KEYS,
         file::Endpoint::KEYS,
         file::HealthCheck::KEYS,

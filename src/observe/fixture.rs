@@ -96,6 +96,7 @@ pub(crate) fn cluster(name: &str, addresses: Vec<Address>, health_check: Option<
         spill: crate::config::Spill::Proportional,
         protocol: Default::default(),
         streams_max: 100,
+        sticky: None,
         slow_start: Duration::from_secs(10),
         tls: None,
     }

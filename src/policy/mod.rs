@@ -29,6 +29,7 @@ pub mod outlier;
 pub mod retry;
 pub mod router;
 pub mod standings;
+pub mod sticky;
 pub mod tiers;
 pub mod token;
 pub mod token_bucket;

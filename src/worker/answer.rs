@@ -27,6 +27,7 @@ use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
 use crate::policy::retry::Sent;
 use crate::policy::verdict::Pushback;
+use crate::units::EndpointId;
 use std::future::Future;
 use std::net::Shutdown;
 use std::pin::pin;
@@ -155,10 +156,10 @@ impl Line<'_> {
 
     /// `classify`: parses what has arrived, asks the policy about it, and encodes the head of a response that is passed on.
     fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Meaning {
-        let Answering { hop: Hop { upload, .. }, block, going } = answering;
+        let Answering { hop: Hop { upload, attempt, .. }, block, going } = answering;
         let worker = self.inbound.worker;
         let mut scratch = worker.scratch.borrow_mut();
-        let Scratch { head, response, .. } = &mut *scratch;
+        let Scratch { head, response, lines, .. } = &mut *scratch;
         let head =
             match ResponseHead::parse_answer(block.unread(), &self.forward.method, self.forward.offer.as_deref(), head)
             {
@@ -181,8 +182,8 @@ impl Line<'_> {
         let head_bytes = head.head_bytes();
         response.clear();
         let mut commit = match head.is_switching() {
-            true => self.commit_to_tunnel(&head, response),
-            false => self.commit(&head, upload, response),
+            true => self.commit_to_tunnel((&head, attempt.endpoint), lines, response),
+            false => self.commit((&head, attempt.endpoint), upload, lines, response),
         };
         block.consume(head_bytes);
         self.lay_out(&mut commit, response, block, going.is_through());
@@ -234,8 +235,14 @@ impl Line<'_> {
         commit.out.vec_mut().extend_from_slice(head);
     }
 
-    /// Encodes the client's head into `out`.
-    fn commit(&mut self, head: &ResponseHead<'_>, upload: &Upload<'_>, out: &mut Vec<u8>) -> Commit {
+    /// Encodes the client's head into `out`; `room` is for its lines.
+    fn commit(
+        &mut self,
+        (head, endpoint): (&ResponseHead<'_>, EndpointId),
+        upload: &Upload<'_>,
+        room: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Commit {
         self.settle(upload);
         if self.inbound.client.is_leaving() {
             self.cycle.on_drain();
@@ -250,7 +257,7 @@ impl Line<'_> {
             close,
             rules: self.response_rules(),
             server: &self.inbound.config().server,
-            lines: self.forward.own_lines.all(),
+            lines: self.lines_with_cookie(endpoint, room),
             date: &self.inbound.worker.date(self.now),
         };
         let to = encode::response(out, &response);
@@ -262,8 +269,13 @@ impl Line<'_> {
         Commit { to, trailers: head.trailers(), keep: keep(head), ..Commit::new(head.framing(), before) }
     }
 
-    fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
-        let lines = self.forward.own_lines.all();
+    fn commit_to_tunnel(
+        &mut self,
+        (head, endpoint): (&ResponseHead<'_>, EndpointId),
+        room: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Commit {
+        let lines = self.lines_with_cookie(endpoint, room);
         encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server);
         self.record.on_status(head.status());
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }

@@ -74,6 +74,8 @@ pub(super) struct Brings {
     /// The body, as far as its head tells, can be kept.
     pub(super) replayable: bool,
     pub(super) hash: Option<u64>,
+    /// The endpoint of its session.
+    pub(super) session: Option<EndpointId>,
     pub(super) arrived: Instant,
     /// What its client allows for it.
     pub(super) timeout: Option<Duration>,
@@ -83,7 +85,7 @@ pub(super) struct Brings {
 
 impl<'w> Attempts<'w> {
     pub(super) fn new(worker: &'w Rc<Generation>, brings: Brings) -> Self {
-        let Brings { route, cluster, idempotent, replayable, hash: key, arrived, timeout, is_open } = brings;
+        let Brings { route, cluster, idempotent, replayable, hash: key, session, arrived, timeout, is_open } = brings;
         let facts = {
             let mut route = worker.route(route).borrow_mut();
             Facts {
@@ -94,6 +96,7 @@ impl<'w> Attempts<'w> {
                 retry: Rc::clone(&route.retry),
                 idempotent,
                 replayable,
+                session,
                 key,
                 try_time: route.try_time.get(brings.route, &worker.shared.try_times, arrived),
             }

@@ -102,15 +102,17 @@ fn forward(
     async move {
         let worker = inbound.worker;
         let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
-        let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
+        let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, session, .. } = *forward;
         let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
         let of_head = || Call::of(&head.as_ref()?.view(inbox).fields())?.timeout;
         let timeout = forward.call.filter(|says| *says).and_then(|_| of_head());
         let is_open = forward.call.is_some() && framing == Framing::Chunked;
         // the time for which the gateway itself stood still is not the client's
         let arrived = if worker.timers.was_away(now) { now } else { arrived };
-        let attempts =
-            Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived, timeout, is_open });
+        let attempts = Attempts::new(
+            worker,
+            Brings { route, cluster, idempotent, replayable, hash, session, arrived, timeout, is_open },
+        );
         let config = inbound.config();
         let rules = &worker.shared.config.routes[route.index()];
         // a call may be a stream of which nothing is heard for long

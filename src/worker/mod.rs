@@ -59,6 +59,7 @@ mod request_id;
 mod seat;
 mod shared;
 mod state;
+mod sticky;
 mod succession;
 mod tunnel;
 mod up;

@@ -11,6 +11,7 @@ use super::kept::Kept;
 use super::own_lines::OwnLines;
 use super::record::Record;
 use super::request_id::{self, RequestId};
+use super::sticky;
 use super::waiting::{Heard, On, Wait};
 use crate::config::{self, HashKey, LimitKey, Protocol, Target};
 use crate::error::ProxyError;
@@ -30,7 +31,7 @@ use crate::policy::chance::hash_key;
 use crate::policy::limiter::Caller;
 use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, Source, pick_split};
-use crate::units::{AuthId, ClusterId, Instant, RouteId};
+use crate::units::{AuthId, ClusterId, EndpointId, Instant, RouteId};
 use http::{HeaderName, Method};
 use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
@@ -76,6 +77,8 @@ pub(super) struct Forward {
     pub(super) bytes_max: u64,
     pub(super) idempotent: bool,
     pub(super) hash: Option<u64>,
+    /// The endpoint that its cookie names.
+    pub(super) session: Option<EndpointId>,
     /// Lines of the response.
     pub(super) own_lines: OwnLines,
     /// It is a call of gRPC; whether its client says how long it waits, which stands in the head.
@@ -404,6 +407,7 @@ impl Planner<'_> {
             bytes_max,
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
+            session: sticky::session(self.inbound, head, cluster),
             own_lines: self.own_lines(),
             call: self.call.filter(|_| is_spoken).map(|call| call.timeout.is_some()),
             offer: head.upgrade().map(Box::new),

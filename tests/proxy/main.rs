@@ -60,6 +60,7 @@ mod reuse;
 mod routing;
 mod sockets;
 mod stale;
+mod sticky;
 mod systemd;
 mod tls;
 mod tls_files;

@@ -7,6 +7,7 @@
 use super::identity;
 use super::rows::{array, glue};
 use super::rules::{cors, limit, shared_limits, test};
+use super::traffic::sticky;
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
     HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
@@ -396,6 +397,7 @@ fn cluster(cluster: &Cluster) -> Value {
         "retry_after_max": duration(cluster.retry_after_max),
         "spill": spill(cluster.spill),
         "slow_start": duration(cluster.slow_start),
+        "sticky": cluster.sticky.as_ref().map(sticky),
         "protocol": match cluster.protocol {
             crate::config::Protocol::Http1 => "http1",
             crate::config::Protocol::Http2 => "h2",
@@ -544,6 +546,7 @@ tiers = { gold = { rate = "2/s" } }
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]
 health_check = { path = "/", headers = { x-check = "1" } }
+sticky = { key = "0123456789abcdef" }
 tls = { ca = "/dir/a.pem", certificate = { chain = "/dir/a.pem", key = "/dir/a.key" } }
 [upstream.b]
 endpoints = [{ address = "10.0.0.2:1" }]
