@@ -39,6 +39,7 @@ fn route(number: usize) -> Route {
         body_timeout: None,
         tunnel_timeout: None,
         body_rate_min: None,
+        traffic: Default::default(),
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },
@@ -127,6 +128,7 @@ fn log(criterion: &mut Criterion) {
     let record = LogRecord {
         consumer: b"",
         limit: b"",
+        fault: b"",
         generation: 1,
         time_unix_ms: 1_700_000_000_000,
         listener: ListenerId(0),

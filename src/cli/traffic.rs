@@ -2,8 +2,9 @@
 
 use super::words::duration;
 use http::{HeaderName, header};
-use ringgate::config::{Cluster, Sticky};
+use ringgate::config::{Cluster, Fault, Route, SplitKey, Sticky, Target};
 use ringgate::policy::sticky::{Meaning, Sessions};
+use ringgate::units::Ratio;
 
 /// Where a request's session is, if its upstream keeps any.
 pub(super) fn sticky(cluster: &Cluster, headers: &[(HeaderName, String)]) -> Option<String> {
@@ -35,6 +36,36 @@ fn named(cluster: &Cluster, sticky: &Sticky, headers: &[(HeaderName, String)]) -
     })
 }
 
+/// What decides about the side of a split, if there is one.
+pub(super) fn split(route: &Route) -> Option<String> {
+    let Target::Upstream(split) = &route.target else { return None };
+    if split.len() < 2 {
+        return None;
+    }
+    let by = match &route.traffic.split_by {
+        None => "drawn for each request".to_owned(),
+        Some(SplitKey::Consumer) => "by the consumer (drawn for who is not recognised)".to_owned(),
+        Some(SplitKey::ClientIp) => "by the client's address".to_owned(),
+        Some(SplitKey::Header(name)) => format!("by the header {name} (drawn for requests without it)"),
+        Some(SplitKey::Cookie(name)) => format!("by the cookie {name} (drawn for requests without it)"),
+    };
+    let else_ = match route.traffic.split_fallback {
+        true => "another side where nobody is left on that one",
+        false => "no other side",
+    };
+    Some(format!("{by}; {else_}"))
+}
+
+/// Which faults are made, one a line.
+pub(super) fn faults(route: &Route) -> Vec<String> {
+    let Some(Fault { delay, abort, header }) = &route.traffic.fault else { return Vec::new() };
+    let of = |share: &Ratio| format!("{} % of the requests", (share.get() * 1e8).round() / 1e6);
+    let with = header.as_ref().map_or_else(String::new, |name| format!(" that have {name}"));
+    let delay = delay.as_ref().map(|(share, time)| format!("{}{with} wait {}", of(share), duration(*time)));
+    let abort = abort.as_ref().map(|(share, status)| format!("{}{with} get {}", of(share), status.as_u16()));
+    delay.into_iter().chain(abort).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +94,31 @@ mod tests {
         assert!(said(&keyed, &value(1)).ends_with("(for 1d); this one names 10.0.0.2:1, while that is available"));
         assert!(said(&keyed, "x").ends_with("this one is not the gateway's, and is passed on"));
         assert!(sticky(&keyed, &[]).unwrap().ends_with("(for 1d)"));
+    }
+
+    #[test]
+    fn splits_and_faults_are_told() {
+        let route = |keys: &str| {
+            let text = format!(
+                "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\n{keys}\n\
+                 [upstream.a]\nendpoints = [{{ address = \"10.0.0.1:1\" }}]\n[upstream.b]\nendpoints = [{{ address = \"10.0.0.2:1\" }}]\n"
+            );
+            let config = ringgate::config::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}"));
+            config.routes[0].clone()
+        };
+        let both = "split = [{ upstream = \"a\", weight = 9 }, { upstream = \"b\", weight = 1 }]\n";
+        let said = |keys: &str| split(&route(&format!("{both}{keys}"))).unwrap();
+        assert_eq!(said(""), "drawn for each request; another side where nobody is left on that one");
+        assert_eq!(
+            said("split_by = \"cookie:id\"\nsplit_fallback = false"),
+            "by the cookie id (drawn for requests without it); no other side"
+        );
+        assert_eq!(split(&route("upstream = \"a\"")), None);
+        let fault =
+            "fault = { delay = { percent = 0.5, time = \"2s\" }, abort = { status = 500 }, header = \"x-fault\" }";
+        assert_eq!(
+            faults(&route(&format!("{both}{fault}"))),
+            ["0.5 % of the requests that have x-fault wait 2s", "100 % of the requests that have x-fault get 500"]
+        );
     }
 }

@@ -99,6 +99,7 @@ fn guard(name: String, matcher: super::Match, target: Target) -> Route {
         body_timeout: None,
         tunnel_timeout: None,
         body_rate_min: None,
+        traffic: Default::default(),
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },

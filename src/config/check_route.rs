@@ -11,6 +11,7 @@ use super::place::{KeyOf, Place};
 use super::problem::{Sink, listed};
 use super::read::{Later, List, Written};
 use super::retry_word::retry_on;
+use super::traffic;
 use super::values::duration;
 use super::{HeaderRules, PathMatch, Retry, Rewrite, Route, Target, Timeout};
 use crate::units::{ClusterId, Weight};
@@ -84,6 +85,7 @@ impl RouteReader<'_, '_, '_, '_> {
         let auth = table.auth.as_ref().map(|list| self.access.ways(table.at.key("auth"), list, self.sink));
         let access = self.access.access(table.allow.as_ref(), table.deny.as_ref(), self.sink);
         let retry = table.retry.as_ref().and_then(|retry| self.retry(&retry.value, timeout.as_ref()));
+        let traffic = traffic::traffic(table, self.sink);
         self.without_effect(table);
         Some(Route {
             name: name?,
@@ -103,6 +105,7 @@ impl RouteReader<'_, '_, '_, '_> {
             body_timeout: value(&table.body_timeout).map(|timeout| timeout.0),
             tunnel_timeout: value(&table.tunnel_timeout).map(|timeout| timeout.0),
             body_rate_min: value(&table.min_body_rate).map(|rate| rate.0),
+            traffic: traffic?,
             retry: retry?,
         })
     }
@@ -285,7 +288,8 @@ impl RouteReader<'_, '_, '_, '_> {
             ("min_body_rate", table.min_body_rate.as_ref().map(|key| key.span.clone())),
             ("retry", table.retry.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
         ];
-        for (name, span) in given.into_iter().filter_map(|(name, span)| Some((name, span?))) {
+        let given = given.into_iter().chain(traffic::of_upstreams(table));
+        for (name, span) in given.filter_map(|(name, span)| Some((name, span?))) {
             let message = format!("has no effect: {key} answers without an upstream");
             self.sink.value(table.at.key(name), span, message, None);
         }

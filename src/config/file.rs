@@ -23,6 +23,7 @@ use super::secret::SecretText;
 use super::sticky::StickyTable;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
+use super::traffic::{FaultTable, SplitBy};
 use super::values::{
     BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, ProtocolWord, SECOND, Share, Size, Time,
 };
@@ -217,6 +218,11 @@ table! {
         optional upstream: Name;
         /// Forward to several upstreams, by weight.
         optional split: List<SplitPart, 1, ENTRIES_MAX>;
+        /// What a request's side of the split follows from: consumer, client_ip, header:NAME or cookie:NAME; drawn where it is not given, and for requests
+        /// without it. While weights stay so does the side.
+        optional split_by: SplitBy;
+        /// Whether another side takes a request when nobody is left on the one that was chosen.
+        default split_fallback: bool = true;
         /// Answer directly.
         optional respond: Respond;
         /// Redirect.
@@ -251,6 +257,8 @@ table! {
         optional tunnel_timeout: Timeout;
         /// Slowest average at which a request's body may arrive; the listener's where it is not given, "0" sets none.
         optional min_body_rate: ByteRate;
+        /// Faults for tests: { delay = { percent, time }, abort = { percent, status }, header }.
+        optional fault: FaultTable;
         /// Retries.
         table retry: Retry;
     }

@@ -56,6 +56,9 @@ const KEYS: &[(&str, &str)] = &[
     ("send-proxy-v2", "write proxy_protocol = \"v2\" in the upstream"),
     ("accept-proxy", "write proxy_protocol = true in the listener"),
     ("cookie", "write sticky = { cookie = \"…\" } in the upstream"),
+    ("fault_injection", "write fault = { delay = { time = \"…\" }, abort = { status = … } } in the route"),
+    ("weighted_clusters", "write split = [{ upstream = \"…\", weight = … }] in the route"),
+    ("split_clients", "write split = [{ upstream = \"…\", weight = … }] in the route"),
     ("option", "each option is a key of its own here"),
     // Envoy, Traefik, Caddy, Kong and others
     ("clusters", "write [upstream.NAME]"),
@@ -105,7 +108,6 @@ const ABSENT: &[&str] = &[
     "errorfile",
     "mirror",
     "shadow",
-    "fault",
     "cache",
     "proxy_cache",
     "basic_auth",

@@ -51,6 +51,7 @@ mod tests;
 mod texts;
 mod tls_keys;
 pub(crate) mod token_keys;
+mod traffic;
 mod values;
 mod variables;
 mod warnings;
@@ -78,6 +79,7 @@ pub use secret::words as secret_words;
 pub use sticky::{SameSite, Sticky, StickyKey};
 pub(crate) use token_keys::keys as keys_of;
 pub use token_keys::{Algorithm, VerifyKey};
+pub use traffic::{Fault, SplitKey, Traffic};
 pub(crate) use values::bytes;
 pub use variables::{OfClient, Piece, Template, Variable};
 pub use warnings::warnings;
@@ -336,6 +338,8 @@ pub struct Route {
     pub tunnel_timeout: Option<Duration>,
     /// Of its requests' bodies; `None`: the listener's.
     pub body_rate_min: Option<u64>,
+    /// What else is done with its requests on their way to an upstream.
+    pub traffic: Traffic,
     /// Retries.
     pub retry: Retry,
 }

@@ -101,19 +101,30 @@ fn end(out: &mut Vec<u8>, start: usize, to: &ReplyTo<'_>) {
 /// Appends the reply that an error earns, with `extra` headers (`Retry-After` and the like). A 405 without an `Allow` of its own gets
 /// [`ALLOW_ANY`] (RFC 9110 §15.5.6 demands one).
 pub fn error(out: &mut Vec<u8>, error: ProxyError, extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
-    push_error(out, (error, None), extra, to);
+    push_error(out, (error, error.status(), None), extra, to);
+}
+
+/// The same with another status than the error's own.
+pub fn error_as(out: &mut Vec<u8>, error: ProxyError, status: StatusCode, to: &ReplyTo<'_>) {
+    push_error(out, (error, status, None), &[], to);
 }
 
 /// Appends the reply to a request that breaks this rule: 400.
 pub fn malformed(out: &mut Vec<u8>, rule: Rule, to: &ReplyTo<'_>) {
-    push_error(out, (ProxyError::BadRequest, Some(rule)), &[], to);
+    let error = ProxyError::BadRequest;
+    push_error(out, (error, error.status(), Some(rule)), &[], to);
 }
 
-fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
+fn push_error(
+    out: &mut Vec<u8>,
+    (error, status, rule): (ProxyError, StatusCode, Option<Rule>),
+    extra: &[(&str, &[u8])],
+    to: &ReplyTo<'_>,
+) {
     let (colon, word) = rule.map_or(("", ""), |rule| (": ", rule.word()));
     let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
     let start = out.len();
-    push_start(out, if to.is_call { StatusCode::OK } else { error.status() }, to);
+    push_start(out, if to.is_call { StatusCode::OK } else { status }, to);
     if to.is_call || !to.rules_on(b"content-type") {
         push(out, b"Content-Type", if to.is_call { grpc::CONTENT_TYPE } else { b"application/json" });
     }

@@ -15,6 +15,7 @@ mod http2_families;
 mod own_families;
 mod rows;
 mod tls_families;
+mod traffic_families;
 
 use super::histogram::HistogramSum;
 use super::stats::{ClusterStats, NameView, RequestKey, Stats};
@@ -27,6 +28,7 @@ use own_families::OWN_FAMILIES;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use tls_families::TLS_FAMILIES;
+use traffic_families::TRAFFIC_FAMILIES;
 
 /// `Content-Type` of a scrape.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -89,7 +91,7 @@ impl Scrape {
 }
 
 /// In the order of a scrape.
-const ALL: [&[Family]; 5] = [FAMILIES, TLS_FAMILIES, HTTP2_FAMILIES, GRPC_FAMILIES, OWN_FAMILIES];
+const ALL: [&[Family]; 6] = [FAMILIES, TLS_FAMILIES, HTTP2_FAMILIES, GRPC_FAMILIES, TRAFFIC_FAMILIES, OWN_FAMILIES];
 
 impl Iterator for Scrape {
     type Item = String;

@@ -154,6 +154,7 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         body_timeout: None,
         tunnel_timeout: None,
         body_rate_min: None,
+        traffic: Default::default(),
         retry: Retry {
             attempts: 2,
             on: RetryOn {

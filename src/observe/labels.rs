@@ -132,6 +132,18 @@ labels! {
 }
 
 labels! {
+    /// `event` of `ringgate_traffic_events_total`: what was done with a request beyond passing it on.
+    TrafficEvent {
+        /// Nobody was left on the side of the split that was chosen, and another one has taken it.
+        SplitFallback = "split_fallback";
+        /// It was made to wait.
+        FaultDelay = "fault_delay";
+        /// It was refused to make a fault.
+        FaultAbort = "fault_abort";
+    }
+}
+
+labels! {
     /// `result` of `ringgate_name_lookups_total`: how a lookup of a name ended.
     LookupResult {
         /// It has addresses.

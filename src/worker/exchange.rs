@@ -145,10 +145,9 @@ fn forward(
 impl Line<'_> {
     /// From the first pick to the last bytes for the client.
     async fn run(&mut self, upload: &Upload<'_>) -> Last {
-        let mut action = match self.now < self.attempts.deadline() {
-            true => self.attempts.step(Event::Start, self.now),
-            // the client has used up T_max for the head alone, and no endpoint is to blame
-            false => Action::Reply(ProxyError::RequestTimeout),
+        let mut action = match self.forward.injected.as_deref() {
+            None => self.begin(),
+            Some(injected) => Box::pin(self.begin_with(*injected, upload)).await,
         };
         loop {
             action = match action {
@@ -171,7 +170,10 @@ impl Line<'_> {
                         false => self.fail(Failure::Downstream(ProxyError::ClientClosed), upload),
                     }
                 }
-                Action::Reply(error) => return self.reply(error, upload),
+                Action::Reply(error) => match self.other_side(error, upload) {
+                    None => return self.reply(error, upload),
+                    Some(action) => action,
+                },
                 // neither is an answer to an event of this loop
                 Action::Relay | Action::Finish => return self.reply(ProxyError::Internal, upload),
             };

@@ -58,6 +58,7 @@ mod report;
 mod request_id;
 mod seat;
 mod shared;
+mod side;
 mod state;
 mod sticky;
 mod succession;

@@ -28,9 +28,10 @@ use crate::limits::ROUNDS_MAX;
 use crate::net::block::Block;
 use crate::policy::admission::{Admitted, Met};
 use crate::policy::chance::hash_key;
+use crate::policy::fault::Injected;
 use crate::policy::limiter::Caller;
 use crate::policy::retry::is_idempotent;
-use crate::policy::router::{RequestView, Routed, Source, pick_split};
+use crate::policy::router::{RequestView, Routed, Source};
 use crate::units::{AuthId, ClusterId, EndpointId, Instant, RouteId};
 use http::{HeaderName, Method};
 use std::cell::{Cell, OnceCell};
@@ -87,6 +88,8 @@ pub(super) struct Forward {
     pub(super) offer: Option<Box<Offer>>,
     /// Until it is encoded for the endpoint of an attempt.
     pub(super) head: Option<Box<Kept>>,
+    /// What is made to go wrong with it; boxed, because hardly a request has it.
+    pub(super) injected: Option<Box<Injected>>,
     /// The route's share of concurrency, given back when the exchange ends.
     pub(super) slot: Option<Slot>,
 }
@@ -155,6 +158,7 @@ struct To {
     route: RouteId,
     cluster: ClusterId,
     slot: Option<Slot>,
+    injected: Injected,
 }
 
 /// Everything that planning looks at.
@@ -204,7 +208,7 @@ impl Planner<'_> {
     }
 
     /// A field as routes, limits and hashes see it.
-    fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+    pub(super) fn field(&self, name: &HeaderName) -> Option<&[u8]> {
         if self.inbound.worker.shared.is_identity(name) {
             return None; // what a client says of itself there counts for nothing
         }
@@ -348,8 +352,12 @@ impl Planner<'_> {
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
             Target::Upstream(split) => {
-                let cluster = pick_split(split, &mut worker.rng.borrow_mut());
-                self.forward(cycle, record, To { route, cluster, slot }, client)
+                let injected = self.inject(route, record);
+                if let Injected { delay: None, abort: Some(status) } = injected {
+                    return Planned::Answer(self.abort(cycle, record, status));
+                }
+                let cluster = self.side(route, split, client);
+                self.forward(cycle, record, To { route, cluster, slot, injected }, client)
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
@@ -379,7 +387,7 @@ impl Planner<'_> {
     }
 
     fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Planned {
-        let To { route, cluster, slot } = to;
+        let To { route, cluster, slot, injected } = to;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
             return Planned::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
@@ -412,6 +420,7 @@ impl Planner<'_> {
             call: self.call.filter(|_| is_spoken).map(|call| call.timeout.is_some()),
             offer: head.upgrade().map(Box::new),
             head: None,
+            injected: injected.delay.map(|_| Box::new(injected)),
             slot,
         })
     }

@@ -61,7 +61,7 @@ pub(super) struct Record {
 impl LogTexts {
     fn fill(&mut self, texts: [&[u8]; 7]) {
         self.bytes.clear();
-        let none = [&b""[..]; 3];
+        let none = [&b""[..]; 4];
         for (text, end) in texts.into_iter().chain(none).zip(&mut self.ends) {
             self.bytes.extend_from_slice(&text[..text.len().min(LOG_FIELD_BYTES_MAX)]);
             *end = u32::try_from(self.bytes.len()).expect("bounded texts");
@@ -83,10 +83,16 @@ impl LogTexts {
         self.ends[8..].fill(u32::try_from(self.bytes.len()).expect("bounded texts"));
     }
 
-    /// Puts the name of the limit that has refused the request at the end.
+    /// Puts the name of the limit that has refused the request behind that.
     fn add_limit(&mut self, name: &str) {
         self.bytes.extend_from_slice(name.as_bytes());
-        self.ends[9] = u32::try_from(self.bytes.len()).expect("bounded texts");
+        self.ends[9..].fill(u32::try_from(self.bytes.len()).expect("bounded texts"));
+    }
+
+    /// Puts the fault that was made for it at the end.
+    fn add_fault(&mut self, word: &str) {
+        self.bytes.extend_from_slice(word.as_bytes());
+        self.ends[10] = u32::try_from(self.bytes.len()).expect("bounded texts");
     }
 
     fn get(&self, index: usize) -> &[u8] {
@@ -204,6 +210,13 @@ impl Record {
         }
     }
 
+    /// This fault is made for the request.
+    pub(super) fn on_fault(&mut self, word: &str) {
+        if let Some(texts) = &mut self.texts {
+            texts.add_fault(word);
+        }
+    }
+
     /// The gateway chose an id for the request.
     pub(super) fn on_request_id(&mut self, id: &[u8]) {
         if let Some(texts) = &mut self.texts
@@ -241,6 +254,14 @@ impl Record {
         if self.call.is_some() && is_told {
             self.status = StatusCode::OK;
             self.on_code(grpc::code(error), false);
+        }
+    }
+
+    /// The same with another status than the error's own.
+    pub(super) fn on_error_as(&mut self, error: ProxyError, status: StatusCode) {
+        self.on_error(error);
+        if self.call.is_none() {
+            self.status = status;
         }
     }
 
@@ -315,6 +336,7 @@ impl Record {
                 client_subject: texts.get(7),
                 consumer: texts.get(8),
                 limit: texts.get(9),
+                fault: texts.get(10),
             });
             if !kept {
                 worker.life.log_line_dropped();
@@ -338,6 +360,8 @@ mod tests {
         assert_eq!((texts.get(7), texts.get(8), texts.get(9)), (&b""[..], &b"acme"[..], &b""[..]));
         texts.add_limit("plan");
         assert_eq!((texts.get(8), texts.get(9)), (&b"acme"[..], &b"plan"[..]));
+        texts.add_fault("delay");
+        assert_eq!((texts.get(9), texts.get(10)), (&b"plan"[..], &b"delay"[..]));
         assert_eq!((texts.get(1), texts.get(5)), (&b"/b"[..], &b"r"[..]));
     }
 }

@@ -234,7 +234,7 @@ impl Shared {
         let number = old.map_or(1, |old| old.number + 1);
         let ticket_keys = old.map_or_else(|| Arc::new(TicketKeys::random()), |old| Arc::clone(&old.ticket_keys));
         let challenges = old.map_or_else(Arc::default, |old| Arc::clone(&old.challenges));
-        let sticky_key = old.map_or_else(|| sticky::made_key(), |old| Arc::clone(&old.sticky_key));
+        let sticky_key = old.map_or_else(sticky::made_key, |old| Arc::clone(&old.sticky_key));
         Self {
             tls_rules: config.listeners.iter().map(|listener| tls_rules(listener, &ticket_keys, &challenges)).collect(),
             ticket_keys,

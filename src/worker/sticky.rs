@@ -80,8 +80,12 @@ impl Line<'_> {
     /// before or none. `out` is where both are put together.
     pub(super) fn lines_with_cookie<'l>(&'l self, endpoint: EndpointId, out: &'l mut Vec<u8>) -> &'l [u8] {
         let lines = self.forward.own_lines.all();
-        let found = of(&self.inbound.worker.shared, self.forward.cluster);
-        let Some((sticky, sessions)) = found.filter(|_| self.forward.session != Some(endpoint)) else { return lines };
+        let found = of(&self.inbound.worker.shared, self.attempts.cluster());
+        let Some((sticky, sessions)) =
+            found.filter(|_| self.attempts.moves() > 0 || self.forward.session != Some(endpoint))
+        else {
+            return lines;
+        };
         out.clear();
         out.extend_from_slice(lines);
         push_cookie(out, sticky, sessions.value(endpoint), self.inbound.scheme() == "https");

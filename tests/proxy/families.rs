@@ -48,6 +48,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     consumers,
     calls,
     rate_limits,
+    traffic_rules,
     forgotten_clients,
     health_checks,
     crowds,
@@ -346,6 +347,13 @@ fn rate_limits(driver: Driver) -> Moved {
         eventually(reason, || (counted() >= 1.0).then_some(()));
     }
     watched.moved(&["ringgate_rejected_total"])
+}
+
+fn traffic_rules(driver: Driver) -> Moved {
+    let upstream = Upstream::always("ok");
+    let watched = Watched::start(driver, &behind(&[&upstream], "fault = { abort = { status = 500 } }", ""));
+    assert_eq!(watched.gateway.get("/").status, 500);
+    watched.moved(&["ringgate_traffic_events_total"])
 }
 
 fn consumers(driver: Driver) -> Moved {

@@ -66,5 +66,6 @@ mod tls;
 mod tls_files;
 mod tokens;
 mod tools;
+mod traffic;
 mod tunnels;
 mod upgrade;

@@ -7,7 +7,7 @@
 use super::identity;
 use super::rows::{array, glue};
 use super::rules::{cors, limit, shared_limits, test};
-use super::traffic::sticky;
+use super::traffic;
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, HashKey, HeaderRules, HealthCheck,
     HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, PathMatch, Probe, ProxyVersion, Resolver, Retry,
@@ -187,7 +187,7 @@ fn route(route: &Route, config: &Config) -> Value {
         }
     };
     let target = target(&route.target, config);
-    json!({
+    let mut shown = json!({
         "name": route.name,
         "match": matcher(&route.matcher),
         "upstream": target["upstream"],
@@ -210,7 +210,9 @@ fn route(route: &Route, config: &Config) -> Value {
         "tunnel_timeout": route.tunnel_timeout.map(duration),
         "min_body_rate": route.body_rate_min.map(body_rate),
         "retry": retry(&route.retry),
-    })
+    });
+    traffic::of_route(&route.traffic, &mut shown);
+    shown
 }
 
 fn guard(guard: &Route, config: &Config) -> Value {
@@ -397,7 +399,7 @@ fn cluster(cluster: &Cluster) -> Value {
         "retry_after_max": duration(cluster.retry_after_max),
         "spill": spill(cluster.spill),
         "slow_start": duration(cluster.slow_start),
-        "sticky": cluster.sticky.as_ref().map(sticky),
+        "sticky": cluster.sticky.as_ref().map(traffic::sticky),
         "protocol": match cluster.protocol {
             crate::config::Protocol::Http1 => "http1",
             crate::config::Protocol::Http2 => "h2",
@@ -494,6 +496,7 @@ tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_au
 match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" }, cookie = { c = "3" } }
 upstream = "app"
 cors = { origins = ["https://a.example"] }
+fault = { delay = { time = "1s" }, abort = {}, header = "x-fault" }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 limit = [{ rate = "1/s" }, "plan"]

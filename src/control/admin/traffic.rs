@@ -1,7 +1,8 @@
 //! What upstreams and routes do with traffic beyond passing it on, as the file writes it.
 
 use super::configuration::duration;
-use crate::config::{SameSite, Sticky};
+use crate::config::{Fault, SameSite, Sticky, Traffic};
+use crate::units::Ratio;
 use serde_json::{Value, json};
 
 /// `sticky` of an upstream.
@@ -19,4 +20,21 @@ pub(super) fn sticky(sticky: &Sticky) -> Value {
             SameSite::None => "none",
         },
     })
+}
+
+/// The keys of a route.
+pub(super) fn of_route(traffic: &Traffic, shown: &mut Value) {
+    shown["split_by"] = traffic.split_by.as_ref().map(ToString::to_string).into();
+    shown["split_fallback"] = traffic.split_fallback.into();
+    shown["fault"] = traffic.fault.as_ref().map(fault).into();
+}
+
+fn fault(fault: &Fault) -> Value {
+    let delay = fault.delay.map(|(share, time)| json!({ "percent": percent(share), "time": duration(time) }));
+    let abort = fault.abort.map(|(share, status)| json!({ "percent": percent(share), "status": status.as_u16() }));
+    json!({ "delay": delay, "abort": abort, "header": fault.header.as_ref().map(|name| name.as_str()) })
+}
+
+fn percent(share: Ratio) -> f64 {
+    (share.get() * 1e8).round() / 1e6
 }

@@ -27,7 +27,7 @@ mod tree;
 pub use conditions::Allow;
 pub use explain::{Considered, MatchOutcome};
 pub use patterns::RouterCache;
-pub use rewrite::{pick_split, rewrite};
+pub use rewrite::rewrite;
 
 use crate::config::{Config, HostMatch, Match, PathMatch};
 use crate::limits;
