@@ -111,12 +111,6 @@ impl Exchange {
         }
     }
 
-    /// The same request at another cluster, of which it has met nobody yet.
-    #[must_use]
-    pub fn elsewhere(&self) -> Self {
-        Self::new(Facts { session: None, key: None, ..self.facts.clone() })
-    }
-
     /// Endpoints attempted, in order, repeats included; its length is the number of attempts.
     #[must_use]
     pub fn tried(&self) -> &[EndpointId] {

@@ -55,6 +55,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         body_timeout: None,
         tunnel_timeout: None,
         body_rate_min: None,
+        traffic: Default::default(),
         retry,
     }
 }
