@@ -350,11 +350,8 @@ fn route(page: &mut Page, config: &Config, route: &Route, ask: &Ask) {
                 page.line("", &first);
             }
             page.line("retries", &words::retry(route, &ask.method));
-            for (label, line) in label_first("fault", traffic::faults(route)) {
+            for (label, line) in traffic::of_route(route, config) {
                 page.line(label, &line);
-            }
-            if let Some(line) = traffic::split(route) {
-                page.line("split", &line);
             }
             let sum: u64 = split.iter().map(|(_, weight)| u64::from(weight.0)).sum();
             for (id, weight) in split {

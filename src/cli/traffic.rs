@@ -1,8 +1,8 @@
 //! What `explain` says of sessions, splits and whatever else is done with traffic beyond passing it on.
 
-use super::words::duration;
+use super::words::{duration, size};
 use http::{HeaderName, header};
-use ringgate::config::{Cluster, Fault, Route, SplitKey, Sticky, Target};
+use ringgate::config::{Cluster, Config, Fault, Route, SplitKey, Sticky, Target};
 use ringgate::policy::sticky::{Meaning, Sessions};
 use ringgate::units::Ratio;
 
@@ -36,8 +36,14 @@ fn named(cluster: &Cluster, sticky: &Sticky, headers: &[(HeaderName, String)]) -
     })
 }
 
+/// What is done with a route's requests beyond passing them on, one a line.
+pub(super) fn of_route(route: &Route, config: &Config) -> Vec<(&'static str, String)> {
+    let faults = faults(route).into_iter().map(|line| ("fault", line));
+    others(route, config).into_iter().chain(faults).chain(split(route).map(|line| ("split", line))).collect()
+}
+
 /// What decides about the side of a split, if there is one.
-pub(super) fn split(route: &Route) -> Option<String> {
+fn split(route: &Route) -> Option<String> {
     let Target::Upstream(split) = &route.target else { return None };
     if split.len() < 2 {
         return None;
@@ -57,13 +63,41 @@ pub(super) fn split(route: &Route) -> Option<String> {
 }
 
 /// Which faults are made, one a line.
-pub(super) fn faults(route: &Route) -> Vec<String> {
+fn faults(route: &Route) -> Vec<String> {
     let Some(Fault { delay, abort, header }) = &route.traffic.fault else { return Vec::new() };
     let of = |share: &Ratio| format!("{} % of the requests", (share.get() * 1e8).round() / 1e6);
     let with = header.as_ref().map_or_else(String::new, |name| format!(" that have {name}"));
     let delay = delay.as_ref().map(|(share, time)| format!("{}{with} wait {}", of(share), duration(*time)));
     let abort = abort.as_ref().map(|(share, status)| format!("{}{with} get {}", of(share), status.as_u16()));
     delay.into_iter().chain(abort).collect()
+}
+
+/// What else happens to a request on its way, one a line.
+fn others(route: &Route, config: &Config) -> Vec<(&'static str, String)> {
+    let traffic = &route.traffic;
+    let mirror = traffic.mirror.as_ref().map(|mirror| {
+        let (of, name) = ((mirror.share.get() * 1e8).round() / 1e6, &config.clusters[mirror.cluster.index()].name);
+        let text = format!(
+            "a copy of {of} % of the requests to {name}, of bodies up to {}, within {}",
+            size(mirror.body_bytes_max as u64),
+            duration(mirror.timeout)
+        );
+        ("mirror", text)
+    });
+    let buffering = traffic.buffered_bytes_max.map(|max| {
+        (
+            "body",
+            format!("awaited before an endpoint is taken, up to {}; larger ones go on as they come", size(max as u64)),
+        )
+    });
+    let from = traffic.timeout_from_end.then(|| ("", "the timeout begins with the end of the request".to_owned()));
+    let compression = traffic.compression.as_ref().map(|it| {
+        let codings: Vec<_> = it.codings.iter().map(|coding| coding.as_str()).collect();
+        let types: Vec<_> = it.types.iter().map(ToString::to_string).collect();
+        let (min, max) = (size(it.bytes_min), size(it.bytes_max));
+        ("coding", format!("{} for clients that take it, of {min} to {max}: {}", codings.join(", "), types.join(", ")))
+    });
+    from.into_iter().chain(buffering).chain(mirror).chain(compression).collect()
 }
 
 #[cfg(test)]

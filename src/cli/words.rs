@@ -255,7 +255,7 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 /// `16KiB`: the largest unit that is whole.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
     let whole = units.iter().find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size));
     whole.map_or_else(|| "0B".to_owned(), |(unit, size)| format!("{}{unit}", bytes / size))

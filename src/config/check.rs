@@ -19,10 +19,10 @@ use super::names::{Cores, LogTo, Workers};
 use super::place::KeyOf;
 use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
-use super::sticky;
 use super::texts::{Texts, as_text, read_file};
 use super::values::{DriverWord, FormatWord, duration};
 use super::{Access, AccessLog, Admin, Bind, Config, Driver, Gateway, Limit, Listener, LogFormat, LogPath, Resolver};
+use super::{sticky, traffic};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
 use crate::units::AuthId;
 use std::cell::RefCell;
@@ -207,6 +207,7 @@ fn config(
     let mut gathered = check_consumers::gather(file, sink);
     let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
     let names: Vec<&str> = names.unwrap_or_default();
+    let unmirrorable = file.upstream.as_ref().map(|map| traffic::unmirrorable(&map.value)).unwrap_or_default();
     let auth = gathered.as_mut().and_then(|gathered| check_identity::auth(file, (gathered, &names), sink));
     let consumers = gathered.map(Gathered::finish);
     let mut access = AccessReader::new(file, sink);
@@ -216,7 +217,7 @@ fn config(
     let tables = file.listener.iter().flat_map(|list| &list.value.0);
     let listener_names = tables.filter_map(|table| listener_name(&table.value)).collect();
     let (routes, mut firsts) = match &file.route {
-        Some(list) => routes(document, &list.value, (&names, listener_names, &mut access), sink)?,
+        Some(list) => routes(document, &list.value, (&names, unmirrorable), (listener_names, &mut access), sink)?,
         None => (None, Firsts::new("route", 0, listener_names)),
     };
     let limits = access.limits.all(file);

@@ -25,14 +25,19 @@ use rustc_hash::FxHashMap;
 pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     document: &Document<'_>,
     list: &Later<file::Route, MIN, MAX>,
-    (upstreams, listeners, access): (&[&'a str], Vec<String>, &mut AccessReader<'a>),
+    (upstreams, unmirrorable): (&[&'a str], Vec<Option<&'static str>>),
+    (listeners, access): (Vec<String>, &mut AccessReader<'a>),
     sink: &mut Sink<'_>,
 ) -> Result<(Option<Vec<Route>>, Firsts), Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
     let mut upstream_names = upstreams.to_vec();
     upstream_names.sort_unstable();
-    let mut taken =
-        Taken { upstreams: ids, upstream_names, firsts: Firsts::new("route", document.routes_expected(), listeners) };
+    let mut taken = Taken {
+        upstreams: ids,
+        upstream_names,
+        firsts: Firsts::new("route", document.routes_expected(), listeners),
+        unmirrorable,
+    };
     let mut routes = Vec::with_capacity(document.routes_expected());
     let count = document.routes(list, sink, |row, table, sink| {
         routes.extend(RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(table));
@@ -46,6 +51,8 @@ struct Taken<'a> {
     /// The same, sorted, for messages.
     upstream_names: Vec<&'a str>,
     firsts: Firsts,
+    /// Why copies may not go to an upstream, by its row.
+    unmirrorable: Vec<Option<&'static str>>,
 }
 
 /// One route while it is checked.
@@ -85,7 +92,8 @@ impl RouteReader<'_, '_, '_, '_> {
         let auth = table.auth.as_ref().map(|list| self.access.ways(table.at.key("auth"), list, self.sink));
         let access = self.access.access(table.allow.as_ref(), table.deny.as_ref(), self.sink);
         let retry = table.retry.as_ref().and_then(|retry| self.retry(&retry.value, timeout.as_ref()));
-        let traffic = traffic::traffic(table, self.sink);
+        let mirror = self.mirror(table, target.as_ref());
+        let traffic = traffic::traffic(table, (mirror, response_headers.as_ref()), self.sink);
         self.without_effect(table);
         Some(Route {
             name: name?,
@@ -155,6 +163,22 @@ impl RouteReader<'_, '_, '_, '_> {
             self.sink.value(path, name.span.clone(), message, help);
         }
         known
+    }
+
+    /// The upstream that copies go to.
+    fn mirror(&mut self, table: &file::Route, target: Option<&Target>) -> Option<ClusterId> {
+        let mirror = &table.mirror.as_ref()?.value;
+        let name = mirror.upstream.as_ref()?;
+        let id = self.upstream(mirror.at.key("upstream"), name)?;
+        let own = matches!(target, Some(Target::Upstream(split)) if split.iter().any(|(own, _)| *own == id));
+        let why = match self.taken.unmirrorable.get(id.index()).copied().flatten() {
+            _ if own => Some("the requests themselves go there"),
+            why => why,
+        };
+        if let Some(why) = why {
+            self.sink.value(mirror.at.key("upstream"), name.span.clone(), why.to_owned(), None);
+        }
+        Some(id)
     }
 
     fn split<const MIN: usize, const MAX: usize>(

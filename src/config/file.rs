@@ -6,6 +6,7 @@
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
 use super::check_guard::GuardRule;
+use super::compression::CompressionTable;
 pub use super::conditions::Match;
 use super::cors::CorsTable;
 use super::identity_keys::{Auth, Consumer, Rules};
@@ -23,7 +24,7 @@ use super::secret::SecretText;
 use super::sticky::StickyTable;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
-use super::traffic::{FaultTable, SplitBy};
+use super::traffic::{BufferingTable, FaultTable, MirrorTable, SplitBy, TimeoutFrom};
 use super::values::{
     BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, ProtocolWord, SECOND, Share, Size, Time,
 };
@@ -259,6 +260,14 @@ table! {
         optional min_body_rate: ByteRate;
         /// Faults for tests: { delay = { percent, time }, abort = { percent, status }, header }.
         optional fault: FaultTable;
+        /// Copies of requests that go to another upstream too: { upstream, percent, max_body, timeout }.
+        optional mirror: MirrorTable;
+        /// When the timeout begins: request_start, or request_end, so that a slow upload is no slow service.
+        default timeout_from: TimeoutFrom = "request_start";
+        /// Requests wait for all of their body before an endpoint is taken: { max }.
+        optional request_buffering: BufferingTable;
+        /// Responses that are compressed for clients that take it; none without this table.
+        optional compression: CompressionTable;
         /// Retries.
         table retry: Retry;
     }

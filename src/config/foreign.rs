@@ -59,6 +59,13 @@ const KEYS: &[(&str, &str)] = &[
     ("fault_injection", "write fault = { delay = { time = \"…\" }, abort = { status = … } } in the route"),
     ("weighted_clusters", "write split = [{ upstream = \"…\", weight = … }] in the route"),
     ("split_clients", "write split = [{ upstream = \"…\", weight = … }] in the route"),
+    ("shadow", "write mirror = { upstream = \"…\" } in the route"),
+    ("request_mirror_policies", "write mirror = { upstream = \"…\" } in the route"),
+    ("proxy_request_buffering", "write request_buffering = { max = \"…\" } in the route"),
+    ("gzip", "write compression = { codings = [\"gzip\"] } in the route"),
+    ("brotli", "write compression = { codings = [\"br\"] } in the route"),
+    ("zstd", "write compression = { codings = [\"zstd\"] } in the route"),
+    ("compress", "write compression = {} in the route"),
     ("option", "each option is a key of its own here"),
     // Envoy, Traefik, Caddy, Kong and others
     ("clusters", "write [upstream.NAME]"),
@@ -94,11 +101,6 @@ const KEYS: &[(&str, &str)] = &[
 const ABSENT: &[&str] = &[
     "hedge",
     "queue",
-    "gzip",
-    "brotli",
-    "zstd",
-    "compress",
-    "compression",
     "auth_request",
     "forward_auth",
     "forwardauth",
@@ -106,8 +108,6 @@ const ABSENT: &[&str] = &[
     "error_page",
     "error_pages",
     "errorfile",
-    "mirror",
-    "shadow",
     "cache",
     "proxy_cache",
     "basic_auth",
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(word("leastconn", ["random", "least_request"]), Some("least_request"));
         assert_eq!(word("leastconn", ["random"]), None);
         assert_eq!(key("Backup").unwrap(), key("backup").unwrap());
-        assert!(key("gzip").unwrap().contains("does not have it") && key("try_files").unwrap().contains("no files"));
+        assert!(key("lua").unwrap().contains("does not have it") && key("try_files").unwrap().contains("no files"));
         assert_eq!(key("anything"), None);
     }
 }

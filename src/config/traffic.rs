@@ -1,14 +1,19 @@
-//! What a route does with its traffic beyond passing it on: sides of a split that stay with who sends it, and faults for tests.
+//! What a route does with its traffic beyond passing it on: sides of a split that stay with who sends it, faults for tests, copies for another
+//! upstream, bodies that are awaited.
 
+use super::HeaderRules;
 use super::check::value;
+use super::compression::{self, Compression};
 use super::file;
 use super::identity_keys::Token;
-use super::names::Header;
+use super::knobs::ProxyVersion;
+use super::names::{Header, Name};
 use super::problem::{Refusal, Sink};
-use super::read::{Scalar, Written};
+use super::read::{Map, Scalar, Written};
 use super::tables::{scalar_schema, table};
-use super::values::{HOUR, Int, Time, number, text};
-use crate::units::Ratio;
+use super::values::{HOUR, Int, ProtocolWord, Size, Time, number, text, words};
+use crate::limits::{REPLAY_BYTES_MAX, REQUEST_BUFFER_BYTES_MAX};
+use crate::units::{ClusterId, Ratio};
 use http::{HeaderName, StatusCode};
 use serde_json::json;
 use std::borrow::Cow;
@@ -26,6 +31,14 @@ pub struct Traffic {
     pub split_fallback: bool,
     /// Faults that the gateway makes; `None`: none.
     pub fault: Option<Fault>,
+    /// Where copies of requests go; `None`: nowhere.
+    pub mirror: Option<Mirror>,
+    /// T_max begins with the end of the request.
+    pub timeout_from_end: bool,
+    /// Bodies of so many bytes are awaited before an endpoint is taken; `None`: none is.
+    pub buffered_bytes_max: Option<usize>,
+    /// Which responses are compressed; `None`: none.
+    pub compression: Option<Compression>,
 }
 
 /// `split_by`
@@ -137,6 +150,51 @@ table! {
     }
 }
 
+table! {
+    /// Copies of requests that go to another upstream too. Nobody waits for them, and what they are answered is thrown away.
+    MirrorTable {
+        /// The upstream. It speaks http1, without a PROXY header, and is none of the route's own.
+        required upstream: Name;
+        /// Of how many requests in a hundred, 0 to 100.
+        default percent: Percent = 100;
+        /// Larger bodies, 0B to 64KiB, are not mirrored.
+        default max_body: Size<0, { REPLAY_BYTES_MAX as u64 }> = "64KiB";
+        /// For a copy and its answer, 1ms to 1h.
+        default timeout: Time<1, HOUR> = "5s";
+    }
+}
+
+table! {
+    /// Requests wait for all of their body before an endpoint is taken.
+    BufferingTable {
+        /// Larger bodies, 1B to 16MiB, go on as they come.
+        default max: Size<1, { REQUEST_BUFFER_BYTES_MAX as u64 }> = "1MiB";
+    }
+}
+
+words! {
+    /// `timeout_from`: when T_max begins.
+    TimeoutFrom {
+        /// With the first byte of a request.
+        RequestStart = "request_start",
+        /// With the last one.
+        RequestEnd = "request_end",
+    }
+}
+
+/// `mirror` of a route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// Where copies go.
+    pub cluster: ClusterId,
+    /// Of which share of the requests.
+    pub share: Ratio,
+    /// Of a request's body, in the coding that it is forwarded in.
+    pub body_bytes_max: usize,
+    /// For a copy and its answer.
+    pub timeout: Duration,
+}
+
 /// `fault` of a route. What is given holds for each request by itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
@@ -148,8 +206,12 @@ pub struct Fault {
     pub header: Option<HeaderName>,
 }
 
-/// What the keys of a route say.
-pub(super) fn traffic(table: &file::Route, sink: &mut Sink<'_>) -> Option<Traffic> {
+/// What the keys of a route say. `mirror` is the upstream that copies go to, if that is known.
+pub(super) fn traffic(
+    table: &file::Route,
+    (mirror, rules): (Option<ClusterId>, Option<&HeaderRules>),
+    sink: &mut Sink<'_>,
+) -> Option<Traffic> {
     if table.split.is_none() {
         let given = [
             ("split_by", table.split_by.as_ref().map(|key| key.span.clone())),
@@ -163,19 +225,70 @@ pub(super) fn traffic(table: &file::Route, sink: &mut Sink<'_>) -> Option<Traffi
         None => None,
         Some(fault) => Some(self::fault(&fault.value, sink)?),
     };
+    let compression = match &table.compression {
+        None => None,
+        Some(table) => Some(compression::compression(&table.value, rules?, sink)?),
+    };
     Some(Traffic {
+        compression,
         split_by: value(&table.split_by).map(|SplitBy(key)| key),
         split_fallback: value(&table.split_fallback)?,
         fault,
+        mirror: match &table.mirror {
+            None => None,
+            Some(table) => Some(self::mirror(&table.value, mirror?)?),
+        },
+        timeout_from_end: value(&table.timeout_from)? == TimeoutFrom::RequestEnd,
+        buffered_bytes_max: match &table.request_buffering {
+            None => None,
+            Some(table) => Some(usize::try_from(value(&table.value.max)?.0).ok()?),
+        },
     })
 }
 
+fn mirror(table: &MirrorTable, cluster: ClusterId) -> Option<Mirror> {
+    Some(Mirror {
+        cluster,
+        share: value(&table.percent)?.0,
+        body_bytes_max: usize::try_from(value(&table.max_body)?.0).ok()?,
+        timeout: value(&table.timeout)?.0,
+    })
+}
+
+/// Upstreams that copies may not go to, by their rows, with the reason: what is sent there is as an endpoint of HTTP/1.1 gets it, and from no client.
+pub(super) fn unmirrorable<const MAX: usize>(upstreams: &Map<Name, file::Upstream, MAX>) -> Vec<Option<&'static str>> {
+    let of = |(_, table): &(Written<Name>, Written<file::Upstream>)| {
+        let table = &table.value;
+        let is_http1 = match value(&table.protocol) {
+            Some(ProtocolWord::Http2) => false,
+            Some(ProtocolWord::Auto) => table.tls.is_none(),
+            Some(ProtocolWord::Http1) | None => true,
+        };
+        let introduces = value(&table.proxy_protocol).is_some_and(|version| version != ProxyVersion::Off);
+        match (is_http1, introduces) {
+            (false, _) => Some("copies are sent in HTTP/1.1, which this upstream does not speak (protocol)"),
+            (true, true) => Some("copies come from no client, and this upstream wants to be told one (proxy_protocol)"),
+            (true, false) => None,
+        }
+    };
+    upstreams.0.iter().map(of).collect()
+}
+
 /// Keys that do something on the way to an upstream only, where they stand.
-pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<usize>>); 1] {
+pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<usize>>); 5] {
     fn span<T>(key: &Option<Written<T>>) -> Option<Range<usize>> {
         key.as_ref().map(|key| key.span.clone())
     }
-    [("fault", span(&table.fault))]
+    [
+        ("fault", span(&table.fault)),
+        ("mirror", span(&table.mirror)),
+        (
+            "timeout_from",
+            span(&table.timeout_from).filter(|_| table.timeout_from.as_ref().is_some_and(|key| key.given)),
+        ),
+        ("request_buffering", span(&table.request_buffering)),
+        ("compression", span(&table.compression)),
+    ]
 }
 
 fn fault(table: &FaultTable, sink: &mut Sink<'_>) -> Option<Fault> {
@@ -250,6 +363,30 @@ mod tests {
         }
         assert!(errors("upstream = \"a\"\nfault = {}").contains("missing: delay or abort"));
         assert!(errors("upstream = \"a\"\nfault = { delay = {} }").contains("fault.delay.time"));
-        assert!(errors("respond = {}\nfault = { abort = {} }").contains("has no effect"));
+        for key in [
+            "fault = { abort = {} }",
+            "mirror = { upstream = \"a\" }",
+            "request_buffering = {}",
+            "timeout_from = \"request_end\"",
+        ] {
+            assert!(errors(&format!("respond = {{}}\n{key}")).contains("has no effect"), "{key}");
+        }
+    }
+
+    #[test]
+    fn copies_go_to_another_upstream_that_takes_them() {
+        let errors = |upstream: &str, keys: &str| {
+            let text = format!(
+                "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\nmirror = {{ upstream = \"{upstream}\" }}\n\
+                 [upstream.a]\nendpoints = [{{ address = \"127.0.0.1:1\" }}]\n[upstream.b]\nendpoints = [{{ address = \"127.0.0.1:2\" }}]\n{keys}\n"
+            );
+            crate::config::parse(&text, "f").map_or_else(|errors| errors.to_string(), |_| String::new())
+        };
+        assert_eq!(errors("b", ""), "");
+        assert_eq!(errors("b", "protocol = \"auto\""), "");
+        assert!(errors("b", "protocol = \"h2\"").contains("copies are sent in HTTP/1.1"));
+        assert!(errors("b", "proxy_protocol = \"v2\"").contains("copies come from no client"));
+        assert!(errors("a", "").contains("the requests themselves go there"));
+        assert!(errors("c", "").contains("there is no such upstream"));
     }
 }

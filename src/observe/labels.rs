@@ -140,6 +140,18 @@ labels! {
         FaultDelay = "fault_delay";
         /// It was refused to make a fault.
         FaultAbort = "fault_abort";
+        /// A copy was sent on its way.
+        Mirrored = "mirrored";
+        /// None was, because too many were under way or its body is too large.
+        MirrorDropped = "mirror_dropped";
+        /// A copy was not answered.
+        MirrorFailed = "mirror_failed";
+        /// Its body was not awaited, because it is larger than the route or the worker holds.
+        BufferingSkipped = "buffering_skipped";
+        /// Its response was compressed.
+        Compressed = "compressed";
+        /// It was not, because as many were being compressed as may be at once.
+        CompressionSkipped = "compression_skipped";
     }
 }
 

@@ -214,7 +214,7 @@ impl Line<'_> {
             Framing::Fixed(bytes) => usize::try_from(bytes).ok(),
             _ => None,
         };
-        if let Some(bytes) = body_bytes.filter(|&bytes| is_through && bytes <= arrived) {
+        if let Some(bytes) = body_bytes.filter(|&bytes| is_through && bytes <= arrived && commit.coder.is_none()) {
             if bytes < arrived {
                 // nobody knows what stands behind the end
                 commit.keep = None;
@@ -251,13 +251,16 @@ impl Line<'_> {
         // a refusal ends the upload; beside any other answer it goes on, to an end that need not be known
         let is_refusal = head.status().is_client_error() || head.status().is_server_error();
         let close = self.cycle.announces_close(upload.left().or((!is_refusal).then_some(0)));
+        let compressed = self.compressed(head);
+        let is_coded = matches!(compressed, Some(Some(_)));
         let response = DownstreamResponse {
             head,
             version: self.forward.version,
             close,
-            rules: self.response_rules(),
+            rules: self.rules_of(is_coded),
+            is_recoded: is_coded,
             server: &self.inbound.config().server,
-            lines: self.lines_with_cookie(endpoint, room),
+            lines: self.lines_of(endpoint, compressed.as_ref().map(|_| (head, is_coded)), room),
             date: &self.inbound.worker.date(self.now),
         };
         let to = encode::response(out, &response);
@@ -266,7 +269,13 @@ impl Line<'_> {
         if let Some(code) = head.fields().get("grpc-status").filter(|_| self.forward.call.is_some()) {
             self.record.on_code(grpc::status(code), true);
         }
-        Commit { to, trailers: head.trailers(), keep: keep(head), ..Commit::new(head.framing(), before) }
+        Commit {
+            to,
+            trailers: head.trailers(),
+            keep: keep(head),
+            coder: compressed.flatten(),
+            ..Commit::new(head.framing(), before)
+        }
     }
 
     fn commit_to_tunnel(
@@ -275,7 +284,7 @@ impl Line<'_> {
         room: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Commit {
-        let lines = self.lines_with_cookie(endpoint, room);
+        let lines = self.lines_of(endpoint, None, room);
         encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server);
         self.record.on_status(head.status());
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
@@ -317,7 +326,7 @@ impl Line<'_> {
 
     /// `relay → checkin`: passes the body on.
     async fn relay(&mut self, commit: &mut Commit, answering: &mut Answering<'_, impl Sending>) -> Answered {
-        let Commit { out, from, to, trailers, keep, before, is_whole, .. } = commit;
+        let Commit { out, from, to, trailers, keep, before, is_whole, coder, .. } = commit;
         let Answering { hop, block, going } = answering;
         let Hop { attempt, upload, .. } = *hop;
         hop.delivery.answered.set(true);
@@ -340,6 +349,7 @@ impl Line<'_> {
             ended: false,
             fast: false,
             excess: false,
+            coder: coder.take(),
             now: self.now,
             trailers: std::mem::take(trailers),
             rules: self.response_rules(),

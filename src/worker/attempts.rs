@@ -132,6 +132,10 @@ impl<'w> Attempts<'w> {
         }
     }
 
+    pub(super) fn route(&self) -> RouteId {
+        self.route
+    }
+
     pub(super) fn cluster(&self) -> ClusterId {
         self.cluster.get()
     }

@@ -20,6 +20,7 @@ use super::line::{Last, Line};
 use super::opening;
 use super::plan::{self, Answer, Forward, Plan, Way};
 use super::record::Record;
+use super::side;
 use super::upload::{Incoming, Upload};
 use super::waiting;
 use crate::error::ProxyError;
@@ -103,18 +104,26 @@ fn forward(
         let worker = inbound.worker;
         let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
         let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, session, .. } = *forward;
-        let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
+        let config = inbound.config();
+        let rules = &worker.shared.config.routes[route.index()];
+        let kept_bytes_max = rules.traffic.buffered_bytes_max.unwrap_or_default().max(REPLAY_BYTES_MAX);
+        let replayable = !framing.exceeds(kept_bytes_max as u64);
         let of_head = || Call::of(&head.as_ref()?.view(inbox).fields())?.timeout;
         let timeout = forward.call.filter(|says| *says).and_then(|_| of_head());
-        let is_open = forward.call.is_some() && framing == Framing::Chunked;
+        let is_coming = match framing {
+            Framing::Fixed(bytes) => bytes > inbox.unread().len() as u64,
+            framing => framing != Framing::None,
+        };
+        let is_open = match forward.call {
+            Some(_) => framing == Framing::Chunked,
+            None => rules.traffic.timeout_from_end && is_coming,
+        };
         // the time for which the gateway itself stood still is not the client's
         let arrived = if worker.timers.was_away(now) { now } else { arrived };
         let attempts = Attempts::new(
             worker,
             Brings { route, cluster, idempotent, replayable, hash, session, arrived, timeout, is_open },
         );
-        let config = inbound.config();
-        let rules = &worker.shared.config.routes[route.index()];
         // a call may be a stream of which nothing is heard for long
         let (patience, rate_min) = match forward.call {
             Some(_) => (rules.tunnel_timeout.unwrap_or(config.tunnel_timeout), 0),
@@ -123,7 +132,19 @@ fn forward(
             }
         };
         let is_call = forward.call.is_some();
-        let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min, is_call };
+        let is_mirrored = side::is_mirrored(worker, forward);
+        let incoming = Incoming {
+            framing,
+            trailers,
+            bytes_max,
+            withheld,
+            patience,
+            rate_min,
+            is_call,
+            is_open,
+            is_mirrored,
+            kept_bytes_max,
+        };
         let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
         let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
         let last = line.run(&upload).await;
@@ -145,9 +166,9 @@ fn forward(
 impl Line<'_> {
     /// From the first pick to the last bytes for the client.
     async fn run(&mut self, upload: &Upload<'_>) -> Last {
-        let mut action = match self.forward.injected.as_deref() {
-            None => self.begin(),
-            Some(injected) => Box::pin(self.begin_with(*injected, upload)).await,
+        let mut action = match self.begins_late() {
+            false => self.begin(),
+            true => Box::pin(self.begin_late(upload)).await,
         };
         loop {
             action = match action {
@@ -219,7 +240,7 @@ impl Line<'_> {
     }
 
     /// Writes the head for the endpoint, unless that was done for another one to which it is the same but for the time that is left.
-    fn encode(&mut self, upload: &Upload<'_>) {
+    pub(super) fn encode(&mut self, upload: &Upload<'_>) {
         let limit = self.forward.call.filter(|says| *says);
         let left = limit.map(|_| self.attempts.deadline().since(clock::now()));
         if let Some(head) = self.head.take() {

@@ -13,7 +13,7 @@ use super::record::Record;
 use super::request_id::{self, RequestId};
 use super::sticky;
 use super::waiting::{Heard, On, Wait};
-use crate::config::{self, HashKey, LimitKey, Protocol, Target};
+use crate::config::{self, ContentCoding, HashKey, LimitKey, Protocol, Target};
 use crate::error::ProxyError;
 use crate::http::Version;
 use crate::http::cycle::Cycle;
@@ -88,6 +88,8 @@ pub(super) struct Forward {
     pub(super) offer: Option<Box<Offer>>,
     /// Until it is encoded for the endpoint of an attempt.
     pub(super) head: Option<Box<Kept>>,
+    /// The coding that its client takes for the response, if the route compresses any.
+    pub(super) coding: Option<ContentCoding>,
     /// What is made to go wrong with it; boxed, because hardly a request has it.
     pub(super) injected: Option<Box<Injected>>,
     /// The route's share of concurrency, given back when the exchange ends.
@@ -420,6 +422,7 @@ impl Planner<'_> {
             call: self.call.filter(|_| is_spoken).map(|call| call.timeout.is_some()),
             offer: head.upgrade().map(Box::new),
             head: None,
+            coding: self.coding(route),
             injected: injected.delay.map(|_| Box::new(injected)),
             slot,
         })

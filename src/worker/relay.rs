@@ -11,6 +11,7 @@
 //! piece of one that may be replaced waits for the rest, if that fits behind it: for a moment, if its length is known; if not, only for
 //! what has arrived already, because an event stream's next event may be an hour away.
 
+use super::compression::Coder;
 use super::failure::Failure;
 use super::going::{Going, Sending};
 use super::inbound::Inbound;
@@ -23,12 +24,13 @@ use crate::http::h2::respond;
 use crate::http::trailers::Trailers;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
-use crate::net::clock;
 use crate::net::timer::Watch;
 use crate::net::upstream::{Received, Upstream};
+use crate::net::{clock, driver};
 use crate::units::Instant;
 use std::future::poll_fn;
 use std::net::Shutdown;
+use std::ops::Range;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -62,6 +64,8 @@ pub(super) struct Relay<'a, 'g, F> {
     pub(super) fast: bool,
     /// Bytes came behind the end: the endpoint's connection is not to be used again.
     pub(super) excess: bool,
+    /// What compresses it.
+    pub(super) coder: Option<Box<Coder>>,
     /// When the last piece arrived.
     pub(super) now: Instant,
     pub(super) trailers: Trailers,
@@ -110,6 +114,10 @@ impl<F: Sending> Relay<'_, '_, F> {
                 }
                 self.receive(block).await?;
                 done = self.dress(block).map_err(Broken::Upstream)?;
+                if self.coder.is_some() {
+                    // it has taken its time, and others wait
+                    driver::next_turn().await;
+                }
             }
             std::mem::swap(out, block);
         }
@@ -215,7 +223,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         self.upload.on_heard(self.now);
         // there is something in its place if it was received while something else was waited for
         self.inbound.worker.put(std::mem::replace(block, back));
-        self.fast = self.upstream.stream().has_filled(block);
+        self.fast = self.coder.is_none() && self.upstream.stream().has_filled(block);
         self.ended = matches!(received, Ok(0)) && self.body.on_eof().is_ok();
         match received {
             Ok(1..) => Ok(()),
@@ -228,7 +236,10 @@ impl<F: Sending> Relay<'_, '_, F> {
     fn dress(&mut self, block: &mut Block) -> Result<bool, ProxyError> {
         let filled = block.range();
         if filled.is_empty() && !self.body.is_done() {
-            return Ok(self.end_by_close(block));
+            return match self.ended && self.coder.is_some() {
+                true => self.frame(block, filled, true),
+                false => Ok(self.end_by_close(block)),
+            };
         }
         let decoded = self
             .body
@@ -236,14 +247,34 @@ impl<F: Sending> Relay<'_, '_, F> {
             .map_err(crate::http::body::BodyError::upstream)?;
         self.excess |= decoded.consumed < filled.len();
         let payload = filled.start + decoded.payload.start..filled.start + decoded.payload.end;
-        let end = self.trailers.end(decoded.done, self.rules);
-        let chunk = match self.framing {
+        self.frame(block, payload, decoded.done)
+    }
+
+    /// Frames what is payload of the block for the client, compressed if that is wanted; whether it is the last.
+    fn frame(&mut self, block: &mut Block, payload: Range<usize>, done: bool) -> Result<bool, ProxyError> {
+        let payload = match &mut self.coder {
+            None => payload,
+            Some(coder) => {
+                let (flush, mut coded) = (!done && !self.upstream.stream().has_more(), Vec::new());
+                let put = coder.code(&block.all()[payload], (flush, done), &mut coded);
+                put.map_err(|_| ProxyError::Internal)?;
+                block.clear_with_headroom(CHUNK_HEADROOM);
+                block.vec_mut().extend_from_slice(&coded);
+                if coded.is_empty() && !done {
+                    block.clear();
+                    return Ok(false);
+                }
+                block.range()
+            }
+        };
+        let end = self.trailers.end(done, self.rules);
+        let piece = match self.framing {
             Framing::Chunked => frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?,
             Framing::Streamed => respond::frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?,
             _ => payload,
         };
-        block.set_unread(chunk);
-        Ok(decoded.done)
+        block.set_unread(piece);
+        Ok(done)
     }
 
     /// Nothing has arrived. Either nothing has been asked for yet (the first piece), or the endpoint has closed, and its body

@@ -1,4 +1,5 @@
-//! Which upstream takes a request: its side of a split, and another one where nobody is left there; and the faults that are made for it before.
+//! Which upstream takes a request: its side of a split, and another one where nobody is left there; and what comes before: faults that are made for it,
+//! its body where that is awaited.
 //!
 //! That nobody is left is known beforehand where endpoints are ejected or called down, and found out by the first requests otherwise: those go on to the
 //! other side as they would to another endpoint, as long as nothing of them was sent that may not be sent twice.
@@ -7,19 +8,23 @@ use super::failure::Failure;
 use super::generation::Generation;
 use super::identify::{of_cookie, pairs};
 use super::line::Line;
-use super::plan::Planner;
+use super::plan::{Forward, Planner};
 use super::record::Record;
 use super::sticky;
 use super::upload::Upload;
-use crate::config::{SplitKey, Target};
+use crate::config::{ContentCoding, SplitKey, Target};
 use crate::error::ProxyError;
+use crate::http::Version;
+use crate::http::coding::{has_directive, negotiate};
+use crate::http::framing::Framing;
 use crate::net::clock;
 use crate::observe::labels::TrafficEvent;
-use crate::policy::chance::{hash_key, mix};
+use crate::policy::chance::{hash_key, mix, unit};
 use crate::policy::exchange::{Action, Event};
 use crate::policy::fault::{Injected, inject};
 use crate::policy::split::pick;
 use crate::units::{ClusterId, Instant, RouteId, Weight};
+use http::Method;
 use rand::Rng as _;
 use std::net::IpAddr;
 
@@ -67,6 +72,18 @@ impl Planner<'_> {
         Some(value).filter(|value| !value.is_empty()).map(hash_key)
     }
 
+    /// The coding for the response that suits the client best.
+    pub(super) fn coding(&self, route: RouteId) -> Option<ContentCoding> {
+        let compression = self.inbound.worker.shared.config.routes[route.index()].traffic.compression.as_ref()?;
+        let (head, fields) = (self.head, self.head.fields());
+        // a client of HTTP/1.0 knows no chunks, and a call has codings of its own
+        let is_left = head.version() == Version::Http10 || head.method() == Method::HEAD || self.call.is_some();
+        if is_left || has_directive(fields.get_all("cache-control"), "no-transform") {
+            return None;
+        }
+        negotiate(fields.get_all("accept-encoding"), &compression.codings)
+    }
+
     /// The faults that are made for the request on its route.
     pub(super) fn inject(&self, route: RouteId, record: &mut Record) -> Injected {
         let worker = self.inbound.worker;
@@ -94,6 +111,12 @@ fn has_somebody(worker: &Generation, cluster: ClusterId, now: Instant) -> bool {
     worker.cluster(cluster).borrow_mut().available(now) > 0
 }
 
+/// Draws whether a copy of the request goes to another upstream. None of what is no request of HTTP/1.1 for whoever reads it.
+pub(super) fn is_mirrored(worker: &Generation, forward: &Forward) -> bool {
+    let Some(mirror) = &worker.shared.config.routes[forward.route.index()].traffic.mirror else { return false };
+    forward.call.is_none() && forward.offer.is_none() && unit(&mut worker.rng.borrow_mut()) < mirror.share.get()
+}
+
 impl Line<'_> {
     /// The first pick; or nothing of it, if there is no time.
     pub(super) fn begin(&self) -> Action {
@@ -104,9 +127,20 @@ impl Line<'_> {
         }
     }
 
-    /// The same behind the faults that are made for the request. Its delay is a part of T_max.
-    pub(super) async fn begin_with(&mut self, injected: Injected, upload: &Upload<'_>) -> Action {
-        if let Some(delay) = injected.delay {
+    /// Whether something is to be waited for before that: a fault that is made, or the request's body.
+    pub(super) fn begins_late(&self) -> bool {
+        self.forward.injected.is_some()
+            || (self.buffered_bytes_max().is_some() && self.forward.framing != Framing::None)
+    }
+
+    fn buffered_bytes_max(&self) -> Option<usize> {
+        self.inbound.worker.shared.config.routes[self.forward.route.index()].traffic.buffered_bytes_max
+    }
+
+    /// The first pick behind that. All of it is a part of T_max.
+    pub(super) async fn begin_late(&mut self, upload: &Upload<'_>) -> Action {
+        let Injected { delay, abort } = self.forward.injected.as_deref().copied().unwrap_or_default();
+        if let Some(delay) = delay {
             let until = (self.now + delay).min(self.attempts.deadline());
             let is_there = self.inbound.pause_until(until).await;
             self.now = clock::now();
@@ -117,10 +151,20 @@ impl Line<'_> {
                 return Action::Reply(ProxyError::UpstreamTimeout);
             }
         }
-        match injected.abort {
-            Some(_) => Action::Reply(ProxyError::FaultInjected),
-            None => self.begin(),
+        if abort.is_some() {
+            return Action::Reply(ProxyError::FaultInjected);
         }
+        if let Some(bytes_max) = self.buffered_bytes_max() {
+            self.encode(upload);
+            let held = upload.hold(bytes_max, self.forward.version).await;
+            self.now = clock::now();
+            match held {
+                Ok(true) => {}
+                Ok(false) => self.inbound.worker.recorder.traffic(self.forward.route, TrafficEvent::BufferingSkipped),
+                Err(failure) => return self.fail(failure, upload),
+            }
+        }
+        self.begin()
     }
 
     /// What is done in place of this reply: another side of the split is asked, if this one has nobody left.

@@ -1,15 +1,21 @@
 //! Sessions that stay with one endpoint: what a request's cookie says, what its response sets, and what an endpoint does not see of it.
 
+use super::compression::Coder;
 use super::identify::{of_cookie, pairs};
 use super::inbound::Inbound;
 use super::line::Line;
 use super::shared::Shared;
-use crate::config::{Sticky, Target};
+use crate::config::{HeaderRules, Sticky, Target};
+use crate::http::coding;
 use crate::http::head::RequestHead;
 use crate::http::push_number;
+use crate::http::response::ResponseHead;
+use crate::observe::labels::TrafficEvent;
 use crate::policy::sticky::{Meaning, Sessions};
 use crate::units::{ClusterId, EndpointId, RouteId};
 use aws_lc_rs::rand;
+use http::Method;
+use http::header::ETAG;
 use std::sync::Arc;
 
 /// Cookies of one name that are looked at; each costs a hash, and a browser has one for each path.
@@ -76,20 +82,59 @@ impl<'s> OwnCookies<'s> {
 }
 
 impl Line<'_> {
-    /// Lines of a response that this endpoint has given: those that follow from the request, and the cookie, if the session has met another endpoint
-    /// before or none. `out` is where both are put together.
-    pub(super) fn lines_with_cookie<'l>(&'l self, endpoint: EndpointId, out: &'l mut Vec<u8>) -> &'l [u8] {
-        let lines = self.forward.own_lines.all();
+    /// Lines of a response that this endpoint has given: those that follow from the request, the cookie, if the session has met another endpoint before
+    /// or none, and what is to be said of its coding. `out` is where they are put together; most responses have the first alone, or nothing.
+    pub(super) fn lines_of<'l>(
+        &'l self,
+        endpoint: EndpointId,
+        coded: Option<(&ResponseHead<'_>, bool)>,
+        out: &'l mut Vec<u8>,
+    ) -> &'l [u8] {
         let found = of(&self.inbound.worker.shared, self.attempts.cluster());
-        let Some((sticky, sessions)) =
-            found.filter(|_| self.attempts.moves() > 0 || self.forward.session != Some(endpoint))
-        else {
-            return lines;
-        };
+        let is_met = self.attempts.moves() == 0 && self.forward.session == Some(endpoint);
+        let cookie = found.filter(|_| !is_met);
+        if cookie.is_none() && coded.is_none() {
+            return self.forward.own_lines.all();
+        }
         out.clear();
-        out.extend_from_slice(lines);
-        push_cookie(out, sticky, sessions.value(endpoint), self.inbound.scheme() == "https");
+        out.extend_from_slice(self.forward.own_lines.all());
+        if let Some((sticky, sessions)) = cookie {
+            push_cookie(out, sticky, sessions.value(endpoint), self.inbound.scheme() == "https");
+        }
+        if let Some((head, is_coded)) = coded {
+            let rules = self.response_rules();
+            let mut named = rules.remove.iter().chain(rules.set.iter().map(|(name, _)| name));
+            let keeps_etag = !named.any(|name| *name == ETAG) && !rules.templates.iter().any(|(name, _)| *name == ETAG);
+            coding::push_lines(out, head, self.forward.coding.filter(|_| is_coded), keeps_etag);
+        }
         out
+    }
+
+    /// How a response is compressed: `None`: it is none of those that are, for nobody; else what compresses it for this client, if anything does.
+    pub(super) fn compressed(&self, head: &ResponseHead<'_>) -> Option<Option<Box<Coder>>> {
+        let worker = self.inbound.worker;
+        let route = self.forward.route;
+        let rules = worker.shared.config.routes[route.index()].traffic.compression.as_ref()?;
+        if self.forward.method == Method::HEAD || !coding::suits(head, rules) {
+            return None;
+        }
+        let coder = self.forward.coding.map(|coding| Coder::new(worker.worker(), coding));
+        let event = match &coder {
+            None => return Some(None),
+            Some(None) => TrafficEvent::CompressionSkipped,
+            Some(Some(_)) => TrafficEvent::Compressed,
+        };
+        worker.recorder.traffic(route, event);
+        Some(coder.flatten())
+    }
+
+    /// The rules for what goes down, of a response in another coding or not.
+    pub(super) fn rules_of(&self, is_coded: bool) -> &HeaderRules {
+        let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
+        match &route.traffic.compression {
+            Some(compression) if is_coded => &compression.rules,
+            _ => &route.response_headers,
+        }
     }
 }
 

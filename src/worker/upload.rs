@@ -10,18 +10,23 @@
 //!
 //! A client that waits for `100 Continue` is not read from before [`super::conversation`], which hears the endpoint, has told it.
 
+mod holding;
+mod invariants;
+
+use self::holding::Held;
 use super::attempt::Attempt;
 use super::attempts::Attempts;
 use super::discard::Rest;
 use super::failure::Failure;
 use super::going::Delivery;
 use super::inbound::Inbound;
+use super::mirror;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
 use crate::http::grpc;
 use crate::http::trailers::Trailers;
-use crate::limits::{BLOCK_BULK, DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
+use crate::limits::DISCARD_BYTES_MAX;
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::{SEND_AT_ONCE, Stream};
@@ -58,6 +63,16 @@ pub(super) struct Upload<'c> {
     rate_min: u64,
     /// It is a call of gRPC.
     is_call: bool,
+    /// T_max begins with its end.
+    is_open: bool,
+    /// A copy of it is to be made.
+    mirrors: Cell<bool>,
+    /// So much of its body can be kept.
+    kept_bytes_max: usize,
+    /// What it holds of what a worker may.
+    held: Held<'c>,
+    /// No longer is the client waited for.
+    waits_until: Cell<Instant>,
     /// Over what is waited for of the client.
     watch: OnceCell<Watch>,
     /// Time spent waiting for the client, while a rate is asked of it.
@@ -103,6 +118,12 @@ pub(super) struct Incoming {
     pub(super) rate_min: u64,
     /// It is a call of gRPC: what moves in one direction is patience for the other.
     pub(super) is_call: bool,
+    /// T_max begins with its end.
+    pub(super) is_open: bool,
+    /// A copy of it goes to another upstream.
+    pub(super) is_mirrored: bool,
+    /// So much of its body is kept, to be sent again.
+    pub(super) kept_bytes_max: usize,
 }
 
 impl<'c> Upload<'c> {
@@ -126,6 +147,11 @@ impl<'c> Upload<'c> {
             fast: Cell::new(false),
             rate_min: incoming.rate_min,
             is_call: incoming.is_call,
+            is_open: incoming.is_open,
+            mirrors: Cell::new(incoming.is_mirrored),
+            kept_bytes_max: incoming.kept_bytes_max,
+            held: Held::nothing(&inbound.worker.held),
+            waits_until: Cell::new(Instant::NEVER),
             watch: OnceCell::new(),
             waited: Cell::new(Duration::ZERO),
         }
@@ -162,7 +188,12 @@ impl<'c> Upload<'c> {
     /// as long as it is silent.
     fn end_of_silence(&self, now: Instant) -> Instant {
         let deadline = self.attempts.deadline();
-        if self.is_call { deadline.min(now + self.patience) } else { deadline }
+        match (self.is_call, self.is_open) {
+            (true, _) => deadline.min(now + self.patience),
+            // a client that says nothing for so long has failed before
+            (false, true) => deadline.min(now + 2 * self.patience),
+            (false, false) => deadline,
+        }
     }
 
     /// The endpoint has said something, which is patience for its client.
@@ -259,28 +290,6 @@ impl<'c> Upload<'c> {
         self.inbox.into_inner()
     }
 
-    /// Asserts what is true whenever nothing is being sent.
-    ///
-    /// # Panics
-    /// It is not, by a defect of this module.
-    pub(super) fn check_invariants(&self, delivery: &Delivery) {
-        let (outbound, body) = (self.outbound.borrow(), self.body.borrow());
-        assert!(!self.severed.get() || !body.is_done(), "a body that is whole is not malformed");
-        assert!(
-            !self.withheld.get() || self.body_bytes() == 0,
-            "nothing is taken from a client that waits to be told to send"
-        );
-        assert!(!self.waits.get(), "what was waited for is here");
-        match self.replay.get() {
-            Replay::Kept => {
-                assert!(self.head_bytes.get() <= outbound.all().len(), "the head is where it can be sent again");
-                assert!(delivery.sent.get() <= outbound.all().len(), "what was sent is kept");
-                assert!(self.body_bytes() <= (REPLAY_BYTES_MAX + BLOCK_BULK) as u64, "what is kept is bounded");
-            }
-            Replay::Lost => assert_eq!(delivery.sent.get(), 0, "who forgets what was sent cannot count it"),
-        }
-    }
-
     /// Sends what is there, from the first byte on, then the rest of the body as it comes.
     pub(super) async fn run(&self, delivery: &Delivery, attempt: &Attempt, upstream: &Stream) -> Result<(), Failure> {
         self.take_in()?;
@@ -311,6 +320,11 @@ impl<'c> Upload<'c> {
     fn on_complete(&self, delivery: &Delivery, attempt: &Attempt) {
         let now = clock::now();
         self.attempts.begin_deadline(now);
+        if self.mirrors.take() {
+            let outbound = self.outbound.borrow();
+            let text = self.is_replayable().then(|| (outbound.all(), self.head_bytes.get()));
+            mirror::send(self.inbound.worker, self.attempts.route(), text);
+        }
         if delivery.time.get() != Duration::MAX && !delivery.answered.get() {
             // one that cannot be sent again has all the time that is left
             let time = if self.is_replayable() { delivery.time.get() } else { Duration::MAX };
@@ -339,7 +353,7 @@ impl<'c> Upload<'c> {
         delivery.has_left.set(true);
         // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
         let encoded = outbound.all().len() - self.head_bytes.get().min(outbound.all().len());
-        let outgrown = self.body_bytes.get() > REPLAY_BYTES_MAX as u64 || encoded > 2 * REPLAY_BYTES_MAX;
+        let outgrown = self.body_bytes.get() > self.kept_bytes_max as u64 || encoded > 2 * self.kept_bytes_max;
         if kept == Replay::Kept && outgrown {
             self.attempts.forbid_replay();
         }
@@ -352,7 +366,7 @@ impl<'c> Upload<'c> {
         self.outbound.replace(outbound);
         if delivery.answered.get() {
             attempt.watch.extend(clock::now() + self.patience);
-        } else if self.is_call && !self.is_complete() {
+        } else if self.is_open && !self.is_complete() {
             delivery.until.set(self.end_of_silence(clock::now()));
             attempt.watch.extend(delivery.until.get());
         }
@@ -364,7 +378,8 @@ impl<'c> Upload<'c> {
     async fn receive(&self) -> Result<(), Failure> {
         let watch = self.watch.get_or_init(|| self.inbound.worker.timers.watch());
         let began = clock::now();
-        let _guard = watch.over(self.inbound.stream, began + self.patience, Shutdown::Read);
+        let until = (began + self.patience).min(self.waits_until.get());
+        let _guard = watch.over(self.inbound.stream, until, Shutdown::Read);
         let left = self.left();
         let waits = Waits::begin(&self.waits);
         if left.is_none_or(|left| left <= DISCARD_BYTES_MAX) {

@@ -211,7 +211,7 @@ fn route(route: &Route, config: &Config) -> Value {
         "min_body_rate": route.body_rate_min.map(body_rate),
         "retry": retry(&route.retry),
     });
-    traffic::of_route(&route.traffic, &mut shown);
+    traffic::of_route(&route.traffic, config, &mut shown);
     shown
 }
 
@@ -497,6 +497,9 @@ match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" }, cookie = {
 upstream = "app"
 cors = { origins = ["https://a.example"] }
 fault = { delay = { time = "1s" }, abort = {}, header = "x-fault" }
+mirror = { upstream = "b" }
+request_buffering = {}
+compression = {}
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 limit = [{ rate = "1/s" }, "plan"]
