@@ -116,6 +116,8 @@ kinds! {
     UpstreamTimeout = "upstream_timeout", Upstream, 504, "the service did not answer in time";
     /// The connection broke before a whole response head.
     UpstreamReset = "upstream_reset", Upstream, 502, "the service closed the connection";
+    /// It speaks HTTP/2 and takes no streams (RFC 9113 §5.1.2).
+    UpstreamNoStreams = "upstream_no_streams", Upstream, 503, "the service takes no requests at the moment";
     /// The response is not HTTP/1.1 as RFC 9112 has it.
     UpstreamProtocol = "upstream_protocol_error", Upstream, 502, "the service sent an invalid response";
     /// The response head is larger than the gateway takes.

@@ -13,6 +13,7 @@ use super::values::text;
 use crate::limits::{PATH_BYTES_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
 use http::HeaderValue;
 use regex_automata::meta::{Config, Regex};
+use regex_automata::util::syntax;
 use serde_json::json;
 use toml::de::DeValue;
 
@@ -50,11 +51,28 @@ impl Scalar for PathText {
 
 /// Compiles within `limits::REGEX_BYTES_MAX`, as the router does.
 pub(super) fn compile_regex(pattern: &str, config: Config) -> Result<Regex, Refusal> {
+    compile(pattern, config, syntax::Config::new())
+}
+
+/// The same for what is searched for in bytes of a client's choice: `.`, `[^a]` and `\W` take any byte, a new line and what is no UTF-8 among
+/// them. Otherwise a client puts one of those into what it sends, and a rule that keeps it away does not match. `\w`, `\d`, `\s` and `(?i)` are
+/// about ASCII; `(?u:…)` is about characters.
+pub(super) fn compile_for_bytes(pattern: &str, config: Config) -> Result<Regex, Refusal> {
+    let bytes = syntax::Config::new().utf8(false).unicode(false).dot_matches_new_line(true);
+    compile(pattern, config.utf8_empty(false), bytes).map_err(|refusal| match &refusal.why {
+        Some(why) if why.contains("Unicode not allowed") => {
+            refusal.help("it is matched against bytes; write (?u:…) around what stands for characters beyond ASCII")
+        }
+        _ => refusal,
+    })
+}
+
+fn compile(pattern: &str, config: Config, syntax: syntax::Config) -> Result<Regex, Refusal> {
     if pattern.is_empty() || pattern.len() > PATH_BYTES_MAX {
         return Err(Refusal::why(format!("a regex has 1 to {PATH_BYTES_MAX} bytes")));
     }
     let config = config.nfa_size_limit(Some(REGEX_BYTES_MAX));
-    let error = match Regex::builder().configure(config).build(pattern) {
+    let error = match Regex::builder().configure(config).syntax(syntax).build(pattern) {
         Ok(regex) => return Ok(regex),
         Err(error) => error,
     };

@@ -26,6 +26,7 @@ mod guest;
 pub mod heap;
 pub mod lane;
 pub mod listener;
+mod looks;
 pub mod mailbox;
 mod plain;
 pub mod pool;

@@ -16,8 +16,8 @@
 
 use super::alarm::Alarm;
 use super::clock;
-use super::lane::socket as lane;
-use super::stream::{Stream, poll_now, shutdown_fd};
+use super::looks::SEND_LOOKS;
+use super::stream::{Stream, shutdown_fd};
 use super::wheel::{CLIENT_GONE, Doing, NOBODY, Row, Wheel};
 use crate::units::Instant;
 use std::cell::{Cell, RefCell};
@@ -37,66 +37,6 @@ const AWAY: Duration = Duration::from_millis(100);
 /// What waits is given for what stands in the sockets: two turns of a loop that is not away, one that asks the kernel for what it has, and one
 /// that takes it.
 const SETTLING: Duration = Duration::from_millis(200);
-/// How often in a row a wait is prolonged for that: a loop that is away again and again still has an end.
-const LATE_MAX: u8 = 3;
-/// Looks at what is being sent within the time that its peer may take nothing of it.
-const SEND_LOOKS: u32 = 4;
-/// Looks after which a client that has ended its direction counts as gone.
-const CLIENT_ENDED_LOOKS: u8 = 2;
-
-impl Row {
-    /// What is watched from now on.
-    fn set(&mut self, fd: RawFd, doing: Doing) {
-        (self.fd, self.doing) = (fd, doing);
-        self.set_patience(Duration::ZERO);
-    }
-
-    /// Its deadline has passed while the loop was away: whether it is given another one.
-    fn is_excused(&mut self) -> bool {
-        let waits = self.doing != Doing::Nothing && self.late < LATE_MAX;
-        self.late += u8::from(waits);
-        waits
-    }
-
-    /// The client has been heard, or something is being sent to it: what was seen of it before does not count.
-    fn begin_looks(&mut self) {
-        self.client_ended = 0;
-    }
-
-    /// Looks after the client.
-    fn look(&mut self) {
-        if self.has_left() {
-            return;
-        }
-        let events = poll_now(self.fd, libc::POLLRDHUP);
-        let reset = events & (libc::POLLERR | libc::POLLHUP) != 0;
-        self.client_ended = if events & libc::POLLRDHUP == 0 { 0 } else { self.client_ended + 1 };
-        if reset || self.client_ended > CLIENT_ENDED_LOOKS {
-            self.client_ended = CLIENT_GONE;
-        }
-    }
-
-    /// When to look again after what is being sent, if the peer has taken something of it lately.
-    fn send_goes_on(&mut self, now: Instant) -> Option<Instant> {
-        let patience = self.patience();
-        if patience.is_zero() {
-            return None;
-        }
-        let queued = queued(self.fd);
-        if queued < self.queued {
-            self.since = now;
-        }
-        let is_first = std::mem::replace(&mut self.queued, queued) < 0;
-        let end = self.since + patience;
-        let next = now + patience / SEND_LOOKS;
-        match end > now {
-            // one look tells nothing, so there are two at least
-            _ if is_first => Some(next),
-            true => Some(end.min(next)),
-            false => None,
-        }
-    }
-}
 
 /// One worker's deadlines.
 #[derive(Debug)]
@@ -356,6 +296,25 @@ impl Watch {
         }
     }
 
+    /// The guard over a socket that lives, if one does, is now over what is being sent on that, as [`Watch::over_send`] is.
+    pub fn turn_to_send(&self, patience: Duration, now: Instant) {
+        let mut wheel = self.timers.wheel.borrow_mut();
+        let row = &mut wheel.rows[self.index];
+        if row.doing == Doing::Nothing || row.expired {
+            return;
+        }
+        (row.since, row.queued) = (now, -1);
+        row.set_patience(patience);
+        drop(wheel);
+        self.timers.set(self.index, now + patience / SEND_LOOKS);
+    }
+
+    /// … and is over its deadline again, which is this.
+    pub fn turn_to_wait(&self, deadline: Instant) {
+        self.timers.wheel.borrow_mut().rows[self.index].set_patience(Duration::ZERO);
+        self.extend(deadline);
+    }
+
     /// True when the deadline of the last guard or sleep has passed.
     #[must_use]
     pub fn expired(&self) -> bool {
@@ -459,17 +418,6 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// Bytes of a socket that its peer has not taken yet (SIOCOUTQ: unacknowledged, or unread on a unix socket).
-fn queued(fd: RawFd) -> libc::c_int {
-    if lane::is_lane(fd) {
-        return lane::queued(fd);
-    }
-    let mut bytes = 0;
-    // SAFETY: the kernel writes one int. On an error it writes none, which reads as a peer that has taken everything.
-    unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -536,7 +484,7 @@ mod tests {
             wheel.rows.remove(index)
         };
         let mut waits = row(Doing::Waiting(Shutdown::Both));
-        assert_eq!((0..10).filter(|_| waits.is_excused()).count(), usize::from(LATE_MAX));
+        assert_eq!((0..10).filter(|_| waits.is_excused()).count(), usize::from(crate::net::looks::LATE_MAX));
         assert!(!row(Doing::Nothing).is_excused(), "a sleep is over when it is over");
     }
 

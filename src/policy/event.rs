@@ -54,6 +54,8 @@ pub enum Event {
     ConnectFailed,
     /// No connection within [`Action::Attempt`]'s `connect_until`.
     ConnectTimedOut,
+    /// The endpoint takes no streams of HTTP/2 (SETTINGS_MAX_CONCURRENT_STREAMS 0); nothing was sent.
+    NoStreams,
     /// The connection broke before a response head.
     ResetBeforeHead {
         /// How much may have reached the service.

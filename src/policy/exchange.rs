@@ -392,6 +392,7 @@ impl Exchange {
                 let evidence = if in_full { Hard } else { Soft };
                 (Cause::Connect, Sent::Nothing, (in_full || !shortened).then_some(evidence), E::NoHealthyEndpoint)
             }
+            Event::NoStreams => (Cause::Connect, Sent::Nothing, Some(Soft), E::UpstreamNoStreams),
             Event::ResetBeforeHead { sent, excused } => {
                 (Cause::Reset, sent, (!excused).then_some(Soft), E::UpstreamReset)
             }

@@ -61,6 +61,14 @@ pub fn for_http2(config: &ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// The same for one with an endpoint that has asked for HTTP/1.1.
+#[must_use]
+pub fn for_http1(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![PROTOCOLS[0].to_vec()];
+    Arc::new(config)
+}
+
 /// The same with a memory of sessions of its own, for one worker, so that nobody else's hand is on its lock, and what is
 /// spoken over them, by ALPN.
 #[must_use]

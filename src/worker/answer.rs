@@ -192,10 +192,8 @@ impl Line<'_> {
 
     /// What a final head says to the policy.
     fn event_of(&self, head: &ResponseHead<'_>) -> Event {
-        let fields = head.fields();
-        let code = self.forward.call.and_then(|_| fields.get("grpc-status")).map(grpc::status).filter(|code| *code > 0);
-        if let Some(code) = code {
-            let retry = match fields.get("grpc-retry-pushback-ms").map(grpc::pushback) {
+        if let Some(code) = self.code_of(head).filter(|code| *code > 0) {
+            let retry = match head.fields().get("grpc-retry-pushback-ms").map(grpc::pushback) {
                 None => Pushback::None,
                 Some(Some(time)) => Pushback::After(time),
                 Some(None) => Pushback::Never,
@@ -204,6 +202,13 @@ impl Line<'_> {
         }
         let retry_after = head.retry_after(|| self.inbound.worker.wall(self.now).as_secs());
         Event::Head { status: head.status(), retry_after }
+    }
+
+    /// How a call has ended, if it has with its head. Behind a body its trailers say it, whatever the head has said.
+    fn code_of(&self, head: &ResponseHead<'_>) -> Option<u8> {
+        self.forward.call?;
+        let is_all = matches!(head.framing(), Framing::None | Framing::Fixed(0));
+        head.fields().get("grpc-status").filter(|_| is_all).map(grpc::status)
     }
 
     /// Puts the client's head where it is sent from: right before the body, if all of that has arrived, else into a block of its own.
@@ -266,8 +271,8 @@ impl Line<'_> {
         let to = encode::response(out, &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
-        if let Some(code) = head.fields().get("grpc-status").filter(|_| self.forward.call.is_some()) {
-            self.record.on_code(grpc::status(code), true);
+        if let Some(code) = self.code_of(head) {
+            self.record.on_code(code, true);
         }
         Commit {
             to,

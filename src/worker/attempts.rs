@@ -218,6 +218,11 @@ impl<'w> Attempts<'w> {
         self.exchange.borrow().deadline().at
     }
 
+    /// T_max as a duration.
+    pub(super) fn time(&self) -> Duration {
+        self.exchange.borrow().deadline().total
+    }
+
     /// Tells what happened and asks what is next.
     pub(super) fn step(&self, event: Event, now: Instant) -> Action {
         match event {
@@ -323,7 +328,7 @@ impl<'w> Attempts<'w> {
             (Event::ConnectFailed, None) => (AttemptOutcome::ConnectFailed, now.since(began)),
             (Event::ConnectTimedOut, None) => (AttemptOutcome::ConnectTimeout, now.since(began)),
             (Event::TimedOut, None) => (AttemptOutcome::Timeout, now.since(began)),
-            (Event::BadHead(_), None) => (AttemptOutcome::Protocol, now.since(began)),
+            (Event::BadHead(_) | Event::NoStreams, None) => (AttemptOutcome::Protocol, now.since(began)),
             (Event::ResetBeforeHead { .. }, None) => (AttemptOutcome::Reset, now.since(began)),
             (_, None) => (AttemptOutcome::Cancelled, now.since(began)),
         };

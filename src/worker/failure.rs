@@ -15,6 +15,8 @@ pub(super) enum Failure {
     Exhausted,
     /// No connection in time.
     ConnectTimedOut,
+    /// There is a connection, on which the endpoint takes no streams.
+    NoStreams,
     /// The connection ended or broke before a response.
     Reset {
         /// How much of the request may have reached the service.
@@ -71,6 +73,7 @@ impl Failure {
             Self::Refused => Event::ConnectFailed,
             Self::Exhausted => Event::Exhausted,
             Self::ConnectTimedOut => Event::ConnectTimedOut,
+            Self::NoStreams => Event::NoStreams,
             Self::Reset { sent, ending } => Event::ResetBeforeHead { sent, excused: ending != Ending::Failed },
             Self::BadHead(error) => Event::BadHead(error),
             Self::TimedOut => Event::TimedOut,

@@ -20,6 +20,7 @@ use crate::net::tls::handshake::{self, Failed};
 use crate::observe::labels::HandshakeFailure;
 use crate::policy::retry::Sent;
 use crate::tls::HTTP2;
+use crate::tls::demand::for_http1;
 use crate::units::Instant;
 use std::fmt::Display;
 use std::io;
@@ -38,7 +39,7 @@ pub(super) async fn open(
         return Box::pin(up::open(inbound, attempt, links, reuse)).await;
     }
     // boxed: most requests find a connection, and every connection of a client would hold the room for making one
-    let stream = Box::pin(connect(inbound, attempt)).await?;
+    let stream = Box::pin(connect(inbound, attempt, false)).await?;
     Ok(Lease::new(stream))
 }
 
@@ -52,8 +53,8 @@ pub(super) fn may_repair(sent: Sent, hop: &Hop<'_>) -> bool {
     may_repeat && hop.upload.can_begin()
 }
 
-/// A connection that has just been made.
-pub(super) async fn connect(inbound: &Inbound<'_>, attempt: &Attempt) -> Result<Stream, Failure> {
+/// A connection that has just been made; `is_http1`: on which nothing else is to be spoken, whatever else the endpoint offers.
+pub(super) async fn connect(inbound: &Inbound<'_>, attempt: &Attempt, is_http1: bool) -> Result<Stream, Failure> {
     let worker = inbound.worker;
     let watch = &attempt.watch;
     let cluster = &worker.shared.config.clusters[attempt.cluster.index()];
@@ -78,6 +79,7 @@ pub(super) async fn connect(inbound: &Inbound<'_>, attempt: &Attempt) -> Result<
             worker.complain_of_handshake(attempt, HandshakeFailure::Name, &"nothing says what it is called (tls.name)");
             return Err(Failure::Refused);
         };
+        let rules = if is_http1 { &for_http1(rules) } else { rules };
         let made = handshake::connect(&mut stream, rules, name).await;
         made.map_err(|failed| unless_ended(unsure(worker, attempt, &failed)))?;
         if cluster.protocol == Protocol::Http2 && !stream.tls().is_some_and(|session| session.is_for(HTTP2)) {

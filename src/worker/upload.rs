@@ -339,6 +339,13 @@ impl<'c> Upload<'c> {
             return Ok(());
         }
         let unawaited = self.goes_at_once(delivery);
+        let began = clock::now();
+        // where T_max does not run while the client may say more, an endpoint that takes nothing of it has no more time than that all the same
+        let is_open = self.is_call || self.is_open;
+        let in_time = is_open && delivery.time.get() != Duration::MAX && !delivery.answered.get();
+        if in_time {
+            attempt.watch.turn_to_send(self.attempts.time(), began);
+        }
         let kept = self.replay.replace(Replay::Lost);
         let mut outbound = self.outbound.take();
         if kept == Replay::Kept {
@@ -366,9 +373,11 @@ impl<'c> Upload<'c> {
         self.outbound.replace(outbound);
         if delivery.answered.get() {
             attempt.watch.extend(clock::now() + self.patience);
-        } else if self.is_open && !self.is_complete() {
+        } else if in_time && attempt.watch.expired() {
+            self.attempts.begin_deadline(began);
+        } else if in_time {
             delivery.until.set(self.end_of_silence(clock::now()));
-            attempt.watch.extend(delivery.until.get());
+            attempt.watch.turn_to_wait(delivery.until.get());
         }
         sent.map_err(|_| Failure::BROKEN)
     }

@@ -227,6 +227,38 @@ on_both_drivers! {
         assert_eq!(gateway.metric("ringgate_grpc_requests_total", &[("status", "none")]), 2.0);
     }
 
+    fn an_endpoint_that_takes_nothing_of_a_call_has_no_more_than_its_time(driver: Driver) {
+        let service = Service::start();
+        let gateway = gateway(driver, &[&service], "timeout = \"300ms\"", "");
+        run(async {
+            let sender = connect(gateway.address("edge")).await;
+            // twice what its windows allow: the end of the request stays with the client
+            let deaf = unary(&sender, call("Quiet", &[]), &vec![b'x'; 8 << 20]).await.unwrap();
+            deaf.assert_trailers_only(4);
+            // of this one the gateway has all, and the endpoint has not
+            let length = (1 << 20) + 1_000;
+            unary(&sender, call("Quiet", &[]), &vec![b'x'; length]).await.unwrap().assert_trailers_only(4);
+            assert_eq!(unary(&sender, call("Unary", &[]), &message(b"x")).await.unwrap().code(), Some(0));
+        });
+        eventually("it is told that nobody waits", || (service.seen.cancelled.load(SeqCst) == 2).then_some(()));
+        gateway.assert_nothing_left();
+        assert_eq!(gateway.metric("ringgate_retries_total", &[]), 0.0);
+    }
+
+    fn an_outcome_in_a_head_counts_only_where_nothing_follows_it(driver: Driver) {
+        let (first, second) = (Service::start(), Service::start());
+        let gateway = gateway(driver, &[&first, &second], "[route.retry]\non = [\"unavailable\"]", "");
+        run(async {
+            let sender = connect(gateway.address("edge")).await;
+            let answer = unary(&sender, call("Misplaced", &[]), &message(b"x")).await.unwrap();
+            assert_eq!((answer.body, answer.trailers["grpc-status"].to_str().unwrap()), (message(b"all of it"), "0"));
+        });
+        assert_eq!((first.calls(), second.calls()), (1, 0), "it is no refusal");
+        gateway.assert_nothing_left();
+        let count = |status| gateway.metric("ringgate_grpc_requests_total", &[("method", "Misplaced"), ("status", status)]);
+        assert_eq!([count("0"), count("14")], [1.0, 0.0]);
+    }
+
     fn messages_of_all_sizes_go_both_ways(driver: Driver) {
         let service = Service::start();
         let gateway = gateway(driver, &[&service], "", "");

@@ -71,4 +71,38 @@ on_both_drivers! {
             assert_eq!(client.get("/.env").status, 404);
         }
     }
+
+    fn no_byte_hides_what_a_guard_looks_for(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let guard = r#"
+[[guard]]
+match = { query = { f = { regex = "^.*passwd$" } } }
+deny = true
+[[guard]]
+name = "header"
+match = { header = { x-file = { regex = "^[^;]+passwd$" } } }
+deny = true
+[[guard]]
+name = "cookie"
+match = { cookie = { f = { regex = "^.passwd$" } } }
+deny = true
+[[guard]]
+name = "path"
+match = { path = "~^/files/.*passwd$" }
+deny = true
+"#;
+        let gateway = Gateway::start(driver, &format!("{}\n{guard}", behind(&[&upstream], "", "")));
+        for path in
+            ["/?f=/etc/passwd", "/?f=%0aetc/passwd", "/?f=%ffetc/passwd", "/?f=a&f=%0d%0a%c3passwd", "/files/%0a%ffpasswd"]
+        {
+            gateway.get(path).assert_rejected(403, "guarded");
+        }
+        for field in [&b"X-File: \xff/passwd"[..], b"X-File: \xc3\x28\x80passwd", b"Cookie: a=b; f=\xfepasswd"] {
+            let mut client = gateway.client();
+            client.send([b"GET / HTTP/1.1\r\nHost: a\r\n", field, b"\r\n\r\n"].concat());
+            client.read("GET").assert_rejected(403, "guarded");
+        }
+        assert_eq!(gateway.get("/?f=%0apasswd%0a").status, 200);
+        assert_eq!(upstream.requests().len(), 1);
+    }
 }

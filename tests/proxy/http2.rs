@@ -290,6 +290,52 @@ on_every_step! {
         gateway.assert_nothing_left();
     }
 
+    fn a_client_that_ends_its_direction_still_gets_what_it_has_asked_for(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let waiting = Arc::clone(&gate);
+        let service = Upstream::answering(move |request, conn| match request.target.as_str() {
+            "/waits" => {
+                waiting.wait();
+                conn.reply(200, &"late".repeat(5_000));
+            }
+            "/hangs" => conn.wait_for_close(),
+            _ => conn.reply(200, "fine"),
+        });
+        let gateway = gateway(driver, &service, "");
+        let mut frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        // GET of two paths, and a POST whose body never comes: :method, :scheme http, :authority test, :path
+        for (stream, (method, path), flags) in [(1, (0x82, "/waits"), 5), (3, (0x82, "/waits"), 5), (5, (0x83, "/post"), 4)] {
+            let mut block = vec![method, 0x86, 0x41, 4];
+            block.extend_from_slice(b"test");
+            block.extend_from_slice(&[0x44, path.len() as u8]);
+            block.extend_from_slice(path.as_bytes());
+            frames.extend_from_slice(&[0, 0, block.len() as u8, 1, flags, 0, 0, 0, stream]);
+            frames.extend_from_slice(&block);
+        }
+        let mut socket = std::net::TcpStream::connect(gateway.address("edge")).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        std::io::Write::write_all(&mut socket, &frames).unwrap();
+        eventually("both have arrived", || (service.requests().len() >= 2).then_some(()));
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        eventually("what cannot be had any more is over", || (gateway.metric("ringgate_http2_streams", &[]) == 2.0).then_some(()));
+        gate.open();
+        let mut said = Vec::new();
+        std::io::Read::read_to_end(&mut socket, &mut said).expect("the end, and no reset");
+        // frames cut it anywhere
+        assert!(said.len() > 40_000, "both are answered: {}", said.len());
+        gateway.assert_nothing_left();
+        // and one that never reads is waited for no longer than on HTTP/1.1
+        let cut = frames.windows(6).position(|text| text == b"/waits").unwrap();
+        frames[cut..cut + 6].copy_from_slice(b"/hangs");
+        frames.truncate(cut + 6);
+        let mut socket = std::net::TcpStream::connect(gateway.address("edge")).unwrap();
+        std::io::Write::write_all(&mut socket, &frames).unwrap();
+        eventually("it has arrived", || service.requests().iter().any(|it| it.target == "/hangs").then_some(()));
+        drop(socket);
+        eventually("it is over", || (gateway.metric("ringgate_http2_streams", &[]) == 0.0).then_some(()));
+        gateway.assert_nothing_left();
+    }
+
     fn an_early_answer_is_passed_on_and_the_rest_of_the_request_is_stopped(driver: Driver) {
         let service = Upstream::scripted(|conn| {
             if conn.head().is_some() {

@@ -1,10 +1,12 @@
 //! Endpoints that speak HTTP/2: requests share connections, and each is a request like any other.
 
+use crate::support::tls::{Authority, Session};
 use crate::support::{Driver, Gateway, Setup, behind_endpoints, eventually, noise, on_both_drivers};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{Request, Response};
+use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -217,6 +219,24 @@ on_both_drivers! {
         }
     }
 
+    fn an_endpoint_that_takes_no_streams_is_asked_once_and_left_alone(driver: Driver) {
+        let (none, good) = (Endpoint::start(0), Endpoint::start(100));
+        let alone = gateway(driver, &[&none], "", "outlier = { enabled = false }");
+        for _ in 0..5 {
+            let refused = alone.request("POST", "/length", &[], b"once");
+            assert_eq!(refused.status, 503);
+            assert!(refused.text().contains("\"upstream_no_streams\""), "{}", refused.text());
+        }
+        assert_eq!((none.seen.connections.load(SeqCst), none.seen.requests.load(SeqCst)), (1, 0), "it costs no more than that");
+        drop(alone);
+        let both = gateway(driver, &[&none, &good], "", "balance = \"round_robin\"\nretry_budget = { ratio = 0.0, min_per_second = 0 }");
+        for _ in 0..20 {
+            assert_eq!(both.request("POST", "/length", &[], b"once").status, 200, "it goes on to who takes some");
+        }
+        assert_eq!(none.seen.requests.load(SeqCst), 0);
+        assert_eq!(both.metric("ringgate_endpoint_ejections_total", &[]), 1.0, "and is held against the other one");
+    }
+
     fn what_was_refused_goes_elsewhere_whatever_its_method(driver: Driver) {
         let (first, second) = (Endpoint::start(100), Endpoint::start(100));
         let gateway = gateway(driver, &[&first, &second], "", "balance = \"round_robin\"\noutlier = { enabled = false }");
@@ -253,5 +273,68 @@ on_both_drivers! {
         }
         assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[]), 1.0);
         assert_eq!(second.seen.connections.load(SeqCst), 1, "no storm of connections");
+    }
+}
+
+/// An endpoint that offers both, by ALPN, and says on HTTP/2 that it wants HTTP/1.1. How often it has said so, and answered.
+fn wants_http1(authority: &Authority, goes_away: bool) -> (SocketAddr, Arc<[AtomicUsize; 2]>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::<[AtomicUsize; 2]>::default());
+    let mut rules = ServerConfig::clone(&authority.server("both"));
+    rules.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let (rules, counted) = (Arc::new(rules), Arc::clone(&seen));
+    thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let (rules, counted) = (Arc::clone(&rules), Arc::clone(&counted));
+            thread::spawn(move || {
+                let Ok(session) = Session::accept(socket, rules) else { return };
+                let is_http2 = session.ask(|connection| connection.alpn_protocol() == Some(b"h2"));
+                let mut said = Vec::new();
+                let end = if is_http2 { b"/once".as_slice() } else { b"once-body" };
+                if is_http2 {
+                    session.write(b"\0\0\0\x04\0\0\0\0\0").unwrap();
+                }
+                loop {
+                    let mut piece = [0; 4096];
+                    let Ok(count @ 1..) = session.read(&mut piece) else { return };
+                    said.extend_from_slice(&piece[..count]);
+                    if !said.windows(end.len()).any(|part| part == end) {
+                        continue;
+                    }
+                    said.clear();
+                    counted[usize::from(!is_http2)].fetch_add(1, SeqCst);
+                    let frame: &[u8] = match goes_away {
+                        true => b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d",
+                        false => b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x0d",
+                    };
+                    session
+                        .write(if is_http2 { frame } else { b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" })
+                        .unwrap();
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+on_both_drivers! {
+    fn an_endpoint_that_wants_http1_is_spoken_to_so_from_then_on(driver: Driver) {
+        let authority = Authority::new();
+        authority.sign("both", &["localhost"]);
+        for goes_away in [false, true] {
+            let (address, seen) = wants_http1(&authority, goes_away);
+            let tls = format!("tls = {{ ca = \"{}\", name = \"localhost\" }}", authority.ca());
+            let config = format!(
+                "[[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\n\n\
+                 [upstream.svc]\nprotocol = \"auto\"\nendpoints = [{{ address = \"{address}\" }}]\n{tls}\n"
+            );
+            let gateway = Gateway::start_with(driver, &Setup { workers: 1, config: &config, ..Setup::default() });
+            for _ in 0..3 {
+                let answer = gateway.request("POST", "/once", &[], b"once-body");
+                assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+            }
+            assert_eq!([&seen[0], &seen[1]].map(|count| count.load(SeqCst)), [1, 3], "{goes_away}");
+            assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[]), 0.0);
+        }
     }
 }

@@ -1,17 +1,17 @@
 //! One thread of a load: its loop, its connections, its schedule.
 
 use super::connection::{Came, Connection, Request, State};
+use super::naps::Naps;
 use super::precedence::take_for_generator;
 use super::watch::Watch;
 use crate::arrivals::{self, Arrival, Arrivals, Mix};
-use crate::clock::{self, timespec};
+use crate::clock;
 use crate::load::{Load, Pace, Target};
 use crate::machine;
 use crate::stats::Tallies;
 use crate::units::Moment;
 use crate::wire::{Ended, Failure, Link, Readiness};
 use rand::rngs::StdRng;
-use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 use std::collections::VecDeque;
@@ -19,14 +19,11 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Events that are taken at once: few, since the clock is looked at between any two of them.
 const EVENTS: usize = 64;
 /// One answer is read in pieces of this size.
 const BUFFER: usize = 64 << 10;
-/// However long nothing is due, it is looked whether the load was stopped: nanoseconds.
-const NAP: u64 = 50_000_000;
 /// Who is later than this, in nanoseconds, opens no connection: that takes as long as two or three requests, and after a hiccup of the server it
 /// would take a thousand of them in a row.
 const HURRY: u64 = 50_000;
@@ -53,11 +50,11 @@ pub(super) struct Generator<'l> {
     pub(super) load: &'l Load,
     pub(super) targets: Arc<[Target]>,
     pub(super) watch: &'l Watch,
-    epoll: OwnedFd,
-    events: Vec<epoll::Event>,
+    pub(super) epoll: OwnedFd,
+    pub(super) events: Vec<epoll::Event>,
     pub(super) buffer: Vec<u8>,
     arrivals: Option<Arrivals>,
-    next: Option<Arrival>,
+    pub(super) next: Option<Arrival>,
     /// Of a closed loop, which has no schedule.
     pub(super) mix: Mix,
     pub(super) rng: StdRng,
@@ -69,13 +66,13 @@ pub(super) struct Generator<'l> {
     /// Requests that found every connection busy.
     pub(super) waiting: VecDeque<Request>,
     /// Requests under way by due time, some of which have ended; all have the same timeout.
-    deadlines: VecDeque<Deadline>,
+    pub(super) deadlines: VecDeque<Deadline>,
     /// Connections that had more to read than was read at once.
     pub(super) unread: VecDeque<(usize, u32, epoll::EventFlags)>,
     /// Kept for its memory.
     pub(super) ended: Vec<Ended>,
-    connections_max: usize,
-    open: usize,
+    pub(super) connections_max: usize,
+    pub(super) open: usize,
     pub(super) in_flight: u64,
     pub(super) in_flight_since: Moment,
     /// The warm-up's begin, and that of what is judged.
@@ -90,7 +87,8 @@ pub(super) struct Generator<'l> {
     /// Judged requests that watchers have not been told of: ended, failed.
     pub(super) untold: (u64, u64),
     /// Nanoseconds in which there was nothing to do.
-    idled: u64,
+    pub(super) idled: u64,
+    pub(super) naps: Naps,
     is_realtime: bool,
 }
 
@@ -149,6 +147,7 @@ impl<'l> Generator<'l> {
             received: 0,
             untold: (0, 0),
             idled: 0,
+            naps: Naps::new(is_realtime, clock::now()),
             is_realtime,
         })
     }
@@ -214,42 +213,8 @@ impl<'l> Generator<'l> {
         self.watch.is_stopped() || (is_over && now >= self.end && self.in_flight == 0)
     }
 
-    /// When something has to be done at the latest.
-    fn wake(&self, now: Moment) -> Moment {
-        if (!self.waiting.is_empty() && self.open < self.connections_max) || !self.unread.is_empty() {
-            return now;
-        }
-        let due = self.next.map(|arrival| self.moment(arrival));
-        let late = self.deadlines.front().map(|(due, ..)| *due + self.load.timeout);
-        let waits = self.waiting.front().map(|request| request.due + self.load.timeout);
-        due.into_iter().chain(late).chain(waits).min().unwrap_or(Moment(u64::MAX))
-    }
-
-    fn moment(&self, arrival: Arrival) -> Moment {
+    pub(super) fn moment(&self, arrival: Arrival) -> Moment {
         Moment(self.start.0.saturating_add(arrival.due))
-    }
-
-    /// Waits until something happens or `until`, and handles it; returns what time it is then.
-    fn poll(&mut self, now: Moment, until: Moment) -> io::Result<Moment> {
-        let nap = until.since(now).min(NAP);
-        let mut events = std::mem::take(&mut self.events);
-        events.clear();
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timespec(Duration::from_nanos(nap)))) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut woken = clock::now();
-        if nap > 0 {
-            self.idled += woken.since(now);
-        }
-        for event in &events {
-            let (flags, data) = (event.flags, event.data.u64());
-            self.on_ready((data >> 32) as usize, data as u32, flags, woken);
-            self.catch_up(woken);
-            woken = clock::now();
-        }
-        self.events = events;
-        Ok(woken)
     }
 
     /// Begins what is due, and gives up what took too long.
@@ -370,7 +335,7 @@ impl<'l> Generator<'l> {
         Ok(())
     }
 
-    fn on_ready(&mut self, row: usize, serial: u32, flags: epoll::EventFlags, now: Moment) {
+    pub(super) fn on_ready(&mut self, row: usize, serial: u32, flags: epoll::EventFlags, now: Moment) {
         if self.connections[row].serial != serial {
             return;
         }

@@ -2,15 +2,17 @@
 //!
 //! A request is begun when it is due, whatever became of those before it. An idle connection takes it, else a new one is opened, else
 //! (when there may be no more) it waits; its time counts from when it was due in any case. The loop sleeps until the next request
-//! is due with the kernel's precision of nanoseconds, and looks at the clock between any two things that it does, so that a burst of
+//! is due, or looks at the clock until then where that is shorter than a sleep costs ([`naps`]), and looks at the clock between any two things that it does, so that a burst of
 //! answers does not make requests late; where it may and has a core of its own, it goes before everything else there ([`take_precedence`]). How late they were is measured and is a gate of the result.
 
 mod connection;
 mod generator;
 mod ledger;
 mod mux;
+mod naps;
 mod precedence;
 mod shared;
+mod turn;
 mod watch;
 
 pub use precedence::{Precedence, take_for_generator, take_precedence};

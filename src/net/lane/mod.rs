@@ -197,6 +197,8 @@ pub struct Lane {
     is_cut: Cell<bool>,
     /// The client has left, or has reset the stream.
     is_lost: Cell<bool>,
+    /// The client has said that it sends nothing more, on any stream, and may still read.
+    is_half_closed: Cell<bool>,
     /// The other end takes no more of what is sent, and minds nothing.
     is_parted: Cell<bool>,
     /// Whoever served it has ended.
@@ -223,6 +225,7 @@ impl Lane {
             is_deaf: Cell::new(false),
             is_cut: Cell::new(false),
             is_lost: Cell::new(false),
+            is_half_closed: Cell::new(false),
             is_parted: Cell::new(false),
             is_finished: Cell::new(false),
             is_due: Cell::new(false),
@@ -237,6 +240,7 @@ impl Lane {
         for flag in [&self.is_deaf, &self.is_cut, &self.is_lost, &self.is_parted, &self.is_finished, &self.is_due] {
             flag.set(false);
         }
+        self.is_half_closed.set(false);
         self.taken.set(0);
         let mut incoming = self.incoming.borrow_mut();
         incoming.trailers.clear();
@@ -301,6 +305,11 @@ impl Lane {
         self.is_lost.set(true);
         wake(&self.reader);
         wake(&self.writer);
+    }
+
+    /// The client has ended its direction of the whole connection. It may have left, so it is looked after as at a socket that was ended so.
+    pub fn half_close(&self) {
+        self.is_half_closed.set(true);
     }
 
     /// Nothing more is taken of what is sent on it, and what was received stands.

@@ -174,7 +174,8 @@ pub(in crate::net) fn poll_now(fd: RawFd, wanted: i16) -> i16 {
     with(fd, |lane| {
         let gone = if lane.is_lost.get() { libc::POLLERR | libc::POLLHUP } else { 0 };
         let readable = if lane.incoming.borrow().is_ready() { wanted & libc::POLLIN } else { 0 };
-        gone | readable
+        let half_closed = if lane.is_half_closed.get() { wanted & libc::POLLRDHUP } else { 0 };
+        gone | readable | half_closed
     })
     .unwrap_or(libc::POLLNVAL)
 }

@@ -7,10 +7,9 @@ use super::links::{Loss, Site};
 use crate::http::h2::ask;
 use crate::http::h2::code::Code;
 use crate::http::h2::connection::{Connection as Codec, Event};
-use crate::http::h2::frame::FRAME_HEAD_BYTES;
 use crate::http::h2::section::Section;
 use crate::http::h2::settings::OwnSettings;
-use crate::http::h2::upward::{Step, Upward};
+use crate::http::h2::upward::Upward;
 use crate::limits::{INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
@@ -18,7 +17,6 @@ use crate::net::lane::{Bells, Lane};
 use crate::net::stream::Stream;
 use crate::net::upstream::Upstream;
 use crate::units::Instant;
-use crate::worker::down::h2::writing::{OUT_BYTES_MAX, make_room};
 use crate::worker::state::Worker;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -43,13 +41,13 @@ pub(in crate::worker) struct Seat {
 }
 
 /// A stream, or one that is to begin.
-struct Slot {
-    seat: Rc<Seat>,
+pub(super) struct Slot {
+    pub(super) seat: Rc<Seat>,
     /// The codec's, once it has begun.
-    place: Option<usize>,
-    upward: Upward,
-    is_head: bool,
-    is_writing: bool,
+    pub(super) place: Option<usize>,
+    pub(super) upward: Upward,
+    pub(super) is_head: bool,
+    pub(super) is_writing: bool,
     /// All of the response is here.
     is_whole: bool,
     /// Whoever had it has ended, and only the end of the response is missing.
@@ -57,42 +55,43 @@ struct Slot {
     interim: usize,
 }
 
-/// How far a lane has come in its turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
-    Some,
-    All,
-    Blocked,
-}
-
 /// See the module.
 pub(in crate::worker) struct Link {
-    core: RefCell<Core>,
+    pub(super) core: RefCell<Core>,
     pub(super) bells: Rc<Bells>,
     site: Rc<Site>,
     streams_max: usize,
     pub(super) is_draining: Cell<bool>,
     drains_behind_first: Cell<bool>,
     is_lost: Cell<bool>,
+    /// HTTP/1.1 was to be had as well.
+    is_negotiated: bool,
     /// The one whose request answers for the loss.
     blamed: Cell<*const Seat>,
 }
 
 /// What the connection's task works on, for no longer than a call.
-struct Core {
-    codec: Codec,
+pub(super) struct Core {
+    pub(super) codec: Codec,
     section: Section,
-    slots: Slab<Slot>,
+    pub(super) slots: Slab<Slot>,
     /// Keys of slots by the codec's places.
-    keys: Vec<usize>,
-    writing: Vec<usize>,
+    pub(super) keys: Vec<usize>,
+    pub(super) writing: Vec<usize>,
     /// A header block on its way.
-    block: Vec<u8>,
-    is_secure: bool,
+    pub(super) block: Vec<u8>,
+    pub(super) is_secure: bool,
+}
+
+impl Core {
+    /// What the endpoint has said of how many streams it takes.
+    fn terms(&self) -> (bool, usize) {
+        (self.codec.is_greeted(), self.codec.peer_streams_max())
+    }
 }
 
 impl Link {
-    pub(super) fn new(is_secure: bool, site: &Rc<Site>, streams_max: usize) -> Rc<Self> {
+    pub(super) fn new(is_secure: bool, is_negotiated: bool, site: &Rc<Site>, streams_max: usize) -> Rc<Self> {
         let own = OwnSettings {
             streams_max: 0,
             window: STREAM_WINDOW,
@@ -117,14 +116,26 @@ impl Link {
             is_draining: Cell::new(false),
             drains_behind_first: Cell::new(false),
             is_lost: Cell::new(false),
+            is_negotiated,
             blamed: Cell::new(std::ptr::null()),
         })
     }
 
-    /// Whether one more stream may be begun.
+    /// Whether one more stream may be begun: not before the endpoint has said how many it takes (RFC 9113 §5.1.2).
     pub(super) fn has_room(&self) -> bool {
         let core = self.core.borrow();
-        !self.is_draining.get() && core.slots.len() < self.streams_max.min(core.codec.peer_streams_max())
+        let (is_greeted, peer_max) = core.terms();
+        !self.is_draining.get() && is_greeted && core.slots.len() < self.streams_max.min(peer_max)
+    }
+
+    /// Whether the endpoint has said that it takes none at all.
+    pub(super) fn gives_none(&self) -> bool {
+        self.core.borrow().terms() == (true, 0)
+    }
+
+    /// Whether the connection is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.get()
     }
 
     /// A place for a request.
@@ -218,6 +229,7 @@ impl Link {
     pub(super) fn take(&self, inbox: &mut Block, worker: &Worker, now: Instant) -> Result<bool, Code> {
         let (mut core, mut has_pong) = (self.core.borrow_mut(), false);
         let core = &mut *core;
+        let terms = core.terms();
         while !inbox.is_empty() && core.codec.takes_more() {
             let fed = core.codec.feed(inbox.unread(), &mut core.section, now)?;
             match fed.event {
@@ -241,6 +253,9 @@ impl Link {
         }
         if inbox.is_empty() {
             inbox.clear();
+        }
+        if core.terms() != terms {
+            self.site.changed();
         }
         Ok(has_pong)
     }
@@ -271,14 +286,19 @@ impl Link {
                 if slot.is_whole {
                     slot.seat.lane.part(); // RFC 9113 §8.1: it has enough of the request
                 } else {
-                    if code == Code::RefusedStream {
-                        slot.seat.loss.set(Loss::Refused);
+                    match code {
+                        Code::RefusedStream => slot.seat.loss.set(Loss::Refused),
+                        Code::Http11Required if self.falls_back() => slot.seat.loss.set(Loss::Unprocessed),
+                        _ => {}
                     }
                     slot.seat.lane.lose();
                 }
             }
-            Event::Goaway { last, .. } => {
+            Event::Goaway { last, code } => {
                 self.is_draining.set(true);
+                if code == Code::Http11Required {
+                    self.falls_back();
+                }
                 for (_, slot) in core.slots.iter().filter(|(_, slot)| !slot.is_whole) {
                     if slot.place.is_none_or(|place| core.codec.stream(place).id() > last) {
                         slot.seat.loss.set(Loss::Unprocessed);
@@ -291,6 +311,15 @@ impl Link {
             _ => {}
         }
         false
+    }
+
+    /// The endpoint wants to be spoken to in HTTP/1.1 (RFC 9113 §7, HTTP_1_1_REQUIRED). Whether that is done from now on.
+    fn falls_back(&self) -> bool {
+        if self.is_negotiated {
+            self.site.require_http1();
+            self.is_draining.set(true);
+        }
+        self.is_negotiated
     }
 
     /// When the first stream has waited long enough for an end that its endpoint owes it.
@@ -355,111 +384,12 @@ impl Link {
     }
 
     /// Whoever had it has ended.
-    fn end(&self, slots: &mut Slab<Slot>, codec: &mut Codec, key: usize, worker: &Worker) {
+    pub(super) fn end(&self, slots: &mut Slab<Slot>, codec: &mut Codec, key: usize, worker: &Worker) {
         let slot = &mut slots[key];
         match slot.place.is_some_and(|place| codec.awaits_end_only(place)) && !slot.is_whole {
             true => slot.lingers_since = Some(clock::now()),
             false => self.release(slots, codec, key, worker),
         }
-    }
-
-    /// What is to be sent next; `None`: nothing is.
-    pub(super) fn collect(&self, worker: &Worker) -> Option<Block> {
-        let mut core = self.core.borrow_mut();
-        let mut out = Block::default();
-        push_control(&mut core.codec, worker, &mut out);
-        let mut is_stuck = core.writing.is_empty();
-        while !is_stuck {
-            is_stuck = true;
-            let mut at = 0;
-            while at < core.writing.len() && out.unread().len() < OUT_BYTES_MAX {
-                let key = core.writing[at];
-                match self.write(&mut core, key, worker, &mut out) {
-                    Written::Some => (is_stuck, at) = (false, at + 1),
-                    Written::Blocked => at += 1,
-                    Written::All => {
-                        core.writing.remove(at);
-                        self.stop_writing(&mut core, key, worker);
-                    }
-                }
-            }
-            is_stuck |= out.unread().len() >= OUT_BYTES_MAX;
-        }
-        if core.writing.len() > 1 {
-            core.writing.rotate_left(1);
-        }
-        push_control(&mut core.codec, worker, &mut out);
-        (!out.is_empty()).then_some(out)
-    }
-
-    fn stop_writing(&self, core: &mut Core, key: usize, worker: &Worker) {
-        let Some(slot) = core.slots.get_mut(key) else { return };
-        slot.is_writing = false;
-        if slot.seat.lane.is_finished() {
-            self.end(&mut core.slots, &mut core.codec, key, worker);
-        }
-    }
-
-    /// One frame of DATA of a lane, at most, with the head before it.
-    fn write(&self, core: &mut Core, key: usize, worker: &Worker, out: &mut Block) -> Written {
-        let Core { codec, slots, keys, block: fields, is_secure, .. } = core;
-        let Some(slot) = slots.get_mut(key) else { return Written::All };
-        let lane = Rc::clone(&slot.seat.lane);
-        lane.outgoing(|waiting| {
-            loop {
-                if slot.place.is_some_and(|place| codec.stream(place).is_reset()) || lane.is_cut() {
-                    waiting.consume_all();
-                    return Written::All;
-                }
-                fields.clear();
-                let Ok(step) = slot.upward.next(waiting.unread(), *is_secure, fields) else {
-                    slot.place.map(|place| codec.reset(place, Code::Internal));
-                    lane.lose();
-                    return Written::All;
-                };
-                match (step, slot.place) {
-                    (Step::Nothing, _) => return Written::All,
-                    (Step::Head { consumed, ended, is_head }, _) => {
-                        let Some(place) = codec.ask(is_head) else {
-                            self.is_draining.set(true);
-                            slot.seat.loss.set(Loss::Unprocessed);
-                            lane.lose();
-                            return Written::All;
-                        };
-                        if keys.len() <= place {
-                            keys.resize(place + 1, 0);
-                        }
-                        (keys[place], slot.place, slot.is_head) = (key, Some(place), is_head);
-                        slot.seat.is_begun.set(true);
-                        make_room(worker, out, fields.len() + 8 * FRAME_HEAD_BYTES);
-                        codec.push_headers(out.vec_mut(), place, fields, ended);
-                        waiting.consume(consumed);
-                    }
-                    (Step::Data { len, ended }, Some(place)) => {
-                        let bytes = codec.room(place).min(len);
-                        if bytes == 0 {
-                            return Written::Blocked;
-                        }
-                        make_room(worker, out, bytes + FRAME_HEAD_BYTES);
-                        codec.push_data_head(out.vec_mut(), place, bytes, ended && bytes == len);
-                        out.vec_mut().extend_from_slice(&waiting.unread()[..bytes]);
-                        waiting.consume(bytes);
-                        slot.upward.taken(bytes);
-                        return if waiting.is_empty() { Written::All } else { Written::Some };
-                    }
-                    (Step::End { consumed, has_trailers }, Some(place)) => {
-                        make_room(worker, out, fields.len() + 8 * FRAME_HEAD_BYTES);
-                        match has_trailers {
-                            true => codec.push_headers(out.vec_mut(), place, fields, true),
-                            false => codec.push_data_head(out.vec_mut(), place, 0, true),
-                        }
-                        waiting.consume(consumed);
-                    }
-                    (Step::Coding { consumed }, _) => waiting.consume(consumed),
-                    (_, None) => return Written::All,
-                }
-            }
-        })
     }
 }
 
@@ -467,13 +397,5 @@ impl Slot {
     fn end(&mut self, trailers: &[u8]) {
         self.is_whole = true;
         self.seat.lane.end(trailers);
-    }
-}
-
-fn push_control(codec: &mut Codec, worker: &Worker, out: &mut Block) {
-    if !codec.control().is_empty() {
-        make_room(worker, out, codec.control().len());
-        out.vec_mut().extend_from_slice(codec.control());
-        codec.control_sent();
     }
 }

@@ -42,6 +42,13 @@ impl Links {
         Some(Lease::Shared(Share { seat: link.sit(), link: Rc::clone(link), is_finished: false, reuse }))
     }
 
+    /// Whether an endpoint takes no streams on any connection that it has.
+    pub(super) fn gives_none(&self, endpoint: EndpointId) -> bool {
+        let links = self.site(endpoint).links.borrow();
+        let mut open = links.iter().filter(|link| !link.is_draining.get()).peekable();
+        open.peek().is_some() && open.all(|link| link.gives_none())
+    }
+
     /// Nobody takes from them any more: they end with what is under way.
     pub(in crate::worker) fn retire(&self) {
         self.sites.iter().for_each(|site| {
@@ -59,6 +66,8 @@ pub(in crate::worker) struct Site {
     is_retired: Cell<bool>,
     /// What it speaks is not HTTP/2: nobody waits for another's connection.
     is_not_shared: Cell<bool>,
+    /// It has asked for HTTP/1.1 where it could have had HTTP/2.
+    requires_http1: Cell<bool>,
     changes: Cell<u64>,
     failures: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
@@ -92,6 +101,17 @@ impl Site {
 
     pub(super) fn remove(&self, link: &Link) {
         self.links.borrow_mut().retain(|other| !std::ptr::eq(Rc::as_ptr(other), link));
+        self.changed();
+    }
+
+    /// Whether it is spoken to in HTTP/1.1, whatever else it offers.
+    pub(super) fn requires_http1(&self) -> bool {
+        self.requires_http1.get()
+    }
+
+    pub(super) fn require_http1(&self) {
+        self.requires_http1.set(true);
+        self.is_not_shared.set(true);
         self.changed();
     }
 

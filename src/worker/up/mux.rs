@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// Silence while streams are open, after which an endpoint is asked for a sign of life.
 const SILENCE: Duration = Duration::from_secs(15);
-/// … which it has so long for; and so long for its SETTINGS, from the first request on.
+/// … which it has so long for.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long an endpoint may take nothing of what is sent.
 const SEND_PATIENCE: Duration = Duration::from_secs(60);
@@ -206,7 +206,6 @@ impl Mux {
         let until = match (clocks.quiet, clocks.pinged) {
             (Some(since), _) => since + self.idle_timeout,
             (None, Some(since)) => since + ANSWER,
-            (None, None) if !link.is_greeted() => clocks.heard + ANSWER,
             (None, None) => clocks.heard + SILENCE,
         };
         let until = link.lingers_until().map_or(until, |lingers| lingers.min(until));
@@ -241,7 +240,6 @@ impl Mux {
             // it was for a stream that lingered, and has ended in the meantime
             (Some(since), _) if now < since + self.idle_timeout => true,
             (None, Some(since)) if now < since + ANSWER => true,
-            (None, None) if !link.is_greeted() && now < clocks.heard + ANSWER => true,
             (Some(_), _) => {
                 link.drain();
                 true
@@ -250,7 +248,6 @@ impl Mux {
                 self.stream.shutdown(Shutdown::Both);
                 false
             }
-            (None, None) if !link.is_greeted() => false,
             (None, None) => {
                 if now >= clocks.heard + SILENCE {
                     link.ping();

@@ -133,6 +133,14 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
     if method == "Missing" {
         return refuse(Refusal { code: 12, behind: false, pushback: None }, &mut respond);
     }
+    if method == "Misplaced" {
+        // what stands in a head with a body behind it says nothing
+        let mut stream = respond.send_response(head().header("grpc-status", 14).body(()).unwrap(), false).unwrap();
+        send(&mut stream, &message(b"all of it")).await;
+        return drop(
+            stream.send_trailers(HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), 0.into())])),
+        );
+    }
     // as grpcio does it: the head goes with the first message
     let mut answer = None;
     let mut all = Vec::new();

@@ -8,6 +8,7 @@ use crate::net::timer::Watch;
 use crate::observe::labels::StreamCode;
 use crate::units::Instant;
 use crate::worker::client::Connection;
+use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -56,7 +57,23 @@ impl Mux {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.farewell == Farewell::Final && self.codec.streams() == 0
+        (self.farewell == Farewell::Final || self.is_deaf) && self.codec.streams() == 0
+    }
+
+    /// The client has ended its direction and no more than that, as far as anybody knows, so what it has asked for it may still read (RFC 9113
+    /// §5.4.1 has no word about it; HTTP/1.1 does so, RFC 9112 §9.6). A request that has not come whole will not. False: it is gone.
+    pub(super) fn on_half_close(&mut self, connection: &Connection, received: &io::Result<usize>) -> bool {
+        if !matches!(received, Ok(0)) || connection.watch.expired() || self.codec.streams() == 0 {
+            return false;
+        }
+        (self.is_deaf, self.head_began) = (true, None);
+        for (place, slot) in self.slots.iter().enumerate().filter_map(|(place, slot)| Some((place, slot.as_ref()?))) {
+            match self.codec.stream(place).is_whole() {
+                true => slot.runner.lane.half_close(),
+                false => slot.runner.lane.lose(),
+            }
+        }
+        true
     }
 
     /// The client has ended its direction, or its time is over.

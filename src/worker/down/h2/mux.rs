@@ -54,6 +54,8 @@ pub(super) struct Mux {
     /// What the client has connected to, asked of the kernel once.
     local: Option<SocketAddr>,
     pub(super) farewell: Farewell,
+    /// The client has ended its direction: nothing more is received.
+    pub(super) is_deaf: bool,
     /// When the block that is coming began.
     pub(super) head_began: Option<Instant>,
 }
@@ -111,6 +113,7 @@ impl Mux {
             session: SessionFacts::of(&connection.stream).map(Rc::new),
             local: connection.stream.local_address(),
             farewell: Farewell::No,
+            is_deaf: false,
             head_began: None,
         }
     }
@@ -132,7 +135,7 @@ impl Mux {
                 break Next::Close;
             }
             self.say_farewell();
-            let may_receive = self.codec.takes_more() && self.has_room(&mut inbox, &worker);
+            let may_receive = !self.is_deaf && self.codec.takes_more() && self.has_room(&mut inbox, &worker);
             if receiving.is_none() && may_receive {
                 receiving.set(Some(receive(&worker, stream, &mut inbox)));
             }
@@ -150,7 +153,7 @@ impl Mux {
             if self.is_over() {
                 break Next::Close;
             }
-            if receiving.is_none() {
+            if receiving.is_none() && !self.is_deaf {
                 break Next::Over; // a frame that is larger than any may be
             }
             let happened = self.wait(connection, (&alarm, &pause), receiving.as_mut(), began).await;
@@ -158,7 +161,7 @@ impl Mux {
                 Waited::Received((received, block)) => {
                     receiving.set(None);
                     inbox = block;
-                    if !matches!(received, Ok(1..)) {
+                    if !matches!(received, Ok(1..)) && !self.on_half_close(connection, &received) {
                         break self.on_end(connection);
                     }
                 }
@@ -201,7 +204,7 @@ impl Mux {
                 }
                 Happened::Received((received, block)) => {
                     receiving.set(None);
-                    if !matches!(received, Ok(1..)) {
+                    if !matches!(received, Ok(1..)) && !self.on_half_close(connection, &received) {
                         return Err(io::ErrorKind::ConnectionReset.into());
                     }
                     arrived = Some(block);
@@ -359,7 +362,11 @@ impl Mux {
     }
 
     fn may_idle(&self, inbox: &Block) -> bool {
-        self.codec.streams() == 0 && self.farewell == Farewell::No && inbox.is_empty() && self.codec.is_greeted()
+        self.codec.streams() == 0
+            && self.farewell == Farewell::No
+            && !self.is_deaf
+            && inbox.is_empty()
+            && self.codec.is_greeted()
     }
 
     /// Room for a receive behind what is there of a frame; false: the frame is larger than any may be.
