@@ -225,6 +225,7 @@ impl Decider {
         self.deadline.on_latency(answered.since(began), answered);
         self.down.clear();
         let response = DownstreamResponse {
+            is_recoded: false,
             head: &head,
             version,
             close: false,

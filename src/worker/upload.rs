@@ -12,8 +12,10 @@
 
 mod holding;
 mod invariants;
+mod waits;
 
 use self::holding::Held;
+use self::waits::Waits;
 use super::attempt::Attempt;
 use super::attempts::Attempts;
 use super::discard::Rest;
@@ -462,22 +464,5 @@ impl<'c> Upload<'c> {
             inbox.clear();
         }
         Ok(())
-    }
-}
-
-/// The client's next bytes are being waited for, until it is dropped.
-struct Waits<'c>(&'c Cell<bool>);
-
-impl<'c> Waits<'c> {
-    fn begin(waits: &'c Cell<bool>) -> Self {
-        debug_assert!(!waits.get(), "one at a time");
-        waits.set(true);
-        Self(waits)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.set(false);
     }
 }
