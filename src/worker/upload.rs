@@ -70,7 +70,7 @@ pub(super) struct Upload<'c> {
     /// A copy of it is to be made.
     mirrors: Cell<bool>,
     /// So much of its body can be kept.
-    kept_bytes_max: usize,
+    kept_bytes_max: Cell<usize>,
     /// What it holds of what a worker may.
     held: Held<'c>,
     /// No longer is the client waited for.
@@ -151,7 +151,7 @@ impl<'c> Upload<'c> {
             is_call: incoming.is_call,
             is_open: incoming.is_open,
             mirrors: Cell::new(incoming.is_mirrored),
-            kept_bytes_max: incoming.kept_bytes_max,
+            kept_bytes_max: Cell::new(incoming.kept_bytes_max),
             held: Held::nothing(&inbound.worker.held),
             waits_until: Cell::new(Instant::NEVER),
             watch: OnceCell::new(),
@@ -362,7 +362,8 @@ impl<'c> Upload<'c> {
         delivery.has_left.set(true);
         // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
         let encoded = outbound.all().len() - self.head_bytes.get().min(outbound.all().len());
-        let outgrown = self.body_bytes.get() > self.kept_bytes_max as u64 || encoded > 2 * self.kept_bytes_max;
+        let kept_max = self.kept_bytes_max.get();
+        let outgrown = self.body_bytes.get() > kept_max as u64 || encoded > 2 * kept_max;
         if kept == Replay::Kept && outgrown {
             self.attempts.forbid_replay();
         }

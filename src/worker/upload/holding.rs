@@ -5,7 +5,7 @@
 
 use super::{BodyState, Upload};
 use crate::http::{Version, reply};
-use crate::limits::REQUEST_BUFFERS_BYTES_MAX;
+use crate::limits::{REPLAY_BYTES_MAX, REQUEST_BUFFERS_BYTES_MAX};
 use crate::net::clock;
 use crate::worker::failure::Failure;
 use std::cell::Cell;
@@ -19,6 +19,10 @@ pub(super) struct Held<'w> {
 impl<'w> Held<'w> {
     pub(super) fn nothing(all: &'w Cell<usize>) -> Self {
         Self { all, own: Cell::new(0) }
+    }
+
+    pub(super) fn own(&self) -> usize {
+        self.own.get()
     }
 
     /// Whether so many may be held now.
@@ -58,10 +62,14 @@ impl Upload<'_> {
                 Some(left) => here.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)),
                 None => here.saturating_mul(2),
             };
-            if here > bytes_max || (self.left().is_some() && expected > bytes_max) {
-                return Ok(false);
-            }
-            if !self.held.grow_to(expected.min(bytes_max)) {
+            // chunk lines count when they are most of it: a body in chunks of a byte each must not be held either
+            let encoded = self.outbound.borrow().all().len() - self.head_bytes.get();
+            let is_larger = here > bytes_max
+                || (self.left().is_some() && expected > bytes_max)
+                || encoded > 2 * bytes_max.max(REPLAY_BYTES_MAX);
+            if is_larger || !self.held.grow_to(expected.min(bytes_max)) {
+                // no more of it is kept than of any other
+                self.kept_bytes_max.set(REPLAY_BYTES_MAX);
                 return Ok(false);
             }
             self.receive().await?;
