@@ -186,7 +186,8 @@ impl Line<'_> {
             false => self.commit((&head, attempt.endpoint), upload, lines, response),
         };
         block.consume(head_bytes);
-        self.lay_out(&mut commit, response, block, going.is_through());
+        let is_through = going.is_through() && !upload.has_coder();
+        self.lay_out(&mut commit, response, block, is_through);
         Meaning::Commit(commit)
     }
 
@@ -219,7 +220,7 @@ impl Line<'_> {
             Framing::Fixed(bytes) => usize::try_from(bytes).ok(),
             _ => None,
         };
-        if let Some(bytes) = body_bytes.filter(|&bytes| is_through && bytes <= arrived && commit.coder.is_none()) {
+        if let Some(bytes) = body_bytes.filter(|&bytes| is_through && bytes <= arrived) {
             if bytes < arrived {
                 // nobody knows what stands behind the end
                 commit.keep = None;
@@ -274,13 +275,8 @@ impl Line<'_> {
         if let Some(code) = self.code_of(head) {
             self.record.on_code(code, true);
         }
-        Commit {
-            to,
-            trailers: head.trailers(),
-            keep: keep(head),
-            coder: compressed.flatten(),
-            ..Commit::new(head.framing(), before)
-        }
+        upload.put_coder(compressed.flatten());
+        Commit { to, trailers: head.trailers(), keep: keep(head), ..Commit::new(head.framing(), before) }
     }
 
     fn commit_to_tunnel(
@@ -331,7 +327,7 @@ impl Line<'_> {
 
     /// `relay → checkin`: passes the body on.
     async fn relay(&mut self, commit: &mut Commit, answering: &mut Answering<'_, impl Sending>) -> Answered {
-        let Commit { out, from, to, trailers, keep, before, is_whole, coder, .. } = commit;
+        let Commit { out, from, to, trailers, keep, before, is_whole, .. } = commit;
         let Answering { hop, block, going } = answering;
         let Hop { attempt, upload, .. } = *hop;
         hop.delivery.answered.set(true);
@@ -354,7 +350,6 @@ impl Line<'_> {
             ended: false,
             fast: false,
             excess: false,
-            coder: coder.take(),
             now: self.now,
             trailers: std::mem::take(trailers),
             rules: self.response_rules(),

@@ -133,18 +133,8 @@ fn forward(
         };
         let is_call = forward.call.is_some();
         let is_mirrored = side::is_mirrored(worker, forward);
-        let incoming = Incoming {
-            framing,
-            trailers,
-            bytes_max,
-            withheld,
-            patience,
-            rate_min,
-            is_call,
-            is_open,
-            is_mirrored,
-            kept_bytes_max,
-        };
+        let incoming =
+            Incoming { framing, trailers, bytes_max, withheld, patience, rate_min, is_call, is_open, is_mirrored };
         let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
         let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
         let last = line.run(&upload).await;

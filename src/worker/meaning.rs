@@ -1,6 +1,5 @@
 //! What a response head means for the exchange: wait for more of it, do something else, or pass it on.
 
-use super::compression::Coder;
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
 use crate::http::response::ResponseHead;
@@ -40,8 +39,6 @@ pub(super) struct Commit {
     pub(super) keep: Option<Duration>,
     /// The client's connection before this response, in case nothing of it can be sent.
     pub(super) before: Cycle,
-    /// What compresses it.
-    pub(super) coder: Option<Box<Coder>>,
     /// It is a 101: no response follows, but a tunnel.
     pub(super) switching: bool,
 }
@@ -57,7 +54,6 @@ impl Commit {
             trailers: Trailers::default(),
             keep: None,
             before,
-            coder: None,
             switching: false,
         }
     }

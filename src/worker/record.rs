@@ -64,40 +64,40 @@ impl LogTexts {
         let none = [&b""[..]; 4];
         for (text, end) in texts.into_iter().chain(none).zip(&mut self.ends) {
             self.bytes.extend_from_slice(&text[..text.len().min(LOG_FIELD_BYTES_MAX)]);
-            *end = u32::try_from(self.bytes.len()).expect("bounded texts");
+            *end = u16::try_from(self.bytes.len()).expect("bounded texts");
         }
     }
 
     /// Puts the name of the session, and of its client, behind the others.
     fn add_session(&mut self, inbound: &Inbound<'_>) {
         inbound.with_server_name(|name| self.bytes.extend_from_slice(name.as_bytes()));
-        self.ends[6] = u32::try_from(self.bytes.len()).expect("bounded texts");
+        self.ends[6] = u16::try_from(self.bytes.len()).expect("bounded texts");
         let subject = inbound.identity().map_or(&[][..], |identity| identity.subject.as_bytes());
         self.bytes.extend_from_slice(&subject[..subject.len().min(LOG_FIELD_BYTES_MAX)]);
-        self.ends[7..].fill(u32::try_from(self.bytes.len()).expect("bounded texts"));
+        self.ends[7..].fill(u16::try_from(self.bytes.len()).expect("bounded texts"));
     }
 
     /// Puts the name of the consumer behind that.
     fn add_consumer(&mut self, name: &str) {
         self.bytes.extend_from_slice(name.as_bytes());
-        self.ends[8..].fill(u32::try_from(self.bytes.len()).expect("bounded texts"));
+        self.ends[8..].fill(u16::try_from(self.bytes.len()).expect("bounded texts"));
     }
 
     /// Puts the name of the limit that has refused the request behind that.
     fn add_limit(&mut self, name: &str) {
         self.bytes.extend_from_slice(name.as_bytes());
-        self.ends[9..].fill(u32::try_from(self.bytes.len()).expect("bounded texts"));
+        self.ends[9..].fill(u16::try_from(self.bytes.len()).expect("bounded texts"));
     }
 
     /// Puts the fault that was made for it at the end.
     fn add_fault(&mut self, word: &str) {
         self.bytes.extend_from_slice(word.as_bytes());
-        self.ends[10] = u32::try_from(self.bytes.len()).expect("bounded texts");
+        self.ends[10] = u16::try_from(self.bytes.len()).expect("bounded texts");
     }
 
     fn get(&self, index: usize) -> &[u8] {
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        &self.bytes[start..self.ends[index] as usize]
+        let start = index.checked_sub(1).map_or(0, |before| usize::from(self.ends[before]));
+        &self.bytes[start..usize::from(self.ends[index])]
     }
 }
 
@@ -222,9 +222,9 @@ impl Record {
         if let Some(texts) = &mut self.texts
             && texts.get(3).is_empty()
         {
-            let at = texts.ends[3] as usize;
+            let at = usize::from(texts.ends[3]);
             texts.bytes.splice(at..at, id.iter().copied());
-            let grown = u32::try_from(id.len()).expect("an id is short");
+            let grown = u16::try_from(id.len()).expect("an id is short");
             texts.ends[3..].iter_mut().for_each(|end| *end += grown);
         }
     }

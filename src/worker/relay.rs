@@ -11,7 +11,6 @@
 //! piece of one that may be replaced waits for the rest, if that fits behind it: for a moment, if its length is known; if not, only for
 //! what has arrived already, because an event stream's next event may be an hour away.
 
-use super::compression::Coder;
 use super::failure::Failure;
 use super::going::{Going, Sending};
 use super::inbound::Inbound;
@@ -64,8 +63,6 @@ pub(super) struct Relay<'a, 'g, F> {
     pub(super) fast: bool,
     /// Bytes came behind the end: the endpoint's connection is not to be used again.
     pub(super) excess: bool,
-    /// What compresses it.
-    pub(super) coder: Option<Box<Coder>>,
     /// When the last piece arrived.
     pub(super) now: Instant,
     pub(super) trailers: Trailers,
@@ -114,7 +111,7 @@ impl<F: Sending> Relay<'_, '_, F> {
                 }
                 self.receive(block).await?;
                 done = self.dress(block).map_err(Broken::Upstream)?;
-                if self.coder.is_some() {
+                if self.upload.has_coder() {
                     // it has taken its time, and others wait
                     driver::next_turn().await;
                 }
@@ -223,7 +220,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         self.upload.on_heard(self.now);
         // there is something in its place if it was received while something else was waited for
         self.inbound.worker.put(std::mem::replace(block, back));
-        self.fast = self.coder.is_none() && self.upstream.stream().has_filled(block);
+        self.fast = !self.upload.has_coder() && self.upstream.stream().has_filled(block);
         self.ended = matches!(received, Ok(0)) && self.body.on_eof().is_ok();
         match received {
             Ok(1..) => Ok(()),
@@ -236,7 +233,7 @@ impl<F: Sending> Relay<'_, '_, F> {
     fn dress(&mut self, block: &mut Block) -> Result<bool, ProxyError> {
         let filled = block.range();
         if filled.is_empty() && !self.body.is_done() {
-            return match self.ended && self.coder.is_some() {
+            return match self.ended && self.upload.has_coder() {
                 true => self.frame(block, filled, true),
                 false => Ok(self.end_by_close(block)),
             };
@@ -252,15 +249,11 @@ impl<F: Sending> Relay<'_, '_, F> {
 
     /// Frames what is payload of the block for the client, compressed if that is wanted; whether it is the last.
     fn frame(&mut self, block: &mut Block, payload: Range<usize>, done: bool) -> Result<bool, ProxyError> {
-        let payload = match &mut self.coder {
-            None => payload,
-            Some(coder) => {
-                let (flush, mut coded) = (!done && !self.upstream.stream().has_more(), Vec::new());
-                let put = coder.code(&block.all()[payload], (flush, done), &mut coded);
-                put.map_err(|_| ProxyError::Internal)?;
-                block.clear_with_headroom(CHUNK_HEADROOM);
-                block.vec_mut().extend_from_slice(&coded);
-                if coded.is_empty() && !done {
+        let payload = match self.upload.has_coder() {
+            false => payload,
+            true => {
+                self.code(block, payload, done)?;
+                if block.is_empty() && !done {
                     block.clear();
                     return Ok(false);
                 }
@@ -275,6 +268,19 @@ impl<F: Sending> Relay<'_, '_, F> {
         };
         block.set_unread(piece);
         Ok(done)
+    }
+
+    /// Puts in place of the payload what it is when it is compressed; which may be nothing yet.
+    fn code(&self, block: &mut Block, payload: Range<usize>, done: bool) -> Result<(), ProxyError> {
+        let (flush, mut coded) = (!done && !self.upstream.stream().has_more(), Vec::new());
+        let put = self.upload.with_coder(|coder| match coder {
+            Some(coder) => coder.code(&block.all()[payload], (flush, done), &mut coded),
+            None => Ok(()),
+        });
+        put.map_err(|_| ProxyError::Internal)?;
+        block.clear_with_headroom(CHUNK_HEADROOM);
+        block.vec_mut().extend_from_slice(&coded);
+        Ok(())
     }
 
     /// Nothing has arrived. Either nothing has been asked for yet (the first piece), or the endpoint has closed, and its body

@@ -103,7 +103,7 @@ pub(super) struct Hands {
 #[derive(Debug, Default)]
 pub(super) struct LogTexts {
     pub(super) bytes: Vec<u8>,
-    pub(super) ends: [u32; 11],
+    pub(super) ends: [u16; 11],
 }
 
 /// Buffers that one call at a time parses and encodes with.

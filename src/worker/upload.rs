@@ -18,6 +18,7 @@ use self::holding::Held;
 use self::waits::Waits;
 use super::attempt::Attempt;
 use super::attempts::Attempts;
+use super::compression::Coder;
 use super::discard::Rest;
 use super::failure::Failure;
 use super::going::Delivery;
@@ -69,16 +70,14 @@ pub(super) struct Upload<'c> {
     is_open: bool,
     /// A copy of it is to be made.
     mirrors: Cell<bool>,
-    /// So much of its body can be kept.
-    kept_bytes_max: Cell<usize>,
-    /// What it holds of what a worker may.
-    held: Held<'c>,
-    /// No longer is the client waited for.
-    waits_until: Cell<Instant>,
+    /// What it holds of what a worker may, where a body is awaited.
+    held: OnceCell<Box<Held>>,
+    /// What compresses the answer.
+    coder: Cell<Option<Box<Coder>>>,
     /// Over what is waited for of the client.
     watch: OnceCell<Watch>,
     /// Time spent waiting for the client, while a rate is asked of it.
-    waited: Cell<Duration>,
+    waited_nanos: Cell<u64>,
 }
 
 /// Where the client is with its body.
@@ -124,8 +123,6 @@ pub(super) struct Incoming {
     pub(super) is_open: bool,
     /// A copy of it goes to another upstream.
     pub(super) is_mirrored: bool,
-    /// So much of its body is kept, to be sent again.
-    pub(super) kept_bytes_max: usize,
 }
 
 impl<'c> Upload<'c> {
@@ -151,11 +148,10 @@ impl<'c> Upload<'c> {
             is_call: incoming.is_call,
             is_open: incoming.is_open,
             mirrors: Cell::new(incoming.is_mirrored),
-            kept_bytes_max: Cell::new(incoming.kept_bytes_max),
-            held: Held::nothing(&inbound.worker.held),
-            waits_until: Cell::new(Instant::NEVER),
+            held: OnceCell::new(),
+            coder: Cell::default(),
             watch: OnceCell::new(),
-            waited: Cell::new(Duration::ZERO),
+            waited_nanos: Cell::new(0),
         }
     }
 
@@ -362,7 +358,7 @@ impl<'c> Upload<'c> {
         delivery.has_left.set(true);
         // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
         let encoded = outbound.all().len() - self.head_bytes.get().min(outbound.all().len());
-        let kept_max = self.kept_bytes_max.get();
+        let kept_max = self.kept_bytes_max();
         let outgrown = self.body_bytes.get() > kept_max as u64 || encoded > 2 * kept_max;
         if kept == Replay::Kept && outgrown {
             self.attempts.forbid_replay();
@@ -390,8 +386,7 @@ impl<'c> Upload<'c> {
     async fn receive(&self) -> Result<(), Failure> {
         let watch = self.watch.get_or_init(|| self.inbound.worker.timers.watch());
         let began = clock::now();
-        let until = (began + self.patience).min(self.waits_until.get());
-        let _guard = watch.over(self.inbound.stream, until, Shutdown::Read);
+        let _guard = watch.over(self.inbound.stream, self.end_of_wait(began), Shutdown::Read);
         let left = self.left();
         let waits = Waits::begin(&self.waits);
         if left.is_none_or(|left| left <= DISCARD_BYTES_MAX) {
@@ -428,8 +423,8 @@ impl<'c> Upload<'c> {
         if self.inbound.worker.timers.was_away(now) {
             return false;
         }
-        let waited = self.waited.get() + now.since(since);
-        self.waited.set(waited);
+        let waited = Duration::from_nanos(self.waited_nanos.get()) + now.since(since);
+        self.waited_nanos.set(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
         let bytes = u128::from(self.body_bytes()) + self.inbox.borrow().unread().len() as u128;
         waited > self.patience && bytes * 1_000_000_000 < u128::from(self.rate_min) * waited.as_nanos()
     }

@@ -7,47 +7,82 @@ use super::{BodyState, Upload};
 use crate::http::{Version, reply};
 use crate::limits::{REPLAY_BYTES_MAX, REQUEST_BUFFERS_BYTES_MAX};
 use crate::net::clock;
+use crate::units::Instant;
+use crate::worker::compression::Coder;
 use crate::worker::failure::Failure;
+use crate::worker::state::Worker;
 use std::cell::Cell;
+use std::rc::Rc;
 
 /// Bytes that one request holds of those that a worker may, given back when this is dropped.
-pub(super) struct Held<'w> {
-    all: &'w Cell<usize>,
+pub(super) struct Held {
+    worker: Rc<Worker>,
     own: Cell<usize>,
+    /// So much of the body is kept, to be sent again.
+    kept_bytes_max: Cell<usize>,
+    /// No longer is the client waited for.
+    until: Cell<Instant>,
 }
 
-impl<'w> Held<'w> {
-    pub(super) fn nothing(all: &'w Cell<usize>) -> Self {
-        Self { all, own: Cell::new(0) }
-    }
-
-    pub(super) fn own(&self) -> usize {
-        self.own.get()
+impl Held {
+    fn nothing(worker: &Rc<Worker>) -> Self {
+        let (kept_bytes_max, until) = (Cell::new(REPLAY_BYTES_MAX), Cell::new(Instant::NEVER));
+        Self { worker: Rc::clone(worker), own: Cell::new(0), kept_bytes_max, until }
     }
 
     /// Whether so many may be held now.
     fn grow_to(&self, bytes: usize) -> bool {
-        let more = bytes.saturating_sub(self.own.get());
-        let fits = self.all.get() + more <= REQUEST_BUFFERS_BYTES_MAX;
-        if fits {
-            self.all.set(self.all.get() + more);
-            self.own.set(self.own.get() + more);
-        }
-        fits
+        grow(&self.worker.held, &self.own, bytes)
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.all.set(self.all.get() - self.own.get());
+        let all = &self.worker.held;
+        all.set(all.get() - self.own.get());
     }
 }
 
 impl Upload<'_> {
+    /// So much of the body is kept, to be sent again.
+    pub(super) fn kept_bytes_max(&self) -> usize {
+        self.held.get().map_or(REPLAY_BYTES_MAX, |held| held.kept_bytes_max.get())
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.get().map_or(0, |held| held.own.get())
+    }
+
+    /// How long the client's next bytes are waited for, from now on.
+    pub(super) fn end_of_wait(&self, now: Instant) -> Instant {
+        let until = self.held.get().map_or(Instant::NEVER, |held| held.until.get());
+        (now + self.patience).min(until)
+    }
+
+    /// Puts aside what compresses the answer.
+    pub(in crate::worker) fn put_coder(&self, coder: Option<Box<Coder>>) {
+        self.coder.set(coder);
+    }
+
+    /// Whether anything compresses the answer.
+    pub(in crate::worker) fn has_coder(&self) -> bool {
+        self.with_coder(|coder| coder.is_some())
+    }
+
+    /// With what compresses the answer.
+    pub(in crate::worker) fn with_coder<T>(&self, what: impl FnOnce(Option<&mut Coder>) -> T) -> T {
+        let mut coder = self.coder.take();
+        let done = what(coder.as_deref_mut());
+        self.coder.set(coder);
+        done
+    }
+
     /// Receives the body until it is whole, or as long as it may be held: up to `bytes_max`, and until T_max. The head is there already. Whether all of it
     /// is here.
     pub(in crate::worker) async fn hold(&self, bytes_max: usize, version: Version) -> Result<bool, Failure> {
-        self.waits_until.set(self.attempts.deadline());
+        let held = self.held.get_or_init(|| Box::new(Held::nothing(self.inbound.worker.worker())));
+        held.until.set(self.attempts.deadline());
+        held.kept_bytes_max.set(bytes_max.max(REPLAY_BYTES_MAX));
         self.take_in()?;
         if self.body_state() == BodyState::Withheld {
             let mut block = self.inbound.worker.blocks.borrow_mut().small();
@@ -67,9 +102,9 @@ impl Upload<'_> {
             let is_larger = here > bytes_max
                 || (self.left().is_some() && expected > bytes_max)
                 || encoded > 2 * bytes_max.max(REPLAY_BYTES_MAX);
-            if is_larger || !self.held.grow_to(expected.min(bytes_max)) {
+            if is_larger || !held.grow_to(expected.min(bytes_max)) {
                 // no more of it is kept than of any other
-                self.kept_bytes_max.set(REPLAY_BYTES_MAX);
+                held.kept_bytes_max.set(REPLAY_BYTES_MAX);
                 return Ok(false);
             }
             self.receive().await?;
@@ -80,20 +115,29 @@ impl Upload<'_> {
     }
 }
 
+/// Has `own` be so many, and `all` as many more; whether there is room for that.
+fn grow(all: &Cell<usize>, own: &Cell<usize>, bytes: usize) -> bool {
+    let more = bytes.saturating_sub(own.get());
+    let fits = all.get() + more <= REQUEST_BUFFERS_BYTES_MAX;
+    if fits {
+        all.set(all.get() + more);
+        own.set(own.get() + more);
+    }
+    fits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_requests_hold_together_is_bounded_and_given_back() {
-        let all = Cell::new(0);
-        let (one, two) = (Held::nothing(&all), Held::nothing(&all));
-        assert!(one.grow_to(100) && one.grow_to(50) && one.grow_to(150));
-        assert_eq!(all.get(), 150);
-        assert!(!two.grow_to(REQUEST_BUFFERS_BYTES_MAX - 149) && two.grow_to(REQUEST_BUFFERS_BYTES_MAX - 150));
-        drop(one);
-        assert!(two.grow_to(REQUEST_BUFFERS_BYTES_MAX));
-        drop(two);
-        assert_eq!(all.get(), 0);
+    fn what_requests_hold_together_is_bounded() {
+        let (all, one, two) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        assert!([100, 50, 150].into_iter().all(|bytes| grow(&all, &one, bytes)));
+        assert_eq!((all.get(), one.get()), (150, 150));
+        assert!(
+            !grow(&all, &two, REQUEST_BUFFERS_BYTES_MAX - 149) && grow(&all, &two, REQUEST_BUFFERS_BYTES_MAX - 150)
+        );
+        assert_eq!((all.get(), two.get()), (REQUEST_BUFFERS_BYTES_MAX, REQUEST_BUFFERS_BYTES_MAX - 150));
     }
 }

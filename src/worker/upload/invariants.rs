@@ -21,7 +21,7 @@ impl Upload<'_> {
                 assert!(self.head_bytes.get() <= outbound.all().len(), "the head is where it can be sent again");
                 assert!(delivery.sent.get() <= outbound.all().len(), "what was sent is kept");
                 assert!(
-                    self.body_bytes() <= (self.kept_bytes_max.get().max(self.held.own()) + BLOCK_BULK) as u64,
+                    self.body_bytes() <= (self.kept_bytes_max().max(self.held_bytes()) + BLOCK_BULK) as u64,
                     "what is kept is bounded"
                 );
             }
