@@ -56,6 +56,7 @@ fn cluster(balance: &Balance, endpoints: u32, weight: impl Fn(u32) -> u32) -> Cl
         outlier: None,
         retry_after_max: Duration::from_secs(30),
         spill: config::Spill::Proportional,
+        sticky: None,
         slow_start: Duration::from_secs(10),
         protocol: ringgate::config::Protocol::default(),
         streams_max: 100,
@@ -70,6 +71,7 @@ fn request(cluster: &mut Cluster, works: bool, now: &mut Instant, rng: &mut Rng)
     let ask = Ask {
         tried: &[],
         refused: &Visited::EMPTY,
+        session: None,
         key: Some(now.as_nanos()),
         probes: true,
         expendable: true,
@@ -117,7 +119,8 @@ fn bench_exchange(c: &mut Criterion) {
             let total = Duration::from_secs(2);
             let deadline = Deadline { at: now + total, total, shortened: false };
             let retry = Rc::clone(&rules);
-            let facts = Facts { deadline, retry, idempotent: true, replayable: true, key: None, try_time: None };
+            let facts =
+                Facts { deadline, retry, idempotent: true, replayable: true, session: None, key: None, try_time: None };
             let mut exchange = Exchange::new(facts);
             black_box(exchange.step(Event::Start, &mut cluster, now, &mut rng));
             let head = Event::Head { status: StatusCode::OK, retry_after: None };

@@ -203,6 +203,7 @@ impl Decider {
             retry: Rc::clone(&self.rules),
             idempotent: is_idempotent(head.method()),
             replayable: true,
+            session: None,
             key: None,
             try_time: None,
         });
@@ -224,6 +225,7 @@ impl Decider {
         self.deadline.on_latency(answered.since(began), answered);
         self.down.clear();
         let response = DownstreamResponse {
+            is_recoded: false,
             head: &head,
             version,
             close: false,

@@ -120,6 +120,7 @@ fn exchange(criterion: &mut Criterion) {
                         unreachable!("a head")
                     };
                     let response = DownstreamResponse {
+                        is_recoded: false,
                         head: &head,
                         version: Version::Http2,
                         close: false,

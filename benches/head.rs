@@ -138,6 +138,7 @@ fn responses(c: &mut Criterion) {
                 panic!("the head is complete")
             };
             let response = DownstreamResponse {
+                is_recoded: false,
                 head: &head,
                 version: Version::Http11,
                 close: false,

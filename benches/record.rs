@@ -44,6 +44,7 @@ fn route(number: usize) -> Route {
         tunnel_timeout: None,
         body_rate_min: None,
         grpc_web: false,
+        traffic: Default::default(),
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },
@@ -134,6 +135,7 @@ fn log(criterion: &mut Criterion) {
     let record = LogRecord {
         consumer: b"",
         limit: b"",
+        fault: b"",
         generation: 1,
         time_unix_ms: 1_700_000_000_000,
         listener: ListenerId(0),

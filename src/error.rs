@@ -88,6 +88,8 @@ kinds! {
     Forbidden = "forbidden", Gateway, 403, "the request is not allowed";
     /// A guard of the configuration.
     Guarded = "guarded", Gateway, 403, "the request is not allowed";
+    /// A fault that the configuration has made (`route.fault`), whose status is what that says.
+    FaultInjected = "fault_injected", Gateway, 503, "a fault was injected for a test";
     /// More passwords are to be verified than there is time for.
     AuthenticationBusy = "authentication_busy", Gateway, 503, "too many passwords are being verified";
     /// The service that decides about requests (`auth.forward`) has not decided in time, or not in words that are understood.

@@ -180,6 +180,15 @@
 //! ([`config::HeaderRules::strip`]), and so are credentials, unless they are asked for. A secret is kept as what it is compared by, and no `Debug`
 //! shows it.
 //!
+//! # What is done with traffic beyond passing it on
+//!
+//! Each is a call at its place in the line, and nothing where a route does not ask for it. A session's cookie names an endpoint by a keyed hash
+//! ([`policy::sticky`]), which `pick` asks first while it is available. A side of a split follows from a ticket ([`policy::split`]), so it needs no memory, and
+//! a request whose side has nobody left goes on to another one as it would to another endpoint (`worker::side`). Faults are drawn in the policy
+//! ([`policy::fault`]) and waited for before the first pick, as a body is that is to be there whole (`worker::upload`). A copy of a request (`worker::mirror`) is a
+//! task with attempts of its own, begun when the endpoint has got all of the request; nobody waits for it. Whether a response is compressed follows from heads
+//! ([`http::coding`]); it is done by the relay, a block at a time (`worker::compression`).
+//!
 //! # Why nothing is shared
 //!
 //! There is no lock on a request's path, and no cache line that two cores write per request. Verb by verb, what a worker writes and what

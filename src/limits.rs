@@ -161,6 +161,16 @@ pub const HEAD_BYTES_MIN: usize = 1 << 10;
 pub const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Largest `max_headers`: the parser's table of headers is on the stack while a head is parsed.
 pub const HEADERS_MAX: usize = 256;
+/// Copies of requests (`mirror`) that a worker has under way: each holds up to [`REPLAY_BYTES_MAX`] and a head.
+pub const MIRRORS_MAX: usize = 128;
+/// What is read of the answer to a copy, so that its connection can be used again; beyond it that is closed.
+pub const MIRROR_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Responses that a worker compresses at once, with up to 1.5 MB each; beyond it they go as they come.
+pub const COMPRESSIONS_MAX: usize = 64;
+/// The largest body that is awaited before an endpoint is taken (`request_buffering`); larger ones belong into files, which this has not.
+pub const REQUEST_BUFFER_BYTES_MAX: usize = 16 << 20;
+/// Of all requests of a worker together; beyond it bodies go on as they come.
+pub const REQUEST_BUFFERS_BYTES_MAX: usize = 64 << 20;
 /// How often a request may pass gateways of this name before it counts as going round: more of them in a row than anybody builds.
 pub const ROUNDS_MAX: usize = 8;
 /// A method's name. The longest registered one (UPDATEREDIRECTREF) has 17 bytes.

@@ -4,6 +4,7 @@
 //! are not known here; where they decide, that is said.
 
 use super::access;
+use super::traffic;
 use super::words;
 use http::{HeaderName, Method, header};
 use ringgate::config::{Config, Cors, Listener, Rewrite, Route, Separators, Target};
@@ -345,11 +346,17 @@ fn route(page: &mut Page, config: &Config, (route, refusal): (&Route, Option<&st
                 page.line("", &first);
             }
             page.line("retries", &words::retry(route, &ask.method));
+            for (label, line) in traffic::of_route(route, config) {
+                page.line(label, &line);
+            }
             let sum: u64 = split.iter().map(|(_, weight)| u64::from(weight.0)).sum();
             for (id, weight) in split {
                 let cluster = &config.clusters[id.index()];
                 let share = if split.len() == 1 { String::new() } else { format!(", {} of {sum} requests", weight.0) };
                 page.line("upstream", &format!("{}: {}{share}", cluster.name, words::cluster(cluster)));
+                if let Some(line) = traffic::sticky(cluster, &ask.headers) {
+                    page.line("", &line);
+                }
                 let names = cluster.names.iter().map(words::named);
                 let endpoints = cluster.endpoints.iter().map(words::endpoint).chain(names).collect();
                 for (label, endpoint) in label_first("endpoints", endpoints) {

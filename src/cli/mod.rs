@@ -7,6 +7,7 @@ mod access;
 mod asking;
 mod explain;
 mod start;
+mod traffic;
 mod version;
 mod words;
 

@@ -256,7 +256,7 @@ pub(crate) fn cors(cors: &Cors, granted: Option<Grant>) -> String {
 }
 
 /// `250ms`, `2s`, `1m`: the largest unit that is whole.
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
     let whole = units.iter().find(|(_, size)| millis > 0 && millis.is_multiple_of(*size));
@@ -264,7 +264,7 @@ fn duration(duration: Duration) -> String {
 }
 
 /// `16KiB`: the largest unit that is whole.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
     let whole = units.iter().find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size));
     whole.map_or_else(|| "0B".to_owned(), |(unit, size)| format!("{}{unit}", bytes / size))

@@ -26,6 +26,7 @@ use super::values::{DriverWord, FormatWord, duration};
 use super::{
     Access, AccessLog, Admin, Bind, Config, Driver, ErrorPage, Gateway, Limit, Listener, LogFormat, LogPath, Resolver,
 };
+use super::{sticky, traffic};
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
 use crate::units::AuthId;
 use std::cell::RefCell;
@@ -210,6 +211,7 @@ fn config(
     let mut gathered = check_consumers::gather(file, sink);
     let names = file.upstream.as_ref().map(|map| map.value.0.iter().map(|(name, _)| name.value.0.as_str()).collect());
     let names: Vec<&str> = names.unwrap_or_default();
+    let unmirrorable = file.upstream.as_ref().map(|map| traffic::unmirrorable(&map.value)).unwrap_or_default();
     let auth = gathered.as_mut().and_then(|gathered| check_identity::auth(file, (gathered, &names), sink));
     let consumers = gathered.map(Gathered::finish);
     let mut access = AccessReader::new(file, sink);
@@ -221,7 +223,7 @@ fn config(
     let (routes, mut firsts) = match &file.route {
         Some(list) => {
             let defaults = file.defaults.as_ref().map(|table| &table.value);
-            routes(document, &list.value, (&names, listener_names, defaults), &mut access, sink)?
+            routes(document, &list.value, (&names, unmirrorable, defaults), (listener_names, &mut access), sink)?
         }
         None => (None, Firsts::new("route", 0, listener_names)),
     };
@@ -231,7 +233,9 @@ fn config(
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
     let complete = || {
         let (mut routes, listeners, auth) = (routes?, listeners?, auth?);
+        let clusters = clusters?;
         check_identity::strip(&mut routes, &listeners, &auth);
+        sticky::strip(&mut routes, &clusters);
         routes.extend(guards?);
         Some(Config {
             include: include?,
@@ -241,7 +245,7 @@ fn config(
             access_log: access_log.map_or(Some(None), |log| log.map(Some))?,
             listeners,
             routes: routes.into(),
-            clusters: clusters?,
+            clusters,
             limits: limits?,
             redis: redis.map_or(Some(None), |redis| redis.map(|redis| Some(std::sync::Arc::new(redis))))?,
             consumers: consumers?.into(),

@@ -12,6 +12,7 @@ use super::place::{KeyOf, Place};
 use super::problem::{Refusal, Sink, listed};
 use super::read::{Later, List, Written};
 use super::retry_word::retry_on;
+use super::traffic;
 use super::values::duration;
 use super::{
     Captures, HeaderRules, Match, PathMatch, QueryRules, Retry, Rewrite, Route, Target, Timeout, Variable, rewrites,
@@ -27,15 +28,19 @@ use rustc_hash::FxHashMap;
 pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     document: &Document<'_>,
     list: &Later<file::Route, MIN, MAX>,
-    (upstreams, listeners, defaults): (&[&'a str], Vec<String>, Option<&Defaults>),
-    access: &mut AccessReader<'a>,
+    (upstreams, unmirrorable, defaults): (&[&'a str], Vec<Option<&'static str>>, Option<&Defaults>),
+    (listeners, access): (Vec<String>, &mut AccessReader<'a>),
     sink: &mut Sink<'_>,
 ) -> Result<(Option<Vec<Route>>, Firsts), Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
     let mut upstream_names = upstreams.to_vec();
     upstream_names.sort_unstable();
-    let mut taken =
-        Taken { upstreams: ids, upstream_names, firsts: Firsts::new("route", document.routes_expected(), listeners) };
+    let mut taken = Taken {
+        upstreams: ids,
+        upstream_names,
+        firsts: Firsts::new("route", document.routes_expected(), listeners),
+        unmirrorable,
+    };
     let mut routes = Vec::with_capacity(document.routes_expected());
     let count = document.routes(list, sink, |row, mut table, sink| {
         let defaulted = defaults.map(|defaults| defaults.give(&mut table)).unwrap_or_default();
@@ -51,6 +56,8 @@ struct Taken<'a> {
     /// The same, sorted, for messages.
     upstream_names: Vec<&'a str>,
     firsts: Firsts,
+    /// Why copies may not go to an upstream, by its row.
+    unmirrorable: Vec<Option<&'static str>>,
 }
 
 /// One route while it is checked.
@@ -96,6 +103,8 @@ impl RouteReader<'_, '_, '_, '_> {
         let auth = table.auth.as_ref().map(|list| self.access.ways(table.at.key("auth"), list, self.sink));
         let access = self.access.access(table.allow.as_ref(), table.deny.as_ref(), self.sink);
         let retry = table.retry.as_ref().and_then(|retry| self.retry(&retry.value, timeout.as_ref()));
+        let mirror = self.mirror(table, target.as_ref());
+        let traffic = traffic::traffic(table, (mirror, response_headers.as_ref()), self.sink);
         self.without_effect(table);
         let captures = captures.filter(|_| has_names(table)); // others cost memory for nothing
         Some(Route {
@@ -120,6 +129,7 @@ impl RouteReader<'_, '_, '_, '_> {
             tunnel_timeout: value(&table.tunnel_timeout).map(|timeout| timeout.0),
             body_rate_min: value(&table.min_body_rate).map(|rate| rate.0),
             grpc_web: value(&table.grpc_web)?,
+            traffic: traffic?,
             retry: retry?,
         })
     }
@@ -169,6 +179,22 @@ impl RouteReader<'_, '_, '_, '_> {
             self.sink.value(path, name.span.clone(), message, help);
         }
         known
+    }
+
+    /// The upstream that copies go to.
+    fn mirror(&mut self, table: &file::Route, target: Option<&Target>) -> Option<ClusterId> {
+        let mirror = &table.mirror.as_ref()?.value;
+        let name = mirror.upstream.as_ref()?;
+        let id = self.upstream(mirror.at.key("upstream"), name)?;
+        let own = matches!(target, Some(Target::Upstream(split)) if split.iter().any(|(own, _)| *own == id));
+        let why = match self.taken.unmirrorable.get(id.index()).copied().flatten() {
+            _ if own => Some("the requests themselves go there"),
+            why => why,
+        };
+        if let Some(why) = why {
+            self.sink.value(mirror.at.key("upstream"), name.span.clone(), why.to_owned(), None);
+        }
+        Some(id)
     }
 
     fn split<const MIN: usize, const MAX: usize>(
@@ -321,7 +347,8 @@ impl RouteReader<'_, '_, '_, '_> {
             ("grpc_web", table.grpc_web.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
             ("retry", table.retry.as_ref().filter(|key| key.given).map(|key| key.span.clone())),
         ];
-        for (name, span) in given.into_iter().filter_map(|(name, span)| Some((name, span?))) {
+        let given = given.into_iter().chain(traffic::of_upstreams(table));
+        for (name, span) in given.filter_map(|(name, span)| Some((name, span?))) {
             let message = format!("has no effect: {key} answers without an upstream");
             self.sink.value(table.at.key(name), span, message, None);
         }

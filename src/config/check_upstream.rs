@@ -8,6 +8,7 @@ use super::names::{Expect, Hash, Name};
 use super::probe::ProbeHost;
 use super::problem::Sink;
 use super::read::{Map, Written};
+use super::sticky;
 use super::values::{BalanceWord, ProtocolWord, duration};
 use super::{
     Balance, Cluster, Endpoint, GrpcProbe, HashKey, HealthCheck, HttpProbe, Lookup, Named, Outlier, Probe, Protocol,
@@ -46,6 +47,10 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
         None => Some(None),
         Some(tls) => encryption::client_side(&tls.value, sink).map(Some),
     };
+    let sticky = match &table.sticky {
+        None => Some(None),
+        Some(sticky) => sticky::sticky(&sticky.value, sink).map(Some),
+    };
     let budget = &table.retry_budget.as_ref()?.value;
     let (endpoints, names) = endpoints?;
     Some(Cluster {
@@ -68,6 +73,7 @@ fn cluster(name: &str, table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Cl
         outlier: outlier?,
         retry_after_max: value(&table.retry_after_max)?.0,
         spill: value(&table.spill)?,
+        sticky: sticky?,
         slow_start: value(&table.slow_start)?.0,
         tls: tls?,
     })

@@ -6,6 +6,7 @@
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
 use super::check_guard::GuardRule;
+use super::compression::CompressionTable;
 pub use super::conditions::Match;
 use super::cors::CorsTable;
 use super::defaults::Defaults;
@@ -24,8 +25,10 @@ use super::redis::Redis;
 use super::retry_word::RetryWord;
 use super::rewrites::QueryEdits;
 use super::secret::SecretText;
+use super::sticky::StickyTable;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
+use super::traffic::{BufferingTable, FaultTable, MirrorTable, SplitBy, TimeoutFrom};
 use super::values::{
     BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, ProtocolWord, SECOND, Share, Size, Time,
 };
@@ -229,6 +232,11 @@ table! {
         optional upstream: Name;
         /// Forward to several upstreams, by weight.
         optional split: List<SplitPart, 1, ENTRIES_MAX>;
+        /// What a request's side of the split follows from: consumer, client_ip, header:NAME or cookie:NAME; drawn where it is not given, and for requests
+        /// without it. While weights stay so does the side.
+        optional split_by: SplitBy;
+        /// Whether another side takes a request when nobody is left on the one that was chosen.
+        default split_fallback: bool = true;
         /// Answer directly.
         optional respond: Respond;
         /// Redirect.
@@ -268,6 +276,16 @@ table! {
         optional min_body_rate: ByteRate;
         /// Makes calls of gRPC-Web, binary and text, calls of gRPC; the upstream must speak HTTP/2 (protocol).
         default grpc_web: bool = false;
+        /// Faults for tests: { delay = { percent, time }, abort = { percent, status }, header }.
+        optional fault: FaultTable;
+        /// Copies of requests that go to another upstream too: { upstream, percent, max_body, timeout }.
+        optional mirror: MirrorTable;
+        /// When the timeout begins: request_start, or request_end, so that a slow upload is no slow service.
+        default timeout_from: TimeoutFrom = "request_start";
+        /// Requests wait for all of their body before an endpoint is taken: { max }.
+        optional request_buffering: BufferingTable;
+        /// Responses that are compressed for clients that take it; none without this table.
+        optional compression: CompressionTable;
         /// Retries.
         table retry: Retry;
     }
@@ -356,6 +374,8 @@ table! {
         default balance: BalanceWord = "least_request";
         /// What ring_hash and maglev hash: client_ip, path, header:NAME or cookie:NAME; client_ip where it is not given.
         optional hash: Hash;
+        /// Sessions that stay with one endpoint, by a cookie of the gateway's own; without this table there are none.
+        optional sticky: StickyTable;
         /// What is spoken with the endpoints: http1; h2 (by prior knowledge, or by ALPN with tls); auto (by ALPN with tls, else http1).
         default protocol: ProtocolWord = "http1";
         /// Requests at once on one connection of HTTP/2, 1 to 1000, and no more than its endpoint allows.

@@ -49,9 +49,23 @@ const KEYS: &[(&str, &str)] = &[
     ("retries", "write retry = { attempts = … } in the route"),
     ("inter", "write interval in health_check"),
     ("slowstart", "write slow_start in the upstream"),
+    ("stick-table", "write sticky = {} in the upstream, or balance = \"ring_hash\""),
+    ("sticky_cookie", "write sticky = { cookie = \"…\" } in the upstream"),
+    ("cookie_persistence", "write sticky = { cookie = \"…\" } in the upstream"),
     ("send-proxy", "write proxy_protocol = \"v1\" in the upstream"),
     ("send-proxy-v2", "write proxy_protocol = \"v2\" in the upstream"),
     ("accept-proxy", "write proxy_protocol = true in the listener"),
+    ("cookie", "write sticky = { cookie = \"…\" } in the upstream"),
+    ("fault_injection", "write fault = { delay = { time = \"…\" }, abort = { status = … } } in the route"),
+    ("weighted_clusters", "write split = [{ upstream = \"…\", weight = … }] in the route"),
+    ("split_clients", "write split = [{ upstream = \"…\", weight = … }] in the route"),
+    ("shadow", "write mirror = { upstream = \"…\" } in the route"),
+    ("request_mirror_policies", "write mirror = { upstream = \"…\" } in the route"),
+    ("proxy_request_buffering", "write request_buffering = { max = \"…\" } in the route"),
+    ("gzip", "write compression = { codings = [\"gzip\"] } in the route"),
+    ("brotli", "write compression = { codings = [\"br\"] } in the route"),
+    ("zstd", "write compression = { codings = [\"zstd\"] } in the route"),
+    ("compress", "write compression = {} in the route"),
     ("option", "each option is a key of its own here"),
     // Envoy, Traefik, Caddy, Kong and others
     ("clusters", "write [upstream.NAME]"),
@@ -87,11 +101,6 @@ const KEYS: &[(&str, &str)] = &[
 const ABSENT: &[&str] = &[
     "hedge",
     "queue",
-    "gzip",
-    "brotli",
-    "zstd",
-    "compress",
-    "compression",
     "auth_request",
     "forward_auth",
     "forwardauth",
@@ -99,12 +108,6 @@ const ABSENT: &[&str] = &[
     "error_page",
     "error_pages",
     "errorfile",
-    "cookie",
-    "sticky",
-    "stick-table",
-    "mirror",
-    "shadow",
-    "fault",
     "cache",
     "proxy_cache",
     "basic_auth",
@@ -191,7 +194,7 @@ mod tests {
         assert_eq!(word("leastconn", ["random", "least_request"]), Some("least_request"));
         assert_eq!(word("leastconn", ["random"]), None);
         assert_eq!(key("Backup").unwrap(), key("backup").unwrap());
-        assert!(key("gzip").unwrap().contains("does not have it") && key("try_files").unwrap().contains("no files"));
+        assert!(key("lua").unwrap().contains("does not have it") && key("try_files").unwrap().contains("no files"));
         assert_eq!(key("anything"), None);
     }
 }

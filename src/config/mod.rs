@@ -18,6 +18,7 @@ mod check_match;
 mod check_route;
 mod check_tokens;
 mod check_upstream;
+mod compression;
 mod conditions;
 mod cors;
 mod defaults;
@@ -54,6 +55,7 @@ mod retry_word;
 mod rewrites;
 mod route_warnings;
 mod secret;
+mod sticky;
 pub(crate) mod strict_json;
 mod tables;
 #[cfg(test)]
@@ -61,6 +63,7 @@ mod tests;
 mod texts;
 mod tls_keys;
 pub(crate) mod token_keys;
+mod traffic;
 mod values;
 mod variables;
 mod warnings;
@@ -68,6 +71,7 @@ mod warnings;
 pub use acme::Acme;
 pub use captures::{CaptureRoom, Captures};
 pub use check::{admin_address, load, parse, place_of_route};
+pub use compression::{Compression, ContentCoding, MediaType};
 pub use conditions::{Condition, Scheme, Test};
 pub use cors::{AllowedHeaders, Cors, CorsOrigin};
 pub use encryption::{ClientSide, Origin, ServerSide};
@@ -93,8 +97,10 @@ pub use problem::{Errors, Problem, printable};
 pub use redis::{Config as Redis, WithoutRedis};
 pub use rewrites::{PathPiece, QueryRules, Rewrite};
 pub use secret::words as secret_words;
+pub use sticky::{SameSite, Sticky, StickyKey};
 pub(crate) use token_keys::keys as keys_of;
 pub use token_keys::{Algorithm, VerifyKey};
+pub use traffic::{Fault, Mirror, SplitKey, Traffic};
 pub(crate) use values::bytes;
 pub use variables::{OfClient, Piece, Template, Variable};
 pub use warnings::warnings;
@@ -367,6 +373,8 @@ pub struct Route {
     pub body_rate_min: Option<u64>,
     /// Calls of gRPC-Web are made calls of gRPC.
     pub grpc_web: bool,
+    /// What else is done with its requests on their way to an upstream.
+    pub traffic: Traffic,
     /// Retries.
     pub retry: Retry,
 }
@@ -591,6 +599,8 @@ pub struct Cluster {
     pub retry_after_max: Duration,
     /// When a lower tier is used.
     pub spill: Spill,
+    /// Sessions that stay with an endpoint; `None`: there are none.
+    pub sticky: Option<Sticky>,
     /// Ramp after a return; zero: none.
     pub slow_start: Duration,
     /// What TLS is spoken with; `None`: plain HTTP.

@@ -1,6 +1,7 @@
 //! What a reload changes, in words: one line for each thing that has come, gone or changed. And what it may not change.
 
 use crate::config::{Bind, Config, Driver, Probe, Route, Target, secret_words};
+use crate::units::ClusterId;
 use std::collections::HashMap;
 use std::fmt::Debug;
 
@@ -85,8 +86,10 @@ fn route_words(route: &Route, config: &Config) -> String {
     let secrets = [&route.request_headers, &route.response_headers].map(|rules| secret_words(&rules.set)).concat();
     let Target::Upstream(split) = &route.target else { return format!("{route:?} {secrets}") };
     let targets: Vec<_> = split.iter().map(|(id, weight)| (&config.clusters[id.index()].name, weight)).collect();
-    let rest = Route { target: Target::Upstream(Vec::new()), ..route.clone() };
-    format!("{rest:?} {targets:?} {secrets}")
+    let mut rest = Route { target: Target::Upstream(Vec::new()), ..route.clone() };
+    let mirror = rest.traffic.mirror.as_mut().map(|mirror| std::mem::replace(&mut mirror.cluster, ClusterId(0)));
+    let mirror = mirror.map(|id| &config.clusters[id.index()].name);
+    format!("{rest:?} {targets:?} {mirror:?} {secrets}")
 }
 
 fn endpoints(config: &Config) -> Named {

@@ -134,6 +134,8 @@ pub struct DownstreamResponse<'a> {
     pub close: bool,
     /// The route's rules.
     pub rules: &'a HeaderRules,
+    /// Its body is sent in another coding, of which nobody knows the length yet. Not to a client of HTTP/1.0.
+    pub is_recoded: bool,
     /// The listener's `Server`; a rule about it wins.
     pub server: &'a ServerField,
     /// Whole lines that the gateway has made for this response: what pages of other origins may do, and what rules make of the request. Not
@@ -150,7 +152,10 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
         return respond::response(out, response);
     }
     let head = response.head;
-    let framing = head.framing().for_downstream(response.version);
+    let framing = match response.is_recoded {
+        true => Framing::Chunked,
+        false => head.framing().for_downstream(response.version),
+    };
     out.reserve(head.head_bytes() + 256);
     push_status_line(out, head);
     // RFC 9110 §15.5.22: a 426 names the protocol that is required

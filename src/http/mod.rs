@@ -17,6 +17,7 @@
 //! Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 9113 (HTTP/2), RFC 3986 (targets); sections stand beside the rules.
 
 pub mod body;
+pub mod coding;
 pub mod cycle;
 pub mod date;
 pub mod encode;

@@ -105,21 +105,32 @@ fn end(out: &mut Vec<u8>, start: usize, to: &ReplyTo<'_>) {
 /// Appends the reply that an error earns, with `extra` headers (`Retry-After` and the like). A 405 without an `Allow` of its own gets
 /// [`ALLOW_ANY`] (RFC 9110 §15.5.6 demands one).
 pub fn error(out: &mut Vec<u8>, error: ProxyError, extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
-    push_error(out, (error, None), extra, to);
+    push_error(out, (error, error.status(), None), extra, to);
+}
+
+/// The same with another status than the error's own.
+pub fn error_as(out: &mut Vec<u8>, error: ProxyError, status: StatusCode, to: &ReplyTo<'_>) {
+    push_error(out, (error, status, None), &[], to);
 }
 
 /// Appends the reply to a request that breaks this rule: 400.
 pub fn malformed(out: &mut Vec<u8>, rule: Rule, to: &ReplyTo<'_>) {
-    push_error(out, (ProxyError::BadRequest, Some(rule)), &[], to);
+    let error = ProxyError::BadRequest;
+    push_error(out, (error, error.status(), Some(rule)), &[], to);
 }
 
-fn push_error(out: &mut Vec<u8>, (error, rule): (ProxyError, Option<Rule>), extra: &[(&str, &[u8])], to: &ReplyTo<'_>) {
+fn push_error(
+    out: &mut Vec<u8>,
+    (error, status, rule): (ProxyError, StatusCode, Option<Rule>),
+    extra: &[(&str, &[u8])],
+    to: &ReplyTo<'_>,
+) {
     let (colon, word) = rule.map_or(("", ""), |rule| (": ", rule.word()));
     let page = ErrorPage::of(to.errors, error.status()).filter(|_| to.call_type.is_none());
     let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
     let start = out.len();
     let is_call = to.call_type.is_some();
-    push_start(out, if is_call { StatusCode::OK } else { error.status() }, to);
+    push_start(out, if is_call { StatusCode::OK } else { status }, to);
     if is_call || !to.rules_on(b"content-type") {
         let page_type = page.map_or(&b"application/json"[..], |page| page.content_type.as_bytes());
         push(out, b"Content-Type", to.call_type.unwrap_or(page_type));

@@ -16,6 +16,7 @@ mod key_families;
 mod own_families;
 mod rows;
 mod tls_families;
+mod traffic_families;
 
 use super::histogram::HistogramSum;
 use super::stats::{ClusterStats, NameView, RequestKey, Stats};
@@ -29,6 +30,7 @@ use own_families::OWN_FAMILIES;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use tls_families::TLS_FAMILIES;
+use traffic_families::TRAFFIC_FAMILIES;
 
 /// `Content-Type` of a scrape.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -91,7 +93,8 @@ impl Scrape {
 }
 
 /// In the order of a scrape.
-const ALL: [&[Family]; 6] = [FAMILIES, TLS_FAMILIES, HTTP2_FAMILIES, GRPC_FAMILIES, KEY_FAMILIES, OWN_FAMILIES];
+const ALL: [&[Family]; 7] =
+    [FAMILIES, TLS_FAMILIES, HTTP2_FAMILIES, GRPC_FAMILIES, KEY_FAMILIES, TRAFFIC_FAMILIES, OWN_FAMILIES];
 
 impl Iterator for Scrape {
     type Item = String;

@@ -98,6 +98,7 @@ pub(crate) fn cluster(name: &str, addresses: Vec<Address>, health_check: Option<
         spill: crate::config::Spill::Proportional,
         protocol: Default::default(),
         streams_max: 100,
+        sticky: None,
         slow_start: Duration::from_secs(10),
         tls: None,
     }
@@ -160,6 +161,7 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         tunnel_timeout: None,
         body_rate_min: None,
         grpc_web: false,
+        traffic: Default::default(),
         retry: Retry {
             attempts: 2,
             on: RetryOn {

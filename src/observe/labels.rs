@@ -132,6 +132,30 @@ labels! {
 }
 
 labels! {
+    /// `event` of `ringgate_traffic_events_total`: what was done with a request beyond passing it on.
+    TrafficEvent {
+        /// Nobody was left on the side of the split that was chosen, and another one has taken it.
+        SplitFallback = "split_fallback";
+        /// It was made to wait.
+        FaultDelay = "fault_delay";
+        /// It was refused to make a fault.
+        FaultAbort = "fault_abort";
+        /// A copy was sent on its way.
+        Mirrored = "mirrored";
+        /// None was, because too many were under way or its body is too large.
+        MirrorDropped = "mirror_dropped";
+        /// A copy was not answered.
+        MirrorFailed = "mirror_failed";
+        /// Its body was not awaited, because it is larger than the route or the worker holds.
+        BufferingSkipped = "buffering_skipped";
+        /// Its response was compressed.
+        Compressed = "compressed";
+        /// It was not, because as many were being compressed as may be at once.
+        CompressionSkipped = "compression_skipped";
+    }
+}
+
+labels! {
     /// `result` of `ringgate_name_lookups_total`: how a lookup of a name ended.
     LookupResult {
         /// It has addresses.

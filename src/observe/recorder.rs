@@ -14,6 +14,7 @@ mod connections;
 use super::counter::Rows;
 use super::labels::{
     AttemptOutcome, DriverRung, EjectReason, EndpointState, HandshakeFailure, MethodLabel, ReadmitReason, RetryReason,
+    TrafficEvent,
 };
 use super::stats::{
     CallMethod, ClusterStats, EndpointStats, LifeStats, LimitStats, ListenerStats, RequestKey, RouteStats, Stats,
@@ -217,6 +218,13 @@ impl Recorder {
     pub fn forbidden_dry_run(&self, route: RouteId) {
         if let Some(route) = self.route(route.index()) {
             route.forbidden_dry_run.add(1);
+        }
+    }
+
+    /// Counts something that was done with a route's traffic beyond passing it on.
+    pub fn traffic(&self, route: RouteId, event: TrafficEvent) {
+        if let Some(route) = self.route(route.index()) {
+            route.traffic[event.index()].add(1);
         }
     }
 

@@ -13,6 +13,8 @@ pub struct Ask<'a> {
     pub tried: &'a [EndpointId],
     /// Endpoints that were found full, over all cores.
     pub refused: &'a Visited,
+    /// The endpoint that its session has met, which is asked first if it is available.
+    pub session: Option<EndpointId>,
     /// What the hash strategies hash; without it they draw.
     pub key: Option<u64>,
     /// Whether it may probe an endpoint: with its first attempt only, or one request would pay for all endpoints that are due.

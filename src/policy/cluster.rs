@@ -13,10 +13,11 @@
 //!
 //! # Who takes a request, in this order
 //!
-//! 1. An endpoint that waits for its probe, if a failure could be mended.
-//! 2. The available ones: the drawn tier, then the others, best first.
-//! 3. The shunned ones. Where nobody is available they are the available ones, and the balancer chooses among them.
-//! 4. When all of those have failed this request, or there are none: *the last resort*. The paused and the ejected, soonest due first,
+//! 1. The one that its session has met, while that is available, whatever its tier and load.
+//! 2. An endpoint that waits for its probe, if a failure could be mended.
+//! 3. The available ones: the drawn tier, then the others, best first.
+//! 4. The shunned ones. Where nobody is available they are the available ones, and the balancer chooses among them.
+//! 5. When all of those have failed this request, or there are none: *the last resort*. The paused and the ejected, soonest due first,
 //!    then those that checks call down. An ejection is a hint about whom to ask first, and no reason to fail a request.
 //!    Endpoints that are freshly dead are left out.
 //!
@@ -280,7 +281,8 @@ impl Cluster {
     pub fn begin(&mut self, ask: &Ask<'_>, now: Instant, rng: &mut Rng) -> Result<Attempt, Shortage> {
         self.refresh(now);
         let picked = self
-            .pick_probe(ask, now)
+            .pick_session(ask)
+            .or_else(|| self.pick_probe(ask, now))
             .or_else(|| self.pick(ask, now, rng).map(|id| (id, Terms::Usual)))
             .or_else(|| self.pick_rest(ask, now, rng));
         let Some((endpoint, terms)) = picked else { return Err(self.shortage(ask, now)) };

@@ -22,6 +22,8 @@ pub struct Facts {
     pub idempotent: bool,
     /// No body, or one that is (and as far as known will be) kept: at most `limits::REPLAY_BYTES_MAX`.
     pub replayable: bool,
+    /// The endpoint that its session has met ([`crate::policy::sticky`]).
+    pub session: Option<EndpointId>,
     /// What the hash strategies hash, from [`crate::policy::chance::hash_key`].
     pub key: Option<u64>,
     /// What a try of this route may take by what its requests usually take; `None`: unknown.

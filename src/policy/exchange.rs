@@ -331,6 +331,7 @@ impl Exchange {
         let ask = Ask {
             tried: avoid.as_slice(),
             refused: &self.refused,
+            session: self.facts.session,
             key: self.facts.key,
             probes: self.tried.as_slice().is_empty(),
             expendable,

@@ -75,6 +75,20 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Nothing is tried again that was sent.
+    pub const NONE: Self = Self {
+        retries_max: 0,
+        per_try_timeout: None,
+        backoff_max: Duration::ZERO,
+        min_remaining: 0.0,
+        connect: false,
+        reset: false,
+        timeout: false,
+        non_idempotent: false,
+        statuses: [0; 4],
+        codes: 0,
+    };
+
     /// As configured.
     #[must_use]
     pub fn new(retry: &config::Retry) -> Self {

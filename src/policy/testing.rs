@@ -50,6 +50,7 @@ pub(crate) fn cluster(balance: Balance, priorities: &[u8]) -> Cluster {
         outlier: Some(outlier()),
         protocol: Default::default(),
         streams_max: 100,
+        sticky: None,
         slow_start: Duration::from_secs(10),
         tls: None,
     }

@@ -29,6 +29,7 @@ use crate::net::clock;
 use crate::policy::exchange::{Action, Event};
 use crate::policy::retry::Sent;
 use crate::policy::verdict::Pushback;
+use crate::units::EndpointId;
 use http::StatusCode;
 use std::future::Future;
 use std::net::Shutdown;
@@ -158,13 +159,13 @@ impl Line<'_> {
 
     /// `classify`: parses what has arrived, asks the policy about it, and encodes the head of a response that is passed on.
     fn classify(&mut self, answering: &mut Answering<'_, impl Sending>) -> Meaning {
-        let Answering { hop: Hop { upload, .. }, block, going } = answering;
+        let Answering { hop: Hop { upload, attempt, .. }, block, going } = answering;
         let worker = self.inbound.worker;
         if let Some(form) = self.forward.web {
             restate(worker, block, form);
         }
         let mut scratch = worker.scratch.borrow_mut();
-        let Scratch { head, response, .. } = &mut *scratch;
+        let Scratch { head, response, lines, .. } = &mut *scratch;
         let head =
             match ResponseHead::parse_answer(block.unread(), &self.forward.method, self.forward.offer.as_deref(), head)
             {
@@ -200,12 +201,13 @@ impl Line<'_> {
         let head_bytes = head.head_bytes();
         response.clear();
         let mut commit = match head.is_switching() {
-            true => self.commit_to_tunnel(&head, response),
-            false => self.commit(&head, upload, response),
+            true => self.commit_to_tunnel((&head, attempt.endpoint), lines, response),
+            false => self.commit((&head, attempt.endpoint), upload, lines, response),
         };
         commit.web = web;
         block.consume(head_bytes);
-        self.lay_out(&mut commit, response, block, going.is_through());
+        let is_through = going.is_through() && !upload.has_coder();
+        self.lay_out(&mut commit, response, block, is_through);
         Meaning::Commit(commit)
     }
 
@@ -259,8 +261,14 @@ impl Line<'_> {
         commit.out.vec_mut().extend_from_slice(head);
     }
 
-    /// Encodes the client's head into `out`.
-    fn commit(&mut self, head: &ResponseHead<'_>, upload: &Upload<'_>, out: &mut Vec<u8>) -> Commit {
+    /// Encodes the client's head into `out`; `room` is for its lines.
+    fn commit(
+        &mut self,
+        (head, endpoint): (&ResponseHead<'_>, EndpointId),
+        upload: &Upload<'_>,
+        room: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Commit {
         self.settle(upload);
         if self.inbound.client.is_leaving() {
             self.cycle.on_drain();
@@ -269,13 +277,16 @@ impl Line<'_> {
         // a refusal ends the upload; beside any other answer it goes on, to an end that need not be known
         let is_refusal = head.status().is_client_error() || head.status().is_server_error();
         let close = self.cycle.announces_close(upload.left().or((!is_refusal).then_some(0)));
+        let compressed = self.compressed(head);
+        let is_coded = matches!(compressed, Some(Some(_)));
         let response = DownstreamResponse {
             head,
             version: self.forward.version,
             close,
-            rules: self.response_rules(),
+            rules: self.rules_of(is_coded),
+            is_recoded: is_coded,
             server: &self.inbound.config().server,
-            lines: self.forward.own_lines.all(),
+            lines: self.lines_of(endpoint, compressed.as_ref().map(|_| (head, is_coded)), room),
             date: &self.inbound.worker.date(self.now),
         };
         let to = encode::response(out, &response);
@@ -284,11 +295,17 @@ impl Line<'_> {
         if let Some(code) = self.code_of(head) {
             self.record.on_code(code, true);
         }
+        upload.put_coder(compressed.flatten());
         Commit { to, trailers: head.trailers(), keep: keep(head), ..Commit::new(head.framing(), before) }
     }
 
-    fn commit_to_tunnel(&mut self, head: &ResponseHead<'_>, out: &mut Vec<u8>) -> Commit {
-        let lines = self.forward.own_lines.all();
+    fn commit_to_tunnel(
+        &mut self,
+        (head, endpoint): (&ResponseHead<'_>, EndpointId),
+        room: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Commit {
+        let lines = self.lines_of(endpoint, None, room);
         let version = self.forward.version;
         encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server, version);
         self.record.on_status(if version == Version::Http2 { StatusCode::OK } else { head.status() });

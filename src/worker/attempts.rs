@@ -9,7 +9,7 @@ use crate::limits::VISITS_MAX;
 use crate::net::clock;
 use crate::observe::labels::{AttemptOutcome, RetryReason};
 use crate::policy::exchange::{Action, Event, Exchange, Facts, Occasion};
-use crate::policy::retry::Cause;
+use crate::policy::retry::{Cause, Sent};
 use crate::policy::verdict::speaks_against;
 use crate::policy::visited::Visited;
 use crate::units::{ClusterId, EndpointId, Instant, RouteId};
@@ -21,7 +21,11 @@ use std::time::Duration;
 pub(super) struct Attempts<'w> {
     worker: &'w Rc<Generation>,
     route: RouteId,
-    cluster: ClusterId,
+    cluster: Cell<ClusterId>,
+    /// How often it was changed.
+    moves: Cell<u8>,
+    /// Something of the request may have reached an endpoint.
+    has_reached: Cell<bool>,
     exchange: RefCell<Exchange>,
     /// The time that endpoints take says something about the route.
     measures: bool,
@@ -74,6 +78,8 @@ pub(super) struct Brings {
     /// The body, as far as its head tells, can be kept.
     pub(super) replayable: bool,
     pub(super) hash: Option<u64>,
+    /// The endpoint of its session.
+    pub(super) session: Option<EndpointId>,
     pub(super) arrived: Instant,
     /// What its client allows for it.
     pub(super) timeout: Option<Duration>,
@@ -83,7 +89,7 @@ pub(super) struct Brings {
 
 impl<'w> Attempts<'w> {
     pub(super) fn new(worker: &'w Rc<Generation>, brings: Brings) -> Self {
-        let Brings { route, cluster, idempotent, replayable, hash: key, arrived, timeout, is_open } = brings;
+        let Brings { route, cluster, idempotent, replayable, hash: key, session, arrived, timeout, is_open } = brings;
         let facts = {
             let mut route = worker.route(route).borrow_mut();
             Facts {
@@ -94,6 +100,7 @@ impl<'w> Attempts<'w> {
                 retry: Rc::clone(&route.retry),
                 idempotent,
                 replayable,
+                session,
                 key,
                 try_time: route.try_time.get(brings.route, &worker.shared.try_times, arrived),
             }
@@ -112,7 +119,9 @@ impl<'w> Attempts<'w> {
         Self {
             worker,
             route,
-            cluster,
+            cluster: Cell::new(cluster),
+            moves: Cell::new(0),
+            has_reached: Cell::new(false),
             exchange: RefCell::new(Exchange::new(facts)),
             measures,
             strict,
@@ -123,8 +132,32 @@ impl<'w> Attempts<'w> {
         }
     }
 
+    pub(super) fn route(&self) -> RouteId {
+        self.route
+    }
+
     pub(super) fn cluster(&self) -> ClusterId {
-        self.cluster
+        self.cluster.get()
+    }
+
+    /// The request goes on to another cluster, of which it has met nobody.
+    pub(super) fn move_to(&self, cluster: ClusterId) {
+        self.worker.count_active(self.cluster.replace(cluster), -1);
+        self.worker.count_active(cluster, 1);
+        self.moves.set(self.moves.get() + 1);
+        let exchange = self.exchange.borrow().elsewhere();
+        self.exchange.replace(exchange);
+        self.outcomes.set(Outcomes::NONE);
+    }
+
+    /// How often it has.
+    pub(super) fn moves(&self) -> u8 {
+        self.moves.get()
+    }
+
+    /// Whether an endpoint may have seen something of it.
+    pub(super) fn has_reached(&self) -> bool {
+        self.has_reached.get()
     }
 
     /// The route's rules for what goes up.
@@ -174,9 +207,9 @@ impl<'w> Attempts<'w> {
     /// The attempt in flight has met a pooled connection that was closed. `tried`: it goes on with a new one, and the endpoint may have
     /// read the request on the old one, which was a try too.
     pub(super) fn on_stale(&self, tried: bool, now: Instant) {
-        self.worker.recorder.stale_connection(self.cluster);
+        self.worker.recorder.stale_connection(self.cluster.get());
         if let Some(Current { endpoint, began, .. }) = self.current.get().filter(|_| tried) {
-            self.worker.recorder.attempt(self.cluster, endpoint, AttemptOutcome::Stale, now.since(began));
+            self.worker.recorder.attempt(self.cluster.get(), endpoint, AttemptOutcome::Stale, now.since(began));
         }
     }
 
@@ -195,12 +228,16 @@ impl<'w> Attempts<'w> {
         match event {
             Event::Head { status, .. } => self.on_head(status.is_server_error(), now),
             Event::Code { code, .. } => self.on_head(self.speaks_against(code), now),
+            Event::BadHead(_) | Event::TimedOut => self.has_reached.set(true),
+            Event::ResetBeforeHead { sent, .. } | Event::Overslept { sent } if sent != Sent::Nothing => {
+                self.has_reached.set(true);
+            }
             _ => {}
         }
         let mut action = self.decide(event, now);
         // an endpoint that is full over all cores is only found out by asking for a place there
         while let Action::Attempt { endpoint, .. } = action {
-            if let Ok(slot) = self.worker.enter_endpoint(self.cluster, endpoint) {
+            if let Ok(slot) = self.worker.enter_endpoint(self.cluster.get(), endpoint) {
                 self.count_end(event, now);
                 self.enter(endpoint, slot, now);
                 return action;
@@ -221,12 +258,12 @@ impl<'w> Attempts<'w> {
         let worker = self.worker;
         let mut exchange = self.exchange.borrow_mut();
         let budget_stopped = exchange.was_stopped_by_budget();
-        let mut cluster = worker.cluster(self.cluster).borrow_mut();
+        let mut cluster = worker.cluster(self.cluster.get()).borrow_mut();
         let action = exchange.step(event, &mut cluster, now, &mut worker.rng.borrow_mut());
-        worker.tell_changes(self.cluster, &mut cluster);
+        worker.tell_changes(self.cluster.get(), &mut cluster);
         if exchange.was_stopped_by_budget() && !budget_stopped {
-            worker.recorder.retry_budget_exhausted(self.cluster);
-            worker.complain_of_budget(self.cluster, now);
+            worker.recorder.retry_budget_exhausted(self.cluster.get());
+            worker.complain_of_budget(self.cluster.get(), now);
         }
         action
     }
@@ -239,13 +276,14 @@ impl<'w> Attempts<'w> {
         let recorder = &self.worker.recorder;
         match exchange.occasion() {
             Occasion::First => return,
-            Occasion::Failover => recorder.failover(self.cluster),
-            Occasion::Retry(cause) => recorder.retry(self.cluster, retry_reason(cause)),
+            Occasion::Failover => recorder.failover(self.cluster.get()),
+            Occasion::Retry(cause) => recorder.retry(self.cluster.get(), retry_reason(cause)),
         }
-        exchange.on_entered(&mut self.worker.cluster(self.cluster).borrow_mut(), now);
+        exchange.on_entered(&mut self.worker.cluster(self.cluster.get()).borrow_mut(), now);
     }
 
     fn on_head(&self, failed: bool, now: Instant) {
+        self.has_reached.set(true);
         let Some(mut current) = self.current.get() else { return };
         let elapsed = now.since(current.began);
         let outcome = if failed { AttemptOutcome::ErrorStatus } else { AttemptOutcome::Success };
@@ -294,7 +332,7 @@ impl<'w> Attempts<'w> {
             (Event::ResetBeforeHead { .. }, None) => (AttemptOutcome::Reset, now.since(began)),
             (_, None) => (AttemptOutcome::Cancelled, now.since(began)),
         };
-        self.worker.recorder.attempt(self.cluster, endpoint, outcome, elapsed);
+        self.worker.recorder.attempt(self.cluster.get(), endpoint, outcome, elapsed);
         if self.worker.log.is_some() {
             let mut outcomes = self.outcomes.get();
             outcomes.push(outcome);
@@ -308,7 +346,7 @@ impl Drop for Attempts<'_> {
         if !self.exchange.borrow().is_over() {
             self.step(Event::DownstreamGone, clock::now());
         }
-        self.worker.count_active(self.cluster, -1);
+        self.worker.count_active(self.cluster.get(), -1);
     }
 }
 

@@ -106,6 +106,7 @@ pub(super) async fn ask(
         retry: Rc::new(Rules::new(&forward.retry)),
         idempotent: true,
         replayable: true,
+        session: None,
         key: None,
         try_time: None,
     };

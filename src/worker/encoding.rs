@@ -74,7 +74,8 @@ pub(super) fn request(
         rules: &rules.request_headers,
         forwarding: &forwarding,
         host_fallback: &worker.shared.config.clusters[forward.cluster.index()].name,
-        expect_continue: forward.withheld,
+        // what is awaited here is told to come by us
+        expect_continue: forward.withheld && rules.traffic.buffered_bytes_max.is_none(),
         grpc_timeout: left,
         offer: forward.offer.as_deref().copied(),
     };

@@ -21,6 +21,7 @@ use super::line::{Last, Line};
 use super::opening;
 use super::plan::{self, Answer, Forward, Plan, Way};
 use super::record::Record;
+use super::side;
 use super::upload::Upload;
 use super::waiting;
 use crate::error::ProxyError;
@@ -104,17 +105,27 @@ fn forward(
     async move {
         let worker = inbound.worker;
         let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
-        let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, .. } = *forward;
-        let replayable = !framing.exceeds(REPLAY_BYTES_MAX as u64);
-        let of_head = || Call::of(&head.as_ref()?.view(inbox).fields())?.timeout;
-        let timeout = forward.call.filter(|says| *says).and_then(|_| of_head());
-        let is_open = forward.call.is_some() && framing == Framing::Chunked;
-        // the time for which the gateway itself stood still is not the client's
-        let arrived = if worker.timers.was_away(now) { now } else { arrived };
-        let attempts =
-            Attempts::new(worker, Brings { route, cluster, idempotent, replayable, hash, arrived, timeout, is_open });
+        let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, session, .. } = *forward;
         let config = inbound.config();
         let rules = &worker.shared.config.routes[route.index()];
+        let kept_bytes_max = rules.traffic.buffered_bytes_max.unwrap_or_default().max(REPLAY_BYTES_MAX);
+        let replayable = !framing.exceeds(kept_bytes_max as u64);
+        let of_head = || Call::of(&head.as_ref()?.view(inbox).fields())?.timeout;
+        let timeout = forward.call.filter(|says| *says).and_then(|_| of_head());
+        let is_coming = match framing {
+            Framing::Fixed(bytes) => bytes > inbox.unread().len() as u64,
+            framing => framing != Framing::None,
+        };
+        let is_open = match forward.call {
+            Some(_) => framing == Framing::Chunked,
+            None => rules.traffic.timeout_from_end && is_coming,
+        };
+        // the time for which the gateway itself stood still is not the client's
+        let arrived = if worker.timers.was_away(now) { now } else { arrived };
+        let attempts = Attempts::new(
+            worker,
+            Brings { route, cluster, idempotent, replayable, hash, session, arrived, timeout, is_open },
+        );
         // a call may be a stream of which nothing is heard for long
         let (patience, rate_min) = match forward.call {
             Some(_) => (rules.tunnel_timeout.unwrap_or(config.tunnel_timeout), 0),
@@ -124,7 +135,19 @@ fn forward(
         };
         let is_call = forward.call.is_some();
         let is_text = forward.web == Some(Form::Text);
-        let incoming = Incoming { framing, trailers, bytes_max, withheld, patience, rate_min, is_call, is_text };
+        let is_mirrored = side::is_mirrored(worker, forward);
+        let incoming = Incoming {
+            framing,
+            trailers,
+            bytes_max,
+            withheld,
+            patience,
+            rate_min,
+            is_call,
+            is_text,
+            is_open,
+            is_mirrored,
+        };
         let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
         let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
         let last = line.run(&upload).await;
@@ -147,10 +170,9 @@ fn forward(
 impl Line<'_> {
     /// From the first pick to the last bytes for the client.
     async fn run(&mut self, upload: &Upload<'_>) -> Last {
-        let mut action = match self.now < self.attempts.deadline() {
-            true => self.attempts.step(Event::Start, self.now),
-            // the client has used up T_max for the head alone, and no endpoint is to blame
-            false => Action::Reply(ProxyError::RequestTimeout),
+        let mut action = match self.begins_late() {
+            false => self.begin(),
+            true => Box::pin(self.begin_late(upload)).await,
         };
         loop {
             action = match action {
@@ -173,7 +195,10 @@ impl Line<'_> {
                         false => self.fail(Failure::Downstream(ProxyError::ClientClosed), upload),
                     }
                 }
-                Action::Reply(error) => return self.reply(error, upload),
+                Action::Reply(error) => match self.other_side(error, upload) {
+                    None => return self.reply(error, upload),
+                    Some(action) => action,
+                },
                 // neither is an answer to an event of this loop
                 Action::Relay | Action::Finish => return self.reply(ProxyError::Internal, upload),
             };
@@ -219,7 +244,7 @@ impl Line<'_> {
     }
 
     /// Writes the head for the endpoint, unless that was done for another one to which it is the same but for the time that is left.
-    fn encode(&mut self, upload: &Upload<'_>) {
+    pub(super) fn encode(&mut self, upload: &Upload<'_>) {
         let limit = self.forward.call.filter(|says| *says);
         let left = limit.map(|_| self.attempts.deadline().since(clock::now()));
         if let Some(head) = self.head.take() {

@@ -9,8 +9,9 @@ use super::logins::Known;
 use super::plan::Planner;
 use super::record::Record;
 use super::state::Scratch;
+use super::sticky::OwnCookies;
 use super::waiting::{On, Told};
-use crate::config::{self, Auth, Consumer, IdentityText, KeyPlace, Logins, OnFailure, Proof, TokenRules};
+use crate::config::{self, Auth, Consumer, HeaderRules, IdentityText, KeyPlace, Logins, OnFailure, Proof, TokenRules};
 use crate::error::ProxyError;
 use crate::http::head::RequestHead;
 use crate::http::headers::push;
@@ -21,6 +22,7 @@ use crate::policy::login::{self, Credentials};
 use crate::policy::token::{self, Disbelief};
 use crate::units::{AuthId, ConsumerId, GroupId, RouteId};
 use aws_lc_rs::digest;
+use http::header;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -313,10 +315,13 @@ pub(super) fn tell(
     scratch: &mut Scratch,
 ) {
     let shared = &inbound.worker.shared;
+    let (own, rules) = (OwnCookies::of(shared, route), &shared.config.routes[route.index()].request_headers);
     let Scratch { lines: identity, query, .. } = scratch;
     identity.clear();
     query.clear();
-    let Some(identified) = identified else { return };
+    let Some(identified) = identified else {
+        return other_cookies(std::iter::empty(), own.as_ref(), (head, rules), identity);
+    };
     match &identified.by {
         By::Token(bearer) => identity.extend_from_slice(&bearer.lines),
         By::Consumer(id) => {
@@ -333,7 +338,7 @@ pub(super) fn tell(
     }
     let ways = config::identity::ways(&shared.config.routes[route.index()], inbound.config());
     let hidden = || ways.iter().map(|way| &shared.config.auth[way.index()]).filter(|way| !way.forwards);
-    other_cookies(hidden(), head, identity);
+    other_cookies(hidden(), own.as_ref(), (head, rules), identity);
     other_parameters(hidden(), head, query);
 }
 
@@ -347,19 +352,32 @@ fn push_groups(out: &mut Vec<u8>, name: &[u8], identities: &Identities, consumer
     out.extend_from_slice(b"\r\n");
 }
 
-/// `Cookie` without the keys that stand in it.
-fn other_cookies<'a>(hidden: impl Iterator<Item = &'a Auth> + Clone, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+/// `Cookie` without the keys that stand in it, and without what the gateway has set itself.
+fn other_cookies<'a>(
+    hidden: impl Iterator<Item = &'a Auth> + Clone,
+    own: Option<&OwnCookies<'_>>,
+    (head, rules): (&RequestHead<'_>, &HeaderRules),
+    out: &mut Vec<u8>,
+) {
     let is_key = |pair: &[u8]| {
         hidden.clone().flat_map(|way| &way.places).any(|place| match place {
             KeyPlace::Cookie(name) => of_cookie(pair, name).is_some(),
             KeyPlace::Header(..) | KeyPlace::Query(_) => false,
         })
     };
-    if !hidden.clone().flat_map(|way| &way.places).any(|place| matches!(place, KeyPlace::Cookie(_))) {
+    let has_keys = || hidden.clone().flat_map(|way| &way.places).any(|place| matches!(place, KeyPlace::Cookie(_)));
+    let says_it_all = |rules: &HeaderRules| {
+        let mut names = rules.remove.iter().chain(rules.set.iter().map(|(name, _)| name));
+        names.any(|name| *name == header::COOKIE) || rules.templates.iter().any(|(name, _)| *name == header::COOKIE)
+    };
+    if (own.is_none() && !has_keys()) || says_it_all(rules) {
         return;
     }
-    let mut count = 0;
+    let (mut count, mut read) = (0, 0);
     for pair in head.fields().get_all("cookie").flat_map(pairs).filter(|pair| !pair.is_empty() && !is_key(pair)) {
+        if own.is_some_and(|own| own.has(pair, &mut read)) {
+            continue;
+        }
         out.extend_from_slice(if count == 0 { b"Cookie: " } else { b"; " });
         out.extend_from_slice(pair);
         count += 1;

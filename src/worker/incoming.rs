@@ -23,6 +23,10 @@ pub(super) struct Incoming {
     pub(super) is_call: bool,
     /// … which comes as text (gRPC-Web), and goes up as what that says.
     pub(super) is_text: bool,
+    /// T_max begins with its end.
+    pub(super) is_open: bool,
+    /// A copy of it goes to another upstream.
+    pub(super) is_mirrored: bool,
 }
 
 /// How a body goes up that comes so: of a text the length of what it says is not known.

@@ -128,6 +128,12 @@ impl<'w> Line<'w> {
                 self.record.on_malformed(rule);
                 reply::malformed(last.vec_mut(), rule, &to);
             }
+            ProxyError::FaultInjected => {
+                let status = self.forward.injected.as_ref().and_then(|injected| injected.abort);
+                let status = status.unwrap_or(error.status());
+                self.record.on_error_as(error, status);
+                reply::error_as(last.vec_mut(), error, status, &to);
+            }
             error => reply::error(last.vec_mut(), error, extra, &to),
         }
         self.record.response_bytes = last.unread().len() as u64;

@@ -101,6 +101,13 @@ impl Planner<'_> {
         self.answer(cycle, None, |out, to| reply::malformed(out, Rule::Path, to))
     }
 
+    /// The fault that is made for a request.
+    pub(super) fn abort(&self, cycle: &mut Cycle, record: &mut Record, status: StatusCode) -> Answer {
+        let error = ProxyError::FaultInjected;
+        record.on_error_as(error, status);
+        self.answer(cycle, None, |out, to| reply::error_as(out, error, status, to))
+    }
+
     /// What the gateway itself says to OPTIONS.
     pub(super) fn options(&self, cycle: &mut Cycle, record: &mut Record) -> Answer {
         record.on_status(StatusCode::OK);

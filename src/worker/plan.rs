@@ -12,8 +12,9 @@ use super::kept::Kept;
 use super::own_lines::OwnLines;
 use super::record::Record;
 use super::request_id::{self, RequestId};
+use super::sticky;
 use super::waiting::{Heard, On, Wait};
-use crate::config::{self, HashKey, LimitKey, Protocol, Target};
+use crate::config::{self, ContentCoding, HashKey, LimitKey, Protocol, Target};
 use crate::error::ProxyError;
 use crate::http::Version;
 use crate::http::cycle::Cycle;
@@ -29,10 +30,11 @@ use crate::limits::ROUNDS_MAX;
 use crate::net::block::Block;
 use crate::policy::admission::{Admitted, Met};
 use crate::policy::chance::hash_key;
+use crate::policy::fault::Injected;
 use crate::policy::limiter::Caller;
 use crate::policy::retry::is_idempotent;
-use crate::policy::router::{RequestView, Routed, Source, pick_split};
-use crate::units::{AuthId, ClusterId, Instant, RouteId};
+use crate::policy::router::{RequestView, Routed, Source};
+use crate::units::{AuthId, ClusterId, EndpointId, Instant, RouteId};
 use http::{HeaderName, Method};
 use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
@@ -78,6 +80,8 @@ pub(super) struct Forward {
     pub(super) bytes_max: u64,
     pub(super) idempotent: bool,
     pub(super) hash: Option<u64>,
+    /// The endpoint that its cookie names.
+    pub(super) session: Option<EndpointId>,
     /// Lines of the response.
     pub(super) own_lines: OwnLines,
     /// It is a call of gRPC; whether its client says how long it waits, which stands in the head.
@@ -88,6 +92,10 @@ pub(super) struct Forward {
     pub(super) offer: Option<Box<Offer>>,
     /// Until it is encoded for the endpoint of an attempt.
     pub(super) head: Option<Box<Kept>>,
+    /// The coding that its client takes for the response, if the route compresses any.
+    pub(super) coding: Option<ContentCoding>,
+    /// What is made to go wrong with it; boxed, because hardly a request has it.
+    pub(super) injected: Option<Box<Injected>>,
     /// The route's share of concurrency, given back when the exchange ends.
     pub(super) slot: Option<Slot>,
     /// What the response says the request has cost.
@@ -164,6 +172,7 @@ struct To {
     route: RouteId,
     cluster: ClusterId,
     held: Held,
+    injected: Injected,
 }
 
 /// Everything that planning looks at.
@@ -219,7 +228,7 @@ impl Planner<'_> {
     }
 
     /// A field as routes, limits and hashes see it.
-    fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+    pub(super) fn field(&self, name: &HeaderName) -> Option<&[u8]> {
         if self.inbound.worker.shared.is_identity(name) {
             return None; // what a client says of itself there counts for nothing
         }
@@ -372,8 +381,12 @@ impl Planner<'_> {
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
             Target::Upstream(split) => {
-                let cluster = pick_split(split, &mut worker.rng.borrow_mut());
-                self.forward(cycle, record, To { route, cluster, held }, client)
+                let injected = self.inject(route, record);
+                if let Injected { delay: None, abort: Some(status) } = injected {
+                    return Planned::Answer(self.abort(cycle, record, status));
+                }
+                let cluster = self.side(route, split, client);
+                self.forward(cycle, record, To { route, cluster, held, injected }, client)
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
@@ -409,7 +422,7 @@ impl Planner<'_> {
     }
 
     fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Planned {
-        let To { route, cluster, held } = to;
+        let To { route, cluster, held, injected } = to;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
             return Planned::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
@@ -440,11 +453,14 @@ impl Planner<'_> {
             bytes_max,
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
+            session: sticky::session(self.inbound, head, cluster),
             own_lines: self.own_lines(),
             call: call.map(|call| call.timeout.is_some()),
             web: call.and_then(|call| call.web),
             offer: head.upgrade().map(Box::new),
             head: None,
+            coding: self.coding(route),
+            injected: injected.delay.map(|_| Box::new(injected)),
             slot: held.slot,
             charges: held.charges,
         })

@@ -61,37 +61,43 @@ pub(super) struct Record {
 impl LogTexts {
     fn fill(&mut self, texts: [&[u8]; 7]) {
         self.bytes.clear();
-        let none = [&b""[..]; 3];
+        let none = [&b""[..]; 4];
         for (text, end) in texts.into_iter().chain(none).zip(&mut self.ends) {
             self.bytes.extend_from_slice(&text[..text.len().min(LOG_FIELD_BYTES_MAX)]);
-            *end = u32::try_from(self.bytes.len()).expect("bounded texts");
+            *end = u16::try_from(self.bytes.len()).expect("bounded texts");
         }
     }
 
     /// Puts the name of the session, and of its client, behind the others.
     fn add_session(&mut self, inbound: &Inbound<'_>) {
         inbound.with_server_name(|name| self.bytes.extend_from_slice(name.as_bytes()));
-        self.ends[6] = u32::try_from(self.bytes.len()).expect("bounded texts");
+        self.ends[6] = u16::try_from(self.bytes.len()).expect("bounded texts");
         let subject = inbound.identity().map_or(&[][..], |identity| identity.subject.as_bytes());
         self.bytes.extend_from_slice(&subject[..subject.len().min(LOG_FIELD_BYTES_MAX)]);
-        self.ends[7..].fill(u32::try_from(self.bytes.len()).expect("bounded texts"));
+        self.ends[7..].fill(u16::try_from(self.bytes.len()).expect("bounded texts"));
     }
 
     /// Puts the name of the consumer behind that.
     fn add_consumer(&mut self, name: &str) {
         self.bytes.extend_from_slice(name.as_bytes());
-        self.ends[8..].fill(u32::try_from(self.bytes.len()).expect("bounded texts"));
+        self.ends[8..].fill(u16::try_from(self.bytes.len()).expect("bounded texts"));
     }
 
-    /// Puts the name of the limit that has refused the request at the end.
+    /// Puts the name of the limit that has refused the request behind that.
     fn add_limit(&mut self, name: &str) {
         self.bytes.extend_from_slice(name.as_bytes());
-        self.ends[9] = u32::try_from(self.bytes.len()).expect("bounded texts");
+        self.ends[9..].fill(u16::try_from(self.bytes.len()).expect("bounded texts"));
+    }
+
+    /// Puts the fault that was made for it at the end.
+    fn add_fault(&mut self, word: &str) {
+        self.bytes.extend_from_slice(word.as_bytes());
+        self.ends[10] = u16::try_from(self.bytes.len()).expect("bounded texts");
     }
 
     fn get(&self, index: usize) -> &[u8] {
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        &self.bytes[start..self.ends[index] as usize]
+        let start = index.checked_sub(1).map_or(0, |before| usize::from(self.ends[before]));
+        &self.bytes[start..usize::from(self.ends[index])]
     }
 }
 
@@ -204,14 +210,21 @@ impl Record {
         }
     }
 
+    /// This fault is made for the request.
+    pub(super) fn on_fault(&mut self, word: &str) {
+        if let Some(texts) = &mut self.texts {
+            texts.add_fault(word);
+        }
+    }
+
     /// The gateway chose an id for the request.
     pub(super) fn on_request_id(&mut self, id: &[u8]) {
         if let Some(texts) = &mut self.texts
             && texts.get(3).is_empty()
         {
-            let at = texts.ends[3] as usize;
+            let at = usize::from(texts.ends[3]);
             texts.bytes.splice(at..at, id.iter().copied());
-            let grown = u32::try_from(id.len()).expect("an id is short");
+            let grown = u16::try_from(id.len()).expect("an id is short");
             texts.ends[3..].iter_mut().for_each(|end| *end += grown);
         }
     }
@@ -241,6 +254,14 @@ impl Record {
         if self.call.is_some() && is_told {
             self.status = StatusCode::OK;
             self.on_code(grpc::code(error), false);
+        }
+    }
+
+    /// The same with another status than the error's own.
+    pub(super) fn on_error_as(&mut self, error: ProxyError, status: StatusCode) {
+        self.on_error(error);
+        if self.call.is_none() {
+            self.status = status;
         }
     }
 
@@ -315,6 +336,7 @@ impl Record {
                 client_subject: texts.get(7),
                 consumer: texts.get(8),
                 limit: texts.get(9),
+                fault: texts.get(10),
             });
             if !kept {
                 worker.life.log_line_dropped();
@@ -338,6 +360,8 @@ mod tests {
         assert_eq!((texts.get(7), texts.get(8), texts.get(9)), (&b""[..], &b"acme"[..], &b""[..]));
         texts.add_limit("plan");
         assert_eq!((texts.get(8), texts.get(9)), (&b"acme"[..], &b"plan"[..]));
+        texts.add_fault("delay");
+        assert_eq!((texts.get(9), texts.get(10)), (&b"plan"[..], &b"delay"[..]));
         assert_eq!((texts.get(1), texts.get(5)), (&b"/b"[..], &b"r"[..]));
     }
 }

@@ -25,9 +25,9 @@ use crate::http::h2::respond;
 use crate::http::trailers::Trailers;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
-use crate::net::clock;
 use crate::net::timer::Watch;
 use crate::net::upstream::{Received, Upstream};
+use crate::net::{clock, driver};
 use crate::units::Instant;
 use std::future::poll_fn;
 use std::net::Shutdown;
@@ -115,6 +115,10 @@ impl<F: Sending> Relay<'_, '_, F> {
                 }
                 self.receive(block).await?;
                 done = self.dress(block).map_err(Broken::Upstream)?;
+                if self.upload.has_coder() {
+                    // it has taken its time, and others wait
+                    driver::next_turn().await;
+                }
             }
             std::mem::swap(out, block);
         }
@@ -220,7 +224,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         self.upload.on_heard(self.now);
         // there is something in its place if it was received while something else was waited for
         self.inbound.worker.put(std::mem::replace(block, back));
-        self.fast = self.upstream.stream().has_filled(block);
+        self.fast = !self.upload.has_coder() && self.upstream.stream().has_filled(block);
         self.ended = matches!(received, Ok(0)) && self.body.on_eof().is_ok();
         match received {
             Ok(1..) => Ok(()),
@@ -233,7 +237,10 @@ impl<F: Sending> Relay<'_, '_, F> {
     fn dress(&mut self, block: &mut Block) -> Result<bool, ProxyError> {
         let filled = block.range();
         if filled.is_empty() && !self.body.is_done() {
-            return Ok(self.end_by_close(block));
+            return match self.ended && self.upload.has_coder() {
+                true => self.frame(block, filled, true),
+                false => Ok(self.end_by_close(block)),
+            };
         }
         let decoded = self
             .body
@@ -241,18 +248,50 @@ impl<F: Sending> Relay<'_, '_, F> {
             .map_err(crate::http::body::BodyError::upstream)?;
         self.excess |= decoded.consumed < filled.len();
         let mut payload = filled.start + decoded.payload.start..filled.start + decoded.payload.end;
-        let mut end = self.trailers.end(decoded.done, self.rules);
         if let Some(form) = self.web {
+            let end = self.trailers.end(decoded.done, self.rules);
             payload = restate(self.inbound.worker, block, payload, (form, end.unwrap_or_default()));
-            end = end.map(|_| &b""[..]);
         }
-        let chunk = match self.framing {
+        self.frame(block, payload, decoded.done)
+    }
+
+    /// Frames what is payload of the block for the client, compressed if that is wanted; whether it is the last.
+    fn frame(&mut self, block: &mut Block, payload: Range<usize>, done: bool) -> Result<bool, ProxyError> {
+        let payload = match self.upload.has_coder() {
+            false => payload,
+            true => {
+                self.code(block, payload, done)?;
+                if block.is_empty() && !done {
+                    block.clear();
+                    return Ok(false);
+                }
+                block.range()
+            }
+        };
+        let mut end = self.trailers.end(done, self.rules);
+        if self.web.is_some() {
+            end = end.map(|_| &b""[..]); // they stand in the payload
+        }
+        let piece = match self.framing {
             Framing::Chunked => frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?,
             Framing::Streamed => respond::frame_piece(block.vec_mut(), payload, end).ok_or(ProxyError::Internal)?,
             _ => payload,
         };
-        block.set_unread(chunk);
-        Ok(decoded.done)
+        block.set_unread(piece);
+        Ok(done)
+    }
+
+    /// Puts in place of the payload what it is when it is compressed; which may be nothing yet.
+    fn code(&self, block: &mut Block, payload: Range<usize>, done: bool) -> Result<(), ProxyError> {
+        let (flush, mut coded) = (!done && !self.upstream.stream().has_more(), Vec::new());
+        let put = self.upload.with_coder(|coder| match coder {
+            Some(coder) => coder.code(&block.all()[payload], (flush, done), &mut coded),
+            None => Ok(()),
+        });
+        put.map_err(|_| ProxyError::Internal)?;
+        block.clear_with_headroom(CHUNK_HEADROOM);
+        block.vec_mut().extend_from_slice(&coded);
+        Ok(())
     }
 
     /// Nothing has arrived. Either nothing has been asked for yet (the first piece), or the endpoint has closed, and its body

@@ -9,6 +9,7 @@
 //! half-way leaves no trace. Where only endpoints of some clusters have changed (their names have other addresses) everything else is the very
 //! same ([`Shared::with_endpoints`]). It is freed when the last worker has let go of it, with the last request that began under it.
 
+use super::sticky;
 use super::verifier::Verifier;
 use crate::config::{Access, Cluster, Config, Endpoint, Listener, Route};
 use crate::limits::LIMIT_TABLE_BUCKETS;
@@ -23,6 +24,7 @@ use crate::policy::descriptors::Fit;
 use crate::policy::identity::Identities;
 use crate::policy::key_table::KeyTable;
 use crate::policy::router::Router;
+use crate::policy::sticky::Sessions;
 use crate::policy::try_time::TryTimes;
 use crate::tls::challenges::Challenges;
 use crate::tls::offer::offer;
@@ -86,6 +88,10 @@ pub struct Shared {
     tls_rules: Vec<Option<Arc<ServerConfig>>>,
     /// Keys of tickets, where no file says them.
     pub ticket_keys: Arc<TicketKeys>,
+    /// Cookies that name endpoints, by cluster; `None` for one without.
+    pub(super) sessions: Vec<Option<Arc<Sessions>>>,
+    /// What they are made with where the file says no key.
+    sticky_key: Arc<[u8; 32]>,
     /// What an authority is answered that looks whether names lead here.
     pub challenges: Arc<Challenges>,
     in_use: InUses,
@@ -140,10 +146,12 @@ impl Shared {
     pub fn with_endpoints(&self, config: Arc<Config>, stats: Arc<Stats>, changed: Vec<ClusterId>) -> Self {
         let workers = config.gateway.cores.len();
         let (mut clusters, mut endpoint_slots) = (self.clusters.clone(), self.endpoint_slots.clone());
+        let mut sessions = self.sessions.clone();
         for id in &changed {
             let (row, cluster) = (id.index(), &config.clusters[id.index()]);
             clusters[row] = self.clusters[row].succeed(&self.config.clusters[row], cluster);
             endpoint_slots[row] = self::endpoint_slots(Some((self, (*id, false))), cluster, workers);
+            sessions[row] = self::sessions(cluster, &self.sticky_key);
         }
         Self {
             number: self.number + 1,
@@ -167,6 +175,8 @@ impl Shared {
             tls_rules: self.tls_rules.clone(),
             ticket_keys: Arc::clone(&self.ticket_keys),
             challenges: Arc::clone(&self.challenges),
+            sticky_key: Arc::clone(&self.sticky_key),
+            sessions,
             clusters,
             endpoint_slots,
             changed,
@@ -224,10 +234,13 @@ impl Shared {
         let number = old.map_or(1, |old| old.number + 1);
         let ticket_keys = old.map_or_else(|| Arc::new(TicketKeys::random()), |old| Arc::clone(&old.ticket_keys));
         let challenges = old.map_or_else(Arc::default, |old| Arc::clone(&old.challenges));
+        let sticky_key = old.map_or_else(sticky::made_key, |old| Arc::clone(&old.sticky_key));
         Self {
             tls_rules: config.listeners.iter().map(|listener| tls_rules(listener, &ticket_keys, &challenges)).collect(),
             ticket_keys,
             challenges,
+            sessions: config.clusters.iter().map(|cluster| sessions(cluster, &sticky_key)).collect(),
+            sticky_key,
             number,
             root: number,
             limits: Arc::new(Limits::new(&config, Arc::clone(&table), workers, old.map(|old| &*old.limits))),
@@ -348,6 +361,11 @@ impl Before {
 /// Whether two parts of configurations say the same. By their words: some of what they hold (compiled patterns) cannot be compared.
 fn is_same<T: std::fmt::Debug>(old: &T, new: &T) -> bool {
     format!("{old:?}") == format!("{new:?}")
+}
+
+fn sessions(cluster: &Cluster, made: &[u8; 32]) -> Option<Arc<Sessions>> {
+    let key = cluster.sticky.as_ref()?.key.as_ref();
+    Some(Arc::new(Sessions::new(key.map_or(made, |key| &key.0), cluster)))
 }
 
 fn common(old: Option<(&Shared, (ClusterId, bool))>, cluster: &Cluster, workers: usize) -> Common {

@@ -71,6 +71,12 @@ pub(super) struct Worker {
     date: Cell<(Instant, HttpDate)>,
     /// Downstream connections, over all listeners.
     pub(super) connections: Cell<usize>,
+    /// Copies of requests under way.
+    pub(super) mirrors: Cell<usize>,
+    /// Responses that are being compressed.
+    pub(super) compressions: Cell<usize>,
+    /// Bytes of bodies that are awaited.
+    pub(super) held: Cell<usize>,
     /// Places for handshakes with clients.
     pub(super) handshakes: Handshakes,
     pub(super) draining: Cell<bool>,
@@ -100,7 +106,7 @@ pub(super) struct Hands {
 #[derive(Debug, Default)]
 pub(super) struct LogTexts {
     pub(super) bytes: Vec<u8>,
-    pub(super) ends: [u32; 10],
+    pub(super) ends: [u16; 11],
 }
 
 /// Buffers that one call at a time parses and encodes with.
@@ -141,6 +147,9 @@ impl Worker {
             armed: Cell::new(0),
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
+            mirrors: Cell::default(),
+            compressions: Cell::default(),
+            held: Cell::default(),
             own_lines: RefCell::default(),
             charges: RefCell::default(),
             places: RefCell::default(),

@@ -10,20 +10,28 @@
 //!
 //! A client that waits for `100 Continue` is not read from before [`super::conversation`], which hears the endpoint, has told it.
 
+mod holding;
+mod invariants;
+mod waits;
+
+use self::holding::Held;
+use self::waits::Waits;
 use super::attempt::Attempt;
 use super::attempts::Attempts;
+use super::compression::Coder;
 use super::discard::Rest;
 use super::failure::Failure;
 use super::going::Delivery;
 use super::inbound::Inbound;
 use super::incoming::{Incoming, framing_up};
+use super::mirror;
 use crate::error::ProxyError;
 use crate::http::body::{Body, push_piece};
 use crate::http::framing::Framing;
 use crate::http::grpc;
 use crate::http::grpc_web::Text;
 use crate::http::trailers::Trailers;
-use crate::limits::{BLOCK_BULK, DISCARD_BYTES_MAX, REPLAY_BYTES_MAX};
+use crate::limits::DISCARD_BYTES_MAX;
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::net::stream::{SEND_AT_ONCE, Stream};
@@ -62,10 +70,18 @@ pub(super) struct Upload<'c> {
     rate_min: u64,
     /// It is a call of gRPC.
     is_call: bool,
+    /// T_max begins with its end.
+    is_open: bool,
+    /// A copy of it is to be made.
+    mirrors: Cell<bool>,
+    /// What it holds of what a worker may, where a body is awaited.
+    held: OnceCell<Box<Held>>,
+    /// What compresses the answer.
+    coder: Cell<Option<Box<Coder>>>,
     /// Over what is waited for of the client.
     watch: OnceCell<Watch>,
     /// Time spent waiting for the client, while a rate is asked of it.
-    waited: Cell<Duration>,
+    waited_nanos: Cell<u64>,
 }
 
 /// Where the client is with its body.
@@ -112,8 +128,12 @@ impl<'c> Upload<'c> {
             fast: Cell::new(false),
             rate_min: incoming.rate_min,
             is_call: incoming.is_call,
+            is_open: incoming.is_open,
+            mirrors: Cell::new(incoming.is_mirrored),
+            held: OnceCell::new(),
+            coder: Cell::default(),
             watch: OnceCell::new(),
-            waited: Cell::new(Duration::ZERO),
+            waited_nanos: Cell::new(0),
         }
     }
 
@@ -148,7 +168,12 @@ impl<'c> Upload<'c> {
     /// as long as it is silent.
     fn end_of_silence(&self, now: Instant) -> Instant {
         let deadline = self.attempts.deadline();
-        if self.is_call { deadline.min(now + self.patience) } else { deadline }
+        match (self.is_call, self.is_open) {
+            (true, _) => deadline.min(now + self.patience),
+            // a client that says nothing for so long has failed before
+            (false, true) => deadline.min(now + 2 * self.patience),
+            (false, false) => deadline,
+        }
     }
 
     /// The endpoint has said something, which is patience for its client.
@@ -245,28 +270,6 @@ impl<'c> Upload<'c> {
         self.inbox.into_inner()
     }
 
-    /// Asserts what is true whenever nothing is being sent.
-    ///
-    /// # Panics
-    /// It is not, by a defect of this module.
-    pub(super) fn check_invariants(&self, delivery: &Delivery) {
-        let (outbound, body) = (self.outbound.borrow(), self.body.borrow());
-        assert!(!self.severed.get() || !body.is_done(), "a body that is whole is not malformed");
-        assert!(
-            !self.withheld.get() || self.body_bytes() == 0,
-            "nothing is taken from a client that waits to be told to send"
-        );
-        assert!(!self.waits.get(), "what was waited for is here");
-        match self.replay.get() {
-            Replay::Kept => {
-                assert!(self.head_bytes.get() <= outbound.all().len(), "the head is where it can be sent again");
-                assert!(delivery.sent.get() <= outbound.all().len(), "what was sent is kept");
-                assert!(self.body_bytes() <= (REPLAY_BYTES_MAX + BLOCK_BULK) as u64, "what is kept is bounded");
-            }
-            Replay::Lost => assert_eq!(delivery.sent.get(), 0, "who forgets what was sent cannot count it"),
-        }
-    }
-
     /// Sends what is there, from the first byte on, then the rest of the body as it comes.
     pub(super) async fn run(&self, delivery: &Delivery, attempt: &Attempt, upstream: &Stream) -> Result<(), Failure> {
         self.take_in()?;
@@ -297,6 +300,11 @@ impl<'c> Upload<'c> {
     fn on_complete(&self, delivery: &Delivery, attempt: &Attempt) {
         let now = clock::now();
         self.attempts.begin_deadline(now);
+        if self.mirrors.take() {
+            let outbound = self.outbound.borrow();
+            let text = self.is_replayable().then(|| (outbound.all(), self.head_bytes.get()));
+            mirror::send(self.inbound.worker, self.attempts.route(), text);
+        }
         if delivery.time.get() != Duration::MAX && !delivery.answered.get() {
             // one that cannot be sent again has all the time that is left
             let time = if self.is_replayable() { delivery.time.get() } else { Duration::MAX };
@@ -312,8 +320,9 @@ impl<'c> Upload<'c> {
         }
         let unawaited = self.goes_at_once(delivery);
         let began = clock::now();
-        // T_max does not run while a call's client may say more, but an endpoint that takes nothing of it has no more time than that
-        let in_time = self.is_call && delivery.time.get() != Duration::MAX && !delivery.answered.get();
+        // where T_max does not run while the client may say more, an endpoint that takes nothing of it has no more time than that all the same
+        let is_open = self.is_call || self.is_open;
+        let in_time = is_open && delivery.time.get() != Duration::MAX && !delivery.answered.get();
         if in_time {
             attempt.watch.turn_to_send(self.attempts.time(), began);
         }
@@ -331,7 +340,8 @@ impl<'c> Upload<'c> {
         delivery.has_left.set(true);
         // chunk lines count only when they are most of it: a body in chunks of a byte each must not be kept either
         let encoded = outbound.all().len() - self.head_bytes.get().min(outbound.all().len());
-        let outgrown = self.body_bytes.get() > REPLAY_BYTES_MAX as u64 || encoded > 2 * REPLAY_BYTES_MAX;
+        let kept_max = self.kept_bytes_max();
+        let outgrown = self.body_bytes.get() > kept_max as u64 || encoded > 2 * kept_max;
         if kept == Replay::Kept && outgrown {
             self.attempts.forbid_replay();
         }
@@ -358,7 +368,7 @@ impl<'c> Upload<'c> {
     async fn receive(&self) -> Result<(), Failure> {
         let watch = self.watch.get_or_init(|| self.inbound.worker.timers.watch());
         let began = clock::now();
-        let _guard = watch.over(self.inbound.stream, began + self.patience, Shutdown::Read);
+        let _guard = watch.over(self.inbound.stream, self.end_of_wait(began), Shutdown::Read);
         let left = self.left();
         let waits = Waits::begin(&self.waits);
         if left.is_none_or(|left| left <= DISCARD_BYTES_MAX) {
@@ -395,8 +405,8 @@ impl<'c> Upload<'c> {
         if self.inbound.worker.timers.was_away(now) {
             return false;
         }
-        let waited = self.waited.get() + now.since(since);
-        self.waited.set(waited);
+        let waited = Duration::from_nanos(self.waited_nanos.get()) + now.since(since);
+        self.waited_nanos.set(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
         let bytes = u128::from(self.body_bytes()) + self.inbox.borrow().unread().len() as u128;
         waited > self.patience && bytes * 1_000_000_000 < u128::from(self.rate_min) * waited.as_nanos()
     }
@@ -443,22 +453,5 @@ impl<'c> Upload<'c> {
             inbox.clear();
         }
         Ok(())
-    }
-}
-
-/// The client's next bytes are being waited for, until it is dropped.
-struct Waits<'c>(&'c Cell<bool>);
-
-impl<'c> Waits<'c> {
-    fn begin(waits: &'c Cell<bool>) -> Self {
-        debug_assert!(!waits.get(), "one at a time");
-        waits.set(true);
-        Self(waits)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.set(false);
     }
 }

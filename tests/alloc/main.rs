@@ -68,6 +68,7 @@ fn cases() -> Vec<Case> {
         case("who may not", &with("/closed", &format!("X-Api-Key: {KEY}")), "403"),
         case("no route", &GET.replace("api.example.com", "elsewhere.example"), "404"),
         case("conditions on values", &with("/tested?a=%62c", "Cookie: x=1; tier=gold"), "200"),
+        case("a session that begins, on a side by a cookie", &with("/kept", "Cookie: id=7; x=1"), "200"),
         case("a page of another origin", &with("/shared", "Origin: https://app.example"), "200"),
         case(
             "a preflight",
@@ -116,6 +117,12 @@ const AUTH: &str = r#"
         cors = { origins = ["~https://[a-z]+\\.example"], headers = ["*"] }
         response_headers = { set = { x-path = "{path}" } }
         upstream = "good"
+
+        [[route]]
+        name = "kept"
+        match = { host = "api.example.com", path = "/kept" }
+        split = [{ upstream = "kept", weight = 9 }, { upstream = "good", weight = 0 }]
+        split_by = "cookie:id"
 
         [[route]]
         name = "closed"
@@ -178,6 +185,10 @@ fn configuration(driver: &str, access_log: &str, service: &Service) -> String {
         [upstream.good]
         endpoints = [{{ address = "{good}" }}]
         max_requests = 1000
+
+        [upstream.kept]
+        endpoints = [{{ address = "{good}" }}]
+        sticky = {{ key = "0123456789abcdef" }}
 
         [upstream.half]
         balance = "round_robin"

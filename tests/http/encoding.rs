@@ -287,6 +287,7 @@ fn down(bytes: &[u8], how: &Down<'_>) -> (String, Framing) {
     };
     let date = date();
     let response = DownstreamResponse {
+        is_recoded: false,
         head: &head,
         version: how.version,
         close: how.close,

@@ -52,6 +52,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     calls,
     rate_limits,
     shared_limits,
+    traffic_rules,
     forgotten_clients,
     health_checks,
     crowds,
@@ -358,6 +359,13 @@ fn shared_limits(driver: Driver) -> Moved {
     let shared = "[redis]\nurl = \"redis://127.0.0.1:1\"\n[limit.all]\nrate = \"9/s\"\nshared = \"redis\"\n";
     let watched = Watched::start(driver, &behind(&[&upstream], "limit = [\"all\"]", shared));
     watched.moved(&["ringgate_redis_exchanges_total"])
+}
+
+fn traffic_rules(driver: Driver) -> Moved {
+    let upstream = Upstream::always("ok");
+    let watched = Watched::start(driver, &behind(&[&upstream], "fault = { abort = { status = 500 } }", ""));
+    assert_eq!(watched.gateway.get("/").status, 500);
+    watched.moved(&["ringgate_traffic_events_total"])
 }
 
 fn consumers(driver: Driver) -> Moved {

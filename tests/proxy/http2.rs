@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// The keys of a listener that speaks it without TLS.
-const CLEAR: &str = "http2 = { cleartext = true }";
+pub(crate) const CLEAR: &str = "http2 = { cleartext = true }";
 /// Long for a test.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -21,18 +21,18 @@ fn gateway(driver: Driver, service: &Upstream, route: &str) -> Gateway {
     gateway_with(driver, CLEAR, &behind(&[service], route, ""))
 }
 
-fn gateway_with(driver: Driver, listener: &str, config: &str) -> Gateway {
+pub(crate) fn gateway_with(driver: Driver, listener: &str, config: &str) -> Gateway {
     Gateway::start_with(driver, &Setup { listener, config, ..Setup::default() })
 }
 
 /// Runs a client to its end, within a limit.
-fn run<T>(client: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(client: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(LIMIT, client).await.expect("within the limit") })
 }
 
 /// A connection, whose task runs until the client is dropped.
-async fn connect(gateway: &Gateway) -> SendRequest<Bytes> {
+pub(crate) async fn connect(gateway: &Gateway) -> SendRequest<Bytes> {
     connect_by(gateway, h2::client::Builder::new().initial_connection_window_size(1 << 24).initial_window_size(1 << 23))
         .await
 }
@@ -44,18 +44,18 @@ async fn connect_by(gateway: &Gateway, builder: &h2::client::Builder) -> SendReq
     sender
 }
 
-fn get(path: &str) -> Request<()> {
+pub(crate) fn get(path: &str) -> Request<()> {
     Request::get(format!("http://test{path}")).body(()).unwrap()
 }
 
 /// A request without a body.
-async fn ask(sender: &SendRequest<Bytes>, request: Request<()>) -> Result<Response<RecvStream>, h2::Error> {
+pub(crate) async fn ask(sender: &SendRequest<Bytes>, request: Request<()>) -> Result<Response<RecvStream>, h2::Error> {
     let mut sender = sender.clone().ready().await?;
     sender.send_request(request, true)?.0.await
 }
 
 /// All of a body, with its trailers.
-async fn read(body: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
+pub(crate) async fn read(body: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
     let mut all = Vec::new();
     while let Some(piece) = body.data().await {
         let piece = piece?;

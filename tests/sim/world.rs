@@ -307,11 +307,13 @@ impl World {
         let deadline = self.route.start(incoming, self.now);
         let idempotent = below(&mut self.rng, 3) > 0;
         let key = (below(&mut self.rng, 5) > 0).then(|| below(&mut self.rng, 50) as u64);
+        let session = (below(&mut self.rng, 8) == 0)
+            .then(|| EndpointId(below(&mut self.rng, self.clusters[0].endpoints().len()) as u16));
         let replayable = below(&mut self.rng, 5) > 0;
         let worker = below(&mut self.rng, self.clusters.len());
         let try_time = self.tries[worker].get(RouteId(0), &self.try_times, self.now);
         let retry = Rc::clone(&self.rules);
-        let exchange = Exchange::new(Facts { deadline, retry, idempotent, replayable, key, try_time });
+        let exchange = Exchange::new(Facts { deadline, retry, idempotent, replayable, session, key, try_time });
         let id = self.report.requests as usize;
         self.report.requests += 1;
         let Some(gate) = self.gate.admit(self.now, &mut self.gate_rng) else {
@@ -597,6 +599,7 @@ fn draw_cluster(rng: &mut Rng) -> config::Cluster {
         outlier: (below(rng, 8) > 0).then_some(outlier),
         retry_after_max: Duration::from_millis(below(rng, 2) as u64 * 30_000),
         spill: if below(rng, 2) == 0 { Spill::Proportional } else { Spill::None },
+        sticky: None,
         slow_start: Duration::from_millis(below(rng, 2) as u64 * 3_000),
         protocol: ringgate::config::Protocol::default(),
         streams_max: 100,

@@ -63,6 +63,7 @@ fn check_final(knobs: Knobs, method: &Method, head: &ResponseHead<'_>, behind: &
         _ => ServerField::Pass,
     };
     let response = DownstreamResponse {
+        is_recoded: false,
         head,
         version,
         close: knobs.bit(4),

@@ -7,6 +7,7 @@
 use super::identity;
 use super::rows::{array, glue};
 use super::rules::{cors, limit, shared_limits, test};
+use super::traffic;
 use crate::config::{
     AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, ErrorPage, HashKey, HeaderRules,
     HealthCheck, HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, Probe, ProxyVersion, QueryRules,
@@ -188,7 +189,7 @@ fn route(route: &Route, config: &Config) -> Value {
         }
     };
     let target = target(&route.target, config);
-    json!({
+    let mut shown = json!({
         "name": route.name,
         "match": matcher(&route.matcher),
         "upstream": target["upstream"],
@@ -212,7 +213,9 @@ fn route(route: &Route, config: &Config) -> Value {
         "tunnel_timeout": route.tunnel_timeout.map(duration),
         "min_body_rate": route.body_rate_min.map(body_rate),
         "retry": retry(&route.retry),
-    })
+    });
+    traffic::of_route(&route.traffic, config, &mut shown);
+    shown
 }
 
 fn error_page(page: &ErrorPage) -> Value {
@@ -412,6 +415,7 @@ fn cluster(cluster: &Cluster) -> Value {
         "retry_after_max": duration(cluster.retry_after_max),
         "spill": spill(cluster.spill),
         "slow_start": duration(cluster.slow_start),
+        "sticky": cluster.sticky.as_ref().map(traffic::sticky),
         "protocol": match cluster.protocol {
             crate::config::Protocol::Http1 => "http1",
             crate::config::Protocol::Http2 => "h2",
@@ -509,6 +513,10 @@ tls = { certificates = [{ chain = "/dir/a.pem", key = "/dir/a.key" }], client_au
 match = { path = "/a/*", header = { x-a = "1" }, query = { b = "2" }, cookie = { c = "3" } }
 upstream = "app"
 cors = { origins = ["https://a.example"] }
+fault = { delay = { time = "1s" }, abort = {}, header = "x-fault" }
+mirror = { upstream = "b" }
+request_buffering = {}
+compression = {}
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 query = { set = { a = "b" }, rename = { c = "d" } }
@@ -575,6 +583,7 @@ tiers = { gold = { concurrency = 90 } }
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]
 health_check = { path = "/", headers = { x-check = "1" } }
+sticky = { key = "0123456789abcdef" }
 tls = { ca = "/dir/a.pem", certificate = { chain = "/dir/a.pem", key = "/dir/a.key" } }
 [upstream.b]
 endpoints = [{ address = "10.0.0.2:1" }]

@@ -36,6 +36,7 @@ mod identity;
 mod rows;
 mod rules;
 mod server;
+mod traffic;
 mod views;
 
 pub use crate::control::endpoints::{Asked, Order, Put, Refused};

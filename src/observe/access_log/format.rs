@@ -113,6 +113,9 @@ impl Formatter {
         if !record.limit.is_empty() {
             self.json_text(out, "limit", record.limit, false);
         }
+        if !record.fault.is_empty() {
+            self.json_text(out, "fault", record.fault, false);
+        }
         if let Some(rule) = record.rule {
             put(out, format_args!(",\"rule\":\"{}\"", rule.word()));
         }
@@ -191,6 +194,10 @@ impl Formatter {
         if !record.limit.is_empty() {
             out.extend_from_slice(b" limit=");
             combined_quoted(out, record.limit, false);
+        }
+        if !record.fault.is_empty() {
+            out.extend_from_slice(b" fault=");
+            combined_quoted(out, record.fault, false);
         }
         if let Some(code) = record.grpc_status {
             put(out, format_args!(" grpc_status={code}"));

@@ -65,6 +65,8 @@ pub struct LogRecord<'a> {
     pub referer: &'a [u8],
     /// The name of the limit that has refused it.
     pub limit: &'a [u8],
+    /// The fault that was made for it: `delay`, `abort`, `delay+abort`.
+    pub fault: &'a [u8],
     /// The name of the consumer that was recognised.
     pub consumer: &'a [u8],
     /// The session that it came in; `None`: plain HTTP.
@@ -109,7 +111,7 @@ const NONE_U64: u64 = u64::MAX;
 const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
 /// The largest packed record: ten texts, the endpoints, and less than 144 bytes of numbers.
-pub(super) const PACKED_BYTES_MAX: usize = 10 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
+pub(super) const PACKED_BYTES_MAX: usize = 11 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
 
 impl<'a> LogRecord<'a> {
     /// Appends the packed record to `out`: at most [`PACKED_BYTES_MAX`] bytes.
@@ -149,6 +151,7 @@ impl<'a> LogRecord<'a> {
         pack_text(out, self.client_subject);
         pack_text(out, self.consumer);
         pack_text(out, self.limit);
+        pack_text(out, self.fault);
     }
 
     /// Reads what [`LogRecord::pack`] wrote; `tries` keeps where they went and how they ended. `None` when the bytes are no packed record.
@@ -208,6 +211,7 @@ impl<'a> LogRecord<'a> {
             client_subject: from.text()?,
             consumer: from.text()?,
             limit: from.text()?,
+            fault: from.text()?,
         })
     }
 }
@@ -319,6 +323,7 @@ pub(super) mod tests {
             client_subject: b"",
             consumer: b"",
             limit: b"",
+            fault: b"",
         }
     }
 
@@ -338,7 +343,7 @@ pub(super) mod tests {
     fn a_packed_record_comes_back_as_it_was() {
         round_trip(&full());
         round_trip(&LogRecord { rule: Some(Rule::Chunk), ..full() });
-        round_trip(&LogRecord { consumer: b"acme", limit: b"plan", grpc_status: Some(16), ..full() });
+        round_trip(&LogRecord { consumer: b"acme", limit: b"plan", fault: b"delay", grpc_status: Some(16), ..full() });
         let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
         round_trip(&LogRecord { tls: Some(tls), sni: b"api.example.com", client_subject: b"CN=a", ..full() });
         round_trip(&LogRecord {
@@ -373,6 +378,7 @@ pub(super) mod tests {
             client_subject: text,
             consumer: text,
             limit: text,
+            fault: text,
             tls: Some(LogTls { version: 0x0303, suite: 0xc02b, is_resumed: false }),
             endpoints: &many,
             outcomes: &[AttemptOutcome::Reset; 100],

@@ -7,7 +7,7 @@ use crate::observe::counter::{Arena, Counter, counters};
 use crate::observe::histogram::Histogram;
 use crate::observe::labels::{
     AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, ReadmitReason, RefuseReason, RetryReason, StreamCode,
-    StreamSide, TlsVersion,
+    StreamSide, TlsVersion, TrafficEvent,
 };
 
 /// Slots of a route's requests that are allocated at a time.
@@ -63,6 +63,8 @@ pub(crate) struct RouteStats {
     pub(crate) rate_limited_dry_run: Counter,
     /// Requests that rules in dry run would have refused.
     pub(crate) forbidden_dry_run: Counter,
+    /// What was done with its traffic beyond passing it on, by [`TrafficEvent`].
+    pub(crate) traffic: [Counter; TrafficEvent::ALL.len()],
 }
 
 impl RouteStats {
@@ -76,6 +78,7 @@ impl RouteStats {
             calls: Calls::new(),
             rate_limited_dry_run: Counter::default(),
             forbidden_dry_run: Counter::default(),
+            traffic: counters(),
         }
     }
 }

@@ -65,6 +65,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         tunnel_timeout: None,
         body_rate_min: None,
         grpc_web: false,
+        traffic: Default::default(),
         retry,
     }
 }

@@ -12,6 +12,14 @@ use crate::units::{EndpointId, Instant, Rng};
 use rand::Rng as _;
 
 impl Cluster {
+    /// The endpoint of the request's session, if the balancer may choose it: a session is never a probe, and no ramp declines it.
+    pub(super) fn pick_session(&self, ask: &Ask<'_>) -> Option<(EndpointId, Terms)> {
+        let id = ask.session?;
+        self.endpoints.get(id.index())?;
+        let is_available = self.tier_of(id).available.binary_search(&id).is_ok();
+        (is_available && self.has_room(id, ask)).then_some((id, Terms::Usual))
+    }
+
     pub(super) fn pick_probe(&mut self, ask: &Ask<'_>, now: Instant) -> Option<(EndpointId, Terms)> {
         if self.ready.is_empty() || !ask.probes {
             return None;

@@ -2,6 +2,7 @@
 
 mod evidence;
 mod reload;
+mod sessions;
 
 use super::*;
 use crate::config::{Balance, HashKey};
@@ -17,6 +18,8 @@ use rand::SeedableRng;
 struct World {
     cluster: Cluster,
     rng: Rng,
+    /// Where the next requests' session is.
+    session: Option<EndpointId>,
 }
 
 impl World {
@@ -33,7 +36,7 @@ impl World {
     fn of(common: &Common, config: &config::Cluster, seed: u64, n: u64) -> Vec<Self> {
         let one = |seed: u64| {
             let mut rng = Rng::seed_from_u64(seed);
-            Self { cluster: Cluster::new(config, common, &mut rng), rng }
+            Self { cluster: Cluster::new(config, common, &mut rng), rng, session: None }
         };
         (0..n).map(|worker| one(seed + 1_000 * worker)).collect()
     }
@@ -45,7 +48,8 @@ impl World {
     fn ask(&mut self, tried: &[u32], expendable: bool, key: Option<u64>, now: Instant) -> Result<Attempt, Shortage> {
         let tried: Vec<EndpointId> = tried.iter().map(|id| EndpointId(*id as u16)).collect();
         let deadline = now + Duration::from_secs(2);
-        let ask = Ask { tried: &tried, refused: &Visited::EMPTY, key, probes: tried.is_empty(), expendable, deadline };
+        let (refused, session) = (&Visited::EMPTY, self.session);
+        let ask = Ask { tried: &tried, refused, session, key, probes: tried.is_empty(), expendable, deadline };
         self.cluster.begin(&ask, now, &mut self.rng)
     }
 

@@ -12,6 +12,12 @@ use crate::units::{Instant, Rng};
 use std::time::Duration;
 
 impl Exchange {
+    /// The same request at another cluster, of which it has met nobody yet.
+    #[must_use]
+    pub fn elsewhere(&self) -> Self {
+        Self::new(Facts { session: None, key: None, ..self.facts.clone() })
+    }
+
     /// Nothing was sent: on to the next endpoint that this request has not met. `None` when there is none.
     pub(super) fn fail_over(&mut self, cluster: &mut Cluster, now: Instant, rng: &mut Rng) -> Option<Action> {
         if usize::from(self.failovers) >= FAILOVERS_MAX {

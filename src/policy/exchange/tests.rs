@@ -45,6 +45,7 @@ impl World {
             retry: Rc::new(Rules::new(retry)),
             idempotent: true,
             replayable: true,
+            session: None,
             key: None,
             try_time: None,
         };

@@ -29,7 +29,7 @@ pub use conditions::Allow;
 pub use explain::{Considered, MatchOutcome, Rank};
 pub use patterns::RouterCache;
 pub use query::{edit_query, push_encoded};
-pub use rewrite::{pick_split, rest_of, rewrite};
+pub use rewrite::{rest_of, rewrite};
 
 use crate::config::{Config, HostMatch, Match, PathMatch};
 use crate::limits;

@@ -1,8 +1,6 @@
-//! What a chosen route does to the path, and which of its clusters a request goes to.
+//! What a chosen route does to the path.
 
 use crate::config::{Match, PathMatch, Rewrite, placeholder};
-use crate::units::{ClusterId, Rng, Weight};
-use rand::RngExt as _;
 
 /// Appends the path that goes to the upstream, without query; it always begins with `/`, but for `*`, which stays. A path that is made
 /// here begins with one slash, whatever the client's had, and has no empty segment that the client's had not: `//host` may be a host.
@@ -90,30 +88,9 @@ fn rest_by<'p>(by: &PathMatch, path: &'p str) -> Option<&'p str> {
     }
 }
 
-/// One of the clusters, each with the probability of its share of the weights.
-///
-/// # Panics
-/// When `split` is empty or its weights' sum is zero; a checked configuration has neither.
-#[must_use]
-pub fn pick_split(split: &[(ClusterId, Weight)], rng: &mut Rng) -> ClusterId {
-    if let [(only, _)] = split {
-        return *only;
-    }
-    let total: u64 = split.iter().map(|(_, weight)| u64::from(weight.0)).sum();
-    let mut ticket = rng.random_range(0..total);
-    for (cluster, weight) in split {
-        match ticket.checked_sub(u64::from(weight.0)) {
-            None => return *cluster,
-            Some(left) => ticket = left,
-        }
-    }
-    unreachable!("the ticket is below the sum of the weights")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::SeedableRng as _;
 
     fn rewritten(rule: Rewrite, matched: PathMatch, path: &str) -> String {
         let mut out = b"GET ".to_vec();
@@ -165,22 +142,5 @@ mod tests {
         assert_eq!(fill("/v2{rest}", "/a//b//c"), "/v2//b//c");
         assert_eq!(fill("{path}/y", "/"), "/y");
         assert_eq!(rewritten(Rewrite::None, PathMatch::default(), "//a//b"), "//a//b");
-    }
-
-    #[test]
-    fn a_split_is_drawn_in_proportion_to_its_weights() {
-        let seed = 7;
-        println!("seed {seed}");
-        let mut rng = Rng::seed_from_u64(seed);
-        let split = [(ClusterId(0), Weight(95)), (ClusterId(1), Weight(0)), (ClusterId(2), Weight(5))];
-        let draws = 100_000_u32;
-        let mut counts = [0_u32; 3];
-        for _ in 0..draws {
-            counts[pick_split(&split, &mut rng).index()] += 1;
-        }
-        assert_eq!(counts[1], 0);
-        // Binomial: sigma is sqrt(n p q) = 69; five of them.
-        assert!(counts[2].abs_diff(draws / 20) < 345, "{counts:?}");
-        assert_eq!(pick_split(&[(ClusterId(4), Weight(1))], &mut rng), ClusterId(4));
     }
 }

@@ -120,6 +120,7 @@ fn answer(connection: &mut Connection, request: Echoed, out: &mut Vec<u8>) {
     };
     let mut block = Vec::new();
     let response = DownstreamResponse {
+        is_recoded: false,
         head: &parsed,
         version: Version::Http2,
         close: false,

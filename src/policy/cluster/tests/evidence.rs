@@ -274,7 +274,7 @@ fn a_worker_that_begins_later_knows_what_checks_have_found() {
     let common = Common::new(&config, 1);
     common.standings.set_healthy(EndpointId(1), false);
     let mut rng = Rng::seed_from_u64(172);
-    let mut world = World { cluster: Cluster::new(&config, &common, &mut rng), rng };
+    let mut world = World { cluster: Cluster::new(&config, &common, &mut rng), rng, session: None };
     assert_eq!(world.counts(10, at(0)), [10, 0]);
     common.standings.set_healthy(EndpointId(1), true);
     world.cluster.set_health(EndpointId(1), true, at(1));
