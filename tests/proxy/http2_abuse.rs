@@ -247,7 +247,8 @@ on_both_drivers! {
             socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             socket.write_all(begin).unwrap();
             let mut all = Vec::new();
-            let _ = socket.read_to_end(&mut all);
+            let end = socket.read_to_end(&mut all).map_err(|error| error.kind());
+            assert_ne!(end, Err(std::io::ErrorKind::WouldBlock), "{}", begin.escape_ascii());
         }
         gateway.assert_nothing_left();
     }

@@ -57,6 +57,8 @@ pub(super) struct Mux {
     pub(super) farewell: Farewell,
     /// The client has ended its direction: nothing more is received.
     pub(super) is_deaf: bool,
+    /// A part of a frame is with the receive that is in flight.
+    has_part: bool,
     /// When the block that is coming began.
     pub(super) head_began: Option<Instant>,
 }
@@ -115,6 +117,7 @@ impl Mux {
             local: connection.stream.local_address(),
             farewell: Farewell::No,
             is_deaf: false,
+            has_part: false,
             head_began: None,
         }
     }
@@ -138,6 +141,7 @@ impl Mux {
             self.say_farewell();
             let may_receive = !self.is_deaf && self.codec.takes_more() && self.has_room(&mut inbox, &worker);
             if receiving.is_none() && may_receive {
+                self.has_part = !inbox.is_empty();
                 receiving.set(Some(receive(&worker, stream, &mut inbox)));
             }
             if let Some(out) = self.collect(&worker) {
@@ -161,6 +165,7 @@ impl Mux {
             match happened {
                 Waited::Received((received, block)) => {
                     receiving.set(None);
+                    self.has_part = false;
                     inbox = block;
                     if !matches!(received, Ok(1..)) && !self.on_half_close(connection, &received) {
                         break self.on_end(connection);
@@ -205,6 +210,7 @@ impl Mux {
                 }
                 Happened::Received((received, block)) => {
                     receiving.set(None);
+                    self.has_part = false;
                     if !matches!(received, Ok(1..)) && !self.on_half_close(connection, &received) {
                         return Err(io::ErrorKind::ConnectionReset.into());
                     }
@@ -298,7 +304,8 @@ impl Mux {
             }
             inbox.consume(fed.consumed);
         }
-        let is_within = self.codec.is_within_head() || (!inbox.is_empty() && self.codec.is_greeted());
+        let has_part = self.has_part || !inbox.is_empty();
+        let is_within = self.codec.is_within_head() || (has_part && self.codec.is_greeted());
         self.head_began = is_within.then(|| self.head_began.unwrap_or(now));
         if inbox.is_empty() {
             inbox.clear();
@@ -373,6 +380,7 @@ impl Mux {
         self.codec.streams() == 0
             && self.farewell == Farewell::No
             && !self.is_deaf
+            && self.head_began.is_none()
             && inbox.is_empty()
             && self.codec.is_greeted()
     }
