@@ -23,6 +23,15 @@ pub const LIMITS_MAX: usize = 10_000;
 pub const LIMIT_KEYS_MAX: usize = 4;
 /// Limits (`limit = […]`) of one route.
 pub const ROUTE_LIMITS_MAX: usize = 8;
+/// Lines of the table of quotas, four keys each: a quarter of a million clients, of whom a snapshot is written within milliseconds.
+pub const QUOTA_TABLE_LINES: usize = 1 << 16;
+/// Requests that limits of requests at once can count apart; beyond it some are not counted. As many as a listener may have connections.
+pub const LIMITED_AT_ONCE_MAX: usize = 1 << 16;
+/// Keys of limits that several hosts share, which are looked through now and then; what finds no room waits for it. A cache line each.
+pub const SHARED_KEYS_MAX: usize = 1 << 16;
+/// Tokens that one request may cost (`limit = [{ cost = … }]`), and what a response may say of it (`cost_header`): enough for the words of the
+/// largest language models' contexts, and far from where sums of nanoseconds end.
+pub const COST_MAX: u64 = 1_000_000;
 /// An endpoint's weight; nginx and Envoy allow more, but ring points grow with it.
 pub const WEIGHT_MAX: u32 = 65_535;
 /// Conditions (headers, query parameters) of one route.

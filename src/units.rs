@@ -180,6 +180,72 @@ impl fmt::Display for Rate {
     }
 }
 
+/// A time of the calendar, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Window {
+    /// From a full hour to the next.
+    Hour,
+    /// From midnight to midnight.
+    Day,
+    /// From the first of a month to the first of the next.
+    Month,
+}
+
+impl Window {
+    /// All, by their names.
+    pub const ALL: [(&'static str, Self); 3] = [("hour", Self::Hour), ("day", Self::Day), ("month", Self::Month)];
+
+    /// When the window ends in which `unix` is; both in seconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn end(self, unix: u64) -> u64 {
+        let next = |seconds: u64| (unix / seconds + 1) * seconds;
+        match self {
+            Self::Hour => next(3_600),
+            Self::Day => next(86_400),
+            Self::Month => {
+                let (year, month) = year_and_month(unix / 86_400);
+                let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+                first_of(year, month) * 86_400
+            }
+        }
+    }
+
+    /// Seconds of it, where all of them have the same.
+    #[must_use]
+    pub fn seconds(self) -> Option<u64> {
+        match self {
+            Self::Hour => Some(3_600),
+            Self::Day => Some(86_400),
+            Self::Month => None,
+        }
+    }
+}
+
+impl fmt::Display for Window {
+    /// As the file writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::ALL.iter().find(|(_, window)| window == self).map_or("", |(name, _)| name))
+    }
+}
+
+/// The year and the month (1 to 12) of a day since 1970-01-01. The Gregorian calendar, counted from a first of March, so that the leap day is
+/// the last of its year (RFC 3339 appendix B has the idea).
+fn year_and_month(day: u64) -> (u64, u64) {
+    let from_march = day + 719_468; // since 0000-03-01
+    let (era, of_era) = (from_march / 146_097, from_march % 146_097);
+    let of_year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * of_year + of_year / 4 - of_year / 100);
+    let month = (5 * day_of_year + 2) / 153; // of a year that begins in March
+    let year = of_year + era * 400;
+    if month < 10 { (year, month + 3) } else { (year + 1, month - 9) }
+}
+
+/// The day since 1970-01-01 that is the first of a month.
+fn first_of(year: u64, month: u64) -> u64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 - 719_468
+}
+
 /// An endpoint's share; 0 drains it. At most [`crate::limits::WEIGHT_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weight(pub u32);
@@ -231,6 +297,24 @@ mod tests {
     fn a_rate_is_shown_as_the_file_writes_it() {
         let shown = |seconds| Rate::try_new(7, Duration::from_secs(seconds)).unwrap().to_string();
         assert_eq!([1, 60, 3_600, 86_400, 2].map(shown), ["7/s", "7/min", "7/h", "7/d", "7 in 2s"]);
+    }
+
+    #[test]
+    fn windows_end_where_the_calendar_says() {
+        // 2024-02-29T12:34:56Z, 2023-12-31T23:59:59Z, 1970-01-01T00:00:00Z, 2100-02-28T23:59:59Z (no leap year)
+        let ends = |unix: u64| Window::ALL.map(|(_, window)| window.end(unix));
+        assert_eq!(ends(1_709_210_096), [1_709_211_600, 1_709_251_200, 1_709_251_200]);
+        assert_eq!(ends(1_704_067_199), [1_704_067_200; 3]);
+        assert_eq!(ends(0), [3_600, 86_400, 2_678_400]);
+        assert_eq!(Window::Month.end(4_107_542_399), 4_107_542_400);
+        // every first of a month is the end of the one before, for four centuries
+        let (mut at, mut months) = (0, 0);
+        while at < 12_622_780_800 {
+            let next = Window::Month.end(at);
+            assert!((28..=31).contains(&((next - at) / 86_400)) && Window::Month.end(next - 1) == next);
+            (at, months) = (next, months + 1);
+        }
+        assert_eq!((at, months), (12_622_780_800, 4_800), "2370-01-01");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Licences under which a part of the gateway may stand: none of them asks anything of who runs or changes it but to be named.
-const LICENCES: [&str; 9] =
-    ["Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT", "MIT-0", "Unicode-3.0", "Zlib"];
+const LICENCES: [&str; 10] =
+    ["Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "ISC", "MIT", "MIT-0", "Unicode-3.0", "Zlib"];
 
 /// What is there in more than one version, and why. The list may only shrink.
 const TWICE: &[(&str, &str)] = &[

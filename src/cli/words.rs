@@ -3,7 +3,7 @@
 use http::Method;
 use ringgate::config::{
     AllowedHeaders, Balance, Cluster, Cors, Endpoint, HashKey, HostMatch, Limit, LimitKey, Listener, Lookup, Match,
-    Named, RetryOn, Route, ServerSide, Tier, Timeout,
+    Measure, Named, RetryOn, Route, ServerSide, Tier, Timeout,
 };
 use ringgate::limits::TRY_AUTO_MIN;
 use ringgate::policy::cors::Grant;
@@ -70,10 +70,25 @@ fn limit(limit: &Limit) -> String {
         (key, _) => counted(key),
     };
     let name = limit.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
-    let tier = |tier: &Tier| format!(", {} for consumers in {} ({} at once)", tier.rate, tier.group, tier.burst);
+    let tier = |tier: &Tier| match tier.measure {
+        Measure::Rate { rate, burst } => format!(", {rate} for consumers in {} ({burst} at once)", tier.group),
+        other => format!(", {other} for consumers in {}", tier.group),
+    };
     let tiers: String = limit.tiers.iter().map(tier).collect();
     let consequence = if limit.dry_run { "only counted (dry_run)" } else { "else 429" };
-    format!("{name}{} for {per}, {} at once{tiers}, {consequence}", limit.rate, limit.burst)
+    let cost = if limit.cost > 1 { format!(", {} a request", limit.cost) } else { String::new() };
+    let header = limit
+        .cost_header
+        .as_ref()
+        .map(|header| format!(", as many as {header} of the response says"))
+        .unwrap_or_default();
+    let measured = match limit.measure {
+        Measure::Rate { rate, burst } => format!("{rate} for {per}, {burst} at once"),
+        Measure::Quota { window, .. } => format!("{} for {per}, anew with each {window} of UTC", limit.measure),
+        Measure::Concurrency(_) => format!("{} for {per}", limit.measure),
+    };
+    let shared = if limit.is_shared { ", counted by redis for all gateways together" } else { "" };
+    format!("{name}{measured}{shared}{tiers}{cost}{header}, {consequence}")
 }
 
 fn counted(key: &LimitKey) -> String {

@@ -20,6 +20,7 @@ use super::names::{Cores, LogTo, Workers};
 use super::place::KeyOf;
 use super::problem::{Errors, Sink};
 use super::read::{List, Read, Written};
+use super::redis::redis;
 use super::texts::{Texts, as_text, read_file};
 use super::values::{DriverWord, FormatWord, duration};
 use super::{
@@ -225,6 +226,7 @@ fn config(
         None => (None, Firsts::new("route", 0, listener_names)),
     };
     let limits = access.limits.all(file);
+    let redis = file.redis.as_ref().map(|table| redis(table, sink));
     let guards = file.guard.as_ref().and_then(|list| guards(&list.value, &mut firsts, sink));
     let clusters = file.upstream.as_ref().and_then(|map| clusters(map, sink));
     let complete = || {
@@ -241,6 +243,7 @@ fn config(
             routes: routes.into(),
             clusters: clusters?,
             limits: limits?,
+            redis: redis.map_or(Some(None), |redis| redis.map(|redis| Some(std::sync::Arc::new(redis))))?,
             consumers: consumers?.into(),
             auth: auth.into(),
         })
@@ -285,7 +288,8 @@ fn gateway(table: &file::Gateway, available: &[usize], sink: &mut Sink<'_>) -> O
         DriverWord::Epoll => Driver::Epoll,
     };
     let (drain_delay, drain_timeout) = (value(&table.drain_delay)?.0, value(&table.drain_timeout)?.0);
-    Some(Gateway { cores, driver, drain_delay, drain_timeout, watch: value(&table.watch)? })
+    let quota_file = table.quota_file.as_ref().map(|path| path.value.0.clone());
+    Some(Gateway { cores, driver, drain_delay, drain_timeout, quota_file, watch: value(&table.watch)? })
 }
 
 fn admin(table: &file::Admin) -> Option<Admin> {
@@ -401,6 +405,7 @@ fn proxy_protocol(table: &file::Listener, sink: &mut Sink<'_>) {
     }
 }
 
+#[expect(clippy::type_complexity, reason = "taken apart at once")]
 fn listener(
     table: &file::Listener,
     tls: Option<Option<ServerSide>>,

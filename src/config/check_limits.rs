@@ -3,10 +3,12 @@
 use super::check::value;
 use super::file;
 use super::limit_keys::{self, LimitItem};
+use super::measure::{Measure, measures};
 use super::names::Name;
 use super::place::KeyOf;
 use super::problem::{Sink, listed};
 use super::read::{List, Written};
+use super::values::Int;
 use super::{Limit, Tier};
 use crate::units::Rate;
 use rustc_hash::FxHashMap;
@@ -23,7 +25,8 @@ pub(super) struct SharedLimits<'a> {
 impl<'a> SharedLimits<'a> {
     pub(super) fn new(file: &'a file::File, sink: &mut Sink<'_>) -> Self {
         let tables = || file.limit.iter().flat_map(|map| &map.value.0);
-        let of = |name: &'a str, table: &limit_keys::SharedLimit| (name, shared(name, table));
+        let mut of =
+            |name: &'a str, table: &limit_keys::SharedLimit| (name, shared(name, table, file.redis.is_some(), sink));
         let by_name: FxHashMap<&str, _> = tables().map(|(name, table)| of(&name.value.0, &table.value)).collect();
         for (_, table) in tables() {
             let is_tiered = table.value.tiers.as_ref().filter(|tiers| !tiers.value.0.is_empty());
@@ -70,7 +73,12 @@ impl<'a> SharedLimits<'a> {
         let mut found = Vec::with_capacity(list.value.0.len());
         for (row, item) in list.value.0.iter().enumerate() {
             let limit = match &item.value {
-                LimitItem::Own(table) => own(table),
+                LimitItem::Own(table) => own(table, sink),
+                LimitItem::Charged(table) => table.name.as_ref().and_then(|name| {
+                    let at = table.at.key("name").to_string();
+                    let limit = self.find(at, (&name.value.0, name.span.clone()), &found, sink)?;
+                    charged(limit, table, sink)
+                }),
                 LimitItem::Named(name) => {
                     self.find(format!("{path}[{row}]"), (&name.0, item.span.clone()), &found, sink)
                 }
@@ -104,29 +112,78 @@ impl<'a> SharedLimits<'a> {
     }
 }
 
-fn own(table: &limit_keys::Limit) -> Option<Limit> {
-    let rate = value(&table.rate)?.0;
-    let burst = limit_keys::burst(table.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
-    let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
-    Some(Limit { name: None, rate, burst, per, dry_run, tiers: Arc::default() })
+/// A limit that can be named where requests cost what is said there.
+fn charged(limit: Limit, table: &limit_keys::ChargedLimit, sink: &mut Sink<'_>) -> Option<Limit> {
+    let written = table.cost.as_ref()?;
+    let least = limit.tiers.iter().map(|tier| tier.measure.most()).fold(limit.measure.most(), u64::min);
+    let cost = affordable(table.at.key("cost"), written, least, sink)?;
+    let is_payable = is_payable(table.at.key("cost_header"), table.cost_header.as_ref(), &limit, sink);
+    let cost_header = table.cost_header.as_ref().map(|header| header.value.0.clone());
+    is_payable.then_some(Limit { cost, cost_header, ..limit })
 }
 
-fn shared(name: &str, table: &limit_keys::SharedLimit) -> Option<Limit> {
-    let rate = value(&table.rate)?.0;
-    let burst = limit_keys::burst(table.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
-    let tier = |group: &Written<Name>, tier: &limit_keys::Tier| {
-        let rate = value(&tier.rate)?.0;
-        let burst = limit_keys::burst(tier.burst.as_ref()).unwrap_or_else(|| default_burst(rate));
-        Some(Tier { group: group.value.0.clone(), rate, burst })
-    };
-    let tiers: Option<Vec<Tier>> =
-        table.tiers.as_ref()?.value.0.iter().map(|(group, table)| tier(group, &table.value)).collect();
+/// What a request costs, if a full bucket holds so much.
+fn affordable<const MIN: u64, const MAX: u64>(
+    path: KeyOf<'_>,
+    cost: &Written<Int<MIN, MAX>>,
+    burst: u64,
+    sink: &mut Sink<'_>,
+) -> Option<u32> {
+    if cost.value.0 > burst {
+        let message = format!("is more than the limit ever has, {burst}: no request could ever pass");
+        sink.value(path, cost.span.clone(), message, None);
+        return None;
+    }
+    u32::try_from(cost.value.0).ok()
+}
+
+fn own(table: &limit_keys::Limit, sink: &mut Sink<'_>) -> Option<Limit> {
+    let measure = measures!(table).read(sink)?;
     let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
-    Some(Limit { name: Some(name.into()), rate, burst, per, dry_run, tiers: tiers?.into() })
+    let cost = affordable(table.at.key("cost"), table.cost.as_ref()?, measure.most(), sink)?;
+    let cost_header = table.cost_header.as_ref().map(|header| header.value.0.clone());
+    let limit = Limit { name: None, measure, per, dry_run, tiers: Arc::default(), cost, cost_header, is_shared: false };
+    is_payable(table.at.key("cost_header"), table.cost_header.as_ref(), &limit, sink).then_some(limit)
+}
+
+/// Whether there is something to be paid: requests at once cost nothing.
+fn is_payable<T>(path: KeyOf<'_>, header: Option<&Written<T>>, limit: &Limit, sink: &mut Sink<'_>) -> bool {
+    let Some(header) = header.filter(|_| matches!(limit.measure, Measure::Concurrency(_))) else { return true };
+    sink.value(path, header.span.clone(), "the limit counts requests at once, which cost nothing".to_owned(), None);
+    false
+}
+
+fn shared(name: &str, table: &limit_keys::SharedLimit, has_redis: bool, sink: &mut Sink<'_>) -> Option<Limit> {
+    let measure = measures!(table).read(sink);
+    let mut tier = |group: &Written<Name>, tier: &limit_keys::Tier| {
+        let of_tier = measures!(tier).read(sink)?;
+        if measure.is_some_and(|measure| !measure.is_like(of_tier)) {
+            let message = format!("is another kind of limit than {}", measure?);
+            sink.place(&tier.at.path, tier.at.offset, message, None);
+            return None;
+        }
+        Some(Tier { group: group.value.0.clone(), measure: of_tier })
+    };
+    let tables = &table.tiers.as_ref()?.value.0;
+    // all of them are looked at, whatever is wrong with one
+    let tiers: Vec<Option<Tier>> = tables.iter().map(|(group, table)| tier(group, &table.value)).collect();
+    let tiers: Option<Vec<Tier>> = tiers.into_iter().collect();
+    let (per, dry_run) = (value(&table.per)?.0, value(&table.dry_run)?);
+    let (cost, cost_header, measure) = (1, None, measure?);
+    let is_shared = table.shared.is_some();
+    if let Some(shared) = table.shared.as_ref().filter(|_| !matches!(measure, Measure::Rate { .. }) || !has_redis) {
+        let (message, help) = match has_redis {
+            true => ("is for rates: nobody counts others over several hosts", None),
+            false => ("there is no [redis] that could count", Some("add [redis]".to_owned())),
+        };
+        sink.value(table.at.key("shared"), shared.span.clone(), message.to_owned(), help);
+        return None;
+    }
+    Some(Limit { name: Some(name.into()), measure, per, dry_run, tiers: tiers?.into(), cost, cost_header, is_shared })
 }
 
 /// What the rate admits in a second, at least one request.
-fn default_burst(rate: Rate) -> u64 {
+pub(super) fn default_burst(rate: Rate) -> u64 {
     let second = Duration::from_secs(1).as_nanos();
     u64::try_from(u128::from(rate.count()) * second / rate.per().as_nanos()).map_or(u64::MAX, |burst| burst.max(1))
 }

@@ -20,6 +20,7 @@ use super::names::{
 use super::paths::{Body, ProbePath, RedirectTo, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost, ProbeService};
 use super::read::{Later, List, Map};
+use super::redis::Redis;
 use super::retry_word::RetryWord;
 use super::rewrites::QueryEdits;
 use super::secret::SecretText;
@@ -75,6 +76,8 @@ table! {
         optional consumers_file: FilePath;
         /// Ways in which a request says who sends it, by name.
         default auth: Map<Name, Auth, AUTH_MAX> = {};
+        /// What counts limits that several gateways share.
+        optional redis: Redis;
         /// Rate limits that routes and listeners name, and share.
         default limit: Map<Name, SharedLimit, LIMITS_MAX> = {};
         /// Groups of endpoints, by name.
@@ -95,6 +98,9 @@ table! {
         default drain_delay: Time<0, HOUR> = "0s";
         /// How long a drain waits for requests in flight, 0s to 1h.
         default drain_timeout: Time<0, HOUR> = "30s";
+        /// An absolute path of a file in which quotas are kept over a restart. It is written anew each second in which something was taken, so that a
+        /// process that is killed loses what was taken in its last two. Without it a restart begins them anew.
+        optional quota_file: FilePath;
         /// Whether the gateway reads its file anew when that has changed; a file that is wrong changes nothing.
         default watch: bool = false;
     }

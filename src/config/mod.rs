@@ -35,8 +35,10 @@ pub(crate) mod identity;
 mod identity_keys;
 mod knobs;
 mod limit_keys;
+pub(crate) mod limit_names;
 pub(crate) mod marks;
 mod matching;
+mod measure;
 mod named;
 mod names;
 mod passwords;
@@ -47,6 +49,7 @@ mod probe;
 pub mod problem;
 mod read;
 pub mod reading;
+pub(crate) mod redis;
 mod retry_word;
 mod rewrites;
 mod route_warnings;
@@ -81,11 +84,13 @@ pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use marks::Mark;
 pub use matching::{HostMatch, Match, PathMatch, PathRank};
 pub(crate) use matching::{placeholder, segments};
+pub use measure::Measure;
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use passwords::{Login, Logins, PasswordHash};
 pub use pattern::Pattern;
 pub use probe::{BodyMatch, GrpcProbe, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
+pub use redis::{Config as Redis, WithoutRedis};
 pub use rewrites::{PathPiece, QueryRules, Rewrite};
 pub use secret::words as secret_words;
 pub(crate) use token_keys::keys as keys_of;
@@ -94,7 +99,7 @@ pub(crate) use values::bytes;
 pub use variables::{OfClient, Piece, Template, Variable};
 pub use warnings::warnings;
 
-use crate::units::{AuthId, ClusterId, Rate, Ratio, Weight};
+use crate::units::{AuthId, ClusterId, Ratio, Weight};
 use http::{HeaderName, HeaderValue, StatusCode};
 use std::fmt;
 use std::net::SocketAddr;
@@ -123,6 +128,8 @@ pub struct Config {
     pub clusters: Vec<Arc<Cluster>>,
     /// Limits that routes and listeners name, in file order.
     pub limits: Vec<Limit>,
+    /// What counts those of them that several gateways share.
+    pub redis: Option<Arc<Redis>>,
     /// Who can be recognised.
     pub consumers: Arc<Consumers>,
     /// How, in file order.
@@ -140,6 +147,8 @@ pub struct Gateway {
     pub drain_delay: Duration,
     /// How long a drain waits for requests in flight.
     pub drain_timeout: Duration,
+    /// Where quotas are kept over a restart.
+    pub quota_file: Option<PathBuf>,
     /// Whether a file that has changed is read anew without being told.
     pub watch: bool,
 }
@@ -433,16 +442,20 @@ impl Timeout {
 pub struct Limit {
     /// Of a `[limit.NAME]`: all routes and listeners that name it count together.
     pub name: Option<Arc<str>>,
-    /// r = n / t.
-    pub rate: Rate,
-    /// Requests that may come at once; at least 1.
-    pub burst: u64,
-    /// What is counted.
+    /// How much.
+    pub measure: Measure,
+    /// Of what.
     pub per: LimitKey,
     /// Count and report, but never reject.
     pub dry_run: bool,
     /// What holds instead for consumers of a group, the first that fits.
     pub tiers: Arc<[Tier]>,
+    /// Tokens that each request takes where this stands; at least 1.
+    pub cost: u32,
+    /// The response's header that says what the request has cost in all.
+    pub cost_header: Option<HeaderName>,
+    /// Whether all gateways that ask the same `[redis]` count together.
+    pub is_shared: bool,
 }
 
 /// One of `[limit.NAME.tiers]`
@@ -450,10 +463,8 @@ pub struct Limit {
 pub struct Tier {
     /// A consumer's group.
     pub group: String,
-    /// In place of [`Limit::rate`].
-    pub rate: Rate,
-    /// In place of [`Limit::burst`].
-    pub burst: u64,
+    /// In place of [`Limit::measure`], of the same kind.
+    pub measure: Measure,
 }
 
 /// `limit.per`

@@ -56,7 +56,7 @@ fn in_repository(path: &str) -> std::path::PathBuf {
 
 #[test]
 fn every_error_is_reported_at_once_and_in_these_words() {
-    for name in ["values", "agreements", "syntax", "empty", "shapes", "brackets", "words", "identity"] {
+    for name in ["values", "agreements", "syntax", "empty", "shapes", "brackets", "words", "identity", "limits"] {
         let text = std::fs::read_to_string(in_repository(&format!("src/config/golden/{name}.toml"))).unwrap();
         let errors = parse_for(&text, "ringgate.toml", CORES).expect_err(name);
         golden(&in_repository(&format!("src/config/golden/{name}.txt")), &format!("{errors}\n"));
@@ -246,7 +246,7 @@ fn a_password_in_the_wrong_place_is_not_repeated() {
 
 #[test]
 fn bursts_default_to_a_second_of_the_rate() {
-    let burst = |rate: &str| route(&format!("limit = [{{ rate = \"{rate}\" }}]")).limits[0].burst;
+    let burst = |rate: &str| route(&format!("limit = [{{ rate = \"{rate}\" }}]")).limits[0].measure.most();
     assert_eq!([burst("100/s"), burst("6000/min"), burst("10/h"), burst("1/d")], [100, 100, 1, 1]);
 }
 

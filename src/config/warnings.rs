@@ -3,7 +3,7 @@
 //! Errors keep a gateway from starting; these do not, because each is right at times: an upstream stands ready for a route to come, and
 //! all endpoints are drained before a service is taken away. Forgotten, both are outages that nothing else points out.
 
-use super::{AccessLog, Address, Bind, Config, LogPath, Target};
+use super::{AccessLog, Address, Bind, Config, LogPath, Measure, Target};
 use super::{access_warnings, certificate_warnings, effect_warnings, route_warnings};
 use crate::units::Weight;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -25,6 +25,7 @@ pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
     warnings.extend(bodiless.map(|listener| {
         format!("listener {:?}: max_body = \"0B\" forbids every body; it does not stand for no limit", listener.name)
     }));
+    warnings.extend(forgetful(config));
     for (cluster, used) in config.clusters.iter().zip(used) {
         let name = &cluster.name;
         if !used {
@@ -88,12 +89,38 @@ fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
 }
 
+/// What limits forget, or nobody asks for.
+fn forgetful(config: &Config) -> Vec<String> {
+    let all = || config.limits.iter().chain(config.routes.iter().flat_map(|route| &route.limits));
+    let mut warnings = Vec::new();
+    if config.gateway.quota_file.is_none() && all().any(|limit| matches!(limit.measure, Measure::Quota { .. })) {
+        warnings.push("gateway: without quota_file a restart begins all quotas anew".to_owned());
+    }
+    if config.redis.is_some() && !config.limits.iter().any(|limit| limit.is_shared) {
+        warnings.push("redis: no limit says shared = \"redis\", so nobody asks it".to_owned());
+    }
+    warnings
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn of(text: &str) -> Vec<String> {
         warnings(&crate::config::parse(text, "f").unwrap_or_else(|errors| panic!("{errors}")), Duration::ZERO)
+    }
+
+    #[test]
+    fn quotas_without_a_file_and_a_redis_that_nobody_asks_are_told() {
+        let text = |gateway: &str, limit: &str| {
+            let config = format!(
+                "[gateway]\n{gateway}\n[redis]\nurl = \"redis://127.0.0.1\"\n[limit.all]\n{limit}\n[[listener]]\nlisten = \"127.0.0.1:0\"\nlimit = [\"all\"]\n[[route]]\nrespond = {{}}\n"
+            );
+            forgetful(&super::super::parse(&config, "f").unwrap()).len()
+        };
+        assert_eq!(text("", "quota = \"1/day\""), 2);
+        assert_eq!(text("quota_file = \"/var/q\"", "quota = \"1/day\""), 1);
+        assert_eq!(text("", "rate = \"1/s\"\nshared = \"redis\""), 0);
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod memory;
 mod names;
 pub mod probes;
 mod process;
+mod quotas;
+mod redis;
 mod reports;
 pub mod source;
 pub mod supervisor;

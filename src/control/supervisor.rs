@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use thread::Control;
+use thread::{Control, Limiting};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -208,6 +208,7 @@ impl Gateway {
             asked,
             reported,
             memory: Memory::default(),
+            limiting: Limiting::default(),
             tasks: JoinSet::new(),
             admin: None,
             probes: None,

@@ -27,11 +27,13 @@ pub(crate) fn config() -> Arc<Config> {
     ];
     Arc::new(Config {
         limits: Vec::new(),
+        redis: None,
         include: Vec::new(),
         gateway: Gateway {
             cores: vec![Some(0), None],
             driver: Driver::Auto,
             drain_delay: Duration::ZERO,
+            quota_file: None,
             drain_timeout: Duration::from_secs(30),
             watch: false,
         },

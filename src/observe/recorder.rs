@@ -16,7 +16,8 @@ use super::labels::{
     AttemptOutcome, DriverRung, EjectReason, EndpointState, HandshakeFailure, MethodLabel, ReadmitReason, RetryReason,
 };
 use super::stats::{
-    CallMethod, ClusterStats, EndpointStats, LifeStats, ListenerStats, RequestKey, RouteStats, Stats, Tenure,
+    CallMethod, ClusterStats, EndpointStats, LifeStats, LimitStats, ListenerStats, RequestKey, RouteStats, Stats,
+    Tenure,
 };
 use super::usage::{Usage, UsageIndex, UsageKey};
 use crate::error::ProxyError;
@@ -195,6 +196,13 @@ impl Recorder {
     pub fn call_finished(&self, route: Option<RouteId>, method: CallMethod, code: Option<u8>, heard: bool) {
         if let Some(route) = self.route(self.stats.row_of(route)) {
             route.calls.count(method, code, heard);
+        }
+    }
+
+    /// Counts a request that a limit has rejected, or would have if it were not in dry run (`limited_total`).
+    pub fn limited(&self, limit: usize, dry_run: bool) {
+        if let Some(limit) = self.part(&self.stats.limit_rows()[limit].parts, LimitStats::default) {
+            if dry_run { limit.dry_run.add(1) } else { limit.rejected.add(1) }
         }
     }
 

@@ -27,7 +27,8 @@ pub use calls::CallMethod;
 pub(crate) use calls::OUTCOMES;
 #[cfg(test)]
 pub(crate) use cells::RequestSlot;
-pub(crate) use cells::{ClusterStats, EndpointStats, ListenerStats, LoopStats, RequestKey, RouteStats};
+pub(crate) use cells::{ClusterStats, EndpointStats, LimitStats, ListenerStats, LoopStats, RequestKey, RouteStats};
+pub(crate) use keys::LimitRow;
 pub(crate) use lives::LifeStats;
 pub use lives::Tenure;
 pub use names::NameView;
@@ -64,6 +65,7 @@ pub struct Stats {
     routes: Arc<[RouteRow]>,
     clusters: Vec<Arc<ClusterRow>>,
     listeners: Arc<[Rows<ListenerStats>]>,
+    limits: Arc<[LimitRow]>,
 }
 
 /// What the numbers of all configurations have in common.
@@ -96,6 +98,8 @@ pub(crate) struct ControlStats {
     pub(crate) workers: Box<[WorkerLife]>,
     pub(crate) reloads: Reloads,
     names: names::Names,
+    pub(crate) redis_answers: AtomicU64,
+    pub(crate) redis_failures: AtomicU64,
     pub(crate) log_lines_written: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
@@ -132,6 +136,8 @@ impl Stats {
             workers: (0..workers).map(|_| WorkerLife::default()).collect(),
             reloads: Reloads::default(),
             names: names::Names::default(),
+            redis_answers: AtomicU64::new(0),
+            redis_failures: AtomicU64::new(0),
             log_lines_written: AtomicU64::new(0),
             log_write_errors: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
@@ -160,13 +166,14 @@ impl Stats {
             control: Arc::clone(&self.control),
             routes: Arc::clone(&self.routes),
             listeners: Arc::clone(&self.listeners),
+            limits: Arc::clone(&self.limits),
             clusters,
         })
     }
 
     fn of(config: &Arc<Config>, hub: Arc<Hub>, control: Arc<ControlStats>) -> Arc<Self> {
-        let Rowed { routes, clusters, listeners } = hub.keys().rows_of(config);
-        Arc::new(Self { config: Arc::clone(config), hub, control, routes, clusters, listeners })
+        let Rowed { routes, clusters, listeners, limits } = hub.keys().rows_of(config);
+        Arc::new(Self { config: Arc::clone(config), hub, control, routes, clusters, listeners, limits })
     }
 
     /// The pen of worker `worker`: to be taken by its thread when it starts (again). Gauges begin at zero, counters go on.
@@ -215,6 +222,11 @@ impl Stats {
     /// One endpoint, as each life has counted it.
     pub(crate) fn endpoint_parts(&self, cluster: ClusterId, endpoint: EndpointId) -> &Rows<EndpointStats> {
         &self.endpoint_row(cluster, endpoint).parts
+    }
+
+    /// The limits, in the order of [`Config::limit_names`], as each life has counted them.
+    pub(crate) fn limit_rows(&self) -> &[LimitRow] {
+        &self.limits
     }
 
     /// One listener, as each life has counted it.
@@ -422,6 +434,12 @@ impl Stats {
 }
 
 impl Stats {
+    /// Redis has answered what it was told, or has not.
+    pub fn count_redis(&self, has_answered: bool) {
+        let count = if has_answered { &self.control.redis_answers } else { &self.control.redis_failures };
+        count.fetch_add(1, Relaxed);
+    }
+
     /// What consumers have used, over all workers.
     #[must_use]
     pub fn consumers(&self) -> ConsumerSums {

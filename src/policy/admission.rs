@@ -10,17 +10,24 @@
 //! [`Limits`] is shared by the workers, made with each configuration, and takes over the state of limits that did not change: a reload
 //! gives nobody a fresh burst. [`Admission`] is one worker's hand in it.
 
+use super::client_slots::Taken;
+mod gather;
+
 use super::concurrency::{LocalSlots, SharedSlots};
+use super::far::FarTable;
 use super::key_table::KeyTable;
 use super::limit_fields;
-use super::limiter::{Caller, Limiter, Marks, Owner};
+use super::limiter::{Caller, Limiter, Marks, Moment, Owner, Tables};
 use super::token_bucket::{Decision, Lease, Quota, Reservoir};
-use crate::config::{Config, Limit, LimitKey, Route};
-use crate::limits::ROUTE_LIMITS_MAX;
-use crate::units::{GroupId, Instant, ListenerId, Rate, RouteId};
+use crate::config::{Config, Limit, LimitKey, Measure, Route};
+use crate::limits::{LIMITED_AT_ONCE_MAX, QUOTA_TABLE_LINES, ROUTE_LIMITS_MAX};
+use crate::units::{GroupId, Instant, ListenerId, RouteId};
+use gather::Gathered;
+use http::HeaderName;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What comes of [`Admission::admit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +73,21 @@ pub enum Met {
 const MET_MAX: usize = 2 * ROUTE_LIMITS_MAX;
 const _: () = assert!(MET_MAX <= u16::BITS as usize, "one bit of `dry_run` each");
 
-/// Room for most members of `RateLimit-Policy`: a short name, a quota, a window.
-const POLICY_BYTES: usize = 40;
+/// A limit that requests meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Row {
+    limiter: u32,
+    /// Tokens of each request.
+    cost: u32,
+}
 
 /// What a route or a listener asks for.
 #[derive(Debug)]
 struct Entry {
-    /// Rows of its limiters.
-    rows: Box<[u32]>,
+    /// Its limits.
+    rows: Box<[Row]>,
+    /// Those of them that responses say the cost of, and where.
+    told: Box<[(Row, HeaderName)]>,
     slots: Option<Arc<SharedSlots>>,
     /// `max_concurrent`.
     slots_max: u32,
@@ -89,7 +103,7 @@ pub struct Limits {
     limiters: Box<[Limiter]>,
     routes: Box<[Entry]>,
     listeners: Box<[Entry]>,
-    table: Arc<KeyTable>,
+    tables: Tables,
     workers: usize,
 }
 
@@ -111,6 +125,8 @@ impl Limits {
         workers: usize,
         previous: Option<&Self>,
     ) -> Self {
+        let tables = previous.map(|old| old.tables.clone());
+        let tables = tables.unwrap_or_else(|| Tables::new(table, QUOTA_TABLE_LINES, LIMITED_AT_ONCE_MAX));
         let previous = previous.filter(|old| old.workers == workers);
         let mut gathered = Gathered {
             limiters: Vec::new(),
@@ -129,7 +145,7 @@ impl Limits {
         let routes: Vec<_> = routes.iter().map(|route| gathered.route(route)).collect();
         let listeners: Vec<_> =
             listeners.iter().map(|(name, limits)| gathered.entry(&Owner::Shared(name), limits, &[])).collect();
-        Self { limiters: gathered.limiters.into(), routes: routes.into(), listeners: listeners.into(), table, workers }
+        Self { limiters: gathered.limiters.into(), routes: routes.into(), listeners: listeners.into(), tables, workers }
     }
 
     /// These are the limits from now on: what has changed takes over what there is.
@@ -169,7 +185,7 @@ impl Limits {
         if listener.rows.is_empty() && groups.is_empty() {
             return out.extend_from_slice(&route.policies);
         }
-        let mut met = [0; MET_MAX];
+        let mut met = [Row::default(); MET_MAX];
         limit_fields::write_policies(policies(&self.limiters, meet(&mut met, listener, route), groups), out);
     }
 
@@ -184,92 +200,118 @@ impl Limits {
         &self.limiters[limit].name
     }
 
+    /// Calls for each limit in dry run that would have rejected a request, by the bits of [`Admitted::Pass`], for [`Limits::name`].
+    pub fn in_dry_run(&self, asked: (RouteId, ListenerId, Met), bits: u16, mut each: impl FnMut(usize)) {
+        let mut met = [Row::default(); MET_MAX];
+        for (bit, row) in self.rows(&mut met, asked).iter().enumerate() {
+            if bits & (1 << bit) != 0 {
+                each(row.limiter as usize);
+            }
+        }
+    }
+
+    /// Limits of a route whose responses say what they have cost, and in which header.
+    pub fn told(&self, route: RouteId) -> impl ExactSizeIterator<Item = &HeaderName> {
+        self.routes[route.index()].told.iter().map(|(_, header)| header)
+    }
+
+    /// What those limits tell a request apart by, in the same order, for [`Limits::charge`].
+    pub fn marks<'h>(
+        &self,
+        route: RouteId,
+        caller: Caller<'_>,
+        value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
+        at: Moment,
+        out: &mut [Marks; ROUTE_LIMITS_MAX],
+    ) {
+        for ((row, _), mark) in self.routes[route.index()].told.iter().zip(out) {
+            *mark = self.limiters[row.limiter as usize].marks(&self.tables, caller, value, at);
+        }
+    }
+
+    /// Takes what a request has cost in all in the `index`-th of those limits beyond what was `paid` already, or taken when it began: at once, whether it is there or
+    /// not, but not further than a burst below zero.
+    pub fn charge(&self, (route, index): (RouteId, usize), marks: Marks, (paid, cost): (u64, u64), at: Moment) {
+        let (row, _) = &self.routes[route.index()].told[index];
+        let more = cost.saturating_sub(paid.max(row.cost.into()));
+        if more > 0 {
+            self.limiters[row.limiter as usize].charge(&self.tables, marks, more, at);
+        }
+    }
+
+    /// What a request meets.
+    fn rows<'m>(
+        &'m self,
+        met: &'m mut [Row; MET_MAX],
+        (route, listener, which): (RouteId, ListenerId, Met),
+    ) -> &'m [Row] {
+        let (of_route, of_listener) = (&self.routes[route.index()], &self.listeners[listener.index()]);
+        if which == Met::All && of_listener.rows.is_empty() {
+            return &of_route.rows;
+        }
+        let len = meet(met, of_listener, of_route).len();
+        let mut kept = 0;
+        for row in 0..len {
+            let limiter = &self.limiters[met[row].limiter as usize];
+            // a place is taken when nothing else is waited for
+            let is_late = limiter.asks_for_somebody() || limiter.is_at_once();
+            if which == Met::All || is_late == (which == Met::Known) {
+                met[kept] = met[row];
+                kept += 1;
+            }
+        }
+        &met[..kept]
+    }
+
     /// The table of clients, for its counters.
     #[must_use]
     pub fn table(&self) -> &KeyTable {
-        &self.table
+        &self.tables.rates
+    }
+
+    /// The table of quotas, to be kept where a restart finds it.
+    #[must_use]
+    pub fn quotas(&self) -> &KeyTable {
+        &self.tables.quotas
+    }
+
+    /// The table of rates that several hosts share, for who talks to the store.
+    #[must_use]
+    pub fn far(&self) -> &Arc<FarTable> {
+        &self.tables.far
+    }
+
+    /// Whether any limit is a quota.
+    #[must_use]
+    pub fn has_quotas(&self) -> bool {
+        self.limiters.iter().any(|limiter| matches!(limiter.limit.measure, Measure::Quota { .. }))
+    }
+
+    /// A request gives back its place in a limit of requests at once, which [`Admission::taken`] has told. Once.
+    pub fn leave(&self, place: usize) {
+        self.tables.at_once.release(place);
     }
 }
 
 fn policies<'l>(
     limiters: &'l [Limiter],
-    rows: &'l [u32],
+    rows: &'l [Row],
     groups: &'l [GroupId],
-) -> impl Iterator<Item = (&'l str, (Rate, u64))> {
-    let limiters = rows.iter().map(|row| &limiters[*row as usize]);
-    limiters.filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), it.rate_for(groups)))
+) -> impl Iterator<Item = (&'l str, Measure)> {
+    let limiters = rows.iter().map(|row| &limiters[row.limiter as usize]);
+    limiters.filter(|it| !it.limit.dry_run).map(|it| (it.name.as_str(), it.measure_for(groups)))
 }
 
-/// The rows that a request meets, each once.
-fn meet<'m>(met: &'m mut [u32; MET_MAX], listener: &Entry, route: &Entry) -> &'m [u32] {
+/// The rows that a request meets, each once: where both name a limit, it costs what the route says.
+fn meet<'m>(met: &'m mut [Row; MET_MAX], listener: &Entry, route: &Entry) -> &'m [Row] {
     let mut len = listener.rows.len();
     met[..len].copy_from_slice(&listener.rows);
     for row in &route.rows {
-        if !listener.rows.contains(row) {
-            met[len] = *row;
-            len += 1;
-        }
+        let place = listener.rows.iter().position(|of_listener| of_listener.limiter == row.limiter);
+        met[place.unwrap_or(len)] = *row;
+        len += usize::from(place.is_none());
     }
     &met[..len]
-}
-
-/// Limits while they are gathered.
-struct Gathered<'g> {
-    limiters: Vec<Limiter>,
-    /// Rows of those with a name.
-    shared: FxHashMap<Arc<str>, u32>,
-    groups: &'g [Arc<str>],
-    workers: usize,
-    /// Those of before, all and by name; and routes of before, by name.
-    old: &'g [Limiter],
-    old_shared: FxHashMap<&'g str, &'g Limiter>,
-    old_routes: FxHashMap<&'g str, &'g Entry>,
-}
-
-impl Gathered<'_> {
-    fn share(&mut self, limit: &Limit) {
-        let Some(name) = limit.name.as_ref().filter(|name| !self.shared.contains_key(*name)) else { return };
-        let before: Vec<_> = self.old_shared.get(&**name).copied().into_iter().collect();
-        self.shared.insert(Arc::clone(name), self.limiters.len() as u32);
-        let limiters =
-            Limiter::all(&Owner::Shared(name), std::slice::from_ref(limit), (self.groups, self.workers), &before);
-        self.limiters.extend(limiters);
-    }
-
-    /// The rows of these limits, those of which are added that are nobody else's.
-    fn rows(&mut self, owner: &Owner<'_>, limits: &[Limit], before: &[&Limiter]) -> Box<[u32]> {
-        let own: Vec<Limit> = limits.iter().filter(|limit| limit.name.is_none()).cloned().collect();
-        let first = self.limiters.len() as u32;
-        self.limiters.extend(Limiter::all(owner, &own, (self.groups, self.workers), before));
-        let mut next = first..;
-        limits
-            .iter()
-            .filter_map(|limit| limit.name.as_ref().map_or_else(|| next.next(), |name| self.shared.get(name).copied()))
-            .collect()
-    }
-
-    fn entry(&mut self, owner: &Owner<'_>, limits: &[Limit], before: &[&Limiter]) -> Entry {
-        let rows = self.rows(owner, limits, before);
-        let mut written = Vec::with_capacity(rows.len() * POLICY_BYTES);
-        limit_fields::write_policies(policies(&self.limiters, &rows, &[]), &mut written);
-        Entry { rows, slots: None, slots_max: 0, name: owner.name().to_owned(), policies: written }
-    }
-
-    fn route(&mut self, route: &Route) -> Entry {
-        let old = self.old_routes.get(route.name.as_str()).copied();
-        let before = old.iter().flat_map(|entry| &entry.rows).map(|row| &self.old[*row as usize]);
-        let before: Vec<&Limiter> = before.filter(|limiter| limiter.limit.name.is_none()).collect();
-        let slots = route.concurrent_max.map(|limit| match old.and_then(|old| old.slots.as_ref()) {
-            Some(slots) => Arc::clone(slots),
-            None => Arc::new(SharedSlots::new(limit, self.workers)),
-        });
-        let owner = Owner::Route { name: &route.name, limits: route.limits.len() };
-        Entry {
-            slots,
-            slots_max: route.concurrent_max.unwrap_or_default(),
-            ..self.entry(&owner, &route.limits, &before)
-        }
-    }
 }
 
 /// One worker's hand in the limits. Dropping it puts its slots back.
@@ -280,6 +322,8 @@ pub struct Admission {
     leases: Box<[Lease]>,
     /// By route.
     slots: Box<[Option<LocalSlots>]>,
+    /// Places in limits of requests at once, of the request that was admitted last.
+    taken: Vec<usize>,
 }
 
 impl Admission {
@@ -289,7 +333,7 @@ impl Admission {
         let leases = limits.limiters.iter().map(|_| Lease::new()).collect();
         let slots = |route: &Entry| route.slots.as_ref().map(|slots| LocalSlots::new(Arc::clone(slots)));
         let slots = limits.routes.iter().map(slots).collect();
-        Self { limits, leases, slots }
+        Self { limits, leases, slots, taken: Vec::with_capacity(MET_MAX) }
     }
 
     /// Takes a slot and a token of each limit of `route` and `listener`, or says which one is wanting. Allocates nothing.
@@ -301,38 +345,43 @@ impl Admission {
         (route, listener, which): (RouteId, ListenerId, Met),
         caller: Caller<'_>,
         value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
-        now: Instant,
+        at: impl Into<Moment>,
     ) -> Admitted {
+        let at = at.into();
+        self.taken.clear();
         let has_slot = which != Met::Anybody;
         if has_slot && self.slots[route.index()].as_mut().is_some_and(|slots| !slots.acquire()) {
             return Admitted::ConcurrencyLimited;
         }
-        let (of_route, of_listener) = (&self.limits.routes[route.index()], &self.limits.listeners[listener.index()]);
-        let mut met = [0; MET_MAX];
-        let rows = match (&*of_listener.rows, which) {
-            ([], Met::All) => &*of_route.rows,
-            (_, Met::All) => meet(&mut met, of_listener, of_route),
-            _ => {
-                let len = meet(&mut met, of_listener, of_route).len();
-                let asks = |row: u32| self.limits.limiters[row as usize].asks_for_somebody();
-                let mut kept = 0;
-                for row in 0..len {
-                    if asks(met[row]) == (which == Met::Known) {
-                        met[kept] = met[row];
-                        kept += 1;
-                    }
-                }
-                &met[..kept]
-            }
-        };
+        let mut met = [Row::default(); MET_MAX];
+        let rows = self.limits.rows(&mut met, (route, listener, which));
         let admitted = match rows {
             [] => Admitted::Pass { dry_run: 0 },
-            rows => tokens((&self.limits, rows), &mut self.leases, caller, value, now),
+            rows => {
+                let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
+                for (mark, row) in marks.iter_mut().zip(rows) {
+                    *mark = self.limits.limiters[row.limiter as usize].marks(&self.limits.tables, caller, value, at);
+                }
+                let marked = (rows, &marks[..rows.len()]);
+                match enter(&self.limits, marked, &mut self.taken) {
+                    Admitted::Pass { dry_run } => tokens(&self.limits, marked, &mut self.leases, dry_run, at),
+                    refused => refused,
+                }
+            }
         };
-        if has_slot && !matches!(admitted, Admitted::Pass { .. }) {
-            self.release(route);
+        if !matches!(admitted, Admitted::Pass { .. }) {
+            self.taken.drain(..).for_each(|place| self.limits.leave(place));
+            if has_slot {
+                self.release(route);
+            }
         }
         admitted
+    }
+
+    /// Places in limits of requests at once that the request which was admitted last has taken: each is [left](Limits::leave) when it ends.
+    #[must_use]
+    pub fn taken(&self) -> &[usize] {
+        &self.taken
     }
 
     /// Ends an exchange that [`Admission::admit`] let pass: puts its slot back.
@@ -357,25 +406,39 @@ impl Admission {
     }
 }
 
-fn tokens<'h>(
-    (limits, rows): (&Limits, &[u32]),
-    leases: &mut [Lease],
-    caller: Caller<'_>,
-    value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
-    now: Instant,
-) -> Admitted {
-    let table = &*limits.table;
-    let limiter = |row: &u32| &limits.limiters[*row as usize];
-    let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
-    for (mark, row) in marks.iter_mut().zip(rows) {
-        *mark = limiter(row).marks(table, caller, value);
+/// Takes a place in each limit of requests at once.
+fn enter(limits: &Limits, (rows, marks): (&[Row], &[Marks]), taken: &mut Vec<usize>) -> Admitted {
+    let mut dry_run = 0;
+    for (bit, (row, mark)) in rows.iter().zip(marks).enumerate() {
+        let limiter = &limits.limiters[row.limiter as usize];
+        match limiter.enter(&limits.tables, *mark) {
+            Taken::Slot(place) => taken.push(place),
+            Taken::Uncounted => {}
+            Taken::Refused if limiter.limit.dry_run => dry_run |= 1 << bit,
+            Taken::Refused => {
+                let quota = Quota { remaining: 0, reset: Duration::ZERO };
+                return Admitted::RateLimited { limit: row.limiter as usize, quota };
+            }
+        }
     }
+    Admitted::Pass { dry_run }
+}
+
+fn tokens(
+    limits: &Limits,
+    (rows, marks): (&[Row], &[Marks]),
+    leases: &mut [Lease],
+    mut dry_run: u16,
+    at: Moment,
+) -> Admitted {
+    let tables = &limits.tables;
+    let limiter = |row: &Row| &limits.limiters[row.limiter as usize];
     // of those that reject, the one whose next token is longest to come
     let longest = |leases: &[Lease]| {
-        let rejecting = rows.iter().zip(&marks).filter(|(row, _)| !limiter(row).limit.dry_run);
+        let rejecting = rows.iter().zip(marks).filter(|(row, _)| !limiter(row).limit.dry_run);
         let rejecting = rejecting.filter_map(|(row, mark)| {
-            let row_of = *row as usize;
-            match limiter(row).peek(&leases[row_of], table, *mark, now) {
+            let row_of = row.limiter as usize;
+            match limiter(row).peek(&leases[row_of], tables, (*mark, row.cost), at) {
                 Decision::Admit => None,
                 Decision::Reject(quota) => Some((row_of, quota)),
             }
@@ -387,10 +450,9 @@ fn tokens<'h>(
     {
         return Admitted::RateLimited { limit, quota };
     }
-    let mut dry_run = 0;
-    for (bit, (row, mark)) in rows.iter().zip(&marks).enumerate() {
-        let limit = *row as usize;
-        match limiter(row).take(&mut leases[limit], table, *mark, now) {
+    for (bit, (row, mark)) in rows.iter().zip(marks).enumerate() {
+        let limit = row.limiter as usize;
+        match limiter(row).take(&mut leases[limit], tables, (*mark, row.cost), at) {
             Decision::Admit => {}
             Decision::Reject(_) if limiter(row).limit.dry_run => dry_run |= 1 << bit,
             Decision::Reject(quota) => {

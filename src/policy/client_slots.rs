@@ -1,4 +1,4 @@
-//! Connections of each client at once, over all cores: a bounded table of counters that no worker waits for long.
+//! Connections or requests of each client at once, over all cores: a bounded table of counters that no worker waits for long.
 //!
 //! Intuition: a client that has no connection needs no entry, so the table only has to hold who is connected, and its size follows
 //! from the listener's `max_connections`. An entry is one word: 40 bits that tell clients apart and a count. A client lives in the
@@ -26,14 +26,20 @@ const TRIES: u32 = 4_096;
 /// Lines of the largest table: 64 MiB of address space, of which only what is used is backed by memory.
 const LINES_MAX: usize = 1 << 20;
 
-/// The table of one listener. `Send + Sync`, used by `&self`.
+/// A table of counters by hash. `Send + Sync`, used by `&self`.
 #[derive(Debug)]
-pub struct ClientSlots {
+pub struct SlotTable {
     words: Box<[AtomicU64]>,
     /// Where the first line begins: on a cache line's boundary.
     first: usize,
     mask: u64,
-    limit: u64,
+}
+
+/// The table of one listener. `Send + Sync`, used by `&self`.
+#[derive(Debug)]
+pub struct ClientSlots {
+    table: SlotTable,
+    limit: u32,
     secret: RandomState,
 }
 
@@ -56,12 +62,7 @@ impl ClientSlots {
     #[must_use]
     pub fn new(limit: u32, connections_max: usize, secret: RandomState) -> Self {
         assert!(limit > 0 && u64::from(limit) < COUNT, "a count fits its bits");
-        let lines = (connections_max / 2).next_power_of_two().min(LINES_MAX);
-        let words =
-            <[AtomicU64]>::new_box_zeroed_with_elems((lines + 1) * LINE).expect("memory for a table of clients");
-        let first = words.as_ptr().align_offset(LINE * size_of::<AtomicU64>());
-        assert!(first < LINE, "words are aligned to themselves");
-        Self { words, first, mask: lines as u64 - 1, limit: u64::from(limit), secret }
+        Self { table: SlotTable::new(connections_max), limit, secret }
     }
 
     /// A slot for one more connection of `client`; an IPv6 client is its /64.
@@ -71,12 +72,37 @@ impl ClientSlots {
             IpAddr::V4(address) => hasher.write(&address.octets()),
             IpAddr::V6(address) => hasher.write(&address.octets()[..8]),
         }
-        let hash = hasher.finish();
+        self.table.acquire(hasher.finish(), self.limit)
+    }
+
+    /// Gives a slot back, as [`SlotTable::release`].
+    pub fn release(&self, slot: usize) {
+        self.table.release(slot);
+    }
+}
+
+impl SlotTable {
+    /// An empty one, in which so many counters that are not zero hardly ever fill a line.
+    ///
+    /// # Panics
+    /// When there is no memory for the table.
+    #[must_use]
+    pub fn new(held_max: usize) -> Self {
+        let lines = (held_max / 2).next_power_of_two().min(LINES_MAX);
+        let words =
+            <[AtomicU64]>::new_box_zeroed_with_elems((lines + 1) * LINE).expect("memory for a table of clients");
+        let first = words.as_ptr().align_offset(LINE * size_of::<AtomicU64>());
+        assert!(first < LINE, "words are aligned to themselves");
+        Self { words, first, mask: lines as u64 - 1 }
+    }
+
+    /// A slot for one more of those that have this hash, which must have a secret; `limit` is at most 2^24 - 2.
+    pub fn acquire(&self, hash: u64, limit: u32) -> Taken {
         // the line comes from the low bits, the name from the high ones: twenty and forty of sixty-four
         let start = self.first + (hash & self.mask) as usize * LINE;
         let name = hash & !COUNT;
         for _ in 0..TRIES {
-            if let Some(taken) = self.count_up(start, name).or_else(|| self.insert(start, name)) {
+            if let Some(taken) = self.count_up(start, name, limit.into()).or_else(|| self.insert(start, name)) {
                 return taken;
             }
             std::hint::spin_loop();
@@ -94,9 +120,9 @@ impl ClientSlots {
     }
 
     /// One more for a client that has an entry; `None`: it has none, or it just changed.
-    fn count_up(&self, start: usize, name: u64) -> Option<Taken> {
+    fn count_up(&self, start: usize, name: u64, limit: u64) -> Option<Taken> {
         let (slot, word) = self.find(start, name)?;
-        if word & COUNT >= self.limit {
+        if word & COUNT >= limit {
             return Some(Taken::Refused);
         }
         let swapped = self.words[slot].compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed);

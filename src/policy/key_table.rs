@@ -39,6 +39,12 @@ pub struct LimiterId(pub u64);
 pub struct KeyHash(u64);
 
 impl KeyHash {
+    /// The hash.
+    #[must_use]
+    pub(super) fn get(self) -> u64 {
+        self.0
+    }
+
     /// For what a limit tells its clients apart by besides.
     #[must_use]
     pub fn as_limiter(self) -> LimiterId {
@@ -124,7 +130,10 @@ impl KeyTable {
         }
         for &(key, debt) in &debts.clients {
             let (line, until) = (self.line(KeyHash(key)), now.as_nanos().saturating_add(debt).min(BUSY - 1));
-            let (victim, other) = line.least_debt(line.tat(0).load(Ordering::Relaxed));
+            let (victim, other) = match line.find(KeyHash(key)) {
+                Some(entry) => (entry, line.tat(entry).load(Ordering::Relaxed)),
+                None => line.least_debt(line.tat(0).load(Ordering::Relaxed)),
+            };
             // the line of a smaller table may be full
             if key != 0 && other < until {
                 line.key(victim).store(key, Ordering::Relaxed);
@@ -133,7 +142,7 @@ impl KeyTable {
         }
     }
 
-    fn secret(&self) -> [u64; 2] {
+    pub(super) fn secret(&self) -> [u64; 2] {
         [0, 1].map(|half: usize| self.secret[half].load(Ordering::Relaxed))
     }
 
@@ -182,25 +191,49 @@ impl KeyTable {
 
     /// Takes one of `key`'s tokens. A key always comes with the same `gcra`.
     pub fn take(&self, key: KeyHash, gcra: Gcra, now: Instant) -> Decision {
+        self.take_many(key, gcra, 1, now)
+    }
+
+    /// Takes `cost` of `key`'s tokens, or none. A key always comes with the same `gcra`.
+    pub fn take_many(&self, key: KeyHash, gcra: Gcra, cost: u64, now: Instant) -> Decision {
+        let next = |tat| gcra.take(tat, cost, now).ok_or_else(|| gcra.quota_for(tat, cost, now));
+        self.settle(key, now, next).unwrap_or_else(|| {
+            Decision::Reject(Quota { remaining: 0, reset: Duration::from_nanos(gcra.interval_nanos()) })
+        })
+    }
+
+    /// Takes `cost` of `key`'s tokens, whether they are there or not ([`Gcra::charge`]).
+    pub fn charge(&self, key: KeyHash, gcra: Gcra, cost: u64, now: Instant) {
+        self.settle(key, now, |tat| Ok(gcra.charge(tat, cost, now)));
+    }
+
+    /// Moves `key`'s TAT to where `next` says, or does what it says instead; `None`: the line was busy all the time.
+    fn settle(&self, key: KeyHash, now: Instant, next: impl Fn(u64) -> Result<u64, Quota>) -> Option<Decision> {
         let line = self.line(key);
         for _ in 0..TRIES {
             let step = match line.find(key) {
-                Some(entry) => line.charge(entry, key, gcra, now),
-                None => self.insert(line, key, gcra, now),
+                Some(entry) => line.charge(entry, key, &next),
+                None => self.insert(line, key, &next, now),
             };
-            if let Some(decision) = step {
-                return decision;
+            if step.is_some() {
+                return step;
             }
             std::hint::spin_loop();
         }
         self.contended.fetch_add(1, Ordering::Relaxed);
-        Decision::Reject(Quota { remaining: 0, reset: Duration::from_nanos(gcra.interval_nanos()) })
+        None
     }
 
     /// What [`KeyTable::take`] would say, without taking: with several limits, ask all before taking from any.
     #[must_use]
     pub fn peek(&self, key: KeyHash, gcra: Gcra, now: Instant) -> Decision {
-        gcra.decide(self.tat(key), now)
+        self.peek_many(key, gcra, 1, now)
+    }
+
+    /// The same of [`KeyTable::take_many`].
+    #[must_use]
+    pub fn peek_many(&self, key: KeyHash, gcra: Gcra, cost: u64, now: Instant) -> Decision {
+        gcra.decide(self.tat(key), cost, now)
     }
 
     /// How `key`'s bucket stands at `now`.
@@ -247,8 +280,14 @@ impl KeyTable {
         (0..=self.mask as usize).map(|row| self.line_at(row))
     }
 
-    /// Puts `key` into its line with one token taken; `None`: try again.
-    fn insert(&self, line: Line<'_>, key: KeyHash, gcra: Gcra, now: Instant) -> Option<Decision> {
+    /// Puts `key` into its line with tokens taken; `None`: try again.
+    fn insert(
+        &self,
+        line: Line<'_>,
+        key: KeyHash,
+        next: &impl Fn(u64) -> Result<u64, Quota>,
+        now: Instant,
+    ) -> Option<Decision> {
         let gate = line.tat(0);
         let first_tat = gate.load(Ordering::Relaxed);
         if first_tat == BUSY || gate.compare_exchange(first_tat, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -262,9 +301,12 @@ impl KeyTable {
         let dropped = self.dropped(key);
         // Ordered behind the keys that `find` has read, whose writers told the TATs they dropped before.
         let latest = dropped.load(Ordering::Relaxed);
-        let Some(tat) = gcra.take(latest, now) else {
-            gate.store(first_tat, Ordering::Release);
-            return Some(Decision::Reject(gcra.quota(latest, now)));
+        let tat = match next(latest) {
+            Ok(tat) => tat,
+            Err(quota) => {
+                gate.store(first_tat, Ordering::Release);
+                return Some(Decision::Reject(quota));
+            }
         };
         let (victim, debt_until) = line.least_debt(first_tat);
         let busy = victim == 0
@@ -315,15 +357,15 @@ impl<'t> Line<'t> {
         rest.fold((0, first_tat), |least, entry| if entry.1 < least.1 { entry } else { least })
     }
 
-    /// Takes one token from `entry`, which was seen to be `key`'s; `None`: it was busy or no longer is.
-    fn charge(self, entry: usize, key: KeyHash, gcra: Gcra, now: Instant) -> Option<Decision> {
+    /// Takes tokens from `entry`, which was seen to be `key`'s; `None`: it was busy or no longer is.
+    fn charge(self, entry: usize, key: KeyHash, next: &impl Fn(u64) -> Result<u64, Quota>) -> Option<Decision> {
         let tat = self.tat(entry).load(Ordering::Acquire);
         if tat == BUSY {
             return None;
         }
-        let decision = match gcra.take(tat, now) {
-            None => Decision::Reject(gcra.quota(tat, now)),
-            Some(next) => {
+        let decision = match next(tat) {
+            Err(quota) => Decision::Reject(quota),
+            Ok(next) => {
                 self.tat(entry).compare_exchange(tat, next, Ordering::AcqRel, Ordering::Relaxed).ok()?;
                 Decision::Admit
             }

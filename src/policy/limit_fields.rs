@@ -3,13 +3,15 @@
 //! The first two are draft-ietf-httpapi-ratelimit-headers-11, §3 and §4: Lists of Structured Fields (RFC 9651), each member a String that
 //! names a policy, with Integer parameters. `q` is the quota and `w` its window in seconds, `r` what is left and `t` the seconds until
 //! there is more. A token bucket is told as the smallest window of whole seconds in which its burst B comes anew, and all the tokens
-//! of that window: `q / w` is the rate, and `r` ≤ B never exceeds `q`.
+//! of that window: `q / w` is the rate, and `r` ≤ B never exceeds `q`. A quota of a month has no `w`, because months are not alike; requests at
+//! once have the draft's unit for them (`qu`).
 //!
 //! `Retry-After` (RFC 9110 §10.2.3, for 429 RFC 6585 §4) is never earlier than the end of `t`, as the draft's §6 asks: both round up.
 //!
 //! Only values are written, without name and line end. Partition keys (`pk`) are not told: they would disclose how clients are told apart.
 
 use super::token_bucket::{Gcra, Quota};
+use crate::config::Measure;
 use crate::units::{Rate, nanos};
 use std::time::Duration;
 
@@ -19,12 +21,24 @@ const SECOND_NANOS: u128 = 1_000_000_000;
 
 /// Appends the value of `RateLimit-Policy`: one member for each limit of the route, in its order. `name` is what the client reads;
 /// what a String cannot hold (RFC 9651 §3.3.3: all but printable ASCII) becomes `_`.
-pub fn write_policies<'n>(limits: impl IntoIterator<Item = (&'n str, (Rate, u64))>, out: &mut Vec<u8>) {
-    for (index, (name, (rate, burst))) in limits.into_iter().enumerate() {
+pub fn write_policies<'n>(limits: impl IntoIterator<Item = (&'n str, Measure)>, out: &mut Vec<u8>) {
+    for (index, (name, measure)) in limits.into_iter().enumerate() {
         write_name(index, name, out);
-        let (quota, window) = quota_and_window(rate, burst);
+        let (quota, window) = match measure {
+            Measure::Rate { rate, burst } => {
+                let (quota, window) = quota_and_window(rate, burst);
+                (quota, Some(window))
+            }
+            Measure::Quota { count, window } => (count, window.seconds()),
+            Measure::Concurrency(most) => (most.into(), None),
+        };
         write_parameter(b";q=", quota, out);
-        write_parameter(b";w=", window, out);
+        if let Some(window) = window {
+            write_parameter(b";w=", window, out);
+        }
+        if let Measure::Concurrency(_) = measure {
+            out.extend_from_slice(b";qu=\"concurrent-requests\"");
+        }
     }
 }
 
@@ -88,6 +102,7 @@ fn write_number(mut value: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Window;
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -95,8 +110,8 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn limit(count: u64, per: Duration, burst: u64) -> (Rate, u64) {
-        (Rate::try_new(count, per).unwrap(), burst)
+    fn limit(count: u64, per: Duration, burst: u64) -> Measure {
+        Measure::Rate { rate: Rate::try_new(count, per).unwrap(), burst }
     }
 
     fn policy(count: u64, per: Duration, burst: u64) -> String {
@@ -113,6 +128,17 @@ mod tests {
         assert_eq!(policy(1, Duration::from_secs(3_600), 2), r#""orders";q=2;w=7200"#);
         assert_eq!(policy(3, second, 3), r#""orders";q=3;w=1"#);
         assert_eq!(policy(1, second, u64::MAX), r#""orders";q=4611686018;w=4611686018"#);
+    }
+
+    #[test]
+    fn a_quota_has_its_window_and_requests_at_once_their_unit() {
+        let measures = [
+            ("day", Measure::Quota { count: 9, window: Window::Day }),
+            ("month", Measure::Quota { count: 90, window: Window::Month }),
+            ("few", Measure::Concurrency(3)),
+        ];
+        let written = text(|out| write_policies(measures, out));
+        assert_eq!(written, r#""day";q=9;w=86400, "month";q=90, "few";q=3;qu="concurrent-requests""#);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod endpoint;
 pub mod event;
 pub mod exchange;
 pub mod fair_queue;
+pub mod far;
 pub mod health;
 pub mod identity;
 pub mod key_table;

@@ -48,6 +48,8 @@ const MOVED: u64 = u64::MAX;
 pub struct Gcra {
     interval_nanos: u64,
     burst: u64,
+    /// No bucket is full before this, however long nothing is taken: see [`Gcra::until`].
+    floor: u64,
 }
 
 /// What a limiter says to a request.
@@ -84,7 +86,32 @@ impl Gcra {
     #[must_use]
     pub fn new(rate: Rate, burst: u64) -> Self {
         let interval_nanos = rate.interval_nanos();
-        Self { interval_nanos, burst: burst.min(REFILL_NANOS_MAX / interval_nanos).max(1) }
+        Self { interval_nanos, burst: burst.min(REFILL_NANOS_MAX / interval_nanos).max(1), floor: 0 }
+    }
+
+    /// `count` tokens until `end`, in whatever unit of time; of those that were taken before another `end` none counts. A TAT is `end`, and one
+    /// more for each token that was taken: it is over soon after `end`, and any other end begins anew.
+    #[must_use]
+    pub fn until(end: Instant, count: u64) -> Self {
+        Self { interval_nanos: 1, burst: count.max(1), floor: end.as_nanos() }
+    }
+
+    /// `burst` tokens, and one more each `interval_nanos`, which is at least 1.
+    #[must_use]
+    pub(super) fn every(interval_nanos: u64, burst: u64) -> Self {
+        let interval_nanos = interval_nanos.max(1);
+        Self { interval_nanos, burst: burst.min(REFILL_NANOS_MAX / interval_nanos).max(1), floor: 0 }
+    }
+
+    /// The part of it that each of so many gets, at least one token.
+    #[must_use]
+    pub(super) fn share(self, of: u64) -> Self {
+        Self::every(self.interval_nanos.saturating_mul(of.max(1)), self.burst / of.max(1))
+    }
+
+    /// From when on debts count.
+    fn base(self, now: Instant) -> u64 {
+        now.as_nanos().max(self.floor)
     }
 
     /// Nanoseconds between two tokens, at least 1.
@@ -99,41 +126,64 @@ impl Gcra {
         self.burst
     }
 
+    /// The TAT that a bucket counts from. With an end, one that lies further behind it than anybody can take is of another one: the clock was set.
+    fn counted(self, tat: u64, now: Instant) -> u64 {
+        let is_of_another = self.floor > 0 && tat > self.floor.saturating_add(2 * self.burst);
+        if is_of_another { self.base(now) } else { tat.max(self.base(now)) }
+    }
+
     /// The latest TAT that a request at `now` may leave behind.
     fn ceiling(self, now: Instant) -> u64 {
         // u64::MAX is no TAT: the key table needs it as a mark.
-        now.as_nanos().saturating_add(self.burst.saturating_mul(self.interval_nanos)).min(u64::MAX - 1)
+        self.base(now).saturating_add(self.burst.saturating_mul(self.interval_nanos)).min(u64::MAX - 1)
     }
 
     /// Tokens that are there at `now`.
     fn available(self, tat: u64, now: Instant) -> u64 {
-        self.ceiling(now).saturating_sub(tat.max(now.as_nanos())) / self.interval_nanos
+        self.ceiling(now).saturating_sub(self.counted(tat, now)) / self.interval_nanos
     }
 
-    /// The TAT after taking one token, if there is one.
-    pub(super) fn take(self, tat: u64, now: Instant) -> Option<u64> {
-        let next = tat.max(now.as_nanos()).checked_add(self.interval_nanos)?;
+    /// The TAT after taking `cost` tokens, if they are there. What costs more than a full bucket holds costs that.
+    pub(super) fn take(self, tat: u64, cost: u64, now: Instant) -> Option<u64> {
+        let next = self.counted(tat, now).checked_add(self.nanos_of(cost))?;
         (next <= self.ceiling(now)).then_some(next)
     }
 
-    /// How a bucket with this TAT stands.
+    /// The TAT after taking `cost` tokens, whether they are there or not: no further than another burst below an empty bucket.
+    pub(super) fn charge(self, tat: u64, cost: u64, now: Instant) -> u64 {
+        let lowest = self.ceiling(now).saturating_add(self.burst.saturating_mul(self.interval_nanos)).min(u64::MAX - 1);
+        let from = self.counted(tat, now);
+        let next = from.saturating_add(cost.saturating_mul(self.interval_nanos));
+        next.min(lowest).max(from)
+    }
+
+    /// The time in which so many tokens come, of those that a bucket holds.
+    fn nanos_of(self, cost: u64) -> u64 {
+        cost.min(self.burst).saturating_mul(self.interval_nanos)
+    }
+
+    /// How a bucket with this TAT stands for who needs one token more than it has.
     pub(super) fn quota(self, tat: u64, now: Instant) -> Quota {
+        self.quota_for(tat, 1, now)
+    }
+
+    /// How it stands for who needs `cost` tokens.
+    pub(super) fn quota_for(self, tat: u64, cost: u64, now: Instant) -> Quota {
         let remaining = self.available(tat, now);
-        let debt = tat.saturating_sub(now.as_nanos());
-        // One more token is there when the debt leaves room for it.
-        let room = self
-            .ceiling(now)
-            .saturating_sub(now.as_nanos())
-            .saturating_sub((remaining + 1).saturating_mul(self.interval_nanos));
+        let debt = self.counted(tat, now) - self.base(now);
+        let wanted = (remaining + 1).max(cost.min(self.burst));
+        // They are there when the debt leaves room for them.
+        let room =
+            self.ceiling(now).saturating_sub(now.as_nanos()).saturating_sub(wanted.saturating_mul(self.interval_nanos));
         let reset = if debt == 0 { 0 } else { debt.saturating_sub(room) };
         Quota { remaining, reset: Duration::from_nanos(reset) }
     }
 
-    /// Admit if there is a token, without taking it.
-    pub(super) fn decide(self, tat: u64, now: Instant) -> Decision {
-        match self.take(tat, now) {
+    /// Admit if there are `cost` tokens, without taking them.
+    pub(super) fn decide(self, tat: u64, cost: u64, now: Instant) -> Decision {
+        match self.take(tat, cost, now) {
             Some(_) => Decision::Admit,
-            None => Decision::Reject(self.quota(tat, now)),
+            None => Decision::Reject(self.quota_for(tat, cost, now)),
         }
     }
 }
@@ -232,16 +282,27 @@ impl Reservoir {
         if self.tat.load(Ordering::Acquire) == MOVED { self.next.get() } else { None }
     }
 
-    fn take_one(&self, now: Instant) -> Decision {
+    fn take_exactly(&self, cost: u64, now: Instant) -> Decision {
         let mut tat = self.tat.load(Ordering::Relaxed);
         loop {
-            let Some(next) = self.gcra.take(tat, now) else {
-                return Decision::Reject(self.gcra.quota(tat, now));
+            let Some(next) = self.gcra.take(tat, cost, now) else {
+                return Decision::Reject(self.gcra.quota_for(tat, cost, now));
             };
             match self.tat.compare_exchange_weak(tat, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Decision::Admit,
                 Err(seen) => tat = seen,
             }
+        }
+    }
+
+    /// Takes `cost` tokens, whether they are there or not ([`Gcra::charge`]).
+    pub fn charge(&self, cost: u64, now: Instant) {
+        let mut from = self;
+        while let Err(MOVED) = from.tat.fetch_update(Ordering::Relaxed, Ordering::Acquire, |tat| {
+            (tat != MOVED).then(|| from.gcra.charge(tat, cost, now))
+        }) && let Some(next) = from.moved()
+        {
+            from = next;
         }
     }
 
@@ -282,21 +343,31 @@ impl Lease {
 
     /// Takes one token.
     pub fn take(&mut self, reservoir: &Reservoir, now: Instant) -> Decision {
-        let (mut taken, mut from) = (self.take_here(reservoir, now), reservoir);
+        self.take_many(reservoir, 1, now)
+    }
+
+    /// Takes `cost` tokens, or none.
+    pub fn take_many(&mut self, reservoir: &Reservoir, cost: u64, now: Instant) -> Decision {
+        let (mut taken, mut from) = (self.take_here(reservoir, cost, now), reservoir);
         while !taken.admits()
             && let Some(next) = from.moved()
         {
-            (taken, from) = (next.take_one(now), next);
+            (taken, from) = (next.take_exactly(cost, now), next);
         }
         taken
     }
 
-    fn take_here(&mut self, reservoir: &Reservoir, now: Instant) -> Decision {
+    fn take_here(&mut self, reservoir: &Reservoir, cost: u64, now: Instant) -> Decision {
         if reservoir.lease.tokens_max < 2 {
-            return reservoir.take_one(now);
+            return reservoir.take_exactly(cost, now);
         }
         self.drop_expired(now);
-        if self.tokens == 0 {
+        if cost > 1 {
+            // what is left of a lease must not live on in another one, so it is used whole or not at all
+            if self.tokens < cost {
+                return reservoir.take_exactly(cost, now);
+            }
+        } else if self.tokens == 0 {
             let size = (self.earned / EARN).clamp(1, reservoir.lease.tokens_max);
             self.tokens = reservoir.take_up_to(size, now);
             if self.tokens == 0 {
@@ -304,18 +375,24 @@ impl Lease {
             }
             self.until = now + Duration::from_nanos(reservoir.lease.nanos);
         }
-        self.tokens -= 1;
-        self.earned = (self.earned + 1).min(EARN * reservoir.lease.tokens_max);
+        self.tokens -= cost;
+        self.earned = (self.earned + cost).min(EARN * reservoir.lease.tokens_max);
         Decision::Admit
     }
 
     /// What [`Lease::take`] would say, without taking: with several limits, ask all before taking from any.
     #[must_use]
     pub fn peek(&self, reservoir: &Reservoir, now: Instant) -> Decision {
-        if self.tokens > 0 && now <= self.until {
+        self.peek_many(reservoir, 1, now)
+    }
+
+    /// The same of [`Lease::take_many`].
+    #[must_use]
+    pub fn peek_many(&self, reservoir: &Reservoir, cost: u64, now: Instant) -> Decision {
+        if self.tokens >= cost && now <= self.until {
             return Decision::Admit;
         }
-        let decide = |from: &Reservoir| from.gcra.decide(from.tat.load(Ordering::Relaxed), now);
+        let decide = |from: &Reservoir| from.gcra.decide(from.tat.load(Ordering::Relaxed), cost, now);
         let (mut decided, mut from) = (decide(reservoir), reservoir);
         while !decided.admits()
             && let Some(next) = from.moved()

@@ -196,6 +196,7 @@ impl Line<'_> {
             self.attempts.step(Event::BodyDone, self.now);
             return Meaning::Next { action: Action::Reply(ProxyError::NotImplemented), keep: None };
         }
+        self.charge(&head);
         let head_bytes = head.head_bytes();
         response.clear();
         let mut commit = match head.is_switching() {

@@ -1,11 +1,15 @@
 //! What a gateway knows that outlives its process: an upgrade passes it on, by name.
 
 use super::Shared;
+use crate::net::clock;
+use crate::policy::far::FarTable;
 use crate::policy::key_table::Debts;
+use crate::policy::limiter::Moment;
 use crate::policy::standings::Words;
 use crate::units::Instant;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Where endpoints stand, what rate limits per route have left, and which clients have used theirs. What nothing is known of is not in it.
 /// It is a secret: keys of clients come with what they are hashed with.
@@ -18,6 +22,8 @@ pub struct Estate {
     limits: HashMap<String, u64>,
     /// Limits per client, consumer, header and certificate.
     clients: Clients,
+    /// Quotas, by the time at which they end.
+    quotas: Clients,
 }
 
 /// [`Debts`], as they are written.
@@ -36,16 +42,46 @@ impl Shared {
             (!known.is_empty()).then(|| (cluster.name.clone(), known))
         });
         let Debts { secret, clients: debts } = self.limits.table().debts(now);
+        let quotas = self.quotas(clock::wall().as_secs());
         Estate {
             upstreams: known.collect(),
             limits: self.limits.left(now).collect(),
             clients: Clients { secret, debts },
+            quotas: Clients { secret: quotas.secret, debts: quotas.clients },
         }
+    }
+
+    /// What was taken of quotas, as it means the same in every process; `unix`: seconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn quotas(&self, unix: u64) -> Debts {
+        let now = Moment::of_quotas(unix);
+        let mut taken = self.limits.quotas().debts(now);
+        taken.clients.iter_mut().for_each(|(_, debt)| *debt = debt.saturating_add(now.as_nanos()));
+        taken
+    }
+
+    /// Goes on with what was taken of quotas. Before any request is served.
+    pub fn take_on_quotas(&self, mut taken: Debts, unix: u64) {
+        let now = Moment::of_quotas(unix);
+        taken.clients.iter_mut().for_each(|(_, until)| *until = until.saturating_sub(now.as_nanos()));
+        self.limits.quotas().take_on(&taken, now);
+    }
+
+    /// The table of rates that several hosts share.
+    #[must_use]
+    pub fn far(&self) -> &Arc<FarTable> {
+        self.limits.far()
+    }
+
+    /// Whether there is any quota.
+    #[must_use]
+    pub fn has_quotas(&self) -> bool {
+        self.limits.has_quotas()
     }
 
     /// Goes on with what another process has passed on. Before any request is served.
     pub fn take_on(&self, estate: Estate, now: Instant) {
-        let Estate { mut upstreams, limits, clients } = estate;
+        let Estate { mut upstreams, limits, clients, quotas } = estate;
         for (common, cluster) in self.clusters.iter().zip(&self.config.clusters) {
             if let Some(known) = upstreams.remove(&cluster.name) {
                 common.take_on(cluster, known);
@@ -55,6 +91,10 @@ impl Shared {
         // from a process that knows of none there is no secret either
         if clients.secret != [0, 0] {
             self.limits.table().take_on(&Debts { secret: clients.secret, clients: clients.debts }, now);
+        }
+        if quotas.secret != [0, 0] {
+            let taken = Debts { secret: quotas.secret, clients: quotas.debts };
+            self.take_on_quotas(taken, clock::wall().as_secs());
         }
     }
 }
@@ -66,7 +106,6 @@ mod tests {
     use crate::policy::descriptors::Fit;
     use crate::policy::router::Router;
     use crate::units::EndpointId;
-    use std::sync::Arc;
 
     const CHECKED: &str = "health_check = { path = \"/\" }\n";
 

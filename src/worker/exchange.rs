@@ -15,12 +15,13 @@ use super::failure::{Ending, Failure};
 use super::going::{Delivery, Going};
 use super::hop::Hop;
 use super::inbound::Inbound;
+use super::incoming::Incoming;
 use super::kept::Kept;
 use super::line::{Last, Line};
 use super::opening;
 use super::plan::{self, Answer, Forward, Plan, Way};
 use super::record::Record;
-use super::upload::{Incoming, Upload};
+use super::upload::Upload;
 use super::waiting;
 use crate::error::ProxyError;
 use crate::http::body::Body;
@@ -138,6 +139,7 @@ fn forward(
         let served = conclude(inbound, cycle, upload.rest(), record, served).await;
         *inbox = upload.finish();
         worker.put_own_lines(std::mem::take(&mut forward.own_lines));
+        worker.put_charges(std::mem::take(&mut forward.charges));
         served
     }
 }

@@ -7,28 +7,28 @@
 //! request.
 
 use super::believed::Believed;
+use super::charges::Places;
 use super::lease::Lease;
 use super::shared::{InUse, Shared};
 use super::state::Worker;
 use super::up::links::Links;
-use crate::config::{Cluster as ClusterConfig, LimitKey, Protocol, ProxyVersion, Route};
+use crate::config::{Cluster as ClusterConfig, Protocol, ProxyVersion, Route};
 use crate::error::ProxyError;
+use crate::net::driver;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
-use crate::net::{clock, driver};
 use crate::observe::access_log::LogSender;
 use crate::observe::recorder::Recorder;
-use crate::policy::admission::{Admission, Admitted, Met};
+use crate::policy::admission::Admission;
 use crate::policy::cluster::Cluster;
 use crate::policy::concurrency::{LocalSlots, SharedSlots};
 use crate::policy::deadline::RouteDeadline;
-use crate::policy::limiter::Caller;
 use crate::policy::retry::Rules;
 use crate::policy::router::RouterCache;
 use crate::policy::try_time::TryTime;
 use crate::tls::HTTP2;
 use crate::tls::demand::with_memory;
-use crate::units::{ClusterId, EndpointId, Instant, ListenerId, RouteId, WorkerId};
+use crate::units::{ClusterId, EndpointId, Instant, RouteId, WorkerId};
 use rustc_hash::FxHashSet;
 use rustls::ClientConfig;
 use std::cell::{Cell, RefCell};
@@ -52,7 +52,7 @@ pub(super) struct Generation {
     /// One pointer each: a request keeps the generation that it began under, and of those there may be as many as requests and tunnels.
     clusters: Box<[Rc<OneCluster>]>,
     routes: Rc<[Rc<RefCell<RouteState>>]>,
-    admission: Rc<RefCell<Admission>>,
+    pub(super) admission: Rc<RefCell<Admission>>,
     /// `max_connections`, by listener.
     pub(super) connection_slots: Box<[Hand]>,
     /// Of all listeners.
@@ -277,44 +277,19 @@ impl Generation {
             self.clusters[cluster.index()].slots.borrow_mut().get_mut(endpoint.index()).map(LocalSlots::acquire);
         match taken {
             None => Ok(None),
-            Some(true) => Ok(Some(self.slot(SlotOf::Endpoint(cluster, endpoint)))),
+            Some(true) => Ok(Some(self.slot(SlotOf::Endpoint(cluster, endpoint), Places::default()))),
             Some(false) => Err(ProxyError::UpstreamSaturated),
         }
     }
 
-    /// Admits a request to its listener and its route, or says what is wanting; with a slot to hold if the route has `max_concurrent`.
-    pub(super) fn admit<'h>(
-        self: &Rc<Self>,
-        (route, listener, met): (RouteId, ListenerId, Met),
-        caller: Caller<'_>,
-        value: &dyn Fn(&LimitKey) -> Option<&'h [u8]>,
-        now: Instant,
-    ) -> (Admitted, Option<Slot>) {
-        let mut admission = self.admission.borrow_mut();
-        let mut admitted = admission.admit((route, listener, met), caller, value, now);
-        if matches!(admitted, Admitted::RateLimited { .. }) {
-            // another core may have moved the bucket ahead of this one's time, which is that of the turn: a full bucket looks empty then
-            let later = clock::read_now();
-            if admitted.is_outdated(now, later) {
-                admitted = admission.admit((route, listener, met), caller, value, later);
-            }
-        }
-        drop(admission);
-        let Admitted::Pass { dry_run } = admitted else { return (admitted, None) };
-        if dry_run != 0 {
-            self.recorder.rate_limited_dry_run(route);
-        }
-        let limited = met != Met::Anybody && self.shared.config.routes[route.index()].concurrent_max.is_some();
-        (admitted, limited.then(|| self.slot(SlotOf::Route(route))))
-    }
-
-    fn slot(self: &Rc<Self>, of: SlotOf) -> Slot {
-        Slot { generation: Rc::clone(self), of }
+    pub(super) fn slot(self: &Rc<Self>, of: SlotOf, places: Places) -> Slot {
+        Slot { generation: Rc::clone(self), of, places }
     }
 
     fn leave(&self, of: SlotOf) {
         match of {
             SlotOf::Route(route) => self.admission.borrow_mut().release(route),
+            SlotOf::Limits => {}
             SlotOf::Endpoint(cluster, endpoint) => {
                 self.clusters[cluster.index()].slots.borrow_mut()[endpoint.index()].release();
             }
@@ -454,9 +429,12 @@ impl Drop for Pinned {
     }
 }
 
+/// Where a place is.
 #[derive(Clone, Copy, Debug)]
-enum SlotOf {
+pub(super) enum SlotOf {
     Route(RouteId),
+    /// Nowhere but in limits.
+    Limits,
     Endpoint(ClusterId, EndpointId),
 }
 
@@ -464,6 +442,7 @@ enum SlotOf {
 pub(super) struct Slot {
     generation: Rc<Generation>,
     of: SlotOf,
+    places: Places,
 }
 
 impl std::fmt::Debug for Slot {
@@ -475,5 +454,6 @@ impl std::fmt::Debug for Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.generation.leave(self.of);
+        self.generation.leave_limits(std::mem::take(&mut self.places));
     }
 }

@@ -77,6 +77,7 @@ impl Planner<'_> {
         let groups = self.identified.get().map_or(&[][..], |identified| identified.groups(identities));
         limits.write_policies((route, self.inbound.listener), groups, policies);
         record.on_limit(limits.name(limit));
+        self.inbound.worker.recorder.limited(limit, false);
         let fields: [(&str, &[u8]); 3] =
             [("Retry-After", retry_after), ("RateLimit", rate_limit), ("RateLimit-Policy", policies)];
         self.refuse(cycle, record, ProxyError::RateLimited, &fields)

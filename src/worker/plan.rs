@@ -4,6 +4,7 @@
 //! with the request and is encoded when it is known for whom ([`super::encoding`]). What comes out is owned and small, and the future that
 //! waits for the network carries nothing else.
 
+use super::charges::{Charges, Held};
 use super::generation::Slot;
 use super::identify::{Identified, Stop, of_cookie, pairs};
 use super::inbound::Inbound;
@@ -89,6 +90,8 @@ pub(super) struct Forward {
     pub(super) head: Option<Box<Kept>>,
     /// The route's share of concurrency, given back when the exchange ends.
     pub(super) slot: Option<Slot>,
+    /// What the response says the request has cost.
+    pub(super) charges: Charges,
 }
 
 /// Plans what is to be done with a request whose head has arrived and been taken from the inbox, in which its bytes still stand. What will be
@@ -160,7 +163,7 @@ pub(super) enum Planned {
 struct To {
     route: RouteId,
     cluster: ClusterId,
-    slot: Option<Slot>,
+    held: Held,
 }
 
 /// Everything that planning looks at.
@@ -263,7 +266,7 @@ impl Planner<'_> {
             return Planned::Answer(self.refuse(cycle, record, ProxyError::Forbidden, &[]));
         }
         if self.inbound.worker.shared.config.routes[route.index()].is_guard {
-            return self.aim(cycle, record, route, None, client); // whoever it is
+            return self.aim(cycle, record, route, Held::default(), client); // whoever it is
         }
         let ways = config::identity::ways(&self.inbound.worker.shared.config.routes[route.index()], self.config);
         if !ways.is_empty() && self.head.rounds() >= ROUNDS_MAX {
@@ -284,7 +287,7 @@ impl Planner<'_> {
             Err(Stop::Refused(error)) => return Planned::Answer(self.turn_away(cycle, record, route, error)),
         }
         match self.admit(cycle, record, (route, met), client) {
-            Ok(slot) => self.aim(cycle, record, route, slot, client),
+            Ok(held) => self.aim(cycle, record, route, held, client),
             Err(answer) => Planned::Answer(answer),
         }
     }
@@ -341,7 +344,7 @@ impl Planner<'_> {
         record: &mut Record,
         (route, met): (RouteId, Met),
         client: IpAddr,
-    ) -> Result<Option<Slot>, Answer> {
+    ) -> Result<Held, Answer> {
         let identities = &self.inbound.worker.shared.identities;
         let identified = self.identified.get();
         let consumer = identified.map(|identified| identified.name(identities));
@@ -356,7 +359,7 @@ impl Planner<'_> {
         let consumer = consumer.filter(|name| !name.is_empty());
         let caller = Caller { client, consumer, groups };
         match self.inbound.worker.admit((route, self.inbound.listener, met), caller, &limited_by, self.now) {
-            (Admitted::Pass { .. }, slot) => Ok(slot),
+            (Admitted::Pass { .. }, held) => Ok(held),
             (Admitted::ConcurrencyLimited, _) => {
                 Err(self.refuse(cycle, record, ProxyError::ConcurrencyLimited, &[("Retry-After", b"1")]))
             }
@@ -364,20 +367,13 @@ impl Planner<'_> {
         }
     }
 
-    fn aim(
-        &self,
-        cycle: &mut Cycle,
-        record: &mut Record,
-        route: RouteId,
-        slot: Option<Slot>,
-        client: IpAddr,
-    ) -> Planned {
+    fn aim(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, held: Held, client: IpAddr) -> Planned {
         let (head, worker) = (self.head, self.inbound.worker);
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
             Target::Upstream(split) => {
                 let cluster = pick_split(split, &mut worker.rng.borrow_mut());
-                self.forward(cycle, record, To { route, cluster, slot }, client)
+                self.forward(cycle, record, To { route, cluster, held }, client)
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
@@ -413,7 +409,7 @@ impl Planner<'_> {
     }
 
     fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Planned {
-        let To { route, cluster, slot } = to;
+        let To { route, cluster, held } = to;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
             return Planned::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
@@ -449,7 +445,8 @@ impl Planner<'_> {
             web: call.and_then(|call| call.web),
             offer: head.upgrade().map(Box::new),
             head: None,
-            slot,
+            slot: held.slot,
+            charges: held.charges,
         })
     }
 

@@ -4,6 +4,7 @@
 //! never across an await; what could be a cell is one. What follows from the configuration is the [`super::generation::Generation`]'s;
 //! this knows nothing of it, nor of connections.
 
+use super::charges::{Charges, Places};
 use super::down::h2::runner::Runners;
 use super::handshakes::Handshakes;
 use super::kept::Kept;
@@ -52,6 +53,8 @@ pub(super) struct Worker {
     pub(super) limit_texts: RefCell<[Vec<u8>; 3]>,
     log_texts: RefCell<Vec<LogTexts>>,
     own_lines: RefCell<Vec<OwnLines>>,
+    charges: RefCell<Vec<Charges>>,
+    places: RefCell<Vec<Places>>,
     /// Passwords that are known to be right.
     pub(super) logins: RefCell<Logins>,
     /// Tasks that serve streams.
@@ -139,6 +142,8 @@ impl Worker {
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
             own_lines: RefCell::default(),
+            charges: RefCell::default(),
+            places: RefCell::default(),
             logins: RefCell::default(),
             runners: RefCell::default(),
             heads: RefCell::new(Vec::with_capacity(HEADS_KEPT)),
@@ -291,6 +296,32 @@ impl Worker {
         let mut kept = self.log_texts.borrow_mut();
         if kept.len() < LOG_TEXTS_KEPT {
             kept.push(texts);
+        }
+    }
+
+    /// Room for what is to be paid when a response says how much.
+    pub(super) fn room_for_charges(&self) -> Charges {
+        self.charges.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives it back, if there is any.
+    pub(super) fn put_charges(&self, charges: Charges) {
+        let mut kept = self.charges.borrow_mut();
+        if kept.len() < LOG_TEXTS_KEPT && charges.has_room() {
+            kept.push(charges);
+        }
+    }
+
+    /// Room for places in limits.
+    pub(super) fn room_for_places(&self) -> Places {
+        self.places.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives it back, empty.
+    pub(super) fn put_places(&self, places: Places) {
+        let mut kept = self.places.borrow_mut();
+        if kept.len() < LOG_TEXTS_KEPT && places.has_room() {
+            kept.push(places);
         }
     }
 

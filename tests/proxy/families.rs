@@ -51,6 +51,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     fetched_keys,
     calls,
     rate_limits,
+    shared_limits,
     forgotten_clients,
     health_checks,
     crowds,
@@ -348,7 +349,15 @@ fn rate_limits(driver: Driver) -> Moved {
         let counted = || watched.gateway.metric("ringgate_rejected_total", &[("reason", reason)]);
         eventually(reason, || (counted() >= 1.0).then_some(()));
     }
-    watched.moved(&["ringgate_rejected_total"])
+    watched.moved(&["ringgate_rejected_total", "ringgate_limited_total"])
+}
+
+fn shared_limits(driver: Driver) -> Moved {
+    let upstream = Upstream::always("ok");
+    // nobody listens there
+    let shared = "[redis]\nurl = \"redis://127.0.0.1:1\"\n[limit.all]\nrate = \"9/s\"\nshared = \"redis\"\n";
+    let watched = Watched::start(driver, &behind(&[&upstream], "limit = [\"all\"]", shared));
+    watched.moved(&["ringgate_redis_exchanges_total"])
 }
 
 fn consumers(driver: Driver) -> Moved {

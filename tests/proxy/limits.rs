@@ -128,6 +128,115 @@ on_both_drivers! {
         assert!(refused.header("ratelimit").is_some_and(|limit| limit.starts_with("\"everybody\"")), "{refused:?}");
     }
 
+    fn requests_take_what_they_cost_and_each_limit_counts_whom_it_has_rejected(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let shared = "[limit.work]\nrate = \"10/h\"\nburst = 10\n";
+        let limit = "limit = [ { name = \"work\", cost = 4 }, { rate = \"9/h\", burst = 9, cost = 5, dry_run = true } ]";
+        let gateway = Gateway::start(driver, &behind(&[&upstream], limit, shared));
+        let mut client = gateway.client();
+        assert_eq!([client.get("/").status, client.get("/").status], [200, 200]);
+        let refused = client.get("/");
+        refused.assert_rejected(429, "rate_limited");
+        assert!(refused.header("ratelimit").is_some_and(|limit| limit.starts_with("\"work\";r=2;t=")), "{refused:?}");
+        for (limit, dry_run) in [("work", "false"), ("all-1", "true")] {
+            let counted = || gateway.metric("ringgate_limited_total", &[("limit", limit), ("dry_run", dry_run)]);
+            eventually("it is counted", || (counted() == 1.0).then_some(()));
+        }
+    }
+
+    fn a_response_says_what_its_request_has_cost(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            let cost = request.header("x-ask").unwrap_or_default();
+            conn.send(format!("HTTP/1.1 200 OK\r\nX-Cost: {cost}\r\nContent-Length: 0\r\n\r\n"));
+        });
+        let limit = "limit = [ { rate = \"100/h\", burst = 100, per = \"header:X-Key\", cost = 2, cost_header = \"X-Cost\" } ]";
+        let config = behind(&[&upstream], limit, "");
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        let ask = |key: &str, cost: &str| gateway.request("GET", "/", &[("X-Key", key), ("X-Ask", cost)], b"");
+        assert_eq!(["", "-5", "1", "7e", "2"].map(|cost| ask("a", cost).status), [200; 5], "ten tokens");
+        assert_eq!(ask("a", "90").status, 200, "all that is left");
+        let refused = ask("a", "1");
+        refused.assert_rejected(429, "rate_limited");
+        assert_eq!(ask("b", "999999999999").status, 200, "another one");
+        // below zero, by a burst: two more tokens are there after 102 of them have come
+        let wait = |key: &str| ask(key, "1").header("retry-after").expect("429").parse::<u64>().expect("seconds");
+        assert!((3_600..=3_672).contains(&wait("b")), "{}", wait("b"));
+        assert!((36..=72).contains(&wait("a")), "{}", wait("a"));
+    }
+
+    fn each_client_has_so_many_requests_at_once_however_they_end(driver: Driver) {
+        let gate = Arc::new(Gate::default());
+        let upstream = holding(&gate);
+        let shared = "[limit.few]\nconcurrency = 2\nper = \"header:X-Key\"\n";
+        let config = behind(&[&upstream], "limit = [\"few\"]\ntimeout = \"600s\"", shared);
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        let hold = || {
+            let mut client = gateway.client();
+            client.send("GET /hold HTTP/1.1\r\nHost: x\r\nX-Key: a\r\n\r\n");
+            client
+        };
+        let ask = |key: &str| gateway.request("GET", "/", &[("X-Key", key)], b"");
+        for round in 1..=8 {
+            let (mut one, two) = (hold(), hold());
+            eventually("both are with the service", || {
+                let held = upstream.requests().iter().filter(|request| request.target == "/hold").count();
+                (held == 2 * round).then_some(())
+            });
+            let refused = ask("a");
+            refused.assert_rejected(429, "rate_limited");
+            assert_eq!(refused.header("ratelimit"), Some("\"few\";r=0;t=0"));
+            assert_eq!(refused.header("ratelimit-policy"), Some("\"few\";q=2;qu=\"concurrent-requests\""));
+            assert_eq!(ask("b").status, 200);
+            // they leave, one of them with more to say
+            drop(two);
+            one.send("POST / HTTP/1.1\r\nHost: x\r\nX-K");
+            drop(one);
+            let connections = || gateway.metric("ringgate_connections", &[("listener", "edge")]);
+            eventually("both are gone", || (connections() == 0.0).then_some(()));
+            assert_eq!(ask("a").status, 200, "the places are free again");
+        }
+        gate.open();
+        let mut again = gateway.client();
+        assert!((0..9).all(|_| again.request("GET", "/hold", &[("X-Key", "a")], b"").status == 200), "none is lost");
+        let counted = || gateway.metric("ringgate_limited_total", &[("limit", "few"), ("dry_run", "false")]);
+        eventually("it is counted", || (counted() == 8.0).then_some(()));
+    }
+
+    fn a_tunnel_holds_its_place_to_its_end(driver: Driver) {
+        let upstream = Upstream::scripted(|conn| {
+            conn.head();
+            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+            conn.wait_for_close();
+        });
+        let config = behind(&[&upstream], "limit = [{ concurrency = 1, per = \"client_ip\" }]", "");
+        let gateway = Gateway::start(driver, &config);
+        let head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+        for _ in 0..5 {
+            let mut tunnel = eventually("there is a place", || {
+                let mut client = gateway.client();
+                client.send(head);
+                (client.read("GET").status == 101).then_some(client)
+            });
+            gateway.get("/").assert_rejected(429, "rate_limited");
+            tunnel.send("more");
+        }
+    }
+
+    fn a_quota_is_each_clients_own_and_says_when_there_is_more(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let limit = "limit = [{ quota = \"3/month\", per = \"header:X-Key\" }]";
+        let config = behind(&[&upstream], limit, "");
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &config, ..Setup::default() });
+        let ask = |key: &str| gateway.request("GET", "/", &[("X-Key", key)], b"");
+        assert_eq!([(); 3].map(|()| ask("a").status), [200; 3]);
+        let refused = ask("a");
+        refused.assert_rejected(429, "rate_limited");
+        assert_eq!(refused.header("ratelimit-policy"), Some("\"all\";q=3"));
+        let wait: u64 = refused.header("retry-after").expect("Retry-After").parse().expect("seconds");
+        assert!((1..=31 * 86_400).contains(&wait), "{wait}");
+        assert_eq!(ask("b").status, 200);
+    }
+
     fn every_limit_of_a_route_must_admit(driver: Driver) {
         let upstream = Upstream::always("ok");
         let limit = "limit = [ { rate = \"100/h\", burst = 100, per = \"route\" }, { rate = \"2/h\", burst = 2, per = \"client_ip\" } ]";

@@ -55,6 +55,8 @@ mod names;
 mod operation;
 mod own_log;
 mod proxy_protocol;
+mod quotas;
+mod redis;
 mod reload;
 mod reload_state;
 mod reload_traffic;

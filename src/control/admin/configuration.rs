@@ -32,6 +32,7 @@ pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use
         "listener": config.listeners.iter().map(|it| listener(it, config)).collect::<Vec<_>>(),
         "consumers_file": config.consumers.file.as_ref().map(|path| path.display().to_string()),
         "limit": shared_limits(&config.limits),
+        "redis": config.redis.as_ref().map(|redis| super::rules::redis(redis)),
         "auth": identity::all_ways(&config.auth),
         "consumer": identity::consumers(&config.consumers),
     });
@@ -89,6 +90,7 @@ fn gateway(config: &Config) -> Value {
         "driver": driver,
         "drain_delay": duration(config.gateway.drain_delay),
         "drain_timeout": duration(config.gateway.drain_timeout),
+        "quota_file": config.gateway.quota_file.as_ref().map(|path| path.display().to_string()),
         "watch": config.gateway.watch,
     })
 }
@@ -511,7 +513,7 @@ cors = { origins = ["https://a.example"] }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 query = { set = { a = "b" }, rename = { c = "d" } }
-limit = [{ rate = "1/s" }, "plan"]
+limit = [{ rate = "1/s", cost_header = "x-cost" }, { name = "plan", cost_header = "x-cost" }, { quota = "5/day" }, { concurrency = 3 }, "month", "few"]
 timeout = { adaptive = true }
 auth = ["api_key"]
 allow = { group = ["partners"], claim = { scope = "a" } }
@@ -554,10 +556,22 @@ basic = { realm = "orders" }
 mtls = [{ subject = "CN=a" }, { san = "DNS:a.example" }, { spki = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 basic = { password = "$2b$04$abcdefghijklmnopqrstuu8c93m3H5k8kq4eGHwY7leIekIaHh5P6" }
+[redis]
+url = "rediss://127.0.0.1"
+ca = "/dir/a.pem"
 [limit.plan]
 rate = "1/s"
+shared = "redis"
 per = ["consumer", "client_ip/24"]
 tiers = { gold = { rate = "2/s" } }
+[limit.month]
+quota = "9/month"
+per = "consumer"
+tiers = { gold = { quota = "90/month" } }
+[limit.few]
+concurrency = 9
+per = "group"
+tiers = { gold = { concurrency = 90 } }
 [upstream.app]
 balance = "maglev"
 endpoints = [{ address = "10.0.0.1:1" }]
@@ -638,6 +652,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
                 ".*.file",
                 ".key.file",
                 ".secret.file",
+                ".url.file",
                 ".claim.*.all",
                 ".claim.*.exact",
                 ".*.prefix",

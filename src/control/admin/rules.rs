@@ -1,7 +1,7 @@
 //! What routes ask of values, which pages may call them, and how often anybody may, as the file writes it.
 
 use super::configuration::duration;
-use crate::config::{AllowedHeaders, Cors, Limit, LimitKey, Test, Tier};
+use crate::config::{AllowedHeaders, Cors, Limit, LimitKey, Measure, Redis, Test, Tier};
 use serde_json::{Value, json};
 
 /// What a value is to be, as the file writes it.
@@ -32,11 +32,25 @@ pub(super) fn cors(cors: &Cors) -> Value {
     })
 }
 
+/// `[redis]`, without its password.
+pub(super) fn redis(redis: &Redis) -> Value {
+    json!({
+        "url": redis.shown,
+        "ca": redis.ca.as_ref().map(|(path, _)| path.display().to_string()),
+        "prefix": redis.prefix,
+        "timeout": duration(redis.timeout),
+        "on_failure": redis.on_failure.word(),
+    })
+}
+
 /// `[limit.NAME]`.
 pub(super) fn shared_limits(limits: &[Limit]) -> Value {
-    let tier = |tier: &Tier| (tier.group.clone(), json!({ "rate": tier.rate.to_string(), "burst": tier.burst }));
+    let tier = |tier: &Tier| (tier.group.clone(), measure(tier.measure));
     let named = |limit: &Limit| {
         let mut shown = own_limit(limit, "gateway");
+        if limit.is_shared {
+            shown["shared"] = "redis".into();
+        }
         shown["tiers"] = limit.tiers.iter().map(tier).collect::<serde_json::Map<_, _>>().into();
         Some((limit.name.as_deref()?.to_owned(), shown))
     };
@@ -45,7 +59,16 @@ pub(super) fn shared_limits(limits: &[Limit]) -> Value {
 
 /// A limit of a route or a listener.
 pub(super) fn limit(limit: &Limit) -> Value {
-    limit.name.as_deref().map_or_else(|| own_limit(limit, "route"), Value::from)
+    let mut shown = match limit.name.as_deref() {
+        Some(name) if limit.cost == 1 && limit.cost_header.is_none() => return Value::from(name),
+        Some(name) => json!({ "name": name }),
+        None => own_limit(limit, "route"),
+    };
+    shown["cost"] = limit.cost.into();
+    if let Some(header) = &limit.cost_header {
+        shown["cost_header"] = header.as_str().into();
+    }
+    shown
 }
 
 /// `all`: what counts everything together.
@@ -55,5 +78,15 @@ fn own_limit(limit: &Limit, all: &str) -> Value {
         LimitKey::Several(keys) => keys.iter().map(ToString::to_string).collect(),
         key => Value::from(key.to_string()),
     };
-    json!({ "rate": limit.rate.to_string(), "burst": limit.burst, "per": per, "dry_run": limit.dry_run })
+    let mut shown = measure(limit.measure);
+    (shown["per"], shown["dry_run"]) = (per, limit.dry_run.into());
+    shown
+}
+
+fn measure(measure: Measure) -> Value {
+    match measure {
+        Measure::Rate { rate, burst } => json!({ "rate": rate.to_string(), "burst": burst }),
+        Measure::Quota { .. } => json!({ "quota": measure.to_string() }),
+        Measure::Concurrency(most) => json!({ "concurrency": most }),
+    }
 }

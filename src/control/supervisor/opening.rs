@@ -4,6 +4,7 @@ use super::StartError;
 use crate::config::{AccessLog, Bind, Config, Driver, Listener, Lookup};
 use crate::control::admin::AdminListener;
 use crate::control::crew::{NoCrew, reasons};
+use crate::control::quotas;
 use crate::control::systemd::Activation;
 use crate::control::upgrade::Inheritance;
 use crate::limits::LOOKUPS_MAX;
@@ -77,8 +78,9 @@ pub(super) fn open_admin(
         .map_err(|error| cannot_listen("admin", listen, &error))
 }
 
-/// Goes on with what the process before knows by now, which has to be the last thing before workers begin.
+/// Goes on with quotas of before a restart, and with what the process before knows by now, which has to be the last thing before workers begin.
 pub(super) fn take_on(shared: &Shared, inherited: Option<&mut Inheritance>) -> Result<(), StartError> {
+    quotas::load(shared);
     let Some(inherited) = inherited else { return Ok(()) };
     let lost = |error| StartError(format!("the process before does not hand over any more: {error}"));
     shared.take_on(inherited.prepare().map_err(lost)?, clock::now());

@@ -171,6 +171,7 @@ impl Control {
         self.crew.adopt(next).await;
         self.start_probes(tell);
         self.keep_certificates();
+        self.share_limits();
         if let Some(admin) = admin {
             self.serve_admin(admin.limited(self.admin_max));
         }

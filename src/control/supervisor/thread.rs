@@ -12,6 +12,8 @@ use crate::control::key_sets::KeySets;
 use crate::control::memory::{self, Memory};
 use crate::control::names::Names;
 use crate::control::probes::Probes;
+use crate::control::quotas::Keeper;
+use crate::control::redis::Sharing;
 use crate::control::reports;
 use crate::control::source::{Source, Watch};
 use crate::control::systemd::{self, Watchdog};
@@ -75,6 +77,7 @@ pub(super) struct Control {
     pub(super) asked: mpsc::UnboundedReceiver<Ask>,
     pub(super) reported: mpsc::Receiver<(Arc<Config>, Report)>,
     pub(super) memory: Memory,
+    pub(super) limiting: Limiting,
     /// What else this thread runs; none of it ends before the thread does, but for what a reload replaces.
     pub(super) tasks: JoinSet<()>,
     /// Two of those tasks.
@@ -91,6 +94,15 @@ pub(super) struct Control {
     pub(super) opened: u64,
     pub(super) probes_max: usize,
     pub(super) admin_max: usize,
+}
+
+/// What limits need besides the workers.
+#[derive(Default)]
+pub(super) struct Limiting {
+    /// Keeps quotas for a restart.
+    pub(super) quotas: Keeper,
+    /// Shares limits with other gateways.
+    sharing: Option<Sharing>,
 }
 
 /// The admin API's listener, which one of the tasks has.
@@ -121,6 +133,10 @@ impl Control {
             self.lifecycle.set(Phase::Draining);
         }
         let drained = guarded(self.drain()).await;
+        // the next process has them
+        if self.handed.is_none() {
+            self.limiting.quotas.end(self.crew.shared()).await;
+        }
         // who was answered last has the answer in a task that may not have had its turn: a drain may be over at once
         for _ in 0..ANSWERS_LAST {
             tokio::task::yield_now().await;
@@ -139,6 +155,7 @@ impl Control {
         let (tell, mut changes) = mpsc::unbounded_channel();
         self.start_probes(&tell);
         self.keep_certificates();
+        self.share_limits();
         self.watch_until(Instant::NEVER, (&tell, &mut changes), Wish::Drain).await?;
         let delay = self.crew.shared().config.gateway.drain_delay;
         self.lifecycle.set(Phase::Draining);
@@ -217,6 +234,13 @@ impl Control {
         self.probes = Some(self.tasks.spawn(probes.run()));
     }
 
+    /// Shares the limits of the configuration in use with other gateways, if it says so.
+    pub(super) fn share_limits(&mut self) {
+        let shared = self.crew.shared();
+        let redis = shared.config.redis.as_ref().filter(|_| shared.config.limits.iter().any(|limit| limit.is_shared));
+        self.limiting.sharing = Sharing::follow(self.limiting.sharing.take(), redis, shared.far(), &shared.stats);
+    }
+
     /// Has the certificates of the configuration in use looked after that an authority issues; those of the one before, no more, unless they
     /// are the same: an order that is under way goes on.
     pub(super) fn keep_certificates(&mut self) {
@@ -272,6 +296,7 @@ impl Control {
                     self.prune();
                     self.names.look_at_system(clock::now());
                     self.exchange_ticket_keys(clock::now());
+                    self.limiting.quotas.look(self.crew.shared(), clock::now()).await;
                     if self.is_behind {
                         let shared = Arc::clone(self.crew.shared());
                         self.is_behind = !self.crew.follow(&shared);

@@ -39,6 +39,7 @@ impl Control {
         if *self.wished.borrow() >= Wish::Drain {
             return Err(NotUpgraded::Draining);
         }
+        self.limiting.quotas.settle().await;
         let (given, keys) = self.to_give().map_err(|error| NotUpgraded::Failed(vec![error.to_string()]))?;
         let shared = Arc::clone(self.crew.shared());
         let giving = tokio::task::spawn_blocking(move || give(given, || shared.estate(clock::now())));

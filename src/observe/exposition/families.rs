@@ -7,7 +7,7 @@
 
 use super::Family;
 use super::rows::{
-    by_reason, consumers, each_endpoint, listener, of_process, once, once_if_told, per_cluster, per_listener,
+    by_reason, consumers, each_endpoint, limited, listener, of_process, once, once_if_told, per_cluster, per_listener,
     per_request_key, per_route, readmissions, rejected, requests,
 };
 use crate::observe::histogram::HistogramSum;
@@ -58,6 +58,25 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: COUNTER,
         rows: per_route,
         render: rejected,
+    },
+    Family {
+        name: "ringgate_limited_total",
+        help: "Requests that a rate limit rejected, by the limit's name; dry runs count and reject nothing.",
+        kind: COUNTER,
+        rows: |scrape| scrape.stats.limit_rows().len(),
+        render: limited,
+    },
+    Family {
+        name: "ringgate_redis_exchanges_total",
+        help: "What Redis was told for limits that gateways share, by whether it has answered in time.",
+        kind: COUNTER,
+        rows: once,
+        render: |scrape, _, out| {
+            let control = &scrape.stats.control;
+            for (result, count) in [("answered", &control.redis_answers), ("failed", &control.redis_failures)] {
+                out.sample(&[("result", result)], count.load(Relaxed));
+            }
+        },
     },
     Family {
         name: "ringgate_consumer_requests_total",

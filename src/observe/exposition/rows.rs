@@ -4,7 +4,7 @@ use super::{ProcessNumbers, Samples, Scrape};
 use crate::error::ProxyError;
 use crate::limits::CONSUMER_LABELS_MAX;
 use crate::observe::labels::{EjectReason, MethodLabel, ReadmitReason};
-use crate::observe::stats::{EndpointView, ListenerStats, LoopStats, OUTCOMES, RequestKey};
+use crate::observe::stats::{EndpointView, LimitStats, ListenerStats, LoopStats, OUTCOMES, RequestKey};
 use crate::units::{ClusterId, EndpointId, ListenerId};
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -84,6 +84,16 @@ pub(super) fn rejected(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
         if count > 0 {
             out.sample(&[("route", name), ("reason", token)], count);
         }
+    }
+}
+
+/// Limits that have rejected somebody.
+pub(super) fn limited(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
+    let limit = &scrape.stats.limit_rows()[row];
+    let sum = |number: fn(&LimitStats) -> u64| limit.parts.touched().map(number).sum::<u64>();
+    let sums = [("false", sum(|of| of.rejected.get())), ("true", sum(|of| of.dry_run.get()))];
+    for (dry_run, count) in sums.into_iter().filter(|(_, count)| limit.is_first && *count > 0) {
+        out.sample(&[("limit", &limit.name), ("dry_run", dry_run)], count);
     }
 }
 

@@ -88,6 +88,15 @@ pub(crate) struct ConsumerStats {
     pub(crate) bytes: Counter,
 }
 
+/// One limit on one worker.
+#[derive(Debug, Default)]
+pub(crate) struct LimitStats {
+    /// Requests that it has rejected.
+    pub(crate) rejected: Counter,
+    /// Requests that it would have rejected, were it not in dry run.
+    pub(crate) dry_run: Counter,
+}
+
 /// One cluster on one worker.
 #[derive(Debug)]
 pub(crate) struct ClusterStats {

@@ -1,13 +1,13 @@
 //! Where the numbers of a name are, over generations: a reload changes rows, and a name keeps its numbers.
 //!
-//! A route is known by its name, a listener and an upstream by theirs, an endpoint by its upstream, its name and its address (the second of the
+//! A route is known by its name, a limit, a listener and an upstream by theirs, an endpoint by its upstream, its name and its address (the second of the
 //! same in one upstream is another one). What a new configuration does not have any more stays for a while, so that a name which
 //! returns goes on where it was: Prometheus' counters never go back. Of each kind the last [`KEPT_MAX`] are kept, and whatever an older
 //! generation still counts lives as long as that does.
 //!
 //! Only the control thread comes here, with each configuration, and a worker at the beginning and end of its life.
 
-use super::cells::{ClusterStats, EndpointStats, Gauges, ListenerStats, RouteStats};
+use super::cells::{ClusterStats, EndpointStats, Gauges, LimitStats, ListenerStats, RouteStats};
 use super::probe::ProbeCell;
 use crate::config::{Cluster, Config};
 use crate::observe::counter::Rows;
@@ -25,6 +25,15 @@ pub(super) struct RouteRow {
     /// Never given to another name.
     pub(super) number: u32,
     pub(super) parts: Rows<RouteStats>,
+}
+
+/// A limit's numbers.
+#[derive(Debug)]
+pub(crate) struct LimitRow {
+    pub(crate) name: String,
+    /// No row before it has the same name, and the same numbers.
+    pub(crate) is_first: bool,
+    pub(crate) parts: Rows<LimitStats>,
 }
 
 /// An endpoint's numbers.
@@ -134,6 +143,7 @@ pub(super) struct Keys {
     clusters: Table<String, Rows<ClusterStats>>,
     endpoints: Table<EndpointKey, EndpointRow>,
     listeners: Table<String, Rows<ListenerStats>>,
+    limits: Table<String, Rows<LimitStats>>,
 }
 
 /// One cluster's numbers.
@@ -148,6 +158,7 @@ pub(super) struct Rowed {
     pub(super) routes: Arc<[RouteRow]>,
     pub(super) clusters: Vec<Arc<ClusterRow>>,
     pub(super) listeners: Arc<[Rows<ListenerStats>]>,
+    pub(super) limits: Arc<[LimitRow]>,
 }
 
 impl Keys {
@@ -161,6 +172,7 @@ impl Keys {
             clusters: Table::default(),
             endpoints: Table::default(),
             listeners: Table::default(),
+            limits: Table::default(),
         }
     }
 
@@ -183,8 +195,16 @@ impl Keys {
         self.routes.forget(now);
         self.clusters.forget(now);
         self.endpoints.forget(now);
+        let mut seen = HashSet::new();
+        let limit = |name: String| LimitRow {
+            is_first: seen.insert(name.clone()),
+            parts: self.limits.take(name.clone(), now, || Rows::new(parts)),
+            name,
+        };
+        let limits = config.limit_names().map(limit).collect();
         self.listeners.forget(now);
-        Rowed { routes, clusters, listeners }
+        self.limits.forget(now);
+        Rowed { routes, clusters, listeners, limits }
     }
 
     /// The numbers of a cluster that has other endpoints now.

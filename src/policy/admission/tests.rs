@@ -10,14 +10,20 @@ use std::time::Duration;
 /// The first route by the first listener.
 const AT: (RouteId, ListenerId, Met) = (RouteId(0), ListenerId(0), Met::All);
 
+fn rate(count: u64, seconds: u64, burst: u64) -> Measure {
+    Measure::Rate { rate: Rate::try_new(count, Duration::from_secs(seconds)).unwrap(), burst }
+}
+
 fn limit(count: u64, burst: u64, per: LimitKey) -> Limit {
     Limit {
-        rate: Rate::try_new(count, Duration::from_secs(1)).unwrap(),
-        burst,
+        measure: rate(count, 1, burst),
         per,
         dry_run: false,
         tiers: Arc::default(),
         name: None,
+        cost: 1,
+        cost_header: None,
+        is_shared: false,
     }
 }
 
@@ -64,7 +70,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
 }
 
 fn limits(routes: &[Route], previous: Option<&Limits>) -> Arc<Limits> {
-    let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.table));
+    let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.tables.rates));
     Arc::new(Limits::of((&[], routes), &[("web", &[])], &["gold".into()], table, 2, previous))
 }
 
@@ -102,8 +108,8 @@ fn a_request_that_one_limit_rejects_uses_no_token_of_another() {
 
 #[test]
 fn of_several_limits_that_are_used_up_the_longest_wait_is_told() {
-    let slow = Limit { rate: Rate::try_new(10, Duration::from_secs(60)).unwrap(), ..limit(1, 1, LimitKey::Route) };
-    let slower = Limit { rate: Rate::try_new(1, Duration::from_secs(3_600)).unwrap(), ..slow.clone() };
+    let slow = Limit { measure: rate(10, 60, 1), ..limit(1, 1, LimitKey::Route) };
+    let slower = Limit { measure: rate(1, 3_600, 1), ..slow.clone() };
     let dry = Limit { dry_run: true, ..slower };
     for limits_of_route in [
         vec![limit(1, 1, LimitKey::Route), slow.clone(), dry.clone()],
@@ -288,12 +294,16 @@ fn the_fields_name_each_limit() {
 }
 
 /// The limits of a file, at `route` of it.
-fn of_file(text: &str, previous: Option<&Limits>) -> Arc<Limits> {
+fn config_of(text: &str) -> config::Config {
     let routes = ["a", "b"]
         .map(|name| format!("[[route]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}\" }}\nrespond = {{}}\n"));
     let text = text.replacen("A:", &routes[0], 1).replacen("B:", &routes[1], 1);
-    let config = config::check::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-    let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.table));
+    config::check::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+}
+
+fn of_file(text: &str, previous: Option<&Limits>) -> Arc<Limits> {
+    let config = config_of(text);
+    let table = previous.map_or_else(|| Arc::new(KeyTable::new(64, [3, 4])), |old| Arc::clone(&old.tables.rates));
     Arc::new(Limits::new(&config, table, 2, previous))
 }
 
@@ -413,3 +423,5 @@ fn limits_that_ask_for_nobody_can_be_met_before_the_others_and_the_slot_comes_la
     assert_eq!(limited_by(again("a")), Some(1));
     assert_eq!(again("b"), PASS);
 }
+
+mod measures;

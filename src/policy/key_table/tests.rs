@@ -183,7 +183,7 @@ fn an_entry_that_changed_hands_is_not_taken_for_its_former_owners() {
     assert!(table.take(KeyHash(1), gcra, now).admits());
     let line = table.line(KeyHash(1));
     // As if the entry had been another's when it was looked up and this one's when it was charged.
-    assert_eq!(line.charge(0, KeyHash(2), gcra, now), None);
+    assert_eq!(line.charge(0, KeyHash(2), &|tat| gcra.take(tat, 1, now).ok_or_else(|| gcra.quota(tat, now))), None);
     assert_eq!(table.quota(KeyHash(1), gcra, now).remaining, 1, "its owner pays a token too much");
     assert_eq!(table.quota(KeyHash(2), gcra, now).remaining, 3);
 }

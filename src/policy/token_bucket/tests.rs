@@ -371,3 +371,58 @@ fn a_hundred_thousand_changes_can_be_forgotten_at_once() {
     drop(last);
     drop(first);
 }
+
+#[test]
+fn several_tokens_are_taken_at_once_or_none_in_every_window_no_more_than_allowed() {
+    for seed in 0..16 {
+        let mut rng = Rng::seed_from_u64(seed);
+        let (count, burst) = (rng.random_range(1..5_000), rng.random_range(1..20_000));
+        let reservoir = Reservoir::new(per_second(count), burst, 2);
+        let mut leases = [Lease::new(), Lease::new()];
+        let (mut admitted, mut now) = (Vec::new(), SECOND);
+        for _ in 0..4_000 {
+            now += rng.random_range(0..1_000_000);
+            let (lease, cost) = (&mut leases[rng.random_range(0..2)], rng.random_range(1..=burst.min(9)));
+            let peeked = lease.peek_many(&reservoir, cost, at(now));
+            let taken = lease.take_many(&reservoir, cost, at(now));
+            assert_eq!(peeked.admits(), taken.admits(), "seed {seed}");
+            if taken.admits() {
+                admitted.extend((0..cost).map(|_| now));
+            } else if let Decision::Reject(quota) = taken {
+                let then = at(now) + quota.reset;
+                assert!(
+                    reservoir.gcra.take(reservoir.tat.load(Ordering::Relaxed), cost, then).is_some(),
+                    "seed {seed}"
+                );
+            }
+        }
+        assert_no_window_exceeds(admitted, per_second(count), burst, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn a_charge_follows_tokens_that_have_moved() {
+    let (now, rate) = (at(SECOND), per_second(1));
+    let (old, new) = (Arc::new(Reservoir::new(rate, 10, 1)), Arc::new(Reservoir::new(rate, 20, 1)));
+    new.begin_with(&old, now);
+    old.charge(4, now);
+    assert_eq!(new.left(now), 6, "ten were there");
+    new.charge(1_000, now);
+    assert_eq!(new.quota(now).reset, Duration::from_secs(21), "a burst below zero");
+}
+
+#[test]
+fn tokens_until_an_end_come_anew_with_the_next_and_whatever_clock_is_set() {
+    let (first, second) = (Gcra::until(at(1_000_000), 3), Gcra::until(at(2_000_000), 3));
+    let (mut tat, now) = (0, at(900_000));
+    for left in [2, 1, 0] {
+        tat = first.take(tat, 1, now).unwrap();
+        assert_eq!(first.quota(tat, now).remaining, left);
+    }
+    assert_eq!(first.take(tat, 1, at(999_999)), None, "however late it is");
+    assert_eq!(second.quota(tat, at(1_000_000)).remaining, 3);
+    let tat = second.charge(tat, 100, at(1_000_000));
+    assert_eq!(tat, 2_000_006, "no further than twice");
+    assert_eq!(second.take(tat, 1, at(1_999_999)), None);
+    assert!(first.take(tat, 3, now).is_some(), "set back, nothing of what came later counts");
+}
