@@ -212,6 +212,7 @@ fn route(route: &Route, config: &Config) -> Value {
         "body_timeout": route.body_timeout.map(duration),
         "tunnel_timeout": route.tunnel_timeout.map(duration),
         "min_body_rate": route.body_rate_min.map(body_rate),
+        "grpc_web": route.grpc_web,
         "retry": retry(&route.retry),
     });
     traffic::of_route(&route.traffic, config, &mut shown);
