@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(restated(&again, Form::Binary), wanted);
         let put = |head: &str, form| {
             let mut out = head.as_bytes().to_vec();
-            let Some((at, suffix)) = restate_response(&out, form) else { return None };
+            let (at, suffix) = restate_response(&out, form)?;
             out.splice(at..at, suffix.iter().copied());
             assert_eq!(restate_response(&out, form), None, "once");
             Some(String::from_utf8(out).unwrap())
