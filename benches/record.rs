@@ -65,6 +65,7 @@ fn stats(routes: usize) -> Arc<Stats> {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(1),
             watch: false,
+            quota_file: None,
         },
         admin: Admin { listen: Bind::Tcp(([127, 0, 0, 1], 0).into()), hosts: Vec::new() },
         resolver: Resolver {
@@ -80,6 +81,7 @@ fn stats(routes: usize) -> Arc<Stats> {
         clusters: Vec::new(),
         consumers: Arc::default(),
         auth: Arc::new([]),
+        redis: None,
     };
     Stats::new(&Arc::new(config), 1)
 }

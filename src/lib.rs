@@ -171,11 +171,12 @@
 //! # Who sends a request
 //!
 //! Consumers, ways to be recognised and rules are part of the configuration ([`config::Consumers`], [`config::Auth`], [`config::Access`]), with the
-//! files that they stand in, so they change by a reload and never under a request. A key is looked for by a hash and compared in constant
-//! time; a token's signature is verified once a worker, and then known by its hash until it is over (`worker::believed`). A password is verified by threads that are no worker's
-//! (`worker::verifier`), while its request waits with its head (`worker::waiting`), and then known for some minutes (`worker::logins`). Where somebody else
-//! decides, its endpoints are asked as any others are (`worker::decision`), and the request waits in the same way. What the gateway says
-//! about a consumer it says alone: headers in which it does are taken off every request before anything is added
+//! files that they stand in, so they change by a reload and never under a request. A key is looked for by a hash and compared in constant time; a
+//! certificate that the listener has believed, by what its session keeps of it; a token's signature is verified once a worker, and then known by its
+//! hash until it is over (`worker::believed`). A password is verified by threads that are no worker's (`worker::verifier`), whose queue goes round
+//! the clients ([`policy::fair_queue`]), while its request waits with its head (`worker::waiting`), and then known for some minutes
+//! (`worker::logins`). Where somebody else decides, its endpoints are asked as any others are (`worker::decision`), and the request waits in the same
+//! way. What the gateway says about a consumer it says alone: headers in which it does are taken off every request before anything is added
 //! ([`config::HeaderRules::strip`]), and so are credentials, unless they are asked for. A secret is kept as what it is compared by, and no `Debug`
 //! shows it.
 //!
@@ -209,7 +210,8 @@
 //!   and nobody waits for that;
 //! - a retry budget: what requests deposit is handed in every few milliseconds, a retry withdraws with one compare-and-swap
 //!   ([`policy::budget`]);
-//! - `max_connections_per_client`: one word of a table when a connection begins and when it ends ([`policy::client_slots`]).
+//! - `max_connections_per_client`: one word of a table when a connection begins and when it ends ([`policy::client_slots`]);
+//! - passwords that are to be verified: a queue with a lock, which a worker tries for a moment and never waits for (`worker::verifier`).
 //!
 //! # The event loop
 //!

@@ -352,7 +352,7 @@ fn listeners<const MIN: usize, const MAX: usize>(
         let limits = table.limit.as_ref().and_then(|list| access.limits.of_listener(table.at.key("limit"), list, sink));
         let access = access.access(table.allow.as_ref(), table.deny.as_ref(), sink);
         let errors = table.errors.as_ref().and_then(|list| error_pages::pages(list, sink));
-        listeners.extend(listener(table, tls, (auth, access, limits, errors)));
+        listeners.extend(listener(table, tls, errors, (auth, access, limits)));
     }
     (listeners.len() == list.value.0.len()).then_some(listeners)
 }
@@ -409,7 +409,8 @@ fn proxy_protocol(table: &file::Listener, sink: &mut Sink<'_>) {
 fn listener(
     table: &file::Listener,
     tls: Option<Option<ServerSide>>,
-    (auth, access, limits, errors): (Option<Vec<AuthId>>, Option<Access>, Option<Vec<Limit>>, Option<Vec<ErrorPage>>),
+    errors: Option<Vec<ErrorPage>>,
+    (auth, access, limits): (Option<Vec<AuthId>>, Option<Access>, Option<Vec<Limit>>),
 ) -> Option<Listener> {
     let (auth, access, limits, errors) = (auth?, access?, limits?, errors?);
     let peers = &table.trusted_proxies.as_ref()?.value.0;

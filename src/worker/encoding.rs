@@ -70,7 +70,7 @@ pub(super) fn request(
         path,
         query,
         lines: &scratch.lines,
-        framing: super::upload::framing_up(forward.framing, forward.web == Some(Form::Text)),
+        framing: super::incoming::framing_up(forward.framing, forward.web == Some(Form::Text)),
         rules: &rules.request_headers,
         forwarding: &forwarding,
         host_fallback: &worker.shared.config.clusters[forward.cluster.index()].name,

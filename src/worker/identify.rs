@@ -186,8 +186,9 @@ impl Planner<'_> {
         Ok(None)
     }
 
-    /// Who has the certificate that the listener has believed, if it has asked for one.
+    /// Who has the certificate that the listener has believed, if it asks for one: nobody judges it any more where it has ceased to.
     fn by_certificate(&self) -> Option<ConsumerId> {
+        self.config.tls.as_ref()?.clients.as_ref()?;
         let shown = self.inbound.identity()?;
         let (key, names, subject) = (&*shown.key_hash, &*shown.names, &*shown.subject);
         self.inbound.worker.shared.identities.by_certificate(&identity::Certificate { key, names, subject })

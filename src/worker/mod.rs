@@ -40,6 +40,7 @@ mod handshakes;
 mod hop;
 mod identify;
 mod inbound;
+mod incoming;
 mod kept;
 mod lease;
 mod line;

@@ -7,6 +7,7 @@ mod bodies;
 mod encoding;
 mod examples;
 mod h2;
+mod pairs;
 mod properties;
 mod requests;
 mod responses;

@@ -212,7 +212,7 @@ on_both_drivers! {
         let file = dir.path().join("consumers.json");
         let write = |key: &str| {
             let mut rows: Vec<_> = (0..20_000).map(|n| format!("\"c{n}\": {{ \"keys\": [{{ \"sha256\": \"{n:064x}\" }}] }}")).collect();
-            rows.push(format!("\"carl\": {{ \"groups\": [\"eu\"], \"keys\": [{{ \"sha256\": \"{}\" }}] }}", sha256(key)));
+            rows.push(format!("\"carl\": {{ \"groups\": [\"eu\"], \"mtls\": {{ \"san\": \"DNS:carl.example\" }}, \"keys\": [{{ \"sha256\": \"{}\" }}] }}", sha256(key)));
             std::fs::write(&file, format!("{{ \"consumer\": {{ {} }} }}", rows.join(","))).unwrap();
         };
         write("carl-1");
@@ -230,6 +230,16 @@ on_both_drivers! {
         let refused = gateway.reload(&text);
         assert_ne!(refused.status, 200);
         assert!(refused.text().contains("consumers_file") && !refused.text().contains("planted-plain-key"), "{}", refused.text());
+        for (row, why) in [
+            ("\"mtls\": { \"san\": \"carl.example\" }", "\\\"carl\\\": mtls must be an alternative name with its kind"),
+            ("\"mtls\": [{ \"subject\": \"CN=a\" }, {}]", "mtls must be exactly one of subject, san, spki"),
+            ("\"mtls\": [{ \"spki\": \"KEY\" }, { \"spki\": \"KEY\" }]", "is \\\"carl\\\" already"),
+            ("\"mtls\": { \"dns\": \"a.example\" }", "is not as it should be"),
+        ] {
+            std::fs::write(&file, format!("{{ \"consumer\": {{ \"carl\": {{ {} }} }} }}", row.replace("KEY", &sha256("x")))).unwrap();
+            let refused = gateway.reload(&text);
+            assert!(refused.status != 200 && refused.text().contains(why), "{row}: {}", refused.text());
+        }
         assert_eq!(ask(&gateway, "carl-2"), 200, "the configuration before stays");
     }
 

@@ -212,6 +212,22 @@ fn services_are_told_who_a_client_is_and_never_by_the_client() {
 }
 
 #[test]
+fn a_listener_that_ceases_to_ask_recognises_nobody_who_is_here() {
+    let world = World::new();
+    let config = "[[route]]\nauth = [\"cert\"]\nrespond = { body = \"ok\" }\n[auth.cert]\nmtls = true\n[consumer.good]\nmtls = { san = \"DNS:good\" }\n";
+    let (asks, encrypted) = (world.listener("request"), world.authority.listener("server"));
+    let setup = |listener| Setup { listener, config, ..Setup::default() };
+    for driver in possible() {
+        let mut gateway = Gateway::start_with(driver, &setup(&asks));
+        let mut good = client(&gateway, &world.rules("good")).expect("a session");
+        assert_eq!(good.get("/").status, 200);
+        gateway.reload_well(&setup(&encrypted).file(driver));
+        // its certificate is judged by nobody any more: it may have been revoked
+        assert_eq!(good.get("/").status, 401);
+    }
+}
+
+#[test]
 fn a_limit_by_certificate_is_each_client_s_own() {
     for driver in possible() {
         let world = World::new();

@@ -4,7 +4,7 @@
 //! below the burst exactly if in no window more than burst + rate × time pass. Where no worker holds a lease, a rejection has to be
 //! right too.
 
-use ringgate::config;
+use ringgate::config::{self, Measure};
 use ringgate::policy::admission::{Admission, Admitted, Limits, Met};
 use ringgate::policy::chance::below;
 use ringgate::policy::key_table::KeyTable;
@@ -97,12 +97,15 @@ impl Gate {
         let config = config::parse(&text, "simulated").unwrap_or_else(|errors| panic!("{errors}"));
         let table = Arc::new(KeyTable::new(1 << 8, [1, 2]));
         let limits = Arc::new(Limits::new(&config, table, workers, None));
-        let [by_route, by_client] = [0, 1].map(|row: usize| &config.routes[0].limits[row]);
+        let [by_route, by_client] = [0, 1].map(|row: usize| match config.routes[0].limits[row].measure {
+            Measure::Rate { rate, burst } => (rate, burst),
+            other => panic!("{other} is no rate"),
+        });
         Self {
             workers: (0..workers).map(|_| Admission::new(Arc::clone(&limits))).collect(),
-            route: Meter::new(by_route.rate, by_route.burst),
+            route: Meter::new(by_route.0, by_route.1),
             clients: HashMap::new(),
-            client_limit: (by_client.rate, by_client.burst),
+            client_limit: by_client,
             concurrent_max,
             in_flight: 0,
             said: Said::default(),

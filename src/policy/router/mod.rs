@@ -31,7 +31,7 @@ pub use patterns::RouterCache;
 pub use query::{edit_query, push_encoded};
 pub use rewrite::{pick_split, rest_of, rewrite};
 
-use crate::config::{Config, HostMatch, Match, PathMatch, placeholder, segments};
+use crate::config::{Config, HostMatch, Match, PathMatch};
 use crate::limits;
 use crate::units::RouteId;
 use conditions::{Methods, conditions_hold};
@@ -40,7 +40,7 @@ use patterns::Patterns;
 use rustc_hash::FxHashMap;
 use std::net::IpAddr;
 use std::ops::Range;
-use tree::{BEGINNING_HOST, EXACT_HOST, NodeId, PLACEHOLDER, Tree, TreeBuilder, WILDCARD_HOST};
+use tree::{BEGINNING_HOST, EXACT_HOST, NodeId, PLACEHOLDER, Tree, TreeBuilder, WILDCARD_HOST, nameless};
 
 /// Whether one of a header's values is what is looked for.
 pub type AnyValue<'a> = dyn Fn(&HeaderName, &mut dyn FnMut(&[u8]) -> bool) -> bool + 'a;
@@ -305,12 +305,6 @@ fn add_paths<'r>(
 
 fn has_regex(rule: &Match) -> bool {
     rule.paths().any(|path| matches!(path, PathMatch::Regex(_)))
-}
-
-/// A path with all its placeholders under one name.
-fn nameless(path: &str) -> String {
-    let name = |segment| if placeholder(segment).is_some() { PLACEHOLDER } else { segment };
-    segments(path).flat_map(|segment| ["/", name(segment)]).collect()
 }
 
 /// Longest name that DNS allows, with the root's dot (RFC 1035 §2.3.4).

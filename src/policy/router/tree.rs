@@ -8,6 +8,7 @@
 //! operator's, so requests cannot aim collisions; entries are compared in full.
 
 use super::Candidate;
+use crate::config::{placeholder, segments};
 use rustc_hash::{FxHashMap, FxHasher};
 use std::hash::Hasher;
 
@@ -230,6 +231,12 @@ impl TreeBuilder {
         }
         Tree { edges: edges.into(), long: long.into(), nodes: nodes.into(), candidates }
     }
+}
+
+/// A path with all its placeholders under one name.
+pub(super) fn nameless(path: &str) -> String {
+    let name = |segment| if placeholder(segment).is_some() { PLACEHOLDER } else { segment };
+    segments(path).flat_map(|segment| ["/", name(segment)]).collect()
 }
 
 /// Sizes of a configuration that fits in memory.
