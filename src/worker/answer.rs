@@ -82,36 +82,36 @@ impl Line<'_> {
     pub(super) fn answer(
         &mut self,
         mut answering: Answering<'_, impl Sending>,
-        known: Meaning,
+        mut known: Meaning,
     ) -> impl Future<Output = Result<Answered, Failure>> {
+        // what is known stays where it is: each place that it is moved to would be held, too
         async move {
-            let head = match known {
-                Meaning::More => self.await_head(&mut answering).await,
-                Meaning::Next { action, keep } => Err((action, keep)),
-                Meaning::Commit(commit) => Ok(commit),
-            };
-            let mut commit = match head {
-                Ok(commit) => commit,
-                Err((action, keep)) => {
+            if matches!(known, Meaning::More) {
+                known = self.await_head(&mut answering).await;
+            }
+            if let Meaning::Commit(commit) = &mut known
+                && !commit.switching
+            {
+                return Ok(self.relay(commit, &mut answering).await);
+            }
+            match known {
+                // boxed: few requests become tunnels, and every connection would hold the room for one
+                Meaning::Commit(commit) => {
+                    Ok(Answered { outcome: Ok(Box::pin(self.tunnel(commit, answering)).await), keep: None })
+                }
+                Meaning::Next { action, keep } => {
                     let stream = answering.hop.upstream().stream();
                     answering.going.settle(stream, Shutdown::Both, &self.inbound.worker.timers).await;
                     self.inbound.worker.put(std::mem::take(&mut answering.block));
-                    return Ok(Answered { outcome: Err(action), keep });
+                    Ok(Answered { outcome: Err(action), keep })
                 }
-            };
-            Ok(match commit.switching {
-                // boxed: few requests become tunnels, and every connection would hold the room for one
-                true => Answered { outcome: Ok(Box::pin(self.tunnel(commit, answering)).await), keep: None },
-                false => self.relay(&mut commit, &mut answering).await,
-            })
+                Meaning::More => unreachable!("a head was awaited"),
+            }
         }
     }
 
-    /// Receives until the response's head is whole, and has it classified; what is to be done instead when it is not to be passed on.
-    async fn await_head(
-        &mut self,
-        answering: &mut Answering<'_, impl Sending>,
-    ) -> Result<Commit, (Action, Option<Duration>)> {
+    /// Receives until the response's head is whole, and has it classified: what is to be done with it, or instead of passing it on.
+    async fn await_head(&mut self, answering: &mut Answering<'_, impl Sending>) -> Meaning {
         let mut scanner = HeadScanner::default();
         loop {
             let bytes = answering.block.unread();
@@ -122,9 +122,8 @@ impl Line<'_> {
                     answering.going.settle(stream, Shutdown::Write, &self.inbound.worker.timers).await;
                 }
                 match self.classify(answering) {
-                    Meaning::Commit(commit) => return Ok(commit),
-                    Meaning::Next { action, keep } => return Err((action, keep)),
                     Meaning::More => {}
+                    known => return known,
                 }
             }
             let block = &mut answering.block;
@@ -133,7 +132,7 @@ impl Line<'_> {
                 self.inbound.worker.grow(block, RESPONSE_HEAD_BYTES_MAX);
             }
             if let Err(failure) = self.receive_more(answering).await {
-                return Err((self.fail(failure, answering.hop.upload), None));
+                return Meaning::Next { action: self.fail(failure, answering.hop.upload), keep: None };
             }
         }
     }

@@ -281,9 +281,11 @@ impl Line<'_> {
             return Err(failure);
         }
         let mut answering = Answering { hop, block, going };
-        match self.answer_at_once(&mut answering) {
-            Ok(answered) => Ok(answered),
-            Err(meaning) => self.answer(answering, meaning).await,
-        }
+        // bound, since what a match looks at is held until its end
+        let known = match self.answer_at_once(&mut answering) {
+            Ok(answered) => return Ok(answered),
+            Err(known) => known,
+        };
+        self.answer(answering, known).await
     }
 }
