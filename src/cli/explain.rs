@@ -15,7 +15,7 @@ use ringgate::policy::cors::{Grant, grant};
 use ringgate::policy::router::{
     Considered, MatchOutcome, RequestView, Routed, Router, RouterCache, Source, rest_of, rewrite,
 };
-use ringgate::units::{ClusterId, ListenerId, RouteId};
+use ringgate::units::{ClusterId, ListenerId, RouteId, Weight};
 use std::fmt::Write as _;
 
 /// Routes that match host and path and are shown although they are not chosen; the rest is counted.
@@ -332,44 +332,47 @@ fn route(page: &mut Page, config: &Config, (route, refusal): (&Route, Option<&st
             );
             page.line(answer, &format!("{status}, Location: {}", String::from_utf8_lossy(&location)));
         }
-        Target::Upstream(split) => {
-            page.line("path", &path_line(route, ask));
-            page.line("timeout", &words::timeout(&route.timeout));
-            let serving = |id: ClusterId| {
-                let cluster = &config.clusters[id.index()];
-                let served = cluster.endpoints.iter().filter(|e| e.weight.0 > 0).count();
-                // a name may have any number of addresses
-                served + 2 * cluster.names.iter().filter(|e| e.weight.0 > 0).count()
-            };
-            let elsewhere = split.iter().any(|(id, _)| serving(*id) > 1);
-            if let Some(first) = words::first_try(route, &ask.method, elsewhere) {
-                page.line("", &first);
-            }
-            page.line("retries", &words::retry(route, &ask.method));
-            for (label, line) in traffic::of_route(route, config) {
-                page.line(label, &line);
-            }
-            let sum: u64 = split.iter().map(|(_, weight)| u64::from(weight.0)).sum();
-            for (id, weight) in split {
-                let cluster = &config.clusters[id.index()];
-                let share = if split.len() == 1 { String::new() } else { format!(", {} of {sum} requests", weight.0) };
-                page.line("upstream", &format!("{}: {}{share}", cluster.name, words::cluster(cluster)));
-                if let Some(line) = traffic::sticky(cluster, &ask.headers) {
-                    page.line("", &line);
-                }
-                let names = cluster.names.iter().map(words::named);
-                let endpoints = cluster.endpoints.iter().map(words::endpoint).chain(names).collect();
-                for (label, endpoint) in label_first("endpoints", endpoints) {
-                    page.line(label, &endpoint);
-                }
-            }
-        }
+        Target::Upstream(split) => upstreams(page, config, (route, split), ask),
     }
     for (label, rule) in label_first("headers", words::header_rules(route)) {
         page.line(label, &rule);
     }
     if !route.defaulted.is_empty() {
         page.line("defaults", &format!("{}: all or in part from [defaults]", route.defaulted.join(", ")));
+    }
+}
+
+/// Where it would go, and what is done on the way.
+fn upstreams(page: &mut Page, config: &Config, (route, split): (&Route, &[(ClusterId, Weight)]), ask: &Ask) {
+    page.line("path", &path_line(route, ask));
+    page.line("timeout", &words::timeout(&route.timeout));
+    let serving = |id: ClusterId| {
+        let cluster = &config.clusters[id.index()];
+        let served = cluster.endpoints.iter().filter(|e| e.weight.0 > 0).count();
+        // a name may have any number of addresses
+        served + 2 * cluster.names.iter().filter(|e| e.weight.0 > 0).count()
+    };
+    let elsewhere = split.iter().any(|(id, _)| serving(*id) > 1);
+    if let Some(first) = words::first_try(route, &ask.method, elsewhere) {
+        page.line("", &first);
+    }
+    page.line("retries", &words::retry(route, &ask.method));
+    for (label, line) in traffic::of_route(route, config) {
+        page.line(label, &line);
+    }
+    let sum: u64 = split.iter().map(|(_, weight)| u64::from(weight.0)).sum();
+    for (id, weight) in split {
+        let cluster = &config.clusters[id.index()];
+        let share = if split.len() == 1 { String::new() } else { format!(", {} of {sum} requests", weight.0) };
+        page.line("upstream", &format!("{}: {}{share}", cluster.name, words::cluster(cluster)));
+        if let Some(line) = traffic::sticky(cluster, &ask.headers) {
+            page.line("", &line);
+        }
+        let names = cluster.names.iter().map(words::named);
+        let endpoints = cluster.endpoints.iter().map(words::endpoint).chain(names).collect();
+        for (label, endpoint) in label_first("endpoints", endpoints) {
+            page.line(label, &endpoint);
+        }
     }
 }
 

@@ -409,7 +409,6 @@ fn proxy_protocol(table: &file::Listener, sink: &mut Sink<'_>) {
     }
 }
 
-#[expect(clippy::type_complexity, reason = "taken apart at once")]
 fn listener(
     table: &file::Listener,
     tls: Option<Option<ServerSide>>,

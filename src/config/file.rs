@@ -5,6 +5,7 @@
 //! [`super::check`]'s business.
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
+pub use super::answer_keys::{Redirect, Respond};
 use super::check_guard::GuardRule;
 use super::compression::CompressionTable;
 pub use super::conditions::Match;
@@ -16,9 +17,9 @@ pub use super::knobs::{Adaptive, RouteTimeout};
 use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::limit_keys::{LimitItem, SharedLimit};
 use super::names::{
-    Cores, EditableHeader, Expect, FilePath, Hash, HeaderText, IncludePath, LogTo, MethodText, Name, Redacted, Workers,
+    Cores, EditableHeader, Expect, FilePath, Hash, IncludePath, LogTo, MethodText, Name, Redacted, Workers,
 };
-use super::paths::{Body, ProbePath, RedirectTo, RewriteTo, StripPrefix};
+use super::paths::{ProbePath, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost, ProbeService};
 use super::read::{Later, List, Map};
 use super::redis::Redis;
@@ -298,28 +299,6 @@ table! {
         required upstream: Name;
         /// Its share among the split's weights, 0 to 65535.
         required weight: WeightInt;
-    }
-}
-
-table! {
-    /// An answer that the gateway gives itself.
-    Respond {
-        /// 200 to 599.
-        default status: Int<200, 599> = 200;
-        /// At most 64 KiB.
-        default body: Body = "";
-        /// The body's media type.
-        default content_type: HeaderText = "text/plain; charset=utf-8";
-    }
-}
-
-table! {
-    /// A redirect.
-    Redirect {
-        /// A URL or a path; {path} (or {path_and_query}) stands for the request's path and query, {host}, {scheme} and {query} for those.
-        required to: RedirectTo;
-        /// 301, 302, 303, 307 or 308.
-        default status: Int<301, 308> = 308;
     }
 }
 

@@ -7,6 +7,7 @@
 mod access_warnings;
 mod acme;
 mod addresses;
+mod answer_keys;
 mod captures;
 mod certificate_warnings;
 pub mod check;

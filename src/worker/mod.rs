@@ -38,6 +38,7 @@ mod generation;
 mod going;
 mod greeting;
 mod handshakes;
+mod hashing;
 mod hop;
 mod identify;
 mod inbound;

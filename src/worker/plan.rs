@@ -6,7 +6,8 @@
 
 use super::charges::{Charges, Held};
 use super::generation::Slot;
-use super::identify::{Identified, Stop, of_cookie, pairs};
+use super::hashing::cookie;
+use super::identify::{Identified, Stop};
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::own_lines::OwnLines;
@@ -14,7 +15,7 @@ use super::record::Record;
 use super::request_id::{self, RequestId};
 use super::sticky;
 use super::waiting::{Heard, On, Wait};
-use crate::config::{self, ContentCoding, HashKey, LimitKey, Protocol, Target};
+use crate::config::{self, ContentCoding, LimitKey, Protocol, Target};
 use crate::error::ProxyError;
 use crate::http::Version;
 use crate::http::cycle::Cycle;
@@ -29,7 +30,6 @@ use crate::http::upgrade::Offer;
 use crate::limits::ROUNDS_MAX;
 use crate::net::block::Block;
 use crate::policy::admission::{Admitted, Met};
-use crate::policy::chance::hash_key;
 use crate::policy::fault::Injected;
 use crate::policy::limiter::Caller;
 use crate::policy::retry::is_idempotent;
@@ -464,49 +464,5 @@ impl Planner<'_> {
             slot: held.slot,
             charges: held.charges,
         })
-    }
-
-    fn hash(&self, cluster: ClusterId, client: IpAddr) -> Option<u64> {
-        let (config::Balance::RingHash(key) | config::Balance::Maglev(key)) =
-            &self.inbound.worker.shared.config.clusters[cluster.index()].balance
-        else {
-            return None;
-        };
-        // who has no key yet (the first request of a session) must not meet all others who have none: the balancer draws for it
-        let text = |value: Option<&[u8]>| value.filter(|value| !value.is_empty()).map(hash_key);
-        match key {
-            HashKey::ClientIp => Some(match client {
-                IpAddr::V4(ip) => hash_key(&ip.octets()),
-                IpAddr::V6(ip) => hash_key(&ip.octets()),
-            }),
-            HashKey::Header(name) => text(self.field(name)),
-            HashKey::Cookie(name) => text(cookie(self.head, name)),
-            HashKey::Path => Some(hash_key(self.head.path().as_bytes())),
-        }
-    }
-}
-
-/// The first value of a cookie, whichever field it stands in.
-fn cookie<'h>(head: &RequestHead<'h>, name: &str) -> Option<&'h [u8]> {
-    head.fields().get_all("cookie").flat_map(pairs).find_map(|pair| of_cookie(pair, name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::Parsed;
-    use crate::http::fields::HeadScratch;
-    use crate::http::head::HeadPolicy;
-
-    #[test]
-    fn a_cookie_is_found_by_its_whole_name() {
-        let mut scratch = HeadScratch::default();
-        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: xid=1; id=22;b=3\r\n\r\n";
-        let Ok(Parsed::Complete(head)) = RequestHead::parse(bytes, &HeadPolicy::default(), &mut scratch) else {
-            panic!("a valid head")
-        };
-        assert_eq!(cookie(&head, "id"), Some(&b"22"[..]));
-        assert_eq!(cookie(&head, "b"), Some(&b"3"[..]));
-        assert_eq!(cookie(&head, "d"), None);
     }
 }
