@@ -236,6 +236,7 @@ fn config(
         let clusters = clusters?;
         check_identity::strip(&mut routes, &listeners, &auth);
         sticky::strip(&mut routes, &clusters);
+        traffic::strip(&mut routes);
         routes.extend(guards?);
         Some(Config {
             include: include?,

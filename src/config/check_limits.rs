@@ -115,8 +115,16 @@ impl<'a> SharedLimits<'a> {
 /// A limit that can be named where requests cost what is said there.
 fn charged(limit: Limit, table: &limit_keys::ChargedLimit, sink: &mut Sink<'_>) -> Option<Limit> {
     let written = table.cost.as_ref()?;
-    let least = limit.tiers.iter().map(|tier| tier.measure.most()).fold(limit.measure.most(), u64::min);
+    let measures = || limit.tiers.iter().map(|tier| tier.measure).chain([limit.measure]);
+    let least = measures().map(Measure::most).min()?;
     let cost = affordable(table.at.key("cost"), written, least, sink)?;
+    let lease = measures().map(Measure::lease).min()?;
+    if limit.is_shared && u64::from(cost) > lease {
+        let message = format!("is more than a gateway holds at once of what is shared, {lease}");
+        let help = "a 64th of the burst, or what comes in 20 ms: allow a larger burst".to_owned();
+        sink.value(table.at.key("cost"), written.span.clone(), message, Some(help));
+        return None;
+    }
     let is_payable = is_payable(table.at.key("cost_header"), table.cost_header.as_ref(), &limit, sink);
     let cost_header = table.cost_header.as_ref().map(|header| header.value.0.clone());
     is_payable.then_some(Limit { cost, cost_header, ..limit })

@@ -6,8 +6,9 @@ use super::place::Place;
 use super::problem::Sink;
 use super::read::Written;
 use super::values::PerTime;
-use crate::units::{Rate, Window};
+use crate::units::{Rate, Window, nanos};
 use std::fmt;
+use std::time::Duration;
 
 /// What a limit measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +42,30 @@ impl Measure {
         }
     }
 
+    /// Tokens that a gateway may hold of those that it shares with others: no request can take more at once. Of a rate, the only one that is shared.
+    #[must_use]
+    pub fn lease(self) -> u64 {
+        match self {
+            Self::Rate { rate, burst } => lease_tokens(rate.interval_nanos(), burst),
+            other => other.most(),
+        }
+    }
+
     /// Whether both measure the same thing.
     #[must_use]
     pub fn is_like(self, other: Self) -> bool {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
+}
+
+/// What a gateway holds of a shared bucket of `burst` tokens, one of which comes each `interval_nanos`: at least one.
+#[must_use]
+pub fn lease_tokens(interval_nanos: u64, burst: u64) -> u64 {
+    /// A lease lasts so long at the full rate, unless the burst allows more.
+    const LASTS: Duration = Duration::from_millis(20);
+    /// The part of a burst that a lease may be.
+    const SHARE: u64 = 64;
+    (burst / SHARE).max(nanos(LASTS) / interval_nanos.max(1)).clamp(1, burst.max(1))
 }
 
 impl fmt::Display for Measure {

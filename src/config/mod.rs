@@ -89,7 +89,7 @@ pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
 pub use marks::Mark;
 pub use matching::{HostMatch, Match, PathMatch, PathRank};
 pub(crate) use matching::{placeholder, segments};
-pub use measure::Measure;
+pub use measure::{Measure, lease_tokens};
 pub use named::{Answer, Lookup, Manual, Named, Resolver, Told, Wish};
 pub use passwords::{Login, Logins, PasswordHash};
 pub use pattern::Pattern;

@@ -14,6 +14,7 @@ use super::values::text;
 use super::variables::is_plain;
 use crate::limits::{PATH_BYTES_MAX, PLACEHOLDERS_MAX, REGEX_BYTES_MAX, RESPOND_BODY_BYTES_MAX};
 use http::HeaderValue;
+use regex_automata::PatternID;
 use regex_automata::meta::{Config, Regex};
 use regex_automata::util::syntax;
 use serde_json::json;
@@ -31,7 +32,8 @@ impl Scalar for PathText {
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         let written = text(value)?;
         if let Some(pattern) = written.strip_prefix('~') {
-            compile_regex(pattern, Regex::config())?;
+            let regex = compile_regex(pattern, Regex::config())?;
+            check_groups(&regex)?;
             return Ok(Self(PathMatch::Regex(pattern.to_owned())));
         }
         check_path(written)?;
@@ -204,6 +206,23 @@ impl Scalar for RewriteTo {
     }
 }
 
+/// The name of a group means nothing else: else a client would say what only the gateway may say.
+fn check_groups(regex: &Regex) -> Result<(), Refusal> {
+    let names = regex.group_info().pattern_names(PatternID::ZERO);
+    match names.flatten().find(|name| is_taken(name)) {
+        None => Ok(()),
+        Some(name) => {
+            Err(Refusal::why(format!("(?P<{name}>…): {{{name}}} stands for something else in rewrites and headers")))
+        }
+    }
+}
+
+/// Whether a name in braces has a meaning of its own.
+fn is_taken(name: &str) -> bool {
+    const OF_PATHS: [&str; 5] = ["rest", "path", "path_and_query", "query", "scheme"];
+    OF_PATHS.contains(&name) || is_plain(name)
+}
+
 /// Whether there are placeholders in a path, each of which is one segment and has a name of its own, which no variable has.
 fn check_template(path: &str) -> Result<bool, Refusal> {
     let mut names = Vec::new();
@@ -218,7 +237,7 @@ fn check_template(path: &str) -> Result<bool, Refusal> {
         if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.bytes().all(is_word) {
             return Err(Refusal::why(format!("{segment}: a placeholder has a name of small letters, digits and _")));
         }
-        if matches!(name, "rest" | "path") || is_plain(name) {
+        if is_taken(name) {
             return Err(Refusal::why(format!("{segment} stands for something else in rewrites and headers")));
         }
         if names.contains(&name) {
@@ -447,7 +466,8 @@ mod tests {
     fn prefixes_end_without_slash_and_templates_begin_with_one() {
         accepts::<StripPrefix>(&["/a", "/a/b"]);
         refuses::<StripPrefix>(&["", "/", "/a/", "/a/*", "a", "/*", "/{a}"]);
-        accepts::<PathText>(&["/users/{id}", "/users/{id}/*", "/{a}/{b_2}/c"]);
+        refuses::<PathText>(&["~^/(?P<client_ip>.*)$", "~^/(?<path>.*)$", "~^/(?P<rest>a)(?P<consumer>b)$"]);
+        accepts::<PathText>(&["~^/(?P<tenant>.*)$", "/users/{id}", "/users/{id}/*", "/{a}/{b_2}/c"]);
         refuses::<PathText>(&[
             "/{path}/*",
             "/{host}",

@@ -1,7 +1,6 @@
 //! What a route does with its traffic beyond passing it on: sides of a split that stay with who sends it, faults for tests, copies for another
 //! upstream, bodies that are awaited.
 
-use super::HeaderRules;
 use super::check::value;
 use super::compression::{self, Compression};
 use super::file;
@@ -12,6 +11,7 @@ use super::problem::{Refusal, Sink};
 use super::read::{Map, Scalar, Written};
 use super::tables::{scalar_schema, table};
 use super::values::{HOUR, Int, ProtocolWord, Size, Time, number, text, words};
+use super::{HeaderRules, Route};
 use crate::limits::{REPLAY_BYTES_MAX, REQUEST_BUFFER_BYTES_MAX};
 use crate::units::{ClusterId, Ratio};
 use http::{HeaderName, StatusCode};
@@ -313,6 +313,14 @@ fn fault(table: &FaultTable, sink: &mut Sink<'_>) -> Option<Fault> {
     };
     let header = value(&table.header).map(|Header(name)| name);
     Some(Fault { delay, abort, header })
+}
+
+/// What a copy is marked with is nothing that clients say, where copies are made.
+pub(super) fn strip(routes: &mut [Route]) {
+    for route in routes.iter_mut().filter(|route| route.traffic.mirror.is_some()) {
+        let rules = &mut route.request_headers;
+        rules.strip = rules.strip.iter().cloned().chain([HeaderName::from_static("x-mirrored")]).collect();
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub fn warnings(config: &Config, wall: Duration) -> Vec<String> {
             parts.iter().for_each(|(cluster, _)| used[cluster.index()] = true);
         }
     }
+    let mirrors = config.routes.iter().filter_map(|route| route.traffic.mirror.as_ref());
+    mirrors.for_each(|mirror| used[mirror.cluster.index()] = true);
     config.auth.iter().filter_map(|way| way.forward()).for_each(|forward| used[forward.cluster.index()] = true);
     let mut warnings: Vec<String> = config.access_log.as_ref().and_then(missing_folder).into_iter().collect();
     let bodiless = config.listeners.iter().filter(|listener| listener.body_bytes_max == 0);

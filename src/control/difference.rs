@@ -42,6 +42,7 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     changed(&mut found, "consumers", &old.consumers, &new.consumers);
     changed(&mut found, "auth", &old.auth, &new.auth);
     changed(&mut found, "access_log", &old.access_log, &new.access_log);
+    changed(&mut found, "redis", &old.redis, &new.redis);
     let listeners = |config: &Config| named(&config.listeners, |it| (format!("listener {}", it.name), words(it)));
     compare(&mut found, &listeners(old), &listeners(new));
     let routes = |config: &Config| {

@@ -15,7 +15,7 @@ use crate::worker::Shared;
 use siphasher::sip::SipHasher13;
 use std::fs::{self, OpenOptions};
 use std::hash::Hasher as _;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ const BYTES_MAX: usize = HEAD + QUOTA_TABLE_LINES * 4 * CLIENT + WORD;
 /// Goes on with what the file says, if there is one.
 pub(super) fn load(shared: &Shared) {
     let Some(path) = &shared.config.gateway.quota_file else { return };
-    match fs::read(path).map(|bytes| decode(&bytes)) {
+    match read(path).map(|bytes| decode(&bytes)) {
         Ok(Ok(taken)) => {
             tracing::info!("quotas go on: file={} clients={}", path.display(), taken.clients.len());
             shared.take_on_quotas(taken, clock::wall().as_secs());
@@ -48,12 +48,24 @@ pub(super) fn load(shared: &Shared) {
     }
 }
 
+/// What the file says, which is no pipe that never ends, and no more than it could ever be.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Keeps quotas where a restart finds them.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     next: Instant,
     /// Of what was written last.
     written: u64,
+    /// … and where.
+    path: Option<PathBuf>,
     writing: Option<JoinHandle<io::Result<()>>>,
     /// The last write came to nothing, which was said.
     fails: bool,
@@ -67,7 +79,7 @@ impl Keeper {
         }
         let Some(path) = of(shared).filter(|_| now >= self.next && self.writing.is_none()) else { return };
         self.next = now + EVERY;
-        if let Some(bytes) = self.changed(shared) {
+        if let Some(bytes) = self.changed(shared, &path) {
             self.writing = Some(tokio::task::spawn_blocking(move || write(&path, &bytes)));
         }
     }
@@ -84,18 +96,22 @@ impl Keeper {
     pub(super) async fn end(&mut self, shared: &Arc<Shared>) {
         self.settle().await;
         if let Some(path) = of(shared)
-            && let Some(bytes) = self.changed(shared)
+            && let Some(bytes) = self.changed(shared, &path)
         {
             let outcome = write(&path, &bytes);
             self.tell(&outcome);
         }
     }
 
-    /// The file, if it says something else than before.
-    fn changed(&mut self, shared: &Shared) -> Option<Vec<u8>> {
+    /// The file, if it says something else than before, or is another one, or is not there.
+    fn changed(&mut self, shared: &Shared, path: &Path) -> Option<Vec<u8>> {
         let bytes = encode(&shared.quotas(clock::wall().as_secs()));
         let checksum = checksum(&bytes[..bytes.len() - WORD]);
-        (std::mem::replace(&mut self.written, checksum) != checksum).then_some(bytes)
+        let is_there = self.path.as_deref() == Some(path) && path.exists();
+        if !is_there {
+            self.path = Some(path.to_owned());
+        }
+        (std::mem::replace(&mut self.written, checksum) != checksum || !is_there).then_some(bytes)
     }
 
     fn tell(&mut self, outcome: &io::Result<()>) {
@@ -171,6 +187,12 @@ fn checksum(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        assert!(read(Path::new("/dev/zero")).is_err() && read(Path::new("/dev")).is_err());
+        assert_eq!(read(Path::new("/dev/none")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
 
     #[test]
     fn what_was_written_is_read_and_nothing_that_is_damaged() {

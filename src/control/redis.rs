@@ -27,6 +27,10 @@ const ATTEND: Duration = Duration::from_secs(1);
 const GONE_SECONDS: u32 = 10;
 /// Between two tries to connect; and for a try, whatever `timeout` says.
 const RETRY: Duration = Duration::from_millis(200);
+/// Who has shared for so long has not only begun.
+const LASTING: Duration = Duration::from_secs(5);
+/// Between two beginnings that did not last, at most; each pause is twice as long as the one before.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(2);
 /// Keys that one call of the script charges: it holds up everybody else there.
 const BATCH: usize = 256;
@@ -80,6 +84,7 @@ impl Sharing {
             stats: Arc::clone(stats),
             is_over: Arc::clone(&is_over),
             gateways: 1,
+            began: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let run = |runtime: tokio::runtime::Runtime| {
@@ -105,13 +110,24 @@ struct Teller {
     is_over: Arc<AtomicBool>,
     /// As many as were seen last, this one among them.
     gateways: u32,
+    /// When this connection began to share.
+    began: Option<Instant>,
 }
 
 impl Teller {
     async fn run(mut self) {
-        let mut said = String::new();
+        let (mut said, mut pause) = (String::new(), RETRY);
         while !self.is_over.load(Ordering::Relaxed) {
             let Err(why) = self.share(&mut said).await else { return };
+            if self.is_over.load(Ordering::Relaxed) {
+                return; // another one shares them now, and says how
+            }
+            // each beginning forgives what was taken: who only ever begins may not do so often
+            pause = match self.began.take() {
+                None => RETRY,
+                Some(began) if began.elapsed() >= LASTING => RETRY,
+                Some(_) => (2 * pause).min(PAUSE_MAX),
+            };
             self.table.set_mode(match self.redis.on_failure {
                 WithoutRedis::Local => Mode::Alone(self.gateways),
                 WithoutRedis::Allow => Mode::Open,
@@ -127,7 +143,7 @@ impl Teller {
                 );
                 said = why;
             }
-            sleep(RETRY).await;
+            sleep(pause).await;
         }
     }
 
@@ -136,9 +152,13 @@ impl Teller {
         let mut connection = timeout(CONNECT, self.connect()).await.map_err(|_| late())??;
         let (known, connected) = (self.gateways, Instant::now());
         self.attend(&mut connection).await?;
+        if self.is_over.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         // what was taken meanwhile was this gateway's share
         self.gateways = self.gateways.max(known);
         self.table.begin(clock::read_now());
+        self.began = Some(Instant::now());
         tracing::info!("redis: {} counts for gateways={}", self.redis.shown, self.gateways);
         said.clear();
         let (mut tick, mut attended) = (interval(EVERY), Instant::now());
@@ -146,12 +166,17 @@ impl Teller {
         let mut reports = Vec::new();
         while !self.is_over.load(Ordering::Relaxed) {
             tick.tick().await;
+            if self.is_over.load(Ordering::Relaxed) {
+                break;
+            }
             if attended.elapsed() >= ATTEND {
                 self.attend(&mut connection).await?;
                 if connected.elapsed() < 3 * ATTEND {
                     // one that has lost its keys does not know the others yet
                     self.gateways = self.gateways.max(known);
                 }
+                // one that was given up may have said otherwise at its end
+                self.table.set_mode(Mode::Shared);
                 self.table.sweep(clock::read_now());
                 attended = Instant::now();
             }

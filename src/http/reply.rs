@@ -126,7 +126,7 @@ fn push_error(
     to: &ReplyTo<'_>,
 ) {
     let (colon, word) = rule.map_or(("", ""), |rule| (": ", rule.word()));
-    let page = ErrorPage::of(to.errors, error.status()).filter(|_| to.call_type.is_none());
+    let page = ErrorPage::of(to.errors, status).filter(|_| to.call_type.is_none());
     let body = [r#"{"error":""#, error.token(), r#"","message":""#, error.message(), colon, word, "\"}\n"];
     let start = out.len();
     let is_call = to.call_type.is_some();
@@ -146,7 +146,6 @@ fn push_error(
         return end(out, start, to);
     }
     if let Some(page) = page {
-        let status = error.status();
         let told = Told { status: &status, error, more: [colon, word], id: to.id };
         push_length(out, page.pieces.iter().map(|piece| told.length(piece)).sum());
         out.extend_from_slice(b"\r\n");

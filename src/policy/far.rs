@@ -18,15 +18,12 @@
 
 use super::key_table::KeyHash;
 use super::token_bucket::{Decision, Gcra, Quota};
+use crate::config::lease_tokens;
 use crate::units::{Instant, nanos};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use zerocopy::FromZeros as _;
 
-/// What a lease lasts for at the full rate of a limit, unless its burst allows more.
-const LEASE: Duration = Duration::from_millis(20);
-/// The part of a burst that a lease may be.
-const LEASE_SHARE: u64 = 64;
 /// Places after the first that a key may have.
 const PROBES: usize = 8;
 /// Words of a key: see [`Place`].
@@ -302,8 +299,7 @@ impl<'t> Place<'t> {
 
 /// What a host may take between two answers.
 fn lease(gcra: Gcra) -> Gcra {
-    let at_rate = nanos(LEASE) / gcra.interval_nanos();
-    Gcra::every(gcra.interval_nanos(), (gcra.burst() / LEASE_SHARE).max(at_rate).clamp(1, gcra.burst()))
+    Gcra::every(gcra.interval_nanos(), lease_tokens(gcra.interval_nanos(), gcra.burst()))
 }
 
 #[cfg(test)]

@@ -341,8 +341,8 @@ impl Limiter {
         match (&self.bucket, marks) {
             (Bucket::All(reservoir), _) => lease.take_many(reservoir, cost.into(), at.now),
             (Bucket::Keyed(_), Some((key, gcra))) => tables.rates.take_many(key, gcra, cost.into(), at.now),
-            (Bucket::Window(_, window), Some((key, gcra))) => {
-                in_seconds(tables.quotas.take_many(key, gcra, cost.into(), Moment::of_quotas(at.unix)), *window, at)
+            (Bucket::Window(..), Some((key, gcra))) => {
+                in_seconds(tables.quotas.take_many(key, gcra, cost.into(), Moment::of_quotas(at.unix)), gcra, at)
             }
             (Bucket::Far(_), Some((key, gcra))) => {
                 let taken = tables.far.take(key, gcra, cost.into(), at.now);
@@ -357,8 +357,8 @@ impl Limiter {
         match (&self.bucket, marks) {
             (Bucket::All(reservoir), _) => lease.peek_many(reservoir, cost.into(), at.now),
             (Bucket::Keyed(_), Some((key, gcra))) => tables.rates.peek_many(key, gcra, cost.into(), at.now),
-            (Bucket::Window(_, window), Some((key, gcra))) => {
-                in_seconds(tables.quotas.peek_many(key, gcra, cost.into(), Moment::of_quotas(at.unix)), *window, at)
+            (Bucket::Window(..), Some((key, gcra))) => {
+                in_seconds(tables.quotas.peek_many(key, gcra, cost.into(), Moment::of_quotas(at.unix)), gcra, at)
             }
             (Bucket::Far(_), Some((key, gcra))) => {
                 let peeked = tables.far.peek(key, gcra, cost.into(), at.now);
@@ -400,13 +400,14 @@ fn masked(address: IpAddr, (v4, v6): (u8, u8)) -> [u8; 17] {
     text
 }
 
-/// A decision about a quota, for a client who counts seconds: there is more when the window is over.
-fn in_seconds(decision: Decision, window: Window, at: Moment) -> Decision {
+/// A decision about a quota, for a client who counts seconds: there is more when the window is over, which may be that of a tier.
+fn in_seconds(decision: Decision, quota: Gcra, at: Moment) -> Decision {
     match decision {
         Decision::Admit => Decision::Admit,
-        Decision::Reject(quota) => {
-            let reset = Duration::from_secs(window.end(at.unix).saturating_sub(at.unix));
-            Decision::Reject(Quota { reset, ..quota })
+        Decision::Reject(left) => {
+            let end = quota.end().as_nanos() / QUOTA_UNIT;
+            let reset = Duration::from_secs(end.saturating_sub(at.unix));
+            Decision::Reject(Quota { reset, ..left })
         }
     }
 }

@@ -96,6 +96,12 @@ impl Gcra {
         Self { interval_nanos: 1, burst: count.max(1), floor: end.as_nanos() }
     }
 
+    /// When all of [`until`](Self::until) are there again.
+    #[must_use]
+    pub(super) fn end(self) -> Instant {
+        Instant::from_nanos(self.floor)
+    }
+
     /// `burst` tokens, and one more each `interval_nanos`, which is at least 1.
     #[must_use]
     pub(super) fn every(interval_nanos: u64, burst: u64) -> Self {

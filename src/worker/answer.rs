@@ -190,13 +190,13 @@ impl Line<'_> {
             };
             return Meaning::Next { action, keep: keep(&head).filter(|_| ended && going.is_through()) };
         }
+        self.charge(&head);
         // to an extended CONNECT any success would be a tunnel (RFC 9110 §9.3.6)
         let is_offer = self.forward.version == Version::Http2 && self.forward.offer.is_some();
         if is_offer && head.status().is_success() {
             self.attempts.step(Event::BodyDone, self.now);
             return Meaning::Next { action: Action::Reply(ProxyError::NotImplemented), keep: None };
         }
-        self.charge(&head);
         let head_bytes = head.head_bytes();
         response.clear();
         let mut commit = match head.is_switching() {

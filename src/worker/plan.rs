@@ -388,6 +388,12 @@ impl Planner<'_> {
                 let cluster = self.side(route, split, client);
                 self.forward(cycle, record, To { route, cluster, held, injected }, client)
             }
+            // to an extended CONNECT any success would be a tunnel (RFC 9110 §9.3.6)
+            Target::Respond { status, .. }
+                if status.is_success() && head.version() == Version::Http2 && head.upgrade().is_some() =>
+            {
+                Planned::Answer(self.refuse(cycle, record, ProxyError::NotImplemented, &[]))
+            }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
                 Planned::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {

@@ -76,7 +76,13 @@ impl Known<'_> {
                         out.extend_from_slice(text.as_bytes());
                         true
                     }
-                    Piece::Variable(variable) => self.push(variable, out).is_some() && out.len() > from,
+                    Piece::Variable(variable) => {
+                        let is_there = self.push(variable, out).is_some() && out.len() > from;
+                        if matches!(variable, Variable::Capture(_)) {
+                            decode_from(out, from);
+                        }
+                        is_there
+                    }
                 };
                 encode_from(out, from);
                 is_there
@@ -109,7 +115,10 @@ impl Known<'_> {
             } else if self.push_capture(word, out).is_some() {
                 let is_in_query = out[..from].contains(&b'?');
                 match is_in_query {
-                    true => encode_from(out, from),
+                    true => {
+                        decode_from(out, from);
+                        encode_from(out, from);
+                    }
                     false => tame(out, from),
                 }
             }
@@ -129,6 +138,19 @@ fn tame(out: &mut Vec<u8>, from: usize) {
         out.splice(at..=at, *escape);
         at += escape.len();
     }
+}
+
+/// Has what stands from `from` on, a piece of a path, be what it means: in a query it is encoded anew.
+fn decode_from(out: &mut Vec<u8>, from: usize) {
+    let (mut at, mut end) = (from, from);
+    while at < out.len() {
+        let pair = out[at..].get(1..3).and_then(|pair| str::from_utf8(pair).ok());
+        let meant = pair.filter(|_| out[at] == b'%').and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        out[end] = meant.unwrap_or(out[at]);
+        at += if meant.is_some() { 3 } else { 1 };
+        end += 1;
+    }
+    out.truncate(end);
 }
 
 /// Percent-encodes what stands from `from` on.
@@ -165,6 +187,10 @@ mod tests {
         out.extend_from_slice(b"//evil/{host}");
         tame(&mut out, 3);
         assert_eq!(out, b"/a/evil/%7Bhost%7D");
+        let mut out = b"/%41?c=".to_vec();
+        out.extend_from_slice(b"a%20b%C3%A9%2");
+        decode_from(&mut out, 7);
+        assert_eq!(out, b"/%41?c=a b\xC3\xA9%2");
     }
 
     #[test]

@@ -75,7 +75,8 @@ impl<'s> OwnCookies<'s> {
         let is_ours = |(sticky, sessions): (&Sticky, &Sessions)| {
             let Some(value) = of_cookie(pair, &sticky.cookie) else { return false };
             *read += 1;
-            *read <= COOKIES_READ_MAX && sessions.meaning(value) != Meaning::Foreign
+            // beyond that it is not looked which of them are ours, and none goes on
+            *read > COOKIES_READ_MAX || sessions.meaning(value) != Meaning::Foreign
         };
         self.clusters().any(is_ours)
     }

@@ -42,13 +42,13 @@ on_both_drivers! {
             assert_eq!((&sent.method, &sent.target), (&copied.method, &copied.target));
             assert_same_bytes(&sent.body, &copied.body);
             let marks: Vec<_> = copied.headers.iter().filter(|(name, _)| name == "x-mirrored").collect();
-            assert_eq!(marks.last().map(|(_, value)| value.as_str()), Some("all"));
+            assert_eq!(marks.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["all"], "and no client's");
             let others = |headers: &[(String, String)]| -> Vec<_> {
                 headers.iter().filter(|(name, _)| name != "x-mirrored").cloned().collect()
             };
             assert_eq!(others(&sent.headers), others(&copied.headers));
         }
-        assert!(sent[1..].iter().all(|request| request.header("x-mirrored").is_none()));
+        assert!(sent.iter().all(|request| request.header("x-mirrored").is_none()));
         eventually("all are answered", || (attempts(&gateway, "copies", "success") == 5.0).then_some(()));
         assert_eq!((event(&gateway, "mirrored"), event(&gateway, "mirror_failed")), (5.0, 0.0));
         assert!(copies.connections() < 5, "their connections are used again: {}", copies.connections());

@@ -124,6 +124,15 @@ on_both_drivers! {
         assert!(told.iter().filter(|line| line.get("fault").is_none()).count() == 2, "{lines}");
     }
 
+    fn the_page_of_a_fault_is_that_of_its_status(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let pages = "[[listener]]\nerrors = [{ status = [418], body = \"tea {status}\" }, { status = [503], body = \"no\" }]\n";
+        let config = behind(&[&upstream], "fault = { abort = { status = 418 } }", "");
+        let gateway = Gateway::start(driver, &config.replacen("[[listener]]\n", pages, 1));
+        let refused = gateway.get("/");
+        assert_eq!((refused.status, refused.text()), (418, "tea 418".into()));
+    }
+
     fn a_delay_is_a_part_of_the_timeout_and_ends_with_its_client(driver: Driver) {
         let upstream = Upstream::always("ok");
         let route = |timeout: &str| format!("timeout = \"{timeout}\"\nfault = {{ delay = {{ time = \"1h\" }} }}");

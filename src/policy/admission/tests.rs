@@ -368,6 +368,20 @@ fn consumers_of_a_group_have_the_rate_of_its_tier_each() {
 }
 
 #[test]
+fn a_quota_of_a_tier_begins_anew_with_the_tier_s_window() {
+    let text = format!(
+        "{LISTENER}[consumer.x]\ngroups = [\"gold\"]\n[limit.plan]\nquota = \"5/hour\"\nper = \"consumer\"\n\
+         [limit.plan.tiers]\ngold = {{ quota = \"1/day\" }}\nA:limit = [\"plan\"]\n"
+    );
+    let mut admission = Admission::new(of_file(&text, None));
+    let caller = Caller { client: IpAddr::from([10, 0, 0, 1]), consumer: Some("a"), groups: &[GroupId(0)] };
+    let at = Moment { now: Instant::from_nanos(9), unix: 5 * 86_400 + 4 * 3_600 };
+    assert_eq!(admission.admit(AT, caller, &|_| None, at), PASS);
+    let Admitted::RateLimited { quota, .. } = admission.admit(AT, caller, &|_| None, at) else { panic!("it passes") };
+    assert_eq!(quota.reset, Duration::from_secs(20 * 3_600));
+}
+
+#[test]
 fn what_is_counted_may_be_a_network_a_cookie_or_a_combination() {
     let ask = |per: &str, of: &[(&str, Option<&str>, bool)]| {
         let text = format!("{LISTENER}A:limit = [{{ rate = \"1/h\", per = {per} }}]\n");

@@ -91,16 +91,14 @@ impl Upload<'_> {
             self.let_go();
         }
         while !self.is_complete() {
-            // what its client has announced, and else what is here with as much again
             let here = usize::try_from(self.body_bytes()).unwrap_or(usize::MAX);
-            let expected = match self.left() {
-                Some(left) => here.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)),
-                None => here.saturating_mul(2),
-            };
+            let announced = self.left().map(|left| here.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)));
+            // what is here with as much again, and not what its client has announced: words would take the room of bodies
+            let expected = here.saturating_mul(2).min(announced.unwrap_or(usize::MAX));
             // chunk lines count when they are most of it: a body in chunks of a byte each must not be held either
             let encoded = self.outbound.borrow().all().len() - self.head_bytes.get();
             let is_larger = here > bytes_max
-                || (self.left().is_some() && expected > bytes_max)
+                || announced.is_some_and(|bytes| bytes > bytes_max)
                 || encoded > 2 * bytes_max.max(REPLAY_BYTES_MAX);
             if is_larger || !held.grow_to(expected.min(bytes_max)) {
                 // no more of it is kept than of any other
