@@ -9,7 +9,7 @@ use super::words;
 use http::{HeaderName, Method, header};
 use ringgate::config::{Config, Cors, Listener, Rewrite, Route, Separators, Target};
 use ringgate::http::path::{EmptySegments, EncodedSeparators, merged, normalize};
-use ringgate::http::reply::{Asked, push_location};
+use ringgate::http::reply::{Asked, push_location, single_slash};
 use ringgate::http::target::Authority;
 use ringgate::policy::cors::{Grant, grant};
 use ringgate::policy::router::{
@@ -320,9 +320,10 @@ fn route(page: &mut Page, config: &Config, (route, refusal): (&Route, Option<&st
         Target::Redirect { to, status } => {
             let mut location = Vec::new();
             let host = ask.host.as_deref().unwrap_or_default();
+            let filled = captured(route, &ask.path, to);
             push_location(
                 &mut location,
-                &captured(route, &ask.path, to),
+                if to.starts_with("//") { &filled } else { single_slash(&filled) },
                 Asked {
                     scheme: if ask.url.starts_with("https://") { "https" } else { "http" },
                     host,

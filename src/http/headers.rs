@@ -142,6 +142,9 @@ pub fn routed<'v>(
     peer_text: &'v [u8],
 ) -> Option<&'v [u8]> {
     let fields = head.fields();
+    if name == "host" {
+        return head.authority().map(str::as_bytes); // which HTTP/2 and a target in absolute form say elsewhere
+    }
     let trusted = || fields.get(name).filter(|value| forwarding.is_trusted && !value.is_empty());
     match classify(name.as_bytes(), Underscores::Keep) {
         Kind::XForwardedFor => trusted().or(Some(peer_text).filter(|text| !text.is_empty())),

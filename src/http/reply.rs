@@ -294,7 +294,8 @@ fn push_path(out: &mut Vec<u8>, start: usize, Asked { path, query, .. }: Asked<'
 }
 
 /// A path with one slash at its beginning, however many there are.
-fn single_slash(path: &str) -> &str {
+#[must_use]
+pub fn single_slash(path: &str) -> &str {
     let slashes = path.len() - path.trim_start_matches('/').len();
     &path[slashes.saturating_sub(1)..]
 }

@@ -388,7 +388,11 @@ fn other_cookies<'a>(
 }
 
 /// The query without the keys that stand in it, behind its `?`; nothing if none does.
-fn other_parameters<'a>(hidden: impl Iterator<Item = &'a Auth> + Clone, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+pub(super) fn other_parameters<'a>(
+    hidden: impl Iterator<Item = &'a Auth> + Clone,
+    head: &RequestHead<'_>,
+    out: &mut Vec<u8>,
+) {
     let is_key = |pair: &str| {
         let written = pair.split_once('=').map_or(pair, |(name, _)| name);
         hidden.clone().flat_map(|way| &way.places).any(|place| match place {

@@ -39,6 +39,7 @@ mod going;
 mod greeting;
 mod handshakes;
 mod hashing;
+mod hidden;
 mod hop;
 mod identify;
 mod inbound;

@@ -7,6 +7,7 @@ use super::state::Scratch;
 use super::variables::Known;
 use crate::config::{PathPiece, Piece, QueryRules, Route, Separators, Template, Variable};
 use crate::http::path::{EmptySegments, EncodedSeparators, normalize};
+use crate::http::reply::single_slash;
 use crate::policy::router::{edit_query, push_encoded, rest_of};
 
 impl Known<'_> {
@@ -97,7 +98,9 @@ impl Known<'_> {
     pub(super) fn captured<'t>(&self, template: &'t str, room: &'t mut Vec<u8>) -> &'t str {
         room.clear();
         self.push_captured(template, room);
-        str::from_utf8(room).unwrap_or(template)
+        let location = str::from_utf8(room).unwrap_or(template);
+        // a capture that is empty, or not there, makes no host of what stands behind it
+        if template.starts_with("//") { location } else { single_slash(location) }
     }
 
     /// Appends a template of a `Location` with its captures filled in, so that none of them means more than a piece of a path or of a query.

@@ -1,11 +1,12 @@
 //! What header rules ask of a request: the variables of [`crate::config::Variable`], as the gateway knows them.
 //!
 //! Nothing is taken from a client that only the gateway may say: a header that names who was recognised, or an `X-Forwarded-*` of an untrusted
-//! peer, is what the endpoint will be told and not what was sent. All values are free of CR and LF: heads are parsed so, and names and claims
+//! peer, is what the endpoint will be told and not what was sent; and what is kept from the endpoint, a key or the gateway's own cookie, is not said
+//! by a variable either ([`super::hidden`]). All values are free of CR and LF: heads are parsed so, and names and claims
 //! are checked where they come from.
 
 use super::believed::header_text;
-use super::identify::{Identified, of_cookie, pairs};
+use super::identify::Identified;
 use super::inbound::Inbound;
 use super::request_id::RequestId;
 use crate::config::{OfClient, Piece, Template, Variable};
@@ -14,7 +15,7 @@ use crate::http::headers;
 use crate::http::push_address;
 use crate::policy::token::claim;
 use crate::units::RouteId;
-use http::HeaderName;
+use http::{HeaderName, header};
 
 /// A request that has found its route, and what is known of it.
 pub(super) struct Known<'k> {
@@ -77,12 +78,11 @@ impl Known<'_> {
             }
             Variable::Host => head.host()?.as_bytes(),
             Variable::Path => head.path().as_bytes(),
-            Variable::Query => head.query()?.as_bytes(),
+            Variable::Query => return self.push_public_query(b"", out),
             Variable::PathAndQuery => {
                 out.extend_from_slice(head.path().as_bytes());
-                let Some(query) = head.query() else { return Some(()) };
-                out.push(b'?');
-                query.as_bytes()
+                let _ = self.push_public_query(b"?", out);
+                b""
             }
             Variable::Scheme => self.inbound.scheme().as_bytes(),
             Variable::Method => head.method().as_str().as_bytes(),
@@ -97,11 +97,7 @@ impl Known<'_> {
             }
             Variable::Header(name) => return self.push_header(name, out),
             Variable::Capture(name) => return self.push_capture(name, out),
-            Variable::Cookie(name) => {
-                let fields = head.fields();
-                let mut values = fields.get_all("cookie").flat_map(pairs);
-                values.find_map(|pair| of_cookie(pair, name))?
-            }
+            Variable::Cookie(name) => return self.push_public_cookie(name, out),
             Variable::Certificate(part) => {
                 let identity = self.inbound.identity()?;
                 match part {
@@ -120,6 +116,9 @@ impl Known<'_> {
     fn push_header(&self, name: &HeaderName, out: &mut Vec<u8>) -> Option<()> {
         if self.inbound.worker.shared.is_identity(name) {
             return None;
+        }
+        if self.is_stripped(name) {
+            return if *name == header::COOKIE { self.push_public_cookies(out) } else { None };
         }
         let mut peer = Vec::new();
         if *name == "x-forwarded-for"

@@ -37,6 +37,30 @@ fn log_of(file: &Path, count: usize) -> String {
 }
 
 on_both_drivers! {
+    fn a_key_that_goes_no_further_is_in_no_variable_either(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let rules = "auth = [\"api_key\"]\nquery = { set = { orig = \"{query}\" } }\n\
+                     request_headers = { set = { x-url = \"{path_and_query}\", x-c = \"{header.cookie}\", x-k = \"{cookie.k}\", \
+                     x-h = \"{header.x-api-key}\", x-a = \"{cookie.a}\" } }\n\
+                     response_headers = { set = { x-back = \"{query}\" } }";
+        let gateway = start(driver, &upstream, rules, "header = \"x-api-key\"\nquery = \"key\"\ncookie = \"k\"");
+        let mut client = gateway.client();
+        let by_query = client.request("GET", &format!("/p?key={ACME}&b=1"), &[], b"");
+        assert_eq!((by_query.status, by_query.header("x-back")), (200, Some("b=1")));
+        let alone = client.request("GET", &format!("/p?key={ACME}"), &[], b"");
+        assert_eq!((alone.status, alone.header("x-back")), (200, None));
+        let cookies = format!("a=2; k={BOLT}");
+        assert_eq!(client.request("GET", "/p", &[("Cookie", &cookies)], b"").status, 200);
+        assert_eq!(client.request("GET", "/p", &[("X-Api-Key", ACME)], b"").status, 200);
+        let requests = upstream.requests();
+        assert_eq!((requests[0].target.as_str(), requests[0].header("x-url")), ("/p?b=1&orig=b%3D1", Some("/p?b=1")));
+        assert_eq!((requests[1].target.as_str(), requests[1].header("x-url")), ("/p", Some("/p")));
+        let told = ["x-c", "x-k", "x-a", "x-h"].map(|name| requests[2].header(name));
+        assert_eq!(told, [Some("a=2"), None, Some("2"), None]);
+        assert_eq!(requests[3].header("x-h"), None);
+        assert!(requests.iter().all(|it| !format!("{it:?}").contains("planted")), "{requests:?}");
+    }
+
     fn a_key_opens_the_route_and_nothing_else_does(driver: Driver) {
         let upstream = Upstream::always("ok");
         let gateway = start(driver, &upstream, "auth = [\"api_key\"]", "header = \"x-api-key\"");

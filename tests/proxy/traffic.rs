@@ -126,9 +126,9 @@ on_both_drivers! {
 
     fn the_page_of_a_fault_is_that_of_its_status(driver: Driver) {
         let upstream = Upstream::always("ok");
-        let pages = "[[listener]]\nerrors = [{ status = [418], body = \"tea {status}\" }, { status = [503], body = \"no\" }]\n";
+        let listener = "errors = [{ status = [418], body = \"tea {status}\" }, { status = [503], body = \"no\" }]";
         let config = behind(&[&upstream], "fault = { abort = { status = 418 } }", "");
-        let gateway = Gateway::start(driver, &config.replacen("[[listener]]\n", pages, 1));
+        let gateway = Gateway::start_with(driver, &Setup { listener, config: &config, ..Setup::default() });
         let refused = gateway.get("/");
         assert_eq!((refused.status, refused.text()), (418, "tea 418".into()));
     }
