@@ -8,7 +8,7 @@
 //! # How far a limit may be exceeded
 //! Between two answers a host admits at most its lease L and what the rate brings in the time T from one answer to the next. So G hosts together
 //! are over the limit by at most G × (L + r × T), once: it is charged, and later answers show that much less. L is a 64th of the burst or what
-//! comes in [`LEASE`], whichever is more.
+//! comes in 20 ms, whichever is more ([`lease_tokens`]).
 //!
 //! When the store is away each host goes on [alone](Mode::Alone), with its share of rate and burst. What was taken meanwhile is not charged
 //! when the store is back.

@@ -116,8 +116,11 @@ impl Line<'_> {
         let worker = self.inbound.worker;
         let route = self.forward.route;
         let rules = worker.shared.config.routes[route.index()].traffic.compression.as_ref()?;
-        if self.forward.method == Method::HEAD || self.forward.web.is_some() || !coding::suits(head, rules) {
+        if self.forward.web.is_some() || !coding::suits(head, rules) {
             return None;
+        }
+        if self.forward.method == Method::HEAD {
+            return Some(None); // what it stands for depends on the coding, and is in none
         }
         let coder = self.forward.coding.map(|coding| Coder::new(worker.worker(), coding));
         let event = match &coder {

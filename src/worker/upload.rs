@@ -1,6 +1,6 @@
 //! The request on its way up: its rebuilt head, and its body as the client sends it.
 //!
-//! What goes out is collected in one block. As long as head and body fit into what may be replayed ([`REPLAY_BYTES_MAX`]), the block
+//! What goes out is collected in one block. As long as head and body fit into what may be replayed ([`crate::limits::REPLAY_BYTES_MAX`]), the block
 //! keeps everything, and a second attempt begins by sending it again; beyond that, each piece is forgotten once it is sent, and the
 //! request can be tried a second time only where nothing was sent. The body is never read before a connection stands, so a
 //! connect failure can be retried whatever the body's size.

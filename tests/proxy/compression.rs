@@ -137,6 +137,7 @@ on_both_drivers! {
         let error = get("br;q=0.5, gzip;q=0.6", json, "500 Internal Server Error", 5_000);
         assert_eq!(all(&error, "content-encoding"), ["gzip"], "errors may be long, too");
         let head = gateway.request("HEAD", "/5000/fixed", &[("Accept-Encoding", "gzip")], b"");
+        assert_eq!(head.header("vary"), Some("Accept-Encoding"), "as of GET");
         assert_eq!((all(&head, "content-encoding"), head.header("content-length")), (Vec::new(), Some("5000")));
         let asked = gateway.request("GET", "/5000/fixed", &[("Accept-Encoding", "gzip"), ("Cache-Control", "no-transform")], b"");
         assert_eq!(all(&asked, "content-encoding"), [""; 0]);
