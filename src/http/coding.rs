@@ -58,7 +58,7 @@ pub fn has_directive<'v>(mut values: impl Iterator<Item = &'v [u8]>, name: &str)
     })
 }
 
-/// Whether the body of this response is one that the rules have compressed, for whoever takes that.
+/// Whether the body of this response, if there is one, is one that the rules have compressed, for whoever takes that.
 #[must_use]
 pub fn suits(head: &ResponseHead<'_>, rules: &Compression) -> bool {
     let fields = head.fields();
@@ -69,7 +69,6 @@ pub fn suits(head: &ResponseHead<'_>, rules: &Compression) -> bool {
     let length = head.content_length();
     is_whole
         && !head.is_interim()
-        && !head.framing().is_empty()
         && length.is_none_or(|length| (rules.bytes_min..=rules.bytes_max).contains(&length))
         && !says_its_bytes.iter().any(|name| fields.get(name).is_some())
         && !has_directive(fields.get_all("cache-control"), "no-transform")

@@ -122,6 +122,9 @@ impl Line<'_> {
         if self.forward.method == Method::HEAD {
             return Some(None); // what it stands for depends on the coding, and is in none
         }
+        if head.framing().is_empty() {
+            return None;
+        }
         let coder = self.forward.coding.map(|coding| Coder::new(worker.worker(), coding));
         let event = match &coder {
             None => return Some(None),
