@@ -385,6 +385,18 @@ fn label_first(label: &str, lines: Vec<String>) -> impl Iterator<Item = (&str, S
 fn path_line(route: &Route, ask: &Ask) -> String {
     if let Rewrite::Made { written, .. } = &route.rewrite {
         let sent = captured(route, &ask.path, written);
+        // what only the request knows is in braces still
+        let is_known = !sent.contains('{');
+        let spelt = |sent: &str| {
+            normalize(sent, EncodedSeparators::Keep, EmptySegments::Keep, &mut String::new())
+                .is_ok_and(|path| path == sent)
+        };
+        if is_known && !spelt(&sent) {
+            return format!(
+                "{} would go up as {sent}, which is no path of one spelling: 400 (rewrite {written})",
+                ask.path
+            );
+        }
         return format!("{} goes up as {sent} (rewrite {written})", ask.path);
     }
     let mut sent = Vec::new();

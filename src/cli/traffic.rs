@@ -2,7 +2,7 @@
 
 use super::words::{duration, size};
 use http::{HeaderName, header};
-use ringgate::config::{Cluster, Config, Fault, Route, SplitKey, Sticky, Target};
+use ringgate::config::{Cluster, Config, Fault, QueryRules, Route, SplitKey, Sticky, Target};
 use ringgate::policy::sticky::{Meaning, Sessions};
 use ringgate::units::Ratio;
 
@@ -39,6 +39,8 @@ fn named(cluster: &Cluster, sticky: &Sticky, headers: &[(HeaderName, String)]) -
 /// What is done with a route's requests beyond passing them on, one a line.
 pub(super) fn of_route(route: &Route, config: &Config) -> Vec<(&'static str, String)> {
     let faults = faults(route).into_iter().map(|line| ("fault", line));
+    let query = query(route).into_iter().enumerate().map(|(row, line)| (if row == 0 { "query" } else { "" }, line));
+    let faults = query.chain(faults);
     others(route, config).into_iter().chain(faults).chain(split(route).map(|line| ("split", line))).collect()
 }
 
@@ -60,6 +62,14 @@ fn split(route: &Route) -> Option<String> {
         false => "no other side",
     };
     Some(format!("{by}; {else_}"))
+}
+
+/// What becomes of the query, one a line, in the order in which it does.
+fn query(route: &Route) -> Vec<String> {
+    let QueryRules { set, remove, rename } = &route.query;
+    let removed = remove.iter().map(|name| format!("{name} removed"));
+    let renamed = rename.iter().map(|(from, to)| format!("{from} renamed to {to}"));
+    removed.chain(renamed).chain(set.iter().map(|(name, text)| format!("{name} set to {text}, or removed"))).collect()
 }
 
 /// Which faults are made, one a line.
@@ -148,6 +158,8 @@ mod tests {
             "by the cookie id (drawn for requests without it); no other side"
         );
         assert_eq!(split(&route("upstream = \"a\"")), None);
+        let edits = "upstream = \"a\"\nquery = { set = { t = \"{host}\" }, remove = [\"d\"], rename = { q = \"s\" } }";
+        assert_eq!(query(&route(edits)), ["d removed", "q renamed to s", "t set to {host}, or removed"]);
         let fault =
             "fault = { delay = { percent = 0.5, time = \"2s\" }, abort = { status = 500 }, header = \"x-fault\" }";
         assert_eq!(

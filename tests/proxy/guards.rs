@@ -1,5 +1,6 @@
 //! Guards: what is kept away from every route, however specific.
 
+use crate::http2::{CLEAR, ask, connect, gateway_with, run};
 use crate::support::{Driver, Gateway, Setup, Upstream, behind, on_both_drivers};
 
 const GUARDS: &str = r#"
@@ -29,6 +30,23 @@ upstream = "svc"
 "#;
 
 on_both_drivers! {
+    fn a_guard_by_the_host_header_holds_however_the_host_is_said(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let guard = "[[guard]]\nname = \"evil\"\nmatch = { path = \"/*\", header = { host = { regex = \"evil\" } } }\ndeny = true\n";
+        let route = "request_headers = { set = { x-host = \"{header.host}\" } }";
+        let gateway = gateway_with(driver, CLEAR, &(behind(&[&upstream], route, "") + guard));
+        gateway.request("GET", "/", &[("Host", "evil.test")], b"").assert_rejected(403, "guarded");
+        run(async {
+            let sender = connect(&gateway).await;
+            for (host, status) in [("evil.test", 403), ("good.test:81", 200)] {
+                let request = http::Request::get(format!("http://{host}/")).body(()).unwrap();
+                assert_eq!(ask(&sender, request).await.unwrap().status(), status, "{host}");
+            }
+        });
+        let told: Vec<_> = upstream.requests().iter().map(|request| request.header("x-host").map(str::to_owned)).collect();
+        assert_eq!(told, [Some("good.test:81".to_owned())]);
+    }
+
     fn no_route_overtakes_a_guard(driver: Driver) {
         let upstream = Upstream::always("ok");
         let config = format!("{}\n{GUARDS}", behind(&[&upstream], "limit = [{ rate = \"1000/s\" }]", ""));

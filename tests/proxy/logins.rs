@@ -202,15 +202,20 @@ fn who_is_not_there_costs_as_much_as_a_wrong_password() {
     let hash = BLUE.replace("$6$", "$6$rounds=60000$");
     let config = behind(&[&upstream], "auth = [\"login\"]", "") + &people("basic = {}", &hash);
     let gateway = Gateway::start(Driver::Epoll, &config);
-    // the best of several: what else the machine does only adds
-    let best = |user: &str| -> Duration {
-        let took = (0..4).map(|_| {
-            let begun = Instant::now();
-            assert_eq!(ask(&gateway, user, "wrong"), 401);
-            begun.elapsed()
-        });
-        took.min().unwrap()
+    // what else the machine does only adds: the best of each comes to be what it costs, however many have to be asked for that
+    let (mut wrong, mut unknown, begun) = (Duration::MAX, Duration::MAX, Instant::now());
+    let is_alike = |wrong: Duration, unknown: Duration| unknown > wrong / 2 && wrong > unknown / 2;
+    let took = |user: &str, best: &mut Duration| {
+        let begun = Instant::now();
+        assert_eq!(ask(&gateway, user, "wrong"), 401);
+        *best = begun.elapsed().min(*best);
     };
-    let (wrong, unknown) = (best("wile"), best("nobody"));
-    assert!(unknown > wrong / 2 && wrong > unknown / 2, "a wrong password takes {wrong:?}, a wrong name {unknown:?}");
+    for row in 0.. {
+        took("wile", &mut wrong);
+        took("nobody", &mut unknown);
+        if row >= 3 && (is_alike(wrong, unknown) || begun.elapsed() > Duration::from_secs(60)) {
+            break;
+        }
+    }
+    assert!(is_alike(wrong, unknown), "a wrong password takes {wrong:?}, a wrong name {unknown:?}");
 }
