@@ -220,7 +220,7 @@
 //! - a retry budget: what requests deposit is handed in every few milliseconds, a retry withdraws with one compare-and-swap
 //!   ([`policy::budget`]);
 //! - `max_connections_per_client`: one word of a table when a connection begins and when it ends ([`policy::client_slots`]);
-//! - passwords that are to be verified: a queue with a lock, which a worker tries for a moment and never waits for (`worker::verifier`).
+//! - passwords that are to be verified: a queue with a lock, which is held for moments, and waited for only where its holder has lost its core (`worker::verifier`).
 //!
 //! # The event loop
 //!

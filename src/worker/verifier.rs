@@ -132,7 +132,9 @@ impl Verifier {
                 None
             }
         });
-        let Some(mut state) = tried else { return false };
+        // who holds it has lost its core in the midst of it: it is waited for, since a full machine is no full queue
+        let wait = || self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = tried.unwrap_or_else(wait);
         while let Some(left) = state.jobs.take_unwanted(Job::is_wanted) {
             left.tell(Finding::Unwanted);
         }
