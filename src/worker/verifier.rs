@@ -4,8 +4,8 @@
 //! ([`crate::policy::fair_queue`]): who guesses passwords by the hundred makes nobody wait but himself. Whoever finds no room is told so at once, and
 //! what nobody waits for any more takes none. A verdict goes to the worker that has asked. With the last configuration that has passwords the threads end.
 //!
-//! The queue has a lock, because a queue has one end. Threads hold it for some hundred instructions, and a worker never waits for it: it tries for a
-//! moment, and says that it is busy otherwise.
+//! The queue has a lock, because a queue has one end. Threads hold it for some hundred instructions, and a worker waits for it: they are nicer than
+//! workers, so who holds it may have lost its core, and a full machine is no full queue.
 
 use crate::config::{Config, PasswordHash};
 use crate::limits::{PASSWORD_THREADS_MAX, PASSWORDS_QUEUED_MAX, PASSWORDS_SHARE_MAX};
@@ -18,8 +18,6 @@ use zeroize::Zeroizing;
 
 /// Added to the niceness of the threads: beside a busy worker they have a tenth of a core.
 const NICER: i32 = 10;
-/// Tries of a worker for the queue: some ten microseconds, many times as long as anybody holds it who runs.
-const TRIES: u32 = 2_000;
 
 /// Stands for a password and whose it is said to be; a keyed hash.
 pub(super) type Key = [u8; 32];
@@ -122,19 +120,8 @@ impl Verifier {
 
     /// Has it verified for a client; false: too much waits already, or too much of this client's.
     pub(super) fn submit(&self, client: IpAddr, job: Job) -> bool {
-        use std::sync::TryLockError::{Poisoned, WouldBlock};
-        let tried = (0..TRIES).find_map(|_| match self.shared.queue.try_lock() {
-            Ok(state) => Some(state),
-            // a panic while it is held leaves a queue that is whole
-            Err(Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(WouldBlock) => {
-                std::hint::spin_loop();
-                None
-            }
-        });
-        // who holds it has lost its core in the midst of it: it is waited for, since a full machine is no full queue
-        let wait = || self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = tried.unwrap_or_else(wait);
+        // a panic while it is held leaves a queue that is whole
+        let mut state = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(left) = state.jobs.take_unwanted(Job::is_wanted) {
             left.tell(Finding::Unwanted);
         }
