@@ -160,7 +160,8 @@ fn rates(tool: &Path) -> Result<bool, Failed> {
 /// A server whose times are known; false: ringgate-load's percentiles are not those.
 fn times(tool: &Path) -> Result<bool, Failed> {
     let mut is_right = true;
-    for (text, p50, p99) in [("5ms", 0.005, 0.005), ("lognormal 10ms 40ms", 0.010, 0.040)] {
+    // long against what a timer and a wake-up are late by: 3 % of 20 ms are 600 µs
+    for (text, p50, p99) in [("20ms", 0.020, 0.020), ("lognormal 10ms 40ms", 0.010, 0.040)] {
         let mut fleet = fleet(text.parse::<Time>()?)?;
         let address = fleet.addresses()[0];
         for each in [Tool::Ringgate, Tool::Oha] {
