@@ -6,12 +6,13 @@ use super::compression::{self, Compression};
 use super::file;
 use super::identity_keys::Token;
 use super::knobs::ProxyVersion;
+use super::location::{self, Relocation};
 use super::names::{Header, Name};
 use super::problem::{Refusal, Sink};
 use super::read::{Map, Scalar, Written};
 use super::tables::{scalar_schema, table};
 use super::values::{HOUR, Int, ProtocolWord, Size, Time, number, text, words};
-use super::{HeaderRules, Route};
+use super::{HeaderRules, Match, Rewrite, Route};
 use crate::limits::{REPLAY_BYTES_MAX, REQUEST_BUFFER_BYTES_MAX};
 use crate::units::{ClusterId, Ratio};
 use http::{HeaderName, StatusCode};
@@ -39,6 +40,8 @@ pub struct Traffic {
     pub buffered_bytes_max: Option<usize>,
     /// Which responses are compressed; `None`: none.
     pub compression: Option<Compression>,
+    /// What becomes of an endpoint's `Location`; `None`: it goes on as it is.
+    pub relocation: Option<Box<Relocation>>,
 }
 
 /// `split_by`
@@ -210,6 +213,7 @@ pub struct Fault {
 pub(super) fn traffic(
     table: &file::Route,
     (mirror, rules): (Option<ClusterId>, Option<&HeaderRules>),
+    paths: Option<(&Match, &Rewrite)>,
     sink: &mut Sink<'_>,
 ) -> Option<Traffic> {
     if table.split.is_none() {
@@ -229,7 +233,10 @@ pub(super) fn traffic(
         None => None,
         Some(table) => Some(compression::compression(&table.value, rules?, sink)?),
     };
+    let coded = compression.as_ref().map(|compression: &Compression| &compression.rules);
+    let relocation = paths.and_then(|paths| location::relocation(table, paths, (rules?, coded), sink));
     Some(Traffic {
+        relocation,
         compression,
         split_by: value(&table.split_by).map(|SplitBy(key)| key),
         split_fallback: value(&table.split_fallback)?,
@@ -275,7 +282,7 @@ pub(super) fn unmirrorable<const MAX: usize>(upstreams: &Map<Name, file::Upstrea
 }
 
 /// Keys that do something on the way to an upstream only, where they stand.
-pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<usize>>); 5] {
+pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<usize>>); 6] {
     fn span<T>(key: &Option<Written<T>>) -> Option<Range<usize>> {
         key.as_ref().map(|key| key.span.clone())
     }
@@ -288,6 +295,10 @@ pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<
         ),
         ("request_buffering", span(&table.request_buffering)),
         ("compression", span(&table.compression)),
+        (
+            "rewrite_location",
+            span(&table.rewrite_location).filter(|_| table.rewrite_location.as_ref().is_some_and(|key| key.given)),
+        ),
     ]
 }
 

@@ -285,12 +285,13 @@ impl Line<'_> {
             rules: self.rules_of(is_coded),
             is_recoded: is_coded,
             server: &self.inbound.config().server,
-            lines: self.lines_of(endpoint, compressed.as_ref().map(|_| (head, is_coded)), room),
+            lines: self.lines_of(endpoint, (head, compressed.as_ref().map(|_| is_coded)), room),
             date: &self.inbound.worker.date(self.now),
         };
         let to = encode::response(out, &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
+        self.record.on_response(self.inbound, head);
         if let Some(code) = self.code_of(head) {
             self.record.on_code(code, true);
         }
@@ -304,10 +305,11 @@ impl Line<'_> {
         room: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Commit {
-        let lines = self.lines_of(endpoint, None, room);
+        let lines = self.lines_of(endpoint, (head, None), room);
         let version = self.forward.version;
         encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server, version);
         self.record.on_status(if version == Version::Http2 { StatusCode::OK } else { head.status() });
+        self.record.on_response(self.inbound, head);
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }
 

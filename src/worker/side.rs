@@ -6,7 +6,7 @@
 
 use super::failure::Failure;
 use super::generation::Generation;
-use super::identify::{of_cookie, pairs};
+use super::hashing::cookie;
 use super::line::Line;
 use super::plan::{Forward, Planner};
 use super::record::Record;
@@ -64,10 +64,7 @@ impl Planner<'_> {
                 IpAddr::V6(ip) => return Some(hash_key(&ip.octets())),
             },
             SplitKey::Header(name) => self.field(name)?,
-            SplitKey::Cookie(name) => {
-                let fields = self.head.fields();
-                fields.get_all("cookie").flat_map(pairs).find_map(|pair| of_cookie(pair, name))?
-            }
+            SplitKey::Cookie(name) => cookie(self.head, name)?,
         };
         Some(value).filter(|value| !value.is_empty()).map(hash_key)
     }
@@ -167,12 +164,12 @@ impl Line<'_> {
         self.begin()
     }
 
-    /// What is done in place of this reply: another side of the split is asked, if this one has nobody left.
+    /// What is done in place of this reply: another side of the split is asked, if this one has nobody left, or nobody with room (`max_requests`).
     pub(super) fn other_side(&self, reply: ProxyError, upload: &Upload<'_>) -> Option<Action> {
         let worker = self.inbound.worker;
         let route = &worker.shared.config.routes[self.forward.route.index()];
         let Target::Upstream(split) = &route.target else { return None };
-        let may_move = reply == ProxyError::NoHealthyEndpoint
+        let may_move = matches!(reply, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated)
             && split.len() > 1
             && route.traffic.split_fallback
             && self.now < self.attempts.deadline()
