@@ -75,6 +75,37 @@ on_both_drivers! {
         assert_eq!(b.requests().iter().filter(|request| request.body == b"hello").count(), 10);
     }
 
+    fn a_side_that_is_full_is_taken_by_the_other(driver: Driver) {
+        let a = Upstream::answering(|request, conn| match request.target.as_str() {
+            "/hang" => conn.wait_for_close(),
+            _ => conn.reply(200, "a"),
+        });
+        let b = Upstream::always("b");
+        for (route, status) in [("", 200), ("split_fallback = false", 503)] {
+            let config = split([1_000, 1], [a.address(), b.address()], route).replace("[upstream.b]", "max_requests = 1\n[upstream.b]");
+            let gateway = Gateway::start(driver, &config);
+            eventually("a answers", || (gateway.get("/").text() == "a").then_some(()));
+            let mut hanging = gateway.client();
+            let before = a.requests().len();
+            eventually("one hangs there", || {
+                hanging = gateway.client();
+                hanging.send("GET /hang HTTP/1.1\r\nHost: x\r\n\r\n");
+                eventually("it is somewhere", || (a.requests().len() + b.requests().len() > before).then_some(()));
+                (a.requests().len() > before).then_some(())
+            });
+            for method in ["GET", "POST"] {
+                let response = gateway.request(method, "/", &[], if method == "GET" { b"" } else { b"hello" });
+                assert_eq!(response.status, status, "{route} {method}");
+                match status {
+                    200 => assert_eq!(response.text(), "b"),
+                    _ => response.assert_rejected(503, "upstream_saturated"),
+                }
+            }
+            drop(hanging);
+            eventually("there is room again", || (gateway.get("/").text() == "a").then_some(()));
+        }
+    }
+
     fn without_fallback_a_side_that_is_gone_is_gone(driver: Driver) {
         let b = Upstream::always("b");
         let config = split([1_000, 1], ["127.0.0.1:1", b.address()], "split_fallback = false");
