@@ -171,6 +171,8 @@ pub const COMPRESSIONS_MAX: usize = 64;
 pub const REQUEST_BUFFER_BYTES_MAX: usize = 16 << 20;
 /// Of all requests of a worker together; beyond it bodies go on as they come.
 pub const REQUEST_BUFFERS_BYTES_MAX: usize = 64 << 20;
+/// What a route's `bandwidth` may let go at once; more than that is no limit.
+pub const BANDWIDTH_BURST_BYTES_MAX: u64 = 1 << 30;
 /// How often a request may pass gateways of this name before it counts as going round: more of them in a row than anybody builds.
 pub const ROUNDS_MAX: usize = 8;
 /// A method's name. The longest registered one (UPDATEREDIRECTREF) has 17 bytes.

@@ -6,6 +6,7 @@
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
 pub use super::answer_keys::{Redirect, Respond};
+use super::bandwidth::BandwidthTable;
 use super::check_guard::GuardRule;
 use super::compression::CompressionTable;
 pub use super::conditions::Match;
@@ -276,6 +277,8 @@ table! {
         optional request_buffering: BufferingTable;
         /// Responses that are compressed for clients that take it; none without this table.
         optional compression: CompressionTable;
+        /// How fast responses go to clients: { rate, burst, per }; as fast as they come without this table.
+        optional bandwidth: BandwidthTable;
         /// Retries.
         table retry: Retry;
     }

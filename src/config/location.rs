@@ -95,7 +95,7 @@ mod tests {
             ("upstream = \"a\"\nmatch = { path = \"/o/*\" }\nstrip_prefix = \"/o\"", "", "/o"),
             ("upstream = \"a\"\nmatch = { path = \"/o/p/*\" }\nstrip_prefix = \"/o\"", "", "/o"),
             ("upstream = \"a\"\nmatch = { path = \"/o/*\" }\nrewrite = \"/v2{rest}\"", "/v2", "/o"),
-            ("upstream = \"a\"\nmatch = { path = \"/*\" }\nrewrite = \"/v2/{rest}\"", "/v2", ""),
+            ("upstream = \"a\"\nmatch = { path = \"/*\" }\nrewrite = \"/v2{rest}\"", "/v2", ""),
             ("upstream = \"a\"\nmatch = { path = \"/a\" }\nrewrite = \"/v2{path}\"", "/v2", ""),
         ] {
             assert_eq!(relocation(route), Ok((inner.to_owned(), outer.to_owned())), "{route}");

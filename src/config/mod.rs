@@ -8,6 +8,7 @@ mod access_warnings;
 mod acme;
 mod addresses;
 mod answer_keys;
+mod bandwidth;
 mod captures;
 mod certificate_warnings;
 pub mod check;
@@ -72,6 +73,7 @@ mod variables;
 mod warnings;
 
 pub use acme::Acme;
+pub use bandwidth::{Bandwidth, BandwidthPer};
 pub use captures::{CaptureRoom, Captures};
 pub use check::{admin_address, load, parse, place_of_route};
 pub use compression::{Compression, ContentCoding, MediaType};

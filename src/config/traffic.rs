@@ -1,6 +1,7 @@
 //! What a route does with its traffic beyond passing it on: sides of a split that stay with who sends it, faults for tests, copies for another
 //! upstream, bodies that are awaited.
 
+use super::bandwidth::{self, Bandwidth};
 use super::check::value;
 use super::compression::{self, Compression};
 use super::file;
@@ -42,6 +43,8 @@ pub struct Traffic {
     pub compression: Option<Compression>,
     /// What becomes of an endpoint's `Location`; `None`: it goes on as it is.
     pub relocation: Option<Box<Relocation>>,
+    /// How fast responses go to clients; `None`: as fast as they come.
+    pub bandwidth: Option<Box<Bandwidth>>,
 }
 
 /// `split_by`
@@ -235,8 +238,13 @@ pub(super) fn traffic(
     };
     let coded = compression.as_ref().map(|compression: &Compression| &compression.rules);
     let relocation = paths.and_then(|paths| location::relocation(table, paths, (rules?, coded), sink));
+    let bandwidth = match &table.bandwidth {
+        None => None,
+        Some(_) => Some(bandwidth::bandwidth(table, sink)?),
+    };
     Some(Traffic {
         relocation,
+        bandwidth,
         compression,
         split_by: value(&table.split_by).map(|SplitBy(key)| key),
         split_fallback: value(&table.split_fallback)?,
@@ -282,7 +290,7 @@ pub(super) fn unmirrorable<const MAX: usize>(upstreams: &Map<Name, file::Upstrea
 }
 
 /// Keys that do something on the way to an upstream only, where they stand.
-pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<usize>>); 6] {
+pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<usize>>); 7] {
     fn span<T>(key: &Option<Written<T>>) -> Option<Range<usize>> {
         key.as_ref().map(|key| key.span.clone())
     }
@@ -295,6 +303,7 @@ pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<
         ),
         ("request_buffering", span(&table.request_buffering)),
         ("compression", span(&table.compression)),
+        ("bandwidth", span(&table.bandwidth)),
         (
             "rewrite_location",
             span(&table.rewrite_location).filter(|_| table.rewrite_location.as_ref().is_some_and(|key| key.given)),

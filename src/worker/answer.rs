@@ -59,6 +59,9 @@ impl Line<'_> {
     /// # Errors
     /// Something is to be waited for, and this is known of the answer.
     pub(super) fn answer_at_once(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<Answered, Meaning> {
+        if self.forward.own_lines.paced().is_some() {
+            return Err(Meaning::More); // it may have to wait
+        }
         if !answering.going.is_through() || !HeadScanner::default().is_ready(answering.block.unread()) {
             return Err(Meaning::More);
         }
@@ -379,11 +382,12 @@ impl Line<'_> {
             web: *web,
             rules: self.response_rules(),
             upload,
+            pace: self.forward.own_lines.paced(),
         };
-        let relayed = match is_whole {
-            true => Ok(()),
-            false => relay.run(out, block).await,
-        };
+        let mut relayed = if *is_whole { Ok(()) } else { relay.run(out, block).await };
+        if let (Ok(()), Some(pace)) = (relayed, relay.pace) {
+            relayed = relay.wait_for(pace, out).await;
+        }
         let code = self.forward.call.and_then(|_| grpc::status_in(relay.trailers.lines()));
         let Relay { excess, begun, sent_bytes, now, .. } = relay;
         self.now = now;

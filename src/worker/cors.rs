@@ -28,7 +28,9 @@ impl Planner<'_> {
         let rules = &worker.shared.config.routes[route.index()];
         let templates = &rules.response_headers.templates;
         let relocates = rules.traffic.relocation.is_some();
-        if rules.cors.is_none() && templates.is_empty() && self.config.errors.is_empty() && !relocates {
+        let bandwidth = rules.traffic.bandwidth.as_deref();
+        let says_more = relocates || bandwidth.is_some() || !self.config.errors.is_empty();
+        if rules.cors.is_none() && templates.is_empty() && !says_more {
             return OwnLines::default();
         }
         let known = self.known(route);
@@ -51,6 +53,9 @@ impl Planner<'_> {
         }
         if relocates {
             lines.call(self.head.authority().unwrap_or_default().as_bytes());
+        }
+        if let Some(bandwidth) = bandwidth {
+            lines.pace(self.pace(route, bandwidth));
         }
         lines
     }

@@ -58,6 +58,7 @@ mod opinions;
 mod own_answers;
 mod own_lines;
 mod own_request;
+mod pacing;
 mod parting;
 mod plan;
 mod proxied;

@@ -3,6 +3,8 @@
 //! The request's head is gone when the response comes, so they are written before that and go along. Most routes have none, and then nothing
 //! is written and nothing kept.
 
+use super::pacing::Pace;
+
 /// Whole lines, each with its end. A pointer, because it goes where a request does, and what that holds counts.
 #[derive(Debug, Default)]
 pub(super) struct OwnLines(Option<Box<Lines>>);
@@ -16,6 +18,8 @@ struct Lines {
     id: usize,
     /// What its client calls us, where an endpoint's `Location` is made ours; behind that.
     authority: usize,
+    /// Whose bytes the response is, where they are counted.
+    pace: Option<Pace>,
 }
 
 /// Room beyond which a buffer is not kept for reuse.
@@ -31,6 +35,17 @@ impl OwnLines {
         others(&mut lines.bytes);
         lines.id = lines.bytes.len();
         lines.authority = lines.id;
+        lines.pace = None;
+    }
+
+    /// Takes down whose bytes the response is.
+    pub(super) fn pace(&mut self, pace: Option<Pace>) {
+        self.0.get_or_insert_default().pace = pace;
+    }
+
+    /// Whose bytes the response is, where they are counted.
+    pub(super) fn paced(&self) -> Option<&Pace> {
+        self.0.as_ref()?.pace.as_ref()
     }
 
     /// Takes down what the request is called, behind the lines that there are.

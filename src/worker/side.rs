@@ -57,16 +57,22 @@ impl Planner<'_> {
     }
 
     fn split_key(&self, key: &SplitKey, client: IpAddr) -> Option<u64> {
+        match (key, client) {
+            (SplitKey::ClientIp, IpAddr::V4(ip)) => Some(hash_key(&ip.octets())),
+            (SplitKey::ClientIp, IpAddr::V6(ip)) => Some(hash_key(&ip.octets())),
+            _ => self.split_value(key).map(hash_key),
+        }
+    }
+
+    /// What a request has of this, if it is not an address.
+    pub(super) fn split_value(&self, key: &SplitKey) -> Option<&[u8]> {
         let value: &[u8] = match key {
             SplitKey::Consumer => self.identified.get()?.name(&self.inbound.worker.shared.identities).as_bytes(),
-            SplitKey::ClientIp => match client {
-                IpAddr::V4(ip) => return Some(hash_key(&ip.octets())),
-                IpAddr::V6(ip) => return Some(hash_key(&ip.octets())),
-            },
+            SplitKey::ClientIp => return None,
             SplitKey::Header(name) => self.field(name)?,
             SplitKey::Cookie(name) => cookie(self.head, name)?,
         };
-        Some(value).filter(|value| !value.is_empty()).map(hash_key)
+        Some(value).filter(|value| !value.is_empty())
     }
 
     /// The coding for the response that suits the client best.

@@ -485,6 +485,7 @@ mod tests {
     /// A file in which every key that excludes another stands somewhere.
     const EVERYTHING: &str = r#"
 [access_log]
+fields = { agent = "{header.user-agent}", cache = "{response.x-cache}" }
 [[listener]]
 listen = "unix:/run/ringgate.sock"
 http2 = { cleartext = true }
@@ -500,6 +501,7 @@ fault = { delay = { time = "1s" }, abort = {}, header = "x-fault" }
 mirror = { upstream = "b" }
 request_buffering = {}
 compression = {}
+bandwidth = { rate = "1MiB/s" }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 query = { set = { a = "b" }, rename = { c = "d" } }
@@ -588,6 +590,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
                         ".auth",
                         ".claim",
                         ".tiers",
+                        ".access_log.fields",
                     ]
                     .iter()
                     .any(|table| at.ends_with(table));

@@ -49,6 +49,10 @@ pub(super) fn of_route(traffic: &Traffic, config: &Config, shown: &mut Value) {
         })
     };
     shown["compression"] = traffic.compression.as_ref().map(compression).into();
+    let bandwidth = traffic.bandwidth.as_ref().map(
+        |it| json!({ "rate": format!("{}/s", bytes(it.rate)), "burst": bytes(it.burst), "per": it.per.to_string() }),
+    );
+    shown["bandwidth"] = bandwidth.into();
 }
 
 fn fault(fault: &Fault) -> Value {
