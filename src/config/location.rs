@@ -33,7 +33,7 @@ pub(super) fn relocation(
     let wanted = table.rewrite_location.as_ref().filter(|wanted| wanted.value)?;
     let Some((inner, outer)) = prefixes(matcher, rewrite) else {
         let message = "the path is rewritten so that a place at the endpoint cannot be told from it".to_owned();
-        let help = "it works with strip_prefix without placeholders, and with rewrite = \"/prefix{rest}\" or \"/prefix{path}\" where match.path is \
+        let help = "it works with strip_prefix, and with rewrite = \"/prefix{rest}\" or \"/prefix{path}\" where match.path is \
                     one \"/prefix/*\"";
         sink.value(table.at.key("rewrite_location"), wanted.span.clone(), message, Some(help.to_owned()));
         return None;
@@ -59,7 +59,7 @@ fn prefixes(matcher: &Match, rewrite: &Rewrite) -> Option<(String, String)> {
     let bare = |path: &str| path.trim_end_matches('/').to_owned();
     match rewrite {
         Rewrite::None => Some((String::new(), String::new())),
-        Rewrite::StripPrefix(prefix) if !prefix.contains('{') => Some((String::new(), bare(prefix))),
+        Rewrite::StripPrefix(prefix) => Some((String::new(), bare(prefix))),
         Rewrite::Template(template) => {
             let (inner, outer) = match template.strip_suffix("{path}") {
                 Some(inner) => (inner, String::new()),
@@ -70,7 +70,7 @@ fn prefixes(matcher: &Match, rewrite: &Rewrite) -> Option<(String, String)> {
             };
             (!inner.contains('{')).then(|| (bare(inner), outer))
         }
-        Rewrite::StripPrefix(_) | Rewrite::Made { .. } => None,
+        Rewrite::Made { .. } => None,
     }
 }
 
@@ -101,7 +101,6 @@ mod tests {
             assert_eq!(relocation(route), Ok((inner.to_owned(), outer.to_owned())), "{route}");
         }
         for route in [
-            "match = { path = \"/t/{id}/*\" }\nstrip_prefix = \"/t/{id}\"",
             "match = { path = \"/t/{id}\" }\nrewrite = \"/{id}\"",
             "match = { path = [\"/a/*\", \"/b/*\"] }\nrewrite = \"/c{rest}\"",
             "match = { path = \"/a/*\" }\nrewrite = \"/c{rest}/d\"",

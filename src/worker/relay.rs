@@ -154,13 +154,19 @@ impl<F: Sending> Relay<'_, '_, F> {
     }
 
     /// Waits until the client may have what is in the block. In a box, because few responses wait and all of them would be as large.
-    pub(super) fn wait_for(&self, pace: &Pace, out: &Block) -> Pin<Box<dyn Future<Output = Result<(), Broken>> + '_>> {
-        let (pace, inbound, bytes) = (*pace, self.inbound, out.unread().len());
+    pub(super) fn wait_for<'s>(
+        &'s mut self,
+        pace: &Pace,
+        out: &Block,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Broken>> + 's>> {
+        let (pace, bytes) = (*pace, out.unread().len());
         Box::pin(async move {
-            match pace.take(inbound, bytes).await {
-                true => Ok(()),
-                false => Err(Broken::Downstream(ProxyError::ClientClosed)),
-            }
+            let taking = pin!(pace.take(self.inbound, bytes));
+            let is_there = match self.going.is_under_way() {
+                true => self.going.beside(taking).await.map_err(client_failed)?,
+                false => taking.await,
+            };
+            if is_there { Ok(()) } else { Err(Broken::Downstream(ProxyError::ClientClosed)) }
         })
     }
 

@@ -82,7 +82,7 @@ on_both_drivers! {
         });
         let b = Upstream::always("b");
         for (route, status) in [("", 200), ("split_fallback = false", 503)] {
-            let config = split([1_000, 1], [a.address(), b.address()], route).replace("[upstream.b]", "max_requests = 1\n[upstream.b]");
+            let config = split([65_535, 1], [a.address(), b.address()], route).replace("[upstream.b]", "max_requests = 1\n[upstream.b]");
             let gateway = Gateway::start(driver, &config);
             eventually("a answers", || (gateway.get("/").text() == "a").then_some(()));
             let mut hanging = gateway.client();
