@@ -253,6 +253,7 @@ impl Decider {
 
 fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &Config, route: RouteId, client: IpAddr) {
     let forwarding = Forwarding {
+        replaces: false,
         peer: Some(client),
         is_trusted: false,
         scheme: "http",

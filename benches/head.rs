@@ -64,6 +64,7 @@ fn encode_up(out: &mut Vec<u8>, head: &RequestHead<'_>) {
     out.clear();
     let rules = HeaderRules::default();
     let forwarding = Forwarding {
+        replaces: false,
         peer: Some([192, 0, 2, 1].into()),
         is_trusted: false,
         scheme: "http",

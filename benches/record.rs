@@ -135,7 +135,9 @@ fn log(criterion: &mut Criterion) {
     let record = LogRecord {
         consumer: b"",
         limit: b"",
+        refused_by: b"",
         fault: b"",
+        chosen: b"",
         generation: 1,
         time_unix_ms: 1_700_000_000_000,
         listener: ListenerId(0),

@@ -171,6 +171,8 @@ pub const COMPRESSIONS_MAX: usize = 64;
 pub const REQUEST_BUFFER_BYTES_MAX: usize = 16 << 20;
 /// Of all requests of a worker together; beyond it bodies go on as they come.
 pub const REQUEST_BUFFERS_BYTES_MAX: usize = 64 << 20;
+/// What a route's `bandwidth` may let go at once; more than that is no limit.
+pub const BANDWIDTH_BURST_BYTES_MAX: u64 = 1 << 30;
 /// How often a request may pass gateways of this name before it counts as going round: more of them in a row than anybody builds.
 pub const ROUNDS_MAX: usize = 8;
 /// A method's name. The longest registered one (UPDATEREDIRECTREF) has 17 bytes.
@@ -324,6 +326,12 @@ pub const LOG_RING_BYTES: usize = 1 << 20;
 pub const LOG_PENDING_BYTES: usize = 1 << 20;
 /// Longest text (path, user agent, …) kept of one field in the access log.
 pub const LOG_FIELD_BYTES_MAX: usize = 2_048;
+/// Fields that the file may choose for the access log: as many as a line says anyway, or so.
+pub const LOG_CHOSEN_MAX: usize = 32;
+/// Bytes kept of one of those, and of all of them.
+pub const LOG_CHOSEN_ONE_BYTES_MAX: usize = 1_024;
+/// The same of all of them: what does not fit any more is not there.
+pub const LOG_CHOSEN_BYTES_MAX: usize = 8_192;
 /// Lives of one worker that count at once: the one that works, and those that were replaced and finish what they have. More than one of
 /// these is a machine that stands still again and again.
 pub const WORKER_LIVES_MAX: usize = 4;
@@ -372,4 +380,5 @@ const _: () =
     assert!(RING_POINTS_MAX >= ENDPOINTS_MAX && MAGLEV_SLOTS > ENDPOINTS_MAX && ENDPOINTS_MAX <= u16::MAX as usize);
 const _: () = assert!(VISITS_MAX <= u8::MAX as usize);
 const _: () = assert!(DEAD.as_nanos() < DEAD_KNOWN.as_nanos() && DEAD_KNOWN.as_nanos() < FAILURE_TIME_MAX.as_nanos());
-const _: () = assert!(LOG_FIELD_BYTES_MAX * 8 < LOG_RING_BYTES);
+const _: () = assert!(LOG_FIELD_BYTES_MAX * 12 + LOG_CHOSEN_BYTES_MAX < u16::MAX as usize);
+const _: () = assert!(LOG_CHOSEN_MAX <= u8::MAX as usize && LOG_CHOSEN_ONE_BYTES_MAX <= LOG_CHOSEN_BYTES_MAX);

@@ -108,6 +108,13 @@ pub(super) fn told(config: &Config, (listener, route): (ListenerId, RouteId), re
     Told { lines, refusal }
 }
 
+/// What a listener answers that keeps a request out, whatever it asks for and wherever it would go; `None`: it does not.
+pub(super) fn kept_out(config: &Config, listener: ListenerId, request: &Request<'_>) -> Option<String> {
+    let subject = Subject { client: request.client(), method: request.method, who: None };
+    let row = Guards::new(config).keeps_out(listener, &subject)?;
+    Some(format!("403 forbidden, from the gateway: deny[{row}] of the listener holds, wherever it would go"))
+}
+
 /// What comes of it.
 fn verdict(
     config: &Config,

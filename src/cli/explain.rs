@@ -124,7 +124,9 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
     let considered = router.explain(&request);
     let mut page = Page { text: format!("{} {}\n\n", ask.method, ask.url) };
     listeners(&mut page, config, ask);
-    let wanted = ask.is_about();
+    let asked = access::Request { method: &ask.method, query: ask.query.as_deref(), headers: &ask.headers };
+    let kept_out = access::kept_out(config, listener_of(config, ask), &asked);
+    let wanted = ask.is_about().filter(|_| kept_out.is_none());
     let about = RequestView { method: wanted.as_ref().unwrap_or(&ask.method), ..request };
     if wanted.is_some() && preflight(&mut page, config, router, &about, ask) {
         return page.text;
@@ -135,11 +137,14 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
             let label = if route.is_guard { "guard" } else { "route" };
             page.line(label, &format!("{} ({})", route.name, words::matcher(&route.matcher)));
             others(&mut page, config, &considered, Some(route));
+            if let Some(answer) = kept_out.filter(|_| route.is_guard) {
+                page.line("answer", &answer);
+                return page.text;
+            }
             if route.is_guard {
                 self::route(&mut page, config, (route, None), ask);
                 return page.text;
             }
-            let asked = access::Request { method: &ask.method, query: ask.query.as_deref(), headers: &ask.headers };
             let told = access::told(config, (listener_of(config, ask), id), &asked);
             told.lines.iter().for_each(|(label, line)| page.line(label, line));
             self::route(&mut page, config, (route, told.refusal), ask);
@@ -149,11 +154,12 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
         }
         Routed::MethodNotAllowed(allow) => {
             let methods = allow.methods().map(Method::as_str).collect::<Vec<_>>().join(", ");
-            page.line("route", &format!("none: 405 method_not_allowed, Allow: {methods}"));
+            let answer = kept_out.unwrap_or_else(|| format!("405 method_not_allowed, Allow: {methods}"));
+            page.line("route", &format!("none: {answer}"));
             others(&mut page, config, &considered, None);
         }
         Routed::NoRoute => {
-            page.line("route", "none: 404 no_route");
+            page.line("route", &format!("none: {}", kept_out.as_deref().unwrap_or("404 no_route")));
             others(&mut page, config, &considered, None);
         }
     }
@@ -644,6 +650,28 @@ headers    request: x-debug removed
         let keep = FILE.replace("[[listener]]\n", "[[listener]]\nencoded_separators = \"keep\"\n");
         assert_ne!(keep, FILE);
         assert!(!page(&keep).contains("refuses this path"));
+    }
+
+    #[test]
+    fn a_listener_that_keeps_somebody_out_does_so_wherever_it_would_go() {
+        let file = FILE.replace(
+            "[[listener]]\n",
+            "[[listener]]\ndeny = [{ method = [\"TRACE\"] }, { client_ip = [\"192.0.2.0/24\"] }]\n",
+        );
+        let file =
+            format!("{file}\n[[guard]]\nname = \"env\"\nmatch = {{ path = '~/\\.' }}\nrespond = {{ status = 404 }}\n");
+        let said = "403 forbidden, from the gateway: deny[1] of the listener holds, wherever it would go";
+        let from = |client: &str| format!("x-forwarded-for: {client}");
+        for (method, path, otherwise) in [
+            ("GET", "http://api.example.com:8080/nowhere", "404 no_route"),
+            ("DELETE", "http://ops.example.com:8080/ping", "405 method_not_allowed"),
+            ("GET", "http://ops.example.com:8080/.env", "404 Not Found"),
+        ] {
+            let page = answer(&file, method, path, &[&from("192.0.2.7")]);
+            assert!(page.contains(said) && !page.contains(otherwise), "{method} {path}: {page}");
+            let page = answer(&file, method, path, &[&from("192.0.3.7")]);
+            assert!(!page.contains("403") && page.contains(otherwise), "{method} {path}: {page}");
+        }
     }
 
     #[test]

@@ -107,7 +107,11 @@ fn others(route: &Route, config: &Config) -> Vec<(&'static str, String)> {
         let (min, max) = (size(it.bytes_min), size(it.bytes_max));
         ("coding", format!("{} for clients that take it, of {min} to {max}: {}", codings.join(", "), types.join(", ")))
     });
-    from.into_iter().chain(buffering).chain(mirror).chain(compression).collect()
+    let bandwidth = traffic.bandwidth.as_ref().map(|it| {
+        let (rate, burst) = (size(it.rate), size(it.burst));
+        ("bandwidth", format!("responses go at {rate}/s, {burst} at once, shared by {}", it.per))
+    });
+    from.into_iter().chain(buffering).chain(mirror).chain(compression).chain(bandwidth).collect()
 }
 
 #[cfg(test)]

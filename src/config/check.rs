@@ -16,6 +16,7 @@ use super::encryption::{self, ServerSide};
 use super::error_pages;
 use super::file;
 use super::followed::Followed;
+use super::log_fields;
 use super::names::{Cores, LogTo, Workers};
 use super::place::KeyOf;
 use super::problem::{Errors, Sink};
@@ -213,6 +214,7 @@ fn config(
     let names: Vec<&str> = names.unwrap_or_default();
     let unmirrorable = file.upstream.as_ref().map(|map| traffic::unmirrorable(&map.value)).unwrap_or_default();
     let auth = gathered.as_mut().and_then(|gathered| check_identity::auth(file, (gathered, &names), sink));
+    log_fields::nothing_secret(file, auth.as_deref().unwrap_or_default(), sink);
     let consumers = gathered.map(Gathered::finish);
     let mut access = AccessReader::new(file, sink);
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, &mut access, sink));
@@ -326,7 +328,7 @@ fn access_log(table: &file::AccessLog) -> Option<AccessLog> {
         FormatWord::Combined => LogFormat::Combined,
     };
     let redact = table.redact.as_ref()?.value.0.iter().map(|name| name.value.0.clone()).collect();
-    Some(AccessLog { path: value(&table.path)?.0, format, redact })
+    Some(AccessLog { path: value(&table.path)?.0, format, redact, fields: log_fields::fields(table)? })
 }
 
 fn listeners<const MIN: usize, const MAX: usize>(
@@ -445,6 +447,7 @@ fn listener(
         proxy_protocol: value(&table.proxy_protocol)?,
         header_underscores: value(&table.header_underscores)?,
         encoded_separators: value(&table.encoded_separators)?,
+        forwarded_for: value(&table.x_forwarded_for)?,
         merge_slashes: value(&table.merge_slashes)?,
         server: value(&table.server)?,
         auth,

@@ -104,7 +104,8 @@ impl RouteReader<'_, '_, '_, '_> {
         let access = self.access.access(table.allow.as_ref(), table.deny.as_ref(), self.sink);
         let retry = table.retry.as_ref().and_then(|retry| self.retry(&retry.value, timeout.as_ref()));
         let mirror = self.mirror(table, target.as_ref());
-        let traffic = traffic::traffic(table, (mirror, response_headers.as_ref()), self.sink);
+        let paths = matcher.as_ref().zip(rewrite.as_ref());
+        let traffic = traffic::traffic(table, (mirror, response_headers.as_ref()), paths, self.sink);
         self.without_effect(table);
         let captures = captures.filter(|_| has_names(table)); // others cost memory for nothing
         Some(Route {

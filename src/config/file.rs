@@ -6,6 +6,7 @@
 
 use super::addresses::{At, FileMode, Host, Listen, NameServers, ServiceName, TrustedPeer};
 pub use super::answer_keys::{Redirect, Respond};
+use super::bandwidth::BandwidthTable;
 use super::check_guard::GuardRule;
 use super::compression::CompressionTable;
 pub use super::conditions::Match;
@@ -14,11 +15,10 @@ use super::defaults::Defaults;
 use super::error_pages::ErrorTable;
 use super::identity_keys::{Auth, Consumer, Rules};
 pub use super::knobs::{Adaptive, RouteTimeout};
-use super::knobs::{ByteRate, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
+use super::knobs::{ByteRate, ForwardedFor, PerTry, ProxyVersion, Separators, ServerField, Spill, Underscores};
 use super::limit_keys::{LimitItem, SharedLimit};
-use super::names::{
-    Cores, EditableHeader, Expect, FilePath, Hash, IncludePath, LogTo, MethodText, Name, Redacted, Workers,
-};
+pub use super::log_fields::AccessLog;
+use super::names::{Cores, EditableHeader, Expect, FilePath, Hash, IncludePath, MethodText, Name, Workers};
 use super::paths::{ProbePath, RewriteTo, StripPrefix};
 use super::probe::{BodyMatch, ProbeHeader, ProbeHost, ProbeService};
 use super::read::{Later, List, Map};
@@ -30,9 +30,7 @@ use super::sticky::StickyTable;
 use super::tables::table;
 use super::tls_keys::{ListenerTls, UpstreamTls};
 use super::traffic::{BufferingTable, FaultTable, MirrorTable, SplitBy, TimeoutFrom};
-use super::values::{
-    BalanceWord, DAY, DriverWord, FormatWord, HOUR, Int, MINUTE, ProtocolWord, SECOND, Share, Size, Time,
-};
+use super::values::{BalanceWord, DAY, DriverWord, HOUR, Int, MINUTE, ProtocolWord, SECOND, Share, Size, Time};
 use crate::limits::{
     ATTEMPTS_MAX, AUTH_MAX, CLUSTERS_MAX, CONSUMERS_WRITTEN_MAX, ENDPOINTS_MAX, ENTRIES_MAX, GUARDS_MAX,
     HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, LIMITS_MAX, LISTENERS_MAX, ROUTE_LIMITS_MAX, ROUTES_MAX, TIERS_MAX,
@@ -137,18 +135,6 @@ table! {
 }
 
 table! {
-    /// The access log; without this table there is none.
-    AccessLog {
-        /// "stdout", or a file's absolute path, which is reopened on SIGUSR1.
-        default path: LogTo = "stdout";
-        /// "json" or "combined".
-        default format: FormatWord = "json";
-        /// Names of headers and query parameters whose values are never written.
-        default redact: List<Redacted, 0, ENTRIES_MAX> = ["authorization", "cookie"];
-    }
-}
-
-table! {
     /// A place where clients connect.
     Listener {
         /// Its name in metrics and logs, unique; the address where it is not given.
@@ -189,6 +175,8 @@ table! {
         default header_underscores: Underscores = "drop";
         /// %2F and %5C in a path: reject with 400, or keep.
         default encoded_separators: Separators = "reject";
+        /// What endpoints get in X-Forwarded-For: "append" what a trusted proxy has said, and the peer; or "replace" it with the client alone.
+        default x_forwarded_for: ForwardedFor = "append";
         /// true: empty segments of a path (//) are dropped. false: they go on, and match what the path without them matches.
         default merge_slashes: bool = false;
         /// The Server header of responses: "pass" (the endpoint's), "remove", or the text that all get.
@@ -255,6 +243,8 @@ table! {
         /// Forward this path instead: {rest} is what a "/prefix/*" left over, {path} the whole path, {id} and {1} what match.path has found; and
         /// variables as in request_headers, percent-encoded. 400 where no proper path comes out.
         optional rewrite: RewriteTo;
+        /// Whether Location and Content-Location of the endpoint's own origin are made paths of this route.
+        default rewrite_location: bool = false;
         /// Changes to the query before the request is forwarded.
         table query: QueryEdits;
         /// Changes to the request's headers before it is forwarded.
@@ -287,6 +277,8 @@ table! {
         optional request_buffering: BufferingTable;
         /// Responses that are compressed for clients that take it; none without this table.
         optional compression: CompressionTable;
+        /// How fast responses go to clients: { rate, burst, per }; as fast as they come without this table.
+        optional bandwidth: BandwidthTable;
         /// Retries.
         table retry: Retry;
     }

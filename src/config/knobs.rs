@@ -35,6 +35,16 @@ words! {
 }
 
 words! {
+    /// `listener.x_forwarded_for`: what endpoints get there.
+    ForwardedFor {
+        /// What a trusted proxy has said, and behind it the proxy; of anybody else the peer alone.
+        Append = "append",
+        /// The client alone, after `trusted_proxies`.
+        Replace = "replace",
+    }
+}
+
+words! {
     /// `upstream.proxy_protocol`: what is sent first on each new connection.
     ProxyVersion {
         /// Nothing.

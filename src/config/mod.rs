@@ -8,6 +8,7 @@ mod access_warnings;
 mod acme;
 mod addresses;
 mod answer_keys;
+mod bandwidth;
 mod captures;
 mod certificate_warnings;
 pub mod check;
@@ -38,6 +39,8 @@ mod identity_keys;
 mod knobs;
 mod limit_keys;
 pub(crate) mod limit_names;
+pub(crate) mod location;
+pub(crate) mod log_fields;
 pub(crate) mod marks;
 mod matching;
 mod measure;
@@ -70,6 +73,7 @@ mod variables;
 mod warnings;
 
 pub use acme::Acme;
+pub use bandwidth::{Bandwidth, BandwidthPer};
 pub use captures::{CaptureRoom, Captures};
 pub use check::{admin_address, load, parse, place_of_route};
 pub use compression::{Compression, ContentCoding, MediaType};
@@ -85,7 +89,10 @@ pub use identity::{
     Access, Auth, ClaimTest, Consumer, Consumers, KeyPlace, NetworkFile, Networks, Proof, Rule, TokenRules,
 };
 pub use identity_keys::{Digest, IdentityText};
-pub use knobs::{ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use knobs::{ForwardedFor, ProxyVersion, Separators, ServerField, Spill, Underscores};
+pub use location::Relocation;
+pub(crate) use log_fields::Parameters;
+pub use log_fields::{LogField, LogValue};
 pub use marks::Mark;
 pub use matching::{HostMatch, Match, PathMatch, PathRank};
 pub(crate) use matching::{placeholder, segments};
@@ -220,6 +227,8 @@ pub struct AccessLog {
     pub format: LogFormat,
     /// Header and query names (lower case) whose values are never written.
     pub redact: Vec<String>,
+    /// What else a line says, in this order; at most [`crate::limits::LOG_CHOSEN_MAX`].
+    pub fields: Vec<LogField>,
 }
 
 /// `access_log.path`
@@ -292,6 +301,8 @@ pub struct Listener {
     pub header_underscores: Underscores,
     /// `%2F` and `%5C` in a path.
     pub encoded_separators: Separators,
+    /// What endpoints get in `X-Forwarded-For`.
+    pub forwarded_for: ForwardedFor,
     /// Whether empty segments of a path are dropped.
     pub merge_slashes: bool,
     /// `Server` of responses.

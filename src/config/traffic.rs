@@ -1,17 +1,19 @@
 //! What a route does with its traffic beyond passing it on: sides of a split that stay with who sends it, faults for tests, copies for another
 //! upstream, bodies that are awaited.
 
+use super::bandwidth::{self, Bandwidth};
 use super::check::value;
 use super::compression::{self, Compression};
 use super::file;
 use super::identity_keys::Token;
 use super::knobs::ProxyVersion;
+use super::location::{self, Relocation};
 use super::names::{Header, Name};
 use super::problem::{Refusal, Sink};
 use super::read::{Map, Scalar, Written};
 use super::tables::{scalar_schema, table};
 use super::values::{HOUR, Int, ProtocolWord, Size, Time, number, text, words};
-use super::{HeaderRules, Route};
+use super::{HeaderRules, Match, Rewrite, Route};
 use crate::limits::{REPLAY_BYTES_MAX, REQUEST_BUFFER_BYTES_MAX};
 use crate::units::{ClusterId, Ratio};
 use http::{HeaderName, StatusCode};
@@ -39,6 +41,10 @@ pub struct Traffic {
     pub buffered_bytes_max: Option<usize>,
     /// Which responses are compressed; `None`: none.
     pub compression: Option<Compression>,
+    /// What becomes of an endpoint's `Location`; `None`: it goes on as it is.
+    pub relocation: Option<Box<Relocation>>,
+    /// How fast responses go to clients; `None`: as fast as they come.
+    pub bandwidth: Option<Box<Bandwidth>>,
 }
 
 /// `split_by`
@@ -210,6 +216,7 @@ pub struct Fault {
 pub(super) fn traffic(
     table: &file::Route,
     (mirror, rules): (Option<ClusterId>, Option<&HeaderRules>),
+    paths: Option<(&Match, &Rewrite)>,
     sink: &mut Sink<'_>,
 ) -> Option<Traffic> {
     if table.split.is_none() {
@@ -229,7 +236,15 @@ pub(super) fn traffic(
         None => None,
         Some(table) => Some(compression::compression(&table.value, rules?, sink)?),
     };
+    let coded = compression.as_ref().map(|compression: &Compression| &compression.rules);
+    let relocation = paths.and_then(|paths| location::relocation(table, paths, (rules?, coded), sink));
+    let bandwidth = match &table.bandwidth {
+        None => None,
+        Some(_) => Some(bandwidth::bandwidth(table, sink)?),
+    };
     Some(Traffic {
+        relocation,
+        bandwidth,
         compression,
         split_by: value(&table.split_by).map(|SplitBy(key)| key),
         split_fallback: value(&table.split_fallback)?,
@@ -275,7 +290,7 @@ pub(super) fn unmirrorable<const MAX: usize>(upstreams: &Map<Name, file::Upstrea
 }
 
 /// Keys that do something on the way to an upstream only, where they stand.
-pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<usize>>); 5] {
+pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<usize>>); 7] {
     fn span<T>(key: &Option<Written<T>>) -> Option<Range<usize>> {
         key.as_ref().map(|key| key.span.clone())
     }
@@ -288,6 +303,11 @@ pub(super) fn of_upstreams(table: &file::Route) -> [(&'static str, Option<Range<
         ),
         ("request_buffering", span(&table.request_buffering)),
         ("compression", span(&table.compression)),
+        ("bandwidth", span(&table.bandwidth)),
+        (
+            "rewrite_location",
+            span(&table.rewrite_location).filter(|_| table.rewrite_location.as_ref().is_some_and(|key| key.given)),
+        ),
     ]
 }
 

@@ -21,8 +21,11 @@ pub(super) const PSEUDONYM: &[u8] = b"ringgate";
 /// What the gateway tells the endpoint about the client.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarding<'a> {
-    /// The neighbour that the request came from; `None` on a unix socket, where `X-Forwarded-For` gets nothing appended.
+    /// The neighbour that the request came from; `None` on a unix socket, where `X-Forwarded-For` gets nothing appended. Where that is replaced: the
+    /// client.
     pub peer: Option<IpAddr>,
+    /// `X-Forwarded-For` names `peer` alone, whoever has sent one.
+    pub replaces: bool,
     /// Whether the neighbour is one of the listener's `trusted_proxies`.
     pub is_trusted: bool,
     /// `http` or `https`: what the client spoke with this gateway.
@@ -133,7 +136,7 @@ pub fn push(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// A field as routes, limits and hashes see it: what is said about the client is what the endpoint will be told, so that nobody chooses a
-/// route by an `X-Forwarded-*` of his own making. `peer_text` is what an untrusted peer's `X-Forwarded-For` is replaced with.
+/// route by an `X-Forwarded-*` of his own making. `peer_text` is [`Forwarding::peer`] in words.
 #[must_use]
 pub fn routed<'v>(
     head: &RequestHead<'v>,
@@ -147,7 +150,9 @@ pub fn routed<'v>(
     }
     let trusted = || fields.get(name).filter(|value| forwarding.is_trusted && !value.is_empty());
     match classify(name.as_bytes(), Underscores::Keep) {
-        Kind::XForwardedFor => trusted().or(Some(peer_text).filter(|text| !text.is_empty())),
+        Kind::XForwardedFor => {
+            trusted().filter(|_| !forwarding.replaces).or(Some(peer_text).filter(|text| !text.is_empty()))
+        }
         Kind::XForwardedProto => trusted().or(Some(forwarding.scheme.as_bytes())),
         Kind::XForwardedHost => trusted().or(head.authority().map(str::as_bytes)),
         Kind::ForwardedOther if forwarding.tells_certificate && is_client_certificate(name.as_bytes()) => {
@@ -215,7 +220,7 @@ fn push_forwarded_for(out: &mut Vec<u8>, fields: &Fields<'_>, forwarding: &Forwa
     let start = out.len();
     out.extend_from_slice(b"X-Forwarded-For: ");
     let empty = out.len();
-    if forwarding.is_trusted {
+    if forwarding.is_trusted && !forwarding.replaces {
         for value in fields.of(Kind::XForwardedFor).filter(|value| !value.is_empty()) {
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");

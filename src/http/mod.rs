@@ -31,6 +31,7 @@ pub mod head;
 pub mod headers;
 pub mod kept;
 mod lines;
+pub mod location;
 pub mod path;
 pub mod proxy_header;
 pub mod reply;

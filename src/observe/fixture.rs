@@ -126,6 +126,7 @@ fn listener() -> Listener {
         proxy_protocol: false,
         header_underscores: crate::config::Underscores::Drop,
         encoded_separators: crate::config::Separators::Reject,
+        forwarded_for: crate::config::ForwardedFor::Append,
         errors: Vec::new(),
         merge_slashes: false,
         limits: Vec::new(),

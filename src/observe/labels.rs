@@ -152,6 +152,8 @@ labels! {
         Compressed = "compressed";
         /// It was not, because as many were being compressed as may be at once.
         CompressionSkipped = "compression_skipped";
+        /// A piece of its response has waited for bandwidth.
+        BandwidthWait = "bandwidth_wait";
     }
 }
 

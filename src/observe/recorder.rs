@@ -221,6 +221,13 @@ impl Recorder {
         }
     }
 
+    /// Counts a request that somebody else has refused who was asked (`rejected_total`, reason `forward_auth`).
+    pub fn refused_elsewhere(&self, route: RouteId) {
+        if let Some(route) = self.route(route.index()) {
+            route.refused_elsewhere.add(1);
+        }
+    }
+
     /// Counts something that was done with a route's traffic beyond passing it on.
     pub fn traffic(&self, route: RouteId, event: TrafficEvent) {
         if let Some(route) = self.route(route.index()) {

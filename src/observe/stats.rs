@@ -414,6 +414,7 @@ impl Stats {
             view.rejected.iter_mut().zip(&stats.rejected).for_each(|(sum, n)| *sum += n.get());
             view.rate_limited_dry_run += stats.rate_limited_dry_run.get();
             view.forbidden_dry_run += stats.forbidden_dry_run.get();
+            view.refused_elsewhere += stats.refused_elsewhere.get();
         }
         Some(view)
     }

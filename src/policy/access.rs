@@ -126,16 +126,16 @@ impl Guards {
             .find_map(|(place, guard)| guard.turns_away(subject).map(|row| Verdict::Denied(place, row)))
     }
 
-    /// Whether a rule of the listener's does, whatever is asked of it.
+    /// The row of the listener's `deny` that does, whatever is asked of it.
     #[must_use]
-    pub fn keeps_out(&self, listener: ListenerId, subject: &Subject<'_>) -> bool {
-        self.listeners[listener.index()].as_ref().is_some_and(|guard| guard.turns_away(subject).is_some())
+    pub fn keeps_out(&self, listener: ListenerId, subject: &Subject<'_>) -> Option<usize> {
+        self.listeners[listener.index()].as_ref().and_then(|guard| guard.turns_away(subject))
     }
 
-    /// Whether a rule of the route's does.
+    /// The row of the route's that does.
     #[must_use]
-    pub fn route_turns_away(&self, route: RouteId, subject: &Subject<'_>) -> bool {
-        self.routes[route.index()].as_ref().is_some_and(|guard| guard.turns_away(subject).is_some())
+    pub fn route_turns_away(&self, route: RouteId, subject: &Subject<'_>) -> Option<usize> {
+        self.routes[route.index()].as_ref().and_then(|guard| guard.turns_away(subject))
     }
 
     /// Whether the request may go on. Allocates nothing.
@@ -315,8 +315,8 @@ mod tests {
             let subject = Subject { client: Some(client.parse().unwrap()), method, who: None };
             (guards.keeps_out(ListenerId(0), &subject), guards.route_turns_away(RouteId(0), &subject))
         };
-        assert_eq!(apart("192.0.2.9", &Method::GET), (true, false));
-        assert_eq!(apart("10.0.0.1", &Method::DELETE), (false, true));
+        assert_eq!(apart("192.0.2.9", &Method::GET), (Some(0), None));
+        assert_eq!(apart("10.0.0.1", &Method::DELETE), (None, Some(1)));
     }
 
     #[test]

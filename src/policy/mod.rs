@@ -10,6 +10,7 @@ pub mod chance;
 pub mod client_slots;
 pub mod cluster;
 pub mod concurrency;
+pub mod cookies;
 pub mod cors;
 pub mod deadline;
 pub mod descriptors;

@@ -59,6 +59,9 @@ impl Line<'_> {
     /// # Errors
     /// Something is to be waited for, and this is known of the answer.
     pub(super) fn answer_at_once(&mut self, answering: &mut Answering<'_, impl Sending>) -> Result<Answered, Meaning> {
+        if self.forward.own_lines.paced().is_some() {
+            return Err(Meaning::More); // it may have to wait
+        }
         if !answering.going.is_through() || !HeadScanner::default().is_ready(answering.block.unread()) {
             return Err(Meaning::More);
         }
@@ -285,12 +288,13 @@ impl Line<'_> {
             rules: self.rules_of(is_coded),
             is_recoded: is_coded,
             server: &self.inbound.config().server,
-            lines: self.lines_of(endpoint, compressed.as_ref().map(|_| (head, is_coded)), room),
+            lines: self.lines_of(endpoint, (head, compressed.as_ref().map(|_| is_coded)), room),
             date: &self.inbound.worker.date(self.now),
         };
         let to = encode::response(out, &response);
         self.cycle.on_response_head(to, !close);
         self.record.on_status(head.status());
+        self.record.on_response(self.inbound, head);
         if let Some(code) = self.code_of(head) {
             self.record.on_code(code, true);
         }
@@ -304,10 +308,11 @@ impl Line<'_> {
         room: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Commit {
-        let lines = self.lines_of(endpoint, None, room);
+        let lines = self.lines_of(endpoint, (head, None), room);
         let version = self.forward.version;
         encode::switching(out, head, (self.response_rules(), lines), &self.inbound.config().server, version);
         self.record.on_status(if version == Version::Http2 { StatusCode::OK } else { head.status() });
+        self.record.on_response(self.inbound, head);
         Commit { switching: true, ..Commit::new(Framing::None, *self.cycle) }
     }
 
@@ -377,11 +382,12 @@ impl Line<'_> {
             web: *web,
             rules: self.response_rules(),
             upload,
+            pace: self.forward.own_lines.paced(),
         };
-        let relayed = match is_whole {
-            true => Ok(()),
-            false => relay.run(out, block).await,
-        };
+        let mut relayed = if *is_whole { Ok(()) } else { relay.run(out, block).await };
+        if let (Ok(()), Some(pace)) = (relayed, relay.pace) {
+            relayed = relay.wait_for(pace, out).await;
+        }
         let code = self.forward.call.and_then(|_| grpc::status_in(relay.trailers.lines()));
         let Relay { excess, begun, sent_bytes, now, .. } = relay;
         self.now = now;

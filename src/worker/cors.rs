@@ -27,7 +27,10 @@ impl Planner<'_> {
         let Some(route) = self.routed.get() else { return OwnLines::default() };
         let rules = &worker.shared.config.routes[route.index()];
         let templates = &rules.response_headers.templates;
-        if rules.cors.is_none() && templates.is_empty() && self.config.errors.is_empty() {
+        let relocates = rules.traffic.relocation.is_some();
+        let bandwidth = rules.traffic.bandwidth.as_deref();
+        let says_more = relocates || bandwidth.is_some() || !self.config.errors.is_empty();
+        if rules.cors.is_none() && templates.is_empty() && !says_more {
             return OwnLines::default();
         }
         let known = self.known(route);
@@ -48,13 +51,19 @@ impl Planner<'_> {
         if !self.config.errors.is_empty() {
             lines.name(self.head.request_id().or(self.request_id.get().map(|id| &id[..])).unwrap_or_default());
         }
+        if relocates {
+            lines.call(self.head.authority().unwrap_or_default().as_bytes());
+        }
+        if let Some(bandwidth) = bandwidth {
+            lines.pace(self.pace(route, bandwidth));
+        }
         lines
     }
 
     /// The request, as far as it is known by now.
     pub(super) fn known(&self, route: RouteId) -> Known<'_> {
         let (identified, id) = (self.identified.get(), self.request_id.get());
-        Known { inbound: self.inbound, route, identified, id, head: self.head }
+        Known { inbound: self.inbound, route: Some(route), identified, id, head: self.head }
     }
 
     /// Appends what the page that sends the request may do with the response.

@@ -13,20 +13,18 @@ use super::inbound::Inbound;
 use super::lease::Lease;
 use super::meaning::keep;
 use super::opening;
+use super::own_request::{Heard, await_head, read_body};
 use super::waiting::Wait;
 use crate::config::{Auth, Forward, is_told_anyway};
 use crate::error::ProxyError;
 use crate::http::Parsed;
-use crate::http::body::Body;
 use crate::http::fields::HeadScratch;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::headers::{push, push_via, routed};
 use crate::http::response::ResponseHead;
 use crate::http::trailers::Trailers;
-use crate::limits::{
-    DECISION_BODY_BYTES_MAX, DECISION_KEPT_BYTES_MAX, INTERIM_RESPONSES_MAX, NAME_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX,
-};
+use crate::limits::{DECISION_BODY_BYTES_MAX, DECISION_KEPT_BYTES_MAX, NAME_BYTES_MAX};
 use crate::net::block::Block;
 use crate::net::clock;
 use crate::policy::deadline::Deadline;
@@ -178,37 +176,8 @@ impl Question<'_> {
         let (sent, out) = stream.send(out).await;
         worker.put(out);
         sent.map_err(|error| self.broken(to, Some(&error)))?;
-        upstream.expect(|| worker.blocks.borrow_mut().small_with_headroom());
-        let mut interim = 0;
-        loop {
-            let (received, mut block) = upstream.received().await;
-            if !matches!(received, Ok(1..)) || to.watch.expired() {
-                worker.put(block);
-                return Err(self.broken(to, received.as_ref().err()));
-            }
-            loop {
-                match self.head(&block, worker.wall(clock::now())) {
-                    Ok(Some((None, head_bytes))) if interim < INTERIM_RESPONSES_MAX => {
-                        interim += 1;
-                        block.consume(head_bytes);
-                    }
-                    Ok(Some((Some(answer), head_bytes))) => {
-                        block.consume(head_bytes);
-                        return Ok((answer, block));
-                    }
-                    Ok(None) if block.unread().len() < RESPONSE_HEAD_BYTES_MAX => break,
-                    other => {
-                        worker.put(block);
-                        return Err(Failure::BadHead(other.err().unwrap_or(ProxyError::UpstreamHeadTooLarge)));
-                    }
-                }
-            }
-            if block.room() == 0 {
-                block.compact();
-                worker.grow(&mut block, RESPONSE_HEAD_BYTES_MAX);
-            }
-            upstream.arm(block);
-        }
+        let read = |block: &Block| self.head(block, worker.wall(clock::now()));
+        await_head((worker, to, upstream), read, |error| self.broken(to, error)).await
     }
 
     /// What the end of a connection means.
@@ -221,17 +190,17 @@ impl Question<'_> {
         }
     }
 
-    /// A head and its length; `None` in place of it: an interim one.
-    fn head(&self, block: &Block, wall: Duration) -> Result<Option<(Option<Answer>, usize)>, ProxyError> {
+    /// What has arrived, taken for a head.
+    fn head(&self, block: &Block, wall: Duration) -> Result<Heard<Answer>, ProxyError> {
         let mut scratch = HeadScratch::default();
         let Parsed::Complete(head) = ResponseHead::parse(block.unread(), &Method::GET, &mut scratch)? else {
-            return Ok(None);
+            return Ok(Heard::Part);
         };
         if head.is_switching() {
             return Err(ProxyError::UpstreamProtocol); // nobody has asked for that
         }
         if head.is_interim() {
-            return Ok(Some((None, head.head_bytes())));
+            return Ok(Heard::Interim(head.head_bytes()));
         }
         let (names, consumer) = match head.status().is_success() {
             true => (&self.forward.copy, self.forward.consumer.as_ref()),
@@ -253,7 +222,7 @@ impl Question<'_> {
             trailers: head.trailers(),
             keep: keep(&head),
         };
-        Ok(Some((Some(answer), head.head_bytes())))
+        Ok(Heard::Final(answer, head.head_bytes()))
     }
 
     /// Asks the policy about an answer, receives what there is of its body, and decides.
@@ -289,39 +258,12 @@ impl Question<'_> {
     }
 
     /// The body, if it is whole within its bound and its time, and nothing stands behind it.
-    async fn body(
-        &self,
-        to: &Attempt,
-        lease: &Lease,
-        (framing, mut trailers): (Framing, Trailers),
-        mut block: Block,
-    ) -> Option<Vec<u8>> {
+    async fn body(&self, to: &Attempt, lease: &Lease, framed: (Framing, Trailers), block: Block) -> Option<Vec<u8>> {
         let (worker, upstream) = (self.inbound.worker, lease.upstream());
-        if framing.exceeds(DECISION_BODY_BYTES_MAX as u64) {
-            worker.put(block);
-            return None;
-        }
         let _guard = to.watch.over(upstream.stream(), to.until, Shutdown::Both).on_behalf_of(self.inbound.watch);
-        let (mut body, mut whole) = (Body::new(framing, DECISION_BODY_BYTES_MAX as u64), Vec::new());
-        let is_whole = loop {
-            let filled = 0..block.unread().len();
-            let Ok(decoded) = body.decode(block.unread_mut(), filled.clone(), &mut trailers) else { break false };
-            whole.extend_from_slice(&block.unread()[decoded.payload]);
-            if decoded.done || body.is_done() {
-                break decoded.consumed == filled.end;
-            }
-            block.clear();
-            upstream.arm(block);
-            let (received, back) = upstream.received().await;
-            block = back;
-            match received {
-                _ if to.watch.expired() => break false,
-                Ok(1..) => {}
-                Ok(_) => break body.on_eof().is_ok(),
-                Err(_) => break false,
-            }
-        };
-        worker.put(block);
+        let mut whole = Vec::new();
+        let each = |piece: &[u8]| whole.extend_from_slice(piece);
+        let is_whole = read_body((worker, to, upstream), framed, block, DECISION_BODY_BYTES_MAX as u64, each).await;
         is_whole.then_some(whole)
     }
 
@@ -361,7 +303,7 @@ fn text(inbound: &Inbound<'_>, head: &RequestHead<'_>, forward: &Forward) -> Vec
     push(&mut out, b"X-Forwarded-Method", head.method().as_str().as_bytes());
     // what the endpoint would be told, of a trusted proxy's words too
     for name in ["x-forwarded-proto", "x-forwarded-host"] {
-        let value = routed(head, name, &inbound.forwarding(&[]), b"").unwrap_or_default();
+        let value = routed(head, name, &inbound.forwarding(head, &[]), b"").unwrap_or_default();
         push(&mut out, name.as_bytes(), value);
     }
     let query = head.query().map_or_else(String::new, |query| format!("?{query}"));

@@ -38,7 +38,7 @@ pub(super) fn request(
     let scratch = &mut *scratch;
     let rules = &worker.shared.config.routes[forward.route.index()];
     let (identified, id) = (kept.identified.as_ref(), kept.id.as_ref());
-    let of = Known { inbound, route: forward.route, identified, id, head: &head };
+    let of = Known { inbound, route: Some(forward.route), identified, id, head: &head };
     if !rules.request_headers.templates.is_empty() {
         of.push_lines(&rules.request_headers.templates, &mut scratch.lines);
     }
@@ -64,7 +64,7 @@ pub(super) fn request(
         of.push_query(&rules.query, query, &mut scratch.edited);
         query = str::from_utf8(&scratch.edited).ok().filter(|edited| !edited.is_empty());
     }
-    let forwarding = inbound.forwarding(kept.id.as_ref().map_or(&[], |id| id));
+    let forwarding = inbound.forwarding(&head, kept.id.as_ref().map_or(&[], |id| id));
     let request = UpstreamRequest {
         head: &head,
         path,

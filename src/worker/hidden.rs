@@ -1,26 +1,28 @@
 //! What of a request goes no further than here, and is not said by variables either: keys that the route does not forward, and cookies that the
 //! gateway has set itself.
 
-use super::identify::{of_cookie, other_parameters, pairs};
+use super::identify::other_parameters;
 use super::sticky::OwnCookies;
 use super::variables::Known;
 use crate::config::{self, Auth, KeyPlace};
+use crate::policy::cookies::{pairs, value_of};
 use http::HeaderName;
 
 impl Known<'_> {
     /// Ways by which somebody may have been recognised, and whose keys are not passed on.
     fn hidden(&self) -> impl Iterator<Item = &Auth> + Clone {
         let config = &self.inbound.worker.shared.config;
-        let ways = match self.identified {
-            Some(_) => config::identity::ways(&config.routes[self.route.index()], self.inbound.config()),
-            None => &[],
+        let ways = match (self.identified, self.route) {
+            (Some(_), Some(route)) => config::identity::ways(&config.routes[route.index()], self.inbound.config()),
+            _ => &[],
         };
         ways.iter().map(|way| &config.auth[way.index()]).filter(|way| !way.forwards)
     }
 
     /// Whether what a client sends as this header is not passed on, or not as it is.
     pub(super) fn is_stripped(&self, name: &HeaderName) -> bool {
-        self.inbound.worker.shared.config.routes[self.route.index()].request_headers.strip.contains(name)
+        let routes = &self.inbound.worker.shared.config.routes;
+        self.route.is_some_and(|route| routes[route.index()].request_headers.strip.contains(name))
     }
 
     /// Appends the query behind `mark`, without the keys that stand in it; `None`: there is none.
@@ -42,7 +44,7 @@ impl Known<'_> {
     pub(super) fn push_public_cookie(&self, name: &str, out: &mut Vec<u8>) -> Option<()> {
         let mut found = None;
         self.public_cookies(|pair| {
-            if let Some(value) = of_cookie(pair, name).filter(|_| found.is_none()) {
+            if let Some(value) = value_of(pair, name).filter(|_| found.is_none()) {
                 out.extend_from_slice(value);
                 found = Some(());
             }
@@ -61,10 +63,10 @@ impl Known<'_> {
     }
 
     fn public_cookies(&self, mut each: impl FnMut(&[u8])) {
-        let own = OwnCookies::of(&self.inbound.worker.shared, self.route);
+        let own = self.route.and_then(|route| OwnCookies::of(&self.inbound.worker.shared, route));
         let is_key = |pair: &[u8]| {
             self.hidden().flat_map(|way| &way.places).any(|place| match place {
-                KeyPlace::Cookie(name) => of_cookie(pair, name).is_some(),
+                KeyPlace::Cookie(name) => value_of(pair, name).is_some(),
                 KeyPlace::Header(..) | KeyPlace::Query(_) => false,
             })
         };

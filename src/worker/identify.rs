@@ -8,6 +8,7 @@ use super::inbound::Inbound;
 use super::logins::Known;
 use super::plan::Planner;
 use super::record::Record;
+use super::shared::Shared;
 use super::state::Scratch;
 use super::sticky::OwnCookies;
 use super::waiting::{On, Told};
@@ -17,12 +18,13 @@ use crate::http::head::RequestHead;
 use crate::http::headers::push;
 use crate::limits::{API_KEY_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::policy::access::{Subject, Verdict, Who};
+use crate::policy::cookies;
 use crate::policy::identity::{self, Identities, behind_scheme, is_named, of_query};
 use crate::policy::login::{self, Credentials};
 use crate::policy::token::{self, Disbelief};
 use crate::units::{AuthId, ConsumerId, GroupId, RouteId};
 use aws_lc_rs::digest;
-use http::header;
+use http::{HeaderName, header};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -65,7 +67,7 @@ impl Identified {
         self.consumer().map_or(&[], |id| &identities.consumer(id).groups)
     }
 
-    fn who<'i>(&'i self, identities: &'i Identities) -> Who<'i> {
+    pub(super) fn who<'i>(&'i self, identities: &'i Identities) -> Who<'i> {
         Who { name: self.name(identities), groups: self.groups(identities), claims: self.claims() }
     }
 
@@ -75,6 +77,29 @@ impl Identified {
             By::Consumer(_) => None,
             By::Token(bearer) => Some(&bearer.claims),
         }
+    }
+
+    /// Appends what the endpoint is told of who was recognised in a header of this name; `None`: nothing.
+    pub(super) fn push_header(&self, shared: &Shared, name: &HeaderName, out: &mut Vec<u8>) -> Option<()> {
+        match &self.by {
+            By::Token(bearer) => {
+                let mut lines = bearer.lines.split(|byte| *byte == b'\n');
+                out.extend_from_slice(lines.find_map(|line| {
+                    let value = line.strip_prefix(name.as_str().as_bytes())?.strip_prefix(b": ")?;
+                    value.strip_suffix(b"\r")
+                })?);
+            }
+            By::Consumer(id) => {
+                let consumer = shared.identities.consumer(*id);
+                let (_, text) = shared.config.auth[self.way.index()].headers.iter().find(|(it, _)| it == name)?;
+                match text {
+                    IdentityText::Consumer => out.extend_from_slice(consumer.name.as_bytes()),
+                    IdentityText::Groups => push_group_names(out, &shared.identities, consumer),
+                    IdentityText::Claim(_) => return None,
+                }
+            }
+        }
+        Some(())
     }
 
     fn number(&self, identities: &Identities) -> u64 {
@@ -106,7 +131,7 @@ impl Planner<'_> {
     pub(super) fn is_kept_out(&self) -> bool {
         let shared = &self.inbound.worker.shared;
         let subject = Subject { client: self.client.get(), method: self.head.method(), who: None };
-        shared.has_guards && shared.guards.keeps_out(self.inbound.listener, &subject)
+        shared.has_guards && shared.guards.keeps_out(self.inbound.listener, &subject).is_some()
     }
 
     /// Finds out who sends the request, if anybody is to be known; or why it goes no further.
@@ -117,7 +142,7 @@ impl Planner<'_> {
             return Ok(());
         }
         let subject = Subject { client: self.client.get(), method: self.head.method(), who: None };
-        if shared.guards.route_turns_away(route, &subject) {
+        if shared.guards.route_turns_away(route, &subject).is_some() {
             return Err(ProxyError::Forbidden.into());
         }
         let ways = config::identity::ways(&shared.config.routes[route.index()], self.config);
@@ -291,20 +316,11 @@ fn shown<'r>(head: &RequestHead<'r>, place: &KeyPlace, room: &'r mut [u8; API_KE
         KeyPlace::Query(name) => of_query(head.query()?, name, room),
         KeyPlace::Cookie(name) => {
             let fields = head.fields();
-            let mut values = fields.get_all("cookie").flat_map(pairs).filter_map(|pair| of_cookie(pair, name));
+            let mut values = cookies::values(fields.get_all("cookie"), name);
             let value = values.next()?;
             values.next().is_none().then_some(value)
         }
     }
-}
-
-/// The pairs of a `Cookie` field (RFC 6265 §4.2.1).
-pub(super) fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
-    field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
-}
-
-pub(super) fn of_cookie<'p>(pair: &'p [u8], name: &str) -> Option<&'p [u8]> {
-    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
 /// Writes what the endpoint is told of who was recognised, and of the credentials what is not one of the gateway's.
@@ -345,11 +361,15 @@ pub(super) fn tell(
 fn push_groups(out: &mut Vec<u8>, name: &[u8], identities: &Identities, consumer: &Consumer) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
+    push_group_names(out, identities, consumer);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_group_names(out: &mut Vec<u8>, identities: &Identities, consumer: &Consumer) {
     for (row, group) in identities.consumers().groups_of(consumer).enumerate() {
         out.extend_from_slice(if row == 0 { b"" } else { b"," });
         out.extend_from_slice(group.as_bytes());
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// `Cookie` without the keys that stand in it, and without what the gateway has set itself.
@@ -361,7 +381,7 @@ fn other_cookies<'a>(
 ) {
     let is_key = |pair: &[u8]| {
         hidden.clone().flat_map(|way| &way.places).any(|place| match place {
-            KeyPlace::Cookie(name) => of_cookie(pair, name).is_some(),
+            KeyPlace::Cookie(name) => cookies::value_of(pair, name).is_some(),
             KeyPlace::Header(..) | KeyPlace::Query(_) => false,
         })
     };
@@ -374,7 +394,9 @@ fn other_cookies<'a>(
         return;
     }
     let (mut count, mut read) = (0, 0);
-    for pair in head.fields().get_all("cookie").flat_map(pairs).filter(|pair| !pair.is_empty() && !is_key(pair)) {
+    for pair in
+        head.fields().get_all("cookie").flat_map(cookies::pairs).filter(|pair| !pair.is_empty() && !is_key(pair))
+    {
         if own.is_some_and(|own| own.has(pair, &mut read)) {
             continue;
         }

@@ -7,7 +7,7 @@
 use super::client::{Client, Connection};
 use super::generation::Generation;
 use super::greeting::SessionFacts;
-use crate::config;
+use crate::config::{self, ForwardedFor};
 use crate::error::ProxyError;
 use crate::http::head::RequestHead;
 use crate::http::headers::Forwarding;
@@ -53,11 +53,22 @@ impl<'c> Inbound<'c> {
         head.client(peer.ip(), |ip| is_peer(ip) || trusted.iter().any(|net| net.contains(&ip)))
     }
 
+    /// Whom `X-Forwarded-For` of a request gets to name: the peer, or the client in place of what anybody has said.
+    pub(super) fn told_address(&self, head: &RequestHead<'_>) -> Option<IpAddr> {
+        let peer = self.client.peer;
+        if peer.trusted && self.config().forwarded_for == ForwardedFor::Replace {
+            let client = self.client_ip(head);
+            return (peer.address.is_some() || client != peer.ip()).then_some(client);
+        }
+        peer.address.map(|address| address.ip().to_canonical())
+    }
+
     /// What an endpoint is told about the client of a request, which has this id if it brings none.
-    pub(super) fn forwarding<'f>(&'f self, request_id: &'f [u8]) -> Forwarding<'f> {
+    pub(super) fn forwarding<'f>(&'f self, head: &RequestHead<'_>, request_id: &'f [u8]) -> Forwarding<'f> {
         let peer = self.client.peer;
         Forwarding {
-            peer: peer.address.map(|address| address.ip().to_canonical()),
+            peer: self.told_address(head),
+            replaces: self.config().forwarded_for == ForwardedFor::Replace,
             is_trusted: peer.trusted,
             scheme: self.scheme(),
             request_id,

@@ -11,15 +11,16 @@ use super::failure::{Ending, Failure};
 use super::generation::Generation;
 use super::lease::Lease;
 use super::meaning::keep;
+use super::own_request::{Heard, await_head, read_body};
 use crate::config::Mirror;
+use crate::error::ProxyError;
 use crate::http::Parsed;
-use crate::http::body::Body;
 use crate::http::fields::HeadScratch;
 use crate::http::framing::Framing;
 use crate::http::headers::push;
 use crate::http::response::ResponseHead;
 use crate::http::trailers::Trailers;
-use crate::limits::{INTERIM_RESPONSES_MAX, MIRROR_ANSWER_BYTES_MAX, MIRRORS_MAX, RESPONSE_HEAD_BYTES_MAX};
+use crate::limits::{MIRROR_ANSWER_BYTES_MAX, MIRRORS_MAX};
 use crate::net::block::Block;
 use crate::net::stream::Stream;
 use crate::net::tls::handshake;
@@ -145,7 +146,10 @@ impl Copy {
             return Ok(());
         }
         let Answer { framing, trailers, keep, .. } = answer;
-        let is_whole = self.discard(to, &lease, (framing, trailers), block).await;
+        let of = (&**worker, to, lease.upstream());
+        let guard = to.watch.over(lease.upstream().stream(), to.until, Shutdown::Both);
+        let is_whole = read_body(of, (framing, trailers), block, MIRROR_ANSWER_BYTES_MAX as u64, |_| ()).await;
+        drop(guard);
         attempts.step(Event::BodyDone, clock::now());
         if let Some(keep) = keep.filter(|_| is_whole && framing != Framing::UntilClose) {
             lease.checkin(worker, to, keep, clock::now());
@@ -185,81 +189,21 @@ impl Copy {
         block.vec_mut().extend_from_slice(&self.text);
         let (sent, _) = stream.send(block).await;
         sent.map_err(|_| broken())?;
-        upstream.expect(|| worker.blocks.borrow_mut().small_with_headroom());
-        let mut interim = 0;
-        loop {
-            let (received, mut block) = upstream.received().await;
-            if !matches!(received, Ok(1..)) || to.watch.expired() {
-                worker.put(block);
-                return Err(broken());
-            }
-            loop {
-                match self.head(&block) {
-                    Ok(Some((None, head_bytes))) if interim < INTERIM_RESPONSES_MAX => {
-                        interim += 1;
-                        block.consume(head_bytes);
-                    }
-                    Ok(Some((Some(answer), head_bytes))) => {
-                        block.consume(head_bytes);
-                        return Ok((answer, block));
-                    }
-                    Ok(None) if block.unread().len() < RESPONSE_HEAD_BYTES_MAX => break,
-                    other => {
-                        worker.put(block);
-                        return Err(other.err().unwrap_or(Failure::BROKEN));
-                    }
-                }
-            }
-            if block.room() == 0 {
-                block.compact();
-                worker.grow(&mut block, RESPONSE_HEAD_BYTES_MAX);
-            }
-            upstream.arm(block);
-        }
+        await_head((worker, to, upstream), |block| self.head(block), |_| broken()).await
     }
 
-    /// A head and its length; `None` in place of it: an interim one.
-    fn head(&self, block: &Block) -> Result<Option<(Option<Answer>, usize)>, Failure> {
+    /// What has arrived, taken for a head.
+    fn head(&self, block: &Block) -> Result<Heard<Answer>, ProxyError> {
         let mut scratch = HeadScratch::default();
-        let parsed = ResponseHead::parse(block.unread(), &self.method, &mut scratch).map_err(Failure::BadHead)?;
-        let Parsed::Complete(head) = parsed else { return Ok(None) };
+        let Parsed::Complete(head) = ResponseHead::parse(block.unread(), &self.method, &mut scratch)? else {
+            return Ok(Heard::Part);
+        };
         if head.is_interim() && !head.is_switching() {
-            return Ok(Some((None, head.head_bytes())));
+            return Ok(Heard::Interim(head.head_bytes()));
         }
         // nobody has asked for another protocol, so one that changes it cannot be used again
         let keep = keep(&head).filter(|_| !head.is_switching());
         let answer = Answer { status: head.status(), framing: head.framing(), trailers: head.trailers(), keep };
-        Ok(Some((Some(answer), head.head_bytes())))
-    }
-
-    /// Reads an answer's body, up to a bound; whether nothing is left of it.
-    async fn discard(
-        &self,
-        to: &Attempt,
-        lease: &Lease,
-        (framing, mut trailers): (Framing, Trailers),
-        mut block: Block,
-    ) -> bool {
-        let (worker, upstream) = (&self.generation, lease.upstream());
-        let _guard = to.watch.over(upstream.stream(), to.until, Shutdown::Both);
-        let (mut body, mut left) = (Body::new(framing, u64::MAX), MIRROR_ANSWER_BYTES_MAX);
-        let is_whole = loop {
-            let filled = block.unread().len();
-            let Ok(decoded) = body.decode(block.unread_mut(), 0..filled, &mut trailers) else { break false };
-            if decoded.done || body.is_done() {
-                break decoded.consumed == filled;
-            }
-            let Some(rest) = left.checked_sub(filled) else { break false };
-            left = rest;
-            block.clear();
-            upstream.arm(block);
-            let (received, back) = upstream.received().await;
-            block = back;
-            if to.watch.expired() || !matches!(received, Ok(1..)) {
-                break false;
-            }
-        };
-        worker.put(block);
-        is_whole
+        Ok(Heard::Final(answer, head.head_bytes()))
     }
 }

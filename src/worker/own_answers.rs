@@ -36,6 +36,7 @@ impl Planner<'_> {
     /// What somebody else says to a request that he refuses.
     pub(super) fn pass_refusal(&self, cycle: &mut Cycle, record: &mut Record, refusal: &Refusal) -> Answer {
         record.on_status(refusal.status);
+        self.note_refused(record, refusal);
         let extra: Vec<_> = refusal.headers.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
         self.answer(cycle, None, |out, to| {
             let content_type = refusal.content_type.as_deref();
@@ -91,6 +92,9 @@ impl Planner<'_> {
         extra: &[(&str, &[u8])],
     ) -> Answer {
         record.on_error(error);
+        if matches!(error, ProxyError::Guarded | ProxyError::Forbidden | ProxyError::Undecided) {
+            self.note_refusal(record, error);
+        }
         self.answer(cycle, None, |out, to| reply::error(out, error, extra, to))
     }
 

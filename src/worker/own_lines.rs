@@ -3,6 +3,8 @@
 //! The request's head is gone when the response comes, so they are written before that and go along. Most routes have none, and then nothing
 //! is written and nothing kept.
 
+use super::pacing::Pace;
+
 /// Whole lines, each with its end. A pointer, because it goes where a request does, and what that holds counts.
 #[derive(Debug, Default)]
 pub(super) struct OwnLines(Option<Box<Lines>>);
@@ -14,6 +16,10 @@ struct Lines {
     of_errors: usize,
     /// What the request is called, where errors say so; behind the lines.
     id: usize,
+    /// What its client calls us, where an endpoint's `Location` is made ours; behind that.
+    authority: usize,
+    /// Whose bytes the response is, where they are counted.
+    pace: Option<Pace>,
 }
 
 /// Room beyond which a buffer is not kept for reuse.
@@ -28,6 +34,18 @@ impl OwnLines {
         lines.of_errors = lines.bytes.len();
         others(&mut lines.bytes);
         lines.id = lines.bytes.len();
+        lines.authority = lines.id;
+        lines.pace = None;
+    }
+
+    /// Takes down whose bytes the response is.
+    pub(super) fn pace(&mut self, pace: Option<Pace>) {
+        self.0.get_or_insert_default().pace = pace;
+    }
+
+    /// Whose bytes the response is, where they are counted.
+    pub(super) fn paced(&self) -> Option<&Pace> {
+        self.0.as_ref()?.pace.as_ref()
     }
 
     /// Takes down what the request is called, behind the lines that there are.
@@ -35,11 +53,24 @@ impl OwnLines {
         let lines = self.0.get_or_insert_default();
         lines.bytes.truncate(lines.id);
         lines.bytes.extend_from_slice(id);
+        lines.authority = lines.bytes.len();
+    }
+
+    /// Takes down what its client calls us, behind that.
+    pub(super) fn call(&mut self, authority: &[u8]) {
+        let lines = self.0.get_or_insert_default();
+        lines.bytes.truncate(lines.authority);
+        lines.bytes.extend_from_slice(authority);
+    }
+
+    /// What its client calls us, if that was taken down and is known.
+    pub(super) fn authority(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |lines| &lines.bytes[lines.authority..])
     }
 
     /// What the request is called, if that was taken down.
     pub(super) fn id(&self) -> &[u8] {
-        self.0.as_ref().map_or(&[], |lines| &lines.bytes[lines.id..])
+        self.0.as_ref().map_or(&[], |lines| &lines.bytes[lines.id..lines.authority])
     }
 
     /// All of them.
@@ -72,6 +103,9 @@ mod tests {
         assert_eq!((lines.all(), lines.of_errors()), (&b"c: 3\r\n"[..], &b""[..]));
         assert!(lines.has_room());
         lines.name(b"7");
-        assert_eq!((lines.all(), lines.id()), (&b"c: 3\r\n"[..], &b"7"[..]));
+        lines.call(b"a.example");
+        assert_eq!((lines.all(), lines.id(), lines.authority()), (&b"c: 3\r\n"[..], &b"7"[..], &b"a.example"[..]));
+        lines.name(b"8");
+        assert_eq!((lines.id(), lines.authority()), (&b"8"[..], &b""[..]));
     }
 }

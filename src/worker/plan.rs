@@ -213,7 +213,7 @@ impl Planner<'_> {
         if self.call.is_some_and(|call| call.web.is_none()) {
             record.on_call();
         }
-        self.way(cycle, record, client)
+        self.way_and_fields(cycle, record, client)
     }
 
     /// The call that the request is: one of gRPC-Web only on a route that makes one of gRPC of it.
@@ -232,13 +232,12 @@ impl Planner<'_> {
         if self.inbound.worker.shared.is_identity(name) {
             return None; // what a client says of itself there counts for nothing
         }
-        let peer_text =
-            || self.inbound.client.peer.address.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default();
+        let peer_text = || self.inbound.told_address(self.head).map(|address| address.to_string()).unwrap_or_default();
         let text: &[u8] = match *name == "x-forwarded-for" {
             true => self.peer_text.get_or_init(peer_text).as_bytes(),
             false => &[],
         };
-        headers::routed(self.head, name.as_str(), &self.inbound.forwarding(&[]), text)
+        headers::routed(self.head, name.as_str(), &self.inbound.forwarding(self.head, &[]), text)
     }
 
     /// Whether one of the values of such a field is what is looked for.

@@ -6,7 +6,7 @@
 use super::attempts::{Attempts, Outcomes};
 use super::generation::Generation;
 use super::inbound::Inbound;
-use super::state::LogTexts;
+use super::state::{LogTexts, TEXTS};
 use crate::error::{ProxyError, Rule};
 use crate::http::Version;
 use crate::http::glimpse::Glimpse;
@@ -20,6 +20,7 @@ use crate::observe::stats::CallMethod;
 use crate::policy::visited::Visited;
 use crate::units::{ClusterId, ConsumerId, Instant, ListenerId, RouteId};
 use http::StatusCode;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ pub(super) struct Record {
 impl LogTexts {
     fn fill(&mut self, texts: [&[u8]; 7]) {
         self.bytes.clear();
-        let none = [&b""[..]; 4];
+        let none = [&b""[..]; TEXTS - 7];
         for (text, end) in texts.into_iter().chain(none).zip(&mut self.ends) {
             self.bytes.extend_from_slice(&text[..text.len().min(LOG_FIELD_BYTES_MAX)]);
             *end = u16::try_from(self.bytes.len()).expect("bounded texts");
@@ -89,10 +90,21 @@ impl LogTexts {
         self.ends[9..].fill(u16::try_from(self.bytes.len()).expect("bounded texts"));
     }
 
+    /// Puts what else has refused it behind that.
+    fn add_refuser(&mut self, by: std::fmt::Arguments<'_>) {
+        let _ = self.bytes.write_fmt(by); // into memory, which cannot fail
+        self.ends[10..].fill(u16::try_from(self.bytes.len()).expect("bounded texts"));
+    }
+
     /// Puts the fault that was made for it at the end.
     fn add_fault(&mut self, word: &str) {
         self.bytes.extend_from_slice(word.as_bytes());
-        self.ends[10] = u16::try_from(self.bytes.len()).expect("bounded texts");
+        self.ends[11] = u16::try_from(self.bytes.len()).expect("bounded texts");
+    }
+
+    /// What stands behind the texts.
+    fn chosen(&self) -> &[u8] {
+        &self.bytes[usize::from(self.ends[TEXTS - 1])..]
     }
 
     fn get(&self, index: usize) -> &[u8] {
@@ -208,6 +220,20 @@ impl Record {
         if let Some(texts) = &mut self.texts {
             texts.add_limit(name);
         }
+    }
+
+    /// Something that is no limit has refused the request.
+    pub(super) fn on_refused_by(&mut self, by: std::fmt::Arguments<'_>) {
+        if let Some(texts) = &mut self.texts {
+            texts.add_refuser(by);
+        }
+    }
+
+    /// Where fields that the file has chosen are put, and where they begin there; `None`: there is no log.
+    pub(super) fn chosen_mut(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        let texts = self.texts.as_mut()?;
+        let start = usize::from(texts.ends[TEXTS - 1]);
+        Some((&mut texts.bytes, start))
     }
 
     /// This fault is made for the request.
@@ -336,7 +362,9 @@ impl Record {
                 client_subject: texts.get(7),
                 consumer: texts.get(8),
                 limit: texts.get(9),
-                fault: texts.get(10),
+                refused_by: texts.get(10),
+                fault: texts.get(11),
+                chosen: texts.chosen(),
             });
             if !kept {
                 worker.life.log_line_dropped();
@@ -361,7 +389,9 @@ mod tests {
         texts.add_limit("plan");
         assert_eq!((texts.get(8), texts.get(9)), (&b"acme"[..], &b"plan"[..]));
         texts.add_fault("delay");
-        assert_eq!((texts.get(9), texts.get(10)), (&b"plan"[..], &b"delay"[..]));
+        assert_eq!((texts.get(9), texts.get(10), texts.get(11)), (&b"plan"[..], &b""[..], &b"delay"[..]));
+        texts.bytes.push(b'x');
+        assert_eq!(texts.chosen(), b"x");
         assert_eq!((texts.get(1), texts.get(5)), (&b"/b"[..], &b"r"[..]));
     }
 }

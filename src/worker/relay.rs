@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::generation::Generation;
 use super::going::{Going, Sending};
 use super::inbound::Inbound;
+use super::pacing::Pace;
 use super::upload::Upload;
 use crate::config::HeaderRules;
 use crate::error::ProxyError;
@@ -29,10 +30,10 @@ use crate::net::timer::Watch;
 use crate::net::upstream::{Received, Upstream};
 use crate::net::{clock, driver};
 use crate::units::Instant;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::Shutdown;
 use std::ops::Range;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ pub(super) struct Relay<'a, 'g, F> {
     pub(super) rules: &'a HeaderRules,
     /// The request that is answered.
     pub(super) upload: &'a Upload<'a>,
+    /// Whose bytes the client takes, where they are counted.
+    pub(super) pace: Option<&'a Pace>,
 }
 
 /// Why a response was not passed on whole.
@@ -102,6 +105,9 @@ impl<F: Sending> Relay<'_, '_, F> {
                 return Ok(());
             }
             if !out.is_empty() {
+                if let Some(pace) = self.pace {
+                    self.wait_for(pace, out).await?;
+                }
                 self.send(out).await?;
             }
             if done {
@@ -145,6 +151,23 @@ impl<F: Sending> Relay<'_, '_, F> {
                 return Ok(true);
             }
         }
+    }
+
+    /// Waits until the client may have what is in the block. In a box, because few responses wait and all of them would be as large.
+    pub(super) fn wait_for<'s>(
+        &'s mut self,
+        pace: &Pace,
+        out: &Block,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Broken>> + 's>> {
+        let (pace, bytes) = (*pace, out.unread().len());
+        Box::pin(async move {
+            let taking = pin!(pace.take(self.inbound, bytes));
+            let is_there = match self.going.is_under_way() {
+                true => self.going.beside(taking).await.map_err(client_failed)?,
+                false => taking.await,
+            };
+            if is_there { Ok(()) } else { Err(Broken::Downstream(ProxyError::ClientClosed)) }
+        })
     }
 
     /// Sends what is in the block, which is empty then.
@@ -224,7 +247,7 @@ impl<F: Sending> Relay<'_, '_, F> {
         self.upload.on_heard(self.now);
         // there is something in its place if it was received while something else was waited for
         self.inbound.worker.put(std::mem::replace(block, back));
-        self.fast = !self.upload.has_coder() && self.upstream.stream().has_filled(block);
+        self.fast = !self.upload.has_coder() && self.pace.is_none() && self.upstream.stream().has_filled(block);
         self.ended = matches!(received, Ok(0)) && self.body.on_eof().is_ok();
         match received {
             Ok(1..) => Ok(()),

@@ -6,7 +6,7 @@
 
 use super::failure::Failure;
 use super::generation::Generation;
-use super::identify::{of_cookie, pairs};
+use super::hashing::cookie;
 use super::line::Line;
 use super::plan::{Forward, Planner};
 use super::record::Record;
@@ -57,19 +57,22 @@ impl Planner<'_> {
     }
 
     fn split_key(&self, key: &SplitKey, client: IpAddr) -> Option<u64> {
+        match (key, client) {
+            (SplitKey::ClientIp, IpAddr::V4(ip)) => Some(hash_key(&ip.octets())),
+            (SplitKey::ClientIp, IpAddr::V6(ip)) => Some(hash_key(&ip.octets())),
+            _ => self.split_value(key).map(hash_key),
+        }
+    }
+
+    /// What a request has of this, if it is not an address.
+    pub(super) fn split_value(&self, key: &SplitKey) -> Option<&[u8]> {
         let value: &[u8] = match key {
             SplitKey::Consumer => self.identified.get()?.name(&self.inbound.worker.shared.identities).as_bytes(),
-            SplitKey::ClientIp => match client {
-                IpAddr::V4(ip) => return Some(hash_key(&ip.octets())),
-                IpAddr::V6(ip) => return Some(hash_key(&ip.octets())),
-            },
+            SplitKey::ClientIp => return None,
             SplitKey::Header(name) => self.field(name)?,
-            SplitKey::Cookie(name) => {
-                let fields = self.head.fields();
-                fields.get_all("cookie").flat_map(pairs).find_map(|pair| of_cookie(pair, name))?
-            }
+            SplitKey::Cookie(name) => cookie(self.head, name)?,
         };
-        Some(value).filter(|value| !value.is_empty()).map(hash_key)
+        Some(value).filter(|value| !value.is_empty())
     }
 
     /// The coding for the response that suits the client best.
@@ -167,12 +170,12 @@ impl Line<'_> {
         self.begin()
     }
 
-    /// What is done in place of this reply: another side of the split is asked, if this one has nobody left.
+    /// What is done in place of this reply: another side of the split is asked, if this one has nobody left, or nobody with room (`max_requests`).
     pub(super) fn other_side(&self, reply: ProxyError, upload: &Upload<'_>) -> Option<Action> {
         let worker = self.inbound.worker;
         let route = &worker.shared.config.routes[self.forward.route.index()];
         let Target::Upstream(split) = &route.target else { return None };
-        let may_move = reply == ProxyError::NoHealthyEndpoint
+        let may_move = matches!(reply, ProxyError::NoHealthyEndpoint | ProxyError::UpstreamSaturated)
             && split.len() > 1
             && route.traffic.split_fallback
             && self.now < self.attempts.deadline()

@@ -101,12 +101,16 @@ pub(super) struct Hands {
     pub(super) stock: Rc<RefCell<Blocks>>,
 }
 
+/// So many texts are there.
+pub(super) const TEXTS: usize = 12;
+
 /// Copies of what the access log wants of a request's head: method, target, host, request id, user agent, referer; the names of the session and
-/// of its client; and the consumer's.
+/// of its client; the consumer's; what has refused it, and the fault that was made for it.
 #[derive(Debug, Default)]
 pub(super) struct LogTexts {
+    /// The texts one behind the other, and behind those what the file has chosen.
     pub(super) bytes: Vec<u8>,
-    pub(super) ends: [u16; 11],
+    pub(super) ends: [u16; TEXTS],
 }
 
 /// Buffers that one call at a time parses and encodes with.

@@ -1,7 +1,6 @@
 //! Sessions that stay with one endpoint: what a request's cookie says, what its response sets, and what an endpoint does not see of it.
 
 use super::compression::Coder;
-use super::identify::{of_cookie, pairs};
 use super::inbound::Inbound;
 use super::line::Line;
 use super::shared::Shared;
@@ -11,6 +10,7 @@ use crate::http::head::RequestHead;
 use crate::http::push_number;
 use crate::http::response::ResponseHead;
 use crate::observe::labels::TrafficEvent;
+use crate::policy::cookies;
 use crate::policy::sticky::{Meaning, Sessions};
 use crate::units::{ClusterId, EndpointId, RouteId};
 use aws_lc_rs::rand;
@@ -36,7 +36,7 @@ pub(super) fn session(inbound: &Inbound<'_>, head: &RequestHead<'_>, cluster: Cl
     let shared = &inbound.worker.shared;
     let (sticky, sessions) = of(shared, cluster)?;
     let fields = head.fields();
-    let mut values = fields.get_all("cookie").flat_map(pairs).filter_map(|pair| of_cookie(pair, &sticky.cookie));
+    let mut values = cookies::values(fields.get_all("cookie"), &sticky.cookie);
     values.by_ref().take(COOKIES_READ_MAX).find_map(|value| match sessions.meaning(value) {
         Meaning::Endpoint(endpoint) => Some(endpoint),
         Meaning::Stale | Meaning::Foreign => None,
@@ -73,7 +73,7 @@ impl<'s> OwnCookies<'s> {
     /// Whether the gateway has set it, whichever endpoint it names. A cookie of that name which somebody else has set is none.
     pub(super) fn has(&self, pair: &[u8], read: &mut usize) -> bool {
         let is_ours = |(sticky, sessions): (&Sticky, &Sessions)| {
-            let Some(value) = of_cookie(pair, &sticky.cookie) else { return false };
+            let Some(value) = cookies::value_of(pair, &sticky.cookie) else { return false };
             *read += 1;
             // beyond that it is not looked which of them are ours, and none goes on
             *read > COOKIES_READ_MAX || sessions.meaning(value) != Meaning::Foreign
@@ -84,17 +84,18 @@ impl<'s> OwnCookies<'s> {
 
 impl Line<'_> {
     /// Lines of a response that this endpoint has given: those that follow from the request, the cookie, if the session has met another endpoint before
-    /// or none, and what is to be said of its coding. `out` is where they are put together; most responses have the first alone, or nothing.
+    /// or none, what is to be said of its coding, if anything, and what has become of the places that it names. `out` is where they are put together; most responses have the first alone, or nothing.
     pub(super) fn lines_of<'l>(
         &'l self,
         endpoint: EndpointId,
-        coded: Option<(&ResponseHead<'_>, bool)>,
+        (head, coded): (&ResponseHead<'_>, Option<bool>),
         out: &'l mut Vec<u8>,
     ) -> &'l [u8] {
         let found = of(&self.inbound.worker.shared, self.attempts.cluster());
         let is_met = self.attempts.moves() == 0 && self.forward.session == Some(endpoint);
         let cookie = found.filter(|_| !is_met);
-        if cookie.is_none() && coded.is_none() {
+        let relocation = self.relocation();
+        if cookie.is_none() && coded.is_none() && relocation.is_none() {
             return self.forward.own_lines.all();
         }
         out.clear();
@@ -102,7 +103,10 @@ impl Line<'_> {
         if let Some((sticky, sessions)) = cookie {
             push_cookie(out, sticky, sessions.value(endpoint), self.inbound.scheme() == "https");
         }
-        if let Some((head, is_coded)) = coded {
+        if let Some(relocation) = relocation {
+            self.push_places((endpoint, head), relocation, out);
+        }
+        if let Some(is_coded) = coded {
             let rules = self.response_rules();
             let mut named = rules.remove.iter().chain(rules.set.iter().map(|(name, _)| name));
             let keeps_etag = !named.any(|name| *name == ETAG) && !rules.templates.iter().any(|(name, _)| *name == ETAG);
@@ -138,8 +142,10 @@ impl Line<'_> {
     /// The rules for what goes down, of a response in another coding or not.
     pub(super) fn rules_of(&self, is_coded: bool) -> &HeaderRules {
         let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
-        match &route.traffic.compression {
-            Some(compression) if is_coded => &compression.rules,
+        match (&route.traffic.compression, &route.traffic.relocation) {
+            (Some(_), Some(relocation)) if is_coded => &relocation.coded_rules,
+            (_, Some(relocation)) => &relocation.rules,
+            (Some(compression), None) if is_coded => &compression.rules,
             _ => &route.response_headers,
         }
     }

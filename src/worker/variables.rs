@@ -17,10 +17,11 @@ use crate::policy::token::claim;
 use crate::units::RouteId;
 use http::{HeaderName, header};
 
-/// A request that has found its route, and what is known of it.
+/// A request that has been routed, and what is known of it.
 pub(super) struct Known<'k> {
     pub(super) inbound: &'k Inbound<'k>,
-    pub(super) route: RouteId,
+    /// `None`: there is none for it.
+    pub(super) route: Option<RouteId>,
     /// Who sends it, if that was asked.
     pub(super) identified: Option<&'k Identified>,
     /// What the gateway calls it, if it brings no name of its own.
@@ -57,9 +58,10 @@ impl Known<'_> {
     /// Appends what the route's path has found.
     pub(super) fn push_capture(&self, name: &str, out: &mut Vec<u8>) -> Option<()> {
         let worker = self.inbound.worker;
-        let captures = worker.shared.config.routes[self.route.index()].captures.as_ref()?;
+        let route = self.route?;
+        let captures = worker.shared.config.routes[route.index()].captures.as_ref()?;
         let mut cache = worker.router_cache.borrow_mut();
-        out.extend_from_slice(cache.captured(self.route, captures, self.head.routed_path(), name)?.as_bytes());
+        out.extend_from_slice(cache.captured(route, captures, self.head.routed_path(), name)?.as_bytes());
         Some(())
     }
 
@@ -87,7 +89,7 @@ impl Known<'_> {
             Variable::Scheme => self.inbound.scheme().as_bytes(),
             Variable::Method => head.method().as_str().as_bytes(),
             Variable::Listener => self.inbound.config().name.as_bytes(),
-            Variable::Route => shared.config.routes[self.route.index()].name.as_bytes(),
+            Variable::Route => shared.config.routes[self.route?.index()].name.as_bytes(),
             Variable::Consumer => self.identified?.name(&shared.identities).as_bytes(),
             Variable::RequestId => head.request_id().or(self.id.map(|id| &id[..]))?,
             Variable::Claim(name) => {
@@ -114,19 +116,20 @@ impl Known<'_> {
 
     /// A header as the endpoint will be told it.
     fn push_header(&self, name: &HeaderName, out: &mut Vec<u8>) -> Option<()> {
-        if self.inbound.worker.shared.is_identity(name) {
-            return None;
+        let shared = &self.inbound.worker.shared;
+        if shared.is_identity(name) {
+            return self.identified?.push_header(shared, name, out);
         }
         if self.is_stripped(name) {
             return if *name == header::COOKIE { self.push_public_cookies(out) } else { None };
         }
         let mut peer = Vec::new();
         if *name == "x-forwarded-for"
-            && let Some(address) = self.inbound.client.peer.address
+            && let Some(address) = self.inbound.told_address(self.head)
         {
-            push_address(&mut peer, address.ip());
+            push_address(&mut peer, address);
         }
-        let forwarding = self.inbound.forwarding(&[]);
+        let forwarding = self.inbound.forwarding(self.head, &[]);
         out.extend_from_slice(headers::routed(self.head, name.as_str(), &forwarding, &peer)?);
         Some(())
     }

@@ -86,8 +86,12 @@ fn resume(
     planned((inbound, kept, inbox), now, heard.unwrap_or_default(), |planner| {
         let client = inbound.client_ip(planner.head);
         match heard {
-            Ok(_) => planner.way(cycle, record, client),
-            Err(error) => Planned::Answer(planner.give_up(cycle, record, error)),
+            Ok(_) => planner.way_and_fields(cycle, record, client),
+            Err(error) => {
+                let planned = Planned::Answer(planner.give_up(cycle, record, error));
+                planner.note_fields(record, &planned);
+                planned
+            }
         }
     })
 }

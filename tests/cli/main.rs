@@ -68,8 +68,8 @@ fn check_prints_every_error_and_exits_1() {
     add [upstream.app]
 {path}:5:1: route[0].timeot
     unknown key; known here: name, match, upstream, split, split_by, split_fallback, respond, redirect, auth, allow, deny, cors, strip_prefix, \
-         rewrite, query, request_headers, response_headers, timeout, limit, max_concurrent, max_body, body_timeout, tunnel_timeout, \
-         min_body_rate and 7 more
+         rewrite, rewrite_location, query, request_headers, response_headers, timeout, limit, max_concurrent, max_body, body_timeout, \
+         tunnel_timeout and 9 more
     did you mean \"timeout\"?
 2 errors in {path}
 "

@@ -39,6 +39,7 @@ fn with_request<T>(bytes: &[u8], run: impl FnOnce(&RequestHead<'_>) -> T) -> T {
 struct Up<'a> {
     rules: HeaderRules,
     is_trusted: bool,
+    replaces: bool,
     expect_continue: bool,
     framing: Option<Framing>,
     path: Option<&'a str>,
@@ -48,7 +49,15 @@ struct Up<'a> {
 impl Default for Up<'_> {
     fn default() -> Self {
         let rules = HeaderRules::default();
-        Self { rules, is_trusted: false, expect_continue: false, framing: None, path: None, peer: Some("192.0.2.7") }
+        Self {
+            rules,
+            is_trusted: false,
+            replaces: false,
+            expect_continue: false,
+            framing: None,
+            path: None,
+            peer: Some("192.0.2.7"),
+        }
     }
 }
 
@@ -56,6 +65,7 @@ fn up(bytes: &[u8], how: &Up<'_>) -> String {
     with_request(bytes, |head| {
         let peer = how.peer.map(|peer| peer.parse().unwrap());
         let forwarding = Forwarding {
+            replaces: how.replaces,
             peer,
             is_trusted: how.is_trusted,
             scheme: "http",
@@ -160,6 +170,20 @@ fn what_a_trusted_peer_says_about_the_client_is_kept_and_continued() {
     let unix = Up { is_trusted: true, peer: None, ..Up::default() };
     assert!(up(bytes, &unix).contains("\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3\r\n"));
     assert!(!up(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &unix).contains("X-Forwarded-For"));
+}
+
+#[test]
+fn where_it_is_replaced_the_client_alone_is_named() {
+    let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: https\r\n\r\n";
+    for peer in [Some("192.0.2.9"), None] {
+        let told = up(bytes, &Up { is_trusted: true, peer, replaces: true, ..Up::default() });
+        assert!(
+            told.contains("\r\nX-Forwarded-Proto: https\r\n") && !told.contains("1.1.1.1") && !told.contains("2.2.2.2"),
+            "{told}"
+        );
+        assert_eq!(told.matches("X-Forwarded-For: ").count(), usize::from(peer.is_some()), "{told}");
+        assert!(peer.is_none_or(|peer| told.contains(&format!("\r\nX-Forwarded-For: {peer}\r\n"))), "{told}");
+    }
 }
 
 #[test]

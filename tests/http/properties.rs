@@ -57,6 +57,7 @@ fn head() -> impl Strategy<Value = Vec<u8>> {
 
 fn rebuild(head: &RequestHead<'_>) -> Vec<u8> {
     let forwarding = Forwarding {
+        replaces: false,
         peer: Some([192, 0, 2, 1].into()),
         is_trusted: true,
         scheme: "http",

@@ -104,6 +104,118 @@ on_both_drivers! {
         assert!(line.contains("\"https://r.example/\" \"test/1\""), "{line}");
     }
 
+    fn chosen_fields_stand_in_the_line(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("access.log");
+        let upstream = Upstream::scripted(|conn| while conn.request().is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nX-Cache: \"hit\"\r\nLocation: /x?token=hush\r\nContent-Length: 0\r\n\r\n");
+        });
+        let fields = "redact = [\"token\"]\nfields = { tenant = \"{header.x-tenant}\", to = \"{scheme}://{host}\", cache = \"{response.x-cache}\", \
+             at = \"{response.location}\", all = \"{path_and_query}\", theme = \"{cookie.theme}\", from = \"{route}\", sub = \"{claim.sub}\" }";
+        let routes = "[[route]]\nname = \"own\"\nmatch = { path = \"/own\" }\nrespond = {}\n";
+        let config = log_to(&file, fields) + &behind(&[&upstream], "", "").replace("/*", "/a/*") + routes;
+        let gateway = Gateway::start(driver, &config);
+        let hostile = "t\" \\\u{e9}\u{202e}";
+        let fields = [("X-Tenant", hostile), ("Cookie", "a=1; theme=dark"), ("Host", "A.example:80")];
+        let mut client = gateway.client();
+        assert_eq!(client.request("GET", "/a/b?token=hush&c", &fields, b"").status, 200);
+        assert_eq!(client.request("GET", "/own", &[("X-Tenant", &"x".repeat(3000))], b"").status, 200);
+        assert_eq!(client.request("GET", "/nowhere?token=hush", &fields, b"").status, 404);
+        assert_eq!(client.request("GET", "/a/2", &[], b"").status, 200);
+        let all = lines(&file, 4);
+        assert!(!all.concat().contains("hush"), "{all:?}");
+        let line = |row: usize| serde_json::from_str::<Value>(&all[row]).unwrap();
+        let is = |line: Value, expected: &[(&str, Value)]| {
+            for (name, value) in expected {
+                assert_eq!(line.get(name), Some(value), "{name} in {line}");
+            }
+        };
+        let scheme = if crate::support::tls::is_up() { "https" } else { "http" };
+        is(line(0), &[("tenant", hostile.into()), ("to", format!("{scheme}://a.example").into()), ("cache", "\"hit\"".into())]);
+        is(line(0), &[("at", "/x?token=[redacted]".into()), ("all", "/a/b?token=[redacted]&c".into()), ("theme", "dark".into())]);
+        is(line(0), &[("from", "all".into()), ("sub", Value::Null)]);
+        is(line(1), &[("tenant", "x".repeat(1024).into()), ("cache", Value::Null), ("from", "own".into()), ("all", "/own".into())]);
+        is(line(2), &[("from", Value::Null), ("tenant", hostile.into()), ("cache", Value::Null)]);
+        is(line(3), &[("tenant", Value::Null), ("cache", "\"hit\"".into()), ("theme", Value::Null)]);
+    }
+
+    fn what_has_refused_a_request_stands_in_the_line(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("access.log");
+        let upstream = Upstream::always("ok");
+        let auth = Upstream::scripted(|conn| while let Some(request) = conn.request() {
+            if request.header("x-who") == Some("mute") {
+                return;
+            }
+            conn.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
+        });
+        let more = format!(
+            r#"
+[auth.gate.forward]
+upstream = "auth"
+path = "/check"
+send = ["x-who"]
+[upstream.auth]
+endpoints = [{{ address = "{}" }}]
+[auth.keys]
+header = "x-key"
+[consumer.ann]
+keys = [{{ sha256 = "9400f1b21cb527d7fa3d3eabba93557a18ebe7a2ca4e471cfe5e4c5b4ca7f767" }}]
+[[guard]]
+name = "dots"
+match = {{ path = "/.env" }}
+deny = true
+[[route]]
+name = "asked"
+match = {{ path = "/asked" }}
+auth = ["gate"]
+upstream = "svc"
+[[route]]
+name = "denied"
+match = {{ path = "/denied" }}
+deny = [{{ method = ["PUT"] }}, {{ method = ["DELETE", "POST"] }}]
+upstream = "svc"
+[[route]]
+name = "allowed"
+match = {{ path = "/allowed" }}
+auth = ["keys"]
+allow = [{{ consumer = ["bea"] }}]
+upstream = "svc"
+"#,
+            auth.address()
+        );
+        let gateway = Gateway::start(driver, &(log_to(&file, "") + &behind(&[&upstream], "", "") + &more));
+        let mut client = gateway.client();
+        let asked = [
+            ("GET", "/.env", &[][..], 403, "guard.dots"),
+            ("POST", "/denied", &[], 403, "route.deny[1]"),
+            ("GET", "/allowed", &[("X-Key", "s3cret")], 401, ""),
+            ("GET", "/allowed", &[("X-Key", "19")], 403, "route.allow"),
+            ("GET", "/asked", &[], 401, "auth.gate"),
+            ("GET", "/asked", &[("X-Who", "mute")], 503, "auth.gate"),
+            ("GET", "/", &[], 200, ""),
+        ];
+        for (method, path, fields, status, _) in asked {
+            assert_eq!(client.request(method, path, fields, b"").status, status, "{method} {path}");
+        }
+        for (line, (_, path, _, status, by)) in objects(&file, asked.len()).iter().zip(asked) {
+            assert_eq!((line["status"].as_u64(), line["target"].as_str()), (Some(status.into()), Some(path)), "{line}");
+            assert_eq!(line["refused_by"].as_str().unwrap_or_default(), by, "{line}");
+        }
+        let rejected = |route: &str, reason: &str| gateway.metric("ringgate_rejected_total", &[("route", route), ("reason", reason)]);
+        assert_eq!((rejected("asked", "forward_auth"), rejected("dots", "guarded"), rejected("denied", "forbidden")), (1.0, 1.0, 1.0));
+    }
+
+    fn a_listener_that_keeps_somebody_out_says_so(driver: Driver) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("access.log");
+        let upstream = Upstream::always("ok");
+        let listener = "deny = [{ client_ip = [\"192.0.2.0/24\"] }, { method = [\"TRACE\"] }, { method = [\"PUT\"] }]";
+        let gateway = crate::http2::gateway_with(driver, listener, &(log_to(&file, "") + &behind(&[&upstream], "", "")));
+        gateway.request("PUT", "/", &[], b"").assert_rejected(403, "forbidden");
+        assert_eq!(objects(&file, 1)[0]["refused_by"], "listener.deny[2]");
+    }
+
     fn a_log_that_was_moved_away_is_opened_again(driver: Driver) {
         let dir = tempfile::tempdir().unwrap();
         let (file, moved) = (dir.path().join("access.log"), dir.path().join("access.log.1"));

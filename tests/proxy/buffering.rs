@@ -52,6 +52,23 @@ on_both_drivers! {
         gateway.assert_nothing_left();
     }
 
+    fn words_take_no_room_of_bodies(driver: Driver) {
+        let service = Upstream::always("ok");
+        let gateway = Gateway::start(driver, &behind(&[&service], "request_buffering = { max = \"16MiB\" }\nmax_body = \"16MiB\"", ""));
+        // four of them have announced all that a worker may hold, and sent next to nothing
+        let mut waiting: Vec<_> = (0..5).map(|_| gateway.client()).collect();
+        for client in &mut waiting {
+            client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\nbody", 16 << 20));
+        }
+        eventually("all are there", || (gateway.metric("ringgate_connections", &[("listener", "edge")]) >= 5.0).then_some(()));
+        let body = noise(4, 1 << 20);
+        assert_eq!(gateway.request("POST", "/", &[], &body).text(), "ok");
+        assert_same_bytes(&service.requests()[0].body, &body);
+        assert_eq!((event(&gateway, "buffering_skipped"), service.requests().len()), (0.0, 1), "and none of them has an endpoint");
+        drop(waiting);
+        gateway.assert_nothing_left();
+    }
+
     fn what_was_awaited_can_be_sent_again(driver: Driver) {
         let cutting = Upstream::scripted(|conn| {
             if conn.request().is_some() {

@@ -71,6 +71,30 @@ on_both_drivers! {
         assert!(explained.contains("upstream auth is asked") && explained.contains("depends on what is answered there"), "{explained}");
     }
 
+    fn what_is_told_of_somebody_is_there_for_header_rules(driver: Driver) {
+        let (upstream, auth) = (Upstream::always("ok"), Upstream::answering(decide));
+        let rules = "auth = [\"gate\"]\nrequest_headers = { set = { x-seen = \"{header.x-user}/{header.x-role}\", x-team = \"{header.x-groups}\" } }\n\
+             response_headers = { set = { x-for = \"{header.x-user}\" } }\n[[route]]\nname = \"keyed\"\nmatch = { path = \"/keyed\" }\nauth = [\"keys\"]\n\
+             upstream = \"svc\"\nrequest_headers = { set = { x-seen = \"{header.x-key-of}\", x-team = \"{header.x-groups}\" } }\n[[route]]\nname = \"open\"\n\
+             match = { path = \"/open\" }\nupstream = \"svc\"\nrequest_headers = { set = { x-seen = \"{header.x-user}\" } }\n";
+        let more = format!(
+            "[auth.gate.forward]\nupstream = \"auth\"\npath = \"/check\"\ncopy = [\"x-user\", \"x-role\"]\n[upstream.auth]\nendpoints = [{}]\n\
+             [auth.keys]\nheader = \"x-key\"\nheaders = {{ x-key-of = \"{{consumer}}\", x-groups = \"{{groups}}\" }}\n[consumer.ann]\ngroups = [\"a\", \"b\"]\n\
+             keys = [{{ sha256 = \"9400f1b21cb527d7fa3d3eabba93557a18ebe7a2ca4e471cfe5e4c5b4ca7f767\" }}]\n",
+            at(&auth)
+        );
+        let gateway = Gateway::start(driver, &(behind(&[&upstream], rules, "") + &more));
+        let forged = [("X-User", "root"), ("X-Groups", "root"), ("X-Key-Of", "root")];
+        let with = |field| [&forged[..], &[field]].concat();
+        let response = gateway.request("GET", "/", &with(("Authorization", "good")), b"");
+        assert_eq!((response.status, response.header("x-for")), (200, Some("ann")));
+        assert_eq!(gateway.request("GET", "/keyed", &with(("X-Key", "19")), b"").status, 200);
+        assert_eq!(gateway.request("GET", "/open", &forged, b"").status, 200);
+        let seen: Vec<_> = upstream.requests().iter().map(|request| (request.header("x-seen").map(str::to_owned), request.header("x-team").map(str::to_owned))).collect();
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(seen, [(some("ann/a"), None), (some("ann"), some("a,b")), (None, None)]);
+    }
+
     fn without_an_answer_it_is_as_the_file_says(driver: Driver) {
         let upstream = Upstream::always("ok");
         let garbage = Upstream::scripted(|conn| {

@@ -1,6 +1,29 @@
 //! Headers on their way through: hop-by-hop fields end here, forwarding fields are added, routes set and remove.
 
+use crate::http2::{CLEAR, ask as ask_h2, connect, gateway_with, run};
 use crate::support::{Driver, Gateway, Setup, Upstream, behind, on_both_drivers};
+
+/// Places that an endpoint at this address may name, and what becomes of them below a prefix that is cut, and without one; empty: they stay.
+fn places(inside: &str, address: &str) -> Vec<(String, &'static str, &'static str)> {
+    let other = if inside == "http" { "https" } else { "http" };
+    let own = |path: &str| format!("{inside}://{address}{path}");
+    vec![
+        (own("/7?a=b#c"), "/orders/7?a=b#c", "/7?a=b#c"),
+        (own(""), "/orders/", "/"),
+        (own("//evil.test"), "/orders/evil.test", "/evil.test"),
+        (own("/\\evil.test"), "/orders/evil.test", "/evil.test"),
+        (own("@evil.test/"), "", ""),
+        (format!("{other}://{address}/7"), "", ""),
+        (format!("{inside}://HOST/7"), "/orders/7", "/7"),
+        ("//HOST/7".to_owned(), "/orders/7", "/7"),
+        (format!("{inside}://evil.test/7"), "", ""),
+        ("/7".to_owned(), "/orders/7", ""),
+        ("/\\evil.test".to_owned(), "", ""),
+        ("7?a".to_owned(), "", ""),
+        ("../7".to_owned(), "", ""),
+        ("mailto:a@b".to_owned(), "", ""),
+    ]
+}
 
 on_both_drivers! {
     fn own_errors_look_as_the_listener_says(driver: Driver) {
@@ -52,6 +75,87 @@ endpoints = [{ address = "127.0.0.1:1" }]
         let ask = |value: &str| gateway.request("GET", "/", &[("X-Forwarded-For", value)], b"").text();
         assert_eq!(ask("6.6.6.6, 203.0.113.9, 127.0.0.7"), "203.0.113.9");
         assert_eq!(gateway.get("/").text(), "127.0.0.1");
+    }
+
+    fn x_forwarded_for_may_be_replaced_by_the_client(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            let told = format!("{} {}", request.header("x-forwarded-for").unwrap_or("-"), request.header("x-seen").unwrap_or("-"));
+            conn.reply(200, &told);
+        });
+        let route = "request_headers = { set = { x-seen = \"{header.x-forwarded-for}\" } }\n[[route]]\nname = \"one\"\n\
+             match = { path = \"/*\", header = { x-forwarded-for = \"203.0.113.9\" } }\nrespond = { body = \"routed\" }\n[[route]]\nname = \"other\"\n\
+             match = { path = \"/other\" }\nupstream = \"svc\"";
+        for (listener, named, other, untold) in [
+            ("trusted_proxies = [\"127.0.0.0/8\"]\nx_forwarded_for = \"replace\"", "routed", "203.0.113.8 203.0.113.8", "127.0.0.1 127.0.0.1"),
+            ("trusted_proxies = [\"127.0.0.0/8\"]", "6.6.6.6, 203.0.113.9, 127.0.0.7, 127.0.0.1 6.6.6.6, 203.0.113.9, 127.0.0.7", "203.0.113.8, 127.0.0.1 203.0.113.8", "127.0.0.1 127.0.0.1"),
+            ("x_forwarded_for = \"replace\"", "127.0.0.1 127.0.0.1", "127.0.0.1 127.0.0.1", "127.0.0.1 127.0.0.1"),
+        ] {
+            let config = behind(&[&upstream], route, "");
+            let gateway = Gateway::start_with(driver, &Setup { listener, config: &config, ..Setup::default() });
+            let ask = |value: &str| gateway.request("GET", "/", &[("X-Forwarded-For", value)], b"").text();
+            assert_eq!(ask("6.6.6.6, 203.0.113.9, 127.0.0.7"), named, "{listener}");
+            assert_eq!(ask("203.0.113.8"), other, "{listener}");
+            assert_eq!(gateway.get("/").text(), untold, "{listener}");
+        }
+    }
+
+    fn a_location_of_the_endpoint_s_own_is_made_ours(driver: Driver) {
+        let upstream = Upstream::answering(|request, conn| {
+            let place = request.header("x-place").unwrap_or("-").replace("HOST", request.header("host").unwrap_or_default());
+            let names = format!("Location: {place}\r\nContent-Location: {place}\r\nRefresh: 1; url={place}\r\n");
+            conn.send(&format!("HTTP/1.1 302 Found\r\n{names}Content-Length: 0\r\n\r\n"));
+        });
+        let route = "strip_prefix = \"/orders\"\nrewrite_location = true\nresponse_headers = { set = { x-made = \"{host}\" } }";
+        let more = r#"
+[[route]]
+name = "whole"
+match = { path = "/whole/*" }
+upstream = "svc"
+rewrite_location = true
+compression = {}
+[[route]]
+name = "plain"
+match = { path = "/plain" }
+upstream = "svc"
+[[route]]
+name = "ruled"
+match = { path = "/ruled" }
+upstream = "svc"
+rewrite_location = true
+response_headers = { set = { location = "/always" }, remove = ["content-location"] }
+"#;
+        let config = behind(&[&upstream], route, "").replace("path = \"/*\"", "path = \"/orders/*\"") + more;
+        let gateway = gateway_with(driver, CLEAR, &config);
+        let (inside, address) = (if crate::support::tls::is_up() { "https" } else { "http" }, upstream.address());
+        let cases = places(inside, address);
+        let ask = |path: &str, place: &str| {
+            let response = gateway.request("GET", path, &[("Host", "api.example"), ("X-Place", place)], b"");
+            assert_eq!(response.status, 302);
+            let all = |name: &str| -> Vec<String> {
+                let named = response.headers.iter().filter(|(it, _)| it.eq_ignore_ascii_case(name));
+                named.map(|(_, value)| value.replace("api.example", "HOST")).collect()
+            };
+            [all("location"), all("content-location"), all("refresh")]
+        };
+        for (place, below, whole) in &cases {
+            for (path, expected) in [("/orders/x", below), ("/whole/x", whole), ("/plain", &"")] {
+                let expected = if expected.is_empty() { place.as_str() } else { expected };
+                let refresh = format!("1; url={place}");
+                assert_eq!(ask(path, place), [vec![expected], vec![expected], vec![&refresh]], "{path}: {place}");
+            }
+        }
+        assert_eq!(ask("/ruled", &format!("{inside}://{address}/a"))[..2], [vec!["/always".to_owned()], vec![]]);
+        run(async {
+            let sender = connect(&gateway).await;
+            for (place, below, _) in cases.iter().filter(|(place, ..)| place != "/\\evil.test") {
+                let request = http::Request::get("http://api.example/orders/x").header("x-place", place).body(()).unwrap();
+                let response = ask_h2(&sender, request).await.unwrap();
+                let expected = if below.is_empty() { place.as_str() } else { below };
+                let told = response.headers().get("location").unwrap().to_str().unwrap().replace("api.example", "HOST");
+                assert_eq!((told.as_str(), response.headers().get_all("location").iter().count()), (expected, 1));
+                assert_eq!(response.headers()["x-made"], "api.example");
+            }
+        });
     }
 
     fn hop_by_hop_headers_of_a_request_end_at_the_gateway(driver: Driver) {

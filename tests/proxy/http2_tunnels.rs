@@ -150,6 +150,16 @@ fn tunnels(gateway: &Gateway) -> f64 {
 }
 
 on_both_drivers! {
+    fn a_route_that_answers_itself_makes_no_tunnel(driver: Driver) {
+        let config = "[[route]]\nmatch = { path = \"/\" }\nrespond = { body = \"own\" }\n[[route]]\nmatch = { path = \"/gone\" }\n\
+             respond = { status = 410 }\n[[route]]\nmatch = { path = \"/away\" }\nredirect = { to = \"/\", status = 307 }\n";
+        let gateway = Gateway::start_with(driver, &Setup { listener: CLEAR, config, ..Setup::default() });
+        // 2xx would be a tunnel to nobody (RFC 9110 §9.3.6)
+        for (path, status) in [("/", 501), ("/gone", 410), ("/away", 307)] {
+            assert_eq!(connect(&gateway, "websocket", path).0, status, "{path}");
+        }
+    }
+
     fn a_websocket_of_http2_reaches_an_endpoint_of_http1(driver: Driver) {
         let gateway = gateway(driver, http1_endpoint(), "");
         let (status, socket) = connect(&gateway, "websocket", "/chat");

@@ -60,6 +60,7 @@ mod own_log;
 mod proxy_protocol;
 mod quotas;
 mod redis;
+mod redis_away;
 mod reload;
 mod reload_state;
 mod reload_traffic;

@@ -51,6 +51,27 @@ on_both_drivers! {
         assert_eq!((left(&gateway, "a"), left(&gateway, "b")), (1, 5));
     }
 
+    fn a_reload_may_keep_quotas_elsewhere(driver: Driver) {
+        let (upstream, dir) = (Upstream::always("ok"), tempfile::tempdir().expect("a directory"));
+        let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+        let ask = |gateway: &Gateway| gateway.request("GET", "/", &[("X-Key", "a")], b"").status;
+        let mut gateway = start(&file(driver, &upstream, &first));
+        assert_eq!([ask(&gateway), ask(&gateway)], [200, 200]);
+        eventually("it is written", || (taken(&first) == Some(2)).then_some(()));
+        gateway.reload_well(&file(driver, &upstream, &second));
+        eventually("what was taken is written there, without a request", || (taken(&second) == Some(2)).then_some(()));
+        assert_eq!(ask(&gateway), 200);
+        eventually("and what is taken", || (taken(&second) == Some(3)).then_some(()));
+        assert_eq!(taken(&first), Some(2), "the other one stays as it was");
+        // back again: what it says is older than what is known
+        gateway.reload_well(&file(driver, &upstream, &first));
+        eventually("the first one has all of it", || (taken(&first) == Some(3)).then_some(()));
+        gateway.running().signal("KILL");
+        gateway.running().wait();
+        let gateway = start(&file(driver, &upstream, &first));
+        assert_eq!(left(&gateway, "a"), 2);
+    }
+
     fn a_damaged_file_is_left_out_with_a_warning(driver: Driver) {
         let (upstream, dir) = (Upstream::always("ok"), tempfile::tempdir().expect("a directory"));
         let path = dir.path().join("quotas");

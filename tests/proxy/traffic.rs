@@ -75,6 +75,83 @@ on_both_drivers! {
         assert_eq!(b.requests().iter().filter(|request| request.body == b"hello").count(), 10);
     }
 
+    fn a_side_that_is_full_is_taken_by_the_other(driver: Driver) {
+        let a = Upstream::answering(|request, conn| match request.target.as_str() {
+            "/hang" => conn.wait_for_close(),
+            _ => conn.reply(200, "a"),
+        });
+        let b = Upstream::always("b");
+        for (route, status) in [("", 200), ("split_fallback = false", 503)] {
+            let config = split([65_535, 1], [a.address(), b.address()], route).replace("[upstream.b]", "max_requests = 1\n[upstream.b]");
+            let gateway = Gateway::start(driver, &config);
+            eventually("a answers", || (gateway.get("/").text() == "a").then_some(()));
+            let mut hanging = gateway.client();
+            let before = a.requests().len();
+            eventually("one hangs there", || {
+                hanging = gateway.client();
+                hanging.send("GET /hang HTTP/1.1\r\nHost: x\r\n\r\n");
+                eventually("it is somewhere", || (a.requests().len() + b.requests().len() > before).then_some(()));
+                (a.requests().len() > before).then_some(())
+            });
+            for method in ["GET", "POST"] {
+                let response = gateway.request(method, "/", &[], if method == "GET" { b"" } else { b"hello" });
+                assert_eq!(response.status, status, "{route} {method}");
+                match status {
+                    200 => assert_eq!(response.text(), "b"),
+                    _ => response.assert_rejected(503, "upstream_saturated"),
+                }
+            }
+            drop(hanging);
+            eventually("there is room again", || (gateway.get("/").text() == "a").then_some(()));
+        }
+    }
+
+    fn responses_go_no_faster_than_their_bandwidth(driver: Driver) {
+        const SIZE: usize = 600_000;
+        let body = "x".repeat(SIZE);
+        let text = body.clone();
+        let service = Upstream::answering(move |request, conn| match request.target.as_str() {
+            "/chunked" => {
+                conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                text.as_bytes().chunks(50_000).for_each(|piece| drop(conn.send(&format!("{:x}\r\n{}\r\n", piece.len(), str::from_utf8(piece).unwrap()))));
+                conn.send("0\r\n\r\n");
+            }
+            "/small" => conn.reply(200, &text[..40_000]),
+            _ => conn.reply(200, &text),
+        });
+        // 80 KiB at once, and a MiB a second from then on
+        let of = |per: &str| behind(&[&service], &format!("bandwidth = {{ rate = \"1MiB/s\", burst = \"80KiB\", per = \"{per}\" }}"), "");
+        let least = |bytes: usize| Duration::from_secs_f64((bytes as f64 - 2.0 * 81_920.0) / f64::from(1 << 20));
+        let gateway = Gateway::start(driver, &of("connection"));
+        for path in ["/fixed", "/chunked"] {
+            let (mut client, began) = (gateway.client(), Instant::now());
+            let response = client.get(path);
+            assert!(response.status == 200 && response.text() == body, "{path}");
+            assert!(began.elapsed() >= least(SIZE), "{path}: {:?}", began.elapsed());
+        }
+        assert!(event(&gateway, "bandwidth_wait") >= 2.0);
+        // small ones count as well, also those that are there with their head
+        let (mut client, began) = (gateway.client(), Instant::now());
+        (0..15).for_each(|_| assert_eq!(client.get("/small").body.len(), 40_000));
+        assert!(began.elapsed() >= least(15 * 40_000), "{:?}", began.elapsed());
+        drop(client);
+        gateway.assert_nothing_left();
+        // shared by what has the same key, whatever connection it comes by; and who leaves is not waited for
+        let gateway = Gateway::start_with(driver, &Setup { workers: 2, config: &of("header:x-key"), ..Setup::default() });
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| assert_eq!(gateway.request("GET", "/fixed", &[("X-Key", "a")], b"").body.len(), SIZE));
+            }
+        });
+        assert!(began.elapsed() >= least(3 * SIZE), "{:?}", began.elapsed());
+        let mut client = gateway.client();
+        client.send("GET /fixed HTTP/1.1\r\nHost: x\r\nX-Key: a\r\n\r\n");
+        client.take(1).unwrap();
+        drop(client);
+        gateway.assert_nothing_left();
+    }
+
     fn without_fallback_a_side_that_is_gone_is_gone(driver: Driver) {
         let b = Upstream::always("b");
         let config = split([1_000, 1], ["127.0.0.1:1", b.address()], "split_fallback = false");

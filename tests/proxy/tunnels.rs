@@ -64,6 +64,23 @@ fn hop(request: &Request) -> (Option<&str>, Option<&str>) {
 }
 
 on_every_step! {
+    fn a_route_that_answers_itself_changes_no_protocol(driver: Driver) {
+        let gateway = Gateway::start(driver, "[[route]]\nmatch = { path = \"/\" }\nrespond = { body = \"own\" }\n[[route]]\nmatch = { path = \"/gone\" }\n\
+             respond = { status = 410, body = \"gone\" }\n[[route]]\nmatch = { path = \"/away\" }\nredirect = { to = \"/\", status = 307 }\n");
+        let mut client = gateway.client();
+        for (path, status, body) in [("/", 200, "own"), ("/gone", 410, "gone"), ("/away", 307, "")] {
+            client.send(format!(
+                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            ));
+            let response = client.read("GET");
+            assert_eq!((response.status, response.text().as_str()), (status, body));
+            assert_eq!((response.header("upgrade"), response.header("sec-websocket-accept")), (None, None));
+        }
+        assert_eq!(client.get("/").text(), "own", "the connection goes on in HTTP");
+        gateway.assert_nothing_left();
+    }
+
     fn an_upgrade_that_is_taken_up_becomes_a_tunnel(driver: Driver) {
         let upstream = switching(echo);
         let gateway = Gateway::start(driver, &behind(&[&upstream], "response_headers = { set = { x-route = \"r\" } }", ""));

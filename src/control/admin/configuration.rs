@@ -5,13 +5,14 @@
 //! where it is not set; a test compares them with the file's schema.
 
 use super::identity;
+use super::own::{access_log, resolver};
 use super::rows::{array, glue};
 use super::rules::{cors, limit, shared_limits, test};
 use super::traffic;
 use crate::config::{
-    AccessLog, Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, ErrorPage, HashKey, HeaderRules,
-    HealthCheck, HostMatch, Listener, LogFormat, LogPath, Lookup, Match, Outlier, Probe, ProxyVersion, QueryRules,
-    Resolver, Retry, Rewrite, Route, Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
+    Admin, Balance, Bind, BodyMatch, Cluster, Condition, Config, ErrorPage, ForwardedFor, HashKey, HeaderRules,
+    HealthCheck, HostMatch, Listener, Lookup, Match, Outlier, Probe, ProxyVersion, QueryRules, Retry, Rewrite, Route,
+    Separators, ServerField, Spill, Target, Timeout, Underscores, bytes,
 };
 use crate::units::Weight;
 use http::{HeaderName, HeaderValue};
@@ -96,29 +97,6 @@ fn gateway(config: &Config) -> Value {
     })
 }
 
-fn resolver(resolver: &Resolver) -> Value {
-    let servers = resolver.servers.as_ref().map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
-    json!({
-        "servers": servers.map_or_else(|| "system".into(), Value::from),
-        "min_ttl": duration(resolver.min_ttl),
-        "max_ttl": duration(resolver.max_ttl),
-        "timeout": duration(resolver.timeout),
-        "max_stale": duration(resolver.max_stale),
-    })
-}
-
-fn access_log(log: &AccessLog) -> Value {
-    let path = match &log.path {
-        LogPath::Stdout => "stdout".to_owned(),
-        LogPath::File(path) => path.display().to_string(),
-    };
-    let format = match log.format {
-        LogFormat::Json => "json",
-        LogFormat::Combined => "combined",
-    };
-    json!({ "path": path, "format": format, "redact": log.redact })
-}
-
 fn listener(listener: &Listener, config: &Config) -> Value {
     let unix = matches!(listener.bind, Bind::Unix(_));
     let trusted = listener.trusted_proxies.iter().map(ToString::to_string);
@@ -145,6 +123,10 @@ fn listener(listener: &Listener, config: &Config) -> Value {
             Underscores::Drop => "drop",
             Underscores::Keep => "keep",
             Underscores::Reject => "reject",
+        },
+        "x_forwarded_for": match listener.forwarded_for {
+            ForwardedFor::Append => "append",
+            ForwardedFor::Replace => "replace",
         },
         "encoded_separators": match listener.encoded_separators {
             Separators::Reject => "reject",
@@ -503,6 +485,7 @@ mod tests {
     /// A file in which every key that excludes another stands somewhere.
     const EVERYTHING: &str = r#"
 [access_log]
+fields = { agent = "{header.user-agent}", cache = "{response.x-cache}" }
 [[listener]]
 listen = "unix:/run/ringgate.sock"
 http2 = { cleartext = true }
@@ -518,6 +501,7 @@ fault = { delay = { time = "1s" }, abort = {}, header = "x-fault" }
 mirror = { upstream = "b" }
 request_buffering = {}
 compression = {}
+bandwidth = { rate = "1MiB/s" }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 query = { set = { a = "b" }, rename = { c = "d" } }
@@ -606,6 +590,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
                         ".auth",
                         ".claim",
                         ".tiers",
+                        ".access_log.fields",
                     ]
                     .iter()
                     .any(|table| at.ends_with(table));

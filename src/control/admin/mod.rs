@@ -33,6 +33,7 @@ mod endpoints;
 mod handover;
 mod hosts;
 mod identity;
+mod own;
 mod rows;
 mod rules;
 mod server;

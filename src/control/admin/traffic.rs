@@ -26,6 +26,7 @@ pub(super) fn sticky(sticky: &Sticky) -> Value {
 pub(super) fn of_route(traffic: &Traffic, config: &Config, shown: &mut Value) {
     shown["split_by"] = traffic.split_by.as_ref().map(ToString::to_string).into();
     shown["split_fallback"] = traffic.split_fallback.into();
+    shown["rewrite_location"] = traffic.relocation.is_some().into();
     shown["fault"] = traffic.fault.as_ref().map(fault).into();
     let mirror = |mirror: &Mirror| {
         json!({
@@ -48,6 +49,10 @@ pub(super) fn of_route(traffic: &Traffic, config: &Config, shown: &mut Value) {
         })
     };
     shown["compression"] = traffic.compression.as_ref().map(compression).into();
+    let bandwidth = traffic.bandwidth.as_ref().map(
+        |it| json!({ "rate": format!("{}/s", bytes(it.rate)), "burst": bytes(it.burst), "per": it.per.to_string() }),
+    );
+    shown["bandwidth"] = bandwidth.into();
 }
 
 fn fault(fault: &Fault) -> Value {

@@ -7,8 +7,10 @@
 //! Redaction: the value of each listed query parameter, in the target and in `Referer`, and the value of each listed header is
 //! replaced by `[redacted]`. Names are compared without case and after percent-decoding, so `%74oken=` does not slip by.
 
+use super::chosen;
+use super::dates::{Clf, Rfc3339};
 use super::record::{LogRecord, LogTls};
-use crate::config::{Cluster, Config, KeyPlace, LogFormat};
+use crate::config::{AccessLog, Cluster, Config, KeyPlace, LogFormat, Parameters};
 use crate::units::ClusterId;
 use rustls::CipherSuite;
 use std::fmt::Display;
@@ -37,6 +39,8 @@ pub(super) struct Formatter {
     names: Names,
     format: LogFormat,
     redact: Redaction,
+    /// What the file has chosen, with where parameters stand in it.
+    chosen: Arc<[(String, Parameters)]>,
     /// A text on its way from redaction to escaping.
     text: Vec<u8>,
 }
@@ -62,13 +66,15 @@ struct Redaction {
 
 impl Formatter {
     /// A formatter for the ids of `config`.
-    pub(super) fn new(config: &Config, format: LogFormat, redact: &[String]) -> Self {
+    pub(super) fn new(config: &Config, log: &AccessLog) -> Self {
+        let format = log.format;
         let names = Names {
             listeners: config.listeners.iter().map(|listener| escaped(&listener.name, format)).collect(),
             routes: config.routes.iter().map(|route| escaped(&route.name, format)).collect(),
             clusters: config.clusters.iter().map(|cluster| cluster_names(cluster, format)).collect(),
         };
-        Self { names, format, redact: Redaction::new(redact, config), text: Vec::new() }
+        let chosen = log.fields.iter().map(|field| (field.name.clone(), field.value.parameters())).collect();
+        Self { names, format, redact: Redaction::new(&log.redact, config), chosen, text: Vec::new() }
     }
 
     /// The same for the ids of `config`, which differs in the endpoints of these clusters only.
@@ -79,7 +85,8 @@ impl Formatter {
         }
         let names =
             Names { listeners: Arc::clone(&self.names.listeners), routes: Arc::clone(&self.names.routes), clusters };
-        Self { names, format: self.format, redact: self.redact.clone(), text: Vec::new() }
+        let (redact, chosen) = (self.redact.clone(), Arc::clone(&self.chosen));
+        Self { names, format: self.format, redact, chosen, text: Vec::new() }
     }
 
     /// Appends the record's line, with its line feed, to `out`.
@@ -112,6 +119,9 @@ impl Formatter {
         optional_json(out, "error", record.error.map(|error| error.token()));
         if !record.limit.is_empty() {
             self.json_text(out, "limit", record.limit, false);
+        }
+        if !record.refused_by.is_empty() {
+            self.json_text(out, "refused_by", record.refused_by, false);
         }
         if !record.fault.is_empty() {
             self.json_text(out, "fault", record.fault, false);
@@ -148,7 +158,32 @@ impl Formatter {
                 self.json_text(out, "tls_client", record.client_subject, self.redact.tls_client);
             }
         }
+        if !self.chosen.is_empty() {
+            self.chosen(record, out);
+        }
         out.extend_from_slice(b"}\n");
+    }
+
+    /// What the file has chosen: null or `-` where it is not there.
+    fn chosen(&mut self, record: &LogRecord<'_>, out: &mut Vec<u8>) {
+        let (all, mut text) = (Arc::clone(&self.chosen), std::mem::take(&mut self.text));
+        for (row, (name, parameters)) in all.iter().enumerate() {
+            let written = chosen::field(record.chosen, row);
+            text.clear();
+            match parameters {
+                Parameters::Nowhere => text.extend_from_slice(written),
+                Parameters::OfUrl => self.redact.url(written, &mut text),
+                Parameters::OfQuery => self.redact.query(written, &mut text),
+            }
+            match self.format {
+                LogFormat::Json => self.json_text(out, name, &text, false),
+                LogFormat::Combined => {
+                    put(out, format_args!(" {name}="));
+                    combined_quoted(out, &text, false);
+                }
+            }
+        }
+        self.text = text;
     }
 
     fn json_text(&self, out: &mut Vec<u8>, name: &str, text: &[u8], redacted: bool) {
@@ -195,6 +230,10 @@ impl Formatter {
             out.extend_from_slice(b" limit=");
             combined_quoted(out, record.limit, false);
         }
+        if !record.refused_by.is_empty() {
+            out.extend_from_slice(b" refused_by=");
+            combined_quoted(out, record.refused_by, false);
+        }
         if !record.fault.is_empty() {
             out.extend_from_slice(b" fault=");
             combined_quoted(out, record.fault, false);
@@ -231,6 +270,9 @@ impl Formatter {
                 out.extend_from_slice(b" tls_client=");
                 combined_quoted(out, record.client_subject, self.redact.tls_client);
             }
+        }
+        if !self.chosen.is_empty() {
+            self.chosen(record, out);
         }
         out.push(b'\n');
     }
@@ -371,7 +413,12 @@ impl Redaction {
     fn url(&self, url: &[u8], out: &mut Vec<u8>) {
         let query = url.iter().position(|byte| *byte == b'?').map_or(url.len(), |mark| mark + 1);
         out.extend_from_slice(&url[..query]);
-        for parameter in url[query..].split_inclusive(|byte| matches!(byte, b'&' | b';')) {
+        self.query(&url[query..], out);
+    }
+
+    /// The same of the parameters alone.
+    fn query(&self, query: &[u8], out: &mut Vec<u8>) {
+        for parameter in query.split_inclusive(|byte| matches!(byte, b'&' | b';')) {
             match parameter.iter().position(|byte| *byte == b'=') {
                 Some(equals) if self.is_listed(&parameter[..equals]) => {
                     out.extend_from_slice(&parameter[..=equals]);
@@ -408,64 +455,6 @@ impl Iterator for PercentDecoded<'_> {
     }
 }
 
-/// `2026-11-22T09:15:00.123Z` (RFC 3339).
-struct Rfc3339(u64);
-
-impl Display for Rfc3339 {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Civil { year, month, day, hour, minute, second } = Civil::of(self.0 / 1000);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", self.0 % 1000)
-    }
-}
-
-/// `22/Nov/2026:09:15:00 +0000`, the common log format's date.
-struct Clf(u64);
-
-impl Display for Clf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-        let Civil { year, month, day, hour, minute, second } = Civil::of(self.0 / 1000);
-        let month = MONTHS[month as usize - 1];
-        write!(f, "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
-    }
-}
-
-/// A time of day in UTC.
-#[derive(Debug, PartialEq, Eq)]
-struct Civil {
-    year: u64,
-    /// 1 to 12.
-    month: u64,
-    /// 1 to 31.
-    day: u64,
-    hour: u64,
-    minute: u64,
-    second: u64,
-}
-
-impl Civil {
-    /// The date of a Unix time, in the Gregorian calendar. Years are counted from March, so that the leap day is the last of its
-    /// year and months have a regular pattern (Hinnant, "chrono-Compatible Low-Level Date Algorithms", 2013).
-    fn of(unix_seconds: u64) -> Self {
-        let (days, second_of_day) = (unix_seconds / 86_400, unix_seconds % 86_400);
-        // Days since 1 March 0000.
-        let days = days + 719_468;
-        let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let from_march = (5 * day_of_year + 2) / 153;
-        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-        Self {
-            year: era * 400 + year_of_era + u64::from(month <= 2),
-            month,
-            day: day_of_year - (153 * from_march + 2) / 5 + 1,
-            hour: second_of_day / 3600,
-            minute: second_of_day / 60 % 60,
-            second: second_of_day % 60,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::record::tests::full;
@@ -473,11 +462,75 @@ mod tests {
     use crate::error::{ProxyError, Rule};
     use crate::observe::fixture;
 
+    /// What stands under `[access_log]` in a file.
+    fn log(table: &str) -> AccessLog {
+        let file =
+            format!("[access_log]\n{table}\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nrespond = {{}}\n");
+        let document = crate::config::parse(&file, "a.toml").unwrap();
+        document.access_log.unwrap()
+    }
+
     fn line(format: LogFormat, redact: &[&str], record: &LogRecord<'_>) -> String {
         let redact: Vec<String> = redact.iter().map(|name| (*name).to_owned()).collect();
         let mut out = Vec::new();
-        Formatter::new(&fixture::config(), format, &redact).line(record, &mut out);
+        let log = AccessLog { format, redact, ..log("") };
+        Formatter::new(&fixture::config(), &log).line(record, &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn chosen_fields_follow_and_are_escaped_and_redacted() {
+        let log = log(
+            "redact = [\"token\"]\nfields = { agent = \"{header.user-agent}\", all = \"{query}\", to = \"{response.location}\", \
+             none = \"{claim.sub}\" }",
+        );
+        let mut packed = Vec::new();
+        for (row, text) in [(0, "a\"\\\n\u{e9}"), (1, "a=1&token=hush;b"), (2, "/x?token=hush#y")] {
+            chosen::push(&mut packed, 0, row, |out| {
+                out.extend_from_slice(text.as_bytes());
+                true
+            });
+        }
+        let record = LogRecord { chosen: &packed, refused_by: b"route.deny[0]", ..full() };
+        let line = |format| {
+            let mut out = Vec::new();
+            Formatter::new(&fixture::config(), &AccessLog { format, ..log.clone() }).line(&record, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let json = line(LogFormat::Json);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["agent"], "a\"\\\n\u{e9}");
+        assert_eq!(value["all"], "a=1&token=[redacted];b");
+        assert_eq!(value["to"], "/x?token=[redacted]");
+        assert_eq!((&value["none"], &value["refused_by"]), (&serde_json::Value::Null, &"route.deny[0]".into()));
+        let expected = " refused_by=\"route.deny[0]\"";
+        let combined = line(LogFormat::Combined);
+        assert!(combined.contains(expected), "{combined}");
+        let expected = " agent=\"a\\x22\\x5C\\x0A\\xC3\\xA9\" all=\"a=1&token=[redacted];b\" to=\"/x?token=[redacted]\" none=\"-\"\n";
+        assert!(combined.ends_with(expected), "{combined}");
+    }
+
+    #[test]
+    fn no_chosen_field_is_called_what_a_line_says_anyway() {
+        let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
+        let record = LogRecord {
+            tls: Some(tls),
+            client_subject: b"CN=a",
+            consumer: b"a",
+            limit: b"a",
+            refused_by: b"a",
+            fault: b"a",
+            grpc_status: Some(1),
+            rule: Some(Rule::Host),
+            ..full()
+        };
+        let value: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, &[], &record)).unwrap();
+        let combined = line(LogFormat::Combined, &[], &record);
+        let tail = &combined[combined.find(" listener=").unwrap()..];
+        let words = tail.split(' ').filter_map(|part| part.split_once('=')).map(|(name, _)| name);
+        for name in value.as_object().unwrap().keys().map(String::as_str).chain(words) {
+            assert!(crate::config::log_fields::LINE_MEMBERS.contains(&name), "{name}");
+        }
     }
 
     #[test]
@@ -629,16 +682,5 @@ mod tests {
             let line = line(format, hidden, &full());
             assert!(!["curl", "example.com", "01J"].iter().any(|secret| line.contains(secret)), "{line}");
         }
-    }
-
-    #[test]
-    fn dates_are_right_around_leap_days() {
-        let date = |seconds: u64| Rfc3339(seconds * 1000).to_string();
-        assert_eq!(date(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(date(951_782_400), "2000-02-29T00:00:00.000Z");
-        assert_eq!(date(1_709_164_799), "2024-02-28T23:59:59.000Z");
-        assert_eq!(date(1_709_251_200), "2024-03-01T00:00:00.000Z");
-        assert_eq!(date(1_767_225_599), "2025-12-31T23:59:59.000Z");
-        assert_eq!(date(4_107_542_400), "2100-03-01T00:00:00.000Z");
     }
 }

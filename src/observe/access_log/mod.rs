@@ -6,8 +6,10 @@
 //!
 //! What this does not do: keep the order of lines between workers; every line carries its time.
 
+pub mod chosen;
 pub mod ring;
 
+mod dates;
 mod format;
 mod record;
 mod writer;

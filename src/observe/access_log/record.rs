@@ -65,6 +65,8 @@ pub struct LogRecord<'a> {
     pub referer: &'a [u8],
     /// The name of the limit that has refused it.
     pub limit: &'a [u8],
+    /// What has refused it, where that is no limit: a guard, a rule, or somebody else who was asked.
+    pub refused_by: &'a [u8],
     /// The fault that was made for it: `delay`, `abort`, `delay+abort`.
     pub fault: &'a [u8],
     /// The name of the consumer that was recognised.
@@ -75,6 +77,8 @@ pub struct LogRecord<'a> {
     pub sni: &'a [u8],
     /// The subject of the client's certificate, which was verified.
     pub client_subject: &'a [u8],
+    /// What the file has chosen, as [`super::chosen`] packs it.
+    pub chosen: &'a [u8],
 }
 
 /// What the access log says about a session.
@@ -110,8 +114,9 @@ const NONE_U64: u64 = u64::MAX;
 /// Stands for a version that is not there: digits end at 9.
 const NO_VERSION: (u8, u8) = (u8::MAX, u8::MAX);
 
-/// The largest packed record: ten texts, the endpoints, and less than 144 bytes of numbers.
-pub(super) const PACKED_BYTES_MAX: usize = 11 * (2 + limits::LOG_FIELD_BYTES_MAX) + 3 * limits::VISITS_MAX + 144;
+/// The largest packed record: twelve texts, what is chosen, the endpoints, and less than 144 bytes of numbers.
+pub(super) const PACKED_BYTES_MAX: usize =
+    12 * (2 + limits::LOG_FIELD_BYTES_MAX) + 2 + limits::LOG_CHOSEN_BYTES_MAX + 3 * limits::VISITS_MAX + 144;
 
 impl<'a> LogRecord<'a> {
     /// Appends the packed record to `out`: at most [`PACKED_BYTES_MAX`] bytes.
@@ -151,7 +156,9 @@ impl<'a> LogRecord<'a> {
         pack_text(out, self.client_subject);
         pack_text(out, self.consumer);
         pack_text(out, self.limit);
+        pack_text(out, self.refused_by);
         pack_text(out, self.fault);
+        pack_bytes(out, self.chosen, limits::LOG_CHOSEN_BYTES_MAX);
     }
 
     /// Reads what [`LogRecord::pack`] wrote; `tries` keeps where they went and how they ended. `None` when the bytes are no packed record.
@@ -211,7 +218,9 @@ impl<'a> LogRecord<'a> {
             client_subject: from.text()?,
             consumer: from.text()?,
             limit: from.text()?,
+            refused_by: from.text()?,
             fault: from.text()?,
+            chosen: from.text()?,
         })
     }
 }
@@ -231,8 +240,12 @@ fn pack_address(out: &mut Vec<u8>, address: Option<IpAddr>) {
 }
 
 fn pack_text(out: &mut Vec<u8>, text: &[u8]) {
-    let text = &text[..text.len().min(limits::LOG_FIELD_BYTES_MAX)];
-    // LOG_FIELD_BYTES_MAX fits in 16 bits.
+    pack_bytes(out, text, limits::LOG_FIELD_BYTES_MAX);
+}
+
+fn pack_bytes(out: &mut Vec<u8>, text: &[u8], bytes_max: usize) {
+    let text = &text[..text.len().min(bytes_max)];
+    // either bound fits in 16 bits
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text);
 }
@@ -323,7 +336,9 @@ pub(super) mod tests {
             client_subject: b"",
             consumer: b"",
             limit: b"",
+            refused_by: b"",
             fault: b"",
+            chosen: b"",
         }
     }
 
@@ -343,6 +358,7 @@ pub(super) mod tests {
     fn a_packed_record_comes_back_as_it_was() {
         round_trip(&full());
         round_trip(&LogRecord { rule: Some(Rule::Chunk), ..full() });
+        round_trip(&LogRecord { refused_by: b"route.deny[0]", chosen: b"\x01\x01\0a", ..full() });
         round_trip(&LogRecord { consumer: b"acme", limit: b"plan", fault: b"delay", grpc_status: Some(16), ..full() });
         let tls = LogTls { version: 0x0304, suite: 0x1301, is_resumed: true };
         round_trip(&LogRecord { tls: Some(tls), sni: b"api.example.com", client_subject: b"CN=a", ..full() });
@@ -378,7 +394,9 @@ pub(super) mod tests {
             client_subject: text,
             consumer: text,
             limit: text,
+            refused_by: text,
             fault: text,
+            chosen: text,
             tls: Some(LogTls { version: 0x0303, suite: 0xc02b, is_resumed: false }),
             endpoints: &many,
             outcomes: &[AttemptOutcome::Reset; 100],

@@ -102,7 +102,7 @@ impl AccessLogThread {
 
     /// Records of a generation will come, whose ids are rows of `config`, and are to be written as `log` says.
     pub fn begin(&self, generation: u64, config: &Config, log: &AccessLog) {
-        let formatter = Formatter::new(config, log.format, &log.redact);
+        let formatter = Formatter::new(config, log);
         lock(&self.words).push(Words { generation, formatter, is_over: false });
     }
 
@@ -441,7 +441,8 @@ mod tests {
         let stats = Stats::new(&config, 1);
         let ring = LogRing::new();
         let output = Output::new(LogPath::Stdout, Some(Box::new(sink.clone())));
-        let formatter = Formatter::new(&config, LogFormat::Combined, &[]);
+        let (path, format) = (LogPath::Stdout, LogFormat::Combined);
+        let formatter = Formatter::new(&config, &AccessLog { path, format, redact: Vec::new(), fields: Vec::new() });
         let words = Arc::new(Mutex::new(vec![Words { generation: 1, formatter, is_over: false }]));
         let (rings, stats) = (Arc::new(Mutex::new(vec![Arc::clone(&ring)])), Arc::clone(&stats.control));
         (Writer { rings, words, output, stats, failing: 0 }, LogSender::new(ring))
@@ -523,7 +524,12 @@ mod tests {
     fn the_thread_writes_reopens_and_flushes_at_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log = AccessLog { path: LogPath::File(path.clone()), format: LogFormat::Combined, redact: Vec::new() };
+        let log = AccessLog {
+            path: LogPath::File(path.clone()),
+            format: LogFormat::Combined,
+            redact: Vec::new(),
+            fields: Vec::new(),
+        };
         let config = fixture::config();
         let stats = Stats::new(&config, 2);
         let thread = AccessLogThread::start(&config, &log, &stats).unwrap();
@@ -549,7 +555,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.fifo");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        let log = AccessLog { path: LogPath::File(path.clone()), format: LogFormat::Combined, redact: Vec::new() };
+        let log = AccessLog {
+            path: LogPath::File(path.clone()),
+            format: LogFormat::Combined,
+            redact: Vec::new(),
+            fields: Vec::new(),
+        };
         let config = fixture::config();
         let stats = Stats::new(&config, 1);
         let thread = AccessLogThread::start(&config, &log, &stats).unwrap();
@@ -587,6 +598,7 @@ mod tests {
             path: LogPath::File("/nonexistent/folder/access.log".into()),
             format: LogFormat::Json,
             redact: Vec::new(),
+            fields: Vec::new(),
         };
         let config = fixture::config();
         assert!(AccessLogThread::start(&config, &log, &Stats::new(&config, 1)).is_err());

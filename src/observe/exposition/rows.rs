@@ -78,9 +78,12 @@ pub(super) fn rejected(scrape: &Scrape, row: usize, out: &mut Samples<'_>) {
     let Some(route) = scrape.stats.route_row(row) else { return };
     let name = scrape.stats.row_name(row);
     let tokens = ProxyError::ALL.iter().map(|error| error.token()).zip(route.rejected);
-    let dry_runs =
-        [("rate_limited_dry_run", route.rate_limited_dry_run), ("forbidden_dry_run", route.forbidden_dry_run)];
-    for (token, count) in tokens.chain(dry_runs) {
+    let others = [
+        ("rate_limited_dry_run", route.rate_limited_dry_run),
+        ("forbidden_dry_run", route.forbidden_dry_run),
+        ("forward_auth", route.refused_elsewhere),
+    ];
+    for (token, count) in tokens.chain(others) {
         if count > 0 {
             out.sample(&[("route", name), ("reason", token)], count);
         }

@@ -63,6 +63,8 @@ pub(crate) struct RouteStats {
     pub(crate) rate_limited_dry_run: Counter,
     /// Requests that rules in dry run would have refused.
     pub(crate) forbidden_dry_run: Counter,
+    /// Requests that somebody else has refused who was asked.
+    pub(crate) refused_elsewhere: Counter,
     /// What was done with its traffic beyond passing it on, by [`TrafficEvent`].
     pub(crate) traffic: [Counter; TrafficEvent::ALL.len()],
 }
@@ -78,6 +80,7 @@ impl RouteStats {
             calls: Calls::new(),
             rate_limited_dry_run: Counter::default(),
             forbidden_dry_run: Counter::default(),
+            refused_elsewhere: Counter::default(),
             traffic: counters(),
         }
     }

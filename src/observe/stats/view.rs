@@ -112,12 +112,22 @@ pub struct RouteView {
     pub rate_limited_dry_run: u64,
     /// Requests that rules in dry run would have refused.
     pub forbidden_dry_run: u64,
+    /// Requests that somebody else has refused who was asked.
+    pub refused_elsewhere: u64,
 }
 
 impl Default for RouteView {
     fn default() -> Self {
         let (duration, rejected) = (HistogramSum::default(), [0; ProxyError::ALL.len()]);
-        Self { duration, errors: 0, bytes: 0, rejected, rate_limited_dry_run: 0, forbidden_dry_run: 0 }
+        Self {
+            duration,
+            errors: 0,
+            bytes: 0,
+            rejected,
+            rate_limited_dry_run: 0,
+            forbidden_dry_run: 0,
+            refused_elsewhere: 0,
+        }
     }
 }
 

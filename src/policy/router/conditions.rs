@@ -4,6 +4,7 @@
 use super::{RequestView, RouterCache, RouterError};
 use crate::config::{Condition, Match, Test};
 use crate::limits;
+use crate::policy::cookies::values;
 use crate::units::RouteId;
 use http::Method;
 use std::cell::RefCell;
@@ -99,7 +100,7 @@ pub(super) fn holds(
         Condition::Header(name, test) => passes(test, at, cache, &|is| (request.header)(name, is)),
         Condition::Cookie(name, test) => {
             let cookies = |is: &mut dyn FnMut(&[u8]) -> bool| {
-                (request.header)(&http::header::COOKIE, &mut |field| cookies(field, name).any(&mut *is))
+                (request.header)(&http::header::COOKIE, &mut |field| values([field].into_iter(), name).any(&mut *is))
             };
             passes(test, at, cache, &cookies)
         }
@@ -139,12 +140,6 @@ fn passes(test: &Test, at: (RouteId, usize), cache: &mut RouterCache, any: &Any<
         Test::Prefix(text) => any(&mut |value| value.starts_with(text.as_bytes())),
         Test::Regex(pattern) => any(&mut |value| pattern.is_match(value, cache.of(at, || pattern.cache()))),
     }
-}
-
-/// The values of cookies of a name in one field (RFC 6265 §5.4: pairs separated by `; `).
-fn cookies<'f>(field: &'f [u8], name: &str) -> impl Iterator<Item = &'f [u8]> {
-    let pairs = field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// The values of parameters called `name`, not decoded.

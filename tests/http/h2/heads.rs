@@ -178,6 +178,7 @@ fn an_endpoint_gets_one_request_and_the_same_one() {
     let (mut section, mut scratch) = (section(&block(&fields)), HeadScratch::default());
     let head = RequestHead::of_section(&mut section, false, &HeadPolicy::default(), &mut scratch).unwrap();
     let forwarding = Forwarding {
+        replaces: false,
         peer: None,
         is_trusted: true,
         scheme: "https",
