@@ -74,6 +74,13 @@ impl Ask {
         Source { listener: &listener.name, scheme, client }
     }
 
+    /// Authority and target as they are typed.
+    fn written(&self) -> (Option<&str>, &str) {
+        let (authority, _, target) = split_url(&self.url).unwrap_or((None, 0, "/"));
+        let of_header = self.headers.iter().find(|(name, _)| *name == header::HOST).map(|(_, value)| value.as_str());
+        (of_header.or(authority), if target.is_empty() { "/" } else { target })
+    }
+
     /// The method of the request that a preflight asks about; `None`: it is none.
     fn is_about(&self) -> Option<Method> {
         let value = |name| self.headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value);
@@ -139,7 +146,11 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
                 self::route(&mut page, config, (route, None), ask);
                 return page.text;
             }
-            let asked = access::Request { method: &ask.method, query: ask.query.as_deref(), headers: &ask.headers };
+            let (authority, target) = ask.written();
+            let source = ask.source(&config.listeners[listener_of(config, ask).index()]);
+            let (query, headers) = (ask.query.as_deref(), ask.headers.as_slice());
+            let asked =
+                access::Request { method: &ask.method, scheme: source.scheme, authority, target, query, headers };
             let told = access::told(config, (listener_of(config, ask), id), &asked);
             told.lines.iter().for_each(|(label, line)| page.line(label, line));
             self::route(&mut page, config, (route, told.refusal), ask);
