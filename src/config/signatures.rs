@@ -310,7 +310,7 @@ impl Scalar for ComponentText {
         if written.starts_with('@') {
             return match DERIVED.contains(&written) {
                 true => Ok(Self(written.into())),
-                false => Err(Refusal { why: None, help: did_you_mean(written, DERIVED.into_iter()) }),
+                false => Err(Refusal { why: None, help: did_you_mean(written, DERIVED) }),
             };
         }
         match Header::parse(value)?.0.as_str() {

@@ -11,8 +11,8 @@
 //! A nonce is written by a compare-and-swap, and then the whole window is read again. Two workers with the same nonce write both before they read,
 //! and all is in one order (`SeqCst`), so at least the later one sees the other and refuses; both may, and none may not.
 //!
-//! It ends with the process: for as long as a signature is good, a new process takes once more what the one before it has taken. Nothing here is
-//! told to other hosts.
+//! An upgrade passes it on as it is at that moment ([`Replays::left`]); what the old process takes while it drains the new one does not know. A process
+//! that is started anew knows nothing, and nothing is told to other hosts.
 
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher as _;
@@ -45,7 +45,18 @@ pub enum Taken {
 #[derive(Debug)]
 pub struct Replays {
     places: Box<[AtomicU64]>,
-    secret: [u64; 2],
+    secret: [AtomicU64; 2],
+}
+
+/// What a table remembers, for the table of another process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// What its hashes are keyed with.
+    pub secret: [u64; 2],
+    /// How many places it has; in a table of another size its words mean nothing.
+    pub places: usize,
+    /// Places that are in use, and their words.
+    pub words: Vec<(usize, u64)>,
 }
 
 impl Replays {
@@ -58,13 +69,41 @@ impl Replays {
         assert!(places.is_power_of_two() && places >= WINDOW, "a power of two of places");
         // zeroed by the kernel when first touched
         let places = <[AtomicU64]>::new_box_zeroed_with_elems(places).expect("there is memory for the table");
-        Self { places, secret }
+        Self { places, secret: secret.map(AtomicU64::new) }
+    }
+
+    /// What must not be forgotten at `now` since 1970. What is taken meanwhile may be in it or not.
+    #[must_use]
+    pub fn left(&self, now: Duration) -> Left {
+        let all = self.places.iter().map(|place| place.load(SeqCst)).enumerate();
+        let words = all.filter(|(_, word)| is_live(*word, now.as_secs())).collect();
+        Left { secret: self.secret(), places: self.places.len(), words }
+    }
+
+    /// Goes on with what the table of another process knew. Only a table that nobody has asked yet may do so.
+    pub fn take_on(&self, left: &Left) {
+        if left.places != self.places.len() {
+            return;
+        }
+        for (own, secret) in self.secret.iter().zip(left.secret) {
+            own.store(secret, SeqCst);
+        }
+        for (place, word) in &left.words {
+            if let Some(place) = self.places.get(*place) {
+                place.store(*word, SeqCst);
+            }
+        }
+    }
+
+    fn secret(&self) -> [u64; 2] {
+        [0, 1].map(|half: usize| self.secret[half].load(SeqCst))
     }
 
     /// Takes a nonce of this key at `now`, to be remembered until `until`; both since 1970.
     #[must_use]
     pub fn take(&self, keyid: &str, nonce: &str, (now, until): (Duration, Duration)) -> Taken {
-        let mut hasher = SipHasher13::new_with_keys(self.secret[0], self.secret[1]);
+        let [k0, k1] = self.secret();
+        let mut hasher = SipHasher13::new_with_keys(k0, k1);
         hasher.write(keyid.as_bytes());
         hasher.write_u8(0xff); // neither has one
         hasher.write(nonce.as_bytes());
@@ -76,8 +115,7 @@ impl Replays {
         // a word of zeros is a place that was never used
         let name = (hash >> TIME_BITS).max(1);
         let word = name << TIME_BITS | (until & TIME);
-        let is_live = |word: u64| (1..=KEPT_MAX).contains(&((word & TIME).wrapping_sub(now) & TIME));
-        let is_same = |word: u64| word >> TIME_BITS == name && is_live(word);
+        let is_same = |word: u64| word >> TIME_BITS == name && is_live(word, now);
         let first = hash as usize;
         let window = || (0..WINDOW).map(|step| &self.places[first.wrapping_add(step) & (self.places.len() - 1)]);
         loop {
@@ -85,7 +123,7 @@ impl Replays {
             for place in window() {
                 match place.load(SeqCst) {
                     there if is_same(there) => return Taken::Again,
-                    there if free.is_none() && !is_live(there) => free = Some((place, there)),
+                    there if free.is_none() && !is_live(there, now) => free = Some((place, there)),
                     _ => {}
                 }
             }
@@ -97,6 +135,11 @@ impl Replays {
             return if copies == 1 { Taken::New } else { Taken::Again };
         }
     }
+}
+
+/// Whether it may not be forgotten yet, at this second.
+fn is_live(word: u64, now: u64) -> bool {
+    (1..=KEPT_MAX).contains(&((word & TIME).wrapping_sub(now) & TIME))
 }
 
 #[cfg(test)]
@@ -129,6 +172,22 @@ mod tests {
         assert_eq!(taken(WINDOW, 1_000), Taken::Full);
         assert!((0..WINDOW).all(|n| taken(n, 1_050) == Taken::Again));
         assert_eq!(taken(WINDOW, 1_102), Taken::New, "all are over");
+    }
+
+    #[test]
+    fn the_next_process_knows_what_is_not_over() {
+        let (before, after) = (Replays::new(1 << 8, [7, 8]), Replays::new(1 << 8, [0, 0]));
+        for (nonce, until) in [("over", 1_010), ("good", 1_100)] {
+            assert_eq!(before.take("k", nonce, at(1_000, until)), Taken::New);
+        }
+        let left = before.left(Duration::from_secs(1_050));
+        assert_eq!(left.words.len(), 1);
+        after.take_on(&left);
+        let takes = |table: &Replays, nonce| table.take("k", nonce, at(1_050, 1_100));
+        assert_eq!(["good", "over", "new"].map(|it| takes(&after, it)), [Taken::Again, Taken::New, Taken::New]);
+        let other = Replays::new(1 << 7, [1, 2]);
+        other.take_on(&left);
+        assert_eq!(takes(&other, "good"), Taken::New, "another size means nothing");
     }
 
     #[test]

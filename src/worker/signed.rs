@@ -43,7 +43,7 @@ impl Planner<'_> {
     #[inline(never)]
     pub(super) fn by_signature(&self, rules: &SignatureRules) -> Result<Option<Rc<Signed>>, Stop> {
         let (worker, head) = (self.inbound.worker, self.head);
-        let Some(replays) = &worker.shared.replays else { return Ok(None) };
+        let Some((replays, life)) = &worker.shared.replays else { return Ok(None) };
         let fields = head.fields();
         let values_of = |name: &str| fields.get_all(name).collect();
         let message = Message {
@@ -58,7 +58,7 @@ impl Planner<'_> {
         let keys = |keyid: &str| worker.shared.identities.signer(keyid);
         let base = &mut worker.scratch.borrow_mut().text;
         let Ok(verified) = signature::verify(rules, &message, &keys, now, base) else { return Ok(None) };
-        let taken = verified.nonce.map(|nonce| replays.take(verified.keyid, nonce, (now, verified.until)));
+        let taken = verified.nonce.map(|nonce| replays.take(verified.keyid, nonce, (now, verified.created + *life)));
         match taken {
             Some(Taken::Again) => Ok(None),
             Some(Taken::Full) => Err(ProxyError::NoncesExhausted.into()),

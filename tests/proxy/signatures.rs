@@ -243,6 +243,10 @@ on_both_drivers! {
         gateway.reload_well(&file);
         assert_eq!(ask(&mut gateway.client(), &again).status, 401);
         assert_eq!(ask(&mut gateway.client(), &Signing::new("GET", "/", b"")).status, 200);
+        // nor does an upgrade
+        gateway.upgrade();
+        assert_eq!(ask(&mut gateway.client(), &again).status, 401);
+        assert_eq!(ask(&mut gateway.client(), &Signing::new("GET", "/", b"")).status, 200);
     }
 
     fn streams_are_signed_as_requests_are(driver: Driver) {

@@ -30,10 +30,10 @@ pub struct Verified<'m> {
     pub consumer: ConsumerId,
     /// What the key is called.
     pub keyid: &'m str,
-    /// What must not come again before `until`.
+    /// What must not come again while any signature of this age is good.
     pub nonce: Option<&'m str>,
-    /// Until when it is good, since 1970; the leeway is in it.
-    pub until: Duration,
+    /// When it was made, since 1970, by its own clock.
+    pub created: Duration,
     /// What the body has to be.
     pub digest: Option<ContentDigest>,
 }
@@ -142,7 +142,7 @@ fn judge<'m>(
     if !rules.components.iter().all(|wanted| covers(input, wanted)) {
         return Err(Disbelief::Coverage);
     }
-    let until = until(rules, input, now)?;
+    let created = created(rules, input, now)?;
     match input.nonce {
         None if rules.nonce == NonceRule::Required => return Err(Disbelief::Nonce),
         Some(nonce) if !(1..=SIGNATURE_NONCE_BYTES_MAX).contains(&nonce.len()) => return Err(Disbelief::Nonce),
@@ -156,7 +156,7 @@ fn judge<'m>(
     base.clear();
     message.write_base(input, base)?;
     match signer.verify(base, &signature) {
-        true => Ok(Verified { consumer, keyid, nonce: input.nonce, until, digest }),
+        true => Ok(Verified { consumer, keyid, nonce: input.nonce, created, digest }),
         false => Err(Disbelief::Signature),
     }
 }
@@ -176,14 +176,14 @@ fn covers(input: &Input<'_>, wanted: &str) -> bool {
         }
 }
 
-/// Until when it is good.
-fn until(rules: &SignatureRules, input: &Input<'_>, now: Duration) -> Result<Duration, Disbelief> {
+/// When it was made, if it is good now.
+fn created(rules: &SignatureRules, input: &Input<'_>, now: Duration) -> Result<Duration, Disbelief> {
     let at = |seconds: i64| u64::try_from(seconds).map(Duration::from_secs).map_err(|_| Disbelief::Time);
     let created = input.created.ok_or(Disbelief::Time).and_then(at)?;
     let expires = input.expires.map(at).transpose()?.unwrap_or(Duration::MAX);
     let until = created.saturating_add(rules.age_max).min(expires).saturating_add(rules.leeway);
     let has_begun = created <= now.saturating_add(rules.leeway);
-    if has_begun && created <= expires && now < until { Ok(until) } else { Err(Disbelief::Time) }
+    if has_begun && created <= expires && now < until { Ok(created) } else { Err(Disbelief::Time) }
 }
 
 /// What the body has to be, if that is looked at.
