@@ -92,6 +92,10 @@ kinds! {
     FaultInjected = "fault_injected", Gateway, 503, "a fault was injected for a test";
     /// More passwords are to be verified than there is time for.
     AuthenticationBusy = "authentication_busy", Gateway, 503, "too many passwords are being verified";
+    /// The body of a signed request is not what its `Content-Digest` says (RFC 9530).
+    DigestMismatch = "digest_mismatch", Downstream, 400, "the body is not the one that content-digest says";
+    /// As many nonces of signed requests are remembered as there is room for.
+    NoncesExhausted = "nonces_exhausted", Gateway, 503, "too many signed requests are remembered to take another one";
     /// The service that decides about requests (`auth.forward`) has not decided in time, or not in words that are understood.
     Undecided = "authorization_unavailable", Gateway, 503, "it could not be found out whether the request is allowed";
     /// A rate limit (RFC 6585 §4).

@@ -175,7 +175,8 @@
 //! certificate that the listener has believed, by what its session keeps of it; a token's signature is verified once a worker, and then known by its
 //! hash until it is over (`worker::believed`). A password is verified by threads that are no worker's (`worker::verifier`), whose queue goes round
 //! the clients ([`policy::fair_queue`]), while its request waits with its head (`worker::waiting`), and then known for some minutes
-//! (`worker::logins`). Where somebody else decides, its endpoints are asked as any others are (`worker::decision`), and the request waits in the same
+//! (`worker::logins`). A signature of the request is verified each time ([`policy::signature`]), its nonce taken once ([`policy::replay`]), and its body held until that
+//! is what was signed (`worker::signed`). Where somebody else decides, its endpoints are asked as any others are (`worker::decision`), and the request waits in the same
 //! way. What the gateway says about a consumer it says alone: headers in which it does are taken off every request before anything is added
 //! ([`config::HeaderRules::strip`]), and so are credentials, unless they are asked for. A secret is kept as what it is compared by, and no `Debug`
 //! shows it.
@@ -220,6 +221,7 @@
 //! - a retry budget: what requests deposit is handed in every few milliseconds, a retry withdraws with one compare-and-swap
 //!   ([`policy::budget`]);
 //! - `max_connections_per_client`: one word of a table when a connection begins and when it ends ([`policy::client_slots`]);
+//! - a nonce of a signed request: a compare-and-swap on one of the eight lines of a table that its hash names, which all of them are read for ([`policy::replay`]);
 //! - passwords that are to be verified: a queue with a lock, which is held for moments, and waited for only where its holder has lost its core (`worker::verifier`).
 //!
 //! # The event loop

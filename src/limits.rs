@@ -98,6 +98,20 @@ pub const CONSUMERS_FILE_BYTES_MAX: u64 = 64 << 20;
 pub const CONSUMER_GROUPS_MAX: usize = 64;
 /// API keys of one consumer: one for each of its hosts, and those that come next.
 pub const CONSUMER_KEYS_MAX: usize = 64;
+/// Signatures of one request that are looked at; proxies on the way add theirs, and each is a verification.
+pub const SIGNATURE_LABELS_MAX: usize = 4;
+/// Components that one signature covers, and its parameters: what is signed has more lines than a head should have headers that matter.
+pub const SIGNATURE_COMPONENTS_MAX: usize = 32;
+/// A line of `Signature-Input`, `Signature` or `Content-Digest`: 32 components of long names, and the signature of an RSA key of 8192 bits.
+pub const SIGNATURE_FIELD_BYTES_MAX: usize = 4 << 10;
+/// A signature in base64: of an RSA key of 8192 bits 1368 bytes.
+pub const SIGNATURE_BYTES_MAX: usize = 1400;
+/// `keyid` and `tag`; URLs are used, too.
+pub const SIGNATURE_KEY_ID_BYTES_MAX: usize = 256;
+/// `nonce`: 24 to 44 bytes are usual.
+pub const SIGNATURE_NONCE_BYTES_MAX: usize = 256;
+/// Nonces that are remembered, over all workers: 16 MiB when all have been used. Half of it is 3,000 signed requests per second at the default age.
+pub const SIGNATURE_NONCES_MAX: usize = 1 << 21;
 /// Marks of the certificates of one consumer: as many, for the same reason.
 pub const CONSUMER_MARKS_MAX: usize = 64;
 /// An API key as a request shows it; a longer one is nobody's.

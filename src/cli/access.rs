@@ -3,12 +3,13 @@
 //! The client's address is not part of a request; where rules depend on it, `-H 'x-forwarded-for: ADDRESS'` says which one is meant.
 
 use http::{HeaderName, Method};
-use ringgate::config::{Auth, ClaimTest, Config, KeyPlace, Proof, Rule};
+use ringgate::config::{Auth, ClaimTest, Config, KeyPlace, Proof, Rule, SignatureRules};
 use ringgate::limits::API_KEY_BYTES_MAX;
 use ringgate::net::clock;
 use ringgate::policy::access::{Explained, Guards, Place, Subject, Verdict, Who};
 use ringgate::policy::identity::{Identities, behind_scheme, of_query};
 use ringgate::policy::login::{self, Credentials};
+use ringgate::policy::signature::{self, Message};
 use ringgate::policy::token::{self, Disbelief};
 use ringgate::units::{AuthId, ConsumerId, ListenerId, RouteId};
 use std::hash::RandomState;
@@ -17,6 +18,11 @@ use std::net::IpAddr;
 /// What is asked about.
 pub(super) struct Request<'a> {
     pub(super) method: &'a Method,
+    pub(super) scheme: &'a str,
+    /// As it was typed.
+    pub(super) authority: Option<&'a str>,
+    /// The same.
+    pub(super) target: &'a str,
     pub(super) query: Option<&'a str>,
     pub(super) headers: &'a [(HeaderName, String)],
 }
@@ -24,6 +30,26 @@ pub(super) struct Request<'a> {
 impl Request<'_> {
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whose it is by its signature, whether that was taken before or not, and whatever the body is: nobody types one.
+    fn signed(&self, rules: &SignatureRules, identities: &Identities) -> Result<ConsumerId, signature::Disbelief> {
+        let values = |name: &str| -> Vec<&[u8]> {
+            let of = self.headers.iter().filter(|(other, _)| other == name);
+            of.map(|(_, value)| value.as_bytes()).collect()
+        };
+        let has_body = self.header("transfer-encoding").is_some()
+            || self.header("content-length").is_some_and(|length| length != "0");
+        let message = Message {
+            method: self.method.as_str(),
+            scheme: self.scheme,
+            authority: self.authority,
+            target: self.target,
+            has_body,
+            values_of: &values,
+        };
+        let keys = |keyid: &str| identities.signer(keyid);
+        signature::verify(rules, &message, &keys, clock::wall(), &mut Vec::new()).map(|verified| verified.consumer)
     }
 
     /// The address that somebody claims for the client.
@@ -73,6 +99,7 @@ pub(super) fn told(config: &Config, (listener, route): (ListenerId, RouteId), re
         None => {
             lines.push(("auth", format!("nobody is recognised by {}", names.join(" or "))));
             lines.extend(disbeliefs(config, ways, request).map(|why| ("", why)));
+            lines.extend(unsigned(config, &identities, ways, request).map(|why| ("", why)));
             let asked = ways.iter().map(|way| &config.auth[way.index()]);
             let asked = asked.filter_map(|way| Some((&way.name, way.forward()?)));
             let shows = ways.iter().map(|way| &config.auth[way.index()]).filter(|way| is_by_certificate(way));
@@ -176,6 +203,10 @@ fn recognised(
                     Found { name: identities.consumer(id).name.to_string(), consumer: Some(id), claims: None }
                 }
                 Proof::Certificate | Proof::Forward(_) => return None,
+                Proof::Signature(rules) => {
+                    let id = request.signed(rules, identities).ok()?;
+                    Found { name: identities.consumer(id).name.to_string(), consumer: Some(id), claims: None }
+                }
                 Proof::Token(rules) => {
                     let verified = token::verify(rules, &rules.keys, shown, clock::wall()).ok()?;
                     let consumer = identities.by_name(&verified.name);
@@ -207,6 +238,20 @@ fn disbeliefs(config: &Config, ways: &[AuthId], request: &Request<'_>) -> impl I
             Disbelief::Subject => "the claim that says who it is has no name in it",
         };
         Some(format!("{}: the token is not believed: {why}", auth.name))
+    })
+}
+
+/// Why the signatures of a request are not believed.
+fn unsigned(
+    config: &Config,
+    identities: &Identities,
+    ways: &[AuthId],
+    request: &Request<'_>,
+) -> impl Iterator<Item = String> {
+    ways.iter().filter_map(move |way| {
+        let auth = &config.auth[way.index()];
+        let why = request.signed(auth.signature()?, identities).err()?;
+        Some(format!("{}: the signature is not believed: {}", auth.name, why.words()))
     })
 }
 

@@ -74,6 +74,13 @@ impl Ask {
         Source { listener: &listener.name, scheme, client }
     }
 
+    /// Authority and target as they are typed.
+    fn written(&self) -> (Option<&str>, &str) {
+        let (authority, _, target) = split_url(&self.url).unwrap_or((None, 0, "/"));
+        let of_header = self.headers.iter().find(|(name, _)| *name == header::HOST).map(|(_, value)| value.as_str());
+        (of_header.or(authority), if target.is_empty() { "/" } else { target })
+    }
+
     /// The method of the request that a preflight asks about; `None`: it is none.
     fn is_about(&self) -> Option<Method> {
         let value = |name| self.headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value);
@@ -124,7 +131,10 @@ pub(crate) fn text(config: &Config, router: &Router, ask: &Ask) -> String {
     let considered = router.explain(&request);
     let mut page = Page { text: format!("{} {}\n\n", ask.method, ask.url) };
     listeners(&mut page, config, ask);
-    let asked = access::Request { method: &ask.method, query: ask.query.as_deref(), headers: &ask.headers };
+    let (authority, target) = ask.written();
+    let source = ask.source(&config.listeners[listener_of(config, ask).index()]);
+    let (query, headers) = (ask.query.as_deref(), ask.headers.as_slice());
+    let asked = access::Request { method: &ask.method, scheme: source.scheme, authority, target, query, headers };
     let kept_out = access::kept_out(config, listener_of(config, ask), &asked);
     let wanted = ask.is_about().filter(|_| kept_out.is_none());
     let about = RequestView { method: wanted.as_ref().unwrap_or(&ask.method), ..request };

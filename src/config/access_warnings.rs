@@ -40,6 +40,10 @@ pub(super) fn of(config: &Config) -> Vec<String> {
             .push(format!("auth.{}: nobody logs in: no consumer has basic, and no htpasswd names a user", way.name));
     }
     warnings.extend(certificates(config));
+    let nobody_signs = config.consumers.all.iter().all(|consumer| consumer.signers.is_empty());
+    for way in config.auth.iter().filter(|way| way.signature().is_some() && nobody_signs) {
+        warnings.push(format!("auth.{}: no consumer has signature, so it recognises nobody", way.name));
+    }
     if config.auth.is_empty() && !config.consumers.all.is_empty() {
         warnings.push("consumer: there is no [auth.NAME], so none of them is ever recognised".to_owned());
     }

@@ -9,6 +9,7 @@ use super::names::Name;
 use super::passwords::{Login, Logins, PasswordHash};
 use super::problem::Sink;
 use super::read::Scalar;
+use super::signatures::{Material, SignatureAlgorithm, Signer, is_key_id, signers};
 use super::texts::read_file;
 use crate::limits::{
     CONSUMER_GROUPS_MAX, CONSUMER_KEYS_MAX, CONSUMER_MARKS_MAX, CONSUMERS_FILE_BYTES_MAX, CONSUMERS_MAX,
@@ -40,6 +41,8 @@ struct ConsumerRow {
     #[serde(default)]
     mtls: MarkRows,
     basic: Option<CredentialsRow>,
+    #[serde(default)]
+    signature: Vec<SignerRow>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +89,34 @@ struct CredentialsRow {
     password: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignerRow {
+    keyid: String,
+    algorithm: Option<String>,
+    secret: Option<String>,
+    #[serde(default)]
+    base64: bool,
+    inline: Option<String>,
+}
+
+impl SignerRow {
+    fn signer(&self) -> Result<Signer, String> {
+        let word = self.algorithm.as_deref().unwrap_or("hmac-sha256");
+        let algorithm = SignatureAlgorithm::parse(&DeValue::String(word.into()))
+            .map_err(|_| format!("algorithm must be {}", SignatureAlgorithm::allowed()))?;
+        if !is_key_id(&self.keyid) {
+            return Err("keyid must be printable ASCII".to_owned());
+        }
+        let key = match (&self.secret, &self.inline) {
+            (Some(secret), None) => Material::Secret(secret.as_bytes(), self.base64),
+            (None, Some(text)) => Material::Public(text),
+            _ => return Err("must be exactly one of secret, inline".to_owned()),
+        };
+        Signer::try_new(&self.keyid, algorithm, key)
+    }
+}
+
 /// Users and their passwords.
 type Users = BTreeMap<Arc<str>, (ConsumerId, Arc<PasswordHash>)>;
 
@@ -100,17 +131,20 @@ pub(super) struct Gathered {
     keys: FxHashMap<[u8; 32], usize>,
     /// Rows of whose a certificate is.
     marks: FxHashMap<Mark, usize>,
+    /// Rows of who signs with a key.
+    signers: FxHashMap<Box<str>, usize>,
     /// Consumers that log in.
     users: Users,
     written: usize,
     file: Option<PathBuf>,
 }
 
-/// What a consumer shows: digests of keys, marks of certificates, and a login.
+/// What a consumer shows: digests of keys, marks of certificates, a login, and what it signs with.
 struct Shows {
     keys: Vec<Digest>,
     marks: Vec<Mark>,
     login: Option<(Arc<str>, Arc<PasswordHash>)>,
+    signers: Vec<Signer>,
 }
 
 /// A key, and why it is refused.
@@ -150,9 +184,17 @@ impl Gathered {
                 return Err(("mtls", why));
             }
         }
+        for signer in &shows.signers {
+            if let Some(other) = self.signers.insert(signer.id.clone(), self.all.len()) {
+                let other = self.all.get(other).map_or(name, |other| &*other.name);
+                let why = format!("keyid {:?} is {other:?} already; a key is one consumer's, once", signer.id);
+                return Err(("signature", why));
+            }
+        }
         let (id, mut consumer) =
             (ConsumerId::from_index(self.all.len()), Consumer::new(name, groups.into(), shows.keys.into()));
         consumer.marks = shows.marks.into();
+        consumer.signers = shows.signers.into();
         if self.names.insert(Arc::clone(&consumer.name), id).is_some() {
             return Err(("keys", format!("there is a consumer {name:?} already")));
         }
@@ -249,8 +291,8 @@ pub(super) fn gather(file: &file::File, sink: &mut Sink<'_>) -> Option<Gathered>
             let user = value(&basic.value.user).map_or_else(|| name.value.0.as_str().into(), |user| user.0.into());
             Some((user, value(&basic.value.password)?.0))
         });
-        let marks = marks(table.mtls.as_ref(), sink);
-        if let Err((key, why)) = gathered.add(&name.value.0, groups, Shows { keys, marks, login }) {
+        let (marks, signers) = (marks(table.mtls.as_ref(), sink), signers(table.signature.as_ref(), sink));
+        if let Err((key, why)) = gathered.add(&name.value.0, groups, Shows { keys, marks, login, signers }) {
             sink.place(table.at.key(key), written.span.start, why, None);
         }
     }
@@ -317,8 +359,13 @@ fn read_consumers(path: &Path, gathered: &mut Gathered, sink: &Sink<'_>) -> Resu
                 Some((user.into(), Arc::new(hash)))
             }
         };
+        if row.signature.len() > CONSUMER_KEYS_MAX {
+            return Err(format!("{name:?}: at most {CONSUMER_KEYS_MAX} of signature"));
+        }
+        let signers = row.signature.iter().map(SignerRow::signer).collect::<Result<_, _>>();
+        let signers = signers.map_err(|why| format!("{name:?}: signature {why}"))?;
         gathered
-            .add(&name, row.groups.iter().map(String::as_str), Shows { keys, marks, login })
+            .add(&name, row.groups.iter().map(String::as_str), Shows { keys, marks, login, signers })
             .map_err(|(_, why)| why)?;
     }
     Ok(())

@@ -29,6 +29,7 @@ pub(super) fn auth(
 ) -> Option<Vec<Auth>> {
     let map = file.auth.as_ref()?;
     let mut of = |(name, written): &(Written<Name>, Written<identity_keys::Auth>)| match &written.value.forward {
+        None if written.value.signature.is_some() => signature_way(&name.value.0, &written.value, sink),
         Some(forward) => forward_way(&name.value.0, (&written.value, forward), upstreams, sink),
         None if value(&written.value.mtls) == Some(true) => certificate_way(&name.value.0, &written.value, sink),
         None => way(&name.value.0, &written.value, gathered, sink),
@@ -83,7 +84,7 @@ fn way(name: &str, table: &identity_keys::Auth, gathered: &mut Gathered, sink: &
     let reported = ["header", "query", "cookie"].iter().any(|key| sink.reported(table.at.key(key)));
     if places.is_empty() && !reported {
         let message =
-            "missing: at least one of header, query, cookie, where an API key stands, or key, jwks or discovery, for tokens, or basic, or mtls, or forward"
+            "missing: at least one of header, query, cookie, where an API key stands, or key, jwks or discovery, for tokens, or basic, or mtls, or signature, or forward"
                 .to_owned();
         sink.place(table.at.key("header"), table.at.offset, message, None);
     }
@@ -128,6 +129,36 @@ fn certificate_way(name: &str, table: &identity_keys::Auth, sink: &mut Sink<'_>)
     Some(Auth { name: name.to_owned(), places: Vec::new(), proof: Proof::Certificate, forwards, headers })
 }
 
+/// Signatures, which stand in two headers of their own.
+fn signature_way(name: &str, table: &identity_keys::Auth, sink: &mut Sink<'_>) -> Option<Auth> {
+    only_one(table, "signature", "which is in Signature-Input and Signature", sink);
+    beside(table, "signature", sink);
+    only_tokens(table, sink);
+    let rules = super::signatures::rules(&table.signature.as_ref()?.value, sink)?;
+    let headers = headers(&table.at, table.headers.as_ref()?, false, sink);
+    let place = |name| KeyPlace::Header(HeaderName::from_static(name), None);
+    Some(Auth {
+        name: name.to_owned(),
+        places: vec![place("signature-input"), place("signature")],
+        proof: Proof::Signature(Arc::new(rules)),
+        forwards: value(&table.forward_credentials)?,
+        headers,
+    })
+}
+
+/// Whole other ways, beside one.
+fn beside(table: &identity_keys::Auth, way: &str, sink: &mut Sink<'_>) {
+    let others = [
+        ("basic", table.basic.as_ref().map(|key| key.span.start)),
+        ("mtls", table.mtls.as_ref().filter(|key| key.value).map(|key| key.span.start)),
+        ("signature", table.signature.as_ref().map(|key| key.span.start)),
+    ];
+    for (key, start) in others.into_iter().filter(|(key, _)| *key != way).filter_map(|(key, at)| Some((key, at?))) {
+        let message = format!("{way} stands there too; must be one of the two");
+        sink.place(table.at.key(key), start, message, None);
+    }
+}
+
 /// Keys of other ways, beside one that has its own.
 fn only_one(table: &identity_keys::Auth, way: &str, why: &str, sink: &mut Sink<'_>) {
     let others = [
@@ -153,18 +184,7 @@ fn forward_way(
     sink: &mut Sink<'_>,
 ) -> Option<Auth> {
     only_one(table, "forward", "and whoever is asked looks for himself", sink);
-    if let Some(basic) = &table.basic {
-        sink.place(
-            table.at.key("basic"),
-            basic.span.start,
-            "forward stands there too; must be one of the two".to_owned(),
-            None,
-        );
-    }
-    if let Some(mtls) = table.mtls.as_ref().filter(|mtls| mtls.value) {
-        let message = "forward stands there too; must be one of the two".to_owned();
-        sink.place(table.at.key("mtls"), mtls.span.start, message, None);
-    }
+    beside(table, "forward", sink);
     only_tokens(table, sink);
     let forward = super::forward::forward(&forward.value, upstreams, sink)?;
     let headers = headers(&table.at, table.headers.as_ref()?, false, sink);

@@ -9,6 +9,7 @@ use super::forward::Forward;
 use super::identity_keys::{Digest, IdentityText};
 use super::marks::Mark;
 use super::passwords::{Logins, PasswordHash};
+use super::signatures::{SignatureRules, Signer};
 use super::token_keys::{Algorithm, VerifyKey};
 use crate::units::{AuthId, GroupId};
 use aws_lc_rs::digest;
@@ -49,11 +50,14 @@ pub struct Consumer {
     pub marks: Box<[Mark]>,
     /// The name and the password that it logs in with.
     pub login: Option<(Arc<str>, Arc<PasswordHash>)>,
+    /// Keys that it signs requests with.
+    pub signers: Box<[Signer]>,
 }
 
 impl Consumer {
     pub(super) fn new(name: &str, groups: Box<[GroupId]>, keys: Box<[Digest]>) -> Self {
-        Self { name: name.into(), number: Self::number_of(name), groups, keys, marks: Box::default(), login: None }
+        let (marks, signers) = (Box::default(), Box::default());
+        Self { name: name.into(), number: Self::number_of(name), groups, keys, marks, login: None, signers }
     }
 
     /// The number that stands for a name.
@@ -81,6 +85,10 @@ impl Consumers {
                 told.update(user.as_bytes());
                 told.update(b":");
                 told.update(hash.secret());
+            }
+            for signer in &consumer.signers {
+                let parts = ["\n", &signer.id, "=", signer.algorithm.word(), ":", &signer.fingerprint];
+                parts.iter().for_each(|part| told.update(part.as_bytes()));
             }
             told.update(b"\n");
         }
@@ -132,6 +140,8 @@ pub enum Proof {
     Certificate,
     /// Whatever convinces somebody else.
     Forward(Arc<Forward>),
+    /// A signature of the request.
+    Signature(Arc<SignatureRules>),
 }
 
 impl Auth {
@@ -140,7 +150,7 @@ impl Auth {
     pub fn tokens(&self) -> Option<&Arc<TokenRules>> {
         match &self.proof {
             Proof::Token(rules) => Some(rules),
-            Proof::Key | Proof::Password(_) | Proof::Certificate | Proof::Forward(_) => None,
+            Proof::Key | Proof::Password(_) | Proof::Certificate | Proof::Forward(_) | Proof::Signature(_) => None,
         }
     }
 
@@ -149,7 +159,7 @@ impl Auth {
     pub fn logins(&self) -> Option<&Arc<Logins>> {
         match &self.proof {
             Proof::Password(logins) => Some(logins),
-            Proof::Key | Proof::Token(_) | Proof::Certificate | Proof::Forward(_) => None,
+            Proof::Key | Proof::Token(_) | Proof::Certificate | Proof::Forward(_) | Proof::Signature(_) => None,
         }
     }
 
@@ -158,7 +168,16 @@ impl Auth {
     pub fn forward(&self) -> Option<&Arc<Forward>> {
         match &self.proof {
             Proof::Forward(forward) => Some(forward),
-            Proof::Key | Proof::Token(_) | Proof::Password(_) | Proof::Certificate => None,
+            Proof::Key | Proof::Token(_) | Proof::Password(_) | Proof::Certificate | Proof::Signature(_) => None,
+        }
+    }
+
+    /// What a signature has to be, if requests are signed.
+    #[must_use]
+    pub fn signature(&self) -> Option<&Arc<SignatureRules>> {
+        match &self.proof {
+            Proof::Signature(rules) => Some(rules),
+            Proof::Key | Proof::Token(_) | Proof::Password(_) | Proof::Certificate | Proof::Forward(_) => None,
         }
     }
 

@@ -12,6 +12,7 @@ use super::paths::{Body, ProbePath, QueryText};
 use super::problem::{Refusal, Sink};
 use super::read::{List, Map, Node, Read, Scalar, Written};
 use super::secret::SecretText;
+use super::signatures::{SignatureTable, SigningKey};
 use super::tables::{scalar_schema, table};
 use super::tls_keys::UpstreamTls;
 use super::token_keys::Algorithm;
@@ -34,6 +35,8 @@ table! {
         optional mtls: Marks;
         /// The password that the consumer logs in with, where auth.X.basic is taken.
         optional basic: Credentials;
+        /// Keys that the consumer signs requests with, where auth.X.signature is taken, at most 64.
+        default signature: List<SigningKey, 0, CONSUMER_KEYS_MAX> = [];
     }
 }
 
@@ -78,6 +81,8 @@ table! {
         optional basic: Basic;
         /// Or the certificate of a client, which the listener has believed (tls.client_auth): its consumer has mtls.
         default mtls: bool = false;
+        /// Or a signature of the request (RFC 9421), in Signature-Input and Signature: its consumer has signature.
+        optional signature: SignatureTable;
         /// Or another service decides, which is asked first.
         optional forward: Forward;
         /// How tokens are signed; others are refused. RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, or HS256, HS384, HS512

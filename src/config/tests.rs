@@ -133,6 +133,8 @@ fn the_documented_file_names_every_key() {
         identity_keys::Auth::KEYS,
         identity_keys::TokenKey::KEYS,
         identity_keys::Rule::KEYS,
+        signatures::SigningKey::KEYS,
+        signatures::SignatureTable::KEYS,
         tls_keys::ListenerTls::KEYS,
         tls_keys::ClientAuthTable::KEYS,
         tls_keys::CertificateFiles::KEYS,

@@ -9,7 +9,7 @@
 //!
 //! A fast hash is the right one here, because keys are long and random; for what people remember it would not be.
 
-use crate::config::{Consumer, Consumers, Digest, Mark};
+use crate::config::{Consumer, Consumers, Digest, Mark, Signer};
 use crate::limits::API_KEY_BYTES_MAX;
 use crate::units::ConsumerId;
 use aws_lc_rs::{constant_time, digest};
@@ -29,6 +29,8 @@ pub struct Identities {
     /// By the keyed hash of a name.
     names: FxHashMap<u64, ConsumerId>,
     marks: Marks,
+    /// By the names of keys that requests are signed with: whose, and which of his.
+    signers: HashMap<Box<str>, (ConsumerId, u32)>,
     secret: RandomState,
 }
 
@@ -77,8 +79,8 @@ impl Identities {
             let names: FxHashMap<_, _> = ids.zip(&consumers.all).map(named).collect();
             // keys and names are told apart by the configuration, and hashes should be
             if rows.len() == keys.len() && names.len() == consumers.all.len() {
-                let marks = Marks::new(consumers);
-                return Self { consumers: Arc::clone(consumers), rows, keys, names, marks, secret };
+                let (marks, signers) = (Marks::new(consumers), signers(consumers));
+                return Self { consumers: Arc::clone(consumers), rows, keys, names, marks, signers, secret };
             }
         }
     }
@@ -110,6 +112,13 @@ impl Identities {
         }
     }
 
+    /// The key of this name that requests are signed with, and whose it is. The name is no secret.
+    #[must_use]
+    pub fn signer(&self, keyid: &str) -> Option<(&Signer, ConsumerId)> {
+        let (id, row) = *self.signers.get(keyid)?;
+        Some((self.consumer(id).signers.get(row as usize)?, id))
+    }
+
     /// Who is called so.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<ConsumerId> {
@@ -128,6 +137,14 @@ impl Identities {
     pub fn consumers(&self) -> &Consumers {
         &self.consumers
     }
+}
+
+fn signers(consumers: &Consumers) -> HashMap<Box<str>, (ConsumerId, u32)> {
+    let of = |(row, consumer): (usize, &Consumer)| -> Vec<_> {
+        let keys = (0..).zip(&*consumer.signers);
+        keys.map(|(key, signer)| (signer.id.clone(), (ConsumerId::from_index(row), key))).collect()
+    };
+    consumers.all.iter().enumerate().flat_map(of).collect()
 }
 
 impl Marks {
@@ -198,7 +215,7 @@ pub fn is_named(written: &str, name: &str) -> bool {
 }
 
 /// `%41` is `A` and `+` a space; a `%` without two digits is itself.
-fn decoded(mut text: &[u8]) -> impl Iterator<Item = u8> {
+pub(super) fn decoded(mut text: &[u8]) -> impl Iterator<Item = u8> {
     std::iter::from_fn(move || {
         let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
         let (byte, rest) = match text {

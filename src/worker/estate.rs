@@ -5,6 +5,7 @@ use crate::net::clock;
 use crate::policy::far::FarTable;
 use crate::policy::key_table::Debts;
 use crate::policy::limiter::Moment;
+use crate::policy::replay::Left;
 use crate::policy::standings::Words;
 use crate::units::Instant;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,16 @@ pub struct Estate {
     clients: Clients,
     /// Quotas, by the time at which they end.
     quotas: Clients,
+    /// Nonces of signed requests.
+    nonces: Nonces,
+}
+
+/// [`Left`], as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Nonces {
+    secret: [u64; 2],
+    places: usize,
+    words: Vec<(usize, u64)>,
 }
 
 /// [`Debts`], as they are written.
@@ -48,7 +59,14 @@ impl Shared {
             limits: self.limits.left(now).collect(),
             clients: Clients { secret, debts },
             quotas: Clients { secret: quotas.secret, debts: quotas.clients },
+            nonces: self.nonces(),
         }
+    }
+
+    fn nonces(&self) -> Nonces {
+        let left = self.replays.as_ref().map(|(replays, _)| replays.left(clock::wall()));
+        let Left { secret, places, words } = left.unwrap_or_default();
+        Nonces { secret, places, words }
     }
 
     /// What was taken of quotas, as it means the same in every process; `unix`: seconds since 1970-01-01T00:00:00Z.
@@ -81,7 +99,7 @@ impl Shared {
 
     /// Goes on with what another process has passed on. Before any request is served.
     pub fn take_on(&self, estate: Estate, now: Instant) {
-        let Estate { mut upstreams, limits, clients, quotas } = estate;
+        let Estate { mut upstreams, limits, clients, quotas, nonces } = estate;
         for (common, cluster) in self.clusters.iter().zip(&self.config.clusters) {
             if let Some(known) = upstreams.remove(&cluster.name) {
                 common.take_on(cluster, known);
@@ -91,6 +109,10 @@ impl Shared {
         // from a process that knows of none there is no secret either
         if clients.secret != [0, 0] {
             self.limits.table().take_on(&Debts { secret: clients.secret, clients: clients.debts }, now);
+        }
+        if let Some((replays, _)) = &self.replays {
+            let Nonces { secret, places, words } = nonces;
+            replays.take_on(&Left { secret, places, words });
         }
         if quotas.secret != [0, 0] {
             let taken = Debts { secret: quotas.secret, clients: quotas.debts };

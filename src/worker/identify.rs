@@ -9,6 +9,7 @@ use super::logins::Known;
 use super::plan::Planner;
 use super::record::Record;
 use super::shared::Shared;
+use super::signed::Signed;
 use super::state::Scratch;
 use super::sticky::OwnCookies;
 use super::waiting::{On, Told};
@@ -43,6 +44,8 @@ enum By {
     Consumer(ConsumerId),
     /// A token.
     Token(Rc<Bearer>),
+    /// A signature.
+    Signed(Rc<Signed>),
 }
 
 impl Identified {
@@ -51,6 +54,15 @@ impl Identified {
         match &self.by {
             By::Consumer(id) => &identities.consumer(*id).name,
             By::Token(bearer) => &bearer.name,
+            By::Signed(signed) => &identities.consumer(signed.consumer).name,
+        }
+    }
+
+    /// The signature, if it was one.
+    pub(super) fn signed(&self) -> Option<&Rc<Signed>> {
+        match &self.by {
+            By::Signed(signed) => Some(signed),
+            By::Consumer(_) | By::Token(_) => None,
         }
     }
 
@@ -59,6 +71,7 @@ impl Identified {
         match &self.by {
             By::Consumer(id) => Some(*id),
             By::Token(bearer) => bearer.consumer,
+            By::Signed(signed) => Some(signed.consumer),
         }
     }
 
@@ -74,7 +87,7 @@ impl Identified {
     /// What the token says, if it was one.
     pub(super) fn claims(&self) -> Option<&Map<String, Value>> {
         match &self.by {
-            By::Consumer(_) => None,
+            By::Consumer(_) | By::Signed(_) => None,
             By::Token(bearer) => Some(&bearer.claims),
         }
     }
@@ -106,6 +119,7 @@ impl Identified {
         match &self.by {
             By::Consumer(id) => identities.consumer(*id).number,
             By::Token(bearer) => bearer.number,
+            By::Signed(signed) => identities.consumer(signed.consumer).number,
         }
     }
 }
@@ -197,6 +211,9 @@ impl Planner<'_> {
                 }
             };
         }
+        if let Proof::Signature(rules) = &auth.proof {
+            return Ok(self.by_signature(rules)?.map(|signed| Identified { way, by: By::Signed(signed) }));
+        }
         let mut room = [0; API_KEY_BYTES_MAX];
         for place in &auth.places {
             let Some(shown) = shown(self.head, place, &mut room) else { continue };
@@ -204,7 +221,7 @@ impl Planner<'_> {
                 Proof::Key => shared.identities.by_key(shown).map(By::Consumer),
                 Proof::Token(rules) => self.by_token((way, auth), rules, shown).map(By::Token),
                 Proof::Password(logins) => self.by_password(way, logins, (client, shown))?.map(By::Consumer),
-                Proof::Certificate | Proof::Forward(_) => None,
+                Proof::Certificate | Proof::Forward(_) | Proof::Signature(_) => None,
             };
             if let Some(by) = by {
                 return Ok(Some(Identified { way, by }));
@@ -285,13 +302,20 @@ impl Planner<'_> {
             });
             let logins = way.logins();
             let realm = logins.map_or(&way.name, |logins| &logins.realm);
-            // no scheme is registered for keys, nor for certificates; names of the configuration have no quotes
-            let unnamed = if matches!(way.proof, Proof::Certificate) { "Certificate" } else { "ApiKey" };
+            // no scheme is registered for keys, certificates and signatures; names of the configuration have no quotes
+            let unnamed = match way.proof {
+                Proof::Certificate => "Certificate",
+                Proof::Signature(_) => "Signature",
+                _ => "ApiKey",
+            };
             for part in [scheme.unwrap_or(unnamed), " realm=\"", realm, "\""] {
                 out.extend_from_slice(part.as_bytes());
             }
             if logins.is_some() {
                 out.extend_from_slice(b", charset=\"UTF-8\""); // RFC 7617 §2.1
+            }
+            if let Some(rules) = way.signature() {
+                self.write_wanted(rules, out);
             }
             let mut room = [0; API_KEY_BYTES_MAX];
             if way.tokens().is_some() && way.places.iter().any(|place| shown(self.head, place, &mut room).is_some()) {
@@ -340,8 +364,9 @@ pub(super) fn tell(
     };
     match &identified.by {
         By::Token(bearer) => identity.extend_from_slice(&bearer.lines),
-        By::Consumer(id) => {
-            let consumer = shared.identities.consumer(*id);
+        By::Consumer(_) | By::Signed(_) => {
+            let consumer = identified.consumer().map(|id| shared.identities.consumer(id));
+            let Some(consumer) = consumer else { return }; // these two have one
             for (name, text) in &shared.config.auth[identified.way.index()].headers {
                 let name = name.as_str().as_bytes();
                 match text {

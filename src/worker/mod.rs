@@ -70,6 +70,7 @@ mod rewriting;
 mod seat;
 mod shared;
 mod side;
+mod signed;
 mod state;
 mod sticky;
 mod succession;

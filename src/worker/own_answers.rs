@@ -52,7 +52,7 @@ impl Planner<'_> {
                 cycle.on_request_broken();
                 Answer { out: Block::default(), framing: self.head.framing() }
             }
-            ProxyError::AuthenticationBusy | ProxyError::Undecided => {
+            ProxyError::AuthenticationBusy | ProxyError::Undecided | ProxyError::NoncesExhausted => {
                 self.refuse(cycle, record, error, &[("Retry-After", b"1")])
             }
             _ => self.refuse(cycle, record, error, &[]),

@@ -12,7 +12,7 @@
 use super::sticky;
 use super::verifier::Verifier;
 use crate::config::{Access, Cluster, Config, Endpoint, Listener, Route};
-use crate::limits::LIMIT_TABLE_BUCKETS;
+use crate::limits::{LIMIT_TABLE_BUCKETS, SIGNATURE_NONCES_MAX};
 use crate::observe::labels::ProbeState;
 use crate::observe::stats::Stats;
 use crate::policy::access::Guards;
@@ -23,6 +23,7 @@ use crate::policy::concurrency::{SharedSlots, UNLIMITED};
 use crate::policy::descriptors::Fit;
 use crate::policy::identity::Identities;
 use crate::policy::key_table::KeyTable;
+use crate::policy::replay::Replays;
 use crate::policy::router::Router;
 use crate::policy::sticky::Sessions;
 use crate::policy::try_time::TryTimes;
@@ -37,6 +38,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// One gateway's common ground under one configuration.
 #[derive(Debug)]
@@ -57,6 +59,8 @@ pub struct Shared {
     pub(super) has_cors: bool,
     /// What verifies passwords, if anybody logs in.
     pub(super) verifier: Option<Arc<Verifier>>,
+    /// Nonces of signed requests, once anybody signs, of all configurations from then on; and how long they are remembered.
+    pub(super) replays: Option<(Arc<Replays>, Duration)>,
     /// Whether any request is asked for who sends it, or kept out.
     pub(super) has_guards: bool,
     /// The numbers.
@@ -125,6 +129,21 @@ fn has_guards(config: &Config) -> bool {
         || config.routes.iter().any(|route| route.auth.is_some() || has_rules(&route.access))
 }
 
+/// A table of nonces, if requests are signed. A nonce that one way has taken must not come again by another one, where signatures may be older.
+fn replays(config: &Config, old: Option<&(Arc<Replays>, Duration)>) -> Option<(Arc<Replays>, Duration)> {
+    let rules = config.auth.iter().filter_map(|way| way.signature());
+    let life = rules.map(|rules| rules.age_max + rules.leeway).max();
+    let new = || {
+        let chance = RandomState::new();
+        Arc::new(Replays::new(SIGNATURE_NONCES_MAX, [0, 1].map(|half| chance.hash_one(half))))
+    };
+    match (old, life) {
+        (None, None) => None,
+        (Some((replays, _)), life) => Some((Arc::clone(replays), life.unwrap_or_default())),
+        (None, Some(life)) => Some((new(), life)),
+    }
+}
+
 impl Shared {
     /// What the workers of `config` need, with the descriptors that there are; `router` is compiled from it.
     #[must_use]
@@ -160,6 +179,7 @@ impl Shared {
             identities: Arc::clone(&self.identities),
             guards: Arc::clone(&self.guards),
             verifier: self.verifier.clone(),
+            replays: self.replays.clone(),
             has_guards: self.has_guards,
             has_cors: self.has_cors,
             limits: Arc::clone(&self.limits),
@@ -250,6 +270,7 @@ impl Shared {
             identities: Arc::new(Identities::new(&config.consumers, RandomState::new)),
             guards: Arc::new(Guards::new(&config)),
             verifier: Verifier::of(&config, old.and_then(|old| old.verifier.as_ref())),
+            replays: replays(&config, old.and_then(|old| old.replays.as_ref())),
             has_guards: has_guards(&config),
             has_cors: config.routes.iter().any(|route| route.cors.is_some()),
             try_times: Arc::new(try_times),

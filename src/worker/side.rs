@@ -134,9 +134,10 @@ impl Line<'_> {
     pub(super) fn begins_late(&self) -> bool {
         self.forward.injected.is_some()
             || (self.buffered_bytes_max().is_some() && self.forward.framing != Framing::None)
+            || self.has_signed_body()
     }
 
-    fn buffered_bytes_max(&self) -> Option<usize> {
+    pub(super) fn buffered_bytes_max(&self) -> Option<usize> {
         self.inbound.worker.shared.config.routes[self.forward.route.index()].traffic.buffered_bytes_max
     }
 
@@ -157,17 +158,10 @@ impl Line<'_> {
         if abort.is_some() {
             return Action::Reply(ProxyError::FaultInjected);
         }
-        if let Some(bytes_max) = self.buffered_bytes_max() {
-            self.encode(upload);
-            let held = upload.hold(bytes_max, self.forward.version).await;
-            self.now = clock::now();
-            match held {
-                Ok(true) => {}
-                Ok(false) => self.inbound.worker.recorder.traffic(self.forward.route, TrafficEvent::BufferingSkipped),
-                Err(failure) => return self.fail(failure, upload),
-            }
+        match self.await_body(upload).await {
+            Some(action) => action,
+            None => self.begin(),
         }
-        self.begin()
     }
 
     /// What is done in place of this reply: another side of the split is asked, if this one has nobody left, or nobody with room (`max_requests`).

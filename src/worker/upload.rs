@@ -15,6 +15,7 @@ mod invariants;
 mod waits;
 
 use self::holding::Held;
+pub(super) use self::holding::Hold;
 use self::waits::Waits;
 use super::attempt::Attempt;
 use super::attempts::Attempts;
@@ -435,6 +436,9 @@ impl<'c> Upload<'c> {
             return Ok(());
         }
         let payload = &inbox.unread()[decoded.payload.clone()];
+        if let Some(held) = self.held.get() {
+            held.note(payload);
+        }
         let end = trailers.end(decoded.done, self.attempts.request_rules());
         match &self.text {
             None => push_piece(outbound.vec_mut(), self.framing, payload, end),

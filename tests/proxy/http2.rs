@@ -74,7 +74,11 @@ async fn text(sender: &SendRequest<Bytes>, request: Request<()>) -> (u16, String
 }
 
 /// A request with a body, in pieces as the windows allow.
-async fn post(sender: &SendRequest<Bytes>, request: Request<()>, body: &[u8]) -> Result<(u16, Vec<u8>), h2::Error> {
+pub(crate) async fn post(
+    sender: &SendRequest<Bytes>,
+    request: Request<()>,
+    body: &[u8],
+) -> Result<(u16, Vec<u8>), h2::Error> {
     let mut sender = sender.clone().ready().await?;
     let (response, mut stream) = sender.send_request(request, body.is_empty())?;
     let mut rest = body;

@@ -68,6 +68,7 @@ mod replaced;
 mod retries;
 mod reuse;
 mod routing;
+mod signatures;
 mod sockets;
 mod stale;
 mod sticky;

@@ -1,6 +1,6 @@
 //! Consumers, ways to be recognised and rules as `/config` shows them: names and counts, and nothing of a key, not even its digest.
 
-use crate::config::{Auth, ClaimTest, Config, Consumers, Forward, KeyPlace, Proof, Rule, TokenRules};
+use crate::config::{Auth, ClaimTest, Config, Consumers, Forward, KeyPlace, Proof, Rule, SignatureRules, TokenRules};
 use crate::units::AuthId;
 use http::HeaderName;
 use serde_json::{Map, Value, json};
@@ -18,7 +18,10 @@ pub(super) fn consumers(consumers: &Consumers) -> Map<String, Value> {
             .map(|(kind, text)| Map::from_iter([(kind.to_owned(), text.into())]))
             .collect();
         let groups = consumers.groups_of(consumer).collect::<Vec<_>>();
-        json!({ "groups": groups, "keys": keys, "mtls": marks, "basic": basic })
+        let signers: Vec<_> = (consumer.signers.iter())
+            .map(|it| json!({ "keyid": it.id, "algorithm": it.algorithm.word(), "key": HIDDEN }))
+            .collect();
+        json!({ "groups": groups, "keys": keys, "mtls": marks, "basic": basic, "signature": signers })
     };
     written.map(|consumer| (consumer.name.to_string(), row(consumer))).collect()
 }
@@ -32,7 +35,7 @@ fn way(way: &Auth) -> Value {
     let (mut header, mut scheme, mut query, mut cookie) = (None, None, None, None);
     for place in &way.places {
         match place {
-            KeyPlace::Header(..) if way.logins().is_some() => {} // it follows
+            KeyPlace::Header(..) if way.logins().is_some() || way.signature().is_some() => {} // it follows
             KeyPlace::Header(name, word) => (header, scheme) = (Some(name.as_str()), word.as_deref()),
             KeyPlace::Query(name) => query = Some(name),
             KeyPlace::Cookie(name) => cookie = Some(name),
@@ -56,6 +59,7 @@ fn way(way: &Auth) -> Value {
         "tls": tokens.and_then(|it| it.fetched.as_ref()?.tls.as_ref()).map(|tls| &tls.shown),
         "basic": basic,
         "mtls": matches!(way.proof, Proof::Certificate),
+        "signature": way.signature().map(|rules| signature_of(rules)),
         "forward": forward,
         "algorithms": tokens.map_or_else(Vec::new, |it| it.algorithms.iter().map(|one| one.word()).collect()),
         "issuer": tokens.and_then(|it| it.issuer.as_ref()),
@@ -65,6 +69,18 @@ fn way(way: &Auth) -> Value {
         "consumer_claim": tokens.map(|it| &it.consumer_claim),
         "forward_credentials": way.forwards,
         "headers": headers.collect::<Map<String, Value>>(),
+    })
+}
+
+fn signature_of(rules: &SignatureRules) -> Value {
+    json!({
+        "components": rules.components,
+        "content_digest": rules.content_digest,
+        "max_body": crate::config::bytes(rules.body_bytes_max as u64),
+        "max_age": super::configuration::duration(rules.age_max),
+        "leeway": super::configuration::duration(rules.leeway),
+        "nonce": rules.nonce.word(),
+        "tag": rules.tag,
     })
 }
 

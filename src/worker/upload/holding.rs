@@ -7,11 +7,12 @@ use super::{BodyState, Upload};
 use crate::http::{Version, reply};
 use crate::limits::{REPLAY_BYTES_MAX, REQUEST_BUFFERS_BYTES_MAX};
 use crate::net::clock;
+use crate::policy::signature::digest::{ContentDigest, Running};
 use crate::units::Instant;
 use crate::worker::compression::Coder;
 use crate::worker::failure::Failure;
 use crate::worker::state::Worker;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Bytes that one request holds of those that a worker may, given back when this is dropped.
@@ -22,12 +23,34 @@ pub(super) struct Held {
     kept_bytes_max: Cell<usize>,
     /// No longer is the client waited for.
     until: Cell<Instant>,
+    /// Whether it is what its client has signed.
+    digest: RefCell<Option<Running>>,
+}
+
+/// What has become of a body that was awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker) enum Hold {
+    /// All of it is here.
+    Whole,
+    /// All of it is here, and it is not what its digest says.
+    Wrong,
+    /// It is larger than what may be held of it.
+    TooLarge,
+    /// The worker holds as much for others as it may.
+    NoRoom,
 }
 
 impl Held {
     fn nothing(worker: &Rc<Worker>) -> Self {
         let (kept_bytes_max, until) = (Cell::new(REPLAY_BYTES_MAX), Cell::new(Instant::NEVER));
-        Self { worker: Rc::clone(worker), own: Cell::new(0), kept_bytes_max, until }
+        Self { worker: Rc::clone(worker), own: Cell::new(0), kept_bytes_max, until, digest: RefCell::default() }
+    }
+
+    /// More of the body has come.
+    pub(super) fn note(&self, piece: &[u8]) {
+        if let Some(digest) = &mut *self.digest.borrow_mut() {
+            digest.update(piece);
+        }
     }
 
     /// Whether so many may be held now.
@@ -77,10 +100,16 @@ impl Upload<'_> {
         done
     }
 
-    /// Receives the body until it is whole, or as long as it may be held: up to `bytes_max`, and until T_max. The head is there already. Whether all of it
-    /// is here.
-    pub(in crate::worker) async fn hold(&self, bytes_max: usize, version: Version) -> Result<bool, Failure> {
+    /// Receives the body until it is whole, or as long as it may be held: up to `bytes_max`, and until T_max; and looks whether it is as `digest` says. The
+    /// head is there already, and nothing of the body.
+    pub(in crate::worker) async fn hold(
+        &self,
+        bytes_max: usize,
+        version: Version,
+        digest: Option<&ContentDigest>,
+    ) -> Result<Hold, Failure> {
         let held = self.held.get_or_init(|| Box::new(Held::nothing(self.inbound.worker.worker())));
+        held.digest.replace(digest.map(ContentDigest::begin));
         held.until.set(self.attempts.deadline());
         held.kept_bytes_max.set(bytes_max.max(REPLAY_BYTES_MAX));
         self.take_in()?;
@@ -103,13 +132,18 @@ impl Upload<'_> {
             if is_larger || !held.grow_to(expected.min(bytes_max)) {
                 // no more of it is kept than of any other
                 held.kept_bytes_max.set(REPLAY_BYTES_MAX);
-                return Ok(false);
+                return Ok(if is_larger { Hold::TooLarge } else { Hold::NoRoom });
             }
             self.receive().await?;
             self.take_in()?;
         }
+        let is_right = held.digest.take().is_none_or(Running::is_right);
+        // a client may end its body with the bytes that make it too large
+        if digest.is_some() && self.body_bytes() > bytes_max as u64 {
+            return Ok(Hold::TooLarge);
+        }
         self.attempts.begin_deadline(clock::now());
-        Ok(true)
+        Ok(if is_right { Hold::Whole } else { Hold::Wrong })
     }
 }
 
