@@ -94,7 +94,7 @@ impl Line<'_> {
         let found = of(&self.inbound.worker.shared, self.attempts.cluster());
         let is_met = self.attempts.moves() == 0 && self.forward.session == Some(endpoint);
         let cookie = found.filter(|_| !is_met);
-        let relocation = self.relocation();
+        let relocation = self.relocation().filter(|_| !head.is_switching());
         if cookie.is_none() && coded.is_none() && relocation.is_none() {
             return self.forward.own_lines.all();
         }

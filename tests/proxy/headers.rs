@@ -103,7 +103,7 @@ endpoints = [{ address = "127.0.0.1:1" }]
         let upstream = Upstream::answering(|request, conn| {
             let place = request.header("x-place").unwrap_or("-").replace("HOST", request.header("host").unwrap_or_default());
             let names = format!("Location: {place}\r\nContent-Location: {place}\r\nRefresh: 1; url={place}\r\n");
-            conn.send(&format!("HTTP/1.1 302 Found\r\n{names}Content-Length: 0\r\n\r\n"));
+            conn.send(format!("HTTP/1.1 302 Found\r\n{names}Content-Length: 0\r\n\r\n"));
         });
         let route = "strip_prefix = \"/orders\"\nrewrite_location = true\nresponse_headers = { set = { x-made = \"{host}\" } }";
         let more = r#"

@@ -4,8 +4,7 @@ use crate::support::upstream::keep_a_port;
 use crate::support::{Driver, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 /// Of the limit: so slow that nothing comes back while a test runs.
@@ -89,30 +88,27 @@ on_both_drivers! {
         let upstream = Upstream::always("ok");
         let redis = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = redis.local_addr().expect("an address");
-        let (begun, is_over) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while let Ok((stream, _)) = redis.accept() {
-                    if is_over.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    begun.lock().unwrap().push(Instant::now());
-                    begin_only(stream);
+        let (tell, told) = channel();
+        // it ends when nobody listens to it any more
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = redis.accept() {
+                if tell.send(Instant::now()).is_err() {
+                    return;
                 }
-            });
-            let gateway = start(&file(driver, &upstream, address, "local"));
-            let (mut client, mut passed) = (gateway.client(), 0);
-            eventually("it has begun three times", || {
-                passed += usize::from(client.get("/").status == 200);
-                (begun.lock().unwrap().len() >= 3).then_some(())
-            });
-            let begun = begun.lock().unwrap().clone();
-            // 400 and 800 ms where the pauses grow, and 200 each where they do not
-            assert!(begun[2] - begun[0] >= Duration::from_millis(1_100), "{:?}", begun[2] - begun[0]);
-            assert!(passed <= 4 * BURST, "{passed}: a bucket for each beginning, and its own share");
-            drop(gateway);
-            is_over.store(true, Ordering::SeqCst);
-            drop(TcpStream::connect(address));
+                begin_only(stream);
+            }
         });
+        let gateway = Gateway::start_file(tempfile::tempdir().expect("a directory"), &file(driver, &upstream, address, "local"));
+        let (mut client, mut passed, mut begun) = (gateway.client(), 0, Vec::new());
+        eventually("it has begun three times", || {
+            passed += usize::from(client.get("/").status == 200);
+            begun.extend(told.try_iter());
+            (begun.len() >= 3).then_some(())
+        });
+        // 400 and 800 ms where the pauses grow, and 200 each where they do not
+        assert!(begun[2] - begun[0] >= Duration::from_millis(1_100), "{:?}", begun[2] - begun[0]);
+        assert!(passed <= 4 * BURST, "{passed}: a bucket for each beginning, and its own share");
+        drop((gateway, told));
+        drop(TcpStream::connect(address));
     }
 }

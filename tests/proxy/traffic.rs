@@ -113,7 +113,11 @@ on_both_drivers! {
         let service = Upstream::answering(move |request, conn| match request.target.as_str() {
             "/chunked" => {
                 conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-                text.as_bytes().chunks(50_000).for_each(|piece| drop(conn.send(&format!("{:x}\r\n{}\r\n", piece.len(), str::from_utf8(piece).unwrap()))));
+                for piece in text.as_bytes().chunks(50_000) {
+                    conn.send(format!("{:x}\r\n", piece.len()));
+                    conn.send(piece);
+                    conn.send("\r\n");
+                }
                 conn.send("0\r\n\r\n");
             }
             "/small" => conn.reply(200, &text[..40_000]),
