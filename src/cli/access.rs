@@ -93,8 +93,14 @@ pub(super) fn told(config: &Config, (listener, route): (ListenerId, RouteId), re
             let consumer = id.consumer.map(|id| identities.consumer(id));
             let groups: Vec<_> = consumer.into_iter().flat_map(|it| config.consumers.groups_of(it)).collect();
             let groups = if groups.is_empty() { String::new() } else { format!(", in {}", groups.join(", ")) };
-            let way = &config.auth[way.index()].name;
-            lines.push(("auth", format!("{way} recognises {}{groups}", id.name)));
+            let way = &config.auth[way.index()];
+            lines.push(("auth", format!("{} recognises {}{groups}", way.name, id.name)));
+            if way.signature().is_some() {
+                lines.push((
+                    "",
+                    "whether its nonce was taken before, and its body, only a running gateway can tell".to_owned(),
+                ));
+            }
         }
         None => {
             lines.push(("auth", format!("nobody is recognised by {}", names.join(" or "))));

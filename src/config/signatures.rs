@@ -18,6 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use toml::de::DeValue;
@@ -129,6 +130,10 @@ pub struct Signer {
     pub id: Box<str>,
     /// What it is for.
     pub algorithm: SignatureAlgorithm,
+    /// It was written in base64.
+    pub is_base64: bool,
+    /// Where it was read from, if it is a public key that has a file.
+    pub file: Option<PathBuf>,
     key: Arc<VerifyKey>,
     /// Of the key; nothing to be shown.
     pub(super) fingerprint: Box<str>,
@@ -147,6 +152,7 @@ impl Signer {
     /// It is none.
     pub(super) fn try_new(id: &str, algorithm: SignatureAlgorithm, key: Material<'_>) -> Result<Self, String> {
         let of = algorithm.of_tokens();
+        let is_base64 = matches!(key, Material::Secret(_, true));
         let (key, fingerprint) = match key {
             Material::Secret(..) if !of.is_symmetric() => {
                 return Err(format!("a secret is for hmac-sha256; {} needs a public key", algorithm.word()));
@@ -176,7 +182,8 @@ impl Signer {
                 }
             }
         };
-        Ok(Self { id: id.into(), algorithm, key: Arc::new(key), fingerprint: fingerprint.into() })
+        let (key, fingerprint) = (Arc::new(key), fingerprint.into());
+        Ok(Self { id: id.into(), algorithm, is_base64, file: None, key, fingerprint })
     }
 
     /// Whether `signature` is one of `base` by this key. In constant time where the key is a secret.
@@ -261,6 +268,7 @@ fn signer(table: &SigningKey, sink: &mut Sink<'_>) -> Option<Signer> {
         (None, Some(path), None) => {
             super::check_consumers::text_of(&path.value.0, crate::limits::TOKEN_KEYS_FILE_BYTES_MAX, sink)
                 .and_then(|text| Signer::try_new(id, algorithm, Material::Public(&text)))
+                .map(|signer| Signer { file: Some(path.value.0.clone()), ..signer })
         }
         (None, None, Some(text)) => Signer::try_new(id, algorithm, Material::Public(&text.value.0)),
         _ => Err("must be exactly one of secret, file, inline".to_owned()),

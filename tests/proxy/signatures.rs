@@ -294,6 +294,7 @@ on_both_drivers! {
         };
         let good = explain(&Signing::new("GET", "/a", b""));
         assert!(good.contains("signed recognises acme, in partners") && good.contains("verdict    allowed"), "{good}");
+        assert!(good.contains("whether its nonce was taken before"), "{good}");
         let old = explain(&Signing { created: 1, ..Signing::new("GET", "/a", b"") });
         assert!(old.contains("the signature is not believed: created is missing, too old") && old.contains("401"), "{old}");
         assert_eq!(ask(&mut gateway.client(), &Signing::new("GET", "/a", b"")).status, 200);

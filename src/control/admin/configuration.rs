@@ -544,7 +544,10 @@ algorithms = ["HS256"]
 forward = { upstream = "app", path = "/check" }
 [auth.login]
 basic = { realm = "orders" }
+[auth.signed]
+signature = {}
 [consumer.acme]
+signature = [{ keyid = "a", secret = "a-secret-of-at-least-32-bytes-of-which-nobody-knows" }]
 mtls = [{ subject = "CN=a" }, { san = "DNS:a.example" }, { spki = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 keys = [{ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
 basic = { password = "$2b$04$abcdefghijklmnopqrstuu8c93m3H5k8kq4eGHwY7leIekIaHh5P6" }

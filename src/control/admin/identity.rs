@@ -1,6 +1,8 @@
 //! Consumers, ways to be recognised and rules as `/config` shows them: names and counts, and nothing of a key, not even its digest.
 
-use crate::config::{Auth, ClaimTest, Config, Consumers, Forward, KeyPlace, Proof, Rule, SignatureRules, TokenRules};
+use crate::config::{
+    Auth, ClaimTest, Config, Consumers, Forward, KeyPlace, Proof, Rule, SignatureRules, Signer, TokenRules,
+};
 use crate::units::AuthId;
 use http::HeaderName;
 use serde_json::{Map, Value, json};
@@ -18,12 +20,24 @@ pub(super) fn consumers(consumers: &Consumers) -> Map<String, Value> {
             .map(|(kind, text)| Map::from_iter([(kind.to_owned(), text.into())]))
             .collect();
         let groups = consumers.groups_of(consumer).collect::<Vec<_>>();
-        let signers: Vec<_> = (consumer.signers.iter())
-            .map(|it| json!({ "keyid": it.id, "algorithm": it.algorithm.word(), "key": HIDDEN }))
-            .collect();
+        let signers: Vec<_> = consumer.signers.iter().map(signer).collect();
         json!({ "groups": groups, "keys": keys, "mtls": marks, "basic": basic, "signature": signers })
     };
     written.map(|consumer| (consumer.name.to_string(), row(consumer))).collect()
+}
+
+/// A key that requests are signed with; neither a secret nor a public key that stands in the file is shown again.
+fn signer(signer: &Signer) -> Value {
+    let is_secret = signer.algorithm.of_tokens().is_symmetric();
+    let hidden = |is_there: bool| is_there.then_some(HIDDEN);
+    json!({
+        "keyid": signer.id,
+        "algorithm": signer.algorithm.word(),
+        "secret": hidden(is_secret),
+        "base64": signer.is_base64,
+        "file": signer.file.as_ref().map(|path| path.display().to_string()),
+        "inline": hidden(!is_secret && signer.file.is_none()),
+    })
 }
 
 /// `[auth.NAME]`
