@@ -1,9 +1,12 @@
 //! What the two ends of a connection have told each other about it (RFC 9113 §6.5).
 
 use super::code::Code;
+use super::dynamic_table::TABLE_BYTES_MAX;
 use super::frame::{self, FRAME_BYTES_MAX};
 use super::window::WINDOW_MAX;
 
+/// SETTINGS_HEADER_TABLE_SIZE
+const HEADER_TABLE_SIZE: u16 = 1;
 /// SETTINGS_ENABLE_PUSH
 const ENABLE_PUSH: u16 = 2;
 /// SETTINGS_MAX_CONCURRENT_STREAMS
@@ -34,6 +37,8 @@ pub struct PeerSettings {
     pub is_push_enabled: bool,
     /// It has said that it takes extended CONNECT (RFC 8441).
     pub takes_connect: bool,
+    /// It has said that it keeps a smaller table for what we send than it would without a word.
+    pub has_small_table: bool,
 }
 
 impl Default for PeerSettings {
@@ -45,12 +50,13 @@ impl Default for PeerSettings {
             streams_max: STREAMS_ASSUMED,
             is_push_enabled: false,
             takes_connect: false,
+            has_small_table: false,
         }
     }
 }
 
 impl PeerSettings {
-    /// Takes the payload of a SETTINGS frame. What is about a table of ours (we have none) or unknown is passed over.
+    /// Takes the payload of a SETTINGS frame. What is unknown is passed over.
     ///
     /// # Errors
     /// A length that is no multiple of a setting's, or a value out of its range; the connection is lost.
@@ -62,6 +68,8 @@ impl PeerSettings {
         for &[i, d, a, b, c, e] in settings {
             let value = u32::from_be_bytes([a, b, c, e]);
             match u16::from_be_bytes([i, d]) {
+                // we have no table to make smaller, but must say so
+                HEADER_TABLE_SIZE => self.has_small_table |= value < TABLE_BYTES_MAX as u32,
                 ENABLE_PUSH if value > 1 => return Err(Code::Protocol),
                 ENABLE_PUSH => self.is_push_enabled = value == 1,
                 MAX_CONCURRENT_STREAMS => self.streams_max = value,

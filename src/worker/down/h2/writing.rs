@@ -96,7 +96,7 @@ impl Mux {
                 let is_last = head.has(END_STREAM);
                 block.consume(FRAME_HEAD_BYTES);
                 if head.kind == Kind::Headers {
-                    make_room(worker, out, head.len + FRAME_HEAD_BYTES);
+                    make_room(worker, out, head.len + 2 * FRAME_HEAD_BYTES);
                     codec.push_headers(out.vec_mut(), place, &block.unread()[..head.len], is_last);
                     block.consume(head.len);
                 } else if head.len == 0 {
