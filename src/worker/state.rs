@@ -77,6 +77,8 @@ pub(super) struct Worker {
     pub(super) compressions: Cell<usize>,
     /// Bytes of bodies that are awaited.
     pub(super) held: Cell<usize>,
+    /// Bytes of blocks in which bodies of streams wait.
+    pub(super) streams_ahead: Cell<usize>,
     /// Places for handshakes with clients.
     pub(super) handshakes: Handshakes,
     pub(super) draining: Cell<bool>,
@@ -150,6 +152,7 @@ impl Worker {
             mirrors: Cell::default(),
             compressions: Cell::default(),
             held: Cell::default(),
+            streams_ahead: Cell::default(),
             own_lines: RefCell::default(),
             charges: RefCell::default(),
             places: RefCell::default(),

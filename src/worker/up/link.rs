@@ -372,7 +372,7 @@ impl Link {
         let taken = lane.take_taken();
         if let Some(place) = slot.place {
             if taken > 0 {
-                codec.on_taken(place, taken, true);
+                codec.on_taken(place, taken, !worker.is_streams_full());
             }
             if lane.is_cut() {
                 codec.reset(place, Code::Cancel);

@@ -135,7 +135,7 @@ impl Mux {
         lane.on_rung();
         let taken = lane.take_taken();
         if taken > 0 {
-            self.codec.on_taken(place, taken, true);
+            self.codec.on_taken(place, taken, !worker.is_streams_full());
         }
         let is_cut = lane.is_cut();
         if is_cut && self.codec.reset(place, Code::Cancel) {
