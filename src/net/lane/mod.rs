@@ -35,6 +35,8 @@ use std::task::{Context, Poll, Waker};
 const FIRST_FD: RawFd = -2;
 /// Room for trailers that a lane keeps from one stream to the next; more than most have.
 const TRAILERS_KEPT: usize = 256;
+/// The same for the head of a response.
+const HEAD_KEPT: usize = 4 << 10;
 /// What the coding of a chunk takes beside its payload, with its end but without trailers.
 const CHUNK_OVERHEAD: usize = 32;
 
@@ -338,6 +340,8 @@ impl Lane {
         incoming.trailers.clear();
         // the lane is kept for other clients' streams
         incoming.trailers.shrink_to(TRAILERS_KEPT);
+        incoming.head.clear();
+        incoming.head.shrink_to(HEAD_KEPT);
         self.hold(0);
         // what somebody is sending goes back to him
         let outgoing = if self.is_sending.get() { Block::default() } else { self.outgoing.take() };
