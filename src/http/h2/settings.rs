@@ -19,6 +19,8 @@ const MAX_FRAME_SIZE: u16 = 5;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 /// SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 §3)
 const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+/// SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218 §2.1)
+const NO_RFC7540_PRIORITIES: u16 = 9;
 /// What §6.5.2 recommends as the least that a server should allow.
 const STREAMS_ASSUMED: u32 = 100;
 /// Bytes of one setting.
@@ -108,9 +110,11 @@ impl OwnSettings {
         self.push_all(out, &[(ENABLE_PUSH, 0)]);
     }
 
-    /// Appends SETTINGS, and WINDOW_UPDATE where the connection's window is larger than it is without being told (§6.9.2).
+    /// Appends SETTINGS, which say that PRIORITY is without effect, and WINDOW_UPDATE where the connection's window is larger than it is without being told (§6.9.2).
     pub(super) fn push(&self, out: &mut Vec<u8>) {
-        self.push_all(out, &[(MAX_CONCURRENT_STREAMS, self.streams_max), (ENABLE_CONNECT_PROTOCOL, 1)]);
+        let ours =
+            [(MAX_CONCURRENT_STREAMS, self.streams_max), (ENABLE_CONNECT_PROTOCOL, 1), (NO_RFC7540_PRIORITIES, 1)];
+        self.push_all(out, &ours);
     }
 
     fn push_all(&self, out: &mut Vec<u8>, first: &[(u16, u32)]) {
@@ -130,6 +134,17 @@ impl OwnSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_is_told_that_its_priorities_are_without_effect_and_an_endpoint_is_not() {
+        let own =
+            OwnSettings { streams_max: 7, window: 65_535, connection_window: 65_535, head_bytes_max: 9, fields_max: 1 };
+        let (mut down, mut up) = (Vec::new(), Vec::new());
+        own.push(&mut down);
+        own.push_asking(&mut up);
+        let told = |frame: &[u8]| frame[9..].as_chunks::<SETTING_BYTES>().0.contains(&[0, 9, 0, 0, 0, 1]);
+        assert_eq!((told(&down), told(&up)), (true, false));
+    }
 
     #[test]
     fn settings_have_ranges() {
