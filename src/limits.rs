@@ -331,6 +331,9 @@ pub const RECEIVE_BUFFERS: u16 = 128;
 pub const PIECES_AHEAD: usize = 4;
 /// Blocks that wait to be read over all connections of a worker: 8 MiB. Beyond it, received is only into blocks of those who ask.
 pub const PIECES_AHEAD_MAX: usize = 1_024;
+/// Blocks in which bodies wait that clients of HTTP/2 send and nobody has taken, over all connections of a worker. Beyond it nothing is received from
+/// connections of which more than one large block waits, and no window grows.
+pub const STREAMS_AHEAD_BYTES_MAX: usize = 32 << 20;
 /// Connections taken from one listener in one turn before others get theirs.
 pub const ACCEPT_BATCH: usize = 64;
 

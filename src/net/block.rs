@@ -164,6 +164,12 @@ impl Block {
         (bytes.capacity() - bytes.len()).saturating_sub(TAILROOM)
     }
 
+    /// Bytes of its memory.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.body().bytes.capacity()
+    }
+
     /// True for a block that can hold a large piece.
     #[must_use]
     pub fn is_large(&self) -> bool {

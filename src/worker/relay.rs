@@ -339,31 +339,30 @@ fn restate(
     payload: Range<usize>,
     (form, trailers): (Form, &[u8]),
 ) -> Range<usize> {
-    let mut frame = Vec::new();
-    if !trailers.is_empty() {
-        grpc_web::push_trailers(&mut frame, trailers);
-    }
-    if form == Form::Text {
-        let mut text = Vec::new();
-        for part in [&block.all()[payload], &frame] {
-            grpc_web::push_text(&mut text, part);
-        }
-        block.clear_with_headroom(CHUNK_HEADROOM);
-        block.vec_mut().extend_from_slice(&text);
-        return block.range();
-    }
-    if frame.is_empty() {
+    if form == Form::Binary && trailers.is_empty() {
         return payload;
     }
-    block.set_unread(payload);
-    if block.room() < frame.len() {
-        let bytes = block.unread().to_vec();
-        worker.grow(block, bytes.len() + CHUNK_HEADROOM + frame.len());
+    worker.restate_in_room(|made| {
+        let piece = &block.all()[payload];
+        match form {
+            Form::Binary => made.extend_from_slice(piece),
+            Form::Text => grpc_web::push_text(made, piece),
+        }
+        block.clear();
+        if !trailers.is_empty() && form == Form::Text {
+            grpc_web::push_trailers(block.vec_mut(), trailers);
+            grpc_web::push_text(made, block.all());
+        } else if !trailers.is_empty() {
+            grpc_web::push_trailers(made, trailers);
+        }
         block.clear_with_headroom(CHUNK_HEADROOM);
-        block.vec_mut().extend_from_slice(&bytes);
-    }
-    block.vec_mut().extend_from_slice(&frame);
-    block.range()
+        if block.room() < made.len() {
+            worker.grow(block, CHUNK_HEADROOM + made.len());
+            block.clear_with_headroom(CHUNK_HEADROOM);
+        }
+        block.vec_mut().extend_from_slice(made);
+        block.range()
+    })
 }
 
 /// A response that is being passed on ends when the request that is still coming breaks.

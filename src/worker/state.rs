@@ -15,7 +15,7 @@ use super::report::{Complaints, Report};
 use crate::config::Config;
 use crate::http::date::{self, HttpDate};
 use crate::http::fields::HeadScratch;
-use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_LARGE, BLOCK_SMALL, CUT_BEFORE_DRAIN_ENDS};
+use crate::limits::{ARMED_RECEIVES_MAX, BLOCK_BULK, BLOCK_LARGE, BLOCK_SMALL, CUT_BEFORE_DRAIN_ENDS};
 use crate::net::block::{Block, Blocks, TAILROOM};
 use crate::net::clock;
 use crate::net::timer::Timers;
@@ -77,6 +77,10 @@ pub(super) struct Worker {
     pub(super) compressions: Cell<usize>,
     /// Bytes of bodies that are awaited.
     pub(super) held: Cell<usize>,
+    /// Memory for pieces of bodies that are put into another form.
+    restated: Cell<Vec<u8>>,
+    /// Bytes of blocks in which bodies of streams wait.
+    pub(super) streams_ahead: Cell<usize>,
     /// Places for handshakes with clients.
     pub(super) handshakes: Handshakes,
     pub(super) draining: Cell<bool>,
@@ -154,6 +158,8 @@ impl Worker {
             mirrors: Cell::default(),
             compressions: Cell::default(),
             held: Cell::default(),
+            restated: Cell::default(),
+            streams_ahead: Cell::default(),
             own_lines: RefCell::default(),
             charges: RefCell::default(),
             places: RefCell::default(),
@@ -244,6 +250,17 @@ impl Worker {
         larger.vec_mut().extend_from_slice(block.unread());
         larger.vec_mut().reserve_exact((bytes_max + 1 + TAILROOM).saturating_sub(block.unread().len()));
         blocks.put(std::mem::replace(block, larger));
+    }
+
+    /// Room in which a piece of a body is put into another form, for one call; it is empty.
+    pub(super) fn restate_in_room<T>(&self, make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut room = self.restated.take();
+        let made = make(&mut room);
+        room.clear();
+        if room.capacity() <= BLOCK_BULK {
+            self.restated.set(room);
+        }
+        made
     }
 
     /// Whether so many connections wait with a receive armed that others must do without.

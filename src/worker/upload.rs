@@ -443,13 +443,18 @@ impl<'c> Upload<'c> {
         match &self.text {
             None => push_piece(outbound.vec_mut(), self.framing, payload, end),
             Some(text) => {
-                let (mut text, mut said) = (text.borrow_mut(), Vec::with_capacity(payload.len() / 4 * 3 + 3));
-                let read = text.decode(payload, &mut said);
-                if read.is_err() || (decoded.done && !text.is_whole()) {
+                let mut text = text.borrow_mut();
+                let is_text = self.inbound.worker.restate_in_room(|said| {
+                    let is_text = text.decode(payload, said).is_ok() && (!decoded.done || text.is_whole());
+                    if is_text {
+                        push_piece(outbound.vec_mut(), self.framing, said, end);
+                    }
+                    is_text
+                });
+                if !is_text {
                     self.severed.set(!body.is_done());
                     return Err(Failure::Downstream(ProxyError::BadRequest));
                 }
-                push_piece(outbound.vec_mut(), self.framing, &said, end);
             }
         }
         inbox.consume(decoded.consumed);

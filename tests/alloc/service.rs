@@ -1,32 +1,42 @@
 //! A service behind the gateway: plain blocking threads that answer what the path asks for.
 
+use crate::streams::push_frame;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// More than a worker's largest buffer holds.
 const LARGE_BYTES: usize = 100_000;
 
-/// Two listening sockets whose threads live as long as the process.
+/// Listening sockets whose threads live as long as the process.
 pub(crate) struct Service {
     /// Answers 200.
     pub(crate) good: SocketAddr,
     /// Answers 503.
     pub(crate) failing: SocketAddr,
+    /// Answers 200 over HTTP/2.
+    pub(crate) streams: SocketAddr,
+    /// The same as a service of gRPC.
+    pub(crate) calls: SocketAddr,
 }
 
 impl Service {
     pub(crate) fn start() -> Self {
-        Self { good: listen(true), failing: listen(false) }
+        Self {
+            good: listen(|stream| serve(stream, true)),
+            failing: listen(|stream| serve(stream, false)),
+            streams: listen(|stream| serve_streams(stream, push_answer)),
+            calls: listen(|stream| serve_streams(stream, push_call)),
+        }
     }
 }
 
-fn listen(good: bool) -> SocketAddr {
+fn listen(serve: fn(TcpStream)) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let stream = stream.expect("a connection");
-            std::thread::spawn(move || serve(stream, good));
+            std::thread::spawn(move || serve(stream));
         }
     });
     address
@@ -56,6 +66,55 @@ fn serve(mut stream: TcpStream, good: bool) {
         }
         read.drain(..end);
     }
+}
+
+/// Answers each stream that has come to its end, without a look at what it asks for.
+fn serve_streams(mut stream: TcpStream, push_answer: fn(&mut Vec<u8>, u32)) {
+    stream.set_nodelay(true).expect("a socket");
+    let (mut read, mut out, mut piece) = (Vec::new(), Vec::new(), [0; 1 << 14]);
+    push_frame(&mut out, 4, 0, 0, b"");
+    push_frame(&mut out, 8, 0, 0, &(1_u32 << 30).to_be_bytes());
+    let mut at = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+    loop {
+        while let Some([a, b, c, kind, flags, i, j, k, l, behind @ ..]) = read.get(at..) {
+            let (len, id) = (u32::from_be_bytes([0, *a, *b, *c]) as usize, u32::from_be_bytes([*i, *j, *k, *l]));
+            if behind.len() < len {
+                break;
+            }
+            match (kind, flags & 1) {
+                (0 | 1, 1) => push_answer(&mut out, id),
+                (4, 0) => push_frame(&mut out, 4, 1, 0, b""),
+                (6, 0) => push_frame(&mut out, 6, 1, 0, &behind[..len]),
+                _ => {}
+            }
+            at += 9 + len;
+        }
+        if read.len() >= at {
+            read.drain(..at);
+            at = 0;
+        }
+        if stream.write_all(&out).is_err() {
+            return;
+        }
+        out.clear();
+        match read_some(&mut stream, &mut piece) {
+            Ok(received @ 1..) => read.extend_from_slice(&piece[..received]),
+            _ => return,
+        }
+    }
+}
+
+/// A kilobyte.
+fn push_answer(out: &mut Vec<u8>, id: u32) {
+    // `:status: 200`, `content-length: 1024`
+    push_frame(out, 1, 4, id, b"\x88\x0f\x0d\x041024");
+    push_frame(out, 0, 1, id, &[b'z'; 1_024]);
+}
+
+/// One message, and no trailers: what those take is another matter.
+fn push_call(out: &mut Vec<u8>, id: u32) {
+    push_frame(out, 1, 4, id, b"\x88\x0f\x10\x10application/grpc");
+    push_frame(out, 0, 1, id, b"\0\0\0\0\x05hello");
 }
 
 /// `Read::read`, again when a signal interrupts it: with a time limit the kernel does not go on by itself.

@@ -19,6 +19,9 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "a hundred streams at once", path: "/small", body: b"", at_once: 100 },
     Case { name: "ten streams with bodies", path: "/small", body: b"hello, world", at_once: 10 },
     Case { name: "a chunked response on a stream", path: "/chunked", body: b"", at_once: 1 },
+    Case { name: "a stream to a stream at a time", path: "/up", body: b"", at_once: 1 },
+    Case { name: "ten streams to streams", path: "/up", body: b"", at_once: 10 },
+    Case { name: "ten streams with bodies to streams", path: "/up", body: b"hello, world", at_once: 10 },
     Case { name: "the route's own response on a stream", path: "/own", body: b"", at_once: 10 },
 ];
 
@@ -31,7 +34,7 @@ pub(crate) struct Client {
     has_taught: bool,
 }
 
-fn push_frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, payload: &[u8]) {
+pub(crate) fn push_frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, payload: &[u8]) {
     let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
     out.extend_from_slice(&[a, b, c, kind, flags]);
     out.extend_from_slice(&id.to_be_bytes());

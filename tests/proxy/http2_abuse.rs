@@ -238,6 +238,43 @@ on_both_drivers! {
         gateway.assert_nothing_left();
     }
 
+    /// Bodies that nobody takes, on many connections: a worker holds so much of them and no more, and all goes on when others have left.
+    fn bodies_that_wait_share_one_bound(driver: Driver) {
+        let service = Upstream::always("ok");
+        let route = "timeout = \"60s\"\nfault = { delay = { time = \"1h\" }, header = \"x-fault\" }";
+        let config = behind(&[&service], route, "");
+        let setup = Setup { workers: 1, listener: "http2 = { cleartext = true }", config: &config, ..Setup::default() };
+        let gateway = Gateway::start_with(driver, &setup);
+        let mut neighbour = gateway.client();
+        assert_eq!(neighbour.get("/").text(), "ok");
+        let before = gateway.resident_bytes();
+        let grown = || gateway.resident_bytes().saturating_sub(before);
+        let head = [POST, b"\0\x07x-fault\x01a"].concat();
+        let mut attackers: Vec<_> = (0..64).map(|_| Attacker::connect(&gateway)).collect();
+        for attacker in &mut attackers {
+            // as much as the windows allow
+            for id in (1..30).step_by(2) {
+                attacker.send(&frame(1, 0x4, id, &head));
+                for _ in 0..4 {
+                    attacker.send(&frame(0, 0, id, &[b'x'; 16_384]));
+                }
+            }
+            attacker.send(&frame(6, 0, 0, b"all read"));
+        }
+        eventually("as much is held as may be", || (grown() > 20 << 20).then_some(()));
+        for _ in 0..50 {
+            assert_eq!(neighbour.get("/").text(), "ok", "the neighbour notices");
+        }
+        assert!(grown() < 56 << 20, "{} bytes", grown());
+        attackers.drain(..48);
+        for attacker in &mut attackers {
+            while attacker.next().expect("the connection goes on").kind != 6 {}
+        }
+        drop(attackers);
+        drop(neighbour);
+        gateway.assert_nothing_left();
+    }
+
     fn a_client_that_says_nothing_or_half_of_something_is_sent_away(driver: Driver) {
         let service = Upstream::always("ok");
         let gateway = gateway(driver, &service, "header_timeout = \"300ms\"");

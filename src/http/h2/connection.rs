@@ -148,6 +148,8 @@ pub struct Connection {
     /// Streams above it were announced not to be looked at.
     pub(super) goaway: Option<u32>,
     pub(super) control: Vec<u8>,
+    /// The peer was told that nothing we send is in its table (RFC 7541 §4.2).
+    pub(super) has_emptied_table: bool,
 }
 
 impl Connection {
@@ -176,6 +178,7 @@ impl Connection {
             has_skipped: false,
             goaway: None,
             control,
+            has_emptied_table: false,
         }
     }
 

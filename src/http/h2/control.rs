@@ -204,11 +204,17 @@ impl Connection {
     /// Appends a header block as HEADERS of a stream.
     pub fn push_headers(&mut self, out: &mut Vec<u8>, place: usize, block: &[u8], ended: bool) {
         let frame_max = self.frame_max();
+        let owes_size = self.peer.has_small_table && !self.has_emptied_table;
         let stream = self.streams.get_mut(place);
         if ended {
             stream.response = Response::Ended;
         }
-        frame::push_headers(out, stream.id, block, ended, frame_max);
+        let id = stream.id;
+        if owes_size {
+            self.has_emptied_table = true;
+            return push_first_headers(out, id, block, ended, frame_max);
+        }
+        frame::push_headers(out, id, block, ended, frame_max);
     }
 
     /// So many bytes of a request's body have gone where they should; a reader that keeps up (`fast`) gets a larger window.
@@ -284,6 +290,14 @@ impl Connection {
         let gathered = self.gathering.as_ref().map_or(0, |gathering| gathering.block.capacity());
         self.decoder.memory() + self.streams.memory() + self.control.capacity() + gathered
     }
+}
+
+/// The first block behind SETTINGS that make a table smaller says how large the sender has it from then on, and a peer that does not find that is
+/// to end the connection (RFC 9113 §4.3.1, RFC 7541 §4.2). We use none, and 0 is no more than whatever is asked for later.
+#[cold]
+fn push_first_headers(out: &mut Vec<u8>, id: u32, block: &[u8], ended: bool, frame_max: usize) {
+    const EMPTY_TABLE: u8 = 0x20;
+    frame::push_headers(out, id, &[&[EMPTY_TABLE], block].concat(), ended, frame_max);
 }
 
 /// §6.8

@@ -1,9 +1,12 @@
 //! What the two ends of a connection have told each other about it (RFC 9113 §6.5).
 
 use super::code::Code;
+use super::dynamic_table::TABLE_BYTES_MAX;
 use super::frame::{self, FRAME_BYTES_MAX};
 use super::window::WINDOW_MAX;
 
+/// SETTINGS_HEADER_TABLE_SIZE
+const HEADER_TABLE_SIZE: u16 = 1;
 /// SETTINGS_ENABLE_PUSH
 const ENABLE_PUSH: u16 = 2;
 /// SETTINGS_MAX_CONCURRENT_STREAMS
@@ -16,6 +19,8 @@ const MAX_FRAME_SIZE: u16 = 5;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 /// SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 §3)
 const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+/// SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218 §2.1)
+const NO_RFC7540_PRIORITIES: u16 = 9;
 /// What §6.5.2 recommends as the least that a server should allow.
 const STREAMS_ASSUMED: u32 = 100;
 /// Bytes of one setting.
@@ -34,6 +39,8 @@ pub struct PeerSettings {
     pub is_push_enabled: bool,
     /// It has said that it takes extended CONNECT (RFC 8441).
     pub takes_connect: bool,
+    /// It has said that it keeps a smaller table for what we send than it would without a word.
+    pub has_small_table: bool,
 }
 
 impl Default for PeerSettings {
@@ -45,12 +52,13 @@ impl Default for PeerSettings {
             streams_max: STREAMS_ASSUMED,
             is_push_enabled: false,
             takes_connect: false,
+            has_small_table: false,
         }
     }
 }
 
 impl PeerSettings {
-    /// Takes the payload of a SETTINGS frame. What is about a table of ours (we have none) or unknown is passed over.
+    /// Takes the payload of a SETTINGS frame. What is unknown is passed over.
     ///
     /// # Errors
     /// A length that is no multiple of a setting's, or a value out of its range; the connection is lost.
@@ -62,6 +70,8 @@ impl PeerSettings {
         for &[i, d, a, b, c, e] in settings {
             let value = u32::from_be_bytes([a, b, c, e]);
             match u16::from_be_bytes([i, d]) {
+                // we have no table to make smaller, but must say so
+                HEADER_TABLE_SIZE => self.has_small_table |= value < TABLE_BYTES_MAX as u32,
                 ENABLE_PUSH if value > 1 => return Err(Code::Protocol),
                 ENABLE_PUSH => self.is_push_enabled = value == 1,
                 MAX_CONCURRENT_STREAMS => self.streams_max = value,
@@ -100,9 +110,11 @@ impl OwnSettings {
         self.push_all(out, &[(ENABLE_PUSH, 0)]);
     }
 
-    /// Appends SETTINGS, and WINDOW_UPDATE where the connection's window is larger than it is without being told (§6.9.2).
+    /// Appends SETTINGS, which say that PRIORITY is without effect, and WINDOW_UPDATE where the connection's window is larger than it is without being told (§6.9.2).
     pub(super) fn push(&self, out: &mut Vec<u8>) {
-        self.push_all(out, &[(MAX_CONCURRENT_STREAMS, self.streams_max), (ENABLE_CONNECT_PROTOCOL, 1)]);
+        let ours =
+            [(MAX_CONCURRENT_STREAMS, self.streams_max), (ENABLE_CONNECT_PROTOCOL, 1), (NO_RFC7540_PRIORITIES, 1)];
+        self.push_all(out, &ours);
     }
 
     fn push_all(&self, out: &mut Vec<u8>, first: &[(u16, u32)]) {
@@ -122,6 +134,17 @@ impl OwnSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_is_told_that_its_priorities_are_without_effect_and_an_endpoint_is_not() {
+        let own =
+            OwnSettings { streams_max: 7, window: 65_535, connection_window: 65_535, head_bytes_max: 9, fields_max: 1 };
+        let (mut down, mut up) = (Vec::new(), Vec::new());
+        own.push(&mut down);
+        own.push_asking(&mut up);
+        let told = |frame: &[u8]| frame[9..].as_chunks::<SETTING_BYTES>().0.contains(&[0, 9, 0, 0, 0, 1]);
+        assert_eq!((told(&down), told(&up)), (true, false));
+    }
 
     #[test]
     fn settings_have_ranges() {

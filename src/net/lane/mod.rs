@@ -14,7 +14,10 @@
 //!
 //! It holds no block while nothing is under way, and knows neither ids nor windows.
 
+mod bells;
 pub(super) mod socket;
+
+pub use bells::Bells;
 
 use super::block::{Block, Blocks};
 use super::stream::Received;
@@ -32,47 +35,14 @@ use std::task::{Context, Poll, Waker};
 const FIRST_FD: RawFd = -2;
 /// Room for trailers that a lane keeps from one stream to the next; more than most have.
 const TRAILERS_KEPT: usize = 256;
+/// The same for the head of a response.
+const HEAD_KEPT: usize = 4 << 10;
 /// What the coding of a chunk takes beside its payload, with its end but without trailers.
 const CHUNK_OVERHEAD: usize = 32;
 
 thread_local! {
     /// Those of this thread, by their descriptors.
     static LANES: RefCell<Slab<Rc<Lane>>> = RefCell::default();
-}
-
-/// What a connection's task is woken with: the places of its lanes for which there is something to be done.
-#[derive(Debug, Default)]
-pub struct Bells {
-    due: RefCell<Vec<u32>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Bells {
-    /// Takes the next place; whoever finds none is woken with the next one.
-    pub fn poll_next(&self, cx: &Context<'_>) -> Poll<usize> {
-        if let Some(place) = self.due.borrow_mut().pop() {
-            return Poll::Ready(place as usize);
-        }
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|set| set.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    /// Wakes the connection's task for something else than a lane.
-    pub fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
-    }
-
-    fn ring(&self, place: u32) {
-        self.due.borrow_mut().push(place);
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
-    }
 }
 
 /// How a request's body comes to its end.
@@ -191,6 +161,8 @@ pub struct Lane {
     writer: RefCell<Option<Waker>>,
     /// Payload that was taken and that nobody has asked for yet.
     taken: Cell<usize>,
+    /// Bytes of the block that its connection counts.
+    held: Cell<usize>,
     /// Whoever serves it reads no more.
     is_deaf: Cell<bool>,
     /// … and sends no more either: what was begun is not ended.
@@ -222,6 +194,7 @@ impl Lane {
             reader: RefCell::default(),
             writer: RefCell::default(),
             taken: Cell::new(0),
+            held: Cell::new(0),
             is_deaf: Cell::new(false),
             is_cut: Cell::new(false),
             is_lost: Cell::new(false),
@@ -242,6 +215,7 @@ impl Lane {
         }
         self.is_half_closed.set(false);
         self.taken.set(0);
+        self.held.set(0);
         let mut incoming = self.incoming.borrow_mut();
         incoming.trailers.clear();
         incoming.head.clear();
@@ -285,6 +259,7 @@ impl Lane {
             blocks.borrow_mut().put(std::mem::replace(block, larger));
         }
         block.vec_mut().extend_from_slice(payload);
+        self.hold(block.capacity());
         drop(incoming);
         wake(&self.reader);
     }
@@ -365,6 +340,9 @@ impl Lane {
         incoming.trailers.clear();
         // the lane is kept for other clients' streams
         incoming.trailers.shrink_to(TRAILERS_KEPT);
+        incoming.head.clear();
+        incoming.head.shrink_to(HEAD_KEPT);
+        self.hold(0);
         // what somebody is sending goes back to him
         let outgoing = if self.is_sending.get() { Block::default() } else { self.outgoing.take() };
         [std::mem::take(&mut incoming.block), outgoing]
@@ -391,6 +369,16 @@ impl Lane {
         }
         if let Some((bells, place)) = &*self.bells.borrow() {
             bells.ring(*place);
+        }
+    }
+
+    /// Tells the connection how much it holds.
+    fn hold(&self, bytes: usize) {
+        let before = self.held.replace(bytes);
+        if before != bytes
+            && let Some((bells, _)) = &*self.bells.borrow()
+        {
+            bells.hold(bytes.cast_signed() - before.cast_signed());
         }
     }
 
@@ -422,6 +410,7 @@ impl Lane {
         }
         let (taken, received) = incoming.take(into.take().unwrap_or_default());
         self.taken.set(self.taken.get() + taken);
+        self.hold(if incoming.block.is_empty() { 0 } else { incoming.block.capacity() });
         drop(incoming);
         if taken > 0 {
             self.ring();

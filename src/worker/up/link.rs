@@ -27,6 +27,8 @@ use std::time::Duration;
 /// How long an endpoint that has sent all of a response may owe us its end.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Seats that a connection keeps for its next requests, at most: some hundred bytes each, and what their heads have taken.
+const SEATS_KEPT: usize = 128;
 /// What an endpoint may send on a stream before its client has taken any of it.
 const STREAM_WINDOW: u32 = 64 << 10;
 /// The same for all streams of a connection: given back as it arrives.
@@ -39,6 +41,19 @@ pub(in crate::worker) struct Seat {
     pub(super) loss: Cell<Loss>,
     /// Its head was written.
     pub(super) is_begun: Cell<bool>,
+}
+
+impl Seat {
+    fn make() -> Rc<Self> {
+        let lane = Lane::new();
+        let upstream = Upstream::new(Stream::of_lane(&lane));
+        Rc::new(Self { lane, upstream, loss: Cell::default(), is_begun: Cell::default() })
+    }
+
+    /// Whether nothing is left of the request that had it.
+    fn is_free(self: &Rc<Self>) -> bool {
+        Rc::strong_count(self) == 1 && !self.upstream.is_armed()
+    }
 }
 
 /// A stream, or one that is to begin.
@@ -78,6 +93,8 @@ pub(super) struct Core {
     pub(super) codec: Codec,
     section: Section,
     pub(super) slots: Slab<Slot>,
+    /// Seats that nobody has.
+    spare: Vec<Rc<Seat>>,
     /// Keys of slots by the codec's places.
     pub(super) keys: Vec<usize>,
     pub(super) writing: Vec<usize>,
@@ -106,6 +123,7 @@ impl Link {
             codec: Codec::to_endpoint(own, clock::now()),
             section: Section::default(),
             slots: Slab::new(),
+            spare: Vec::new(),
             keys: Vec::new(),
             writing: Vec::new(),
             block: Vec::new(),
@@ -144,10 +162,10 @@ impl Link {
     /// A place for a request.
     pub(super) fn sit(&self) -> Rc<Seat> {
         let mut core = self.core.borrow_mut();
-        let lane = Lane::new();
-        let upstream = Upstream::new(Stream::of_lane(&lane));
-        lane.set_connection(None, core.is_secure);
-        let seat = Rc::new(Seat { lane, upstream, loss: Cell::default(), is_begun: Cell::default() });
+        let seat = core.spare.pop().unwrap_or_else(Seat::make);
+        seat.lane.set_connection(None, core.is_secure);
+        seat.loss.set(Loss::None);
+        seat.is_begun.set(false);
         let key = core.slots.insert(Slot {
             seat: Rc::clone(&seat),
             place: None,
@@ -244,11 +262,11 @@ impl Link {
                     if ended {
                         slot.end(&[]);
                     }
-                    self.release_if_lingering((&mut core.slots, &mut core.codec), core.keys[place], worker);
+                    self.release_if_lingering(core, core.keys[place], worker);
                 }
                 Some(Event::Trailers { place }) => {
                     core.slots[core.keys[place]].end(core.section.lines());
-                    self.release_if_lingering((&mut core.slots, &mut core.codec), core.keys[place], worker);
+                    self.release_if_lingering(core, core.keys[place], worker);
                 }
                 Some(event) => has_pong |= self.on_event(core, event),
                 None => {}
@@ -342,23 +360,26 @@ impl Link {
         let core = &mut *core;
         let is_late = |slot: &Slot| slot.lingers_since.is_some_and(|since| since + LINGER <= now);
         let late: Vec<usize> = core.slots.iter().filter(|(_, slot)| is_late(slot)).map(|(key, _)| key).collect();
-        late.iter().for_each(|key| self.release(&mut core.slots, &mut core.codec, *key, worker));
+        late.iter().for_each(|key| self.release(core, *key, worker));
         !late.is_empty()
     }
 
-    fn release_if_lingering(&self, (slots, codec): (&mut Slab<Slot>, &mut Codec), key: usize, worker: &Worker) {
-        if slots[key].lingers_since.is_some() && slots[key].is_whole {
-            self.release(slots, codec, key, worker);
+    fn release_if_lingering(&self, core: &mut Core, key: usize, worker: &Worker) {
+        if core.slots[key].lingers_since.is_some() && core.slots[key].is_whole {
+            self.release(core, key, worker);
         }
     }
 
-    fn release(&self, slots: &mut Slab<Slot>, codec: &mut Codec, key: usize, worker: &Worker) {
-        let slot = slots.remove(key);
+    fn release(&self, core: &mut Core, key: usize, worker: &Worker) {
+        let slot = core.slots.remove(key);
         if let Some(place) = slot.place {
-            codec.release(place);
+            core.codec.release(place);
         }
         slot.seat.lane.leave();
         slot.seat.lane.take_blocks().into_iter().for_each(|block| worker.put(block));
+        if slot.seat.is_free() && core.spare.len() < SEATS_KEPT {
+            core.spare.push(slot.seat);
+        }
         self.site.changed();
     }
 
@@ -372,7 +393,7 @@ impl Link {
         let taken = lane.take_taken();
         if let Some(place) = slot.place {
             if taken > 0 {
-                codec.on_taken(place, taken, true);
+                codec.on_taken(place, taken, !worker.is_streams_full());
             }
             if lane.is_cut() {
                 codec.reset(place, Code::Cancel);
@@ -387,16 +408,16 @@ impl Link {
             writing.push(key);
         }
         if !waits && lane.is_finished() {
-            self.end(slots, codec, key, worker);
+            self.end(&mut core, key, worker);
         }
     }
 
     /// Whoever had it has ended.
-    pub(super) fn end(&self, slots: &mut Slab<Slot>, codec: &mut Codec, key: usize, worker: &Worker) {
-        let slot = &mut slots[key];
-        match slot.place.is_some_and(|place| codec.awaits_end_only(place)) && !slot.is_whole {
+    pub(super) fn end(&self, core: &mut Core, key: usize, worker: &Worker) {
+        let slot = &mut core.slots[key];
+        match slot.place.is_some_and(|place| core.codec.awaits_end_only(place)) && !slot.is_whole {
             true => slot.lingers_since = Some(clock::now()),
-            false => self.release(slots, codec, key, worker),
+            false => self.release(core, key, worker),
         }
     }
 }

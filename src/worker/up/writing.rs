@@ -54,7 +54,7 @@ impl Link {
         let Some(slot) = core.slots.get_mut(key) else { return };
         slot.is_writing = false;
         if slot.seat.lane.is_finished() {
-            self.end(&mut core.slots, &mut core.codec, key, worker);
+            self.end(core, key, worker);
         }
     }
 

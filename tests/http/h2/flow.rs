@@ -298,3 +298,29 @@ fn many_uploads_that_are_answered_early_do_not_cost_their_client_its_connection(
     // it has left ids out now, and what comes for one of those comes for a stream that never was (RFC 9113 §5.1.1)
     assert_eq!(feed(&mut connection, &headers(5_001, 5, &field("sum", "1"))), Err(Code::Protocol));
 }
+
+/// RFC 9113 §4.3.1: decoders that have asked for a smaller table end a connection that does not say that it is.
+#[test]
+fn whoever_keeps_a_smaller_table_is_told_so_once_in_the_next_block() {
+    let blocks = |settings: &[Vec<u8>]| {
+        let mut connection = connection();
+        feed(&mut connection, &settings.concat()).unwrap();
+        feed(&mut connection, &[get(1), get(3)].concat()).unwrap();
+        let mut out = Vec::new();
+        connection.push_headers(&mut out, 0, b"\x88", true);
+        connection.push_headers(&mut out, 1, b"\x88", true);
+        out.into_iter().skip(FRAME_HEAD_BYTES).collect::<Vec<u8>>()
+    };
+    let behind = [&FrameHead { len: 1, kind: Kind::Headers, flags: WHOLE, id: 3 }.to_bytes()[..], b"\x88"].concat();
+    for (settings, first) in [
+        (vec![], &b"\x88"[..]),
+        (vec![settings(&[(1, 4_096)])], b"\x88"),
+        (vec![settings(&[(1, 65_536)])], b"\x88"),
+        (vec![settings(&[(1, 4_095)])], b"\x20\x88"),
+        (vec![settings(&[(1, 0)])], b"\x20\x88"),
+        (vec![settings(&[(1, 0), (1, 4_096)])], b"\x20\x88"),
+        (vec![settings(&[(1, 100)]), settings(&[(1, 4_096)]), settings(&[(1, 10)])], b"\x20\x88"),
+    ] {
+        assert_eq!(blocks(&settings), [first, &behind].concat(), "{settings:?}");
+    }
+}

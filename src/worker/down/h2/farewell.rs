@@ -4,12 +4,18 @@ use super::mux::{Mux, Next};
 use crate::http::h2::code::Code;
 use crate::http::h2::frame::ID_MAX;
 use crate::net::clock;
+use crate::net::lane::Lane;
+use crate::net::stream::Stream;
 use crate::net::timer::Watch;
 use crate::observe::labels::StreamCode;
 use crate::units::Instant;
-use crate::worker::client::Connection;
+use crate::worker::client::{Client, Connection};
+use crate::worker::state::Worker;
 use std::io;
 use std::net::Shutdown;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Context;
 use std::time::Duration;
 
 /// How long a client may go on to open streams when it was told not to.
@@ -29,6 +35,26 @@ pub(super) enum Farewell {
     Told(Instant),
     /// No more streams are taken.
     Final,
+}
+
+/// What the timers shut when a drain begins: a lane that nobody serves.
+pub(super) struct Alarm {
+    pub(super) stream: Stream,
+    pub(super) watch: Watch,
+}
+
+impl Alarm {
+    pub(super) fn new(client: &Client, worker: &Rc<Worker>) -> Self {
+        let stream = Stream::of_lane(&Lane::new());
+        let watch = worker.timers.watch_client(&stream, client.door.tag);
+        Self { stream, watch }
+    }
+
+    /// Whether a drain has begun since the last look.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> bool {
+        let waiting = pin!(self.stream.readable());
+        waiting.poll(cx).is_ready() && self.stream.hear()
+    }
 }
 
 impl Mux {

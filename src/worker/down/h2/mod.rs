@@ -6,8 +6,10 @@
 //! [`crate::worker::exchange`] serves; the mux delivers what comes and writes what waits, one frame of each lane in turn.
 //!
 //! Flow control is the back-pressure. What a runner has taken is given back to the client's windows; what the client has no room for waits in
-//! its lane, one block each, and is watched there by the runner's own deadlines.
+//! its lane, one block each, and is watched there by the runner's own deadlines. What waits for endpoints over all connections of a worker is
+//! bounded, too (`ahead`).
 
+mod ahead;
 mod farewell;
 pub(in crate::worker) mod mux;
 pub(in crate::worker) mod runner;

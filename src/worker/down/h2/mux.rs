@@ -8,7 +8,7 @@
 //! taken any more, and when the last one has ended the connection is closed (RFC 9113 §6.8).
 
 use super::SECTION_KEPT_BYTES;
-use super::farewell::{Farewell, GRACE_PING};
+use super::farewell::{Alarm, Farewell, GRACE_PING};
 use super::runner::Work;
 use super::writing::Slot;
 use crate::http::framing::Framing;
@@ -19,7 +19,7 @@ use crate::http::h2::settings::OwnSettings;
 use crate::http::head::HeadPolicy;
 use crate::net::block::Block;
 use crate::net::clock;
-use crate::net::lane::{Bells, Lane};
+use crate::net::lane::Bells;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
 use crate::observe::labels::{StreamCode, StreamSide};
@@ -49,7 +49,9 @@ pub(super) struct Mux {
     /// Places of lanes that have something to be sent, in their turns.
     pub(super) writing: Vec<u32>,
     section: Section,
-    bells: Rc<Bells>,
+    pub(super) bells: Rc<Bells>,
+    /// Of what its lanes hold, what the worker knows.
+    pub(super) counted: usize,
     pub(super) client: Rc<Client>,
     session: Option<Rc<SessionFacts>>,
     /// What the client has connected to, asked of the kernel once.
@@ -112,6 +114,7 @@ impl Mux {
             writing: Vec::new(),
             section: Section::default(),
             bells: Rc::default(),
+            counted: 0,
             client: Rc::new(connection.client.clone()),
             session: SessionFacts::of(&connection.stream).map(Rc::new),
             local: connection.stream.local_address(),
@@ -139,7 +142,9 @@ impl Mux {
                 break Next::Close;
             }
             self.say_farewell();
-            let may_receive = !self.is_deaf && self.codec.takes_more() && self.has_room(&mut inbox, &worker);
+            let is_held_back = self.is_held_back(&worker);
+            let may_receive =
+                !self.is_deaf && !is_held_back && self.codec.takes_more() && self.has_room(&mut inbox, &worker);
             if receiving.is_none() && may_receive {
                 self.has_part = !inbox.is_empty();
                 receiving.set(Some(receive(&worker, stream, &mut inbox)));
@@ -158,10 +163,11 @@ impl Mux {
             if self.is_over() {
                 break Next::Close;
             }
-            if receiving.is_none() && !self.is_deaf {
+            if receiving.is_none() && !self.is_deaf && !is_held_back {
                 break Next::Over; // a frame that is larger than any may be
             }
-            let happened = self.wait(connection, (&alarm, &pause), receiving.as_mut(), began).await;
+            let timers = (&alarm, &pause, is_held_back);
+            let happened = self.wait(connection, timers, receiving.as_mut(), began).await;
             match happened {
                 Waited::Received((received, block)) => {
                     receiving.set(None);
@@ -173,6 +179,7 @@ impl Mux {
                 }
                 Waited::Rung => {}
                 Waited::Passed if self.may_idle(&inbox) => break Next::Idle,
+                Waited::Passed if is_held_back && stream.is_reset() => break Next::Over, // no receive tells
                 Waited::Passed => {}
             }
         };
@@ -224,7 +231,7 @@ impl Mux {
     async fn wait<F: Future<Output = (io::Result<usize>, Block)>>(
         &mut self,
         connection: &Connection,
-        (alarm, pause): (&Alarm, &Watch),
+        (alarm, pause, is_held_back): (&Alarm, &Watch, bool),
         mut receiving: Pin<&mut Option<F>>,
         began: Instant,
     ) -> Waited {
@@ -240,7 +247,8 @@ impl Mux {
         };
         let pause_until = match self.farewell {
             Farewell::Told(until) => until,
-            _ if is_quiet => now + HOT,
+            // what others hold may have become less
+            _ if is_quiet || is_held_back => now + HOT,
             _ => Instant::NEVER,
         };
         let _pause = pause.over_pause(pause_until);
@@ -403,6 +411,8 @@ impl Mux {
 impl Drop for Mux {
     fn drop(&mut self) {
         self.lose_all();
+        let client = Rc::clone(&self.client);
+        self.count_ahead(0, &client.door.worker);
     }
 }
 
@@ -448,24 +458,4 @@ fn receive<'c>(
         into = worker.blocks.borrow_mut().small();
     }
     stream.receive(into)
-}
-
-/// What the timers shut when a drain begins: a lane that nobody serves.
-struct Alarm {
-    stream: Stream,
-    watch: Watch,
-}
-
-impl Alarm {
-    fn new(client: &Client, worker: &Rc<Worker>) -> Self {
-        let stream = Stream::of_lane(&Lane::new());
-        let watch = worker.timers.watch_client(&stream, client.door.tag);
-        Self { stream, watch }
-    }
-
-    /// Whether a drain has begun since the last look.
-    fn poll(&self, cx: &mut Context<'_>) -> bool {
-        let waiting = pin!(self.stream.readable());
-        waiting.poll(cx).is_ready() && self.stream.hear()
-    }
 }

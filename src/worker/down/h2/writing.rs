@@ -96,7 +96,7 @@ impl Mux {
                 let is_last = head.has(END_STREAM);
                 block.consume(FRAME_HEAD_BYTES);
                 if head.kind == Kind::Headers {
-                    make_room(worker, out, head.len + FRAME_HEAD_BYTES);
+                    make_room(worker, out, head.len + 2 * FRAME_HEAD_BYTES);
                     codec.push_headers(out.vec_mut(), place, &block.unread()[..head.len], is_last);
                     block.consume(head.len);
                 } else if head.len == 0 {
@@ -135,7 +135,7 @@ impl Mux {
         lane.on_rung();
         let taken = lane.take_taken();
         if taken > 0 {
-            self.codec.on_taken(place, taken, true);
+            self.codec.on_taken(place, taken, !worker.is_streams_full());
         }
         let is_cut = lane.is_cut();
         if is_cut && self.codec.reset(place, Code::Cancel) {
