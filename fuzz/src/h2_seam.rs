@@ -48,7 +48,8 @@ pub fn check(input: &[u8]) {
     let lines = section.lines().to_vec();
     let head = kept.view(&lines);
     let mut sent = Vec::new();
-    let forwarding = Forwarding { replaces: false,
+    let forwarding = Forwarding {
+        replaces: false,
         peer: None,
         is_trusted: false,
         scheme: "http",

@@ -90,7 +90,8 @@ fn check_offer(offer: &Offer, upgrade: &[u8]) {
 
 /// What goes up makes the same offer.
 fn check_sent(head: &RequestHead<'_>, offer: &Offer) {
-    let forwarding = Forwarding { replaces: false,
+    let forwarding = Forwarding {
+        replaces: false,
         peer: None,
         is_trusted: false,
         scheme: "http",

@@ -12,7 +12,7 @@ const BURST: usize = 5;
 
 fn file(driver: Driver, upstream: &Upstream, redis: SocketAddr, on_failure: &str) -> String {
     let shared = format!(
-        "[redis]\nurl = \"redis://{redis}\"\non_failure = \"{on_failure}\"\n[limit.all]\nrate = \"1/day\"\nburst = {BURST}\nshared = \"redis\"\n"
+        "[redis]\nurl = \"redis://{redis}\"\non_failure = \"{on_failure}\"\n[limit.all]\nrate = \"1/h\"\nburst = {BURST}\nshared = \"redis\"\n"
     );
     let config = behind(&[upstream], "limit = [\"all\"]", &shared);
     Setup { config: &config, ..Setup::default() }.file(driver)

@@ -69,7 +69,8 @@ fn upward(head: &RequestHead<'_>, route: RouteId) -> String {
 }
 
 fn encode_head(out: &mut Vec<u8>, head: &RequestHead<'_>, route: RouteId, path: &str, knobs: Knobs) {
-    let forwarding = Forwarding { replaces: false,
+    let forwarding = Forwarding {
+        replaces: false,
         peer: Some([192, 0, 2, 1].into()),
         is_trusted: knobs.bit(6),
         scheme: "http",
