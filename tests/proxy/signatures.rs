@@ -196,6 +196,7 @@ on_both_drivers! {
         // too large, said and found out
         let large = vec![b'x'; 110_000];
         ask(&mut gateway.client(), &Signing::new("POST", "/", &large)).assert_rejected(413, "payload_too_large");
+        drop(client);
         let mut client = gateway.client();
         chunked(&mut client, &Signing::new("POST", "/", &large), &[&large]);
         client.send("0\r\n\r\n");

@@ -5,7 +5,7 @@
 //! have several signatures, of which one has to be good. What a signature covers beyond what is asked is checked with it and means nothing more.
 //!
 //! Not here: that a nonce is taken once ([`super::replay`]), because that needs a memory; and whether the body is what its digest says
-//! ([`digest`]), because that comes later. `;sf`, `;key`, `;bs`, `;req` and `;tr` of components are refused.
+//! ([`digest::ContentDigest`]), because that comes later. `;sf`, `;key`, `;bs`, `;req` and `;tr` of components are refused.
 
 pub mod digest;
 mod message;
