@@ -31,9 +31,6 @@ const POST: &str = "POST /small HTTP/1.1\r\nHost: api.example.com\r\nContent-Len
 const CHUNKED_POST: &str = "POST /small HTTP/1.1\r\nHost: api.example.com\r\nTransfer-Encoding: chunked\r\n\r\n\
                             5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
 
-/// Of five bytes.
-const CALL: &str = "POST /calls.Calls/Call HTTP/1.1\r\nHost: api.example.com\r\n\
-                    Content-Type: application/grpc-web-text+proto\r\nContent-Length: 16\r\n\r\nAAAAAAUxMjM0NQ==";
 const KEY: &str = "a-key-of-acme";
 /// Of acme, until 2100, signed with the secret of the configuration.
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhY21lIiwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6ImEgYiJ9.V4REcJIAoy8Bm4KRrKSpzNtWqPOpzUdSXK5mLIqKgbo";
@@ -71,7 +68,6 @@ fn cases() -> Vec<Case> {
         case("who may not", &with("/closed", &format!("X-Api-Key: {KEY}")), "403"),
         case("a stream to an endpoint", &to("/up"), "200"),
         case("a body on a stream to an endpoint", &POST.replace("/small", "/up"), "200"),
-        case("a call of gRPC-Web in its text form", CALL, "200"),
         case("no route", &GET.replace("api.example.com", "elsewhere.example"), "404"),
         case("conditions on values", &with("/tested?a=%62c", "Cookie: x=1; tier=gold"), "200"),
         case("a session that begins, on a side by a cookie", &with("/kept", "Cookie: id=7; x=1"), "200"),
@@ -138,8 +134,25 @@ const AUTH: &str = r#"
         upstream = "good"
 "#;
 
+/// An endpoint that speaks HTTP/2, and a route to it.
+fn over_http2(service: &Service) -> String {
+    let streams = service.streams;
+    format!(
+        r#"
+        [[route]]
+        name = "up"
+        match = {{ host = "api.example.com", path = "/up" }}
+        upstream = "streams"
+
+        [upstream.streams]
+        protocol = "h2"
+        endpoints = [{{ address = "{streams}" }}]
+        "#
+    )
+}
+
 fn configuration(driver: &str, access_log: &str, service: &Service) -> String {
-    let (good, bad, streams, calls) = (service.good, service.failing, service.streams, service.calls);
+    let (good, bad, over_http2) = (service.good, service.failing, over_http2(service));
     format!(
         r#"
         {access_log}
@@ -188,27 +201,7 @@ fn configuration(driver: &str, access_log: &str, service: &Service) -> String {
         match = {{ host = "api.example.com", path = "/own" }}
         respond = {{ status = 200, body = "of its own" }}
 
-        [[route]]
-        name = "up"
-        match = {{ host = "api.example.com", path = "/up" }}
-        upstream = "streams"
-
-        [[route]]
-        name = "calls"
-        match = {{ host = "api.example.com", path = "/calls.Calls/*" }}
-        grpc_web = true
-        upstream = "calls"
-        retry = {{ attempts = 0 }}
-
-        [upstream.streams]
-        protocol = "h2"
-        endpoints = [{{ address = "{streams}" }}]
-
-        [upstream.calls]
-        protocol = "h2"
-        endpoints = [{{ address = "{calls}" }}]
-        outlier = {{ enabled = false }}
-
+        {over_http2}
         [upstream.good]
         endpoints = [{{ address = "{good}" }}]
         max_requests = 1000

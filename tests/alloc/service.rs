@@ -15,8 +15,6 @@ pub(crate) struct Service {
     pub(crate) failing: SocketAddr,
     /// Answers 200 over HTTP/2.
     pub(crate) streams: SocketAddr,
-    /// The same as a service of gRPC.
-    pub(crate) calls: SocketAddr,
 }
 
 impl Service {
@@ -24,8 +22,7 @@ impl Service {
         Self {
             good: listen(|stream| serve(stream, true)),
             failing: listen(|stream| serve(stream, false)),
-            streams: listen(|stream| serve_streams(stream, push_answer)),
-            calls: listen(|stream| serve_streams(stream, push_call)),
+            streams: listen(serve_streams),
         }
     }
 }
@@ -69,7 +66,7 @@ fn serve(mut stream: TcpStream, good: bool) {
 }
 
 /// Answers each stream that has come to its end, without a look at what it asks for.
-fn serve_streams(mut stream: TcpStream, push_answer: fn(&mut Vec<u8>, u32)) {
+fn serve_streams(mut stream: TcpStream) {
     stream.set_nodelay(true).expect("a socket");
     let (mut read, mut out, mut piece) = (Vec::new(), Vec::new(), [0; 1 << 14]);
     push_frame(&mut out, 4, 0, 0, b"");
@@ -109,12 +106,6 @@ fn push_answer(out: &mut Vec<u8>, id: u32) {
     // `:status: 200`, `content-length: 1024`
     push_frame(out, 1, 4, id, b"\x88\x0f\x0d\x041024");
     push_frame(out, 0, 1, id, &[b'z'; 1_024]);
-}
-
-/// One message, and no trailers: what those take is another matter.
-fn push_call(out: &mut Vec<u8>, id: u32) {
-    push_frame(out, 1, 4, id, b"\x88\x0f\x10\x10application/grpc");
-    push_frame(out, 0, 1, id, b"\0\0\0\0\x05hello");
 }
 
 /// `Read::read`, again when a signal interrupts it: with a time limit the kernel does not go on by itself.

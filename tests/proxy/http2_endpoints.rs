@@ -274,6 +274,26 @@ on_both_drivers! {
         assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[]), 1.0);
         assert_eq!(second.seen.connections.load(SeqCst), 1, "no storm of connections");
     }
+
+    fn posts_that_a_dead_endpoint_may_have_looked_at_fail_and_go_nowhere_else(driver: Driver) {
+        let (first, second) = (Endpoint::start(100), Endpoint::start(100));
+        let gateway = gateway(driver, &[&first, &second], "timeout = \"30s\"", "balance = \"round_robin\"");
+        let mut clients: Vec<_> = (0..40).map(|_| gateway.client()).collect();
+        for client in &mut clients {
+            client.send("POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab");
+        }
+        let waiting = |it: &Endpoint| it.seen.waiting.load(SeqCst);
+        eventually("all of them wait", || (waiting(&first) + waiting(&second) == 40).then_some(()));
+        let lost = waiting(&first);
+        assert!(lost > 0, "both are asked");
+        drop(first);
+        eventually("those of the dead one are answered", || {
+            (gateway.metric("ringgate_requests_total", &[("code", "502")]) == lost as f64).then_some(())
+        });
+        second.seen.go.notify_waiters();
+        let served = clients.iter_mut().filter_map(|client| (client.read("POST").status == 200).then_some(())).count();
+        assert_eq!((served, second.seen.requests.load(SeqCst)), (40 - lost, 40 - lost), "none is sent twice");
+    }
 }
 
 /// An endpoint that offers both, by ALPN, and says on HTTP/2 that it wants HTTP/1.1. How often it has said so, and answered.
