@@ -94,23 +94,24 @@ impl Identified {
 
     /// Appends what the endpoint is told of who was recognised in a header of this name; `None`: nothing.
     pub(super) fn push_header(&self, shared: &Shared, name: &HeaderName, out: &mut Vec<u8>) -> Option<()> {
-        match &self.by {
+        let id = match &self.by {
             By::Token(bearer) => {
                 let mut lines = bearer.lines.split(|byte| *byte == b'\n');
                 out.extend_from_slice(lines.find_map(|line| {
                     let value = line.strip_prefix(name.as_str().as_bytes())?.strip_prefix(b": ")?;
                     value.strip_suffix(b"\r")
                 })?);
+                return Some(());
             }
-            By::Consumer(id) => {
-                let consumer = shared.identities.consumer(*id);
-                let (_, text) = shared.config.auth[self.way.index()].headers.iter().find(|(it, _)| it == name)?;
-                match text {
-                    IdentityText::Consumer => out.extend_from_slice(consumer.name.as_bytes()),
-                    IdentityText::Groups => push_group_names(out, &shared.identities, consumer),
-                    IdentityText::Claim(_) => return None,
-                }
-            }
+            By::Consumer(id) => *id,
+            By::Signed(signed) => signed.consumer,
+        };
+        let consumer = shared.identities.consumer(id);
+        let (_, text) = shared.config.auth[self.way.index()].headers.iter().find(|(it, _)| it == name)?;
+        match text {
+            IdentityText::Consumer => out.extend_from_slice(consumer.name.as_bytes()),
+            IdentityText::Groups => push_group_names(out, &shared.identities, consumer),
+            IdentityText::Claim(_) => return None,
         }
         Some(())
     }
