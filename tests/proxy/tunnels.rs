@@ -78,6 +78,7 @@ on_every_step! {
             assert_eq!((response.header("upgrade"), response.header("sec-websocket-accept")), (None, None));
         }
         assert_eq!(client.get("/").text(), "own", "the connection goes on in HTTP");
+        drop(client);
         gateway.assert_nothing_left();
     }
 
