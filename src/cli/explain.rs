@@ -668,6 +668,8 @@ headers    request: x-debug removed
             "[[listener]]\n",
             "[[listener]]\ndeny = [{ method = [\"TRACE\"] }, { client_ip = [\"192.0.2.0/24\"] }]\n",
         );
+        // else there is a route for everything
+        let file = file.replace("[[route]]\nname = \"all\"\nupstream = \"app\"\n", "");
         let file =
             format!("{file}\n[[guard]]\nname = \"env\"\nmatch = {{ path = '~/\\.' }}\nrespond = {{ status = 404 }}\n");
         let said = "403 forbidden, from the gateway: deny[1] of the listener holds, wherever it would go";
