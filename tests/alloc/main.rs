@@ -17,12 +17,12 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-const WARM_UP: usize = 2_000;
-const REQUESTS: usize = 2_000;
+const WARM_UP: usize = 1_000;
+const REQUESTS: usize = 1_000;
 /// Allocations that [`REQUESTS`] requests may make *together*: a slot of the timer wheel that gets more deadlines than ever before, a
 /// table that grows for the first time. One per hundred requests; an allocation on the request path would make a hundred times as
 /// many.
-const ALLOWED: usize = 20;
+const ALLOWED: usize = 10;
 /// Rounds of [`REQUESTS`] until one stays within [`ALLOWED`]: many, since on a busy machine most of them are disturbed.
 const ROUNDS_MAX: usize = 40;
 
