@@ -126,7 +126,7 @@ fn the_verdict_comes_first() {
         (outcomes::drill(RINGGATE, false), "Passed: 5 of 5 phases, 0 failed requests"),
         (
             outcomes::peers(),
-            "At 8,000 requests/s: nginx 1.24 ×, envoy 2.84 × the CPU of ringgate; no difference shown between ringgate and haproxy",
+            "At 8,000 requests/s: ringgate 0.81 × the CPU of nginx, ringgate 0.35 × the CPU of envoy; no difference shown between ringgate and haproxy",
         ),
         (outcomes::single(), "Failed: p99 of ∞ at 10,000 requests/s, 12,000 of 600,000 requests failed"),
         (

@@ -1,7 +1,7 @@
 //! `bandwidth`: responses that go to clients no faster than their route says.
 //!
 //! A bucket of bytes stands in the table that rates of clients stand in, so it is exact over all cores and is kept over a reload. A piece of a
-//! response goes when the bucket has all of it, and until then nothing more is read of the endpoint, which TCP (or the stream's window) tells it. So a
+//! response goes when the bucket has had all of it, and until then nothing more is read of the endpoint, which TCP (or the stream's window) tells it. So a
 //! wait costs a timer and the block that is there already; neither side is blamed for it, because neither is waited for. A response that is there
 //! with its head waits as well, before it is passed on.
 //!
@@ -31,6 +31,8 @@ pub(super) struct Pace {
     route: RouteId,
     key: KeyHash,
     gcra: Gcra,
+    /// Tokens that a full bucket has.
+    burst: u64,
 }
 
 impl Planner<'_> {
@@ -57,8 +59,8 @@ impl Planner<'_> {
         };
         let tokens = (bandwidth.rate / TOKEN_BYTES).max(1);
         let rate = Rate::try_new(tokens, Duration::from_secs(1))?;
-        let gcra = Gcra::new(rate, bandwidth.burst / TOKEN_BYTES);
-        Some(Pace { route, key: key.unwrap_or_else(of_connection), gcra })
+        let burst = bandwidth.burst / TOKEN_BYTES;
+        Some(Pace { route, key: key.unwrap_or_else(of_connection), gcra: Gcra::new(rate, burst), burst })
     }
 }
 
@@ -77,12 +79,16 @@ impl Pace {
     /// Waits until the client may have so many bytes more, which are taken then; whether it is still there.
     pub(super) async fn take(&self, inbound: &Inbound<'_>, bytes: usize) -> bool {
         let worker = inbound.worker;
-        let tokens = (bytes as u64).div_ceil(TOKEN_BYTES);
+        // a piece that was put into another form may be more than a bucket ever has
+        let mut left = (bytes as u64).div_ceil(TOKEN_BYTES);
         let mut has_waited = false;
-        loop {
-            let now = clock::now();
+        while left > 0 {
+            let (now, tokens) = (clock::now(), left.min(self.burst));
             let taken = worker.shared.limits.table().take_many(self.key, self.gcra, tokens, now);
-            let Decision::Reject(quota) = taken else { return true };
+            let Decision::Reject(quota) = taken else {
+                left -= tokens;
+                continue;
+            };
             if worker.is_cutting() {
                 return true; // the drain's time is over, and so is the response with or without this
             }
@@ -93,5 +99,6 @@ impl Pace {
                 return false;
             }
         }
+        true
     }
 }

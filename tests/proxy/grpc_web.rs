@@ -58,6 +58,16 @@ on_both_drivers! {
         assert_eq!((count("Unary", "0"), count("List", "0")), (15.0, 1.0));
     }
 
+    fn a_piece_of_text_may_be_more_than_a_bandwidth_has_at_once(driver: Driver) {
+        let service = Service::start();
+        let gateway = gateway(driver, &service, "bandwidth = { rate = \"16MiB/s\", burst = \"80KiB\" }");
+        let mut client = gateway.client();
+        let sent = message(&noise(7, 600_000));
+        let types = [("Content-Type", "application/grpc-web-text"), ("X-Grpc-Web", "1")];
+        let response = client.request("POST", "/test.Echo/Unary", &types, STANDARD.encode(&sent).as_bytes());
+        assert_same_bytes(&from_text(&response.body), &answer(&sent));
+    }
+
     fn over_http2_too_and_calls_of_grpc_stay_what_they_are(driver: Driver) {
         let service = Service::start();
         let gateway = gateway(driver, &service, "");

@@ -107,20 +107,17 @@ fn of_capacity(capacity: &Capacity) -> String {
 
 fn of_peers(peers: &Peers) -> String {
     let rate = words::rate(peers.rate);
-    let Some(to) = peers.ratios.first().map(|ratio| ratio.to.as_str()) else {
+    if peers.ratios.is_empty() {
         return format!("{} at {rate} requests/s", several(peers.peers.len() as u64, "gateway"));
-    };
+    }
     let is_shown = |ratio: &&Ratio| ratio.cpu.low > 1.0 || ratio.cpu.high < 1.0;
     let (differ, same): (Vec<_>, Vec<_>) = peers.ratios.iter().partition(is_shown);
     let mut said = Vec::new();
     if !differ.is_empty() {
-        let each: Vec<_> = differ.iter().map(|ratio| format!("{} {:.2} ×", ratio.of, ratio.cpu.value)).collect();
-        said.push(format!("{} the CPU of {to}", each.join(", ")));
+        let each = differ.iter().map(|it| format!("{} {:.2} × the CPU of {}", it.of, it.cpu.value, it.to));
+        said.push(each.collect::<Vec<_>>().join(", "));
     }
-    if !same.is_empty() {
-        let each: Vec<_> = same.iter().map(|ratio| ratio.of.as_str()).collect();
-        said.push(format!("no difference shown between {to} and {}", each.join(", ")));
-    }
+    said.extend(same.iter().map(|it| format!("no difference shown between {} and {}", it.of, it.to)));
     format!("at {rate} requests/s: {}", said.join("; "))
 }
 

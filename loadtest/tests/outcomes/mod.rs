@@ -343,13 +343,13 @@ pub(crate) fn peers() -> Outcome {
         resident: Some((38 + row as u64 * 21) << 20),
     });
     let ratio = |server: Server, by: f64, verdict: &str| Ratio {
-        of: server.name.to_owned(),
-        to: "ringgate".to_owned(),
-        cpu: interval(server.cpu / RINGGATE.cpu, by),
+        of: "ringgate".to_owned(),
+        to: server.name.to_owned(),
+        cpu: interval(RINGGATE.cpu / server.cpu, by),
         verdict: verdict.to_owned(),
     };
     let ratios =
-        vec![ratio(NGINX, 0.02, "worse"), ratio(HAPROXY, 0.05, "no difference shown"), ratio(ENVOY, 0.02, "worse")];
+        vec![ratio(NGINX, 0.02, "better"), ratio(HAPROXY, 0.05, "no difference shown"), ratio(ENVOY, 0.02, "better")];
     let side_by_side = Peers { rate: 8_000.0, peers: peers.collect(), ratios };
     let mut made = outcome("peers", "Gateways side by side at 8,000 requests/s", runs);
     made.peers = Some(side_by_side);
