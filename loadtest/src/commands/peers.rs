@@ -18,8 +18,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Of the slowest gateway's saturation, this is offered: where all of them are at work and none is at its end.
-const SHARE: f64 = 0.5;
+/// Of the slowest gateway's saturation, this is offered: where all of them are at work and none is at its end. A closed loop brings work in
+/// batches, which costs half of what the same work costs when it comes one by one.
+const SHARE: f64 = 0.3;
 /// Saturation is looked for so long.
 const SATURATION: Duration = Duration::from_millis(1_500);
 
@@ -32,7 +33,7 @@ pub struct PeersOptions {
     /// What is asked, and what stands behind each: a file as in loadtest/plans.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Requests a second, offered to each [default: the plan's, or half of what the slowest can take].
+    /// Requests a second, offered to each [default: the plan's, or three tenths of what the slowest can take].
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
     /// Rounds; every second one goes the other way round.
