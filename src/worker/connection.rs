@@ -105,7 +105,7 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
                 return;
             }
             if connection.stream.tls().is_some_and(|session| session.is_for(HTTP2)) {
-                return Box::pin(mux::run(connection, &[])).await;
+                return Box::pin(mux::run(connection, Box::default())).await;
             }
         }
         if !behind.is_empty() {
@@ -121,7 +121,7 @@ pub(super) fn run(seat: &ConnectionSeat, connection: &mut Connection) -> impl Fu
             let serving = Box::pin(serve(connection, begun.take()));
             driver::hint_state(&*serving);
             let next = serving.await;
-            if let Wait::Streams(first) = &next {
+            if let Wait::Streams(first) = next {
                 return Box::pin(mux::run(connection, first)).await;
             }
             if matches!(next, Wait::Over) {

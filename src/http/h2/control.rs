@@ -282,6 +282,8 @@ impl Connection {
     /// Gives back what only streams need; for a connection that has none and expects none soon.
     pub fn shrink(&mut self) {
         self.streams.shrink();
+        self.decoder.shrink();
+        self.control.shrink_to_fit();
     }
 
     /// Bytes of memory that it holds beside itself.

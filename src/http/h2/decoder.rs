@@ -56,6 +56,11 @@ impl Decoder {
         Ok(())
     }
 
+    /// Gives back the room that its table has for fields that have not come.
+    pub(super) fn shrink(&mut self) {
+        self.table.shrink();
+    }
+
     /// Bytes of memory that its table holds.
     #[must_use]
     pub fn memory(&self) -> usize {

@@ -81,7 +81,7 @@ impl DynamicTable {
             return;
         }
         if self.bytes.len() + bytes > self.bytes.capacity() {
-            self.close_gap(bytes);
+            self.grow(bytes);
         }
         let row = Row {
             at: self.base.wrapping_add(self.bytes.len() as u32),
@@ -103,10 +103,23 @@ impl DynamicTable {
         }
     }
 
-    fn close_gap(&mut self, bytes: usize) {
+    /// Gives back the room that it has for more.
+    pub(super) fn shrink(&mut self) {
+        self.close_gap();
+        self.bytes.shrink_to_fit();
+        self.rows.shrink_to_fit();
+    }
+
+    /// Moves what it has to the front; how far.
+    fn close_gap(&mut self) -> usize {
         let gap = self.rows.back().map_or(self.bytes.len(), |oldest| oldest.at.wrapping_sub(self.base) as usize);
         self.bytes.drain(..gap);
         self.base = self.base.wrapping_add(gap as u32);
+        gap
+    }
+
+    fn grow(&mut self, bytes: usize) {
+        let gap = self.close_gap();
         let needed = self.bytes.len() + bytes;
         // grows by halves, so that a table of a few fields stays small; a full one gets what it can ever need
         if needed > self.bytes.capacity() || (gap < bytes && self.bytes.capacity() < MEMORY_MAX) {
@@ -158,6 +171,9 @@ mod tests {
                 if resize == 0 {
                     max = value * 3;
                     table.set_max(max);
+                } else if resize == 1 {
+                    table.shrink();
+                    prop_assert!(table.memory() <= table.size(), "no room for more");
                 } else {
                     let field = (vec![n as u8; name], vec![!(n as u8); value]);
                     table.insert(&field.0, &field.1, OTHER);
@@ -182,5 +198,7 @@ mod tests {
             table.insert(b"x-some-field", &[b'0' + n; 12], OTHER);
         }
         assert!(table.memory() < 700, "{}", table.memory());
+        table.shrink();
+        assert_eq!(table.memory(), 10 * (12 + 12 + size_of::<Row>()));
     }
 }

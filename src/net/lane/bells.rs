@@ -31,6 +31,11 @@ impl Bells {
         }
     }
 
+    /// Gives back what only lanes need, if none has rung.
+    pub fn shrink(&self) {
+        self.due.borrow_mut().shrink_to_fit();
+    }
+
     /// Bytes of the blocks in which its lanes keep what has come and nobody has taken.
     #[must_use]
     pub fn held(&self) -> usize {

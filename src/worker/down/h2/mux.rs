@@ -48,7 +48,6 @@ pub(super) struct Mux {
     pub(super) slots: Vec<Option<Slot>>,
     /// Places of lanes that have something to be sent, in their turns.
     pub(super) writing: Vec<u32>,
-    section: Section,
     pub(super) bells: Rc<Bells>,
     /// Of what its lanes hold, what the worker knows.
     pub(super) counted: usize,
@@ -77,12 +76,11 @@ pub(super) enum Next {
 }
 
 /// Serves a connection on which HTTP/2 is spoken, to its end. `first` is what has arrived of it.
-pub(in crate::worker) async fn run(connection: &Connection, first: &[u8]) {
+pub(in crate::worker) async fn run(connection: &Connection, mut first: Box<[u8]>) {
     let began = clock::now();
     let mut mux = Box::new(Mux::new(connection, began));
-    let mut first = Some(first);
     loop {
-        let next = Box::pin(mux.serve(connection, first.take().unwrap_or_default(), began)).await;
+        let next = Box::pin(mux.serve(connection, std::mem::take(&mut first), began)).await;
         if next == Next::Over {
             break;
         }
@@ -112,7 +110,6 @@ impl Mux {
             codec: Codec::new(own, now),
             slots: Vec::new(),
             writing: Vec::new(),
-            section: Section::default(),
             bells: Rc::default(),
             counted: 0,
             client: Rc::new(connection.client.clone()),
@@ -126,18 +123,21 @@ impl Mux {
     }
 
     /// Serves for as long as streams are open or come quickly.
-    async fn serve(&mut self, connection: &Connection, first: &[u8], began: Instant) -> Next {
+    async fn serve(&mut self, connection: &Connection, first: Box<[u8]>, began: Instant) -> Next {
         let worker = Rc::clone(&connection.client.door.worker);
         let stream = &connection.stream;
         let mut inbox = worker.blocks.borrow_mut().small();
-        inbox.vec_mut().extend_from_slice(first);
+        inbox.vec_mut().extend_from_slice(&first);
+        drop(first);
+        // heads in it are whole, so that nothing of it is needed while no stream is open
+        let mut section = Section::default();
         // where a drain is heard of while streams are open: by a watch over what is no socket
         let (alarm, pause) = (Alarm::new(&connection.client, &worker), worker.timers.watch());
         let ringing = alarm.watch.over_idle(&alarm.stream, Instant::NEVER);
         let sending = worker.timers.watch();
         let mut receiving = pin!(None);
         let next = loop {
-            if let Err(code) = self.take(connection, &mut inbox) {
+            if let Err(code) = self.take(connection, &mut inbox, &mut section) {
                 self.count_goaway(code);
                 break Next::Close;
             }
@@ -274,17 +274,17 @@ impl Mux {
     }
 
     /// Takes what is in the inbox.
-    fn take(&mut self, connection: &Connection, inbox: &mut Block) -> Result<(), Code> {
+    fn take(&mut self, connection: &Connection, inbox: &mut Block, section: &mut Section) -> Result<(), Code> {
         let worker = &connection.client.door.worker;
         while let Poll::Ready(place) = self.bells.poll_next(&Context::from_waker(std::task::Waker::noop())) {
             self.on_rung(place, worker);
         }
         let now = clock::now();
         while !inbox.is_empty() && self.codec.takes_more() {
-            let fed = self.codec.feed(inbox.unread(), &mut self.section, now)?;
+            let fed = self.codec.feed(inbox.unread(), section, now)?;
             match fed.event {
                 None if fed.consumed == 0 => break,
-                Some(Event::Request { place, ended }) => self.begin(connection, place, ended, now)?,
+                Some(Event::Request { place, ended }) => self.begin(connection, section, (place, ended), now)?,
                 Some(Event::Data { place, payload, ended }) => {
                     if let Some(slot) = self.slots.get(place).and_then(Option::as_ref) {
                         slot.runner.lane.deliver(payload, &worker.blocks);
@@ -295,7 +295,7 @@ impl Mux {
                 }
                 Some(Event::Trailers { place }) => {
                     if let Some(slot) = self.slots.get(place).and_then(Option::as_ref) {
-                        slot.runner.lane.end(self.section.lines());
+                        slot.runner.lane.end(section.lines());
                     }
                 }
                 Some(Event::Reset { place, code, by_client }) => {
@@ -325,7 +325,13 @@ impl Mux {
     ///
     /// # Errors
     /// Its client would not be let in any more.
-    fn begin(&mut self, connection: &Connection, place: usize, ended: bool, now: Instant) -> Result<(), Code> {
+    fn begin(
+        &mut self,
+        connection: &Connection,
+        section: &mut Section,
+        (place, ended): (usize, bool),
+        now: Instant,
+    ) -> Result<(), Code> {
         let door = &connection.client.door;
         let worker = &door.worker;
         let (pinned, listener) = door.pin();
@@ -337,18 +343,18 @@ impl Mux {
         if self.client.is_worn(config, now) {
             self.tell_to_go(now);
         }
-        let is_connect = self.section.protocol().is_some();
+        let is_connect = section.protocol().is_some();
         if is_connect {
             let nonce = worker.rng.borrow_mut().random();
-            self.section.add_websocket_key(nonce);
+            section.add_websocket_key(nonce);
         }
         let mut kept = worker.room_for_head();
         kept.at = 0;
-        let taken = kept.head.take(&mut self.section, ended, &policy);
+        let taken = kept.head.take(section, ended, &policy);
         let mut inbox = worker.blocks.borrow_mut().small();
         let (head, framing) = match taken {
             Ok(()) => {
-                inbox.vec_mut().extend_from_slice(self.section.lines());
+                inbox.vec_mut().extend_from_slice(section.lines());
                 inbox.consume(inbox.unread().len());
                 let framing = kept.head.framing();
                 (Ok(kept), framing)
@@ -356,11 +362,11 @@ impl Mux {
             Err(error) => {
                 let rule = kept.head.broken_rule().filter(|_| error == crate::error::ProxyError::BadRequest);
                 worker.put_head(kept);
-                self.section.push_request_line(inbox.vec_mut());
+                section.push_request_line(inbox.vec_mut());
                 (Err((error, rule)), Framing::None)
             }
         };
-        self.section.trim(SECTION_KEPT_BYTES);
+        section.trim(SECTION_KEPT_BYTES);
         let runner = worker.take_runner();
         // what comes behind an extended CONNECT is no body: whoever takes it takes it as it is
         let is_tunnel = is_connect && head.is_ok();
@@ -380,8 +386,9 @@ impl Mux {
 
     /// Gives back what serving has taken.
     fn shrink(&mut self) {
-        (self.section, self.slots, self.writing) = (Section::default(), Vec::new(), Vec::new());
+        (self.slots, self.writing) = (Vec::new(), Vec::new());
         self.codec.shrink();
+        self.bells.shrink();
     }
 
     fn may_idle(&self, inbox: &Block) -> bool {
