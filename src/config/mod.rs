@@ -103,7 +103,7 @@ pub use passwords::{Login, Logins, PasswordHash};
 pub use pattern::Pattern;
 pub use probe::{BodyMatch, GrpcProbe, HttpProbe, Probe};
 pub use problem::{Errors, Problem, printable};
-pub use redis::{Config as Redis, WithoutRedis};
+pub use redis::{Config as Redis, Place as RedisPlace, WithoutRedis};
 pub use rewrites::{PathPiece, QueryRules, Rewrite};
 pub use secret::words as secret_words;
 pub use signatures::{NonceRule, SignatureAlgorithm, SignatureRules, Signer};

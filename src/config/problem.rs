@@ -164,6 +164,9 @@ impl Refusal {
 
 /// Whether what stands here may be a password or a key of somebody's, also in the wrong form: that is not repeated.
 pub(super) fn is_credential(path: &str) -> bool {
+    if path.starts_with("redis.nodes") || matches!(path, "redis.url" | "redis.sentinel_password") {
+        return true;
+    }
     let mut parts = path.strip_prefix("consumer.").into_iter().flat_map(|rest| rest.split(['.', '[']));
     parts.any(|part| matches!(part, "basic" | "keys"))
 }

@@ -8,12 +8,14 @@
 //! Gateways make themselves known each second in a sorted set, so that each knows how many they are: that is its share while nobody answers. An
 //! answer that does not come in time ends the connection, and the limits are counted without until there is another one.
 
+mod link;
+
+use self::link::Link;
 use crate::config::{Redis, WithoutRedis};
 use crate::net::clock;
 use crate::observe::stats::Stats;
 use crate::policy::far::{FarTable, Mode, Report};
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, RedisError, TlsCertificates, Value, cmd};
+use ::redis::{RedisError, Value, cmd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -84,6 +86,7 @@ impl Sharing {
             stats: Arc::clone(stats),
             is_over: Arc::clone(&is_over),
             gateways: 1,
+            tries: 0,
             began: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -110,6 +113,8 @@ struct Teller {
     is_over: Arc<AtomicBool>,
     /// As many as were seen last, this one among them.
     gateways: u32,
+    /// To connect.
+    tries: usize,
     /// When this connection began to share.
     began: Option<Instant>,
 }
@@ -149,9 +154,10 @@ impl Teller {
 
     /// Shares limits until nobody answers any more, or it is over.
     async fn share(&mut self, said: &mut String) -> Result<(), RedisError> {
-        let mut connection = timeout(CONNECT, self.connect()).await.map_err(|_| late())??;
+        self.tries = self.tries.wrapping_add(1);
+        let mut link = timeout(CONNECT, Link::open(&self.redis, self.tries)).await.map_err(|_| late())??;
         let (known, connected) = (self.gateways, Instant::now());
-        self.attend(&mut connection).await?;
+        self.attend(&mut link).await?;
         if self.is_over.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -170,7 +176,7 @@ impl Teller {
                 break;
             }
             if attended.elapsed() >= ATTEND {
-                self.attend(&mut connection).await?;
+                self.attend(&mut link).await?;
                 if connected.elapsed() < 3 * ATTEND {
                     // one that has lost its keys does not know the others yet
                     self.gateways = self.gateways.max(known);
@@ -183,36 +189,22 @@ impl Teller {
             reports.clear();
             self.table.report(|report| reports.push(report));
             for batch in reports.chunks(BATCH) {
-                self.charge(&mut connection, batch).await?;
+                self.charge(&mut link, batch).await?;
             }
         }
         Ok(())
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let client = match &self.redis.ca {
-            None => Client::open(self.redis.url.as_str())?,
-            Some((_, pem)) => Client::build_with_tls(
-                self.redis.url.as_str(),
-                TlsCertificates { client_tls: None, root_cert: Some(pem.clone().into_bytes()) },
-            )?,
-        };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(self.redis.timeout));
-        client.get_multiplexed_async_connection_with_config(&config).await
-    }
-
-    async fn attend(&mut self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    async fn attend(&mut self, link: &mut Link) -> Result<(), RedisError> {
         let mut count = cmd("EVAL");
         count.arg(COUNT).arg(1).arg(self.key("gateways")).arg(self.id()).arg(GONE_SECONDS);
-        let asked = count.query_async::<u32>(connection);
+        let asked = link.ask::<u32>(&count);
         self.gateways = timeout(self.redis.timeout, asked).await.map_err(|_| late())??.max(1);
         self.stats.count_redis(true);
         Ok(())
     }
 
-    async fn charge(&self, connection: &mut MultiplexedConnection, reports: &[Report]) -> Result<(), RedisError> {
+    async fn charge(&self, link: &mut Link, reports: &[Report]) -> Result<(), RedisError> {
         let mut charge = cmd("EVAL");
         charge.arg(CHARGE).arg(reports.len());
         for report in reports {
@@ -222,7 +214,7 @@ impl Teller {
         for report in reports {
             charge.arg(report.used).arg(report.interval_nanos as f64 / 1e3).arg(report.burst);
         }
-        let asked = charge.query_async::<Vec<Value>>(connection);
+        let asked = link.ask::<Vec<Value>>(&charge);
         let answers = timeout(self.redis.timeout, asked).await.map_err(|_| late())??;
         let now = clock::read_now();
         for (report, answer) in reports.iter().zip(&answers) {

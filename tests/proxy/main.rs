@@ -61,6 +61,7 @@ mod proxy_protocol;
 mod quotas;
 mod redis;
 mod redis_away;
+mod redis_failover;
 mod reload;
 mod reload_state;
 mod reload_traffic;

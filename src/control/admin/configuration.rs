@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Stands for a value that may be a secret.
-const HIDDEN: &str = "(hidden)";
+pub(super) const HIDDEN: &str = "(hidden)";
 
 /// The whole configuration, row by row.
 pub(super) fn pieces(config: &Arc<Config>) -> impl Iterator<Item = String> + use<> {
@@ -650,6 +650,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
                 ".key.file",
                 ".secret.file",
                 ".url.file",
+                ".sentinel_password.file",
                 ".claim.*.all",
                 ".claim.*.exact",
                 ".*.prefix",

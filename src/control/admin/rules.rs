@@ -1,7 +1,7 @@
 //! What routes ask of values, which pages may call them, and how often anybody may, as the file writes it.
 
-use super::configuration::duration;
-use crate::config::{AllowedHeaders, Cors, Limit, LimitKey, Measure, Redis, Test, Tier};
+use super::configuration::{HIDDEN, duration};
+use crate::config::{AllowedHeaders, Cors, Limit, LimitKey, Measure, Redis, RedisPlace as Place, Test, Tier};
 use serde_json::{Value, json};
 
 /// What a value is to be, as the file writes it.
@@ -34,8 +34,20 @@ pub(super) fn cors(cors: &Cors) -> Value {
 
 /// `[redis]`, without its password.
 pub(super) fn redis(redis: &Redis) -> Value {
+    let (master, password) = match &redis.place {
+        Place::Sentinel { master, password } => (Some(master), password.as_ref()),
+        Place::Server | Place::Cluster => (None, None),
+    };
+    let node = |(host, port): &(String, u16)| match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
     json!({
         "url": redis.shown,
+        "kind": redis.place.word(),
+        "nodes": redis.nodes.iter().map(node).collect::<Vec<_>>(),
+        "master": master,
+        "sentinel_password": password.map(|_| HIDDEN),
         "ca": redis.ca.as_ref().map(|(path, _)| path.display().to_string()),
         "prefix": redis.prefix,
         "timeout": duration(redis.timeout),
