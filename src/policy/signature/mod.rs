@@ -36,6 +36,9 @@ pub struct Verified<'m> {
     pub created: Duration,
     /// What the body has to be.
     pub digest: Option<ContentDigest>,
+    /// Key, nonce and `created` of its other signatures that are by keys known here, whatever they cover. They are taken with this one: who leaves
+    /// this one out could send the request again by another one.
+    pub beside: Vec<(&'m str, &'m str, Duration)>,
 }
 
 /// Why a request's signature is not believed.
@@ -114,17 +117,54 @@ pub fn verify<'m>(
     }
     let inputs = inputs(&lines)?;
     let signatures = byte_members(&(message.values_of)("signature"))?;
+    let signature_of = |input: &Input<'_>| Some(signatures.iter().find(|(label, _)| *label == input.label)?.1);
     let mut why = Disbelief::Missing;
-    for input in &inputs {
-        let signature = signatures.iter().find(|(label, _)| *label == input.label);
+    for (row, input) in inputs.iter().enumerate() {
         let is_tagged = rules.tag.as_deref().is_none_or(|tag| input.tag == Some(tag));
-        let Some((_, signature)) = signature.filter(|_| is_tagged) else { continue };
+        let Some(signature) = signature_of(input).filter(|_| is_tagged) else { continue };
         match judge(rules, (message, input, signature), keys, now, base) {
-            Ok(verified) => return Ok(verified),
+            Ok(mut verified) => {
+                let others = inputs.iter().enumerate().filter(|(other, _)| *other != row);
+                let taken =
+                    others.filter_map(|(_, other)| nonce_of((message, other, signature_of(other)?), keys, base));
+                verified.beside = taken.collect();
+                return Ok(verified);
+            }
             Err(other) => why = other,
         }
     }
     Err(why)
+}
+
+/// Key, nonce and `created` of a signature that is good by its key, be it for other rules or another time.
+fn nonce_of<'m>(
+    (message, input, signature): (&Message<'m>, &Input<'m>, &str),
+    keys: Keys<'_>,
+    base: &mut Vec<u8>,
+) -> Option<(&'m str, &'m str, Duration)> {
+    let (keyid, nonce) = (input.keyid?, input.nonce.filter(|nonce| is_nonce(nonce))?);
+    let created = Duration::from_secs(u64::try_from(input.created?).ok()?);
+    let (signer, _) = keys(keyid)?;
+    let is_good = is_signed((message, input, signature), signer, base).is_ok();
+    is_good.then_some((keyid, nonce, created))
+}
+
+fn is_nonce(nonce: &str) -> bool {
+    (1..=SIGNATURE_NONCE_BYTES_MAX).contains(&nonce.len())
+}
+
+fn is_signed(
+    (message, input, signature): (&Message<'_>, &Input<'_>, &str),
+    signer: &Signer,
+    base: &mut Vec<u8>,
+) -> Result<(), Disbelief> {
+    if signature.len() > SIGNATURE_BYTES_MAX {
+        return Err(Disbelief::Form);
+    }
+    let signature = STANDARD.decode(signature).map_err(|_| Disbelief::Form)?;
+    base.clear();
+    message.write_base(input, base)?;
+    if signer.verify(base, &signature) { Ok(()) } else { Err(Disbelief::Signature) }
 }
 
 fn judge<'m>(
@@ -145,20 +185,12 @@ fn judge<'m>(
     let created = created(rules, input, now)?;
     match input.nonce {
         None if rules.nonce == NonceRule::Required => return Err(Disbelief::Nonce),
-        Some(nonce) if !(1..=SIGNATURE_NONCE_BYTES_MAX).contains(&nonce.len()) => return Err(Disbelief::Nonce),
+        Some(nonce) if !is_nonce(nonce) => return Err(Disbelief::Nonce),
         _ => {}
     }
     let digest = digest(rules, message, input)?;
-    if signature.len() > SIGNATURE_BYTES_MAX {
-        return Err(Disbelief::Form);
-    }
-    let signature = STANDARD.decode(signature).map_err(|_| Disbelief::Form)?;
-    base.clear();
-    message.write_base(input, base)?;
-    match signer.verify(base, &signature) {
-        true => Ok(Verified { consumer, keyid, nonce: input.nonce, created, digest }),
-        false => Err(Disbelief::Signature),
-    }
+    is_signed((message, input, signature), signer, base)?;
+    Ok(Verified { consumer, keyid, nonce: input.nonce, created, digest, beside: Vec::new() })
 }
 
 fn has(input: &Input<'_>, name: &str) -> bool {
