@@ -277,7 +277,7 @@ table! {
         optional request_buffering: BufferingTable;
         /// Responses that are compressed for clients that take it; none without this table.
         optional compression: CompressionTable;
-        /// How fast responses go to clients: { rate, burst, per }; as fast as they come without this table.
+        /// How fast responses go to clients, and requests come from them: { rate, upload_rate, burst, per }; as fast as they can without this table.
         optional bandwidth: BandwidthTable;
         /// Retries.
         table retry: Retry;

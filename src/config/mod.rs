@@ -74,7 +74,7 @@ mod variables;
 mod warnings;
 
 pub use acme::Acme;
-pub use bandwidth::{Bandwidth, BandwidthPer};
+pub use bandwidth::{Bandwidth, BandwidthPer, Flow};
 pub use captures::{CaptureRoom, Captures};
 pub use check::{admin_address, load, parse, place_of_route};
 pub use compression::{Compression, ContentCoding, MediaType};

@@ -323,7 +323,12 @@ impl Line<'_> {
         self.record.on_answered(self.now);
         let down = if self.forward.version == Version::Http2 { Coding::Frames } else { Coding::Bare };
         let codings = [down, hop.lease.coding()];
-        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream(), codings, self.tunnel_timeout());
+        let tunnel = Tunnel::new(
+            (self.inbound, hop.upstream().stream()),
+            codings,
+            self.forward.own_lines.paces(),
+            self.tunnel_timeout(),
+        );
         let ended = tunnel.run(hop.upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;

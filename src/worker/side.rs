@@ -135,6 +135,7 @@ impl Line<'_> {
         self.forward.injected.is_some()
             || (self.buffered_bytes_max().is_some() && self.forward.framing != Framing::None)
             || self.has_signed_body()
+            || self.forward.own_lines.paced_up().is_some()
     }
 
     pub(super) fn buffered_bytes_max(&self) -> Option<usize> {
@@ -143,6 +144,9 @@ impl Line<'_> {
 
     /// The first pick behind that. All of it is a part of T_max.
     pub(super) async fn begin_late(&mut self, upload: &Upload<'_>) -> Action {
+        if let Some(pace) = self.forward.own_lines.paced_up() {
+            upload.pace_by(*pace);
+        }
         let Injected { delay, abort } = self.forward.injected.as_deref().copied().unwrap_or_default();
         if let Some(delay) = delay {
             let until = (self.now + delay).min(self.attempts.deadline());

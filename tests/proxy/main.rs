@@ -10,6 +10,7 @@ mod acme;
 mod admin;
 mod auth;
 mod backpressure;
+mod bandwidth;
 mod bodies;
 mod breaks;
 mod buffering;

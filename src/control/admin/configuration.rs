@@ -501,7 +501,7 @@ fault = { delay = { time = "1s" }, abort = {}, header = "x-fault" }
 mirror = { upstream = "b" }
 request_buffering = {}
 compression = {}
-bandwidth = { rate = "1MiB/s" }
+bandwidth = { rate = "1MiB/s", upload_rate = "2MiB/s" }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 query = { set = { a = "b" }, rename = { c = "d" } }
