@@ -54,12 +54,13 @@ pub(super) fn of_route(traffic: &Traffic, config: &Config, shown: &mut Value) {
 
 fn bandwidth(it: &Bandwidth) -> Value {
     let rate = |flow: Option<Flow>| flow.map(|flow| format!("{}/s", bytes(flow.rate)));
-    let burst = |flow: Option<Flow>| flow.map(|flow| bytes(flow.burst));
+    let mut bursts = [it.down, it.up].into_iter().flatten().map(|flow| flow.burst);
+    // what follows from two rates is two bursts, and null
+    let burst = bursts.next().filter(|burst| bursts.all(|other| other == *burst));
     json!({
         "rate": rate(it.down),
-        "burst": burst(it.down),
         "upload_rate": rate(it.up),
-        "upload_burst": burst(it.up),
+        "burst": burst.map(bytes),
         "per": it.per.to_string(),
     })
 }
