@@ -280,7 +280,7 @@ impl Line<'_> {
         let is_refusal = head.status().is_client_error() || head.status().is_server_error();
         let close = self.cycle.announces_close(upload.left().or((!is_refusal).then_some(0)));
         let compressed = self.compressed(head);
-        let is_coded = matches!(compressed, Some(Some(_)));
+        let is_coded = matches!(compressed, Some((true, _)));
         let response = DownstreamResponse {
             head,
             version: self.forward.version,
@@ -298,7 +298,7 @@ impl Line<'_> {
         if let Some(code) = self.code_of(head) {
             self.record.on_code(code, true);
         }
-        upload.put_coder(compressed.flatten());
+        upload.put_coder(compressed.and_then(|(_, coder)| coder));
         Commit { to, trailers: head.trailers(), keep: keep(head), ..Commit::new(head.framing(), before) }
     }
 

@@ -24,7 +24,6 @@ use crate::policy::exchange::{Action, Event};
 use crate::policy::fault::{Injected, inject};
 use crate::policy::split::pick;
 use crate::units::{ClusterId, Instant, RouteId, Weight};
-use http::Method;
 use rand::Rng as _;
 use std::net::IpAddr;
 
@@ -80,7 +79,7 @@ impl Planner<'_> {
         let compression = self.inbound.worker.shared.config.routes[route.index()].traffic.compression.as_ref()?;
         let (head, fields) = (self.head, self.head.fields());
         // a client of HTTP/1.0 knows no chunks, and a call has codings of its own
-        let is_left = head.version() == Version::Http10 || head.method() == Method::HEAD || self.call.is_some();
+        let is_left = head.version() == Version::Http10 || self.call.is_some();
         if is_left || has_directive(fields.get_all("cache-control"), "no-transform") {
             return None;
         }
