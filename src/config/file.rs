@@ -343,7 +343,8 @@ table! {
     Upstream {
         /// How an endpoint is chosen.
         default balance: BalanceWord = "least_request";
-        /// What ring_hash and maglev hash: client_ip, path, header:NAME or cookie:NAME; client_ip where it is not given.
+        /// What ring_hash and maglev hash: client_ip, path, capture:NAME (what the route's path has found), header:NAME or cookie:NAME; client_ip where it
+        /// is not given.
         optional hash: Hash;
         /// Sessions that stay with one endpoint, by a cookie of the gateway's own; without this table there are none.
         optional sticky: StickyTable;

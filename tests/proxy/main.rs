@@ -14,6 +14,7 @@ mod bandwidth;
 mod bodies;
 mod breaks;
 mod buffering;
+mod by_path;
 mod command_line;
 mod compression;
 mod cors;

@@ -336,6 +336,7 @@ fn balance_and_hash(balance: &Balance) -> (&'static str, Option<String>) {
         HashKey::Header(name) => format!("header:{name}"),
         HashKey::Cookie(name) => format!("cookie:{name}"),
         HashKey::Path => "path".to_owned(),
+        HashKey::Capture(name) => format!("capture:{name}"),
     };
     match balance {
         Balance::Random => ("random", None),
