@@ -77,8 +77,14 @@ impl Planner<'_> {
             BandwidthPer::Key(key) => self.split_value(key).map(|value| table.header(of(1), Some(value))),
         };
         let of_connection = || {
-            let address = peer.address.map_or_else(Vec::new, |address| connection(address).to_vec());
-            table.header(of(2), Some(&address))
+            match peer.address {
+                Some(address) => table.header(of(2), Some(&connection(address))),
+                // who comes by a unix socket has no address, and its connection lies in one place as long as it is there
+                None => {
+                    let place = std::ptr::from_ref(self.inbound.client).addr();
+                    table.header(of(3), Some(&place.to_le_bytes()))
+                }
+            }
         };
         let tokens = (flow.rate / TOKEN_BYTES).max(1);
         let rate = Rate::try_new(tokens, Duration::from_secs(1))?;
