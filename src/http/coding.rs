@@ -59,7 +59,7 @@ pub fn has_directive<'v>(mut values: impl Iterator<Item = &'v [u8]>, name: &str)
 }
 
 /// Whether the body of this response, if there is one, is one that the rules have compressed, for whoever takes that. Of a 304, which need not say what
-/// type it would have (RFC 9110 §15.4.5), whether it may be.
+/// type and length it would have (RFC 9110 §15.4.5), whether it may be.
 #[must_use]
 pub fn suits(head: &ResponseHead<'_>, rules: &Compression) -> bool {
     let fields = head.fields();
@@ -70,7 +70,7 @@ pub fn suits(head: &ResponseHead<'_>, rules: &Compression) -> bool {
     let length = head.content_length();
     is_whole
         && !head.is_interim()
-        && length.is_none_or(|length| (rules.bytes_min..=rules.bytes_max).contains(&length))
+        && (is_unsaid || length.is_none_or(|length| (rules.bytes_min..=rules.bytes_max).contains(&length)))
         && !says_its_bytes.iter().any(|name| fields.get(name).is_some())
         && !has_directive(fields.get_all("cache-control"), "no-transform")
         && fields.get("content-type").map_or(is_unsaid, |value| rules.has_type(value))
