@@ -16,8 +16,8 @@ on_both_drivers! {
         assert_eq!(statuses(&gateway, ["/static/a", "/static/b/c", "/static"]), [200, 200, 429]);
         // one that routes share counts what is written the same together, wherever that stands
         let config = "[limit.each]\nrate = \"1/h\"\nburst = 1\nper = [\"template\", \"header:x-who\"]\n\
-             [[route]]\nmatch = { path = \"/a/{id}\", method = [\"GET\"] }\nrespond = {}\nlimit = [\"each\"]\n\
-             [[route]]\nmatch = { path = \"/a/{id}\", method = [\"PUT\"] }\nrespond = {}\nlimit = [\"each\"]\n\
+             [[route]]\nname = \"get\"\nmatch = { path = \"/a/{id}\", method = [\"GET\"] }\nrespond = {}\nlimit = [\"each\"]\n\
+             [[route]]\nname = \"put\"\nmatch = { path = \"/a/{id}\", method = [\"PUT\"] }\nrespond = {}\nlimit = [\"each\"]\n\
              [[route]]\nmatch = { path = \"/b/{id}\" }\nrespond = {}\nlimit = [\"each\"]\n";
         let gateway = Gateway::start(driver, config);
         let ask = |method: &str, path: &str, who: &str| gateway.request(method, path, &[("X-Who", who)], b"").status;
@@ -37,8 +37,9 @@ on_both_drivers! {
 
     fn endpoints_are_hashed_by_what_the_path_has_found(driver: Driver) {
         let (a, b) = (Upstream::always("a"), Upstream::always("b"));
-        let route = "match = { path = \"/t/{tenant}/*\" }";
-        let gateway = Gateway::start(driver, &behind(&[&a, &b], route, "balance = \"maglev\"\nhash = \"capture:tenant\""));
+        let hash = "balance = \"maglev\"\nhash = \"capture:tenant\"";
+        let route = "[[route]]\nmatch = { path = \"/t/{tenant}/*\" }\nupstream = \"svc\"\n";
+        let gateway = Gateway::start(driver, &(behind(&[&a, &b], "", hash) + route));
         let mut answers = [0; 2];
         for tenant in 0..24 {
             let asked: Vec<String> = (0..4).map(|row| gateway.get(&format!("/t/tenant-{tenant}/{row}")).text()).collect();
