@@ -32,13 +32,29 @@ pub struct Verified<'m> {
     pub keyid: &'m str,
     /// What must not come again while any signature of this age is good.
     pub nonce: Option<&'m str>,
-    /// When it was made, since 1970, by its own clock.
+    /// When it was made, since 1970, by its own clock; or another one with the same nonce, if that was later.
     pub created: Duration,
     /// What the body has to be.
     pub digest: Option<ContentDigest>,
     /// Key, nonce and `created` of its other signatures that are by keys known here, whatever they cover. They are taken with this one: who leaves
     /// this one out could send the request again by another one.
     pub beside: Vec<(&'m str, &'m str, Duration)>,
+}
+
+impl<'m> Verified<'m> {
+    /// What another signature names is taken too. A nonce that two of them share is taken once, for as long as the later one may be good; one that was made
+    /// later than `at_most` counts as if it was made then.
+    fn add(&mut self, named: Option<(&'m str, &'m str, Duration)>, at_most: Duration) {
+        let Some((keyid, nonce, created)) = named else { return };
+        let created = created.min(at_most);
+        if (self.keyid, self.nonce) == (keyid, Some(nonce)) {
+            self.created = self.created.max(created);
+        } else if let Some(same) = self.beside.iter_mut().find(|(key, other, _)| (*key, *other) == (keyid, nonce)) {
+            same.2 = same.2.max(created);
+        } else {
+            self.beside.push((keyid, nonce, created));
+        }
+    }
 }
 
 /// Why a request's signature is not believed.
@@ -125,9 +141,10 @@ pub fn verify<'m>(
         match judge(rules, (message, input, signature), keys, now, base) {
             Ok(mut verified) => {
                 let others = inputs.iter().enumerate().filter(|(other, _)| *other != row);
-                let taken =
-                    others.filter_map(|(_, other)| nonce_of((message, other, signature_of(other)?), keys, base));
-                verified.beside = taken.collect();
+                for (_, other) in others {
+                    let named = signature_of(other).and_then(|of| nonce_of((message, other, of), keys, base));
+                    verified.add(named, now.saturating_add(rules.age_max));
+                }
                 return Ok(verified);
             }
             Err(other) => why = other,

@@ -189,6 +189,12 @@ fn nonces_of_all_good_signatures_are_named() {
         .signed("a", &other("one"))
         .signed("sig1", &good_input())
         .signed("b", "();created=1618884474;keyid=\"acme\";nonce=\"two\"");
+    // the same nonce by the same key is one, and remembered for as long as the later signature may be good
+    let shared = good().signed("b", "();created=1618884480;keyid=\"acme\";nonce=\"b3k2pp5k7z-50gnwp.yemd\"");
+    let values_of = |name: &str| shared.values(name);
+    let (message, keys) = (shared.message(&values_of), |keyid: &str| identities.signer(keyid));
+    let both = verify(&rules, &message, &keys, Duration::from_secs(NOW), &mut Vec::new()).unwrap();
+    assert_eq!((both.created, both.beside), (Duration::from_secs(1_618_884_480), Vec::new()));
     let named = |case: &Case| {
         let values_of = |name: &str| case.values(name);
         let (message, keys) = (case.message(&values_of), |keyid: &str| identities.signer(keyid));
