@@ -29,6 +29,7 @@ fn route(number: usize) -> Route {
         rewrite: Rewrite::None,
         query: QueryRules::default(),
         captures: None,
+        templates: None,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(1)),

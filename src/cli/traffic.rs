@@ -2,7 +2,7 @@
 
 use super::words::{duration, size};
 use http::{HeaderName, header};
-use ringgate::config::{Cluster, Config, Fault, QueryRules, Route, SplitKey, Sticky, Target};
+use ringgate::config::{Cluster, Config, Fault, Flow, QueryRules, Route, SplitKey, Sticky, Target};
 use ringgate::policy::sticky::{Meaning, Sessions};
 use ringgate::units::Ratio;
 
@@ -108,8 +108,10 @@ fn others(route: &Route, config: &Config) -> Vec<(&'static str, String)> {
         ("coding", format!("{} for clients that take it, of {min} to {max}: {}", codings.join(", "), types.join(", ")))
     });
     let bandwidth = traffic.bandwidth.as_ref().map(|it| {
-        let (rate, burst) = (size(it.rate), size(it.burst));
-        ("bandwidth", format!("responses go at {rate}/s, {burst} at once, shared by {}", it.per))
+        let flow = |what: &str, flow: Flow| format!("{what} at {}/s, {} at once, ", size(flow.rate), size(flow.burst));
+        let down = it.down.map_or_else(String::new, |down| flow("responses go", down));
+        let up = it.up.map_or_else(String::new, |up| flow("requests come", up));
+        ("bandwidth", format!("{down}{up}shared by {}", it.per))
     });
     from.into_iter().chain(buffering).chain(mirror).chain(compression).chain(bandwidth).collect()
 }

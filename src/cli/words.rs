@@ -104,6 +104,8 @@ fn counted(key: &LimitKey) -> String {
         LimitKey::Claim(name) => format!("a claim {name} of tokens (requests without it count together)"),
         LimitKey::Cookie(name) => format!("a value of the cookie {name} (requests without it count together)"),
         LimitKey::Header(name) => format!("a value of {name} (requests without it count together)"),
+        LimitKey::Template => "a path as the route writes it".to_owned(),
+        LimitKey::Capture(name) => format!("what the path has for {{{name}}} (requests without it count together)"),
         LimitKey::Several(keys) => keys.iter().map(counted).collect::<Vec<_>>().join(" and "),
     }
 }
@@ -185,6 +187,7 @@ fn balance(balance: &Balance) -> String {
         HashKey::Header(name) => format!("header {name}"),
         HashKey::Cookie(name) => format!("cookie {name}"),
         HashKey::Path => "path".to_owned(),
+        HashKey::Capture(name) => format!("what the path has for {{{name}}}"),
     };
     match balance {
         Balance::Random => "random by availability".to_owned(),

@@ -1,6 +1,7 @@
 //! Rules that can never hold, and ways to be recognised that nobody takes: legal, and most likely not what was meant.
 
-use super::{Access, Auth, Config, LimitKey, Piece, Proof, Rule, Template, Variable};
+use super::by_path;
+use super::{Access, Auth, Captures, Config, LimitKey, Piece, Proof, Rule, Template, Variable};
 use crate::units::AuthId;
 use rustc_hash::FxHashSet;
 
@@ -103,16 +104,16 @@ fn unknown_to_limits(config: &Config) -> Vec<String> {
             None => config.listeners.iter().any(|listener| !listener.auth.is_empty()),
         };
         for (row, limit) in route.limits.iter().enumerate() {
-            let keys = match &limit.per {
-                LimitKey::Several(keys) => keys,
-                key => std::slice::from_ref(key),
-            };
+            let keys = by_path::keys(limit);
             let of = |key: &LimitKey| match key {
                 LimitKey::Header(name) if identity.contains(name) => Some(format!(
                     "by {name} it counts all together: the gateway says in it who was recognised; per = \"consumer\" counts each"
                 )),
                 LimitKey::Consumer | LimitKey::Group | LimitKey::Claim(_) if !recognises => {
                     Some(format!("by {key} it counts all together: nobody is recognised there, because it has no auth"))
+                }
+                LimitKey::Capture(name) if !Captures::of(&route.matcher).is_some_and(|found| found.has(name)) => {
+                    Some(format!("by {key} it counts all together: not each of the route's paths has {{{name}}}"))
                 }
                 _ => None,
             };

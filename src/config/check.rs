@@ -5,6 +5,7 @@
 //! makes a part of [`Config`] says `None` only when something was reported, so without reports the configuration is complete.
 
 use super::addresses::{FileMode, Listen, TrustedPeer};
+use super::by_path;
 use super::check_consumers::{self, Gathered};
 use super::check_guard::guards;
 use super::check_identity::{self, AccessReader};
@@ -240,6 +241,7 @@ fn config(
         sticky::strip(&mut routes, &clusters);
         traffic::strip(&mut routes);
         routes.extend(guards?);
+        by_path::keep(&mut routes, &listeners, &clusters);
         Some(Config {
             include: include?,
             gateway: gateway?,

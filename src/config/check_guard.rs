@@ -94,6 +94,7 @@ fn guard((name, matcher, captures): (String, super::Match, Option<Captures>), ta
         rewrite: Rewrite::None,
         query: QueryRules::default(),
         captures,
+        templates: None,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(30)),

@@ -120,6 +120,7 @@ impl RouteReader<'_, '_, '_, '_> {
             rewrite: rewrite?,
             query: query?,
             captures,
+            templates: None,
             request_headers: request_headers?,
             response_headers: response_headers?,
             timeout: timeout?,

@@ -1,6 +1,9 @@
 //! Conditions that never hold, and variables that nothing stands for: legal, and most likely not what was meant.
 
-use super::{Condition, Config, Limit, Listener, PathPiece, Piece, Rewrite, Route, Scheme, Target, Template, Variable};
+use super::by_path;
+use super::{
+    Cluster, Condition, Config, Limit, Listener, PathPiece, Piece, Rewrite, Route, Scheme, Target, Template, Variable,
+};
 use rustc_hash::FxHashSet;
 
 /// Warnings that are written out.
@@ -15,8 +18,28 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     let used: FxHashSet<&str> = used.filter_map(|limit| limit.name.as_deref()).collect();
     let unused = |limit: &&Limit| limit.name.as_deref().is_some_and(|name| !used.contains(name));
     let unused = config.limits.iter().filter(unused).filter_map(|limit| limit.name.as_deref());
+    warnings.extend(unhashed(config).take(LINES_MAX));
     warnings.extend(unused.take(LINES_MAX).map(|name| format!("limit.{name}: no route and no listener names it")));
     warnings
+}
+
+/// Upstreams that are hashed by what no path finds: whoever comes goes anywhere.
+fn unhashed(config: &Config) -> impl Iterator<Item = String> {
+    config.clusters.iter().filter_map(|cluster| {
+        let name = by_path::hashed(cluster)?;
+        let is_it = |other: &Cluster| other.name == cluster.name;
+        let finds = |route: &Route| {
+            by_path::leads_to(route, &config.clusters, is_it)
+                && route.captures.as_ref().is_some_and(|captures| captures.has(name))
+        };
+        let finds = config.routes.iter().any(finds);
+        (!finds).then(|| {
+            format!(
+                "upstream.{}: hash = \"capture:{name}\": no route that leads there has {{{name}}} in each of its paths",
+                cluster.name
+            )
+        })
+    })
 }
 
 fn of_route(route: &Route, config: &Config) -> Vec<String> {
@@ -129,8 +152,15 @@ mod tests {
         ] {
             assert_eq!(of(route), [format!("route \"r\": {told}"), forgotten.to_owned()], "{route}");
         }
+        let hashed =
+            of("[upstream.h]\nbalance = \"maglev\"\nhash = \"capture:id\"\nendpoints = [{ address = \"10.0.0.2:1\" }]");
+        assert!(
+            hashed[0].starts_with("upstream.h: hash = \"capture:id\": no route that leads there has {id}"),
+            "{hashed:?}"
+        );
         for fine in [
             "match = { scheme = 'http' }",
+            "match = { path = '/{id}' }\n[[route]]\nupstream = \"h\"\nmatch = { path = '/h/{id}' }\n[upstream.h]\nbalance = \"maglev\"\nhash = \"capture:id\"\nendpoints = [{ address = \"10.0.0.2:1\" }]",
             "match = { cookie = { a-b = '1' } }",
             "auth = ['key']\nrequest_headers = { set = { x-a = '{consumer}' } }",
         ] {

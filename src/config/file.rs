@@ -277,7 +277,7 @@ table! {
         optional request_buffering: BufferingTable;
         /// Responses that are compressed for clients that take it; none without this table.
         optional compression: CompressionTable;
-        /// How fast responses go to clients: { rate, burst, per }; as fast as they come without this table.
+        /// How fast responses go to clients, and requests come from them: { rate, upload_rate, burst, per }; as fast as they can without this table.
         optional bandwidth: BandwidthTable;
         /// Retries.
         table retry: Retry;
@@ -343,7 +343,8 @@ table! {
     Upstream {
         /// How an endpoint is chosen.
         default balance: BalanceWord = "least_request";
-        /// What ring_hash and maglev hash: client_ip, path, header:NAME or cookie:NAME; client_ip where it is not given.
+        /// What ring_hash and maglev hash: client_ip, path, capture:NAME (what the route's path has found), header:NAME or cookie:NAME; client_ip where it
+        /// is not given.
         optional hash: Hash;
         /// Sessions that stay with one endpoint, by a cookie of the gateway's own; without this table there are none.
         optional sticky: StickyTable;

@@ -2,7 +2,7 @@
 
 use super::LimitKey;
 use super::identity_keys::Token;
-use super::names::{Header, Name, keyed, refused_key};
+use super::names::{Header, Name, capture, keyed, refused_key};
 use super::paths::QueryText;
 use super::problem::{Refusal, Sink};
 use super::read::{Map, Node, Read, Scalar};
@@ -80,8 +80,8 @@ table! {
         /// Requests at once, 1 to 1000000; a tunnel is one.
         optional concurrency: AtOnce;
         /// What is counted: route, client_ip (IPv6 by /64), client_ip/24 or client_ip/24/56 (networks of so many bits of IPv4 and IPv6), consumer
-        /// (those who were not recognised together), group, claim:NAME, cookie:NAME, header:NAME, client_cert; or a list of these, each
-        /// combination of which is counted.
+        /// (those who were not recognised together), group, claim:NAME, cookie:NAME, header:NAME, client_cert, template (which of the route's paths
+        /// was met), capture:NAME (what that path has found); or a list of these, each combination of which is counted.
         default per: LimitPer = "route";
         /// Count and report, but never reject.
         default dry_run: bool = false;
@@ -182,8 +182,8 @@ impl JsonSchema for LimitItem {
     }
 }
 
-const PLAIN: [&str; 4] = ["client_ip", "client_cert", "consumer", "group"];
-const KEYED: [&str; 3] = ["claim", "cookie", "header"];
+const PLAIN: [&str; 5] = ["client_ip", "client_cert", "consumer", "group", "template"];
+const KEYED: [&str; 4] = ["capture", "claim", "cookie", "header"];
 
 /// `limit.per` of a route's own limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,7 +195,7 @@ pub struct SharedLimitPer(pub LimitKey);
 
 fn allowed(all: &str) -> String {
     format!(
-        "{all}, client_ip, client_ip/BITS, client_ip/BITS/BITS, client_cert, consumer, group, claim:NAME, cookie:NAME, header:NAME, or a list of 2 to {LIMIT_KEYS_MAX} of these without {all}"
+        "{all}, client_ip, client_ip/BITS, client_ip/BITS/BITS, client_cert, consumer, group, template, capture:NAME, claim:NAME, cookie:NAME, header:NAME, or a list of 2 to {LIMIT_KEYS_MAX} of these without {all}"
     )
 }
 
@@ -229,6 +229,8 @@ fn one(word: &str, plain: &[&str]) -> Result<LimitKey, Refusal> {
         ("client_cert", None) => Ok(LimitKey::ClientCertificate),
         ("consumer", None) => Ok(LimitKey::Consumer),
         ("group", None) => Ok(LimitKey::Group),
+        ("template", None) => Ok(LimitKey::Template),
+        ("capture", Some(name)) => capture(name).map(LimitKey::Capture),
         ("header", Some(name)) => Ok(LimitKey::Header(Header::parse(&DeValue::String(name.into()))?.0)),
         ("cookie", Some(name)) => Ok(LimitKey::Cookie(Token::parse(&DeValue::String(name.into()))?.0)),
         ("claim", Some(name)) if !name.is_empty() => {
@@ -248,7 +250,8 @@ fn network(bits: &str) -> Result<LimitKey, Refusal> {
 }
 
 fn schema(all: &str) -> serde_json::Value {
-    let one = "client_ip(/[0-9]{1,2}(/[0-9]{1,3})?)?|client_cert|consumer|group|(claim|cookie|header):.+";
+    let one =
+        "client_ip(/[0-9]{1,2}(/[0-9]{1,3})?)?|client_cert|consumer|group|template|(capture|claim|cookie|header):.+";
     json!({ "anyOf": [
         { "type": "string", "pattern": format!("^({all}|{one})$") },
         { "type": "array", "minItems": 2, "maxItems": LIMIT_KEYS_MAX, "items": { "type": "string", "pattern": format!("^({one})$") } },
@@ -307,7 +310,11 @@ mod tests {
             "cookie:a",
             "claim:sub",
             "group",
+            "template",
+            "capture:id",
+            "capture:1",
         ]);
+        refuses::<LimitPer>(&["capture", "capture:", "capture:{id}", "template:a"]);
         refuses::<LimitPer>(&["", "gateway", "header", "header:", "header:a b", "cookie:a;b", "ip", "claim:"]);
         refuses::<LimitPer>(&[
             "client_ip/",

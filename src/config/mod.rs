@@ -9,6 +9,7 @@ mod acme;
 mod addresses;
 mod answer_keys;
 mod bandwidth;
+mod by_path;
 mod captures;
 mod certificate_warnings;
 pub mod check;
@@ -74,7 +75,8 @@ mod variables;
 mod warnings;
 
 pub use acme::Acme;
-pub use bandwidth::{Bandwidth, BandwidthPer};
+pub use bandwidth::{Bandwidth, BandwidthPer, Flow};
+pub use by_path::Templates;
 pub use captures::{CaptureRoom, Captures};
 pub use check::{admin_address, load, parse, place_of_route};
 pub use compression::{Compression, ContentCoding, MediaType};
@@ -367,6 +369,8 @@ pub struct Route {
     pub query: QueryRules,
     /// What its paths find for rewrites, redirects and headers; `None`: they have no captures, or some have and others not.
     pub captures: Option<Captures>,
+    /// Its paths as they are written, where a limit counts by them.
+    pub templates: Option<Templates>,
     /// Headers of the request.
     pub request_headers: HeaderRules,
     /// Headers of the response.
@@ -515,6 +519,10 @@ pub enum LimitKey {
     Header(HeaderName),
     /// The public key of the client's certificate; requests without one count together.
     ClientCertificate,
+    /// Which of the route's paths the request has met, as it is written.
+    Template,
+    /// What the route's path has found; requests of routes that find no such thing count together.
+    Capture(String),
     /// Each combination of these, which are none of this kind and not [`LimitKey::Route`].
     Several(Box<[LimitKey]>),
 }
@@ -532,6 +540,8 @@ impl fmt::Display for LimitKey {
             Self::Cookie(name) => write!(f, "cookie:{name}"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::ClientCertificate => f.write_str("client_cert"),
+            Self::Template => f.write_str("template"),
+            Self::Capture(name) => write!(f, "capture:{name}"),
             Self::Several(keys) => {
                 for (row, key) in keys.iter().enumerate() {
                     write!(f, "{}{key}", if row == 0 { "" } else { " + " })?;
@@ -663,6 +673,8 @@ pub enum HashKey {
     Cookie(String),
     /// The path.
     Path,
+    /// What the route's path has found.
+    Capture(String),
 }
 
 /// `upstream.retry_budget`

@@ -327,27 +327,40 @@ pub struct Hash(pub HashKey);
 
 impl Scalar for Hash {
     fn allowed() -> String {
-        "one of client_ip, path, header:NAME, cookie:NAME".to_owned()
+        "one of client_ip, path, capture:NAME, header:NAME, cookie:NAME".to_owned()
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Self, Refusal> {
         match keyed(text(value)?) {
             ("client_ip", None) => Ok(Self(HashKey::ClientIp)),
             ("path", None) => Ok(Self(HashKey::Path)),
+            ("capture", Some(name)) => capture(name).map(|name| Self(HashKey::Capture(name))),
             ("header", Some(name)) => Ok(Self(HashKey::Header(header(name)?))),
             ("cookie", Some(name)) => header(name).map(|_| Self(HashKey::Cookie(name.to_owned()))),
-            (word, name) => Err(refused_key(word, name, &["client_ip", "path"], &["header", "cookie"])),
+            (word, name) => Err(refused_key(word, name, &["client_ip", "path"], &["capture", "header", "cookie"])),
         }
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^(client_ip|path|(header|cookie):.+)$" })
+        json!({ "type": "string", "pattern": "^(client_ip|path|(capture|header|cookie):.+)$" })
     }
 }
 
 /// `word` or `word:name`
 pub(super) fn keyed(written: &str) -> (&str, Option<&str>) {
     written.split_once(':').map_or((written, None), |(word, name)| (word, Some(name)))
+}
+
+/// What stands in the braces of a path's placeholder, or the name or number of a regex's group.
+pub(super) fn capture(name: &str) -> Result<String, Refusal> {
+    if (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
+        return Ok(name.to_owned());
+    }
+    let bare = name.trim_matches(['{', '}']);
+    let help = (bare != name && !bare.is_empty()).then(|| format!("without braces: \"capture:{bare}\""));
+    Err(Refusal { why: Some(format!("{name:?} is no name or number of a capture")), help })
 }
 
 pub(super) fn refused_key(word: &str, name: Option<&str>, bare: &[&str], named: &[&str]) -> Refusal {

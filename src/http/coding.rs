@@ -58,25 +58,27 @@ pub fn has_directive<'v>(mut values: impl Iterator<Item = &'v [u8]>, name: &str)
     })
 }
 
-/// Whether the body of this response, if there is one, is one that the rules have compressed, for whoever takes that.
+/// Whether the body of this response, if there is one, is one that the rules have compressed, for whoever takes that. Of a 304, which need not say what
+/// type and length it would have (RFC 9110 §15.4.5), whether it may be.
 #[must_use]
 pub fn suits(head: &ResponseHead<'_>, rules: &Compression) -> bool {
     let fields = head.fields();
-    let is_whole =
-        !matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+    let is_whole = !matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT);
+    let is_unsaid = head.status() == StatusCode::NOT_MODIFIED;
     let says_its_bytes =
         ["content-encoding", "content-range", "content-digest", "repr-digest", "digest", "content-md5"];
     let length = head.content_length();
     is_whole
         && !head.is_interim()
-        && length.is_none_or(|length| (rules.bytes_min..=rules.bytes_max).contains(&length))
+        && (is_unsaid || length.is_none_or(|length| (rules.bytes_min..=rules.bytes_max).contains(&length)))
         && !says_its_bytes.iter().any(|name| fields.get(name).is_some())
         && !has_directive(fields.get_all("cache-control"), "no-transform")
-        && fields.get("content-type").is_some_and(|value| rules.has_type(value))
+        && fields.get("content-type").map_or(is_unsaid, |value| rules.has_type(value))
 }
 
 /// Appends what a response says that is compressed with `coding`, or would be for another client: on what it depends, and what has become of its `ETag`,
-/// which names other bytes now (RFC 9110 §8.8.1). `keeps_etag`: no rule of the route has a say about it.
+/// which names other bytes now (RFC 9110 §8.8.1). A 304 says no coding, and which tag a 200 would have, or nobody would find what it is about (RFC 9111
+/// §4.3.4). `keeps_etag`: no rule of the route has a say about it.
 pub fn push_lines(out: &mut Vec<u8>, head: &ResponseHead<'_>, coding: Option<ContentCoding>, keeps_etag: bool) {
     let varies = |value: &[u8]| {
         let mut names = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
@@ -87,9 +89,11 @@ pub fn push_lines(out: &mut Vec<u8>, head: &ResponseHead<'_>, coding: Option<Con
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
     let Some(coding) = coding else { return };
-    out.extend_from_slice(b"Content-Encoding: ");
-    out.extend_from_slice(coding.as_str().as_bytes());
-    out.extend_from_slice(b"\r\n");
+    if head.status() != StatusCode::NOT_MODIFIED {
+        out.extend_from_slice(b"Content-Encoding: ");
+        out.extend_from_slice(coding.as_str().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
     if let Some(tag) = fields.get("etag").filter(|_| keeps_etag) {
         let weak: &[u8] = if tag.starts_with(b"W/") { b"" } else { b"W/" };
         for part in [b"ETag: ", weak, tag, b"\r\n"] {

@@ -134,7 +134,7 @@ pub struct DownstreamResponse<'a> {
     pub close: bool,
     /// The route's rules.
     pub rules: &'a HeaderRules,
-    /// Its body is sent in another coding, of which nobody knows the length yet. Not to a client of HTTP/1.0.
+    /// Its body, if it has one, is sent in another coding, of which nobody knows the length yet. Not to a client of HTTP/1.0.
     pub is_recoded: bool,
     /// The listener's `Server`; a rule about it wins.
     pub server: &'a ServerField,
@@ -152,7 +152,7 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
         return respond::response(out, response);
     }
     let head = response.head;
-    let framing = match response.is_recoded {
+    let framing = match response.is_recoded && head.framing() != Framing::None {
         true => Framing::Chunked,
         false => head.framing().for_downstream(response.version),
     };
@@ -174,7 +174,7 @@ pub fn response(out: &mut Vec<u8>, response: &DownstreamResponse<'_>) -> Framing
     headers::push_set(out, response.rules);
     match (framing, head.content_length()) {
         // HEAD and 304 tell the length of a body that is not there (RFC 9110 §8.6); 204 must not
-        (Framing::None, Some(bytes)) if head.status() != StatusCode::NO_CONTENT => {
+        (Framing::None, Some(bytes)) if head.status() != StatusCode::NO_CONTENT && !response.is_recoded => {
             push_framing(out, Framing::Fixed(bytes))
         }
         _ => push_framing(out, framing),

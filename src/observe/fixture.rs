@@ -147,6 +147,7 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         rewrite: Rewrite::None,
         query: crate::config::QueryRules::default(),
         captures: None,
+        templates: None,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(2)),

@@ -456,6 +456,8 @@ fn hash_key(key: &LimitKey, hasher: &mut FxHasher) {
         LimitKey::Group => 6_u8.hash(hasher),
         LimitKey::Claim(name) => (7_u8, name).hash(hasher),
         LimitKey::Cookie(name) => (8_u8, name).hash(hasher),
+        LimitKey::Template => 10_u8.hash(hasher),
+        LimitKey::Capture(name) => (11_u8, name).hash(hasher),
         LimitKey::Several(keys) => {
             (9_u8, keys.len()).hash(hasher);
             keys.iter().for_each(|key| hash_key(key, hasher));

@@ -11,6 +11,10 @@
 //! A nonce is written by a compare-and-swap, and then the whole window is read again. Two workers with the same nonce write both before they read,
 //! and all is in one order (`SeqCst`), so at least the later one sees the other and refuses; both may, and none may not.
 //!
+//! How long a signature may be good is the configuration's affair, and a table outlives that ([`Replays::keep_for`]). What was taken before a longer
+//! time is forgotten by the shorter one, so a signature of before that is older than the shorter one could have been taken, and counts as if it was
+//! ([`Replays::may_have_forgotten`]).
+//!
 //! An upgrade passes it on as it is at that moment ([`Replays::left`]); what the old process takes while it drains the new one does not know. A process
 //! that is started anew knows nothing, and nothing is told to other hosts.
 
@@ -46,6 +50,11 @@ pub enum Taken {
 pub struct Replays {
     places: Box<[AtomicU64]>,
     secret: [AtomicU64; 2],
+    /// Seconds from `created` on; 0 before it is said.
+    life: AtomicU64,
+    /// Of signatures that were made up to then (since 1970), nonces are known for so many seconds; 0: for `life`.
+    before: AtomicU64,
+    life_before: AtomicU64,
 }
 
 /// What a table remembers, for the table of another process.
@@ -57,6 +66,8 @@ pub struct Left {
     pub places: usize,
     /// Places that are in use, and their words.
     pub words: Vec<(usize, u64)>,
+    /// Seconds that they were to be remembered for; 0: that is not known.
+    pub life: u64,
 }
 
 impl Replays {
@@ -69,7 +80,39 @@ impl Replays {
         assert!(places.is_power_of_two() && places >= WINDOW, "a power of two of places");
         // zeroed by the kernel when first touched
         let places = <[AtomicU64]>::new_box_zeroed_with_elems(places).expect("there is memory for the table");
-        Self { places, secret: secret.map(AtomicU64::new) }
+        let [life, before, life_before] = [0, 0, 0].map(AtomicU64::new);
+        Self { places, secret: secret.map(AtomicU64::new), life, before, life_before }
+    }
+
+    /// Nonces are to be remembered for `life` from `created` on, from `now` since 1970 on; for longer by who says so when it takes one. The control
+    /// plane's, before a configuration is in use.
+    pub fn keep_for(&self, life: Duration, now: Duration) {
+        self.lengthen((self.life.load(SeqCst), life.as_secs()), now.as_secs());
+        self.life.store(life.as_secs(), SeqCst);
+    }
+
+    /// How long nonces are remembered from `created` on.
+    #[must_use]
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(self.life.load(SeqCst))
+    }
+
+    fn lengthen(&self, (old, life): (u64, u64), now: u64) {
+        if old == 0 || old >= life {
+            return;
+        }
+        let shorter =
+            Some(self.life_before.load(SeqCst)).filter(|life| *life > 0 && self.before.load(SeqCst) + life > now);
+        self.life_before.store(shorter.map_or(old, |shorter| shorter.min(old)), SeqCst);
+        // what was taken by now was made by a clock that may be before ours, by less than its life
+        self.before.fetch_max(now + old, SeqCst);
+    }
+
+    /// Whether a nonce of a signature that was made at `created` may have been taken and forgotten at `now`; both since 1970.
+    #[must_use]
+    pub fn may_have_forgotten(&self, created: Duration, now: Duration) -> bool {
+        let life = self.life_before.load(SeqCst);
+        life > 0 && created.as_secs() <= self.before.load(SeqCst) && created.as_secs() + life <= now.as_secs()
     }
 
     /// What must not be forgotten at `now` since 1970. What is taken meanwhile may be in it or not.
@@ -77,14 +120,15 @@ impl Replays {
     pub fn left(&self, now: Duration) -> Left {
         let all = self.places.iter().map(|place| place.load(SeqCst)).enumerate();
         let words = all.filter(|(_, word)| is_live(*word, now.as_secs())).collect();
-        Left { secret: self.secret(), places: self.places.len(), words }
+        Left { secret: self.secret(), places: self.places.len(), words, life: self.life.load(SeqCst) }
     }
 
-    /// Goes on with what the table of another process knew. Only a table that nobody has asked yet may do so.
-    pub fn take_on(&self, left: &Left) {
+    /// Goes on with what the table of another process knew at `now`. Only a table that nobody has asked yet may do so.
+    pub fn take_on(&self, left: &Left, now: Duration) {
         if left.places != self.places.len() {
             return;
         }
+        self.lengthen((left.life, self.life.load(SeqCst)), now.as_secs());
         for (own, secret) in self.secret.iter().zip(left.secret) {
             own.store(secret, SeqCst);
         }
@@ -99,9 +143,13 @@ impl Replays {
         [0, 1].map(|half: usize| self.secret[half].load(SeqCst))
     }
 
-    /// Takes a nonce of this key at `now`, to be remembered until `until`; both since 1970.
+    /// Takes a nonce of this key at `now`, to be remembered until `until` at least; both since 1970. What is over by then, or further away than any
+    /// signature that can be good, needs no place.
     #[must_use]
     pub fn take(&self, keyid: &str, nonce: &str, (now, until): (Duration, Duration)) -> Taken {
+        if !is_live((until.as_secs() + 2) & TIME, now.as_secs()) || until.as_secs() > now.as_secs() + KEPT_MAX {
+            return Taken::New;
+        }
         let [k0, k1] = self.secret();
         let mut hasher = SipHasher13::new_with_keys(k0, k1);
         hasher.write(keyid.as_bytes());
@@ -182,12 +230,50 @@ mod tests {
         }
         let left = before.left(Duration::from_secs(1_050));
         assert_eq!(left.words.len(), 1);
-        after.take_on(&left);
+        after.take_on(&left, Duration::from_secs(1_050));
         let takes = |table: &Replays, nonce| table.take("k", nonce, at(1_050, 1_100));
         assert_eq!(["good", "over", "new"].map(|it| takes(&after, it)), [Taken::Again, Taken::New, Taken::New]);
         let other = Replays::new(1 << 7, [1, 2]);
-        other.take_on(&left);
+        other.take_on(&left, Duration::from_secs(1_050));
         assert_eq!(takes(&other, "good"), Taken::New, "another size means nothing");
+    }
+
+    #[test]
+    fn what_a_shorter_life_has_forgotten_is_not_taken_again() {
+        let secs = Duration::from_secs;
+        let replays = Replays::new(1 << 8, [7, 8]);
+        replays.keep_for(secs(90), secs(1_000));
+        assert_eq!((replays.life(), replays.may_have_forgotten(secs(1), secs(2_000))), (secs(90), false));
+        // a reload says longer: what was made before it is good for as long as it was
+        replays.keep_for(secs(3_600), secs(2_000));
+        for (created, now, forgotten) in [
+            (1_950, 2_001, false),
+            (1_910, 2_001, true),
+            (1_950, 2_039, false),
+            (1_950, 2_040, true),
+            (2_020, 2_110, true),
+            (2_091, 3_000, false),
+        ] {
+            assert_eq!(replays.may_have_forgotten(secs(created), secs(now)), forgotten, "{created} at {now}");
+        }
+        // and shorter, and longer again, while that may still be asked for: the shortest counts
+        replays.keep_for(secs(30), secs(2_010));
+        replays.keep_for(secs(7_200), secs(2_020));
+        assert!(
+            replays.may_have_forgotten(secs(2_015), secs(2_045))
+                && !replays.may_have_forgotten(secs(2_015), secs(2_044))
+        );
+        // a process that goes on with it knows as much
+        let (left, next) = (replays.left(secs(9_000)), Replays::new(1 << 8, [0, 0]));
+        next.keep_for(secs(9_000), secs(9_000));
+        next.take_on(&left, secs(9_001));
+        assert!(
+            next.may_have_forgotten(secs(1_500), secs(9_002)) && !next.may_have_forgotten(secs(8_000), secs(9_002))
+        );
+        // what is over, or further away than can be good, takes no place
+        for until in [2_000, 100_000] {
+            assert_eq!([0; 2].map(|_| replays.take("k", "far", at(3_000, until))), [Taken::New; 2]);
+        }
     }
 
     #[test]

@@ -280,7 +280,7 @@ impl Line<'_> {
         let is_refusal = head.status().is_client_error() || head.status().is_server_error();
         let close = self.cycle.announces_close(upload.left().or((!is_refusal).then_some(0)));
         let compressed = self.compressed(head);
-        let is_coded = matches!(compressed, Some(Some(_)));
+        let is_coded = matches!(compressed, Some((true, _)));
         let response = DownstreamResponse {
             head,
             version: self.forward.version,
@@ -298,7 +298,7 @@ impl Line<'_> {
         if let Some(code) = self.code_of(head) {
             self.record.on_code(code, true);
         }
-        upload.put_coder(compressed.flatten());
+        upload.put_coder(compressed.and_then(|(_, coder)| coder));
         Commit { to, trailers: head.trailers(), keep: keep(head), ..Commit::new(head.framing(), before) }
     }
 
@@ -323,7 +323,12 @@ impl Line<'_> {
         self.record.on_answered(self.now);
         let down = if self.forward.version == Version::Http2 { Coding::Frames } else { Coding::Bare };
         let codings = [down, hop.lease.coding()];
-        let tunnel = Tunnel::new(self.inbound, hop.upstream().stream(), codings, self.tunnel_timeout());
+        let tunnel = Tunnel::new(
+            (self.inbound, hop.upstream().stream()),
+            codings,
+            self.forward.own_lines.paces(),
+            self.tunnel_timeout(),
+        );
         let ended = tunnel.run(hop.upload.take_inbox(), commit.out, block).await;
         self.now = clock::now();
         self.record.request_bytes += ended.up_bytes;

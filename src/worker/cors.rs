@@ -55,7 +55,7 @@ impl Planner<'_> {
             lines.call(self.head.authority().unwrap_or_default().as_bytes());
         }
         if let Some(bandwidth) = bandwidth {
-            lines.pace(self.pace(route, bandwidth));
+            lines.pace(self.paces(route, bandwidth));
         }
         lines
     }

@@ -35,6 +35,9 @@ struct Nonces {
     secret: [u64; 2],
     places: usize,
     words: Vec<(usize, u64)>,
+    /// Not said by those before 0.2.
+    #[serde(default)]
+    life: u64,
 }
 
 /// [`Debts`], as they are written.
@@ -65,8 +68,8 @@ impl Shared {
 
     fn nonces(&self) -> Nonces {
         let left = self.replays.as_ref().map(|(replays, _)| replays.left(clock::wall()));
-        let Left { secret, places, words } = left.unwrap_or_default();
-        Nonces { secret, places, words }
+        let Left { secret, places, words, life } = left.unwrap_or_default();
+        Nonces { secret, places, words, life }
     }
 
     /// What was taken of quotas, as it means the same in every process; `unix`: seconds since 1970-01-01T00:00:00Z.
@@ -111,8 +114,8 @@ impl Shared {
             self.limits.table().take_on(&Debts { secret: clients.secret, clients: clients.debts }, now);
         }
         if let Some((replays, _)) = &self.replays {
-            let Nonces { secret, places, words } = nonces;
-            replays.take_on(&Left { secret, places, words });
+            let Nonces { secret, places, words, life } = nonces;
+            replays.take_on(&Left { secret, places, words, life }, clock::wall());
         }
         if quotas.secret != [0, 0] {
             let taken = Debts { secret: quotas.secret, clients: quotas.debts };

@@ -1,7 +1,7 @@
-//! The key by which a balancer that hashes picks an endpoint for a request.
+//! The key by which a balancer that hashes picks an endpoint for a request, and what limits know of its path.
 
 use super::plan::Planner;
-use crate::config::{Balance, HashKey};
+use crate::config::{Balance, HashKey, LimitKey};
 use crate::http::head::RequestHead;
 use crate::policy::chance::hash_key;
 use crate::policy::cookies;
@@ -25,7 +25,27 @@ impl Planner<'_> {
             HashKey::Header(name) => text(self.field(name)),
             HashKey::Cookie(name) => text(cookie(self.head, name)),
             HashKey::Path => Some(hash_key(self.head.path().as_bytes())),
+            HashKey::Capture(name) => text(self.captured(name)),
         }
+    }
+
+    /// What a limit knows that counts by the path.
+    pub(super) fn by_path(&self, key: &LimitKey) -> Option<&[u8]> {
+        match key {
+            LimitKey::Capture(name) => self.captured(name),
+            _ => {
+                let route = &self.inbound.worker.shared.config.routes[self.routed.get()?.index()];
+                Some(route.templates.as_ref()?.met(self.head.routed_path()).as_bytes())
+            }
+        }
+    }
+
+    /// What the route's path has found.
+    fn captured(&self, name: &str) -> Option<&[u8]> {
+        let (worker, route) = (self.inbound.worker, self.routed.get()?);
+        let captures = worker.shared.config.routes[route.index()].captures.as_ref()?;
+        let found = worker.router_cache.borrow_mut().captured(route, captures, self.head.routed_path(), name)?;
+        Some(found.as_bytes())
     }
 }
 

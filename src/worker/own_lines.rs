@@ -3,7 +3,7 @@
 //! The request's head is gone when the response comes, so they are written before that and go along. Most routes have none, and then nothing
 //! is written and nothing kept.
 
-use super::pacing::Pace;
+use super::pacing::{Pace, Paces};
 
 /// Whole lines, each with its end. A pointer, because it goes where a request does, and what that holds counts.
 #[derive(Debug, Default)]
@@ -18,8 +18,8 @@ struct Lines {
     id: usize,
     /// What its client calls us, where an endpoint's `Location` is made ours; behind that.
     authority: usize,
-    /// Whose bytes the response is, where they are counted.
-    pace: Option<Pace>,
+    /// Whose bytes it and its request are, where they are counted.
+    paces: Paces,
 }
 
 /// Room beyond which a buffer is not kept for reuse.
@@ -35,17 +35,27 @@ impl OwnLines {
         others(&mut lines.bytes);
         lines.id = lines.bytes.len();
         lines.authority = lines.id;
-        lines.pace = None;
+        lines.paces = Paces::default();
     }
 
-    /// Takes down whose bytes the response is.
-    pub(super) fn pace(&mut self, pace: Option<Pace>) {
-        self.0.get_or_insert_default().pace = pace;
+    /// Takes down whose bytes it and its request are.
+    pub(super) fn pace(&mut self, paces: Paces) {
+        self.0.get_or_insert_default().paces = paces;
     }
 
     /// Whose bytes the response is, where they are counted.
     pub(super) fn paced(&self) -> Option<&Pace> {
-        self.0.as_ref()?.pace.as_ref()
+        self.0.as_ref()?.paces.down.as_ref()
+    }
+
+    /// Of both.
+    pub(super) fn paces(&self) -> Paces {
+        self.0.as_ref().map(|lines| lines.paces).unwrap_or_default()
+    }
+
+    /// Whose bytes the request is, where they are counted.
+    pub(super) fn paced_up(&self) -> Option<&Pace> {
+        self.0.as_ref()?.paces.up.as_ref()
     }
 
     /// Takes down what the request is called, behind the lines that there are.

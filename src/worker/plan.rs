@@ -360,6 +360,7 @@ impl Planner<'_> {
         let limited_by = |key: &LimitKey| match key {
             LimitKey::Header(name) => self.field(name),
             LimitKey::Cookie(name) => cookie(self.head, name),
+            LimitKey::Template | LimitKey::Capture(_) => self.by_path(key),
             LimitKey::Claim(name) => identified?.claims()?.get(name)?.as_str().map(str::as_bytes),
             LimitKey::Group => Some(identities.consumers().groups[groups.first()?.index()].as_bytes()),
             _ => self.inbound.identity().map(|identity| identity.key_hash.as_bytes()),

@@ -234,7 +234,10 @@ impl<F: Sending> Relay<'_, '_, F> {
         if std::mem::replace(&mut self.asked, true) {
             return;
         }
-        let left = self.body.left().or((!self.fast).then_some(BLOCK_SMALL as u64 + 1));
+        let mut left = self.body.left().or((!self.fast).then_some(BLOCK_SMALL as u64 + 1));
+        if self.pace.is_some_and(Pace::is_slow) {
+            left = Some(BLOCK_SMALL as u64);
+        }
         let mut room = self.inbound.worker.widen(std::mem::take(block), left, self.fast);
         room.clear_with_headroom(CHUNK_HEADROOM);
         self.upstream.arm(room);

@@ -13,6 +13,7 @@ use super::sticky;
 use super::verifier::Verifier;
 use crate::config::{Access, Cluster, Config, Endpoint, Listener, Route};
 use crate::limits::{LIMIT_TABLE_BUCKETS, SIGNATURE_NONCES_MAX};
+use crate::net::clock;
 use crate::observe::labels::ProbeState;
 use crate::observe::stats::Stats;
 use crate::policy::access::Guards;
@@ -137,11 +138,15 @@ fn replays(config: &Config, old: Option<&(Arc<Replays>, Duration)>) -> Option<(A
         let chance = RandomState::new();
         Arc::new(Replays::new(SIGNATURE_NONCES_MAX, [0, 1].map(|half| chance.hash_one(half))))
     };
-    match (old, life) {
-        (None, None) => None,
-        (Some((replays, _)), life) => Some((Arc::clone(replays), life.unwrap_or_default())),
-        (None, Some(life)) => Some((new(), life)),
-    }
+    let table = match (old, life) {
+        (None, None) => return None,
+        (Some((replays, old)), None) => return Some((Arc::clone(replays), *old)),
+        (Some((replays, _)), Some(_)) => Arc::clone(replays),
+        (None, Some(_)) => new(),
+    };
+    let life = life.unwrap_or_default();
+    table.keep_for(life, clock::wall());
+    Some((table, life))
 }
 
 impl Shared {

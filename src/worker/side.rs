@@ -24,7 +24,6 @@ use crate::policy::exchange::{Action, Event};
 use crate::policy::fault::{Injected, inject};
 use crate::policy::split::pick;
 use crate::units::{ClusterId, Instant, RouteId, Weight};
-use http::Method;
 use rand::Rng as _;
 use std::net::IpAddr;
 
@@ -80,7 +79,7 @@ impl Planner<'_> {
         let compression = self.inbound.worker.shared.config.routes[route.index()].traffic.compression.as_ref()?;
         let (head, fields) = (self.head, self.head.fields());
         // a client of HTTP/1.0 knows no chunks, and a call has codings of its own
-        let is_left = head.version() == Version::Http10 || head.method() == Method::HEAD || self.call.is_some();
+        let is_left = head.version() == Version::Http10 || self.call.is_some();
         if is_left || has_directive(fields.get_all("cache-control"), "no-transform") {
             return None;
         }
@@ -135,6 +134,7 @@ impl Line<'_> {
         self.forward.injected.is_some()
             || (self.buffered_bytes_max().is_some() && self.forward.framing != Framing::None)
             || self.has_signed_body()
+            || self.forward.own_lines.paced_up().is_some()
     }
 
     pub(super) fn buffered_bytes_max(&self) -> Option<usize> {
@@ -143,6 +143,9 @@ impl Line<'_> {
 
     /// The first pick behind that. All of it is a part of T_max.
     pub(super) async fn begin_late(&mut self, upload: &Upload<'_>) -> Action {
+        if let Some(pace) = self.forward.own_lines.paced_up() {
+            upload.pace_by(*pace);
+        }
         let Injected { delay, abort } = self.forward.injected.as_deref().copied().unwrap_or_default();
         if let Some(delay) = delay {
             let until = (self.now + delay).min(self.attempts.deadline());

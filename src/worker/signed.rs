@@ -58,16 +58,23 @@ impl Planner<'_> {
         let keys = |keyid: &str| worker.shared.identities.signer(keyid);
         let base = &mut worker.scratch.borrow_mut().text;
         let Ok(verified) = signature::verify(rules, &message, &keys, now, base) else { return Ok(None) };
-        let taken = verified.nonce.map(|nonce| replays.take(verified.keyid, nonce, (now, verified.created + *life)));
-        match taken {
-            Some(Taken::Again) => Ok(None),
-            Some(Taken::Full) => Err(ProxyError::NoncesExhausted.into()),
-            Some(Taken::New) | None => Ok(Some(Rc::new(Signed {
-                consumer: verified.consumer,
-                digest: verified.digest,
-                body_bytes_max: rules.body_bytes_max,
-            }))),
+        if verified.nonce.is_some() && replays.may_have_forgotten(verified.created, now) {
+            return Ok(None);
         }
+        let life = replays.life().max(*life); // of a request that began under a longer one
+        let own = verified.nonce.map(|nonce| (verified.keyid, nonce, verified.created));
+        for (keyid, nonce, created) in own.into_iter().chain(verified.beside) {
+            match replays.take(keyid, nonce, (now, created.saturating_add(life))) {
+                Taken::New => {}
+                Taken::Again => return Ok(None),
+                Taken::Full => return Err(ProxyError::NoncesExhausted.into()),
+            }
+        }
+        Ok(Some(Rc::new(Signed {
+            consumer: verified.consumer,
+            digest: verified.digest,
+            body_bytes_max: rules.body_bytes_max,
+        })))
     }
 
     /// What a 401 says of it: what a signature has to cover, as the parameters of a challenge.

@@ -14,8 +14,8 @@ use crate::policy::cookies;
 use crate::policy::sticky::{Meaning, Sessions};
 use crate::units::{ClusterId, EndpointId, RouteId};
 use aws_lc_rs::rand;
-use http::Method;
 use http::header::ETAG;
+use http::{Method, StatusCode};
 use std::sync::Arc;
 
 /// Cookies of one name that are looked at; each costs a hash, and a browser has one for each path.
@@ -115,28 +115,30 @@ impl Line<'_> {
         out
     }
 
-    /// How a response is compressed: `None`: it is none of those that are, for nobody; else what compresses it for this client, if anything does.
-    pub(super) fn compressed(&self, head: &ResponseHead<'_>) -> Option<Option<Box<Coder>>> {
+    /// How a response is compressed: `None`: it is none of those that are, for nobody; else whether its head says that it is for this client, and what
+    /// does it, if there is a body.
+    pub(super) fn compressed(&self, head: &ResponseHead<'_>) -> Option<(bool, Option<Box<Coder>>)> {
         let worker = self.inbound.worker;
         let route = self.forward.route;
         let rules = worker.shared.config.routes[route.index()].traffic.compression.as_ref()?;
         if self.forward.web.is_some() || !coding::suits(head, rules) {
             return None;
         }
-        if self.forward.method == Method::HEAD {
-            return Some(None); // what it stands for depends on the coding, and is in none
+        if self.forward.method == Method::HEAD || head.status() == StatusCode::NOT_MODIFIED {
+            return Some((self.forward.coding.is_some(), None)); // it says what is true of the answer that it stands for
         }
         if head.framing().is_empty() {
             return None;
         }
         let coder = self.forward.coding.map(|coding| Coder::new(worker.worker(), coding));
         let event = match &coder {
-            None => return Some(None),
+            None => return Some((false, None)),
             Some(None) => TrafficEvent::CompressionSkipped,
             Some(Some(_)) => TrafficEvent::Compressed,
         };
         worker.recorder.traffic(route, event);
-        Some(coder.flatten())
+        let coder = coder.flatten();
+        Some((coder.is_some(), coder))
     }
 
     /// The rules for what goes down, of a response in another coding or not.

@@ -12,6 +12,7 @@
 
 use super::generation::Generation;
 use super::inbound::Inbound;
+use super::pacing::Paces;
 use crate::error::ProxyError;
 use crate::http::body::{CHUNK_HEADROOM, LAST_CHUNK, frame_piece};
 use crate::http::h2::respond;
@@ -34,6 +35,8 @@ pub(super) struct Tunnel<'a> {
     upstream: &'a Stream,
     /// How bytes go down, and up.
     codings: [Coding; 2],
+    /// Whose bytes each direction is, where they are counted.
+    paces: Paces,
     up_bytes: Cell<u64>,
     down_bytes: Cell<u64>,
     _open: Open<'a>,
@@ -104,9 +107,23 @@ type Carried = Option<Result<(), Side>>;
 
 impl<'a> Tunnel<'a> {
     /// `codings` say how bytes go down, and up.
-    pub(super) fn new(inbound: &'a Inbound<'a>, upstream: &'a Stream, codings: [Coding; 2], timeout: Duration) -> Self {
+    pub(super) fn new(
+        (inbound, upstream): (&'a Inbound<'a>, &'a Stream),
+        codings: [Coding; 2],
+        paces: Paces,
+        timeout: Duration,
+    ) -> Self {
         let open = Open::new(inbound.worker, inbound.listener);
-        Self { inbound, timeout, upstream, codings, up_bytes: Cell::new(0), down_bytes: Cell::new(0), _open: open }
+        Self {
+            inbound,
+            timeout,
+            upstream,
+            codings,
+            paces,
+            up_bytes: Cell::new(0),
+            down_bytes: Cell::new(0),
+            _open: open,
+        }
     }
 
     /// Carries bytes until the end. `up` is what the client sent behind its request, `head` the 101 for it, `down` what came behind
@@ -161,10 +178,17 @@ impl<'a> Tunnel<'a> {
             Side::Client => (self.inbound.stream, self.upstream, up, Side::Upstream, &self.up_bytes),
             Side::Upstream => (self.upstream, self.inbound.stream, down, Side::Client, &self.down_bytes),
         };
+        let pace = if from == Side::Client { self.paces.up } else { self.paces.down };
+        let pay = async |block: &Block| {
+            if let Some(pace) = &pace {
+                pace.take_in_tunnel(self.inbound.worker, block.unread().len()).await;
+                self.on_progress(); // it is the gateway that has stood still
+            }
+        };
         coding.dress(&mut first);
-        for block in [head, first] {
-            self.pass_on(sink, block, bytes).await.ok_or(to)?;
-        }
+        self.pass_on(sink, head, bytes).await.ok_or(to)?;
+        pay(&first).await;
+        self.pass_on(sink, first, bytes).await.ok_or(to)?;
         let mut bulk = false;
         loop {
             // no block is held while nothing comes; what is wrong with the socket, the receive will say
@@ -190,7 +214,9 @@ impl<'a> Tunnel<'a> {
                 }
             }
             self.on_progress();
+            bulk &= pace.is_none();
             coding.dress(&mut block);
+            pay(&block).await;
             self.pass_on(sink, block, bytes).await.ok_or(to)?;
         }
     }

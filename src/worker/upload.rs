@@ -12,6 +12,7 @@
 
 mod holding;
 mod invariants;
+mod paying;
 mod waits;
 
 use self::holding::Held;
@@ -278,6 +279,7 @@ impl<'c> Upload<'c> {
             if cfg!(debug_assertions) {
                 self.check_invariants(delivery);
             }
+            self.pay().await?;
             self.send(delivery, attempt, upstream).await?;
             if self.is_complete() {
                 self.on_complete(delivery, attempt);
@@ -384,10 +386,11 @@ impl<'c> Upload<'c> {
                 std::mem::swap(&mut block, &mut outbound);
             }
         }
+        let (block, left) = self.paced_block(block, left);
         let block = self.inbound.worker.widen(block, left, self.fast.get());
         let (received, block) = self.inbound.stream.receive(block).await;
         drop(waits);
-        self.fast.set(self.inbound.stream.has_filled(&block));
+        self.fast.set(self.inbound.stream.has_filled(&block) && !self.is_paced());
         self.inbox.replace(block);
         match received {
             _ if watch.expired() => Err(Failure::Downstream(ProxyError::RequestTimeout)),

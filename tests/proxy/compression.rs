@@ -115,7 +115,6 @@ on_both_drivers! {
             ("gzip", &format!("{json}|Cache-Control: public, no-transform"), "200 OK", 5_000),
             ("gzip", &digest, "200 OK", 5_000),
             ("gzip", &format!("{json}|Content-Range: bytes 0-4999/9000"), "206 Partial Content", 5_000),
-            ("gzip", json, "304 Not Modified", 0),
         ] {
             let response = get(accept, lines, status, length);
             let own = if lines.contains("Content-Encoding") { vec!["br".to_owned()] } else { Vec::new() };
@@ -136,14 +135,54 @@ on_both_drivers! {
         assert_eq!(all(&varying, "vary"), ["Origin, accept-encoding"]);
         let error = get("br;q=0.5, gzip;q=0.6", json, "500 Internal Server Error", 5_000);
         assert_eq!(all(&error, "content-encoding"), ["gzip"], "errors may be long, too");
-        let head = gateway.request("HEAD", "/5000/fixed", &[("Accept-Encoding", "gzip")], b"");
-        assert_eq!(head.header("vary"), Some("Accept-Encoding"), "as of GET");
-        assert_eq!((all(&head, "content-encoding"), head.header("content-length")), (Vec::new(), Some("5000")));
         let asked = gateway.request("GET", "/5000/fixed", &[("Accept-Encoding", "gzip"), ("Cache-Control", "no-transform")], b"");
         assert_eq!(all(&asked, "content-encoding"), [""; 0]);
         let mut old = gateway.client();
         old.send("GET /5000/fixed HTTP/1.0\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n");
         assert_eq!(all(&old.read("GET"), "content-encoding"), [""; 0]);
+    }
+
+    fn a_head_alone_says_what_is_true_of_its_body(driver: Driver) {
+        let service = service();
+        let gateway = http2::gateway_with(driver, http2::CLEAR, &behind(&[&service], "compression = {}", ""));
+        let json = "Content-Type: application/json|ETag: \"a\"|Accept-Ranges: bytes";
+        let ask = |method: &str, accept: &str, lines: &str, status: &str| {
+            let fields = [("Accept-Encoding", accept), ("X-Lines", lines), ("X-Status", status)];
+            let response = gateway.request(method, "/5000/fixed", &fields, b"");
+            assert!(method == "GET" && !status.starts_with("304") || response.body.is_empty());
+            ["content-encoding", "vary", "etag", "content-length", "accept-ranges"]
+                .map(|name| response.header(name).map_or_else(String::new, str::to_owned))
+        };
+        let (get, coded) = (ask("GET", "gzip", json, "200 OK"), ["gzip", "Accept-Encoding", "W/\"a\"", "", ""]);
+        assert_eq!(get, coded);
+        assert_eq!(ask("HEAD", "gzip", json, "200 OK"), coded, "as of GET");
+        assert_eq!(ask("HEAD", "identity", json, "200 OK"), ["", "Accept-Encoding", "\"a\"", "5000", "bytes"]);
+        let image = json.replace("application/json", "image/png");
+        assert_eq!(ask("HEAD", "gzip", &image, "200 OK"), ["", "", "\"a\"", "5000", "bytes"]);
+        // a cache finds what a 304 is about by its tag, be it said what type that has or not
+        for lines in [json, "ETag: \"a\""] {
+            let [coding, vary, etag, length, _] = ask("GET", "br", lines, "304 Not Modified");
+            assert_eq!([coding, vary, etag, length].each_ref().map(String::as_str), ["", "Accept-Encoding", "W/\"a\"", ""], "{lines}");
+            let [coding, vary, etag, ..] = ask("GET", "", lines, "304 Not Modified");
+            assert_eq!([coding, vary, etag].each_ref().map(String::as_str), ["", "Accept-Encoding", "\"a\""], "{lines}");
+        }
+        for lines in [&*image, "ETag: \"a\"|Cache-Control: no-transform", "ETag: \"a\"|Content-Encoding: br"] {
+            let [_, vary, etag, ..] = ask("GET", "gzip", lines, "304 Not Modified");
+            assert_eq!([vary, etag].each_ref().map(String::as_str), ["", "\"a\""], "{lines}");
+        }
+        let again = ask("GET", "gzip", "ETag: W/\"a\"", "304 Not Modified");
+        assert_eq!(again[2], "W/\"a\"");
+        http2::run(async {
+            let sender = http2::connect(&gateway).await;
+            for (method, accept, expected) in [("HEAD", "gzip", (Some("gzip"), None)), ("HEAD", "identity", (None, Some("5000")))] {
+                let mut request = http2::get("/5000/fixed");
+                *request.method_mut() = method.parse().unwrap();
+                request.headers_mut().append("accept-encoding", accept.parse().unwrap());
+                let response = http2::ask(&sender, request).await.unwrap();
+                let said = ["content-encoding", "content-length"].map(|name| response.headers().get(name).map(|it| it.to_str().unwrap()));
+                assert_eq!((said[0], said[1]), expected, "{accept}");
+            }
+        });
     }
 
     fn what_has_arrived_does_not_wait_for_what_comes(driver: Driver) {

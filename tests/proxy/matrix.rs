@@ -21,6 +21,10 @@ const HASH: &str = "$2b$04$abcdefghijklmnopqrstuu8c93m3H5k8kq4eGHwY7leIekIaHh5P6
 const PASSWORD: &str = "orange pie";
 const SECRET: &str = "a-planted-secret-of-at-least-32-bytes-that-nobody-knows";
 
+/// Of the key that requests could be signed with, and of Redis, which is not there.
+const SIGNING: &str = "a-planted-key-that-requests-are-signed-with";
+const REDIS: &str = "planted-password-of-redis";
+
 const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "DELETE"];
 const SOURCES: [&str; 3] = ["127.0.0.1", "127.0.0.2", "127.0.1.7"];
 const WAYS: [&str; 4] = ["key", "login", "jwt", "hs"];
@@ -44,6 +48,44 @@ struct Guard {
     deny: Vec<Rule>,
     dry_allow: bool,
     dry_deny: bool,
+}
+
+/// `[[guard]]` before one route: whatever it is, nobody is asked who he is.
+#[derive(Debug)]
+struct Gate {
+    row: usize,
+    method: Option<&'static str>,
+    /// As in [`Rule::network`].
+    network: Option<(&'static str, &'static str)>,
+    /// `None`: it denies.
+    status: Option<u16>,
+}
+
+impl Gate {
+    fn drawn(rng: &mut StdRng, row: usize) -> Option<Self> {
+        let network = [None, Some(("127.0.0.0/24", "127.0.0.")), Some(("127.0.1.7/32", "127.0.1.7"))];
+        rng.random_bool(0.3).then(|| Self {
+            row,
+            method: [None, Some("POST"), Some("DELETE")][rng.random_range(0..3)],
+            network: network[rng.random_range(0..3)],
+            status: [None, Some(410)][rng.random_range(0..2)],
+        })
+    }
+
+    fn written(&self) -> String {
+        let method = self.method.map(|method| format!(", method = [\"{method}\"]")).unwrap_or_default();
+        let network = self.network.map(|(written, _)| format!(", client_ip = [\"{written}\"]")).unwrap_or_default();
+        let what = self.status.map_or("deny = true".to_owned(), |status| format!("respond = {{ status = {status} }}"));
+        format!("[[guard]]\nmatch = {{ path = \"/{}/*\"{method}{network} }}\n{what}\n", self.row)
+    }
+
+    /// What it answers, if it is met.
+    fn answer(&self, row: usize, source: &str, method: &str) -> Option<u16> {
+        let is_met = row == self.row
+            && self.method.is_none_or(|own| own == method)
+            && self.network.is_none_or(|(_, start)| source.starts_with(start));
+        is_met.then(|| self.status.unwrap_or(403))
+    }
 }
 
 /// Somebody who comes with something.
@@ -206,12 +248,19 @@ impl Guard {
     }
 }
 
-/// What is to be answered, as the documentation says: deny of networks and methods, then who it is, then deny, then allow; the listener first.
-fn expected(listener: &Guard, route: &Guard, shows: &Shows, source: &str, method: &str) -> u16 {
+/// What is to be answered, as the documentation says: deny of networks and methods, then who it is, then deny, then allow; the listener first. A guard
+/// comes before all of that but the listener's first rules.
+fn expected(listener: &Guard, (route, gate): (&Guard, Option<u16>), shows: &Shows, source: &str, method: &str) -> u16 {
     let denies = |guard: &Guard, who: Option<Who>, early: bool| {
         !guard.dry_deny && guard.deny.iter().any(|rule| !(early && rule.asks_who()) && rule.holds(who, source, method))
     };
-    if denies(listener, None, true) || denies(route, None, true) {
+    if denies(listener, None, true) {
+        return 403;
+    }
+    if let Some(status) = gate {
+        return status;
+    }
+    if denies(route, None, true) {
         return 403;
     }
     let none = Vec::new();
@@ -232,7 +281,7 @@ fn sha256(text: &str) -> String {
     digest::digest(&digest::SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn file(upstream: &Upstream, routes: &[Guard], log: &std::path::Path) -> String {
+fn file(upstream: &Upstream, (routes, gates): (&[Guard], &[Gate]), log: &std::path::Path) -> String {
     let mut text = format!("[access_log]\npath = {log:?}\n\n") + &behind(&[upstream], "auth = []", "");
     for (row, route) in routes.iter().enumerate() {
         let _ = writeln!(
@@ -241,6 +290,13 @@ fn file(upstream: &Upstream, routes: &[Guard], log: &std::path::Path) -> String 
             route.written()
         );
     }
+    text.extend(gates.iter().map(Gate::written));
+    // nobody has its address, and a limit that it would count for all gateways has a share of its own meanwhile
+    let _ = write!(
+        text,
+        "[redis]\nurl = \"redis://gateway:{REDIS}@127.0.0.1:1\"\n[limit.far]\nrate = \"1000000/s\"\nshared = \"redis\"\n\
+         [auth.signed]\nsignature = {{}}\n[consumer.signs]\nsignature = [{{ keyid = \"s\", secret = \"{SIGNING}\" }}]\n"
+    );
     let _ = write!(
         text,
         "[auth.key]\nheader = \"x-api-key\"\n[auth.login]\nbasic = {{}}\n[auth.jwt]\nkey = {{ inline = '{JWK}' }}\nalgorithms = [\"EdDSA\"]\n\
@@ -255,16 +311,22 @@ fn file(upstream: &Upstream, routes: &[Guard], log: &std::path::Path) -> String 
 }
 
 /// Asks for every route as everybody, from some places in some ways; how often it was let through.
-fn ask_all(gateway: &Gateway, rng: &mut StdRng, (listener, routes): (&Guard, &[Guard]), seed: u64) -> [usize; 3] {
+fn ask_all(
+    gateway: &Gateway,
+    rng: &mut StdRng,
+    (listener, routes, gates): (&Guard, &[Guard], &[Gate]),
+    seed: u64,
+) -> [usize; 4] {
     let everybody = everybody();
     let mut clients = SOURCES.map(|source| Client::connect_from(source, gateway.address("edge")));
-    let mut counts = [0; 3];
+    let mut counts = [0; 4];
     for (row, route) in routes.iter().enumerate() {
         for (who, shows) in everybody.iter().enumerate() {
             for _ in 0..2 {
                 let (source, method) =
                     (rng.random_range(0..SOURCES.len()), METHODS[rng.random_range(0..METHODS.len())]);
-                let expected = expected(listener, route, shows, SOURCES[source], method);
+                let gate = gates.iter().find_map(|gate| gate.answer(row, SOURCES[source], method));
+                let expected = expected(listener, (route, gate), shows, SOURCES[source], method);
                 let headers: Vec<_> = shows.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
                 let answer = clients[source].request(method, &format!("/{row}/x"), &headers, b"");
                 let from = SOURCES[source];
@@ -275,7 +337,8 @@ fn ask_all(gateway: &Gateway, rng: &mut StdRng, (listener, routes): (&Guard, &[G
                 counts[match expected {
                     200 => 0,
                     401 => 1,
-                    _ => 2,
+                    403 => 2,
+                    _ => 3,
                 }] += 1;
             }
         }
@@ -290,13 +353,14 @@ on_both_drivers! {
             let mut rng = StdRng::seed_from_u64(seed);
             let listener = Guard::drawn(&mut rng, true);
             let routes: Vec<_> = (0..ROUTES).map(|_| Guard::drawn(&mut rng, false)).collect();
+            let gates: Vec<_> = (0..ROUTES).filter_map(|row| Gate::drawn(&mut rng, row)).collect();
             let dir = tempfile::tempdir().unwrap();
             let log = dir.path().join("access.log");
-            let config = file(&upstream, &routes, &log);
+            let config = file(&upstream, (&routes, &gates), &log);
             let setup = Setup { listener: &listener.written(), config: &config, ..Setup::default() };
             let mut gateway = Gateway::start_with(driver, &setup);
-            let counts = ask_all(&gateway, &mut rng, (&listener, &routes), seed);
-            assert!(counts.iter().all(|count| *count > 20), "seed {seed}: of each some: {counts:?}");
+            let counts = ask_all(&gateway, &mut rng, (&listener, &routes, &gates), seed);
+            assert!(counts[..3].iter().all(|count| *count > 20) && counts[3] > 5, "seed {seed}: of each some: {counts:?}");
             let lines = counts.iter().sum::<usize>();
             let logged = eventually("the log has its lines", || {
                 let text = std::fs::read_to_string(&log).unwrap_or_default();
@@ -304,7 +368,7 @@ on_both_drivers! {
             });
             let mut pages = vec![logged, gateway.running().stderr().join("\n")];
             pages.extend(["/config", "/metrics", "/usage", "/routes", "/upstreams"].map(|page| gateway.admin(page).text()));
-            let mut shown: Vec<String> = [ACME_KEY, BOLT_KEY, PASSWORD, SECRET, &HASH[7..]].map(str::to_owned).into();
+            let mut shown: Vec<String> = [ACME_KEY, BOLT_KEY, PASSWORD, SECRET, SIGNING, REDIS, &HASH[7..]].map(str::to_owned).into();
             shown.extend([sha256(ACME_KEY), sha256(BOLT_KEY)]);
             // of tokens and passwords what stands behind the scheme, or its end
             let headers = everybody().into_iter().flat_map(|shows| shows.headers);

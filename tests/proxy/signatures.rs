@@ -253,6 +253,34 @@ on_both_drivers! {
         assert_eq!(ask(&mut gateway.client(), &Signing::new("GET", "/", b"")).status, 200);
     }
 
+    fn a_signature_that_is_left_out_does_not_make_a_request_new(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let gateway = start(driver, &upstream, "");
+        let (first, second) = (Signing::new("GET", "/", b""), Signing::new("GET", "/", b""));
+        let renamed = second.headers().into_iter().map(|(name, value)| (name, value.replacen("sig=", "other=", 1)));
+        let other: Vec<_> = renamed.collect();
+        let both = [first.headers(), other.clone()].concat();
+        assert_eq!(gateway.request("GET", "/", &borrowed(&both), b"").status, 200);
+        for left in [&first.headers(), &other, &both] {
+            assert_eq!(gateway.request("GET", "/", &borrowed(left), b"").status, 401);
+        }
+        assert_eq!(upstream.requests().len(), 1);
+    }
+
+    fn a_longer_age_does_not_make_an_old_request_good_again(driver: Driver) {
+        let upstream = Upstream::always("ok");
+        let mut gateway = Gateway::start(driver, &config(&upstream, "", "max_age = \"60s\", leeway = \"0s\""));
+        let old = Signing { created: now() - 100, ..Signing::new("GET", "/", b"") };
+        assert_eq!(ask(&mut gateway.client(), &old).status, 401);
+        let file = std::fs::read_to_string(gateway.file()).unwrap();
+        gateway.reload_well(&file.replace("max_age = \"60s\"", "max_age = \"1h\""));
+        assert_eq!(ask(&mut gateway.client(), &old).status, 401, "it may have been taken when it was young");
+        assert_eq!(ask(&mut gateway.client(), &Signing::new("GET", "/", b"")).status, 200);
+        // where that was said from the beginning it is good
+        let gateway = Gateway::start(driver, &config(&upstream, "", "max_age = \"1h\", leeway = \"0s\""));
+        assert_eq!(ask(&mut gateway.client(), &old).status, 200);
+    }
+
     fn streams_are_signed_as_requests_are(driver: Driver) {
         if tls::is_down() {
             return; // the client of this test speaks it without TLS

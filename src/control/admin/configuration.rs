@@ -336,6 +336,7 @@ fn balance_and_hash(balance: &Balance) -> (&'static str, Option<String>) {
         HashKey::Header(name) => format!("header:{name}"),
         HashKey::Cookie(name) => format!("cookie:{name}"),
         HashKey::Path => "path".to_owned(),
+        HashKey::Capture(name) => format!("capture:{name}"),
     };
     match balance {
         Balance::Random => ("random", None),
@@ -501,7 +502,7 @@ fault = { delay = { time = "1s" }, abort = {}, header = "x-fault" }
 mirror = { upstream = "b" }
 request_buffering = {}
 compression = {}
-bandwidth = { rate = "1MiB/s" }
+bandwidth = { rate = "1MiB/s", upload_rate = "2MiB/s" }
 strip_prefix = "/a"
 request_headers = { set = { x-env = "prod" } }
 query = { set = { a = "b" }, rename = { c = "d" } }

@@ -1,7 +1,7 @@
 //! What upstreams and routes do with traffic beyond passing it on, as the file writes it.
 
 use super::configuration::duration;
-use crate::config::{Compression, Config, Fault, Mirror, SameSite, Sticky, Traffic, bytes};
+use crate::config::{Bandwidth, Compression, Config, Fault, Flow, Mirror, SameSite, Sticky, Traffic, bytes};
 use crate::units::Ratio;
 use serde_json::{Value, json};
 
@@ -49,10 +49,20 @@ pub(super) fn of_route(traffic: &Traffic, config: &Config, shown: &mut Value) {
         })
     };
     shown["compression"] = traffic.compression.as_ref().map(compression).into();
-    let bandwidth = traffic.bandwidth.as_ref().map(
-        |it| json!({ "rate": format!("{}/s", bytes(it.rate)), "burst": bytes(it.burst), "per": it.per.to_string() }),
-    );
-    shown["bandwidth"] = bandwidth.into();
+    shown["bandwidth"] = traffic.bandwidth.as_deref().map(bandwidth).into();
+}
+
+fn bandwidth(it: &Bandwidth) -> Value {
+    let rate = |flow: Option<Flow>| flow.map(|flow| format!("{}/s", bytes(flow.rate)));
+    let mut bursts = [it.down, it.up].into_iter().flatten().map(|flow| flow.burst);
+    // what follows from two rates is two bursts, and null
+    let burst = bursts.next().filter(|burst| bursts.all(|other| other == *burst));
+    json!({
+        "rate": rate(it.down),
+        "upload_rate": rate(it.up),
+        "burst": burst.map(bytes),
+        "per": it.per.to_string(),
+    })
 }
 
 fn fault(fault: &Fault) -> Value {

@@ -50,6 +50,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         rewrite: Rewrite::None,
         query: crate::config::QueryRules::default(),
         captures: None,
+        templates: None,
         request_headers: HeaderRules::default(),
         response_headers: HeaderRules::default(),
         timeout: Timeout::Fixed(Duration::from_secs(1)),

@@ -78,7 +78,7 @@ impl<'m> Message<'m> {
     fn write_field(&self, name: &str, out: &mut Vec<u8>) -> Result<(), Disbelief> {
         let values = (self.values_of)(name);
         let is_plain = |value: &&[u8]| value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
-        if values.is_empty() || !values.iter().all(is_plain) {
+        if values.is_empty() || !values.iter().all(is_plain) || self.is_nominated(name) {
             return Err(Disbelief::Component);
         }
         for (row, value) in values.iter().enumerate() {
@@ -88,6 +88,14 @@ impl<'m> Message<'m> {
             out.extend_from_slice(value.trim_ascii());
         }
         Ok(())
+    }
+
+    /// Whether a header ends here because `Connection` says so (RFC 9110 §7.6.1): nobody behind would see what was signed, and anybody on the way
+    /// could have added that.
+    fn is_nominated(&self, name: &str) -> bool {
+        let lines = (self.values_of)("connection");
+        let mut options = lines.iter().flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        options.any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
     }
 
     fn write_value(&self, component: &Component<'_>, out: &mut Vec<u8>) -> Result<(), Disbelief> {

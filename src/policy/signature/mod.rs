@@ -32,10 +32,29 @@ pub struct Verified<'m> {
     pub keyid: &'m str,
     /// What must not come again while any signature of this age is good.
     pub nonce: Option<&'m str>,
-    /// When it was made, since 1970, by its own clock.
+    /// When it was made, since 1970, by its own clock; or another one with the same nonce, if that was later.
     pub created: Duration,
     /// What the body has to be.
     pub digest: Option<ContentDigest>,
+    /// Key, nonce and `created` of its other signatures that are by keys known here, whatever they cover. They are taken with this one: who leaves
+    /// this one out could send the request again by another one.
+    pub beside: Vec<(&'m str, &'m str, Duration)>,
+}
+
+impl<'m> Verified<'m> {
+    /// What another signature names is taken too. A nonce that two of them share is taken once, for as long as the later one may be good; one that was made
+    /// later than `at_most` counts as if it was made then.
+    fn add(&mut self, named: Option<(&'m str, &'m str, Duration)>, at_most: Duration) {
+        let Some((keyid, nonce, created)) = named else { return };
+        let created = created.min(at_most);
+        if (self.keyid, self.nonce) == (keyid, Some(nonce)) {
+            self.created = self.created.max(created);
+        } else if let Some(same) = self.beside.iter_mut().find(|(key, other, _)| (*key, *other) == (keyid, nonce)) {
+            same.2 = same.2.max(created);
+        } else {
+            self.beside.push((keyid, nonce, created));
+        }
+    }
 }
 
 /// Why a request's signature is not believed.
@@ -114,17 +133,55 @@ pub fn verify<'m>(
     }
     let inputs = inputs(&lines)?;
     let signatures = byte_members(&(message.values_of)("signature"))?;
+    let signature_of = |input: &Input<'_>| Some(signatures.iter().find(|(label, _)| *label == input.label)?.1);
     let mut why = Disbelief::Missing;
-    for input in &inputs {
-        let signature = signatures.iter().find(|(label, _)| *label == input.label);
+    for (row, input) in inputs.iter().enumerate() {
         let is_tagged = rules.tag.as_deref().is_none_or(|tag| input.tag == Some(tag));
-        let Some((_, signature)) = signature.filter(|_| is_tagged) else { continue };
+        let Some(signature) = signature_of(input).filter(|_| is_tagged) else { continue };
         match judge(rules, (message, input, signature), keys, now, base) {
-            Ok(verified) => return Ok(verified),
+            Ok(mut verified) => {
+                let others = inputs.iter().enumerate().filter(|(other, _)| *other != row);
+                for (_, other) in others {
+                    let named = signature_of(other).and_then(|of| nonce_of((message, other, of), keys, base));
+                    verified.add(named, now.saturating_add(rules.age_max));
+                }
+                return Ok(verified);
+            }
             Err(other) => why = other,
         }
     }
     Err(why)
+}
+
+/// Key, nonce and `created` of a signature that is good by its key, be it for other rules or another time.
+fn nonce_of<'m>(
+    (message, input, signature): (&Message<'m>, &Input<'m>, &str),
+    keys: Keys<'_>,
+    base: &mut Vec<u8>,
+) -> Option<(&'m str, &'m str, Duration)> {
+    let (keyid, nonce) = (input.keyid?, input.nonce.filter(|nonce| is_nonce(nonce))?);
+    let created = Duration::from_secs(u64::try_from(input.created?).ok()?);
+    let (signer, _) = keys(keyid)?;
+    let is_good = is_signed((message, input, signature), signer, base).is_ok();
+    is_good.then_some((keyid, nonce, created))
+}
+
+fn is_nonce(nonce: &str) -> bool {
+    (1..=SIGNATURE_NONCE_BYTES_MAX).contains(&nonce.len())
+}
+
+fn is_signed(
+    (message, input, signature): (&Message<'_>, &Input<'_>, &str),
+    signer: &Signer,
+    base: &mut Vec<u8>,
+) -> Result<(), Disbelief> {
+    if signature.len() > SIGNATURE_BYTES_MAX {
+        return Err(Disbelief::Form);
+    }
+    let signature = STANDARD.decode(signature).map_err(|_| Disbelief::Form)?;
+    base.clear();
+    message.write_base(input, base)?;
+    if signer.verify(base, &signature) { Ok(()) } else { Err(Disbelief::Signature) }
 }
 
 fn judge<'m>(
@@ -145,20 +202,12 @@ fn judge<'m>(
     let created = created(rules, input, now)?;
     match input.nonce {
         None if rules.nonce == NonceRule::Required => return Err(Disbelief::Nonce),
-        Some(nonce) if !(1..=SIGNATURE_NONCE_BYTES_MAX).contains(&nonce.len()) => return Err(Disbelief::Nonce),
+        Some(nonce) if !is_nonce(nonce) => return Err(Disbelief::Nonce),
         _ => {}
     }
     let digest = digest(rules, message, input)?;
-    if signature.len() > SIGNATURE_BYTES_MAX {
-        return Err(Disbelief::Form);
-    }
-    let signature = STANDARD.decode(signature).map_err(|_| Disbelief::Form)?;
-    base.clear();
-    message.write_base(input, base)?;
-    match signer.verify(base, &signature) {
-        true => Ok(Verified { consumer, keyid, nonce: input.nonce, created, digest }),
-        false => Err(Disbelief::Signature),
-    }
+    is_signed((message, input, signature), signer, base)?;
+    Ok(Verified { consumer, keyid, nonce: input.nonce, created, digest, beside: Vec::new() })
 }
 
 fn has(input: &Input<'_>, name: &str) -> bool {

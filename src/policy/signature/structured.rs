@@ -183,7 +183,9 @@ impl<'m> Cursor<'m> {
         self.skip_spaces();
         while !self.eat(b')') {
             let component = self.component()?;
-            if input.components.len() >= SIGNATURE_COMPONENTS_MAX || input.components.contains(&component) {
+            // those with other parameters are not told apart here, and refused where they are asked for; they may be for somebody else
+            let is_twice = component.parameter != Parameter::Other && input.components.contains(&component);
+            if input.components.len() >= SIGNATURE_COMPONENTS_MAX || is_twice {
                 return Err(Malformed);
             }
             input.components.push(component);

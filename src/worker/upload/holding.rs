@@ -11,6 +11,7 @@ use crate::policy::signature::digest::{ContentDigest, Running};
 use crate::units::Instant;
 use crate::worker::compression::Coder;
 use crate::worker::failure::Failure;
+use crate::worker::pacing::Pace;
 use crate::worker::state::Worker;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,6 +26,9 @@ pub(super) struct Held {
     until: Cell<Instant>,
     /// Whether it is what its client has signed.
     digest: RefCell<Option<Running>>,
+    /// Whose bytes it is, where they are counted, and how many of them were.
+    pub(super) pace: Cell<Option<Pace>>,
+    pub(super) paid_bytes: Cell<u64>,
 }
 
 /// What has become of a body that was awaited.
@@ -43,7 +47,9 @@ pub(in crate::worker) enum Hold {
 impl Held {
     fn nothing(worker: &Rc<Worker>) -> Self {
         let (kept_bytes_max, until) = (Cell::new(REPLAY_BYTES_MAX), Cell::new(Instant::NEVER));
-        Self { worker: Rc::clone(worker), own: Cell::new(0), kept_bytes_max, until, digest: RefCell::default() }
+        let (pace, paid_bytes) = (Cell::default(), Cell::new(0));
+        let worker = Rc::clone(worker);
+        Self { worker, own: Cell::new(0), kept_bytes_max, until, digest: RefCell::default(), pace, paid_bytes }
     }
 
     /// More of the body has come.
@@ -67,6 +73,10 @@ impl Drop for Held {
 }
 
 impl Upload<'_> {
+    pub(super) fn holding(&self) -> &Held {
+        self.held.get_or_init(|| Box::new(Held::nothing(self.inbound.worker.worker())))
+    }
+
     /// So much of the body is kept, to be sent again.
     pub(super) fn kept_bytes_max(&self) -> usize {
         self.held.get().map_or(REPLAY_BYTES_MAX, |held| held.kept_bytes_max.get())
@@ -108,11 +118,12 @@ impl Upload<'_> {
         version: Version,
         digest: Option<&ContentDigest>,
     ) -> Result<Hold, Failure> {
-        let held = self.held.get_or_init(|| Box::new(Held::nothing(self.inbound.worker.worker())));
+        let held = self.holding();
         held.digest.replace(digest.map(ContentDigest::begin));
         held.until.set(self.attempts.deadline());
         held.kept_bytes_max.set(bytes_max.max(REPLAY_BYTES_MAX));
         self.take_in()?;
+        self.pay().await?;
         if self.body_state() == BodyState::Withheld {
             let mut block = self.inbound.worker.blocks.borrow_mut().small();
             reply::go_on(block.vec_mut(), version);
@@ -136,6 +147,7 @@ impl Upload<'_> {
             }
             self.receive().await?;
             self.take_in()?;
+            self.pay().await?;
         }
         let is_right = held.digest.take().is_none_or(Running::is_right);
         // a client may end its body with the bytes that make it too large

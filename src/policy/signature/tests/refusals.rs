@@ -133,11 +133,14 @@ fn twice() -> Vec<Row> {
     let signature = good().values("signature")[0].to_vec();
     let others = b"proxy=(\"@method\");keyid=\"p\";created=1";
     let beside = good().with("signature-input", others).with("signature", b"proxy=:AAAA:");
+    let unknown = b"proxy=(\"x\";key=\"a\" \"x\";key=\"b\" \"x\";sf);keyid=\"p\";created=1";
+    let beside_unknown = good().with("signature-input", unknown).with("signature", b"proxy=:AAAA:");
     vec![
         ("a signature twice", good().with("signature", &signature), Err(D::Form)),
         ("an input twice", good().with("signature-input", line().as_bytes()), Err(D::Form)),
         ("an input twice in a line", with_input(&format!("{0}, {0}", line())), Err(D::Form)),
         ("beside another's", beside, ACME),
+        ("beside another's of fields that are not known here", beside_unknown, ACME),
         ("five signatures", good().with("signature-input", b"a=(), b=(), c=(), d=()"), Err(D::Form)),
         ("a component twice", with_input(&line().replace("\"@path\"", "\"@path\" \"@path\"")), Err(D::Form)),
         ("a parameter twice", with_input(&(line() + ";created=1618884473")), Err(D::Form)),
@@ -169,6 +172,44 @@ fn fields() -> Vec<Row> {
         ("it is not there", dated().without("date"), Err(D::Component)),
         ("it is there once more", dated().with("date", b"x"), Err(D::Signature)),
         ("it is there once more, and no ASCII", dated().with("date", b"\xe9"), Err(D::Component)),
+        ("it ends here", dated().with("connection", b"close, Date"), Err(D::Component)),
+        ("another one ends here", dated().with("connection", b"close, x-date"), ACME),
         ("a header that is not covered", good().with("x-other", b"\xe9"), ACME),
     ]
+}
+
+/// Who leaves one signature out must not be able to send the request once more by another one.
+#[test]
+fn nonces_of_all_good_signatures_are_named() {
+    let (config, rules) = loaded("");
+    let identities = Identities::new(&config.consumers, RandomState::new);
+    let other = |nonce: &str| format!("(\"@path\");created=5;keyid=\"acme\";nonce=\"{nonce}\"");
+    let case = request()
+        .signed("no", &other("bad").replace("acme", "nobody"))
+        .signed("a", &other("one"))
+        .signed("sig1", &good_input())
+        .signed("b", "();created=1618884474;keyid=\"acme\";nonce=\"two\"");
+    // the same nonce by the same key is one, and remembered for as long as the later signature may be good
+    let shared = good().signed("b", "();created=1618884480;keyid=\"acme\";nonce=\"b3k2pp5k7z-50gnwp.yemd\"");
+    let values_of = |name: &str| shared.values(name);
+    let (message, keys) = (shared.message(&values_of), |keyid: &str| identities.signer(keyid));
+    let both = verify(&rules, &message, &keys, Duration::from_secs(NOW), &mut Vec::new()).unwrap();
+    assert_eq!((both.created, both.beside), (Duration::from_secs(1_618_884_480), Vec::new()));
+    let named = |case: &Case| {
+        let values_of = |name: &str| case.values(name);
+        let (message, keys) = (case.message(&values_of), |keyid: &str| identities.signer(keyid));
+        let verified = verify(&rules, &message, &keys, Duration::from_secs(NOW), &mut Vec::new()).unwrap();
+        assert_eq!(
+            (verified.nonce, verified.created),
+            (Some("b3k2pp5k7z-50gnwp.yemd"), Duration::from_secs(1_618_884_473))
+        );
+        verified.beside.iter().map(|(_, nonce, created)| format!("{nonce} {}", created.as_secs())).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&case), ["one 5", "two 1618884474"]);
+    // one that is none of the key's names nothing
+    let mut forged = case;
+    let (_, signature) = forged.headers.last_mut().unwrap();
+    signature[6] ^= 1;
+    assert_eq!(named(&forged), ["one 5"]);
+    assert!(named(&good()).is_empty());
 }
