@@ -403,7 +403,7 @@ impl Line<'_> {
         };
         self.inbound.worker.put(out);
         let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && attempt.watch.was_away();
-        let overslept = overslept || (matches!(broken, Broken::Upstream(_)) && hop.lease.told().is_some());
+        let overslept = overslept || (matches!(broken, Broken::Upstream(_)) && hop.lease.told().is_some_and(Failure::is_excused));
         if !begun {
             *self.cycle = *before;
             let action = match broken {

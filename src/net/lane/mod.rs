@@ -386,8 +386,12 @@ impl Lane {
         self.is_lost.get() || self.is_cut.get()
     }
 
+    /// The end of our direction alone is no end of the stream: what comes of the other one is still received.
     fn shutdown(&self, how: Shutdown) {
-        self.is_deaf.set(self.is_deaf.get() || how != Shutdown::Write);
+        if how == Shutdown::Write {
+            return self.part();
+        }
+        self.is_deaf.set(true);
         if how != Shutdown::Read {
             self.is_cut.set(true);
             self.ring();

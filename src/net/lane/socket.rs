@@ -61,7 +61,7 @@ impl LaneSocket {
     /// Hands over what is small enough not to be waited for, if nothing else is waited for.
     pub(in crate::net) fn post(&self, block: Block) -> Result<(), Block> {
         let lane = &self.0;
-        if lane.is_over() || !lane.outgoing.borrow().is_empty() {
+        if lane.is_over() || lane.is_parted.get() || !lane.outgoing.borrow().is_empty() {
             return Err(block);
         }
         *lane.outgoing.borrow_mut() = block;
@@ -123,11 +123,7 @@ impl Future for Sending<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let lane = self.lane;
-        if lane.is_over() {
-            let block = if self.is_handed { lane.outgoing.take() } else { self.block.take().unwrap_or_default() };
-            return Poll::Ready((Err(io::ErrorKind::BrokenPipe.into()), block));
-        }
-        if lane.is_parted.get() {
+        if lane.is_over() || lane.is_parted.get() {
             let block = if self.is_handed { lane.outgoing.take() } else { self.block.take().unwrap_or_default() };
             return Poll::Ready((Err(io::ErrorKind::BrokenPipe.into()), block));
         }
