@@ -154,7 +154,8 @@ fn head(id: u32, fields: &[(&str, &str)], flags: u8) -> Vec<u8> {
 
 fn answer(id: u32, status: &str, body: &str) -> Vec<u8> {
     let length = body.len().to_string();
-    [head(id, &[(":status", status), ("content-length", &length)], 0), frame(DATA, END_STREAM, id, body.as_bytes())].concat()
+    [head(id, &[(":status", status), ("content-length", &length)], 0), frame(DATA, END_STREAM, id, body.as_bytes())]
+        .concat()
 }
 
 fn gateway(driver: Driver, endpoints: &[&Hostile], route: &str, cluster: &str) -> Gateway {

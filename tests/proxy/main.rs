@@ -42,6 +42,7 @@ mod http2;
 mod http2_abuse;
 mod http2_endpoints;
 mod http2_hostile;
+mod http2_priorities;
 mod http2_tunnels;
 mod interim;
 mod key_sets;

@@ -9,6 +9,7 @@ pub struct Bells {
     due: RefCell<Vec<u32>>,
     waker: RefCell<Option<Waker>>,
     held: Cell<usize>,
+    is_prioritized: Cell<bool>,
 }
 
 impl Bells {
@@ -29,6 +30,15 @@ impl Bells {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Its peer has said how urgent something is, so it is of use to know what others say of that.
+    pub fn prioritize(&self) {
+        self.is_prioritized.set(true);
+    }
+
+    pub(super) fn is_prioritized(&self) -> bool {
+        self.is_prioritized.get()
     }
 
     /// Bytes of the blocks in which its lanes keep what has come and nobody has taken.
