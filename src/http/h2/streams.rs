@@ -70,6 +70,12 @@ impl Stream {
         self.request == Request::Ended
     }
 
+    /// Whether all of the response has gone.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.response == Response::Ended
+    }
+
     /// Whether either end has reset it.
     #[must_use]
     pub fn is_reset(&self) -> bool {
