@@ -150,8 +150,9 @@
 //! stream is a lane ([`net::lane`]): a stream socket for whoever serves it, so that routing, retries, relaying, deadlines and back-pressure are the
 //! same straight line. It is served by a runner (`worker::down::h2::runner`), a task out of the worker's stock, so a stream costs no allocation in
 //! steady state. HPACK decodes into the lines and the table of fields that heads of HTTP/1.1 have ([`http::h2::section`]): one seam, one
-//! judgement. What is sent to a stream are frames without an id; the mux cuts them by the client's windows. A client that makes
-//! more work than it brings is told so and sent away ([`http::h2::guard`]).
+//! judgement. What is sent to a stream are frames without an id; the mux cuts them by the client's windows, in turns, or in the
+//! order of what the client calls urgent, where it does ([`http::h2::priority`]). A client that makes more work than it brings is told so and sent away
+//! ([`http::h2::guard`]).
 //!
 //! With endpoints it is the same the other way round (`worker::up`): a connection's task, and a lane for each request that has a share of it. On
 //! that the line speaks HTTP/1.1, because what it has written once may be sent again to somebody who speaks nothing else; the task makes frames

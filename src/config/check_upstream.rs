@@ -112,13 +112,6 @@ fn protocol(table: &file::Upstream, sink: &mut Sink<'_>) -> Option<Protocol> {
         sink.value(table.at.key("proxy_protocol"), span, message, None);
     }
     let check = table.health_check.as_ref().map(|check| &check.value);
-    if let (Some((check, path)), Protocol::Http2) =
-        (check.and_then(|check| Some((check, check.path.as_ref()?))), protocol)
-    {
-        let message =
-            "a probe asks in HTTP/1.1, which this upstream does not speak; write grpc = true, or tcp = true".to_owned();
-        sink.value(check.at.key("path"), path.span.clone(), message, None);
-    }
     if let (Some((check, call)), Protocol::Http1) =
         (check.and_then(|check| Some((check, check.grpc.as_ref()?))), protocol)
     {

@@ -12,13 +12,14 @@
 
 pub(super) mod check;
 mod grpc;
+mod http2;
 mod schedule;
 
 use crate::config::{Address, Cluster, Config, HealthCheck};
 use crate::observe::labels::{FailureReason, ProbeState};
 use crate::observe::stats::Stats;
 use crate::units::{ClusterId, EndpointId, Instant, Rng};
-use check::{Miss, check};
+use check::{Miss, Way, check};
 use schedule::Schedule;
 use std::collections::HashMap;
 use std::io;
@@ -160,7 +161,8 @@ impl<F: FnMut(Checked)> Probes<F> {
             let endpoint = &of.endpoints[endpoint.index()];
             let (address, tls) = (&endpoint.address, of.tls.as_ref());
             let tls = tls.map(|tls| (Arc::clone(&tls.rules), tls.name_of(endpoint)));
-            (number, check(address, health_check(&config, cluster), of.proxy_protocol, tls).await)
+            let way = Way { proxy: of.proxy_protocol, protocol: of.protocol, tls };
+            (number, check(address, health_check(&config, cluster), way).await)
         });
         self.under_way.insert(number, (target, check));
     }

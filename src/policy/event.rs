@@ -56,6 +56,8 @@ pub enum Event {
     ConnectTimedOut,
     /// The endpoint takes no streams of HTTP/2 (SETTINGS_MAX_CONCURRENT_STREAMS 0); nothing was sent.
     NoStreams,
+    /// The endpoint does not speak HTTP/2 where it was to; nothing was sent.
+    NotSpoken,
     /// The connection broke before a response head.
     ResetBeforeHead {
         /// How much may have reached the service.

@@ -393,6 +393,7 @@ impl Exchange {
                 (Cause::Connect, Sent::Nothing, (in_full || !shortened).then_some(evidence), E::NoHealthyEndpoint)
             }
             Event::NoStreams => (Cause::Connect, Sent::Nothing, Some(Soft), E::UpstreamNoStreams),
+            Event::NotSpoken => (Cause::Connect, Sent::Nothing, Some(Soft), E::UpstreamProtocol),
             Event::ResetBeforeHead { sent, excused } => {
                 (Cause::Reset, sent, (!excused).then_some(Soft), E::UpstreamReset)
             }

@@ -61,6 +61,14 @@ pub fn for_http2(config: &ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// The same for one on which either is spoken, HTTP/2 rather.
+#[must_use]
+pub fn for_either(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![HTTP2.to_vec(), PROTOCOLS[0].to_vec()];
+    Arc::new(config)
+}
+
 /// The same for one with an endpoint that has asked for HTTP/1.1.
 #[must_use]
 pub fn for_http1(config: &ClientConfig) -> Arc<ClientConfig> {

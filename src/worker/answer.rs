@@ -9,6 +9,7 @@ use super::going::{Going, Sending};
 use super::hop::Hop;
 use super::line::{Last, Line};
 use super::meaning::{Commit, Meaning, keep};
+use super::priority;
 use super::relay::{Broken, Relay};
 use super::state::Scratch;
 use super::tunnel::{Coding, Tunnel};
@@ -272,6 +273,9 @@ impl Line<'_> {
         out: &mut Vec<u8>,
     ) -> Commit {
         self.settle(upload);
+        if self.forward.version == Version::Http2 {
+            priority::heed(self.inbound.stream, head);
+        }
         if self.inbound.client.is_leaving() {
             self.cycle.on_drain();
         }
@@ -408,7 +412,8 @@ impl Line<'_> {
         };
         self.inbound.worker.put(out);
         let overslept = broken == Broken::Upstream(ProxyError::UpstreamBodyTimeout) && attempt.watch.was_away();
-        let overslept = overslept || (matches!(broken, Broken::Upstream(_)) && hop.lease.told().is_some());
+        let overslept =
+            overslept || (matches!(broken, Broken::Upstream(_)) && hop.lease.told().is_some_and(Failure::is_excused));
         if !begun {
             *self.cycle = *before;
             let action = match broken {

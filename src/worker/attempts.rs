@@ -328,7 +328,9 @@ impl<'w> Attempts<'w> {
             (Event::ConnectFailed, None) => (AttemptOutcome::ConnectFailed, now.since(began)),
             (Event::ConnectTimedOut, None) => (AttemptOutcome::ConnectTimeout, now.since(began)),
             (Event::TimedOut, None) => (AttemptOutcome::Timeout, now.since(began)),
-            (Event::BadHead(_) | Event::NoStreams, None) => (AttemptOutcome::Protocol, now.since(began)),
+            (Event::BadHead(_) | Event::NoStreams | Event::NotSpoken, None) => {
+                (AttemptOutcome::Protocol, now.since(began))
+            }
             (Event::ResetBeforeHead { .. }, None) => (AttemptOutcome::Reset, now.since(began)),
             (_, None) => (AttemptOutcome::Cancelled, now.since(began)),
         };

@@ -17,6 +17,8 @@ pub(super) enum Failure {
     ConnectTimedOut,
     /// There is a connection, on which the endpoint takes no streams.
     NoStreams,
+    /// There is a connection, on which the endpoint does not begin as HTTP/2 does.
+    NotSpoken,
     /// The connection ended or broke before a response.
     Reset {
         /// How much of the request may have reached the service.
@@ -67,6 +69,11 @@ impl Failure {
         Self::Reset { sent, ending }
     }
 
+    /// Whether it was a connection's end that is not held against its endpoint.
+    pub(super) fn is_excused(self) -> bool {
+        matches!(self, Self::Reset { ending, .. } if ending != Ending::Failed)
+    }
+
     /// The same for the policy. A client's failure never comes here.
     pub(super) fn event(self) -> Event {
         match self {
@@ -74,6 +81,7 @@ impl Failure {
             Self::Exhausted => Event::Exhausted,
             Self::ConnectTimedOut => Event::ConnectTimedOut,
             Self::NoStreams => Event::NoStreams,
+            Self::NotSpoken => Event::NotSpoken,
             Self::Reset { sent, ending } => Event::ResetBeforeHead { sent, excused: ending != Ending::Failed },
             Self::BadHead(error) => Event::BadHead(error),
             Self::TimedOut => Event::TimedOut,

@@ -61,6 +61,7 @@ mod own_request;
 mod pacing;
 mod parting;
 mod plan;
+mod priority;
 mod proxied;
 mod record;
 mod relay;

@@ -358,3 +358,65 @@ on_both_drivers! {
         }
     }
 }
+
+/// An endpoint that speaks only this, over TLS, and answers everything with 200. How many connections it has answered.
+fn speaks_only(authority: &Authority, spoken: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let mut rules = ServerConfig::clone(&authority.server("one"));
+    rules.alpn_protocols = vec![spoken.to_vec()];
+    let (rules, counted) = (Arc::new(rules), Arc::clone(&seen));
+    thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let (rules, counted) = (Arc::clone(&rules), Arc::clone(&counted));
+            thread::spawn(move || {
+                let Ok(session) = Session::accept(socket, rules) else { return };
+                let is_http2 = spoken == b"h2";
+                let (mut said, mut piece) = (Vec::new(), [0; 4096]);
+                // a HEADERS frame of the first stream that is whole and has no body
+                let end: &[u8] = if is_http2 { b"\x01\x05\0\0\0\x01" } else { b"\r\n\r\n" };
+                while !said.windows(end.len()).any(|part| part == end) {
+                    let Ok(count @ 1..) = session.read(&mut piece) else { return };
+                    said.extend_from_slice(&piece[..count]);
+                }
+                let answer: &[u8] = match is_http2 {
+                    true => b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x05\0\0\0\x01\x88",
+                    false => b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+                };
+                counted.fetch_add(1, SeqCst);
+                let _ = session.write(answer);
+                while matches!(session.read(&mut piece), Ok(1..)) {}
+            });
+        }
+    });
+    (address, seen)
+}
+
+on_both_drivers! {
+    fn checks_by_a_path_ask_in_what_the_endpoint_speaks(driver: Driver) {
+        let authority = Authority::new();
+        authority.sign("one", &["localhost"]);
+        let check = "health_check = { path = \"/healthz\", interval = \"100ms\", timeout = \"30s\", fall = 1 }";
+        let healthy = |gateway: &Gateway| gateway.metric("ringgate_health_check_healthy", &[]);
+        for (spoken, protocol, passes) in
+            [(&b"h2"[..], "h2", true), (b"h2", "auto", true), (b"http/1.1", "auto", true), (b"http/1.1", "h2", false)]
+        {
+            let (address, seen) = speaks_only(&authority, spoken);
+            let tls = format!("tls = {{ ca = \"{}\", name = \"localhost\" }}", authority.ca());
+            let config = format!(
+                "[[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\n\n\
+                 [upstream.svc]\nprotocol = \"{protocol}\"\nendpoints = [{{ address = \"{address}\" }}]\n{tls}\n{check}\n"
+            );
+            let gateway = Gateway::start_with(driver, &Setup { workers: 1, config: &config, ..Setup::default() });
+            let result = if passes { "passed" } else { "failed" };
+            eventually("it is checked twice", || {
+                (gateway.metric("ringgate_health_checks_total", &[("result", result)]) >= 2.0).then_some(())
+            });
+            assert_eq!((healthy(&gateway), seen.load(SeqCst) >= 2), (f64::from(u8::from(passes)), passes), "{protocol}");
+        }
+        let service = Endpoint::start(100);
+        let gateway = gateway(driver, &[&service], "", check);
+        eventually("it is checked twice, without TLS", || (service.seen.requests.load(SeqCst) >= 2).then_some(()));
+        eventually("it is found healthy", || (healthy(&gateway) == 1.0).then_some(()));
+    }
+}

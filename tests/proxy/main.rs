@@ -43,6 +43,8 @@ mod health_checks;
 mod http2;
 mod http2_abuse;
 mod http2_endpoints;
+mod http2_hostile;
+mod http2_priorities;
 mod http2_tunnels;
 mod interim;
 mod key_sets;

@@ -7,8 +7,8 @@
 //! A check that could not be made for want of something of our own (descriptors, memory, ports) is [`Miss::Exhausted`]: it says nothing
 //! of the endpoint, and a gateway that runs out of descriptors must not find every endpoint down.
 
-use super::grpc;
-use crate::config::{Address, HealthCheck, HttpProbe, Probe, ProxyVersion};
+use super::{grpc, http2};
+use crate::config::{Address, HealthCheck, HttpProbe, Probe, Protocol, ProxyVersion};
 use crate::http::body::Body;
 use crate::http::fields::HeadScratch;
 use crate::http::response::ResponseHead;
@@ -55,27 +55,35 @@ impl From<FailureReason> for Miss {
     }
 }
 
+/// How an endpoint is spoken to.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub(super) proxy: ProxyVersion,
+    pub(super) protocol: Protocol,
+    pub(super) tls: Option<Tls>,
+}
+
+#[cfg(test)]
+impl Way {
+    pub(super) const PLAIN: Self = Self { proxy: ProxyVersion::Off, protocol: Protocol::Http1, tls: None };
+}
+
 /// Does the endpoint pass within the check's timeout?
-pub(super) async fn check(
-    address: &Address,
-    check: &HealthCheck,
-    proxy: ProxyVersion,
-    tls: Option<Tls>,
-) -> Result<(), Miss> {
-    let asked = timeout(check.timeout, connect_and_ask(address, &check.probe, proxy, tls));
+pub(super) async fn check(address: &Address, check: &HealthCheck, way: Way) -> Result<(), Miss> {
+    let asked = timeout(check.timeout, connect_and_ask(address, &check.probe, way));
     asked.await.unwrap_or(Err(FailureReason::Timeout.into()))
 }
 
-async fn connect_and_ask(address: &Address, probe: &Probe, proxy: ProxyVersion, tls: Option<Tls>) -> Result<(), Miss> {
+async fn connect_and_ask(address: &Address, probe: &Probe, way: Way) -> Result<(), Miss> {
     let no_connection = |error| not_connected(address, &error);
     match address {
         Address::Tcp(tcp) => {
             let stream = TcpStream::connect(tcp).await.map_err(no_connection)?;
             meets_another(&SockRef::from(&stream)).map_err(no_connection)?;
-            introduce(stream, address, probe, proxy, tls).await
+            introduce(stream, address, probe, way).await
         }
         Address::Unix(path) => {
-            introduce(UnixStream::connect(path).await.map_err(no_connection)?, address, probe, proxy, tls).await
+            introduce(UnixStream::connect(path).await.map_err(no_connection)?, address, probe, way).await
         }
     }
 }
@@ -87,26 +95,34 @@ async fn introduce(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     address: &Address,
     probe: &Probe,
-    proxy: ProxyVersion,
-    tls: Option<Tls>,
+    way: Way,
 ) -> Result<(), Miss> {
     // an endpoint that wants a PROXY header takes no connection without one; this one is for nobody
     let mut first = Vec::new();
-    match proxy {
+    match way.proxy {
         ProxyVersion::Off => {}
         ProxyVersion::V1 => proxy_header::push_v1(&mut first, None),
         ProxyVersion::V2 => proxy_header::push_v2_local(&mut first),
     }
-    let Some((rules, name)) = tls else { return ask(stream, first, (address, false), probe).await };
-    let is_call = matches!(probe, Probe::Grpc(_));
-    let rules = if is_call { demand::for_http2(&rules) } else { rules };
+    let needs_http2 = matches!(probe, Probe::Grpc(_)) || way.protocol == Protocol::Http2;
+    let Some((rules, name)) = way.tls else {
+        return ask(stream, first, (address, false), probe, needs_http2).await;
+    };
+    let rules = match way.protocol {
+        _ if needs_http2 => demand::for_http2(&rules),
+        Protocol::Negotiated => demand::for_either(&rules),
+        _ => rules,
+    };
     stream.write_all(&first).await.map_err(|error| broken(&error))?;
     let name = name.ok_or(Miss::Handshake(HandshakeFailure::Name))?;
     match TlsConnector::from(rules).connect(name, stream).await {
-        Ok(session) if is_call && session.get_ref().1.alpn_protocol() != Some(HTTP2) => {
-            Err(Miss::Handshake(HandshakeFailure::Protocol))
+        Ok(session) => {
+            let is_http2 = session.get_ref().1.alpn_protocol() == Some(HTTP2);
+            match needs_http2 && !is_http2 {
+                true => Err(Miss::Handshake(HandshakeFailure::Protocol)),
+                false => ask(session, Vec::new(), (address, true), probe, is_http2).await,
+            }
         }
-        Ok(session) => ask(session, Vec::new(), (address, true), probe).await,
         Err(error) if fault::is_ours(&error) => Err(broken(&error)),
         Err(error) => {
             let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
@@ -121,10 +137,13 @@ async fn ask(
     mut question: Vec<u8>,
     (address, is_secure): (&Address, bool),
     probe: &Probe,
+    is_http2: bool,
 ) -> Result<(), Miss> {
-    if let Probe::Grpc(call) = probe {
+    match probe {
         // no PROXY header comes before HTTP/2
-        return grpc::ask(stream, (address, is_secure), call).await;
+        Probe::Grpc(call) => return grpc::ask(stream, (address, is_secure), call).await,
+        Probe::Http(http) if is_http2 => return http2::ask(stream, (address, is_secure), http).await,
+        _ => {}
     }
     if let Probe::Http(http) = probe {
         push_head(&mut question, http, address);
@@ -194,12 +213,17 @@ async fn fetch_over(
     }
 }
 
-fn push_head(out: &mut Vec<u8>, http: &HttpProbe, address: &Address) {
-    let host = match (&http.host, address) {
+/// Whom an endpoint is asked as.
+pub(super) fn host_of(host: Option<&String>, address: &Address) -> String {
+    match (host, address) {
         (Some(host), _) => host.clone(),
         (None, Address::Tcp(tcp)) => tcp.to_string(),
         (None, Address::Unix(_)) => "localhost".to_owned(),
-    };
+    }
+}
+
+fn push_head(out: &mut Vec<u8>, http: &HttpProbe, address: &Address) {
+    let host = host_of(http.host.as_ref(), address);
     let line = |name: &str, value: &[u8]| [name.as_bytes(), b": ", value, b"\r\n"].concat();
     out.extend_from_slice(format!("{} {} HTTP/1.1\r\n", http.method, http.path).as_bytes());
     out.extend(line("Host", host.as_bytes()));
@@ -355,7 +379,7 @@ pub(super) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
         let asked = patient(probe);
-        tokio::join!(check(&address, &asked, ProxyVersion::Off, None), answer_once(&listener, reply))
+        tokio::join!(check(&address, &asked, Way::PLAIN), answer_once(&listener, reply))
     }
 
     #[test]
@@ -494,11 +518,11 @@ pub(super) mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = Address::Tcp(listener.local_addr().unwrap());
             let brief = HealthCheck { timeout: Duration::from_millis(20), ..fixture::health_check(http()) };
-            assert_eq!(check(&address, &brief, ProxyVersion::Off, None).await, failed(FailureReason::Timeout));
+            assert_eq!(check(&address, &brief, Way::PLAIN).await, failed(FailureReason::Timeout));
             let tcp = patient(Probe::Tcp);
-            assert_eq!(check(&address, &tcp, ProxyVersion::Off, None).await, Ok(()), "it does accept");
+            assert_eq!(check(&address, &tcp, Way::PLAIN).await, Ok(()), "it does accept");
             drop(listener);
-            assert_eq!(check(&address, &tcp, ProxyVersion::Off, None).await, failed(FailureReason::Refused));
+            assert_eq!(check(&address, &tcp, Way::PLAIN).await, failed(FailureReason::Refused));
         });
     }
 
@@ -509,7 +533,7 @@ pub(super) mod tests {
         let address = Address::Unix(path.clone());
         let http = patient(http());
         block_on(async {
-            assert_eq!(check(&address, &http, ProxyVersion::Off, None).await, failed(FailureReason::Unreachable));
+            assert_eq!(check(&address, &http, Way::PLAIN).await, failed(FailureReason::Unreachable));
             let listener = UnixListener::bind(&path).unwrap();
             let answer = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -517,14 +541,10 @@ pub(super) mod tests {
                 let mut request = Vec::new();
                 stream.read_to_end(&mut request).await
             };
-            let (result, _) = tokio::join!(check(&address, &http, ProxyVersion::Off, None), answer);
+            let (result, _) = tokio::join!(check(&address, &http, Way::PLAIN), answer);
             assert_eq!(result, Ok(()));
             drop(listener);
-            assert_eq!(
-                check(&address, &http, ProxyVersion::Off, None).await,
-                failed(FailureReason::Refused),
-                "it left its socket"
-            );
+            assert_eq!(check(&address, &http, Way::PLAIN).await, failed(FailureReason::Refused), "it left its socket");
         });
     }
 

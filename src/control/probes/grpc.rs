@@ -6,7 +6,8 @@
 //!
 //! Source: the gRPC project's "GRPC Health Checking Protocol"; Protocol Buffers, "Encoding".
 
-use super::check::{Miss, broken};
+use super::check::{Miss, host_of};
+use super::http2::{begin, failed};
 use crate::config::{Address, GrpcProbe};
 use crate::http::grpc;
 use crate::observe::labels::FailureReason;
@@ -20,8 +21,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 const PREFIX_BYTES: usize = 5;
 /// Bytes of an answer that are read; the message is two of them.
 const ANSWER_BYTES_MAX: usize = 1 << 10;
-/// Of the fields of one head, or of the trailers.
-const HEAD_BYTES_MAX: u32 = 16 << 10;
 /// `ServingStatus`
 const SERVING: u64 = 1;
 
@@ -31,20 +30,14 @@ pub(super) async fn ask(
     (address, is_secure): (&Address, bool),
     probe: &GrpcProbe,
 ) -> Result<(), Miss> {
-    let host = match (&probe.host, address) {
-        (Some(host), _) => host.clone(),
-        (None, Address::Tcp(tcp)) => tcp.to_string(),
-        (None, Address::Unix(_)) => "localhost".to_owned(),
-    };
+    let host = host_of(probe.host.as_ref(), address);
     let scheme = if is_secure { "https" } else { "http" };
     let request = Request::post(format!("{scheme}://{host}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("user-agent", concat!("ringgate-health/", env!("CARGO_PKG_VERSION")));
     let request = request.body(()).map_err(|_| FailureReason::Protocol)?;
-    let mut builder = h2::client::Builder::new();
-    builder.enable_push(false).max_header_list_size(HEAD_BYTES_MAX);
-    let (sender, connection) = builder.handshake(stream).await.map_err(|error| failed(&error))?;
+    let (sender, connection) = begin(stream).await?;
     let (mut call, mut connection) = (pin!(call(sender, request, &probe.service)), pin!(connection));
     // the call moves only while its connection does, and knows more than that when both are over
     tokio::select! {
@@ -133,20 +126,12 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn failed(error: &h2::Error) -> Miss {
-    match error.get_io() {
-        Some(error) => broken(error),
-        None if error.is_remote() => FailureReason::Closed.into(),
-        None => FailureReason::Protocol.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::check::check;
     use super::super::check::tests::{PATIENCE, block_on};
+    use super::super::check::{Way, check};
     use super::*;
-    use crate::config::{HealthCheck, Probe, ProxyVersion};
+    use crate::config::{HealthCheck, Probe};
     use crate::observe::fixture;
     use http::Response;
     use tokio::io::AsyncWriteExt;
@@ -201,10 +186,8 @@ mod tests {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let address = Address::Tcp(listener.local_addr().unwrap());
                 let check_for = asked("orders.Orders");
-                let (result, (path, question)) = tokio::join!(
-                    check(&address, &check_for, ProxyVersion::Off, None),
-                    answer(&listener, message, code)
-                );
+                let (result, (path, question)) =
+                    tokio::join!(check(&address, &check_for, Way::PLAIN), answer(&listener, message, code));
                 assert_eq!(result, expected, "{message:?} {code}");
                 assert_eq!(path, "/grpc.health.v1.Health/Check");
                 assert_eq!(question, b"\0\0\0\0\x0f\x0a\x0dorders.Orders");
@@ -229,7 +212,7 @@ mod tests {
                     let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
                 };
                 let check_for = asked("");
-                let (result, ()) = tokio::join!(check(&address, &check_for, ProxyVersion::Off, None), speaks);
+                let (result, ()) = tokio::join!(check(&address, &check_for, Way::PLAIN), speaks);
                 assert_eq!(result, Err(expected.into()));
             }
         });

@@ -5,6 +5,7 @@
 use super::code::{Code, Violation};
 use super::connection::{Connection, Event};
 use super::frame::{ID_MAX, PREFACE};
+use super::priority::Priority;
 use super::section::Section;
 use super::settings::OwnSettings;
 use super::streams::{Request, Response, Stream};
@@ -44,6 +45,7 @@ impl Connection {
             left: None,
             awaits_head: true,
             is_bodiless: is_head,
+            priority: Priority::default(),
         }))
     }
 

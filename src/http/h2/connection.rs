@@ -14,6 +14,7 @@ use super::code::{Code, Violation};
 use super::decoder::Decoder;
 use super::frame::{self, ACK, END_STREAM, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, FrameHead, Kind, PREFACE};
 use super::guard::Guard;
+use super::priority::{Early, Priority};
 use super::section::{Bounds, Section};
 use super::settings::{OwnSettings, PeerSettings};
 use super::streams::{Past, Request, Response, Stream, Streams};
@@ -150,6 +151,8 @@ pub struct Connection {
     pub(super) control: Vec<u8>,
     /// The peer was told that nothing we send is in its table (RFC 7541 §4.2).
     pub(super) has_emptied_table: bool,
+    /// The client has said how urgent something is.
+    pub(super) priorities: Option<Box<Early>>,
 }
 
 impl Connection {
@@ -179,6 +182,7 @@ impl Connection {
             goaway: None,
             control,
             has_emptied_table: false,
+            priorities: None,
         }
     }
 
@@ -421,6 +425,7 @@ impl Connection {
             left,
             awaits_head: false,
             is_bodiless: false,
+            priority: Priority::default(),
         })
     }
 

@@ -4,6 +4,7 @@ use super::code::{Code, Violation};
 use super::connection::{CONTROL_BYTES_MAX, Connection, Event, STREAM_WINDOW_MAX};
 use super::frame::{self, ACK, FrameHead, ID_MAX, Kind};
 use super::guard::USEFUL_BYTES_MIN;
+use super::priority::{Priority, Signal};
 use super::streams::{Request, Response, Stream};
 use crate::units::Instant;
 
@@ -24,6 +25,7 @@ impl Connection {
             Kind::Settings => self.on_settings(head, payload),
             Kind::Ping => self.on_ping(head, payload),
             Kind::Goaway => on_goaway(head, payload),
+            Kind::PriorityUpdate => self.on_priority_update(head, payload),
             Kind::WindowUpdate => return self.on_window_update(head, payload),
             _ => Err(Code::Protocol), // PUSH_PROMISE: §8.4
         };
@@ -42,6 +44,45 @@ impl Connection {
         };
         // one that was not begun cannot be reset
         Err(if self.is_idle(head.id) { Violation::Connection(code) } else { Violation::Stream(head.id, code) })
+    }
+
+    /// RFC 9218 §7.1. What it does not say is as if nothing had been said.
+    fn on_priority_update(&mut self, head: FrameHead, payload: &[u8]) -> Result<Option<Event<'static>>, Code> {
+        let (Some(id), Some(value)) = (frame::number31(payload), payload.get(4..)) else {
+            return Err(Code::FrameSize);
+        };
+        // only clients send it, about streams of theirs
+        if self.asks || head.id != 0 || id.is_multiple_of(2) {
+            return Err(Code::Protocol);
+        }
+        let priority = Priority::default().with(Signal::parse(value));
+        let early = self.priorities.get_or_insert_default();
+        if id > self.last_id {
+            early.note(id, priority);
+        } else if let Some(place) = self.streams.find(id) {
+            self.streams.get_mut(place).priority = priority;
+        }
+        Ok(None)
+    }
+
+    /// Notes how urgent a stream is that has begun. A frame about it that has come before counts for more than its head.
+    #[cold]
+    pub(super) fn prioritize(&mut self, place: usize, said: Option<Signal>) {
+        let stream = self.streams.get_mut(place);
+        let early = self.priorities.get_or_insert_default().take(stream.id);
+        stream.priority = early.unwrap_or_else(|| Priority::default().with(said.unwrap_or_default()));
+    }
+
+    /// Whether the client has ever said how urgent something is: where it has not, all streams are alike.
+    #[must_use]
+    pub fn is_prioritized(&self) -> bool {
+        self.priorities.is_some()
+    }
+
+    /// A service has said how urgent its response is, which it knows better than its client (RFC 9218 §8).
+    pub fn correct_priority(&mut self, place: usize, said: Signal) {
+        let stream = self.streams.get_mut(place);
+        stream.priority = stream.priority.with(said);
     }
 
     /// §6.4
@@ -283,6 +324,7 @@ impl Connection {
     pub fn shrink(&mut self) {
         self.streams.shrink();
         self.decoder.shrink();
+        self.priorities.take_if(|early| early.is_empty());
         self.control.shrink_to_fit();
     }
 

@@ -46,6 +46,8 @@ pub enum Kind {
     Continuation = 9,
     /// A kind that is ignored (§4.1).
     Unknown = 10,
+    /// How urgent a stream is (RFC 9218 §7.1).
+    PriorityUpdate = 16,
 }
 
 impl Kind {
@@ -61,6 +63,14 @@ impl Kind {
         Self::WindowUpdate,
         Self::Continuation,
     ];
+
+    fn of(byte: u8) -> Self {
+        match Self::ALL.get(usize::from(byte)) {
+            Some(kind) => *kind,
+            None if byte == Self::PriorityUpdate as u8 => Self::PriorityUpdate,
+            None => Self::Unknown,
+        }
+    }
 }
 
 /// The first nine bytes of a frame.
@@ -83,7 +93,7 @@ impl FrameHead {
         let &[a, b, c, kind, flags, i, j, k, l] = bytes.first_chunk::<FRAME_HEAD_BYTES>()?;
         Some(Self {
             len: usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c),
-            kind: Kind::ALL.get(usize::from(kind)).copied().unwrap_or(Kind::Unknown),
+            kind: Kind::of(kind),
             flags,
             id: u32::from_be_bytes([i, j, k, l]) & ID_MAX,
         })

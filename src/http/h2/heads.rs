@@ -116,6 +116,9 @@ impl Connection {
             return Err(Violation::Stream(id, Code::Protocol)); // §8.1.1
         }
         let place = self.begin_stream(id, ended, length);
+        if section.priority().is_some() || self.is_prioritized() {
+            self.prioritize(place, section.priority());
+        }
         Ok(Some(Event::Request { place, ended }))
     }
 

@@ -11,7 +11,7 @@
 //!
 //! An extended CONNECT (RFC 8441) is to everybody above what a WebSocket's Upgrade is on HTTP/1.1; [`request`] and [`upward`] translate.
 //!
-//! What it does not do: priorities (RFC 9218), pushes.
+//! What is sent first where a client has said what is urgent (RFC 9218, [`priority`]) is for who sends it. What it does not do: pushes.
 
 pub mod ask;
 pub mod code;
@@ -26,6 +26,7 @@ mod heads;
 mod huffman;
 mod integer;
 mod name;
+pub mod priority;
 mod request;
 pub mod respond;
 pub mod section;

@@ -21,6 +21,8 @@ pub(super) enum What {
     Cookie,
     /// `content-length`.
     Length,
+    /// `priority` (RFC 9218 §5).
+    Priority,
     /// `:method`
     Method,
     /// `:scheme`
@@ -87,6 +89,7 @@ impl What {
             fields::Kind::Dropped if name == b"proxy-connection" => Self::Bad,
             fields::Kind::ContentLength => Self::Length,
             fields::Kind::EndToEnd if name == b"cookie" => Self::Cookie,
+            fields::Kind::Other if name == b"priority" => Self::Priority,
             kind if memchr::memchr(b'_', name).is_some() => Self::Underscored(kind),
             kind => Self::Field(kind),
         }
@@ -147,6 +150,7 @@ mod tests {
             ("te", "Trailers", What::Field(fields::Kind::Te)),
             ("host", "a", What::Field(fields::Kind::Host)),
             ("cookie", "a=b", What::Cookie),
+            ("priority", "u=1", What::Priority),
             ("content-length", "5", What::Length),
             ("x", "", What::Field(fields::Kind::Other)),
             ("x", "a b\tc\u{e9}", What::Field(fields::Kind::Other)),

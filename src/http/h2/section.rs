@@ -10,6 +10,7 @@
 
 use super::dynamic_table::FIELD_OVERHEAD;
 use super::name::What;
+use super::priority::Signal;
 use crate::http::fields::{Field, Kind};
 use crate::http::framing::LengthFields;
 use crate::http::websocket;
@@ -72,6 +73,7 @@ pub struct Section {
     /// A field with an underscore, by its place in `table`; what becomes of them is for a listener to say.
     pub(super) underscored: bool,
     pub(super) lengths: LengthFields,
+    priority: Option<Signal>,
 }
 
 impl Section {
@@ -93,6 +95,12 @@ impl Section {
     #[must_use]
     pub fn content_length(&self) -> Option<u64> {
         self.lengths.content_length()
+    }
+
+    /// How urgent it says that its response is, if it says so (RFC 9218 §5).
+    #[must_use]
+    pub fn priority(&self) -> Option<Signal> {
+        self.priority
     }
 
     /// Whether a field, by its place among all, must not be put into any table (RFC 7541 §7.1.3).
@@ -218,6 +226,11 @@ impl Section {
             What::Length => {
                 self.lengths.note_content_length(&self.lines[value.clone()]);
                 self.push(start, value, Kind::ContentLength, never_indexed);
+            }
+            What::Priority => {
+                let signal = Signal::parse(&self.lines[value.clone()]);
+                self.priority = Some(self.priority.unwrap_or_default().and(signal));
+                self.push(start, value, Kind::Other, never_indexed);
             }
             What::Underscored(kind) => {
                 self.underscored = true;

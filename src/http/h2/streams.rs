@@ -5,6 +5,7 @@
 //! them all, which for a hundred is as fast as any table.
 
 use super::code::Code;
+use super::priority::Priority;
 use super::window::{ReceiveWindow, SendWindow};
 
 /// Streams that were closed of which a connection knows how: frames for them may still be under way.
@@ -47,6 +48,7 @@ pub struct Stream {
     pub(super) awaits_head: bool,
     /// … and it has no body, whatever length it tells (HEAD).
     pub(super) is_bodiless: bool,
+    pub(super) priority: Priority,
 }
 
 impl Stream {
@@ -56,10 +58,22 @@ impl Stream {
         self.id
     }
 
+    /// How urgent its response is.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
     /// Whether all of the request is here.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.request == Request::Ended
+    }
+
+    /// Whether all of the response has gone.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.response == Response::Ended
     }
 
     /// Whether either end has reset it.

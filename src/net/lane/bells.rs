@@ -9,6 +9,7 @@ pub struct Bells {
     due: RefCell<Vec<u32>>,
     waker: RefCell<Option<Waker>>,
     held: Cell<usize>,
+    is_prioritized: Cell<bool>,
 }
 
 impl Bells {
@@ -34,6 +35,15 @@ impl Bells {
     /// Gives back what only lanes need, if none has rung.
     pub fn shrink(&self) {
         self.due.borrow_mut().shrink_to_fit();
+    }
+
+    /// Its peer has said how urgent something is, so it is of use to know what others say of that.
+    pub fn prioritize(&self) {
+        self.is_prioritized.set(true);
+    }
+
+    pub(super) fn is_prioritized(&self) -> bool {
+        self.is_prioritized.get()
     }
 
     /// Bytes of the blocks in which its lanes keep what has come and nobody has taken.

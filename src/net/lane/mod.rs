@@ -18,11 +18,13 @@ mod bells;
 pub(super) mod socket;
 
 pub use bells::Bells;
+pub use socket::{heeds_priorities, prioritize};
 
 use super::block::{Block, Blocks};
 use super::stream::Received;
 use crate::http::body::{CHUNK_HEADROOM, frame_piece, push_piece};
 use crate::http::framing::Framing;
+use crate::http::h2::priority::Signal;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -177,6 +179,8 @@ pub struct Lane {
     is_finished: Cell<bool>,
     is_due: Cell<bool>,
     bells: RefCell<Option<(Rc<Bells>, u32)>>,
+    /// How urgent what is sent is, by who has made it.
+    priority: Cell<Option<Signal>>,
     local: Cell<Option<SocketAddr>>,
     is_encrypted: Cell<bool>,
 }
@@ -203,6 +207,7 @@ impl Lane {
             is_finished: Cell::new(false),
             is_due: Cell::new(false),
             bells: RefCell::default(),
+            priority: Cell::new(None),
             local: Cell::new(None),
             is_encrypted: Cell::new(false),
         })
@@ -214,6 +219,7 @@ impl Lane {
             flag.set(false);
         }
         self.is_half_closed.set(false);
+        self.priority.set(None);
         self.taken.set(0);
         self.held.set(0);
         let mut incoming = self.incoming.borrow_mut();
@@ -301,6 +307,12 @@ impl Lane {
         self.taken.take()
     }
 
+    /// How urgent what is sent on it is, if that was said since this was asked last ([`prioritize`]).
+    #[must_use]
+    pub fn take_priority(&self) -> Option<Signal> {
+        self.priority.take()
+    }
+
     /// It was heard that there is something to be done.
     pub fn on_rung(&self) {
         self.is_due.set(false);
@@ -386,8 +398,12 @@ impl Lane {
         self.is_lost.get() || self.is_cut.get()
     }
 
+    /// The end of our direction alone is no end of the stream: what comes of the other one is still received.
     fn shutdown(&self, how: Shutdown) {
-        self.is_deaf.set(self.is_deaf.get() || how != Shutdown::Write);
+        if how == Shutdown::Write {
+            return self.part();
+        }
+        self.is_deaf.set(true);
         if how != Shutdown::Read {
             self.is_cut.set(true);
             self.ring();

@@ -1,8 +1,9 @@
 //! The side of a lane that whoever serves it has: a socket among the others ([`crate::net::plain`]), and what the timers do to its descriptor.
 
 use super::{FIRST_FD, LANES, Lane, keep};
+use crate::http::h2::priority::Signal;
 use crate::net::block::Block;
-use crate::net::stream::Received;
+use crate::net::stream::{Received, Stream};
 use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -61,7 +62,7 @@ impl LaneSocket {
     /// Hands over what is small enough not to be waited for, if nothing else is waited for.
     pub(in crate::net) fn post(&self, block: Block) -> Result<(), Block> {
         let lane = &self.0;
-        if lane.is_over() || !lane.outgoing.borrow().is_empty() {
+        if lane.is_over() || lane.is_parted.get() || !lane.outgoing.borrow().is_empty() {
             return Err(block);
         }
         *lane.outgoing.borrow_mut() = block;
@@ -123,11 +124,7 @@ impl Future for Sending<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let lane = self.lane;
-        if lane.is_over() {
-            let block = if self.is_handed { lane.outgoing.take() } else { self.block.take().unwrap_or_default() };
-            return Poll::Ready((Err(io::ErrorKind::BrokenPipe.into()), block));
-        }
-        if lane.is_parted.get() {
+        if lane.is_over() || lane.is_parted.get() {
             let block = if self.is_handed { lane.outgoing.take() } else { self.block.take().unwrap_or_default() };
             return Poll::Ready((Err(io::ErrorKind::BrokenPipe.into()), block));
         }
@@ -178,6 +175,19 @@ pub(in crate::net) fn poll_now(fd: RawFd, wanted: i16) -> i16 {
         gone | readable | half_closed
     })
     .unwrap_or(libc::POLLNVAL)
+}
+
+/// Whether a stream is a lane to whom it makes a difference how urgent a response is ([`prioritize`]).
+#[must_use]
+pub fn heeds_priorities(stream: &Stream) -> bool {
+    is_lane(stream.fd())
+        && with(stream.fd(), |lane| lane.bells.borrow().as_ref().is_some_and(|(bells, _)| bells.is_prioritized()))
+            .unwrap_or(false)
+}
+
+/// Says how urgent what is sent on a lane from now on is; nothing is done for another stream.
+pub fn prioritize(stream: &Stream, priority: Signal) {
+    with(stream.fd(), |lane| lane.priority.set(Some(priority)));
 }
 
 /// Bytes that wait to be sent.

@@ -82,6 +82,8 @@ pub(in crate::worker) struct Link {
     pub(super) is_draining: Cell<bool>,
     drains_behind_first: Cell<bool>,
     is_lost: Cell<bool>,
+    /// The endpoint has broken the protocol.
+    is_violated: Cell<bool>,
     /// HTTP/1.1 was to be had as well.
     is_negotiated: bool,
     /// The one whose request answers for the loss.
@@ -137,6 +139,7 @@ impl Link {
             is_draining: Cell::new(false),
             drains_behind_first: Cell::new(false),
             is_lost: Cell::new(false),
+            is_violated: Cell::new(false),
             is_negotiated,
             blamed: Cell::new(std::ptr::null()),
         })
@@ -157,6 +160,16 @@ impl Link {
     /// Whether the connection is gone.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost.get()
+    }
+
+    /// Whether that was because the endpoint does not keep to the protocol.
+    pub(super) fn is_violated(&self) -> bool {
+        self.is_violated.get()
+    }
+
+    /// It does not.
+    pub(super) fn on_violation(&self) {
+        self.is_violated.set(true);
     }
 
     /// A place for a request.
@@ -301,18 +314,20 @@ impl Link {
                 slot.interim += 1;
                 if slot.interim > INTERIM_RESPONSES_MAX {
                     core.codec.reset(place, Code::EnhanceYourCalm);
+                    slot.seat.loss.set(Loss::Malformed);
                     slot.seat.lane.lose();
                     return false;
                 }
                 let (section, is_head) = (&core.section, slot.is_head);
                 slot.seat.lane.deliver_head(|out| ask::restate(out, section, is_head, false));
             }
-            Event::Reset { place, code, .. } => {
+            Event::Reset { place, code, by_client } => {
                 let slot = &mut core.slots[core.keys[place]];
                 if slot.is_whole {
                     slot.seat.lane.part(); // RFC 9113 §8.1: it has enough of the request
                 } else {
                     match code {
+                        _ if !by_client => slot.seat.loss.set(Loss::Malformed),
                         Code::RefusedStream => slot.seat.loss.set(Loss::Refused),
                         Code::Http11Required if self.falls_back() => slot.seat.loss.set(Loss::Unprocessed),
                         _ => {}

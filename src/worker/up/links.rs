@@ -2,6 +2,7 @@
 
 use super::link::{Link, Seat};
 use crate::config;
+use crate::error::ProxyError;
 use crate::net::upstream::Upstream;
 use crate::policy::retry::Sent;
 use crate::units::EndpointId;
@@ -183,6 +184,8 @@ pub(super) enum Loss {
     Unprocessed,
     /// The endpoint has refused it, and not looked at it (§8.7).
     Refused,
+    /// What the endpoint has sent on it is no response (§8.1.1), or breaks another rule about streams.
+    Malformed,
     /// The connection is lost.
     Connection,
 }
@@ -206,9 +209,15 @@ impl Share {
             // on a new connection, once
             Loss::Unprocessed if self.reuse => ended(Sent::Nothing, Ending::Stale { may_be_read: false }),
             Loss::Unprocessed | Loss::Refused => ended(Sent::Nothing, Ending::Shared),
+            Loss::Malformed => Some(Failure::BadHead(ProxyError::UpstreamProtocol)),
             Loss::Connection => {
                 let sent = if self.seat.is_begun.get() { Sent::Maybe } else { Sent::Nothing };
                 let is_first = self.link.blame(&self.seat);
+                if is_first && self.link.is_violated() {
+                    let is_unsent = sent == Sent::Nothing;
+                    let begun = Failure::BadHead(ProxyError::UpstreamProtocol);
+                    return Some(if is_unsent { Failure::NotSpoken } else { begun });
+                }
                 ended(sent, if is_first { Ending::Failed } else { Ending::Shared })
             }
         }

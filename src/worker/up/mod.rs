@@ -68,6 +68,9 @@ pub(super) async fn open(
             Some((making, link)) if !has_changed || link.is_lost() => {
                 making.fail();
                 link.drain();
+                if link.is_violated() {
+                    return Err(Failure::NotSpoken);
+                }
                 let is_ours = inbound.worker.timers.was_away(clock::now());
                 return Err(unsent(if is_ours { Ending::Short } else { Ending::Failed }));
             }

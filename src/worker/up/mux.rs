@@ -83,10 +83,14 @@ impl Mux {
             match link.take(&mut inbox, worker, clock::now()) {
                 Ok(true) => clocks.pinged = None,
                 Ok(false) => {}
-                Err(_) => break,
+                Err(_) => {
+                    link.on_violation();
+                    break;
+                }
             }
             if receiving.is_none() && link.takes_more() {
                 if !self.make_room(&mut inbox) {
+                    link.on_violation();
                     break; // a frame that is larger than any may be
                 }
                 receiving.set(Some(self.receive(&mut inbox)));

@@ -5,5 +5,6 @@ mod differential;
 mod flow;
 mod frames;
 mod heads;
+mod priorities;
 mod support;
 mod vectors;

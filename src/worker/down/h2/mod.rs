@@ -13,6 +13,7 @@ mod ahead;
 mod farewell;
 pub(in crate::worker) mod mux;
 pub(in crate::worker) mod runner;
+mod urgency;
 pub(in crate::worker) mod writing;
 
 use crate::limits::HEAD_BYTES_MIN;

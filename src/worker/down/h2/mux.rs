@@ -10,6 +10,7 @@
 use super::SECTION_KEPT_BYTES;
 use super::farewell::{Alarm, Farewell, GRACE_PING};
 use super::runner::Work;
+use super::urgency::Turn;
 use super::writing::Slot;
 use crate::http::framing::Framing;
 use crate::http::h2::code::Code;
@@ -48,6 +49,7 @@ pub(super) struct Mux {
     pub(super) slots: Vec<Option<Slot>>,
     /// Places of lanes that have something to be sent, in their turns.
     pub(super) writing: Vec<u32>,
+    pub(super) turn: Turn,
     pub(super) bells: Rc<Bells>,
     /// Of what its lanes hold, what the worker knows.
     pub(super) counted: usize,
@@ -110,6 +112,7 @@ impl Mux {
             codec: Codec::new(own, now),
             slots: Vec::new(),
             writing: Vec::new(),
+            turn: Turn::default(),
             bells: Rc::default(),
             counted: 0,
             client: Rc::new(connection.client.clone()),
@@ -342,6 +345,9 @@ impl Mux {
         let policy = HeadPolicy::of(config);
         if self.client.is_worn(config, now) {
             self.tell_to_go(now);
+        }
+        if self.codec.is_prioritized() {
+            self.bells.prioritize();
         }
         let is_connect = section.protocol().is_some();
         if is_connect {

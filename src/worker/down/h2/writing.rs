@@ -34,7 +34,7 @@ impl Slot {
 
 /// How far a lane has come in its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
+pub(super) enum Written {
     /// A frame, and there may be more.
     Some,
     /// Nothing waits in it any more.
@@ -48,6 +48,11 @@ impl Mux {
     pub(super) fn collect(&mut self, worker: &Worker) -> Option<Block> {
         let mut out = Block::default();
         self.push_control(worker, &mut out);
+        if self.codec.is_prioritized() && self.writing.len() > 1 {
+            self.write_by_urgency(worker, &mut out);
+            self.push_control(worker, &mut out);
+            return (!out.is_empty()).then_some(out);
+        }
         let mut is_stuck = self.writing.is_empty();
         while !is_stuck {
             is_stuck = true;
@@ -82,7 +87,7 @@ impl Mux {
     }
 
     /// One frame of DATA of a lane, at most, with the heads before it.
-    fn write(&mut self, place: usize, worker: &Worker, out: &mut Block) -> Written {
+    pub(super) fn write(&mut self, place: usize, worker: &Worker, out: &mut Block) -> Written {
         let Self { codec, slots, .. } = self;
         let Some(slot) = slots.get_mut(place).and_then(Option::as_mut) else { return Written::All };
         let Slot { runner, left, ends, .. } = slot;
@@ -119,7 +124,7 @@ impl Mux {
         })
     }
 
-    fn stop_writing(&mut self, place: usize, worker: &Worker) {
+    pub(super) fn stop_writing(&mut self, place: usize, worker: &Worker) {
         if let Some(slot) = self.slots.get_mut(place).and_then(Option::as_mut) {
             slot.is_writing = false;
             if slot.runner.lane.is_finished() {
@@ -143,6 +148,9 @@ impl Mux {
         }
         let Some(slot) = self.slots.get_mut(place).and_then(Option::as_mut) else { return };
         let lane = &slot.runner.lane;
+        if let Some(said) = lane.take_priority() {
+            self.codec.correct_priority(place, said);
+        }
         let waits = lane.outgoing(|block| !block.is_empty());
         if waits && !slot.is_writing {
             slot.is_writing = true;
