@@ -81,7 +81,12 @@ fn a_run_is_a_result_a_report_and_a_comparison() {
     let compared = load(&["compare", json_name, json_name]);
     assert!(compared.status.success() && text(&compared.stdout).contains("p99"), "{}", text(&compared.stdout));
     let merged = folder.path().join("merged.json");
-    let code = load(&["merge", json_name, json_name, "-o", merged.to_str().unwrap()]).status.code();
+    let twice = load(&["merge", json_name, json_name, "-o", merged.to_str().unwrap()]);
+    assert!(twice.status.code() == Some(2) && text(&twice.stderr).contains("twice"), "{}", text(&twice.stderr));
+    let second = folder.path().join("second.json");
+    let part = Outcome { seed: seen.seed.wrapping_add(1), ..seen };
+    std::fs::write(&second, serde_json::to_string(&part).unwrap()).unwrap();
+    let code = load(&["merge", json_name, second.to_str().unwrap(), "-o", merged.to_str().unwrap()]).status.code();
     assert!(matches!(code, Some(0 | 3)));
     assert_eq!(outcome(&merged).runs[0].due, 2_000);
 
@@ -107,12 +112,17 @@ fn what_cannot_be_done_is_said_and_is_code_2() {
         let at = format!("plan.toml:{line}:");
         assert!(said.contains(&at) && said.contains(suggestion), "{at} {suggestion}: {said}");
     }
+    let hosts = folder.path().join("hosts.toml");
+    std::fs::write(&hosts, "max_hosts = 3\n").unwrap();
     for (arguments, reason) in [
         (&["run", "http://192.0.2.1/", "--rate", "5"][..], "--i-own-this-target"),
         (&["run", "ftp://127.0.0.1/", "--rate", "5"], "http"),
         (&["run", "http://127.0.0.1:1/", "--rate", "5", "--no-resumption"], "https"),
         (&["report", "/nowhere.json"], "/nowhere.json"),
         (&["run", "http://127.0.0.1:1/", "--rate", "x"], "20k"),
+        (&["peers", "--thresholds", hosts.to_str().unwrap()], "judges nothing"),
+        (&["curve", "http://127.0.0.1:1/", "--to", "2k", "--thresholds", hosts.to_str().unwrap()], "judges nothing"),
+        (&["run", "http://127.0.0.1:1/", "--rate", "5", "--thresholds", hosts.to_str().unwrap()], "max_hosts"),
     ] {
         let refused = load(arguments);
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
@@ -181,5 +191,6 @@ fn ctrl_c_leaves_a_partial_result_and_nobody_behind() {
     // the signal may have come before there was anything to say
     if json.is_file() {
         assert!(outcome(&json).is_partial, "{code:?}");
+        assert_eq!(code.and_then(|code| code.code()), Some(3), "who was told half may not take it for a success");
     }
 }

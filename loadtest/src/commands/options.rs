@@ -2,11 +2,13 @@
 
 use crate::load::{Load, Pace, Protocol, STREAMS, STREAMS_MAX, Target};
 use crate::machine;
+use crate::plan::{BODY_FILE_BYTES_MAX, regular};
 use crate::url::Url;
 use crate::wire::{TlsSettings, is_of_connections};
 use clap::{Args, ValueEnum};
+use std::io::Read as _;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Rates beyond this are beyond any generator.
@@ -188,7 +190,7 @@ impl LoadOptions {
         }
         let body = match self.body.as_deref().map(|body| (body, body.strip_prefix('@'))) {
             None => Vec::new(),
-            Some((_, Some(file))) => std::fs::read(file).map_err(|error| format!("--body @{file}: {error}"))?,
+            Some((_, Some(file))) => body_of(Path::new(file)).map_err(|error| format!("--body @{file}: {error}"))?,
             Some((text, None)) => text.as_bytes().to_vec(),
         };
         let target = Target::new(&self.method, &url.authority, &url.path, &self.header, &body, self.reconnect);
@@ -204,6 +206,17 @@ impl LoadOptions {
             PaceWord::Even => Pace::Even(rate),
         }
     }
+}
+
+/// A body from a file, which has an end and is not larger than one of a plan may be.
+fn body_of(file: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = regular(file).and_then(|file| file.take(BODY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > BODY_FILE_BYTES_MAX {
+        return Err(format!("larger than {} MiB, which is as much as a body may have", BODY_FILE_BYTES_MAX >> 20));
+    }
+    Ok(bytes)
 }
 
 /// Slices of a run: a hundred, between 100 ms and 1 s each.
@@ -302,6 +315,13 @@ mod tests {
         assert_eq!(statuses("200"), Ok(200..=200));
         assert!(statuses("300-200").is_err() && statuses("20").is_err());
         assert_eq!(field("X-A:  b"), Ok(("X-A".to_owned(), "b".to_owned())));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("body");
+        std::fs::write(&file, "hello").unwrap();
+        assert_eq!(body_of(&file), Ok(b"hello".to_vec()));
+        std::fs::File::create(&file).and_then(|file| file.set_len(BODY_FILE_BYTES_MAX + 1)).unwrap();
+        assert!(body_of(&file).unwrap_err().contains("larger"));
+        assert!(body_of(Path::new("/dev/zero")).unwrap_err().contains("regular"), "it has no end");
         assert!(field("X A: b").is_err() && field("X-A: b\r\nC: d").is_err() && field("none").is_err());
     }
 }

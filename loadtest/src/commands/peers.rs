@@ -3,7 +3,7 @@
 use super::bench::{Bench, Repeats};
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, slice_of, time};
 use super::rig::Rig;
-use super::session::{Refusal, Session};
+use super::session::{Refusal, Session, thresholds};
 use crate::bootstrap::{interval, median};
 use crate::gateways::{Front, Kind, find};
 use crate::load::{Load, Pace};
@@ -65,6 +65,8 @@ struct Contender {
 /// # Errors
 /// It cannot be done as asked.
 pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
+    // it judges nothing, and says so
+    thresholds(None, &options.output, &[])?;
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
     let plan = options.plan.as_deref().map(Plan::open).transpose().map_err(|errors| Refusal(errors.to_string()))?;
     let of_plan = plan.as_ref().and_then(|plan| plan.gateway.as_ref()).map(|gateway| gateway.kinds.clone());

@@ -5,6 +5,7 @@ use super::find::ServerOptions;
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, time};
 use super::session::{Refusal, Session, thresholds};
 use crate::load::{Load, Pace};
+use crate::plan::About;
 use crate::units::digits;
 use crate::validity;
 use clap::Args;
@@ -48,9 +49,10 @@ pub fn run(options: &RunOptions) -> Result<ExitCode, Refusal> {
         (None, pace) => pace.clone(),
     };
     let load = Load { pace, ..load };
-    let thresholds = thresholds(server.plan.as_ref(), &options.output)?;
+    let (thresholds, unjudged) = thresholds(server.plan.as_ref(), &options.output, &[About::Run])?;
     let what = load.pace.rate().map_or("saturation".to_owned(), |rate| format!("{} requests/s", digits(rate)));
     let mut session = Session::begin("run", format!("{what} on {}", server.name), &options.output)?;
+    session.holds_to(&thresholds, unjudged);
     server.describe(&mut session, &load);
     let name = server.name.clone();
     let bench = Bench { watch: &session.watch, progress: &session.progress };

@@ -6,7 +6,7 @@ use super::progress::Progress;
 use crate::clock;
 use crate::engine::Watch;
 use crate::machine;
-use crate::plan::{self, Plan, Thresholds};
+use crate::plan::{self, About, Plan, Thresholds};
 use crate::result::{Outcome, SCHEMA};
 use std::path::Path;
 use std::process::ExitCode;
@@ -80,6 +80,12 @@ impl Session {
         Ok(Self { watch, progress: Progress::new(output.quiet), outcome, output: output.clone() })
     }
 
+    /// Keeps what has to hold, and what of it is not judged, with the result.
+    pub fn holds_to(&mut self, thresholds: &Thresholds, remarks: Vec<String>) {
+        self.outcome.thresholds = thresholds.clone();
+        self.outcome.remarks.extend(remarks);
+    }
+
     /// Whether a gateway lives; that it does not is left in the result.
     pub fn lives(&mut self, name: &str, process: &mut dyn Process) -> bool {
         let how = process.ended();
@@ -108,17 +114,28 @@ impl Session {
     }
 }
 
-/// What has to hold: what a plan says, with what a file says instead.
+/// What has to hold: what a plan says, with what a file says instead. `judged` is what the command can judge; what the file says besides becomes a
+/// remark of the result.
 ///
 /// # Errors
-/// The file cannot be read, or has mistakes.
-pub fn thresholds(plan: Option<&Plan>, output: &OutputOptions) -> Result<Thresholds, Refusal> {
+/// The file cannot be read, has mistakes, or says nothing that is judged: a check that cannot fail is none.
+pub fn thresholds(
+    plan: Option<&Plan>,
+    output: &OutputOptions,
+    judged: &[About],
+) -> Result<(Thresholds, Vec<String>), Refusal> {
     let of_plan = plan.map(|plan| plan.thresholds.clone()).unwrap_or_default();
-    let Some(file) = &output.thresholds else { return Ok(of_plan) };
+    let Some(file) = &output.thresholds else { return Ok((of_plan, Vec::new())) };
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|error| Refusal(format!("{name}: {error}")))?;
     let of_file = plan::thresholds(&name, &text).map_err(|errors| Refusal(errors.to_string()))?;
-    Ok(of_plan.overlaid(&of_file))
+    let (those, others) = of_file.keys(judged);
+    if those.is_empty() {
+        let said = if others.is_empty() { "no threshold".to_owned() } else { others.join(", ") };
+        return Err(Refusal(format!("{name} says {said}: this command judges nothing of that")));
+    }
+    let unjudged = (!others.is_empty()).then(|| format!("{name}: this command does not judge {}", others.join(", ")));
+    Ok((of_plan.overlaid(&of_file), unjudged.into_iter().collect()))
 }
 
 /// Writes a file as a whole: beside it first, so that nobody sees half of it.

@@ -39,6 +39,8 @@ pub(super) struct Seen {
     pub(super) opened: u64,
     pub(super) sent: u64,
     pub(super) received: u64,
+    /// Judged requests that were under way when it was ended before its time.
+    pub(super) unfinished: u64,
     /// 0 to 1.
     pub(super) busy: f64,
     /// Nanoseconds.
@@ -202,6 +204,7 @@ impl<'l> Generator<'l> {
             opened: self.opened,
             sent: self.sent,
             received: self.received,
+            unfinished: if now > self.judged { self.in_flight } else { 0 },
             busy: 1.0 - self.idled as f64 / took as f64,
             cpu: clock::thread_cpu() - cpu,
             is_realtime: self.is_realtime,
@@ -373,6 +376,7 @@ impl<'l> Generator<'l> {
                     self.settle(row, status, failure, keeps && !ends, clock::now());
                 }
                 Came::Gone => self.close(row, now),
+                Came::Unread => self.unread.push_back((row, serial, flags)),
             }
         }
     }

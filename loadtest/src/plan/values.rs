@@ -140,7 +140,8 @@ impl Scalar for PhaseRate {
 }
 
 /// How many failures may be: a whole number of requests, or a share of those that were due.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Allowed {
     /// Requests.
     Count(u64),

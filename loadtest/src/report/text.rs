@@ -5,7 +5,7 @@ use super::{drills, handshakes, peers, trials, verdict};
 use crate::result::Outcome;
 
 /// What a terminal shows at the end of a command. The last line is `N passed, N failed`, counting thresholds; when a gate does not hold it
-/// begins with `INVALID: `. No control characters from outside pass through.
+/// begins with `INVALID: `, when it was ended early with `PARTIAL: `. No control characters from outside pass through.
 #[must_use]
 pub fn text(outcome: &Outcome) -> String {
     let mut text = one_line(&verdict::headline(outcome));
@@ -13,8 +13,9 @@ pub fn text(outcome: &Outcome) -> String {
     if !outcome.is_valid() {
         text.push_str(&format!("Not to be relied on: {}\n", one_line(&verdict::finding(outcome))));
     }
-    if outcome.is_partial {
-        text.push_str("PARTIAL: ended early; what is here is true, and not all that was asked for\n");
+    let partial = verdict::of_partial(outcome);
+    if !partial.is_empty() {
+        text.push_str(&format!("{partial}\n"));
     }
     for table in tables(outcome).into_iter().filter(|table| !table.is_empty()) {
         text.push('\n');
@@ -23,7 +24,11 @@ pub fn text(outcome: &Outcome) -> String {
     attention(outcome, &mut text);
     let (mut passed, mut failed) = (0_u64, 0_u64);
     outcome.all_verdicts().for_each(|verdict| if verdict.passed { passed += 1 } else { failed += 1 });
-    let prefix = if outcome.is_valid() { "" } else { "INVALID: " };
+    let prefix = match () {
+        () if !outcome.is_valid() => "INVALID: ",
+        () if outcome.is_partial => "PARTIAL: ",
+        () => "",
+    };
     text.push_str(&format!("\n{prefix}{passed} passed, {failed} failed\n"));
     text
 }

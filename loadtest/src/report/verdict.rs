@@ -10,10 +10,10 @@ use crate::units::digits;
 pub(super) enum Standing {
     /// A gate does not hold: no number of it may be used.
     Invalid,
+    /// It was ended early: of what was not reached nothing is known.
+    Partial,
     /// A threshold was missed.
     Failed,
-    /// It was ended early.
-    Partial,
     /// Every threshold was met.
     Passed,
     /// There was no threshold.
@@ -26,8 +26,8 @@ impl Standing {
         let mut verdicts = outcome.all_verdicts().peekable();
         match () {
             () if !outcome.is_valid() => Self::Invalid,
-            () if outcome.all_verdicts().any(|verdict| !verdict.passed) => Self::Failed,
             () if outcome.is_partial => Self::Partial,
+            () if outcome.all_verdicts().any(|verdict| !verdict.passed) => Self::Failed,
             () if verdicts.peek().is_some() => Self::Passed,
             () => Self::Measured,
         }
@@ -73,6 +73,19 @@ pub(super) fn finding(outcome: &Outcome) -> String {
         Outcome { curve: Some(_), .. } => of_curve(outcome),
         _ => of_runs(outcome),
     }
+}
+
+/// What is to be known of a result that was ended early; empty: it was not.
+pub(super) fn of_partial(outcome: &Outcome) -> String {
+    if !outcome.is_partial {
+        return String::new();
+    }
+    let unfinished = outcome.runs.iter().map(|run| run.unfinished).fold(0, u64::saturating_add);
+    let unknown = match unfinished {
+        0 => String::new(),
+        _ => format!("; {} under way when it was ended, and not counted", words::several(unfinished, "request")),
+    };
+    format!("PARTIAL: ended early; what is here is true, and not all that was asked for{unknown}")
 }
 
 /// Gates that do not hold, in a sentence.
