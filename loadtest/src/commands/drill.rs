@@ -315,6 +315,10 @@ fn judged(
     let (mut seen, mut at, mut usual) = (Vec::new(), 0.0, 0.0);
     for (row, phase) in plan.phases.iter().enumerate().take(phases) {
         let length = phase.length.as_secs_f64();
+        // a phase that was not gone through has shown nothing: not even that nothing failed
+        if measured.is_partial && at + length > run.length {
+            break;
+        }
         let slices = drill::within(&run.series, at, length);
         if row == 0 {
             usual = drill::usual(slices);
@@ -345,8 +349,7 @@ fn judged(
             count,
             verdicts: Vec::new(),
         };
-        // of a phase that was not gone through nothing is said
-        if is_judged && (!measured.is_partial || at + length <= run.length) {
+        if is_judged {
             let borrowed: Vec<(&str, &PhaseCount)> = of_targets.iter().map(|(name, count)| (*name, count)).collect();
             of.verdicts = phase.verdicts(&of, &borrowed);
         }

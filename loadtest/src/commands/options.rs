@@ -23,55 +23,55 @@ pub enum PaceWord {
     Even,
 }
 
-/// A load, as flags.
+/// A load, as flags. With a plan it is the plan that says most of it, and a flag that would do nothing is refused.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Load")]
 pub struct LoadOptions {
     /// Requests that are not judged come first, for so long.
-    #[arg(long, default_value = "1s", value_parser = time)]
+    #[arg(long, conflicts_with = "plan", default_value = "1s", value_parser = time)]
     pub warm_up: Duration,
     /// How requests are spaced.
-    #[arg(long, value_enum, default_value = "poisson")]
+    #[arg(long, conflicts_with = "plan", value_enum, default_value = "poisson")]
     pub pace: PaceWord,
     /// Connections that are opened at the start.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, conflicts_with = "plan", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections: u32,
     /// Connections there may be when all are busy [default: 16 × connections, at least 1024; with --http2 as many as at the start].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, conflicts_with = "plan", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: Option<u32>,
     /// One request a connection.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     pub reconnect: bool,
     /// HTTP/2: by ALPN with https://, known beforehand (h2c) with http://.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     pub http2: bool,
     /// Requests under way on a connection of --http2, or as many as the server allows [default: 100].
-    #[arg(long, value_name = "N", requires = "http2", conflicts_with = "reconnect")]
+    #[arg(long, value_name = "N", requires = "http2", conflicts_with_all = ["reconnect", "plan"])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAMS_MAX)))]
     pub streams: Option<u32>,
     /// From when a request was due: what is answered later has failed.
-    #[arg(long, default_value = "5s", value_parser = time)]
+    #[arg(long, conflicts_with = "plan", default_value = "5s", value_parser = time)]
     pub timeout: Duration,
     /// Cores of the generator, one thread each, such as 2,3 [default: the last one that this process may run on].
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, conflicts_with = "plan", value_delimiter = ',')]
     pub cores: Vec<usize>,
     /// Arrivals and the mix are drawn from it [default: another one each time; it is printed].
     #[arg(long)]
     pub seed: Option<u64>,
     /// Method of requests.
-    #[arg(long, short = 'X', default_value = "GET")]
+    #[arg(long, conflicts_with = "plan", short = 'X', default_value = "GET")]
     pub method: String,
     /// A header field of requests: "Name: value". May be given again.
-    #[arg(long, short = 'H', value_parser = field)]
+    #[arg(long, conflicts_with = "plan", short = 'H', value_parser = field)]
     pub header: Vec<(String, String)>,
     /// Body of requests; @FILE reads it from a file.
-    #[arg(long, short = 'd')]
+    #[arg(long, conflicts_with = "plan", short = 'd')]
     pub body: Option<String>,
     /// Statuses of good answers: 200, or 200-299.
-    #[arg(long, default_value = "200-299", value_parser = statuses)]
+    #[arg(long, conflicts_with = "plan", default_value = "200-299", value_parser = statuses)]
     pub status: RangeInclusive<u16>,
     /// What the body of a good answer contains.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     pub body_has: Option<String>,
     /// Whose word is taken for who the server is, in PEM [default: the authorities that this system believes].
     #[arg(long, value_name = "FILE")]

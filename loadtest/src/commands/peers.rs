@@ -46,7 +46,7 @@ pub struct PeersOptions {
     #[arg(long, conflicts_with = "plan")]
     tls: bool,
     /// Bytes of answers.
-    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
+    #[arg(long, default_value_t = 1_024, conflicts_with = "plan", value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     body_bytes: u32,
     #[command(flatten)]
     load: LoadOptions,

@@ -8,7 +8,8 @@ use crate::engine::Watch;
 use crate::machine;
 use crate::plan::{self, About, Plan, Thresholds};
 use crate::result::{Outcome, SCHEMA};
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -68,6 +69,8 @@ impl Session {
     /// The system does not let it.
     pub fn begin(command: &str, title: String, output: &OutputOptions) -> Result<Self, Refusal> {
         let watch = listen()?;
+        // what cannot be written is said before minutes have gone into it
+        [&output.json, &output.html].into_iter().flatten().try_for_each(|file| can_write(file))?;
         let outcome = Outcome {
             schema: SCHEMA,
             tool: env!("CARGO_PKG_VERSION").to_owned(),
@@ -103,13 +106,12 @@ impl Session {
         self.outcome.finished = clock::wall();
         self.outcome.is_partial |= self.watch.is_stopped();
         let Self { outcome, output, .. } = self;
-        if let Some(file) = &output.json {
-            write(file, &serde_json::to_string(&outcome).expect("a result is data"))?;
-        }
-        if let Some(file) = &output.html {
-            write(file, &crate::report::html(std::slice::from_ref(&outcome)))?;
-        }
-        println!("{}", crate::report::text(&outcome).trim_end());
+        let json =
+            output.json.as_deref().map(|file| write(file, &serde_json::to_string(&outcome).expect("a result is data")));
+        let html = output.html.as_deref().map(|file| write(file, &crate::report::html(std::slice::from_ref(&outcome))));
+        // what was measured is said also when a file could not be written
+        print(crate::report::text(&outcome).trim_end());
+        [json, html].into_iter().flatten().collect::<Result<(), _>>()?;
         Ok(ExitCode::from(outcome.exit_code()))
     }
 }
@@ -138,15 +140,43 @@ pub fn thresholds(
     Ok((of_plan.overlaid(&of_file), unjudged.into_iter().collect()))
 }
 
-/// Writes a file as a whole: beside it first, so that nobody sees half of it.
+/// A line to standard output; whoever read it may have gone, which is no reason to end with a panic.
+pub fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Where a file is written first, so that nobody sees half of it.
+fn beside(file: &Path) -> PathBuf {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".new");
+    beside.into()
+}
+
+fn unwritable(file: &Path, error: &std::io::Error) -> Refusal {
+    Refusal(format!("cannot write {}: {error}", file.display()))
+}
+
+/// Whether a file can be written later, as far as that can be known now.
+fn can_write(file: &Path) -> Result<(), Refusal> {
+    if file.is_dir() {
+        return Err(unwritable(file, &std::io::ErrorKind::IsADirectory.into()));
+    }
+    let beside = beside(file);
+    let tried = std::fs::File::create(&beside).and_then(|_| std::fs::remove_file(&beside));
+    tried.map_err(|error| unwritable(file, &error))
+}
+
+/// Writes a file as a whole, or leaves what was there.
 ///
 /// # Errors
 /// It cannot be written; says which and why.
 pub fn write(file: &Path, text: &str) -> Result<(), Refusal> {
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".new");
+    let beside = beside(file);
     let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file));
-    written.map_err(|error| Refusal(format!("cannot write {}: {error}", file.display())))
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(&beside);
+        unwritable(file, &error)
+    })
 }
 
 /// Reads a result.

@@ -33,8 +33,8 @@ mod words;
 pub use cores::Division;
 pub use file::schema;
 pub use replay::{Replay, ReplayError};
-pub use thresholds::{About, Thresholds};
 pub(crate) use targets::{BODY_FILE_BYTES_MAX, regular};
+pub use thresholds::{About, Thresholds};
 pub use values::{Allowed, Url, is_loopback};
 pub use words::{Act, GatewayAct, Prefix};
 

@@ -22,6 +22,9 @@ pub fn text(outcome: &Outcome) -> String {
         text.push_str(&table.without_silent_columns().lines());
     }
     attention(outcome, &mut text);
+    if !outcome.runs.is_empty() {
+        text.push_str(&format!("\nSeed {}\n", outcome.seed));
+    }
     let (mut passed, mut failed) = (0_u64, 0_u64);
     outcome.all_verdicts().for_each(|verdict| if verdict.passed { passed += 1 } else { failed += 1 });
     let prefix = match () {

@@ -143,6 +143,9 @@ fn of_drill(drill: &Drill) -> String {
     let (all, lost) =
         (drill.phases.len() as u64, drill.phases.iter().map(|phase| words::failed_in(&phase.count)).sum());
     let requests = several(lost, "failed request");
+    if drill.phases.is_empty() {
+        return "no phase was gone through".to_owned();
+    }
     if drill.phases.iter().all(|phase| phase.verdicts.is_empty()) {
         return format!("{}, {requests}", several(all, "phase"));
     }
