@@ -80,6 +80,7 @@ pub fn run(load: &Load, measured: &Measured, label: &str, server: &str, before: 
         series: series(load, measured, length),
         targets: targets(load, measured),
         waited: tallies.waited,
+        connections_unopened: measured.unopened,
         connections_opened: measured.connections_opened,
         handshakes: load.tls.as_ref().map(|_| handshakes(tallies)),
         sent_bytes: measured.sent,

@@ -139,6 +139,7 @@ fn sum(one: &Run, other: &Run) -> Result<Run, String> {
         series: one.series.iter().zip(&other.series).map(|(one, other)| slice(one, other)).collect(),
         targets: targets(&one.targets, &other.targets)?,
         waited: one.waited.saturating_add(other.waited),
+        connections_unopened: one.connections_unopened.saturating_add(other.connections_unopened),
         connections_opened: one.connections_opened.saturating_add(other.connections_opened),
         handshakes: match (&one.handshakes, &other.handshakes) {
             (Some(one), Some(other)) => Some(Handshakes {

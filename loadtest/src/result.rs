@@ -171,6 +171,9 @@ pub struct Run {
     pub waited: u64,
     /// Connections that were opened, with those of the start.
     pub connections_opened: u64,
+    /// Connections of the start that could not be, because this machine had no descriptor or port.
+    #[serde(default)]
+    pub connections_unopened: u64,
     /// TLS that was agreed on, where it is spoken.
     #[serde(default)]
     pub handshakes: Option<Handshakes>,
@@ -492,14 +495,15 @@ impl Outcome {
         });
     }
 
-    /// What the process ends with: 0, 1 when a threshold was missed, 3 when a gate did not hold or it was ended early (who was told nothing of
-    /// what was asked for may not take it for a success), 4 when a gateway has died.
+    /// What the process ends with: 0, 1 when a threshold was missed, 3 when a gate did not hold, or when it was ended early and nothing was
+    /// missed until then (who was told half of what was asked for may not take it for a success), 4 when a gateway has died.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match () {
             () if !self.died.is_empty() => 4,
-            () if !self.is_valid() || self.is_partial => 3,
+            () if !self.is_valid() => 3,
             () if self.all_verdicts().any(|verdict| !verdict.passed) => 1,
+            () if self.is_partial => 3,
             () => 0,
         }
     }
@@ -516,7 +520,7 @@ mod tests {
         outcome.verdicts.push(Verdict::default());
         assert_eq!(outcome.exit_code(), 1);
         assert_eq!(Outcome { is_partial: true, ..Outcome::default() }.exit_code(), 3, "ended early is no success");
-        assert_eq!(Outcome { is_partial: true, ..outcome.clone() }.exit_code(), 3);
+        assert_eq!(Outcome { is_partial: true, ..outcome.clone() }.exit_code(), 1, "what was missed was missed");
         outcome.gates.push(Gate::default());
         assert_eq!(outcome.exit_code(), 3);
         outcome.gateway_died("nginx", "killed");

@@ -99,6 +99,9 @@ fn a_run_is_a_result_a_report_and_a_comparison() {
     assert!(matches!(code, Some(0 | 3)));
     assert_eq!(outcome(&merged).runs[0].due, 2_000);
 
+    let refused = load(&["run", "http://127.0.0.1:1/", "--rate", "100", "--for", "1s"]);
+    assert!(text(&refused.stdout).contains("100 refused (nobody listens there)"), "{}", text(&refused.stdout));
+
     let thresholds = folder.path().join("ci.toml");
     std::fs::write(&thresholds, "max_p50 = \"1us\"\n").unwrap();
     let missed = ["run", &url, "--rate", "200", "--for", "1s", "--thresholds", thresholds.to_str().unwrap()];

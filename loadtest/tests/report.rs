@@ -270,6 +270,8 @@ fn the_last_line_is_for_scripts() {
     for said in [report::text(&ended), report::html(&[ended])] {
         assert!(said.contains("180 requests under way when it was ended"), "{said}");
     }
+    let single = report::text(&outcomes::single());
+    assert!(single.contains("status (another status than a good one; seen: 200"), "{single}");
     let unruly = Gate { advice: "a\nb".to_owned(), ..Gate::default() };
     assert!(report::text(&Outcome { gates: vec![unruly], ..Outcome::default() }).contains("→ a b"));
 }

@@ -52,6 +52,7 @@ pub fn listen() -> Result<Watch, Refusal> {
     if let Some(watch) = WATCH.get() {
         return Ok(watch.again());
     }
+    machine::take_descriptors();
     let watch = WATCH.get_or_init(Watch::default);
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // in this order, so that the first one only sets the flag

@@ -10,10 +10,10 @@ use crate::units::digits;
 pub(super) enum Standing {
     /// A gate does not hold: no number of it may be used.
     Invalid,
-    /// It was ended early: of what was not reached nothing is known.
-    Partial,
     /// A threshold was missed.
     Failed,
+    /// It was ended early.
+    Partial,
     /// Every threshold was met.
     Passed,
     /// There was no threshold.
@@ -26,8 +26,8 @@ impl Standing {
         let mut verdicts = outcome.all_verdicts().peekable();
         match () {
             () if !outcome.is_valid() => Self::Invalid,
-            () if outcome.is_partial => Self::Partial,
             () if outcome.all_verdicts().any(|verdict| !verdict.passed) => Self::Failed,
+            () if outcome.is_partial => Self::Partial,
             () if verdicts.peek().is_some() => Self::Passed,
             () => Self::Measured,
         }
@@ -123,7 +123,7 @@ fn of_peers(peers: &Peers) -> String {
     if peers.ratios.is_empty() {
         return format!("{} at {rate} requests/s", several(peers.peers.len() as u64, "gateway"));
     }
-    let is_shown = |ratio: &&Ratio| ratio.cpu.low > 1.0 || ratio.cpu.high < 1.0;
+    let is_shown = |ratio: &&Ratio| ratio.verdict != "no difference shown";
     let (differ, same): (Vec<_>, Vec<_>) = peers.ratios.iter().partition(is_shown);
     let mut said = Vec::new();
     if !differ.is_empty() {
