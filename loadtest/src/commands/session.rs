@@ -162,9 +162,17 @@ fn can_write(file: &Path) -> Result<(), Refusal> {
     if file.is_dir() {
         return Err(unwritable(file, &std::io::ErrorKind::IsADirectory.into()));
     }
+    if !is_replaced(file) {
+        return Ok(());
+    }
     let beside = beside(file);
     let tried = std::fs::File::create(&beside).and_then(|_| std::fs::remove_file(&beside));
     tried.map_err(|error| unwritable(file, &error))
+}
+
+/// Whether another file may take this one's place: a device, a pipe or a link stays what it is (`--json /dev/stdout`).
+fn is_replaced(file: &Path) -> bool {
+    std::fs::symlink_metadata(file).map_or(true, |kind| kind.is_file())
 }
 
 /// Writes a file as a whole, or leaves what was there.
@@ -172,6 +180,9 @@ fn can_write(file: &Path) -> Result<(), Refusal> {
 /// # Errors
 /// It cannot be written; says which and why.
 pub fn write(file: &Path, text: &str) -> Result<(), Refusal> {
+    if !is_replaced(file) {
+        return std::fs::write(file, text).map_err(|error| unwritable(file, &error));
+    }
     let beside = beside(file);
     let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file));
     written.map_err(|error| {
@@ -192,4 +203,24 @@ pub fn read(file: &Path) -> Result<Outcome, Refusal> {
         return Err(refused(format!("a result of schema {}, and this version reads {SCHEMA}", outcome.schema)));
     }
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_what_is_no_file_stays_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("result.json"), folder.path().join("link"));
+        std::fs::write(&file, "old and longer").unwrap();
+        write(&file, "new").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        can_write(&link).unwrap();
+        write(&link, "newer").unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink(), "as /dev/stdout is one");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "newer");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside them");
+        assert!(can_write(&folder.path().join("nowhere/x")).is_err() && can_write(folder.path()).is_err());
+    }
 }
