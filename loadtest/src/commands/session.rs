@@ -8,10 +8,13 @@ use crate::engine::Watch;
 use crate::machine;
 use crate::plan::{self, About, Plan, Thresholds};
 use crate::result::{Outcome, SCHEMA};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
+
+/// Bytes of a result that is read; a day in slices of a tenth of a second has about a fifth of that.
+const RESULT_BYTES_MAX: u64 = 1 << 30;
 
 /// What a command was asked to do cannot be done: exit code 2, and this sentence.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +133,8 @@ pub fn thresholds(
     let of_plan = plan.map(|plan| plan.thresholds.clone()).unwrap_or_default();
     let Some(file) = &output.thresholds else { return Ok((of_plan, Vec::new())) };
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| Refusal(format!("{name}: {error}")))?;
+    let text = ringgate::config::reading::text_of(file, "thresholds are a TOML file: see docs/capacity.md");
+    let text = text.map_err(|errors| Refusal(errors.to_string()))?;
     let of_file = plan::thresholds(&name, &text).map_err(|errors| Refusal(errors.to_string()))?;
     let (those, others) = of_file.keys(judged);
     if those.is_empty() {
@@ -197,7 +201,12 @@ pub fn write(file: &Path, text: &str) -> Result<(), Refusal> {
 /// It cannot be read, or is no result of this version.
 pub fn read(file: &Path) -> Result<Outcome, Refusal> {
     let refused = |why: String| Refusal(format!("{}: {why}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
+    let mut text = String::new();
+    let taken = plan::regular(file).and_then(|file| file.take(RESULT_BYTES_MAX + 1).read_to_string(&mut text));
+    taken.map_err(|error| refused(error.to_string()))?;
+    if text.len() as u64 > RESULT_BYTES_MAX {
+        return Err(refused(format!("larger than {} MiB, which no result is", RESULT_BYTES_MAX >> 20)));
+    }
     let outcome: Outcome = serde_json::from_str(&text).map_err(|error| refused(format!("no result: {error}")))?;
     if outcome.schema != SCHEMA {
         return Err(refused(format!("a result of schema {}, and this version reads {SCHEMA}", outcome.schema)));
@@ -221,6 +230,7 @@ mod tests {
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink(), "as /dev/stdout is one");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "newer");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside them");
+        assert!(read(Path::new("/dev/zero")).unwrap_err().0.contains("regular"), "it has no end");
         assert!(can_write(&folder.path().join("nowhere/x")).is_err() && can_write(folder.path()).is_err());
     }
 }
