@@ -133,6 +133,8 @@ fn what_cannot_be_done_is_said_and_is_code_2() {
         (&["report", "/nowhere.json"], "/nowhere.json"),
         (&["run", "http://127.0.0.1:1/", "--rate", "x"], "20k"),
         (&["run", "--plan", "x.toml", "--connections", "3"], "--plan"),
+        (&["run", "http://127.0.0.1:1/", "--rate", "5", "--direct", "http://127.0.0.1:2/"], "asks one server"),
+        (&["size", "x.json", "--from-result", "--peak", "5k", "--p99", "5ms"], "--p99"),
         (&["peers", "--plan", "x.toml", "--body-bytes", "3"], "--plan"),
         (&["peers", "--thresholds", hosts.to_str().unwrap()], "judges nothing"),
         (&["curve", "http://127.0.0.1:1/", "--to", "2k", "--thresholds", hosts.to_str().unwrap()], "judges nothing"),

@@ -37,6 +37,12 @@ pub struct RunOptions {
 /// # Errors
 /// It cannot be done as asked.
 pub fn run(options: &RunOptions) -> Result<ExitCode, Refusal> {
+    if options.server.direct.is_some() {
+        let help = "give its URL instead of the gateway's, or take capacity, size or curve";
+        return Err(Refusal(format!(
+            "--direct: `run` asks one server, so the upstream itself would not be asked; {help}"
+        )));
+    }
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
     let mut server = options.server.open(seed, options.load.http2)?;
     let of_plan = server.plan.as_ref().map(|plan| plan.load.length);

@@ -30,7 +30,7 @@ pub struct SizeOptions {
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     survive: Option<u32>,
     /// A result of `capacity` instead of a search now: take it for the URL.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["demo", "plan", "direct", "gateway", "p50", "p99", "p999", "failures", "width", "trial", "start", "max_rate"])]
     from_result: bool,
     #[command(flatten)]
     bound: BoundOptions,
