@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::result::Environment;
 use procfs::{Current as _, CurrentSI as _};
+use rustix::process::{Resource, Rlimit};
 
 /// Time of all cores, in ticks, at a moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +36,12 @@ impl Ticks {
 pub fn cores() -> Vec<usize> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+}
+
+/// As many descriptors as this process may have: a connection takes one. Where that fails, as many as there are have to do.
+pub fn take_descriptors() {
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
 }
 
 /// What is known of this machine.

@@ -1,5 +1,6 @@
 //! What was seen of a load, as results keep it.
 
+use crate::clock;
 use crate::engine::Measured;
 use crate::load::{Load, Pace};
 use crate::machine::Ticks;
@@ -24,7 +25,7 @@ fn seconds(nanoseconds: u64) -> f64 {
 pub fn described(load: &Load, url: &str) -> Described {
     let all: f64 = load.targets.iter().map(|target| target.weight).sum();
     let target = |target: &crate::load::Target| {
-        let text = String::from_utf8_lossy(&target.bytes);
+        let text = String::from_utf8_lossy(&target.bytes[..target.body_at]);
         let mut words = text.split(' ');
         let request = format!("{} {}", words.next().unwrap_or_default(), words.next().unwrap_or_default());
         DescribedTarget {
@@ -67,8 +68,10 @@ pub fn run(load: &Load, measured: &Measured, label: &str, server: &str, before: 
         server: server.to_owned(),
         rate: load.pace.rate(),
         length,
+        began: clock::wall() - clock::now().since(measured.begun) as f64 / 1e9,
         due,
         good,
+        unfinished: measured.unfinished,
         failures: by_name(&tallies.failures()),
         statuses: statuses.map(|(status, count)| (status as u16, *count)).collect(),
         latency: spectrum(&tallies.latency, due - good),
@@ -77,6 +80,7 @@ pub fn run(load: &Load, measured: &Measured, label: &str, server: &str, before: 
         series: series(load, measured, length),
         targets: targets(load, measured),
         waited: tallies.waited,
+        connections_unopened: measured.unopened,
         connections_opened: measured.connections_opened,
         handshakes: load.tls.as_ref().map(|_| handshakes(tallies)),
         sent_bytes: measured.sent,

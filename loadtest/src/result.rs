@@ -4,6 +4,7 @@
 //! be merged and every verdict made again. Times are seconds, rates are requests a second. What is `null` where a time stands never came: a
 //! percentile that falls among failures has no value, and is shown as ∞.
 
+use crate::plan::Thresholds;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -35,6 +36,9 @@ pub struct Outcome {
     pub load: Described,
     /// The plan's text, if there was one.
     pub plan: Option<PlanText>,
+    /// What had to hold: of the plan, and of `--thresholds`, which goes before it.
+    #[serde(default)]
+    pub thresholds: Thresholds,
     /// Every trial and run, in the order in which they were made.
     pub runs: Vec<Run>,
     /// Of `capacity` and `size`.
@@ -77,7 +81,7 @@ pub struct Environment {
     pub gateway_cores: Vec<usize>,
     /// Cores of upstreams that were started by the tool.
     pub upstream_cores: Vec<usize>,
-    /// Seconds since 1970 by this machine at its monotonic clock's zero: what clocks of several generators are compared by.
+    /// Seconds since 1970 by this machine at its monotonic clock's zero: where results of one machine differ in it, its clock was set in between.
     pub clock_offset: f64,
 }
 
@@ -139,11 +143,17 @@ pub struct Run {
     pub rate: Option<f64>,
     /// Seconds over which requests were due that are judged.
     pub length: f64,
-    /// Judged requests that were due.
+    /// When the first of them was due: seconds since 1970, UTC, by the generator's clock; 0 in results of earlier versions.
+    #[serde(default)]
+    pub began: f64,
+    /// Judged requests that were due, and have ended.
     pub due: u64,
     /// Of those, answered as they should be.
     pub good: u64,
-    /// The others, by [`crate::wire::Failure`]'s name.
+    /// Requests that were under way when a run was ended early, which are not among `due`: what would have become of them is not known.
+    #[serde(default)]
+    pub unfinished: u64,
+    /// The others of those due, by [`crate::wire::Failure`]'s name.
     pub failures: BTreeMap<String, u64>,
     /// Answers by status, good and not.
     pub statuses: BTreeMap<u16, u64>,
@@ -161,6 +171,9 @@ pub struct Run {
     pub waited: u64,
     /// Connections that were opened, with those of the start.
     pub connections_opened: u64,
+    /// Connections of the start that could not be, because this machine had no descriptor or port.
+    #[serde(default)]
+    pub connections_unopened: u64,
     /// TLS that was agreed on, where it is spoken.
     #[serde(default)]
     pub handshakes: Option<Handshakes>,
@@ -482,13 +495,15 @@ impl Outcome {
         });
     }
 
-    /// What the process ends with: 0, 1 when a threshold was missed, 3 when a gate did not hold, 4 when a gateway has died.
+    /// What the process ends with: 0, 1 when a threshold was missed, 3 when a gate did not hold, or when it was ended early and nothing was
+    /// missed until then (who was told half of what was asked for may not take it for a success), 4 when a gateway has died.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match () {
             () if !self.died.is_empty() => 4,
             () if !self.is_valid() => 3,
             () if self.all_verdicts().any(|verdict| !verdict.passed) => 1,
+            () if self.is_partial => 3,
             () => 0,
         }
     }
@@ -504,6 +519,8 @@ mod tests {
         assert_eq!(outcome.exit_code(), 0);
         outcome.verdicts.push(Verdict::default());
         assert_eq!(outcome.exit_code(), 1);
+        assert_eq!(Outcome { is_partial: true, ..Outcome::default() }.exit_code(), 3, "ended early is no success");
+        assert_eq!(Outcome { is_partial: true, ..outcome.clone() }.exit_code(), 1, "what was missed was missed");
         outcome.gates.push(Gate::default());
         assert_eq!(outcome.exit_code(), 3);
         outcome.gateway_died("nginx", "killed");

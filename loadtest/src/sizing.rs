@@ -10,7 +10,7 @@ use crate::result::Sizing;
 
 /// Of capacity, what is planned with at most.
 const PLANNED_SHARE: f64 = 0.75;
-/// Failures that the table goes up to.
+/// Failures that the table goes up to; what was asked for comes behind them.
 const TABLE_FAILURES: u32 = 3;
 
 /// What one host carries.
@@ -93,7 +93,7 @@ impl Host {
             hosts,
             each: each(peak, hosts, 0),
             each_after_failures: each(peak, hosts, survive),
-            table: (0..=TABLE_FAILURES.max(survive)).map(row).collect(),
+            table: (0..=TABLE_FAILURES).chain((survive > TABLE_FAILURES).then_some(survive)).map(row).collect(),
             confirmed: None,
         }
     }

@@ -1,7 +1,11 @@
 //! Where a load goes: `http://HOST[:PORT][/PATH]`, or the same with `https`.
 
 use crate::wire::{TlsClient, TlsSettings};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// How long somebody on this machine may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A server and a path on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +20,7 @@ pub struct Url {
     pub authority: String,
     /// Path with query, at least `/`.
     pub path: String,
-    /// The first address of the host.
+    /// The address of the host; of several of this machine the first one where somebody listens.
     pub address: SocketAddr,
 }
 
@@ -37,7 +41,7 @@ impl Url {
         let authority = authority.ok_or_else(|| format!("{text}: must name a host, and no user"))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let found = (host.as_str(), uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 })).to_socket_addrs();
-        let address = found.map_err(|error| format!("{text}: {error}"))?.next();
+        let address = answering(&found.map_err(|error| format!("{text}: {error}"))?.collect::<Vec<_>>());
         let address = address.ok_or_else(|| format!("{text}: the host has no address"))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let path = if path.is_empty() { "/".to_owned() } else { path };
@@ -73,9 +77,30 @@ impl Url {
     }
 }
 
+/// One of a host's addresses: the first, but `localhost` is `::1` and `127.0.0.1`, and many servers listen at one of them only.
+/// Nobody on another host is asked.
+pub(crate) fn answering(addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    let is_here = addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
+    let listens = |address: &&SocketAddr| TcpStream::connect_timeout(address, PATIENCE).is_ok();
+    let found = if is_here && addresses.len() > 1 { addresses.iter().find(listens) } else { None };
+    found.or(addresses.first()).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_several_addresses_here_the_one_where_somebody_listens_is_taken() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = listener.local_addr().unwrap();
+        let [nobody, foreign]: [SocketAddr; 2] = ["127.0.0.1:1", "192.0.2.1:1"].map(|address| address.parse().unwrap());
+        assert_eq!(answering(&[nobody, there]), Some(there));
+        assert_eq!(answering(&[nobody]), Some(nobody));
+        assert_eq!(answering(&[nobody, nobody]), Some(nobody), "who refuses is measured as such");
+        assert_eq!(answering(&[foreign, there]), Some(foreign), "another host is not asked before that is allowed");
+        assert_eq!(answering(&[]), None);
+    }
 
     #[test]
     fn urls_are_read_or_refused_with_a_reason() {

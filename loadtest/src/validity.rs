@@ -155,10 +155,12 @@ fn standstill(runs: &[&Run], bound: Option<Bound>) -> Option<Gate> {
 
 fn own_resources(runs: &[&Run]) -> Gate {
     let count: u64 = runs.iter().filter_map(|run| run.failures.get(Failure::Local.name())).sum();
+    let unopened = runs.iter().map(|run| run.connections_unopened).max().unwrap_or(0);
+    let connections = if unopened == 0 { String::new() } else { format!(", and {unopened} connections of the start") };
     Gate {
         name: "own resources".to_owned(),
-        holds: count == 0,
-        measured: format!("{count} requests without a descriptor, port or memory here"),
+        holds: count == 0 && unopened == 0,
+        measured: format!("{count} requests without a descriptor, port or memory here{connections}"),
         wanted: "none".to_owned(),
         advice: "raise ulimit -n, or keep connections open: ports of closed ones are taken for a minute".to_owned(),
     }
@@ -226,6 +228,7 @@ mod tests {
             ("CPU steal", Run { steal: 0.03, ..run() }),
             ("standstill", Run { stood_still: Some(0.003), ..run() }),
             ("own resources", Run { failures: [("local".to_owned(), 1)].into(), ..run() }),
+            ("own resources", Run { connections_unopened: 40, ..run() }),
             ("Little's law", Run { in_flight: 4.3, ..run() }),
             ("connections", Run { waited: 300, ..run() }),
         ] {

@@ -73,17 +73,34 @@ fn a_run_is_a_result_a_report_and_a_comparison() {
     let seen = outcome(&json);
     assert_eq!((seen.command.as_str(), seen.runs[0].due, seen.runs[0].good), ("run", 1_000, 1_000));
     assert!(text(&run.stdout).trim_end().ends_with("0 passed, 0 failed"), "{}", text(&run.stdout));
+    assert!(
+        text(&run.stdout).contains(&format!("Seed {}\n", seen.seed)),
+        "it can be made again: {}",
+        text(&run.stdout)
+    );
     assert!(std::fs::read_to_string(&html).unwrap().contains("<svg"), "plots");
 
     let other = folder.path().join("page.html");
     assert!(load(&["report", json_name, "-o", other.to_str().unwrap()]).status.success());
     assert!(other.is_file());
+    let mut unheard =
+        Command::new(BINARY).args(["compare", json_name, json_name]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(unheard.stdout.take());
+    assert_eq!(unheard.wait().unwrap().code(), Some(0), "whoever reads it may go, as `head` does");
     let compared = load(&["compare", json_name, json_name]);
     assert!(compared.status.success() && text(&compared.stdout).contains("p99"), "{}", text(&compared.stdout));
     let merged = folder.path().join("merged.json");
-    let code = load(&["merge", json_name, json_name, "-o", merged.to_str().unwrap()]).status.code();
+    let twice = load(&["merge", json_name, json_name, "-o", merged.to_str().unwrap()]);
+    assert!(twice.status.code() == Some(2) && text(&twice.stderr).contains("twice"), "{}", text(&twice.stderr));
+    let second = folder.path().join("second.json");
+    let part = Outcome { seed: seen.seed.wrapping_add(1), ..seen };
+    std::fs::write(&second, serde_json::to_string(&part).unwrap()).unwrap();
+    let code = load(&["merge", json_name, second.to_str().unwrap(), "-o", merged.to_str().unwrap()]).status.code();
     assert!(matches!(code, Some(0 | 3)));
     assert_eq!(outcome(&merged).runs[0].due, 2_000);
+
+    let refused = load(&["run", "http://127.0.0.1:1/", "--rate", "100", "--for", "1s"]);
+    assert!(text(&refused.stdout).contains("100 refused (nobody listens there)"), "{}", text(&refused.stdout));
 
     let thresholds = folder.path().join("ci.toml");
     std::fs::write(&thresholds, "max_p50 = \"1us\"\n").unwrap();
@@ -107,17 +124,39 @@ fn what_cannot_be_done_is_said_and_is_code_2() {
         let at = format!("plan.toml:{line}:");
         assert!(said.contains(&at) && said.contains(suggestion), "{at} {suggestion}: {said}");
     }
+    let hosts = folder.path().join("hosts.toml");
+    std::fs::write(&hosts, "max_hosts = 3\n").unwrap();
     for (arguments, reason) in [
         (&["run", "http://192.0.2.1/", "--rate", "5"][..], "--i-own-this-target"),
         (&["run", "ftp://127.0.0.1/", "--rate", "5"], "http"),
         (&["run", "http://127.0.0.1:1/", "--rate", "5", "--no-resumption"], "https"),
         (&["report", "/nowhere.json"], "/nowhere.json"),
         (&["run", "http://127.0.0.1:1/", "--rate", "x"], "20k"),
+        (&["run", "--plan", "x.toml", "--connections", "3"], "--plan"),
+        (&["run", "http://127.0.0.1:1/", "--rate", "5", "--direct", "http://127.0.0.1:2/"], "asks one server"),
+        (&["size", "x.json", "--from-result", "--peak", "5k", "--p99", "5ms"], "--p99"),
+        (&["peers", "--plan", "x.toml", "--body-bytes", "3"], "--plan"),
+        (&["peers", "--thresholds", hosts.to_str().unwrap()], "judges nothing"),
+        (&["curve", "http://127.0.0.1:1/", "--to", "2k", "--thresholds", hosts.to_str().unwrap()], "judges nothing"),
+        (&["run", "http://127.0.0.1:1/", "--rate", "5", "--thresholds", hosts.to_str().unwrap()], "max_hosts"),
     ] {
         let refused = load(arguments);
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
         assert!(text(&refused.stderr).contains(reason), "{arguments:?}: {}", text(&refused.stderr));
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in [folder.path().join("nowhere/result.json"), folder.path().to_owned()] {
+        let refused =
+            load(&["run", "http://127.0.0.1:1/", "--rate", "50", "--for", "1s", "--json", file.to_str().unwrap()]);
+        let said = text(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && said.contains("cannot write"), "{said}");
+        assert!(!said.contains("p99"), "before: {said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left there");
 }
 
 #[test]
@@ -162,8 +201,22 @@ fn descendants(of: u32) -> Vec<i32> {
 #[test]
 fn ctrl_c_leaves_a_partial_result_and_nobody_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("result.json");
-    let arguments = ["capacity", "--demo", "--json", json.to_str().unwrap()];
+    let plan = folder.path().join("plan.toml");
+    let text_of_plan = "name = \"long\"\n[load]\nrate = \"200/s\"\n[gateway]\nkinds = [\"ringgate\"]\n[upstream.svc]\n\
+         service = \"1ms\"\n[[phase]]\nname = \"well\"\nlength = \"100s\"\nmax_failed = 0\n";
+    std::fs::write(&plan, text_of_plan).unwrap();
+    is_ended_early(&["capacity", "--demo"], folder.path());
+    if let Some(seen) = is_ended_early(&["drill", plan.to_str().unwrap()], folder.path()) {
+        // of a phase that was not gone through nothing is known, good or bad
+        assert!(seen.drills[0].phases.is_empty() && seen.all_verdicts().next().is_none(), "{:?}", seen.drills);
+    }
+}
+
+/// Ends a command when everything was started, and looks whether it is gone and what it leaves.
+fn is_ended_early(command: &[&str], folder: &Path) -> Option<Outcome> {
+    let json = folder.join("result.json");
+    let _ = std::fs::remove_file(&json);
+    let arguments = [command, &["--json", json.to_str().unwrap()]].concat();
     let mut running =
         Command::new(BINARY).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
     // two guardians with the gateway and the service under them
@@ -179,7 +232,10 @@ fn ctrl_c_leaves_a_partial_result_and_nobody_behind() {
     let is_gone = |pid: &i32| Pid::from_raw(*pid).is_none_or(|pid| test_kill_process(pid).is_err());
     until("nobody is left", || all.iter().all(is_gone));
     // the signal may have come before there was anything to say
-    if json.is_file() {
-        assert!(outcome(&json).is_partial, "{code:?}");
-    }
+    json.is_file().then(|| {
+        let seen = outcome(&json);
+        assert!(seen.is_partial, "{code:?}");
+        assert_eq!(code.and_then(|code| code.code()), Some(3), "who was told half may not take it for a success");
+        seen
+    })
 }

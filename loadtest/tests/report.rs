@@ -259,11 +259,19 @@ fn the_last_line_is_for_scripts() {
         (outcomes::drill(NGINX, true), "5 passed, 5 failed"),
         (outcomes::size(), "2 passed, 0 failed"),
         (outcomes::invalid(), "INVALID: 0 passed, 0 failed"),
+        (Outcome { is_partial: true, ..outcomes::drill(NGINX, true) }, "PARTIAL: 5 passed, 5 failed"),
     ] {
         assert_eq!(report::text(&outcome).lines().last(), Some(line));
     }
     let text = report::text(&outcomes::invalid());
     assert!(text.contains("✗ schedule lag") && text.contains("→ Give the generator cores of its own"), "{text}");
+    let mut ended = Outcome { is_partial: true, ..outcomes::capacity(RINGGATE) };
+    ended.runs[0].unfinished = 180;
+    for said in [report::text(&ended), report::html(&[ended])] {
+        assert!(said.contains("180 requests under way when it was ended"), "{said}");
+    }
+    let single = report::text(&outcomes::single());
+    assert!(single.contains("status (another status than a good one; seen: 200"), "{single}");
     let unruly = Gate { advice: "a\nb".to_owned(), ..Gate::default() };
     assert!(report::text(&Outcome { gates: vec![unruly], ..Outcome::default() }).contains("→ a b"));
 }

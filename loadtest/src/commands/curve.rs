@@ -4,7 +4,7 @@ use super::bench::{Bench, Process, Repeats, Unknown};
 use super::find::ServerOptions;
 use super::options::{LoadOptions, OutputOptions, rate, slice_of, time};
 use super::rig::{Rig, program};
-use super::session::{Refusal, Session};
+use super::session::{Refusal, Session, thresholds};
 use crate::gateways::{Front, Kind};
 use crate::load::{Load, Pace};
 use crate::machine;
@@ -57,6 +57,8 @@ pub fn curve(options: &CurveOptions) -> Result<ExitCode, Refusal> {
     if options.from >= options.to {
         return Err(Refusal(format!("--to {}: must be above --from {}", digits(options.to), digits(options.from))));
     }
+    // it judges nothing, and says so
+    thresholds(None, &options.output, &[])?;
     let seed = options.load.seed.unwrap_or_else(super::options::fresh_seed);
     let mut server = options.server.open(seed, options.load.http2)?;
     let (load, direct) = server.loads(&options.load, options.length, seed)?;

@@ -9,7 +9,7 @@ use crate::engine::Measured;
 use crate::gateways::Kind;
 use crate::load::Load;
 use crate::measure::{described, phase_count};
-use crate::plan::{Act, Fault, GatewayAct, Plan};
+use crate::plan::{About, Act, Fault, GatewayAct, Plan, Thresholds};
 use crate::processes::{Usage, resident_bytes};
 use crate::result::{Drill, Phase, PhaseCount, Run};
 use crate::stats::Tally;
@@ -45,12 +45,17 @@ pub fn drill(options: &DrillOptions) -> Result<ExitCode, Refusal> {
         return Err(Refusal(wrong.join("\n")));
     }
     let plans: Vec<Plan> = plans.into_iter().flatten().collect();
+    // all that can be wrong is wrong before minutes have gone into it
+    if let Some(plan) = plans.iter().find(|plan| plan.gateway.is_none()) {
+        return Err(Refusal(format!("{}: a drill starts its gateway: [gateway] is missing", plan.text.name)));
+    }
+    let held = plans.iter().map(|plan| thresholds(Some(plan), &options.output, &[About::Run]));
+    let held = held.collect::<Result<Vec<_>, _>>()?;
     let title = plans.iter().map(|plan| plan.name.as_str()).collect::<Vec<_>>().join("; ");
     let mut session = Session::begin("drill", title, &options.output)?;
-    for plan in &plans {
-        let Some(gateway) = &plan.gateway else {
-            return Err(Refusal(format!("{}: a drill starts its gateway: [gateway] is missing", plan.text.name)));
-        };
+    for (plan, (thresholds, unjudged)) in plans.iter().zip(held) {
+        let Some(gateway) = &plan.gateway else { continue };
+        session.holds_to(&thresholds, unjudged);
         let kinds = if options.gateways.is_empty() { &gateway.kinds } else { &options.gateways };
         session.outcome.seed = plan.load.seed;
         session.outcome.plan = Some(plan.text.clone());
@@ -61,8 +66,10 @@ pub fn drill(options: &DrillOptions) -> Result<ExitCode, Refusal> {
             }
             match kind.find() {
                 Err(missing) if row > 0 => session.outcome.remarks.push(missing),
-                Err(missing) => return Err(Refusal(missing)),
-                Ok(program) => one(&mut session, plan, &program, row == 0, &options.output)?,
+                Err(missing) => fail(&mut session, Refusal(missing))?,
+                Ok(program) => {
+                    one(&mut session, plan, &program, row == 0, &thresholds).or_else(|why| fail(&mut session, why))?;
+                }
             }
         }
     }
@@ -72,13 +79,24 @@ pub fn drill(options: &DrillOptions) -> Result<ExitCode, Refusal> {
     session.end()
 }
 
+/// What was seen before something failed is not lost with it: it is a part of what was asked for. The first one's failure is everybody's.
+fn fail(session: &mut Session, why: Refusal) -> Result<(), Refusal> {
+    if session.outcome.drills.is_empty() {
+        return Err(why);
+    }
+    session.progress.say(&why.0);
+    session.outcome.remarks.push(why.0);
+    session.outcome.is_partial = true;
+    Ok(())
+}
+
 /// One gateway.
 fn one(
     session: &mut Session,
     plan: &Plan,
     program: &crate::gateways::Program,
     is_judged: bool,
-    output: &OutputOptions,
+    thresholds: &Thresholds,
 ) -> Result<(), Refusal> {
     let mut stage = Stage { rig: Rig::of_plan(plan, program)?, troubles: Vec::new() };
     let name = program.kind.name();
@@ -103,7 +121,6 @@ fn one(
     session.lives(name, &mut stage.rig.gateway);
     session.outcome.remarks.extend(stage.troubles.drain(..).map(|trouble| format!("{name}: {trouble}")));
     if is_judged {
-        let thresholds = thresholds(Some(plan), output)?;
         session.outcome.verdicts.extend(thresholds.verdicts(&run));
     }
     session.outcome.runs.push(run);
@@ -298,6 +315,10 @@ fn judged(
     let (mut seen, mut at, mut usual) = (Vec::new(), 0.0, 0.0);
     for (row, phase) in plan.phases.iter().enumerate().take(phases) {
         let length = phase.length.as_secs_f64();
+        // a phase that was not gone through has shown nothing: not even that nothing failed
+        if measured.is_partial && at + length > run.length {
+            break;
+        }
         let slices = drill::within(&run.series, at, length);
         if row == 0 {
             usual = drill::usual(slices);

@@ -1,6 +1,6 @@
 //! `report`, `compare` and `merge`: what is made of results that are there.
 
-use super::session::{Refusal, read, write};
+use super::session::{Refusal, print, read, write};
 use crate::merge;
 use crate::report;
 use clap::Args;
@@ -48,7 +48,7 @@ pub struct MergeOptions {
 pub fn report(options: &ReportOptions) -> Result<ExitCode, Refusal> {
     let outcomes = options.results.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
     write(&options.output, &report::html(&outcomes))?;
-    println!("{}", options.output.display());
+    print(&options.output.display().to_string());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -58,7 +58,7 @@ pub fn report(options: &ReportOptions) -> Result<ExitCode, Refusal> {
 /// A file cannot be read or written.
 pub fn compare(options: &CompareOptions) -> Result<ExitCode, Refusal> {
     let comparison = report::compare(&read(&options.before)?, &read(&options.after)?);
-    println!("{comparison}");
+    print(&comparison.to_string());
     if let Some(file) = &options.html {
         write(file, &comparison.html())?;
     }
@@ -73,6 +73,6 @@ pub fn merge(options: &MergeOptions) -> Result<ExitCode, Refusal> {
     let outcomes = options.results.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
     let merged = merge::merge(&outcomes)?;
     write(&options.output, &serde_json::to_string(&merged).expect("a result is data"))?;
-    println!("{}", report::text(&merged).trim_end());
+    print(report::text(&merged).trim_end());
     Ok(ExitCode::from(merged.exit_code()))
 }

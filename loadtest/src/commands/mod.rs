@@ -22,7 +22,7 @@ use std::process::ExitCode;
 /// Plans capacity: offers requests when they are due, looks for the rate that still meets a bound, injects faults meanwhile, and says INVALID
 /// rather than print a number that it cannot stand behind.
 ///
-/// Exit codes: 0 all is well, 1 a threshold was missed, 2 it cannot be done as asked, 3 INVALID, 4 the gateway under test has died.
+/// Exit codes: 0 all is well, 1 a threshold was missed, 2 it cannot be done as asked, 3 INVALID or ended early, 4 the gateway under test has died.
 #[derive(Debug, Parser)]
 #[command(name = "ringgate-load", version)]
 pub struct Line {

@@ -2,11 +2,13 @@
 
 use crate::load::{Load, Pace, Protocol, STREAMS, STREAMS_MAX, Target};
 use crate::machine;
+use crate::plan::{BODY_FILE_BYTES_MAX, regular};
 use crate::url::Url;
 use crate::wire::{TlsSettings, is_of_connections};
 use clap::{Args, ValueEnum};
+use std::io::Read as _;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Rates beyond this are beyond any generator.
@@ -21,55 +23,55 @@ pub enum PaceWord {
     Even,
 }
 
-/// A load, as flags.
+/// A load, as flags. With a plan it is the plan that says most of it, and a flag that would do nothing is refused.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Load")]
 pub struct LoadOptions {
     /// Requests that are not judged come first, for so long.
-    #[arg(long, default_value = "1s", value_parser = time)]
+    #[arg(long, conflicts_with = "plan", default_value = "1s", value_parser = time)]
     pub warm_up: Duration,
     /// How requests are spaced.
-    #[arg(long, value_enum, default_value = "poisson")]
+    #[arg(long, conflicts_with = "plan", value_enum, default_value = "poisson")]
     pub pace: PaceWord,
     /// Connections that are opened at the start.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, conflicts_with = "plan", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections: u32,
     /// Connections there may be when all are busy [default: 16 × connections, at least 1024; with --http2 as many as at the start].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, conflicts_with = "plan", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: Option<u32>,
     /// One request a connection.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     pub reconnect: bool,
     /// HTTP/2: by ALPN with https://, known beforehand (h2c) with http://.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     pub http2: bool,
     /// Requests under way on a connection of --http2, or as many as the server allows [default: 100].
-    #[arg(long, value_name = "N", requires = "http2", conflicts_with = "reconnect")]
+    #[arg(long, value_name = "N", requires = "http2", conflicts_with_all = ["reconnect", "plan"])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAMS_MAX)))]
     pub streams: Option<u32>,
     /// From when a request was due: what is answered later has failed.
-    #[arg(long, default_value = "5s", value_parser = time)]
+    #[arg(long, conflicts_with = "plan", default_value = "5s", value_parser = time)]
     pub timeout: Duration,
     /// Cores of the generator, one thread each, such as 2,3 [default: the last one that this process may run on].
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, conflicts_with = "plan", value_delimiter = ',')]
     pub cores: Vec<usize>,
     /// Arrivals and the mix are drawn from it [default: another one each time; it is printed].
     #[arg(long)]
     pub seed: Option<u64>,
     /// Method of requests.
-    #[arg(long, short = 'X', default_value = "GET")]
+    #[arg(long, conflicts_with = "plan", short = 'X', default_value = "GET")]
     pub method: String,
     /// A header field of requests: "Name: value". May be given again.
-    #[arg(long, short = 'H', value_parser = field)]
+    #[arg(long, conflicts_with = "plan", short = 'H', value_parser = field)]
     pub header: Vec<(String, String)>,
     /// Body of requests; @FILE reads it from a file.
-    #[arg(long, short = 'd')]
+    #[arg(long, conflicts_with = "plan", short = 'd')]
     pub body: Option<String>,
     /// Statuses of good answers: 200, or 200-299.
-    #[arg(long, default_value = "200-299", value_parser = statuses)]
+    #[arg(long, conflicts_with = "plan", default_value = "200-299", value_parser = statuses)]
     pub status: RangeInclusive<u16>,
     /// What the body of a good answer contains.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     pub body_has: Option<String>,
     /// Whose word is taken for who the server is, in PEM [default: the authorities that this system believes].
     #[arg(long, value_name = "FILE")]
@@ -188,7 +190,7 @@ impl LoadOptions {
         }
         let body = match self.body.as_deref().map(|body| (body, body.strip_prefix('@'))) {
             None => Vec::new(),
-            Some((_, Some(file))) => std::fs::read(file).map_err(|error| format!("--body @{file}: {error}"))?,
+            Some((_, Some(file))) => body_of(Path::new(file)).map_err(|error| format!("--body @{file}: {error}"))?,
             Some((text, None)) => text.as_bytes().to_vec(),
         };
         let target = Target::new(&self.method, &url.authority, &url.path, &self.header, &body, self.reconnect);
@@ -204,6 +206,17 @@ impl LoadOptions {
             PaceWord::Even => Pace::Even(rate),
         }
     }
+}
+
+/// A body from a file, which has an end and is not larger than one of a plan may be.
+fn body_of(file: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = regular(file).and_then(|file| file.take(BODY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > BODY_FILE_BYTES_MAX {
+        return Err(format!("larger than {} MiB, which is as much as a body may have", BODY_FILE_BYTES_MAX >> 20));
+    }
+    Ok(bytes)
 }
 
 /// Slices of a run: a hundred, between 100 ms and 1 s each.
@@ -302,6 +315,13 @@ mod tests {
         assert_eq!(statuses("200"), Ok(200..=200));
         assert!(statuses("300-200").is_err() && statuses("20").is_err());
         assert_eq!(field("X-A:  b"), Ok(("X-A".to_owned(), "b".to_owned())));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("body");
+        std::fs::write(&file, "hello").unwrap();
+        assert_eq!(body_of(&file), Ok(b"hello".to_vec()));
+        std::fs::File::create(&file).and_then(|file| file.set_len(BODY_FILE_BYTES_MAX + 1)).unwrap();
+        assert!(body_of(&file).unwrap_err().contains("larger"));
+        assert!(body_of(Path::new("/dev/zero")).unwrap_err().contains("regular"), "it has no end");
         assert!(field("X A: b").is_err() && field("X-A: b\r\nC: d").is_err() && field("none").is_err());
     }
 }

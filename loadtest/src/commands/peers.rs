@@ -3,14 +3,14 @@
 use super::bench::{Bench, Repeats};
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, slice_of, time};
 use super::rig::Rig;
-use super::session::{Refusal, Session};
+use super::session::{Refusal, Session, thresholds};
 use crate::bootstrap::{interval, median};
 use crate::gateways::{Front, Kind, find};
 use crate::load::{Load, Pace};
 use crate::machine;
 use crate::measure::described;
 use crate::plan::{Division, Plan};
-use crate::result::{Peer, Peers, Ratio, Run};
+use crate::result::{Interval, Peer, Peers, Ratio, Run};
 use crate::units::digits;
 use crate::validity;
 use clap::Args;
@@ -21,6 +21,8 @@ use std::time::Duration;
 /// Of the slowest gateway's saturation, this is offered: where all of them are at work and none is at its end. A closed loop brings work in
 /// batches, which costs half of what the same work costs when it comes one by one.
 const SHARE: f64 = 0.3;
+/// Pairs of runs that are needed for a difference: equal gateways have five on one side in 6 of 100 comparisons, and six in 3.
+const PAIRS_MIN: usize = 6;
 /// Saturation is looked for so long.
 const SATURATION: Duration = Duration::from_millis(1_500);
 
@@ -46,7 +48,7 @@ pub struct PeersOptions {
     #[arg(long, conflicts_with = "plan")]
     tls: bool,
     /// Bytes of answers.
-    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
+    #[arg(long, default_value_t = 1_024, conflicts_with = "plan", value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     body_bytes: u32,
     #[command(flatten)]
     load: LoadOptions,
@@ -65,6 +67,8 @@ struct Contender {
 /// # Errors
 /// It cannot be done as asked.
 pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
+    // it judges nothing, and says so
+    thresholds(None, &options.output, &[])?;
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
     let plan = options.plan.as_deref().map(Plan::open).transpose().map_err(|errors| Refusal(errors.to_string()))?;
     let of_plan = plan.as_ref().and_then(|plan| plan.gateway.as_ref()).map(|gateway| gateway.kinds.clone());
@@ -106,6 +110,10 @@ pub fn peers(options: &PeersOptions) -> Result<ExitCode, Refusal> {
     let gates = validity::gates(&judged, None);
     session.outcome.gates.extend(gates);
     session.outcome.peers = Some(judge(&session.outcome.runs, &contenders, &versions, &rows, rate, seed));
+    if (options.rounds as usize) < PAIRS_MIN {
+        let remark = format!("a difference is shown by {PAIRS_MIN} rounds at least (--rounds), and there were fewer");
+        session.outcome.remarks.push(remark);
+    }
     drop(contenders);
     session.end()
 }
@@ -216,14 +224,8 @@ fn judge(
     let ratio = |other: usize| {
         let pairs: Vec<f64> = of(0).zip(of(other)).map(|(one, other)| cost(one) / cost(other).max(1e-9)).collect();
         let cpu = interval(&pairs, seed);
-        let verdict = match () {
-            // one of them has no run: it has died, or the comparison was stopped
-            () if pairs.is_empty() => "no difference shown",
-            () if cpu.high < 1.0 => "better",
-            () if cpu.low > 1.0 => "worse",
-            () => "no difference shown",
-        };
-        Ratio { of: contenders[0].name.clone(), to: contenders[other].name.clone(), cpu, verdict: verdict.to_owned() }
+        let verdict = verdict(pairs.len(), cpu).to_owned();
+        Ratio { of: contenders[0].name.clone(), to: contenders[other].name.clone(), cpu, verdict }
     };
     Peers {
         rate: digits_kept(rate),
@@ -232,7 +234,34 @@ fn judge(
     }
 }
 
+/// What an interval over so many pairs says. All of fewer than [`PAIRS_MIN`] may lie on one side by chance: one pair always does.
+fn verdict(pairs: usize, cpu: Interval) -> &'static str {
+    match () {
+        () if pairs < PAIRS_MIN => "no difference shown",
+        () if cpu.high < 1.0 => "better",
+        () if cpu.low > 1.0 => "worse",
+        () => "no difference shown",
+    }
+}
+
 /// A rate that was derived, to three digits as it is shown.
 fn digits_kept(rate: f64) -> f64 {
     digits(rate).replace(',', "").parse().unwrap_or(rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_not_shown_by_a_pair_or_two() {
+        let below = Interval { value: 0.8, low: 0.8, high: 0.8 };
+        assert_eq!(
+            [verdict(1, below), verdict(5, below), verdict(6, below)],
+            ["no difference shown", "no difference shown", "better"]
+        );
+        assert_eq!(verdict(0, Interval::default()), "no difference shown");
+        assert_eq!(verdict(6, Interval { value: 1.2, low: 1.1, high: 1.4 }), "worse");
+        assert_eq!(verdict(6, Interval { value: 1.2, low: 0.9, high: 1.4 }), "no difference shown");
+    }
 }

@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::units::{Moment, digits};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 /// Between two plain lines of one long run.
@@ -36,7 +36,8 @@ impl Progress {
     /// A line of its own.
     pub fn say(&self, line: &str) {
         if !self.is_quiet {
-            eprintln!("{line}");
+            // whoever reads it may have gone
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 

@@ -5,6 +5,7 @@ use super::find::ServerOptions;
 use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, time};
 use super::session::{Refusal, Session, thresholds};
 use crate::load::{Load, Pace};
+use crate::plan::About;
 use crate::units::digits;
 use crate::validity;
 use clap::Args;
@@ -36,6 +37,12 @@ pub struct RunOptions {
 /// # Errors
 /// It cannot be done as asked.
 pub fn run(options: &RunOptions) -> Result<ExitCode, Refusal> {
+    if options.server.direct.is_some() {
+        let help = "give its URL instead of the gateway's, or take capacity, size or curve";
+        return Err(Refusal(format!(
+            "--direct: `run` asks one server, so the upstream itself would not be asked; {help}"
+        )));
+    }
     let seed = options.load.seed.unwrap_or_else(fresh_seed);
     let mut server = options.server.open(seed, options.load.http2)?;
     let of_plan = server.plan.as_ref().map(|plan| plan.load.length);
@@ -48,9 +55,10 @@ pub fn run(options: &RunOptions) -> Result<ExitCode, Refusal> {
         (None, pace) => pace.clone(),
     };
     let load = Load { pace, ..load };
-    let thresholds = thresholds(server.plan.as_ref(), &options.output)?;
+    let (thresholds, unjudged) = thresholds(server.plan.as_ref(), &options.output, &[About::Run])?;
     let what = load.pace.rate().map_or("saturation".to_owned(), |rate| format!("{} requests/s", digits(rate)));
     let mut session = Session::begin("run", format!("{what} on {}", server.name), &options.output)?;
+    session.holds_to(&thresholds, unjudged);
     server.describe(&mut session, &load);
     let name = server.name.clone();
     let bench = Bench { watch: &session.watch, progress: &session.progress };

@@ -3,7 +3,7 @@
 use super::bench::{Bench, Repeats, Unknown};
 use super::capacity::{self, Wanted};
 use super::options::{OutputOptions, fresh_seed};
-use super::session::{Refusal, Session};
+use super::session::{Refusal, Session, thresholds};
 use crate::engine::take_for_generator;
 use crate::load::{Load, Pace, Protocol, Target};
 use crate::machine;
@@ -80,6 +80,8 @@ pub struct SelftestOptions {
 /// # Errors
 /// It cannot be done as asked.
 pub fn selftest(options: &SelftestOptions) -> Result<ExitCode, Refusal> {
+    // its oracles are its thresholds
+    thresholds(None, &options.output, &[])?;
     let first = options.seed.unwrap_or_else(fresh_seed);
     let mut session = Session::begin("selftest", format!("{} seeds from {first}", options.seeds), &options.output)?;
     session.outcome.seed = first;

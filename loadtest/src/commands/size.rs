@@ -7,12 +7,16 @@ use super::options::{LoadOptions, OutputOptions, fresh_seed, rate, slice_of};
 use super::session::{Refusal, Session, read, thresholds};
 use crate::load::Load;
 use crate::measure::{at, digits_of_quantile, refusal};
+use crate::plan::About;
 use crate::result::{Outcome, Sizing, Verdict};
 use crate::sizing::Host;
 use crate::units::{digits, grouped, shown};
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// What is judged.
+const JUDGED: &[About] = &[About::Capacity, About::Hosts];
 
 /// How many hosts a peak needs.
 #[derive(Clone, Debug, Args)]
@@ -26,7 +30,7 @@ pub struct SizeOptions {
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     survive: Option<u32>,
     /// A result of `capacity` instead of a search now: take it for the URL.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["demo", "plan", "direct", "gateway", "p50", "p99", "p999", "failures", "width", "trial", "start", "max_rate"])]
     from_result: bool,
     #[command(flatten)]
     bound: BoundOptions,
@@ -58,14 +62,19 @@ pub fn size(options: &SizeOptions) -> Result<ExitCode, Refusal> {
         let asked =
             (options.peak.ok_or_else(|| Refusal("--peak is missing".to_owned()))?, options.survive.unwrap_or(1));
         let known = read(&file)?;
+        let (thresholds, unjudged) = thresholds(None, &options.output, JUDGED)?;
         let mut session = Session::begin("size", title(&known.load.url, asked), &options.output)?;
         let sizing = sizing(&known, asked.0, asked.1)
             .ok_or_else(|| Refusal(format!("{}: no capacity was found there", file.display())))?;
         session.outcome = Outcome { command: "size".to_owned(), title: session.outcome.title, ..known };
         let rate = digits(sizing.each_after_failures);
         session.outcome.remarks.push(format!("the plan was not confirmed by a run at {rate} requests/s"));
-        let verdict = thresholds(None, &options.output)?.verdict_on_hosts(&sizing);
-        session.outcome.verdicts.extend(verdict);
+        session.holds_to(&thresholds, unjudged);
+        session.outcome.verdicts.extend(thresholds.verdict_on_hosts(Some(&sizing)));
+        session
+            .outcome
+            .verdicts
+            .extend(session.outcome.capacity.as_ref().and_then(|it| thresholds.verdict_on_capacity(it)));
         session.outcome.sizing = Some(sizing);
         return session.end();
     }
@@ -76,17 +85,25 @@ pub fn size(options: &SizeOptions) -> Result<ExitCode, Refusal> {
     let peak = peak.ok_or_else(|| Refusal("--peak is missing, and the plan has no [size]".to_owned()))?;
     let survive = options.survive.or(of_plan.map(|size| size.survive)).unwrap_or(1);
     let wanted = options.bound.wanted(&options.server, server.plan.as_ref().and_then(|plan| plan.capacity.as_ref()))?;
-    let thresholds = thresholds(server.plan.as_ref(), &options.output)?;
+    let (thresholds, unjudged) = thresholds(server.plan.as_ref(), &options.output, JUDGED)?;
     let (load, direct) = server.loads(&options.load, wanted.trial, seed)?;
     let mut session = Session::begin("size", title(&server.name, (peak, survive)), &options.output)?;
+    session.holds_to(&thresholds, unjudged);
     server.describe(&mut session, &load);
     let name = server.name.clone();
     let mut process = server.watched();
     capacity::search(&mut session, &load, &name, process.as_mut(), &wanted, direct.as_ref())?;
     let planned = sizing(&session.outcome, peak, survive);
-    let Some(mut planned) = planned.filter(|_| !session.watch.is_stopped()) else { return session.end() };
+    session
+        .outcome
+        .verdicts
+        .extend(session.outcome.capacity.as_ref().and_then(|it| thresholds.verdict_on_capacity(it)));
+    let Some(mut planned) = planned.filter(|_| !session.watch.is_stopped()) else {
+        session.outcome.verdicts.extend(thresholds.verdict_on_hosts(None));
+        return session.end();
+    };
     confirm(&mut session, &load, &name, process.as_mut(), &wanted, &mut planned)?;
-    session.outcome.verdicts.extend(thresholds.verdict_on_hosts(&planned));
+    session.outcome.verdicts.extend(thresholds.verdict_on_hosts(Some(&planned)));
     session.outcome.sizing = Some(planned);
     drop(process);
     server.look_after(&mut session);

@@ -5,6 +5,9 @@ use crate::load::Target;
 use crate::units::Moment;
 use crate::wire::{Codec as _, Failure, Http1, Link, Readiness, Step, Taken};
 
+/// Pieces of one connection that are read before others are looked at: an answer that does not end would keep the thread to itself.
+const PIECES_MAX: usize = 4;
+
 /// A request under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
@@ -64,6 +67,8 @@ pub(super) enum Came {
     Ended { status: Option<u16>, failure: Option<Failure>, keeps: bool },
     /// There is no request under way, and the connection has ended.
     Gone,
+    /// There is more to read, of which the kernel does not tell again.
+    Unread,
 }
 
 impl Connection {
@@ -162,11 +167,11 @@ impl Connection {
         }
     }
 
-    /// Reads until there is no more, or the request under way has ended. Less than the buffer takes is all there is for now, and the
+    /// Reads until there is no more, the request under way has ended, or it was much. Less than the buffer takes is all there is for now, and the
     /// kernel tells when there is more; but not when the connection `ends`, which it has told already.
     pub(super) fn pull(&mut self, target: Option<&Target>, ends: bool, buffer: &mut [u8], received: &mut u64) -> Came {
         let Some(link) = &mut self.link else { return Came::Nothing };
-        loop {
+        for _ in 0..PIECES_MAX {
             let taken = link.receive(buffer);
             let Some(target) = target else {
                 return match taken {
@@ -202,6 +207,7 @@ impl Connection {
                 }
             }
         }
+        Came::Unread
     }
 
     /// A reset or end without a byte of an answer on a connection that was kept is the server's way to be rid of it.
@@ -218,5 +224,35 @@ impl Connection {
     fn has_sent_all(&mut self, target: &Target) -> bool {
         let has_gone = self.link.as_mut().is_some_and(|link| link.flush() == Ok(true));
         has_gone && matches!(self.state, State::Busy(_, sent) if sent == target.bytes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_answer_without_an_end_does_not_keep_the_thread() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let link = Link::connect(listener.local_addr().expect("it is bound"), None).expect("it begins");
+        let (mut server, _) = listener.accept().expect("somebody comes");
+        let target = Target::new("GET", "a.test", "/", &[], b"", false);
+        let request = Request { target: 0, due: Moment(1), begun: Moment(1) };
+        let (mut connection, mut sent, mut received) = (Connection::new(), 0, 0);
+        connection.take(link, None);
+        assert_eq!(connection.connected(Moment(1)), Ok((Readiness::Ready, None)));
+        assert_eq!(connection.begin(request, &target, &mut sent), Came::Nothing);
+        let answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".as_slice(), &[b'x'; 8_192]].concat();
+        server.write_all(&answer).expect("the socket takes it");
+        let mut buffer = [0; 64];
+        let deadline = crate::clock::now() + std::time::Duration::from_secs(30);
+        // what was written may take a moment to come
+        let mut came = Came::Nothing;
+        while came == Came::Nothing && crate::clock::now() < deadline {
+            came = connection.pull(Some(&target), false, &mut buffer, &mut received);
+        }
+        assert_eq!((came, received), (Came::Unread, (PIECES_MAX * buffer.len()) as u64));
     }
 }

@@ -37,8 +37,11 @@ pub(super) struct Seen {
     pub(super) tallies: Tallies,
     pub(super) ended: Moment,
     pub(super) opened: u64,
+    pub(super) unopened: u64,
     pub(super) sent: u64,
     pub(super) received: u64,
+    /// Judged requests that were under way when it was ended before its time.
+    pub(super) unfinished: u64,
     /// 0 to 1.
     pub(super) busy: f64,
     /// Nanoseconds.
@@ -82,6 +85,8 @@ pub(super) struct Generator<'l> {
     pub(super) end: Moment,
     pub(super) tallies: Tallies,
     opened: u64,
+    /// Connections of the start for which this machine had no descriptor or port.
+    unopened: u64,
     pub(super) sent: u64,
     pub(super) received: u64,
     /// Judged requests that watchers have not been told of: ended, failed.
@@ -143,6 +148,7 @@ impl<'l> Generator<'l> {
             end: Moment(u64::MAX),
             tallies: Tallies::new(load),
             opened: 0,
+            unopened: 0,
             sent: 0,
             received: 0,
             untold: (0, 0),
@@ -157,8 +163,11 @@ impl<'l> Generator<'l> {
         if self.load.reconnects {
             return Ok(());
         }
-        for _ in 0..self.connections.len() {
-            if self.connect(None).is_err() {
+        let wanted = self.connections.len();
+        for opened in 0..wanted {
+            if let Err(failure) = self.connect(None) {
+                // of a server that refuses requests tell; what this machine lacks would stay hidden in fewer connections
+                self.unopened = if failure == Failure::Local { (wanted - opened) as u64 } else { 0 };
                 break;
             }
         }
@@ -200,8 +209,10 @@ impl<'l> Generator<'l> {
             tallies: self.tallies,
             ended: now,
             opened: self.opened,
+            unopened: self.unopened,
             sent: self.sent,
             received: self.received,
+            unfinished: if now > self.judged { self.in_flight } else { 0 },
             busy: 1.0 - self.idled as f64 / took as f64,
             cpu: clock::thread_cpu() - cpu,
             is_realtime: self.is_realtime,
@@ -373,6 +384,7 @@ impl<'l> Generator<'l> {
                     self.settle(row, status, failure, keeps && !ends, clock::now());
                 }
                 Came::Gone => self.close(row, now),
+                Came::Unread => self.unread.push_back((row, serial, flags)),
             }
         }
     }

@@ -43,6 +43,10 @@ pub struct Measured {
     pub took: Duration,
     /// It was stopped before its time.
     pub is_partial: bool,
+    /// Judged requests that were under way when it was stopped: nobody knows what would have become of them.
+    pub unfinished: u64,
+    /// Connections of the start for which this machine had no descriptor or port.
+    pub unopened: u64,
     /// Connections that were opened, with those of the start.
     pub connections_opened: u64,
     /// Bytes.
@@ -116,6 +120,8 @@ fn sum(load: &Load, start: Moment, seen: Vec<generator::Seen>, watch: &Watch) ->
         begun,
         took: Duration::ZERO,
         is_partial: watch.is_stopped(),
+        unfinished: 0,
+        unopened: 0,
         connections_opened: 0,
         sent: 0,
         received: 0,
@@ -126,6 +132,8 @@ fn sum(load: &Load, start: Moment, seen: Vec<generator::Seen>, watch: &Watch) ->
     for thread in seen {
         measured.tallies.add(&thread.tallies);
         measured.took = measured.took.max(Duration::from_nanos(thread.ended.since(begun)));
+        measured.unfinished += thread.unfinished;
+        measured.unopened += thread.unopened;
         measured.connections_opened += thread.opened;
         measured.sent += thread.sent;
         measured.received += thread.received;

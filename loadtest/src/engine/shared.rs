@@ -200,9 +200,7 @@ impl Generator<'_> {
     pub(super) fn read_on(&mut self, now: Moment) {
         for _ in 0..self.unread.len() {
             let Some((row, serial, flags)) = self.unread.pop_front() else { return };
-            if self.connections[row].serial == serial {
-                self.on_shared(row, flags, now);
-            }
+            self.on_ready(row, serial, flags, now);
         }
     }
 

@@ -176,4 +176,24 @@ fn a_closed_loop_saturates_and_a_stop_ends_anything_at_once() {
         assert!(measured.is_partial && measured.tallies.due() > 0);
         assert!(clock::now() < deadline, "it ends at once");
     });
+
+    // what was asked and not answered is no failure yet, and may not be forgotten
+    let silent = server(|mut stream| _ = stream.read_to_end(&mut Vec::new()));
+    let (watch, endless) = (
+        Watch::default(),
+        Load { length: Duration::from_secs(3_600), timeout: Duration::from_secs(600), ..load(silent) },
+    );
+    thread::scope(|scope| {
+        let running = scope.spawn(|| offer(&endless, &watch).unwrap());
+        let deadline = clock::now() + Duration::from_secs(60);
+        let has_asked =
+            || watch.progress().begun.is_some_and(|begun| begun + Duration::from_millis(200) < clock::now());
+        while !has_asked() {
+            assert!(clock::now() < deadline, "{:?}", watch.progress());
+            thread::yield_now();
+        }
+        watch.stop();
+        let measured = running.join().unwrap();
+        assert!(measured.unfinished > 0 && measured.tallies.due() == 0, "{}", measured.unfinished);
+    });
 }

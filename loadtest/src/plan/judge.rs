@@ -137,14 +137,15 @@ impl Thresholds {
         })
     }
 
-    /// The verdict on the number of hosts, where one is asked for.
+    /// The verdict on the number of hosts, where one is asked for; on none, where no rate holds.
     #[must_use]
-    pub fn verdict_on_hosts(&self, sizing: &result::Sizing) -> Option<Verdict> {
+    pub fn verdict_on_hosts(&self, sizing: Option<&result::Sizing>) -> Option<Verdict> {
         let most = self.max_hosts?;
+        let hosts = sizing.map(|sizing| sizing.hosts);
         Some(Verdict {
             name: "hosts".to_owned(),
-            passed: sizing.hosts <= most,
-            measured: count(sizing.hosts),
+            passed: hosts.is_some_and(|hosts| hosts <= most),
+            measured: hosts.map_or_else(|| "no number of them is enough".to_owned(), count),
             wanted: format!("at most {}", count(most)),
         })
     }
@@ -290,7 +291,11 @@ mod tests {
         assert!(all.verdict_on_capacity(&capacity).is_some_and(|verdict| verdict.passed));
         assert!(all.verdict_on_capacity(&result::Capacity::default()).is_some_and(|verdict| !verdict.passed));
         let sizing = result::Sizing { hosts: 9, ..result::Sizing::default() };
-        assert!(all.verdict_on_hosts(&sizing).is_some_and(|verdict| !verdict.passed));
+        assert!(all.verdict_on_hosts(Some(&sizing)).is_some_and(|verdict| !verdict.passed));
+        assert!(
+            all.verdict_on_hosts(None).is_some_and(|verdict| !verdict.passed),
+            "where no rate holds, no number is enough"
+        );
         let stricter = Thresholds { max_p99: Some(Duration::from_millis(1)), ..Thresholds::default() };
         let both = all.clone().overlaid(&stricter);
         assert_eq!((both.max_p99, both.max_hosts), (stricter.max_p99, all.max_hosts));

@@ -11,6 +11,7 @@
 //! | `cores` | who runs where |
 //! | `spoken` | which HTTP, over TLS or not |
 //! | `replay` | an access log as a load |
+//! | `thresholds` | what has to hold of the whole, and which command judges it |
 //! | `judge` | thresholds against results |
 //!
 //! Nothing here starts or sends anything. Files that a plan names are looked for in its own folder.
@@ -25,12 +26,15 @@ mod spoken;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 mod values;
 mod words;
 
 pub use cores::Division;
 pub use file::schema;
 pub use replay::{Replay, ReplayError};
+pub(crate) use targets::{BODY_FILE_BYTES_MAX, regular};
+pub use thresholds::{About, Thresholds};
 pub use values::{Allowed, Url, is_loopback};
 pub use words::{Act, GatewayAct, Prefix};
 
@@ -308,29 +312,6 @@ pub struct Sizing {
     pub peak: f64,
     /// Hosts that may fail at once.
     pub survive: u32,
-}
-
-/// What has to hold of the whole; `None`: it is not asked for.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Thresholds {
-    /// Median.
-    pub max_p50: Option<Duration>,
-    /// 99th percentile.
-    pub max_p99: Option<Duration>,
-    /// 99.9th percentile.
-    pub max_p999: Option<Duration>,
-    /// Of all requests.
-    pub max_failed: Option<Allowed>,
-    /// Good of due, 0 to 1.
-    pub min_goodput: Option<f64>,
-    /// Requests a second that are shown to hold.
-    pub min_capacity: Option<f64>,
-    /// CPU time for each good request.
-    pub max_cpu: Option<Duration>,
-    /// Resident bytes at the end.
-    pub max_memory: Option<u64>,
-    /// Of `size`.
-    pub max_hosts: Option<u64>,
 }
 
 impl Plan {

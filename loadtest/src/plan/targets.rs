@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::Read;
 
 /// Largest body that is read from a file, bytes: each target has its own in memory, ready to be sent.
-const BODY_FILE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const BODY_FILE_BYTES_MAX: u64 = 16 << 20;
 /// Largest configuration of a gateway that is read, bytes.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Headers that follow from other keys, and which.
@@ -224,7 +224,7 @@ fn bytes_of_file(
 }
 
 /// A file that has an end: not a pipe, which nobody might write to.
-pub(super) fn regular(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+pub(crate) fn regular(path: &std::path::Path) -> std::io::Result<std::fs::File> {
     let kind = std::fs::metadata(path)?;
     if !kind.is_file() {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));

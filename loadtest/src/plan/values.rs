@@ -140,7 +140,8 @@ impl Scalar for PhaseRate {
 }
 
 /// How many failures may be: a whole number of requests, or a share of those that were due.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Allowed {
     /// Requests.
     Count(u64),
@@ -347,13 +348,14 @@ impl Url {
         Ok(Self { text: written.to_owned(), is_tls, authority: authority.to_owned(), host, port, path })
     }
 
-    /// Where its connections go: the first address that the system's resolver gives.
+    /// Where its connections go: the first address that the system's resolver gives, and on this machine the first one where somebody listens.
     ///
     /// # Errors
     /// The name is not known.
     pub fn resolve(&self) -> std::io::Result<SocketAddr> {
         let unknown = || std::io::Error::new(std::io::ErrorKind::NotFound, format!("no address for {}", self.host));
-        (self.host.as_str(), self.port).to_socket_addrs()?.next().ok_or_else(unknown)
+        let addresses: Vec<_> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        crate::url::answering(&addresses).ok_or_else(unknown)
     }
 }
 

@@ -4,7 +4,7 @@ use super::markup::Markup;
 use super::table::{Cell, Table, Tone};
 use super::words::{self, NOTHING};
 use super::{Subject, fold, section, verdict};
-use crate::result::{Drill, Phase, PhaseCount, Run};
+use crate::result::{Drill, Phase, PhaseCount, Run, TargetCount};
 
 /// Numbers of a gateway that are shown at most.
 const METRICS_MAX: usize = 2_000;
@@ -158,7 +158,10 @@ pub(super) fn targets(page: &mut Markup, subjects: &[Subject]) {
 }
 
 fn by_target(run: &Run, phases: &[Phase]) -> Table {
-    let most = run.targets.iter().map(|target| target.phases.len()).max().unwrap_or(0);
+    // of one that was ended early, what was not reached is no column
+    let last = |target: &TargetCount| target.phases.iter().rposition(|phase| phase.due > 0).map_or(0, |row| row + 1);
+    let most =
+        run.targets.iter().map(last).max().unwrap_or(0).max(phases.len()).max(usize::from(!run.targets.is_empty()));
     let mut names = vec!["target".to_owned(), "#requests".to_owned()];
     names.extend((0..most).map(|row| match phases.get(row) {
         Some(phase) => format!("#{} {}", row + 1, phase.name),

@@ -171,12 +171,9 @@ fn verdict_card(page: &mut Markup, subject: &Subject) {
             let found = format!("Not to be relied on: {}.", verdict::finding(outcome));
             page.leaf("p", &[("class", "found")], &found);
         }
-        if outcome.is_partial {
-            page.leaf(
-                "p",
-                &[("class", "found")],
-                "PARTIAL: ended early. What is here is true, and not all that was asked for.",
-            );
+        let partial = verdict::of_partial(outcome);
+        if !partial.is_empty() {
+            page.leaf("p", &[("class", "found")], &format!("{partial}."));
         }
         page.element("div", &[("class", "facts")], |page| {
             for fact in verdict::facts(outcome) {

@@ -1,11 +1,13 @@
 //! A result in lines for a terminal: the verdict first, one table, what needs attention, and a last line that a script can read.
 
 use super::table::{Table, one_line};
-use super::{drills, handshakes, peers, trials, verdict};
-use crate::result::Outcome;
+use super::{drills, handshakes, peers, trials, verdict, words};
+use crate::result::{Outcome, SPOILED};
+use crate::wire::Failure;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a terminal shows at the end of a command. The last line is `N passed, N failed`, counting thresholds; when a gate does not hold it
-/// begins with `INVALID: `. No control characters from outside pass through.
+/// begins with `INVALID: `, when it was ended early with `PARTIAL: `. No control characters from outside pass through.
 #[must_use]
 pub fn text(outcome: &Outcome) -> String {
     let mut text = one_line(&verdict::headline(outcome));
@@ -13,17 +15,25 @@ pub fn text(outcome: &Outcome) -> String {
     if !outcome.is_valid() {
         text.push_str(&format!("Not to be relied on: {}\n", one_line(&verdict::finding(outcome))));
     }
-    if outcome.is_partial {
-        text.push_str("PARTIAL: ended early; what is here is true, and not all that was asked for\n");
+    let partial = verdict::of_partial(outcome);
+    if !partial.is_empty() {
+        text.push_str(&format!("{partial}\n"));
     }
     for table in tables(outcome).into_iter().filter(|table| !table.is_empty()) {
         text.push('\n');
         text.push_str(&table.without_silent_columns().lines());
     }
     attention(outcome, &mut text);
+    if !outcome.runs.is_empty() {
+        text.push_str(&format!("\nSeed {}\n", outcome.seed));
+    }
     let (mut passed, mut failed) = (0_u64, 0_u64);
     outcome.all_verdicts().for_each(|verdict| if verdict.passed { passed += 1 } else { failed += 1 });
-    let prefix = if outcome.is_valid() { "" } else { "INVALID: " };
+    let prefix = match () {
+        () if !outcome.is_valid() => "INVALID: ",
+        () if outcome.is_partial => "PARTIAL: ",
+        () => "",
+    };
     text.push_str(&format!("\n{prefix}{passed} passed, {failed} failed\n"));
     text
 }
@@ -45,6 +55,32 @@ fn tables(outcome: &Outcome) -> Vec<Table> {
     tables
 }
 
+/// Kinds of failures in a list, at most: results may come from anywhere.
+const KINDS_MAX: usize = 40;
+
+/// How many requests of each server have failed, and how; of all runs that count.
+fn failures(outcome: &Outcome) -> Vec<String> {
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for run in outcome.runs.iter().filter(|run| run.label != SPOILED) {
+        for (kind, count) in run.failures.iter().filter(|(_, count)| **count > 0) {
+            let sum = counts.entry((&run.server, kind)).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+    }
+    let meaning = |name: &str| Failure::ALL.into_iter().find(|kind| kind.name() == name).map_or("", Failure::meaning);
+    let statuses = |server: &str| {
+        let of = outcome.runs.iter().filter(|run| run.server == server && run.label != SPOILED);
+        let all: BTreeSet<u16> = of.flat_map(|run| run.statuses.keys().copied()).collect();
+        all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let said = counts.iter().take(KINDS_MAX).map(|((server, kind), count)| {
+        let which =
+            if *kind == Failure::Status.name() { format!("; seen: {}", statuses(server)) } else { String::new() };
+        format!("{server}: {} {kind} ({}{which})", words::count(*count), meaning(kind))
+    });
+    said.collect()
+}
+
 /// Gates and thresholds that were not met, and remarks.
 fn attention(outcome: &Outcome, text: &mut String) {
     let mut part = |heading: &str, lines: Vec<String>| {
@@ -53,6 +89,7 @@ fn attention(outcome: &Outcome, text: &mut String) {
             lines.iter().for_each(|line| text.push_str(&format!("  {}\n", one_line(line))));
         }
     };
+    part("Failed requests", failures(outcome));
     let gates = outcome.gates.iter().filter(|gate| !gate.holds);
     let said = gates.flat_map(|gate| {
         [format!("✗ {}: {}, wanted {}", gate.name, gate.measured, gate.wanted), format!("  → {}", gate.advice)]

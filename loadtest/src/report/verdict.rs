@@ -75,6 +75,19 @@ pub(super) fn finding(outcome: &Outcome) -> String {
     }
 }
 
+/// What is to be known of a result that was ended early; empty: it was not.
+pub(super) fn of_partial(outcome: &Outcome) -> String {
+    if !outcome.is_partial {
+        return String::new();
+    }
+    let unfinished = outcome.runs.iter().map(|run| run.unfinished).fold(0, u64::saturating_add);
+    let unknown = match unfinished {
+        0 => String::new(),
+        _ => format!("; {} under way when it was ended, and not counted", words::several(unfinished, "request")),
+    };
+    format!("PARTIAL: ended early; what is here is true, and not all that was asked for{unknown}")
+}
+
 /// Gates that do not hold, in a sentence.
 fn failed_gates(outcome: &Outcome) -> String {
     let failed: Vec<_> = outcome.gates.iter().filter(|gate| !gate.holds).collect();
@@ -110,7 +123,7 @@ fn of_peers(peers: &Peers) -> String {
     if peers.ratios.is_empty() {
         return format!("{} at {rate} requests/s", several(peers.peers.len() as u64, "gateway"));
     }
-    let is_shown = |ratio: &&Ratio| ratio.cpu.low > 1.0 || ratio.cpu.high < 1.0;
+    let is_shown = |ratio: &&Ratio| ratio.verdict != "no difference shown";
     let (differ, same): (Vec<_>, Vec<_>) = peers.ratios.iter().partition(is_shown);
     let mut said = Vec::new();
     if !differ.is_empty() {
@@ -130,6 +143,9 @@ fn of_drill(drill: &Drill) -> String {
     let (all, lost) =
         (drill.phases.len() as u64, drill.phases.iter().map(|phase| words::failed_in(&phase.count)).sum());
     let requests = several(lost, "failed request");
+    if drill.phases.is_empty() {
+        return "no phase was gone through".to_owned();
+    }
     if drill.phases.iter().all(|phase| phase.verdicts.is_empty()) {
         return format!("{}, {requests}", several(all, "phase"));
     }

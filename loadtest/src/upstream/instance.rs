@@ -8,7 +8,6 @@ use rand::rngs::SmallRng;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use rustix::process::{Resource, Rlimit};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
@@ -319,9 +318,7 @@ impl Instance {
 
 /// Listens where another process may have bound the port without listening (`processes::Port`).
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
-    // where this fails, as many as there are will do
-    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    crate::machine::take_descriptors();
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;

@@ -97,6 +97,29 @@ impl Failure {
         }
     }
 
+    /// What it means, for who reads a result for the first time.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Refused => "nobody listens there",
+            Self::Reset => "the connection was reset before the answer was whole",
+            Self::Closed => "the connection ended before the answer was whole",
+            Self::Stale => "a kept connection ended, with nothing of an answer",
+            Self::Timeout => "no whole answer within the timeout",
+            Self::Garbage => "the answer was no HTTP",
+            Self::Surplus => "more came than the answer",
+            Self::Status => "another status than a good one",
+            Self::Body => "a body without what it should contain",
+            Self::Unsent => "not begun within the timeout: every connection was busy",
+            Self::Local => "this machine had no descriptor, port or memory left",
+            Self::Network => "no way to the server",
+            Self::Tls => "TLS was not agreed on: a certificate that is not believed, or no TLS there",
+            Self::Goaway => "the server went (GOAWAY)",
+            Self::StreamReset => "the server reset the stream",
+            Self::StreamRefused => "the server did not look at the stream",
+        }
+    }
+
     /// Its row among [`Failure::ALL`].
     #[must_use]
     pub const fn row(self) -> usize {

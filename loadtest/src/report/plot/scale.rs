@@ -116,8 +116,12 @@ impl Scale {
         self.unit
     }
 
-    /// Where a value lies: 0 at the low end, 1 at the high one; outside it is at the end.
+    /// Where a value lies: 0 at the low end, 1 at the high one; outside it is at the end. What is no number lies nowhere.
     pub(super) fn place(&self, value: f64) -> f64 {
+        // `max` would make the low end of it, where nothing was measured
+        if value.is_nan() {
+            return value;
+        }
         let share = if self.is_log {
             (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
         } else {
@@ -258,6 +262,12 @@ mod tests {
         let scale = Scale::log(Unit::Latency, [0.001, 1.0]);
         assert!(scale.place(0.0) == 0.0 && scale.place(1e9) == 1.0);
         assert!((scale.place(0.030) - 0.5).abs() < 0.05);
+    }
+
+    #[test]
+    fn what_is_no_number_lies_nowhere() {
+        let scales = [Scale::log(Unit::Latency, [0.001, 0.1]), Scale::linear(Unit::Count, 0.0, 10.0)];
+        assert!(scales.iter().all(|scale| scale.place(f64::NAN).is_nan() && scale.place(1e-9) < 0.01));
     }
 
     #[test]

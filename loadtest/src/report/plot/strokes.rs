@@ -175,7 +175,9 @@ impl Strokes<'_> {
         let (left, right, y) = (px(self.left()), px(self.right()), self.y(rule.at));
         let class = format!("rule {}", Hue::Bound.class());
         page.empty("path", &[("class", &class), ("d", &format!("M{left} {}H{right}", px(y)))]);
-        let (x, y) = (px(self.left() + 8.0), px(y - 6.0));
+        // above it, or below where it would stand in what is above the chart
+        let has_room = y - self.paper.font >= self.top;
+        let (x, y) = (px(self.left() + 8.0), px(if has_room { y - 6.0 } else { y + self.paper.font + 2.0 }));
         page.leaf("text", &[("class", "rule-name"), ("x", &x), ("y", &y)], &rule.name);
     }
 
