@@ -74,6 +74,7 @@ mod stale;
 mod sticky;
 mod systemd;
 mod tls;
+mod tls_endpoints;
 mod tls_files;
 mod tokens;
 mod tools;
