@@ -237,7 +237,7 @@ fn whatever_a_directory_answers_the_gateway_serves_and_asks_again_when_it_may() 
         (answer("200 OK\r\ntransfer-encoding: chunked", b"ffffffffffffff\r\n".to_vec()), "no account", ""),
         (answer("200 OK\r\ncontent-length: 3", b"{}}".to_vec()), "JSON", ""),
         (b"\0\x01\x02 what\r\n\r\n".to_vec(), "no account", ""),
-        (answer(&too_many, limited), "slowly", "again in 7200s"),
+        (answer(&too_many, limited), "no account", "again in 7200s"),
     ] {
         let authority = Authority::new();
         let listener = format!(
