@@ -15,7 +15,7 @@ use crate::limits::CERTIFICATE_BYTES_MAX;
 use crate::tls::Certificate;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::de::DeValue;
 
@@ -76,6 +76,21 @@ impl Acme {
     pub fn key(&self) -> PathBuf {
         self.cache.join(format!("{}.key", self.names[0]))
     }
+
+    /// The file of a key whose chain is about to be written.
+    #[must_use]
+    pub fn next_key(&self) -> PathBuf {
+        self.cache.join(format!("{}.next.key", self.names[0]))
+    }
+
+    /// What stands in the files of chain and key, as `read` reads them: of the next key where the chain is for that one, since whoever
+    /// renews them may be interrupted.
+    pub fn read_pair<T: AsRef<[u8]>>(&self, read: impl Fn(&Path) -> Option<T>) -> Option<(T, T)> {
+        let chain = read(&self.chain())?;
+        let is_for = |key: &T| Certificate::read(chain.as_ref(), key.as_ref(), None).is_ok();
+        let key = [self.key(), self.next_key()].iter().filter_map(|path| read(path)).find(is_for)?;
+        Some((chain, key))
+    }
 }
 
 impl AcmeTable {
@@ -112,19 +127,16 @@ pub(super) fn certificate(
     at: &Written<AcmeTable>,
     sink: &mut Sink<'_>,
 ) -> Option<(Arc<Certificate>, Origin)> {
-    let (chain, key) = (acme.chain(), acme.key());
-    let read = |path: &PathBuf| {
+    let read = |path: &Path| {
         let read = read_file(path, CERTIFICATE_BYTES_MAX);
         sink.follow(path, read.as_ref().ok().map(|(_, stamp)| *stamp));
-        read.map(|(text, _)| text)
+        read.ok().map(|(text, _)| text)
     };
-    let texts = (read(&chain), read(&key));
-    let origin = Origin { chain, key, is_exposed: false };
-    if let (Ok(chain), Ok(key)) = texts {
-        // one that is of no use is ordered anew; a gateway with a strange certificate is better than none
-        if let Ok(certificate) = Certificate::share(&chain, &key, None) {
-            return Some((certificate, origin));
-        }
+    let pair = acme.read_pair(read);
+    let origin = Origin { chain: acme.chain(), key: acme.key(), is_exposed: false };
+    // one that is of no use is ordered anew; a gateway with a strange certificate is better than none
+    if let Some(Ok(certificate)) = pair.map(|(chain, key)| Certificate::share(&chain, &key, None)) {
+        return Some((certificate, origin));
     }
     match stand_in(&acme.names) {
         Ok(certificate) => Some((Arc::new(certificate), origin)),

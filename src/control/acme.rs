@@ -1,11 +1,14 @@
 //! Certificates from an authority (ACME, RFC 8555): ordered when there is none, renewed in time, and laid where the configuration reads them.
 //!
-//! One task for each `acme` table. It looks at the certificate in the cache; when two thirds of its life are over, a bit earlier by chance, or
-//! when the authority says that it is time (RFC 9773), it takes the cache's lock, orders, answers the challenges, writes, and asks for a
-//! reload: from then on it is a certificate like any other. Gateways that share a cache take turns by the lock; those that did not order
-//! notice the file and reload.
+//! One task for each `acme` table. It looks at the certificate in the cache; when it is due ([`schedule`]), it takes the cache's lock, orders,
+//! answers the challenges, writes ([`cache`]), and asks for a reload: from then on it is a certificate like any other. Gateways that share a
+//! cache take turns by the lock; those that did not order notice the file and reload.
 //!
 //! What fails is said in the log and tried again, later each time. Nothing of it is on a request's path, and the certificate before stays.
+
+mod cache;
+mod directory;
+mod schedule;
 
 use crate::config::Acme;
 use crate::tls::challenges::{Challenges, Open};
@@ -13,101 +16,54 @@ use crate::tls::identity::issued_as;
 use crate::tls::{Certificate, provider};
 use crate::units::Rng;
 use anyhow::{Context as _, anyhow, bail};
+use cache::UnderWay;
+use directory::{Asked, Directory};
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewAccount,
-    NewOrder, OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewAccount, NewOrder, Order,
+    OrderStatus, RetryPolicy,
 };
-use rand::RngExt as _;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use rustix::fs::{FlockOperation, flock};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::CertifiedKey;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use schedule::{Schedule, Span};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{sleep, timeout};
 
 /// Between two looks at the certificate in the cache, and at the lock of somebody else.
 const LOOK: Duration = Duration::from_secs(30);
-/// After this share of its life a certificate is renewed; up to [`EARLIER`] of it sooner, so that those of one day do not all come at once.
-const RENEW_AFTER: f64 = 2.0 / 3.0;
-const EARLIER: f64 = 0.05;
-/// Pauses after failures: this, twice that, and so on up to the last. Authorities count failures by the hour.
-const PAUSE: Duration = Duration::from_secs(60);
-const PAUSE_MAX: Duration = Duration::from_secs(6 * 3_600);
-/// For a whole order.
+/// For a whole order, and for each of the two waits within it.
 const ORDER: Duration = Duration::from_secs(600);
-/// Between two questions after the authority's own opinion (RFC 9773 §4.3).
-const OPINION: Duration = Duration::from_secs(6 * 3_600);
+const POLL: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 
 /// Looks after one certificate until the task is ended. `reload` is called when there is another one.
 pub(super) async fn keep(acme: Arc<Acme>, challenges: Arc<Challenges>, mut rng: Rng, reload: impl Fn()) {
-    let earlier = rng.random_range(0.0..EARLIER);
-    let (mut failures, mut seen) = (0, modified(&acme.chain()));
-    let mut suggested = None;
-    let mut opinion = Duration::ZERO;
+    let mut schedule = Schedule::new(&mut rng);
+    let mut seen = cache::modified(&acme.chain());
     loop {
-        let found = modified(&acme.chain());
+        let found = cache::modified(&acme.chain());
         if found != seen {
             seen = found;
+            schedule.on_replaced();
             tracing::info!("acme: {} has changed", acme.chain().display());
             reload();
         }
-        let due = due_at(&acme, earlier);
-        if now() < due.min(suggested.unwrap_or(i64::MAX)) {
-            if opinion.is_zero() {
-                suggested = timeout(ORDER, suggestion(&acme)).await.ok().flatten();
-                opinion = OPINION;
-            }
-            opinion = opinion.saturating_sub(LOOK);
-            sleep(LOOK).await;
-            continue;
+        if schedule.wants_opinion(now())
+            && let Some((certificate, _)) = cache::certificate(&acme)
+        {
+            let said = timeout(ORDER, opinion(&acme, &certificate)).await.ok().flatten();
+            schedule.on_opinion(said, now());
         }
-        let lock = match locked(&acme.cache) {
-            Ok(Some(lock)) => lock,
-            Ok(None) => {
-                sleep(LOOK).await;
-                continue;
-            }
-            Err(error) => {
+        if is_due(&acme, &schedule) {
+            if let Err(error) = renew(&acme, &challenges, &mut schedule, &mut rng).await {
                 tracing::error!("acme: {error:#}");
-                sleep(LOOK).await;
+            }
+            if cache::modified(&acme.chain()) != seen {
                 continue;
             }
-        };
-        if modified(&acme.chain()) != seen {
-            continue; // somebody else was faster
         }
-        let ordered = match timeout(ORDER, order(&acme, &challenges)).await {
-            Ok(ordered) => ordered,
-            Err(_) => Err(anyhow!("it has taken more than {ORDER:?}")),
-        };
-        drop(lock);
-        match ordered {
-            Ok(()) => {
-                (failures, suggested, opinion) = (0, None, Duration::ZERO);
-                seen = modified(&acme.chain());
-                tracing::info!("acme: a certificate for {} was issued", acme.names.join(", "));
-                reload();
-            }
-            Err(error) => {
-                let pause = pause(failures, &mut rng);
-                failures = failures.saturating_add(1);
-                let (names, directory) = (acme.names.join(", "), &acme.directory);
-                tracing::error!("acme: no certificate for {names} from {directory}: {error:#}; again in {pause:.0?}");
-                sleep(pause).await;
-            }
-        }
+        sleep(LOOK).await;
     }
-}
-
-/// Full jitter above a half, so that gateways do not come back together.
-fn pause(failures: u32, rng: &mut Rng) -> Duration {
-    let pause = PAUSE.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
-    pause.mul_f64(rng.random_range(0.5..1.0))
 }
 
 #[expect(
@@ -119,73 +75,166 @@ fn now() -> i64 {
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|found| found.modified()).ok()
+/// Whether it is time for another certificate: by its life, because it is for other names, or because another directory has issued it.
+fn is_due(acme: &Acme, schedule: &Schedule) -> bool {
+    let certificate = cache::certificate(acme);
+    let (_, is_of_another) = cache::attempts(acme);
+    let for_all = |certificate: &Certificate| acme.names.iter().all(|name| certificate.names.contains(name));
+    let life = certificate.filter(|(certificate, _)| for_all(certificate) && !is_of_another).map(|(_, life)| life);
+    now() >= schedule.due_at(life)
 }
 
-fn in_cache(acme: &Acme) -> Option<Certificate> {
-    let (chain, key) = (std::fs::read(acme.chain()).ok()?, std::fs::read(acme.key()).ok()?);
-    Certificate::read(&chain, &key, None).ok()
+/// When the authority would have it renewed, if it says so, and after which time it may be asked again.
+async fn opinion(acme: &Acme, certificate: &Certificate) -> Option<(Span, Duration)> {
+    let id = identifier(certificate)?;
+    let (info, again) = account(acme, &Asked::default()).await.ok()?.renewal_info(&id).await.ok()?;
+    let window = info.suggested_window;
+    Some(((window.start.unix_timestamp(), window.end.unix_timestamp()), again))
 }
 
-/// When the certificate in the cache is to be renewed, in seconds since 1970; long ago where there is none, or one for other names.
-fn due_at(acme: &Acme, earlier: f64) -> i64 {
-    let Some(certificate) = in_cache(acme) else { return i64::MIN };
-    if !acme.names.iter().all(|name| certificate.names.contains(name)) {
-        return i64::MIN;
-    }
-    let life = certificate.not_after.saturating_sub(certificate.not_before);
-    certificate.not_before.saturating_add((life as f64 * (RENEW_AFTER - earlier)) as i64)
-}
-
-/// When the authority would have it renewed, if it says so.
-async fn suggestion(acme: &Acme) -> Option<i64> {
-    let certificate = in_cache(acme)?;
+/// By which authorities know it (RFC 9773 §4.1).
+fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
     let (authority, serial) = issued_as(certificate.key.cert.first()?)?;
-    let id = CertificateIdentifier::new(authority.into(), serial.into());
-    let (info, _) = account(acme).await.ok()?.renewal_info(&id).await.ok()?;
-    Some(info.suggested_window.start.unix_timestamp())
+    Some(CertificateIdentifier::new(authority.into(), serial.into()).into_owned())
 }
 
-/// The cache's lock, as long as the file is open; `None`: another gateway has it.
-fn locked(cache: &Path) -> anyhow::Result<Option<File>> {
-    std::fs::create_dir_all(cache).with_context(|| format!("{} cannot be made", cache.display()))?;
-    let path = cache.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.with_context(|| path.display().to_string())?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
+/// Orders another certificate, if nobody else does and it is time to try (again).
+async fn renew(
+    acme: &Acme,
+    challenges: &Arc<Challenges>,
+    schedule: &mut Schedule,
+    rng: &mut Rng,
+) -> anyhow::Result<()> {
+    let Some(_lock) = cache::locked(&acme.cache)? else { return Ok(()) };
+    let (mut attempts, _) = cache::attempts(acme);
+    // somebody else may have been faster
+    if !attempts.may_be_made(now()) || !is_due(acme, schedule) {
+        return Ok(());
     }
+    let (asked, was_under_way) = (Asked::default(), UnderWay::read(acme).is_some());
+    let ordered = match timeout(ORDER, order(acme, challenges, &asked)).await {
+        Ok(ordered) => ordered,
+        Err(_) => Err(anyhow!("it has taken more than {ORDER:?}")),
+    };
+    let (names, directory) = (acme.names.join(", "), &acme.directory);
+    match ordered {
+        Ok(()) => {
+            tracing::info!("acme: a certificate for {names} was issued");
+            schedule.on_replaced();
+            attempts.on_success();
+            cache::keep_attempts(acme, &attempts)?;
+            if is_due(acme, schedule) {
+                let pause = attempts.on_failure(asked.take(), now(), rng);
+                tracing::error!("acme: it is due at once, so one clock is wrong; again in {pause:.0?}");
+            }
+        }
+        Err(error) => {
+            // what was gone on with in vain is not gone on with again
+            if was_under_way {
+                UnderWay::remove(acme);
+            }
+            if is(&error, "accountDoesNotExist") {
+                cache::put_account_aside(acme, "is not known to the authority");
+            }
+            let pause = attempts.on_failure(asked.take(), now(), rng);
+            tracing::error!("acme: no certificate for {names} from {directory}: {error:#}; again in {pause:.0?}");
+        }
+    }
+    cache::keep_attempts(acme, &attempts)
+}
+
+/// Whether the authority has said this (RFC 8555 §6.7).
+fn is(error: &anyhow::Error, problem: &str) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Api(said))
+        if said.r#type.as_deref().and_then(|it| it.strip_prefix("urn:ietf:params:acme:error:")) == Some(problem))
 }
 
 /// The account in the cache, or a new one.
-async fn account(acme: &Acme) -> anyhow::Result<Account> {
-    let builder = match &acme.directory_ca {
-        Some(ca) => Account::builder_with_root(ca),
-        None => Account::builder(),
-    };
-    let builder = builder.context("no client for the directory")?;
-    let path = acme.cache.join("account.json");
-    if let Ok(text) = std::fs::read(&path) {
-        let kept: AccountCredentials = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-        return Ok(builder.from_credentials(kept).await?);
+async fn account(acme: &Acme, asked: &Asked) -> anyhow::Result<Account> {
+    let directory =
+        Directory::try_new(acme.directory_ca.as_deref(), asked.clone()).context("no client for the directory")?;
+    let builder = Account::builder_with_http(Box::new(directory));
+    if let Some(kept) = cache::account(acme) {
+        return builder.from_credentials(kept).await.context("no directory");
     }
     let contact: Vec<_> = acme.contact.iter().map(String::as_str).collect();
     let wanted = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
     let (account, kept) = builder.create(&wanted, acme.directory.clone(), None).await.context("no account")?;
-    replace(&path, &serde_json::to_vec(&kept)?)?;
+    cache::keep_account(acme, &kept)?;
     Ok(account)
 }
 
-/// Orders, proves, fetches and writes a certificate.
-async fn order(acme: &Acme, challenges: &Arc<Challenges>) -> anyhow::Result<()> {
-    let account = account(acme).await?;
+/// Orders, proves, fetches and writes a certificate; or goes on with that where somebody was interrupted.
+async fn order(acme: &Acme, challenges: &Arc<Challenges>, asked: &Asked) -> anyhow::Result<()> {
+    let account = account(acme, asked).await?;
+    let (mut order, key) = match resumed(acme, &account).await {
+        Some(resumed) => resumed,
+        None => begun(acme, &account).await?,
+    };
+    if order.state().status == OrderStatus::Pending {
+        let _answered = prove(acme, &mut order, challenges).await?;
+        match order.poll_ready(&POLL).await? {
+            OrderStatus::Ready => {}
+            status => {
+                bail!("the order is {status:?}: does each name lead to this gateway, and from where the authority is?")
+            }
+        }
+    }
+    if order.state().status == OrderStatus::Ready {
+        let request = CertificateParams::new(acme.names.clone())?.serialize_request(&key)?;
+        order.finalize_csr(request.der()).await?;
+    }
+    let chain = order.poll_certificate(&POLL).await?;
+    let key = key.serialize_pem();
+    let certificate =
+        Certificate::read(chain.as_bytes(), key.as_bytes(), None).context("what was issued is of no use")?;
+    if let Some(name) = acme.names.iter().find(|name| !certificate.names.contains(name)) {
+        bail!("what was issued is not for {name}");
+    }
+    cache::keep_certificate(acme, &chain, &key)?;
+    UnderWay::remove(acme);
+    Ok(())
+}
+
+/// The order that somebody was interrupted with, if the authority still has it.
+async fn resumed(acme: &Acme, account: &Account) -> Option<(Order, KeyPair)> {
+    let kept = UnderWay::read(acme)?;
+    let key = KeyPair::from_pem(&kept.key).ok()?;
+    let mut order = account.order(kept.url).await.ok()?;
+    let is_alive = order.state().status != OrderStatus::Invalid;
+    is_alive.then_some((order, key))
+}
+
+/// A new order, in place of the certificate that is there (RFC 9773 §5) where the authority wants to know.
+async fn begun(acme: &Acme, account: &Account) -> anyhow::Result<(Order, KeyPair)> {
     let names: Vec<_> = acme.names.iter().map(|name| Identifier::Dns(name.clone())).collect();
-    let mut order = account.new_order(&NewOrder::new(&names)).await.context("no order")?;
+    let (wanted, before) = (NewOrder::new(&names), cache::certificate(acme));
+    let replaced = before.and_then(|(certificate, _)| identifier(&certificate));
+    let first = match replaced {
+        Some(id) => Some(account.new_order(&NewOrder::new(&names).replaces(id)).await.map_err(anyhow::Error::from)),
+        None => None,
+    };
+    let order = match first {
+        Some(Ok(order)) => order,
+        Some(Err(error)) if is(&error, "rateLimited") => return Err(error.context("no order")),
+        // it knows no replacing, has replaced that already, or has issued something else
+        _ => account.new_order(&wanted).await.context("no order")?,
+    };
+    let key = KeyPair::generate()?;
+    let under_way = UnderWay {
+        directory: acme.directory.clone(),
+        names: acme.names.clone(),
+        url: order.url().to_owned(),
+        key: key.serialize_pem(),
+    };
+    under_way.write(acme)?;
+    Ok((order, key))
+}
+
+/// Answers what the authority asks, until what is returned is dropped.
+async fn prove(acme: &Acme, order: &mut Order, challenges: &Arc<Challenges>) -> anyhow::Result<Vec<Open>> {
     let kind = if acme.is_http { ChallengeType::Http01 } else { ChallengeType::TlsAlpn01 };
-    let mut answered: Vec<Open> = Vec::new();
+    let mut answered = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -205,21 +254,7 @@ async fn order(acme: &Acme, challenges: &Arc<Challenges>) -> anyhow::Result<()> 
         });
         challenge.set_ready().await?;
     }
-    match order.poll_ready(&RetryPolicy::default()).await? {
-        OrderStatus::Ready => {}
-        status => {
-            bail!("the order is {status:?}: does each name lead to this gateway, and from where the authority is?")
-        }
-    }
-    let key = KeyPair::generate()?;
-    let request = CertificateParams::new(acme.names.clone())?.serialize_request(&key)?;
-    order.finalize_csr(request.der()).await?;
-    let chain = order.poll_certificate(&RetryPolicy::default()).await?;
-    let key = key.serialize_pem();
-    Certificate::read(chain.as_bytes(), key.as_bytes(), None).context("what was issued is of no use")?;
-    // whoever reads one of them between the two finds that they do not belong together, and keeps what it has
-    replace(&acme.key(), key.as_bytes())?;
-    replace(&acme.chain(), chain.as_bytes())
+    Ok(answered)
 }
 
 /// The certificate that proves a name (RFC 8737 §3). Its proof is in an extension that nobody else understands, so it is not looked at.
@@ -233,24 +268,14 @@ fn proving(name: &str, digest: &[u8]) -> anyhow::Result<Arc<CertifiedKey>> {
     Ok(Arc::new(CertifiedKey::new(vec![made.der().clone()], key)))
 }
 
-/// Writes a file that only its owner may read, all of it or nothing.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let beside = path.with_extension("new");
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().with_context(|| format!("{} cannot be written", path.display()))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::SeedableRng as _;
+mod testing {
+    //! What tests of the rooms below need.
 
-    fn acme(cache: &Path) -> Acme {
+    use super::*;
+    use std::path::Path;
+
+    pub(super) fn acme(cache: &Path) -> Acme {
         Acme {
             directory: "https://acme.invalid/".to_owned(),
             directory_ca: None,
@@ -261,41 +286,44 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_certificate_is_due_at_two_thirds_of_its_life_or_where_it_is_for_other_names() {
-        let dir = tempfile::tempdir().unwrap();
-        let acme = acme(dir.path());
-        assert_eq!(due_at(&acme, 0.0), i64::MIN, "there is none");
+    /// A chain and a key, valid for 90 days from this month of 2026 on.
+    pub(super) fn issue(month: u8) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2026, 4, 1));
-        let made = params.self_signed(&key).unwrap();
-        replace(&acme.key(), key.serialize_pem().as_bytes()).unwrap();
-        replace(&acme.chain(), made.pem().as_bytes()).unwrap();
-        let begin = 1_767_225_600;
-        assert_eq!(due_at(&acme, 0.0), begin + 60 * 86_400);
-        assert!((begin + 55 * 86_400..begin + 60 * 86_400).contains(&due_at(&acme, EARLIER)));
-        let other = Acme { names: vec!["a.example".to_owned(), "b.example".to_owned()], ..acme };
-        assert_eq!(due_at(&other, 0.0), i64::MIN);
+        (params.not_before, params.not_after) =
+            (rcgen::date_time_ymd(2026, month, 1), rcgen::date_time_ymd(2026, month + 3, 1));
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{acme, issue};
+    use super::*;
+    use rand::SeedableRng as _;
 
     #[test]
-    fn pauses_grow_and_end() {
-        let mut rng = Rng::seed_from_u64(1);
-        for (failures, longest) in [(0, 60), (1, 120), (5, 1_920), (9, 21_600), (40, 21_600)] {
-            let pause = pause(failures, &mut rng).as_secs_f64();
-            let longest = f64::from(longest);
-            assert!(longest / 2.0 <= pause && pause < longest, "{failures}: {pause}");
-        }
-    }
-
-    #[test]
-    fn one_gateway_has_the_lock_of_a_cache() {
+    fn a_certificate_is_due_where_it_is_over_for_other_names_or_of_another_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let first = locked(dir.path()).unwrap();
-        assert!(first.is_some());
-        assert!(locked(dir.path()).unwrap().is_none());
-        drop(first);
-        assert!(locked(dir.path()).unwrap().is_some());
+        let mut acme = acme(dir.path());
+        let schedule = Schedule::new(&mut Rng::seed_from_u64(1));
+        assert!(is_due(&acme, &schedule), "there is none");
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(acme.names.clone()).unwrap();
+        params.not_after = rcgen::date_time_ymd(4096, 1, 1);
+        let chain = params.self_signed(&key).unwrap().pem();
+        cache::keep_certificate(&acme, &chain, &key.serialize_pem()).unwrap();
+        assert!(!is_due(&acme, &schedule));
+        acme.names.push("b.example".to_owned());
+        assert!(is_due(&acme, &schedule), "for other names");
+        acme.names.pop();
+        cache::keep_attempts(&acme, &schedule::Attempts::of(&acme.directory)).unwrap();
+        assert!(!is_due(&acme, &schedule));
+        "https://another.invalid/".clone_into(&mut acme.directory);
+        assert!(is_due(&acme, &schedule), "of another directory");
+        "https://acme.invalid/".clone_into(&mut acme.directory);
+        let (chain, key) = issue(1);
+        cache::keep_certificate(&acme, &chain, &key).unwrap();
+        assert!(is_due(&acme, &schedule), "it is over");
     }
 }

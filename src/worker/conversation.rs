@@ -32,6 +32,7 @@ use crate::net::clock;
 use crate::net::receipt::Receipt;
 use crate::net::timer;
 use crate::net::upstream::Received;
+use crate::observe::labels::HandshakeFailure;
 use crate::policy::retry::Sent;
 use crate::units::Instant;
 use http::{Method, StatusCode};
@@ -154,6 +155,9 @@ impl<'c> Conversation<'c> {
         {
             return told;
         }
+        if let Some(refused) = self.refused() {
+            return refused;
+        }
         let watch = &self.hop.attempt.watch;
         let (sent, may_be_read) = match self.hop.has_sent() {
             true => (Sent::Maybe, true),
@@ -174,6 +178,17 @@ impl<'c> Conversation<'c> {
             false if starved => Failure::Reset { sent, ending: Ending::Starved },
             false => Failure::Reset { sent, ending: Ending::Failed },
         }
+    }
+
+    /// What it means that an endpoint does not believe who we are, which one of TLS 1.3 says only after the handshake: it has read nothing of the
+    /// request. `attempts = 0`: what has left here is not sent again.
+    #[cold]
+    fn refused(&self) -> Option<Failure> {
+        let why = self.hop.upstream().stream().tls().filter(|_| !self.reused)?.refusal()?;
+        let attempt = &self.hop.attempt;
+        self.inbound.worker.complain_of_handshake(attempt, HandshakeFailure::Alert, &why);
+        let sent = if attempt.strict { Sent::Maybe } else { Sent::Nothing };
+        Some(Failure::Reset { sent, ending: Ending::Failed })
     }
 
     /// How much of a request the endpoint can have seen that ended the connection in place of an answer, as servers do that close an idle

@@ -73,8 +73,11 @@ pub(super) async fn greet(
     }
     let reason = if is_late { HandshakeFailure::Timeout } else { failure(failed.reason()) };
     worker.recorder.handshake_failed(listener, reason);
-    if matches!(failed, Failed::Plain) {
-        refuse_plain(&connection.inbound(worker, listener)).await;
+    match failed {
+        Failed::Plain => refuse_plain(&connection.inbound(worker, listener)).await,
+        // one of TLS 1.3 believes that it has a session, and sends its request: a reset would take the alert that says why with it
+        Failed::Refused(_) => parting::linger(&connection.inbound(worker, listener), Block::default()).await,
+        Failed::Silent | Failed::Closed | Failed::Broken(_) => {}
     }
     false
 }

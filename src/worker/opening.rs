@@ -81,7 +81,10 @@ pub(super) async fn connect(inbound: &Inbound<'_>, attempt: &Attempt, is_http1: 
         };
         let rules = if is_http1 { &for_http1(rules) } else { rules };
         let made = handshake::connect(&mut stream, rules, name).await;
-        made.map_err(|failed| unless_ended(unsure(worker, attempt, &failed)))?;
+        made.map_err(|failed| {
+            let is_late = watch.expired() && !watch.was_away() && !inbound.watch.has_left();
+            unless_ended(unsure(worker, attempt, &failed, is_late))
+        })?;
         if cluster.protocol == Protocol::Http2 && !stream.tls().is_some_and(|session| session.is_for(HTTP2)) {
             let why = &"it does not speak HTTP/2 (ALPN)";
             worker.complain_of_handshake(attempt, HandshakeFailure::Protocol, why);
@@ -96,13 +99,18 @@ pub(super) async fn connect(inbound: &Inbound<'_>, attempt: &Attempt, is_http1: 
 }
 
 /// What it means that no session could be made on a connection: nothing of the request was sent, and nobody is there to send it to.
-fn unsure(worker: &Generation, attempt: &Attempt, failed: &Failed) -> Failure {
+fn unsure(worker: &Generation, attempt: &Attempt, failed: &Failed, is_late: bool) -> Failure {
     if let Failed::Broken(error) = failed
         && fault::is_ours(error)
     {
         return Failure::Exhausted;
     }
-    worker.complain_of_handshake(attempt, greeting::failure(failed.reason()), failed);
+    match is_late {
+        true => {
+            worker.complain_of_handshake(attempt, HandshakeFailure::Timeout, &"it was not over within connect_timeout")
+        }
+        false => worker.complain_of_handshake(attempt, greeting::failure(failed.reason()), failed),
+    }
     Failure::Refused
 }
 
@@ -120,7 +128,7 @@ fn unconnected(error: &io::Error, address: &Address) -> Failure {
 
 impl Generation {
     /// Has the operator told why there is no session with an endpoint, unless that was said a moment ago.
-    fn complain_of_handshake(&self, attempt: &Attempt, reason: HandshakeFailure, why: &dyn Display) {
+    pub(super) fn complain_of_handshake(&self, attempt: &Attempt, reason: HandshakeFailure, why: &dyn Display) {
         let now = clock::now();
         self.recorder.endpoint_handshake_failed(attempt.cluster, attempt.endpoint, reason, now);
         let mut told = self.complaints.handshakes.borrow_mut();

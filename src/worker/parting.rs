@@ -27,12 +27,12 @@ pub(super) async fn finish(inbound: &Inbound<'_>, last: Block, mut record: Recor
 }
 
 /// Ends our direction and reads on for a moment.
-async fn linger(inbound: &Inbound<'_>, mut inbox: Block) {
+pub(super) async fn linger(inbound: &Inbound<'_>, mut inbox: Block) {
     inbound.stream.shutdown(Shutdown::Write);
     let _guard = inbound.watch.over(inbound.stream, clock::now() + LINGER, Shutdown::Both);
     let mut left = LINGER_BYTES;
     if inbox.room() == 0 {
-        // the receive that its block went into was given up
+        // the receive that its block went into was given up, or there was none
         inbox = inbound.worker.blocks.borrow_mut().small();
     }
     while left > 0 {

@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 const NAME: &str = "a.acme.test";
+const OTHER: &str = "b.acme.test";
 
 /// Ports that nobody has at this moment.
 fn ports<const N: usize>() -> [u16; N] {
@@ -35,7 +36,9 @@ impl Pebble {
             return None;
         }
         let dns = Dns::start();
-        dns.set(NAME, Says::Addresses(vec![Ipv4Addr::LOCALHOST], 0));
+        for name in [NAME, OTHER] {
+            dns.set(name, Says::Addresses(vec![Ipv4Addr::LOCALHOST], 0));
+        }
         authority.sign("pebble", &["localhost", "127.0.0.1"]);
         let [management] = ports();
         let config = serde_json::json!({ "pebble": {
@@ -116,6 +119,23 @@ fn shown(address: &str, rules: &Arc<ClientConfig>) -> Vec<CertificateDer<'static
     session.ask(|it| it.peer_certificates().expect("a chain").iter().map(|it| it.clone().into_owned()).collect())
 }
 
+/// The chain that is shown, once it is as it should be.
+fn awaited(
+    address: &str,
+    rules: &Arc<ClientConfig>,
+    is_right: impl Fn(&[CertificateDer<'static>]) -> bool,
+) -> Vec<CertificateDer<'static>> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let chain = shown(address, rules);
+        if is_right(&chain) {
+            return chain;
+        }
+        assert!(std::time::Instant::now() < deadline, "no certificate was issued");
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
+}
+
 fn issues(driver: Driver, challenge: &str) {
     let authority = Authority::new();
     let [listens, edge] = ports();
@@ -142,15 +162,7 @@ fn issues(driver: Driver, challenge: &str) {
     let rules = Arc::new(rules.with_no_client_auth());
     // until then there is one that it has signed itself
     let address = gateway.address("edge");
-    let deadline = std::time::Instant::now() + PATIENCE;
-    let chain = loop {
-        let chain = shown(address, &rules);
-        if chain.len() > 1 {
-            break chain;
-        }
-        assert!(std::time::Instant::now() < deadline, "no certificate was issued");
-        std::thread::park_timeout(std::time::Duration::from_millis(50));
-    };
+    let chain = awaited(address, &rules, |chain| chain.len() > 1);
     let written = std::fs::read(cache.join(format!("{NAME}.pem"))).expect("it lies in the cache");
     let first = rustls::pki_types::pem::PemObject::from_pem_slice(&written);
     let first: CertificateDer<'static> = first.expect("PEM");
@@ -171,7 +183,19 @@ fn issues(driver: Driver, challenge: &str) {
         &Setup { listen: &listen, listener: &listener, config: &config, ..Setup::default() },
     );
     let rules = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Looks));
-    assert_eq!(shown(gateway.address("edge"), &Arc::new(rules.with_no_client_auth()))[0], first);
+    let rules = Arc::new(rules.with_no_client_auth());
+    assert_eq!(shown(gateway.address("edge"), &rules)[0], first);
+    drop(gateway);
+    // for one more name it is ordered anew, with a new account where the old one was lost
+    std::fs::write(cache.join("account.json"), "{").expect("it is written");
+    let listener = listener.replace(&format!("[\"{NAME}\"]"), &format!("[\"{NAME}\", \"{OTHER}\"]"));
+    let gateway = Gateway::start_with(
+        driver,
+        &Setup { listen: &listen, listener: &listener, config: &config, ..Setup::default() },
+    );
+    awaited(gateway.address("edge"), &rules, |chain| chain.len() > 1 && chain[0] != first);
+    assert!(cache.join("account.json.old").exists() && cache.join("account.json").exists());
+    assert!(!cache.join(format!("{NAME}.order.json")).exists(), "nothing is under way");
 }
 
 #[test]
@@ -184,4 +208,52 @@ fn a_certificate_is_issued_by_tls_alpn() {
 #[test]
 fn a_certificate_is_issued_by_http() {
     issues(Driver::Epoll, "http-01");
+}
+
+/// A directory that answers every request with this.
+fn directory(authority: &Authority, answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    authority.sign("directory", &["localhost"]);
+    let rules = authority.server("directory");
+    std::thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let Ok(session) = Session::accept(socket, Arc::clone(&rules)) else { continue };
+            let _ = session.read(&mut [0; 4_096]);
+            // whoever has heard enough closes
+            let _ = answer.chunks(16 << 10).try_for_each(|piece| session.write(piece).map(drop));
+        }
+    });
+    format!("https://localhost:{}/dir", address.port())
+}
+
+#[test]
+fn whatever_a_directory_answers_the_gateway_serves_and_asks_again_when_it_may() {
+    let answer = |head: &str, body: Vec<u8>| [format!("HTTP/1.1 {head}\r\n\r\n").as_bytes(), &body].concat();
+    let limited = br#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slowly"}"#.to_vec();
+    let too_many = format!("429 x\r\nretry-after: 7200\r\ncontent-length: {}", limited.len());
+    for (answer, why, again) in [
+        (answer("200 OK\r\ncontent-length: 10485760", vec![b' '; 10 << 20]), "length limit exceeded", ""),
+        (answer("200 OK\r\ntransfer-encoding: chunked", b"ffffffffffffff\r\n".to_vec()), "no account", ""),
+        (answer("200 OK\r\ncontent-length: 3", b"{}}".to_vec()), "JSON", ""),
+        (b"\0\x01\x02 what\r\n\r\n".to_vec(), "no account", ""),
+        (answer(&too_many, limited), "no account", "again in 7200s"),
+    ] {
+        let authority = Authority::new();
+        let listener = format!(
+            "[listener.tls]\nacme = {{ directory = \"{}\", directory_ca = \"{}\", names = [\"{NAME}\"], cache = {:?} }}\n",
+            directory(&authority, answer),
+            authority.ca(),
+            authority.path("cache")
+        );
+        let config = "[[route]]\nrespond = { body = \"ok\" }\n";
+        let setup = Setup { listener: &listener, config, ..Setup::default() };
+        let mut gateway = Gateway::start_with(Driver::Epoll, &setup);
+        let is_said = |line: &String| line.contains("no certificate for") && line.contains(why) && line.contains(again);
+        eventually(why, || gateway.running().stderr().iter().any(is_said).then_some(()));
+        let rules = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Looks));
+        let socket = TcpStream::connect(gateway.address("edge")).expect("it listens");
+        let session = Session::connect(socket, Arc::new(rules.with_no_client_auth()), NAME).expect("a session");
+        assert_eq!(Client::over(Stream::Tls(Box::new(session))).get("/").text(), "ok");
+    }
 }

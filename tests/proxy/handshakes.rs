@@ -4,7 +4,7 @@ use crate::support::client::Client;
 use crate::support::stream::Stream;
 use crate::support::tls::{Authority, Session};
 use crate::support::{Driver, Gateway, Setup, eventually, on_both_drivers};
-use rustls::ClientConfig;
+use rustls::{AlertDescription, ClientConfig};
 use socket2::{Domain, Socket, Type};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -150,5 +150,28 @@ on_both_drivers! {
         eventually("each is counted once", || (failed() == begun.len() as f64).then_some(()));
         assert_eq!(under_way(&gateway), 0.0);
         assert_eq!(client(connect_from([127, 0, 0, 1], &gateway), &authority.client()).get("/").status, 200);
+    }
+
+    fn who_is_refused_in_the_handshake_is_told_why_though_it_sends_on(driver: Driver) {
+        let authority = Authority::new();
+        authority.sign("server", &["localhost"]);
+        let listener = format!(
+            "[listener.tls]\ncertificates = [{}]\nclient_auth = {{ ca = \"{}\", mode = \"require\" }}\n",
+            authority.files("server"),
+            authority.ca()
+        );
+        let config = "[[route]]\nrespond = { body = \"ok\" }\n";
+        let gateway = Gateway::start_with(driver, &Setup { listener: &listener, config, ..Setup::default() });
+        // the client of TLS 1.3 has a session before the gateway has seen that it has no certificate
+        let socket = connect_from([127, 0, 0, 1], &gateway);
+        let session = Session::connect(socket, authority.client(), "localhost").expect("so it believes");
+        for _ in 0..64 {
+            session.write(&[b'x'; 16 << 10]).expect("it is read");
+        }
+        let told = session.read(&mut [0; 16]).expect_err("no session");
+        let why = told.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        assert_eq!(why, Some(&rustls::Error::AlertReceived(AlertDescription::CertificateRequired)), "{told}");
+        let failed = || gateway.metric("ringgate_tls_handshake_failures_total", &[("reason", "certificate")]);
+        eventually("it is counted", || (failed() == 1.0).then_some(()));
     }
 }

@@ -79,6 +79,7 @@ mod stale;
 mod sticky;
 mod systemd;
 mod tls;
+mod tls_endpoints;
 mod tls_files;
 mod tokens;
 mod tools;

@@ -8,8 +8,9 @@ use super::super::block::Block;
 use super::super::plain::Plain;
 use super::super::stream::Stream;
 use super::super::{clock, driver};
-use super::records::small_block;
+use super::records::{give, small_block};
 use super::session::Session;
+use crate::tls::offer::rules_for;
 use crate::units::Instant;
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, Error as TlsError, PeerIncompatible};
@@ -123,11 +124,14 @@ impl fmt::Display for Failed {
 /// # Errors
 /// There is none; where the client speaks TLS it has been told so.
 pub async fn serve(stream: &mut Stream, config: &Arc<ServerConfig>, first: Block) -> Result<(), Failed> {
-    let connection = ServerConnection::new(Arc::clone(config)).map_err(Failed::Refused)?;
+    let first = match first.is_empty() {
+        true => first_of(stream.plain()).await?,
+        false => first,
+    };
+    let rules = rules_for(config, first.unread());
+    let connection = ServerConnection::new(rules).map_err(Failed::Refused)?;
     let session = Session::new(Connection::Server(connection));
-    if !first.is_empty() {
-        session.put_received(first);
-    }
+    session.put_received(first);
     shake(stream.plain(), &session, is_request).await?;
     stream.set_session(session);
     Ok(())
@@ -143,6 +147,21 @@ pub async fn connect(stream: &mut Stream, config: &Arc<ClientConfig>, name: Serv
     shake(stream.plain(), &session, |_| false).await?;
     stream.set_session(session);
     Ok(())
+}
+
+/// What comes first.
+async fn first_of(plain: &Plain) -> Result<Block, Failed> {
+    match plain.receive(small_block()).await {
+        (Ok(1..), block) => Ok(block),
+        (Ok(0), block) => {
+            give(block);
+            Err(Failed::Silent)
+        }
+        (Err(error), block) => {
+            give(block);
+            Err(Failed::Broken(error))
+        }
+    }
 }
 
 async fn shake(plain: &Plain, session: &Session, is_plain: impl Fn(&[u8]) -> bool) -> Result<(), Failed> {

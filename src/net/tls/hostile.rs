@@ -4,14 +4,17 @@ use super::tests::{Peer, SIDES, Side, done, session};
 use crate::net::block::Block;
 use crate::net::stream::Stream;
 use crate::net::testing::{block, on_each_driver, receive_all, until};
-use crate::tls::MinVersion;
 use crate::tls::testing::rules;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use crate::tls::{MinVersion, provider};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, Connection, ConnectionTrafficSecrets, ServerConnection};
+use rustls::{
+    CipherSuite, ClientConnection, Connection, ConnectionTrafficSecrets, ServerConfig, ServerConnection, version,
+};
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// More than a peer may send without a byte of plaintext, and than both sockets hold.
 const TOO_MUCH: usize = 64 << 20;
@@ -42,10 +45,10 @@ impl Sealer {
         };
         let (sequence, secrets) =
             std::mem::replace(&mut peer.connection, other).dangerous_extract_secrets().unwrap().tx;
-        let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("the first suite of both") };
+        let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secrets else { panic!("the first suite of both") };
         Self {
             socket: peer.socket.try_clone().unwrap(),
-            key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_ref()).unwrap()),
+            key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key.as_ref()).unwrap()),
             iv: iv.as_ref().try_into().unwrap(),
             sequence,
         }
@@ -62,6 +65,19 @@ impl Sealer {
         let nonce = Nonce::assume_unique_for_key(nonce);
         self.key.seal_in_place_append_tag(nonce, Aad::from(header), &mut body).unwrap();
         [&header[..], &body].concat()
+    }
+
+    /// A record of this type in TLS 1.2 (RFC 5288 §3).
+    fn seal_12(&mut self, content: &[u8], kind: u8) -> Vec<u8> {
+        let mut body = content.to_vec();
+        let length = |bytes: usize| u16::try_from(bytes).unwrap().to_be_bytes();
+        let mut nonce = self.iv;
+        nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()).for_each(|(byte, number)| *byte ^= number);
+        let header = |bytes: usize| [&[kind, 3, 3][..], &length(bytes)].concat();
+        let about = [&self.sequence.to_be_bytes()[..], &header(content.len())].concat();
+        self.sequence += 1;
+        self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(about), &mut body).unwrap();
+        [&header(8 + body.len())[..], &nonce[4..], &body].concat()
     }
 
     /// Bytes that come until the end.
@@ -186,6 +202,56 @@ fn what_no_peer_may_send_ends_the_session_and_nothing_of_it_is_passed_on() {
                 drop(stream);
                 done(thread).await;
             }
+        }
+    });
+}
+
+#[test]
+fn who_asks_for_renegotiation_is_told_at_once_that_there_is_none() {
+    on_each_driver(|_| async {
+        for ours in SIDES {
+            let (server, client) = rules(MinVersion::Tls12);
+            let mut suites = (*provider()).clone();
+            suites.cipher_suites.retain(|it| it.suite() == CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+            let mut only_12 = ServerConfig::builder_with_provider(Arc::new(suites))
+                .with_protocol_versions(&[&version::TLS12])
+                .unwrap()
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(&server.cert_resolver));
+            let mut client = Arc::unwrap_or_clone(client);
+            (only_12.enable_secret_extraction, client.enable_secret_extraction) = (true, true);
+            let rules = (Arc::new(only_12), Arc::new(client));
+            let theirs = rules.clone();
+            let (stream, thread) = session(ours, &rules, move |peer| {
+                peer.say(b"hello");
+                peer.take(1);
+                let asks = match ours {
+                    Side::Server => {
+                        let name = ServerName::try_from("localhost").unwrap();
+                        let mut hello = Vec::new();
+                        let mut again = ClientConnection::new(Arc::clone(&theirs.1), name).unwrap();
+                        again.write_tls(&mut hello).unwrap();
+                        hello.split_off(5)
+                    }
+                    // HelloRequest
+                    Side::Client => vec![0; 4],
+                };
+                let mut sealer = Sealer::take_over(peer, &theirs);
+                sealer.socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+                let asks = sealer.seal_12(&asks, HANDSHAKE);
+                sealer.socket.write_all(&asks).unwrap();
+                let mut told = [0; 5];
+                sealer.socket.read_exact(&mut told).unwrap();
+                assert_eq!(told[0], ALERT);
+                let more = sealer.seal_12(b"more", APPLICATION_DATA);
+                sealer.socket.write_all(&more).unwrap();
+                usize::from(told[0])
+            })
+            .await;
+            assert_eq!(receive_all(&stream, 5).await, b"hello");
+            stream.send(block(b"!", 0)).await.0.unwrap();
+            assert_eq!(receive_all(&stream, 4).await, b"more");
+            assert_eq!(done(thread).await, usize::from(ALERT));
         }
     });
 }

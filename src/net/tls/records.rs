@@ -4,7 +4,7 @@ use super::super::block::{Block, Blocks};
 use super::super::engine::{self, Engine};
 use super::super::stream::Received;
 use crate::limits::{BLOCK_LARGE, BLOCK_SMALL};
-use rustls::Connection;
+use rustls::{AlertDescription, Connection, Error};
 use std::fmt;
 use std::io::{self, BufRead as _, Write as _};
 
@@ -52,6 +52,8 @@ pub(super) struct Records {
     pub(super) unsent: Block,
     pub(super) end: Option<End>,
     has_said_end: bool,
+    /// What the peer has ended it with.
+    pub(super) alert: Option<AlertDescription>,
     /// Read since the last byte of plaintext, once the handshake was over.
     barren: usize,
     /// Sent since the last byte was received: plaintext, and what has become of it on the wire.
@@ -74,6 +76,7 @@ impl Records {
             unsent: Block::default(),
             end: None,
             has_said_end: false,
+            alert: None,
             barren: 0,
             sent: (0, 0),
         }
@@ -122,6 +125,9 @@ impl Records {
             if state.is_err() || taken == 0 || has_closed || self.barren > BARREN_BYTES_MAX {
                 give(std::mem::take(&mut self.unread));
                 self.end = Some(if has_closed { End::Closed } else { End::Forged });
+            }
+            if let Err(Error::AlertReceived(alert)) = state {
+                self.alert = Some(alert);
             }
             state?;
         }

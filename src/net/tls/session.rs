@@ -103,6 +103,26 @@ impl Session {
         self.identity.get().map(|identity| &**identity)
     }
 
+    /// Whether the peer has ended it because of our certificate, or because we have none; with TLS 1.3 a server says so only after the
+    /// handshake (RFC 8446 §4.4.2.4), and has read nothing of what was sent meanwhile.
+    #[must_use]
+    pub fn refusal(&self) -> Option<rustls::Error> {
+        use rustls::AlertDescription as Alert;
+        let alert = self.records.borrow().alert?;
+        let is_about_us = matches!(
+            alert,
+            Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::CertificateRequired
+        );
+        is_about_us.then_some(rustls::Error::AlertReceived(alert))
+    }
+
     pub(super) fn is_handshaking(&self) -> bool {
         self.records.borrow().connection.is_handshaking()
     }
@@ -190,10 +210,30 @@ impl Session {
     fn take_in(&self, plain: &Plain, received: Received) {
         let mut records = self.records.borrow_mut();
         records.take_in(received);
-        if records.read().is_err() {
-            drop(records);
+        let read = records.read();
+        let has_to_say = records.connection.wants_write();
+        drop(records);
+        if read.is_err() {
             // it is told what is wrong (RFC 8446 §6.2), if it listens
             self.flush_now(plain);
+        } else if has_to_say {
+            self.answer(plain);
+        }
+    }
+
+    /// Says what the peer waits for and no plaintext brings: that there is no renegotiation (RFC 5746 §4.5). What the kernel does not take,
+    /// and all of it while something else is on its way, goes with the next send.
+    #[cold]
+    fn answer(&self, plain: &Plain) {
+        let mut records = self.records.borrow_mut();
+        if self.is_sending.get() || !records.unsent.is_empty() || plain.is_posting() {
+            return;
+        }
+        let mut sealed = records.seal(&mut Block::default(), false);
+        sealed.consume(send_now(plain, sealed.unread()));
+        match sealed.is_empty() {
+            true => give(sealed),
+            false => records.unsent = sealed,
         }
     }
 
@@ -327,9 +367,8 @@ impl Session {
             return;
         }
         let last = records.seal(&mut Block::default(), self.ends.get());
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // who does not take it has other worries
-        let _ = plain.with_socket(|socket| socket.send_with_flags(last.unread(), flags));
+        send_now(plain, last.unread());
         give(last);
     }
 
@@ -337,6 +376,12 @@ impl Session {
     pub(in super::super) fn wire_bytes(&self, plaintext: usize) -> Option<usize> {
         self.records.borrow().wire_bytes(plaintext)
     }
+}
+
+/// Has the kernel take what it takes without waiting: so many bytes.
+fn send_now(plain: &Plain, bytes: &[u8]) -> usize {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    plain.with_socket(|socket| socket.send_with_flags(bytes, flags)).unwrap_or_default()
 }
 
 impl fmt::Debug for Session {
