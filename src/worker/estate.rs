@@ -35,7 +35,7 @@ struct Nonces {
     secret: [u64; 2],
     places: usize,
     words: Vec<(usize, u64)>,
-    /// Not said by those before 0.2.
+    /// Not said by older ones.
     #[serde(default)]
     life: u64,
 }

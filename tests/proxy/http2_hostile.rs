@@ -1,11 +1,12 @@
 //! Endpoints that speak HTTP/2 badly: what is theirs alone fails alone, is told as what it is, and goes nowhere else that it must not go.
 
-use crate::support::{Driver, Gateway, Setup, behind_endpoints, on_both_drivers};
+use crate::support::{Driver, Gateway, Setup, behind_endpoints, eventually, on_both_drivers};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::{Duration, Instant};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -21,6 +22,8 @@ const END_HEADERS: u8 = 4;
 struct Peer {
     stream: TcpStream,
     unread: Vec<u8>,
+    /// That the gateway has sent.
+    pings: usize,
 }
 
 /// The head of a request: its stream, whether that was all, and its block, in which the path stands as it is.
@@ -56,7 +59,10 @@ impl Peer {
             let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
             match (head[3], head[4] & 1) {
                 (SETTINGS, 0) => self.write(&frame(SETTINGS, 1, 0, b""))?,
-                (PING, 0) => self.write(&frame(PING, 1, 0, &payload))?,
+                (PING, 0) => {
+                    self.pings += 1;
+                    self.write(&frame(PING, 1, 0, &payload))?;
+                }
                 _ => return Ok((head[3], head[4], id, payload)),
             }
         }
@@ -122,7 +128,7 @@ impl Hostile {
                 counted.fetch_add(1, SeqCst);
                 let (asked, serve) = (Arc::clone(&asked), Arc::clone(&serve));
                 // it ends with its connection, whose end is no failure
-                thread::spawn(move || serve(&mut Peer { stream, unread: Vec::new() }, &asked));
+                thread::spawn(move || serve(&mut Peer { stream, unread: Vec::new(), pings: 0 }, &asked));
             }
         });
         Self { address, connections, requests }
@@ -332,5 +338,21 @@ on_both_drivers! {
         }
         assert_eq!(hostile.requests(), 3 * STREAMS);
         assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[]), 1.0);
+    }
+
+    /// RFC 9113 §6.7: whoever has gone meanwhile is found out a round trip later, and whoever is there hears one frame more.
+    fn one_that_was_idle_for_long_is_asked_whether_it_is_there_along_with_the_next_request(driver: Driver) {
+        let endpoint = Hostile::start(|peer, _| loop {
+            let asked = peer.asked_whole()?;
+            let pings = peer.pings.to_string();
+            peer.write(&answer(asked.id, "200", &pings))?;
+        });
+        let gateway = gateway(driver, &[&endpoint], "", "");
+        let pings = || gateway.get("/").text();
+        assert_eq!([pings(), pings()], ["0", "0"]);
+        let began = Instant::now();
+        eventually("ten seconds are over", || (began.elapsed() > Duration::from_millis(10_300)).then_some(()));
+        assert_eq!([pings(), pings()], ["1", "1"]);
+        assert_eq!(endpoint.connections(), 1);
     }
 }

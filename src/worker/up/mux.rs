@@ -1,7 +1,8 @@
 //! The task of one shared connection to an endpoint: it owns the socket, takes what comes, and sends what waits.
 //!
 //! It is listened to all the time, so what ends it is known before the next request comes. A PING asks after an endpoint that has been silent
-//! while streams are open, and only then: servers of gRPC end connections that ping when they are idle.
+//! while streams are open, and only then: servers of gRPC end connections that ping when they are idle. So a connection that was idle for long gets its
+//! PING with the next request.
 
 use super::link::Link;
 use crate::http::h2::connection::INPUT_BYTES_MAX;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 /// Silence while streams are open, after which an endpoint is asked for a sign of life.
 const SILENCE: Duration = Duration::from_secs(15);
+/// Silence without streams, after which one is asked for along with the next request: who is gone is known a round trip later.
+const STALE: Duration = Duration::from_secs(10);
 /// … which it has so long for.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long an endpoint may take nothing of what is sent.
@@ -95,6 +98,7 @@ impl Mux {
                 }
                 receiving.set(Some(self.receive(&mut inbox)));
             }
+            self.wake(&mut clocks);
             if let Some(out) = link.collect(worker) {
                 match self.send(out, &watch, receiving.as_mut()).await {
                     Ok(Some(block)) => {
@@ -126,6 +130,19 @@ impl Mux {
             let _ = stream.post(out);
             stream.say_farewell();
         }
+    }
+
+    /// Notes whether there are streams now.
+    fn wake(&self, clocks: &mut Clocks) {
+        if self.link.streams() == 0 || clocks.quiet.is_none() {
+            return;
+        }
+        let now = clock::now();
+        if clocks.quiet.take().is_some_and(|since| now >= since + STALE) {
+            self.link.ping();
+            clocks.pinged = Some(now);
+        }
+        clocks.heard = now; // silence counts from the first request on
     }
 
     fn on_block(&self, block: Block, inbox: &mut Block, clocks: &mut Clocks) {
@@ -200,11 +217,8 @@ impl Mux {
     ) -> Happened {
         let Self { link, worker, .. } = self;
         let now = clock::now();
-        if link.streams() > 0 {
-            if clocks.quiet.take().is_some() {
-                clocks.heard = now; // silence counts from the first request on
-            }
-        } else {
+        self.wake(clocks);
+        if link.streams() == 0 {
             clocks.quiet.get_or_insert(now);
         }
         let until = match (clocks.quiet, clocks.pinged) {
