@@ -337,18 +337,24 @@ fn wants_http1(authority: &Authority, goes_away: bool) -> (SocketAddr, Arc<[Atom
     (address, seen)
 }
 
+/// A gateway before one endpoint that speaks TLS and is vouched for by this authority.
+fn before_tls(driver: Driver, authority: &Authority, address: SocketAddr, keys: &str) -> Gateway {
+    let config = format!(
+        "[[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\n\n\
+         [upstream.svc]\nendpoints = [{{ address = \"{address}\" }}]\n\
+         tls = {{ ca = \"{}\", name = \"localhost\" }}\n{keys}\n",
+        authority.ca()
+    );
+    Gateway::start_with(driver, &Setup { workers: 1, config: &config, ..Setup::default() })
+}
+
 on_both_drivers! {
     fn an_endpoint_that_wants_http1_is_spoken_to_so_from_then_on(driver: Driver) {
         let authority = Authority::new();
         authority.sign("both", &["localhost"]);
         for goes_away in [false, true] {
             let (address, seen) = wants_http1(&authority, goes_away);
-            let tls = format!("tls = {{ ca = \"{}\", name = \"localhost\" }}", authority.ca());
-            let config = format!(
-                "[[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\n\n\
-                 [upstream.svc]\nprotocol = \"auto\"\nendpoints = [{{ address = \"{address}\" }}]\n{tls}\n"
-            );
-            let gateway = Gateway::start_with(driver, &Setup { workers: 1, config: &config, ..Setup::default() });
+            let gateway = before_tls(driver, &authority, address, "protocol = \"auto\"");
             for _ in 0..3 {
                 let answer = gateway.request("POST", "/once", &[], b"once-body");
                 assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
@@ -402,12 +408,8 @@ on_both_drivers! {
             [(&b"h2"[..], "h2", true), (b"h2", "auto", true), (b"http/1.1", "auto", true), (b"http/1.1", "h2", false)]
         {
             let (address, seen) = speaks_only(&authority, spoken);
-            let tls = format!("tls = {{ ca = \"{}\", name = \"localhost\" }}", authority.ca());
-            let config = format!(
-                "[[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"svc\"\n\n\
-                 [upstream.svc]\nprotocol = \"{protocol}\"\nendpoints = [{{ address = \"{address}\" }}]\n{tls}\n{check}\n"
-            );
-            let gateway = Gateway::start_with(driver, &Setup { workers: 1, config: &config, ..Setup::default() });
+            let keys = format!("protocol = \"{protocol}\"\n{check}");
+            let gateway = before_tls(driver, &authority, address, &keys);
             let result = if passes { "passed" } else { "failed" };
             eventually("it is checked twice", || {
                 (gateway.metric("ringgate_health_checks_total", &[("result", result)]) >= 2.0).then_some(())

@@ -1,14 +1,12 @@
 //! Consumers, ways to be recognised and rules as `/config` shows them: names and counts, and nothing of a key, not even its digest.
 
+use super::configuration::HIDDEN;
 use crate::config::{
     Auth, ClaimTest, Config, Consumers, Forward, KeyPlace, Proof, Rule, SignatureRules, Signer, TokenRules,
 };
 use crate::units::AuthId;
 use http::HeaderName;
 use serde_json::{Map, Value, json};
-
-/// Stands for the digest of a key.
-const HIDDEN: &str = "(hidden)";
 
 /// `[consumer.NAME]` of the configuration itself; of those in `consumers_file` there may be very many.
 pub(super) fn consumers(consumers: &Consumers) -> Map<String, Value> {
