@@ -141,7 +141,9 @@ on_both_drivers! {
     fn a_service_whose_calls_fail_behind_their_bodies_is_ejected(driver: Driver) {
         let (first, second) = (Service::start(), Service::start());
         first.refuse(13, true, None);
-        let file = config(&[&first, &second], "", "outlier = { consecutive = 3 }").replace("priority = 1", "priority = 0");
+        // in turn: who compares the two does not ask one that has just failed for a second, however many calls there are
+        let cluster = "balance = \"round_robin\"\noutlier = { consecutive = 3, eject = \"10m\", eject_max = \"10m\" }";
+        let file = config(&[&first, &second], "", cluster).replace("priority = 1", "priority = 0");
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");
         let gateway = gateway_with(driver, CLEAR, &format!("[access_log]\npath = \"{}\"\n{file}", log.display()));

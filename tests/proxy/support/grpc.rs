@@ -98,6 +98,7 @@ impl Drop for Service {
 async fn listen(listener: TcpListener, seen: Arc<Seen>) {
     loop {
         let (socket, _) = listener.accept().await.unwrap();
+        socket.set_nodelay(true).unwrap();
         let seen = Arc::clone(&seen);
         seen.connections.fetch_add(1, SeqCst);
         tokio::spawn(async move {
@@ -217,6 +218,7 @@ pub(crate) fn run<T>(client: impl Future<Output = T>) -> T {
 /// A connection, whose task runs until the client is dropped.
 pub(crate) async fn connect(address: &str) -> SendRequest<Bytes> {
     let socket = TcpStream::connect(address).await.unwrap();
+    socket.set_nodelay(true).unwrap();
     let mut builder = h2::client::Builder::new();
     builder.initial_connection_window_size(1 << 24).initial_window_size(1 << 22);
     let (sender, connection) = builder.handshake(socket).await.unwrap();
