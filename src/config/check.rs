@@ -242,6 +242,7 @@ fn config(
         traffic::strip(&mut routes);
         routes.extend(guards?);
         by_path::keep(&mut routes, &listeners, &clusters);
+        routes.iter_mut().for_each(|route| route.is_plain = route.has_no_extras());
         Some(Config {
             include: include?,
             gateway: gateway?,

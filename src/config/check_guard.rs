@@ -106,6 +106,7 @@ fn guard((name, matcher, captures): (String, super::Match, Option<Captures>), ta
         body_rate_min: None,
         grpc_web: false,
         traffic: Default::default(),
+        is_plain: false,
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },

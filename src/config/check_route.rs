@@ -132,6 +132,7 @@ impl RouteReader<'_, '_, '_, '_> {
             body_rate_min: value(&table.min_body_rate).map(|rate| rate.0),
             grpc_web: value(&table.grpc_web)?,
             traffic: traffic?,
+            is_plain: false, // which is found once all of it is known
             retry: retry?,
         })
     }

@@ -393,8 +393,30 @@ pub struct Route {
     pub grpc_web: bool,
     /// What else is done with its requests on their way to an upstream.
     pub traffic: Traffic,
+    /// None of the rules that few routes have, as [`Route::has_no_extras`] finds: what asks for this once need not ask for each of them.
+    pub is_plain: bool,
     /// Retries.
     pub retry: Retry,
+}
+
+impl Route {
+    /// Whether nothing of [`Traffic`] but times and sizes, no CORS and no variables are in its responses' way.
+    fn has_no_extras(&self) -> bool {
+        let Traffic {
+            split_by: _,
+            split_fallback: _,
+            fault,
+            mirror,
+            timeout_from_end: _,
+            buffered_bytes_max: _,
+            compression,
+            relocation,
+            bandwidth,
+        } = &self.traffic;
+        let has_traffic =
+            fault.is_some() || mirror.is_some() || compression.is_some() || relocation.is_some() || bandwidth.is_some();
+        !has_traffic && self.cors.is_none() && self.response_headers.templates.is_empty()
+    }
 }
 
 /// What a route does.

@@ -239,16 +239,22 @@ impl Limits {
         }
     }
 
+    /// What a request meets, if that is what stands on its route.
+    fn rows_of_route(&self, (route, listener, which): (RouteId, ListenerId, Met)) -> Option<&[Row]> {
+        let is_all = which == Met::All && self.listeners[listener.index()].rows.is_empty();
+        is_all.then(|| &*self.routes[route.index()].rows)
+    }
+
     /// What a request meets.
     fn rows<'m>(
         &'m self,
         met: &'m mut [Row; MET_MAX],
         (route, listener, which): (RouteId, ListenerId, Met),
     ) -> &'m [Row] {
-        let (of_route, of_listener) = (&self.routes[route.index()], &self.listeners[listener.index()]);
-        if which == Met::All && of_listener.rows.is_empty() {
-            return &of_route.rows;
+        if let Some(rows) = self.rows_of_route((route, listener, which)) {
+            return rows;
         }
+        let (of_route, of_listener) = (&self.routes[route.index()], &self.listeners[listener.index()]);
         let len = meet(met, of_listener, of_route).len();
         let mut kept = 0;
         for row in 0..len {
@@ -353,20 +359,18 @@ impl Admission {
         if has_slot && self.slots[route.index()].as_mut().is_some_and(|slots| !slots.acquire()) {
             return Admitted::ConcurrencyLimited;
         }
-        let mut met = [Row::default(); MET_MAX];
-        let rows = self.limits.rows(&mut met, (route, listener, which));
-        let admitted = match rows {
-            [] => Admitted::Pass { dry_run: 0 },
-            rows => {
-                let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
-                for (mark, row) in marks.iter_mut().zip(rows) {
-                    *mark = self.limits.limiters[row.limiter as usize].marks(&self.limits.tables, caller, value, at);
-                }
-                let marked = (rows, &marks[..rows.len()]);
-                match enter(&self.limits, marked, &mut self.taken) {
-                    Admitted::Pass { dry_run } => tokens(&self.limits, marked, &mut self.leases, dry_run, at),
-                    refused => refused,
-                }
+        let limits = &*self.limits;
+        let admitted = match limits.rows_of_route((route, listener, which)) {
+            Some([]) => Admitted::Pass { dry_run: 0 },
+            // most requests meet one, and the tables for many cost more than it does
+            Some([row]) => {
+                let mark = limits.limiters[row.limiter as usize].marks(&limits.tables, caller, value, at);
+                let marked = (std::slice::from_ref(row), std::slice::from_ref(&mark));
+                take(limits, marked, (&mut self.taken, &mut self.leases), at)
+            }
+            _ => {
+                let hands = (&mut self.taken, &mut *self.leases);
+                take_each(limits, (route, listener, which), (caller, value), hands, at)
             }
         };
         if !matches!(admitted, Admitted::Pass { .. }) {
@@ -403,6 +407,34 @@ impl Admission {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+}
+
+/// What one worker takes: places of requests at once, and tokens.
+type Hands<'h> = (&'h mut Vec<usize>, &'h mut [Lease]);
+
+/// Takes what all that a request meets ask for.
+#[inline(never)]
+fn take_each<'h>(
+    limits: &Limits,
+    asked: (RouteId, ListenerId, Met),
+    (caller, value): (Caller<'_>, &dyn Fn(&LimitKey) -> Option<&'h [u8]>),
+    hands: Hands<'_>,
+    at: Moment,
+) -> Admitted {
+    let mut met = [Row::default(); MET_MAX];
+    let rows = limits.rows(&mut met, asked);
+    let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
+    for (mark, row) in marks.iter_mut().zip(rows) {
+        *mark = limits.limiters[row.limiter as usize].marks(&limits.tables, caller, value, at);
+    }
+    take(limits, (rows, &marks[..rows.len()]), hands, at)
+}
+
+fn take(limits: &Limits, marked: (&[Row], &[Marks]), (taken, leases): Hands<'_>, at: Moment) -> Admitted {
+    match enter(limits, marked, taken) {
+        Admitted::Pass { dry_run } => tokens(limits, marked, leases, dry_run, at),
+        refused => refused,
     }
 }
 

@@ -239,6 +239,13 @@ impl Cluster {
         self.available as usize
     }
 
+    /// Whether anything happened since changes were taken last.
+    #[inline]
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Takes what happened since the last call, oldest first. Each change is told by one worker.
     pub fn take_changes(&mut self) -> impl Iterator<Item = Change> + '_ {
         self.changes.drain(..)
@@ -296,7 +303,13 @@ impl Cluster {
     /// Whether a request that tried `tried` could meet an endpoint that it does not know and that is not known to be dead; one that was put
     /// aside is the last resort. Saturation is not looked at.
     pub fn has_other(&mut self, tried: &[EndpointId], now: Instant) -> bool {
+        if self.endpoints.len() == 1 && !tried.is_empty() {
+            return false;
+        }
         self.refresh(now);
+        if self.available as usize > tried.len() {
+            return true;
+        }
         let distinct = |i: usize| !tried[..i].contains(&tried[i]);
         let counts = |i: usize| self.tier_of(tried[i]).available.binary_search(&tried[i]).is_ok();
         let known = (0..tried.len()).filter(|i| distinct(*i) && counts(*i)).count();

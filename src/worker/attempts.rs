@@ -246,7 +246,7 @@ impl<'w> Attempts<'w> {
         }
         if action != Action::Relay {
             self.count_end(event, now);
-            self.slot.borrow_mut().take();
+            self.hold(None);
         }
         if matches!(event, Event::TimedOut | Event::ConnectTimedOut) && matches!(action, Action::Reply(_)) {
             self.on_latency(self.exchange.borrow().deadline().total, now);
@@ -270,7 +270,7 @@ impl<'w> Attempts<'w> {
 
     /// The attempt that was asked for is being made, and counted as what it is.
     fn enter(&self, endpoint: EndpointId, slot: Option<Slot>, now: Instant) {
-        *self.slot.borrow_mut() = slot;
+        self.hold(slot);
         self.current.set(Some(Current { endpoint, began: now, answered: None }));
         let mut exchange = self.exchange.borrow_mut();
         let recorder = &self.worker.recorder;
@@ -280,6 +280,14 @@ impl<'w> Attempts<'w> {
             Occasion::Retry(cause) => recorder.retry(self.cluster.get(), retry_reason(cause)),
         }
         exchange.on_entered(&mut self.worker.cluster(self.cluster.get()).borrow_mut(), now);
+    }
+
+    /// Holds this place at an endpoint and no other; few have any.
+    fn hold(&self, slot: Option<Slot>) {
+        let mut held = self.slot.borrow_mut();
+        if held.is_some() || slot.is_some() {
+            *held = slot;
+        }
     }
 
     fn on_head(&self, failed: bool, now: Instant) {

@@ -10,6 +10,7 @@ use super::attempts::Attempts;
 use super::believed::Bearer;
 use super::failure::{Ending, Failure};
 use super::inbound::Inbound;
+use super::kept::Kept;
 use super::lease::Lease;
 use super::meaning::keep;
 use super::opening;
@@ -81,15 +82,14 @@ struct Answer {
 /// # Errors
 /// Nobody is there to be told, or the drain's time is over.
 pub(super) async fn ask(
-    inbound: &Inbound<'_>,
-    inbox: &Block,
+    (inbound, kept, inbox): (&Inbound<'_>, &Kept, &Block),
     wait: &Wait,
     until: Instant,
 ) -> Result<Decision, ProxyError> {
     let worker = inbound.worker;
     let way = &worker.shared.config.auth[wait.way.index()];
     let Some(forward) = way.forward() else { return Ok(Decision::None) };
-    let text = text(inbound, &wait.head.view(inbox), forward);
+    let text = text(inbound, &kept.view(inbox), forward);
     let now = clock::now();
     let mut key = (wait.way, [0; 32]);
     key.1.copy_from_slice(digest::digest(&digest::SHA256, &text).as_ref());

@@ -19,7 +19,7 @@ use super::incoming::Incoming;
 use super::kept::Kept;
 use super::line::{Last, Line};
 use super::opening;
-use super::plan::{self, Answer, Forward, Plan, Way};
+use super::plan::{self, Answer, Forward, Way};
 use super::record::Record;
 use super::side;
 use super::upload::Upload;
@@ -68,24 +68,26 @@ pub(super) fn exchange(
     request: Request,
 ) -> impl Future<Output = Served> {
     async move {
-        let Request { kept, arrived, mut now } = request;
-        let Plan { mut cycle, mut way } = plan::plan(inbound, kept, inbox, record, now);
+        let Request { mut kept, arrived, mut now } = request;
+        let mut cycle = Cycle::default();
+        let mut way = plan::plan((inbound, &mut kept, inbox), &mut cycle, record, now);
         while let Way::Wait(wait) = way {
             // in a box, because hardly a request waits and all of them would be as large
-            way = Box::pin(waiting::wait(inbound, inbox, &mut cycle, record, wait)).await;
+            way = Box::pin(waiting::wait((inbound, &mut kept, inbox), &mut cycle, record, wait)).await;
             now = clock::now();
         }
         match &mut way {
             // the loop before has left none
             Way::Wait(_) => Served { last: Block::default(), close: true, linger: false, at: now },
             Way::Answer(Answer { out, framing }) => {
+                inbound.worker.put_head(kept);
                 record.response_bytes = out.unread().len() as u64;
                 let mut body = Body::new(*framing, u64::MAX);
                 let rest = Rest { inbox, body: &mut body, trailers: &mut Trailers::default() };
                 let served = Served { last: std::mem::take(out), close: false, linger: true, at: now };
                 conclude(inbound, &mut cycle, rest, record, served).await
             }
-            Way::Forward(to) => forward(inbound, inbox, &mut cycle, record, to, Began { arrived, now }).await,
+            Way::Forward(to) => forward((inbound, kept, inbox), &mut cycle, record, to, Began { arrived, now }).await,
         }
     }
 }
@@ -95,8 +97,7 @@ pub(super) fn exchange(
     reason = "an async function holds its arguments twice, and what a request holds counts"
 )]
 fn forward(
-    inbound: &Inbound<'_>,
-    inbox: &mut Block,
+    (inbound, kept, inbox): (&Inbound<'_>, Box<Kept>, &mut Block),
     cycle: &mut Cycle,
     record: &mut Record,
     forward: &mut Forward,
@@ -104,13 +105,13 @@ fn forward(
 ) -> impl Future<Output = Served> {
     async move {
         let worker = inbound.worker;
-        let (head, slot, trailers) = (forward.head.take(), forward.slot.take(), std::mem::take(&mut forward.trailers));
+        let (slot, trailers) = (forward.slot.take(), std::mem::take(&mut forward.trailers));
         let Forward { route, cluster, framing, withheld, bytes_max, idempotent, hash, session, .. } = *forward;
         let config = inbound.config();
         let rules = &worker.shared.config.routes[route.index()];
         let kept_bytes_max = rules.traffic.buffered_bytes_max.unwrap_or_default().max(REPLAY_BYTES_MAX);
         let replayable = !framing.exceeds(kept_bytes_max as u64);
-        let of_head = || Call::of(&head.as_ref()?.view(inbox).fields())?.timeout;
+        let of_head = || Call::of(&kept.view(inbox).fields())?.timeout;
         let timeout = forward.call.filter(|says| *says).and_then(|_| of_head());
         let is_coming = match framing {
             Framing::Fixed(bytes) => bytes > inbox.unread().len() as u64,
@@ -135,7 +136,7 @@ fn forward(
         };
         let is_call = forward.call.is_some();
         let is_text = forward.web == Some(Form::Text);
-        let is_mirrored = side::is_mirrored(worker, forward);
+        let is_mirrored = !rules.is_plain && side::is_mirrored(worker, forward);
         let incoming = Incoming {
             framing,
             trailers,
@@ -149,7 +150,17 @@ fn forward(
             is_mirrored,
         };
         let mut upload = Upload::new(inbound, &attempts, std::mem::take(inbox), incoming);
-        let mut line = Line { inbound, attempts: &attempts, forward, head, cycle, record, met_stale: false, now };
+        let mut line = Line {
+            inbound,
+            attempts: &attempts,
+            forward,
+            rules,
+            head: Some(kept),
+            cycle,
+            record,
+            met_stale: false,
+            now,
+        };
         let last = line.run(&upload).await;
         let Line { head, cycle, record, now, .. } = line;
         if let Some(head) = head {
@@ -157,7 +168,9 @@ fn forward(
         }
         record.request_bytes += upload.body_bytes();
         record.on_attempts(&attempts);
-        drop(slot); // before what is left of the request is waited for
+        if let Some(slot) = slot {
+            drop(slot); // before what is left of the request is waited for
+        }
         let served = Served { last: last.block, close: false, linger: last.is_heard, at: now };
         let served = conclude(inbound, cycle, upload.rest(), record, served).await;
         *inbox = upload.finish();

@@ -7,7 +7,7 @@ use super::kept::Kept;
 use super::plan::Forward;
 use super::record::Record;
 use super::upload::{BodyState, Upload};
-use crate::config::HeaderRules;
+use crate::config::{HeaderRules, Route};
 use crate::error::{Fault, ProxyError, Rule};
 use crate::http::cycle::Cycle;
 use crate::http::framing::Framing;
@@ -27,6 +27,8 @@ pub(super) struct Line<'w> {
     pub(super) cycle: &'w mut Cycle,
     pub(super) record: &'w mut Record,
     pub(super) forward: &'w Forward,
+    /// Those of its route.
+    pub(super) rules: &'w Route,
     /// Its head, until that is encoded.
     pub(super) head: Option<Box<Kept>>,
     /// It has met a pooled connection that was closed, and takes none any more.
@@ -47,19 +49,17 @@ pub(super) struct Last {
 impl<'w> Line<'w> {
     /// The route's rules for what goes down.
     pub(super) fn response_rules(&self) -> &'w HeaderRules {
-        &self.inbound.worker.shared.config.routes[self.forward.route.index()].response_headers
+        &self.rules.response_headers
     }
 
     /// How long a tunnel or a stream may stand still.
     pub(super) fn tunnel_timeout(&self) -> Duration {
-        let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
-        route.tunnel_timeout.unwrap_or(self.inbound.config().tunnel_timeout)
+        self.rules.tunnel_timeout.unwrap_or(self.inbound.config().tunnel_timeout)
     }
 
     /// How long a body may.
     pub(super) fn body_timeout(&self) -> Duration {
-        let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
-        route.body_timeout.unwrap_or(self.inbound.config().body_timeout)
+        self.rules.body_timeout.unwrap_or(self.inbound.config().body_timeout)
     }
 
     /// Tells what an attempt has failed of. A client's failure is the end.

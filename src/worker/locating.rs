@@ -15,7 +15,7 @@ use http::header;
 impl Line<'_> {
     /// What the route makes of an endpoint's `Location`, if anything.
     pub(super) fn relocation(&self) -> Option<&Relocation> {
-        self.inbound.worker.shared.config.routes[self.forward.route.index()].traffic.relocation.as_deref()
+        self.rules.traffic.relocation.as_deref()
     }
 
     /// Appends the headers that name a place, which are not copied: what has become of them, or as they are.

@@ -5,7 +5,7 @@
 
 use super::decision::{Decision, Refusal};
 use super::inbound::Inbound;
-use super::plan::{Planned, Planner};
+use super::plan::{Planner, Way};
 use super::record::Record;
 use super::variables::Known;
 use super::waiting::Told;
@@ -19,18 +19,29 @@ use std::net::IpAddr;
 
 impl Planner<'_> {
     /// As [`Planner::way`], and the log knows of it.
-    pub(super) fn way_and_fields(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Planned {
+    pub(super) fn way_and_fields(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Way {
+        let Some(fields) = self.chosen_fields() else {
+            return self.way(cycle, record, client); // as it comes: what is large should not be moved for nothing
+        };
         let planned = self.way(cycle, record, client);
-        self.note_fields(record, &planned);
+        self.note_unless_waiting(record, fields, &planned);
         planned
     }
 
     /// Takes down what the file has chosen for the log, unless the request waits and is planned anew.
-    pub(super) fn note_fields(&self, record: &mut Record, planned: &Planned) {
-        let log = self.inbound.worker.shared.config.access_log.as_ref();
-        if let Some(fields) = log.map(|log| &log.fields).filter(|fields| !fields.is_empty())
-            && !matches!(planned, Planned::Wait(..))
-        {
+    pub(super) fn note_fields(&self, record: &mut Record, planned: &Way) {
+        if let Some(fields) = self.chosen_fields() {
+            self.note_unless_waiting(record, fields, planned);
+        }
+    }
+
+    fn chosen_fields(&self) -> Option<&[LogField]> {
+        let log = self.inbound.worker.shared.config.access_log.as_ref()?;
+        Some(log.fields.as_slice()).filter(|fields| !fields.is_empty())
+    }
+
+    fn note_unless_waiting(&self, record: &mut Record, fields: &[LogField], planned: &Way) {
+        if !matches!(planned, Way::Wait(..)) {
             self.note(record, fields);
         }
     }

@@ -32,7 +32,16 @@ impl Generation {
     }
 
     /// Counts what has happened to endpoints, and has the operator told.
+    #[inline]
     pub(super) fn tell_changes(&self, id: ClusterId, cluster: &mut Cluster) {
+        if cluster.has_changes() {
+            self.tell_each(id, cluster);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_each(&self, id: ClusterId, cluster: &mut Cluster) {
         for Change { endpoint, kind, .. } in cluster.take_changes() {
             let recorder = &self.recorder;
             match kind {

@@ -14,7 +14,7 @@ use super::own_lines::OwnLines;
 use super::record::Record;
 use super::request_id::{self, RequestId};
 use super::sticky;
-use super::waiting::{Heard, On, Wait};
+use super::waiting::{Heard, Wait};
 use crate::config::{self, ContentCoding, LimitKey, Protocol, Target};
 use crate::error::ProxyError;
 use crate::http::Version;
@@ -34,18 +34,10 @@ use crate::policy::fault::Injected;
 use crate::policy::limiter::Caller;
 use crate::policy::retry::is_idempotent;
 use crate::policy::router::{RequestView, Routed, Source};
-use crate::units::{AuthId, ClusterId, EndpointId, Instant, RouteId};
+use crate::units::{ClusterId, EndpointId, Instant, RouteId};
 use http::{HeaderName, Method};
 use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
-
-/// One request, understood.
-pub(super) struct Plan {
-    /// The client's connection.
-    pub(super) cycle: Cycle,
-    /// What is to be done.
-    pub(super) way: Way,
-}
 
 /// What is to be done with a request.
 pub(super) enum Way {
@@ -90,8 +82,6 @@ pub(super) struct Forward {
     pub(super) web: Option<Form>,
     /// To change the protocol; boxed, because hardly a request has one and all of them are moved.
     pub(super) offer: Option<Box<Offer>>,
-    /// Until it is encoded for the endpoint of an attempt.
-    pub(super) head: Option<Box<Kept>>,
     /// The coding that its client takes for the response, if the route compresses any.
     pub(super) coding: Option<ContentCoding>,
     /// What is made to go wrong with it; boxed, because hardly a request has it.
@@ -104,21 +94,19 @@ pub(super) struct Forward {
 
 /// Plans what is to be done with a request whose head has arrived and been taken from the inbox, in which its bytes still stand. What will be
 /// counted and logged goes into `record`.
-pub(super) fn plan(inbound: &Inbound<'_>, kept: Box<Kept>, inbox: &Block, record: &mut Record, now: Instant) -> Plan {
-    let mut cycle = Cycle::default();
-    let way = planned((inbound, kept, inbox), now, &[], |planner| planner.begin(&mut cycle, record));
-    Plan { cycle, way }
+pub(super) fn plan(of: (&Inbound<'_>, &mut Kept, &Block), cycle: &mut Cycle, record: &mut Record, now: Instant) -> Way {
+    planned(of, now, &[], |planner| planner.begin(cycle, record))
 }
 
-/// The verbs over a head, and then what is to be done with that.
+/// The verbs over a head, which then knows what was found out of it.
 pub(super) fn planned(
-    (inbound, mut kept, inbox): (&Inbound<'_>, Box<Kept>, &Block),
+    (inbound, kept, inbox): (&Inbound<'_>, &mut Kept, &Block),
     now: Instant,
     heard: &Heard,
-    verbs: impl FnOnce(&Planner<'_>) -> Planned,
+    verbs: impl FnOnce(&Planner<'_>) -> Way,
 ) -> Way {
     let head = kept.view(inbox);
-    let (worker, config) = (inbound.worker, inbound.config());
+    let config = inbound.config();
     let (behind, peer_text, request_id) = (inbox.unread(), OnceCell::new(), OnceCell::new());
     if let Some(id) = kept.id {
         let _ = request_id.set(id); // it has waited, and is called what it was
@@ -140,31 +128,13 @@ pub(super) fn planned(
         identified,
         heard,
     };
-    let planned = verbs(&planner);
+    let way = verbs(&planner);
     let (id, identified) = (planner.request_id.into_inner(), planner.identified.into_inner());
-    match planned {
-        Planned::Answer(answer) => {
-            worker.put_head(kept);
-            Way::Answer(answer)
-        }
-        Planned::Forward(mut forward) => {
-            kept.id = id;
-            kept.identified = identified;
-            forward.head = Some(kept);
-            Way::Forward(forward)
-        }
-        Planned::Wait(route, way, on) => {
-            kept.id = id;
-            Way::Wait(Wait { head: kept, route, way, on })
-        }
+    kept.id = id;
+    if let Way::Forward(_) = way {
+        kept.identified = identified; // who waits is recognised anew
     }
-}
-
-/// What is to be done with a request, while its head is looked at.
-pub(super) enum Planned {
-    Answer(Answer),
-    Forward(Forward),
-    Wait(RouteId, AuthId, On),
+    way
 }
 
 /// Where an admitted request goes.
@@ -200,7 +170,7 @@ pub(super) struct Planner<'p> {
 }
 
 impl Planner<'_> {
-    fn begin(&self, cycle: &mut Cycle, record: &mut Record) -> Planned {
+    fn begin(&self, cycle: &mut Cycle, record: &mut Record) -> Way {
         let head = self.head;
         #[cfg(test)]
         super::failing::on_head(head);
@@ -252,7 +222,7 @@ impl Planner<'_> {
 
     /// The verbs from here to the attempts. Each needs the head and what the verbs before it have found, and nothing that the worker lends: where
     /// one is to wait, the rest is planned anew from the head that is kept.
-    pub(super) fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Planned {
+    pub(super) fn way(&self, cycle: &mut Cycle, record: &mut Record, client: IpAddr) -> Way {
         // a unix socket's peer has no address but the one that stands for it
         let peer = self.inbound.client.peer;
         self.client.set((peer.address.is_some() || client != peer.ip()).then_some(client));
@@ -263,7 +233,7 @@ impl Planner<'_> {
         let is_kept_out = self.is_kept_out();
         let route = match self.route(cycle, record, is_kept_out) {
             Ok(route) => route,
-            Err(answer) => return Planned::Answer(answer),
+            Err(answer) => return Way::Answer(answer),
         };
         self.routed.set(Some(route));
         if self.call().is_some_and(|call| call.web.is_some()) {
@@ -271,14 +241,14 @@ impl Planner<'_> {
         }
         record.on_route(self.inbound, route, self.head.path());
         if is_kept_out {
-            return Planned::Answer(self.refuse(cycle, record, ProxyError::Forbidden, &[]));
+            return Way::Answer(self.refuse(cycle, record, ProxyError::Forbidden, &[]));
         }
         if self.inbound.worker.shared.config.routes[route.index()].is_guard {
             return self.aim(cycle, record, route, Held::default(), client); // whoever it is
         }
         let ways = config::identity::ways(&self.inbound.worker.shared.config.routes[route.index()], self.config);
         if !ways.is_empty() && self.head.rounds() >= ROUNDS_MAX {
-            return Planned::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[])); // before anybody is asked
+            return Way::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[])); // before anybody is asked
         }
         let met = if ways.is_empty() { Met::All } else { Met::Known };
         // who guesses passwords is limited before he is asked for one; once, however often it waits
@@ -286,17 +256,17 @@ impl Planner<'_> {
             && self.heard.is_empty()
             && let Err(answer) = self.admit(cycle, record, (route, Met::Anybody), client)
         {
-            return Planned::Answer(answer);
+            return Way::Answer(answer);
         }
         match self.identify(route, client, record) {
             Ok(()) => {}
-            Err(Stop::Wait(way, on)) => return Planned::Wait(route, way, on),
-            Err(Stop::Answered(refusal)) => return Planned::Answer(self.pass_refusal(cycle, record, &refusal)),
-            Err(Stop::Refused(error)) => return Planned::Answer(self.turn_away(cycle, record, route, error)),
+            Err(Stop::Wait(way, on)) => return Way::Wait(Wait { route, way, on }),
+            Err(Stop::Answered(refusal)) => return Way::Answer(self.pass_refusal(cycle, record, &refusal)),
+            Err(Stop::Refused(error)) => return Way::Answer(self.turn_away(cycle, record, route, error)),
         }
         match self.admit(cycle, record, (route, met), client) {
             Ok(held) => self.aim(cycle, record, route, held, client),
-            Err(answer) => Planned::Answer(answer),
+            Err(answer) => Way::Answer(answer),
         }
     }
 
@@ -376,14 +346,14 @@ impl Planner<'_> {
         }
     }
 
-    fn aim(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, held: Held, client: IpAddr) -> Planned {
+    fn aim(&self, cycle: &mut Cycle, record: &mut Record, route: RouteId, held: Held, client: IpAddr) -> Way {
         let (head, worker) = (self.head, self.inbound.worker);
         let rules = &worker.shared.config.routes[route.index()];
         match &rules.target {
             Target::Upstream(split) => {
-                let injected = self.inject(route, record);
+                let injected = if rules.is_plain { Injected::default() } else { self.inject(route, record) };
                 if let Injected { delay: None, abort: Some(status) } = injected {
-                    return Planned::Answer(self.abort(cycle, record, status));
+                    return Way::Answer(self.abort(cycle, record, status));
                 }
                 let cluster = self.side(route, split, client);
                 self.forward(cycle, record, To { route, cluster, held, injected }, client)
@@ -392,11 +362,11 @@ impl Planner<'_> {
             Target::Respond { status, .. }
                 if status.is_success() && head.version() == Version::Http2 && head.upgrade().is_some() =>
             {
-                Planned::Answer(self.refuse(cycle, record, ProxyError::NotImplemented, &[]))
+                Way::Answer(self.refuse(cycle, record, ProxyError::NotImplemented, &[]))
             }
             Target::Respond { status, body, content_type } => {
                 record.on_status(*status);
-                Planned::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     let reply = Reply {
                         status: *status,
                         content_type: Some(content_type.as_bytes()),
@@ -406,11 +376,11 @@ impl Planner<'_> {
                     reply::reply(out, &reply, to);
                 }))
             }
-            Target::Deny => Planned::Answer(self.refuse(cycle, record, ProxyError::Guarded, &[])),
+            Target::Deny => Way::Answer(self.refuse(cycle, record, ProxyError::Guarded, &[])),
             Target::Redirect { to: location, status } => {
                 let host = head.host().unwrap_or_default();
                 if host.is_empty() && location.contains("{host}") {
-                    return Planned::Answer(self.refuse(cycle, record, ProxyError::BadRequest, &[])); // HTTP/1.0 need not name one
+                    return Way::Answer(self.refuse(cycle, record, ProxyError::BadRequest, &[])); // HTTP/1.0 need not name one
                 }
                 record.on_status(*status);
                 let asked = Asked { scheme: self.inbound.scheme(), host, path: head.path(), query: head.query() };
@@ -420,35 +390,35 @@ impl Planner<'_> {
                     Some(_) => known.captured(location, text),
                     None => location,
                 };
-                Planned::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
+                Way::Answer(self.answer(cycle, Some(&rules.response_headers), |out, to| {
                     reply::redirect(out, *status, location, asked, to);
                 }))
             }
         }
     }
 
-    fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Planned {
+    fn forward(&self, cycle: &mut Cycle, record: &mut Record, to: To, client: IpAddr) -> Way {
         let To { route, cluster, held, injected } = to;
         let (head, worker) = (self.head, self.inbound.worker);
         if head.max_forwards() == Some(0) {
-            return Planned::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
+            return Way::Answer(self.options(cycle, record)); // RFC 9110 §7.6.2: it asks who stands at this point of the way
         }
         if head.rounds() >= ROUNDS_MAX {
-            return Planned::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[]));
+            return Way::Answer(self.refuse(cycle, record, ProxyError::LoopDetected, &[]));
         }
         let rules = &worker.shared.config.routes[route.index()];
         if let config::Rewrite::Made { pieces, .. } = &rules.rewrite
             && !self.known(route).has_path((rules, pieces), &mut worker.scratch.borrow_mut())
         {
-            return Planned::Answer(self.refuse_path(cycle, record));
+            return Way::Answer(self.refuse_path(cycle, record));
         }
         let bytes_max = rules.body_bytes_max.unwrap_or(self.config.body_bytes_max);
         if head.framing().exceeds(bytes_max) {
-            return Planned::Answer(self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]));
+            return Way::Answer(self.refuse(cycle, record, ProxyError::PayloadTooLarge, &[]));
         }
         let is_spoken = worker.shared.config.clusters[cluster.index()].protocol != Protocol::Http1;
         let call = self.call().filter(|_| is_spoken);
-        Planned::Forward(Forward {
+        Way::Forward(Forward {
             route,
             cluster,
             method: head.method().clone(),
@@ -464,8 +434,7 @@ impl Planner<'_> {
             call: call.map(|call| call.timeout.is_some()),
             web: call.and_then(|call| call.web),
             offer: head.upgrade().map(Box::new),
-            head: None,
-            coding: self.coding(route),
+            coding: if rules.is_plain { None } else { self.coding(route) },
             injected: injected.delay.map(|_| Box::new(injected)),
             slot: held.slot,
             charges: held.charges,

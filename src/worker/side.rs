@@ -138,7 +138,7 @@ impl Line<'_> {
     }
 
     pub(super) fn buffered_bytes_max(&self) -> Option<usize> {
-        self.inbound.worker.shared.config.routes[self.forward.route.index()].traffic.buffered_bytes_max
+        self.rules.traffic.buffered_bytes_max
     }
 
     /// The first pick behind that. All of it is a part of T_max.

@@ -32,9 +32,14 @@ pub(super) fn made_key() -> Arc<[u8; 32]> {
 }
 
 /// The endpoint of this cluster that a request's cookie names.
+#[inline]
 pub(super) fn session(inbound: &Inbound<'_>, head: &RequestHead<'_>, cluster: ClusterId) -> Option<EndpointId> {
-    let shared = &inbound.worker.shared;
-    let (sticky, sessions) = of(shared, cluster)?;
+    of(&inbound.worker.shared, cluster).and_then(|of| named(of, head))
+}
+
+#[cold]
+#[inline(never)]
+fn named((sticky, sessions): (&Sticky, &Sessions), head: &RequestHead<'_>) -> Option<EndpointId> {
     let fields = head.fields();
     let mut values = cookies::values(fields.get_all("cookie"), &sticky.cookie);
     values.by_ref().take(COOKIES_READ_MAX).find_map(|value| match sessions.meaning(value) {
@@ -43,6 +48,7 @@ pub(super) fn session(inbound: &Inbound<'_>, head: &RequestHead<'_>, cluster: Cl
     })
 }
 
+#[inline]
 fn of(shared: &Shared, cluster: ClusterId) -> Option<(&Sticky, &Sessions)> {
     let sessions = shared.sessions[cluster.index()].as_deref()?;
     Some((shared.config.clusters[cluster.index()].sticky.as_ref()?, sessions))
@@ -94,6 +100,9 @@ impl Line<'_> {
         let found = of(&self.inbound.worker.shared, self.attempts.cluster());
         let is_met = self.attempts.moves() == 0 && self.forward.session == Some(endpoint);
         let cookie = found.filter(|_| !is_met);
+        if self.rules.is_plain && cookie.is_none() {
+            return self.forward.own_lines.all();
+        }
         let relocation = self.relocation().filter(|_| !head.is_switching());
         if cookie.is_none() && coded.is_none() && relocation.is_none() {
             return self.forward.own_lines.all();
@@ -118,9 +127,8 @@ impl Line<'_> {
     /// How a response is compressed: `None`: it is none of those that are, for nobody; else whether its head says that it is for this client, and what
     /// does it, if there is a body.
     pub(super) fn compressed(&self, head: &ResponseHead<'_>) -> Option<(bool, Option<Box<Coder>>)> {
-        let worker = self.inbound.worker;
-        let route = self.forward.route;
-        let rules = worker.shared.config.routes[route.index()].traffic.compression.as_ref()?;
+        let (worker, route) = (self.inbound.worker, self.forward.route);
+        let rules = self.rules.traffic.compression.as_ref()?;
         if self.forward.web.is_some() || !coding::suits(head, rules) {
             return None;
         }
@@ -143,7 +151,7 @@ impl Line<'_> {
 
     /// The rules for what goes down, of a response in another coding or not.
     pub(super) fn rules_of(&self, is_coded: bool) -> &HeaderRules {
-        let route = &self.inbound.worker.shared.config.routes[self.forward.route.index()];
+        let route = self.rules;
         match (&route.traffic.compression, &route.traffic.relocation) {
             (Some(_), Some(relocation)) if is_coded => &relocation.coded_rules,
             (_, Some(relocation)) => &relocation.rules,

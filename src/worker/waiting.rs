@@ -7,7 +7,7 @@ use super::decision::{self, Decision};
 use super::inbound::Inbound;
 use super::kept::Kept;
 use super::logins::Pending;
-use super::plan::{Planned, Way, planned};
+use super::plan::{Way, planned};
 use super::record::Record;
 use crate::error::ProxyError;
 use crate::http::cycle::Cycle;
@@ -18,8 +18,6 @@ use std::rc::Rc;
 
 /// A request that waits for something to be known of who sends it.
 pub(super) struct Wait {
-    /// Its head, whose bytes are in the inbox still.
-    pub(super) head: Box<Kept>,
     pub(super) route: RouteId,
     /// What is looked at.
     pub(super) way: AuthId,
@@ -45,10 +43,9 @@ pub(super) enum Told {
 /// What a request that waited has heard, by ways.
 pub(super) type Heard = [(AuthId, Told)];
 
-/// Waits until nothing is left to wait for: each way to be recognised is waited for once.
+/// Waits until nothing is left to wait for: each way to be recognised is waited for once. The head's bytes are in the inbox still.
 pub(super) async fn wait(
-    inbound: &Inbound<'_>,
-    inbox: &Block,
+    (inbound, kept, inbox): (&Inbound<'_>, &mut Kept, &Block),
     cycle: &mut Cycle,
     record: &mut Record,
     wait: Wait,
@@ -59,7 +56,7 @@ pub(super) async fn wait(
     loop {
         let told = match &wait.on {
             On::Password(pending) => pending.verdict(inbound, until).await.map(Told::Password),
-            On::Decision => decision::ask(inbound, inbox, &wait, until).await.map(Told::Decided),
+            On::Decision => decision::ask((inbound, kept, inbox), &wait, until).await.map(Told::Decided),
         };
         let heard = match told {
             Ok(told) => {
@@ -68,7 +65,7 @@ pub(super) async fn wait(
             }
             Err(error) => Err(error),
         };
-        match resume((inbound, wait.head, inbox), cycle, record, heard, clock::now()) {
+        match resume((inbound, &mut *kept, inbox), cycle, record, heard, clock::now()) {
             Way::Wait(next) => wait = next,
             way => return way,
         }
@@ -77,20 +74,20 @@ pub(super) async fn wait(
 
 /// Plans anew for a request that has waited, with what it has heard; or ends it, if it has failed of that.
 fn resume(
-    (inbound, kept, inbox): (&Inbound<'_>, Box<Kept>, &Block),
+    of: (&Inbound<'_>, &mut Kept, &Block),
     cycle: &mut Cycle,
     record: &mut Record,
     heard: Result<&Heard, ProxyError>,
     now: Instant,
 ) -> Way {
-    planned((inbound, kept, inbox), now, heard.unwrap_or_default(), |planner| {
-        let client = inbound.client_ip(planner.head);
+    planned(of, now, heard.unwrap_or_default(), |planner| {
+        let client = planner.inbound.client_ip(planner.head);
         match heard {
             Ok(_) => planner.way_and_fields(cycle, record, client),
             Err(error) => {
-                let planned = Planned::Answer(planner.give_up(cycle, record, error));
-                planner.note_fields(record, &planned);
-                planned
+                let way = Way::Answer(planner.give_up(cycle, record, error));
+                planner.note_fields(record, &way);
+                way
             }
         }
     })

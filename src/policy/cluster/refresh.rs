@@ -22,13 +22,19 @@ impl Cluster {
     }
 
     /// Brings everything that is kept beside the standings up to `now`.
+    #[inline]
     pub fn refresh(&mut self, now: Instant) {
         if now >= self.next_change || self.seen != Some(self.standings.version()) {
             self.sweep(now);
         }
-        if !self.stale {
-            return;
+        if self.stale {
+            self.rebuild();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rebuild(&mut self) {
         self.stale = false;
         // nobody is worse than the others where all are shunned
         let serves = match self.endpoints.iter().any(Endpoint::is_available) {
@@ -47,6 +53,8 @@ impl Cluster {
     }
 
     /// Looks at every endpoint: what other workers have changed, and what time has.
+    #[cold]
+    #[inline(never)]
     fn sweep(&mut self, now: Instant) {
         // before the standings are read: what changes meanwhile is seen next time
         self.seen = Some(self.standings.version());
