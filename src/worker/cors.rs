@@ -26,9 +26,6 @@ impl Planner<'_> {
         let worker = self.inbound.worker;
         let Some(route) = self.routed.get() else { return OwnLines::default() };
         let rules = &worker.shared.config.routes[route.index()];
-        if rules.is_plain && self.config.errors.is_empty() {
-            return OwnLines::default();
-        }
         let templates = &rules.response_headers.templates;
         let relocates = rules.traffic.relocation.is_some();
         let bandwidth = rules.traffic.bandwidth.as_deref();

@@ -430,7 +430,10 @@ impl Planner<'_> {
             idempotent: is_idempotent(head.method()),
             hash: self.hash(cluster, client),
             session: sticky::session(self.inbound, head, cluster),
-            own_lines: self.own_lines(),
+            own_lines: match rules.is_plain && self.config.errors.is_empty() {
+                true => OwnLines::default(),
+                false => self.own_lines(),
+            },
             call: call.map(|call| call.timeout.is_some()),
             web: call.and_then(|call| call.web),
             offer: head.upgrade().map(Box::new),

@@ -93,7 +93,7 @@ pub struct Shared {
     tls_rules: Vec<Option<Arc<ServerConfig>>>,
     /// Keys of tickets, where no file says them.
     pub ticket_keys: Arc<TicketKeys>,
-    /// Cookies that name endpoints, by cluster; `None` for one without.
+    /// Cookies that name endpoints, by cluster, `None` for one without; empty where all are.
     pub(super) sessions: Vec<Option<Arc<Sessions>>>,
     /// What they are made with where the file says no key.
     sticky_key: Arc<[u8; 32]>,
@@ -175,7 +175,9 @@ impl Shared {
             let (row, cluster) = (id.index(), &config.clusters[id.index()]);
             clusters[row] = self.clusters[row].succeed(&self.config.clusters[row], cluster);
             endpoint_slots[row] = self::endpoint_slots(Some((self, (*id, false))), cluster, workers);
-            sessions[row] = self::sessions(cluster, &self.sticky_key);
+            if let Some(sessions) = sessions.get_mut(row) {
+                *sessions = self::sessions(cluster, &self.sticky_key);
+            }
         }
         Self {
             number: self.number + 1,
@@ -264,7 +266,7 @@ impl Shared {
             tls_rules: config.listeners.iter().map(|listener| tls_rules(listener, &ticket_keys, &challenges)).collect(),
             ticket_keys,
             challenges,
-            sessions: config.clusters.iter().map(|cluster| sessions(cluster, &sticky_key)).collect(),
+            sessions: all_sessions(&config, &sticky_key),
             sticky_key,
             number,
             root: number,
@@ -387,6 +389,13 @@ impl Before {
 /// Whether two parts of configurations say the same. By their words: some of what they hold (compiled patterns) cannot be compared.
 fn is_same<T: std::fmt::Debug>(old: &T, new: &T) -> bool {
     format!("{old:?}") == format!("{new:?}")
+}
+
+fn all_sessions(config: &Config, made: &[u8; 32]) -> Vec<Option<Arc<Sessions>>> {
+    match config.clusters.iter().any(|cluster| cluster.sticky.is_some()) {
+        true => config.clusters.iter().map(|cluster| sessions(cluster, made)).collect(),
+        false => Vec::new(),
+    }
 }
 
 fn sessions(cluster: &Cluster, made: &[u8; 32]) -> Option<Arc<Sessions>> {

@@ -50,7 +50,7 @@ fn named((sticky, sessions): (&Sticky, &Sessions), head: &RequestHead<'_>) -> Op
 
 #[inline]
 fn of(shared: &Shared, cluster: ClusterId) -> Option<(&Sticky, &Sessions)> {
-    let sessions = shared.sessions[cluster.index()].as_deref()?;
+    let sessions = shared.sessions.get(cluster.index())?.as_deref()?;
     Some((shared.config.clusters[cluster.index()].sticky.as_ref()?, sessions))
 }
 
@@ -61,7 +61,11 @@ pub(super) struct OwnCookies<'s> {
 }
 
 impl<'s> OwnCookies<'s> {
+    #[inline]
     pub(super) fn of(shared: &'s Shared, route: RouteId) -> Option<Self> {
+        if shared.sessions.is_empty() {
+            return None;
+        }
         let own = Self { shared, route };
         own.clusters().next()?;
         Some(own)
@@ -91,18 +95,29 @@ impl<'s> OwnCookies<'s> {
 impl Line<'_> {
     /// Lines of a response that this endpoint has given: those that follow from the request, the cookie, if the session has met another endpoint before
     /// or none, what is to be said of its coding, if anything, and what has become of the places that it names. `out` is where they are put together; most responses have the first alone, or nothing.
+    #[inline]
     pub(super) fn lines_of<'l>(
         &'l self,
         endpoint: EndpointId,
-        (head, coded): (&ResponseHead<'_>, Option<bool>),
+        of_head: (&ResponseHead<'_>, Option<bool>),
         out: &'l mut Vec<u8>,
     ) -> &'l [u8] {
         let found = of(&self.inbound.worker.shared, self.attempts.cluster());
-        let is_met = self.attempts.moves() == 0 && self.forward.session == Some(endpoint);
-        let cookie = found.filter(|_| !is_met);
-        if self.rules.is_plain && cookie.is_none() {
+        if self.rules.is_plain && found.is_none() {
             return self.forward.own_lines.all();
         }
+        self.put_together((endpoint, found), of_head, out)
+    }
+
+    #[inline(never)]
+    fn put_together<'l>(
+        &'l self,
+        (endpoint, found): (EndpointId, Option<(&Sticky, &Sessions)>),
+        (head, coded): (&ResponseHead<'_>, Option<bool>),
+        out: &'l mut Vec<u8>,
+    ) -> &'l [u8] {
+        let is_met = self.attempts.moves() == 0 && self.forward.session == Some(endpoint);
+        let cookie = found.filter(|_| !is_met);
         let relocation = self.relocation().filter(|_| !head.is_switching());
         if cookie.is_none() && coded.is_none() && relocation.is_none() {
             return self.forward.own_lines.all();

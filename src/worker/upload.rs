@@ -279,7 +279,9 @@ impl<'c> Upload<'c> {
             if cfg!(debug_assertions) {
                 self.check_invariants(delivery);
             }
-            self.pay().await?;
+            if let Some(paying) = self.owes() {
+                paying.await?;
+            }
             self.send(delivery, attempt, upstream).await?;
             if self.is_complete() {
                 self.on_complete(delivery, attempt);

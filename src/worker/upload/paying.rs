@@ -4,6 +4,7 @@
 //! it. That is the gateway's wait: neither `body_timeout` nor `min_body_rate` runs meanwhile, and T_max does, as for any slow upload.
 
 use super::Upload;
+use super::holding::Held;
 use crate::error::ProxyError;
 use crate::limits::BLOCK_SMALL;
 use crate::net::block::Block;
@@ -13,7 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 /// A wait for what the bucket lacks.
-type Paying<'p> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'p>>;
+pub(super) type Paying<'p> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'p>>;
 
 impl Upload<'_> {
     /// From now on its body is counted as this.
@@ -29,9 +30,15 @@ impl Upload<'_> {
         }
     }
 
-    /// In a box, because few bodies wait and all of them would be as large.
-    fn owes(&self) -> Option<Paying<'_>> {
-        let held = self.held.get()?;
+    /// What that waits for. In a box, because few bodies wait and all of them would be as large.
+    #[inline]
+    pub(super) fn owes(&self) -> Option<Paying<'_>> {
+        self.held.get().and_then(|held| self.owes_for(held))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn owes_for<'p>(&'p self, held: &'p Held) -> Option<Paying<'p>> {
         let pace = held.pace.get()?;
         let owed = self.body_bytes().saturating_sub(held.paid_bytes.get());
         let bytes = usize::try_from(owed).ok().filter(|bytes| *bytes > 0)?;
