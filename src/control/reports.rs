@@ -2,6 +2,7 @@
 
 use crate::config::{Address, Config, Listener, printable};
 use crate::net::clock;
+use crate::observe::labels::Http2Failure;
 use crate::policy::attempt::ChangeKind;
 use crate::units::Instant;
 use crate::worker::{Refusal, Report, eject_reason, readmit_reason};
@@ -27,10 +28,32 @@ pub(super) fn log(config: &Config, report: Report) {
                 "tls handshake failed upstream={upstream} endpoint={address} reason={reason} worker={worker}: {why}"
             );
         }
+        Report::Http2 { worker, cluster, endpoint, reason } => {
+            let cluster = &config.clusters[cluster.index()];
+            let (upstream, address) = (&cluster.name, &cluster.endpoints[endpoint.index()].address);
+            let (what, reason, worker) = (told_of(reason), reason.token(), worker.index());
+            tracing::warn!(
+                "http2 failed upstream={upstream} endpoint={address} reason={reason} worker={worker}: {what}"
+            );
+        }
         Report::Refusing { worker, listener, refusal } => {
             let listener = &config.listeners[listener.index()];
             log_refusal(listener, worker.index(), refusal);
         }
+    }
+}
+
+fn told_of(reason: Http2Failure) -> &'static str {
+    match reason {
+        Http2Failure::EnhanceYourCalm => {
+            "it asks for calm (ENHANCE_YOUR_CALM), and is given fewer requests at once for a while"
+        }
+        Http2Failure::PlainHttp1 => "it answers in HTTP/1.1 where HTTP/2 is spoken: see protocol of the upstream",
+        Http2Failure::PartTimeout => {
+            "a frame or a header block of it did not come to its end; the connection is given up"
+        }
+        Http2Failure::PingTimeout => "it does not answer a PING; the connection is given up",
+        Http2Failure::Protocol => "what it sends is against the rules of HTTP/2; the connection is given up",
     }
 }
 

@@ -271,6 +271,22 @@ labels! {
 }
 
 labels! {
+    /// `reason` of `ringgate_endpoint_http2_failures_total`: what an endpoint has done to a connection that many requests share.
+    Http2Failure {
+        /// It has asked for less: ENHANCE_YOUR_CALM.
+        EnhanceYourCalm = "enhance_your_calm";
+        /// It has answered in HTTP/1.1.
+        PlainHttp1 = "plain_http1";
+        /// A frame, or the block of a head, has not come to its end.
+        PartTimeout = "part_timeout";
+        /// It has not answered a PING.
+        PingTimeout = "ping_timeout";
+        /// It has broken another rule of the protocol.
+        Protocol = "protocol";
+    }
+}
+
+labels! {
     /// `reason` of `ringgate_endpoint_ejections_total`, of ejections that the cap refused, and of shunnings.
     EjectReason {
         /// `outlier.consecutive` failures in a row.

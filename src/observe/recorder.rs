@@ -13,8 +13,8 @@ mod connections;
 
 use super::counter::Rows;
 use super::labels::{
-    AttemptOutcome, DriverRung, EjectReason, EndpointState, HandshakeFailure, MethodLabel, ReadmitReason, RetryReason,
-    TrafficEvent,
+    AttemptOutcome, DriverRung, EjectReason, EndpointState, HandshakeFailure, Http2Failure, MethodLabel, ReadmitReason,
+    RetryReason, TrafficEvent,
 };
 use super::stats::{
     CallMethod, ClusterStats, EndpointStats, LifeStats, LimitStats, ListenerStats, RequestKey, RouteStats, Stats,
@@ -292,6 +292,13 @@ impl Recorder {
         now: Instant,
     ) {
         self.stats.record_handshake_failure(cluster, endpoint, reason, now);
+    }
+
+    /// Counts what an endpoint has done to connections of HTTP/2.
+    pub fn http2_failed(&self, cluster: ClusterId, endpoint: EndpointId, failure: Http2Failure, times: u64) {
+        if let Some(endpoint) = self.endpoint(cluster, endpoint) {
+            endpoint.http2_failures[failure.index()].add(times);
+        }
     }
 
     /// Counts an ejection that was not made because too few endpoints would have been left.

@@ -369,6 +369,7 @@ impl Stats {
             add_up(&mut view.refused, &stats.refused);
             add_up(&mut view.shunnings, &stats.shunnings);
             add_up(&mut view.readmissions, &stats.readmissions);
+            add_up(&mut view.http2_failures, &stats.http2_failures);
             view.in_flight += stats.in_flight.get();
         }
         // a worker that was replaced has no say any more

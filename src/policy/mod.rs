@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod availability;
 pub mod balancer;
 pub mod budget;
+pub mod calm;
 pub mod chance;
 pub mod client_slots;
 pub mod cluster;

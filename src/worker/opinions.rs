@@ -4,7 +4,7 @@ use super::generation::Generation;
 use super::report::{COMPLAINT_PAUSE, Refusal, Report, eject_reason, readmit_reason};
 use crate::limits::SHUNNED_MIN;
 use crate::net::clock;
-use crate::observe::labels::{EjectReason, EndpointState};
+use crate::observe::labels::{EjectReason, EndpointState, Http2Failure};
 use crate::observe::recorder::EndpointGauges;
 use crate::policy::attempt::{Change, ChangeKind, Readmission};
 use crate::policy::cluster::Cluster;
@@ -80,6 +80,22 @@ impl Generation {
         is_due || (!begins && now.since(*since) <= SHUNNED_MIN)
     }
 
+    /// Counts what has happened to the shared connections of an endpoint, and has the operator told, now and then.
+    fn tell_http2_failures(&self, cluster: ClusterId, endpoint: EndpointId, now: Instant) {
+        let Some(links) = self.links(cluster) else { return };
+        let failed = links.site(endpoint).take_failed();
+        for (reason, times) in Http2Failure::ALL.iter().copied().zip(failed).filter(|(_, times)| *times > 0) {
+            self.recorder.http2_failed(cluster, endpoint, reason, u64::from(times));
+            let mut told = self.complaints.http2_failures.borrow_mut();
+            let quiet_until = told.entry((cluster, endpoint, reason)).or_default();
+            if now >= *quiet_until {
+                *quiet_until = now + COMPLAINT_PAUSE;
+                let worker = self.life.worker();
+                self.report(&self.shared.config, Report::Http2 { worker, cluster, endpoint, reason });
+            }
+        }
+    }
+
     /// Publishes what this worker thinks of every endpoint.
     pub(super) fn publish_endpoints(&self, now: Instant) {
         self.publish_endpoints_of(now, |_| true);
@@ -103,6 +119,7 @@ impl Generation {
                 };
                 let id = EndpointId::from_index(index);
                 self.recorder.publish_endpoint(cluster, id, &gauges);
+                self.tell_http2_failures(cluster, id, now);
             }
         }
     }

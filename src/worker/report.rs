@@ -3,7 +3,7 @@
 //! A report is sent without waiting and may be lost; what it says is in the metrics too. Nothing here is on a request's path: endpoints
 //! change seldom, and complaints about connections are rationed.
 
-use crate::observe::labels::{EjectReason, HandshakeFailure, ReadmitReason};
+use crate::observe::labels::{EjectReason, HandshakeFailure, Http2Failure, ReadmitReason};
 use crate::policy::attempt::{ChangeKind, Readmission};
 use crate::policy::outlier::Reason;
 use crate::units::{ClusterId, EndpointId, Instant, ListenerId, WorkerId};
@@ -48,6 +48,18 @@ pub enum Report {
         /// The same in full.
         why: Box<str>,
     },
+    /// An endpoint has done something to a connection of HTTP/2 that many requests share. Each worker says so at most every ten seconds, of each
+    /// and for each reason.
+    Http2 {
+        /// Who noticed.
+        worker: WorkerId,
+        /// The cluster.
+        cluster: ClusterId,
+        /// The endpoint in it.
+        endpoint: EndpointId,
+        /// What.
+        reason: Http2Failure,
+    },
     /// Connections are not taken. Each worker says so at most every ten seconds, however many there are.
     Refusing {
         /// Who refuses.
@@ -80,6 +92,7 @@ pub(super) struct Complaints {
     exhausted: Cell<Instant>,
     pub(super) budgets: RefCell<FxHashMap<ClusterId, Instant>>,
     pub(super) handshakes: RefCell<FxHashMap<(ClusterId, EndpointId), Instant>>,
+    pub(super) http2_failures: RefCell<FxHashMap<(ClusterId, EndpointId, Http2Failure), Instant>>,
     pub(super) shunned: RefCell<FxHashMap<(ClusterId, EndpointId), Instant>>,
 }
 

@@ -49,6 +49,7 @@ const SCENES: &[fn(Driver) -> Moved] = &[
     streams,
     consumers,
     fetched_keys,
+    endpoints_of_http2,
     calls,
     rate_limits,
     shared_limits,
@@ -400,6 +401,13 @@ fn fetched_keys(driver: Driver) -> Moved {
         "ringgate_jwks_last_success_timestamp_seconds",
         "ringgate_jwks_keys",
     ])
+}
+
+fn endpoints_of_http2(driver: Driver) -> Moved {
+    let service = Upstream::always("text of HTTP/1.1");
+    let watched = Watched::start(driver, &behind(&[&service], "", "protocol = \"h2\""));
+    assert_eq!(watched.gateway.get("/").status, 502);
+    watched.moved(&["ringgate_endpoint_http2_failures_total"])
 }
 
 fn calls(driver: Driver) -> Moved {

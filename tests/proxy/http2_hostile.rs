@@ -1,5 +1,6 @@
 //! Endpoints that speak HTTP/2 badly: what is theirs alone fails alone, is told as what it is, and goes nowhere else that it must not go.
 
+use crate::operation::said;
 use crate::support::{Driver, Gateway, Setup, behind_endpoints, eventually, on_both_drivers};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -172,6 +173,10 @@ fn gateway(driver: Driver, endpoints: &[&Hostile], route: &str, cluster: &str) -
     Gateway::start_with(driver, &Setup { workers: 1, config: &config, ..Setup::default() })
 }
 
+fn failed(gateway: &Gateway, reason: &str) -> f64 {
+    gateway.metric("ringgate_endpoint_http2_failures_total", &[("reason", reason)])
+}
+
 /// What an endpoint says in place of an answer, by the stream that was asked on.
 type Said = fn(u32) -> Vec<u8>;
 
@@ -244,6 +249,9 @@ on_both_drivers! {
                 assert_eq!(hostile.requests() - requests, 2, "requests: {name}");
             }
         }
+        let broken = |reason| failed(&gateway, reason);
+        let others = 2.0 * (OF_A_CONNECTION.len() - 1) as f64;
+        eventually("each is told as what it is", || (broken("plain_http1") == 2.0 && broken("protocol") == others).then_some(()));
         gateway.assert_nothing_left();
     }
 
@@ -253,14 +261,14 @@ on_both_drivers! {
             requests.fetch_add(1, SeqCst);
             peer.write(&answer(asked.id, "200", "ok"))?;
         });
-        for (name, said) in [
+        for (name, words) in [
             ("text of HTTP/1.1", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec()),
             ("a frame before SETTINGS", frame(PING, 0, 0, &[0; 8])),
             ("SETTINGS of a stream", frame(SETTINGS, 0, 1, b"")),
         ] {
             let other = Hostile::start_silent(move |peer, _| {
                 peer.read(24)?;
-                peer.write(&said)?;
+                peer.write(&words)?;
                 peer.read(1 << 20).map(drop)
             });
             let alone = gateway(driver, &[&other], "retry = { attempts = 0 }", "outlier = { enabled = false }");
@@ -268,12 +276,15 @@ on_both_drivers! {
             assert!(refused.status == 502 && refused.text().contains("\"upstream_protocol_error\""), "{name}: {refused:?}");
             drop(alone);
             let good = good();
-            let both = gateway(driver, &[&other, &good], "retry = { attempts = 0 }", "");
+            let mut both = gateway(driver, &[&other, &good], "retry = { attempts = 0 }", "");
             for _ in 0..10 {
                 assert_eq!(both.request("POST", "/", &[], b"once").status, 200, "{name}: nothing was sent");
             }
             assert_eq!(good.requests(), 10, "{name}: nothing is sent twice");
             assert_eq!(both.metric("ringgate_endpoint_ejections_total", &[]), 1.0, "{name}");
+            let reason = if name.starts_with("text") { "plain_http1" } else { "protocol" };
+            eventually("it is told as that", || (failed(&both, reason) >= 1.0).then_some(()));
+            said(&mut both, &["http2 failed upstream=svc", &format!("endpoint={}", other.address), &format!("reason={reason} ")]);
         }
     }
 
@@ -354,5 +365,109 @@ on_both_drivers! {
         eventually("ten seconds are over", || (began.elapsed() > Duration::from_millis(10_300)).then_some(()));
         assert_eq!([pings(), pings()], ["1", "1"]);
         assert_eq!(endpoint.connections(), 1);
+    }
+
+    /// RFC 9113 §7: what is asked for is heard, by one worker, of all its connections to the endpoint.
+    fn one_that_asks_for_calm_is_given_half_and_more_again_later(driver: Driver) {
+        const FIRST: usize = 8;
+        let (go, has_asked) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (goes, asks) = (Arc::clone(&go), Arc::clone(&has_asked));
+        let hostile = Hostile::start(move |peer, requests| {
+            let mut held = Vec::new();
+            while held.len() < FIRST {
+                held.push(peer.asked_whole()?.id);
+                requests.fetch_add(1, SeqCst);
+            }
+            peer.write(&frame(RST_STREAM, 0, held.remove(0), &[0, 0, 0, 0xb]))?;
+            peer.settle()?;
+            let began = Instant::now();
+            asks.store(1, SeqCst);
+            let mut answered = 0;
+            eventually("the others wait", || (goes.load(SeqCst) == 1).then_some(()));
+            while !held.is_empty() {
+                peer.write(&answer(held.remove(0), "200", "ok"))?;
+                peer.write(&frame(PING, 0, 0, b"attended"))?;
+                loop {
+                    match peer.frame()? {
+                        (HEADERS, _, id, _) => held.push(id),
+                        (PING, 1, ..) => break,
+                        _ => {}
+                    }
+                }
+                answered += 1;
+                // those that it had are not taken from it, and a slow machine makes a long time of it
+                let limit = (FIRST / 2) << (began.elapsed().as_secs() / 10);
+                if held.len() > limit.max((FIRST - 1).saturating_sub(answered)) {
+                    return Ok(()); // which its clients notice
+                }
+            }
+            peer.read(1 << 20).map(drop)
+        });
+        let cluster = "max_streams = 16\nconnect_timeout = \"60s\"\noutlier = { enabled = false }";
+        let gateway = gateway(driver, &[&hostile], "retry = { attempts = 0 }\ntimeout = \"60s\"", cluster);
+        let ask = || {
+            let mut client = gateway.client();
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            client
+        };
+        let mut clients: Vec<_> = (0..FIRST).map(|_| ask()).collect();
+        eventually("it has asked for calm", || (has_asked.load(SeqCst) == 1).then_some(()));
+        clients.extend((0..FIRST).map(|_| ask()));
+        let waiting = || gateway.metric("ringgate_endpoint_in_flight", &[]);
+        eventually("the others wait", || (waiting() == (2 * FIRST - 1) as f64).then_some(()));
+        go.store(1, SeqCst);
+        let mut statuses: Vec<_> = clients.iter_mut().map(|client| client.read("GET").status).collect();
+        statuses.sort_unstable();
+        assert_eq!((&statuses[..2 * FIRST - 1], statuses[2 * FIRST - 1]), (&[200; 2 * FIRST - 1][..], 502));
+        assert_eq!(hostile.connections(), 1, "more of them would be no calm");
+        eventually("it is counted once", || (failed(&gateway, "enhance_your_calm") == 1.0).then_some(()));
+        let upstreams = gateway.admin("/upstreams").text();
+        assert!(upstreams.contains("\"http2_failures\":{\"enhance_your_calm\":1}"), "{upstreams}");
+    }
+
+    /// A block of a head holds back all that is behind it (§4.3): who does not end it has no connection any more, and is to blame once.
+    fn a_frame_without_its_end_costs_the_connection_and_not_every_request_its_time(driver: Driver) {
+        const ASKED: usize = 6;
+        let parts: [fn(u32) -> Vec<u8>; 3] = [
+            |id| frame(HEADERS, 0, id, &block(&[(":status", "200")])),
+            |id| answer(id, "200", "")[..12].to_vec(),
+            |_| vec![0; 5],
+        ];
+        let good = Hostile::start(|peer, _| loop {
+            let asked = peer.asked_whole()?;
+            peer.write(&answer(asked.id, "200", "ok"))?;
+        });
+        let cluster = "outlier = { consecutive = 3 }\nretry_budget = { ratio = 1.0, min_per_second = 1000 }";
+        let under_way: Vec<_> = parts
+            .map(|part| {
+                let hostile = Hostile::start(move |peer, requests| {
+                    let first = peer.asked_whole()?.id;
+                    for _ in 1..ASKED {
+                        peer.asked_whole()?;
+                    }
+                    requests.fetch_add(1, SeqCst);
+                    peer.write(&part(first))?;
+                    peer.read(1 << 20).map(drop)
+                });
+                let gateway = gateway(driver, &[&hostile, &good], "timeout = \"60s\"", cluster);
+                let ask = |n| {
+                    let mut client = gateway.client();
+                    let method = if n == 0 { "POST" } else { "GET" };
+                    client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"));
+                    client
+                };
+                let clients: Vec<_> = (0..ASKED).map(ask).collect();
+                (gateway, hostile, clients)
+            })
+            .into();
+        for (gateway, hostile, mut clients) in under_way {
+            for (n, client) in clients.iter_mut().enumerate() {
+                // what may have been looked at is not sent again
+                assert_eq!(client.read("GET").status, if n == 0 { 502 } else { 200 }, "{n}");
+            }
+            assert_eq!((hostile.connections(), hostile.requests()), (1, 1));
+            eventually("it is told as that", || (failed(&gateway, "part_timeout") == 1.0).then_some(()));
+            assert_eq!(gateway.metric("ringgate_endpoint_ejections_total", &[]), 0.0, "one event of three");
+        }
     }
 }

@@ -7,7 +7,9 @@ use super::rows::{array, glue};
 use super::{AdminState, configuration};
 use crate::config::{Endpoint, Lookup};
 use crate::error::ProxyError;
-use crate::observe::labels::{AttemptOutcome, EjectReason, EndpointState, FailureReason, LookupResult, ProbeState};
+use crate::observe::labels::{
+    AttemptOutcome, EjectReason, EndpointState, FailureReason, Http2Failure, LookupResult, ProbeState,
+};
 use crate::observe::stats::{NO_ROUTE, RouteView, Stats};
 use crate::observe::usage::{Usage, UsageKey};
 use crate::units::{ClusterId, EndpointId, Instant, RouteId};
@@ -76,6 +78,7 @@ fn endpoint(stats: &Stats, cluster: ClusterId, id: EndpointId, config: &Endpoint
         "failures": view.failures_total(),
         "outcomes": outcomes,
         "ejections": ejections,
+        "http2_failures": counted(Http2Failure::ALL.iter().map(|reason| reason.token()), view.http2_failures),
     })
 }
 

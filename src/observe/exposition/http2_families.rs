@@ -1,9 +1,10 @@
-//! The metrics of HTTP/2 with clients, of listeners that speak it.
+//! The metrics of HTTP/2: with clients, of listeners that speak it, and with endpoints, of upstreams that may.
 
 use super::Family;
 use super::families::{COUNTER, GAUGE};
-use super::rows::{listener, listener_sum, per_listener};
-use crate::observe::labels::{StreamCode, StreamSide};
+use super::rows::{each_endpoint, listener, listener_sum, per_cluster, per_listener};
+use crate::config::Protocol;
+use crate::observe::labels::{Http2Failure, StreamCode, StreamSide};
 use crate::observe::stats::ListenerStats;
 
 /// They follow [`super::tls_families::TLS_FAMILIES`].
@@ -47,6 +48,23 @@ pub(super) const HTTP2_FAMILIES: &[Family] = &[
                     out.sample(&labels, listener_sum(scrape, row, number));
                 }
             }
+        },
+    },
+    Family {
+        name: "ringgate_endpoint_http2_failures_total",
+        help: "What an endpoint has done to connections of HTTP/2 that requests share, by reason.",
+        kind: COUNTER,
+        rows: per_cluster,
+        render: |scrape, row, out| {
+            if scrape.cluster(row).protocol == Protocol::Http1 {
+                return;
+            }
+            each_endpoint(scrape, row, |cluster, name, endpoint| {
+                let view = scrape.stats.endpoint(cluster, endpoint);
+                for (reason, number) in Http2Failure::ALL.iter().zip(view.http2_failures) {
+                    out.sample(&[("upstream", name.0), ("endpoint", name.1), ("reason", reason.token())], number);
+                }
+            });
         },
     },
 ];

@@ -6,8 +6,8 @@ use crate::limits;
 use crate::observe::counter::{Arena, Counter, counters};
 use crate::observe::histogram::Histogram;
 use crate::observe::labels::{
-    AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, ReadmitReason, RefuseReason, RetryReason, StreamCode,
-    StreamSide, TlsVersion, TrafficEvent,
+    AttemptOutcome, EjectReason, EndpointState, HandshakeFailure, Http2Failure, ReadmitReason, RefuseReason,
+    RetryReason, StreamCode, StreamSide, TlsVersion, TrafficEvent,
 };
 
 /// Slots of a route's requests that are allocated at a time.
@@ -138,6 +138,7 @@ pub(crate) struct EndpointStats {
     pub(crate) refused: [Counter; EjectReason::ALL.len()],
     pub(crate) shunnings: [Counter; EjectReason::ALL.len()],
     pub(crate) readmissions: [Counter; ReadmitReason::ALL.len()],
+    pub(crate) http2_failures: [Counter; Http2Failure::ALL.len()],
     /// 0: the worker has not said yet; else an [`EndpointState`]'s index plus one.
     pub(crate) state: Counter,
     /// Instant in nanoseconds; 0: neither ejected nor paused.
@@ -155,6 +156,7 @@ impl EndpointStats {
             refused: counters(),
             shunnings: counters(),
             readmissions: counters(),
+            http2_failures: counters(),
             state: Counter::default(),
             ejected_until: Counter::default(),
             in_flight: Counter::default(),

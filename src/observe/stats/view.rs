@@ -6,7 +6,7 @@ use super::Failure;
 use crate::error::ProxyError;
 use crate::observe::histogram::HistogramSum;
 use crate::observe::labels::{
-    AttemptOutcome, EjectReason, EndpointState, FailureReason, ProbeState, ReadmitReason, WorkerState,
+    AttemptOutcome, EjectReason, EndpointState, FailureReason, Http2Failure, ProbeState, ReadmitReason, WorkerState,
 };
 use crate::observe::usage::Usage;
 use crate::units::Instant;
@@ -68,6 +68,8 @@ pub struct EndpointView {
     pub shunnings: [u64; EjectReason::ALL.len()],
     /// Readmissions by [`ReadmitReason::index`].
     pub readmissions: [u64; ReadmitReason::ALL.len()],
+    /// What it has done to connections of HTTP/2, by [`Http2Failure::index`].
+    pub http2_failures: [u64; Http2Failure::ALL.len()],
     /// Mean availability over the workers that have said something, in [0, 1]; `None` when none has.
     pub availability: Option<f64>,
 }

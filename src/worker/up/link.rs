@@ -17,15 +17,12 @@ use crate::net::clock;
 use crate::net::lane::{Bells, Lane};
 use crate::net::stream::Stream;
 use crate::net::upstream::Upstream;
+use crate::observe::labels::Http2Failure;
 use crate::units::Instant;
 use crate::worker::state::Worker;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
-
-/// How long an endpoint that has sent all of a response may owe us its end.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Seats that a connection keeps for its next requests, at most: some hundred bytes each, and what their heads have taken.
 const SEATS_KEPT: usize = 128;
@@ -67,9 +64,9 @@ pub(super) struct Slot {
     pub(super) accept: Option<Accept>,
     pub(super) is_writing: bool,
     /// All of the response is here.
-    is_whole: bool,
+    pub(super) is_whole: bool,
     /// Whoever had it has ended, and only the end of the response is missing.
-    lingers_since: Option<Instant>,
+    pub(super) lingers_since: Option<Instant>,
     interim: usize,
 }
 
@@ -84,6 +81,8 @@ pub(in crate::worker) struct Link {
     is_lost: Cell<bool>,
     /// The endpoint has broken the protocol.
     is_violated: Cell<bool>,
+    /// Since when a part of a frame, or of a header block, is there.
+    pub(super) part_since: Cell<Option<Instant>>,
     /// HTTP/1.1 was to be had as well.
     is_negotiated: bool,
     /// The one whose request answers for the loss.
@@ -140,6 +139,7 @@ impl Link {
             drains_behind_first: Cell::new(false),
             is_lost: Cell::new(false),
             is_violated: Cell::new(false),
+            part_since: Cell::new(None),
             is_negotiated,
             blamed: Cell::new(std::ptr::null()),
         })
@@ -167,15 +167,24 @@ impl Link {
         self.is_violated.get()
     }
 
-    /// It does not.
-    pub(super) fn on_violation(&self) {
+    /// It does not: what is at the front of its inbox is against it.
+    #[cold]
+    pub(super) fn on_violation(&self, unread: &[u8]) {
         self.is_violated.set(true);
+        let is_http1 = unread.starts_with(b"HTTP/1.");
+        self.note(if is_http1 { Http2Failure::PlainHttp1 } else { Http2Failure::Protocol });
+    }
+
+    /// Notes what has happened to it.
+    pub(super) fn note(&self, failure: Http2Failure) {
+        self.site.note(failure);
     }
 
     /// A place for a request.
     pub(super) fn sit(&self) -> Rc<Seat> {
         let mut core = self.core.borrow_mut();
         let seat = core.spare.pop().unwrap_or_else(Seat::make);
+        self.site.begin_stream();
         seat.lane.set_connection(None, core.is_secure);
         seat.loss.set(Loss::None);
         seat.is_begun.set(false);
@@ -245,6 +254,7 @@ impl Link {
         self.is_draining.set(true);
         self.is_lost.set(true);
         let slots = std::mem::take(&mut self.core.borrow_mut().slots);
+        self.site.end_streams(slots.len());
         for (_, slot) in slots {
             match slot.is_whole {
                 // its response stands; nobody takes the rest of its request
@@ -262,7 +272,11 @@ impl Link {
 
     /// Takes what is in the inbox; whether a pong came is said.
     pub(super) fn take(&self, inbox: &mut Block, worker: &Worker, now: Instant) -> Result<bool, Code> {
+        if inbox.is_empty() {
+            return Ok(false); // a part of a frame may be with the receive that is in flight
+        }
         let (mut core, mut has_pong) = (self.core.borrow_mut(), false);
+        let mut part_since = self.part_since.get();
         let core = &mut *core;
         let terms = core.terms();
         while !inbox.is_empty() && core.codec.takes_more() {
@@ -284,8 +298,15 @@ impl Link {
                 Some(event) => has_pong |= self.on_event(core, event),
                 None => {}
             }
-            inbox.consume(fed.consumed);
+            let consumed = fed.consumed;
+            inbox.consume(consumed);
+            if consumed > 0 && !core.codec.is_within_head() {
+                part_since = None;
+            }
         }
+        let has_part = !inbox.is_empty() && core.codec.takes_more();
+        let is_within = has_part || core.codec.is_within_head();
+        self.part_since.set(is_within.then(|| part_since.unwrap_or(now)));
         if inbox.is_empty() {
             inbox.clear();
         }
@@ -323,6 +344,9 @@ impl Link {
             }
             Event::Reset { place, code, by_client } => {
                 let slot = &mut core.slots[core.keys[place]];
+                if by_client && code == Code::EnhanceYourCalm {
+                    self.site.on_calm();
+                }
                 if slot.is_whole {
                     slot.seat.lane.part(); // RFC 9113 §8.1: it has enough of the request
                 } else {
@@ -337,8 +361,10 @@ impl Link {
             }
             Event::Goaway { last, code } => {
                 self.is_draining.set(true);
-                if code == Code::Http11Required {
-                    self.falls_back();
+                match code {
+                    Code::Http11Required => drop(self.falls_back()),
+                    Code::EnhanceYourCalm => self.site.on_calm(),
+                    _ => {}
                 }
                 for (_, slot) in core.slots.iter().filter(|(_, slot)| !slot.is_whole) {
                     if slot.place.is_none_or(|place| core.codec.stream(place).id() > last) {
@@ -363,30 +389,9 @@ impl Link {
         self.is_negotiated
     }
 
-    /// When the first stream has waited long enough for an end that its endpoint owes it.
-    pub(super) fn lingers_until(&self) -> Option<Instant> {
-        let core = self.core.borrow();
-        core.slots.iter().filter_map(|(_, slot)| slot.lingers_since).min().map(|since| since + LINGER)
-    }
-
-    /// Calls off those that have waited so long; whether there were any.
-    pub(super) fn end_lingering(&self, now: Instant, worker: &Worker) -> bool {
-        let mut core = self.core.borrow_mut();
-        let core = &mut *core;
-        let is_late = |slot: &Slot| slot.lingers_since.is_some_and(|since| since + LINGER <= now);
-        let late: Vec<usize> = core.slots.iter().filter(|(_, slot)| is_late(slot)).map(|(key, _)| key).collect();
-        late.iter().for_each(|key| self.release(core, *key, worker));
-        !late.is_empty()
-    }
-
-    fn release_if_lingering(&self, core: &mut Core, key: usize, worker: &Worker) {
-        if core.slots[key].lingers_since.is_some() && core.slots[key].is_whole {
-            self.release(core, key, worker);
-        }
-    }
-
-    fn release(&self, core: &mut Core, key: usize, worker: &Worker) {
+    pub(super) fn release(&self, core: &mut Core, key: usize, worker: &Worker) {
         let slot = core.slots.remove(key);
+        self.site.end_streams(1);
         if let Some(place) = slot.place {
             core.codec.release(place);
         }

@@ -3,7 +3,10 @@
 use super::link::{Link, Seat};
 use crate::config;
 use crate::error::ProxyError;
+use crate::net::clock;
 use crate::net::upstream::Upstream;
+use crate::observe::labels::Http2Failure;
+use crate::policy::calm::Calm;
 use crate::policy::retry::Sent;
 use crate::units::EndpointId;
 use crate::worker::failure::{Ending, Failure};
@@ -28,17 +31,22 @@ pub(in crate::worker) struct Links {
 
 impl Links {
     pub(in crate::worker) fn new(config: &config::Cluster) -> Rc<Self> {
-        let sites = config.endpoints.iter().map(|_| Rc::default()).collect();
-        Rc::new(Self { sites, streams_max: config.streams_max as usize })
+        let streams_max = config.streams_max as usize;
+        let sites = config.endpoints.iter().map(|_| Rc::new(Site { streams_max, ..Site::default() })).collect();
+        Rc::new(Self { sites, streams_max })
     }
 
-    pub(super) fn site(&self, endpoint: EndpointId) -> &Rc<Site> {
+    pub(in crate::worker) fn site(&self, endpoint: EndpointId) -> &Rc<Site> {
         &self.sites[endpoint.index()]
     }
 
     /// A stream of the first connection that has room.
     pub(in crate::worker) fn checkout(&self, endpoint: EndpointId, reuse: bool) -> Option<Lease> {
-        let links = self.site(endpoint).links.borrow();
+        let site = self.site(endpoint);
+        if site.calm.get().is_some() && !site.grants_one_more() {
+            return None;
+        }
+        let links = site.links.borrow();
         let link = links.iter().find(|link| link.has_room())?;
         Some(Lease::Shared(Share { seat: link.sit(), link: Rc::clone(link), is_finished: false, reuse }))
     }
@@ -71,13 +79,22 @@ pub(in crate::worker) struct Site {
     requires_http1: Cell<bool>,
     changes: Cell<u64>,
     failures: Cell<u64>,
+    /// Requests on all of its connections.
+    streams: Cell<usize>,
+    /// Of one connection.
+    streams_max: usize,
+    /// It has asked for calm, and not long ago.
+    calm: Cell<Option<Calm>>,
+    /// What has happened to its connections since that was last asked for, by [`Http2Failure`].
+    failed: Cell<[u32; Http2Failure::ALL.len()]>,
     waiting: RefCell<Vec<Waker>>,
 }
 
 impl Site {
     /// The right to make a connection, if nobody has it.
     pub(super) fn begin_making(self: &Rc<Self>) -> Option<Making> {
-        let is_free = self.is_not_shared.get() || (!self.is_making.get() && self.has_room_for_one());
+        let may_share = || !self.is_making.get() && self.has_room_for_one() && self.grants_one_more();
+        let is_free = self.is_not_shared.get() || may_share();
         is_free.then(|| {
             self.is_making.set(true);
             Making(Rc::clone(self))
@@ -89,6 +106,49 @@ impl Site {
         links.len() < LINKS_MAX
             || (links.len() < LINKS_LEAVING_MAX
                 && links.iter().filter(|link| !link.is_draining.get()).count() < LINKS_MAX)
+    }
+
+    /// A request has a stream of it.
+    pub(super) fn begin_stream(&self) {
+        self.streams.set(self.streams.get() + 1);
+    }
+
+    /// So many have theirs no more.
+    pub(super) fn end_streams(&self, count: usize) {
+        self.streams.set(self.streams.get().saturating_sub(count));
+    }
+
+    /// It asks for calm: fewer requests at once from now on ([`crate::policy::calm`]).
+    #[cold]
+    pub(super) fn on_calm(&self) {
+        if let Some(calm) = Calm::asked(self.calm.get(), self.streams.get(), self.streams_max, clock::now()) {
+            self.calm.set(Some(calm));
+            self.note(Http2Failure::EnhanceYourCalm);
+        }
+    }
+
+    /// Whether one more request may be put on it, after what it has said.
+    #[inline(never)]
+    pub(super) fn grants_one_more(&self) -> bool {
+        let Some(calm) = self.calm.get() else { return true };
+        let limit = calm.limit(clock::now());
+        if limit >= LINKS_MAX * self.streams_max {
+            self.calm.set(None);
+        }
+        self.streams.get() < limit
+    }
+
+    /// Notes what has happened to a connection of it.
+    #[cold]
+    pub(super) fn note(&self, failure: Http2Failure) {
+        let mut failed = self.failed.get();
+        failed[failure.index()] = failed[failure.index()].saturating_add(1);
+        self.failed.set(failed);
+    }
+
+    /// What has happened since this was last asked for, by [`Http2Failure`].
+    pub(in crate::worker) fn take_failed(&self) -> [u32; Http2Failure::ALL.len()] {
+        self.failed.take()
     }
 
     pub(super) fn add(&self, link: &Rc<Link>) {

@@ -1,12 +1,13 @@
 //! HTTP/2 with an endpoint: connections that the requests of a worker share, each request a stream of one.
 //!
 //! [`links`] has the connections of a cluster and gives out shares of them, [`link`] is one connection and its streams, and [`mux`] the task
-//! that owns its socket ([`writing`] is what it sends). A request sees a [`crate::net::lane`]: a stream socket, on which it speaks as on any other, so that what is sent once can be sent
+//! that owns its socket ([`writing`] is what it sends, [`owed`] what it waits for). A request sees a [`crate::net::lane`]: a stream socket, on which it speaks as on any other, so that what is sent once can be sent
 //! again wherever it turns to, whatever is spoken there.
 
 pub(super) mod link;
 pub(super) mod links;
 mod mux;
+mod owed;
 mod writing;
 
 use super::attempt::Attempt;
@@ -74,6 +75,7 @@ pub(super) async fn open(
                 let is_ours = inbound.worker.timers.was_away(clock::now());
                 return Err(unsent(if is_ours { Ending::Short } else { Ending::Failed }));
             }
+            None if !has_changed && !site.grants_one_more() => return Err(Failure::NoStreams),
             None if !has_changed || site.failures() != failures => return Err(unsent(Ending::Shared)),
             _ => {}
         }

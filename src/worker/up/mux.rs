@@ -11,6 +11,7 @@ use crate::net::guarded::guarded;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
 use crate::net::{clock, driver};
+use crate::observe::labels::Http2Failure;
 use crate::units::Instant;
 use crate::worker::state::Worker;
 use std::future::{Future, poll_fn};
@@ -87,13 +88,13 @@ impl Mux {
                 Ok(true) => clocks.pinged = None,
                 Ok(false) => {}
                 Err(_) => {
-                    link.on_violation();
+                    link.on_violation(inbox.unread());
                     break;
                 }
             }
             if receiving.is_none() && link.takes_more() {
                 if !self.make_room(&mut inbox) {
-                    link.on_violation();
+                    link.on_violation(inbox.unread());
                     break; // a frame that is larger than any may be
                 }
                 receiving.set(Some(self.receive(&mut inbox)));
@@ -227,6 +228,7 @@ impl Mux {
             (None, None) => clocks.heard + SILENCE,
         };
         let until = link.lingers_until().map_or(until, |lingers| lingers.min(until));
+        let until = link.part_until().map_or(until, |late| late.min(until));
         let _guard = pause.over_pause(until);
         poll_fn(|cx| {
             let mut is_rung = link.is_over();
@@ -251,6 +253,10 @@ impl Mux {
     /// What has been waited for long enough; false: the connection is over.
     fn on_passed(&self, clocks: &mut Clocks) -> bool {
         let (now, link) = (clock::now(), &self.link);
+        if link.is_part_late(now) {
+            self.stream.shutdown(Shutdown::Both);
+            return false;
+        }
         if link.end_lingering(now, &self.worker) {
             return true;
         }
@@ -263,6 +269,7 @@ impl Mux {
                 true
             }
             (None, Some(_)) => {
+                link.note(Http2Failure::PingTimeout);
                 self.stream.shutdown(Shutdown::Both);
                 false
             }

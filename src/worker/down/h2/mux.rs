@@ -313,7 +313,11 @@ impl Mux {
                 }
                 _ => {}
             }
-            inbox.consume(fed.consumed);
+            let consumed = fed.consumed;
+            inbox.consume(consumed);
+            if consumed > 0 && !self.codec.is_within_head() {
+                self.head_began = None; // another one was
+            }
         }
         let has_part = self.has_part || !inbox.is_empty();
         let is_within = self.codec.is_within_head() || (has_part && self.codec.is_greeted());
