@@ -47,6 +47,9 @@ table! {
     }
 }
 
+/// So often a pair is looked for: nobody writes three in the time that one takes to be read.
+const LOOKS: usize = 3;
+
 /// The same, as used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
@@ -84,12 +87,16 @@ impl Acme {
     }
 
     /// What stands in the files of chain and key, as `read` reads them: of the next key where the chain is for that one, since whoever
-    /// renews them may be interrupted.
+    /// renews them may be interrupted. Somebody may do so right now: then it is read once more.
     pub fn read_pair<T: AsRef<[u8]>>(&self, read: impl Fn(&Path) -> Option<T>) -> Option<(T, T)> {
-        let chain = read(&self.chain())?;
-        let is_for = |key: &T| Certificate::read(chain.as_ref(), key.as_ref(), None).is_ok();
-        let key = [self.key(), self.next_key()].iter().filter_map(|path| read(path)).find(is_for)?;
-        Some((chain, key))
+        (0..LOOKS).find_map(|_| {
+            let chain = read(&self.chain())?;
+            let is_for = |key: &T| Certificate::read(chain.as_ref(), key.as_ref(), None).is_ok();
+            // and the first again: the next one may have become it meanwhile
+            let keys = [self.key(), self.next_key(), self.key()];
+            let key = keys.iter().filter_map(|path| read(path)).find(is_for)?;
+            Some((chain, key))
+        })
     }
 }
 
@@ -133,7 +140,7 @@ pub(super) fn certificate(
         read.ok().map(|(text, _)| text)
     };
     let pair = acme.read_pair(read);
-    let origin = Origin { chain: acme.chain(), key: acme.key(), is_exposed: false };
+    let origin = Origin { chain: acme.chain(), key: acme.key(), is_exposed: false, kept: None };
     // one that is of no use is ordered anew; a gateway with a strange certificate is better than none
     if let Some(Ok(certificate)) = pair.map(|(chain, key)| Certificate::share(&chain, &key, None)) {
         return Some((certificate, origin));

@@ -22,6 +22,9 @@ pub(super) fn of(config: &Config, wall: Duration) -> Vec<String> {
             let mut say = |what: String| {
                 found.push(format!("listener {:?}: {}: {what}", listener.name, origin.chain.display()));
             };
+            if let Some(why) = &origin.kept {
+                say(format!("the certificate that was there before goes on: {why}"));
+            }
             if certificate.names.is_empty() {
                 say("the certificate is for no name, so clients will not believe it".to_owned());
             }

@@ -74,6 +74,14 @@ pub struct Origin {
     pub key: PathBuf,
     /// Others than its owner and group may read it.
     pub is_exposed: bool,
+    /// Why the certificate is not the one in these files, but the one that was there before.
+    pub kept: Option<String>,
+}
+
+impl Origin {
+    fn of(chain: &Path, key: &Path) -> Self {
+        Self { chain: chain.to_owned(), key: key.to_owned(), is_exposed: is_exposed(key), kept: None }
+    }
 }
 
 impl fmt::Debug for ServerSide {
@@ -296,11 +304,7 @@ fn certificate(table: &CertificateFiles, sink: &mut Sink<'_>) -> Option<(Arc<Cer
     };
     let (Some(chain_text), Some(key_text)) = texts else { return None };
     match Certificate::share(&chain_text, &key_text, ocsp) {
-        Ok(certificate) => {
-            let origin =
-                Origin { chain: chain.value.0.clone(), key: key.value.0.clone(), is_exposed: is_exposed(&key.value.0) };
-            Some((certificate, origin))
-        }
+        Ok(certificate) => Some((certificate, Origin::of(&chain.value.0, &key.value.0))),
         Err(unusable) => {
             let (name, at) = if unusable.is_of_key() { ("key", &key.span) } else { ("chain", &chain.span) };
             sink.value(table.at.key(name), at.clone(), format!("the file {unusable}"), None);
@@ -309,7 +313,8 @@ fn certificate(table: &CertificateFiles, sink: &mut Sink<'_>) -> Option<(Arc<Cer
     }
 }
 
-/// Those of a folder, by name.
+/// Those of a folder, by name. Where one of them is of no use, the one that was read from there before goes on: of ten thousand, the others
+/// are to be renewed all the same.
 fn certificates_in(
     folder: &Written<FilePath>,
     at: &str,
@@ -344,16 +349,18 @@ fn certificates_in(
             text.map(|(text, _)| text)
         };
         let texts = text_of(chain).and_then(|chain| text_of(key).map(|key| (chain, key)));
-        match texts.map(|(chain, key)| Certificate::share(&chain, &key, None)) {
+        let why = match texts.map(|(chain, key)| Certificate::share(&chain, &key, None)) {
             Ok(Ok(certificate)) => {
-                let origin = Origin { chain: chain.clone(), key: key.clone(), is_exposed: is_exposed(key) };
-                read.push((certificate, origin));
+                certificate.note(chain);
+                read.push((certificate, Origin::of(chain, key)));
+                continue;
             }
-            Ok(Err(unusable)) => {
-                let file = if unusable.is_of_key() { key } else { chain };
-                problems.push(format!("{} {unusable}", file.display()));
-            }
-            Err(error) => problems.push(format!("{} cannot be read: {error}", chain.display())),
+            Ok(Err(unusable)) => format!("{} {unusable}", if unusable.is_of_key() { key } else { chain }.display()),
+            Err(error) => format!("{} cannot be read: {error}", chain.display()),
+        };
+        match Certificate::last_of(chain) {
+            Some(before) => read.push((before, Origin { kept: Some(why), ..Origin::of(chain, key) })),
+            None => problems.push(why),
         }
     }
     problems.iter().for_each(|problem| report(problem.clone()));

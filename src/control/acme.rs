@@ -2,12 +2,13 @@
 //!
 //! One task for each `acme` table. It looks at the certificate in the cache; when it is due ([`schedule`]), it takes the cache's lock, orders,
 //! answers the challenges, writes ([`cache`]), and asks for a reload: from then on it is a certificate like any other. Gateways that share a
-//! cache take turns by the lock; those that did not order notice the file and reload.
+//! cache take turns by the lock; those that did not order answer challenges all the same ([`proofs`]), notice the file and reload.
 //!
 //! What fails is said in the log and tried again, later each time. Nothing of it is on a request's path, and the certificate before stays.
 
 mod cache;
 mod directory;
+mod proofs;
 mod schedule;
 
 use crate::config::Acme;
@@ -19,50 +20,67 @@ use anyhow::{Context as _, anyhow, bail};
 use cache::UnderWay;
 use directory::{Asked, Directory};
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewAccount, NewOrder, Order,
-    OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error, Identifier, NewAccount,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
+use proofs::{Borrowed, Lent, Proof, SEEN_BY_ALL};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::CertifiedKey;
-use schedule::{Schedule, Span};
+use schedule::{Attempts, Schedule, Span};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{sleep, timeout};
 
-/// Between two looks at the certificate in the cache, and at the lock of somebody else.
-const LOOK: Duration = Duration::from_secs(30);
+/// Between two looks at what others have put into the cache.
+const TICK: Duration = Duration::from_millis(250);
+/// So many of those between two looks at whether the certificate is due, and at the lock of somebody else: 30 seconds.
+const TICKS_A_LOOK: u32 = 120;
 /// For a whole order, and for each of the two waits within it.
 const ORDER: Duration = Duration::from_secs(600);
 const POLL: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 
-/// Looks after one certificate until the task is ended. `reload` is called when there is another one.
-pub(super) async fn keep(acme: Arc<Acme>, challenges: Arc<Challenges>, mut rng: Rng, reload: impl Fn()) {
-    let mut schedule = Schedule::new(&mut rng);
-    let mut seen = cache::modified(&acme.chain());
+/// Looks after one certificate until the task is ended. `used` is the fingerprint of the one in use, `reload` is called when there is another
+/// one.
+pub(super) async fn keep(
+    acme: Arc<Acme>,
+    mut used: String,
+    challenges: Arc<Challenges>,
+    mut rng: Rng,
+    reload: impl Fn(),
+) {
+    let (mut schedule, mut unkept) = (Schedule::new(&mut rng), Attempts::default());
+    let (mut borrowed, mut seen, mut ticks) = (Borrowed::default(), None, 0);
     loop {
-        let found = cache::modified(&acme.chain());
-        if found != seen {
-            seen = found;
-            schedule.on_replaced();
-            tracing::info!("acme: {} has changed", acme.chain().display());
-            reload();
-        }
-        if schedule.wants_opinion(now())
-            && let Some((certificate, _)) = cache::certificate(&acme)
+        borrowed.look(&acme, &challenges);
+        let written = cache::modified(&acme.chain());
+        // one that cannot be read yet is looked at again; the one in use stays
+        if written != seen
+            && let Some((found, _)) = cache::certificate(&acme)
         {
-            let said = timeout(ORDER, opinion(&acme, &certificate)).await.ok().flatten();
-            schedule.on_opinion(said, now());
+            seen = written;
+            if found.fingerprint != used {
+                used = found.fingerprint;
+                schedule.on_replaced();
+                tracing::info!("acme: {} has changed", acme.chain().display());
+                reload();
+            }
         }
-        if is_due(&acme, &schedule) {
-            if let Err(error) = renew(&acme, &challenges, &mut schedule, &mut rng).await {
+        if ticks == 0 {
+            if schedule.wants_opinion(now())
+                && let Some((certificate, _)) = cache::certificate(&acme)
+            {
+                let said = timeout(ORDER, opinion(&acme, &certificate)).await.ok().flatten();
+                schedule.on_opinion(said, now());
+            }
+            if is_due(&acme, &schedule)
+                && let Err(error) = renew(&acme, &challenges, (&mut schedule, &mut unkept), &mut rng).await
+            {
                 tracing::error!("acme: {error:#}");
             }
-            if cache::modified(&acme.chain()) != seen {
-                continue;
-            }
         }
-        sleep(LOOK).await;
+        ticks = (ticks + 1) % TICKS_A_LOOK;
+        sleep(TICK).await;
     }
 }
 
@@ -98,19 +116,27 @@ fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static
     Some(CertificateIdentifier::new(authority.into(), serial.into()).into_owned())
 }
 
-/// Orders another certificate, if nobody else does and it is time to try (again).
+/// Orders another certificate, if nobody else does and it is time to try (again). `unkept` is what became of the last order, where that could
+/// not be written into the cache.
+///
+/// # Errors
+/// The cache is of no use. That there is room in it is seen before an authority is asked for anything: who cannot keep what it gets
+/// would ask again and again.
 async fn renew(
     acme: &Acme,
     challenges: &Arc<Challenges>,
-    schedule: &mut Schedule,
+    (schedule, unkept): (&mut Schedule, &mut Attempts),
     rng: &mut Rng,
 ) -> anyhow::Result<()> {
     let Some(_lock) = cache::locked(&acme.cache)? else { return Ok(()) };
-    let (mut attempts, _) = cache::attempts(acme);
+    let (attempts, _) = cache::attempts(acme);
+    let mut attempts = attempts.or_later(unkept);
     // somebody else may have been faster
     if !attempts.may_be_made(now()) || !is_due(acme, schedule) {
         return Ok(());
     }
+    cache::find_room(acme)?;
+    let _removed_when_this_is_over = Lent::left(acme);
     let (asked, was_under_way) = (Asked::default(), UnderWay::read(acme).is_some());
     let ordered = match timeout(ORDER, order(acme, challenges, &asked)).await {
         Ok(ordered) => ordered,
@@ -122,7 +148,7 @@ async fn renew(
             tracing::info!("acme: a certificate for {names} was issued");
             schedule.on_replaced();
             attempts.on_success();
-            cache::keep_attempts(acme, &attempts)?;
+            let _it_is_written_below = cache::keep_attempts(acme, &attempts);
             if is_due(acme, schedule) {
                 let pause = attempts.on_failure(asked.take(), now(), rng);
                 tracing::error!("acme: it is due at once, so one clock is wrong; again in {pause:.0?}");
@@ -140,7 +166,9 @@ async fn renew(
             tracing::error!("acme: no certificate for {names} from {directory}: {error:#}; again in {pause:.0?}");
         }
     }
-    cache::keep_attempts(acme, &attempts)
+    let kept = cache::keep_attempts(acme, &attempts);
+    *unkept = if kept.is_ok() { Attempts::default() } else { attempts };
+    kept
 }
 
 /// Whether the authority has said this (RFC 8555 §6.7).
@@ -232,9 +260,9 @@ async fn begun(acme: &Acme, account: &Account) -> anyhow::Result<(Order, KeyPair
 }
 
 /// Answers what the authority asks, until what is returned is dropped.
-async fn prove(acme: &Acme, order: &mut Order, challenges: &Arc<Challenges>) -> anyhow::Result<Vec<Open>> {
+async fn prove(acme: &Acme, order: &mut Order, challenges: &Arc<Challenges>) -> anyhow::Result<(Vec<Open>, Lent)> {
     let kind = if acme.is_http { ChallengeType::Http01 } else { ChallengeType::TlsAlpn01 };
-    let mut answered = Vec::new();
+    let mut proofs = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -243,16 +271,29 @@ async fn prove(acme: &Acme, order: &mut Order, challenges: &Arc<Challenges>) -> 
             AuthorizationStatus::Pending => {}
             status => bail!("an authorization is {status:?}"),
         }
-        let mut challenge = authorization.challenge(kind.clone()).context("the authority offers another challenge")?;
-        let proof = challenge.key_authorization();
-        answered.push(match kind {
-            ChallengeType::Http01 => challenges.answer_with(challenge.token.clone(), proof.as_str().to_owned()),
-            _ => {
-                let name = challenge.identifier().to_string();
-                challenges.show(&name, proving(&name, proof.digest().as_ref())?)
+        let challenge = authorization.challenge(kind.clone()).context("the authority offers another challenge")?;
+        let answer = challenge.key_authorization();
+        proofs.push(match kind {
+            ChallengeType::Http01 => {
+                Proof::Token { token: challenge.token.clone(), answer: answer.as_str().to_owned() }
             }
+            _ => Proof::Name { name: challenge.identifier().to_string(), digest: answer.digest().as_ref().to_vec() },
         });
-        challenge.set_ready().await?;
+    }
+    let open = proofs.iter().map(|proof| proof.open(challenges)).collect::<anyhow::Result<_>>()?;
+    let answered = (open, Lent::write(acme, &proofs)?);
+    sleep(SEEN_BY_ALL).await;
+    // the same ones, which the library has kept
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Pending
+            && let Some(mut challenge) = authorization.challenge(kind.clone())
+            // of an order that is gone on with, the authority may be looking already
+            && challenge.status == ChallengeStatus::Pending
+        {
+            challenge.set_ready().await?;
+        }
     }
     Ok(answered)
 }

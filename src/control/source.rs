@@ -9,6 +9,10 @@ use std::time::Duration;
 /// When to read a file again that is right and could not be taken into use: an address may be free by then, a worker replaced.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// How long files are waited for that go on changing. Whoever swaps one of ten thousand certificates every second never stands still;
+/// what is read in the middle of a change is refused, or whole.
+const RESTLESS: Duration = Duration::from_secs(5);
+
 /// A configuration's file.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -25,12 +29,15 @@ pub struct Wrong {
     pub errors: Vec<String>,
 }
 
-/// Tells when files have changed and stand still: who writes them in pieces, or replaces one by another, is waited for.
+/// Tells when files have changed and stand still: who writes them in pieces, or replaces one by another, is waited for, but not for ever
+/// ([`RESTLESS`]).
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// As they were read, for better or worse.
     read: Followed,
     seen: Option<Followed>,
+    /// Since when they have been others than those that were read.
+    changed: Option<Instant>,
     again: Option<Instant>,
 }
 
@@ -42,7 +49,7 @@ impl Watch {
 
     /// It is about to be read: whatever comes of that, and be it nothing, these files are not read again before one of them changes.
     pub(super) fn on_begin(&mut self) {
-        (self.read, self.again) = (self.read.now(), None);
+        (self.read, self.again, self.changed) = (self.read.now(), None, None);
     }
 
     /// It was read.
@@ -59,8 +66,11 @@ impl Watch {
     pub(super) fn look(&mut self, now: Instant) -> bool {
         let state = self.read.now();
         let stands_still = self.seen.as_ref() == Some(&state);
-        let is_due = state != self.read || self.again.is_some_and(|again| now >= again);
-        let wanted = state.can_be_read() && stands_still && is_due;
+        let has_changed = state != self.read;
+        self.changed = has_changed.then(|| self.changed.unwrap_or(now));
+        let is_restless = self.changed.is_some_and(|since| now >= since + RESTLESS);
+        let is_due = has_changed || self.again.is_some_and(|again| now >= again);
+        let wanted = state.can_be_read() && (stands_still || is_restless) && is_due;
         self.seen = Some(state);
         wanted
     }
@@ -156,6 +166,29 @@ mod tests {
         std::fs::write(&other, "more than half").unwrap();
         std::fs::rename(other, &path).unwrap();
         assert_eq!([watch.look(now), watch.look(now)], [false, true], "another file of the same length");
+    }
+
+    #[test]
+    fn files_that_never_stand_still_are_read_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = Source::file(&dir.path().join("a.toml"));
+        let mut text = "x".to_owned();
+        std::fs::write(source.path(), &text).unwrap();
+        assert!(source.load().is_err());
+        let (mut watch, mut reads) = (Watch::of(&source), 0);
+        let between = RESTLESS / 10;
+        for look in 0..40 {
+            text.push('x');
+            std::fs::write(source.path(), &text).unwrap();
+            if watch.look(Instant::from_nanos(1) + between * look) {
+                watch.on_begin();
+                assert!(source.load().is_err());
+                watch.on_read(&source);
+                reads += 1;
+            }
+        }
+        // each time it is waited for as long, and no longer
+        assert_eq!(reads, 3);
     }
 
     #[test]

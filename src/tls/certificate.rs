@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, Weak};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -48,7 +49,7 @@ pub fn fingerprint(bytes: &[u8]) -> String {
 pub enum Unusable {
     /// The chain is not PEM.
     #[error("is not PEM: {0}")]
-    ChainText(pem::Error),
+    ChainText(&'static str),
     /// Nothing in it.
     #[error("holds no certificate (-----BEGIN CERTIFICATE-----)")]
     NoCertificate,
@@ -57,7 +58,7 @@ pub enum Unusable {
     Certificate(String),
     /// The key is not PEM.
     #[error("is not PEM: {0}")]
-    KeyText(pem::Error),
+    KeyText(&'static str),
     /// Nothing in it.
     #[error("holds no private key (PKCS#8, PKCS#1 or SEC1, not encrypted)")]
     NoKey,
@@ -81,7 +82,26 @@ impl Unusable {
 #[expect(clippy::disallowed_types, reason = "taken where files are read, and nowhere else")]
 static IN_USE: std::sync::Mutex<BTreeMap<String, Weak<Certificate>>> = std::sync::Mutex::new(BTreeMap::new());
 
+/// The same by the files of their chains, as they were last read.
+#[expect(clippy::disallowed_types, reason = "taken where files are read, and nowhere else")]
+static BY_FILE: std::sync::Mutex<BTreeMap<PathBuf, Weak<Certificate>>> = std::sync::Mutex::new(BTreeMap::new());
+
 impl Certificate {
+    /// It was read from this file, and is what [`Certificate::last_of`] it finds for as long as somebody uses it.
+    pub fn note(self: &Arc<Self>, chain: &Path) {
+        let mut table = BY_FILE.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.len() >= 2 * CERTIFICATES_MAX {
+            table.retain(|_, certificate| certificate.strong_count() > 0);
+        }
+        table.insert(chain.to_owned(), Arc::downgrade(self));
+    }
+
+    /// What was last read from this file, if it is in use.
+    #[must_use]
+    pub fn last_of(chain: &Path) -> Option<Arc<Self>> {
+        BY_FILE.lock().unwrap_or_else(PoisonError::into_inner).get(chain).and_then(Weak::upgrade)
+    }
+
     /// The same as [`Certificate::read`], and the very same object where somebody uses one that was read from these bytes: of ten thousand
     /// certificates a reload reads those that have changed, and the generation before takes none of the others with it when it goes.
     ///
@@ -114,7 +134,7 @@ impl Certificate {
         let key = match PrivateKeyDer::from_pem_slice(key) {
             Ok(key) => key,
             Err(pem::Error::NoItemsFound) => return Err(Unusable::NoKey),
-            Err(error) => return Err(Unusable::KeyText(error)),
+            Err(error) => return Err(Unusable::KeyText(fault_of(&error))),
         };
         let key = provider().key_provider.load_private_key(key).map_err(|_| Unusable::KeyKind)?;
         let first =
@@ -144,8 +164,21 @@ impl Certificate {
 /// # Errors
 /// It is none.
 pub fn chain_of(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>().map_err(Unusable::ChainText)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let chain = chain.map_err(|error| Unusable::ChainText(fault_of(&error)))?;
     if chain.is_empty() { Err(Unusable::NoCertificate) } else { Ok(chain) }
+}
+
+/// What is wrong with a PEM file, in words of our own: the library quotes the line, which is a key's where all of it is in one.
+fn fault_of(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "what -----BEGIN …----- begins has no -----END …----- in a line of its own"
+        }
+        pem::Error::IllegalSectionStart { .. } => "a line begins with -----BEGIN and does not end with -----",
+        pem::Error::Base64Decode(_) => "what is between -----BEGIN …----- and -----END …----- is not base64",
+        _ => "it cannot be read",
+    }
 }
 
 #[cfg(test)]
@@ -167,5 +200,27 @@ mod tests {
         let weak = Arc::downgrade(&first);
         drop(first);
         assert!(weak.upgrade().is_none(), "nothing is kept of what nobody uses");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_said_without_a_word_of_it() {
+        let (chain, key) = pem(&["a.example"], Algorithm::Ecdsa);
+        let secret: Vec<&str> = key.lines().filter(|line| !line.starts_with('-')).collect();
+        for (broken, why) in [
+            (key.replace('\n', ""), "has no -----END"),
+            (key.replace("KEY-----\n", "KEY"), "does not end with -----"),
+            (key.replace('\n', "!"), "does not end with -----"),
+            (key.replace(secret[0], &format!("{}!", secret[0])), "is not base64"),
+            (key.replace("-----END", ""), "has no -----END"),
+        ] {
+            let said = Certificate::read(chain.as_bytes(), broken.as_bytes(), None).expect_err("it is broken");
+            let (text, debug) = (said.to_string(), format!("{said:?}"));
+            assert!(said.is_of_key() && text.contains(why), "{text}");
+            for line in &secret {
+                let bytes: Vec<String> = line.bytes().take(12).map(|byte| byte.to_string()).collect();
+                let is_told = |text: &str| text.contains(&line[..12]) || text.contains(&bytes.join(", "));
+                assert!(!is_told(&text) && !is_told(&debug), "{text} {debug}");
+            }
+        }
     }
 }

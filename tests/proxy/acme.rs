@@ -13,23 +13,23 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-const NAME: &str = "a.acme.test";
+pub(crate) const NAME: &str = "a.acme.test";
 const OTHER: &str = "b.acme.test";
 
 /// Ports that nobody has at this moment.
-fn ports<const N: usize>() -> [u16; N] {
+pub(crate) fn ports<const N: usize>() -> [u16; N] {
     let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
     held.map(|listener| listener.local_addr().expect("an address").port())
 }
 
-struct Pebble {
+pub(crate) struct Pebble {
     child: Child,
     _dns: Dns,
 }
 
 impl Pebble {
     /// `None`: it is not installed, which is said.
-    fn start(authority: &Authority, listens: u16, comes_to: u16) -> Option<Self> {
+    pub(crate) fn start(authority: &Authority, listens: u16, comes_to: u16) -> Option<Self> {
         if Command::new("pebble").arg("-h").output().is_err() {
             assert!(std::env::var_os("RINGGATE_TESTS_NEED_TOOLS").is_none(), "pebble is not installed");
             eprintln!("skipped: pebble is not installed");
@@ -120,7 +120,7 @@ fn shown(address: &str, rules: &Arc<ClientConfig>) -> Vec<CertificateDer<'static
 }
 
 /// The chain that is shown, once it is as it should be.
-fn awaited(
+pub(crate) fn awaited(
     address: &str,
     rules: &Arc<ClientConfig>,
     is_right: impl Fn(&[CertificateDer<'static>]) -> bool,
@@ -136,16 +136,28 @@ fn awaited(
     }
 }
 
+/// The table of one certificate, in the cache of that name.
+pub(crate) fn acme(authority: &Authority, listens: u16, challenge: &str) -> String {
+    format!(
+        "{{ directory = \"https://localhost:{listens}/dir\", directory_ca = \"{}\", contact = [\"mailto:ops@acme.test\"], \
+         names = [\"{NAME}\"], challenge = \"{challenge}\", cache = {:?} }}",
+        authority.ca(),
+        authority.path("cache")
+    )
+}
+
+/// Rules of a client that believes everybody.
+pub(crate) fn looking() -> Arc<ClientConfig> {
+    let rules = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Looks));
+    Arc::new(rules.with_no_client_auth())
+}
+
 fn issues(driver: Driver, challenge: &str) {
     let authority = Authority::new();
     let [listens, edge] = ports();
     let Some(_pebble) = Pebble::start(&authority, listens, edge) else { return };
     let cache = authority.path("cache");
-    let acme = format!(
-        "{{ directory = \"https://localhost:{listens}/dir\", directory_ca = \"{}\", contact = [\"mailto:ops@acme.test\"], \
-         names = [\"{NAME}\"], challenge = \"{challenge}\", cache = {cache:?} }}",
-        authority.ca()
-    );
+    let acme = acme(&authority, listens, challenge);
     // the authority comes to the listener that its challenge is for
     let (listen, plain) = match challenge {
         "http-01" => ("127.0.0.1:0".to_owned(), format!("127.0.0.1:{edge}")),
@@ -158,8 +170,7 @@ fn issues(driver: Driver, challenge: &str) {
         driver,
         &Setup { listen: &listen, listener: &listener, config: &config, ..Setup::default() },
     );
-    let rules = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Looks));
-    let rules = Arc::new(rules.with_no_client_auth());
+    let rules = looking();
     // until then there is one that it has signed itself
     let address = gateway.address("edge");
     let chain = awaited(address, &rules, |chain| chain.len() > 1);
@@ -182,8 +193,7 @@ fn issues(driver: Driver, challenge: &str) {
         driver,
         &Setup { listen: &listen, listener: &listener, config: &config, ..Setup::default() },
     );
-    let rules = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Looks));
-    let rules = Arc::new(rules.with_no_client_auth());
+    let rules = looking();
     assert_eq!(shown(gateway.address("edge"), &rules)[0], first);
     drop(gateway);
     // for one more name it is ordered anew, with a new account where the old one was lost
@@ -251,9 +261,8 @@ fn whatever_a_directory_answers_the_gateway_serves_and_asks_again_when_it_may() 
         let mut gateway = Gateway::start_with(Driver::Epoll, &setup);
         let is_said = |line: &String| line.contains("no certificate for") && line.contains(why) && line.contains(again);
         eventually(why, || gateway.running().stderr().iter().any(is_said).then_some(()));
-        let rules = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Looks));
         let socket = TcpStream::connect(gateway.address("edge")).expect("it listens");
-        let session = Session::connect(socket, Arc::new(rules.with_no_client_auth()), NAME).expect("a session");
+        let session = Session::connect(socket, looking(), NAME).expect("a session");
         assert_eq!(Client::over(Stream::Tls(Box::new(session))).get("/").text(), "ok");
     }
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod access_log;
 mod acme;
+mod acme_shared;
 mod admin;
 mod auth;
 mod backpressure;

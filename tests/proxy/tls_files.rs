@@ -4,7 +4,7 @@ use crate::operation::said;
 use crate::support::client::Client;
 use crate::support::gateway::run_to_end;
 use crate::support::stream::Stream;
-use crate::support::tls::{Authority, Session};
+use crate::support::tls::{Authority, Session, write_anew};
 use crate::support::upstream::answer_each;
 use crate::support::{Driver, Gateway, Setup, Upstream, behind, eventually};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
@@ -169,4 +169,52 @@ fn certificates_change_among_many_while_clients_come() {
         });
         assert_eq!(gateway.metric("ringgate_tls_handshake_failures_total", &[]), 0.0);
     }
+}
+
+#[test]
+fn one_broken_pair_of_a_folder_keeps_its_certificate_and_nobody_else_s_from_being_renewed() {
+    let authority = Authority::new();
+    let folder = authority.path("some");
+    std::fs::create_dir(&folder).unwrap();
+    let sign = |name: &str| authority.sign(&format!("some/{name}"), &[&format!("{name}.example")]);
+    ["a", "b"].into_iter().for_each(sign);
+    let listener = format!("tls = {{ certificate_dir = {folder:?} }}");
+    let setup = Setup { listener: &listener, config: CONFIG, ..Setup::default() };
+    let mut gateway = Gateway::start_with(Driver::Epoll, &setup);
+    let text = setup.file(Driver::Epoll);
+    let (address, rules) = (gateway.address("edge").to_owned(), authority.client());
+    // whoever gets a chain that is not that of the key, or of another name, has no session
+    let shown = |name: &str| {
+        let socket = TcpStream::connect(&address).unwrap();
+        let session = Session::connect(socket, Arc::clone(&rules), &format!("{name}.example")).expect("a session");
+        session.ask(|it| it.peer_certificates().expect("one")[0].to_vec())
+    };
+    let first = shown("a");
+    let whole = std::fs::read_to_string(folder.join("b.key")).unwrap();
+    for broken in [Some(""), Some("no key"), Some(&whole[..60]), Some(&whole.replace('\n', "")), None] {
+        sign("a");
+        let before = [shown("a"), shown("b")];
+        let key = folder.join("a.key");
+        match broken {
+            Some(text) => write_anew(&key, text),
+            None => std::fs::remove_file(&key).unwrap(),
+        }
+        sign("b");
+        let response = gateway.reload(&text);
+        let said = response.text();
+        assert_eq!(response.status, 200, "{said}");
+        assert!(said.contains("the certificate that was there before goes on: "), "{said}");
+        assert!(!said.contains(&whole[40..60]), "{said}");
+        assert_eq!(shown("a"), before[0]);
+        assert_ne!(shown("b"), before[1]);
+    }
+    sign("a");
+    gateway.reload_well(&text);
+    assert_ne!(shown("a"), first);
+    // who begins with it has none before it
+    std::fs::write(folder.join("a.key"), "").unwrap();
+    let file = authority.path("begin.toml");
+    std::fs::write(&file, &text).unwrap();
+    let said = run_to_end(&["check", "-c", file.to_str().expect("UTF-8")]);
+    assert!(said.code != Some(0) && format!("{said:?}").contains("holds no private key"), "{said:?}");
 }

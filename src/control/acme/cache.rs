@@ -6,6 +6,7 @@
 //! | `account.json` | the account, of one directory |
 //! | `NAME.order.json` | an order that is under way, and its key: whoever is interrupted goes on with it instead of ordering another one |
 //! | `NAME.attempts.json` | what became of orders, and when the next one may be made |
+//! | `NAME.proofs.json` | what the authority is to be answered, while somebody orders |
 //! | `lock` | held by who orders |
 //!
 //! Each is written beside its place and moved there. What cannot be read is as good as none.
@@ -22,6 +23,9 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+/// More than a chain, keys, and the files beside them take.
+const ROOM_BYTES: usize = 64 << 10;
 
 /// An order that is under way.
 #[derive(Deserialize, Serialize)]
@@ -116,6 +120,17 @@ pub(super) fn keep_certificate(acme: &Acme, chain: &str, key: &str) -> anyhow::R
     moved.with_context(|| format!("{} cannot be written", acme.key().display()))
 }
 
+/// Looks for room for all that an order writes.
+///
+/// # Errors
+/// There is none, or nothing can be written.
+pub(super) fn find_room(acme: &Acme) -> anyhow::Result<()> {
+    let path = acme.cache.join(format!("{}.room", acme.names[0]));
+    let written = write(&path, &[0; ROOM_BYTES]).context("no certificate is ordered, since it could not be kept");
+    let _it_may_not_be_there = std::fs::remove_file(&path);
+    written
+}
+
 pub(super) fn modified(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|found| found.modified()).ok()
 }
@@ -134,7 +149,7 @@ pub(super) fn locked(cache: &Path) -> anyhow::Result<Option<File>> {
 }
 
 /// Writes a file that only its owner may read, all of it or nothing.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     write(Path::new(&beside), bytes)?;
@@ -216,6 +231,20 @@ mod tests {
         acme.names.pop();
         UnderWay::remove(&acme);
         assert!(UnderWay::read(&acme).is_none());
+    }
+
+    #[test]
+    fn who_could_not_keep_a_certificate_orders_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut acme = acme(dir.path());
+        find_room(&acme).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+        // a folder in its place, because a test may be root's, who may write everywhere
+        std::fs::create_dir(dir.path().join("a.example.room")).unwrap();
+        let said = format!("{:#}", find_room(&acme).unwrap_err());
+        assert!(said.contains("no certificate is ordered") && said.contains("a.example.room"), "{said}");
+        "b.example".clone_into(&mut acme.names[0]);
+        find_room(&acme).unwrap();
     }
 
     #[test]

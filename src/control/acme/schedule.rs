@@ -78,7 +78,7 @@ impl Schedule {
 }
 
 /// What became of the orders for one certificate. It lies in the cache, so that neither a restart nor another gateway begins anew.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Attempts {
     /// Of which directory.
@@ -92,6 +92,11 @@ pub(super) struct Attempts {
 impl Attempts {
     pub(super) fn of(directory: &str) -> Self {
         Self { directory: directory.to_owned(), ..Self::default() }
+    }
+
+    /// The one of the two that has more patience.
+    pub(super) fn or_later(self, other: &Self) -> Self {
+        if other.not_before > self.not_before { other.clone() } else { self }
     }
 
     /// Whether another one may be made. What lies further ahead than anything that is ever waited for was written by a wrong clock.

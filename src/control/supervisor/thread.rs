@@ -43,6 +43,8 @@ fn fault_of(ended: &Result<(), JoinError>) -> Fault {
 
 /// How often a file is looked after that is watched.
 const WATCH: Duration = Duration::from_millis(500);
+/// A look takes no more than one part in so many of this thread's time.
+const WATCH_SHARE: u32 = 20;
 
 /// Turns that other tasks of this thread have before it ends: those of an answer's way to its socket, and some more.
 const ANSWERS_LAST: usize = 8;
@@ -245,15 +247,21 @@ impl Control {
     /// are the same: an order that is under way goes on.
     pub(super) fn keep_certificates(&mut self) {
         let shared = Arc::clone(self.crew.shared());
-        let wanted: Vec<_> = shared.config.listeners.iter().filter_map(|it| it.tls.as_ref()?.acme.clone()).collect();
+        let of_listener = |it: &config::Listener| {
+            let tls = it.tls.as_ref()?;
+            // it stands behind those of files
+            let used = tls.names.all().last().map(|it| it.fingerprint.clone()).unwrap_or_default();
+            Some((tls.acme.clone()?, used))
+        };
+        let wanted: Vec<_> = shared.config.listeners.iter().filter_map(of_listener).collect();
         self.certificates.retain(|(acme, keeping)| {
-            let stays = wanted.contains(acme);
+            let stays = wanted.iter().any(|(wanted, _)| wanted == acme);
             if !stays {
                 keeping.abort();
             }
             stays
         });
-        for acme in wanted {
+        for (acme, used) in wanted {
             if self.certificates.iter().any(|(known, _)| *known == acme) {
                 continue;
             }
@@ -262,7 +270,7 @@ impl Control {
             let asks = self.asks.clone();
             // what comes of it stands in the log
             let reload = move || drop(ask(&asks, Ask::Reload));
-            let keeping = keep(Arc::clone(&acme), Arc::clone(&shared.challenges), rng, reload);
+            let keeping = keep(Arc::clone(&acme), used, Arc::clone(&shared.challenges), rng, reload);
             self.certificates.push((acme, self.tasks.spawn(keeping)));
         }
     }
@@ -357,8 +365,10 @@ impl Control {
         if !is_wanted || now < self.watched {
             return false;
         }
-        self.watched = now + WATCH;
-        self.watch.look(now)
+        let has_changed = self.watch.look(now);
+        // tens of thousands of files take their time, which nobody else has on this thread
+        self.watched = now + WATCH.max((clock::now() - now) * WATCH_SHARE);
+        has_changed
     }
 
     fn reopen_log(&self) {
