@@ -354,8 +354,11 @@ fn route(page: &mut Page, config: &Config, (route, refusal): (&Route, Option<&st
     for (label, rule) in label_first("headers", words::header_rules(route)) {
         page.line(label, &rule);
     }
-    if !route.defaulted.is_empty() {
-        page.line("defaults", &format!("{}: all or in part from [defaults]", route.defaulted.join(", ")));
+    let of = &route.defaulted;
+    let from = |keys: &[&str], table| (!keys.is_empty()).then(|| format!("{}: all or in part from {table}", keys.join(", ")));
+    let lines = [from(&of.by_listener, "[listener.defaults]"), from(&of.by_file, "[defaults]")];
+    for (label, line) in label_first("defaults", lines.into_iter().flatten().collect()) {
+        page.line(label, &line);
     }
 }
 
