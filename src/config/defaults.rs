@@ -6,8 +6,8 @@
 //! A listener's defaults come before those of the file. They are for routes that no other listener serves, because a route has one timeout and one limit,
 //! wherever its requests come in: a route of several listeners that leaves a key to one of them is an error.
 
-use super::cors::CorsTable;
 use super::check::listener_name;
+use super::cors::CorsTable;
 use super::file::{BodySize, RouteTimeout};
 use super::file::{Concurrency, File, HeaderRules, HeaderSet, ResponseRules, Retry, Route, Timeout};
 use super::knobs::ByteRate;
@@ -299,11 +299,18 @@ endpoints = [{ address = "10.0.0.1:1" }]
     #[test]
     fn a_listener_comes_before_the_file_and_behind_the_route() {
         let route = |name: &str, rest: &str| {
-            format!("[[route]]\nname = \"{name}-{}\"\nmatch = {{ path = \"/{}\", listener = [\"{name}\"] }}\n{rest}\n", rest.len(), rest.len())
+            format!(
+                "[[route]]\nname = \"{name}-{}\"\nmatch = {{ path = \"/{}\", listener = [\"{name}\"] }}\n{rest}\n",
+                rest.len(),
+                rest.len()
+            )
         };
         let routes = [
             route("edge", "upstream = \"a\""),
-            route("edge", "upstream = \"a\"\ntimeout = \"1s\"\nretry = { on = [\"502\"] }\nlimit = [{ rate = \"1/s\" }]"),
+            route(
+                "edge",
+                "upstream = \"a\"\ntimeout = \"1s\"\nretry = { on = [\"502\"] }\nlimit = [{ rate = \"1/s\" }]",
+            ),
             route("edge", "respond = {}"),
             route("inside", "upstream = \"a\""),
             route("other", "upstream = \"a\""),

@@ -19,7 +19,8 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     let unused = |limit: &&Limit| limit.name.as_deref().is_some_and(|name| !used.contains(name));
     let unused = config.limits.iter().filter(unused).filter_map(|limit| limit.name.as_deref());
     warnings.extend(unhashed(config).take(LINES_MAX));
-    warnings.extend(ungiven(config).map(|name| format!("listener {name:?}: no route takes anything from its defaults")));
+    warnings
+        .extend(ungiven(config).map(|name| format!("listener {name:?}: no route takes anything from its defaults")));
     warnings.extend(unused.take(LINES_MAX).map(|name| format!("limit.{name}: no route and no listener names it")));
     warnings
 }
