@@ -35,7 +35,7 @@ fn route(number: usize) -> Route {
         timeout: Timeout::Fixed(Duration::from_secs(1)),
         limits: Vec::new(),
         concurrent_max: None,
-        defaulted: Vec::new(),
+        defaulted: Default::default(),
         is_guard: false,
         auth: None,
         cors: None,

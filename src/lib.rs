@@ -189,7 +189,7 @@
 //! a request whose side has nobody left goes on to another one as it would to another endpoint (`worker::side`). Faults are drawn in the policy
 //! ([`policy::fault`]) and waited for before the first pick, as a body is that is to be there whole (`worker::upload`). A copy of a request (`worker::mirror`) is a
 //! task with attempts of its own, begun when the endpoint has got all of the request; nobody waits for it. Whether a response is compressed follows from heads
-//! ([`http::coding`]); it is done by the relay, a block at a time (`worker::compression`).
+//! ([`http::coding`]); it is done by the relay, so much a turn for all of a worker (`worker::compression`).
 //!
 //! # Why nothing is shared
 //!

@@ -354,8 +354,12 @@ fn route(page: &mut Page, config: &Config, (route, refusal): (&Route, Option<&st
     for (label, rule) in label_first("headers", words::header_rules(route)) {
         page.line(label, &rule);
     }
-    if !route.defaulted.is_empty() {
-        page.line("defaults", &format!("{}: all or in part from [defaults]", route.defaulted.join(", ")));
+    let of = &route.defaulted;
+    let from =
+        |keys: &[&str], table| (!keys.is_empty()).then(|| format!("{}: all or in part from {table}", keys.join(", ")));
+    let lines = [from(&of.by_listener, "[listener.defaults]"), from(&of.by_file, "[defaults]")];
+    for (label, line) in label_first("defaults", lines.into_iter().flatten().collect()) {
+        page.line(label, &line);
     }
 }
 
@@ -535,6 +539,27 @@ headers    request: x-debug removed
            request: x-env set to prod
 ";
         assert_eq!(answer(FILE, "GET", "http://api.example.com:8080/orders/7?x=1", &[]), expected);
+    }
+
+    #[test]
+    fn who_has_said_what_a_route_does_not_is_shown() {
+        let file = FILE.replace(
+            "[[listener]]\nname = \"local\"",
+            "[listener.defaults]\nretry = { attempts = 1 }\n[[listener]]\nname = \"local\"",
+        );
+        let file = file.replace(
+            "upstream = \"app\"\n\n[[route]]\nname = \"orders\"",
+            "retry = { attempts = 2 }\nupstream = \"app\"\n\n[[route]]\nname = \"orders\"",
+        );
+        let file = file.replace("match = { ", "match = { listener = [\"edge\"], ");
+        let file = format!("[defaults]\nmax_concurrent = 9\n{file}");
+        let answer = answer(&file, "GET", "http://api.example.com:8080/orders/7", &["x-beta: 1"]);
+        let lines = [
+            "defaults   retry: all or in part from [listener.defaults]",
+            "           max_concurrent: all or in part from [defaults]",
+        ];
+        assert!(answer.ends_with(&format!("{}\n{}\n", lines[0], lines[1])), "{answer}");
+        assert!(answer.contains("\nretries    1 on connect"), "{answer}");
     }
 
     #[test]

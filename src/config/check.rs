@@ -12,6 +12,7 @@ use super::check_identity::{self, AccessReader};
 use super::check_match::Firsts;
 use super::check_route::routes;
 use super::check_upstream::clusters;
+use super::defaults::Givers;
 use super::document::{Document, Entangled, Sections};
 use super::encryption::{self, ServerSide};
 use super::error_pages;
@@ -221,14 +222,10 @@ fn config(
     let listeners = file.listener.as_ref().and_then(|list| listeners(list, &mut access, sink));
     binds(file, sink);
     log_is_nothing_else(file, sink);
-    let tables = file.listener.iter().flat_map(|list| &list.value.0);
-    let listener_names = tables.filter_map(|table| listener_name(&table.value)).collect();
+    let givers = Givers::of(file);
     let (routes, mut firsts) = match &file.route {
-        Some(list) => {
-            let defaults = file.defaults.as_ref().map(|table| &table.value);
-            routes(document, &list.value, (&names, unmirrorable, defaults), (listener_names, &mut access), sink)?
-        }
-        None => (None, Firsts::new("route", 0, listener_names)),
+        Some(list) => routes(document, &list.value, (&names, unmirrorable), (&givers, &mut access), sink)?,
+        None => (None, Firsts::new("route", 0, givers.listeners())),
     };
     let limits = access.limits.all(file);
     let redis = file.redis.as_ref().map(|table| redis(table, sink));
@@ -367,7 +364,7 @@ fn listeners<const MIN: usize, const MAX: usize>(
     (listeners.len() == list.value.0.len()).then_some(listeners)
 }
 
-fn listener_name(table: &file::Listener) -> Option<String> {
+pub(super) fn listener_name(table: &file::Listener) -> Option<String> {
     let given = table.name.as_ref().map(|name| name.value.0.clone());
     given.or_else(|| table.listen.as_ref().map(|listen| listen.value.0.to_string()))
 }
@@ -430,6 +427,7 @@ fn listener(
     };
     Some(Listener {
         name: listener_name(table)?,
+        has_defaults: table.defaults.is_some(),
         bind: value(&table.listen)?.0,
         header_timeout: value(&table.header_timeout)?.0,
         idle_timeout: value(&table.idle_timeout)?.0,

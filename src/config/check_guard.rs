@@ -6,6 +6,7 @@
 
 use super::check_match::Firsts;
 use super::check_route::{redirect, respond};
+use super::defaults::Defaulted;
 use super::file::{self, Match};
 use super::names::Name;
 use super::problem::Sink;
@@ -85,7 +86,7 @@ fn guard((name, matcher, captures): (String, super::Match, Option<Captures>), ta
     Route {
         name,
         matcher,
-        defaulted: Vec::new(),
+        defaulted: Defaulted::default(),
         is_guard: true,
         target,
         auth: None,

@@ -4,7 +4,7 @@ use super::check::value;
 use super::check_identity::AccessReader;
 use super::check_match::{Firsts, begins_with, unique};
 use super::cors;
-use super::defaults::Defaults;
+use super::defaults::{Defaulted, Givers};
 use super::document::{Document, Entangled};
 use super::file::{self, RouteTimeout};
 use super::names::{EditableHeader, Name};
@@ -28,8 +28,8 @@ use rustc_hash::FxHashMap;
 pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     document: &Document<'_>,
     list: &Later<file::Route, MIN, MAX>,
-    (upstreams, unmirrorable, defaults): (&[&'a str], Vec<Option<&'static str>>, Option<&Defaults>),
-    (listeners, access): (Vec<String>, &mut AccessReader<'a>),
+    (upstreams, unmirrorable): (&[&'a str], Vec<Option<&'static str>>),
+    (givers, access): (&Givers<'_>, &mut AccessReader<'a>),
     sink: &mut Sink<'_>,
 ) -> Result<(Option<Vec<Route>>, Firsts), Entangled> {
     let ids = upstreams.iter().enumerate().map(|(row, name)| (*name, ClusterId::from_index(row))).collect();
@@ -38,12 +38,12 @@ pub(super) fn routes<'a, const MIN: usize, const MAX: usize>(
     let mut taken = Taken {
         upstreams: ids,
         upstream_names,
-        firsts: Firsts::new("route", document.routes_expected(), listeners),
+        firsts: Firsts::new("route", document.routes_expected(), givers.listeners()),
         unmirrorable,
     };
     let mut routes = Vec::with_capacity(document.routes_expected());
     let count = document.routes(list, sink, |row, mut table, sink| {
-        let defaulted = defaults.map(|defaults| defaults.give(&mut table)).unwrap_or_default();
+        let defaulted = givers.give(&mut table, sink);
         let route = RouteReader { row, taken: &mut taken, access: &mut *access, sink }.route(&table);
         routes.extend(route.map(|route| Route { defaulted, ..route }));
     })?;
@@ -111,7 +111,7 @@ impl RouteReader<'_, '_, '_, '_> {
         Some(Route {
             name: name?,
             matcher: matcher?,
-            defaulted: Vec::new(),
+            defaulted: Defaulted::default(),
             is_guard: false,
             target: target?,
             auth,

@@ -19,6 +19,8 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     let unused = |limit: &&Limit| limit.name.as_deref().is_some_and(|name| !used.contains(name));
     let unused = config.limits.iter().filter(unused).filter_map(|limit| limit.name.as_deref());
     warnings.extend(unhashed(config).take(LINES_MAX));
+    warnings
+        .extend(ungiven(config).map(|name| format!("listener {name:?}: no route takes anything from its defaults")));
     warnings.extend(unused.take(LINES_MAX).map(|name| format!("limit.{name}: no route and no listener names it")));
     warnings
 }
@@ -40,6 +42,18 @@ fn unhashed(config: &Config) -> impl Iterator<Item = String> {
             )
         })
     })
+}
+
+/// Listeners whose defaults are nobody's.
+fn ungiven(config: &Config) -> impl Iterator<Item = &str> {
+    let giving: FxHashSet<&str> = config
+        .routes
+        .iter()
+        .filter(|route| !route.defaulted.by_listener.is_empty())
+        .filter_map(|route| listeners_of(route, config).first().map(|listener| listener.name.as_str()))
+        .collect();
+    let all = config.listeners.iter().filter(|listener| listener.has_defaults).map(|listener| listener.name.as_str());
+    all.filter(move |name| !giving.contains(name))
 }
 
 fn of_route(route: &Route, config: &Config) -> Vec<String> {
@@ -126,6 +140,19 @@ mod tests {
              [[route]]\nname = \"r\"\nupstream = \"a\"\nlimit = [\"used\"]\n{routes}"
         );
         super::of(&parse_for(&text, "f", &[0]).unwrap_or_else(|errors| panic!("{errors}")))
+    }
+
+    #[test]
+    fn defaults_of_a_listener_that_no_route_takes_are_told() {
+        let of = |timeout: &str| {
+            let text = format!(
+                "[[listener]]\nname = \"l\"\nlisten = \"127.0.0.1:0\"\n[listener.defaults]\ntimeout = \"1s\"\n\
+                 [upstream.a]\nendpoints = [{{ address = \"10.0.0.1:1\" }}]\n[[route]]\nupstream = \"a\"\n{timeout}"
+            );
+            super::of(&parse_for(&text, "f", &[0]).unwrap_or_else(|errors| panic!("{errors}")))
+        };
+        assert_eq!(of(""), [""; 0]);
+        assert_eq!(of("timeout = \"2s\""), ["listener \"l\": no route takes anything from its defaults"]);
     }
 
     #[test]

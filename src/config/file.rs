@@ -191,6 +191,8 @@ table! {
         optional allow: Rules;
         /// Who may not, before anything else is asked.
         optional deny: Rules;
+        /// What its routes say that do not say it themselves, before [defaults]: of routes that come in at no other listener.
+        optional defaults: Defaults;
         /// TLS with clients; without this table the listener speaks plain HTTP.
         optional tls: ListenerTls;
         /// HTTP/2 with clients, beside HTTP/1.1; without this table the listener speaks HTTP/1.1 alone.

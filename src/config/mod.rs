@@ -82,6 +82,7 @@ pub use check::{admin_address, load, parse, place_of_route};
 pub use compression::{Compression, ContentCoding, MediaType};
 pub use conditions::{Condition, Scheme, Test};
 pub use cors::{AllowedHeaders, Cors, CorsOrigin};
+pub use defaults::Defaulted;
 pub use encryption::{ClientSide, Origin, ServerSide};
 pub use error_pages::{ErrorPage, ErrorPiece};
 pub use fetched::{FetchedKeys, JwksUrl};
@@ -321,6 +322,8 @@ pub struct Listener {
     pub access: Access,
     /// What TLS is spoken with; `None`: plain HTTP.
     pub tls: Option<ServerSide>,
+    /// It has `[listener.defaults]`, which stand in its routes.
+    pub has_defaults: bool,
     /// What of HTTP/2 is spoken; `None`: nothing.
     pub http2: Option<Http2>,
 }
@@ -351,8 +354,8 @@ pub struct Route {
     pub name: String,
     /// Which requests it takes.
     pub matcher: Match,
-    /// Its keys that `[defaults]` has said, or a part of them.
-    pub defaulted: Vec<&'static str>,
+    /// Its keys that defaults have said, or a part of them.
+    pub defaulted: Defaulted,
     /// It stands as `[[guard]]` in the file: it is asked before all that do not, whatever they match.
     pub is_guard: bool,
     /// What is done with them.

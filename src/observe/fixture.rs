@@ -135,6 +135,7 @@ fn listener() -> Listener {
         server: crate::config::ServerField::Pass,
         tls: None,
         http2: None,
+        has_defaults: false,
     }
 }
 
@@ -153,7 +154,7 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         timeout: Timeout::Fixed(Duration::from_secs(2)),
         limits: Vec::new(),
         concurrent_max: None,
-        defaulted: Vec::new(),
+        defaulted: Default::default(),
         is_guard: false,
         auth: None,
         cors: None,

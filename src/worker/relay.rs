@@ -93,6 +93,9 @@ impl<F: Sending> Relay<'_, '_, F> {
     /// endpoint's.
     pub(super) async fn run(&mut self, out: &mut Block, block: &mut Block) -> Result<(), Broken> {
         let mut done = self.dress(block).map_err(Broken::Upstream)?;
+        if self.upload.has_coder() {
+            self.code(block, done).await?;
+        }
         if block.unread().len() <= out.room() {
             out.vec_mut().extend_from_slice(block.unread());
             block.clear();
@@ -122,6 +125,7 @@ impl<F: Sending> Relay<'_, '_, F> {
                 self.receive(block).await?;
                 done = self.dress(block).map_err(Broken::Upstream)?;
                 if self.upload.has_coder() {
+                    self.code(block, done).await?;
                     // it has taken its time, and others wait
                     driver::next_turn().await;
                 }
@@ -142,6 +146,9 @@ impl<F: Sending> Relay<'_, '_, F> {
                 return Ok(false);
             }
             let done = self.dress(block).map_err(Broken::Upstream)?;
+            if self.upload.has_coder() {
+                self.code(block, done).await?;
+            }
             if block.unread().len() > out.room() {
                 return Ok(done);
             }
@@ -259,14 +266,12 @@ impl<F: Sending> Relay<'_, '_, F> {
         }
     }
 
-    /// Decodes the unread part of `block` and frames it for the client, in place; true when it holds the end.
+    /// Decodes the unread part of `block` and frames it for the client, in place, unless it is to be [compressed](Self::code) before; true when it
+    /// holds the end.
     fn dress(&mut self, block: &mut Block) -> Result<bool, ProxyError> {
         let filled = block.range();
         if filled.is_empty() && !self.body.is_done() {
-            return match self.ended && self.upload.has_coder() {
-                true => self.frame(block, filled, true),
-                false => Ok(self.end_by_close(block)),
-            };
+            return Ok(if self.upload.has_coder() { self.ended } else { self.end_by_close(block) });
         }
         let decoded = self
             .body
@@ -278,22 +283,15 @@ impl<F: Sending> Relay<'_, '_, F> {
             let end = self.trailers.end(decoded.done, self.rules);
             payload = restate(self.inbound.worker, block, payload, (form, end.unwrap_or_default()));
         }
+        if self.upload.has_coder() {
+            block.set_unread(payload);
+            return Ok(decoded.done);
+        }
         self.frame(block, payload, decoded.done)
     }
 
-    /// Frames what is payload of the block for the client, compressed if that is wanted; whether it is the last.
+    /// Frames what is payload of the block for the client; whether it is the last.
     fn frame(&mut self, block: &mut Block, payload: Range<usize>, done: bool) -> Result<bool, ProxyError> {
-        let payload = match self.upload.has_coder() {
-            false => payload,
-            true => {
-                self.code(block, payload, done)?;
-                if block.is_empty() && !done {
-                    block.clear();
-                    return Ok(false);
-                }
-                block.range()
-            }
-        };
         let mut end = self.trailers.end(done, self.rules);
         if self.web.is_some() {
             end = end.map(|_| &b""[..]); // they stand in the payload
@@ -307,17 +305,46 @@ impl<F: Sending> Relay<'_, '_, F> {
         Ok(done)
     }
 
-    /// Puts in place of the payload what it is when it is compressed; which may be nothing yet.
-    fn code(&self, block: &mut Block, payload: Range<usize>, done: bool) -> Result<(), ProxyError> {
-        let (flush, mut coded) = (!done && !self.upstream.stream().has_more(), Vec::new());
-        let put = self.upload.with_coder(|coder| match coder {
-            Some(coder) => coder.code(&block.all()[payload], (flush, done), &mut coded),
-            None => Ok(()),
-        });
-        put.map_err(|_| ProxyError::Internal)?;
-        block.clear_with_headroom(CHUNK_HEADROOM);
-        block.vec_mut().extend_from_slice(&coded);
-        Ok(())
+    /// Compresses what is unread, and frames what has come of it, which may be nothing yet. As much a turn as all of a worker's coders may, in a box
+    /// because few responses need it.
+    #[inline(never)]
+    fn code<'s>(
+        &'s mut self,
+        block: &'s mut Block,
+        done: bool,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Broken>> + 's>> {
+        const FAILED: Broken = Broken::Upstream(ProxyError::Internal);
+        Box::pin(async move {
+            let (mut rest, mut coded) = (block.range(), Vec::new());
+            let flush = !done && !self.upstream.stream().has_more();
+            loop {
+                let ends = (flush, done);
+                let ready = || self.upload.with_coder(|coder| coder?.ready(rest.len(), ends, clock::now()));
+                let bytes = loop {
+                    match ready() {
+                        Some(bytes) => break bytes,
+                        None => driver::next_turn().await,
+                    }
+                };
+                let (piece, is_last) = (&block.all()[rest.start..rest.start + bytes], bytes == rest.len());
+                let ends = (flush && is_last, done && is_last);
+                let put = self.upload.with_coder(|coder| coder.map(|coder| coder.code(piece, ends, &mut coded)));
+                put.and_then(Result::ok).ok_or(FAILED)?;
+                if is_last {
+                    break;
+                }
+                rest.start += bytes;
+                driver::next_turn().await;
+            }
+            block.clear_with_headroom(CHUNK_HEADROOM);
+            block.vec_mut().extend_from_slice(&coded);
+            if block.is_empty() && !done {
+                block.clear();
+                return Ok(());
+            }
+            let payload = block.range();
+            self.frame(block, payload, done).map(drop).map_err(Broken::Upstream)
+        })
     }
 
     /// Nothing has arrived. Either nothing has been asked for yet (the first piece), or the endpoint has closed, and its body

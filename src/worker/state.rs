@@ -74,7 +74,7 @@ pub(super) struct Worker {
     /// Copies of requests under way.
     pub(super) mirrors: Cell<usize>,
     /// Responses that are being compressed.
-    pub(super) compressions: Cell<usize>,
+    pub(super) compressions: super::compression::Turns,
     /// Bytes of bodies that are awaited.
     pub(super) held: Cell<usize>,
     /// Memory for pieces of bodies that are put into another form.
@@ -156,7 +156,7 @@ impl Worker {
             limit_texts: RefCell::default(),
             log_texts: RefCell::default(),
             mirrors: Cell::default(),
-            compressions: Cell::default(),
+            compressions: Default::default(),
             held: Cell::default(),
             restated: Cell::default(),
             streams_ahead: Cell::default(),

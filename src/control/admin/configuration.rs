@@ -643,7 +643,7 @@ endpoints = [{ address = "10.0.0.2:1" }]
         schema_keys(&schema, &schema, "", &mut wanted);
         // the other form of a value that is not shown
         wanted.retain(|key| {
-            if key.starts_with(".defaults") {
+            if key.starts_with(".defaults") || key.starts_with(".listener.defaults") {
                 return false; // what they say is shown where it counts, in the routes
             }
             let forms = [

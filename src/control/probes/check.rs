@@ -230,16 +230,21 @@ fn push_head(out: &mut Vec<u8>, http: &HttpProbe, address: &Address) {
     for (name, value) in &http.headers {
         out.extend(line(name.as_str(), value.as_bytes()));
     }
-    for (name, value) in [("User-Agent", concat!("ringgate-health/", env!("CARGO_PKG_VERSION"))), ("Accept", "*/*")] {
-        if !http.headers.iter().any(|(given, _)| given.as_str().eq_ignore_ascii_case(name)) {
-            out.extend(line(name, value.as_bytes()));
-        }
+    for (name, value) in own_fields(http) {
+        out.extend(line(name, value.as_bytes()));
     }
     if matches!(http.method, Method::POST | Method::PUT | Method::PATCH) {
         // RFC 9110 §8.6: methods that come with content say that there is none
         out.extend(line("Content-Length", b"0"));
     }
     out.extend_from_slice(b"Connection: close\r\n\r\n");
+}
+
+/// What a check says of itself where its headers do not, whatever is spoken.
+pub(super) fn own_fields(probe: &HttpProbe) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let own = [("User-Agent", concat!("ringgate-health/", env!("CARGO_PKG_VERSION"))), ("Accept", "*/*")];
+    let is_given = |name: &str| probe.headers.iter().any(|(given, _)| given.as_str().eq_ignore_ascii_case(name));
+    own.into_iter().filter(move |(name, _)| !is_given(name))
 }
 
 /// A response's head, and what came with it.

@@ -5,13 +5,13 @@
 //!
 //! Source: RFC 9113 §3.3, §8.3.1.
 
-use super::check::{Miss, broken, host_of};
+use super::check::{Miss, broken, host_of, own_fields};
 use crate::config::{Address, HttpProbe};
 use crate::limits;
 use crate::observe::labels::FailureReason;
 use crate::observe::stats::Failure;
 use bytes::Bytes;
-use http::{Request, header};
+use http::Request;
 use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -51,11 +51,8 @@ fn request((address, is_secure): (&Address, bool), probe: &HttpProbe) -> Result<
     for (name, value) in &probe.headers {
         request = request.header(name, value);
     }
-    let own = [(header::USER_AGENT, concat!("ringgate-health/", env!("CARGO_PKG_VERSION"))), (header::ACCEPT, "*/*")];
-    for (name, value) in own {
-        if !probe.headers.iter().any(|(given, _)| *given == name) {
-            request = request.header(name, value);
-        }
+    for (name, value) in own_fields(probe) {
+        request = request.header(name, value);
     }
     request.body(()).map_err(|_| FailureReason::Protocol.into())
 }

@@ -56,7 +56,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         timeout: Timeout::Fixed(Duration::from_secs(1)),
         limits,
         concurrent_max,
-        defaulted: Vec::new(),
+        defaulted: Default::default(),
         is_guard: false,
         auth: None,
         cors: None,
