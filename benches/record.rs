@@ -46,6 +46,7 @@ fn route(number: usize) -> Route {
         body_rate_min: None,
         grpc_web: false,
         traffic: Default::default(),
+        is_plain: true,
         retry: Retry {
             attempts: 0,
             on: RetryOn { connect: false, reset: false, timeout: false, statuses: Vec::new(), codes: Vec::new() },

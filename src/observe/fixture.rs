@@ -165,6 +165,7 @@ pub(crate) fn route(name: &str, prefix: &str, target: Target) -> Route {
         body_rate_min: None,
         grpc_web: false,
         traffic: Default::default(),
+        is_plain: true,
         retry: Retry {
             attempts: 2,
             on: RetryOn {

@@ -413,12 +413,15 @@ impl Admission {
 /// What one worker takes: places of requests at once, and tokens.
 type Hands<'h> = (&'h mut Vec<usize>, &'h mut [Lease]);
 
+/// The first values of headers, cookies, claims and the like.
+type Values<'v, 'h> = &'v dyn Fn(&LimitKey) -> Option<&'h [u8]>;
+
 /// Takes what all that a request meets ask for.
 #[inline(never)]
 fn take_each<'h>(
     limits: &Limits,
     asked: (RouteId, ListenerId, Met),
-    (caller, value): (Caller<'_>, &dyn Fn(&LimitKey) -> Option<&'h [u8]>),
+    (caller, value): (Caller<'_>, Values<'_, 'h>),
     hands: Hands<'_>,
     at: Moment,
 ) -> Admitted {

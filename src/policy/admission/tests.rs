@@ -67,6 +67,7 @@ fn route(name: &str, limits: Vec<Limit>, concurrent_max: Option<u32>) -> Route {
         body_rate_min: None,
         grpc_web: false,
         traffic: Default::default(),
+        is_plain: true,
         retry,
     }
 }
