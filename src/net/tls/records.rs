@@ -4,7 +4,7 @@ use super::super::block::{Block, Blocks};
 use super::super::engine::{self, Engine};
 use super::super::stream::Received;
 use crate::limits::{BLOCK_LARGE, BLOCK_SMALL};
-use rustls::{AlertDescription, Connection, Error};
+use rustls::{AlertDescription, Connection, Error, InvalidMessage};
 use std::fmt;
 use std::io::{self, BufRead as _, Write as _};
 
@@ -130,6 +130,9 @@ impl Records {
                 self.alert = Some(alert);
             }
             state?;
+            if taken == 0 && !has_closed {
+                return Err(InvalidMessage::HandshakePayloadTooLarge.into());
+            }
         }
         if self.unread.is_empty() {
             give(std::mem::take(&mut self.unread));

@@ -13,6 +13,9 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+/// A record with the fatal alert unexpected_message (RFC 8446 §6).
+const UNEXPECTED_MESSAGE: [u8; 7] = [21, 3, 3, 0, 2, 2, 10];
+
 /// See the module above.
 pub struct Session {
     records: RefCell<Records>,
@@ -153,10 +156,30 @@ impl Session {
     /// It cannot go on, of which the peer has been told.
     pub(super) fn read_flight(&self, plain: &Plain) -> Result<(), rustls::Error> {
         let read = self.records.borrow_mut().read();
-        if read.is_err() {
-            self.flush_now(plain);
+        if let Err(error) = &read {
+            self.refuse(plain, error);
         }
         read
+    }
+
+    /// Tells what is wrong with a handshake (RFC 8446 §6.2). For some of it the library has no alert, such as a record of another kind
+    /// amid a message; while nothing is sealed yet we have one.
+    #[cold]
+    fn refuse(&self, plain: &Plain, error: &rustls::Error) {
+        let records = self.records.borrow();
+        let (connection, is_answer) = (&records.connection, matches!(error, rustls::Error::AlertReceived(_)));
+        let is_plain = match connection.protocol_version() {
+            None => true,
+            Some(version) => {
+                version == ProtocolVersion::TLSv1_2 && connection.handshake_kind() != Some(HandshakeKind::Resumed)
+            }
+        };
+        let has_alert = connection.wants_write();
+        drop(records);
+        if !has_alert && is_plain && !is_answer && !self.is_sending.get() {
+            send_now(plain, &UNEXPECTED_MESSAGE);
+        }
+        self.flush_now(plain);
     }
 
     /// Sends what a handshake has to say.

@@ -373,6 +373,11 @@ fn what_is_no_handshake_is_told_apart() {
         let (reason, told) = failed(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00").await;
         assert_eq!((reason, told.first()), (Reason::Protocol, Some(&21)), "an alert");
         assert_eq!(failed(b"\x00\x00\x00\x00\x00\x00\x00").await.0, Reason::Protocol);
+        // half a hello, and a change of cipher before the rest of it
+        let (reason, told) = failed(b"\x16\x03\x01\x00\x06\x01\x00\x00\x64\x03\x03\x14\x03\x01\x00\x01\x01").await;
+        assert_eq!((reason, &told[..]), (Reason::Protocol, &[21, 3, 3, 0, 2, 2, 10][..]), "unexpected_message, once");
+        // an alert is not answered with one
+        assert_eq!(failed(b"\x15\x03\x01\x00\x02\x02\x28").await, (Reason::Alert, Vec::new()));
     });
 }
 
