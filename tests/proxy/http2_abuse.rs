@@ -2,7 +2,7 @@
 
 use crate::support::{Driver, Gateway, Setup, Upstream, behind, eventually, on_both_drivers};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -287,6 +287,31 @@ on_both_drivers! {
             let end = socket.read_to_end(&mut all).map_err(|error| error.kind());
             assert_ne!(end, Err(std::io::ErrorKind::WouldBlock), "{}", begin.escape_ascii());
         }
+        gateway.assert_nothing_left();
+    }
+
+    /// Whoever has ended its direction gives no window any more: what waits for one is not held until its time is over.
+    fn a_client_that_has_left_with_a_closed_window_holds_nothing(driver: Driver) {
+        const WINDOW: usize = 1_000;
+        let service = Upstream::answering(|_, conn| conn.reply(200, &"long ".repeat(50_000)));
+        let gateway = gateway(driver, &service, "body_timeout = \"10m\"");
+        let mut client = Attacker::with_settings(&gateway, &[0, 4, 0, 0, (WINDOW >> 8) as u8, WINDOW as u8]);
+        client.send(&[get(1), get(3)].concat());
+        let mut came = 0;
+        while came < 2 * WINDOW {
+            let frame = client.next().expect("what there is room for");
+            came += if frame.kind == 0 { frame.payload.len() } else { 0 };
+        }
+        client.socket.shutdown(Shutdown::Write).unwrap();
+        let (mut resets, mut last) = (Vec::new(), None);
+        while let Some(frame) = client.next() {
+            if frame.kind == 3 {
+                resets.push(frame.id);
+            }
+            last = Some(frame.kind);
+        }
+        resets.sort_unstable();
+        assert_eq!((resets, last), (vec![1, 3], Some(3)));
         gateway.assert_nothing_left();
     }
 }

@@ -250,6 +250,17 @@ on_both_drivers! {
         assert_eq!(before(&first) + before(&second), asked + 1, "one that may have been looked at is not sent again");
     }
 
+    fn one_that_refuses_most_of_what_it_is_asked_keeps_its_connection(driver: Driver) {
+        let service = Endpoint::start(100);
+        let gateway = gateway(driver, &[&service], "retry = { attempts = 0 }", "outlier = { enabled = false }");
+        let mut client = gateway.client();
+        for _ in 0..150 {
+            assert_eq!(client.request("POST", "/refuse", &[], b"once").status, 502);
+        }
+        assert_eq!(client.get("/length").status, 200);
+        assert_eq!(service.seen.connections.load(SeqCst), 1, "what others have on it goes on");
+    }
+
     fn an_endpoint_that_dies_with_a_hundred_streams_is_one_event(driver: Driver) {
         let (first, second) = (Endpoint::start(100), Endpoint::start(200));
         let cluster = "balance = \"round_robin\"\nmax_streams = 200\nretry_budget = { ratio = 1.0, min_per_second = 1000 }";

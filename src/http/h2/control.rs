@@ -108,7 +108,10 @@ impl Connection {
             self.guard.on_useless(now)?;
             return Ok(None);
         }
-        self.guard.on_reset()?;
+        if !asks {
+            // an endpoint that is overloaded may refuse most of what it is asked, and each of these was begun by us
+            self.guard.on_reset()?;
+        }
         Ok(Some(Event::Reset { place, code, by_client: true }))
     }
 

@@ -7,7 +7,7 @@ use crate::net::clock;
 use crate::net::lane::Lane;
 use crate::net::stream::Stream;
 use crate::net::timer::Watch;
-use crate::observe::labels::StreamCode;
+use crate::observe::labels::{StreamCode, StreamSide};
 use crate::units::Instant;
 use crate::worker::client::{Client, Connection};
 use crate::worker::state::Worker;
@@ -100,6 +100,19 @@ impl Mux {
             }
         }
         true
+    }
+
+    /// The client has ended its direction, so what waits for a window waits for one that will not come.
+    #[cold]
+    pub(super) fn give_up_blocked(&mut self) {
+        for place in self.writing.iter().map(|&place| place as usize) {
+            if let Some(slot) = self.slots.get(place).and_then(Option::as_ref)
+                && self.codec.reset(place, Code::Cancel)
+            {
+                self.count_reset(StreamSide::Gateway, Code::Cancel);
+                slot.runner.lane.lose();
+            }
+        }
     }
 
     /// The client has ended its direction, or its time is over.

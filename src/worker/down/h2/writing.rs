@@ -74,6 +74,9 @@ impl Mux {
             // whoever was first is last in the next turn
             self.writing.rotate_left(1);
         }
+        if self.is_deaf && out.is_empty() {
+            self.give_up_blocked();
+        }
         self.push_control(worker, &mut out);
         (!out.is_empty()).then_some(out)
     }
