@@ -191,7 +191,7 @@ table! {
         optional allow: Rules;
         /// Who may not, before anything else is asked.
         optional deny: Rules;
-        /// What its routes say that do not say it themselves, before [defaults]: of routes that come in at no other listener.
+        /// What its routes say that do not say it themselves, before the defaults of the file: of routes that come in at no other listener.
         optional defaults: Defaults;
         /// TLS with clients; without this table the listener speaks plain HTTP.
         optional tls: ListenerTls;

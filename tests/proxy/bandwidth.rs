@@ -129,4 +129,38 @@ on_both_drivers! {
             gateway.assert_nothing_left();
         }
     }
+
+    fn connections_of_a_unix_socket_share_what_a_client_has_where_one_is_named(driver: Driver) {
+        let service = counting();
+        let of = |per: &str, rate: &str, listener: &str| {
+            let dir = tempfile::tempdir().expect("a folder");
+            let listen = format!("unix:{}", dir.path().join("gateway.sock").display());
+            let route = format!("bandwidth = {{ upload_rate = \"{rate}\", burst = \"80KiB\", per = \"{per}\" }}");
+            let config = behind(&[&service], &route, "");
+            (Gateway::start_with(driver, &Setup { listen: &listen, listener, config: &config, ..Setup::default() }), dir)
+        };
+        let body = noise(5, 300_000);
+        // a proxy before it says who it is: three connections, one client
+        let (gateway, _dir) = of("client_ip", "1MiB/s", "trusted_proxies = [\"unix\"]");
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                let named = &[("X-Forwarded-For", "192.0.2.7")];
+                scope.spawn(|| assert_eq!(gateway.request("POST", "/", named, &body).text(), "300000"));
+            }
+        });
+        assert!(began.elapsed() >= least(900_000, 1 << 20), "{:?}", began.elapsed());
+        gateway.assert_nothing_left();
+        // nobody does, and a unix socket has no addresses: each connection is its own, and one that has used up what it has leaves others theirs
+        for per in ["client_ip", "connection"] {
+            let (gateway, _dir) = of(per, "1KiB/s", "");
+            let mut greedy = gateway.client();
+            greedy.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n");
+            greedy.send(&body[..150_000]);
+            eventually("it waits", || (waits(&gateway) >= 1.0).then_some(()));
+            let began = Instant::now();
+            assert_eq!(gateway.request("POST", "/", &[], &body[..40_000]).text(), "40000");
+            assert!(began.elapsed() < Duration::from_secs(15), "{per}: {:?}, of one bucket it would be 40 s", began.elapsed());
+        }
+    }
 }
