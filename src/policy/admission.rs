@@ -10,15 +10,15 @@
 //! [`Limits`] is shared by the workers, made with each configuration, and takes over the state of limits that did not change: a reload
 //! gives nobody a fresh burst. [`Admission`] is one worker's hand in it.
 
-use super::client_slots::Taken;
 mod gather;
+mod taking;
 
 use super::concurrency::{LocalSlots, SharedSlots};
 use super::far::FarTable;
 use super::key_table::KeyTable;
 use super::limit_fields;
 use super::limiter::{Caller, Limiter, Marks, Moment, Owner, Tables};
-use super::token_bucket::{Decision, Lease, Quota, Reservoir};
+use super::token_bucket::{Lease, Quota, Reservoir};
 use crate::config::{Config, Limit, LimitKey, Measure, Route};
 use crate::limits::{LIMITED_AT_ONCE_MAX, QUOTA_TABLE_LINES, ROUTE_LIMITS_MAX};
 use crate::units::{GroupId, Instant, ListenerId, RouteId};
@@ -27,7 +27,7 @@ use http::HeaderName;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use taking::{take, take_each};
 
 /// What comes of [`Admission::admit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -408,96 +408,6 @@ impl Admission {
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
-}
-
-/// What one worker takes: places of requests at once, and tokens.
-type Hands<'h> = (&'h mut Vec<usize>, &'h mut [Lease]);
-
-/// The first values of headers, cookies, claims and the like.
-type Values<'v, 'h> = &'v dyn Fn(&LimitKey) -> Option<&'h [u8]>;
-
-/// Takes what all that a request meets ask for.
-#[inline(never)]
-fn take_each<'h>(
-    limits: &Limits,
-    asked: (RouteId, ListenerId, Met),
-    (caller, value): (Caller<'_>, Values<'_, 'h>),
-    hands: Hands<'_>,
-    at: Moment,
-) -> Admitted {
-    let mut met = [Row::default(); MET_MAX];
-    let rows = limits.rows(&mut met, asked);
-    let mut marks: [Marks; MET_MAX] = [None; MET_MAX];
-    for (mark, row) in marks.iter_mut().zip(rows) {
-        *mark = limits.limiters[row.limiter as usize].marks(&limits.tables, caller, value, at);
-    }
-    take(limits, (rows, &marks[..rows.len()]), hands, at)
-}
-
-fn take(limits: &Limits, marked: (&[Row], &[Marks]), (taken, leases): Hands<'_>, at: Moment) -> Admitted {
-    match enter(limits, marked, taken) {
-        Admitted::Pass { dry_run } => tokens(limits, marked, leases, dry_run, at),
-        refused => refused,
-    }
-}
-
-/// Takes a place in each limit of requests at once.
-fn enter(limits: &Limits, (rows, marks): (&[Row], &[Marks]), taken: &mut Vec<usize>) -> Admitted {
-    let mut dry_run = 0;
-    for (bit, (row, mark)) in rows.iter().zip(marks).enumerate() {
-        let limiter = &limits.limiters[row.limiter as usize];
-        match limiter.enter(&limits.tables, *mark) {
-            Taken::Slot(place) => taken.push(place),
-            Taken::Uncounted => {}
-            Taken::Refused if limiter.limit.dry_run => dry_run |= 1 << bit,
-            Taken::Refused => {
-                let quota = Quota { remaining: 0, reset: Duration::ZERO };
-                return Admitted::RateLimited { limit: row.limiter as usize, quota };
-            }
-        }
-    }
-    Admitted::Pass { dry_run }
-}
-
-fn tokens(
-    limits: &Limits,
-    (rows, marks): (&[Row], &[Marks]),
-    leases: &mut [Lease],
-    mut dry_run: u16,
-    at: Moment,
-) -> Admitted {
-    let tables = &limits.tables;
-    let limiter = |row: &Row| &limits.limiters[row.limiter as usize];
-    // of those that reject, the one whose next token is longest to come
-    let longest = |leases: &[Lease]| {
-        let rejecting = rows.iter().zip(marks).filter(|(row, _)| !limiter(row).limit.dry_run);
-        let rejecting = rejecting.filter_map(|(row, mark)| {
-            let row_of = row.limiter as usize;
-            match limiter(row).peek(&leases[row_of], tables, (*mark, row.cost), at) {
-                Decision::Admit => None,
-                Decision::Reject(quota) => Some((row_of, quota)),
-            }
-        });
-        rejecting.max_by_key(|(_, quota)| quota.reset)
-    };
-    if rows.len() > 1
-        && let Some((limit, quota)) = longest(leases)
-    {
-        return Admitted::RateLimited { limit, quota };
-    }
-    for (bit, (row, mark)) in rows.iter().zip(marks).enumerate() {
-        let limit = row.limiter as usize;
-        match limiter(row).take(&mut leases[limit], tables, (*mark, row.cost), at) {
-            Decision::Admit => {}
-            Decision::Reject(_) if limiter(row).limit.dry_run => dry_run |= 1 << bit,
-            Decision::Reject(quota) => {
-                let other = longest(leases).filter(|(_, other)| other.reset > quota.reset);
-                let (limit, quota) = other.unwrap_or((limit, quota));
-                return Admitted::RateLimited { limit, quota };
-            }
-        }
-    }
-    Admitted::Pass { dry_run }
 }
 
 #[cfg(test)]
