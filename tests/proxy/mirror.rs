@@ -29,7 +29,9 @@ on_both_drivers! {
         let body = noise(3, 40_000);
         let chunked = "PUT /c HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
         // the next one comes when the last copy is answered, so that its connection is there to be used again
-        let copied = |many: f64| eventually("a copy is answered", || (attempts(&gateway, "copies", "success") == many).then_some(()));
+        let copied = |many: f64| {
+            eventually("a copy is answered", || (attempts(&gateway, "copies", "success") == many).then_some(()));
+        };
         assert_eq!(client.request("GET", "/a?b=c", &[("X-A", "1"), ("X-Mirrored", "forged")], b"").text(), "service");
         copied(1.0);
         assert_eq!(client.request("POST", "/b", &[], &body).text(), "service");
@@ -42,6 +44,7 @@ on_both_drivers! {
         assert_eq!(client.get("/e").text(), "service");
         copied(5.0);
         let (mut sent, mut copied) = (service.requests(), copies.requests());
+        assert_eq!((sent.len(), copied.len()), (5, 5));
         sent.sort_by(|a, b| a.target.cmp(&b.target));
         copied.sort_by(|a, b| a.target.cmp(&b.target));
         for (sent, copied) in sent.iter().zip(&copied) {
